@@ -98,8 +98,8 @@ def _removed(releases: Releases, service: Service, keep_data: bool) -> dict[str,
         pids = releases.processes()
         if pids:
             raise HostError(
-                f"processes {', '.join(map(str, pids))} use {releases.root}, and no release was removed: stop them (first"
-                " in the service manager that starts them) and repeat the command"
+                f"processes {', '.join(map(str, pids))} use {releases.root}, and no release was removed: stop them in"
+                " the service manager that starts them, and repeat the command"
             )
         names = releases.ids()
         folders, kept = releases.remove_all(keep_data)

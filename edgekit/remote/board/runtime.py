@@ -9,14 +9,17 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgekit.errors import ERROR_PREFIX, HostError
 
 # Names of the model in a release, by its engine.
 MODEL_NAMES = ("model.onnx", "model.ncnn")
+# Settings that name files which must be on the board before a run.
+_FILE_KEYS = ("web-token-file", "webhook-token-file", "mqtt-credentials", "mqtt-ca", "mqtt-cert", "mqtt-key")
 _TRIAL_KEYS = ("detector", "detector-model", "detector-size")
 
 
@@ -63,7 +66,7 @@ class Runtime:
         return words, {"PYTHONPATH": str(self.home / "code")}
 
     def try_out(self, release: Path, timeout_s: float) -> None:
-        """Read the settings of a release, load its model and classify one frame.
+        """Read the settings of a release, find the files that they name, load its model and classify one frame.
 
         Raises:
             HostError: One of these steps failed.
@@ -71,6 +74,7 @@ class Runtime:
         report("trying the settings and the model")
         settings = tomllib.loads((release / "edgekit.toml").read_text())
         self._try("settings", timeout_s, "--config", str(release / "edgekit.toml"), "--print-config")
+        self._check_files(settings)
         detector = [f"--{key}={settings[key]}" for key in _TRIAL_KEYS if key in settings]
         if (release / "detector.onnx").exists():
             detector.append(f"--detector-model={release / 'detector.onnx'}")
@@ -82,6 +86,14 @@ class Runtime:
             if summary["faces"]:
                 return
         raise HostError("model: no face was classified in a frame of the demo. Nothing was changed")
+
+    def _check_files(self, settings: Mapping[str, Any]) -> None:
+        for key, value in settings.items():
+            if str(value).startswith("~/"):
+                raise HostError(f"settings: {key} '{value}': write the path without '~'. Nothing was changed")
+            path = self.data / str(value)
+            if key in _FILE_KEYS and not (path.is_file() and os.access(path, os.R_OK)):
+                raise HostError(f"settings: {key}: no readable file '{path}': copy it there. Nothing was changed")
 
     def _try(self, what: str, timeout_s: float, *words: str) -> str:
         done = self.call(("run", *words), timeout_s)

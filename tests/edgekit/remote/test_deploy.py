@@ -313,6 +313,26 @@ def test_the_line_that_starts_a_release_is_quoted_for_a_shell(tmp_path: Path) ->
     assert said.splitlines() == [str(home / "data"), str(home / "code"), "-P -m edgekit.cli run --config a b"]
 
 
+def test_a_file_that_the_settings_name_must_be_on_the_board(tmp_path: Path) -> None:
+    settings = tmp_path / "edgekit.toml"
+    runtime = Runtime("/bin/true", tmp_path, tmp_path / "data")
+    (tmp_path / "data").mkdir()
+
+    def try_out(text: str) -> None:
+        settings.write_text(text)
+        (tmp_path / "model.onnx").touch()
+        runtime.try_out(tmp_path, 10)
+
+    missing = rf"settings: web-token-file: no readable file '{tmp_path}/data/token': copy it there"
+    with pytest.raises(HostError, match=missing):
+        try_out('web-token-file = "token"')
+    with pytest.raises(HostError, match=r"mqtt-ca '~/ca\.pem': write the path without '~'"):
+        try_out('mqtt-ca = "~/ca.pem"')
+    (tmp_path / "data/token").write_text("t")
+    with pytest.raises(ValueError, match="Expecting value"):  # /bin/true prints no summary of a run
+        try_out('web-token-file = "token"')
+
+
 def test_a_service_that_takes_long_to_end_is_not_ill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What systemd says between SIGTERM and the old process's end: deactivating, with its pid."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
