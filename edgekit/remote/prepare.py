@@ -282,8 +282,11 @@ exit "$code"
 
 _CLEAN = """
 set -eu
-root=${XDG_CACHE_HOME:-$HOME/.cache}/edgekit/board
-[ -d "$root" ] || { echo 0; exit 0; }
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/edgekit
+root=$cache/board
+# The notes of failed downloads; the files of an edgekit that is installed on the board stay.
+finish() { rm -f "$cache"/*.failed; rmdir "$cache" 2>/dev/null || true; echo "$1"; exit 0; }
+[ -d "$root" ] || finish 0
 exec 8>>"$root/setup.lock"
 flock -n 8 || exit 8
 for mark in "$root"/envs/*/.ready; do
@@ -292,5 +295,5 @@ for mark in "$root"/envs/*/.ready; do
 done
 size=$(du -sk "$root")
 rm -rf --one-file-system "$root"
-echo "${size%%[!0-9]*}"
+finish "${size%%[!0-9]*}"
 """
