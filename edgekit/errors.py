@@ -14,6 +14,9 @@ EXIT_IO = 74
 EXIT_SOURCE = 75
 EXIT_INTERRUPTED = 130
 
+# Begins the line that a command prints before it ends with an error.
+ERROR_PREFIX = "edgekit: error: "
+
 
 class EdgekitError(Exception):
     """Base class of errors that the user can correct. The message is one line: the subject, the value and the cure."""

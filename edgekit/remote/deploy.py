@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Literal
 
 from edgekit import __version__
-from edgekit.errors import HostError
+from edgekit.errors import ERROR_PREFIX, HostError
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
 from edgekit.remote.prepare import check_fit, check_space, prepare, use_installed
@@ -64,7 +64,8 @@ class ReleaseChange:
     """A change of the release on one board.
 
     `release` is the new release, `before` the one that ran before, `current` the one that runs now. `error` is why the
-    new release failed and was replaced by `current`; None if it runs. `service_installed` is False on a board without
+    new release failed and was replaced by `current`; None if it runs. `already_current` is True if the board had this
+    release already, and nothing was changed. `service_installed` is False on a board without
     systemd, where the release is in place but not started.
     """
 
@@ -72,6 +73,7 @@ class ReleaseChange:
     before: str | None = None
     current: str | None = None
     error: str | None = None
+    already_current: bool = False
     service_installed: bool = True
 
 
@@ -208,12 +210,17 @@ def run_on_board(connection: Connection, board: Probe, plan: Mapping[str, Any], 
     """
     host = connection.host
     python = check_fit(board, host.label)
+
+    def report(line: str) -> None:
+        if not line.startswith(ERROR_PREFIX):  # the error raised below has this line
+            reporter.message(host, one_line(line))
+
     try:
         done = connection.run(
             [python.path, *program("deploy", plan)],
             timeout_s=_TIMEOUT_S,
             limit_bytes=_LIMIT_BYTES,
-            on_stderr_line=lambda line: reporter.message(host, one_line(line)[:300]),
+            on_stderr_line=report,
         )
     except ConnectionLostError as error:
         raise HostError(f"{error}; the board completes what it has begun: check with 'edgekit releases'") from error
@@ -275,7 +282,13 @@ def read_change(label: str, content: bytes) -> ReleaseChange:
         return ReleaseChange(release, before, current, f"{release} failed ({shown(document['error'])}): {state}")
     if release is None or current != release:
         raise HostError(f"{label}: the board's answer is not valid")
-    return ReleaseChange(release, before, current, service_installed=document.get("service_installed") is not False)
+    return ReleaseChange(
+        release,
+        before,
+        current,
+        already_current=document.get("already_current") is True,
+        service_installed=document.get("service_installed") is not False,
+    )
 
 
 def _needs_picamera2(camera: str | None, board: Probe) -> bool:

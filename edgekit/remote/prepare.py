@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from edgekit.errors import HostError
+from edgekit.errors import ERROR_PREFIX, HostError
 from edgekit.remote.board.setup import WHEELS_GONE
 from edgekit.remote.probe import MIN_PYTHON, Probe, Python
 from edgekit.remote.probe import probe as probe_again
 from edgekit.remote.program import program
+from edgekit.remote.progress import read_progress
 from edgekit.remote.ssh import CommandResult, Connection, shell
 from edgekit.remote.transfer import Upload, send
 from edgekit.remote.wheels import Target, dependency_wheels, own_wheel
@@ -33,8 +34,6 @@ _ATTEMPTS = 3
 _UNPACKED_FACTOR = 4
 _SPARE_BYTES = 100 << 20
 _CLOCK_TOLERANCE_S = 300
-# A line of `board/setup.py`, shown as progress.
-_UNPACKING = re.compile(r"unpacking ([0-9]{1,6}) of ([0-9]{1,6})")
 
 # The system's picamera2 and simplejpeg are built for one numpy ABI (Bookworm: numpy 1.24). Environments that
 # use them need a numpy of that ABI.
@@ -106,7 +105,7 @@ def prepare(
         extras: Extras to install in addition to `edgekit-pi[device]`, such as `mqtt`.
         extra_bytes: Size of the files that are sent afterwards, for the check of free space.
         notify: Called with one line at each step.
-        progress: Called with the current step, for example the name of what is sent, how much is done and the total.
+        progress: Called with the name of a step, how much of it is done, and the total; for files sent, in bytes.
 
     Raises:
         HostError: The board cannot be prepared; the message names the reason.
@@ -160,18 +159,14 @@ def _install(
 ) -> bool:
     """Run `board/setup.py` on the board; return False if wheels are no longer in the store."""
 
-    def read(line: str) -> None:
-        unpacking = _UNPACKING.fullmatch(line.strip())
-        if unpacking:
-            progress("unpacking", int(unpacking[1]), int(unpacking[2]))
-        else:
+    def report(line: str) -> None:
+        step = read_progress(line)
+        if step is not None:
+            progress(step.what, int(step.done), int(step.total))
+        elif not line.startswith(ERROR_PREFIX):  # the error raised below has this line
             notify(one_line(line)[:200])
 
-    done = connection.run(
-        [python.path, *program("setup", plan)],
-        timeout_s=_SETUP_TIMEOUT_S,
-        on_stderr_line=read,
-    )
+    done = connection.run([python.path, *program("setup", plan)], timeout_s=_SETUP_TIMEOUT_S, on_stderr_line=report)
     if done.returncode not in (0, WHEELS_GONE):
         reason = done.last_error_line or f"exit code {done.returncode}"
         raise HostError(f"{connection.host.label}: installing failed: {reason}")
@@ -287,8 +282,11 @@ exit "$code"
 
 _CLEAN = """
 set -eu
-root=${XDG_CACHE_HOME:-$HOME/.cache}/edgekit/board
-[ -d "$root" ] || { echo 0; exit 0; }
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/edgekit
+root=$cache/board
+# The notes of failed downloads; the files of an edgekit that is installed on the board stay.
+finish() { rm -f "$cache"/*.failed; rmdir "$cache" 2>/dev/null || true; echo "$1"; exit 0; }
+[ -d "$root" ] || finish 0
 exec 8>>"$root/setup.lock"
 flock -n 8 || exit 8
 for mark in "$root"/envs/*/.ready; do
@@ -297,5 +295,5 @@ for mark in "$root"/envs/*/.ready; do
 done
 size=$(du -sk "$root")
 rm -rf --one-file-system "$root"
-echo "${size%%[!0-9]*}"
+finish "${size%%[!0-9]*}"
 """

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
-from edgekit.errors import HostError, InputError
+from edgekit.errors import ERROR_PREFIX, HostError, InputError
 from edgekit.remote.hosts import Host
 from edgekit.remote.process_io import MAX_LINE_BYTES, Limits, Tail, communicate
 from edgekit.remote.ssh_errors import explain
@@ -82,9 +82,9 @@ class CommandResult:
 
     @property
     def last_error_line(self) -> str:
-        """Last line of stderr, printable; empty if there is none."""
+        """Last line of stderr, printable and without edgekit's prefix of errors; empty if there is none."""
         lines = self.stderr.decode(errors="replace").strip().splitlines()
-        return one_line(lines[-1])[:500] if lines else ""
+        return one_line(lines[-1].removeprefix(ERROR_PREFIX))[:500] if lines else ""
 
 
 class Connection:

@@ -146,7 +146,9 @@ def raise_failures(results: Sequence[HostResult[Any]]) -> None:
     if lines:
         for line in lines:
             click.echo(one_line(line), err=True)
-        raise HostError(f"{len(lines)} of {len(results)} boards failed: {', '.join(failures)}")
+        not_tried = sum(not done.tried for done in results)
+        rest = f", {not_tried} not tried" if not_tried else ""
+        raise HostError(f"{len(lines)} of {len(results)} boards failed{rest}: {', '.join(failures)}")
 
 
 def yunet_upload(out: Output) -> Upload | None:

@@ -12,17 +12,26 @@ from edgekit.cli.output import Output, common_options
 
 
 @click.command("rollback", short_help="Switch boards back to the previous release.")
-@click.option("--to", "wanted", metavar="RELEASE", help="Switch to this release; 'edgekit releases' lists them.")
+@click.option(
+    "--to",
+    "wanted",
+    metavar="RELEASE",
+    help="Switch to this release; 'edgekit releases' lists them. The part after the number is the same on all boards.",
+)
 @release_options
 @host_options
 @common_options
 def command(out: Output, chosen: HostChoice, wanted: str | None, name: str, scope: Any) -> None:
     """Switch boards back to the previous release, and check that it runs.
 
+    If a board fails or cannot be reached, the other boards are still switched, and the exit code is 4. Boards on which
+    the release of --to is already current are not changed. Without --to, each call goes back one more release.
+
     \b
     Examples:
       edgekit rollback --host pi@raspberrypi.local
       edgekit rollback --host pi@raspberrypi.local --to 0003-1f2e3d4c
+      edgekit rollback --inventory boards.toml --to 1f2e3d4c
     """
     from edgekit.remote.deploy import roll_out, rollback_host
 
@@ -32,7 +41,7 @@ def command(out: Output, chosen: HostChoice, wanted: str | None, name: str, scop
         results = roll_out(
             hosts,
             lambda connection: rollback_host(connection, service, wanted, reporter),
-            canary=1,
+            canary=len(hosts),  # all boards are in the first group, so that a failure stops no other board
             parallel=chosen.parallel,
         )
         show_changes(out, results)

@@ -31,7 +31,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shlex
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -73,7 +72,10 @@ def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict
     with _locked(releases):
         _recover(releases, service)
         before = releases.current()
-        target = releases.create(plan) if plan["action"] == "deploy" else _rollback_target(releases, plan["to"])
+        if plan["action"] == "rollback":
+            target = _rollback_target(releases, plan["to"])
+        else:
+            target = before if before and releases.has_current(plan) else releases.create(plan)
         error = _activate(releases, service, target)
         if plan["action"] == "deploy":
             releases.remove_old(plan["keep"])
@@ -82,6 +84,7 @@ def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict
         "before": before,
         "current": releases.current(),
         "error": error,
+        "already_current": target == before,
         "service_installed": service.is_managed,
     }
 
@@ -92,6 +95,12 @@ def _removed(releases: Releases, service: Service, keep_data: bool) -> dict[str,
         return {"service": False, "releases": [], "folders": [], "kept": []}
     with _locked(releases):
         had_service = service.uninstall()
+        pids = releases.processes()
+        if pids:
+            raise HostError(
+                f"processes {', '.join(map(str, pids))} use {releases.root}, and no release was removed: stop them in"
+                " the service manager that starts them, and repeat the command"
+            )
         names = releases.ids()
         folders, kept = releases.remove_all(keep_data)
     return {"service": had_service, "releases": names, "folders": folders, "kept": kept}
@@ -112,17 +121,27 @@ def _locked(releases: Releases) -> Iterator[None]:
 def _activate(releases: Releases, service: Service, release: str) -> str | None:
     """Switch to a release and check that it runs; return the reason of a failure, or None.
 
-    After a failure the previous release runs again.
+    After a failure the previous release runs again. If the release is the current one, only its service is started.
+
+    Raises:
+        HostError: The current release does not run.
     """
     previous = releases.current()
     service.refuse_foreign_service(release)
+    if release == previous:
+        error = None if service.status(release)["state"] == "running" else service.restart_and_check(release)
+        if error is not None:
+            raise HostError(f"{release} is already current, and does not run: {error}")
+        return None
     releases.begin(release, previous)
     releases.place(release)
     if service.is_managed:
         report(f"switched to {release}, waiting for its first frame")
     else:
         report(f"switched to {release}; no service was installed, because this board does not run systemd")
-        report(f"start it with this board's service manager: edgekit run {shlex.join(service.run_options(release))}")
+        verb = "restart" if previous else "start"
+        line = releases.runtime(release).shell_line(["run", *service.run_options(release)])
+        report(f"{verb} it with this board's service manager, which must run: {line}")
     error = service.restart_and_check(release)
     if error is not None:
         _go_back(releases, service, release, previous, error)
@@ -164,12 +183,15 @@ def _rollback_target(releases: Releases, wanted: str | None) -> str:
     target = releases.about(current)["previous"] if wanted is None and current else wanted
     if target is None:
         raise HostError("there is no release before the current one")
-    if target not in releases.ids():
+    named = [name for name in releases.ids() if target in (name, name.partition("-")[2])]
+    if not named:
         raise HostError(f"there is no release {target!r}: 'edgekit releases' lists them")
-    if target == current:
-        raise HostError(f"release {target} is the current one")
-    releases.check(target)
-    return target
+    if current in named:
+        return current
+    # Of several releases with the same model: the newest that has not failed.
+    found = max(named, key=lambda name: (not releases.has_failed(name), named.index(name)))
+    releases.check(found)
+    return found
 
 
 def _listed(releases: Releases, service: Service) -> dict[str, Any]:
@@ -184,7 +206,7 @@ def _listed(releases: Releases, service: Service) -> dict[str, Any]:
 
 def _row(releases: Releases, name: str) -> dict[str, Any]:
     try:
-        about = {**releases.about(name), "failed": (releases.folder / name / "failed").exists()}
+        about = {**releases.about(name), "failed": releases.has_failed(name)}
     except HostError:
         # A damaged release must not hide the others: the user may want to go back to one of them.
         about = {"model": "damaged", "edgekit": "?", "created_unix_s": 0, "failed": True}

@@ -47,11 +47,12 @@ def main(argument: str) -> int:
     try:
         code: int = import_module(sent["main"]).main(sent["argument"])
     except Exception as error:
-        from edgekit.errors import EdgekitError
+        from edgekit.errors import ERROR_PREFIX, EdgekitError
 
         known = isinstance(error, (EdgekitError, OSError))
         with contextlib.suppress(OSError):  # the connection may be closed
-            print(str(error) if known else f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            text = str(error) if known else f"{type(error).__name__}: {error}"
+            print(f"{ERROR_PREFIX}{text}", file=sys.stderr, flush=True)
         return 1
     return code
 

@@ -66,6 +66,18 @@ class Releases:
         home = self.link if self.current() == release else self.folder / release
         return Runtime(self.about(release)["command"], home, self.data)
 
+    def has_current(self, plan: Mapping[str, Any]) -> bool:
+        """Return whether the current release is undamaged and equal to the one that `create` would make."""
+        current = self.current()
+        if current is None:
+            return False
+        try:
+            about = self.about(current)
+            self.check(current)
+        except (HostError, OSError):
+            return False
+        return all(about.get(key) == value for key, value in _content(plan).items())
+
     def create(self, plan: Mapping[str, Any]) -> str:
         """Make a new release, try it, rename it to its final name, and return the name.
 
@@ -94,10 +106,9 @@ class Releases:
                         shutil.copytree(source, fresh / name, symlinks=True, copy_function=_link)
             about = {
                 **plan["about"],
+                **_content(plan),
                 "created_unix_s": int(time.time()),
                 "previous": self.current(),
-                "command": plan["command"],
-                "files": {name: sha256 for name, (_, sha256) in files.items()},
             }
             write_atomic(fresh / "release.json", json.dumps(about))
             Runtime(plan["command"], fresh, self.data).try_out(fresh, plan["trial_s"])
@@ -162,10 +173,26 @@ class Releases:
                 path.unlink()
         return [str(self.folder)], [str(path) for path in kept]
 
+    def processes(self) -> list[int]:
+        """Return the processes whose working folder or command line is in the folder of the service."""
+        root = self.root.resolve()
+        inside = f"{self.root}/".encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended, or belongs to another user
+                command = (process / "cmdline").read_bytes()
+                if inside in command or (process / "cwd").readlink().is_relative_to(root):
+                    found.append(int(process.name))
+        return sorted(found)
+
     def mark_failed(self, release: str, why: str) -> None:
         """Write the reason why a release failed into its folder; errors of the disk are ignored."""
         with contextlib.suppress(OSError):
             (self.folder / release / "failed").write_text(why)
+
+    def has_failed(self, release: str) -> bool:
+        """Return whether a release was marked as failed."""
+        return (self.folder / release / "failed").exists()
 
     def begin(self, release: str, previous: str | None) -> None:
         """Record in `pending` that a switch from `previous` to `release` begins."""
@@ -210,6 +237,15 @@ class Releases:
             sync(self.folder)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _content(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of `release.json` by which two releases are equal: files, environment, code and command."""
+    return {
+        "files": {name: sha256 for name, (_, sha256) in plan["files"].items()},
+        "folders": [plan[key] and Path(plan[key]).name for key in ("environment", "code")],
+        "command": plan["command"],
+    }
 
 
 def _link(source: str, target: str) -> str:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from edgekit.errors import HostError
+from edgekit.errors import ERROR_PREFIX, HostError
 
-_ERROR = "edgekit: error: "
 # Names of the model in a release, by its engine.
 MODEL_NAMES = ("model.onnx", "model.ncnn")
+# Settings that name files which must be on the board before a run.
+_FILE_KEYS = ("web-token-file", "webhook-token-file", "mqtt-credentials", "mqtt-ca", "mqtt-cert", "mqtt-key")
 _TRIAL_KEYS = ("detector", "detector-model", "detector-size")
 
 
@@ -34,15 +37,12 @@ class Runtime:
 
     def call(self, words: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
         """Run a command and return its result; a timeout counts as exit code 1."""
-        environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-        command = [self.own] if self.own else [str(self.home / "env/bin/python"), "-P", "-m", "edgekit.cli"]
-        if not self.own:
-            environment["PYTHONPATH"] = str(self.home / "code")
+        command, variables = self._command()
         try:
             return subprocess.run(
                 [*command, *words],
                 cwd=self.data,
-                env=environment,
+                env={**os.environ, "LC_ALL": "C.UTF-8", **variables},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -52,8 +52,21 @@ class Runtime:
         except subprocess.TimeoutExpired:
             return subprocess.CompletedProcess(command, 1, "", f"did not end within {timeout_s:g} s")
 
+    def shell_line(self, words: Sequence[str]) -> str:
+        """Return the line for a shell that runs a command in the folder `data`."""
+        command, variables = self._command()
+        assigned = "".join(f"{name}={shlex.quote(value)} " for name, value in variables.items())
+        return f"cd {shlex.quote(str(self.data))}; {assigned}{shlex.join([*command, *words])}"
+
+    def _command(self) -> tuple[list[str], dict[str, str]]:
+        """Return the words before the subcommand, and the environment variables."""
+        if self.own:
+            return [self.own], {}
+        words = [str(self.home / "env/bin/python"), "-P", "-m", "edgekit.cli"]
+        return words, {"PYTHONPATH": str(self.home / "code")}
+
     def try_out(self, release: Path, timeout_s: float) -> None:
-        """Read the settings of a release, load its model and classify one frame.
+        """Read the settings of a release, find the files that they name, load its model and classify one frame.
 
         Raises:
             HostError: One of these steps failed.
@@ -61,6 +74,7 @@ class Runtime:
         report("trying the settings and the model")
         settings = tomllib.loads((release / "edgekit.toml").read_text())
         self._try("settings", timeout_s, "--config", str(release / "edgekit.toml"), "--print-config")
+        self._check_files(settings)
         detector = [f"--{key}={settings[key]}" for key in _TRIAL_KEYS if key in settings]
         if (release / "detector.onnx").exists():
             detector.append(f"--detector-model={release / 'detector.onnx'}")
@@ -72,6 +86,14 @@ class Runtime:
             if summary["faces"]:
                 return
         raise HostError("model: no face was classified in a frame of the demo. Nothing was changed")
+
+    def _check_files(self, settings: Mapping[str, Any]) -> None:
+        for key, value in settings.items():
+            if str(value).startswith("~/"):
+                raise HostError(f"settings: {key} '{value}': write the path without '~'. Nothing was changed")
+            path = self.data / str(value)
+            if key in _FILE_KEYS and not (path.is_file() and os.access(path, os.R_OK)):
+                raise HostError(f"settings: {key}: no readable file '{path}': copy it there. Nothing was changed")
 
     def _try(self, what: str, timeout_s: float, *words: str) -> str:
         done = self.call(("run", *words), timeout_s)
@@ -90,12 +112,12 @@ def model_name(release: Path) -> str:
 def last_error(text: str) -> str:
     """Return the last line of an edgekit's stderr without its prefix."""
     lines = text.strip().splitlines() or ["no reason given"]
-    return lines[-1].removeprefix(_ERROR)
+    return lines[-1].removeprefix(ERROR_PREFIX)
 
 
 def errors_in(lines: Sequence[str]) -> list[str]:
     """Return the error messages in the lines of a log."""
-    return [line.partition(_ERROR)[2] for line in lines if _ERROR in line]
+    return [line.partition(ERROR_PREFIX)[2] for line in lines if ERROR_PREFIX in line]
 
 
 def report(text: str) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import HostError
+from edgekit.remote.progress import progress_line
 
 # Exit code: wheels are no longer in the store, because another call has installed and removed them.
 WHEELS_GONE = 9
@@ -79,7 +80,7 @@ def _make_environment(fresh: Path, wheels: list[Path], system_packages: bool) ->
     venv.EnvBuilder(system_site_packages=system_packages, symlinks=True).create(fresh)
     site = fresh / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
     for number, wheel in enumerate(wheels, 1):
-        _print(f"unpacking {number} of {len(wheels)}")
+        _print(progress_line("unpacking", number, len(wheels)))
         _unpack(wheel, site)
     _print("importing the installed packages")
     for module in _IMPORTS:

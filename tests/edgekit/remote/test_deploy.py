@@ -22,6 +22,7 @@ from edgekit.errors import HostError
 from edgekit.remote import deploy as deploying
 from edgekit.remote.board import service as board_service
 from edgekit.remote.board.releases import Releases
+from edgekit.remote.board.runtime import Runtime
 from edgekit.remote.deploy import ReleaseChange, deploy_host, list_host, roll_out, rollback_host
 from edgekit.remote.doctor import examine_host
 from edgekit.remote.prepare import EdgekitCommand
@@ -60,9 +61,31 @@ def test_releases_replace_each_other_and_go_back(board: Board, connection: Conne
         rollback_host(connection, SERVICE, None, Quiet())
     with pytest.raises(HostError, match=r"there is no release '\.\./\.\./x'"):
         rollback_host(connection, SERVICE, "../../x", Quiet())
-    third = rollback_host(connection, SERVICE, second.release, Quiet(), settle_s=0.2)
-    assert third.current == second.release
+    assert second.release is not None
+    third = rollback_host(connection, SERVICE, second.release.partition("-")[2], Quiet(), settle_s=0.2)
+    assert (third.current, third.already_current) == (second.release, False)
+    assert rollback_host(connection, SERVICE, second.release, Quiet()).already_current
     assert not list(board.home.rglob("planted"))
+
+
+@pytest.mark.slow
+def test_a_repeated_deploy_changes_nothing(board: Board, connection: Connection, make: MakePackage) -> None:
+    first, second = deploy(connection, make(1)), deploy(connection, make(2))
+    pid = board.wait_until_it_runs()
+    again = deploy(connection, make(2))
+    assert (again.release, again.current, again.already_current) == (second.release, second.release, True)
+    assert board.wait_until_it_runs() == pid
+    assert [each.release for each in list_host(connection, SERVICE, Quiet()).releases] == [
+        first.release,
+        second.release,
+    ]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: board.status()["ActiveState"] == "failed")
+    assert deploy(connection, make(2)).already_current
+    assert board.wait_until_it_runs() != pid
+    other_settings = deploy(connection, make(2, source="missing.mp4"))
+    assert (other_settings.already_current, other_settings.current) == (False, second.release)
+    assert rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2).current == first.release
 
 
 @pytest.mark.slow
@@ -88,8 +111,11 @@ def test_on_a_board_without_systemd_the_release_is_switched_and_no_service_is_in
     assert (second.error, second.before, second.service_installed) == (None, first.release, False)
     assert (board.root / "current/model.onnx").read_bytes() == content(two)
     assert f"switched to {second.release}; no service was installed, because this board does not run systemd" in said
-    command = f"edgekit run --config {board.root}/current/edgekit.toml --model {board.root}/current/model.onnx"
-    assert said[-1].endswith(command)
+    starts = [line for line in said if "start it with" in line]
+    assert [line.partition(" it ")[0] for line in starts] == ["start", "restart"]
+    command = f"{board.home}/.local/bin/edgekit run --config {board.root}/current/edgekit.toml"
+    line = f"cd {board.root}/data; {command} --model {board.root}/current/model.onnx"
+    assert starts[1].partition(" must run: ")[2] == line
     assert not board.unit.exists()
     with pytest.raises(HostError, match=r"model: .*Nothing was changed"):
         deploy(connection, make(3, content=b"no model"))
@@ -276,6 +302,37 @@ def test_a_rollout_stops_at_the_first_failure(sshd: Sshd) -> None:
     assert met == ["1"]
 
 
+def test_the_line_that_starts_a_release_is_quoted_for_a_shell(tmp_path: Path) -> None:
+    home = tmp_path / "a folder's name"
+    (home / "data").mkdir(parents=True)
+    (home / "env/bin").mkdir(parents=True)
+    (home / "env/bin/python").write_text('#!/bin/sh\npwd; echo "$PYTHONPATH"; echo "$@"')
+    (home / "env/bin/python").chmod(0o755)
+    line = Runtime(None, home, home / "data").shell_line(["run", "--config", "a b"])
+    said = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [str(home / "data"), str(home / "code"), "-P -m edgekit.cli run --config a b"]
+
+
+def test_a_file_that_the_settings_name_must_be_on_the_board(tmp_path: Path) -> None:
+    settings = tmp_path / "edgekit.toml"
+    runtime = Runtime("/bin/true", tmp_path, tmp_path / "data")
+    (tmp_path / "data").mkdir()
+
+    def try_out(text: str) -> None:
+        settings.write_text(text)
+        (tmp_path / "model.onnx").touch()
+        runtime.try_out(tmp_path, 10)
+
+    missing = rf"settings: web-token-file: no readable file '{tmp_path}/data/token': copy it there"
+    with pytest.raises(HostError, match=missing):
+        try_out('web-token-file = "token"')
+    with pytest.raises(HostError, match=r"mqtt-ca '~/ca\.pem': write the path without '~'"):
+        try_out('mqtt-ca = "~/ca.pem"')
+    (tmp_path / "data/token").write_text("t")
+    with pytest.raises(ValueError, match="Expecting value"):  # /bin/true prints no summary of a run
+        try_out('web-token-file = "token"')
+
+
 def test_a_service_that_takes_long_to_end_is_not_ill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What systemd says between SIGTERM and the old process's end: deactivating, with its pid."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
@@ -327,11 +384,21 @@ def test_the_commands_speak_and_fail_with_their_codes(sshd: Sshd, make: MakePack
         ("late", False, False),
     ]
     assert "late: not tried, because another board failed" in done.stderr
+    assert "1 of 3 boards failed, 1 not tried: dead" in done.stderr
     listed = call("releases", *host)
     assert listed.returncode == 0, listed.stderr
     assert f"* {rows[0]['release']}" in listed.stdout
     back = call("rollback", *host)
-    assert (back.returncode, "no release before" in back.stderr) == (4, True)
+    assert (back.returncode, back.stderr.count("no release before")) == (4, 1)
+    model_part = rows[0]["release"].partition("-")[2]
+    tables = inventory.read_text().split("\n[[host]]")
+    (tmp_path / "dead_first.toml").write_text(f'[[host]]\nhost = "127.0.0.1"\nlabel = "dead"\nport = 1\n{tables[0]}\n')
+    back = call(
+        "rollback", "--to", model_part, "--inventory", str(tmp_path / "dead_first.toml"), "--user", *options, "--json"
+    )
+    assert (back.returncode, "1 of 2 boards failed: dead" in back.stderr) == (4, True), back.stderr
+    good = json.loads(back.stdout)["boards"][1]
+    assert (good["host"], good["current"], good["error"]) == ("good", rows[0]["release"], None)
     bad = call("deploy", model, "--config", str(inventory), *host)
     assert (bad.returncode, len(bad.stderr.splitlines())) == (2, 1)
     assert call("rollback", *host, "--name", "../x").returncode == 2

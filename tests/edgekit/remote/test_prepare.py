@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import threading
@@ -247,8 +248,8 @@ def make_wheel(folder: Path, name: str, code: str, more: dict[str, str] | None =
 def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
     lines: list[str] = []
     found = probe(connection)  # other tests may have left models in the store
-    steps: list[str] = []
-    first = prepare(connection, found, notify=lines.append, progress=lambda what, _, __: steps.append(what))
+    steps: set[str] = set()
+    first = prepare(connection, found, notify=lines.append, progress=lambda what, *_: steps.add(what))
     assert first.sent_bytes > 0
     assert lines == ["making an environment", "importing the installed packages"]
     assert "unpacking" in steps
@@ -263,9 +264,16 @@ def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
     assert (site / "numpy_extra.py").exists()
     assert not list(site.rglob("scripts"))
 
+    cache = sshd.home / ".cache/edgekit"
+    (cache / "yunet.onnx.failed").touch()
     assert clean(connection) > 0
-    assert not (sshd.home / ".cache/edgekit/board").exists()
+    assert not cache.exists()
+    cache.mkdir()
+    for name in ("yunet.onnx", "yunet.onnx.failed"):
+        (cache / name).touch()
     assert clean(connection) == 0
+    assert [path.name for path in cache.iterdir()] == ["yunet.onnx"]
+    shutil.rmtree(cache)
 
 
 @pytest.mark.usefixtures("uploads")

@@ -59,7 +59,7 @@ def test_an_error_on_the_board_is_one_line(tmp_path: str) -> None:
     wanted = {"action": "rollback", "to": None, "name": f"none of {tmp_path}", "scope": "user", "health_s": 1}
     done = run("deploy", wanted)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"no release was deployed as service 'none of {tmp_path}'\n"
+    assert done.stderr == f"edgekit: error: no release was deployed as service 'none of {tmp_path}'\n"
     unexpected = run("doctor", {})
     assert unexpected.returncode == 1
-    assert unexpected.stderr.splitlines()[-1] == "KeyError: 'capture'"
+    assert unexpected.stderr.splitlines()[-1] == "edgekit: error: KeyError: 'capture'"

@@ -87,6 +87,7 @@ def test_what_an_interrupted_call_left_is_removed(board: Board, connection: Conn
 def test_a_service_made_by_hand_stays(board: Board, connection: Connection, make: MakePackage) -> None:
     deploy(connection, make(1))
     (board.root / "service.json").unlink()
+    board.systemd.systemctl("disable", "--now", "edgekit.service")
     removed = undeploy_host(connection, SERVICE, False, Quiet())
     assert (removed.service, removed.folders) == (False, (str(board.root),))
     assert board.unit.exists()
@@ -103,7 +104,15 @@ def test_a_deploy_in_progress_is_not_disturbed(board: Board, connection: Connect
 
 def test_a_board_without_systemd_is_cleared_too(board: Board, connection: Connection, make: MakePackage) -> None:
     (board.systemd.folder / "offline").touch()
-    deploy(connection, make(1))
+    first = deploy(connection, make(1))
+    for words, folder in ((["tail", "-f", f"{board.root}/current/model.onnx"], "/"), (["sleep", "60"], "data")):
+        with subprocess.Popen(words, cwd=board.root / folder, stdout=subprocess.DEVNULL) as running:
+            try:
+                with pytest.raises(HostError, match=f"processes {running.pid} use .* and no release was removed: stop"):
+                    undeploy_host(connection, SERVICE, False, Quiet())
+            finally:
+                running.kill()
+    assert board.current == first.release
     removed = undeploy_host(connection, SERVICE, False, Quiet())
     assert (removed.service, len(removed.releases), board.root.exists()) == (False, 1, False)
 
