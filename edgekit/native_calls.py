@@ -53,7 +53,10 @@ class NativeCall:
         if self._limit_s is not None:
             self._limit = threading.Timer(self._limit_s, self._expire)
             self._limit.daemon = True
-            self._limit.start()
+            try:
+                self._limit.start()
+            except RuntimeError:  # the system allows no more threads: the call has no limit
+                self._limit = None
         return self
 
     def __exit__(

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import onnx
 import pytest
 
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from edgekit.native_calls import NativeCall, any_running
 from tests import hostile_models
 from tests.edgekit import onnx_faults
 
@@ -140,6 +142,17 @@ def test_a_later_inference_has_no_limit(edgekit, tiny_model, monkeypatch):
     *loads, first, second, third = limits
     assert (first, second, third) == (session.FIRST_CALL_S, None, None)
     assert set(loads) == {session.FIRST_CALL_S}
+
+
+def test_a_call_has_no_limit_if_no_thread_can_be_started(monkeypatch):
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Timer, "start", refuse)
+    with NativeCall("an inference", lambda: None, limit_s=60) as call:
+        assert any_running()
+    assert call.cancelled is None
+    assert not any_running()
 
 
 def process(before: str, *words: object) -> subprocess.Popen[str]:

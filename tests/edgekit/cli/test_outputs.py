@@ -382,7 +382,7 @@ def test_outputs_are_closed_at_once(edgekit, tiny_model, tmp_path, monkeypatch):
     assert code == EXIT_OK, err
 
 
-@pytest.mark.parametrize("allowed", [0, 1, 4, 9])
+@pytest.mark.parametrize("allowed", [0, 1, 4, 8])
 def test_a_system_that_allows_no_more_threads_ends_the_run_in_one_line(start, play, tmp_path, allowed):
     limit = f"""
 import threading
