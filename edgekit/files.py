@@ -32,13 +32,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
     ...     onnx.save(model, temporary)
     """
     _check_replaceable(target)
+    temporary = target.parent / f"{_prefix(target)}{os.urandom(4).hex()}{target.suffix}"
+    handle = -1
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f"{_prefix(target)}{os.urandom(4).hex()}{target.suffix}"
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-    except OSError as error:
-        raise StorageError(f"cannot write '{target}': {error.strerror}: choose another place") from error
-    try:
         # The lock lasts as long as this process writes: see `remove_leftovers`.
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,11 +45,14 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.replace(target)
         sync(target.parent)
     except OSError as error:
-        raise StorageError(f"cannot write '{target}': {error.strerror or error}") from error
+        cure = ": choose another place" if handle < 0 else ""
+        raise StorageError(f"cannot write '{target}': {error.strerror or error}{cure}") from error
     finally:
-        os.close(handle)
-        with suppress(FileNotFoundError):
+        # Ctrl-C can arrive after the file was created, and before `handle` is set.
+        with suppress(OSError):
             temporary.unlink()
+        if handle >= 0:
+            os.close(handle)
 
 
 def check_writable(target: Path) -> None:

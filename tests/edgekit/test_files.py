@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.files import check_writable, exclusive_file, write_atomic
+from edgekit.files import atomic_path, check_writable, exclusive_file, write_atomic
 
 
 def test_a_name_is_locked_until_the_block_ends_and_no_lock_is_left(tmp_path: Path) -> None:
@@ -54,3 +55,18 @@ def test_a_pipe_or_a_device_is_refused_and_stays(tmp_path: Path, write: Callable
         write(pipe)
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_ctrl_c_while_the_temporary_file_is_created_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = os.open
+
+    def interrupted(*arguments: Any) -> int:
+        os.close(create(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "model.onnx"):
+        pass
+    assert not list(tmp_path.iterdir())
