@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from edgekit.errors import InputError
 from edgekit.export.ncnn.to_ncnn import NcnnPrecision, export_to_ncnn
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.prompted import export_prompts, open_prompts, prompts_contract
 from edgekit.export.onnx.relabelling import NewClasses, described_classes, relabelling
-from edgekit.export.onnx.targets import GENERIC, chosen_passes
+from edgekit.export.onnx.targets import GENERIC, TARGETS, chosen_passes
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.own_images import verify_on
 from edgekit.files import check_writable, remove_leftovers, write_atomic
@@ -29,7 +30,7 @@ def export(
     output: str | Path,
     *,
     target: str = GENERIC,
-    precision: NcnnPrecision = "fp32",
+    precision: NcnnPrecision | Literal["auto"] = "fp32",
     passes: Collection[str] = (),
     without: Collection[str] = (),
     merges: Sequence[str] = (),
@@ -55,7 +56,8 @@ def export(
         model: A .safetensors checkpoint, a shipped model's name, or a file of trained prompts.
         output: The file to write; its suffix chooses the engine.
         target: Preset of rewrites; a key of `edgekit.export.onnx.targets.TARGETS`.
-        precision: For an .ncnn file: "fp16" computes in half floats where the processor has them.
+        precision: For an .ncnn file: "fp16" computes in half floats where the processor has them. "auto": "fp16" for
+            targets that need fewer instructions with half floats, which is "a76"; "fp32" for the others.
         passes: Rewrites to add to the preset's.
         without: Rewrites to remove from the preset's.
         merges: Texts `NEW=OLD,OLD` that merge old labels into new ones; old labels that no text names are removed.
@@ -109,6 +111,8 @@ def export(
     chosen = chosen_passes(target, passes, without, ncnn=to_ncnn)
     notify(f"exporting {path}")
     progress("exporting", 0, None)
+    if precision == "auto":
+        precision = "fp16" if TARGETS[target].half_floats else "fp32"
     write: Callable[..., Exported] = partial(export_to_ncnn, precision=precision) if to_ncnn else export_checkpoint
     if evaluate_on is None:
         return write(path, file, relabel, chosen)

@@ -28,11 +28,15 @@ PASSES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Target:
-    """A preset: names of the rewrites, and the data types and form (QDQ or QOperator) of an int8 file."""
+    """A preset: names of the rewrites, and the data types and form (QDQ or QOperator) of an int8 file.
+
+    `half_floats` states whether ncnn needs fewer instructions with half floats, by counts on an emulated core.
+    """
 
     passes: frozenset[str]
     types: QuantizedTypes
     form: QuantizedForm
+    half_floats: bool = False
 
 
 _FOLDING = frozenset({"fold-class-vectors", "fold-batchnorm"})
@@ -48,7 +52,7 @@ TARGETS: dict[str, Target] = {
     "a53": Target(_SMALLER | {"concat-free"}, "u8s8", "qdq"),
     "a72": Target(_SMALLER | {"concat-free"}, "u8s8", "qdq"),
     # Its dot products need fewer instructions for S8S8.
-    "a76": Target(_SMALLER | {"concat-free"}, "s8s8", "qdq"),
+    "a76": Target(_SMALLER | {"concat-free"}, "s8s8", "qdq", half_floats=True),
 }
 GENERIC = "generic"
 

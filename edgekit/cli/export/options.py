@@ -37,11 +37,11 @@ def target_options(function: _Function) -> _Function:
         ),
         click.option(
             "--precision",
-            type=click.Choice(["fp32", "fp16"]),
+            type=click.Choice(["fp32", "fp16", "auto"]),
             default="fp32",
             show_default=True,
             help="With --engine ncnn, fp16 computes in half floats on processors that support half floats, such as "
-            "that of a Pi 5.",
+            "that of a Pi 5. auto: fp16 if --target is a76, else fp32.",
         ),
     )
     rewrites = section(
@@ -176,7 +176,10 @@ def check_combination(context: click.Context, options: Mapping[str, Any], is_pro
     if options["engine"] == "ncnn" and options["quantization"] is not None:
         raise InputError("--engine ncnn has no --quantize: leave it out (--precision fp16 uses half floats)")
     if options["engine"] != "ncnn" and options["precision"] != "fp32":
-        raise InputError("--precision fp16 is for --engine ncnn: leave it out (--quantize fp16 is for ONNX Runtime)")
+        given = options["precision"]
+        raise InputError(
+            f"--precision {given} is for --engine ncnn: leave it out (--quantize fp16 is for ONNX Runtime)"
+        )
 
 
 def _check_prompts(options: Mapping[str, Any], without_ensemble: bool) -> None:

@@ -55,6 +55,16 @@ def test_a_file_in_half_floats_is_verified_with_its_own_tolerance(
     assert json.loads(out)["logits"]["relative_tolerance"] == 0.03
 
 
+def test_half_floats_are_chosen_by_the_processor(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    found = {}
+    for target in ("a53", "a76"):
+        words = ("--engine", "ncnn", "--target", target, "--precision", "auto", "--json")
+        code, out, err = edgekit("export", checkpoint, "-o", tmp_path / f"{target}.ncnn", *words)
+        assert code == 0, err
+        found[target] = json.loads(out)["contract"]["precision"]
+    assert found == {"a53": "float32", "a76": "float16"}
+
+
 def with_other_weights(model: Path, target: Path, factor: float) -> Path:
     with zipfile.ZipFile(model) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as new:
         for name in old.namelist():
