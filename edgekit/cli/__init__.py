@@ -23,7 +23,7 @@ import click
 from edgekit import __version__, native_calls
 from edgekit.cli.native_watch import NativeWatch
 from edgekit.cli.output import describe_os_error, one_line
-from edgekit.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EdgekitError, InputError
+from edgekit.errors import ERROR_PREFIX, EXIT_FAULT, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EdgekitError, InputError
 from edgekit.text import printable
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _report(error: BaseException, text: str, exit_code: int, debug: bool) -> int
         if debug:
             shown = printable("".join(traceback.format_exception(error)))
             click.echo("\n".join(f"  {line}" for line in shown.splitlines()), err=True)
-        click.echo(f"edgekit: error: {one_line(text)}", err=True)
+        click.echo(f"{ERROR_PREFIX}{one_line(text)}", err=True)
     return exit_code
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from edgekit.errors import HostError, InputError
+from edgekit.errors import ERROR_PREFIX, HostError, InputError
 from edgekit.remote.file_names import names_setting
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
@@ -25,7 +25,7 @@ from edgekit.text import one_line, printable
 
 # During a pause of --cool-down (an hour at most) and while intervals are computed at the end, nothing is printed.
 _SILENCE_S = 7200
-_ERROR, _WARNING = "edgekit: error: ", "edgekit: warning: "
+_WARNING = "edgekit: warning: "
 # Error of the boards that had no report when Ctrl-C was pressed.
 INTERRUPTED = "interrupted before its benchmark ended"
 
@@ -198,7 +198,7 @@ class _BoardMessages:
             self._reporter.progress(self._host, progress.what, progress.done, progress.total)
             return
         text = one_line(line)[:500]
-        if text.startswith(_ERROR):
-            self.error = text.removeprefix(_ERROR)
+        if text.startswith(ERROR_PREFIX):
+            self.error = text.removeprefix(ERROR_PREFIX)
         elif text.startswith(_WARNING):
             self._reporter.message(self._host, text.removeprefix("edgekit: "))

@@ -17,7 +17,7 @@ import json
 import sys
 from pathlib import Path
 
-from edgekit.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_OK, EdgekitError
+from edgekit.errors import ERROR_PREFIX, EXIT_FAULT, EXIT_INTERRUPTED, EXIT_OK, EdgekitError
 from edgekit.files import require_file
 from edgekit.testing.engine import Outcome, not_tested, run_checks
 from edgekit.testing.subject import Subject, engine_factory
@@ -39,7 +39,7 @@ def _main() -> int:
     try:
         return _test(given.engine, list(zip(given.model, given.against, strict=True)), given.json)
     except EdgekitError as error:
-        print(f"edgekit: error: {one_line(str(error))}", file=sys.stderr)
+        print(f"{ERROR_PREFIX}{one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("edgekit: interrupted", file=sys.stderr)

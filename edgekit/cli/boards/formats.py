@@ -59,6 +59,7 @@ def bench_formats(
         click.UsageError: An option is missing or has no effect.
         InputError: The model or the data cannot be used.
         HostError: A board failed; the table of the others is printed first.
+        KeyboardInterrupt: Ctrl-C was pressed; the table of the finished boards is printed first.
     """
     context = click.get_current_context()
     given = context.params
@@ -71,6 +72,7 @@ def bench_formats(
     from edgekit.cli.render.formats import show_formats
     from edgekit.export.formats.run import FORMATS, benchmark_formats
     from edgekit.export.formats.table import KIND
+    from edgekit.remote.bench import INTERRUPTED
 
     with ExitStack() as stack:
         write = files.open(stack)
@@ -96,6 +98,8 @@ def bench_formats(
         write(found.report)
     show_formats(out, found, str(given["data"]))
     out.result(found.as_document())
+    if any(host.error == INTERRUPTED for host in found.report.hosts):
+        raise KeyboardInterrupt
     errors = [f"{host.label}: {host.error}" for host in found.report.hosts if host.error]
     if errors:
         raise HostError("; ".join(errors))

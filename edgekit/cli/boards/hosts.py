@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _MAX_PARALLEL = 64
 # A board that never stops printing must not fill a log.
 _MAX_LINES = 300
-# Interval of progress lines per board, where no bar is drawn.
-_LINE_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -222,13 +220,15 @@ class BoardReporter:
         """Show the progress of a board."""
         from rich.markup import escape
 
+        from edgekit.cli.progress import LINE_EVERY_S
+
         with self._lock:
             if host.label not in self._tasks:
                 self._tasks[host.label] = self._bar.add_task("", total=None)
             text = f"{host.label}: {one_line(what)}"
             self._bar.update(self._tasks[host.label], description=escape(text), completed=done, total=total or None)
             now_s = time.monotonic()
-            is_due = now_s - self._line_s.setdefault(host.label, now_s) >= _LINE_EVERY_S
+            is_due = now_s - self._line_s.setdefault(host.label, now_s) >= LINE_EVERY_S
             if self._bar.disable and is_due and not self._out.quiet:
                 self._line_s[host.label] = now_s
                 click.echo(printable(f"{text}, {done:g}{f' of {total:g}' if total else ''}"), err=True)

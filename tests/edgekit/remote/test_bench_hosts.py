@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -204,21 +204,28 @@ def test_the_camera_option_reaches_the_board_and_its_preparation(
     assert "no picamera2 on the board: sudo apt install python3-picamera2" in done.stderr
 
 
-def test_ctrl_c_ends_the_command_on_the_board(sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path) -> None:
-    started = tmp_path / "started"
-    plant(f"echo $$ >'{started}.new'; mv '{started}.new' '{started}'; exec sleep 600")
-    report = tmp_path / "report.json"
-    words = map(str, bench_words(sshd, tiny_model, "--host", "127.0.0.1", "-o", report))
+def interrupted(words: Iterable[object], started: Path) -> tuple[str, str]:
+    """Press Ctrl-C when the file `started` exists; return what the command prints to stdout and stderr."""
     with subprocess.Popen(
-        [sys.executable, "-m", "edgekit.cli", *words],
+        [sys.executable, "-m", "edgekit.cli", *map(str, words)],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(SOURCE)},
         text=True,
     ) as process:
         wait_until(started.exists)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr
+    return stdout, stderr
+
+
+def test_ctrl_c_ends_the_command_on_the_board(sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    plant(f"echo $$ >'{started}.new'; mv '{started}.new' '{started}'; exec sleep 600")
+    report = tmp_path / "report.json"
+    words = bench_words(sshd, tiny_model, "--host", "127.0.0.1", "-o", report)
+    _, stderr = interrupted(words, started)
     assert "Traceback" not in stderr
     there = Path("/proc") / started.read_text().strip()
     wait_until(lambda: not there.exists())
@@ -233,17 +240,7 @@ def test_ctrl_c_keeps_the_reports_of_finished_boards(
     addresses = {"one": "127.0.0.1", "two": f"{getpass.getuser()}@127.0.0.1", "three": "localhost"}
     boards.write_text("".join(f'[[host]]\nhost = "{host}"\nlabel = "{label}"\n' for label, host in addresses.items()))
     words = bench_words(sshd, tiny_model, "--inventory", boards, "--parallel", "1", "-o", report)
-    with subprocess.Popen(
-        [sys.executable, "-m", "edgekit.cli", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
-        text=True,
-    ) as process:
-        wait_until(started.exists)
-        process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130, stderr
+    stdout, stderr = interrupted(words, started)
     assert "one: done, 1 of 3\n" in stderr
     assert "interrupted: the report has 1 of 3 boards" in stderr
     assert "inference" in stdout
