@@ -65,6 +65,8 @@ class NativeCall:
         _running.discard(self)
         if self._limit is not None:
             self._limit.cancel()
+            if self.cancelled is None:
+                self._limit.join()  # no thread is left when the caller goes on
         if isinstance(error, Exception) and self.cancelled is not None:
             raise self.cancelled from error
 

@@ -25,6 +25,7 @@ class NativeWatch:
 
     def start(self) -> None:
         """Begin to watch for signals."""
+        self._stopped = threading.Event()
         self._reader_fd, self._writer_fd = os.pipe()
         os.set_blocking(self._writer_fd, False)
         self._previous_fd = signal.set_wakeup_fd(self._writer_fd, warn_on_full_buffer=False)
@@ -32,7 +33,8 @@ class NativeWatch:
         threading.Thread(target=self._watch, name="signals", daemon=True).start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread; it sends no signal from now on."""
+        self._stopped.set()
         signal.set_wakeup_fd(self._previous_fd)
         native_calls.on_stuck = self._previous_stuck
         os.close(self._writer_fd)
@@ -41,20 +43,23 @@ class NativeWatch:
         while numbers := os.read(self._reader_fd, 64):
             received_s = time.monotonic()
             for number in _ENDING.intersection(numbers):
-                _end_calls(number, received_s)
+                _end_calls(number, received_s, self._stopped)
         os.close(self._reader_fd)
 
 
-def _end_calls(number: int, received_s: float) -> None:
-    time.sleep(native_calls.CANCEL_S)
+def _end_calls(number: int, received_s: float, stopped: threading.Event) -> None:
+    # A signal that arrives after the clean-up, while Python ends, would kill the process.
+    if stopped.wait(native_calls.CANCEL_S):
+        return
     calls = native_calls.running_since(received_s)
     if not calls:
         return
     for call in calls:
         call.cancel(KeyboardInterrupt())
     os.kill(os.getpid(), number)
-    time.sleep(native_calls.CANCEL_S)
-    if any(call.in_main_thread for call in native_calls.running_since(received_s)):
+    if not stopped.wait(native_calls.CANCEL_S) and any(
+        call.in_main_thread for call in native_calls.running_since(received_s)
+    ):
         _end_process("interrupted", EXIT_INTERRUPTED)
 
 

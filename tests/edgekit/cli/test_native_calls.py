@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +17,9 @@ import numpy as np
 import onnx
 import pytest
 
+from edgekit.cli.native_watch import NativeWatch
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
-from edgekit.native_calls import NativeCall, any_running
+from edgekit.native_calls import CANCEL_S, NativeCall, any_running
 from tests import hostile_models
 from tests.edgekit import onnx_faults
 
@@ -153,6 +156,22 @@ def test_a_call_has_no_limit_if_no_thread_can_be_started(monkeypatch):
         assert any_running()
     assert call.cancelled is None
     assert not any_running()
+
+
+def test_a_watch_that_was_stopped_repeats_no_signal():
+    """A repeated signal that arrives while Python ends would kill the process."""
+    received = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    try:
+        watch = NativeWatch()
+        watch.start()
+        with NativeCall("an inference", lambda: None):
+            os.kill(os.getpid(), signal.SIGINT)
+            watch.stop()
+            time.sleep(2 * CANCEL_S)
+        assert received == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def process(before: str, *words: object) -> subprocess.Popen[str]:
