@@ -57,7 +57,7 @@ def test_without_a_terminal_progress_is_printed_as_lines(
     with BoardReporter(Output(as_json=False, quiet=False)) as reporter:
         reporter.progress(host, "processes", 1, 3)
         reporter.progress(host, "processes", 2, 3)
-        monkeypatch.setattr("edgekit.cli.boards.hosts._LINE_EVERY_S", 0.0)
+        monkeypatch.setattr("edgekit.cli.progress.LINE_EVERY_S", 0.0)
         reporter.progress(host, "send\x1b[2J\ning", 0.5, 0)
     assert capsys.readouterr() == ("", f"{host.label}: send\\x1b[2J ing, 0.5\n")
     with BoardReporter(Output(as_json=False, quiet=True)) as reporter:
