@@ -1,5 +1,6 @@
 """Adapts a shipped model to faces of other persons with the recipe `adapt`, and measures what it gains and loses.
 
+\b
     edgekit data crop photos.tar -o crops
     python benchmarks/models/adaptation.py --crops crops --data fer2013.tar.gz --ferplus ferplus_votes.csv
 

@@ -1,5 +1,6 @@
 """The tables of HiCroPL's paper (arXiv 2507.14976), measured again with CoOp's splits, beside the paper's figures.
 
+\b
     python benchmarks/models/hicropl_tables.py base-to-novel --clip ViT-B-16.pt --data DATA --descriptions gpt_file
     python benchmarks/models/hicropl_tables.py few-shot --clip ViT-B-16.pt --data DATA --descriptions gpt_file
     python benchmarks/models/hicropl_tables.py cross-dataset --clip ViT-B-16.pt --data DATA --descriptions gpt_file

@@ -1,5 +1,6 @@
 """Peak memory of `edgekit.evaluate` and `edgekit.distill` with decoded images in memory and on the disk.
 
+\b
     python benchmarks/models/image_memory.py eval --cache disk
 
 Makes pictures of 224 x 224 pixels of two classes. `eval` classifies them at that size, with a classifier that computes

@@ -1,5 +1,6 @@
 """Accuracy of labels by text: a CLIP's student with each set of labels in label_sets.json.
 
+\b
     python benchmarks/models/label_sets.py runs/student/best.safetensors --clip runs/mini/best.safetensors \\
         --prompts runs/prompts/best.safetensors --data fer2013.tar.gz --ferplus ferplus_votes.csv --split PrivateTest
 

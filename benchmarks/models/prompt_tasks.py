@@ -1,5 +1,6 @@
 """Few-shot tasks on which prompts have something to learn: HiCroPL, simpler prompts, and two linear rivals.
 
+\b
     edgekit data crop photos.tar -o faces
     python benchmarks/models/prompt_tasks.py --clip runs/mini/best.safetensors --data fer2013.tar.gz \\
         --ferplus ferplus_votes.csv --faces faces --task labels --task photographs
@@ -7,6 +8,7 @@
 
 Tasks; a task without its data is left out:
 
+\b
     labels        few images with the majority of the FER+ votes as label (--ferplus), for a CLIP of FER-2013's labels
     photographs   few face crops of photographs (--faces), and of darkened, blurred and compressed copies; the persons
                   of training and test differ
