@@ -61,6 +61,7 @@ def export(
         passes: Rewrites to add to the preset's.
         without: Rewrites to remove from the preset's.
         merges: Texts `NEW=OLD,OLD` that merge old labels into new ones; old labels that no text names are removed.
+            With `classes`, the texts merge these.
         classes: New labels of a CLIP's student or of trained prompts, with or without describing sentences.
         clip: The teacher's CLIP for `classes`, or the CLIP of trained prompts; by name or file.
         prompts: The teacher's trained prompts for `classes`, if it has prompts.

@@ -36,7 +36,7 @@ def relabelling(
 
     Args:
         merges: Texts `NEW=OLD,OLD`: the new label's probability is the sum of the old labels' probabilities. Old labels
-            that no text names are removed.
+            that no text names are removed. With `classes`, the old labels are those of `classes`.
         classes: New labels of a CLIP's student, encoded by the teacher's text tower.
         clip: The teacher's CLIP, by name or file, for `classes`.
         prompts: The teacher's trained prompts, if it has prompts, for `classes`.
@@ -45,9 +45,8 @@ def relabelling(
         uncertain_below: The contract's `uncertain_below`; None: the checkpoint's, or 0 with other labels.
 
     Raises:
-        InputError: Both `merges` and `classes` are given, a name is given twice, or `clip` or `prompts` are given
-            without `classes`. The returned function raises it for merges that do not fit the checkpoint's labels, and
-            for an invalid `uncertain_below`.
+        InputError: A name is given twice, or `clip` or `prompts` are given without `classes`. The returned function
+            raises it for merges that do not fit the labels, and for an invalid `uncertain_below`.
     """
     relabel = _other_labels(merges, classes, clip, prompts, notify)
     if uncertain_below is None:
@@ -63,25 +62,27 @@ def relabelling(
 def _other_labels(
     merges: Sequence[str], classes: NewClasses, clip: str | None, prompts: Path | None, notify: Notify
 ) -> Relabel | None:
-    if merges and classes:
-        raise InputError("both merges and new classes are given: give one of them")
-    if classes:
-        descriptions = described_classes(classes, notify)
-        return lambda checkpoint: relabel_by_text(checkpoint, descriptions, clip, prompts, notify)
-    if clip or prompts:
+    if not classes and (clip or prompts):
         raise InputError("clip and prompts are for new classes: give some new classes, or leave both out")
-    if not merges:
+    if not classes and not merges:
         return None
+    descriptions = described_classes(classes, notify)
 
     def relabel(checkpoint: Checkpoint) -> tuple[nn.Module, Contract]:
-        labels = checkpoint.contract.labels
-        groups = parse_merges(merges, labels)
-        if len(groups) < 2:
-            raise InputError(f"merge '{merges[0]}' alone leaves one label: a classifier needs at least two")
-        report_removed(groups, labels, notify)
-        return build_merged_net(checkpoint, groups)
+        if descriptions:
+            checkpoint = relabel_by_text(checkpoint, descriptions, clip, prompts, notify)
+        return _merged(checkpoint, merges, notify) if merges else (build_net(checkpoint), checkpoint.contract)
 
     return relabel
+
+
+def _merged(checkpoint: Checkpoint, merges: Sequence[str], notify: Notify) -> tuple[nn.Module, Contract]:
+    labels = checkpoint.contract.labels
+    groups = parse_merges(merges, labels)
+    if len(groups) < 2:
+        raise InputError(f"merge '{merges[0]}' alone leaves one label: a classifier needs at least two")
+    report_removed(groups, labels, notify)
+    return build_merged_net(checkpoint, groups)
 
 
 def described_classes(classes: NewClasses, notify: Notify) -> Descriptions:

@@ -77,7 +77,7 @@ def quantize(
         target: See `edgekit.export`; for an .onnx file it only chooses `types` and `form`.
         passes: See `edgekit.export`.
         without: See `edgekit.export`.
-        merges: See `edgekit.export`; the evaluation data is merged the same way.
+        merges: See `edgekit.export`; the evaluation data is merged the same way, unless `classes` are given.
         classes: See `edgekit.export`.
         clip: See `edgekit.export`.
         prompts: See `edgekit.export`.
@@ -122,7 +122,7 @@ def quantize(
             calibration = calibration_crops(data[Path(calibrate)], calibrate_split, contract, calibration_images, seed)
         if evaluate_on is not None:
             measured_on = data[Path(evaluate_on)]
-            if merges:
+            if merges and not classes:
                 measured_on = merge_classes(measured_on, parse_merges(merges, measured_on.classes))
             evaluation = (measured_on, evaluation_split)
             if exported:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.files import require_file, sha256_of
 from edgekit.models.callbacks import Notify, ignore_message
@@ -20,7 +19,6 @@ from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_la
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompted import frozen_classifier
-from edgekit.models.model_loading import build_net
 from edgekit.typed_json import convert
 
 _VECTORS = "class_vectors"
@@ -42,8 +40,8 @@ def relabel_by_text(
     clip: str | None,
     prompts: Path | None,
     notify: Notify = ignore_message,
-) -> tuple[nn.Module, Contract]:
-    """Return the student with new classes, encoded by the text tower of its teacher, and its new contract.
+) -> Checkpoint:
+    """Return the student with new classes, encoded by the text tower of its teacher.
 
     Args:
         checkpoint: A student in an embedding space.
@@ -142,7 +140,7 @@ def _teacher_of(checkpoint: Checkpoint) -> _ClipTeacher:
         ) from error
 
 
-def _relabelled(checkpoint: Checkpoint, labels: tuple[str, ...], vectors: Tensor) -> tuple[nn.Module, Contract]:
+def _relabelled(checkpoint: Checkpoint, labels: tuple[str, ...], vectors: Tensor) -> Checkpoint:
     contract = checkpoint.contract
     width = _vectors(checkpoint).shape[1]
     if vectors.shape != (len(labels), width):
@@ -152,5 +150,4 @@ def _relabelled(checkpoint: Checkpoint, labels: tuple[str, ...], vectors: Tensor
     # An accuracy measured with the old labels does not apply to the new ones.
     provenance = replace(contract.provenance, accuracy=())
     contract = replace(contract, labels=labels, uncertain_below=0.0, provenance=provenance)
-    state = {**checkpoint.state, _VECTORS: vectors.float().cpu()}
-    return build_net(replace(checkpoint, contract=contract, state=state)), contract
+    return replace(checkpoint, contract=contract, state={**checkpoint.state, _VECTORS: vectors.float().cpu()})

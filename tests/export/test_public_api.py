@@ -79,7 +79,6 @@ def test_export_reports_its_numbers_and_stages(small: Path, tmp_path: Path) -> N
     ("options", "message"),
     [
         ({"target": "pi9"}, "target 'pi9' is unknown"),
-        ({"merges": ["a=happy"], "classes": ["a", "b"]}, "both merges and new classes"),
         ({"merges": ["a=happy"]}, "leaves one label"),
         ({"clip": "clip.pt"}, "are for new classes"),
         ({"ensemble": False}, "holds no trained prompts"),

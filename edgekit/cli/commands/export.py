@@ -75,6 +75,7 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
     --merge merges labels without training. The probability of the new label is the sum of the probabilities of the old
     labels. Labels that no --merge names are removed. A student of a CLIP can get new labels from texts (--class). The
     text tower of the teacher encodes these texts during the export. The exported file does not need the text tower.
+    Labels from texts can be merged, too.
 
     With --clip, MODEL can also be a file of trained prompts. The exported file then contains the image tower with
     prompts, the image tower without prompts, and the text features as a matrix. The outputs of the two image towers are

@@ -158,10 +158,8 @@ def check_combination(context: click.Context, options: Mapping[str, Any], is_pro
         InputError: An option does not fit the others or the model.
         click.UsageError: An option needs another one.
     """
-    labels = {"--class": "class_names", "--classes": "classes_file", "--merge": "merges"}
-    given = [flag for flag, name in labels.items() if options[name]]
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} both set the labels: give one of them")
+    if options["class_names"] and options["classes_file"]:
+        raise InputError("--class and --classes both set the labels: give one of them")
     if options["calibrate"] is None:
         refuse_unused(context, _CALIBRATION, "goes with --calibrate")
     if options["evaluate_on"] is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from edgekit.contract import Accuracy
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import InputError
-from edgekit.export.onnx.relabelling import Relabel
+from edgekit.export.onnx.relabelling import NewClasses, Relabel, relabelling
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import graph_cost
 from edgekit.files import sha256_of
+from edgekit.models.callbacks import ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts, prompt_checkpoint, save_prompts
@@ -33,6 +35,7 @@ from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
+from edgekit.preprocess import softmax
 
 LABELS = ("happy", "sad", "fear")
 NEW = {"smiling face": ("a smiling face", "a grin"), "frowning face": ("a frown",)}
@@ -57,6 +60,14 @@ def prompts(folder: Path, clip: FrozenClip) -> Path:
     net = PromptedClip(clip, PromptConfig(n_ctx=2, depth=2, cross_layer=1), dict.fromkeys(LABELS, ()))
     save_prompts(folder / "prompts.safetensors", prompt_checkpoint(net, {}))
     return folder / "prompts.safetensors"
+
+
+def _by_text(
+    clip: str | None, prompts: Path | None = None, labels: NewClasses = NEW, merges: Sequence[str] = ()
+) -> Relabel:
+    relabel = relabelling(merges, labels, clip, prompts, ignore_message)
+    assert relabel is not None
+    return relabel
 
 
 def _student(path: Path, teacher: Teacher) -> Path:
@@ -98,11 +109,25 @@ def _assert_answers(path: Path, student: Path, vectors: torch.Tensor) -> None:
 def test_new_classes_are_encoded_by_the_text_tower(folder: Path, clip: FrozenClip, student: Path) -> None:
     target = folder / "new.onnx"
     text = str(folder / "clip.safetensors")
-    exported = export_checkpoint(student, target, lambda checkpoint: relabel_by_text(checkpoint, NEW, text, None))
+    exported = export_checkpoint(student, target, _by_text(text))
     assert exported.contract.labels == ("smiling face", "frowning face")
     assert exported.contract.provenance.accuracy == ()
     assert exported.contract.provenance.checkpoint_sha256 == sha256_of(student)
     _assert_answers(target, student, frozen_classifier(clip, NEW))
+
+
+def test_labels_by_text_can_be_merged(folder: Path, student: Path) -> None:
+    text = str(folder / "clip.safetensors")
+    labels = {"smile": ("a smiling face",), "tears": ("a sad face", "a face in tears"), "fear": ("an afraid face",)}
+    export_checkpoint(student, folder / "three.onnx", _by_text(text, None, labels))
+    merged = export_checkpoint(
+        student, folder / "two.onnx", _by_text(text, None, labels, ("bad=tears,fear", "good=smile"))
+    )
+    assert merged.contract.labels == ("bad", "good")
+    crops = portrait_crops(merged.contract)[:8]
+    smile, tears, fear = softmax(Classifier(folder / "three.onnx").logits(crops)).T
+    bad, good = softmax(Classifier(folder / "two.onnx").logits(crops)).T
+    np.testing.assert_allclose([bad, good], [tears + fear, smile], atol=1e-5)
 
 
 def test_words_that_the_clip_never_read_are_a_guess(folder: Path, clip: FrozenClip, student: Path) -> None:
@@ -124,7 +149,7 @@ def test_prompted_teachers_encode_with_their_prompts(
 ) -> None:
     target = folder / "prompted.onnx"
     text = str(folder / "clip.safetensors")
-    export_checkpoint(prompted_student, target, lambda checkpoint: relabel_by_text(checkpoint, NEW, text, prompts))
+    export_checkpoint(prompted_student, target, _by_text(text, prompts))
     with torch.no_grad():
         vectors = build_prompted(load_prompts(prompts), clip).with_classes(NEW).text_features()
     assert (vectors - frozen_classifier(clip, NEW)).abs().max() > 1e-3
@@ -162,27 +187,27 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
     return [
         (
             "student",
-            lambda c: relabel_by_text(c, NEW, None, None),
+            _by_text(None),
             "need the text tower of the student's teacher, CLIP 'random:1'",
         ),
-        ("student", lambda c: relabel_by_text(c, NEW, text, prompts), "had no prompts: leave prompts out"),
-        ("student", lambda c: relabel_by_text(c, NEW, str(folder / "other.safetensors"), None), "the weights differ"),
+        ("student", _by_text(text, prompts), "had no prompts: leave prompts out"),
+        ("student", _by_text(str(folder / "other.safetensors")), "the weights differ"),
         (
             "student",
-            lambda c: relabel_by_text(c, NEW, str(folder / "quick.safetensors"), None),
+            _by_text(str(folder / "quick.safetensors")),
             "activation is quick-gelu",
         ),
-        ("student", lambda c: relabel_by_text(c, NEW, "absent.pt", None), "does not exist"),
-        ("student", lambda c: relabel_by_text(c, long, text, None), "description of class 'x': .*: shorten it"),
-        ("prompted", lambda c: relabel_by_text(c, NEW, text, None), r"give their file \(--prompts\)"),
-        ("prompted", lambda c: relabel_by_text(c, NEW, text, folder / "clip.safetensors"), "are not the teacher's"),
-        ("prompted", lambda c: relabel_by_text(c, NEW, text, folder), "is a folder, not a file"),
+        ("student", _by_text("absent.pt"), "does not exist"),
+        ("student", _by_text(text, None, long), "description of class 'x': .*: shorten it"),
+        ("prompted", _by_text(text), r"give their file \(--prompts\)"),
+        ("prompted", _by_text(text, folder / "clip.safetensors"), "are not the teacher's"),
+        ("prompted", _by_text(text, folder), "is a folder, not a file"),
         (
             "plain",
-            lambda c: relabel_by_text(c, NEW, text, None),
+            _by_text(text),
             "mini-xception has no embedding space, so its labels are fixed",
         ),
-        ("unknown", lambda c: relabel_by_text(c, NEW, text, None), "has no valid record of its CLIP teacher"),
+        ("unknown", _by_text(text), "has no valid record of its CLIP teacher"),
     ]
 
 
