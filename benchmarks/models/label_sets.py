@@ -4,11 +4,11 @@
     python benchmarks/models/label_sets.py runs/student/best.safetensors --clip runs/mini/best.safetensors \\
         --prompts runs/prompts/best.safetensors --data fer2013.tar.gz --ferplus ferplus_votes.csv --split PrivateTest
 
-Each label has lists of sentences, and the expressions that it stands for. The truth is the majority of the FER+ votes.
-Each cell has accuracy / mean recall. For `by text`, the text tower makes one vector from all sentences of a label. For
-`by text, merged`, each list of sentences has a vector, and a label's probability is the sum over its lists. `merged` is
-the sum of the old labels' probabilities, which needs no text. `most frequent` is the accuracy of always naming the most
-frequent label.
+Each label has sentences under one or more names, and the expressions that it stands for. The truth is the majority of
+the FER+ votes. Each cell has accuracy / mean recall. For `by text`, the text tower makes one vector from the label's
+name and all its sentences. For `by text, merged`, each name is a label of its own, and these labels are merged.
+`merged` is the sum of the old labels' probabilities, which needs no text. `most frequent` is the accuracy of always
+naming the most frequent label.
 """
 
 from __future__ import annotations
@@ -63,19 +63,13 @@ def _row(
     groups = {label: tuple(entry["of"]) for label, entry in labels.items()}
     data = merge_classes(majority, groups)
     checkpoint = load_checkpoint(student)
-    texts = {label: tuple(chain(*entry["sentences"])) for label, entry in labels.items()}
+    texts = {label: tuple(chain(*entry["sentences"].values())) for label, entry in labels.items()}
     by_text = relabel_by_text(checkpoint, texts, clip, prompts)
     one = _evaluated(build_net(by_text), by_text.contract, data, split)
-    parts = {
-        label: [f"{label} {number}" for number, _ in enumerate(entry["sentences"])] for label, entry in labels.items()
-    }
-    part_texts = {
-        part: tuple(sentences)
-        for label, entry in labels.items()
-        for part, sentences in zip(parts[label], entry["sentences"], strict=True)
-    }
-    each = relabel_by_text(checkpoint, part_texts, clip, prompts)
-    text_merged = _evaluated(*build_merged_net(each, parts), data, split)
+    parts = {part: tuple(found) for entry in labels.values() for part, found in entry["sentences"].items()}
+    of_parts = {label: tuple(entry["sentences"]) for label, entry in labels.items()}
+    by_parts = relabel_by_text(checkpoint, parts, clip, prompts)
+    text_merged = _evaluated(*build_merged_net(by_parts, of_parts), data, split)
     merged = _evaluated(*build_merged_net(checkpoint, groups), data, split)
     frequent = np.bincount(one.truths).max() / one.total
     cells = [f"{found.accuracy:.1%} / {mean_recall(found.per_class):.1%}" for found in (one, text_merged, merged)]

@@ -76,13 +76,13 @@ def relabel_by_text(
         if prompts
         else _plain_vectors(frozen, teacher.clip, descriptions)
     )
-    _report_distances(frozen, descriptions, vectors, notify)
+    # A prompted tower reads the name of a label, too.
+    texts = {name: (name, *sentences) if prompts else sentences for name, sentences in descriptions.items()}
+    _report_distances(frozen, texts, vectors, notify)
     return _relabelled(checkpoint, tuple(descriptions), vectors)
 
 
-def _report_distances(
-    clip: FrozenClip, descriptions: Mapping[str, Sequence[str]], vectors: Tensor, notify: Notify
-) -> None:
+def _report_distances(clip: FrozenClip, texts: Mapping[str, Sequence[str]], vectors: Tensor, notify: Notify) -> None:
     """Report the training text nearest to each class vector (classes, embed_dim), and the words the CLIP never read.
 
     The words decide about the warning, because the cosine does not: in a small CLIP's space all texts are close.
@@ -92,9 +92,9 @@ def _report_distances(
     known_words = _words(clip.texts)
     known = F.normalize(clip.encode_text(clip.tokenize(clip.texts)), dim=1)  # (texts, embed_dim)
     cosines, nearest = (vectors @ known.T).max(dim=1)
-    for (name, sentences), cosine, index in zip(descriptions.items(), cosines.tolist(), nearest.tolist(), strict=True):
+    for (name, read), cosine, index in zip(texts.items(), cosines.tolist(), nearest.tolist(), strict=True):
         place = f"nearest training text '{clip.texts[index]}', cosine {cosine:.2f}"
-        unread = sorted(_words(sentences) - known_words)
+        unread = sorted(_words(read) - known_words)
         if unread:
             notify(f"warning: label '{name}' is a guess: the CLIP was trained without {', '.join(unread)} ({place})")
         else:

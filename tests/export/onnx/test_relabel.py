@@ -144,6 +144,19 @@ def test_words_that_the_clip_never_read_are_a_guess(folder: Path, clip: FrozenCl
     assert len(told) == 2  # another CLIP's file does not state its texts
 
 
+def test_a_prompted_clip_reads_the_name_of_a_label(
+    folder: Path, clip: FrozenClip, prompts: Path, student: Path, prompted_student: Path
+) -> None:
+    path = folder / "texts.safetensors"
+    save_clip(path, clip.model, clip.config, {"texts": ["a smiling face"]})
+    labels = {"glad": ("a smiling face",)}
+    told: list[str] = []
+    relabel_by_text(load_checkpoint(student), labels, str(path), None, told.append)
+    relabel_by_text(load_checkpoint(prompted_student), labels, str(path), prompts, told.append)
+    assert told[0].startswith("label 'glad': nearest")
+    assert told[1].startswith("warning: label 'glad' is a guess: the CLIP was trained without glad (nearest ")
+
+
 def test_prompted_teachers_encode_with_their_prompts(
     folder: Path, clip: FrozenClip, prompts: Path, prompted_student: Path
 ) -> None:
