@@ -24,7 +24,7 @@ _DIGEST_ROWS = 1024
 # Name of the only split of a data set without splits.
 ALL_IMAGES = "all"
 # Usual names of each kind of split; a name that a data set does not have stands for another of its kind.
-_TRAIN_SPLITS = ("Training", "train", "training", ALL_IMAGES)
+_TRAIN_SPLITS = ("Training", "train", ALL_IMAGES)
 _VALIDATION_SPLITS = ("PublicTest", "val", "valid", "validation")
 _TEST_SPLITS = ("PrivateTest", "test", "testing")
 # A folder with one of these names is a split, even if it is the only one.
@@ -99,7 +99,7 @@ class DataSet:
 
 
 def training_split(dataset: DataSet, name: str | None = None) -> str:
-    """Return the name of the training split: `name`, or by default `Training`, `train`, `training` or `all`.
+    """Return the name of the training split: `name`, or by default `Training`, `train` or `all`, in any case.
 
     Raises:
         InputError: The data set has no such split.
@@ -108,7 +108,7 @@ def training_split(dataset: DataSet, name: str | None = None) -> str:
 
 
 def split_to_measure(dataset: DataSet, name: str | None = None) -> str:
-    """Return the name of the test split: `name`, or by default `PrivateTest`, `test` or `testing`.
+    """Return the name of the test split: `name`, or by default `PrivateTest`, `test` or `testing`, in any case.
 
     Raises:
         InputError: The data set has no such split.
@@ -135,7 +135,7 @@ def named_split(splits: Iterable[str], name: str) -> str:
     """
     if name in splits:
         return name
-    kinds = (names for names in (_TRAIN_SPLITS, _VALIDATION_SPLITS, _TEST_SPLITS) if name in names)
+    kinds = (names for names in (_TRAIN_SPLITS, _VALIDATION_SPLITS, _TEST_SPLITS) if _first_known([name], names))
     return next((found for names in kinds if (found := _first_known(splits, names))), name)
 
 
@@ -245,8 +245,9 @@ def duplicated(dataset: DataSet, name: str) -> NDArray[np.bool_]:
 
 
 def _first_known(splits: Iterable[str], names: tuple[str, ...]) -> str | None:
-    existing = set(splits)
-    return next((name for name in names if name in existing), None)
+    """Return the first of `names` that is one of `splits` without regard to case, as `splits` spells it."""
+    existing = {split.casefold(): split for split in splits}
+    return next((existing[name.casefold()] for name in names if name.casefold() in existing), None)
 
 
 def _quota(count: int) -> int:

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.models.data import ImageSet, check_classes, identical_to, named_split, train_and_validation
+from edgekit.models.data import (
+    ImageSet,
+    check_classes,
+    identical_to,
+    named_split,
+    train_and_validation,
+    usual_test_split,
+    usual_training_split,
+    usual_validation_split,
+)
 from edgekit.models.data.readers import load_dataset
 
 PERSONS, PICTURES = 6, 4
@@ -109,6 +118,14 @@ def test_a_class_of_identical_pictures_and_one_without_pictures_are_refused() ->
 )
 def test_split_names_stand_for_others_of_their_kind(name: str, found: str) -> None:
     assert named_split(["Training", "PublicTest", "PrivateTest"], name) == found
+
+
+def test_usual_split_names_are_found_in_any_case() -> None:
+    splits = ["Test", "Train", "VAL"]
+    assert [named_split(splits, name) for name in ("train", "val", "test")] == ["Train", "VAL", "Test"]
+    assert usual_training_split(splits) == "Train"
+    assert usual_validation_split(splits) == "VAL"
+    assert usual_test_split(splits) == "Test"
 
 
 def test_where_a_table_lists_some_images_the_others_are_groups_of_their_own(tmp_path: Path) -> None:
