@@ -20,6 +20,8 @@ from edgekit.preprocess import softmax
 
 SPLIT = "PrivateTest"
 PROTOCOLS: tuple[Protocols, ...] = ("center-crop", "ten-crop")
+# As `edgekit run` classifies videos, and pictures.
+FERPLUS_PROTOCOLS: tuple[Protocols, ...] = ("center-crop", "center-flip")
 WITHOUT_DUPLICATES = " without duplicates"
 # The classes of faces in front of a camera that photographs of films have in numbers.
 FIELD_CLASSES = ("angry", "happy", "sad", "surprise", "neutral")
@@ -48,10 +50,10 @@ class Sources:
 
 @dataclass(frozen=True)
 class Figures:
-    """Evaluations of one model: on FER-2013 by protocol, on FER+, on photographs; empty or None if not measured."""
+    """Evaluations of one model: on FER-2013 and on FER+ by protocol, on photographs; empty or None if not measured."""
 
     fer2013: Mapping[str, Evaluation]
-    ferplus: Evaluation | None
+    ferplus: Mapping[str, Evaluation]
     photos: PhotoEvaluation | None
 
     @property
@@ -73,9 +75,12 @@ def measure(classifier: CropClassifier, sources: Sources, notify: Notify) -> Fig
     dataset = None
     if sources.fer2013 is not None:
         dataset = read_evaluation_data(sources.fer2013, crop.resize_hw[0], crop.fit, notify=notify)
-    ferplus = None
+    ferplus = {}
     if dataset is not None and sources.ferplus is not None:
-        ferplus = evaluate(classifier, dataset, split=SPLIT, ferplus=sources.ferplus)
+        for protocol in FERPLUS_PROTOCOLS:
+            ferplus[str(protocol)] = evaluate(
+                classifier, dataset, split=SPLIT, ferplus=sources.ferplus, protocol=protocol
+            )
     photos = None
     if sources.photos is not None:
         detector = {"detector": sources.detector, "detector_model": sources.detector_model}
@@ -97,7 +102,7 @@ def figures_document(figures: Figures, contract: Contract) -> dict[str, Any]:
         "uncertain_below": uncertain_below,
         "fer2013": {name: _accuracy(result) for name, result in fer2013.items()} or None,
         "fer2013_distribution": _distribution(fer2013[PROTOCOLS[0]], uncertain_below, ()) if fer2013 else None,
-        "ferplus": None if ferplus is None else _on_ferplus(ferplus),
+        "ferplus": {protocol: _on_ferplus(result) for protocol, result in ferplus.items()} or None,
         "photographs": None if photos is None else _on_photos(photos, uncertain_below),
     }
 

@@ -60,12 +60,14 @@ def _rows(document: Mapping[str, Any]) -> Iterator[str]:
         options = " `--protocol ten-crop`" if protocol.startswith("ten") else ""
         options += " `--without-duplicates`" if protocol.endswith("duplicates") else ""
         yield f"| {of_data}, {protocol} | {_right(result)} | {_shares(result)} | {command}{options} |"
-    command, result = f"{command} `--ferplus ferplus_votes.csv`", document["ferplus"]
-    if result is None:
+    command = f"{command} `--ferplus ferplus_votes.csv`"
+    if document["ferplus"] is None:
         yield f"| FER+ {SPLIT} {_GAP} {command} |"
-    else:
-        yield f"| FER+ {SPLIT}, majority among the seven | {_right(result)} | {_shares(result)} | {command} |"
-        yield f"| FER+ {SPLIT}, usual eight classes | {_right(result['eight_classes'])} | | | as in the row above |"
+    for protocol, result in (document["ferplus"] or {}).items():
+        options = "" if protocol == "center-crop" else f" `--protocol {protocol}`"
+        of_data = f"FER+ {SPLIT}, {protocol}"
+        yield f"| {of_data}, majority among the seven | {_right(result)} | {_shares(result)} | {command}{options} |"
+        yield f"| {of_data}, usual eight classes | {_right(result['eight_classes'])} | | | as in the row above |"
     classes = ",".join(FIELD_CLASSES)
     command, result = f"`--photos photos.tar --recall-of {classes}`", document["photographs"]
     if result is None:

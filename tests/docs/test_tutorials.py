@@ -20,8 +20,6 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.models.data.ferplus import COLUMNS
-from edgekit.models.data.layout import canonical_class
 from tests.conftest import Broker
 from tests.docs.own_pictures import (
     BRIGHTNESS,
@@ -39,6 +37,7 @@ from tests.edgekit.remote.conftest import Sshd
 from tests.edgekit.remote.conftest import board as board
 from tests.edgekit.remote.conftest import sshd as sshd
 from tests.edgekit.remote.release_board import Board
+from tests.ferplus import save_votes
 
 TUTORIALS = {path.stem: path.read_text() for path in sorted((DOCS / "tutorials").glob("*.md"))}
 
@@ -253,14 +252,6 @@ def test_many_boards(
     (rolled_back,) = (text for command, text in printed.items() if command.startswith("rollback"))
     assert "room-01: 0001-aa88f1be runs; previous release: 0002-02a21be2" in rolled_back
     assert not board.root.exists()
-
-
-def save_votes(faces: Path, path: Path) -> None:
-    """Write FER+ votes that agree with the folders of the images."""
-    files = [file.relative_to(faces) for file in sorted(faces.rglob("*.png"))]
-    votes = [[8 if canonical_class(column) == file.parts[1] else 0 for column in COLUMNS] for file in files]
-    rows = [[file.parts[0], str(file), *map(str, counts)] for file, counts in zip(files, votes, strict=True)]
-    path.write_text("\n".join(",".join(row) for row in [["Usage", "kaggle_path", *COLUMNS], *rows]))
 
 
 @pytest.mark.slow

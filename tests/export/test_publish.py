@@ -30,6 +30,7 @@ from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.load import save_clip, seeded_model
 from edgekit.models.data import EXPRESSIONS
+from tests.ferplus import save_votes
 
 
 @pytest.fixture
@@ -65,7 +66,9 @@ def test_a_card_has_the_hubs_front_matter_and_only_measured_figures(faces: Path,
     folder, docs = model_files(tmp_path / "assets"), tmp_path / "docs"
     (docs / "reference").mkdir(parents=True)
     (docs / "reference/results.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    done = write_card(folder, "fer2013", Sources(faces, photos=photos, detector="haar"), docs)
+    save_votes(faces, tmp_path / "votes.csv")
+    sources = Sources(faces, tmp_path / "votes.csv", photos, detector="haar")
+    done = write_card(folder, "fer2013", sources, docs)
     card = done.card.read_text()
     front = front_matter(card)
     assert (front["license"], front["library_name"], front["datasets"]) == ("mit", "edgekit", ["fer2013", "ferplus"])
@@ -78,7 +81,8 @@ def test_a_card_has_the_hubs_front_matter_and_only_measured_figures(faces: Path,
     assert values["fer2013", "Accuracy, center-crop"] == pytest.approx(100 * correct / 7, abs=0.01)
     assert values["photographs", "Accuracy"] == 66.67
     assert f"| FER-2013 PrivateTest | center-crop | {correct / 7:.2%} | {correct} of 7 |" in card
-    assert "| FER+ PrivateTest | | not measured | | |" in card
+    assert "| FER+ PrivateTest | center-crop, majority among seven classes | " in card
+    assert "| FER+ PrivateTest | center-flip, eight classes | " in card
     assert "| photographs | all; wrong if no face is detected | 66.67% | 2 of 3 |" in card
     assert "100.0% of 2 |" in card
     assert "by size (the short side of the face box" in card
@@ -95,12 +99,13 @@ def test_a_card_states_what_was_not_measured(tmp_path: Path) -> None:
     card = write_card(model_files(tmp_path / "assets"), "fer2013", Sources()).card.read_text()
     assert "model-index" not in front_matter(card)
     assert card.count("| not measured |") == 3
+    assert "| FER+ PrivateTest | | not measured | | |" in card
     assert "Not measured." in card
 
 
 def test_the_threshold_of_uncertain_comes_from_the_contract() -> None:
     contract = SimpleNamespace(uncertain_below=0.45)
-    assert figures_document(Figures({}, None, None), contract)["uncertain_below"] == 0.45  # type: ignore[arg-type]
+    assert figures_document(Figures({}, {}, None), contract)["uncertain_below"] == 0.45  # type: ignore[arg-type]
 
 
 def test_the_command_of_a_card_has_the_strength_of_the_logit_adjustment() -> None:
