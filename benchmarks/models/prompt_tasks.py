@@ -273,9 +273,12 @@ def main(
     if threads:
         set_torch_threads(threads)
     settings = Settings(**{name: values.pop(name) for name in _SETTINGS})
-    rows = {name: changes for name, changes in row_names(weights).items() if not only or name.startswith(only)}
+    every = row_names(weights)
+    rows = {name: changes for name, changes in every.items() if not only or name.startswith(only)}
     cells = output / CELLS_NAME
     try:
+        if unknown := next((start for start in only if not any(name.startswith(start) for name in every)), None):
+            raise InputError(f"only '{unknown}' begins no row: the rows are {', '.join(every)}")
         sources = Sources(**values)
         if not report:
             _run(sources, tasks or TASKS, rows, shots, range(seeds), settings, cells)

@@ -7,7 +7,7 @@ per data set, as HiCroPL's authors publish them: classes of two data sets may sh
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -56,8 +56,8 @@ def descriptions_for(
 ) -> Descriptions:
     """Return the sentences of each class, in the order of `classes`.
 
-    Class names are compared without regard to case, and `_` matches a space. A class that has no sentences in the file
-    gets one made from `TEMPLATE`.
+    Class names are compared without regard to case, and `_` matches a space; an equal name comes first. A class that
+    has no sentences in the file gets one made from `TEMPLATE`.
 
     Args:
         classes: Names of the classes.
@@ -68,8 +68,9 @@ def descriptions_for(
     Raises:
         InputError: The file is invalid, or the folder has no file of the data set.
     """
-    table = {_key(name): texts for name, texts in read_descriptions(_file_of(path or SHIPPED, dataset)).items()}
-    found = {name: table.get(_key(name), ()) for name in classes}
+    table = read_descriptions(_file_of(path or SHIPPED, dataset))
+    by_key = {_key(name): texts for name, texts in table.items()}
+    found = {name: table.get(name) or by_key.get(_key(name), ()) for name in classes}
     without = [name for name, texts in found.items() if not texts]
     if without and notify:
         notify(f"no description of {', '.join(without)}: the template '{TEMPLATE}' is used instead")
@@ -86,9 +87,11 @@ def read_descriptions(path: Path) -> Descriptions:
     if path.stat().st_size > _MAX_BYTES:
         raise InputError(f"descriptions file '{path}' is larger than {_MAX_BYTES} bytes")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_distinct)
+        document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_distinct)
         return parse_descriptions(document)
-    except (ValueError, RecursionError, InputError) as error:
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"descriptions file '{path}' is not valid JSON: {error}") from error
+    except InputError as error:
         raise InputError(f"descriptions file '{path}': {error}") from error
 
 
@@ -106,6 +109,20 @@ def parse_descriptions(document: object) -> Descriptions:
         if not isinstance(sentences, list) or not sentences or not all(map(_is_text, sentences)):
             raise InputError(f"class '{name}' needs a list of at least one sentence, each a text")
     return {name: tuple(sentences) for name, sentences in document.items()}
+
+
+def require_labels(names: Collection[str]) -> None:
+    """Check the names of a classifier's new labels.
+
+    Raises:
+        InputError: There is one label only, or two labels differ only in case, spaces or `_`.
+    """
+    if len(names) == 1:
+        raise InputError(f"label '{next(iter(names))}' alone: a classifier needs at least two")
+    first: dict[str, str] = {}
+    for name in names:
+        if (other := first.setdefault(_key(name), name)) != name:
+            raise InputError(f"labels '{other}' and '{name}' differ only in case or spaces: give each label once")
 
 
 def sentences_or_template(name: str, sentences: Sequence[str]) -> tuple[str, ...]:

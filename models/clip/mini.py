@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +146,13 @@ class MiniClipTask(Task):
         self._feature_maps: Tensor | None = None
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the architecture, the classes, and the sources of captions, trunk and targets."""
+        """Return the architecture, the classes, their descriptions, and the sources of captions, trunk and targets."""
+        texts = json.dumps(self._descriptions, sort_keys=True)
         return {
             "architecture": "clip-mini",
             "clip": asdict(self._config),
             "labels": list(self._classes),
+            "descriptions_sha256": sha256(texts.encode()).hexdigest(),
             **({} if self._contents is None else {"captions": "votes"}),
             **({} if self._trunk is None else {"trunk_sha256": self._trunk.sha256}),
             **({} if self._teacher is None else {"teacher": [self._teacher.sha256, self._teacher.weight]}),

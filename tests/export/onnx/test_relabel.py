@@ -196,7 +196,7 @@ def test_a_large_space_and_scale_pass_verification(folder: Path) -> None:
 
 def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
     text = str(folder / "clip.safetensors")
-    long = {"x": ("word " * 200,)}
+    long = {"x": ("word " * 200,), "y": ("a word",)}
     return [
         (
             "student",
@@ -212,6 +212,8 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
         ),
         ("student", _by_text("absent.pt"), "does not exist"),
         ("student", _by_text(text, None, long), "description of class 'x': .*: shorten it"),
+        ("student", _by_text(text, None, ["sad"]), "label 'sad' alone: a classifier needs at least two"),
+        ("student", _by_text(text, None, ["sad", "Sad"]), "labels 'sad' and 'Sad' differ only in case or spaces"),
         ("prompted", _by_text(text), r"give their file \(--prompts\)"),
         ("prompted", _by_text(text, folder / "clip.safetensors"), "are not the teacher's"),
         ("prompted", _by_text(text, folder), "is a folder, not a file"),

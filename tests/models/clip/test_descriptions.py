@@ -47,7 +47,7 @@ def test_classes_of_a_file_and_the_template_for_the_rest(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "Expecting value"),
+        ("", "is not valid JSON: Expecting value"),
         ("[]", "expected {"),
         ("{}", "expected {"),
         ('{"a": "sentence"}', "class 'a' needs a list"),
@@ -67,6 +67,18 @@ def test_other_files_are_refused(tmp_path: Path, content: str, message: str) -> 
     with pytest.raises(InputError, match=message) as caught:
         descriptions_for(("a",), file)
     assert str(file) in str(caught.value)
+
+
+def test_an_equal_name_comes_before_one_in_other_case(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('{"crane": ["a bird"], "Crane": ["a machine"]}')
+    assert descriptions_for(("crane", "CRANE"), file) == {"crane": ("a bird",), "CRANE": ("a machine",)}
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('{"a": ["b"]}', encoding="utf-8-sig")
+    assert read_descriptions(file) == {"a": ("b",)}
 
 
 def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:

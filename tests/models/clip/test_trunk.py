@@ -169,7 +169,7 @@ def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
     votes.write_text("\n".join([",".join(["Usage", "kaggle_path", *COLUMNS]), *rows]))
     messages: list[str] = []
     stages: dict[str, tuple[int, int | None]] = {}
-    result = train_mini(
+    options = MiniClipOptions(
         data=bars_folder,
         output=tmp_path / "run",
         trunk=str(trunk_path),
@@ -180,6 +180,9 @@ def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
         teacher_weight=2.5,
         epochs=1,
         accelerator="cpu",
+    )
+    result = train_mini(
+        options,
         notify=messages.append,
         progress=lambda stage, done, total: stages.update({stage: (done, total)}),
     )
@@ -194,6 +197,16 @@ def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
     assert '"captions": "votes"' in record.replace('":"', '": "')
     assert "trunk_sha256" in record
     assert ",2.5]" in record.replace(" ", ""), "the teacher's weight"
+
+    other_votes, other_texts = tmp_path / "other.csv", tmp_path / "other.json"
+    other_votes.write_text(votes.read_text().replace("8", "9"))
+    other_texts.write_text('{"happy": ["a glad face"]}')
+    for changes, message in (
+        ({"ferplus": other_votes}, "its ferplus_sha256 was "),
+        ({"descriptions": other_texts}, "its descriptions_sha256 was "),
+    ):
+        with pytest.raises(InputError, match=message):
+            train_mini(replace(options, resume=True, **changes))
 
 
 @pytest.mark.parametrize(
