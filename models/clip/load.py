@@ -18,6 +18,7 @@ from torch import nn
 from edgekit.downloads import UnavailableError, is_offline
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
+from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoints.tensorfile import write_tensors
 from edgekit.models.clip.architecture import (
     Activation,
@@ -38,8 +39,9 @@ def load_clip(source: str | Path, activation: Activation | None = None) -> Froze
     """Return a frozen CLIP.
 
     Args:
-        source: A file (OpenAI's TorchScript archive, open_clip's state dict, safetensors), or open_clip's names as
-            MODEL/WEIGHTS, such as `ViT-B-16-quickgelu/openai`, which open_clip downloads into its cache.
+        source: A file (OpenAI's TorchScript archive, open_clip's state dict, safetensors), the folder of a training, or
+            open_clip's names as MODEL/WEIGHTS, such as `ViT-B-16-quickgelu/openai`, which open_clip downloads into its
+            cache.
         activation: The CLIP's activation function; default: as described in `read_clip_file`.
 
     Raises:
@@ -47,6 +49,8 @@ def load_clip(source: str | Path, activation: Activation | None = None) -> Froze
         UnavailableError: The download failed, or EDGEKIT_OFFLINE forbids it.
     """
     path = Path(source)
+    if path.is_dir():
+        path = resolve_model(str(path), (CHECKPOINT_SUFFIX,))
     if path.exists() or path.suffix.lower() in _FILE_SUFFIXES:
         return _load_file(path, None, activation)
     config, path = _download(str(source), activation)

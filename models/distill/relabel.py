@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from edgekit.errors import InputError
 from edgekit.files import require_file, sha256_of
+from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint
 from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_lasting_prompts
@@ -48,7 +49,7 @@ def relabel_by_text(
         checkpoint: A student in an embedding space.
         descriptions: Sentences of each new label; see `edgekit.models.clip.descriptions`.
         clip: Name or file of the teacher's CLIP.
-        prompts: File of the teacher's prompts, if it had prompts.
+        prompts: File of the teacher's prompts, or the folder of their training, if it had prompts.
         notify: Called with a line per label about its distance from the texts that the CLIP was trained on, if the
             CLIP's file states these.
 
@@ -69,6 +70,8 @@ def relabel_by_text(
         raise InputError(f"the student's teacher had prompts ('{teacher.name}'): give their file (--prompts)")
     if prompts is not None and not is_prompted:
         raise InputError("the student's teacher had no prompts: leave prompts out")
+    if prompts is not None and prompts.is_dir():
+        prompts = resolve_model(str(prompts), (CHECKPOINT_SUFFIX,))
     if prompts is not None and sha256_of(require_file(prompts, "prompts")) != teacher.sha256:
         raise InputError(f"prompts '{prompts}' are not the teacher's, whose file has sha256 {teacher.sha256}")
     require_labels(descriptions)

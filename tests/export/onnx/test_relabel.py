@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -149,12 +150,12 @@ def test_a_prompted_clip_reads_the_name_of_a_label(
 ) -> None:
     path = folder / "texts.safetensors"
     save_clip(path, clip.model, clip.config, {"texts": ["a smiling face"]})
-    labels = {"glad": ("a smiling face",)}
+    labels = {"glad": ("a smiling face",), "face": ("a face",)}
     told: list[str] = []
     relabel_by_text(load_checkpoint(student), labels, str(path), None, told.append)
     relabel_by_text(load_checkpoint(prompted_student), labels, str(path), prompts, told.append)
     assert told[0].startswith("label 'glad': nearest")
-    assert told[1].startswith("warning: label 'glad' is a guess: the CLIP was trained without glad (nearest ")
+    assert told[2].startswith("warning: label 'glad' is a guess: the CLIP was trained without glad (nearest ")
 
 
 def test_prompted_teachers_encode_with_their_prompts(
@@ -162,7 +163,13 @@ def test_prompted_teachers_encode_with_their_prompts(
 ) -> None:
     target = folder / "prompted.onnx"
     text = str(folder / "clip.safetensors")
-    export_checkpoint(prompted_student, target, _by_text(text, prompts))
+    # A folder stands for the best checkpoint of the training in it.
+    (folder / "training").mkdir()
+    shutil.copy(prompts, folder / "training/best.safetensors")
+    (folder / "pretraining").mkdir()
+    shutil.copy(text, folder / "pretraining/best.safetensors")
+    relabel = _by_text(str(folder / "pretraining"), folder / "training")
+    export_checkpoint(prompted_student, target, relabel)
     with torch.no_grad():
         vectors = build_prompted(load_prompts(prompts), clip).with_classes(NEW).text_features()
     assert (vectors - frozen_classifier(clip, NEW)).abs().max() > 1e-3
@@ -216,7 +223,7 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
         ("student", _by_text(text, None, ["sad", "Sad"]), "labels 'sad' and 'Sad' differ only in case or spaces"),
         ("prompted", _by_text(text), r"give their file \(--prompts\)"),
         ("prompted", _by_text(text, folder / "clip.safetensors"), "are not the teacher's"),
-        ("prompted", _by_text(text, folder), "is a folder, not a file"),
+        ("prompted", _by_text(text, folder), r"is a folder without best\.safetensors"),
         (
             "plain",
             _by_text(text),
