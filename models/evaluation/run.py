@@ -49,7 +49,8 @@ def evaluate(
         split: Name of the split; default: `PrivateTest` or `test`.
         protocol: "center-crop", "center-flip" or "ten-crop"; see `edgekit.models.evaluation.evaluate`.
         without_duplicates: Whether to remove images that are pixel-identical to an image of another split.
-        merges: Texts NEW=OLD,OLD that merge classes of the data; classes that no text names are removed.
+        merges: Texts NEW=OLD,OLD that merge classes of the data; classes that no text names are removed. A data set
+            that is already read keeps its classes.
         contempt: Treatment of the class contempt: "drop", "keep", or the class that images of contempt are counted as.
         ferplus: CSV of FER+ votes: the labels are then the majority of the votes, see
             `edgekit.models.data.ferplus.with_ferplus`.
@@ -73,8 +74,12 @@ def evaluate(
         set_torch_threads(threads)
     classifier = open_named(model, threads) if isinstance(model, str | Path) else model
     contract = classifier.contract
+    merge_voted: Sequence[str] = ()
     if not isinstance(data, DataSet):
         crop = contract.crop
+        if ferplus is not None:
+            # The votes are for FER-2013's own classes.
+            merges, merge_voted = (), merges
         data = read_evaluation_data(
             data, crop.resize_hw[0], crop.fit, merges, contempt, notify=notify, progress=progress
         )
@@ -88,6 +93,9 @@ def evaluate(
         # Images are compared with all images of the other splits, also with those without a majority of FER+ votes.
         mixed = replace(voted, splits={**data.splits, split: voted.split(split)})
         data, part = voted, distinct_images(mixed, split) if without_duplicates else voted.split(split)
+    if merge_voted:
+        data = _merged(replace(data, splits={split: part}), merge_voted, notify)
+        part, of_contempt = data.split(split), None
     images = aligned(data, part, contract)
     result = evaluate_images(classifier, images, protocol, of_stage(progress, "classifying"))
     measures = {"brightness": brightness_of(images.images)}
@@ -125,8 +133,10 @@ def read_evaluation_data(
         cache="auto",
         cache_folder=default_cache_dir(),
     )
-    if not merges:
-        return dataset
+    return _merged(dataset, merges, notify) if merges else dataset
+
+
+def _merged(dataset: DataSet, merges: Sequence[str], notify: Notify) -> DataSet:
     parsed = parse_merges(merges, dataset.classes)
     report_removed(parsed, dataset.classes, notify)
     return merge_classes(dataset, parsed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier, alig
 from edgekit.models.evaluation.run import evaluate as evaluate_model
 from edgekit.models.model_loading import contract_for, import_authors_checkpoint
 from edgekit.preprocess import FloatArray, ImageU8
+from tests.ferplus import save_votes
 
 
 class _Brightest:
@@ -93,6 +95,22 @@ def test_images_are_measured_against_the_majority_of_ferplus(bars: DataSet, tmp_
     assert result.dataset == "fer2013 with FER+ majority labels"
     distinct = evaluate_model(_Brightest(), data, ferplus=tmp_path / "votes.csv", without_duplicates=True)
     assert (distinct.correct, distinct.total, distinct.left_out, distinct.contempt) == (18, 19, 0, 0)
+
+
+class _AlwaysGood:
+    contract: Contract = contract_for("edgecnn", ("good", "bad"), "x", gray=True)
+
+    def logits(self, crops: ImageU8) -> FloatArray:
+        return np.tile(np.array([1, 0], np.float32), (len(crops), 1))
+
+
+def test_majorities_of_ferplus_are_merged(draw_faces: Callable[..., Path], tmp_path: Path) -> None:
+    data = draw_faces(tmp_path / "faces", {"Training": 7, "PrivateTest": 14})
+    save_votes(data, tmp_path / "votes.csv")
+    result = evaluate_model(
+        _AlwaysGood(), data, ferplus=tmp_path / "votes.csv", merges=["good=happy", "bad=sad,angry,fear"]
+    )
+    assert (result.labels, result.correct, result.total, result.contempt) == (("good", "bad"), 2, 8, None)
 
 
 def votes_for(**counts: int) -> list[int]:
