@@ -122,7 +122,7 @@ def training_view(out: Output, output: Path) -> Iterator[TrainingView]:
             if (output / STATE_NAME).exists():
                 out.warn("finished epochs are kept: run the same command with --resume to continue")
             else:
-                out.warn("no epoch was finished, so nothing is kept")
+                out.warn("no epoch was finished: no weights are kept")
             raise
 
 
