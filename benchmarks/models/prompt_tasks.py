@@ -284,7 +284,7 @@ def main(
             _run(sources, tasks or TASKS, rows, shots, range(seeds), settings, cells)
         kept = [cell for cell in read_cells(cells) if cell["split"] == settings.split]
         if not kept:
-            raise InputError(f"'{cells}' has no cell of {settings.split}: give the data of a task, and leave --report out")
+            raise InputError(f"'{cells}' has no cell of {settings.split}: give a task's data, without --report")
         for path in write_report(kept, output, f"{sources.clip.name}, sha256 {sha256_of(sources.clip)[:12]}"):
             click.echo(path, err=True)
     except EdgekitError as error:

@@ -33,8 +33,8 @@ The model `{name}` classifies facial expressions: {label_list}. The net of the m
 
 {results}
 
-In videos, a device uses the protocol center-crop. In pictures, it uses center-flip, the mean of the probabilities over the
-centre crop and its mirror image. "Without duplicates" leaves out the images of {split} that are identical to an
+In videos, a device uses the protocol center-crop. In pictures, it uses center-flip, which averages the probabilities of
+the centre crop and its mirror image. "Without duplicates" leaves out the images of {split} that are identical to an
 image of another split. For each image, FER+ has the votes of ten people. The label is the expression with most votes.
 The usual protocol with eight classes (Barsoum et al. 2016) also includes images with most votes for contempt. The net
 has no class contempt, so such images count as wrong. In photographs, edgekit first detects and crops the faces. The
