@@ -59,7 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_clip(folder / "trunk.safetensors", seeded_model(replace(hybrid, trunk="edgecnn-wide"), 1), hybrid)
     (folder / "torn.safetensors").write_bytes((folder / "clip.safetensors").read_bytes()[:10_000])
     (folder / "short.json").write_text(json.dumps({"happy": ["a smile"]}))
-    (folder / "long.json").write_text(json.dumps({"happy": ["a very long " * 20]}))
+    (folder / "long.json").write_text(json.dumps({"happy": ["a very long " * 20], "sad": ["sad"]}))
     (folder / "wrong.json").write_text("[]")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # OpenAI's form of archive is an old one
