@@ -5,10 +5,10 @@
         --prompts runs/prompts/best.safetensors --data fer2013.tar.gz --ferplus ferplus_votes.csv --split PrivateTest
 
 Each label has sentences under one or more names, and the expressions that it stands for. The truth is the majority of
-the FER+ votes. Each cell has accuracy / mean recall. For `by text`, the text tower makes one vector from the label's
-name and all its sentences. For `by text, merged`, each name is a label of its own, and these labels are merged.
-`merged` is the sum of the old labels' probabilities, which needs no text. `most frequent` is the accuracy of always
-naming the most frequent label.
+the FER+ votes. Each cell has accuracy / mean recall in percent. For `labels by text`, the text tower makes one vector
+from the label's name and all its sentences. For `labels by text, merged`, each name is a label of its own, and these
+labels are merged. `old labels, merged` is the sum of the old labels' probabilities, which needs no text. `most frequent
+label` is the accuracy of always naming this label.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main(student: Path, clip: str, prompts: Path | None, data: Path, ferplus: Pa
     """Print one table."""
     try:
         majority = with_ferplus(load_dataset(data), ferplus, "majority")
-        print("| set | labels | by text | by text, merged | merged | most frequent |")
+        print("| set | labels | labels by text | labels by text, merged | old labels, merged | most frequent label |")
         print("| --- | --- | ---: | ---: | ---: | ---: |")
         for name, labels in json.loads(sets.read_text()).items():
             print(_row(name, labels, student, clip, prompts, majority, split), flush=True)
@@ -72,8 +72,10 @@ def _row(
     text_merged = _evaluated(*build_merged_net(by_parts, of_parts), data, split)
     merged = _evaluated(*build_merged_net(checkpoint, groups), data, split)
     frequent = np.bincount(one.truths).max() / one.total
-    cells = [f"{found.accuracy:.1%} / {mean_recall(found.per_class):.1%}" for found in (one, text_merged, merged)]
-    return f"| {name} | {', '.join(labels)} | {' | '.join(cells)} | {frequent:.1%} |"
+    cells = [
+        f"{100 * found.accuracy:.1f} / {100 * mean_recall(found.per_class):.1f}" for found in (one, text_merged, merged)
+    ]
+    return f"| {name} | {', '.join(labels)} | {' | '.join(cells)} | {100 * frequent:.1f} |"
 
 
 def _evaluated(net: nn.Module, contract: Contract, data: DataSet, split: str) -> Evaluation:

@@ -23,7 +23,6 @@ from edgekit.export.onnx.to_onnx import export_net
 from edgekit.files import sha256_of
 from edgekit.models.clip.checkpoint import build_prompted, load_lasting_prompts, load_prompts, require_clip
 from edgekit.models.clip.classifier import PROMPTED, clip_contract
-from edgekit.models.clip.descriptions import require_labels
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompt_insertion import embed_patches, encode_patches
 from edgekit.models.clip.prompted import PromptedClip
@@ -68,11 +67,9 @@ def open_prompts(path: Path, clip: str | None, descriptions: Mapping[str, Sequen
 
     Raises:
         InputError: The prompts were trained with `upstream_compat`, `clip` is None or is not the CLIP that the prompts
-            were trained for, a sentence is too long, or the labels are fewer than two or too similar.
+            were trained for, or a sentence is too long.
         UnavailableError: The CLIP cannot be downloaded.
     """
-    if descriptions is not None:
-        require_labels(descriptions)
     checkpoint = load_lasting_prompts(path)
     net = build_prompted(checkpoint, load_clip(require_clip(path, clip), checkpoint.clip.config.activation))
     return net if descriptions is None else net.with_classes(descriptions)

@@ -13,7 +13,7 @@ from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify
 from edgekit.models.checkpoints.checkpoint import Checkpoint
-from edgekit.models.clip.descriptions import Descriptions, descriptions_for
+from edgekit.models.clip.descriptions import Descriptions, descriptions_for, require_labels
 from edgekit.models.data.merging import parse_merges, report_removed
 from edgekit.models.distill.relabel import relabel_by_text
 from edgekit.models.model_loading import build_merged_net, build_net
@@ -45,8 +45,8 @@ def relabelling(
         uncertain_below: The contract's `uncertain_below`; None: the checkpoint's, or 0 with other labels.
 
     Raises:
-        InputError: A name is given twice, or `clip` or `prompts` are given without `classes`. The returned function
-            raises it for merges that do not fit the labels, and for an invalid `uncertain_below`.
+        InputError: There is one class only, two are equal, or `clip` or `prompts` are given without `classes`. The
+            returned function raises it for merges that do not fit the labels, and for an invalid `uncertain_below`.
     """
     relabel = _other_labels(merges, classes, clip, prompts, notify)
     if uncertain_below is None:
@@ -89,10 +89,9 @@ def described_classes(classes: NewClasses, notify: Notify) -> Descriptions:
     """Return the sentences of each new class; classes without sentences get the shipped ones or the template.
 
     Raises:
-        InputError: A name is given twice.
+        InputError: There is one class only, or two are equal; see `require_labels`.
     """
+    require_labels(classes)
     if isinstance(classes, Mapping):
         return {name: tuple(sentences) for name, sentences in classes.items()}
-    if twice := next((name for name in classes if classes.count(name) > 1), None):
-        raise InputError(f"class '{twice}' is given twice: give each label once")
     return descriptions_for(classes, notify=notify)

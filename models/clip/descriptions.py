@@ -115,14 +115,17 @@ def require_labels(names: Collection[str]) -> None:
     """Check the names of a classifier's new labels.
 
     Raises:
-        InputError: There is one label only, or two labels differ only in case, spaces or `_`.
+        InputError: There is one label only, a label is given twice, or two differ only in case, spaces or `_`.
     """
-    if len(names) == 1:
-        raise InputError(f"label '{next(iter(names))}' alone: a classifier needs at least two")
     first: dict[str, str] = {}
     for name in names:
-        if (other := first.setdefault(_key(name), name)) != name:
-            raise InputError(f"labels '{other}' and '{name}' differ only in case or spaces: give each label once")
+        if (key := _key(name)) in first:
+            same = f"class '{name}' is given twice"
+            other = f"labels '{first[key]}' and '{name}' differ only in case or spaces"
+            raise InputError(f"{same if first[key] == name else other}: give each label once")
+        first[key] = name
+    if len(first) == 1:
+        raise InputError(f"label '{next(iter(names))}' alone: a classifier needs at least two")
 
 
 def sentences_or_template(name: str, sentences: Sequence[str]) -> tuple[str, ...]:

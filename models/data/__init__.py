@@ -27,8 +27,8 @@ ALL_IMAGES = "all"
 _TRAIN_SPLITS = ("Training", "train", ALL_IMAGES)
 _VALIDATION_SPLITS = ("PublicTest", "val", "valid", "validation")
 _TEST_SPLITS = ("PrivateTest", "test", "testing")
-# A folder with one of these names is a split, even if it is the only one.
-KNOWN_SPLITS = (*_TRAIN_SPLITS, *_VALIDATION_SPLITS, *_TEST_SPLITS)
+# A folder with one of these names, in any case, is a split, even if it is the only one.
+KNOWN_SPLITS = frozenset(name.casefold() for name in (*_TRAIN_SPLITS, *_VALIDATION_SPLITS, *_TEST_SPLITS))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import PurePosixPath
 
@@ -25,15 +25,15 @@ _FOLDER = re.compile(rf"{_WORD}[-_ ]?\w+", re.IGNORECASE)
 _FILE = re.compile(rf"({_WORD}[-_ ]?\d+)[-_ ]|(S\d{{3}})_\d{{3}}_\d{{8}}\.", re.IGNORECASE)
 
 
-def group_folders(images: Sequence[PurePosixPath], splits: Sequence[str]) -> bool:
+def group_folders(images: Sequence[PurePosixPath], splits: Set[str]) -> bool:
     """Return whether the innermost folders are groups in class folders, as in `happy/person-12/003.jpg`.
 
     They are if all their names are a word (person, subject, track, group) and a number or name, and if they lie in at
-    least two folders of which none is called as one of `splits`.
+    least two folders of which none is called as one of `splits`, lower-case names of splits.
     """
     if not all(len(name.parts) > 2 and _FOLDER.fullmatch(name.parts[-2]) for name in images):
         return False
-    above = {name.parts[-3] for name in images}
+    above = {name.parts[-3].casefold() for name in images}
     return len(above) > 1 and above.isdisjoint(splits)
 
 

@@ -108,7 +108,7 @@ def _by_folders(files: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry
             )
     by_usage = all(_USAGE_PREFIX.match(name.name) for name in images)
     only = next(iter(above)) if len(above) == 1 else None
-    has_splits = only is None or (only != () and only[-1] in KNOWN_SPLITS)
+    has_splits = only is None or (only != () and only[-1].casefold() in KNOWN_SPLITS)
     root = _common_start([name.parts[: -3 if has_splits else -2] for name in images])
     entries = []
     for file, name in zip(files, images, strict=True):

@@ -17,7 +17,6 @@ from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint
 from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_lasting_prompts
-from edgekit.models.clip.descriptions import require_labels
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompted import frozen_classifier
@@ -54,8 +53,8 @@ def relabel_by_text(
             CLIP's file states these.
 
     Raises:
-        InputError: The student has no embedding space, `clip` and `prompts` are not its teacher's, the labels are
-            fewer than two or too similar (`require_labels`), or a sentence is longer than the context.
+        InputError: The student has no embedding space, `clip` and `prompts` are not its teacher's, or a sentence is
+            longer than the context.
         UnavailableError: A CLIP that is given by name cannot be downloaded.
     """
     _vectors(checkpoint)
@@ -74,7 +73,6 @@ def relabel_by_text(
         prompts = resolve_model(str(prompts), (CHECKPOINT_SUFFIX,))
     if prompts is not None and sha256_of(require_file(prompts, "prompts")) != teacher.sha256:
         raise InputError(f"prompts '{prompts}' are not the teacher's, whose file has sha256 {teacher.sha256}")
-    require_labels(descriptions)
     frozen = load_clip(clip, teacher.clip.config.activation)
     vectors = (
         _prompted_vectors(prompts, frozen, descriptions)

@@ -247,7 +247,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     [
         (["--merge", "good=joy"], "error: merge 'good=joy': there is no class 'joy'"),
         (["--merge", "good=happy,sad"], "merge 'good=happy,sad' alone leaves one label"),
-        (["--class", "a", "--clip", "{clip}"], "mini-xception has no embedding space, so its labels are fixed"),
+        (
+            ["--class", "a", "--class", "b", "--clip", "{clip}"],
+            "mini-xception has no embedding space, so its labels are fixed",
+        ),
         (["--class", "a", "--classes", "labels.json"], "--class and --classes both set the labels"),
         (["--clip", "{clip}"], "are for new classes"),
         (["--classes", "absent.json"], "descriptions file 'absent.json' does not exist"),

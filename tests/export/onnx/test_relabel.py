@@ -17,7 +17,7 @@ from edgekit.contract import Accuracy
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import InputError
-from edgekit.export.onnx.relabelling import NewClasses, Relabel, relabelling
+from edgekit.export.onnx.relabelling import NewClasses, Relabel, described_classes, relabelling
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import graph_cost
 from edgekit.files import sha256_of
@@ -201,6 +201,20 @@ def test_a_large_space_and_scale_pass_verification(folder: Path) -> None:
     assert exported.verification.max_abs_difference < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["sad"], "label 'sad' alone: a classifier needs at least two"),
+        (["sad", "happy", "sad"], "class 'sad' is given twice"),
+        (["sad", "Sad"], "labels 'sad' and 'Sad' differ only in case or spaces"),
+        ({"not_sad": ("a face",), "not sad": ("a face",)}, "labels 'not_sad' and 'not sad' differ only"),
+    ],
+)
+def test_a_classifier_has_two_distinct_labels(labels: NewClasses, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        described_classes(labels, ignore_message)
+
+
 def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
     text = str(folder / "clip.safetensors")
     long = {"x": ("word " * 200,), "y": ("a word",)}
@@ -219,8 +233,6 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
         ),
         ("student", _by_text("absent.pt"), "does not exist"),
         ("student", _by_text(text, None, long), "description of class 'x': .*: shorten it"),
-        ("student", _by_text(text, None, ["sad"]), "label 'sad' alone: a classifier needs at least two"),
-        ("student", _by_text(text, None, ["sad", "Sad"]), "labels 'sad' and 'Sad' differ only in case or spaces"),
         ("prompted", _by_text(text), r"give their file \(--prompts\)"),
         ("prompted", _by_text(text, folder / "clip.safetensors"), "are not the teacher's"),
         ("prompted", _by_text(text, folder), r"is a folder without best\.safetensors"),

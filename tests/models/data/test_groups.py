@@ -128,6 +128,14 @@ def test_usual_split_names_are_found_in_any_case() -> None:
     assert usual_test_split(splits) == "Test"
 
 
+@pytest.mark.parametrize("split", ["Training", "training", "Train"])
+def test_a_single_folder_with_a_usual_name_is_a_split(tmp_path: Path, split: str) -> None:
+    for label in ("open", "shut"):
+        (tmp_path / split / label).mkdir(parents=True)
+        assert cv2.imwrite(str(tmp_path / split / label / "0.png"), np.full((8, 8), len(label), np.uint8))
+    assert list(load_dataset(tmp_path).splits) == [split]
+
+
 def test_where_a_table_lists_some_images_the_others_are_groups_of_their_own(tmp_path: Path) -> None:
     """Labelled tracks in groups.csv, beside pictures that were added by hand."""
     _in_table(tmp_path, "groups.csv", "{file},{group}", "path,group")
