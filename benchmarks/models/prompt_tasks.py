@@ -43,7 +43,7 @@ from edgekit.models.clip.config import PromptConfig, shortened
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompt_task import PromptTask
-from edgekit.models.clip.prompted import frozen_classifier, prompts_kept
+from edgekit.models.clip.prompted import PromptedClip, frozen_classifier, prompts_kept
 from edgekit.models.clip.protocols import preset_of
 from edgekit.models.clip.rivals import LinearClassifier, Rival, fit_rival, tower_input, unit_features, zero_shot
 from edgekit.models.data import ImageSet
@@ -112,7 +112,7 @@ class Bench:
         chosen, short = up_to_shots(content.pool.labels, content.classes, shots, seed)
         few = content.pool.subset(chosen)
         if changes is not None:
-            results = self._prompted(changes, few, seed)
+            results = self.evaluate(self.prompted(changes, few, seed))
         else:
             linear = self._start if row == ZERO_SHOT else self._fitted(RIVALS[row], few)
             results = {name: self._linear(linear, name) for name in content.targets}
@@ -132,7 +132,8 @@ class Bench:
             self._features[target] = unit_features(self._clip, self._tokens(target))
         return Evaluation(self._content.classes, part.labels, linear.logits(self._features[target]))
 
-    def _prompted(self, changes: Mapping[str, Any], few: ImageSet, seed: int) -> dict[str, Evaluation]:
+    def prompted(self, changes: Mapping[str, Any], few: ImageSet, seed: int) -> PromptedClip:
+        """Return the CLIP with prompts trained on the images, as after the last epoch."""
         settings, content = self._settings, self._content
         config = replace(shortened(preset_of("few-shot"), self._clip.config), n_ctx=settings.n_ctx)
         if settings.cross_layer is not None:
@@ -146,13 +147,17 @@ class Bench:
         job = TrainingJob(task, recipe, {}, seed=seed, precision=settings.precision, accelerator="cpu")
         with tempfile.TemporaryDirectory() as folder:
             train_job(job, Path(folder) / "run")
-            net = build_prompted(load_prompts(Path(folder) / "run" / BEST_NAME), self._clip)
+            return build_prompted(load_prompts(Path(folder) / "run" / BEST_NAME), self._clip)
+
+    @torch.no_grad()
+    def evaluate(self, net: PromptedClip) -> dict[str, Evaluation]:
+        """Return the predictions of a CLIP with prompts by target."""
         results = {}
-        for name, part in content.targets.items():
-            with prompts_kept(net), torch.no_grad():
-                text = None if config.upstream_compat else net.text_features()
+        for name, part in self._content.targets.items():
+            with prompts_kept(net):
+                text = None if net.config.upstream_compat else net.text_features()
                 logits = torch.cat([net(batch, text) for batch in self._tokens(name).split(_BATCH_IMAGES)])
-            results[name] = Evaluation(content.classes, part.labels, logits.numpy())
+            results[name] = Evaluation(self._content.classes, part.labels, logits.numpy())
         return results
 
     def _tokens(self, target: str) -> torch.Tensor:

@@ -1,0 +1,253 @@
+"""What the exchange between the towers (the flow) adds to trained HiCroPL prompts, layer by layer.
+
+\b
+    python benchmarks/models/prompt_flow.py --clip runs/mini/best.safetensors --data fer2013.tar.gz \\
+        --ferplus ferplus_votes.csv --min-area 0.5 --max-lr 0.005
+
+Trains HiCroPL with λ = 0 on 16 images per class with the majority of the FER+ votes as label, as the task "labels" of
+`prompt_tasks.py` does. Then the command measures the trained prompts, as mean over the seeds:
+
+\b
+    sizes       root mean square (RMS) of the prompts of a layer before and after the mapper, and of the tokens that
+                the prompts join
+    alike       mean cosine between the mapped prompts of a layer: with 1.00, all prompts of the layer are one token
+    proxy       entropy of the attention of the layer's proxy over the prompts, divided by that of equal attention: with
+                1.00 the proxy is the mean of the prompts' values
+    change      change of the RMS of the mapped prompts if the proxies come from untrained prompts of the other tower
+    without     accuracy / mean recall without the exchange at this layer: its proxy comes from the untrained prompts of
+                the other tower, with the values that the training started from
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import click
+import torch
+from prompt_task_data import Sources, make_tasks
+from prompt_tasks import Bench, Settings
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekit.errors import EdgekitError
+from edgekit.models.clip.load import load_clip
+from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.clip.prompts import KnowledgeProxy, PromptLearner, Prompts
+from edgekit.models.clip.rivals import tower_input
+from edgekit.models.data.few_shot import up_to_shots
+from edgekit.models.evaluation.evaluate import mean_recall
+from edgekit.models.torch_threads import set_torch_threads
+from edgekit.models.training.recipes import RECIPES
+
+_SHOTS = 16
+_TOKEN_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class LayerMeasures:
+    """Measures of one layer whose prompts come from the other tower; see the module's text."""
+
+    tower: str
+    rms_learned: float
+    rms_mapped: float
+    rms_tokens: float
+    alike: float
+    proxy_entropy: float
+    rms_change: float
+    accuracy: float
+    recall: float
+
+
+_FORMATS = {
+    "rms_learned": ".3f",
+    "rms_mapped": ".3f",
+    "rms_tokens": ".2f",
+    "alike": ".2f",
+    "proxy_entropy": ".2f",
+    "rms_change": ".1%",
+}
+
+
+def exchanged(learner: PromptLearner, start: PromptLearner, untrained: Collection[int]) -> Prompts:
+    """Return the prompts if the proxies of the layers `untrained` (from 0) are computed from the prompts of `start`.
+
+    Mappers and proxies keep their trained weights. The prompts of other layers are those of `learner()`.
+    """
+    k = learner.config.text_to_vision_layers
+    text, vision = learner.text_prompts, learner.vision_prompts
+    if learner.text_to_vision is not None:
+        mixed = _mixed(text, start.text_prompts, untrained)[:k]
+        vision = torch.cat([learner.text_to_vision(vision[:k], _proxies(learner.text_proxies, mixed)), vision[k:]])
+    if learner.vision_to_text is not None:
+        mixed = _mixed(learner.vision_prompts, start.vision_prompts, untrained)[k:]
+        text = torch.cat([text[:k], learner.vision_to_text(text[k:], _proxies(learner.vision_proxies, mixed))])
+    return Prompts(text, vision)
+
+
+def first_prompts(net: PromptedClip, seed: int) -> PromptLearner:
+    """Return the prompts that a training with this seed starts from."""
+    torch.manual_seed(seed)
+    return PromptedClip(net.clip, net.config, net.class_descriptions).learner
+
+
+def attention_entropy(proxy: KnowledgeProxy, prompts: Tensor) -> float:
+    """Return the entropy of a proxy's attention over prompts (n, d), divided by log n, as mean over the heads."""
+    keys = proxy.ln_1(prompts)
+    _, weights = proxy.attn(proxy.ln_1(proxy.query), keys, keys, average_attn_weights=False)  # (heads, 1, n)
+    entropy = -(weights * weights.clamp_min(1e-12).log()).sum(dim=-1).mean()
+    return float(entropy / torch.log(torch.tensor(float(len(prompts)))))
+
+
+def token_sizes(net: PromptedClip, inputs: Tensor) -> dict[str, list[float]]:
+    """Return the RMS of the tokens at the input of each layer with prompts, without the prompts, by tower."""
+    towers = {"vision": net.clip.model.visual.transformer, "text": net.clip.model.transformer}
+    found: dict[str, list[float]] = {name: [] for name in towers}
+    handles = []
+    for name, tower in towers.items():
+        for block in list(tower.resblocks)[: net.config.depth]:
+
+            def note(_block: nn.Module, given: tuple[Tensor], sizes: list[float] = found[name]) -> None:
+                sizes.append(rms(given[0]))
+
+            handles.append(block.ln_1.register_forward_pre_hook(note))
+    try:
+        net.clip.encode_image(inputs)
+        net.clip.encode_text(net.class_tokens)
+    finally:
+        for handle in handles:
+            handle.remove()
+    # The last layer of the image tower normalises the class token a second time, as query.
+    return {name: sizes[: net.config.depth] for name, sizes in found.items()}
+
+
+def mean_cosine(prompts: Tensor) -> float:
+    """Return the mean cosine between each two of n >= 2 prompts (n, d)."""
+    unit, count = F.normalize(prompts, dim=-1), len(prompts)
+    return float(((unit @ unit.T).sum() - count) / (count * (count - 1)))
+
+
+def rms(values: Tensor) -> float:
+    """Return the root mean square."""
+    return float(values.float().square().mean().sqrt())
+
+
+@torch.no_grad()
+def measures(bench: Bench, net: PromptedClip, start: PromptLearner, inputs: Tensor) -> dict[str, LayerMeasures]:
+    """Return the measures of each layer with prompts; `inputs` are images as the image tower takes them."""
+    learner, depth, k = net.learner, net.config.depth, net.config.text_to_vision_layers
+    tokens, mapped = token_sizes(net, inputs), learner()
+    results = {}
+    for layer in range(depth):
+        tower = "vision" if layer < k else "text"
+        learned = (learner.vision_prompts if layer < k else learner.text_prompts)[layer]
+        source = (learner.text_prompts if layer < k else learner.vision_prompts)[layer]
+        proxy = learner.text_proxies[layer] if layer < k else learner.vision_proxies[layer - k]
+        without = exchanged(learner, start, {layer})
+        now = getattr(mapped, tower)[layer]
+        results[f"{layer + 1}"] = LayerMeasures(
+            tower,
+            rms(learned),
+            rms(now),
+            tokens[tower][layer],
+            mean_cosine(now),
+            attention_entropy(proxy, source),
+            rms(getattr(without, tower)[layer] - now) / rms(now),
+            *_scores(bench, net, without),
+        )
+    return results
+
+
+@torch.no_grad()
+def totals(bench: Bench, net: PromptedClip, start: PromptLearner) -> dict[str, tuple[float, float]]:
+    """Return accuracy and mean recall of the trained prompts, and without the exchange in one or both directions."""
+    depth, k = net.config.depth, net.config.text_to_vision_layers
+    cases: dict[str, range] = {
+        "with the exchange": range(0),
+        "without text to vision": range(k),
+        "without vision to text": range(k, depth),
+        "without both": range(depth),
+    }
+    return {name: _scores(bench, net, exchanged(net.learner, start, layers)) for name, layers in cases.items()}
+
+
+def _mixed(trained: Tensor, start: Tensor, untrained: Collection[int]) -> Tensor:
+    """Return the prompts of all layers (D, n, d), with those of `start` in the layers `untrained`."""
+    return torch.stack([(start if layer in untrained else trained)[layer] for layer in range(len(trained))])
+
+
+def _proxies(proxies: nn.ModuleList, prompts: Tensor) -> Tensor:
+    return torch.cat([proxy(layer) for proxy, layer in zip(proxies, prompts, strict=True)])
+
+
+def _scores(bench: Bench, net: PromptedClip, prompts: Prompts) -> tuple[float, float]:
+    """Return accuracy and mean recall of the CLIP with given prompts."""
+    learner = PromptLearner(replace(net.config, flow="independent"), net.clip.config)  # returns its prompts unchanged
+    learner.text_prompts.copy_(prompts.text)
+    learner.vision_prompts.copy_(prompts.vision)
+    [result] = bench.evaluate(PromptedClip(net.clip, learner.config, net.class_descriptions, learner)).values()
+    return result.accuracy, mean_recall(result.per_class)
+
+
+def _page(layers: Sequence[Mapping[str, LayerMeasures]], cases: Sequence[Mapping[str, tuple[float, float]]]) -> str:
+    """Return both tables in markdown; the figures are means over the seeds."""
+    lines = [
+        "| layer, tower | RMS learned | RMS mapped | RMS of the tokens | alike | proxy | change | without |",
+        "| --- |" + " ---: |" * 7,
+    ]
+    for name in layers[0]:
+        of_seeds = [each[name] for each in layers]
+        cells = [f"{mean(getattr(each, key) for each in of_seeds):{form}}" for key, form in _FORMATS.items()]
+        accuracy, recall = (mean(getattr(each, key) for each in of_seeds) for key in ("accuracy", "recall"))
+        cells.append(f"{accuracy:.1%} / {recall:.1%}")
+        lines.append(f"| {name}, {of_seeds[0].tower} | {' | '.join(cells)} |")
+    lines += ["", "| prompts | accuracy / mean recall |", "| --- | ---: |"]
+    for name in cases[0]:
+        accuracy, recall = (mean(each[name][index] for each in cases) for index in range(2))
+        lines.append(f"| {name} | {accuracy:.1%} / {recall:.1%} |")
+    return "\n".join(lines)
+
+
+_FILE = click.Path(path_type=Path, exists=True)
+
+
+@click.command(help=__doc__)
+@click.option("--clip", type=_FILE, required=True)
+@click.option("--data", type=_FILE, required=True, help="FER-2013 in any form edgekit reads.")
+@click.option("--ferplus", type=_FILE, required=True, help="CSV of FER+ votes.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--n-ctx", type=click.IntRange(min=2), default=4, show_default=True)
+@click.option("--min-area", default=0.08, show_default=True, help="Smallest area of a random crop, of the image's.")
+@click.option("--max-lr", default=RECIPES["hicropl"].max_lr, show_default=True, help="Largest learning rate.")
+@click.option("--cross-layer", type=click.IntRange(min=1), help="k of HiCroPL; default: half of the layers.")
+@click.option("--split", type=click.Choice(["PublicTest", "PrivateTest"]), default="PublicTest", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1))
+def main(clip: Path, data: Path, ferplus: Path, seeds: int, threads: int | None, **values: Any) -> None:
+    """Train, measure and print the tables."""
+    if threads:
+        set_torch_threads(threads)
+    settings = Settings(**values, precision="fp32")
+    try:
+        [source] = make_tasks(Sources(clip, data, ferplus=ferplus), ["labels"], settings.split)
+        layers, cases = [], []
+        for seed in range(seeds):
+            frozen = load_clip(clip)
+            content = source.content(seed)
+            bench = Bench(frozen, content, settings)
+            few = content.pool.subset(up_to_shots(content.pool.labels, content.classes, _SHOTS, seed)[0])
+            net = bench.prompted({"consistency_weight": 0.0}, few, seed)
+            start = first_prompts(net, seed)
+            images = next(iter(content.targets.values())).images[:_TOKEN_IMAGES]
+            layers.append(measures(bench, net, start, tower_input(frozen, images)))
+            cases.append(totals(bench, net, start))
+        click.echo(_page(layers, cases))
+    except EdgekitError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
