@@ -22,6 +22,7 @@ from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_s
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import ImageSet, train_and_validation
 from edgekit.models.data.augment import Augmentation, augment, draw
+from edgekit.models.data.ferplus import majority_part
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import aligned, as_shown
 from edgekit.models.model_loading import build_net
@@ -46,6 +47,7 @@ def average_checkpoints(
     output: Path,
     data: Path | None = None,
     *,
+    ferplus: Path | None = None,
     train_split: str | None = None,
     val_split: str | None = None,
     seed: int = 0,
@@ -61,6 +63,8 @@ def average_checkpoints(
         models: At least two checkpoints or folders of trainings, of one architecture and the same labels.
         output: The .safetensors file to write.
         data: The data set that the nets were trained on.
+        ferplus: CSV of FER+ votes, for nets that were trained on them: the temperature is fitted to the majorities of
+            the votes instead of the labels of `data`.
         train_split: Name of the training split; None: one of the usual names.
         val_split: Name of the validation split; None: one of the usual names, or a part of the training images.
         seed: Seed of the crops and of a held-back validation part.
@@ -83,7 +87,10 @@ def average_checkpoints(
     )
     states = [_uncalibrated(checkpoint) for checkpoint in checkpoints]
     record: dict[str, Any] = {
-        "average_of": [{"name": name, "sha256": sha256_of(path)} for name, path in zip(models, paths, strict=True)]
+        "average_of": [
+            {"name": name, "sha256": sha256_of(path), "training": checkpoint.training}
+            for name, path, checkpoint in zip(models, paths, checkpoints, strict=True)
+        ]
     }
     averaged = Checkpoint(contract, {name: _mean([state[name] for state in states]) for name in states[0]}, record)
     if data is None:
@@ -92,11 +99,16 @@ def average_checkpoints(
     crop = contract.crop
     reading = of_stage(progress, "reading images")
     dataset = load_dataset(data, crop.resize_hw[0], reading, notify=notify, fit=crop.fit)
-    parts = train_and_validation(dataset, train_split, val_split, seed)[:2]
-    training, validation = (as_shown(aligned(dataset, part, contract), contract) for part in parts)
+    training, validation, name = train_and_validation(dataset, train_split, val_split, seed)
+    record |= {"data_sha256": dataset.checksum(), "data_name": dataset.name, "validation": name}
+    if ferplus is not None:
+        if name not in dataset.splits:
+            raise InputError(f"data '{data}' has no validation split for the votes: name one of its splits")
+        validation = majority_part(dataset, ferplus, name)
+        record["ferplus_sha256"] = sha256_of(ferplus)
+    training, validation = (as_shown(aligned(dataset, part, contract), contract) for part in (training, validation))
     net = build_net(averaged)
     _compute_statistics(net, training, crop.center_crop_hw[0], seed, progress)
-    record |= {"data_sha256": dataset.checksum(), "data_name": dataset.name}
     save_checkpoint(output, replace(averaged, state=net.state_dict(), training=record))
     return Average(output, contract.architecture, calibrate(output, validation, notify))
 

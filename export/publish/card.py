@@ -123,6 +123,8 @@ def card(document: Mapping[str, Any], training: Mapping[str, Any], picture: Path
 
 
 def _epoch(training: Mapping[str, Any]) -> str:
+    if "average_of" in training:
+        return f"The nets of the average were chosen, and the calibration was fitted, on {training['validation']}."
     if training["recipe"].get("keep") == "last":
         return f"The last epoch was saved. The calibration was fitted on {training['validation']}."
     return f"The saved epoch was chosen on {training['validation']}."
@@ -131,7 +133,13 @@ def _epoch(training: Mapping[str, Any]) -> str:
 def _front_matter(document: Mapping[str, Any], training: Mapping[str, Any]) -> str:
     lines = ["---", "license: mit", "library_name: edgekit", "pipeline_tag: image-classification"]
     lines += ["tags:", *(f"- {tag}" for tag in ("onnx", "facial-expression-recognition", "raspberry-pi"))]
-    lines += ["datasets:", "- fer2013", *(["- ferplus"] if "ferplus" in training else []), "metrics:", "- accuracy"]
+    lines += [
+        "datasets:",
+        "- fer2013",
+        *(["- ferplus"] if "ferplus_sha256" in training else []),
+        "metrics:",
+        "- accuracy",
+    ]
     results = list(_index(document))
     if results:
         lines += ["model-index:", f"- name: {document['name']}", "  results:"]

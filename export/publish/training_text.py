@@ -20,6 +20,40 @@ _WEIGHT_OPTIONS = {"ce": "--ce-weight", "cosine": "--cosine-weight", "kl": "--kl
 
 def training_section(name: str, training: Mapping[str, Any]) -> str:
     """Return the card's section on the training of the model `name`."""
+    return _average(training) if "average_of" in training else _one_training(name, training)
+
+
+def _average(training: Mapping[str, Any]) -> str:
+    """Return the section on a model whose weights are the mean of the weights of several nets."""
+    nets = training["average_of"]
+    names = " ".join(f"NET{number}" for number, _ in enumerate(nets, 1))
+    ferplus = " --ferplus ferplus_votes.csv" if "ferplus_sha256" in training else ""
+    known = {net["sha256"]: f"NET{number}" for number, net in enumerate(nets, 1)}
+    sections = "\n".join(_net_of_average(net, known) for net in nets)
+    return f"""## Training
+
+The weights are the mean of the weights of {len(nets)} nets:
+
+    edgekit average {names} --data fer2013.tar.gz{ferplus}
+
+The commands below were composed from the records in the checkpoints. The names of files are placeholders. All nets were
+trained on the same splits.
+
+{sections}"""
+
+
+def _net_of_average(net: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    record, sha256 = net["training"], net["sha256"]
+    return f"""### {names[sha256]}
+
+    {_command(record)}
+
+The checkpoint has sha256 `{sha256}`. It is that of epoch {record["best"]["epoch"]} of {record["recipe"]["epochs"]}.
+{_initial(record, names)}
+"""
+
+
+def _one_training(name: str, training: Mapping[str, Any]) -> str:
     best, recipe = training["best"], training["recipe"]
     ferplus = ""
     if "ferplus" in training:
@@ -118,10 +152,13 @@ def _teachers(name: str, record: Mapping[str, Any]) -> Iterator[str]:
     yield f"{line}. Its CLIP is `{clip['source']}` (sha256 `{clip['sha256']}`)" if clip else line
 
 
-def _initial(training: Mapping[str, Any]) -> str:
+def _initial(training: Mapping[str, Any], known: Mapping[str, str] | None = None) -> str:
+    """Return a sentence on the initial weights; `known` has names of checkpoints by checksum."""
     sha256 = training.get("initial_sha256")
     if not sha256:
         return "The initial weights were random."
+    if known and sha256 in known:
+        return f"The initial weights were those of {known[sha256]}."
     shipped = (name for name in shipped_models() if sha256_of(ASSETS / f"{name}{CHECKPOINT_SUFFIX}") == sha256)
     name = next((f"`{name}`, " for name in shipped), "")
     return f"The initial weights were those of {name}the checkpoint with sha256 `{sha256}`."

@@ -5,6 +5,8 @@ net = build_prompted(load_prompts(Path("runs/prompts/best.safetensors")), load_c
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +23,7 @@ from edgekit.models.clip.descriptions import Descriptions, parse_descriptions
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.clip.prompts import PromptLearner
-from edgekit.models.clip.weights import check_schema
+from edgekit.models.clip.weights import check_schema, weights_digest
 from edgekit.models.model_loading import load_weights
 from edgekit.typed_json import convert, parse_json
 
@@ -61,6 +63,18 @@ class PromptCheckpoint:
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the logits."""
         return tuple(self.descriptions)
+
+    def outputs_sha256(self) -> str:
+        """Return a SHA-256 of all that the outputs depend on; it is equal for files of repeated, equal trainings."""
+        parts = [
+            weights_digest(self.state),
+            self.clip.weights_sha256,
+            asdict(self.clip.config),
+            asdict(self.config),
+            *self.descriptions.items(),
+            bool(self.training.get("gray")),
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

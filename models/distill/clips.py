@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgekit.contract import InputSpec
-from edgekit.files import sha256_of
 from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_lasting_prompts
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip
@@ -56,7 +55,7 @@ def prompted_teacher(path: Path, clip: FrozenClip, device: torch.device) -> Teac
     return _teacher(
         "prompted-clip",
         name_of(path),
-        sha256_of(path),
+        checkpoint.outputs_sha256(),
         net.classes,
         net.clip,
         net.image_features,

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgekit.errors import InputError
-from edgekit.files import require_file, sha256_of
+from edgekit.files import sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint
-from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_lasting_prompts
+from edgekit.models.clip.checkpoint import ClipIdentity, PromptCheckpoint, build_prompted, load_lasting_prompts
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompted import frozen_classifier
@@ -71,13 +71,12 @@ def relabel_by_text(
         raise InputError("the student's teacher had no prompts: leave prompts out")
     if prompts is not None and prompts.is_dir():
         prompts = resolve_model(str(prompts), (CHECKPOINT_SUFFIX,))
-    if prompts is not None and sha256_of(require_file(prompts, "prompts")) != teacher.sha256:
-        raise InputError(f"prompts '{prompts}' are not the teacher's, whose file has sha256 {teacher.sha256}")
+    trained = None if prompts is None else _teachers_prompts(prompts, teacher)
     frozen = load_clip(clip, teacher.clip.config.activation)
     vectors = (
-        _prompted_vectors(prompts, frozen, descriptions)
-        if prompts
-        else _plain_vectors(frozen, teacher.clip, descriptions)
+        _plain_vectors(frozen, teacher.clip, descriptions)
+        if trained is None
+        else _prompted_vectors(trained, frozen, descriptions)
     )
     # A prompted tower reads the name of a label, too.
     texts = {name: (name, *sentences) if prompts else sentences for name, sentences in descriptions.items()}
@@ -120,9 +119,22 @@ def _plain_vectors(clip: FrozenClip, identity: ClipIdentity, descriptions: Mappi
     return frozen_classifier(clip, descriptions)
 
 
+def _teachers_prompts(path: Path, teacher: _ClipTeacher) -> PromptCheckpoint:
+    """Return the prompts in a file.
+
+    Raises:
+        InputError: They are not those of the teacher: neither its file, nor the result of an equal training.
+    """
+    checkpoint = load_lasting_prompts(path)
+    # Students that were distilled before 2026-11-27 record the SHA-256 of the file.
+    if teacher.sha256 not in (checkpoint.outputs_sha256(), sha256_of(path)):
+        raise InputError(f"prompts '{path}' are not the teacher's, '{teacher.name}': give those or train the same ones")
+    return checkpoint
+
+
 @torch.no_grad()
-def _prompted_vectors(prompts: Path, clip: FrozenClip, descriptions: Mapping[str, Sequence[str]]) -> Tensor:
-    return build_prompted(load_lasting_prompts(prompts), clip).with_classes(descriptions).text_features()
+def _prompted_vectors(prompts: PromptCheckpoint, clip: FrozenClip, descriptions: Mapping[str, Sequence[str]]) -> Tensor:
+    return build_prompted(prompts, clip).with_classes(descriptions).text_features()
 
 
 def _vectors(checkpoint: Checkpoint) -> Tensor:

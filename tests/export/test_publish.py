@@ -113,6 +113,21 @@ def test_the_command_of_a_card_has_the_strength_of_the_logit_adjustment() -> Non
     assert "--label-weight 0.15 --prior-strength 0.1 --init START" in training_section("default", training)
 
 
+def test_the_card_of_an_average_has_the_command_of_each_net() -> None:
+    training = load_checkpoint(asset("fer2013.safetensors")).training
+    nets = [
+        {"name": "a", "sha256": "aa", "training": {**training, "initial_sha256": None}},
+        {"name": "b", "sha256": "bb", "training": {**training, "seed": 7, "initial_sha256": "aa"}},
+    ]
+    section = training_section("default", {"average_of": nets, "ferplus_sha256": "cc"})
+    assert "    edgekit average NET1 NET2 --data fer2013.tar.gz --ferplus ferplus_votes.csv\n" in section
+    assert section.count("    edgekit distill --student edgecnn ") == 2
+    assert "--seed 7 " in section
+    assert (
+        "checkpoint has sha256 `bb`. It is that of epoch 25 of 36.\nThe initial weights were those of NET1." in section
+    )
+
+
 def test_a_page_without_marks_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lacks the marks"):
         update_results(tmp_path / "results.md", tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
+from edgekit.files import sha256_of
 from edgekit.models.average import average_checkpoints
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import DataSet
+from edgekit.models.data.readers import load_dataset
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.registry import create_model
+from tests.ferplus import save_votes
 
 
 def _write(bars: DataSet, path: Path, seed: int, architecture: str = "mini-xception", temperature: float = 1.0) -> str:
@@ -70,6 +74,30 @@ def test_with_data_the_statistics_are_those_of_the_averaged_net(
     again = tmp_path / "again.safetensors"
     average_checkpoints(models, again, bars_folder)
     assert again.read_bytes() == output.read_bytes()
+
+
+def test_votes_replace_the_labels_of_the_calibration(draw_faces: Callable[..., Path], tmp_path: Path) -> None:
+    data = draw_faces(tmp_path / "faces", {"Training": 28, "PublicTest": 42})
+    faces = load_dataset(data)
+    models = [_write(faces, tmp_path / f"{seed}.safetensors", seed) for seed in range(2)]
+    save_votes(data, tmp_path / "votes.csv")
+    head, *rows = [line.split(",") for line in (tmp_path / "votes.csv").read_text().splitlines()]
+    for row in rows[:12]:
+        assert row[0] == "PublicTest"
+        # Half of the votes is no majority.
+        row[2:] = [count.replace("8", "4") for count in row[2:]]
+        row[head.index("contempt")] = "4"
+    (tmp_path / "votes.csv").write_text("\n".join(",".join(row) for row in [head, *rows]))
+    output = tmp_path / "soup.safetensors"
+    told: list[str] = []
+    average_checkpoints(models, output, data, ferplus=tmp_path / "votes.csv", notify=told.append)
+    record = load_checkpoint(output).training
+    assert record["ferplus_sha256"] == sha256_of(tmp_path / "votes.csv")
+    assert record["average_of"][0]["training"] == {}
+    assert any("30 validation images" in line for line in told)
+    lone = draw_faces(tmp_path / "lone", {"Training": 70})
+    with pytest.raises(InputError, match="has no validation split for the votes"):
+        average_checkpoints(models, output, lone, ferplus=tmp_path / "votes.csv")
 
 
 def test_models_that_cannot_be_averaged_are_refused(bars: DataSet, tmp_path: Path) -> None:

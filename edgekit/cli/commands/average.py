@@ -14,6 +14,12 @@ from edgekit.cli.output import Output, common_options
 @click.argument("models", nargs=-1, required=True, metavar="MODEL…")
 @click.option("-o", "--output", type=PATH, required=True, help="The .safetensors file to write.")
 @click.option("--data", type=PATH, help="Training data for the BatchNorm statistics and the calibration.")
+@click.option(
+    "--ferplus",
+    type=PATH,
+    metavar="CSV",
+    help="FER+ votes for FER-2013. The calibration uses the majorities of the votes as labels.",
+)
 @click.option("--train-split", help="Split for the training. Default: Training or train.")
 @click.option(
     "--val-split",
@@ -26,6 +32,7 @@ def command(
     models: tuple[str, ...],
     output: Path,
     data: Path | None,
+    ferplus: Path | None,
     train_split: str | None,
     val_split: str | None,
     seed: int,
@@ -34,7 +41,7 @@ def command(
 
     The nets must have the same architecture and labels. With --data, the BatchNorm statistics are computed on the
     training split, and the result is calibrated. Without --data, the BatchNorm statistics are averaged, too, and the
-    result is not calibrated.
+    result is not calibrated. Give --ferplus if the trainings had this option.
 
     \b
     Examples:
@@ -42,7 +49,7 @@ def command(
       edgekit eval soup.safetensors --data fer2013.tar.gz --split PublicTest --protocol ten-crop
     """
     if data is None:
-        refuse_unused(click.get_current_context(), ("train_split", "val_split", "seed"), "goes with --data")
+        refuse_unused(click.get_current_context(), ("ferplus", "train_split", "val_split", "seed"), "goes with --data")
     from edgekit.cli.progress import by_stage, progress_bar
     from edgekit.models.average import average_checkpoints
 
@@ -51,6 +58,7 @@ def command(
             models,
             output,
             data,
+            ferplus=ferplus,
             train_split=train_split,
             val_split=val_split,
             seed=seed,

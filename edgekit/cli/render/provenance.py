@@ -38,6 +38,8 @@ def training_lines(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "recipe", f"{training['recipe_name']}, {epoch}, seed {training.get('seed', '?')}"
     if "initial_sha256" in training:
         yield "started from", f"checkpoint with sha256 {training['initial_sha256']}"
+    for net in _named(training.get("average_of")):
+        yield "average of", f"'{net['name']}' (sha256 {net.get('sha256', '?')})"
     for teacher in _teachers(_inner(training, "teacher")):
         clip = _inner(teacher, "clip")
         of = f", for the CLIP '{clip.get('source', '?')}' (sha256 {clip.get('sha256', '?')})" if clip else ""
@@ -54,7 +56,11 @@ def _inner(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _teachers(teacher: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     members = teacher.get("members")
-    listed = members if isinstance(members, list) else [teacher]
+    return _named(members if isinstance(members, list) else [teacher])
+
+
+def _named(records: object) -> list[Mapping[str, Any]]:
+    listed = records if isinstance(records, list) else []
     return [each for each in listed if isinstance(each, dict) and "name" in each]
 
 

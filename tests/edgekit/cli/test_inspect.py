@@ -235,6 +235,7 @@ def test_a_checkpoint_shows_its_training_and_its_teachers(edgekit: Run, tmp_path
             "members": [{"kind": "prompted-clip", "name": "p\n1", "sha256": "ef" * 32, "clip": clip}, {"name": "b"}]
         },
         "distillation": {"weights": {"ce": 1.0, "kl": 0.5, "cosine": 0}},
+        "average_of": [{"name": "runs/a", "sha256": "12" * 32}, 3],
     }
     net = create_model("mini-xception", 3)
     contract = contract_for("mini-xception", ("a", "b", "c"), "x", gray=True)
@@ -250,6 +251,7 @@ def test_a_checkpoint_shows_its_training_and_its_teachers(edgekit: Run, tmp_path
         in lines
     )
     assert "teacher       ? 'b' (sha256 ?)" in lines
+    assert f"average of    'runs/a' (sha256 {'12' * 32})" in lines
     assert "loss          1.0 x labels, 0.5 x teacher's probabilities" in lines
     for strange in ({"teacher": 1, "recipe": [], "distillation": {"weights": 3}}, {"teacher": {"members": [1, {}]}}):
         save_checkpoint(path, Checkpoint(contract, net.state_dict(), strange))

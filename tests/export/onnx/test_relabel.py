@@ -165,7 +165,9 @@ def test_prompted_teachers_encode_with_their_prompts(
     text = str(folder / "clip.safetensors")
     # A folder stands for the best checkpoint of the training in it.
     (folder / "training").mkdir()
-    shutil.copy(prompts, folder / "training/best.safetensors")
+    # An equal training writes the same prompts with other times in its record.
+    again = replace(load_prompts(prompts), training={"seconds": 2.0})
+    save_prompts(folder / "training/best.safetensors", again)
     (folder / "pretraining").mkdir()
     shutil.copy(text, folder / "pretraining/best.safetensors")
     relabel = _by_text(str(folder / "pretraining"), folder / "training")
@@ -234,7 +236,8 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
         ("student", _by_text("absent.pt"), "does not exist"),
         ("student", _by_text(text, None, long), "description of class 'x': .*: shorten it"),
         ("prompted", _by_text(text), r"give their file \(--prompts\)"),
-        ("prompted", _by_text(text, folder / "clip.safetensors"), "are not the teacher's"),
+        ("prompted", _by_text(text, folder / "clip.safetensors"), "contains no trained prompts"),
+        ("prompted", _by_text(text, folder / "others.safetensors"), "are not the teacher's, 'prompts"),
         ("prompted", _by_text(text, folder), r"is a folder without best\.safetensors"),
         (
             "plain",
@@ -252,6 +255,9 @@ def test_labels_that_cannot_change_are_refused_in_one_line(
     other = random_clip(clip.config, seed=2)
     save_clip(folder / "other.safetensors", other.model, other.config)
     save_clip(folder / "quick.safetensors", clip.model, replace(clip.config, activation="quick-gelu"))
+    trained = load_prompts(prompts)
+    state = {name: values + 0.01 for name, values in trained.state.items()}
+    save_prompts(folder / "others.safetensors", replace(trained, state=state))
     good = load_checkpoint(student)
     save_checkpoint(folder / "unknown.safetensors", replace(good, training={"teacher": {"kind": "clip"}}))
     plain = Checkpoint(
