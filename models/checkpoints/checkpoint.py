@@ -23,7 +23,7 @@ from edgekit.models.checkpoints.tensorfile import read_tensors, write_tensors
 
 # Other kinds of edgekit files, by the key of their header.
 _OTHER_KINDS = {
-    f"{METADATA_KEY}-clip": "is a CLIP: give it as clip ('edgekit eval zero-shot --clip FILE')",
+    f"{METADATA_KEY}-clip": "is a CLIP, not a net: to evaluate it, run 'edgekit eval zero-shot --clip FILE'",
     f"{METADATA_KEY}-prompts": "contains trained prompts: give also the CLIP that they belong to",
 }
 

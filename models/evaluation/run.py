@@ -49,8 +49,7 @@ def evaluate(
         split: Name of the split; default: `PrivateTest` or `test`.
         protocol: "center-crop", "center-flip" or "ten-crop"; see `edgekit.models.evaluation.evaluate`.
         without_duplicates: Whether to remove images that are pixel-identical to an image of another split.
-        merges: Texts NEW=OLD,OLD that merge classes of the data; classes that no text names are removed. A data set
-            that is already read keeps its classes.
+        merges: Texts NEW=OLD,OLD that merge classes of the data; classes that no text names are removed.
         contempt: Treatment of the class contempt: "drop", "keep", or the class that images of contempt are counted as.
         ferplus: CSV of FER+ votes: the labels are then the majority of the votes, see
             `edgekit.models.data.ferplus.with_ferplus`.
@@ -74,15 +73,15 @@ def evaluate(
         set_torch_threads(threads)
     classifier = open_named(model, threads) if isinstance(model, str | Path) else model
     contract = classifier.contract
-    merge_voted: Sequence[str] = ()
+    # The votes are for FER-2013's own classes, which are merged after the majorities are known.
+    merge_read, merge_voted = (merges, ()) if ferplus is None else ((), merges)
     if not isinstance(data, DataSet):
         crop = contract.crop
-        if ferplus is not None:
-            # The votes are for FER-2013's own classes.
-            merges, merge_voted = (), merges
         data = read_evaluation_data(
-            data, crop.resize_hw[0], crop.fit, merges, contempt, notify=notify, progress=progress
+            data, crop.resize_hw[0], crop.fit, merge_read, contempt, notify=notify, progress=progress
         )
+    elif merge_read:
+        data = _merged(data, merge_read, notify)
     split = split_to_measure(data, split)
     part = distinct_images(data, split) if without_duplicates else data.split(split)
     of_split, of_contempt = len(part), None

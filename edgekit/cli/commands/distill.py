@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         "teachers are averaged.",
     ),
     click.option("--student", default="edgecnn", show_default=True, help="The net, named as in 'train --model'."),
-    click.option("--clip", metavar="FILE|NAME", help="The CLIP that the teacher's prompts were trained for."),
+    click.option("--clip", metavar="FILE|DIR|NAME", help="The CLIP that the teacher's prompts were trained for."),
     click.option("--descriptions", type=PATH, metavar="JSON", help="Sentences per class, for a CLIP without prompts."),
     activation_option,
 )

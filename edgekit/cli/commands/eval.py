@@ -108,7 +108,7 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
     click.option(
         "--clip",
         "clip_source",
-        metavar="NAME|FILE",
+        metavar="FILE|DIR|NAME",
         help="The CLIP that the prompts were trained for, or the CLIP to evaluate zero-shot.",
     ),
     click.option(

@@ -312,7 +312,7 @@ def test_prompts_and_clips_say_what_they_are(edgekit: Run, tmp_path: Path) -> No
     assert document["prompts"]["config"]["n_ctx"] == 2
     code, out, err = edgekit("inspect", tmp_path / "clip.safetensors")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert "is a CLIP: give it as clip" in err
+    assert "is a CLIP, not a net: to evaluate it, run" in err
 
 
 def test_a_missing_model_is_refused(edgekit: Run) -> None:

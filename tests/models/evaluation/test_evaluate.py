@@ -113,6 +113,13 @@ def test_majorities_of_ferplus_are_merged(draw_faces: Callable[..., Path], tmp_p
     assert (result.labels, result.correct, result.total, result.contempt) == (("good", "bad"), 2, 8, None)
 
 
+def test_classes_of_data_that_is_already_read_are_merged(bars: DataSet) -> None:
+    result = evaluate_model(_AlwaysGood(), bars, merges=["good=happy", "bad=sad,angry,fear"])
+    labels = bars.splits["PrivateTest"].labels
+    counts = [int((labels == bars.classes.index(name)).sum()) for name in ("happy", "sad", "angry", "fear")]
+    assert (result.labels, result.correct, result.total) == (("good", "bad"), counts[0], sum(counts))
+
+
 def votes_for(**counts: int) -> list[int]:
     return [counts.get(name, 0) for name in COLUMNS]
 
