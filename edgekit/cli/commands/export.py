@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         help='New labels with descriptions: {"NAME": ["A sentence.", …], …}.',
     ),
     click.option("--clip", metavar="FILE|DIR|NAME", help="The teacher's CLIP, for --class and --classes."),
-    click.option("--prompts", type=PATH, metavar="FILE|DIR", help="Prompts of the teacher, if the teacher has prompts."),
+    click.option("--prompts", type=PATH, metavar="FILE|DIR", help="Prompts of the teacher, if it has prompts."),
     click.option("--merge", "merges", multiple=True, metavar="NEW=OLD,OLD", help="Merge old labels into a new one."),
     click.option(
         "--uncertain-below",

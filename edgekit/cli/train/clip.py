@@ -160,7 +160,11 @@ def _print_accuracies(out: Output, result: TaskResult) -> None:
 
 
 _OPTIONS = (
-    click.option("--clip", metavar="FILE|DIR|NAME", help="hicropl: file of the CLIP, or an open_clip name MODEL/WEIGHTS."),
+    click.option(
+        "--clip",
+        metavar="FILE|DIR|NAME",
+        help="hicropl: the CLIP: its file, the folder of its training, or an open_clip name MODEL/WEIGHTS.",
+    ),
     activation_option,
     click.option(
         "--task",
