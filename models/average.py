@@ -28,6 +28,7 @@ from edgekit.models.evaluation.evaluate import aligned, as_shown
 from edgekit.models.model_loading import build_net
 from edgekit.models.nets.registry import class_dimensions
 from edgekit.models.training.calibrate import calibrate
+from edgekit.models.training.prior import without_adjustment
 
 _BATCH = 256
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -54,7 +55,7 @@ def average_checkpoints(
     notify: Notify = ignore_message,
     progress: StageProgress | None = None,
 ) -> Average:
-    """Write the mean of the weights of checkpoints.
+    """Write the mean of the weights of checkpoints, as they were before calibration and logit adjustment.
 
     With data, the BatchNorm statistics are computed again on the training images (cropped and mirrored at random), and
     a temperature is fitted on the validation images; without, the statistics are averaged, too.
@@ -85,7 +86,7 @@ def average_checkpoints(
         uncertain_below=0.0,  # a threshold holds for the probabilities of one net
         provenance=replace(checkpoints[0].contract.provenance, accuracy=()),
     )
-    states = [_uncalibrated(checkpoint) for checkpoint in checkpoints]
+    states = [without_adjustment(checkpoint, _uncalibrated(checkpoint)) for checkpoint in checkpoints]
     record: dict[str, Any] = {
         "average_of": [
             {"name": name, "sha256": sha256_of(path), "training": checkpoint.training}

@@ -8,15 +8,17 @@ constant is subtracted once after the training, and τ can be changed without tr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, ignore_message
-from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.nets.registry import class_dimensions
 from edgekit.preprocess import FloatArray
 
@@ -38,14 +40,26 @@ def adjust_prior(path: Path, prior: FloatArray, strength: float, notify: Notify 
     if _RECORD in checkpoint.training:
         return
     name = class_bias(checkpoint.contract.architecture)
-    logarithms = np.log(np.maximum(prior, _LEAST_SHARE))
-    # Only differences count; without their mean the bias stays in its range.
-    offset = torch.tensor(strength * (logarithms - logarithms.mean()), dtype=torch.float32)
-    state = {**checkpoint.state, name: checkpoint.state[name] - offset}
+    state = {**checkpoint.state, name: checkpoint.state[name] - _offset(prior, strength)}
     record = {"strength": strength, "prior": [float(share) for share in prior]}
     save_checkpoint(path, replace(checkpoint, state=state, training={**checkpoint.training, _RECORD: record}))
     shares = ", ".join(f"{label} {share:.1%}" for label, share in zip(checkpoint.contract.labels, prior, strict=True))
     notify(f"logits adjusted by {strength:g} times the logarithm of the training data's shares: {shares}")
+
+
+def without_adjustment(checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the checkpoint's uncalibrated weights `state` without the adjustment that its record states, if any."""
+    record = checkpoint.training.get(_RECORD)
+    if record is None:
+        return state
+    name = class_bias(checkpoint.contract.architecture)
+    return {**state, name: state[name] + _offset(np.asarray(record["prior"], np.float32), record["strength"])}
+
+
+def _offset(prior: FloatArray, strength: float) -> Tensor:
+    logarithms = np.log(np.maximum(prior, _LEAST_SHARE))
+    # Only differences count; without their mean the bias stays in its range.
+    return torch.tensor(strength * (logarithms - logarithms.mean()), dtype=torch.float32)
 
 
 def class_bias(architecture: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,8 @@ from edgekit.models.data import DataSet
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.registry import create_model
+from edgekit.models.training.calibrate import calibrate
+from edgekit.models.training.prior import adjust_prior
 from tests.ferplus import save_votes
 
 
@@ -50,6 +53,18 @@ def test_weights_are_averaged_without_the_temperatures(bars: DataSet, tmp_path: 
     assert (soup.contract.temperature, result.temperature) == (1.0, 1.0)
     assert soup.contract.uncertain_below == 0
     assert [model["name"] for model in soup.training["average_of"]] == models
+
+
+def test_logit_adjustments_of_the_nets_are_undone(bars: DataSet, tmp_path: Path) -> None:
+    plain = Path(_write(bars, tmp_path / "plain.safetensors", 0, "edgecnn"))
+    other = Path(_write(bars, tmp_path / "adjusted.safetensors", 0, "edgecnn"))
+    adjust_prior(other, np.array([0.4, *[0.1] * 6], np.float32), 0.5)
+    calibrate(other, bars.splits["PublicTest"])
+    assert load_checkpoint(other).contract.temperature != 1
+    average_checkpoints([str(plain), str(other)], tmp_path / "soup.safetensors")
+    soup = load_checkpoint(tmp_path / "soup.safetensors").state
+    for name, value in load_checkpoint(plain).state.items():
+        torch.testing.assert_close(soup[name], value)
 
 
 def test_with_data_the_statistics_are_those_of_the_averaged_net(

@@ -39,9 +39,10 @@ def command(
 ) -> None:
     """Average the weights of nets whose trainings started from the same weights (a uniform model soup).
 
-    The nets must have the same architecture and labels. With --data, the BatchNorm statistics are computed on the
-    training split, and the result is calibrated. Without --data, the BatchNorm statistics are averaged, too, and the
-    result is not calibrated. Give --ferplus if the trainings had this option.
+    The nets must have the same architecture and labels. Calibrations and logit adjustments (--prior-strength) of the
+    nets are undone. With --data, the BatchNorm statistics are computed on the training split, and the result is
+    calibrated. Without --data, the BatchNorm statistics are averaged, too, and the result is not calibrated. Give
+    --ferplus if the trainings had this option.
 
     \b
     Examples:
