@@ -13,6 +13,8 @@ Trains HiCroPL with λ = 0 on 16 images per class with the majority of the FER+ 
     alike       mean cosine between the mapped prompts of a layer: with 1.00, all prompts of the layer are one token
     proxy       entropy of the attention of the layer's proxy over the prompts, divided by that of equal attention: with
                 1.00 the proxy is the mean of the prompts' values
+    moved       RMS of the change of the proxy's source, the prompts of the other tower, during the training, divided by
+                the RMS of their first values
     change      change of the RMS of the mapped prompts if the proxies come from untrained prompts of the other tower
     without     accuracy / mean recall without the exchange at this layer: its proxy comes from the untrained prompts of
                 the other tower, with the values that the training started from
@@ -57,6 +59,7 @@ class LayerMeasures:
     rms_tokens: float
     alike: float
     proxy_entropy: float
+    source_moved: float
     rms_change: float
     accuracy: float
     recall: float
@@ -68,6 +71,7 @@ _FORMATS = {
     "rms_tokens": ".2f",
     "alike": ".2f",
     "proxy_entropy": ".2f",
+    "source_moved": ".0%",
     "rms_change": ".1%",
 }
 
@@ -145,6 +149,7 @@ def measures(bench: Bench, net: PromptedClip, start: PromptLearner, inputs: Tens
         tower = "vision" if layer < k else "text"
         learned = (learner.vision_prompts if layer < k else learner.text_prompts)[layer]
         source = (learner.text_prompts if layer < k else learner.vision_prompts)[layer]
+        first = (start.text_prompts if layer < k else start.vision_prompts)[layer]
         proxy = learner.text_proxies[layer] if layer < k else learner.vision_proxies[layer - k]
         without = exchanged(learner, start, {layer})
         now = getattr(mapped, tower)[layer]
@@ -155,6 +160,7 @@ def measures(bench: Bench, net: PromptedClip, start: PromptLearner, inputs: Tens
             tokens[tower][layer],
             mean_cosine(now),
             attention_entropy(proxy, source),
+            rms(source - first) / rms(first),
             rms(getattr(without, tower)[layer] - now) / rms(now),
             *_scores(bench, net, without),
         )
@@ -195,8 +201,8 @@ def _scores(bench: Bench, net: PromptedClip, prompts: Prompts) -> tuple[float, f
 def _page(layers: Sequence[Mapping[str, LayerMeasures]], cases: Sequence[Mapping[str, tuple[float, float]]]) -> str:
     """Return both tables in markdown; the figures are means over the seeds."""
     lines = [
-        "| layer, tower | RMS learned | RMS mapped | RMS of the tokens | alike | proxy | change | without |",
-        "| --- |" + " ---: |" * 7,
+        "| layer, tower | RMS learned | RMS mapped | RMS of the tokens | alike | proxy | moved | change | without |",
+        "| --- |" + " ---: |" * 8,
     ]
     for name in layers[0]:
         of_seeds = [each[name] for each in layers]
