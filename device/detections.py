@@ -31,7 +31,8 @@ class Face:
         detected: Whether the detector found the box in this frame; False if the tracker moved the box of an earlier
             frame.
         raw_probabilities: The probabilities that the classifier returned last for this face, not smoothed.
-        uncertain: Whether `probability` is below the threshold, so that the label is "uncertain".
+        uncertain: Whether the label is "uncertain": `probability` is below the threshold, or was below it and has not
+            clearly exceeded it since.
         classified: Whether `raw_probabilities` were computed in this frame; False if they are those of an earlier
             frame.
     """

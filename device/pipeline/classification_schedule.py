@@ -9,26 +9,29 @@ import cv2
 import numpy as np
 
 from edgekit.device.detections import BoolArray, IntArray
-from edgekit.device.pipeline.smoothing import FORGET_S
+from edgekit.device.pipeline.smoothing import FORGET_S, Certainty
 from edgekit.preprocess import FloatArray, ImageU8
 
 ClassifyEvery: TypeAlias = int | Literal["auto"]
 
 # Longest time between two classifications of a face, in presentation time.
-LONGEST_S = 0.3
+_LONGEST_S = 0.25
 # Frames at equal distances have times that differ by rounding.
 _ROUNDING_S = 1e-6
 # Faces classified per frame, beside new ones; the others wait for the next frame.
 _PER_FRAME = 2
-# A face is undecided while its two largest smoothed probabilities differ by less; it is then classified in every frame
-# of this number.
-_UNDECIDED, _UNDECIDED_FRAMES = 0.2, 2
+# A face with a label is undecided while its two largest smoothed probabilities differ by less.
+_UNDECIDED = 0.1
+# Every face is undecided while its largest probability is closer to the limit of "uncertain".
+_NEAR_LIMIT = 0.06
+# An undecided face is classified in every frame of this number.
+_UNDECIDED_FRAMES = 2
 # Change of a crop is the mean difference of two crops of this size, in standard deviations of their pixels.
 _COARSE_PX = 11
 # Smallest standard deviation, in levels of 0 to 255: noise of a plain area is no change.
 _LEAST_CONTRAST = 8.0
 # The change that requires a classification grows with the difference of the two largest probabilities.
-_CHANGED, _CHANGED_PER_MARGIN = 0.15, 0.4
+_CHANGED, _CHANGED_PER_MARGIN = 0.15, 0.2
 # Change from one frame to the next of a face that is replaced or hidden; tracking and detection move crops less.
 _CUT = 0.4
 
@@ -57,7 +60,7 @@ class ClassificationSchedule:
     """Chooses the faces to classify in each frame; the classifier's last output stands in for the others.
 
     With "auto", a tracked face is classified when it is new, when its crop differs from the one classified last, in
-    every other frame while its class is undecided, and at least every 0.3 s. Of faces that are not new, the two that
+    every other frame while its class is undecided, and at least every 0.25 s. Of faces that are not new, the two that
     have waited longest are classified in a frame. The choice depends on crops, tracks and presentation times only.
     """
 
@@ -103,24 +106,23 @@ class ClassificationSchedule:
             tracks[index].raw = row
         return np.array([track.raw for track in tracks], np.float32).reshape(len(tracks), raw.shape[1])
 
-    def record(self, probabilities: FloatArray, uncertain: BoolArray, track_ids: IntArray | None) -> None:
+    def record(self, probabilities: FloatArray, certainty: Certainty, track_ids: IntArray | None) -> None:
         """Record how clear the class of each face is, from the smoothed probabilities (N, classes)."""
         if self._every != "auto" or track_ids is None:
             return
-        for row, is_uncertain, track_id in zip(probabilities, uncertain, track_ids.tolist(), strict=True):
+        faces = zip(probabilities, certainty.uncertain, certainty.distance, track_ids.tolist(), strict=True)
+        for row, is_uncertain, distance, track_id in faces:
             track = self._tracks[track_id]
-            assert track.raw is not None
             second, best = np.sort(row)[-2:] if len(row) > 1 else (0.0, 1.0)
             track.margin = float(best - second)
-            agrees = track.raw.argmax() == row.argmax()
-            track.undecided = bool(track.margin < _UNDECIDED or is_uncertain or not agrees)
+            track.undecided = bool((track.margin < _UNDECIDED and not is_uncertain) or distance < _NEAR_LIMIT)
 
     def _wants(self, track: _Track, crop: FloatArray, time_s: float) -> bool:
         frames = track.frames + 1
         if self._every != "auto":
             return frames >= self._every
         # In the next frame it would be too late.
-        is_late = 2 * time_s - track.latest_s - track.classified_s > LONGEST_S + _ROUNDING_S
+        is_late = 2 * time_s - track.latest_s - track.classified_s > _LONGEST_S + _ROUNDING_S
         is_undecided = track.undecided and frames >= _UNDECIDED_FRAMES
         has_changed = _change(crop, track.classified) > _CHANGED + _CHANGED_PER_MARGIN * track.margin
         return is_late or is_undecided or has_changed

@@ -189,15 +189,15 @@ def classify(
     timer.mark("crop")
     raw = schedule.completed(classifier.probabilities(crops[choice.due]), choice.due, faces.track_ids)
     probabilities, label_indices = smoother.smooth(raw, faces.track_ids, time_s, choice.due, choice.cut)
-    uncertain = probabilities.max(axis=1) < contract.uncertain_below
-    schedule.record(probabilities, uncertain, faces.track_ids)
+    certainty = smoother.certainty(probabilities, faces.track_ids, contract.uncertain_below)
+    schedule.record(probabilities, certainty, faces.track_ids)
     classified = replace(
         faces,
         probabilities=probabilities,
         raw_probabilities=raw,
         classes=contract.labels,
         label_indices=label_indices,
-        uncertain=uncertain,
+        uncertain=certainty.uncertain,
         classified=choice.due,
     )
     timer.mark("classify")

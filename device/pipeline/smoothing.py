@@ -1,4 +1,4 @@
-"""Temporal smoothing of each face's probabilities, with hysteresis for its label."""
+"""Temporal smoothing of each face's probabilities, with hysteresis for its label and for "uncertain"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from edgekit.device.detections import BoolArray, IntArray
 from edgekit.preprocess import FloatArray
 
 DEFAULT_SMOOTHING_S = 0.4
-# Another class becomes the label when its averaged probability is larger by this much.
+# Another class becomes the label when its averaged probability is larger by this much. An uncertain face has a label
+# again when its largest probability exceeds the threshold by this much.
 _LEAD = 0.1
 # A face that was absent for longer starts without history.
 FORGET_S = 2.0
@@ -26,6 +27,15 @@ class _State:
     classified_s: float
     # Average, as `mean`, of the time since the last classification.
     since_s: float = 0.0
+    uncertain: bool = False
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """Which faces are uncertain, bool (N,), and how far each probability is from the limit that changes this, (N,)."""
+
+    uncertain: BoolArray
+    distance: FloatArray
 
 
 class Smoother:
@@ -75,6 +85,24 @@ class Smoother:
         self._forget(time_s)
         return np.array([_shown(state) for state in states]), np.array([state.label for state in states])
 
+    def certainty(self, probabilities: FloatArray, track_ids: IntArray | None, below: float) -> Certainty:
+        """Return which faces are uncertain, for the result of `smooth` (N, classes).
+
+        A face becomes uncertain when its largest probability is lower than `below`. It stays uncertain until the
+        probability is larger by 0.1, or by half of the difference to 1 if this is less. Without ids or smoothing, only
+        `below` counts.
+        """
+        largest = probabilities.max(axis=1)
+        if track_ids is None or self._seconds <= 0:
+            return Certainty(largest < below, np.abs(largest - np.float32(below)))
+        states = [self._states[track_id] for track_id in track_ids.tolist()]
+        was_uncertain = np.array([state.uncertain for state in states], np.bool_)
+        limits = np.float32(below) + np.where(was_uncertain, np.float32(min(_LEAD, (1 - below) / 2)), np.float32(0))
+        uncertain = largest < limits
+        for state, is_uncertain in zip(states, uncertain.tolist(), strict=True):
+            state.uncertain = is_uncertain
+        return Certainty(uncertain, np.abs(largest - limits))
+
     def _known(self, track_id: int, time_s: float) -> _State | None:
         state = self._states.get(track_id)
         return None if state is None or time_s - state.time_s > FORGET_S else state
@@ -93,7 +121,7 @@ class Smoother:
         if not is_new:
             state.mean, state.label, state.time_s, state.since_s = mean, label, time_s, since_s
             return state
-        return _State(mean, label, time_s, row, time_s)
+        return _State(mean, label, time_s, row, time_s, uncertain=state.uncertain)
 
     def _forget(self, time_s: float) -> None:
         self._states = {key: state for key, state in self._states.items() if time_s - state.time_s <= FORGET_S}

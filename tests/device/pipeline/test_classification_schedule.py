@@ -11,10 +11,11 @@ import pytest
 
 import edgekit
 from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
+from edgekit.device.pipeline.smoothing import Certainty
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
 
-CLEAR, CLOSE = (0.9, 0.05, 0.05), (0.45, 0.35, 0.2)
+CLEAR, CLOSE = (0.9, 0.05, 0.05), (0.44, 0.36, 0.2)
 STEP_S = 0.04
 
 
@@ -37,13 +38,15 @@ class Track:
         raw: Sequence[float] = CLEAR,
         ids: Sequence[int] | None = None,
         uncertain: bool = False,
+        distance: float = 0.4,
     ) -> list[bool]:
         track_ids = np.array(range(1, len(crops) + 1) if ids is None else ids, np.int64)
         choice = self.schedule.choose(crops, track_ids, self.frames * STEP_S)
         self.frames += 1
         rows = np.array([raw] * int(choice.due.sum()), np.float32).reshape(-1, len(raw))
         completed = self.schedule.completed(rows, choice.due, track_ids)
-        self.schedule.record(completed, np.full(len(crops), uncertain), track_ids)
+        certainty = Certainty(np.full(len(crops), uncertain), np.full(len(crops), distance, np.float32))
+        self.schedule.record(completed, certainty, track_ids)
         return choice.due.tolist()
 
 
@@ -52,9 +55,9 @@ def track() -> Track:
     return Track(ClassificationSchedule("auto"))
 
 
-def test_a_still_face_is_classified_when_it_is_new_and_at_least_every_0_3_s(track: Track) -> None:
-    classified = [index for index in range(22) if track.next(pictures(1)) == [True]]
-    assert classified == [0, 7, 14, 21], "seven frames are 0.28 s, eight would be 0.32 s"
+def test_a_still_face_is_classified_when_it_is_new_and_at_least_every_quarter_of_a_second(track: Track) -> None:
+    classified = [index for index in range(20) if track.next(pictures(1)) == [True]]
+    assert classified == [0, 6, 12, 18], "six frames are 0.24 s, seven would be 0.28 s"
 
 
 def test_a_face_is_classified_at_once_when_its_crop_changes(track: Track) -> None:
@@ -66,8 +69,8 @@ def test_a_slow_change_is_measured_from_the_crop_that_was_classified_last(track:
     before, after = (pictures(seed).astype(np.float32) for seed in (1, 2))
     mixed = [(before + (after - before) * share).astype(np.uint8) for share in np.linspace(0, 1, 12)]
     classified = [index for index, crop in enumerate(mixed) if track.next(crop) == [True]]
-    assert len(classified) == 3
-    assert max(np.diff(classified)) < 7, "before 0.28 s"
+    assert len(classified) == 4
+    assert max(np.diff(classified)) < 6, "before 0.24 s"
 
 
 def test_exposure_and_contrast_are_no_change(track: Track) -> None:
@@ -89,18 +92,21 @@ def test_another_colour_of_equal_brightness_is_a_change(track: Track) -> None:
     assert track.next(first[..., ::-1]) == [True]
 
 
-@pytest.mark.parametrize(("raw", "uncertain"), [(CLOSE, False), (CLEAR, True)])
-def test_an_undecided_face_is_classified_in_every_other_frame(track: Track, raw: tuple, uncertain: bool) -> None:
-    classified = [track.next(pictures(1), raw, uncertain=uncertain) for _ in range(5)]
-    assert classified == [[True], [False], [True], [False], [True]]
-
-
-def test_a_face_whose_last_output_has_another_class_than_its_label_is_undecided(track: Track) -> None:
-    schedule, ids = track.schedule, np.array([1])
-    track.next(pictures(1))
-    schedule.completed(np.array([CLEAR[::-1]], np.float32), np.array([True]), ids)
-    schedule.record(np.array([CLEAR], np.float32), np.array([False]), ids)
-    assert [schedule.choose(pictures(1), ids, frames * STEP_S).due.tolist() for frames in (1, 2)] == [[False], [True]]
+@pytest.mark.parametrize(
+    ("raw", "uncertain", "distance", "undecided"),
+    [
+        (CLOSE, False, 0.4, True),
+        (CLOSE, True, 0.4, False),  # the order of the classes is not shown
+        (CLEAR, True, 0.05, True),
+        (CLEAR, False, 0.05, True),
+        (CLEAR, False, 0.07, False),
+    ],
+)
+def test_an_undecided_face_is_classified_in_every_other_frame(
+    track: Track, raw: tuple[float, ...], uncertain: bool, distance: float, undecided: bool
+) -> None:
+    classified = [track.next(pictures(1), raw, uncertain=uncertain, distance=distance) for _ in range(5)]
+    assert classified == [[True], [False], [undecided], [False], [undecided]]
 
 
 def test_two_faces_are_classified_per_frame_and_the_others_take_turns(track: Track) -> None:
@@ -184,7 +190,7 @@ def test_whole_images_of_a_video_are_classified_by_need(tiny_image_model: Path, 
         writer.write(np.full((48, 64, 3), colour_bgr, np.uint8))
     writer.release()
     faces = [face for result in edgekit.stream(source=video, model=tiny_image_model) for face in result.faces]
-    assert [index for index, face in enumerate(faces) if face.classified] == [0, 7, 10]
+    assert [index for index, face in enumerate(faces) if face.classified] == [0, 6, 10]
 
 
 def test_a_schedule_out_of_range_is_refused() -> None:
