@@ -189,7 +189,13 @@ def planned(
 
 
 def _scores(result: Evaluation) -> dict[str, Any]:
-    return {"accuracy": result.accuracy, "balanced": mean_recall(result.per_class), "images": result.total}
+    recalls = {name: recall for name, recall in result.per_class.items() if recall is not None}
+    return {
+        "accuracy": result.accuracy,
+        "balanced": mean_recall(result.per_class),
+        "images": result.total,
+        "recalls": recalls,
+    }
 
 
 def _run(
