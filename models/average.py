@@ -7,7 +7,7 @@ The average of nets that were fine-tuned from the same weights is often better t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,8 @@ def average_checkpoints(
         models: At least two checkpoints or folders of trainings, of one architecture and the same labels.
         output: The .safetensors file to write.
         data: The data set that the nets were trained on.
-        ferplus: CSV of FER+ votes, for nets that were trained on them: the temperature is fitted to the majorities of
-            the votes instead of the labels of `data`.
+        ferplus: CSV of FER+ votes, for nets whose training targets were mostly votes: the temperature is fitted to the
+            majorities of the votes instead of the labels of the validation split.
         train_split: Name of the training split; None: one of the usual names.
         val_split: Name of the validation split; None: one of the usual names, or a part of the training images.
         seed: Seed of the crops and of a held-back validation part.
@@ -86,10 +86,13 @@ def average_checkpoints(
         uncertain_below=0.0,  # a threshold holds for the probabilities of one net
         provenance=replace(checkpoints[0].contract.provenance, accuracy=()),
     )
-    states = [without_adjustment(checkpoint, _uncalibrated(checkpoint)) for checkpoint in checkpoints]
+    states = [
+        without_adjustment(path, checkpoint, _uncalibrated(checkpoint))
+        for path, checkpoint in zip(paths, checkpoints, strict=True)
+    ]
     record: dict[str, Any] = {
         "average_of": [
-            {"name": name, "sha256": sha256_of(path), "training": checkpoint.training}
+            {"name": name, "sha256": sha256_of(path), "training": _without_inner_trainings(checkpoint.training)}
             for name, path, checkpoint in zip(models, paths, checkpoints, strict=True)
         ]
     }
@@ -103,10 +106,13 @@ def average_checkpoints(
     training, validation, name = train_and_validation(dataset, train_split, val_split, seed)
     record |= {"data_sha256": dataset.checksum(), "data_name": dataset.name, "validation": name}
     if ferplus is not None:
-        if name not in dataset.splits:
-            raise InputError(f"data '{data}' has no validation split for the votes: name one of its splits")
-        validation = majority_part(dataset, ferplus, name)
         record["ferplus_sha256"] = sha256_of(ferplus)
+        if name in dataset.splits:
+            validation = majority_part(dataset, ferplus, name)
+        else:
+            notify("the data has no validation split: the calibration uses the labels of a part of the training split")
+        if len(validation) == 0:
+            raise InputError(f"FER+ file '{ferplus}' has no majority for any image of split '{name}'")
     training, validation = (as_shown(aligned(dataset, part, contract), contract) for part in (training, validation))
     net = build_net(averaged)
     _compute_statistics(net, training, crop.center_crop_hw[0], seed, progress)
@@ -142,6 +148,15 @@ def _uncalibrated(checkpoint: Checkpoint) -> dict[str, Tensor]:
         name: value * contract.temperature if name in last and contract.temperature != 1 else value
         for name, value in checkpoint.state.items()
     }
+
+
+def _without_inner_trainings(training: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a net's record; of the nets of an average, only names and checksums, so that records do not nest."""
+    inner = training.get("average_of")
+    if not isinstance(inner, list):
+        return training
+    nets = [{key: net[key] for key in ("name", "sha256") if key in net} for net in inner if isinstance(net, dict)]
+    return {**training, "average_of": nets}
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:

@@ -8,14 +8,15 @@ Trains HiCroPL with λ = 0 on 16 images per class with the majority of the FER+ 
 `prompt_tasks.py` does. Then the command measures the trained prompts, as mean over the seeds:
 
 \b
-    sizes       root mean square (RMS) of the prompts of a layer before and after the mapper, and of the tokens that
+    size        root mean square (RMS) of the prompts of a layer before and after the mapper, and of the tokens that
                 the prompts join
-    alike       mean cosine between the mapped prompts of a layer: with 1.00, all prompts of the layer are one token
-    proxy       entropy of the attention of the layer's proxy over the prompts, divided by that of equal attention: with
+    likeness    mean cosine between the mapped prompts of a layer: with 1.00, all prompts of the layer are one token
+    attention   entropy of the attention of the layer's proxy over the prompts, divided by that of equal attention: with
                 1.00 the proxy is the mean of the prompts' values
-    moved       RMS of the change of the proxy's source, the prompts of the other tower, during the training, divided by
+    movement    RMS of the change of the proxy's source, the prompts of the other tower, during the training, divided by
                 the RMS of their first values
-    change      change of the RMS of the mapped prompts if the proxies come from untrained prompts of the other tower
+    effect      RMS of the change of the mapped prompts if the proxy comes from untrained prompts of the other tower,
+                divided by their RMS
     without     accuracy / mean recall without the exchange at this layer: its proxy comes from the untrained prompts of
                 the other tower, with the values that the training started from
 """
@@ -57,10 +58,10 @@ class LayerMeasures:
     rms_learned: float
     rms_mapped: float
     rms_tokens: float
-    alike: float
-    proxy_entropy: float
-    source_moved: float
-    rms_change: float
+    likeness: float
+    attention: float
+    movement: float
+    effect: float
     accuracy: float
     recall: float
 
@@ -69,10 +70,10 @@ _FORMATS = {
     "rms_learned": ".3f",
     "rms_mapped": ".3f",
     "rms_tokens": ".2f",
-    "alike": ".2f",
-    "proxy_entropy": ".2f",
-    "source_moved": ".0%",
-    "rms_change": ".1%",
+    "likeness": ".2f",
+    "attention": ".2f",
+    "movement": ".0%",
+    "effect": ".1%",
 }
 
 
@@ -201,7 +202,7 @@ def _scores(bench: Bench, net: PromptedClip, prompts: Prompts) -> tuple[float, f
 def _page(layers: Sequence[Mapping[str, LayerMeasures]], cases: Sequence[Mapping[str, tuple[float, float]]]) -> str:
     """Return both tables in markdown; the figures are means over the seeds."""
     lines = [
-        "| layer, tower | RMS learned | RMS mapped | RMS of the tokens | alike | proxy | moved | change | without |",
+        "| layer, tower | learned | mapped | tokens | likeness | attention | movement | effect | without |",
         "| --- |" + " ---: |" * 8,
     ]
     for name in layers[0]:

@@ -22,8 +22,6 @@ _ROUNDING_S = 1e-6
 _PER_FRAME = 2
 # A face with a label is undecided while its two largest smoothed probabilities differ by less.
 _UNDECIDED = 0.1
-# Every face is undecided while its largest probability is closer to the limit of "uncertain".
-_NEAR_LIMIT = 0.06
 # An undecided face is classified in every frame of this number.
 _UNDECIDED_FRAMES = 2
 # Change of a crop is the mean difference of two crops of this size, in standard deviations of their pixels.
@@ -110,12 +108,12 @@ class ClassificationSchedule:
         """Record how clear the class of each face is, from the smoothed probabilities (N, classes)."""
         if self._every != "auto" or track_ids is None:
             return
-        faces = zip(probabilities, certainty.uncertain, certainty.distance, track_ids.tolist(), strict=True)
-        for row, is_uncertain, distance, track_id in faces:
+        faces = zip(probabilities, certainty.uncertain, certainty.is_close, track_ids.tolist(), strict=True)
+        for row, is_uncertain, is_close, track_id in faces:
             track = self._tracks[track_id]
             second, best = np.sort(row)[-2:] if len(row) > 1 else (0.0, 1.0)
             track.margin = float(best - second)
-            track.undecided = bool((track.margin < _UNDECIDED and not is_uncertain) or distance < _NEAR_LIMIT)
+            track.undecided = bool((track.margin < _UNDECIDED and not is_uncertain) or is_close)
 
     def _wants(self, track: _Track, crop: FloatArray, time_s: float) -> bool:
         frames = track.frames + 1

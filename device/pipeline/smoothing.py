@@ -14,6 +14,8 @@ DEFAULT_SMOOTHING_S = 0.4
 # Another class becomes the label when its averaged probability is larger by this much. An uncertain face has a label
 # again when its largest probability exceeds the threshold by this much.
 _LEAD = 0.1
+# A face whose largest probability is closer to the limit of "uncertain" is close to a change.
+_CLOSE = 0.06
 # A face that was absent for longer starts without history.
 FORGET_S = 2.0
 
@@ -32,10 +34,10 @@ class _State:
 
 @dataclass(frozen=True)
 class Certainty:
-    """Which faces are uncertain, bool (N,), and how far each probability is from the limit that changes this, (N,)."""
+    """Which faces are uncertain, and for which a small change of the largest probability would change this, (N,)."""
 
     uncertain: BoolArray
-    distance: FloatArray
+    is_close: BoolArray
 
 
 class Smoother:
@@ -93,15 +95,16 @@ class Smoother:
         `below` counts.
         """
         largest = probabilities.max(axis=1)
-        if track_ids is None or self._seconds <= 0:
-            return Certainty(largest < below, np.abs(largest - np.float32(below)))
+        if track_ids is None or self._seconds <= 0 or below == 0:
+            return Certainty(largest < below, np.zeros(len(largest), np.bool_))
         states = [self._states[track_id] for track_id in track_ids.tolist()]
         was_uncertain = np.array([state.uncertain for state in states], np.bool_)
-        limits = np.float32(below) + np.where(was_uncertain, np.float32(min(_LEAD, (1 - below) / 2)), np.float32(0))
+        half = (1 - below) / 2
+        limits = np.float32(below) + np.where(was_uncertain, np.float32(min(_LEAD, half)), np.float32(0))
         uncertain = largest < limits
         for state, is_uncertain in zip(states, uncertain.tolist(), strict=True):
             state.uncertain = is_uncertain
-        return Certainty(uncertain, np.abs(largest - limits))
+        return Certainty(uncertain, np.abs(largest - limits) < min(_CLOSE, half))
 
     def _known(self, track_id: int, time_s: float) -> _State | None:
         state = self._states.get(track_id)

@@ -124,7 +124,7 @@ def card(document: Mapping[str, Any], training: Mapping[str, Any], picture: Path
 
 def _epoch(training: Mapping[str, Any]) -> str:
     if "average_of" in training:
-        return f"The nets of the average were chosen, and the calibration was fitted, on {training['validation']}."
+        return f"The calibration was fitted on {training['validation']}."
     if training["recipe"].get("keep") == "last":
         return f"The last epoch was saved. The calibration was fitted on {training['validation']}."
     return f"The saved epoch was chosen on {training['validation']}."

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import ASSETS, CHECKPOINT_SUFFIX, shipped_models
 
@@ -26,31 +27,35 @@ def training_section(name: str, training: Mapping[str, Any]) -> str:
 def _average(training: Mapping[str, Any]) -> str:
     """Return the section on a model whose weights are the mean of the weights of several nets."""
     nets = training["average_of"]
+    if not all("best" in net.get("training", {}) for net in nets):
+        raise InputError("a net of the average has no record of its training: average the trained nets themselves")
     names = " ".join(f"NET{number}" for number, _ in enumerate(nets, 1))
     ferplus = " --ferplus ferplus_votes.csv" if "ferplus_sha256" in training else ""
     known = {net["sha256"]: f"NET{number}" for number, net in enumerate(nets, 1)}
-    sections = "\n".join(_net_of_average(net, known) for net in nets)
+    sections = "\n".join(_net_of_average(f"NET{number}", net, known) for number, net in enumerate(nets, 1))
     return f"""## Training
 
 The weights are the mean of the weights of {len(nets)} nets:
 
     edgekit average {names} --data fer2013.tar.gz{ferplus}
 
-The commands below were composed from the records in the checkpoints. The names of files are placeholders. All nets were
-trained on the same splits.
+The commands below were composed from the records in the checkpoints. The names of files are placeholders.
 
 {sections}"""
 
 
-def _net_of_average(net: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    record, sha256 = net["training"], net["sha256"]
-    return f"""### {names[sha256]}
+def _net_of_average(name: str, net: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    record = net["training"]
+    epoch, epochs = record["best"]["epoch"], record["recipe"]["epochs"]
+    teachers = "".join(f"- teacher: {line}\n" for line in _teachers(name, record.get("teacher", {"members": []})))
+    return f"""### {name}
 
     {_command(record)}
 
-The checkpoint has sha256 `{sha256}`. It is that of epoch {record["best"]["epoch"]} of {record["recipe"]["epochs"]}.
+The checkpoint has sha256 `{net["sha256"]}`. It is that of epoch {epoch} of {epochs}.
 {_initial(record, names)}
-"""
+
+{teachers}"""
 
 
 def _one_training(name: str, training: Mapping[str, Any]) -> str:

@@ -66,12 +66,14 @@ class PromptCheckpoint:
 
     def outputs_sha256(self) -> str:
         """Return a SHA-256 of all that the outputs depend on; it is equal for files of repeated, equal trainings."""
+        prompts, clip = self.config, self.clip.config
         parts = [
-            weights_digest(self.state),
-            self.clip.weights_sha256,
-            asdict(self.clip.config),
-            asdict(self.config),
-            *self.descriptions.items(),
+            # Each field by name: a new field must not change the digest of older prompts.
+            [weights_digest(self.state), self.clip.weights_sha256],
+            [clip.activation, clip.image_size_px, clip.image_mean, clip.image_std, clip.vision.heads, clip.text.heads],
+            [prompts.n_ctx, prompts.depth, prompts.text_to_vision_layers, prompts.context_words, prompts.flow],
+            [prompts.ensemble, prompts.upstream_compat, prompts.proxy, prompts.mapper],
+            list(self.descriptions.items()),
             bool(self.training.get("gray")),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

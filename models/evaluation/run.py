@@ -51,6 +51,7 @@ def evaluate(
         without_duplicates: Whether to remove images that are pixel-identical to an image of another split.
         merges: Texts NEW=OLD,OLD that merge classes of the data; classes that no text names are removed.
         contempt: Treatment of the class contempt: "drop", "keep", or the class that images of contempt are counted as.
+            A data set that is already read is not changed.
         ferplus: CSV of FER+ votes: the labels are then the majority of the votes, see
             `edgekit.models.data.ferplus.with_ferplus`.
         errors: Folder for contact sheets of the wrongly classified images, see

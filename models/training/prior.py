@@ -9,7 +9,7 @@ constant is subtracted once after the training, and τ can be changed without tr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,9 @@ from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.nets.registry import class_dimensions
+from edgekit.models.training.options import MAX_PRIOR_STRENGTH
 from edgekit.preprocess import FloatArray
+from edgekit.typed_json import convert
 
 _RECORD = "prior_adjustment"
 # Rarer classes count as this frequent.
@@ -47,13 +49,32 @@ def adjust_prior(path: Path, prior: FloatArray, strength: float, notify: Notify 
     notify(f"logits adjusted by {strength:g} times the logarithm of the training data's shares: {shares}")
 
 
-def without_adjustment(checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the checkpoint's uncalibrated weights `state` without the adjustment that its record states, if any."""
-    record = checkpoint.training.get(_RECORD)
-    if record is None:
+@dataclass(frozen=True)
+class _Adjustment:
+    """Record of an adjustment in a checkpoint."""
+
+    strength: float
+    prior: tuple[float, ...]
+
+
+def without_adjustment(path: Path, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the uncalibrated weights `state` of the checkpoint at `path` without the adjustment that it records.
+
+    Raises:
+        InputError: The record is not valid.
+    """
+    if _RECORD not in checkpoint.training:
         return state
     name = class_bias(checkpoint.contract.architecture)
-    return {**state, name: state[name] + _offset(np.asarray(record["prior"], np.float32), record["strength"])}
+    try:
+        record = convert(checkpoint.training[_RECORD], _Adjustment, "field")
+        if not 0 <= record.strength <= MAX_PRIOR_STRENGTH:
+            raise InputError(f"strength is {record.strength}: expected 0 to {MAX_PRIOR_STRENGTH}")
+        if len(record.prior) != len(checkpoint.contract.labels) or not all(0 <= share <= 1 for share in record.prior):
+            raise InputError("prior is not a share of 0 to 1 for each label")
+    except InputError as error:
+        raise InputError(f"checkpoint '{path}' has no valid {_RECORD}: {error}") from error
+    return {**state, name: state[name] + _offset(np.array(record.prior, np.float32), record.strength)}
 
 
 def _offset(prior: FloatArray, strength: float) -> Tensor:

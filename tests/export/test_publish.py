@@ -122,10 +122,16 @@ def test_the_card_of_an_average_has_the_command_of_each_net() -> None:
     section = training_section("default", {"average_of": nets, "ferplus_sha256": "cc"})
     assert "    edgekit average NET1 NET2 --data fer2013.tar.gz --ferplus ferplus_votes.csv\n" in section
     assert section.count("    edgekit distill --student edgecnn ") == 2
+    assert section.count("- teacher: a classifier, ") == 4
     assert "--seed 7 " in section
     assert (
         "checkpoint has sha256 `bb`. It is that of epoch 25 of 36.\nThe initial weights were those of NET1." in section
     )
+
+
+def test_the_card_of_an_average_of_unknown_nets_is_refused() -> None:
+    with pytest.raises(InputError, match="has no record of its training"):
+        training_section("default", {"average_of": [{"name": "a", "sha256": "aa"}]})
 
 
 def test_a_page_without_marks_is_one_line(tmp_path: Path) -> None:

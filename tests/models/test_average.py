@@ -111,8 +111,42 @@ def test_votes_replace_the_labels_of_the_calibration(draw_faces: Callable[..., P
     assert record["average_of"][0]["training"] == {}
     assert any("30 validation images" in line for line in told)
     lone = draw_faces(tmp_path / "lone", {"Training": 70})
-    with pytest.raises(InputError, match="has no validation split for the votes"):
-        average_checkpoints(models, output, lone, ferplus=tmp_path / "votes.csv")
+    average_checkpoints(models, output, lone, ferplus=tmp_path / "votes.csv", notify=told.append)
+    assert "the calibration uses the labels of a part of the training split" in told[-2]
+    for row in rows:
+        if row[0] == "PublicTest":
+            row[2:] = [count.replace("8", "4") for count in row[2:]]
+            row[head.index("contempt")] = "4"
+    (tmp_path / "none.csv").write_text("\n".join(",".join(row) for row in [head, *rows]))
+    with pytest.raises(InputError, match="has no majority for any image of split 'PublicTest'"):
+        average_checkpoints(models, tmp_path / "none.safetensors", data, ferplus=tmp_path / "none.csv")
+    assert not (tmp_path / "none.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"strength": 0.1},
+        {"strength": "0.1", "prior": [0.1] * 7},
+        {"strength": 0.1, "prior": [0.5, 0.5]},
+        {"strength": 0.1, "prior": [-1.0] * 7},
+        {"strength": 1e300, "prior": [0.1] * 7},
+        [],
+    ],
+)
+def test_a_malformed_record_of_an_adjustment_is_refused(bars: DataSet, tmp_path: Path, record: object) -> None:
+    one, two = (Path(_write(bars, tmp_path / f"{seed}.safetensors", seed, "edgecnn")) for seed in range(2))
+    save_checkpoint(two, replace(load_checkpoint(two), training={"prior_adjustment": record}))
+    with pytest.raises(InputError, match=r"1\.safetensors' has no valid prior_adjustment: "):
+        average_checkpoints([str(one), str(two)], tmp_path / "soup.safetensors")
+
+
+def test_records_of_averages_do_not_nest(bars: DataSet, tmp_path: Path) -> None:
+    models = [_write(bars, tmp_path / f"{seed}.safetensors", seed) for seed in range(2)]
+    average_checkpoints(models, tmp_path / "first.safetensors")
+    average_checkpoints([models[0], str(tmp_path / "first.safetensors")], tmp_path / "second.safetensors")
+    inner = load_checkpoint(tmp_path / "second.safetensors").training["average_of"][1]["training"]["average_of"]
+    assert [sorted(net) for net in inner] == [["name", "sha256"]] * 2
 
 
 def test_models_that_cannot_be_averaged_are_refused(bars: DataSet, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def command(
     The nets must have the same architecture and labels. Calibrations and logit adjustments (--prior-strength) of the
     nets are undone. With --data, the BatchNorm statistics are computed on the training split, and the result is
     calibrated. Without --data, the BatchNorm statistics are averaged, too, and the result is not calibrated. Give
-    --ferplus if the trainings had this option.
+    --ferplus if the nets were trained with --ferplus-labels mixed and a --label-weight below 0.5.
 
     \b
     Examples:

@@ -284,6 +284,7 @@ def _evaluate_clip(
     messages: dict[str, Any],
 ) -> Evaluation:
     """Evaluate trained prompts, or a CLIP alone where `model` is "zero-shot"."""
+    from edgekit.errors import InputError
     from edgekit.models.clip.opening import open_clip_classifier
     from edgekit.models.data import DataSet
     from edgekit.models.evaluation.run import evaluate, read_evaluation_data
@@ -291,6 +292,8 @@ def _evaluate_clip(
 
     if options["threads"]:
         set_torch_threads(options["threads"])
+    if options["merges"] and options["ferplus"]:
+        raise InputError("--merge with --ferplus is for nets: leave one of them out for a CLIP")
 
     def read(size_px: int) -> DataSet:
         return read_evaluation_data(data, size_px, "clip", options["merges"], options["contempt"], **messages)
@@ -298,4 +301,4 @@ def _evaluate_clip(
     prompts = None if model == "zero-shot" else Path(model)
     notify = messages["notify"]
     classifier, dataset = open_clip_classifier(clip_source, prompts, descriptions, read, notify, activation)
-    return evaluate(classifier, dataset, **options, **messages)
+    return evaluate(classifier, dataset, **{**options, "merges": ()}, **messages)  # merged when they were read

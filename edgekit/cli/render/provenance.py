@@ -8,10 +8,11 @@ from typing import Any
 
 _TARGETS = {"ce": "labels", "kl": "teacher's probabilities", "cosine": "teacher's embeddings"}
 
-# Limits for the record in a file of unknown origin. edgekit's own records have some thousand characters; in deeply
-# nested ones, indentation multiplies the length.
+# Limits for the record in a file of unknown origin. edgekit's own records have some thousand characters per net; in
+# deeply nested ones, indentation multiplies the length.
 _MAX_CHARS = 200_000
 _MAX_DEPTH = 20
+_MAX_NETS = 20
 
 
 def limited(training: Mapping[str, Any], warn: Callable[[str], None]) -> Mapping[str, Any]:
@@ -38,8 +39,11 @@ def training_lines(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "recipe", f"{training['recipe_name']}, {epoch}, seed {training.get('seed', '?')}"
     if "initial_sha256" in training:
         yield "started from", f"checkpoint with sha256 {training['initial_sha256']}"
-    for net in _named(training.get("average_of")):
+    nets = _named(training.get("average_of"))
+    for net in nets[:_MAX_NETS]:
         yield "average of", f"'{net['name']}' (sha256 {net.get('sha256', '?')})"
+    if len(nets) > _MAX_NETS:
+        yield "average of", f"{len(nets) - _MAX_NETS} more nets"
     for teacher in _teachers(_inner(training, "teacher")):
         clip = _inner(teacher, "clip")
         of = f", for the CLIP '{clip.get('source', '?')}' (sha256 {clip.get('sha256', '?')})" if clip else ""

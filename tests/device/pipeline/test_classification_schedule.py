@@ -38,14 +38,14 @@ class Track:
         raw: Sequence[float] = CLEAR,
         ids: Sequence[int] | None = None,
         uncertain: bool = False,
-        distance: float = 0.4,
+        is_close: bool = False,
     ) -> list[bool]:
         track_ids = np.array(range(1, len(crops) + 1) if ids is None else ids, np.int64)
         choice = self.schedule.choose(crops, track_ids, self.frames * STEP_S)
         self.frames += 1
         rows = np.array([raw] * int(choice.due.sum()), np.float32).reshape(-1, len(raw))
         completed = self.schedule.completed(rows, choice.due, track_ids)
-        certainty = Certainty(np.full(len(crops), uncertain), np.full(len(crops), distance, np.float32))
+        certainty = Certainty(np.full(len(crops), uncertain), np.full(len(crops), is_close))
         self.schedule.record(completed, certainty, track_ids)
         return choice.due.tolist()
 
@@ -93,19 +93,19 @@ def test_another_colour_of_equal_brightness_is_a_change(track: Track) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "uncertain", "distance", "undecided"),
+    ("raw", "uncertain", "is_close", "undecided"),
     [
-        (CLOSE, False, 0.4, True),
-        (CLOSE, True, 0.4, False),  # the order of the classes is not shown
-        (CLEAR, True, 0.05, True),
-        (CLEAR, False, 0.05, True),
-        (CLEAR, False, 0.07, False),
+        (CLOSE, False, False, True),
+        (CLOSE, True, False, False),  # the order of the classes is not shown
+        (CLEAR, True, True, True),
+        (CLEAR, False, True, True),
+        (CLEAR, False, False, False),
     ],
 )
 def test_an_undecided_face_is_classified_in_every_other_frame(
-    track: Track, raw: tuple[float, ...], uncertain: bool, distance: float, undecided: bool
+    track: Track, raw: tuple[float, ...], uncertain: bool, is_close: bool, undecided: bool
 ) -> None:
-    classified = [track.next(pictures(1), raw, uncertain=uncertain, distance=distance) for _ in range(5)]
+    classified = [track.next(pictures(1), raw, uncertain=uncertain, is_close=is_close) for _ in range(5)]
     assert classified == [[True], [False], [undecided], [False], [undecided]]
 
 

@@ -43,14 +43,15 @@ def test_a_label_changes_only_when_another_leads_clearly() -> None:
 
 @pytest.mark.parametrize(("below", "back"), [(0.5, 0.6), (0.9, 0.95)])
 def test_an_uncertain_face_has_a_label_again_when_it_exceeds_the_threshold_clearly(below: float, back: float) -> None:
-    smoother, shown = Smoother(1.0), []
-    for index, value in enumerate([below + 0.02, below - 0.02, below + 0.02, back - 0.01, back + 0.01, below + 0.02]):
+    smoother, shown, close = Smoother(1.0), [], []
+    for index, value in enumerate([below + 0.02, below - 0.02, below + 0.02, back - 0.01, back + 0.01, below + 0.09]):
         largest = np.array([[value, 0.0, 0.0]], np.float32)
         smoother.smooth(largest, ids(1), index * 0.1)
         certainty = smoother.certainty(largest, ids(1), below)
         shown.append(bool(certainty.uncertain[0]))
+        close.append(bool(certainty.is_close[0]))
     assert shown == [False, True, True, True, False, False]
-    assert certainty.distance[0] == pytest.approx(0.02, abs=1e-5)
+    assert (close[3], close[5]) == (True, False)
 
 
 def test_without_smoothing_only_the_threshold_counts() -> None:
@@ -65,7 +66,8 @@ def test_without_smoothing_only_the_threshold_counts() -> None:
 def test_no_face_is_uncertain_without_a_threshold() -> None:
     smoother = Smoother(1.0)
     smoothed, _ = smoother.smooth(rows(0.5, 0.6), ids(1, 2), 0.0)
-    assert smoother.certainty(smoothed, ids(1, 2), 0.0).uncertain.tolist() == [False, False]
+    certainty = smoother.certainty(smoothed, ids(1, 2), 0.0)
+    assert (certainty.uncertain.tolist(), certainty.is_close.tolist()) == ([False, False], [False, False])
 
 
 def test_faces_are_smoothed_by_their_ids() -> None:

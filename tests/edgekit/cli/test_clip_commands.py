@@ -171,6 +171,10 @@ def test_a_small_clip_is_pretrained_and_used(edgekit: Run, tmp_path: Path) -> No
     code, stdout, _ = edgekit("eval", "zero-shot", "--clip", clip, "--data", "faces", "--split", "test", "--json")
     assert code == 0
     assert json.loads(stdout)["total"] == 21
+    merges = ("--merge", "good=happy", "--merge", "bad=sad,angry", "--json")
+    code, stdout, stderr = edgekit("eval", "zero-shot", "--clip", clip, "--data", "faces", "--split", "test", *merges)
+    assert code == 0, stderr
+    assert (json.loads(stdout)["total"], list(json.loads(stdout)["per_class"])) == (9, ["good", "bad"])
 
 
 @pytest.mark.slow
@@ -294,6 +298,10 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         (
             ("eval", "zero-shot", *CLIP, "--data", "faces", "--split", "test", "--protocol", "ten-crop"),
             "takes whole images",
+        ),
+        (
+            ("eval", "zero-shot", *CLIP, "--data", "faces", "--merge", "good=happy", "--ferplus", "descriptions.json"),
+            "--merge with --ferplus is for nets",
         ),
     ],
 )

@@ -253,6 +253,8 @@ def test_a_checkpoint_shows_its_training_and_its_teachers(edgekit: Run, tmp_path
     assert "teacher       ? 'b' (sha256 ?)" in lines
     assert f"average of    'runs/a' (sha256 {'12' * 32})" in lines
     assert "loss          1.0 x labels, 0.5 x teacher's probabilities" in lines
+    save_checkpoint(path, Checkpoint(contract, net.state_dict(), {"average_of": [{"name": "a"}] * 25}))
+    assert edgekit("inspect", path)[1].count("average of ") == 21
     for strange in ({"teacher": 1, "recipe": [], "distillation": {"weights": 3}}, {"teacher": {"members": [1, {}]}}):
         save_checkpoint(path, Checkpoint(contract, net.state_dict(), strange))
         assert edgekit("inspect", path)[0] == 0

@@ -68,6 +68,15 @@ def test_equal_checkpoints_are_equal_bytes(net: PromptedClip, tmp_path: Path) ->
     assert len({(tmp_path / str(index)).read_bytes() for index in range(4)}) == 1
 
 
+def test_the_checksum_of_the_outputs_stays_the_same_in_later_versions(net: PromptedClip) -> None:
+    checkpoint = prompt_checkpoint(net, {"seed": 4})
+    clip = replace(checkpoint.clip, weights_sha256="ab")
+    fixed = replace(checkpoint, clip=clip, state={"text_prompts": torch.zeros(2)})
+    assert fixed.outputs_sha256() == "ba74cafb383796489e0acb2e33a9392645200a23312995b1570136d3b2e60974"
+    assert fixed.outputs_sha256() == replace(fixed, training={"seconds": 3}).outputs_sha256()
+    assert fixed.outputs_sha256() != replace(fixed, training={"gray": True}).outputs_sha256()
+
+
 def test_the_same_weights_in_another_file_are_accepted(file: Path, small_clip: FrozenClip, tmp_path: Path) -> None:
     save_clip(tmp_path / "clip.safetensors", small_clip.model, small_clip.config)
     other = load_clip(tmp_path / "clip.safetensors")
