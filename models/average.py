@@ -106,9 +106,9 @@ def average_checkpoints(
     training, validation, name = train_and_validation(dataset, train_split, val_split, seed)
     record |= {"data_sha256": dataset.checksum(), "data_name": dataset.name, "validation": name}
     if ferplus is not None:
-        record["ferplus_sha256"] = sha256_of(ferplus)
         if name in dataset.splits:
             validation = majority_part(dataset, ferplus, name)
+            record["ferplus_sha256"] = sha256_of(ferplus)
         else:
             notify("the data has no validation split: the calibration uses the labels of a part of the training split")
         if len(validation) == 0:

@@ -23,6 +23,7 @@ Trains HiCroPL with λ = 0 on 16 images per class with the majority of the FER+ 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,11 +33,11 @@ from typing import Any
 import click
 import torch
 from prompt_task_data import Sources, make_tasks
-from prompt_tasks import Bench, Settings
+from prompt_tasks import Bench, Settings, settings_options
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, InputError
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.clip.prompts import KnowledgeProxy, PromptLearner, Prompts
@@ -44,7 +45,6 @@ from edgekit.models.clip.rivals import tower_input
 from edgekit.models.data.few_shot import up_to_shots
 from edgekit.models.evaluation.evaluate import mean_recall
 from edgekit.models.torch_threads import set_torch_threads
-from edgekit.models.training.recipes import RECIPES
 
 _SHOTS = 16
 _TOKEN_IMAGES = 256
@@ -82,15 +82,14 @@ def exchanged(learner: PromptLearner, start: PromptLearner, untrained: Collectio
 
     Mappers and proxies keep their trained weights. The prompts of other layers are those of `learner()`.
     """
-    k = learner.config.text_to_vision_layers
-    text, vision = learner.text_prompts, learner.vision_prompts
-    if learner.text_to_vision is not None:
-        mixed = _mixed(text, start.text_prompts, untrained)[:k]
-        vision = torch.cat([learner.text_to_vision(vision[:k], _proxies(learner.text_proxies, mixed)), vision[k:]])
-    if learner.vision_to_text is not None:
-        mixed = _mixed(learner.vision_prompts, start.vision_prompts, untrained)[k:]
-        text = torch.cat([text[:k], learner.vision_to_text(text[k:], _proxies(learner.vision_proxies, mixed))])
-    return Prompts(text, vision)
+    changed, k = copy.deepcopy(learner), learner.config.text_to_vision_layers
+    with torch.no_grad():
+        for layer in untrained:
+            source = "text_prompts" if layer < k else "vision_prompts"
+            getattr(changed, source)[layer] = getattr(start, source)[layer]
+    mapped = changed()
+    text = torch.cat([learner.text_prompts[:k], mapped.text[k:]])
+    return Prompts(text, torch.cat([mapped.vision[:k], learner.vision_prompts[k:]]))
 
 
 def first_prompts(net: PromptedClip, seed: int) -> PromptLearner:
@@ -181,15 +180,6 @@ def totals(bench: Bench, net: PromptedClip, start: PromptLearner) -> dict[str, t
     return {name: _scores(bench, net, exchanged(net.learner, start, layers)) for name, layers in cases.items()}
 
 
-def _mixed(trained: Tensor, start: Tensor, untrained: Collection[int]) -> Tensor:
-    """Return the prompts of all layers (D, n, d), with those of `start` in the layers `untrained`."""
-    return torch.stack([(start if layer in untrained else trained)[layer] for layer in range(len(trained))])
-
-
-def _proxies(proxies: nn.ModuleList, prompts: Tensor) -> Tensor:
-    return torch.cat([proxy(layer) for proxy, layer in zip(proxies, prompts, strict=True)])
-
-
 def _scores(bench: Bench, net: PromptedClip, prompts: Prompts) -> tuple[float, float]:
     """Return accuracy and mean recall of the CLIP with given prompts."""
     learner = PromptLearner(replace(net.config, flow="independent"), net.clip.config)  # returns its prompts unchanged
@@ -226,19 +216,16 @@ _FILE = click.Path(path_type=Path, exists=True)
 @click.option("--data", type=_FILE, required=True, help="FER-2013 in any form edgekit reads.")
 @click.option("--ferplus", type=_FILE, required=True, help="CSV of FER+ votes.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--epochs", type=click.IntRange(min=1), default=50, show_default=True)
-@click.option("--n-ctx", type=click.IntRange(min=2), default=4, show_default=True)
-@click.option("--min-area", default=0.08, show_default=True, help="Smallest area of a random crop, of the image's.")
-@click.option("--max-lr", default=RECIPES["hicropl"].max_lr, show_default=True, help="Largest learning rate.")
-@click.option("--cross-layer", type=click.IntRange(min=1), help="k of HiCroPL; default: half of the layers.")
-@click.option("--split", type=click.Choice(["PublicTest", "PrivateTest"]), default="PublicTest", show_default=True)
+@settings_options
 @click.option("--threads", type=click.IntRange(min=1))
 def main(clip: Path, data: Path, ferplus: Path, seeds: int, threads: int | None, **values: Any) -> None:
     """Train, measure and print the tables."""
     if threads:
         set_torch_threads(threads)
-    settings = Settings(**values, precision="fp32")
+    settings = Settings(**values)
     try:
+        if settings.n_ctx < 2:
+            raise InputError("n-ctx is 1: the prompts of a layer are compared with each other")
         [source] = make_tasks(Sources(clip, data, ferplus=ferplus), ["labels"], settings.split)
         layers, cases = [], []
         for seed in range(seeds):

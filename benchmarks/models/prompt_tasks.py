@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -245,6 +245,22 @@ def _line(cell: Mapping[str, Any]) -> str:
 
 
 _FILE = click.Path(path_type=Path, exists=True)
+_SETTING_OPTIONS = (
+    click.option("--epochs", type=click.IntRange(min=1), default=50, show_default=True),
+    click.option("--n-ctx", type=click.IntRange(min=1), default=4, show_default=True),
+    click.option("--min-area", default=0.08, show_default=True, help="Smallest area of a random crop, of the image's."),
+    click.option("--max-lr", default=RECIPES["hicropl"].max_lr, show_default=True, help="Largest learning rate."),
+    click.option("--cross-layer", type=click.IntRange(min=1), help="k of HiCroPL; default: half of the layers."),
+    click.option("--split", type=click.Choice(["PublicTest", "PrivateTest"]), default="PublicTest", show_default=True),
+    click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True),
+)
+
+
+def settings_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of `Settings` to a command, in the order of the help."""
+    for option in reversed(_SETTING_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command(help=__doc__)
@@ -259,13 +275,7 @@ _FILE = click.Path(path_type=Path, exists=True)
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--weight", "weights", type=float, multiple=True, default=(12.0, 2.0, 0.0), show_default=True, help="λ.")
 @click.option("--only", multiple=True, help="Start of the names of the rows with prompts to train; default: all.")
-@click.option("--epochs", type=click.IntRange(min=1), default=50, show_default=True)
-@click.option("--n-ctx", type=click.IntRange(min=1), default=4, show_default=True)
-@click.option("--min-area", default=0.08, show_default=True, help="Smallest area of a random crop, of the image's.")
-@click.option("--max-lr", default=RECIPES["hicropl"].max_lr, show_default=True, help="Largest learning rate.")
-@click.option("--cross-layer", type=click.IntRange(min=1), help="k of HiCroPL; default: half of the layers.")
-@click.option("--split", type=click.Choice(["PublicTest", "PrivateTest"]), default="PublicTest", show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@settings_options
 @click.option("--threads", type=click.IntRange(min=1))
 @click.option("--report", is_flag=True, help="Write tables and plots of the finished cells, and stop.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/tasks"), show_default=True)
