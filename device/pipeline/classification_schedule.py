@@ -15,12 +15,13 @@ from edgekit.preprocess import FloatArray, ImageU8
 ClassifyEvery: TypeAlias = int | Literal["auto"]
 
 # Longest time between two classifications of a face, in presentation time.
-_LONGEST_S = 0.25
+_LONGEST_S = 0.2
 # Frames at equal distances have times that differ by rounding.
 _ROUNDING_S = 1e-6
 # Faces classified per frame, beside new ones; the others wait for the next frame.
 _PER_FRAME = 2
-# A face with a label is undecided while its two largest smoothed probabilities differ by less.
+# A face with a label is undecided while its two largest smoothed probabilities differ by less, or while the last output
+# has another label.
 _UNDECIDED = 0.1
 # An undecided face is classified in every frame of this number.
 _UNDECIDED_FRAMES = 2
@@ -29,7 +30,7 @@ _COARSE_PX = 11
 # Smallest standard deviation, in levels of 0 to 255: noise of a plain area is no change.
 _LEAST_CONTRAST = 8.0
 # The change that requires a classification grows with the difference of the two largest probabilities.
-_CHANGED, _CHANGED_PER_MARGIN = 0.15, 0.2
+_CHANGED, _CHANGED_PER_MARGIN = 0.18, 0.3
 # Change from one frame to the next of a face that is replaced or hidden; tracking and detection move crops less.
 _CUT = 0.4
 
@@ -58,7 +59,7 @@ class ClassificationSchedule:
     """Chooses the faces to classify in each frame; the classifier's last output stands in for the others.
 
     With "auto", a tracked face is classified when it is new, when its crop differs from the one classified last, in
-    every other frame while its class is undecided, and at least every 0.25 s. Of faces that are not new, the two that
+    every other frame while its class is undecided, and at least every 0.2 s. Of faces that are not new, the two that
     have waited longest are classified in a frame. The choice depends on crops, tracks and presentation times only.
     """
 
@@ -113,7 +114,9 @@ class ClassificationSchedule:
             track = self._tracks[track_id]
             second, best = np.sort(row)[-2:] if len(row) > 1 else (0.0, 1.0)
             track.margin = float(best - second)
-            track.undecided = bool((track.margin < _UNDECIDED and not is_uncertain) or is_close)
+            agrees = track.raw is not None and track.raw.argmax() == row.argmax()
+            is_settled = is_uncertain or (agrees and track.margin >= _UNDECIDED)
+            track.undecided = bool(is_close or not is_settled)
 
     def _wants(self, track: _Track, crop: FloatArray, time_s: float) -> bool:
         frames = track.frames + 1

@@ -15,7 +15,7 @@ DEFAULT_SMOOTHING_S = 0.4
 # again when its largest probability exceeds the threshold by this much.
 _LEAD = 0.1
 # A face whose largest probability is closer to the limit of "uncertain" is close to a change.
-_CLOSE = 0.06
+_CLOSE_WITH_LABEL, _CLOSE_UNCERTAIN = 0.04, 0.08
 # A face that was absent for longer starts without history.
 FORGET_S = 2.0
 
@@ -104,7 +104,8 @@ class Smoother:
         uncertain = largest < limits
         for state, is_uncertain in zip(states, uncertain.tolist(), strict=True):
             state.uncertain = is_uncertain
-        return Certainty(uncertain, np.abs(largest - limits) < min(_CLOSE, half))
+        close = np.where(uncertain, np.float32(min(_CLOSE_UNCERTAIN, half)), np.float32(min(_CLOSE_WITH_LABEL, half)))
+        return Certainty(uncertain, np.abs(largest - limits) < close)
 
     def _known(self, track_id: int, time_s: float) -> _State | None:
         state = self._states.get(track_id)

@@ -47,15 +47,15 @@ The commands below were composed from the records in the checkpoints. The names 
 def _net_of_average(name: str, net: Mapping[str, Any], names: Mapping[str, str]) -> str:
     record = net["training"]
     epoch, epochs = record["best"]["epoch"], record["recipe"]["epochs"]
-    teachers = "".join(f"- teacher: {line}\n" for line in _teachers(name, record.get("teacher", {"members": []})))
+    teachers = [f"- teacher: {line}\n" for line in _teachers(name, record.get("teacher", {"members": []}))]
+    listed = "".join(["\n", *teachers]) if teachers else ""
     return f"""### {name}
 
     {_command(record)}
 
 The checkpoint has sha256 `{net["sha256"]}`. It is that of epoch {epoch} of {epochs}.
 {_initial(record, names)}
-
-{teachers}"""
+{listed}"""
 
 
 def _one_training(name: str, training: Mapping[str, Any]) -> str:
@@ -150,7 +150,8 @@ def _teachers(name: str, record: Mapping[str, Any]) -> Iterator[str]:
         for member in record["members"]:
             yield from _teachers(name, member)
         return
-    line = f"{_KINDS[record['kind']]}, `{record['name']}` (sha256 `{record['sha256']}`)"
+    digest = "SHA-256 of the contents" if record["kind"] == "prompted-clip" else "sha256"
+    line = f"{_KINDS[record['kind']]}, `{record['name']}` ({digest} `{record['sha256']}`)"
     if Path(record["name"]).stem == name:
         line += ", shipped under this name before"
     clip = record.get("clip")

@@ -109,8 +109,8 @@ def test_the_threshold_of_uncertain_comes_from_the_contract() -> None:
 
 
 def test_the_command_of_a_card_has_the_strength_of_the_logit_adjustment() -> None:
-    training = load_checkpoint(asset("default.safetensors")).training
-    assert "--label-weight 0.15 --prior-strength 0.1 --init START" in training_section("default", training)
+    training = {**load_checkpoint(asset("fer2013.safetensors")).training, "prior_adjustment": {"strength": 0.1}}
+    assert "--prior-strength 0.1 --init START" in training_section("fer2013", training)
 
 
 def test_the_card_of_an_average_has_the_command_of_each_net() -> None:
@@ -124,6 +124,7 @@ def test_the_card_of_an_average_has_the_command_of_each_net() -> None:
     assert section.count("    edgekit distill --student edgecnn ") == 2
     assert section.count("- teacher: a classifier, ") == 4
     assert "--seed 7 " in section
+    assert "\n\n\n" not in section
     assert (
         "checkpoint has sha256 `bb`. It is that of epoch 25 of 36.\nThe initial weights were those of NET1." in section
     )

@@ -69,7 +69,7 @@ _OPTIONS = (
     _every_option(
         "--classify-every",
         "Classify a tracked face in every Nth frame. auto: classify a face that is new, changed or undecided, and "
-        "every face after 0.25 s.",
+        "every face after 0.2 s.",
     ),
     click.option(
         "--mirror/--no-mirror",

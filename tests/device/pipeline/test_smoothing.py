@@ -54,6 +54,16 @@ def test_an_uncertain_face_has_a_label_again_when_it_exceeds_the_threshold_clear
     assert (close[3], close[5]) == (True, False)
 
 
+def test_an_uncertain_face_is_close_to_a_change_earlier_than_a_face_with_a_label() -> None:
+    smoother, close = Smoother(1.0), []
+    for index, value in enumerate([0.55, 0.53, 0.48, 0.51, 0.53]):
+        largest = np.array([[value, 0.0, 0.0]], np.float32)
+        smoother.smooth(largest, ids(1), index * 0.1)
+        close.append(bool(smoother.certainty(largest, ids(1), 0.5).is_close[0]))
+    # With a label, the limit is 0.5. In the third frame, the face has just become uncertain; then its limit is 0.6.
+    assert close == [False, True, True, False, True]
+
+
 def test_without_smoothing_only_the_threshold_counts() -> None:
     smoother = Smoother(0)
     for value, expected in ((0.52, False), (0.48, True), (0.52, False)):
