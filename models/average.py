@@ -26,8 +26,8 @@ from edgekit.models.data.ferplus import majority_part
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import aligned, as_shown
 from edgekit.models.model_loading import build_net
-from edgekit.models.nets.registry import class_dimensions
-from edgekit.models.training.calibrate import calibrate
+from edgekit.models.nets.embedding_net import CLASS_VECTORS
+from edgekit.models.training.calibrate import calibrate, uncalibrated
 from edgekit.models.training.prior import without_adjustment
 
 _BATCH = 256
@@ -87,7 +87,7 @@ def average_checkpoints(
         provenance=replace(checkpoints[0].contract.provenance, accuracy=()),
     )
     states = [
-        without_adjustment(path, checkpoint, _uncalibrated(checkpoint))
+        without_adjustment(path, checkpoint, uncalibrated(checkpoint))
         for path, checkpoint in zip(paths, checkpoints, strict=True)
     ]
     record: dict[str, Any] = {
@@ -131,23 +131,16 @@ def _check_paths(paths: Sequence[Path], output: Path) -> None:
 
 
 def _require_alike(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> None:
-    """Check that all nets have the architecture, the labels, the subject and the input of the first one."""
+    """Check that all nets have the architecture, the labels, the input and the class vectors of the first one."""
     first = checkpoints[0].contract
     for path, checkpoint in zip(paths[1:], checkpoints[1:], strict=True):
         contract = checkpoint.contract
         for name in ("architecture", "labels", "subject", "input", "crop"):
             if getattr(contract, name) != getattr(first, name):
                 raise InputError(f"'{path}' and '{paths[0]}' differ in {name}: leave one of them out")
-
-
-def _uncalibrated(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Return the weights without the temperature by which a calibration has divided those of the last layer."""
-    contract = checkpoint.contract
-    last = class_dimensions(contract.architecture)
-    return {
-        name: value * contract.temperature if name in last and contract.temperature != 1 else value
-        for name, value in checkpoint.state.items()
-    }
+        vectors = [net.state.get(CLASS_VECTORS) for net in (checkpoint, checkpoints[0])]
+        if vectors[0] is not None and vectors[1] is not None and not torch.equal(vectors[0], vectors[1]):
+            raise InputError(f"'{path}' and '{paths[0]}' have other class vectors: average students of one teacher")
 
 
 def _without_inner_trainings(training: Mapping[str, Any]) -> Mapping[str, Any]:

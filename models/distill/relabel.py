@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +21,8 @@ from edgekit.models.clip.checkpoint import ClipIdentity, PromptCheckpoint, build
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompted import frozen_classifier
+from edgekit.models.nets.embedding_net import CLASS_VECTORS
 from edgekit.typed_json import convert
-
-_VECTORS = "class_vectors"
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,15 @@ class _ClipTeacher:
     name: str
     sha256: str
     clip: ClipIdentity
+
+
+@dataclass(frozen=True)
+class _AveragedNet:
+    """Record of one net in the checkpoint of an average."""
+
+    name: str
+    sha256: str
+    training: Mapping[str, Any]
 
 
 def relabel_by_text(
@@ -138,17 +147,20 @@ def _prompted_vectors(prompts: PromptCheckpoint, clip: FrozenClip, descriptions:
 
 
 def _vectors(checkpoint: Checkpoint) -> Tensor:
-    if _VECTORS not in checkpoint.state:
+    if CLASS_VECTORS not in checkpoint.state:
         raise InputError(
             f"{checkpoint.contract.architecture} has no embedding space, so its labels are fixed: "
             "distil a student from a CLIP, merge labels, or train on the new labels"
         )
-    return checkpoint.state[_VECTORS]
+    return checkpoint.state[CLASS_VECTORS]
 
 
 def _teacher_of(checkpoint: Checkpoint) -> _ClipTeacher:
+    """Return the teacher of a student, or of the students of an average, which have one teacher."""
+    training = checkpoint.training
     try:
-        return convert(checkpoint.training.get("teacher"), _ClipTeacher, "field")
+        nets = convert(training.get("average_of", []), tuple[_AveragedNet, ...], "field")
+        return convert((nets[0].training if nets else training).get("teacher"), _ClipTeacher, "field")
     except InputError as error:
         raise InputError(
             f"the checkpoint has no valid record of its CLIP teacher ({error}): distil it again"
@@ -165,4 +177,4 @@ def _relabelled(checkpoint: Checkpoint, labels: tuple[str, ...], vectors: Tensor
     # An accuracy measured with the old labels does not apply to the new ones.
     provenance = replace(contract.provenance, accuracy=())
     contract = replace(contract, labels=labels, uncertain_below=0.0, provenance=provenance)
-    return replace(checkpoint, contract=contract, state={**checkpoint.state, _VECTORS: vectors.float().cpu()})
+    return replace(checkpoint, contract=contract, state={**checkpoint.state, CLASS_VECTORS: vectors.float().cpu()})

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 _MIN_NORM = 1e-12
 # Prefix of the inner net's tensors in the state dict of an `EmbeddingNet`.
 NET_PREFIX = "net."
-# Name of the factor of the cosines in the state dict.
-LOGIT_SCALE = "logit_scale"
+# Names of the factor of the cosines and of the unit vectors of the classes in the state dict.
+LOGIT_SCALE, CLASS_VECTORS = "logit_scale", "class_vectors"
 
 
 class EmbeddingNet(nn.Module):

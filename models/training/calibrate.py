@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -85,6 +86,13 @@ def calibration_images(options: TrainingOptions, data: TrainingData) -> ImageSet
 def _scaled_tensors(architecture: str) -> Collection[str]:
     """Return the names of the tensors to which the logits are proportional."""
     return (LOGIT_SCALE,) if plain_name(architecture) != architecture else class_dimensions(architecture)
+
+
+def uncalibrated(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint as they were before `calibrate`."""
+    contract = checkpoint.contract
+    names = _scaled_tensors(contract.architecture) if contract.temperature != 1 else ()
+    return {name: value * contract.temperature if name in names else value for name, value in checkpoint.state.items()}
 
 
 def _evaluated(checkpoint: Checkpoint, images: ImageSet) -> Evaluation:

@@ -21,6 +21,7 @@ from edgekit.export.onnx.relabelling import NewClasses, Relabel, described_class
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import graph_cost
 from edgekit.files import sha256_of
+from edgekit.models.average import average_checkpoints
 from edgekit.models.callbacks import ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
@@ -34,7 +35,7 @@ from edgekit.models.distill.relabel import relabel_by_text
 from edgekit.models.distill.teachers import Teacher
 from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.models.model_loading import build_net, contract_for
-from edgekit.models.nets.embedding_net import EmbeddingNet
+from edgekit.models.nets.embedding_net import LOGIT_SCALE, EmbeddingNet
 from edgekit.models.nets.registry import create_model
 from edgekit.preprocess import softmax
 
@@ -115,6 +116,27 @@ def test_new_classes_are_encoded_by_the_text_tower(folder: Path, clip: FrozenCli
     assert exported.contract.provenance.accuracy == ()
     assert exported.contract.provenance.checkpoint_sha256 == sha256_of(student)
     _assert_answers(target, student, frozen_classifier(clip, NEW))
+
+
+def test_an_average_of_students_has_the_labels_of_their_teacher(
+    folder: Path, clip: FrozenClip, prompts: Path, prompted_student: Path, student: Path
+) -> None:
+    first = load_checkpoint(prompted_student)
+    state = {name: value * 1.5 if name.startswith("net.") else value for name, value in first.state.items()}
+    # Both have the factor 100 before calibration.
+    second = replace(first.contract, temperature=2.0)
+    save_checkpoint(
+        folder / "second.safetensors", Checkpoint(second, {**state, LOGIT_SCALE: torch.tensor(50.0)}, first.training)
+    )
+    average = folder / "average.safetensors"
+    average_checkpoints([str(prompted_student), str(folder / "second.safetensors")], average)
+    assert load_checkpoint(average).state[LOGIT_SCALE] == 100
+    target = folder / "average.onnx"
+    export_checkpoint(average, target, _by_text(str(folder / "clip.safetensors"), prompts))
+    vectors = build_prompted(load_prompts(prompts), clip).with_classes(NEW).text_features()
+    _assert_answers(target, average, vectors.detach())
+    with pytest.raises(InputError, match="have other class vectors: average students of one teacher"):
+        average_checkpoints([str(prompted_student), str(student)], folder / "refused.safetensors")
 
 
 def test_labels_by_text_can_be_merged(folder: Path, student: Path) -> None:
@@ -245,6 +267,7 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
             "mini-xception has no embedding space, so its labels are fixed",
         ),
         ("unknown", _by_text(text), "has no valid record of its CLIP teacher"),
+        ("unknown-average", _by_text(text), "has no valid record of its CLIP teacher"),
     ]
 
 
@@ -260,6 +283,7 @@ def test_labels_that_cannot_change_are_refused_in_one_line(
     save_prompts(folder / "others.safetensors", replace(trained, state=state))
     good = load_checkpoint(student)
     save_checkpoint(folder / "unknown.safetensors", replace(good, training={"teacher": {"kind": "clip"}}))
+    save_checkpoint(folder / "unknown-average.safetensors", replace(good, training={"average_of": [{"name": "a"}]}))
     plain = Checkpoint(
         contract_for("mini-xception", LABELS, "any", True), create_model("mini-xception", 3).state_dict()
     )
