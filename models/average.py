@@ -25,7 +25,7 @@ from edgekit.models.data.augment import Augmentation, augment, draw
 from edgekit.models.data.ferplus import majority_part
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import aligned, as_shown
-from edgekit.models.model_loading import build_net
+from edgekit.models.model_loading import build_net, check_weights
 from edgekit.models.nets.embedding_net import CLASS_VECTORS
 from edgekit.models.training.calibrate import calibrate, uncalibrated
 from edgekit.models.training.prior import without_adjustment
@@ -61,7 +61,8 @@ def average_checkpoints(
     a temperature is fitted on the validation images; without, the statistics are averaged, too.
 
     Args:
-        models: At least two checkpoints or folders of trainings, of one architecture and the same labels.
+        models: At least two checkpoints or folders of trainings, of one architecture and the same labels. Students of
+            a CLIP have the same teacher.
         output: The .safetensors file to write.
         data: The data set that the nets were trained on.
         ferplus: CSV of FER+ votes, for nets whose training targets were mostly votes: the temperature is fitted to the
@@ -131,16 +132,21 @@ def _check_paths(paths: Sequence[Path], output: Path) -> None:
 
 
 def _require_alike(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> None:
-    """Check that all nets have the architecture, the labels, the input and the class vectors of the first one."""
+    """Check the weights, and that all nets have the architecture, labels, input and class vectors of the first one."""
+    for path, checkpoint in zip(paths, checkpoints, strict=True):
+        try:
+            check_weights(checkpoint)
+        except InputError as error:
+            raise InputError(f"checkpoint '{path}': {error}") from error
     first = checkpoints[0].contract
     for path, checkpoint in zip(paths[1:], checkpoints[1:], strict=True):
         contract = checkpoint.contract
         for name in ("architecture", "labels", "subject", "input", "crop"):
             if getattr(contract, name) != getattr(first, name):
                 raise InputError(f"'{path}' and '{paths[0]}' differ in {name}: leave one of them out")
-        vectors = [net.state.get(CLASS_VECTORS) for net in (checkpoint, checkpoints[0])]
-        if vectors[0] is not None and vectors[1] is not None and not torch.equal(vectors[0], vectors[1]):
-            raise InputError(f"'{path}' and '{paths[0]}' have other class vectors: average students of one teacher")
+        vectors = [net.state.get(CLASS_VECTORS, torch.empty(0)) for net in (checkpoint, checkpoints[0])]
+        if not torch.equal(*vectors):
+            raise InputError(f"'{path}' and '{paths[0]}' differ in class vectors: average students of one teacher")
 
 
 def _without_inner_trainings(training: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -20,9 +20,8 @@ _LONGEST_S = 0.2
 _ROUNDING_S = 1e-6
 # Faces classified per frame, beside new ones; the others wait for the next frame.
 _PER_FRAME = 2
-# A face with a label is undecided while its two largest smoothed probabilities differ by less, or while the last output
-# has another label.
-_UNDECIDED = 0.1
+# A face with a label is undecided while its two largest smoothed probabilities differ by less.
+_UNDECIDED = 0.2
 # An undecided face is classified in every frame of this number.
 _UNDECIDED_FRAMES = 2
 # Change of a crop is the mean difference of two crops of this size, in standard deviations of their pixels.
@@ -30,7 +29,7 @@ _COARSE_PX = 11
 # Smallest standard deviation, in levels of 0 to 255: noise of a plain area is no change.
 _LEAST_CONTRAST = 8.0
 # The change that requires a classification grows with the difference of the two largest probabilities.
-_CHANGED, _CHANGED_PER_MARGIN = 0.18, 0.3
+_CHANGED, _CHANGED_PER_MARGIN = 0.18, 0.4
 # Change from one frame to the next of a face that is replaced or hidden; tracking and detection move crops less.
 _CUT = 0.4
 
@@ -114,9 +113,9 @@ class ClassificationSchedule:
             track = self._tracks[track_id]
             second, best = np.sort(row)[-2:] if len(row) > 1 else (0.0, 1.0)
             track.margin = float(best - second)
-            agrees = track.raw is not None and track.raw.argmax() == row.argmax()
-            is_settled = is_uncertain or (agrees and track.margin >= _UNDECIDED)
-            track.undecided = bool(is_close or not is_settled)
+            has_other_class = track.raw is not None and track.raw.argmax() != row.argmax()
+            is_tie = track.margin < _UNDECIDED and not is_uncertain
+            track.undecided = bool(is_close or has_other_class or is_tie)
 
     def _wants(self, track: _Track, crop: FloatArray, time_s: float) -> bool:
         frames = track.frames + 1
@@ -125,8 +124,9 @@ class ClassificationSchedule:
         # In the next frame it would be too late.
         is_late = 2 * time_s - track.latest_s - track.classified_s > _LONGEST_S + _ROUNDING_S
         is_undecided = track.undecided and frames >= _UNDECIDED_FRAMES
-        has_changed = _change(crop, track.classified) > _CHANGED + _CHANGED_PER_MARGIN * track.margin
-        return is_late or is_undecided or has_changed
+        return (
+            is_late or is_undecided or _change(crop, track.classified) > _CHANGED + _CHANGED_PER_MARGIN * track.margin
+        )
 
 
 def _coarse(crop: ImageU8) -> FloatArray:

@@ -15,7 +15,7 @@ DEFAULT_SMOOTHING_S = 0.4
 # again when its largest probability exceeds the threshold by this much.
 _LEAD = 0.1
 # A face whose largest probability is closer to the limit of "uncertain" is close to a change.
-_CLOSE_WITH_LABEL, _CLOSE_UNCERTAIN = 0.04, 0.08
+_CLOSE_WITH_LABEL, _CLOSE_UNCERTAIN = 0.06, 0.08
 # A face that was absent for longer starts without history.
 FORGET_S = 2.0
 
@@ -92,7 +92,7 @@ class Smoother:
 
         A face becomes uncertain when its largest probability is lower than `below`. It stays uncertain until the
         probability is larger by 0.1, or by half of the difference to 1 if this is less. Without ids or smoothing, only
-        `below` counts.
+        `below` counts. In the frame of a change, closeness is measured to the limit before the change.
         """
         largest = probabilities.max(axis=1)
         if track_ids is None or self._seconds <= 0 or below == 0:

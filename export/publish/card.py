@@ -67,8 +67,8 @@ for research, and is not a part of edgekit.
 
 The net was trained on the split Training of FER-2013 (data set `{data_name}`, sha256 of the content `{data_sha256}`).
 {epoch} The accuracy was measured on {split}. The photographs were not used in the training. But three settings of
-`default` were chosen with the photographs: the label weight, the strength of the logit adjustment, and the threshold
-of `uncertain`.
+`default` were chosen with the photographs: the label weight, the nets of the average, and the threshold of
+`uncertain`.
 
 The licence of FER-2013 does not permit its pictures in this card. To see the errors with the highest confidence, run
 `edgekit eval {name} --data fer2013.tar.gz --errors out/errors`.

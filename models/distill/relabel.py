@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,15 @@ class _ClipTeacher:
 class _AveragedNet:
     """Record of one net in the checkpoint of an average."""
 
-    name: str
-    sha256: str
-    training: Mapping[str, Any]
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Record of a student's training, or of the trainings of an average's nets."""
+
+    teacher: _ClipTeacher | None = None
+    average_of: tuple[_AveragedNet, ...] = ()
 
 
 def relabel_by_text(
@@ -157,14 +163,18 @@ def _vectors(checkpoint: Checkpoint) -> Tensor:
 
 def _teacher_of(checkpoint: Checkpoint) -> _ClipTeacher:
     """Return the teacher of a student, or of the students of an average, which have one teacher."""
-    training = checkpoint.training
     try:
-        nets = convert(training.get("average_of", []), tuple[_AveragedNet, ...], "field")
-        return convert((nets[0].training if nets else training).get("teacher"), _ClipTeacher, "field")
+        training = convert(checkpoint.training, _Training, "field")
+        nets = [convert(net.training, _Training, "field") for net in training.average_of]
     except InputError as error:
         raise InputError(
             f"the checkpoint has no valid record of its CLIP teacher ({error}): distil it again"
         ) from error
+    teachers = [net.teacher for net in (training, *nets) if net.teacher is not None]
+    if not teachers:
+        cure = "average the students themselves" if nets else "distil it again"
+        raise InputError(f"the checkpoint has no record of its CLIP teacher: {cure}")
+    return teachers[0]
 
 
 def _relabelled(checkpoint: Checkpoint, labels: tuple[str, ...], vectors: Tensor) -> Checkpoint:

@@ -65,8 +65,8 @@ def without_adjustment(path: Path, checkpoint: Checkpoint, state: Mapping[str, T
     """
     if _RECORD not in checkpoint.training:
         return state
-    name = class_bias(checkpoint.contract.architecture)
     try:
+        name = class_bias(checkpoint.contract.architecture)
         record = convert(checkpoint.training[_RECORD], _Adjustment, "field")
         if not 0 <= record.strength <= MAX_PRIOR_STRENGTH:
             raise InputError(f"strength is {record.strength}: expected 0 to {MAX_PRIOR_STRENGTH}")

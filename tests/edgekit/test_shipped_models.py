@@ -91,6 +91,7 @@ def test_its_training_is_on_record(name: str) -> None:
     assert str(training["data_name"]).startswith("fer2013")
     assert training["validation"] == "PublicTest"
     nets = training.get("average_of", [{"training": training}])
+    assert nets
     assert all({"seed", "torch_version", "data_sha256", "recipe"} <= net["training"].keys() for net in nets)
     assert "teacher" in training or name != "distilled"
     card = _files(name)[1].with_suffix(".md").read_text()

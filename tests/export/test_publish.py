@@ -110,7 +110,8 @@ def test_the_threshold_of_uncertain_comes_from_the_contract() -> None:
 
 def test_the_command_of_a_card_has_the_strength_of_the_logit_adjustment() -> None:
     training = {**load_checkpoint(asset("fer2013.safetensors")).training, "prior_adjustment": {"strength": 0.1}}
-    assert "--prior-strength 0.1 --init START" in training_section("fer2013", training)
+    training["label_weight"] = 0.15
+    assert "--label-weight 0.15 --prior-strength 0.1 --init START" in training_section("fer2013", training)
 
 
 def test_the_card_of_an_average_has_the_command_of_each_net() -> None:

@@ -141,6 +141,30 @@ def test_a_malformed_record_of_an_adjustment_is_refused(bars: DataSet, tmp_path:
         average_checkpoints([str(one), str(two)], tmp_path / "soup.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda state: {name: value for name, value in state.items() if name != "classifier.weight"},
+            "classifier.weight",
+        ),
+        (lambda state: {**state, "other": torch.zeros(2)}, "other"),
+        (lambda state: {**state, "classifier.bias": torch.zeros(3)}, "classifier.bias"),
+    ],
+)
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_weights_that_do_not_fit_the_architecture_are_refused(
+    bars: DataSet, tmp_path: Path, damage: Callable[..., dict[str, torch.Tensor]], message: str, damaged: int
+) -> None:
+    models = [_write(bars, tmp_path / f"{seed}.safetensors", seed, "edgecnn") for seed in range(2)]
+    path = Path(models[damaged])
+    checkpoint = load_checkpoint(path)
+    save_checkpoint(path, replace(checkpoint, state=damage(checkpoint.state)))
+    with pytest.raises(InputError, match=rf"'{path}': .*{message}"):
+        average_checkpoints(models, tmp_path / "soup.safetensors")
+    assert not (tmp_path / "soup.safetensors").exists()
+
+
 def test_records_of_averages_do_not_nest(bars: DataSet, tmp_path: Path) -> None:
     models = [_write(bars, tmp_path / f"{seed}.safetensors", seed) for seed in range(2)]
     average_checkpoints(models, tmp_path / "first.safetensors")

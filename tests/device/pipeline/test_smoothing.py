@@ -56,11 +56,11 @@ def test_an_uncertain_face_has_a_label_again_when_it_exceeds_the_threshold_clear
 
 def test_an_uncertain_face_is_close_to_a_change_earlier_than_a_face_with_a_label() -> None:
     smoother, close = Smoother(1.0), []
-    for index, value in enumerate([0.55, 0.53, 0.48, 0.51, 0.53]):
+    for index, value in enumerate([0.57, 0.55, 0.48, 0.51, 0.53]):
         largest = np.array([[value, 0.0, 0.0]], np.float32)
         smoother.smooth(largest, ids(1), index * 0.1)
         close.append(bool(smoother.certainty(largest, ids(1), 0.5).is_close[0]))
-    # With a label, the limit is 0.5. In the third frame, the face has just become uncertain; then its limit is 0.6.
+    # The limit of the first three frames is 0.5, and that of the last two is 0.6.
     assert close == [False, True, True, False, True]
 
 

@@ -135,7 +135,7 @@ def test_an_average_of_students_has_the_labels_of_their_teacher(
     export_checkpoint(average, target, _by_text(str(folder / "clip.safetensors"), prompts))
     vectors = build_prompted(load_prompts(prompts), clip).with_classes(NEW).text_features()
     _assert_answers(target, average, vectors.detach())
-    with pytest.raises(InputError, match="have other class vectors: average students of one teacher"):
+    with pytest.raises(InputError, match="differ in class vectors: average students of one teacher"):
         average_checkpoints([str(prompted_student), str(student)], folder / "refused.safetensors")
 
 
@@ -267,7 +267,9 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
             "mini-xception has no embedding space, so its labels are fixed",
         ),
         ("unknown", _by_text(text), "has no valid record of its CLIP teacher"),
-        ("unknown-average", _by_text(text), "has no valid record of its CLIP teacher"),
+        ("damaged-average", _by_text(text), r"no valid record of its CLIP teacher \(field 'average_of' is 3: "),
+        ("inner-average", _by_text(text), "no record of its CLIP teacher: average the students themselves"),
+        ("untold", _by_text(text), "no record of its CLIP teacher: distil it again"),
     ]
 
 
@@ -283,7 +285,9 @@ def test_labels_that_cannot_change_are_refused_in_one_line(
     save_prompts(folder / "others.safetensors", replace(trained, state=state))
     good = load_checkpoint(student)
     save_checkpoint(folder / "unknown.safetensors", replace(good, training={"teacher": {"kind": "clip"}}))
-    save_checkpoint(folder / "unknown-average.safetensors", replace(good, training={"average_of": [{"name": "a"}]}))
+    inner = {"average_of": [{"training": {"average_of": [{"name": "a", "sha256": "aa"}]}}]}
+    for name, record in (("damaged-average", {"average_of": 3}), ("inner-average", inner), ("untold", {})):
+        save_checkpoint(folder / f"{name}.safetensors", replace(good, training=record))
     plain = Checkpoint(
         contract_for("mini-xception", LABELS, "any", True), create_model("mini-xception", 3).state_dict()
     )
