@@ -131,6 +131,12 @@ def test_the_card_of_an_average_has_the_command_of_each_net() -> None:
     )
 
 
+def test_the_checksum_of_prompts_is_that_of_their_contents() -> None:
+    training = load_checkpoint(asset("distilled.safetensors")).training
+    digest = training["teacher"]["sha256"]
+    assert f"(SHA-256 of the contents `{digest}`)" in training_section("distilled", training)
+
+
 def test_the_card_of_an_average_of_unknown_nets_is_refused() -> None:
     with pytest.raises(InputError, match="has no record of its training"):
         training_section("default", {"average_of": [{"name": "a", "sha256": "aa"}]})
