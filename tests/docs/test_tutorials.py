@@ -248,9 +248,9 @@ def test_many_boards(
     (measured,) = (text for command, text in printed.items() if command.startswith("bench"))
     assert "All boards" in measured
     (repeated,) = (text for command, text in printed.items() if "--canary" in command and "default" in command)
-    assert "room-01: 0001-aa88f1be is already current" in repeated
+    assert "room-01: 0001-0d7e1a52 is already current" in repeated
     (rolled_back,) = (text for command, text in printed.items() if command.startswith("rollback"))
-    assert "room-01: 0001-aa88f1be runs; previous release: 0002-02a21be2" in rolled_back
+    assert "room-01: 0001-0d7e1a52 runs; previous release: 0002-02a21be2" in rolled_back
     assert not board.root.exists()
 
 
