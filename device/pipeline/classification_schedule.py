@@ -114,8 +114,8 @@ class ClassificationSchedule:
             second, best = np.sort(row)[-2:] if len(row) > 1 else (0.0, 1.0)
             track.margin = float(best - second)
             has_other_class = track.raw is not None and track.raw.argmax() != row.argmax()
-            is_tie = track.margin < _UNDECIDED and not is_uncertain
-            track.undecided = bool(is_close or has_other_class or is_tie)
+            is_near_tie = track.margin < _UNDECIDED and not is_uncertain
+            track.undecided = bool(is_close or has_other_class or is_near_tie)
 
     def _wants(self, track: _Track, crop: FloatArray, time_s: float) -> bool:
         frames = track.frames + 1

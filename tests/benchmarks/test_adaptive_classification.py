@@ -1,4 +1,4 @@
-"""Adaptive classification with the shipped default: its labels are those of classifying every frame."""
+"""Adaptive classification with the shipped models: its labels are those of classifying every frame."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from edgekit.model_store import asset
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["carphone_pristine.mp4", "fer_test.mp4"])
-def test_labels_of_auto_equal_those_of_every_frame(load: Callable[[str], ModuleType], shared: Path, name: str) -> None:
+@pytest.mark.parametrize("model_name", ["default", "fer2013", "distilled"])
+def test_labels_of_auto_equal_those_of_every_frame(
+    load: Callable[[str], ModuleType], shared: Path, model_name: str, name: str
+) -> None:
     benchmark = load("adaptive_classification")
     model = shared / "data/yunet/face_detection_yunet_2026may.onnx"
     detector = create_detector("yunet", model_path=model, notify=print)
-    classifier = Classifier(asset("default.onnx"), 1)
+    classifier = Classifier(asset(f"{model_name}.onnx"), 1)
     tracked = benchmark.track_clip(shared / "data/media" / name, detector)
     every = benchmark.results(tracked, classifier, 1)
     found = benchmark.compare(tracked, every, benchmark.results(tracked, classifier, "auto"))
