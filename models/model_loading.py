@@ -32,7 +32,7 @@ def build_net(checkpoint: Checkpoint) -> nn.Module:
     """Return the checkpoint's net with its weights, in eval mode.
 
     Raises:
-        InputError: The architecture is unknown, or a tensor is missing, unexpected or of another shape.
+        InputError: The architecture is unknown, or a tensor is missing, unexpected, or of another shape or type.
     """
     check_weights(checkpoint)
     net = create_model(checkpoint.contract.architecture, len(checkpoint.contract.labels))
@@ -41,15 +41,15 @@ def build_net(checkpoint: Checkpoint) -> nn.Module:
 
 
 def check_weights(checkpoint: Checkpoint) -> None:
-    """Check that a checkpoint's tensors have the names and shapes of its architecture, without allocating the net.
+    """Check that a checkpoint's tensors have the names, shapes and types of its architecture, without allocating it.
 
     Raises:
-        InputError: The architecture is unknown, or a tensor is missing, unexpected or of another shape.
+        InputError: The architecture is unknown, or a tensor is missing, unexpected, or of another shape or type.
     """
     architecture = checkpoint.contract.architecture
     with torch.device("meta"):
         net = create_model(architecture, len(checkpoint.contract.labels))
-    _check_shapes(net.state_dict(), checkpoint.state, architecture)
+    _check_tensors(net.state_dict(), checkpoint.state, architecture)
 
 
 def load_weights(net: nn.Module, state: Mapping[str, Tensor], architecture: str) -> None:
@@ -58,7 +58,7 @@ def load_weights(net: nn.Module, state: Mapping[str, Tensor], architecture: str)
     Raises:
         InputError: A tensor is missing, unexpected or of another shape.
     """
-    _check_shapes(net.state_dict(), state, architecture)
+    _check_tensors(net.state_dict(), state, architecture)
     net.load_state_dict(state)
 
 
@@ -155,7 +155,7 @@ def _with_labels(checkpoint: Checkpoint, labels: Sequence[str]) -> Checkpoint:
     return replace(checkpoint, contract=replace(contract, labels=tuple(labels)), state=state)
 
 
-def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], architecture: str) -> None:
+def _check_tensors(own: Mapping[str, Tensor], state: Mapping[str, Tensor], architecture: str) -> None:
     for name in sorted(own.keys() | state.keys()):
         if name not in state:
             raise InputError(f"the weights do not fit {architecture}: tensor '{name}' is missing")
@@ -165,4 +165,9 @@ def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], archit
             raise InputError(
                 f"the weights do not fit {architecture}: tensor '{name}' has shape {list(state[name].shape)}, "
                 f"expected {list(own[name].shape)}"
+            )
+        if own[name].is_floating_point() and not state[name].is_floating_point():
+            kinds = [str(each[name].dtype).removeprefix("torch.") for each in (state, own)]
+            raise InputError(
+                f"the weights do not fit {architecture}: tensor '{name}' has {kinds[0]} values, expected {kinds[1]}"
             )

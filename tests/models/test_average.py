@@ -150,6 +150,7 @@ def test_a_malformed_record_of_an_adjustment_is_refused(bars: DataSet, tmp_path:
         ),
         (lambda state: {**state, "other": torch.zeros(2)}, "other"),
         (lambda state: {**state, "classifier.bias": torch.zeros(3)}, "classifier.bias"),
+        (lambda state: {**state, "classifier.bias": torch.zeros(7, dtype=torch.int32)}, "int32 values, expected float"),
     ],
 )
 @pytest.mark.parametrize("damaged", [0, 1])
