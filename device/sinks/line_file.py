@@ -61,8 +61,8 @@ class LineFile:
         self._is_regular = True
         # Length of the file up to its last complete line.
         self._whole_bytes = 0
-        # The open file that has a part of lines behind `_whole_bytes`, because removing it failed.
-        self._torn: os.stat_result | None = None
+        # Whether the open file has a part of lines behind `_whole_bytes`, because removing it failed.
+        self._is_torn = False
         self._opened_s = 0.0
         self._continue = self._rotation.active
 
@@ -100,6 +100,10 @@ class LineFile:
     def close(self) -> None:
         """Close the file."""
         if self._handle is not None:
+            if self._is_torn:
+                with suppress(OSError):
+                    self._remove_part()
+                self._is_torn = False
             handle, self._handle = self._handle, None
             os.close(handle)
 
@@ -121,6 +125,13 @@ class LineFile:
     def _prepare(self) -> None:
         """Open the file, or another one if it is due for rotation or is gone."""
         is_gone = self._handle is not None and self._is_gone()
+        if self._handle is not None:
+            try:
+                self._remove_part()
+            except OSError:
+                # A file that is gone keeps its part: nothing else can be done, and the run goes on.
+                if not is_gone:
+                    raise
         if is_gone:
             self.close()
         elif self._handle is not None and self._is_regular and self._whole_bytes:
@@ -134,29 +145,38 @@ class LineFile:
             self._notify(f"'{self._target}' was deleted or moved: a new file was begun")
 
     def _is_gone(self) -> bool:
-        """Return whether the path no longer leads to the open file; another program may also have shortened it."""
+        """Return whether the path no longer leads to the open file."""
         assert self._handle is not None
-        status = os.fstat(self._handle)
-        if self._is_regular:
-            self._whole_bytes = status.st_size
         try:
-            return not os.path.samestat(status, Path(self._target).stat())
+            return not os.path.samestat(os.fstat(self._handle), Path(self._target).stat())
         except (FileNotFoundError, NotADirectoryError):
             return True
 
     def _take_back(self) -> None:
-        """Remove the part of lines that an error left behind, and close the file."""
-        if self._handle is None:
-            return
-        try:
-            if self._is_regular:
-                self._torn = os.fstat(self._handle)
-                os.ftruncate(self._handle, self._whole_bytes)
-                self._torn = None
-                if self._whole_bytes == 0:
-                    Path(self._target).unlink()
-        finally:
+        """Remove the part of lines that an error left behind, and close the file.
+
+        If the part cannot be removed, the file stays open: also after it was moved, the part can be removed later.
+        """
+        if self._handle is None or not self._is_regular:
             self.close()
+            return
+        self._is_torn = True
+        self._remove_part()
+        if self._whole_bytes == 0 and not self._is_gone():
+            Path(self._target).unlink()
+        self.close()
+
+    def _remove_part(self) -> None:
+        """Set the length of the open file, which another program may have shortened, and remove a part of lines."""
+        assert self._handle is not None
+        if not self._is_regular:
+            return
+        size = os.fstat(self._handle).st_size
+        if self._is_torn:
+            size = min(size, self._whole_bytes)
+            os.ftruncate(self._handle, size)
+            self._is_torn = False
+        self._whole_bytes = size
 
     def _open(self) -> None:
         path = Path(self._target)
@@ -168,13 +188,7 @@ class LineFile:
         self._handle = os.open(path, flags | (0 if self._continue else os.O_TRUNC), 0o666)
         status = os.fstat(self._handle)
         self._is_regular = stat.S_ISREG(status.st_mode)
-        if self._torn is not None and os.path.samestat(self._torn, status):
-            self._whole_bytes = min(self._whole_bytes, status.st_size)
-            os.ftruncate(self._handle, self._whole_bytes)
-        else:
-            self._whole_bytes = status.st_size
-            self._whole_bytes = _drop_partial_line(self._handle) if self._continue else 0
-        self._torn = None
+        self._whole_bytes = _drop_partial_line(self._handle) if self._continue else 0
         self._opened_s = time.monotonic()
         self._continue = True
 

@@ -197,25 +197,46 @@ def test_rows_that_cannot_be_written_are_counted_by_reason():
     assert lines.account.as_document()["dropped"] == {"disk full": 2}
 
 
-def test_a_part_of_lines_that_cannot_be_removed_is_not_there_twice(small_disk, fill, monkeypatch):
-    path = small_disk / "r.txt"
+def _fail(*_: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["file stays", "file moved"])
+def test_a_part_of_lines_that_cannot_be_removed_is_not_there_twice(small_disk, fill, monkeypatch, told, moved):
+    path, aside = small_disk / "r.txt", small_disk / "aside.txt"
     text = "".join(f"{number}{'x' * 3000}\n" for number in range(5))
-    lines = LineFile(str(path))
+    lines = LineFile(str(path), notify=told.append)
     lines.write("first\n")
     ballast = fill(small_disk, but_bytes=8192)
 
-    def fail(*_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
     with monkeypatch.context() as patched:
-        patched.setattr("edgekit.device.sinks.line_file.os.ftruncate", fail)
+        patched.setattr("edgekit.device.sinks.line_file.os.ftruncate", _fail)
         with pytest.raises(StorageError, match="No space left"):
             lines.append(text)
     assert path.stat().st_size > len("first\n") + 3000, "a whole line of them is in the file"
     ballast.unlink()
+    if moved:
+        path.rename(aside)
     lines.append(text)
     lines.close()
-    assert path.read_text() == f"first\n{text}"
+    assert [file.read_text() for file in (aside, path) if file.exists()] == (
+        ["first\n", text] if moved else [f"first\n{text}"]
+    )
+    assert len(told) == moved
+
+
+def test_a_part_of_lines_is_removed_at_the_end_of_the_run(small_disk, fill, monkeypatch):
+    path = small_disk / "r.txt"
+    lines = LineFile(str(path))
+    lines.write("first\n")
+    ballast = fill(small_disk, but_bytes=8192)
+    with monkeypatch.context() as patched:
+        patched.setattr("edgekit.device.sinks.line_file.os.ftruncate", _fail)
+        with pytest.raises(StorageError, match="No space left"):
+            lines.append(f"{'x' * 3000}\n" * 5)
+    ballast.unlink()
+    lines.close()
+    assert path.read_text() == "first\n"
 
 
 @pytest.mark.parametrize("header", ["", "a,b\n"])
