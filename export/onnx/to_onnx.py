@@ -29,6 +29,7 @@ from edgekit.files import atomic_path, check_writable, sha256_of
 from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.model_loading import build_net, check_weights
+from edgekit.models.nets.grouped import condensed
 from edgekit.models.nets.registry import parameter_count
 
 # The opset torch's exporter writes without conversion; every onnxruntime since 1.14 reads it.
@@ -151,7 +152,7 @@ def convert(
     net: nn.Module, contract: Contract, passes: Collection[str], shares_weights: bool = False
 ) -> tuple[onnx.ModelProto, dict[str, int]]:
     """Return the model of `to_onnx` and the number of changes that each rewrite made."""
-    model = _exported_graph(net.eval(), contract)
+    model = _exported_graph(condensed(net.eval()), contract)
     contract, changed = rewritten(model, contract, passes)
     if shares_weights:
         # Constant folding has transposed, and so duplicated, each weight that is used twice.

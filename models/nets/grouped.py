@@ -12,6 +12,8 @@ With 7 classes the net has 419,687 parameters before and 104,327 after condensin
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -85,15 +87,14 @@ class LearnedGroupConv2d(nn.Module):
         kept = saliency.masked_fill(self.mask == 0, -1.0).topk(kept_inputs, dim=1).indices
         self.mask.zero_().scatter_(1, kept, 1.0)
 
+    @property
+    def is_condensable(self) -> bool:
+        """Whether each group reads only `inputs_per_group` input channels, as from half of the training on."""
+        return int(self.mask.sum(dim=1).max()) == self.inputs_per_group
+
     @torch.no_grad()
     def condensed(self) -> GatherGroupConv2d:
-        """Return the equivalent channel gather and grouped convolution.
-
-        Raises:
-            ValueError: A group still reads more than `inputs_per_group` input channels.
-        """
-        if int(self.mask.sum(dim=1).max()) != self.inputs_per_group:
-            raise ValueError("connections are not dropped yet: train for at least half of the epochs first")
+        """Return the equivalent channel gather and grouped convolution, if `is_condensable`."""
         result = GatherGroupConv2d(self.conv.in_channels, self.conv.out_channels, self.groups)
         kept = self.mask.nonzero()[:, 1].view(self.groups, self.inputs_per_group)  # (groups, inputs), ascending
         result.index.copy_(kept.flatten())
@@ -119,7 +120,7 @@ def edgecnn_g_learned(num_classes: int) -> EdgeCNN:
 
 
 def edgecnn_g_condensed(num_classes: int) -> EdgeCNN:
-    """Return EdgeCNN-G in its condensed form with random weights; needed to load a condensed checkpoint."""
+    """Return EdgeCNN-G in its condensed form with random weights, for measuring cost."""
     return EdgeCNN(EdgeCNNConfig(num_classes), GatherGroupConv2d, _SHUFFLE_GROUPS)
 
 
@@ -135,20 +136,16 @@ def set_training_progress(net: nn.Module, progress: float) -> None:
             module.drop_connections(module.conv.in_channels - stage * module.inputs_per_group)
 
 
-def condense(net: EdgeCNN) -> EdgeCNN:
-    """Return the condensed copy of a trained `edgecnn_g_learned`; in eval mode it returns the same logits.
+def condensed(net: nn.Module) -> nn.Module:
+    """Return a copy of a net whose condensable learned group convolutions are condensed.
 
-    Raises:
-        ValueError: Training ended before the connections were dropped.
+    In eval mode the copy returns the same logits. A net without such convolutions is returned itself.
     """
-    result = edgecnn_g_condensed(net.config.num_classes)
-    learned = dict(net.named_modules())
-    with torch.no_grad():
-        for name, module in result.named_modules():
-            if isinstance(module, GatherGroupConv2d):
-                source = learned[name]
-                assert isinstance(source, LearnedGroupConv2d)
-                module.load_state_dict(source.condensed().state_dict())
-    shared = {key: value for key, value in net.state_dict().items() if ".expand." not in key and ".reduce." not in key}
-    result.load_state_dict(shared, strict=False)
-    return result.train(net.training)
+    if not any(isinstance(module, LearnedGroupConv2d) and module.is_condensable for module in net.modules()):
+        return net
+    result = copy.deepcopy(net)
+    for parent in list(result.modules()):
+        for name, module in parent.named_children():
+            if isinstance(module, LearnedGroupConv2d) and module.is_condensable:
+                setattr(parent, name, module.condensed().train(module.training))
+    return result

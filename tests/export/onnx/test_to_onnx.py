@@ -141,20 +141,28 @@ def test_the_same_checkpoint_gives_the_same_bytes_in_another_process(
     assert sha256_of(tmp_path / "other.onnx") == exported.sha256 == sha256_of(exported.path)
 
 
-@pytest.mark.parametrize("make_conv", [LearnedGroupConv2d, GatherGroupConv2d])
-def test_grouped_nets_fold_masks_and_both_normalisations(contract: Contract, make_conv: type, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("make_conv", "shares", "is_grouped"),
+    [(LearnedGroupConv2d, 1, True), (LearnedGroupConv2d, 2, False), (GatherGroupConv2d, 1, True)],
+    ids=["learned", "learned, half trained", "condensed"],
+)
+def test_grouped_nets_are_condensed_or_fold_masks_and_both_normalisations(
+    contract: Contract, make_conv: type, shares: int, is_grouped: bool, tmp_path: Path
+) -> None:
     torch.manual_seed(1)
     net = _stirred(EdgeCNN(SMALL, make_conv, shuffle_groups=4))
     for layer in net.modules():
         if isinstance(layer, LearnedGroupConv2d):
-            layer.drop_connections(layer.inputs_per_group)
+            layer.drop_connections(shares * layer.inputs_per_group)
         if isinstance(layer, GatherGroupConv2d):
             layer.index.copy_(torch.randperm(len(layer.index)))
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     model = to_onnx(net.train(), replace(contract, labels=("a", "b", "c")))
     assert not net.training
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
-    assert not {"BatchNormalization", "Mul", "Expand"} & {node.op_type for node in model.graph.node}
+    kinds = {node.op_type for node in model.graph.node}
+    assert not {"BatchNormalization", "Mul", "Expand"} & kinds
+    assert ("Gather" in kinds) == is_grouped
     path = tmp_path / "small.onnx"
     onnx.save(model, path)
     crops = np.random.default_rng(0).integers(0, 256, (4, 44, 44, 1), np.uint8)
