@@ -188,7 +188,8 @@ _TRAINING_SECTIONS: _Sections = {
             default="fer2013",
             show_default=True,
             help="For nets: fer2013, fer2013-start, fer2013-finish, camera, adapt (for small data sets of your own) "
-            "or paper. fer2013-finish, camera and adapt need --init. For CLIPs: hicropl, hicropl-short or clip-mini.",
+            "or paper. fer2013-finish, camera and adapt need --init. For CLIPs: hicropl, hicropl-short, clip-mini, "
+            "clip-mini-trunk or clip-mini-trunk-tuned.",
         ),
         click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs; default: the recipe's."),
         click.option(
@@ -208,8 +209,9 @@ _TRAINING_SECTIONS: _Sections = {
         click.option(
             "--init",
             metavar="MODEL",
-            help="Start from a checkpoint of the same net instead of random weights. If the labels or the embedding "
-            "space differ, the last layer is not loaded.",
+            help="Start from a checkpoint of the same net instead of random weights. If the labels differ, the last "
+            "layer keeps the weights of the common classes. If only one of the nets has an embedding space, the last "
+            "layer is not loaded.",
         ),
         click.option(
             "--seed",
