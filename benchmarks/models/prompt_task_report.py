@@ -17,6 +17,7 @@ from edgekit.models.evaluation.plots import save_figure
 
 MEASURES = ("accuracy", "balanced")
 METHOD = "HiCroPL"
+_TITLES = {"accuracy": "accuracy", "balanced": "mean recall"}
 # Accuracies 0..1 by seed, by (row, shots); zero-shot has 0 shots.
 Series = dict[tuple[str, int], dict[int, Mapping[str, float]]]
 
@@ -98,16 +99,18 @@ def _cell(seeds: Mapping[int, Mapping[str, float]]) -> str:
 def save_plot(path: Path, panels: Mapping[str, Series]) -> None:
     """Draw both measures over the shots, with a band of one standard deviation over the seeds.
 
-    The panels stand below each other, so that the text is legible at the width of a phone.
+    Each source and target has one row, with one panel per measure.
     """
-    figure = Figure(figsize=(6, 3.6 * len(panels) * len(MEASURES) + 1), layout="constrained")
-    drawn = [(title, series, measure) for title, series in panels.items() for measure in MEASURES]
-    axes = figure.subplots(len(drawn), 1)
-    for axis, (title, series, measure) in zip(axes, drawn, strict=True):
-        _draw(axis, series, measure)
-        axis.set_title(f"{title}: {measure}")
-    rows = {text: line for axis in axes for line, text in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(rows.values(), rows.keys(), loc="outside lower center", ncols=2, fontsize=8)
+    figure = Figure(figsize=(8, 2.7 * len(panels) + 1), layout="constrained")
+    grid = figure.subplots(len(panels), len(MEASURES), squeeze=False, sharex=True)
+    for axes, (title, series) in zip(grid, panels.items(), strict=True):
+        for axis, measure in zip(axes, MEASURES, strict=True):
+            _draw(axis, series, measure)
+            axis.set_title(f"{title}: {_TITLES[measure]}", fontsize=11)
+    for axis in grid[-1]:
+        axis.set_xlabel("images per class")
+    rows = {text: line for axis in grid.flat for line, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(rows.values(), rows.keys(), loc="outside upper center", ncols=3)
     save_figure(figure, path)
 
 
@@ -120,12 +123,12 @@ def _draw(axis: Axes, series: Series, measure: str) -> None:
         if counts == [0]:
             axis.axhline(means[0], color="gray", linestyle="--", label=row)
             continue
-        axis.plot(counts, means, marker="o", markersize=3, label=row)
+        axis.plot(counts, means, marker="o", markersize=3, linewidth=2.5 if row.startswith(METHOD) else 1.5, label=row)
         low = [100 * (mean - spread) for mean, spread in values]
         high = [100 * (mean + spread) for mean, spread in values]
         axis.fill_between(counts, low, high, alpha=0.15)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set(xlabel="images per class", ylabel="percent")
+    axis.set_ylabel("percent")
     axis.grid(alpha=0.3)

@@ -105,6 +105,7 @@ class Bench:
         self._start = zero_shot(clip, self._text)
         self._features: dict[str, torch.Tensor] = {}
         self._inputs: dict[str, torch.Tensor] = {}
+        self._is_bf16 = settings.precision == "bf16"
 
     def measure(self, row: str, changes: Mapping[str, Any] | None, shots: int, seed: int) -> dict[str, Any]:
         """Return the accuracies of a row by target, and a note on classes with fewer images than shots."""
@@ -122,15 +123,19 @@ class Bench:
     def _fitted(self, kind: Rival, few: ImageSet) -> LinearClassifier:
         """Return a rival fitted to the images and their mirror images."""
         views = (few.images, few.images[:, :, ::-1])
-        features = torch.cat([unit_features(self._clip, tower_input(self._clip, view)) for view in views])
+        features = torch.cat([self._plain_features(tower_input(self._clip, view)) for view in views])
         labels = torch.from_numpy(few.labels).repeat(2).numpy()
         return fit_rival(kind, self._start, float(self._clip.logit_scale), features, labels)
 
     def _linear(self, linear: LinearClassifier, target: str) -> Evaluation:
         part = self._content.targets[target]
         if target not in self._features:
-            self._features[target] = unit_features(self._clip, self._tokens(target))
+            self._features[target] = self._plain_features(self._tokens(target))
         return Evaluation(self._content.classes, part.labels, linear.logits(self._features[target]))
+
+    def _plain_features(self, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._is_bf16):
+            return unit_features(self._clip, inputs)
 
     def prompted(self, changes: Mapping[str, Any], few: ImageSet, seed: int) -> PromptedClip:
         """Return the CLIP with prompts trained on the images, as after the last epoch."""
@@ -154,7 +159,7 @@ class Bench:
         """Return the predictions of a CLIP with prompts by target."""
         results = {}
         for name, part in self._content.targets.items():
-            with prompts_kept(net):
+            with prompts_kept(net), torch.autocast("cpu", torch.bfloat16, enabled=self._is_bf16):
                 text = None if net.config.upstream_compat else net.text_features()
                 logits = torch.cat([net(batch, text) for batch in self._tokens(name).split(_BATCH_IMAGES)])
             results[name] = Evaluation(self._content.classes, part.labels, logits.numpy())
