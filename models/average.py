@@ -7,6 +7,7 @@ The average of nets that were fine-tuned from the same weights is often better t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,6 +115,8 @@ def average_checkpoints(
             notify("the data has no validation split: the calibration uses the labels of a part of the training split")
         if len(validation) == 0:
             raise InputError(f"FER+ file '{ferplus}' has no majority for any image of split '{name}'")
+    if len(training) < 2:
+        raise InputError(f"'{data}' has one training image: BatchNorm statistics need at least two")
     training, validation = (as_shown(aligned(dataset, part, contract), contract) for part in (training, validation))
     net = build_net(averaged)
     _compute_statistics(net, training, crop.center_crop_hw[0], seed, progress)
@@ -147,6 +150,17 @@ def _require_alike(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> 
         vectors = [net.state.get(CLASS_VECTORS, torch.empty(0)) for net in (checkpoint, checkpoints[0])]
         if not torch.equal(*vectors):
             raise InputError(f"'{path}' and '{paths[0]}' differ in class vectors: average students of one teacher")
+        if not all(map(torch.equal, *(_learned_groups(net.state) for net in (checkpoint, checkpoints[0])))):
+            raise InputError(f"'{path}' and '{paths[0]}' differ in learned groups, which have no mean: leave one out")
+
+
+def _learned_groups(state: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return what learned group convolutions read: a net's integer and bool tensors, but no counters."""
+    return [
+        tensor
+        for name, tensor in state.items()
+        if not tensor.is_floating_point() and not name.endswith("num_batches_tracked")
+    ]
 
 
 def _without_inner_trainings(training: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -180,11 +194,11 @@ def _compute_statistics(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(training), generator=generator)
     done = 0
-    for batch in torch.split(order, _BATCH):
-        if len(batch) > 1:
-            images = torch.from_numpy(training.images[batch.numpy()]).permute(0, 3, 1, 2)
-            numbers = draw(len(batch), generator, augmentation)
-            net(augment(images, numbers, augmentation).expand(-1, 3, -1, -1))
+    # Of about equal size, because every batch has the same weight in the mean.
+    for batch in torch.tensor_split(order, math.ceil(len(order) / _BATCH)):
+        images = torch.from_numpy(training.images[batch.numpy()]).permute(0, 3, 1, 2)
+        numbers = draw(len(batch), generator, augmentation)
+        net(augment(images, numbers, augmentation).expand(-1, 3, -1, -1))
         done += len(batch)
         report(done, len(training))
     net.eval()

@@ -62,8 +62,8 @@ class LearnedGroupConv2d(nn.Module):
         self.groups = groups
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm = nn.BatchNorm2d(out_channels)
-        # 1 where a group of outputs reads an input channel.
-        self.register_buffer("mask", torch.ones(groups, in_channels))
+        # Whether a group of outputs reads an input channel. Not a float: averages of weights must not average it.
+        self.register_buffer("mask", torch.ones(groups, in_channels, dtype=torch.bool))
 
     @property
     def inputs_per_group(self) -> int:
@@ -81,11 +81,15 @@ class LearnedGroupConv2d(nn.Module):
 
     @torch.no_grad()
     def drop_connections(self, kept_inputs: int) -> None:
-        """Keep the `kept_inputs` inputs of each group with the largest sum of absolute weights, and drop the others."""
+        """Keep the `kept_inputs` inputs of each group with the largest sum of absolute weights, and drop the others.
+
+        Dropped inputs stay dropped, also if fewer than `kept_inputs` are left.
+        """
         weight = (self.conv.weight * self._weight_mask()).abs().sum(dim=(2, 3))  # (out, in)
         saliency = weight.view(self.groups, -1, self.conv.in_channels).sum(dim=1)  # (groups, in)
-        kept = saliency.masked_fill(self.mask == 0, -1.0).topk(kept_inputs, dim=1).indices
-        self.mask.zero_().scatter_(1, kept, 1.0)
+        count = min(kept_inputs, int(self.mask[0].sum()))
+        kept = saliency.masked_fill(~self.mask, -1.0).topk(count, dim=1).indices
+        self.mask.zero_().scatter_(1, kept, True)
 
     @property
     def is_condensable(self) -> bool:

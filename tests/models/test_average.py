@@ -17,6 +17,7 @@ from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, s
 from edgekit.models.data import DataSet
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.model_loading import build_net, contract_for
+from edgekit.models.nets.grouped import set_training_progress
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.calibrate import calibrate
 from edgekit.models.training.prior import adjust_prior
@@ -89,6 +90,32 @@ def test_with_data_the_statistics_are_those_of_the_averaged_net(
     again = tmp_path / "again.safetensors"
     average_checkpoints(models, again, bars_folder)
     assert again.read_bytes() == output.read_bytes()
+
+
+def test_a_small_last_batch_does_not_count_more_than_its_images(
+    bars: DataSet, bars_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [_write(bars, tmp_path / f"{seed}.safetensors", seed) for seed in range(2)]
+    means = []
+    for batch in (10_000, len(bars.splits["Training"]) - 2):
+        monkeypatch.setattr("edgekit.models.average._BATCH", batch)
+        output = tmp_path / f"{batch}.safetensors"
+        average_checkpoints(models, output, bars_folder)
+        state = load_checkpoint(output).state
+        means.append(next(value for name, value in state.items() if name.endswith("running_mean")))
+    torch.testing.assert_close(means[1], means[0], rtol=0.01, atol=0.001)
+
+
+def test_nets_with_different_learned_groups_are_not_averaged(bars: DataSet, tmp_path: Path) -> None:
+    paths = []
+    for seed in range(2):
+        paths.append(_write(bars, tmp_path / f"{seed}.safetensors", seed, "edgecnn-g-learned"))
+        checkpoint = load_checkpoint(Path(paths[-1]))
+        net = build_net(checkpoint)
+        set_training_progress(net, 1.0)
+        save_checkpoint(Path(paths[-1]), replace(checkpoint, state=net.state_dict()))
+    with pytest.raises(InputError, match="differ in learned groups"):
+        average_checkpoints(paths, tmp_path / "average.safetensors")
 
 
 def test_votes_replace_the_labels_of_the_calibration(draw_faces: Callable[..., Path], tmp_path: Path) -> None:
