@@ -24,11 +24,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.contract import Contract
 from edgekit.model_store import resolve_model
 from edgekit.models.data import EXPRESSIONS, ImageSet, training_split
 from edgekit.models.data.ferplus import majority_part
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.evaluation.evaluate import Evaluation, evaluate, open_classifier
+from edgekit.models.evaluation.evaluate import Evaluation, as_shown, evaluate, open_classifier
 from edgekit.models.train import train
 from edgekit.models.training.recipes import Balance
 
@@ -44,8 +45,8 @@ class Photos:
     persons: NDArray[np.int64]
 
 
-def read_photos(crops: Path) -> Photos:
-    """Return the crops of the seven expressions.
+def read_photos(crops: Path, contract: Contract) -> Photos:
+    """Return the crops of the seven expressions, in gray if the model to adapt requires gray.
 
     Raises:
         click.UsageError: The crops have other classes, or no persons.
@@ -54,7 +55,7 @@ def read_photos(crops: Path) -> Photos:
     images = dataset.split(training_split(dataset))
     if dataset.classes != EXPRESSIONS or images.groups is None:
         raise click.UsageError(f"'{crops}' has other classes than the seven expressions, or no table of persons")
-    return Photos(images, np.unique(images.groups, return_inverse=True)[1])
+    return Photos(as_shown(images, contract), np.unique(images.groups, return_inverse=True)[1])
 
 
 def mean_recall(result: Evaluation) -> float:
@@ -87,7 +88,7 @@ def write_folders(photos: Photos, indices: NDArray[np.int64], folder: Path) -> N
     for index in indices:
         file = folder / EXPRESSIONS[photos.images.labels[index]] / f"person-{photos.persons[index]}_{index}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(file), photos.images.images[index])
+        cv2.imwrite(str(file), photos.images.images[index][..., ::-1])  # OpenCV writes BGR
 
 
 @click.command(help=__doc__)
@@ -112,8 +113,8 @@ def main(
     threads: int,
 ) -> None:
     """Print one markdown table."""
-    photos, old = read_photos(crops), read_old(data, ferplus)
     initial = open_classifier(resolve_model(init, (".safetensors",)), threads)
+    photos, old = read_photos(crops, initial.contract), read_old(data, ferplus)
     on_photos = evaluate(initial, photos.images, "center-crop")
     on_old = {name: evaluate(initial, images, "center-crop").accuracy for name, images in old.items()}
     columns = ("crops per class", "training crops", "mean recall before", "after", "gain ± spread")

@@ -203,7 +203,8 @@ def merged_accuracies(
     nets = {"sum of old probabilities": build_merged_net(checkpoint, groups)}
     if clip:
         texts = descriptions_for(tuple(groups), descriptions, click.echo)
-        nets["vectors of new texts"] = relabel_by_text(checkpoint, texts, clip, prompts)
+        by_text = relabel_by_text(checkpoint, texts, clip, prompts)
+        nets["vectors of new texts"] = build_net(by_text), by_text.contract
     logits = {name: _logits(net, contract, together, splits[0]) for name, (net, contract) in nets.items()}
     plain = build_net(checkpoint), checkpoint.contract
     kept = [number for number, name in enumerate(dataset.classes) if any(name in old for old in groups.values())]

@@ -33,6 +33,7 @@ from typing import Any
 
 import click
 from distillation import merged_accuracies, or_line
+from same_settings import require_same
 
 from edgekit.files import write_atomic
 from edgekit.models.data import DataSet
@@ -57,9 +58,12 @@ def run_once(folder: Path, command: Sequence[object]) -> Path:
     """Run a training command of edgekit unless its results exist, and return the checkpoint's path.
 
     Raises:
-        click.ClickException: The training failed; its own message is on stderr.
+        click.ClickException: The results are those of another command, or the training failed; its own message is on
+            stderr.
     """
     results = folder / RESULTS_NAME
+    settings = folder.with_name(f"{folder.name}.json")
+    or_line(lambda: require_same(settings, {"command": list(map(str, command))}))
     if not results.exists():
         click.echo(f"training {folder}", err=True)
         arguments = [sys.executable, "-m", "edgekit.cli", *map(str, command), "-o", str(folder), "--resume", "--json"]

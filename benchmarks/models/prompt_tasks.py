@@ -308,9 +308,11 @@ def main(
         sources = Sources(**values)
         if not report:
             _run(sources, tasks or TASKS, rows, shots, range(seeds), settings, cells)
-        kept = [cell for cell in read_cells(cells) if cell["split"] == settings.split]
+        same = asdict(settings)
+        clips = [sha256_of(path) for path in (sources.clip, sources.base_clip) if path is not None]
+        kept = [cell for cell in read_cells(cells) if cell["clip_sha256"] in clips and same.items() <= cell.items()]
         if not kept:
-            raise InputError(f"'{cells}' has no cell of {settings.split}: give a task's data, without --report")
+            raise InputError(f"'{cells}' has no cell of this CLIP with these settings: leave --report out")
         for path in write_report(kept, output, f"{sources.clip.name}, sha256 {sha256_of(sources.clip)[:12]}"):
             click.echo(path, err=True)
     except EdgekitError as error:

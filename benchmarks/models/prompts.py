@@ -36,6 +36,7 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from same_settings import require_same
 
 from edgekit.errors import EdgekitError
 from edgekit.files import sha256_of, write_atomic
@@ -54,7 +55,7 @@ from edgekit.models.training.loop import BEST_NAME
 from edgekit.models.training.recipes import RECIPES
 
 CHOSEN_ON, TESTED_ON = "PublicTest", "PrivateTest"
-RESULTS_NAME, FINAL_NAME = "results.json", "final.json"
+RESULTS_NAME, FINAL_NAME, SETTINGS_NAME = "results.json", "final.json", "settings.json"
 
 BASE = "HiCroPL"
 VARIANTS = {
@@ -360,6 +361,10 @@ def main(
             )
         if only_estimate:
             return
+        options = {"shots": shots, "epochs": epochs, "full_epochs": full_epochs, "n_ctx": n_ctx, "min_area": min_area}
+        require_same(runs / SETTINGS_NAME, {"clip_sha256": sha256_of(clip), "precision": precision, **options})
+        if base_clip is not None:
+            require_same(runs / SETTINGS_NAME, {"base_clip_sha256": sha256_of(base_clip)})
         for run in left:
             count = count_of(run)
             budget = [*common, *(("--epochs", str(count)) if count else ())]

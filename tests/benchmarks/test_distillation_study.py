@@ -46,7 +46,11 @@ def test_students_are_set_beside_nets_of_labels_alone_and_their_teacher(
     assert 0 <= facts["retest"] <= 1
     student = load_checkpoint(tmp_path / "runs/mini-xception-distilled-0/best.safetensors")
     assert student.training["distillation"]["temperature"] == 4
-    assert page == output("students", *common, *places, *teachers)  # from the results that are there
+    hot = ("students", *common, *places, *teachers, "--", "--temperature", 4)
+    assert page == output(*hot)  # from the results that are there
+    other = CliRunner().invoke(study.main, [*map(str, hot[:-1]), "2"])
+    assert other.exit_code == 1
+    assert "use the same, or another folder" in other.output
 
     path = tmp_path / "runs/mini-xception-distilled-0/best.safetensors"
     page = output("merged", path, *common, *places, "--clip", tmp_path / "clip1.safetensors")

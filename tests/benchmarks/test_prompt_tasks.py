@@ -112,6 +112,8 @@ def test_a_run_measures_every_cell_once_and_continues(
     again = CliRunner().invoke(tasks["main"], command, catch_exceptions=False)
     assert again.output.count(" shots, seed ") == 2
     assert len(tasks["read_cells"](path)) == len(cells)
+    other = CliRunner().invoke(tasks["main"], [*command, "--report", "--n-ctx", "3"])
+    assert "has no cell of this CLIP with these settings" in other.output
     unknown = CliRunner().invoke(tasks["main"], [*command, "--only", "MaPLe"])
     assert "only 'MaPLe' begins no row: the rows are HiCroPL, λ = 0, " in unknown.output
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import runpy
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from edgekit.errors import InputError
 
 
-@pytest.fixture(scope="module")
-def prompts() -> dict[str, Any]:
-    return runpy.run_path(str(ROOT / "benchmarks/models/prompts.py"))
+@pytest.fixture
+def prompts(load: Callable[[str], ModuleType]) -> dict[str, Any]:
+    return vars(load("prompts"))
 
 
 def test_every_variant_has_every_seed_and_a_folder_of_its_own(prompts: dict[str, Any]) -> None:
@@ -45,6 +46,14 @@ def test_the_page_shows_mean_and_spread_and_keeps_private_test_for_the_end(
     page = prompts["report"](prompts["collected"](plan, tmp_path), facts)
     assert "| PrivateTest | seeds | accuracy |" in page
     assert "| HiCroPL | 1 | 70.00% |" in page
+
+
+def test_results_of_other_settings_are_refused(prompts: dict[str, Any], tmp_path: Path) -> None:
+    require_same, path = prompts["require_same"], tmp_path / "runs" / "settings.json"
+    require_same(path, {"shots": 16, "epochs": None})
+    require_same(path, {"shots": 16, "base_clip_sha256": "ab"})
+    with pytest.raises(InputError, match="have shots 16, not 4"):
+        require_same(path, {"shots": 4})
 
 
 def test_a_training_is_estimated_by_its_images_and_epochs(prompts: dict[str, Any]) -> None:
