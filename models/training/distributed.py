@@ -63,18 +63,26 @@ def summed(fabric: Fabric, totals: Tensor) -> list[float]:
 
 
 class GatheredBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d with training statistics over all processes, each with the same number of images."""
+    """BatchNorm2d with training statistics over all processes, each with the same number of images.
+
+    Dropout and activation of timm's `BatchNormAct2d` are applied after the normalisation.
+    """
 
     def __init__(self, norm: nn.BatchNorm2d, fabric: Fabric) -> None:
         """Copy parameters and running statistics of `norm`."""
         super().__init__(norm.num_features, norm.eps, norm.momentum)
+        self.drop = getattr(norm, "drop", nn.Identity())
+        self.act = getattr(norm, "act", nn.Identity())
         self.load_state_dict(norm.state_dict())
         self._fabric = [fabric]  # in a list, so that nn.Module does not register it
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the normalised tensor (N, C, H, W)."""
-        if not self.training:
-            return super().forward(input)
+        """Return the normalised tensor (N, C, H, W), after dropout and activation where the replaced norm has them."""
+        normalised = self._normalised_over_all(input) if self.training else super().forward(input)
+        result: Tensor = self.act(self.drop(normalised))
+        return result
+
+    def _normalised_over_all(self, input: Tensor) -> Tensor:
         x = input.float()
         count = x.numel() // x.shape[1] * self._fabric[0].world_size
         moments = torch.stack([x.mean(dim=(0, 2, 3)), x.square().mean(dim=(0, 2, 3))])  # (2, C)
