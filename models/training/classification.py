@@ -118,9 +118,14 @@ class NetTask(Task):
         if is_on_disk(self._training.images):
             rows = _Rows(self.examples.images)
             order = [batch.tolist() for batch in batches]
-            self._loaded = iter(
-                DataLoader(rows, batch_sampler=order, num_workers=_WORKERS, collate_fn=_unchanged)  # type: ignore[arg-type]
+            loader = DataLoader(
+                rows,
+                batch_sampler=order,
+                num_workers=_WORKERS,
+                collate_fn=_unchanged,  # type: ignore[arg-type]
+                generator=torch.Generator(),  # the global one, from which dropout draws, stays unchanged
             )
+            self._loaded = iter(loader)
 
     def _scaled(self, augmentation: Augmentation) -> Augmentation:
         """Return the augmentation for the contract's images; recipes are made for those of 48 pixels."""
