@@ -142,7 +142,7 @@ def check_output(output: Path, resume: bool) -> None:
 
 def _run_epochs(trainer: _Trainer, output: Path, on_step: StepCallback | None, on_epoch: EpochCallback | None) -> None:
     is_first = trainer.fabric.is_global_zero
-    with MetricsLog(output, trainer.history, enabled=is_first) as log:
+    with MetricsLog(output, trainer.history) as log:
         for epoch in range(len(trainer.history), trainer.job.recipe.epochs):
             if trainer.has_converged:
                 break
@@ -227,14 +227,24 @@ class _Trainer:
         return slice(self.fabric.global_rank, None, self.fabric.world_size)
 
     def _batches(self, order: Tensor) -> list[Tensor]:
-        """Return the epoch's global batches of indices; each length is a multiple of the number of processes."""
+        """Return the epoch's global batches of indices; each length is a multiple of the number of processes.
+
+        Raises:
+            InputError: The batch size, or the number of images, is too small for the number of processes.
+        """
         world = self.fabric.world_size
         recipe = self.job.recipe
         if recipe.drop_last and len(order) >= recipe.batch_size:
             order = order[: len(order) // recipe.batch_size * recipe.batch_size]
         batches = [batch[: len(batch) // world * world] for batch in torch.split(order, recipe.batch_size)]
         # BatchNorm needs at least two images per process for a variance.
-        return [batch for batch in batches if len(batch) >= 2 * world]
+        batches = [batch for batch in batches if len(batch) >= 2 * world]
+        if not batches:
+            raise InputError(
+                f"too few images for {world} process{'es' * (world > 1)}: each needs two per step, so batch size "
+                f"({recipe.batch_size}) and number of training images ({len(order)}) must be {2 * world} or more"
+            )
+        return batches
 
     def _step(self, batch: Tensor, numbers: Tensor, learning_rate: float) -> Tensor:
         """Take one optimiser step on this process's share of a batch; return what `run_epoch` adds up, (3,)."""

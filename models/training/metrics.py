@@ -20,22 +20,15 @@ METRICS_NAME = "metrics.jsonl"
 class MetricsLog:
     """Context manager that writes one record per epoch to `metrics.jsonl` and TensorBoard events in a folder."""
 
-    def __init__(self, folder: Path, history: Sequence[DataclassInstance], enabled: bool = True) -> None:
-        """Start with the records of the finished epochs; `enabled` is true in the first process only."""
+    def __init__(self, folder: Path, history: Sequence[DataclassInstance]) -> None:
+        """Start with the records of the finished epochs."""
         self._path = folder / METRICS_NAME
         self._records = [asdict(record) for record in history]
         self._folder = folder
-        self._enabled = enabled
         self._writer: Any = None
 
     def __enter__(self) -> Self:
-        """Open the event file."""
-        if self._enabled:
-            from torch.utils.tensorboard.writer import SummaryWriter
-
-            self._folder.mkdir(parents=True, exist_ok=True)
-            # TensorBoard hides earlier events of the epochs that a resumed training repeats.
-            self._writer = SummaryWriter(str(self._folder), purge_step=len(self._records) + 1)
+        """Return the log; the first record opens the event file."""
         return self
 
     def __exit__(
@@ -50,6 +43,11 @@ class MetricsLog:
         values = asdict(record)
         self._records.append(values)
         write_atomic(self._path, "".join(f"{json.dumps(item)}\n" for item in self._records))
+        if self._writer is None:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            # TensorBoard hides earlier events of the epochs that a resumed training repeats.
+            self._writer = SummaryWriter(str(self._folder), purge_step=len(self._records))
         for name, value in values.items():
             if name != "epoch":
                 self._writer.add_scalar(name, value, values["epoch"])

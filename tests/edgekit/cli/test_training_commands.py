@@ -334,7 +334,7 @@ def test_a_full_disk_ends_a_training_with_its_own_code_and_nothing_half_written(
     assert done.returncode == 74, done.stderr
     assert "No space left" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert all(path.name.startswith("events") for path in (small_disk / "run").iterdir())
+    assert not (small_disk / "run").exists()
 
 
 def test_import_writes_a_checkpoint_that_evaluates(

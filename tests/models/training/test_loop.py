@@ -289,6 +289,14 @@ def test_diverging_training_says_so(bars: DataSet, tmp_path: Path) -> None:
         train_job(_job(bars, dataclasses.replace(SHORT, max_lr=1e30)), tmp_path)
 
 
+def test_a_training_without_a_batch_is_refused_and_writes_nothing(bars: DataSet, tmp_path: Path) -> None:
+    part = bars.splits["Training"].subset(np.arange(1))
+    job = _job(dataclasses.replace(bars, splits={**bars.splits, "Training": part}))
+    with pytest.raises(InputError, match=r"too few images for 1 process: .* training images \(1\) must be 2 or more"):
+        train_job(job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_schedules() -> None:
     one_cycle, paper = dataclasses.replace(RECIPES["fer2013"], finish=None), RECIPES["paper"]
     rates = [one_cycle.learning_rate(epoch, 0, 10) for epoch in range(one_cycle.epochs)]
@@ -316,9 +324,10 @@ def test_two_processes_give_the_result_of_one(bars_folder: Path, tmp_path: Path)
     # Two steps: training amplifies rounding, which stays far below the effect of a BatchNorm over half of the batch.
     _train_here(bars_folder, tmp_path / "one", epochs=1)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *torchrun, *_command(bars_folder, tmp_path / "two", epochs=1)]
+    command = [sys.executable, *torchrun, *_command(bars_folder, tmp_path / "two", epochs=1), "--json"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout)["checkpoint"] == str(tmp_path / "two" / BEST_NAME), "one process prints the result"
     one, two = _weights(tmp_path / "one"), _weights(tmp_path / "two")
     assert one.keys() == two.keys()
     for name, tensor in one.items():
