@@ -125,6 +125,7 @@ def command(
         train_mini(out, options, clip_values)
     else:
         from edgekit.models.train import TrainOptions, train
+        from edgekit.models.training.distributed import is_first_process
 
         with training_view(out, options.output) as view:
             result = train(
@@ -134,4 +135,5 @@ def command(
                 on_step=view.on_step,
                 on_epoch=view.on_epoch,
             )
-        out.result(result.document())
+        if is_first_process():
+            out.result(result.document())

@@ -122,6 +122,7 @@ def train_mini(out: Output, options: TrainingOptions, clip_values: dict[str, Any
         InputError: An option, the data or the descriptions are invalid.
     """
     from edgekit.models.clip.train_mini import MiniClipOptions, train_mini
+    from edgekit.models.training.distributed import is_first_process
 
     with training_view(out, options.output) as view:
         result = train_mini(
@@ -131,7 +132,8 @@ def train_mini(out: Output, options: TrainingOptions, clip_values: dict[str, Any
             on_step=view.on_step,
             on_epoch=view.on_epoch,
         )
-    out.result(result.document())
+    if is_first_process():
+        out.result(result.document())
 
 
 def _given(options: TrainingOptions) -> dict[str, Any]:

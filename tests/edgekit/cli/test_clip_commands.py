@@ -177,6 +177,15 @@ def test_a_small_clip_is_pretrained_and_used(edgekit: Run, tmp_path: Path) -> No
     assert (json.loads(stdout)["total"], list(json.loads(stdout)["per_class"])) == (9, ["good", "bad"])
 
 
+def test_processes_after_the_first_print_no_result(
+    edgekit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.models.training.distributed.is_first_process", lambda: False)
+    train = ("train", "--model", "clip-mini", "--data", "faces", "--epochs", 1, "--batch-size", 14, "--threads", 1)
+    code, stdout, stderr = edgekit(*train, "-o", tmp_path / "m", "--json")
+    assert (code, stdout) == (0, ""), stderr
+
+
 @pytest.mark.slow
 def test_prompts_are_exported_with_their_clip_and_run_and_are_measured_as_before(edgekit: Run, tmp_path: Path) -> None:
     prompts, model = "prompts/best.safetensors", tmp_path / "clip.onnx"
