@@ -48,7 +48,7 @@ def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
 
     side = max(2.0 + 0.7 * len(evaluation.labels), 5.0)
     figure = Figure(figsize=(side, side + 8.0), layout="constrained")
-    figure.suptitle(f"{title}\n{evaluation.accuracy:.2%} of {evaluation.total} images")
+    figure.suptitle(f"{title}\n{evaluation.accuracy:.2%} of {evaluation.total} images", parse_math=False)
     matrix, diagram, curve = figure.subplots(3, 1, height_ratios=(side, 5.0, 3.0))
     _draw_confusion(matrix, evaluation)
     _draw_reliability(diagram, evaluation.calibration)
@@ -76,8 +76,9 @@ def _draw_confusion(axes: Axes, evaluation: Evaluation) -> None:
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     positions = range(len(evaluation.labels))
-    axes.set_xticks(positions, evaluation.labels, rotation=45, ha="right")
-    axes.set_yticks(positions, evaluation.labels)
+    # Names of classes and files may contain dollar signs.
+    axes.set_xticks(positions, evaluation.labels, rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(positions, evaluation.labels, parse_math=False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     for row in positions:

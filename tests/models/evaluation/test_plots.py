@@ -1,0 +1,18 @@
+"""The plot of an evaluation draws class names and titles as they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.models.evaluation.evaluate import Evaluation
+from edgekit.models.evaluation.plots import save_evaluation
+
+
+@pytest.mark.parametrize(("label", "title"), [("$_$", "test"), ("happy", "$_$.onnx on test")])
+def test_dollar_signs_are_not_mathematics(label: str, title: str, tmp_path: Path) -> None:
+    evaluation = Evaluation((label, "sad"), np.array([0, 1]), np.eye(2, dtype=np.float32))
+    save_evaluation(tmp_path / "plot.svg", evaluation, title)
+    assert "<!-- $_$" in (tmp_path / "plot.svg").read_text()
