@@ -93,13 +93,13 @@ def evaluate(
         # Images are compared with all images of the other splits, also with those without a majority of FER+ votes.
         mixed = replace(voted, splits={**data.splits, split: voted.split(split)})
         data, part = voted, distinct_images(mixed, split) if without_duplicates else voted.split(split)
+    left_out = of_split - len(part)  # before the merge, which removes images that have a majority
     if merge_voted:
         data = _merged(replace(data, splits={split: part}), merge_voted, notify)
         part, of_contempt = data.split(split), None
     images = aligned(data, part, contract)
     result = evaluate_images(classifier, images, protocol, of_stage(progress, "classifying"))
     measures = {"brightness": brightness_of(images.images)}
-    left_out = of_split - len(part)
     result = replace(result, dataset=data.name, split=split, left_out=left_out, contempt=of_contempt, measures=measures)
     if errors is not None:
         save_errors(Path(errors), images.images, result)

@@ -107,10 +107,10 @@ class _AlwaysGood:
 def test_majorities_of_ferplus_are_merged(draw_faces: Callable[..., Path], tmp_path: Path) -> None:
     data = draw_faces(tmp_path / "faces", {"Training": 7, "PrivateTest": 14})
     save_votes(data, tmp_path / "votes.csv")
-    result = evaluate_model(
-        _AlwaysGood(), data, ferplus=tmp_path / "votes.csv", merges=["good=happy", "bad=sad,angry,fear"]
-    )
+    merges = ["good=happy", "bad=sad,angry,fear"]
+    result = evaluate_model(_AlwaysGood(), data, ferplus=tmp_path / "votes.csv", merges=merges)
     assert (result.labels, result.correct, result.total, result.contempt) == (("good", "bad"), 2, 8, None)
+    assert result.left_out == 0, "images of removed classes have a majority"
 
 
 def test_classes_of_data_that_is_already_read_are_merged(bars: DataSet) -> None:
