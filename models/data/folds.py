@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.contract import CropSpec
 from edgekit.errors import InputError
 from edgekit.models.data import ImageSet
 
@@ -44,6 +45,11 @@ def read_fold(record: Mapping[str, Any]) -> Fold:
     if not all(isinstance(value, int) for value in values):
         raise InputError(f"{dict(record)} is not the record of a fold: train the teacher again with --folds and --fold")
     return Fold(*values)  # type: ignore[arg-type]
+
+
+def pixel_facts(crop: CropSpec) -> dict[str, Any]:
+    """Return the settings that determine the pixels of the images, and thereby the folds."""
+    return {"image_size": crop.resize_hw[0], "fit": crop.fit, "grayscale": crop.grayscale}
 
 
 def fold_numbers(part: ImageSet, folds: int) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import onnxruntime as ort
@@ -18,6 +18,7 @@ from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import ONNX_SUFFIX
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.data.folds import pixel_facts
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs, fitted, name_of
 from edgekit.models.evaluation.evaluate import CropClassifier, TorchClassifier, open_classifier
 from edgekit.models.model_loading import build_net
@@ -71,13 +72,14 @@ def classifier_teacher(path: Path, device: torch.device, threads: int | None = N
         InputError: The file cannot be used.
     """
     classifier: CropClassifier
-    fold = {}
+    facts: dict[str, Any] = {}
     if path.suffix == ONNX_SUFFIX:
         classifier = open_classifier(path, threads)
     else:
         checkpoint = load_checkpoint(path)
         classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract, device)
-        fold = {name: value for name, value in checkpoint.training.items() if name == "fold"}
+        if "fold" in checkpoint.training:
+            facts = {"fold": checkpoint.training["fold"], "pixels": pixel_facts(checkpoint.contract.crop)}
     contract = classifier.contract
 
     def predict(crops: ImageU8) -> TeacherOutputs:
@@ -93,7 +95,7 @@ def classifier_teacher(path: Path, device: torch.device, threads: int | None = N
         sha256=sha256_of(path),
         predict=predict,
         share_hw=(height, width),
-        facts={"architecture": contract.architecture, **fold},
+        facts={"architecture": contract.architecture, **facts},
     )
 
 

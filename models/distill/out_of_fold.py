@@ -6,31 +6,42 @@ A teacher's outputs for its own training images repeat their labels with too muc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from edgekit.contract import CropSpec
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, Progress
 from edgekit.models.data import ImageSet
-from edgekit.models.data.folds import fold_numbers, read_fold
+from edgekit.models.data.folds import fold_numbers, pixel_facts, read_fold
 from edgekit.models.distill.cache import distillation_targets
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble
 from edgekit.models.distill.views import Views
 
 
-def teachers_by_fold(teacher: Teacher) -> list[Teacher]:
+def teachers_by_fold(teacher: Teacher, crop: CropSpec) -> list[Teacher]:
     """Return for each fold the teacher that has not seen it; several of one fold are an ensemble.
 
+    `crop` is that of the student's contract.
+
     Raises:
-        InputError: A teacher has no fold, the teachers have different numbers of folds, or a fold has no teacher.
+        InputError: A teacher has no fold, or was trained on other pixels, which have other folds; the teachers have
+            different numbers of folds, or a fold has no teacher.
     """
-    members = teacher.members or (teacher,)
+    members, pixels = teacher.members or (teacher,), pixel_facts(crop)
     folds = []
     for member in members:
         if "fold" not in member.facts:
             raise InputError(f"teacher '{member.name}' was not trained with --folds and --fold: leave out-of-fold out")
         folds.append(read_fold(member.facts["fold"]))
+        for name, value in member.facts["pixels"].items():
+            if value != pixels[name]:
+                raise InputError(
+                    f"teacher '{member.name}' was trained with {name} {value}, the student with {pixels[name]}: images "
+                    "of other pixels have other folds, so train both alike"
+                )
     count = folds[0].folds
     if different := [fold.folds for fold in folds if fold.folds != count]:
         raise InputError(f"teachers of {count} and of {different[0]} folds do not divide the data: choose one number")
@@ -44,15 +55,19 @@ def teachers_by_fold(teacher: Teacher) -> list[Teacher]:
 
 
 def out_of_fold_targets(
-    teacher: Teacher, training: ImageSet, views: Views, folder: Path, progress: Progress, notify: Notify
+    by_fold: Sequence[Teacher],
+    training: ImageSet,
+    views: Views,
+    folder: Path,
+    progress: Progress,
+    notify: Notify,
 ) -> TeacherOutputs:
-    """Return the targets of each image from the teachers that have not seen it; see `distillation_targets`.
+    """Return the targets of each image from the teacher of its fold; see `teachers_by_fold`, `distillation_targets`.
 
     Raises:
-        InputError: As for `teachers_by_fold` and `distillation_targets`.
+        InputError: As for `distillation_targets`.
         StorageError: The cache cannot be written.
     """
-    by_fold = teachers_by_fold(teacher)
     numbers = fold_numbers(training, len(by_fold))
     logits: dict[int, np.ndarray] = {}
     for number, one in enumerate(by_fold):

@@ -190,11 +190,11 @@ def distill(
     teacher = open_teacher(options.teachers, dataset.classes, _teacher_options(options), notify)
     views = None if options.on_the_fly else options.views or "center-flip"
     check_views(views, recipe, teacher)
-    if options.out_of_fold:
-        teachers_by_fold(teacher)  # missing folds are reported before the teacher runs for hours
     weights = loss_weights(teacher, options.kl_weight, options.ce_weight, options.cosine_weight)
     architecture = student_architecture(options.student, teacher)
     contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray, options.fit)
+    # Missing folds are reported before the teacher runs for hours.
+    by_fold = teachers_by_fold(teacher, contract.crop) if options.out_of_fold else []
     if options.prior_strength:
         class_bias(architecture)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)  # a wrong file is reported before the teacher runs for hours
@@ -202,7 +202,7 @@ def distill(
     config = DistillationConfig(weights, options.temperature, views, unlabelled_sha256, powers, options.out_of_fold)
     targets = None
     if views:
-        targets = _targets(options, teacher, training, views, notify, progress)
+        targets = _targets(options, teacher, by_fold, training, views, notify, progress)
         if powers and training.targets is not None:
             prior = class_shares(training.labels, len(dataset.classes))
             targets = with_votes(targets, training.targets, prior, powers)
@@ -228,19 +228,20 @@ def distill(
 def _targets(
     options: DistillOptions,
     teacher: Teacher,
+    by_fold: Sequence[Teacher],
     training: ImageSet,
     views: Views,
     notify: Notify,
     progress: StageProgress | None,
 ) -> TeacherOutputs:
-    """Return the teacher's outputs for the views of the training images."""
+    """Return the outputs of `teacher`, or of the teachers `by_fold`, for the views of the training images."""
     folder, reading = options.cache_folder, of_stage(progress, "running the teacher")
     check_writable(folder / "targets")  # a read-only folder is reported before the teacher runs for hours
     notify(
         f"{teacher.name} classifies {len(training)} training images; outputs that are already in {folder} are reused"
     )
-    if options.out_of_fold:
-        return out_of_fold_targets(teacher, training, views, folder, reading, notify)
+    if by_fold:
+        return out_of_fold_targets(by_fold, training, views, folder, reading, notify)
     return distillation_targets(teacher, training.images, views, folder, reading, notify)
 
 

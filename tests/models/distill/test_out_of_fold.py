@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edgekit.contract import CropSpec
 from edgekit.errors import InputError
 from edgekit.models.callbacks import ignore_message
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet
-from edgekit.models.data.folds import fold_numbers
+from edgekit.models.data.folds import fold_numbers, pixel_facts
 from edgekit.models.distill.out_of_fold import out_of_fold_targets, teachers_by_fold
 from edgekit.models.distill.run import distill
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble
 from edgekit.models.train import train
+
+CROP = CropSpec(0.0, True, (48, 48), (44, 44))
 
 
 def constant_teacher(number: int, fold: dict[str, int] | None) -> Teacher:
@@ -26,7 +30,7 @@ def constant_teacher(number: int, fold: dict[str, int] | None) -> Teacher:
     def predict(crops: np.ndarray) -> TeacherOutputs:
         return TeacherOutputs(np.tile(np.eye(7, dtype=np.float32)[number] * 5, (len(crops), 1)))
 
-    facts = {} if fold is None else {"fold": fold}
+    facts = {} if fold is None else {"fold": fold, "pixels": pixel_facts(CROP)}
     return Teacher("classifier", f"t{number}", tuple("abcdefg"), f"{number}" * 64, predict, facts=facts)
 
 
@@ -38,7 +42,7 @@ def of_folds(*folds: int, count: int = 3) -> Teacher:
 def test_each_image_has_the_teacher_that_has_not_seen_it(bars: DataSet, tmp_path: Path, views: Any) -> None:
     training = bars.splits["Training"]
     targets = out_of_fold_targets(
-        of_folds(2, 0, 1), training, views, tmp_path, lambda _done, _total: None, ignore_message
+        teachers_by_fold(of_folds(2, 0, 1), CROP), training, views, tmp_path, lambda _done, _total: None, ignore_message
     ).logits
     assert len(targets) == len(training)
     best = targets.reshape(len(training), -1, 7).argmax(axis=-1)
@@ -50,7 +54,12 @@ def test_each_image_has_the_teacher_that_has_not_seen_it(bars: DataSet, tmp_path
 def test_several_teachers_of_a_fold_are_averaged(bars: DataSet, tmp_path: Path) -> None:
     training = bars.splits["Training"]
     targets = out_of_fold_targets(
-        of_folds(0, 1, 1, count=2), training, "center", tmp_path, lambda _done, _total: None, ignore_message
+        teachers_by_fold(of_folds(0, 1, 1, count=2), CROP),
+        training,
+        "center",
+        tmp_path,
+        lambda _done, _total: None,
+        ignore_message,
     ).logits
     second = targets[fold_numbers(training, 2) == 1]
     assert np.allclose(second[:, 1], second[:, 2])
@@ -69,7 +78,20 @@ def test_several_teachers_of_a_fold_are_averaged(bars: DataSet, tmp_path: Path) 
 def test_folds_that_do_not_divide_the_data_are_refused(folds: Sequence[dict[str, int] | None], message: str) -> None:
     teacher = ensemble([constant_teacher(number, fold) for number, fold in enumerate(folds)])
     with pytest.raises(InputError, match=message):
-        teachers_by_fold(teacher)
+        teachers_by_fold(teacher, CROP)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resize_hw": (96, 96)}, "with image_size 48, the student with 96"),
+        ({"fit": "stretch"}, "with fit square, the student with stretch"),
+        ({"grayscale": False}, "with grayscale True, the student with False"),
+    ],
+)
+def test_teachers_of_other_pixels_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        teachers_by_fold(of_folds(0, 1, 2), replace(CROP, **changes))
 
 
 def test_trained_folds_teach_a_student(bars: DataSet, bars_folder: Path, tmp_path: Path) -> None:
@@ -91,5 +113,7 @@ def test_trained_folds_teach_a_student(bars: DataSet, bars_folder: Path, tmp_pat
     assert [member["fold"]["fold"] for member in training["teacher"]["members"]] == [0, 1]
     with pytest.raises(InputError, match=r"its fold\.fold was 1, now it is 0"):
         train(**options, **machine, model="mini-xception", folds=2, fold=0, output=tmp_path / "fold1", resume=True)
+    with pytest.raises(InputError, match="with fit square, the student with stretch"):
+        distill(**options, **(more | {"fit": "stretch", "output": tmp_path / "other"}), teachers=teachers)
     with pytest.raises(InputError, match="leave on-the-fly and unlabelled out"):
         distill(**options, teachers=teachers, out_of_fold=True, on_the_fly=True, output=tmp_path / "other")
