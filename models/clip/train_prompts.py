@@ -212,7 +212,8 @@ def train_prompts(
     name, originals = data.dataset.name, data.originals if options.crop_from == "original" else None
     described = describe(data.trained, dataset=name)
     task = PromptTask(clip, config, described, recipe, seen.training, seen.validation, name, originals)
-    job = make_job(options, seen, task, recipe, {"task": options.task, "shots": _shots(options)})
+    record = {"task": options.task, "shots": _shots(options), "clip_activation": options.activation}
+    job = make_job(options, seen, task, recipe, record)
     trained = run_training(job, options, seen, notify, on_step, on_epoch)
     if not is_first_process():
         return PromptTrainingResult(trained)  # the first process evaluates for all

@@ -81,9 +81,16 @@ class NetTask(Task):
         self._loaded: Iterator[Tensor] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return architecture, labels and checksum of the initial weights."""
-        initial = {} if self._initial is None else {"initial_sha256": self._initial.sha256}
-        return {"architecture": self.contract.architecture, "labels": list(self.contract.labels), **initial}
+        """Return architecture, labels, checksum of the initial weights, and subject and fit if not the default."""
+        contract = self.contract
+        return {
+            "architecture": contract.architecture,
+            "labels": list(contract.labels),
+            **({} if self._initial is None else {"initial_sha256": self._initial.sha256}),
+            # States of earlier versions lack these, and must still be resumed.
+            **({} if contract.subject == "face" else {"subject": contract.subject}),
+            **({} if contract.crop.fit == "square" else {"fit": contract.crop.fit}),
+        }
 
     def build(self, device: torch.device) -> nn.Module:
         """Return a new net and copy the training images to `device`."""

@@ -77,7 +77,15 @@ class Task(Protocol):
 
 
 # Fields of the provenance that a resumed training must share with the interrupted one.
-_RESUMED_WITH = ("data_sha256", "ferplus_sha256", "training_split", "validation", "prior_strength", "fold")
+_RESUMED_WITH = (
+    "data_sha256",
+    "ferplus_sha256",
+    "training_split",
+    "validation",
+    "prior_strength",
+    "fold",
+    "clip_activation",
+)
 
 
 @dataclass(frozen=True)

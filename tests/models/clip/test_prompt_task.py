@@ -22,7 +22,7 @@ from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip
 from edgekit.models.clip.prompt_task import PromptTask
 from edgekit.models.clip.protocols import load_task_data
-from edgekit.models.clip.train_prompts import PromptTrainingOptions
+from edgekit.models.clip.train_prompts import PromptTrainingOptions, train_prompts
 from edgekit.models.data import DataSet
 from edgekit.models.data.few_shot import Splits
 from edgekit.models.data.image_files import ImageFiles
@@ -139,6 +139,16 @@ def test_another_clip_or_other_values_cannot_be_resumed(clip: FrozenClip, bars: 
     other = random_clip(clip.config, seed=2)
     with pytest.raises(InputError, match="its clip_sha256 was"):
         train_job(job(other, bars, replace(RECIPE, epochs=1)), tmp_path, resume=True)
+
+
+def test_another_activation_is_not_resumed(clip: FrozenClip, bars_folder: Path, tmp_path: Path) -> None:
+    torch.save(clip.model.state_dict(), tmp_path / "plain.pt")
+    options = {"clip": tmp_path / "plain.pt", "data": bars_folder, "output": tmp_path / "run", "n_ctx": 2}
+    options |= {"shots": 1, "epochs": 1, "accelerator": "cpu"}
+    train_prompts(**options, activation="gelu")
+    with pytest.raises(InputError, match="its clip_activation was 'gelu', now it is 'quick-gelu'"):
+        train_prompts(**options, activation="quick-gelu", resume=True)
+    assert train_prompts(**options, activation="gelu", resume=True).training.best_epoch == 1
 
 
 def test_validation_does_not_change_the_prompts_of_the_released_codes_way(clip: FrozenClip, bars: DataSet) -> None:
