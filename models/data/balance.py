@@ -40,18 +40,19 @@ def class_weights(labels: Tensor, classes: int) -> Tensor:
 def balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
     """Return the image indices of one epoch, with equally many of each class: int64 (N,), N = number of labels.
 
-    Within a class no image is repeated before all its images were used. If N is not divisible by the number of classes,
-    random classes get one image more.
+    Within a class no image is repeated before all its images were used. If the number of labels is not divisible by
+    the number of classes, random classes get one image more. Images without a label (-1) are used once each.
     """
-    count = len(labels)
-    present = torch.unique(labels)
+    unlabelled = torch.nonzero(labels < 0).flatten()
+    count = len(labels) - len(unlabelled)
+    present = torch.unique(labels[labels >= 0])
     quotas = torch.full((len(present),), count // len(present))
     extra = torch.randperm(len(present), generator=generator)[: count % len(present)]
     quotas[extra] += 1
-    drawn = []
+    drawn = [unlabelled]
     for label, quota in zip(present.tolist(), quotas.tolist(), strict=True):
         members = torch.nonzero(labels == label).flatten()
         passes = -(-quota // len(members))
         order = torch.cat([torch.randperm(len(members), generator=generator) for _ in range(passes)])
         drawn.append(members[order[:quota]])
-    return torch.cat(drawn)[torch.randperm(count, generator=generator)]
+    return torch.cat(drawn)[torch.randperm(len(labels), generator=generator)]

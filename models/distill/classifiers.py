@@ -95,6 +95,7 @@ def classifier_teacher(path: Path, device: torch.device, threads: int | None = N
         sha256=sha256_of(path),
         predict=predict,
         share_hw=(height, width),
+        subject=contract.subject,
         facts={"architecture": contract.architecture, **facts},
     )
 

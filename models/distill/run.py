@@ -25,7 +25,7 @@ from edgekit.models.distill.losses import LossWeights, loss_weights
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
 from edgekit.models.distill.out_of_fold import out_of_fold_targets, teachers_by_fold
 from edgekit.models.distill.task import DistillationConfig, DistillationTask, check_views, student_architecture
-from edgekit.models.distill.teachers import Teacher, TeacherOutputs
+from edgekit.models.distill.teachers import Teacher, TeacherOutputs, subject_of
 from edgekit.models.distill.views import Views
 from edgekit.models.distill.votes import VotePowers, with_votes
 from edgekit.models.evaluation.evaluate import evaluate, open_classifier
@@ -193,11 +193,13 @@ def distill(
     weights = loss_weights(teacher, options.kl_weight, options.ce_weight, options.cosine_weight)
     architecture = student_architecture(options.student, teacher)
     contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray, options.fit)
+    contract = replace(contract, subject=subject_of(teacher))
     # Missing folds are reported before the teacher runs for hours.
     by_fold = teachers_by_fold(teacher, contract.crop) if options.out_of_fold else []
     if options.prior_strength:
         class_bias(architecture)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)  # a wrong file is reported before the teacher runs for hours
+    recipe = recipe_of(options, initial, notify)
     training, unlabelled_sha256 = _with_unlabelled(options, data.training, dataset.is_gray, notify, progress)
     config = DistillationConfig(weights, options.temperature, views, unlabelled_sha256, powers, options.out_of_fold)
     targets = None

@@ -95,9 +95,10 @@ class DistillationTask(NetTask):
         self._targets = targets
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return architecture, labels, teacher and distillation settings."""
+        """Return architecture, labels, teacher and distillation settings, and the balance if there is one."""
         return {
             **super().fingerprint(),
+            **({} if self._balance == "none" else {"balance": self._balance}),
             "distillation": {"teacher_sha256": self._teacher.sha256, **asdict(self._config)},
         }
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from edgekit.contract import Subject
 from edgekit.errors import InputError
 from edgekit.files import real_path
 from edgekit.model_store import BEST_NAME
@@ -59,6 +60,7 @@ class Teacher:
             `edgekit.models.distill.views`.
         space: The teacher's embedding space; None: the teacher has none.
         members: The members of an ensemble; empty for a single model.
+        subject: What a classifier's contract states that it classifies; None: not stated.
         facts: Further fields of the teacher's record in a checkpoint.
     """
 
@@ -70,6 +72,7 @@ class Teacher:
     share_hw: tuple[float, float] = (1.0, 1.0)
     space: EmbeddingSpace | None = None
     members: tuple[Teacher, ...] = ()
+    subject: Subject | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
@@ -130,6 +133,20 @@ def ensemble(teachers: Sequence[Teacher]) -> Teacher:
         ),
         members=tuple(teachers),
     )
+
+
+def subject_of(teacher: Teacher) -> Subject:
+    """Return what a teacher's student classifies: the subject of the members that state one, or else faces.
+
+    Raises:
+        InputError: The members have different subjects.
+    """
+    stated = {member.subject: member.name for member in teacher.members or (teacher,) if member.subject}
+    if len(stated) > 1:
+        raise InputError(
+            f"teacher '{stated['face']}' classifies faces, '{stated['image']}' whole images: use teachers of one kind"
+        )
+    return next(iter(stated), "face")
 
 
 def mean_of_probabilities(logits: Sequence[FloatArray]) -> FloatArray:

@@ -59,6 +59,7 @@ class NetTask(Task):
         training: ImageSet,
         validation: ImageSet,
         initial: InitialWeights | None = None,
+        balance: Balance | None = None,
     ) -> None:
         """Set net and data.
 
@@ -68,6 +69,7 @@ class NetTask(Task):
             training: The training images.
             validation: The images that select the best epoch.
             initial: Weights to start from; None: random ones.
+            balance: "sampler" draws each class equally often; None: the recipe's.
         """
         self.contract = contract
         self.device = torch.device("cpu")
@@ -78,6 +80,7 @@ class NetTask(Task):
         self._training = training
         self._validation = validation
         self._initial = initial
+        self._balance: Balance = balance or recipe.balance
         self._loaded: Iterator[Tensor] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
@@ -102,7 +105,9 @@ class NetTask(Task):
         return net
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """Return a random permutation of all images."""
+        """Return a random permutation of all images, or an order with balanced classes."""
+        if self._balance == "sampler":
+            return balanced_order(self.examples.labels.cpu(), generator)
         return torch.randperm(len(self._training), generator=generator)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
@@ -203,8 +208,7 @@ class ClassificationTask(NetTask):
         `balance` gives rare and common classes equal influence: "loss" weights the loss of each class by the inverse
         of its size, "sampler" draws each class equally often; None: the recipe's.
         """
-        super().__init__(contract, recipe, training, validation, initial)
-        self._balance: Balance = balance or recipe.balance
+        super().__init__(contract, recipe, training, validation, initial, balance)
         self._class_weights: Tensor | None = None
 
     def fingerprint(self) -> dict[str, Any]:
@@ -217,12 +221,6 @@ class ClassificationTask(NetTask):
         if self._balance == "loss":
             self._class_weights = class_weights(self.examples.labels, len(self.contract.labels))
         return net
-
-    def order(self, generator: torch.Generator) -> Tensor:
-        """Return a random permutation of all images, or one with balanced classes."""
-        if self._balance == "sampler":
-            return balanced_order(self.examples.labels.cpu(), generator)
-        return super().order(generator)
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return the cross-entropy of augmented images."""
