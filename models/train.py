@@ -29,7 +29,7 @@ from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
-from edgekit.models.training.options import TrainingOptions, require_choice
+from edgekit.models.training.options import TrainingOptions, options_from, require_choice
 from edgekit.models.training.prior import adjust_prior, class_bias
 from edgekit.models.training.recipes import Balance
 from edgekit.models.training.run import (
@@ -37,8 +37,8 @@ from edgekit.models.training.run import (
     TrainingResult,
     initial_weights,
     make_job,
+    net_recipe_of,
     read_training_data,
-    recipe_of,
     run_training,
     with_precision,
 )
@@ -117,10 +117,10 @@ def train(
         StorageError: The disk is full or read-only.
         GateError: A device would compute other pixels than the training; the checkpoint is kept.
     """
-    options = options or TrainOptions(**values)
+    options = options_from(TrainOptions, options, values)
     if options.threads:
         set_torch_threads(options.threads)
-    recipe = recipe_of(options)
+    recipe = net_recipe_of(options)
     check_output(options.output, options.resume)
     require_no_space(options.model)
     # Reports an unknown net, or an image size that it does not take, before the data is read.
@@ -141,7 +141,7 @@ def train(
     if options.prior_strength:
         class_bias(options.model)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)
-    recipe = recipe_of(options, initial, notify)
+    recipe = net_recipe_of(options, initial, notify)
     task = ClassificationTask(contract, recipe, data.training, data.validation, options.balance, initial)
     record: dict[str, Any] = {"merged": list(options.merges)} if options.merges else {}
     if fold:

@@ -27,7 +27,7 @@ from edgekit.models.data.few_shot import of_classes, without_classes
 from edgekit.models.evaluation.evaluate import as_shown, evaluate, open_classifier
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
-from edgekit.models.training.options import TrainingOptions, refuse_fields, require_choice
+from edgekit.models.training.options import TrainingOptions, options_from, refuse_fields, require_choice
 from edgekit.models.training.run import (
     TrainingData,
     TrainingResult,
@@ -118,7 +118,7 @@ def train_mini(
             training.
         StorageError: The disk is full or read-only.
     """
-    options = options or MiniClipOptions(**values)
+    options = options_from(MiniClipOptions, options, values)
     recipe = recipe_of(options)
     if options.threads:
         set_torch_threads(options.threads)

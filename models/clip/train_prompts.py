@@ -50,7 +50,7 @@ from edgekit.models.data.resized_crop import ResizedCrop
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
-from edgekit.models.training.options import TrainingOptions, refuse_fields, require_choice
+from edgekit.models.training.options import TrainingOptions, options_from, refuse_fields, require_choice
 from edgekit.models.training.recipes import Keep, Recipe
 from edgekit.models.training.run import TrainingData, TrainingResult, make_job, recipe_of, run_training
 from edgekit.text import one_line
@@ -197,7 +197,7 @@ def train_prompts(
         StorageError: The disk is full or read-only.
         UnavailableError: A CLIP that is given by name cannot be downloaded.
     """
-    options = options or PromptTrainingOptions(**values)
+    options = options_from(PromptTrainingOptions, options, values)
     recipe = _recipe(options)
     if options.threads:
         set_torch_threads(options.threads)

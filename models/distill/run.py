@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from edgekit.errors import InputError
 from edgekit.files import check_writable
@@ -36,14 +36,14 @@ from edgekit.models.training.calibrate import calibrate, calibration_images
 from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
-from edgekit.models.training.options import TrainingOptions
+from edgekit.models.training.options import TrainingOptions, options_from, require_choice
 from edgekit.models.training.prior import adjust_prior, class_bias
 from edgekit.models.training.run import (
     TrainingResult,
     initial_weights,
     make_job,
+    net_recipe_of,
     read_training_data,
-    recipe_of,
     run_training,
     with_precision,
 )
@@ -91,8 +91,12 @@ class DistillOptions(TrainingOptions):
     plain: PlainOnnx = field(default_factory=PlainOnnx)
     calibrate: bool = True
 
+    _paths: ClassVar[tuple[str, ...]] = (*TrainingOptions._paths, "cache", "unlabelled", "descriptions")
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.views is not None:
+            require_choice("views", self.views, Views)
         if not self.teachers:
             raise InputError("no teacher is given")
         if self.on_the_fly and self.views:
@@ -175,11 +179,11 @@ def distill(
         UnavailableError: A CLIP that is given by name cannot be downloaded.
         GateError: A device would compute other pixels than the training; the checkpoint is kept.
     """
-    options = options or DistillOptions(**values)
+    options = options_from(DistillOptions, options, values)
     powers = options.vote_powers()
     if options.threads:
         set_torch_threads(options.threads)
-    recipe = recipe_of(options)
+    recipe = net_recipe_of(options)
     if recipe.mixup_alpha and not options.on_the_fly:
         raise InputError("mixup needs the teacher's outputs for mixed images: add on-the-fly, or leave mixup-alpha out")
     require_no_space(options.student)
@@ -199,7 +203,7 @@ def distill(
     if options.prior_strength:
         class_bias(architecture)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)  # a wrong file is reported before the teacher runs for hours
-    recipe = recipe_of(options, initial, notify)
+    recipe = net_recipe_of(options, initial, notify)
     training, unlabelled_sha256 = _with_unlabelled(options, data.training, dataset.is_gray, notify, progress)
     config = DistillationConfig(weights, options.temperature, views, unlabelled_sha256, powers, options.out_of_fold)
     targets = None

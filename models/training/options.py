@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
 from edgekit.errors import InputError
 
@@ -17,6 +17,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Accelerator = Literal["auto", "cpu", "gpu"]
 MAX_MIXUP_ALPHA = 10
 MAX_PRIOR_STRENGTH = 2
+MAX_LR = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +65,16 @@ class TrainingOptions:
     fit: Fit = "square"
     resume: bool = False
 
+    # Fields that may be given as text, which is convenient in Python.
+    _paths: ClassVar[tuple[str, ...]] = ("data", "output", "ferplus")
+
     def __post_init__(self) -> None:
         # These load msgspec and torch, which no help text needs.
         from edgekit.contract import Fit
         from edgekit.models.data.ferplus import Mode
 
-        for name in ("data", "output", "ferplus"):
-            if isinstance(value := getattr(self, name), str):  # from Python, where text is convenient
+        for name in self._paths:
+            if isinstance(value := getattr(self, name), str):
                 object.__setattr__(self, name, Path(value))
         require_choice("precision", self.precision, Precision)
         require_choice("accelerator", self.accelerator, Accelerator)
@@ -85,9 +89,27 @@ class TrainingOptions:
             raise InputError(f"mixup-alpha is {self.mixup_alpha}: expected 0 to {MAX_MIXUP_ALPHA}")
         if not 0 <= self.prior_strength <= MAX_PRIOR_STRENGTH:
             raise InputError(f"prior-strength is {self.prior_strength}: expected 0 to {MAX_PRIOR_STRENGTH}")
+        if self.max_lr is not None and not 0 < self.max_lr <= MAX_LR:
+            raise InputError(f"max_lr is {self.max_lr}: expected more than 0, at most {MAX_LR}")
         for name, least in (("epochs", 1), ("batch_size", 2), ("threads", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise InputError(f"{name} is {value}: expected {least} or more")
+
+
+_Options = TypeVar("_Options", bound=TrainingOptions)
+
+
+def options_from(kind: type[_Options], options: _Options | None, values: Mapping[str, Any]) -> _Options:
+    """Return the options of an entry point: `options`, or those made from `values`.
+
+    Raises:
+        InputError: Both are given, or a value is not allowed.
+    """
+    if options is None:
+        return kind(**values)
+    if values:
+        raise InputError(f"{next(iter(values))} is given beside an options object: set it in the options")
+    return options
 
 
 def require_choice(name: str, value: str, choices: Any) -> None:

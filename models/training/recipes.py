@@ -277,6 +277,9 @@ RECIPES = {
     ),
 }
 
+# Recipes whose learning rates are for a trained net.
+FROM_TRAINED = ("fer2013-finish", "camera", "adapt", "adapt-new-classes")
+
 
 def get_recipe(name: str) -> Recipe:
     """Return a recipe by name.

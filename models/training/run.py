@@ -37,7 +37,7 @@ from edgekit.models.training.loop import (
 )
 from edgekit.models.training.options import Precision, TrainingOptions
 from edgekit.models.training.precision import choose_precision
-from edgekit.models.training.recipes import Recipe, get_recipe
+from edgekit.models.training.recipes import FROM_TRAINED, Recipe, get_recipe
 from edgekit.models.training.state import state_fingerprint
 from edgekit.models.training.task import Task, TrainingJob
 
@@ -96,22 +96,34 @@ class TrainingResult:
         }
 
 
-def recipe_of(
+def net_recipe_of(
     options: TrainingOptions, initial: InitialWeights | None = None, notify: Notify = ignore_message
 ) -> Recipe:
-    """Return the named recipe with the options' number of epochs, batch size, learning rate and mixup.
+    """Return the recipe of a net; see `recipe_of`.
 
     `adapt` becomes `adapt-new-classes` where the initial weights lack some of the classes.
 
     Raises:
-        InputError: The recipe is not known, or needs initial weights and there are none.
+        InputError: The recipe is not known or is one of CLIPs, or needs initial weights and there are none.
     """
-    if options.recipe.startswith("adapt") and options.init is None:
+    for model in ("hicropl", "clip-mini"):
+        if options.recipe.startswith(model):
+            raise InputError(f"recipe '{options.recipe}' is not for nets: use it with model {model}")
+    if options.recipe in FROM_TRAINED and options.init is None:
         raise InputError(f"recipe '{options.recipe}' starts from a trained model: add --init default, or another model")
-    recipe = get_recipe(options.recipe)
     if options.recipe == "adapt" and initial is not None and initial.new_classes:
         notify("the initial weights lack some of the classes: the recipe is adapt-new-classes, all layers learn")
-        recipe = get_recipe("adapt-new-classes")
+        options = replace(options, recipe="adapt-new-classes")
+    return recipe_of(options)
+
+
+def recipe_of(options: TrainingOptions) -> Recipe:
+    """Return the named recipe with the options' number of epochs, batch size, learning rate and mixup.
+
+    Raises:
+        InputError: The recipe is not known.
+    """
+    recipe = get_recipe(options.recipe)
     return replace(
         recipe,
         epochs=options.epochs or recipe.epochs,

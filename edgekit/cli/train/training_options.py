@@ -16,7 +16,7 @@ from edgekit.cli.options import MAX_BATCH, PATH, SEED, NumberRange, refuse_unuse
 from edgekit.cli.output import Output
 from edgekit.cli.progress import LINE_EVERY_S, by_stage, progress_bar
 from edgekit.cli.sections import section
-from edgekit.models.training.options import MAX_MIXUP_ALPHA, MAX_PRIOR_STRENGTH, TrainingOptions
+from edgekit.models.training.options import MAX_LR, MAX_MIXUP_ALPHA, MAX_PRIOR_STRENGTH, TrainingOptions
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -198,7 +198,7 @@ _TRAINING_SECTIONS: _Sections = {
             help="Images per step, summed over all processes; default: the recipe's.",
         ),
         click.option(
-            "--max-lr", type=NumberRange(0, 100, min_open=True), help="Highest learning rate; default: the recipe's."
+            "--max-lr", type=NumberRange(0, MAX_LR, min_open=True), help="Highest learning rate; default: the recipe's."
         ),
         click.option(
             "--mixup-alpha",

@@ -21,6 +21,7 @@ from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import EXPRESSIONS
+from edgekit.models.train import TrainOptions
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +70,13 @@ def test_train_options_are_checked_in_python_too(faces: Path, tmp_path: Path) ->
         ({"precision": "fp64"}, "precision is 'fp64': expected one of auto, fp32, bf16, fp16"),
         ({"balance": "x"}, "balance is 'x': expected one of none, loss, sampler"),
         ({"batch_size": 1}, "batch_size is 1: expected 2 or more"),
+        ({"max_lr": 0}, "max_lr is 0: expected more than 0, at most 100"),
+        ({"max_lr": -1.0}, "max_lr is -1.0: expected more than 0"),
     ):
         with pytest.raises(InputError, match=message):
             edgekit.train(data=faces, output=tmp_path / "run", **values)
+    with pytest.raises(InputError, match="epochs is given beside an options object"):
+        edgekit.train(TrainOptions(data=faces, output=tmp_path / "run"), epochs=3)
 
 
 def test_evaluate_returns_the_numbers_of_the_command(run: Callable[..., Done], trained: Path, faces: Path) -> None:
@@ -274,6 +279,9 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
         (["train", "--data", "{faces}", "-o", "out", "--model", "resnet"], "model 'resnet' is not known"),
         (["train", "--data", "{faces}", "-o", "out", "--model", "edgecnn@8"], "give the net's name alone"),
         (["train", "--data", "{faces}", "-o", "out", "--recipe", "best"], "recipe 'best' is not known"),
+        (["train", "--data", "{faces}", "-o", "out", "--recipe", "clip-mini"], "use it with model clip-mini"),
+        (["train", "--data", "{faces}", "-o", "out", "--recipe", "fer2013-finish"], "add --init default"),
+        (["train", "--data", "{faces}", "-o", "out", "--recipe", "camera"], "add --init default"),
         (["train", "--data", "{faces}", "-o", "out", "--train-split", "x"], "has no split 'x'"),
         (["train", "--data", "{faces}", "-o", "out", "--accelerator", "cpu", "--precision", "fp16"], "needs a GPU"),
         (["train", "--data", "{faces}", "-o", "{faces}/val/happy/3.png"], "is a file"),

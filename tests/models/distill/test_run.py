@@ -13,7 +13,7 @@ import pytest
 from edgekit.contract import Subject
 from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edgekit.models.distill.run import distill
+from edgekit.models.distill.run import DistillOptions, distill
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
 
@@ -57,3 +57,13 @@ def test_the_student_of_a_model_of_whole_images_is_one(pictures: Path, tmp_path:
     assert load_checkpoint(result.training.checkpoint).contract.subject == "image"
     with pytest.raises(InputError, match=r"'face.safetensors' classifies faces, 'image.safetensors' whole images"):
         distill(teachers=[images, faces], output=tmp_path / "other", **options)
+
+
+def test_options_may_be_text_and_are_checked() -> None:
+    texts: dict[str, Any] = {"data": "d", "output": "o", "cache": "c", "unlabelled": "u", "descriptions": "s"}
+    options = DistillOptions(teachers=["t"], **texts)
+    assert [options.cache_folder, options.unlabelled, options.descriptions] == [Path("c"), Path("u"), Path("s")]
+    with pytest.raises(InputError, match="views is 'foo': expected one of center, "):
+        replace(options, views="foo")
+    with pytest.raises(InputError, match="epochs is given beside an options object"):
+        distill(options, epochs=2)
