@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, Progress, ignore_message
+from edgekit.models.clip.architecture import ClipConfig
 from edgekit.models.clip.classifier import ClipClassifier, prompted_classifier, zero_shot_classifier
 from edgekit.models.clip.config import PRESETS, PromptConfig
 from edgekit.models.clip.descriptions import Describe
+from edgekit.models.clip.frozen import require_room
 from edgekit.models.clip.prompted import PromptedClip, frozen_classifier, prompts_kept
 from edgekit.models.clip.templates import template_descriptions
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, usual_test_split
@@ -197,6 +199,23 @@ def load_target(
     return Target(read.name, read.classes, split, images)
 
 
+def check_evaluation(
+    task: TaskName, data: TaskData, targets: Sequence[Target], describe: Describe, clip: ClipConfig
+) -> None:
+    """Check the classes and the descriptions that `measure` needs, so that errors are reported before the training.
+
+    Raises:
+        InputError: A data set for "domain" has a class that `data` lacks, or the descriptions of a data set cannot be
+            read or are longer than the context.
+    """
+    if task == "domain":
+        _require_known(targets, data.dataset.classes)
+    others = [(each.name, each.classes) for each in targets]
+    for dataset, classes in [(data.dataset.name, data.dataset.classes), *others]:
+        for name, sentences in describe(classes, dataset=dataset).items():
+            require_room(name, sentences, clip)
+
+
 def measure(
     task: TaskName,
     net: PromptedClip,
@@ -212,17 +231,14 @@ def measure(
         net: The prompted CLIP with the trained classes.
         data: The data set and its test images.
         describe: Returns the sentences of a data set's classes.
-        targets: Other data sets, from `load_target`, each evaluated among its own classes; for the task "domain" these
-            must be classes of `data`.
+        targets: Other data sets, from `load_target`, each evaluated among its own classes.
         notify: Called before each evaluation with a message that names it.
 
     Raises:
-        InputError: There is no test image of the classes, or a data set for "domain" has other classes.
+        InputError: There is no test image of the classes.
     """
     scorer = _Scorer(describe, notify, data.dataset.is_gray)
     own, classes = data.dataset.name, data.dataset.classes
-    if task == "domain":
-        _require_known(targets, classes)
     if task == "base-to-novel":
         return _base_to_novel(scorer, net, data)
     scores = [scorer.score(own, own, net, classes, data.test)]

@@ -38,6 +38,7 @@ from edgekit.models.clip.protocols import (
     TaskData,
     TaskName,
     TaskResult,
+    check_evaluation,
     load_target,
     load_task_data,
     measure,
@@ -207,6 +208,7 @@ def train_prompts(
     config = prompt_config(options, clip.config, notify)
     data, targets = _read_data(options, clip.image_size_px, notify, progress)
     path = Path(options.descriptions) if options.descriptions else None
+    check_evaluation(options.task, data, targets, partial(descriptions_for, path=path), clip.config)
     describe = partial(descriptions_for, path=path, notify=notify)
     seen = TrainingData(data.dataset, data.training, data.validation, data.validation_name)
     name, originals = data.dataset.name, data.originals if options.crop_from == "original" else None

@@ -61,6 +61,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "short.json").write_text(json.dumps({"happy": ["a smile"]}))
     (folder / "long.json").write_text(json.dumps({"happy": ["a very long " * 20], "sad": ["sad"]}))
     (folder / "wrong.json").write_text("[]")
+    (folder / "sentences").mkdir()
+    (folder / "sentences/faces.json").write_text(json.dumps({"happy": ["a smile"]}))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # OpenAI's form of archive is an old one
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(folder / "other.pt"))
@@ -222,6 +224,8 @@ def test_an_export_without_the_ensemble_reports_both_costs(edgekit: Run, tmp_pat
 
 HICROPL = ("train", "--model", "hicropl", "--data", "faces", "-o", "out")
 CLIP = ("--clip", "clip.safetensors")
+TRANSFER = (*HICROPL, *CLIP, "--shots", 1, "--n-ctx", 2, "--epochs", 1, "--task")
+DOMAIN, CROSS = (*TRANSFER, "domain", "--eval-data"), (*TRANSFER, "cross-dataset", "--eval-data")
 EXPORT = ("export", "-o", "out/x.onnx")
 DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher")
 
@@ -257,6 +261,8 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ((*HICROPL, *CLIP, "--shots", 1, "--recipe", "paper"), "prompts need 'hicropl'"),
         ((*HICROPL, *CLIP, "--task", "domain"), "task 'domain' needs eval-data"),
         ((*HICROPL, *CLIP, "--eval-data", "pets"), "eval-data goes with the tasks"),
+        ((*DOMAIN, "pets"), "'pets' has the class 'ape', which the training data does not have"),
+        ((*CROSS, "pets", "--descriptions", "sentences"), "no file for data set 'pets'"),
         ((*HICROPL, *CLIP, "--task", "all", "--shots", 4), "leave shots out"),
         ((*HICROPL, *CLIP, "--init", "x"), "--init has no effect with --model hicropl"),
         ((*HICROPL, *CLIP, "--balance", "loss"), "--balance has no effect with --model hicropl"),

@@ -25,6 +25,7 @@ from edgekit.models.clip.protocols import (
     Target,
     TaskData,
     TaskName,
+    check_evaluation,
     load_target,
     load_task_data,
     measure,
@@ -159,7 +160,7 @@ def test_shifted_copies_have_some_of_the_trained_classes_and_are_counted_among_t
     assert isinstance(shifted.images, ImageSet)
     assert result.scores[1].accuracy == evaluate(own, shifted.images, "center-crop").accuracy
     with pytest.raises(InputError, match="'shifted' has the class 'cat', which the training data does not have"):
-        measure("domain", net, data, descriptions_for, [replace(shifted, classes=("sad", "cat"))])
+        check_evaluation("domain", data, [replace(shifted, classes=("sad", "cat"))], descriptions_for, clip.config)
 
 
 def test_measuring_leaves_the_prompts_as_they_were_trained(clip: FrozenClip, bars: DataSet) -> None:
