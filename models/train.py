@@ -16,7 +16,7 @@ import numpy as np
 from edgekit.contract import Subject
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
-from edgekit.models.data import ImageSet, check_classes, identical_to
+from edgekit.models.data import ImageSet
 from edgekit.models.data.balance import class_prior
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
@@ -35,6 +35,7 @@ from edgekit.models.training.recipes import Balance
 from edgekit.models.training.run import (
     TrainingData,
     TrainingResult,
+    check_training_images,
     initial_weights,
     make_job,
     net_recipe_of,
@@ -129,11 +130,7 @@ def train(
     dataset, fold = data.dataset, options.left_out()
     if fold:
         data = _without(data, fold, notify)
-    check_classes(data.training, dataset.classes)
-    if (leaked := identical_to(data.training.images, data.validation.images)).any():
-        names = data.training.names
-        example = "" if names is None else f", such as {names[leaked.argmax()]}"
-        notify(f"{leaked.sum()} training images are validation images too{example}: their accuracy is too high")
+    check_training_images(data, notify)
     contract = contract_for(
         options.model, dataset.classes, dataset.name, dataset.is_gray, options.fit, options.image_size
     )

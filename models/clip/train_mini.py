@@ -31,6 +31,7 @@ from edgekit.models.training.options import TrainingOptions, options_from, refus
 from edgekit.models.training.run import (
     TrainingData,
     TrainingResult,
+    check_training_images,
     make_job,
     read_training_data,
     recipe_of,
@@ -131,6 +132,7 @@ def train_mini(
     data = _without(whole, options.leave_out)
     if options.leave_out:
         notify(f"classes left out, with their images and captions: {', '.join(options.leave_out)}")
+    check_training_images(data, notify)
     dataset = data.dataset
     path = Path(options.descriptions) if options.descriptions else None
     descriptions = descriptions_for(dataset.classes, path, notify, dataset=dataset.name)

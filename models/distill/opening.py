@@ -28,7 +28,8 @@ class TeacherOptions:
 
     Attributes:
         clip: File or name of the CLIP that the prompts were trained for.
-        descriptions: File of class sentences for a CLIP without prompts.
+        descriptions: File of class sentences for a CLIP without prompts, or a folder with a file per data set.
+        dataset: Name of the data set, which selects the file of a folder of descriptions.
         activation: Activation function of a CLIP whose file does not state it.
         plain: Properties of ONNX files without contract.
         threads: Number of threads of ONNX Runtime.
@@ -37,6 +38,7 @@ class TeacherOptions:
 
     clip: str | None = None
     descriptions: Path | None = None
+    dataset: str = ""
     activation: Activation | None = None
     plain: PlainOnnx = field(default_factory=PlainOnnx)
     threads: int | None = None
@@ -72,7 +74,8 @@ def open_teacher(
             teacher = prompted_teacher(path, clip, device)
         else:
             clip = load_clip(place, options.activation)
-            teacher = zero_shot_teacher(clip, descriptions_for(labels, options.descriptions, notify), device)
+            sentences = descriptions_for(labels, options.descriptions, notify, dataset=options.dataset)
+            teacher = zero_shot_teacher(clip, sentences, device)
         teachers.append(for_labels(teacher, labels, notify))
     return ensemble(teachers)
 

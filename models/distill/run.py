@@ -40,6 +40,7 @@ from edgekit.models.training.options import TrainingOptions, options_from, requi
 from edgekit.models.training.prior import adjust_prior, class_bias
 from edgekit.models.training.run import (
     TrainingResult,
+    check_training_images,
     initial_weights,
     make_job,
     net_recipe_of,
@@ -190,8 +191,9 @@ def distill(
     contract_for(options.student, ("any",), "any", gray=True)  # reports an unknown net before the data is read
     check_output(options.output, options.resume)
     data = read_training_data(options, notify=notify, progress=progress, cache="auto")
+    check_training_images(data, notify)
     dataset = data.dataset
-    teacher = open_teacher(options.teachers, dataset.classes, _teacher_options(options), notify)
+    teacher = open_teacher(options.teachers, dataset.classes, _teacher_options(options, dataset.name), notify)
     views = None if options.on_the_fly else options.views or "center-flip"
     check_views(views, recipe, teacher)
     weights = loss_weights(teacher, options.kl_weight, options.ce_weight, options.cosine_weight)
@@ -251,10 +253,11 @@ def _targets(
     return distillation_targets(teacher, training.images, views, folder, reading, notify)
 
 
-def _teacher_options(options: DistillOptions) -> TeacherOptions:
+def _teacher_options(options: DistillOptions, dataset: str) -> TeacherOptions:
     return TeacherOptions(
         clip=options.clip,
         descriptions=options.descriptions,
+        dataset=dataset,
         activation=options.activation,
         plain=options.plain,
         threads=options.threads,

@@ -18,7 +18,7 @@ from edgekit.files import sha256_of
 from edgekit.model_store import BEST_NAME, CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.checkpoints.provenance import training_provenance
-from edgekit.models.data import DataSet, ImageSet, train_and_validation, training_split
+from edgekit.models.data import DataSet, ImageSet, check_classes, identical_to, train_and_validation, training_split
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, with_ferplus
@@ -169,6 +169,20 @@ def read_training_data(
         raise InputError(f"data '{options.data}' has one class only, '{dataset.classes[0]}': training needs two")
     parts = train_and_validation(dataset, options.train_split, options.val_split, options.seed)
     return TrainingData(dataset, *parts, training_split(dataset, options.train_split))
+
+
+def check_training_images(data: TrainingData, notify: Notify) -> None:
+    """Check the training images of each class, and report those that are validation images too.
+
+    Raises:
+        InputError: A class has no training image, or its images are all identical.
+    """
+    check_classes(data.training, data.dataset.classes)
+    leaked = identical_to(data.training.images, data.validation.images)
+    if leaked.any():
+        names = data.training.names
+        example = "" if names is None else f", such as {names[leaked.argmax()]}"
+        notify(f"{leaked.sum()} training images are validation images too{example}: their accuracy is too high")
 
 
 def initial_weights(options: TrainingOptions, contract: Contract, notify: Notify) -> InitialWeights | None:

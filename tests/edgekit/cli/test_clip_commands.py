@@ -46,6 +46,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.parent.mkdir(parents=True)
         assert cv2.imwrite(str(file), np.full((48, 48), len(name), np.uint8))
     shutil.copytree(folder / "faces/train/angry", folder / "one/train/angry")
+    shutil.copytree(folder / "faces", folder / "lacking")
+    shutil.rmtree(folder / "lacking/train/fear")
     with tarfile.open(folder / "faces.tar", "w") as archive:
         archive.add(folder / "faces", "faces")
     shutil.copytree(folder / "faces", folder / "persons")
@@ -279,6 +281,7 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ),
         (("train", "--model", "clip-mini", "--data", "faces", "-o", "out", "--recipe", "fer2013"), "to 44 px"),
         (("train", "--model", "clip-mini", "--data", "faces", "-o", "out", "--captions", "votes"), "give ferplus"),
+        (("train", "--model", "clip-mini", "--data", "lacking", "-o", "out"), "class 'fear' has no training image"),
         (("train", "--model", "clip-mini", "--data", "words", "-o", "out"), "the CLIP's context 48: shorten it"),
         ((*HICROPL, "--clip", "torn.pt"), "'torn.pt' cannot be read as a torch checkpoint"),
         ((*HICROPL, "--clip", "bitten.pt"), "'bitten.pt' is a damaged TorchScript archive"),
@@ -304,6 +307,7 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ((*DISTILL, "torn.safetensors"), "is not a complete .safetensors file"),
         ((*DISTILL, "./bitten.pt"), "is a damaged TorchScript archive"),
         ((*DISTILL, "clip.safetensors", "--descriptions", "long.json"), "description of class 'happy': text"),
+        ((*DISTILL, "clip.safetensors", "--descriptions", "faces"), "no file for data set 'faces'"),
         ((*DISTILL, "default", "--activation", "gelu"), "no teacher is a CLIP without prompts: leave activation out"),
         (("eval", "prompts/best.safetensors", "--data", "faces"), "contains trained prompts: give also the CLIP"),
         (("eval", "prompts/best.safetensors", "--clip", "wide.safetensors", "--data", "faces"), "a CLIP whose vision"),

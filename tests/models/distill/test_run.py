@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import pytest
 from edgekit.contract import Subject
 from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.load import save_clip
+from edgekit.models.distill.opening import TeacherOptions, open_teacher
 from edgekit.models.distill.run import DistillOptions, distill
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
@@ -67,3 +71,25 @@ def test_options_may_be_text_and_are_checked() -> None:
         replace(options, views="foo")
     with pytest.raises(InputError, match="epochs is given beside an options object"):
         distill(options, epochs=2)
+
+
+def test_training_images_are_checked_as_in_train(pictures: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    teacher = _teacher(tmp_path / "teacher.safetensors")
+    options: dict[str, Any] = {"data": pictures, "student": "mini-xception", "teachers": [teacher], **OPTIONS}
+    shutil.copy(pictures / "val/dark/0.png", pictures / "train/dark/9.png")
+    distill(**options, output=tmp_path / "run", notify=said.append)
+    assert any("1 training images are validation images too, such as train/dark/9.png" in line for line in said)
+    shutil.rmtree(pictures / "train/dark")
+    with pytest.raises(InputError, match="class 'dark' has no training image"):
+        distill(**options, output=tmp_path / "other")
+
+
+def test_descriptions_may_be_a_folder(small_clip: FrozenClip, tmp_path: Path) -> None:
+    save_clip(tmp_path / "clip.safetensors", small_clip.model, small_clip.config)
+    (tmp_path / "moods.json").write_text('{"dark": ["night"], "light": ["day"]}')
+    opened = [
+        open_teacher([str(tmp_path / "clip.safetensors")], LABELS, TeacherOptions(descriptions=path, dataset="moods"))
+        for path in (tmp_path, tmp_path / "moods.json")
+    ]
+    assert opened[0].sha256 == opened[1].sha256
