@@ -24,8 +24,8 @@ from edgekit.models.distill.classifiers import PlainOnnx
 from edgekit.models.distill.losses import LossWeights, loss_weights
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
 from edgekit.models.distill.out_of_fold import out_of_fold_targets, teachers_by_fold
-from edgekit.models.distill.task import DistillationConfig, DistillationTask, check_views, student_architecture
-from edgekit.models.distill.teachers import Teacher, TeacherOutputs, subject_of
+from edgekit.models.distill.task import DistillationConfig, DistillationTask, check_views, student_contract
+from edgekit.models.distill.teachers import Teacher, TeacherOutputs
 from edgekit.models.distill.views import Views
 from edgekit.models.distill.votes import VotePowers, with_votes
 from edgekit.models.evaluation.evaluate import evaluate, open_classifier
@@ -197,13 +197,11 @@ def distill(
     views = None if options.on_the_fly else options.views or "center-flip"
     check_views(views, recipe, teacher)
     weights = loss_weights(teacher, options.kl_weight, options.ce_weight, options.cosine_weight)
-    architecture = student_architecture(options.student, teacher)
-    contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray, options.fit)
-    contract = replace(contract, subject=subject_of(teacher))
+    contract = student_contract(options.student, teacher, dataset, options.fit)
     # Missing folds are reported before the teacher runs for hours.
     by_fold = teachers_by_fold(teacher, contract.crop) if options.out_of_fold else []
     if options.prior_strength:
-        class_bias(architecture)  # reports a net without one before the training
+        class_bias(contract.architecture)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)  # a wrong file is reported before the teacher runs for hours
     recipe = net_recipe_of(options, initial, notify)
     training, unlabelled_sha256 = _with_unlabelled(options, data.training, dataset.is_gray, notify, progress)
@@ -216,7 +214,7 @@ def distill(
             targets = with_votes(targets, training.targets, prior, powers)
             training = replace(training, targets=None)
     task = DistillationTask(contract, recipe, training, data.validation, teacher, config, targets, initial)
-    notify(f"{architecture} learns from {teacher.name}; loss: {_formula(weights)}")
+    notify(f"{contract.architecture} learns from {teacher.name}; loss: {_formula(weights)}")
     precision = with_precision(options, contract, recipe.batch_size, notify)
     job = make_job(options, data, task, recipe, {"teacher": teacher.record()}, precision)
     trained = run_training(job, options, data, notify, on_step, on_epoch)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekit.contract import Contract
+from edgekit.contract import Contract, Fit
 from edgekit.errors import InputError
-from edgekit.models.data import ImageSet
+from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.augment import crop_number
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.distill.cache import finite_outputs
 from edgekit.models.distill.losses import LossWeights, cosine_distance, kl_divergence
-from edgekit.models.distill.teachers import Teacher, TeacherOutputs
+from edgekit.models.distill.teachers import Teacher, TeacherOutputs, subject_of
 from edgekit.models.distill.views import Views, training_crop_px
 from edgekit.models.distill.votes import VotePowers
+from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import embedding_name
 from edgekit.models.training.classification import NetTask
@@ -176,6 +177,17 @@ def student_architecture(name: str, teacher: Teacher) -> str:
         InputError: The name already has an embedding space.
     """
     return name if teacher.space is None else embedding_name(name, teacher.space.embed_dim)
+
+
+def student_contract(name: str, teacher: Teacher, dataset: DataSet, fit: Fit) -> Contract:
+    """Return the contract of a teacher's student for images that were read with `fit`.
+
+    Raises:
+        InputError: As for `student_architecture`, `contract_for` and `subject_of`.
+    """
+    architecture = student_architecture(name, teacher)
+    contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray, fit)
+    return replace(contract, subject=subject_of(teacher))
 
 
 def _to_device(outputs: TeacherOutputs, device: torch.device) -> TeacherBatch:
