@@ -150,16 +150,17 @@ def _require_alike(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> 
         vectors = [net.state.get(CLASS_VECTORS, torch.empty(0)) for net in (checkpoint, checkpoints[0])]
         if not torch.equal(*vectors):
             raise InputError(f"'{path}' and '{paths[0]}' differ in class vectors: average students of one teacher")
-        if not all(map(torch.equal, *(_learned_groups(net.state) for net in (checkpoint, checkpoints[0])))):
+        groups = (_learned_groups(net.state) for net in (checkpoint, checkpoints[0]))
+        if not all(torch.equal(*pair) for pair in zip(*groups, strict=True)):
             raise InputError(f"'{path}' and '{paths[0]}' differ in learned groups, which have no mean: leave one out")
 
 
 def _learned_groups(state: Mapping[str, Tensor]) -> list[Tensor]:
-    """Return what learned group convolutions read: a net's integer and bool tensors, but no counters."""
+    """Return which inputs the groups of learned group convolutions read; masks of older checkpoints are floats."""
     return [
-        tensor
+        tensor.bool() if name.endswith(".mask") else tensor
         for name, tensor in state.items()
-        if not tensor.is_floating_point() and not name.endswith("num_batches_tracked")
+        if name.endswith((".mask", ".index"))
     ]
 
 

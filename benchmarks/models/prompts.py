@@ -362,7 +362,8 @@ def main(
         if only_estimate:
             return
         options = {"shots": shots, "epochs": epochs, "full_epochs": full_epochs, "n_ctx": n_ctx, "min_area": min_area}
-        require_same(runs / SETTINGS_NAME, {"clip_sha256": sha256_of(clip), "precision": precision, **options})
+        same = {"clip_sha256": sha256_of(clip), "data": data.name, "precision": precision}
+        require_same(runs / SETTINGS_NAME, {**same, **options})
         if base_clip is not None:
             require_same(runs / SETTINGS_NAME, {"base_clip_sha256": sha256_of(base_clip)})
         for run in left:

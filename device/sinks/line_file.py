@@ -110,9 +110,15 @@ class LineFile:
     def _append(self, data: bytes) -> None:
         try:
             self._prepare()
-            assert self._handle is not None
-            if not self._whole_bytes:
-                data = self.header.encode() + data
+        except OSError:
+            # Nothing was written: only a part that could not be removed keeps the file open.
+            if not self._is_torn:
+                self.close()
+            raise
+        assert self._handle is not None
+        if not self._whole_bytes:
+            data = self.header.encode() + data
+        try:
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(self._handle, rest) :]

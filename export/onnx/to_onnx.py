@@ -107,7 +107,7 @@ def export_net(
     """
     check_target(target)
     with atomic_path(target) as temporary:
-        model, changed = convert(net, contract, passes, shares_weights)
+        model, changed = convert(condensed(net.eval()), contract, passes, shares_weights)
         temporary.write_bytes(model.SerializeToString(deterministic=True))
         verification = check_export(temporary, net, contract, portrait_crops(contract), tolerance)
         size_bytes, sha256 = temporary.stat().st_size, sha256_of(temporary)
@@ -145,14 +145,14 @@ def to_onnx(net: nn.Module, contract: Contract, passes: Collection[str] = TARGET
     Raises:
         InputError: The net does not take the contract's input or does not return one logit per label.
     """
-    return convert(net, contract, passes)[0]
+    return convert(condensed(net.eval()), contract, passes)[0]
 
 
 def convert(
     net: nn.Module, contract: Contract, passes: Collection[str], shares_weights: bool = False
 ) -> tuple[onnx.ModelProto, dict[str, int]]:
     """Return the model of `to_onnx` and the number of changes that each rewrite made."""
-    model = _exported_graph(condensed(net.eval()), contract)
+    model = _exported_graph(net.eval(), contract)
     contract, changed = rewritten(model, contract, passes)
     if shares_weights:
         # Constant folding has transposed, and so duplicated, each weight that is used twice.

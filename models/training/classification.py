@@ -90,7 +90,7 @@ class NetTask(Task):
             "architecture": contract.architecture,
             "labels": list(contract.labels),
             **({} if self._initial is None else {"initial_sha256": self._initial.sha256}),
-            # States of earlier versions lack these, and must still be resumed.
+            # Defaults are left out: states of earlier versions lack these fields, and must still be resumed.
             **({} if contract.subject == "face" else {"subject": contract.subject}),
             **({} if contract.crop.fit == "square" else {"fit": contract.crop.fit}),
         }

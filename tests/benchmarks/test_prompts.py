@@ -48,7 +48,7 @@ def test_the_page_shows_mean_and_spread_and_keeps_private_test_for_the_end(
     assert "| HiCroPL | 1 | 70.00% |" in page
 
 
-def test_results_of_other_settings_are_refused(prompts: dict[str, Any], tmp_path: Path) -> None:
+def test_settings_are_compared_with_those_of_kept_results(prompts: dict[str, Any], tmp_path: Path) -> None:
     require_same, path = prompts["require_same"], tmp_path / "runs" / "settings.json"
     require_same(path, {"shots": 16, "epochs": None})
     require_same(path, {"shots": 16, "base_clip_sha256": "ab"})

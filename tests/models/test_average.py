@@ -106,14 +106,23 @@ def test_a_small_last_batch_does_not_count_more_than_its_images(
     torch.testing.assert_close(means[1], means[0], rtol=0.01, atol=0.001)
 
 
-def test_nets_with_different_learned_groups_are_not_averaged(bars: DataSet, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "mask_types", [(torch.bool, torch.bool), (torch.float32, torch.float32), (torch.bool, torch.float32)]
+)
+def test_nets_with_different_learned_groups_are_not_averaged(
+    bars: DataSet, tmp_path: Path, mask_types: tuple[torch.dtype, torch.dtype]
+) -> None:
     paths = []
     for seed in range(2):
         paths.append(_write(bars, tmp_path / f"{seed}.safetensors", seed, "edgecnn-g-learned"))
         checkpoint = load_checkpoint(Path(paths[-1]))
         net = build_net(checkpoint)
         set_training_progress(net, 1.0)
-        save_checkpoint(Path(paths[-1]), replace(checkpoint, state=net.state_dict()))
+        state = {
+            name: value.to(mask_types[seed]) if name.endswith(".mask") else value
+            for name, value in net.state_dict().items()
+        }
+        save_checkpoint(Path(paths[-1]), replace(checkpoint, state=state))
     with pytest.raises(InputError, match="differ in learned groups"):
         average_checkpoints(paths, tmp_path / "average.safetensors")
 

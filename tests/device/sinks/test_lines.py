@@ -225,6 +225,36 @@ def test_a_part_of_lines_that_cannot_be_removed_is_not_there_twice(small_disk, f
     assert len(told) == moved
 
 
+@pytest.mark.parametrize("call", ["pread", "ftruncate", "fstat"])
+def test_an_error_before_the_first_write_leaves_the_file_as_it_is(tmp_path, monkeypatch, call):
+    path = tmp_path / "r.txt"
+    path.write_text("first\nsecond\nthi")  # a power cut
+    lines = LineFile(str(path), Rotation(size_bytes=10**6, keep=2))
+    with monkeypatch.context() as patched:
+        patched.setattr(f"edgekit.device.sinks.line_file.os.{call}", _fail)
+        with pytest.raises(StorageError, match="Input/output error"):
+            lines.append("third\n")
+    assert path.read_text().startswith("first\nsecond\n")
+    lines.append("third\n")
+    lines.close()
+    assert path.read_text() == "first\nsecond\nthird\n"
+
+
+def test_an_error_between_writes_keeps_what_another_program_appended(tmp_path, monkeypatch):
+    path = tmp_path / "r.txt"
+    lines = LineFile(str(path))
+    lines.append("one\n")
+    with path.open("a") as other:
+        other.write("foreign\n")
+    with monkeypatch.context() as patched:
+        patched.setattr("edgekit.device.sinks.line_file.os.path.samestat", _fail)
+        with pytest.raises(StorageError, match="Input/output error"):
+            lines.append("two\n")
+    lines.append("two\n")
+    lines.close()
+    assert path.read_text() == "one\nforeign\ntwo\n"
+
+
 def test_a_part_of_lines_is_removed_at_the_end_of_the_run(small_disk, fill, monkeypatch):
     path = small_disk / "r.txt"
     lines = LineFile(str(path))

@@ -24,6 +24,9 @@ from edgekit.export.ncnn.to_ncnn import export_to_ncnn
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.targets import chosen_passes
 from edgekit.export.verification.export_check import check_export
+from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.nets.grouped import set_training_progress
+from edgekit.models.nets.registry import create_model
 from tests.examples import examples
 
 from ..nets import Builder, after, answers, contract_of, random_nets
@@ -60,6 +63,18 @@ def test_an_export_answers_as_the_onnx_file_and_leaves_nothing_behind(
     # The same file again gives the same bytes; another net's weights do not pass for it.
     again = to_ncnn.to_ncnn(onnx.load(exported.path))
     assert again == target.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_net_with_learned_groups_keeps_its_zeros(contract: Contract, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = create_model("edgecnn-g-learned", len(contract.labels)).eval()
+    set_training_progress(net, 1.0)
+    path, target = tmp_path / "net.safetensors", tmp_path / "net.ncnn"
+    save_checkpoint(path, Checkpoint(replace(contract, architecture="edgecnn-g-learned"), net.state_dict()))
+    made = export_to_ncnn(path, target)  # pnnx cannot convert the gather operations of a condensed net
+    assert made.verification.max_abs_difference < 1e-3
+    assert made.cost.macs > 40e6
 
 
 def test_another_nets_file_is_refused(tmp_path: Path) -> None:
