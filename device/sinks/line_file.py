@@ -163,7 +163,7 @@ class LineFile:
 
         If the part cannot be removed, the file stays open: also after it was moved, the part can be removed later.
         """
-        if self._handle is None or not self._is_regular:
+        if not self._is_regular:
             self.close()
             return
         self._is_torn = True
