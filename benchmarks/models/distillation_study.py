@@ -33,7 +33,6 @@ from typing import Any
 
 import click
 from distillation import merged_accuracies, or_line
-from same_settings import require_same
 
 from edgekit.files import write_atomic
 from edgekit.models.data import DataSet
@@ -61,17 +60,18 @@ def run_once(folder: Path, command: Sequence[object]) -> Path:
         click.ClickException: The results are those of another command, or the training failed; its own message is on
             stderr.
     """
-    results = folder / RESULTS_NAME
-    settings = folder.with_name(f"{folder.name}.json")
-    or_line(lambda: require_same(settings, {"command": list(map(str, command))}))
+    results, words = folder / RESULTS_NAME, list(map(str, command))
     if not results.exists():
         click.echo(f"training {folder}", err=True)
-        arguments = [sys.executable, "-m", "edgekit.cli", *map(str, command), "-o", str(folder), "--resume", "--json"]
+        arguments = [sys.executable, "-m", "edgekit.cli", *words, "-o", str(folder), "--resume", "--json"]
         done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             raise click.ClickException(f"the training in '{folder}' ended with exit code {done.returncode}")
-        write_atomic(results, done.stdout)
-    return Path(json.loads(results.read_text())["checkpoint"])
+        write_atomic(results, json.dumps({"command": words, **json.loads(done.stdout)}, indent=2) + "\n")
+    document = json.loads(results.read_text())
+    if document.get("command") != words:
+        raise click.ClickException(f"'{results}' is of another command: use the same options, or another --runs")
+    return Path(document["checkpoint"])
 
 
 def accuracy(logits: FloatArray, dataset: DataSet, split: str) -> float:

@@ -313,7 +313,7 @@ def main(
         kept = [cell for cell in read_cells(cells) if cell["clip_sha256"] in clips and same.items() <= cell.items()]
         if not kept:
             raise InputError(f"'{cells}' has no cell of this CLIP with these settings: leave --report out")
-        for path in write_report(kept, output, f"{sources.clip.name}, sha256 {sha256_of(sources.clip)[:12]}"):
+        for path in write_report(kept, output, f"{sources.clip.name}, sha256 {clips[0][:12]}"):
             click.echo(path, err=True)
     except EdgekitError as error:
         raise click.ClickException(str(error)) from error

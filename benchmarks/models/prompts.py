@@ -36,9 +36,8 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from same_settings import require_same
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, InputError
 from edgekit.files import sha256_of, write_atomic
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts
 from edgekit.models.clip.config import shortened
@@ -197,6 +196,21 @@ def estimate_text(runs: Sequence[Run], seconds: Sequence[float], pace: Pace) -> 
         if of_group:
             lines.append(f"  {group}: {len(of_group)} x about {statistics.mean(of_group):.0f} s")
     return "\n".join(lines)
+
+
+def with_kept_settings(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the kept results, which are in a file, together with those of this call.
+
+    Raises:
+        InputError: A setting has another value in the file.
+    """
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    for name, value in settings.items():
+        if kept.get(name, value) != value:
+            raise InputError(
+                f"the results in '{path.parent}' have {name} {kept[name]}, not {value}: use another --runs"
+            )
+    return {**kept, **settings}
 
 
 def train(run: Run, clip: Path, data: Path, runs: Path, budget: Sequence[str]) -> None:
@@ -361,15 +375,16 @@ def main(
             )
         if only_estimate:
             return
-        options = {"shots": shots, "epochs": epochs, "full_epochs": full_epochs, "n_ctx": n_ctx, "min_area": min_area}
-        same = {"clip_sha256": sha256_of(clip), "data": data.name, "precision": precision}
-        require_same(runs / SETTINGS_NAME, {**same, **options})
+        settings = {"shots": shots, "epochs": epochs, "full_epochs": full_epochs, "n_ctx": n_ctx, "min_area": min_area}
+        settings |= {"clip_sha256": sha256_of(clip), "data": data.name, "precision": precision}
         if base_clip is not None:
-            require_same(runs / SETTINGS_NAME, {"base_clip_sha256": sha256_of(base_clip)})
+            settings["base_clip_sha256"] = sha256_of(base_clip)
+        settings = with_kept_settings(runs / SETTINGS_NAME, settings)
         for run in left:
             count = count_of(run)
             budget = [*common, *(("--epochs", str(count)) if count else ())]
             train(run, _clip_of(run, clip, base_clip), data, runs, budget)
+            write_atomic(runs / SETTINGS_NAME, json.dumps(settings, indent=2) + "\n")
         plan = list(planned(list(TITLES), seeds, shots, layers))
         if final:
             for run in plan:

@@ -40,7 +40,7 @@ def teachers_by_fold(teacher: Teacher, crop: CropSpec) -> list[Teacher]:
             if value != pixels[name]:
                 raise InputError(
                     f"teacher '{member.name}' was trained with {name} {value}, the student with {pixels[name]}: images "
-                    f"of other pixels have other folds, so train the teacher again with {pixels[name]}"
+                    f"of other pixels have other folds, so train the teacher again with {name} {pixels[name]}"
                 )
     count = folds[0].folds
     if different := [fold.folds for fold in folds if fold.folds != count]:

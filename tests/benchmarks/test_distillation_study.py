@@ -50,7 +50,7 @@ def test_students_are_set_beside_nets_of_labels_alone_and_their_teacher(
     assert page == output(*hot)  # from the results that are there
     other = CliRunner().invoke(study.main, [*map(str, hot[:-1]), "2"])
     assert other.exit_code == 1
-    assert "use the same, or another folder" in other.output
+    assert "is of another command" in other.output
 
     path = tmp_path / "runs/mini-xception-distilled-0/best.safetensors"
     page = output("merged", path, *common, *places, "--clip", tmp_path / "clip1.safetensors")
