@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -377,16 +377,16 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 @pytest.fixture
 def fill() -> Callable[..., Path]:
-    """Fill a disk up to `but_bytes`; deleting the file that does it makes room."""
+    """Fill a disk up to `but_bytes`; deleting the file that does it makes room.
+
+    The disk is at no time fuller than that: a writer in another thread would fail too early.
+    """
 
     def fill(disk: Path, but_bytes: int = 0) -> Path:
         ballast = disk / "ballast"
-        with ballast.open("wb", buffering=0) as stream:
-            try:
-                while stream.write(b"\0" * 4096):
-                    pass
-            except OSError:
-                stream.truncate(max(0, stream.tell() - but_bytes))
+        with ballast.open("wb", buffering=0) as stream, suppress(OSError):
+            while but_bytes == 0 or shutil.disk_usage(disk).free - but_bytes >= 4096:
+                stream.write(b"\0" * 4096)
         return ballast
 
     return fill

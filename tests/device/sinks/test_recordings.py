@@ -400,7 +400,10 @@ def test_a_face_stays_hidden_over_left_out_frames_and_into_the_next_piece(tmp_pa
     monkeypatch.setattr(VideoSink, "write", record)
     video = RotatingVideo(live(tmp_path / "o.mp4"), Rotation(), blur=FaceBlur())
     with RecorderThread(video, "recording", told.append) as sink:
-        written = 0
+        sink.write(*feed.next(at_s=1.0))
+        # The thread holds the first frame, so that the queue stays full once it is.
+        wait_until(sink._queue.empty)
+        written = 1
         while not dropped(sink):
             sink.write(*feed.next(at_s=1.0))
             written += 1
