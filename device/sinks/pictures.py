@@ -15,7 +15,7 @@ from edgekit.device.frame import Frame, Source
 from edgekit.device.imaging import IMAGE_SUFFIXES
 from edgekit.device.sink import Sink
 from edgekit.errors import InputError, StorageError
-from edgekit.files import write_atomic
+from edgekit.files import real_path, write_atomic
 
 # OpenCV writes the other formats that it reads; these become PNG.
 _NOT_WRITTEN = (".gif", ".pgm")
@@ -55,6 +55,8 @@ class PictureSink(Sink):
         self._blur_faces = blur_faces
         self._draw = draw
         self._names: Counter[str] = Counter()
+        # All of them: an image may have the name that an earlier one of another folder gets here.
+        self._originals = {real_path(path) for path in getattr(source, "paths", ())}
         self._account = Account("save")
         self.accounts = (self._account,)
 
@@ -75,7 +77,9 @@ class PictureSink(Sink):
 
     def _save(self, frame: Frame, result: FrameResult) -> None:
         target = self._path(frame)
-        if frame.file is not None and target.exists() and target.samefile(frame.file):
+        if frame.file is not None:  # a source of another package may have no `paths`
+            self._originals.add(real_path(Path(frame.file)))
+        if real_path(target) in self._originals:
             raise InputError(f"'{target}' is an image of the source and would be overwritten: name another folder")
         image = frame.image_bgr
         if self._blur_faces:

@@ -34,7 +34,11 @@ _ASSUMED_PERIOD_S = 0.04
 
 
 class ImageSource(RecordedSource):
-    """One frame per image file. An unreadable image is skipped with a warning, unless it is the only one."""
+    """One frame per image file. An unreadable image is skipped with a warning, unless it is the only one.
+
+    Attributes:
+        paths: The image files.
+    """
 
     fps = None
 
@@ -42,7 +46,7 @@ class ImageSource(RecordedSource):
         self.name = name
         self.frame_count = len(paths)
         self.skipped = 0
-        self._paths = paths
+        self.paths = paths
         self._notify = notify
 
     def __iter__(self) -> Iterator[Frame]:
@@ -51,13 +55,13 @@ class ImageSource(RecordedSource):
         Raises:
             InputError: No image can be read.
         """
-        for sequence, path in enumerate(self._paths):
+        for sequence, path in enumerate(self.paths):
             if self._stopped:
                 return
             try:
                 image = read_image(path)
             except InputError as error:
-                if len(self._paths) == 1:
+                if len(self.paths) == 1:
                     raise
                 self.skipped += 1
                 self._notify(f"{error}: skipped")
@@ -65,7 +69,7 @@ class ImageSource(RecordedSource):
             # File names are bytes: those that are not UTF-8 are shown as escapes.
             name = os.fsencode(path).decode(errors="backslashreplace")
             yield Frame(sequence, time.monotonic(), time.time(), as_frame(image), name)
-        if self.skipped == len(self._paths):
+        if self.skipped == len(self.paths):
             raise InputError(f"source '{self.name}': none of the {self.skipped} images can be read")
 
 

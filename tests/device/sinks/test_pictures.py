@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -71,6 +72,23 @@ def test_no_picture_of_the_source_is_overwritten(tmp_path):
         with pytest.raises(InputError, match="would be overwritten"):
             annotate(f"{tmp_path}/in/*.png", target, "happy")
     assert path.read_bytes() == before
+
+
+def test_a_picture_of_another_folder_of_the_source_is_not_overwritten(tmp_path):
+    save(tmp_path / "in-1" / "a.png", (64, 64))
+    later = save(tmp_path / "in-2" / "a.png", (32, 32))
+    before = later.read_bytes()
+    with pytest.raises(InputError, match="would be overwritten"):
+        annotate(f"{tmp_path}/in-*/a.png", tmp_path / "in-2", "happy", "happy")
+    assert later.read_bytes() == before
+
+
+def test_a_picture_whose_name_is_not_utf8_can_be_written_again(tmp_path):
+    original = save(tmp_path / "in" / "a.png", (64, 64))
+    original.rename(os.fsdecode(os.fsencode(original.parent) + b"/\xff.png"))
+    for _ in range(2):
+        annotate(tmp_path / "in", tmp_path / "out", "happy")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["\\xff.png"]
 
 
 def test_blurred_faces_are_those_of_the_same_picture(tmp_path):
