@@ -54,7 +54,7 @@ class BatchedLines:
         self._lines.header = line
 
     def write(self, text: str, records: int = 1) -> None:
-        """Add whole lines to the buffer."""
+        """Add whole lines to the buffer; an empty text, without records, begins the file."""
         with self._changed:
             if self._thread is None:
                 thread = Worker(self._work, "lines")
@@ -62,7 +62,9 @@ class BatchedLines:
                 self._thread = thread
             self._thread.check()
             self.account.produce(records)
-            self._buffer.append((text, records))
+            # An empty text only begins the file: without the limit of characters, many would grow without limit.
+            if text or not self._buffer:
+                self._buffer.append((text, records))
             self._buffered_chars += len(text)
             while self._buffered_chars > _MAX_BUFFERED_CHARS and len(self._buffer) > 1:
                 oldest, lost = self._buffer.popleft()
@@ -120,6 +122,7 @@ class BatchedLines:
             self._outage.begin(str(error))
             with self._changed:
                 batch.extend(self._buffer)
+                batch = deque(lines for lines in batch if lines[0])
                 self._buffer = batch
                 self._buffered_chars = sum(len(text) for text, _ in batch)
             return self._retry_s

@@ -205,6 +205,24 @@ def test_while_a_disk_is_full_the_oldest_lines_go_and_are_counted(tmp_path, told
 
 
 @pytest.mark.usefixtures("frequent_writes")
+def test_frames_without_faces_need_no_memory_while_a_disk_fails(tmp_path, told, feed):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "r.csv"
+    lines = BatchedLines(LineFile(str(path)), "recording", told.append, retry_s=0.02)
+    sink = CsvSink(lines, ("happy",))
+    for _ in range(1000):
+        sink.write(*feed.next())
+    wait_until(lambda: told != [])
+    assert len(lines._buffer) <= 1
+    (tmp_path / "file").unlink()
+    sink.write(*feed.next())
+    wait_until(lambda: len(told) == 2)
+    sink.__exit__()
+    assert path.read_text() == lines.header
+    assert lines.account.as_document() == {"produced": 0, "written": 0, "dropped": {}, "waiting": 0}
+
+
+@pytest.mark.usefixtures("frequent_writes")
 def test_a_read_only_disk_stops_the_lines_not_the_run(small_disk, told):
     def remount(mode: str) -> None:
         subprocess.run(["mount", "-o", f"remount,{mode},size=1m", str(small_disk)], check=True)
