@@ -102,6 +102,8 @@ class Account:
 
 def loss_reason(error: BaseException) -> str:
     """Return the reason of a failed write for `Account.drop`, such as "disk full" or "input/output error"."""
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return "end of the run"
     cause = error if isinstance(error, OSError) else error.__cause__
     if not isinstance(cause, OSError):
         return type(error).__name__

@@ -70,7 +70,7 @@ class PictureSink(Sink):
         self._account.produce()
         try:
             self._save(frame, result)
-        except Exception as error:
+        except BaseException as error:
             self._account.drop(loss_reason(error))
             raise
         self._account.write()

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import select
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.imaging import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_frame, read_image, report_unread
 from edgekit.errors import InputError
 from edgekit.files import require_file
+from edgekit.native_calls import NativeCall
 from edgekit.preprocess import ImageU8
 
 # The frame count and duration of a container are partly estimates: a video that ends before this share is damaged.
@@ -29,6 +31,8 @@ _MIN_ATTEMPTS = 100
 _MAX_ATTEMPTS = 10_000
 # A lost connection can take seconds to report each failure.
 _MAX_ATTEMPTS_S = 10.0
+# A read that takes longer is left behind when the source is closed.
+_CLOSE_S = 0.2
 # The period between frames of a video without a frame rate.
 _ASSUMED_PERIOD_S = 0.04
 
@@ -91,6 +95,7 @@ class VideoSource(RecordedSource):
         self.frame_count = capture_frame_count(capture)
         self.skipped = 0
         self._capture = capture
+        self._reading = threading.Lock()
         self._notify = notify
         self._sequence = 0
         self._period_s = _ASSUMED_PERIOD_S if self.fps is None else 1 / self.fps
@@ -104,7 +109,10 @@ class VideoSource(RecordedSource):
             raise InputError(f"video '{name}' cannot be read: it is damaged or not a video")
 
     def __exit__(self, *exception: object) -> None:
-        self._capture.release()
+        self.stop()
+        # A pipe or network can block the read of another thread for ever. To release what it uses would crash it.
+        if self._reading.acquire(timeout=_CLOSE_S):
+            self._close()
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames in order; the capture time is the time of decoding."""
@@ -135,11 +143,16 @@ class VideoSource(RecordedSource):
                 break
         return None
 
+    def _close(self) -> None:
+        self._capture.release()
+
     def _decode(self) -> ImageU8 | None:
-        try:
-            ok, image = self._capture.read()
-        except cv2.error:
-            return None
+        # A signal ends the wait for a read that blocks.
+        with self._reading, NativeCall(f"reading video '{self.name}'", lambda: None):
+            try:
+                ok, image = self._capture.read()
+            except cv2.error:
+                return None
         return as_frame(np.asarray(image, np.uint8)) if ok and image is not None else None
 
     def _advance(self) -> None:
@@ -174,13 +187,15 @@ class _PipedSource(VideoSource):
         # FFmpeg reads the open descriptor: opening the pipe again would wait for another writer.
         self._handle = handle
         try:
-            super().__init__(cv2.VideoCapture(f"pipe:{handle}", cv2.CAP_FFMPEG), name, notify)
+            with NativeCall(f"opening video '{name}'", lambda: None):
+                capture = cv2.VideoCapture(f"pipe:{handle}", cv2.CAP_FFMPEG)
+            super().__init__(capture, name, notify)
         except InputError:
             os.close(handle)
             raise
 
-    def __exit__(self, *exception: object) -> None:
-        super().__exit__(*exception)
+    def _close(self) -> None:
+        super()._close()
         os.close(self._handle)
 
 

@@ -183,6 +183,8 @@ def _run(arguments: list[str]) -> int:
         return _report_interruption()
     except click.exceptions.Exit as done:
         return done.exit_code
+    except SystemExit as ended:  # a repeated SIGTERM; `main` ends the process, with threads that are blocked
+        return ended.code if isinstance(ended.code, int) else EXIT_FAULT
     except _StdoutClosedError:
         # Python flushes stdout at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from edgekit.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from edgekit.native_calls import CANCEL_S, NativeCall, any_running
 from tests import hostile_models
 from tests.edgekit import onnx_faults
+from tests.waiting import wait_until
 
 Make = Callable[[str], Path]
 
@@ -183,3 +185,57 @@ def process(before: str, *words: object) -> subprocess.Popen[str]:
 def until(running: subprocess.Popen[str], text: str) -> None:
     seen = []
     assert any(seen.append(line) or text in line for line in running.stderr), seen
+
+
+@pytest.fixture
+def stalled_pipe(tmp_path: Path) -> Iterator[tuple[Path, Callable[[Path], None]]]:
+    """A named pipe, and a function that writes images to it until a file has lines, and stops when all are processed."""
+    path = tmp_path / "video.mjpeg"
+    os.mkfifo(path)
+    jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 128, np.uint8))[1].tobytes()
+    with ExitStack() as stack:
+
+        def play(jsonl: Path) -> None:
+            writer, count = stack.enter_context(path.open("wb", buffering=0)), 0
+            while not (jsonl.exists() and jsonl.read_text()):
+                writer.write(jpeg)
+                count += 1
+            # The decoder has the last image when the next one begins.
+            wait_until(lambda: jsonl.read_text().count("\n") >= count - 1)
+
+        yield path, play
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_for_a_pipe_that_nobody_writes(start, stalled_pipe, tmp_path, number):
+    jsonl = tmp_path / "r.jsonl"
+    pipe, play = stalled_pipe
+    run = start("--source", pipe, "--jsonl", jsonl)
+    play(jsonl)
+    run.process.send_signal(number)
+    assert run.end() == (EXIT_OK if number == signal.SIGTERM else EXIT_INTERRUPTED)
+    document = json.loads(run.document)
+    assert document["ended"] == ("stopped" if number == signal.SIGTERM else "interrupted")
+    assert document["frames"] == document["outputs"]["jsonl"]["written"] == jsonl.read_text().count("\n")
+
+
+def test_a_signal_ends_the_only_thread_while_it_waits_for_a_pipe(start, stalled_pipe, tmp_path):
+    jsonl = tmp_path / "r.jsonl"
+    pipe, play = stalled_pipe
+    run = start("--source", pipe, "--jsonl", jsonl, "--single-thread")
+    play(jsonl)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == EXIT_INTERRUPTED
+    assert jsonl.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_for_a_pipe_that_nobody_reads(start, images, tmp_path, number):
+    pipe = tmp_path / "r.jsonl"
+    os.mkfifo(pipe)
+    run = start("--source", images, "--jsonl", pipe, before=REPORTED)
+    run.until_said("calling writing to")
+    run.process.send_signal(number)
+    assert run.end() == (EXIT_OK if number == signal.SIGTERM else EXIT_INTERRUPTED)
+    lost = {"produced": 1, "written": 0, "dropped": {"end of the run": 1}, "waiting": 0}
+    assert json.loads(run.document)["outputs"]["jsonl"] == lost
