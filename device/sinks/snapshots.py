@@ -149,18 +149,22 @@ class Snapshots:
         image = hide_boxes(frame.image_bgr, hidden_xyxy) if hidden_xyxy else frame.image_bgr
         drawn = at_most(self._draw(image, result.faces), _MAX_SIDE_PX)
         data = cv2.imencode(".jpg", drawn, _JPEG_QUALITY)[1].tobytes()
-        self._make_room(len(data))
         write_atomic(self._folder / name, data)
         self._stored.append((name, len(data)))
         self._stored_bytes += len(data)
+        # Last, so that a disk to which nothing can be written keeps the older images.
+        self._delete_oldest()
 
-    def _make_room(self, size_bytes: int) -> None:
-        while self._stored and (
-            len(self._stored) >= self._max_files or self._stored_bytes + size_bytes > self._max_bytes
-        ):
-            name, oldest_bytes = self._stored.popleft()
-            self._stored_bytes -= oldest_bytes
-            (self._folder / name).unlink(missing_ok=True)
+    def _delete_oldest(self) -> None:
+        """Delete images until the limits are kept; what a failing disk does not delete is tried with the next image."""
+        with suppress(OSError):
+            while len(self._stored) > self._max_files or (
+                len(self._stored) > 1 and self._stored_bytes > self._max_bytes
+            ):
+                name, oldest_bytes = self._stored[0]
+                (self._folder / name).unlink(missing_ok=True)
+                self._stored.popleft()
+                self._stored_bytes -= oldest_bytes
 
     def _find_stored(self) -> None:
         """Count the images of earlier runs."""

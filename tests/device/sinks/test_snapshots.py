@@ -129,6 +129,23 @@ def test_a_full_disk_is_reported_once_and_its_end_too(small_disk, told, feed, fi
     assert snapshots.account.as_document()["dropped"] == {"disk not writable": 3}
 
 
+def test_a_full_disk_keeps_the_older_images(small_disk, told, feed, fill):
+    with EventSnapshots(small_disk, told.append, max_files=2) as snapshots:
+        older = [snapshots.take(event(number), *feed.next("happy")).snapshot for number in range(2)]
+        assert all(map(snapshots.jpeg, older))
+        ballast = fill(small_disk)
+        for number in range(2, 5):
+            frame, result = feed.next("happy")
+            # Larger than the older images: deleting one of them would not make room.
+            frame.image_bgr[:] = np.random.default_rng(number).integers(0, 256, frame.image_bgr.shape, np.uint8)
+            assert snapshots.jpeg(snapshots.take(event(number), frame, result).snapshot) is None
+        assert set(older) <= set(names(small_disk))
+        ballast.unlink()
+        newest = snapshots.take(event(5), *feed.next("happy")).snapshot
+        assert snapshots.jpeg(newest) is not None
+    assert names(small_disk) == [older[1], newest]
+
+
 def test_a_large_frame_is_made_smaller(tmp_path, told, feed):
     frame, result = feed.next("happy")
     object.__setattr__(frame, "image", np.zeros((1600, 2560, 3), np.uint8))
