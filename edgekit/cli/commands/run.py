@@ -28,7 +28,14 @@ from edgekit.cli.run.input_options import (
 )
 from edgekit.cli.run.load_options import LoadOptions, add_load_options
 from edgekit.cli.run.memory import RunMemory
-from edgekit.cli.run.output_options import STDOUT, Outputs, add_output_options, check_outputs, recorder_of
+from edgekit.cli.run.output_options import (
+    STDOUT,
+    Outputs,
+    add_output_options,
+    check_outputs,
+    recorder_of,
+    results_folder,
+)
 from edgekit.cli.run.signals import StopSignals
 from edgekit.cli.run.sinks import collect_sinks, exclusive_outputs, open_sinks, progress_sinks
 from edgekit.cli.run.summary import print_summary, summary
@@ -133,7 +140,8 @@ def command(
             **stream_values(detection),
         )
         stream = opened.enter_context(Stream(options, out.warn))
-        monitor = opened.enter_context(RuntimeMonitor(Path.cwd(), load.max_temperature_c, stream.localizer, out.warn))
+        folder = results_folder(outputs)
+        monitor = opened.enter_context(RuntimeMonitor(folder, load.max_temperature_c, stream.localizer, out.warn))
         # With --jsonl - stdout has the results, and text goes to stderr.
         text = replace(out, as_json=True) if outputs.jsonl == STDOUT else out
         tally, finished = Tally(), False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -299,6 +300,20 @@ def rotation_of(outputs: Outputs) -> Rotation:
     from edgekit.device.sinks.rotation import Rotation
 
     return Rotation(outputs.rotate_size, outputs.rotate_age, outputs.rotate_keep)
+
+
+def results_folder(outputs: Outputs) -> Path:
+    """Return an existing folder on the disk of the results; of several disks, the one with the least free space.
+
+    Without files it is the working folder.
+    """
+    from edgekit.device.sinks.rotation import free_bytes
+
+    files = (outputs.save, outputs.record, outputs.jsonl, outputs.csv_file)
+    folders = (outputs.collect, outputs.event_snapshots, outputs.command_snapshots)
+    paths = [Path(name).absolute() for name in (*files, *folders) if name is not None and name != STDOUT]
+    fullest = min(paths, key=free_bytes, default=Path.cwd())
+    return next(folder for folder in (fullest, *fullest.parents) if os.path.isdir(folder))  # noqa: PTH112 - no error
 
 
 def allowed_commands(outputs: Outputs) -> frozenset[str]:

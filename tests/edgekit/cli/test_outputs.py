@@ -400,3 +400,12 @@ threading._start_new_thread = start_or_fail
     assert len(errors) == 1
     assert "no more threads can be started: raise the limit" in errors[0]
     assert "Traceback" not in run.said
+
+
+@pytest.mark.parametrize("options", [("--jsonl", "new/r.jsonl"), ("--collect", "crops")])
+def test_the_free_space_is_that_of_the_disk_with_the_results(edgekit, tiny_model, small_disk, options):
+    option, name = options
+    arguments = ("--source", "demo", "--detector", "none", option, small_disk / name, "--max-frames", 3, "--json")
+    code, out, _ = edgekit("run", "--model", tiny_model, *map(str, arguments))
+    assert code == EXIT_OK
+    assert json.loads(out)["health"]["min_disk_free_mib"] <= 1
