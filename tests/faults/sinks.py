@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -113,7 +114,8 @@ def _video(folder: Path, notify: Notify) -> Sink:
 
 def _mqtt(folder: Path, notify: Notify) -> MqttSink:
     # Nobody listens at port 1: all events wait in the buffer file.
-    settings = MqttSettings.parse("mqtt://127.0.0.1:1", None, topic="edgekit/test", buffer=folder / _BUFFER)
+    topic = f"edgekit/{secrets.token_hex(4)}"  # tests run in parallel, and a topic is one run's alone
+    settings = MqttSettings.parse("mqtt://127.0.0.1:1", None, topic=topic, buffer=folder / _BUFFER)
     return MqttSink(
         settings,
         LABELS,

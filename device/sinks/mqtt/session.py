@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import socket
 import ssl
 import threading
 from collections import deque
@@ -139,6 +142,28 @@ class Session:
         if self._commands is not None:
             self._commands.receive(message.payload, message.retain)
             self._wake.set()
+
+
+def lock_topic(settings: MqttSettings) -> socket.socket:
+    """Return a socket whose name stands for the topic on this machine, until it is closed or the process ends.
+
+    Two runs with one topic have one client id, so that the broker would close each one's connection for the other. The
+    file of the buffer is no such lock: two services have different state folders.
+
+    Raises:
+        InputError: Another run of this machine has the topic.
+    """
+    digest = hashlib.sha256(f"{settings.address} {settings.topic}".encode()).hexdigest()
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        lock.bind(f"\0edgekit-mqtt-{digest}")
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            lock.close()
+            raise InputError(
+                f"MQTT topic '{settings.topic}' is in use by another run: give each run its own --mqtt-topic"
+            ) from error
+    return lock
 
 
 def check_certificates(settings: MqttSettings) -> None:

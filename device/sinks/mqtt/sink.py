@@ -19,10 +19,11 @@ from edgekit.device.sinks.command_snapshots import CommandSnapshots
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt.commands import Commands
 from edgekit.device.sinks.mqtt.discovery import NOT_PAUSED, PAUSED, discovery_messages
-from edgekit.device.sinks.mqtt.session import RefusedError, Session, check_certificates
+from edgekit.device.sinks.mqtt.session import RefusedError, Session, check_certificates, lock_topic
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.device.sinks.worker import Worker
+from edgekit.errors import InputError
 
 # Largest number of unconfirmed events: enough for a slow network, few to resend after the connection was lost.
 _MAX_UNCONFIRMED = 20
@@ -106,6 +107,16 @@ class MqttSink(Sink):
         self._threads = (Worker(self._save, "mqtt buffer"), Worker(self._connect, "mqtt"))
 
     def __enter__(self) -> Self:
+        """Start sending.
+
+        Raises:
+            InputError: Another run of this machine uses the topic.
+        """
+        try:
+            self._topic_lock = lock_topic(self._settings)
+        except InputError:
+            self._spool.close()
+            raise
         for thread in self._threads:
             thread.start()
         return self
@@ -121,6 +132,7 @@ class MqttSink(Sink):
         saving.join(_SAVE_TIMEOUT_S)
         if saving.is_alive():
             self._spool.give_up("the disk stalls")
+        self._topic_lock.close()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Raise the exception of one of the sink's threads, if there was one.

@@ -423,10 +423,11 @@ def test_whatever_fails_in_between_no_message_is_lost_or_counted_twice(tmp_path,
 
 def test_a_kill_loses_no_event_that_the_file_has(tmp_path, open_spool, told):
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom edgekit.device.events import Event\n"
+        "import os, sys, time\nfrom pathlib import Path\nfrom edgekit.device.events import Event\n"
         "from edgekit.device.sinks.monitor import Monitor\n"
         "from edgekit.device.sinks.mqtt import MqttSettings, MqttSink\n"
-        "settings = MqttSettings.parse('mqtt://127.0.0.1:9', None, topic='edgekit/test', buffer=Path(sys.argv[1]))\n"
+        "topic = f'edgekit/{os.getpid()}'\n"
+        "settings = MqttSettings.parse('mqtt://127.0.0.1:9', None, topic=topic, buffer=Path(sys.argv[1]))\n"
         "with MqttSink(settings, ('a',), Monitor('x', lambda: None), lambda _: None) as sink:\n"
         "    for sequence in range(200):\n"
         "        sink.post(Event(f'run-{sequence}', 1, 'sad', 'happy', 0.9, 1.0, sequence, 1.0, 1.7e9))\n"
@@ -528,6 +529,15 @@ def test_a_buffer_is_one_runs_alone(open_spool, told):
     spool.close()
     assert len(open_spool()) == 5
     assert told == []
+
+
+def test_a_topic_is_one_runs_alone(open_sink, tmp_path, told):
+    # As two services, whose state folders differ: the broker would close each one's connection for the other.
+    first = open_sink()
+    with pytest.raises(InputError, match="topic 'edgekit/test' is in use by another run"):
+        open_sink(tmp_path / "other")
+    first.__exit__()
+    open_sink(tmp_path / "other")
 
 
 def test_a_device_is_not_a_buffer(open_spool):
