@@ -19,6 +19,7 @@ import numpy as np
 from edgekit.device.sources.files import VideoSource, capture_fps, capture_frame_count
 from edgekit.device.sources.live import CapturedImage, LiveSource, Picture
 from edgekit.device.sources.settings import CameraSettings
+from edgekit.device.sources.timeout_guard import call_in_thread
 from edgekit.device.sources.yuv import ROTATION_CODES
 from edgekit.errors import InputError, SourceError
 from edgekit.preprocess import ImageU8
@@ -86,7 +87,7 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
     except ValueError as error:
         raise InputError(f"source '{url}' is not a network address: {error}") from error
     name = f"stream '{without_password(url)}'"
-    capture = _open_url(url, name, explain=True)
+    capture = call_in_thread(lambda: _open_url(url, name, explain=True), f"open {name}")
     if capture_frame_count(capture) is not None:
         return VideoSource(capture, without_password(url), notify)
     opened: list[cv2.VideoCapture] = [capture]

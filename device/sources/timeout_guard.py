@@ -46,6 +46,27 @@ def any_reading() -> bool:
     return any(thread.is_alive() for thread in _readers)
 
 
+def call_in_thread(call: Callable[[], T], name: str) -> T:
+    """Return the result of a call; a thread makes it, which is left behind if a signal ends the wait.
+
+    Raises:
+        Exception: Whatever `call` raises.
+    """
+    results: SimpleQueue[tuple[list[T], BaseException | None]] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            results.put(([call()], None))
+        except BaseException as error:  # raised again below
+            results.put(([], error))
+
+    _start(threading.Thread(target=work, name=name, daemon=True))
+    result, error = results.get()
+    if error is not None:
+        raise error
+    return result[0]
+
+
 class Readable(Protocol[T_co]):
     """A device that `TimeoutGuard` can read."""
 
@@ -80,8 +101,7 @@ class TimeoutGuard(Generic[T]):
         self._requests: SimpleQueue[bool] = SimpleQueue()
         self._results: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, args=[connect], name=f"read {name}", daemon=True)
-        self._thread.start()
-        _readers[:] = [*(thread for thread in _readers if thread.is_alive()), self._thread]
+        _start(self._thread)
         try:
             opened = self._opened.get(timeout=open_within_s)
         except Empty:
@@ -140,6 +160,11 @@ class TimeoutGuard(Generic[T]):
                     self._results.put((None, error))
         finally:
             device.close()
+
+
+def _start(thread: threading.Thread) -> None:
+    thread.start()
+    _readers[:] = [*(other for other in _readers if other.is_alive()), thread]
 
 
 def _usual_s(latest_read_s: float | None) -> float:

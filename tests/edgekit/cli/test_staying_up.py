@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 
-from edgekit.errors import EXIT_OK, EXIT_SOURCE
+import pytest
+
+from edgekit.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOURCE
 from tests.waiting import wait_until
 
 PATIENCE_S = 60
@@ -29,13 +31,13 @@ def test_a_camera_that_falls_silent_is_told_opened_again_and_the_run_goes_on(sta
     run.until_said("delivered no image for 0.6 s")
     run.until_said("was reopened")
     jsonl = tmp_path / "r.jsonl"
+    # The first connection gave 50 pictures, 0 to 49.
+    wait_until(lambda: json.loads(jsonl.read_text().splitlines()[-1])["sequence"] >= 50)
     wait_until(lambda: jsonl.read_text().count('"health"') >= 2)
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == EXIT_OK
     document = json.loads(run.document)
     assert document["ended"] == "stopped"
-    # The first connection gave 50 pictures.
-    assert json.loads((tmp_path / "r.jsonl").read_text().splitlines()[-1])["sequence"] > 50
     assert document["health"]["samples"] >= 2
 
 
@@ -56,6 +58,16 @@ def test_sigterm_before_the_first_picture_still_ends_with_a_document(start, play
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == EXIT_OK
     assert json.loads(run.document) == {"ended": "stopped", "frames": 0}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_does_not_wait_for_the_timeout_of_a_sender_that_sends_nothing(start, play, number):
+    server = play([("silence", 1000)])
+    long = "from edgekit.device.sources import opencv\nopencv.OPEN_TIMEOUT_MS = opencv._READ_TIMEOUT_MS = 600_000"
+    run = start("--source", server.url, before=long)
+    run.until(lambda: server.served == 1)
+    run.process.send_signal(number)
+    assert run.end() == (EXIT_OK if number == signal.SIGTERM else EXIT_INTERRUPTED)
 
 
 def test_sigterm_while_the_camera_is_silent_keeps_what_there_is(start, play, tmp_path):
