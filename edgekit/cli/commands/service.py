@@ -14,6 +14,7 @@ import click
 from edgekit.cli.config import command_named
 from edgekit.cli.options import combined
 from edgekit.cli.output import Output, common_options, printable
+from edgekit.cli.run.output_options import STDOUT
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import real_path
 
@@ -83,14 +84,15 @@ def install(
     """Install a service that runs `edgekit run` with the settings of --config and the options after `--`.
 
     The service uses the Python and the folder of this command. An existing service of the same name is replaced. The
-    service can read the whole system. It can write only to its folder, the --writable folders and its cache.
+    service can read the whole system. It can write only to its folder, the --writable folders and its cache. Without
+    --rotate-size or --rotate-age, each start replaces the files of --jsonl, --csv, --save and --record.
 
     \b
     Examples:
       sudo edgekit service install --config edgekit.toml
-      edgekit service install --user -- --camera --jsonl results.jsonl
+      edgekit service install --user -- --camera --jsonl results.jsonl --rotate-size 10MB
       sudo edgekit service install --name door --run-as pi --
-          --source rtsp://10.0.0.7/live --csv door.csv
+          --source rtsp://10.0.0.7/live --csv door.csv --rotate-age 1d
     """
     from edgekit.device.service.spec import ServiceSpec
 
@@ -101,7 +103,7 @@ def install(
         raise click.UsageError("--run-as is for a --system service: a user service runs as you")
     settings = ["--config", str(real_path(config))] if config is not None else []
     run_folder = real_path(folder or Path())
-    _check_run_options(run_folder, [*settings, *run_options])
+    replaced = _check_run_options(run_folder, [*settings, *run_options])
     spec = ServiceSpec(
         name=name,
         command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *settings, *run_options),
@@ -113,6 +115,9 @@ def install(
     manager = _manager(chosen, name)
     for warning in manager.install(spec):
         out.warn(warning)
+    if replaced:
+        files = ", ".join(f"'{name}'" for name in replaced)
+        out.warn(f"each start of the service replaces {files}: give --rotate-size or --rotate-age to keep the results")
     out.say(f"service '{name}' is installed and starts; see 'edgekit service status{_flags(name, chosen)}'")
     out.result(_document(name, manager, chosen, command=list(spec.command)))
 
@@ -236,12 +241,19 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _check_run_options(folder: Path, options: list[str]) -> None:
-    """Check the options of `edgekit run` now, because the service could report an error only in its log."""
+def _check_run_options(folder: Path, options: list[str]) -> list[str]:
+    """Check the options of `edgekit run` now, because the service could report an error only in its log.
+
+    Return the files that a start of the service replaces.
+    """
     with chdir(folder) if folder.is_dir() else nullcontext():
         parameters = command_named("run").make_context("edgekit run", options).params
     if parameters["source_uri"] is None and parameters["camera"] is None:
         raise click.UsageError("the service has no input: give --source or --camera")
+    if parameters["rotate_size"] is not None or parameters["rotate_age"] is not None:
+        return []
+    results = (parameters[name] for name in ("save", "record", "jsonl", "csv_file"))
+    return [str(name) for name in results if name is not None and name != STDOUT]
 
 
 def _existing_user(name: str | None) -> str | None:

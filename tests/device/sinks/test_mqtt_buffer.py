@@ -531,7 +531,7 @@ def test_a_buffer_is_one_runs_alone(open_spool, told):
     assert told == []
 
 
-def test_a_topic_is_one_runs_alone(open_sink, tmp_path, told):
+def test_a_topic_is_one_runs_alone(open_sink, tmp_path):
     # As two services, whose state folders differ: the broker would close each one's connection for the other.
     first = open_sink()
     with pytest.raises(InputError, match="topic 'edgekit/test' is in use by another run"):

@@ -189,7 +189,7 @@ def until(running: subprocess.Popen[str], text: str) -> None:
 
 @pytest.fixture
 def stalled_pipe(tmp_path: Path) -> Iterator[tuple[Path, Callable[[Path], None]]]:
-    """A named pipe, and a function that writes images to it until a file has lines, and stops when all are processed."""
+    """A named pipe, and a function that writes images to it until a file has lines, and waits for the rest."""
     path = tmp_path / "video.mjpeg"
     os.mkfifo(path)
     jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 128, np.uint8))[1].tobytes()

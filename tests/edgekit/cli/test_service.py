@@ -101,6 +101,24 @@ def test_a_settings_file_with_a_typing_error_is_refused_at_once(service, home):
     assert not (home / ".config").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "warning"),
+    [
+        (
+            ["--jsonl", "r.jsonl", "--csv", "r.csv"],
+            "each start of the service replaces 'r.jsonl', 'r.csv': give --rotate",
+        ),
+        (["--jsonl", "r.jsonl", "--rotate-size", "10MB"], ""),
+        (["--jsonl", "-"], ""),
+    ],
+)
+def test_results_that_each_start_replaces_are_named(service, options, warning):
+    code, text = service("install", "--", "--source", "missing.mp4", *options)
+    assert code == EXIT_OK
+    assert warning in text
+    assert ("replaces" in text) == bool(warning)
+
+
 def test_settings_that_cannot_work_are_a_failure_in_status_and_log(service):
     assert service("install", "--", "--source", "missing.mp4")[0] == EXIT_OK
     found = until(service, lambda found: found["state"] == "failed")
