@@ -125,7 +125,7 @@ class HealthSampler:
 
         Args:
             folder: Folder whose disk is sampled.
-            notify: Receives one line if sampling fails and ends.
+            notify: Receives one line for each series of samples that fail.
             watchers: Called with every sample, in the sampler's thread.
             root: Folder of /proc and /sys.
             run: Executes the firmware tool.
@@ -159,22 +159,28 @@ class HealthSampler:
         return self._summary
 
     def _sample(self) -> None:
-        try:
-            next_s = time.monotonic()
-            while True:
-                started_s = time.thread_time()
-                self._run.start_sample()
-                sample = read_health(self._folder, self._root, self._run)
-                self._summary.add(sample, (time.thread_time() - started_s) * 1e3)
-                self._latest = sample
-                for watch in self._watchers:
-                    watch(sample)
-                # Relative to the previous planned time, so that a sample's duration does not lengthen the period.
-                next_s = max(next_s + self._period_s, time.monotonic())
-                if self._stop.wait(next_s - time.monotonic()):
-                    return
-        except Exception as error:
-            self._notify(f"health sampling ended: {type(error).__name__}: {error}")
+        next_s, is_failing = time.monotonic(), False
+        while True:
+            try:
+                self._take_sample()
+                is_failing = False
+            except Exception as error:  # such as too many open files: load shedding must go on when there are fewer
+                if not is_failing:
+                    self._notify(f"health sampling failed, the run continues: {type(error).__name__}: {error}")
+                is_failing = True
+            # Relative to the previous planned time, so that a sample's duration does not lengthen the period.
+            next_s = max(next_s + self._period_s, time.monotonic())
+            if self._stop.wait(next_s - time.monotonic()):
+                return
+
+    def _take_sample(self) -> None:
+        started_s = time.thread_time()
+        self._run.start_sample()
+        sample = read_health(self._folder, self._root, self._run)
+        self._summary.add(sample, (time.thread_time() - started_s) * 1e3)
+        self._latest = sample
+        for watch in self._watchers:
+            watch(sample)
 
 
 def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -> Health:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import threading
 import time
 from pathlib import Path
@@ -61,7 +62,24 @@ def test_what_goes_wrong_in_a_watcher_is_said_once_and_stops_no_run(scripted_boa
     with HealthSampler(tmp_path, told.append, [watch], root=scripted_board.root, period_s=0.01):
         wait_until(lambda: told)
         time.sleep(0.05)
-    assert told == ["health sampling ended: ZeroDivisionError: bug"]
+    assert told == ["health sampling failed, the run continues: ZeroDivisionError: bug"]
+
+
+def test_samples_go_on_after_a_shortage_of_files(scripted_board, tmp_path, told):
+    seen: list[Health] = []
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with HealthSampler(tmp_path, told.append, [seen.append], root=scripted_board.root, period_s=0.01):
+        wait_until(lambda: seen)
+        # Every open file has a lower number than this limit: no other can be opened.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))
+        try:
+            wait_until(lambda: told)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        count = len(seen)
+        wait_until(lambda: len(seen) > count)
+    assert len(told) == 1
+    assert "Too many open files" in told[0]
 
 
 def test_a_firmware_that_hangs_does_not_hold_up_the_end(tmp_path, monkeypatch):
