@@ -8,6 +8,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from edgekit.text import one_line as one_line
 from edgekit.text import printable as printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 # Minimum width of tables, also in a narrower terminal.
 _MIN_COLUMNS = 60
@@ -68,8 +69,13 @@ class Output:
             text = "\n".join(_wrapped(line, indent) for line in text.split("\n"))
         _echo(text, err=self.as_json)
 
+    def show(self, table: RenderableType) -> None:
+        """Print a table for people, on `console`."""
+        with _lenient(self.as_json):
+            self.console.print(table)
+
     def warn(self, text: str) -> None:
-        """Print a warning on stderr, also with -q."""
+        """Print a warning on stderr, also with -q; an error of stderr is ignored."""
         _echo(f"edgekit: warning: {one_line(text)}", err=True)
 
     def result(self, document: Mapping[str, Any]) -> None:
@@ -95,11 +101,17 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
 
 def _echo(text: str, err: bool) -> None:
     stream = sys.stderr if err else sys.stdout
-    if stream.isatty():
-        # Not click.echo, which writes past rich, onto the line of a progress bar.
-        print(text, file=stream, flush=True)
-    else:
-        click.echo(text, err=err)
+    with _lenient(err):
+        if stream.isatty():
+            # Not click.echo, which writes past rich, onto the line of a progress bar.
+            print(text, file=stream, flush=True)
+        else:
+            click.echo(text, err=err)
+
+
+def _lenient(err: bool) -> AbstractContextManager[None]:
+    """Return a block that ignores the errors of stderr: a log on a full disk must not end what survives a full disk."""
+    return suppress(OSError) if err else nullcontext()
 
 
 def _wrapped(line: str, indent: int) -> str:

@@ -34,7 +34,7 @@ def print_summary(
 
     text.say(f"source {stream.source.name}, detector {stream.localizer.detector_name}, model {model}")
     text.say(rate_line(stream.meter))
-    text.console.print(summary_table(stream.meter))
+    text.show(summary_table(stream.meter))
     text.say(count_lines(stream.meter, tally))
     controls = stream.controls
     if controls.paused_s:

@@ -409,3 +409,23 @@ def test_the_free_space_is_that_of_the_disk_with_the_results(edgekit, tiny_model
     code, out, _ = edgekit("run", "--model", tiny_model, *map(str, arguments))
     assert code == EXIT_OK
     assert json.loads(out)["health"]["min_disk_free_mib"] <= 1
+
+
+def test_a_log_on_a_full_disk_does_not_end_a_run_that_survives_a_full_disk(tiny_model, tmp_path):
+    (tmp_path / "file").write_text("")
+    arguments = ("--model", tiny_model, "--source", "demo", "--realtime", "--detector", "none", "--max-frames", 3)
+    command = [
+        sys.executable,
+        "-m",
+        "edgekit.cli",
+        "run",
+        *arguments,
+        "--jsonl",
+        tmp_path / "file" / "r.jsonl",
+        "--json",
+    ]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=full, text=True)
+    assert done.returncode == EXIT_OK
+    lost = {"produced": 3, "written": 0, "dropped": {"folder missing": 3}, "waiting": 0}
+    assert json.loads(done.stdout)["outputs"]["jsonl"] == lost
