@@ -55,6 +55,7 @@ class H264Recorder:
         self._files = 0
         self._skips_to_key = False
         self.dropped = 0
+        self._reported = 0
 
     def start(self, size_wh: tuple[int, int]) -> None:
         """Begin a video of images of this size; the first key frame begins a file.
@@ -86,8 +87,9 @@ class H264Recorder:
         with suppress(queue.Full):
             self._queue.put(None, timeout=_CLOSE_TIMEOUT_S)
         thread.join(_CLOSE_TIMEOUT_S)
-        if self.dropped:
-            self._notify(f"{self._what}: dropped {self.dropped} frames because the disk was too slow")
+        if dropped := self.dropped - self._reported:
+            self._reported = self.dropped
+            self._notify(f"{self._what}: dropped {dropped} frames because the disk was too slow")
 
     def _work(self) -> None:
         while (packet := self._queue.get()) is not None:

@@ -184,6 +184,9 @@ def test_a_disk_that_stalls_costs_pictures_and_no_time(new_recorder, told, monke
     assert recording.dropped == len(coded) - 2
     record(recording, coded[:0])
     assert "dropped 8 frames" in told[-1]
+    # The camera is lost and opened again: the frames are not reported twice.
+    record(recording, coded[:0])
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("name", ["door.avi", "."])
