@@ -319,6 +319,7 @@ def test_a_disk_that_stalls_at_the_end_is_not_waited_for(open_sink, told, monkey
         write(stream, data)
 
     monkeypatch.setattr(journal_module, "_write", stall)
+    monkeypatch.setattr(sink_module, "_SAVE_TIMEOUT_S", 0.5)
     sink = open_sink()
     sink.post(event(0))
     sink.__exit__(None, None, None)
