@@ -66,10 +66,7 @@ class BatchedLines:
             if text or not self._buffer:
                 self._buffer.append((text, records))
             self._buffered_chars += len(text)
-            while self._buffered_chars > _MAX_BUFFERED_CHARS and len(self._buffer) > 1:
-                oldest, lost = self._buffer.popleft()
-                self._buffered_chars -= len(oldest)
-                self.account.drop(self._reason, lost)
+            self._drop_oldest()
             if self._buffered_chars >= _FLUSH_CHARS:
                 self._changed.notify()
 
@@ -111,6 +108,13 @@ class BatchedLines:
                 return
             self._changed.wait(left_s)
 
+    def _drop_oldest(self) -> None:
+        """Drop the oldest lines beyond the largest size of the buffer. The caller holds the condition."""
+        while self._buffered_chars > _MAX_BUFFERED_CHARS and len(self._buffer) > 1:
+            oldest, lost = self._buffer.popleft()
+            self._buffered_chars -= len(oldest)
+            self.account.drop(self._reason, lost)
+
     def _flush(self, batch: deque[tuple[str, int]]) -> float:
         """Write a batch, or put it back into the buffer; return the pause in seconds until the next."""
         if not batch:
@@ -125,6 +129,7 @@ class BatchedLines:
                 batch = deque(lines for lines in batch if lines[0])
                 self._buffer = batch
                 self._buffered_chars = sum(len(text) for text, _ in batch)
+                self._drop_oldest()
             return self._retry_s
         self._reason = _SLOW
         self.account.write(sum(records for _, records in batch))
