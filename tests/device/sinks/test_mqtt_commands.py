@@ -178,7 +178,9 @@ def test_a_snapshot_is_the_next_frame_and_published_only_by_option(broker, open_
         wait_until(lambda: live.on(f"{TOPIC}/availability"))
         snapshots.write(*feed.next("happy"))
         send(b"snapshot")
-        wait_until(lambda: controls.commands["snapshot"] == 1)
+        # A command is counted just before it is executed.
+        wait_until(lambda: snapshots._requested)
+        assert controls.commands["snapshot"] == 1
         frame, result = feed.next("happy")
         snapshots.write(frame, result)
         wait_until(lambda: live.on(f"{TOPIC}/command-snapshot"))
@@ -197,7 +199,7 @@ def test_a_snapshot_is_not_published_without_the_option(broker, open_sink, send,
         open_sink("snapshot")
         wait_until(lambda: live.on(f"{TOPIC}/availability"))
         send(b"snapshot")
-        wait_until(lambda: controls.commands["snapshot"] == 1)
+        wait_until(lambda: snapshots._requested)
         snapshots.write(*feed.next("happy"))
         wait_until(lambda: snapshots.account.as_document()["written"] == 1)
         send(b"nothing")
