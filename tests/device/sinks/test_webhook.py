@@ -179,16 +179,18 @@ class Endless:
 
 
 @pytest.mark.parametrize(
-    ("pieces", "pause_s", "reason"),
+    ("pieces", "pause_s", "timeout_s", "reason"),
     [
-        (b"HTTP/1.1 100 Continue\r\n\r\n" * 40, 0.0, "a response of more than 64 KiB"),
-        (b"HTTP/1.1 100 Continue\r\n\r\n", 0.02, "no complete response within 0.3 s"),
-        (b"H", 0.02, "no complete response within 0.3 s"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 40, 0.0, PATIENCE_S, "a response of more than 64 KiB"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", 0.02, 0.3, "no complete response within 0.3 s"),
+        (b"H", 0.02, 0.3, "no complete response within 0.3 s"),
     ],
     ids=["interim responses at full speed", "interim responses", "drip"],
 )
-def test_a_response_that_never_ends_is_a_failure_and_costs_little(told, monkeypatch, pieces, pause_s, reason):
-    monkeypatch.setattr(module, "_TIMEOUT_S", 0.3)
+def test_a_response_that_never_ends_is_a_failure_and_costs_little(
+    told, monkeypatch, pieces, pause_s, timeout_s, reason
+):
+    monkeypatch.setattr(module, "_TIMEOUT_S", timeout_s)
     receiver = Endless(pieces, pause_s)
     threading.Thread(target=receiver.serve, daemon=True).start()
     used: list[float] = []
