@@ -278,9 +278,10 @@ def test_nothing_is_encoded_for_nobody_and_once_for_ten(web):
             pictures += 1
         encoded = site.sink.preview.encoded
         assert site.sink.preview.viewers == 10
+        frames = site._feed.sequence
     assert pictures == 50
-    # Ten viewers, five pictures each: an encoder a viewer would have made 50.
-    assert 5 <= encoded < 30
+    # The last frame from before the viewers came, and each later one at most once; per viewer it would be ten times.
+    assert 5 <= encoded <= frames - 19
     with site.playing():
         wait_until(lambda: site.sink.preview.viewers == 0)
 
@@ -314,7 +315,7 @@ def test_a_viewer_who_takes_nothing_does_not_hold_up_the_end(feed, told):
         with site.playing(np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)):
             wait_until(lambda: sink.preview.encoded > 30)
         sink.__exit__(None, None, None)
-        assert not sink._thread.is_alive()
+        wait_until(lambda: not sink._thread.is_alive())
     assert told == []
 
 
@@ -617,7 +618,8 @@ def test_the_end_of_the_run_ends_all_streams(told, feed):
             streams = [stack.enter_context(site.stream(path)) for path in ("/stream.mjpg", "/api/events")]
             read_picture(streams[0])
             sink.__exit__(None, None, None)
-            assert not sink._thread.is_alive()
+            # It waits for a second, which a busy machine can take.
+            wait_until(lambda: not sink._thread.is_alive())
             assert streams[0].read() == b""
     with pytest.raises(ConnectionRefusedError):
         site.get("/")
