@@ -154,13 +154,16 @@ def test_a_table_with_other_columns_is_put_aside(tmp_path):
     assert (tmp_path / "r.1.csv").read_text() == "a,b\n1,2\n"
 
 
-def test_a_live_sources_lines_are_written_in_batches_and_whole_at_the_end(tmp_path, told, feed):
-    path = tmp_path / "r.jsonl"
+def test_a_live_sources_lines_are_written_in_batches_and_whole_at_the_end(tmp_path, told, feed, monkeypatch):
+    path, writes = tmp_path / "r.jsonl", []
+    append = LineFile.append
+    monkeypatch.setattr(LineFile, "append", lambda file, text: (append(file, text), writes.append(text)))
     with JsonLinesSink(open_lines(str(path), Rotation(), True, told.append, "jsonl")) as sink:
         for _ in range(100):
             sink.write(*feed.next("happy"))
-        assert not path.exists(), "the card gets them together"
-        wait_until(path.exists)
+        wait_until(lambda: "".join(writes).count("\n") == 100)
+        # One, or a few on a machine that stops for seconds.
+        assert len(writes) < 20, "the card gets them together"
         sink.write(*feed.next("happy"))
     assert [json.loads(line)["sequence"] for line in path.read_text().splitlines()] == list(range(1, 102))
     assert told == []
@@ -196,7 +199,8 @@ def test_while_a_disk_is_full_the_oldest_lines_go_and_are_counted(tmp_path, told
     lines = BatchedLines(LineFile(str(path)), "recording", told.append, retry_s=0.02)
     for number in range(1000):
         lines.write(f"{number:09}\n")
-    wait_until(lambda: told != [])
+    # The lines of an attempt that is under way are dropped once it has failed.
+    wait_until(lambda: told != [] and lines.account.lost == 900)
     (tmp_path / "file").unlink()
     wait_until(lambda: len(told) == 2)
     lines.close()
