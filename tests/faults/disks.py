@@ -6,6 +6,7 @@ one more row there, a new fault one more row here.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import shutil
@@ -20,6 +21,9 @@ from typing import Literal
 import pytest
 
 from tests.waiting import wait_until
+
+# Of Linux, see renameat2(2).
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 class Disk:
@@ -50,6 +54,14 @@ class Disk:
         """Move the folder `out` away and return its new place."""
         self.out.mkdir(exist_ok=True)  # the sink may not have made it again since the fault before
         return self.out.rename(self.aside / str(next(self._numbers)))
+
+    def replace_out(self) -> None:
+        """Move the folder `out` away and put a file in its place, in one step: the sink would make a folder again."""
+        self.out.mkdir(exist_ok=True)
+        place = self.aside / str(next(self._numbers))
+        place.write_text("in the way")
+        exchanged = ctypes.CDLL(None).renameat2(_AT_FDCWD, bytes(self.out), _AT_FDCWD, bytes(place), _RENAME_EXCHANGE)
+        assert exchanged == 0
 
     def delete_out(self) -> None:
         """Delete the folder `out`; its files keep a second name in `aside`, so that a test can read them."""
@@ -108,11 +120,6 @@ def _free(disk: Disk) -> None:
     (disk.aside.parent / "ballast").unlink(missing_ok=True)
 
 
-def _replace_folder(disk: Disk) -> None:
-    disk.move_out()
-    disk.out.write_text("in the way")
-
-
 def _restore_folder(disk: Disk) -> None:
     if disk.out.is_file():
         disk.out.unlink()
@@ -131,7 +138,7 @@ FAULTS = (
     Fault("file deleted", "tmpfs", Disk.delete_files, is_outage=False),
     Fault("folder deleted", "tmpfs", Disk.delete_out, is_outage=False),
     Fault("folder moved", "tmpfs", Disk.move_out, is_outage=False),
-    Fault("file in place of the folder", "tmpfs", _replace_folder, _restore_folder, reason="folder missing"),
+    Fault("file in place of the folder", "tmpfs", Disk.replace_out, _restore_folder, reason="folder missing"),
 )
 
 
