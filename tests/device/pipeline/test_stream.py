@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -22,8 +24,10 @@ from edgekit.device.engines.engine import contract_in
 from edgekit.device.events import EventDetector, EventRules
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import resize
+from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.pipeline.threads import plan_threads
+from edgekit.device.stage_timer import StageTimer
 from edgekit.errors import EXIT_OK, InputError
 from edgekit.preprocess import crop_image
 from tests.waiting import wait_until
@@ -73,7 +77,7 @@ def test_closing_early_ends_threads_and_source(tiny_model: Path) -> None:
     before = set(threading.enumerate())
     with edgekit.stream(source="demo", detector="none", model=tiny_model, threaded=True) as stream:
         assert next(stream).sequence == 0
-        assert set(threading.enumerate()) > before
+        assert set(threading.enumerate()) - before
     # Closing waits for half a second, which a busy machine can take.
     wait_until(lambda: set(threading.enumerate()) <= before)
     assert list(stream) == []
@@ -225,7 +229,15 @@ def test_without_a_detector_the_classifier_gets_its_threads(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("threaded", [True, False])
-def test_a_paused_recording_continues_where_it_stopped(tiny_model: Path, crops: Path, threaded: bool) -> None:
+def test_a_paused_recording_continues_where_it_stopped(
+    tiny_model: Path, crops: Path, threaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A pause of 1000 s, which no delay of a busy machine comes near.
+    offset_s = 0.0
+    clocks = SimpleNamespace(monotonic=lambda: time.monotonic() + offset_s, sleep=time.sleep)
+    monkeypatch.setattr("edgekit.device.controls.time", clocks)
+    for timed in (StageTimer, LatencyMeter):
+        monkeypatch.setattr(timed.__init__, "__defaults__", (clocks.monotonic,))
     options = {"source": crops, "model": tiny_model, "detector": "none", "threaded": threaded}
     with edgekit.stream(**options) as plain:
         expected = [result.faces.labels for result in plain]
@@ -235,18 +247,20 @@ def test_a_paused_recording_continues_where_it_stopped(tiny_model: Path, crops: 
         paused: list[float] = []
 
         def resume() -> None:
+            nonlocal offset_s
+            offset_s = 1000.0
             paused.append(stream.controls.paused_s)
-            if paused[-1] > 0.3:
-                stream.controls.resume()
+            stream.controls.resume()
 
         stream.controls.while_paused(resume)
         seen += [result.faces.labels for result in stream]
         assert seen == expected
-        assert paused[-1] > 0.3
-        # The pause is part of neither a stage nor the frame rate.
+        assert len(paused) == 1
+        assert paused[0] >= 1000
+        # The pause is part of neither a stage nor the frame rate. The sinks, which are this test, may overlap it.
         meter = stream.meter
-    assert sum(stage.mean_ms * stage.count for stage in meter.stages().values()) < 1e3 * paused[-1] * len(expected)
-    assert meter.elapsed_s > 0
+    assert max(stage.max_ms for name, stage in meter.stages().items() if name not in ("sinks", "age")) < 500e3
+    assert 0 < meter.elapsed_s < 500
 
 
 def test_a_paused_stream_can_be_stopped(tiny_model: Path) -> None:
