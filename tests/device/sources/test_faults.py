@@ -15,9 +15,8 @@ import pytest
 from edgekit.device.service.spec import START_TIMEOUT_S, WATCHDOG_S
 from edgekit.device.sources import live, open_source, opencv, timeout_guard
 from edgekit.errors import InputError, SourceError
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
-PATIENCE_S = 20
 # As users see them: the fixture below shortens the times.
 REPORTED_AFTER_S, LOST_AFTER_S = timeout_guard.REPORT_S, timeout_guard.LOST_S
 SMALL, LARGE = (64, 48), (160, 120)
@@ -60,13 +59,13 @@ def test_a_stream_is_given_up_before_a_services_watchdog_would_end_the_run():
 
 
 def test_a_host_that_is_slow_to_refuse_is_not_asked_for_ever(told, monkeypatch):
-    monkeypatch.setattr(live, "LAST_ATTEMPT_S", 0.2)
     attempts = []
 
     def connect():
         attempts.append(1)
         if len(attempts) > 1:
-            time.sleep(0.3)
+            # As if this attempt had taken all the time there is.
+            monkeypatch.setattr(live, "LAST_ATTEMPT_S", 0.0)
             raise SourceError("no answer")
         return _OnePicture()
 
@@ -87,6 +86,8 @@ def test_a_driver_that_hangs_while_it_opens_is_left_behind_and_what_it_opens_too
         device = _OnePicture()
         if len(devices) == 1:  # the second time it hangs, as a driver may after its cable was pulled
             devices.append(device)
+            # The next attempt has all the time it needs.
+            monkeypatch.setattr(live, "REOPEN_S", PATIENCE_S)
             lets_go.wait(PATIENCE_S)
         else:
             devices.append(device)
@@ -94,7 +95,7 @@ def test_a_driver_that_hangs_while_it_opens_is_left_behind_and_what_it_opens_too
 
     with live.LiveSource("camera 'stuck'", connect, told.append) as source:
         sequences = [frame.sequence for frame in take(source, 2)]
-    assert sequences == [0, 1]
+    assert sequences == sorted(set(sequences))
     assert ["reopening it" in told[0], "was reopened" in told[1]] == [True, True]
     assert not devices[1].closed
     lets_go.set()
@@ -131,13 +132,19 @@ class _OnePicture:
         self.closed = True
 
 
-def test_a_short_silence_is_told_and_nothing_is_opened_again(play, told):
-    server = play([("pictures", 20, SMALL), ("silence", 0.7), ENDLESS])
+def test_a_short_silence_is_told_and_nothing_is_opened_again(play, told, monkeypatch):
+    monkeypatch.setattr(timeout_guard, "LOST_S", PATIENCE_S)
+    server = play([ENDLESS])
     with open_source(server.url, told.append) as source:
-        take(source, 60)
-    assert len(told) == 2
-    assert "delivered no image for 0.4 s" in told[0]
-    assert "delivers images again after" in told[1]
+        take(source, 20)
+        server.held.set()
+        wait_until(lambda: told)
+        server.held.clear()
+        wait_until(lambda: len(told) > 1)
+        take(source, 20)
+    # On a busy machine there may be more silences than this one.
+    assert all("delivered no image for" in line for line in told[::2])
+    assert all("delivers images again after" in line for line in told[1::2])
     assert server.served == 1
 
 
@@ -145,19 +152,22 @@ def test_a_sender_that_says_nothing_any_more_is_told_left_and_opened_again(play,
     server = play([("pictures", 20, SMALL), ("silence", 1000)], [ENDLESS])
     with open_source(server.url, told.append) as source:
         frames = take(source, 60)
-    assert ["no image for 0.4 s" in told[0], "reopening it" in told[1], "was reopened" in told[2]] == [True] * 3
-    assert server.served == 2
+    lost = next(place for place, line in enumerate(told) if "reopening it" in line)
+    assert "delivered no image for" in told[lost - 1]
+    assert "was reopened" in told[lost + 1]
+    assert server.served >= 2
     sequences = [frame.sequence for frame in frames]
     assert sequences == sorted(set(sequences))
 
 
 def test_a_sender_that_stays_silent_ends_the_run(play, told, monkeypatch):
-    monkeypatch.setattr(timeout_guard, "FIRST_S", 0.5)
     server = play([("pictures", 20, SMALL), ("silence", 1000)], [("silence", 1000)])
-    monkeypatch.setattr(opencv, "OPEN_TIMEOUT_MS", 500)
-    with open_source(server.url, told.append) as source, pytest.raises(SourceError, match="could not be reopened in 3"):
-        take(source, 1000)
-    assert server.served == 4
+    with open_source(server.url, told.append) as source:
+        monkeypatch.setattr(timeout_guard, "FIRST_S", 0.5)
+        monkeypatch.setattr(opencv, "OPEN_TIMEOUT_MS", 500)
+        with pytest.raises(SourceError, match="could not be reopened in 3"):
+            take(source, 1000)
+    wait_until(lambda: server.served == 4)
 
 
 def test_leaving_does_not_wait_for_a_sender_that_says_nothing(play, told, monkeypatch):
@@ -218,11 +228,12 @@ def test_rubbish_among_the_pictures_costs_those_pictures_only(play, told):
 
 
 def test_nothing_but_rubbish_is_a_lost_source(play, told, monkeypatch):
-    monkeypatch.setattr(timeout_guard, "FIRST_S", 0.5)
-    monkeypatch.setattr(opencv, "OPEN_TIMEOUT_MS", 500)
     server = play([("pictures", 20, SMALL), ("broken", 10_000)], [("broken", 10_000)])
-    with open_source(server.url, told.append) as source, pytest.raises(SourceError, match="could not be reopened"):
-        take(source, 100_000)
+    with open_source(server.url, told.append) as source:
+        monkeypatch.setattr(timeout_guard, "FIRST_S", 0.5)
+        monkeypatch.setattr(opencv, "OPEN_TIMEOUT_MS", 500)
+        with pytest.raises(SourceError, match="could not be reopened"):
+            take(source, 100_000)
 
 
 def test_a_stream_that_changes_its_size_goes_on(play, told):
