@@ -16,6 +16,7 @@ import pytest
 from edgekit import downloads
 from edgekit.downloads import PinnedFile, UnavailableError, cached_download
 from edgekit.errors import StorageError
+from tests.waiting import PATIENCE_S
 
 CONTENT = bytes(range(256)) * 1000
 
@@ -114,7 +115,7 @@ def pinned(server: Server, answer: str) -> PinnedFile:
 
 
 def fetch(server: Server, answer: str, cache: Path, **settings: float) -> Path:
-    return cached_download(pinned(server, answer), cache_dir=cache, timeout_s=settings.pop("timeout_s", 5), **settings)
+    return cached_download(pinned(server, answer), cache_dir=cache, **{"timeout_s": PATIENCE_S, **settings})
 
 
 def files_in(folder: Path) -> list[str]:
@@ -166,20 +167,22 @@ def test_reading_an_endless_body_stops(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("answer", "reason", "limits"),
     [
-        ("missing", "HTTP status 404"),
-        ("truncated", "closed after 1000 of 256000 bytes"),
-        ("hanging", "timed out"),
-        ("trickling", "time limit is over"),
-        ("local", "HTTP status 302"),
+        ("missing", "HTTP status 404", {}),
+        ("truncated", "closed after 1000 of 256000 bytes", {}),
+        ("hanging", "timed out", {"timeout_s": 0.3}),
+        ("trickling", "time limit is over", {"deadline_s": 0.5}),
+        ("local", "HTTP status 302", {}),
     ],
 )
-def test_no_answer_worth_having_is_unavailable(server: Server, tmp_path: Path, answer: str, reason: str) -> None:
+def test_no_answer_worth_having_is_unavailable(
+    server: Server, tmp_path: Path, answer: str, reason: str, limits: dict[str, float]
+) -> None:
     server.file_url = (tmp_path / "secret").as_uri()
     (tmp_path / "secret").write_bytes(CONTENT)
     with pytest.raises(UnavailableError, match=reason):
-        fetch(server, answer, tmp_path / "cache", timeout_s=0.3, deadline_s=0.5)
+        fetch(server, answer, tmp_path / "cache", **limits)
     assert files_in(tmp_path / "cache") == ["model.onnx.failed"]
 
 
