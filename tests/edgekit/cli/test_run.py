@@ -18,6 +18,7 @@ import pytest
 from edgekit.cli import _run
 from edgekit.cli.run.signals import StopSignals
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_SOURCE, EXIT_USAGE
+from tests.endless_demo import ENDLESS_DEMO
 from tests.waiting import wait_until
 
 PATIENCE_S = 60
@@ -272,7 +273,7 @@ def test_a_reader_that_leaves_is_no_error(child):
 def test_a_signal_finishes_the_frame_and_keeps_everything(child, tmp_path, number, code):
     jsonl, video = tmp_path / "r.jsonl", tmp_path / "r.mp4"
     slow = ("--source", "demo", "--detector", "haar", "--detector-size", 1280)
-    running = child(*slow, "--json", "--jsonl", jsonl, "--save", video)
+    running = child(*slow, "--json", "--jsonl", jsonl, "--save", video, before=ENDLESS_DEMO)
     wait_until(
         lambda: jsonl.exists() and jsonl.read_text().count("\n") >= 3,
         alive=lambda: running.poll() is None,
@@ -284,7 +285,7 @@ def test_a_signal_finishes_the_frame_and_keeps_everything(child, tmp_path, numbe
     document = json.loads(output)
     lines = [json.loads(line) for line in jsonl.read_text().splitlines()]
     assert document["ended"] == ("stopped" if number == signal.SIGTERM else "interrupted")
-    assert 3 <= len(lines) < 150, "it was stopped on the way"
+    assert len(lines) >= 3
     assert document["frames"] == len(lines) == play(video)
     assert f"{len(lines)} frames" in errors
     assert "Traceback" not in errors

@@ -1,0 +1,6 @@
+"""The demo without an end, for runs that a test stops: on a busy machine its six seconds may be over before that."""
+
+from __future__ import annotations
+
+# Statements for a process that then runs the command line.
+ENDLESS_DEMO = "from edgekit.device.sources import demo; demo._FRAMES = 10**9; "
