@@ -10,9 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from edgekit.device.pipeline.stages import Stages
-from tests.waiting import wait_until
-
-PATIENCE_S = 10
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture(autouse=True)

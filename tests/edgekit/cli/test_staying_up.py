@@ -21,7 +21,7 @@ ENDLESS = ("pictures", 100_000, SMALL)
 SOON = """
 from edgekit.device.sources import live, opencv, timeout_guard
 timeout_guard.REPORT_S, timeout_guard.LOST_S, live._REOPEN_PAUSES_S = 0.6, 1.2, (0.1, 0.1)
-opencv.OPEN_TIMEOUT_MS = 2_000
+opencv.OPEN_TIMEOUT_MS = 60_000
 """
 
 
@@ -53,7 +53,8 @@ def test_a_camera_that_does_not_come_back_ends_the_run_with_its_own_code(start, 
 
 def test_sigterm_before_the_first_picture_still_ends_with_a_document(start, play):
     server = play([("silence", 1000)])
-    run = start("--source", server.url, before=SOON)
+    # The run ends when the stream's own time is over.
+    run = start("--source", server.url, before=SOON + "opencv.OPEN_TIMEOUT_MS = 2_000\n")
     run.until(lambda: server.served == 1)
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == EXIT_OK
