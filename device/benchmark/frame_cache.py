@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import mmap
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +30,8 @@ _MEMORY_FOLDER = Path("/dev/shm")
 class FrameCache:
     """The first frames of a source; `sha256` is the hash of their pixels, `fps` the nominal frame rate or None.
 
-    `complete` is False if the source has more frames than fit into the limit.
+    `complete` is False if the source has more frames than fit into the limit. `mapping` is the file that the frames are
+    mapped from, if they are.
     """
 
     name: str
@@ -38,6 +40,12 @@ class FrameCache:
     mib: float
     sha256: str
     fps: float | None = None
+    mapping: mmap.mmap | None = field(default=None, compare=False)
+
+    def unload(self) -> None:
+        """Remove mapped frames from this process's memory; the kernel maps a frame again when it is read."""
+        if self.mapping is not None:
+            self.mapping.madvise(mmap.MADV_DONTNEED)
 
 
 class CachedSource(RecordedSource):
@@ -111,13 +119,14 @@ def map_frame_cache(path: Path) -> FrameCache:
     with path.open("rb") as stream:
         index = msgspec.json.decode(stream.readline(), type=_Index)
         offset = stream.tell()
-    pixels = np.memmap(path, np.uint8, "c")
+        mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+    pixels = np.frombuffer(mapping, np.uint8)
     frames = []
     for shape in index.shapes:
         size = math.prod(shape)
-        frames.append(np.asarray(pixels[offset : offset + size]).reshape(shape))
+        frames.append(pixels[offset : offset + size].reshape(shape))
         offset += size
-    return FrameCache(index.name, tuple(frames), index.complete, index.mib, index.sha256, index.fps)
+    return FrameCache(index.name, tuple(frames), index.complete, index.mib, index.sha256, index.fps, mapping)
 
 
 class _Index(msgspec.Struct):

@@ -13,13 +13,14 @@ from typing import Self
 
 from edgekit.boards import read_conditions
 from edgekit.device.benchmark.cells import Cell
+from edgekit.device.benchmark.frame_cache import CachedSource, FrameCache
 from edgekit.device.benchmark.sampling import Recorder, Run, Settling
 from edgekit.device.detection import Detector
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in
 from edgekit.device.engines.versions import set_opencv_threads
-from edgekit.device.frame import Frame, Source, presentation_time_s
+from edgekit.device.frame import Frame, presentation_time_s
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import run
 from edgekit.device.pipeline.smoothing import Smoother
@@ -36,7 +37,7 @@ _MIN_BLOCKS = 5
 
 def measure_loop(
     cell: Cell,
-    source: Source,
+    cache: FrameCache,
     make_detector: Callable[[int], Detector],
     *,
     seconds: float,
@@ -45,7 +46,7 @@ def measure_loop(
     progress: Callable[[float], None],
 ) -> Run:
     """Measure the loop with its default options; see `measure` for the arguments. One iteration is one frame."""
-    contract = contract_in(cell.path)
+    contract, source = contract_in(cell.path), CachedSource(cache)
     plan = plan_threads(None, cell.threads, detects=contract.subject == "face")
     set_opencv_threads(plan.opencv)
     before = read_conditions()
@@ -73,6 +74,7 @@ def measure_loop(
     warm_up, recorder = sampler.warm_up, sampler.recorder
     assert warm_up is not None
     assert recorder is not None
+    cache.unload()
     return Run(
         process=recorder.result(load_ms, warm_up, before, read_conditions()),
         batch=1,

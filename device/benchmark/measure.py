@@ -81,7 +81,7 @@ def measure(
         assert inputs.make_detector is not None
         return measure_loop(
             cell,
-            CachedSource(inputs.cache),
+            inputs.cache,
             inputs.make_detector,
             seconds=seconds,
             min_iterations=min_iterations,
@@ -109,6 +109,8 @@ def measure(
         started_s = time.perf_counter()
         iteration()
         recorder.add((time.perf_counter() - started_s) * 1e3)
+    if inputs.cache is not None:
+        inputs.cache.unload()
     return Run(
         process=recorder.result(load_ms, warm_up, before, read_conditions()),
         batch=batch,

@@ -108,7 +108,8 @@ class ProcessResult(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_
     """Measurement of a cell in one process.
 
     `started_s` counts from the start of the benchmark. `load_ms` is the time to read the model file and create its
-    session. `others_processors` is the number of processors that other programs used.
+    session. `resident_mib` is the memory of the process without the frames of the benchmark. `others_processors` is the
+    number of processors that other programs used.
     """
 
     started_s: Annotated[float, Meta(ge=-1e6, le=1e9)]

@@ -157,6 +157,30 @@ def test_a_saved_cache_is_mapped_unchanged_with_frames_of_any_size(tmp_path: Pat
     assert path.read_bytes() == before
 
 
+class Reader(WholeFrame):
+    """Reads all pixels of a frame."""
+
+    def detect(self, image_bgr: ImageU8):  # type: ignore[no-untyped-def]
+        image_bgr.max()
+        return super().detect(image_bgr)
+
+
+@pytest.mark.parametrize("kind", ["per-frame", "loop"])
+def test_the_memory_of_a_process_excludes_the_frames_of_the_benchmark(
+    tiny_model: Path, tmp_path: Path, kind: Kind
+) -> None:
+    path = tmp_path / "cache"
+    with path.open("wb") as stream:
+        save_frame_cache(replace(CACHE, frames=(np.ones((1024, 1024, 3), np.uint8),) * 60), stream)
+
+    def resident_mib(cache: FrameCache) -> float:
+        inputs = Inputs(cache, make_detector=lambda _: Reader())
+        return measure(Cell("tiny", tiny_model, 1, kind), inputs, seconds=0.001).process.resident_mib
+
+    without_mib = resident_mib(replace(CACHE, frames=(np.ones((1024, 1024, 3), np.uint8),)))
+    assert resident_mib(map_frame_cache(path)) < without_mib + 90  # of 180
+
+
 @pytest.mark.parametrize("kind", ["inference", "classifier"])
 def test_the_classifier_is_measured_for_at_least_the_least_iterations(tiny_model: Path, kind: Kind) -> None:
     done = measure(Cell("tiny", tiny_model, 1, kind), seconds=0.001, batch=4)
