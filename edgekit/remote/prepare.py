@@ -208,9 +208,9 @@ def run_edgekit(
         variables: Environment variables, as NAME=VALUE.
     """
     words = ["env", *variables, *command.words, *arguments]
-    lock = f"{command.environment}/.ready" if command.environment else ""
+    locks = [f"{folder}/.ready" if folder else "" for folder in (command.environment, command.code)]
     return connection.run(
-        shell(_RUN, lock, *words),
+        shell(_RUN, *locks, *words),
         hold_stdin=True,
         timeout_s=timeout_s,
         silence_s=silence_s,
@@ -260,18 +260,19 @@ def check_space(probe: Probe, missing: Sequence[Upload], extra_bytes: int, label
 
 _IN_USE = 8
 
-# $1: the file to lock while the command runs, or nothing. When stdin ends with the connection, the command is killed.
+# $1, $2: the files to lock while the command runs, or nothing: `board/setup.py` removes no folder whose file is locked.
+# When stdin ends with the connection, the command is killed.
 _RUN = """
 if [ -n "$1" ]; then
-    exec 9<"$1" || exit 70
-    flock -s 9 || exit 70
-    touch "$1"
+    exec 8<"$1" 9<"$2" || exit 70
+    flock -s 8 && flock -s 9 || exit 70
+    touch "$1" "$2"
 fi
-shift
+shift 2
 exec 3<&0
 setsid "$@" </dev/null 3<&- &
 child=$!
-{ cat <&3; kill -s TERM -- "-$child"; sleep 10; kill -s KILL -- "-$child"; } >/dev/null 2>&1 9<&- &
+{ cat <&3; kill -s TERM -- "-$child"; sleep 10; kill -s KILL -- "-$child"; } >/dev/null 2>&1 8<&- 9<&- &
 watch=$!
 exec 3<&-
 wait "$child"

@@ -325,14 +325,46 @@ def test_a_running_edgekit_is_not_cleaned_and_ends_with_the_connection(sshd: Ssh
         working.close()
         thread.join(20)
         assert not thread.is_alive()
+        wait_until(lambda: is_cleaned(other))
 
-        def cleaned() -> bool:
-            try:
-                return clean(other) > 0
-            except HostError:
-                return False
 
-        wait_until(cleaned)
+def is_cleaned(connection: Connection) -> bool:
+    """Clean the board; return False if an edgekit on it has not ended yet."""
+    try:
+        return clean(connection) > 0
+    except HostError:
+        return False
+
+
+def test_other_versions_of_edgekit_do_not_remove_the_code_that_runs(
+    sshd: Sshd, uploads: list[Upload], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from threading import Thread
+
+    from tests.waiting import wait_until
+
+    assert uploads
+    started = tmp_path / "started"
+    with Connection(sshd.host()) as working, Connection(sshd.host()) as other:
+        first = prepare(working, probe(working))
+
+        def work() -> None:
+            with pytest.raises(HostError):
+                run_edgekit(working, first, ["wait", str(started)], limit_bytes=1000)
+
+        thread = Thread(target=work)
+        thread.start()
+        wait_until(started.exists)
+        made = [first]
+        for version in ("b", "c", "d"):
+            wheel = make_wheel(tmp_path, version, "")
+            monkeypatch.setattr(preparing, "own_wheel", lambda wheel=wheel: wheel)
+            made.append(prepare(other, probe(other)))
+        kept = [Path(command.code or "").is_dir() for command in made]
+        working.close()
+        thread.join(20)
+        wait_until(lambda: is_cleaned(other))
+        assert kept == [True, False, True, True]
 
 
 @pytest.mark.parametrize(
