@@ -97,10 +97,11 @@ def measure_all(
     processors: int | None,
     progress: Callable[[Cell, float, Run | None], None] = lambda _, __, ___: None,
     run: Callable[[Job, Callable[[float], None]], Run] = run_worker,
-) -> tuple[list[Measured], bool]:
-    """Measure the plan; return its cells with their runs, in the order of first measurement, and whether all were done.
+) -> tuple[list[Measured], KeyboardInterrupt | EdgekitError | None]:
+    """Measure the plan; return its cells with their runs, in the order of first measurement, and what ended it early.
 
-    Ctrl-C ends the measurement early: the runs of finished processes are returned, that of the current one is lost.
+    Ctrl-C and a cell that cannot be measured end the measurement early: the runs of finished processes are returned,
+    that of the current one is lost.
 
     Args:
         plan: What to measure.
@@ -108,9 +109,6 @@ def measure_all(
         progress: Receives the current cell, the number of processes done (the current one in part), and the run of a
             process that just ended.
         run: Measures one job.
-
-    Raises:
-        EdgekitError: A cell cannot be measured.
     """
     cells: dict[Cell, Measured] = {}
     start = read_conditions()
@@ -123,9 +121,9 @@ def measure_all(
             measured.runs.append(done)
             measured.discarded += discarded
             progress(cell, index + 1, done)
-    except KeyboardInterrupt:
-        return list(cells.values()), False
-    return list(cells.values()), True
+    except (KeyboardInterrupt, EdgekitError) as error:
+        return list(cells.values()), error
+    return list(cells.values()), None
 
 
 def cool_down(

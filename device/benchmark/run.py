@@ -27,7 +27,7 @@ from edgekit.device.benchmark.worker import DetectorChoice, Job
 from edgekit.device.detection import create_detector, needed_detector
 from edgekit.device.engines.engine import contract_in, device_suffixes
 from edgekit.device.sources import open_source
-from edgekit.errors import InputError, warn
+from edgekit.errors import EdgekitError, InputError, warn
 from edgekit.model_store import resolve_model
 from edgekit.report.document import BenchmarkReport, Kind, ProcessResult, Settings
 from edgekit.report.power import PowerReading
@@ -44,6 +44,15 @@ class BenchmarkProgress:
     done: float
     total: int
     finished: ProcessResult | None = None
+
+
+class IncompleteError(EdgekitError):
+    """A benchmark failed after at least one process; `report` has the results of the finished processes."""
+
+    def __init__(self, error: EdgekitError, report: BenchmarkReport) -> None:
+        super().__init__(f"{error} (the report has the finished measurements)")
+        self.exit_code = error.exit_code
+        self.report = report
 
 
 def benchmark(
@@ -100,6 +109,7 @@ def benchmark(
         InputError: A model or an argument is invalid.
         SourceError: The source has no frames, or the camera is absent or lost.
         EdgekitError: A process ended without a result.
+        IncompleteError: The benchmark failed after at least one process.
 
     Example:
         >>> report = edgekit.benchmark(["float.onnx", "int8.onnx"], seconds=5, kinds=["inference", "loop"])
@@ -145,11 +155,15 @@ def benchmark(
         def report(cell: Cell, done: float, run: Run | None) -> None:
             progress(BenchmarkProgress(cell, done, total, run.process if run else None))
 
-        measured, complete = measure_all(plan, processors=board.processors, progress=report)
-    if not measured:
-        raise KeyboardInterrupt
+        measured, ended_by = measure_all(plan, processors=board.processors, progress=report)
+    if ended_by is not None and not measured:
+        raise ended_by
     subject = Subject(board, described, cache, settings, notes or {})
-    return build_report(subject, measured, started_s=started_s, complete=complete, power=power(started_unix_s))
+    readings = power(started_unix_s)
+    result = build_report(subject, measured, started_s=started_s, complete=ended_by is None, power=readings)
+    if isinstance(ended_by, EdgekitError):
+        raise IncompleteError(ended_by, result) from ended_by
+    return result
 
 
 def _detectors(

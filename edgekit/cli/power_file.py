@@ -22,9 +22,8 @@ def open_power_meter(where: str | None, warn: Callable[[str], None]) -> Callable
         warn: Receives warnings about lines that cannot be read.
 
     Raises:
-        InputError: The file does not exist. The returned function raises it if the file cannot be read.
+        InputError: The file does not exist.
     """
-    from edgekit.errors import InputError
     from edgekit.files import require_file
     from edgekit.report.power import parse_readings
 
@@ -49,7 +48,8 @@ def open_power_meter(where: str | None, warn: Callable[[str], None]) -> Callable
             try:
                 lines.extend(path.read_text(errors="replace").splitlines())
             except OSError as error:
-                raise InputError(f"power file '{path}' cannot be read: {error.strerror}") from error
+                # The measurements are kept.
+                warn(f"power file '{path}' cannot be read: {error.strerror}")
         found, unreadable = parse_readings(list(lines), start_unix_s)
         if unreadable:
             warn(f"power file '{where}': {unreadable} lines are not `seconds watts`")

@@ -40,18 +40,22 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
     from edgekit.report.terminal import report_view
 
     job = _job(out, chosen, models)
-    with ExitStack() as stack:
-        write = files.open(stack)
-        with BoardReporter(out, len(chosen.hosts)) as reporter:
-            results = bench_hosts(chosen.hosts, job, chosen.parallel, reporter, reporter.finished)
-        document = merged_report(results)
-        if document is None:
-            # Raised within the stack, so that existing report files are kept.
-            raise_failures(results)
-            return
-        write(document)
-        out.console.print(report_view(document))
-        out.result(document.as_document())
+    document = None
+    try:
+        with ExitStack() as stack:
+            write = files.open(stack)
+            with BoardReporter(out, len(chosen.hosts)) as reporter:
+                results = bench_hosts(chosen.hosts, job, chosen.parallel, reporter, reporter.finished)
+            document = merged_report(results)
+            if document is None:
+                # Raised within the stack, so that existing report files are kept.
+                raise_failures(results)
+                return
+            write(document)
+    finally:
+        if document is not None:
+            out.console.print(report_view(document))
+            out.result(document.as_document())
     for host in document.hosts or ():
         if host.overhead_s is not None:
             sent = f"{host.sent_bytes / 1e6:.1f} MB sent" if host.sent_bytes else "nothing sent"

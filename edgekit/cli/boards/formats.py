@@ -74,30 +74,34 @@ def bench_formats(
     from edgekit.export.formats.table import KIND
     from edgekit.remote.bench import INTERRUPTED
 
-    with ExitStack() as stack:
-        write = files.open(stack)
-        bars = stack.enter_context(progress_bar(out))
+    found = None
+    try:
+        with ExitStack() as stack:
+            write = files.open(stack)
+            bars = stack.enter_context(progress_bar(out))
 
-        def measure(paths: Mapping[str, Path]) -> BenchmarkReport:
-            bars.stop()  # the measurement has a display of its own
-            if chosen.hosts:
-                return bench_files_on_hosts(out, chosen, paths)
-            names = {str(path): name for name, path in paths.items()}
-            return measure_here(list(names), [KIND], names.__getitem__)
+            def measure(paths: Mapping[str, Path]) -> BenchmarkReport:
+                bars.stop()  # the measurement has a display of its own
+                if chosen.hosts:
+                    return bench_files_on_hosts(out, chosen, paths)
+                names = {str(path): name for name, path in paths.items()}
+                return measure_here(list(names), [KIND], names.__getitem__)
 
-        found = benchmark_formats(
-            models[0],
-            given["data"],
-            formats=FORMATS if given["formats"] == "all" else given["formats"].split(","),
-            target=given["target"] or ("generic" if chosen.hosts else None),
-            split=given["split"],
-            measure=measure,
-            progress=by_stage(bars),
-            notify=out.say,
-        )
-        write(found.report)
-    show_formats(out, found, str(given["data"]))
-    out.result(found.as_document())
+            found = benchmark_formats(
+                models[0],
+                given["data"],
+                formats=FORMATS if given["formats"] == "all" else given["formats"].split(","),
+                target=given["target"] or ("generic" if chosen.hosts else None),
+                split=given["split"],
+                measure=measure,
+                progress=by_stage(bars),
+                notify=out.say,
+            )
+            write(found.report)
+    finally:
+        if found is not None:
+            show_formats(out, found, str(given["data"]))
+            out.result(found.as_document())
     if any(host.error == INTERRUPTED for host in found.report.hosts):
         raise KeyboardInterrupt
     errors = [f"{host.label}: {host.error}" for host in found.report.hosts if host.error]

@@ -183,7 +183,7 @@ def command(
     The processes run in rounds. In each round, the order of the cells is random and depends on --seed. The report
     contains percentiles, the interval of the median, memory and versions. It also contains the board with its
     temperature, clock frequency, governor and throttle flags. If the board throttled or its clock frequency changed,
-    the process is repeated after a pause. After Ctrl-C, the finished measurements are kept. Of several
+    the process is repeated after a pause. After Ctrl-C or a failure, the finished measurements are kept. Of several
     boards, the reports of the finished boards are kept.
 
     With --formats, MODEL is a checkpoint that is exported in each format. One table shows accuracy, size, p50, p99 and
@@ -233,25 +233,52 @@ def command(
         bench_on_hosts(out, chosen, models, files)
         return
 
+    settings |= {
+        "source": source_uri,
+        "camera": camera or "auto",
+        "detector": detector_name,
+        "detector_model": detector_model,
+        "detector_size_px": detector_size,
+    }
+    _bench_here(out, settings, models, _kinds(pipeline, camera is not None), power_file, files)
+
+
+def _bench_here(
+    out: Output,
+    settings: dict[str, Any],
+    models: Sequence[str],
+    kinds: Sequence[Kind],
+    power_file: str | None,
+    files: ReportFiles,
+) -> None:
+    """Measure models on this machine, write the report and print it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; the report on the finished processes is written first.
+        IncompleteError: A process failed; the report on those before is written first.
+    """
+    from edgekit.device.benchmark.run import IncompleteError
     from edgekit.remote.file_names import reported_name
     from edgekit.report.terminal import report_view
 
-    with ExitStack() as stack:
-        write = files.open(stack)
-        settings |= {
-            "source": source_uri,
-            "camera": camera or "auto",
-            "detector": detector_name,
-            "detector_model": detector_model,
-            "detector_size_px": detector_size,
-            "power": open_power_meter(power_file, out.warn),
-        }
-        report = _measure(out, settings, models, _kinds(pipeline, camera is not None), reported_name)
-        write(report)
-    out.console.print(report_view(report))
+    report = failure = None
+    try:
+        with ExitStack() as stack:
+            write = files.open(stack)
+            settings["power"] = open_power_meter(power_file, out.warn)
+            try:
+                report = _measure(out, settings, models, kinds, reported_name)
+            except IncompleteError as error:
+                report, failure = error.report, error
+            write(report)
+    finally:
+        if report is not None:
+            out.console.print(report_view(report))
+            out.result(report.as_document())
     for path in files.paths:
         out.say(f"report: {path}")
-    out.result(report.as_document())
+    if failure is not None:
+        raise failure
     if not report.complete:
         raise KeyboardInterrupt
 

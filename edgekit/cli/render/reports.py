@@ -59,7 +59,8 @@ class ReportFiles:
         """Reserve all files, and return a function that writes a report to them.
 
         A file that cannot be written therefore raises an error before the measurement. The files appear when the stack
-        closes without an error, and only if the function was called.
+        closes without an error, and only if the function was called. If that fails, because the disk became full
+        meanwhile, the caller must still print the report: a measurement takes long.
         """
         from edgekit.files import atomic_path
 
@@ -67,7 +68,7 @@ class ReportFiles:
 
         def write(report: BenchmarkReport) -> None:
             for path, temporary in reserved.items():
-                temporary.write_text(self._text(path, report))
+                temporary.write_text(self._text(path, report), "utf-8", "backslashreplace")
 
         return write
 

@@ -111,9 +111,9 @@ def measured_flags(runs: list[Run], allow_throttled: bool = False) -> tuple[list
         return left.pop(0)
 
     cell = Cell("a", Path("a"), 1, "inference")
-    cells, complete = measure_all(Plan([cell] * 2, job_of, 0, allow_throttled), processors=4, run=run)
+    cells, ended_by = measure_all(Plan([cell] * 2, job_of, 0, allow_throttled), processors=4, run=run)
     kept = [list(run.process.quality_flags) for one in cells for run in one.runs]
-    return kept, [list(run.process.quality_flags) for one in cells for run in one.discarded], complete
+    return kept, [list(run.process.quality_flags) for one in cells for run in one.discarded], ended_by is None
 
 
 def test_a_throttled_process_is_measured_again() -> None:
@@ -162,7 +162,7 @@ def test_a_pause_lasts_until_the_board_is_as_cool_as_before_or_the_limit() -> No
 def test_the_report_follows_the_schema_and_pools_the_processes(tiny_model: Path) -> None:
     cell = Cell("tiny", tiny_model, 1, "inference")
     started_s = time.monotonic()
-    measured, complete = measure_all(Plan([cell] * 3, job_of, 0, False), processors=None)
+    measured, ended_by = measure_all(Plan([cell] * 3, job_of, 0, False), processors=None)
     settings = Settings(
         seconds=0.03,
         min_iterations=15,
@@ -177,7 +177,7 @@ def test_the_report_follows_the_schema_and_pools_the_processes(tiny_model: Path)
         Subject(read_board(), [describe_model("tiny", tiny_model)], None, settings, {"fan": "none"}),
         measured,
         started_s=started_s,
-        complete=complete,
+        complete=ended_by is None,
         power=[PowerReading(index / 1000, 2.0) for index in range(100_000)],
     )
     assert from_document(msgspec.json.decode(msgspec.json.encode(report)), "it") == report

@@ -45,7 +45,7 @@ def test_ctrl_c_returns_the_report_of_the_finished_processes(tiny_model: Path, m
     report = edgekit.benchmark(tiny_model, kinds=["inference"], progress=stop, **QUICK)
     assert not report.complete
     assert [len(cell.processes) for cell in report.boards[0].cells] == [1]
-    monkeypatch.setattr(benchmark_run, "measure_all", lambda *_, **__: ([], False))
+    monkeypatch.setattr(benchmark_run, "measure_all", lambda *_, **__: ([], KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         edgekit.benchmark(tiny_model, kinds=["inference"], **QUICK)
 

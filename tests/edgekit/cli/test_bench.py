@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from edgekit.cli.commands.bench import command
+from edgekit.cli.power_file import open_power_meter
 from edgekit.report.schema import read_document
 
 EDGEKIT = (sys.executable, "-m", "edgekit.cli")
@@ -92,6 +94,16 @@ def test_a_power_meter_is_followed_on_stdin(tiny_model: Path) -> None:
     assert result.exit_code == 0, result.output
     assert {cell["energy"]["mean_w"] for cell in json.loads(result.stdout)["boards"][0]["cells"]} == {2.5}
     assert "1 lines are not" in result.stderr
+
+
+def test_a_power_file_that_is_gone_at_the_end_costs_no_measurement(tmp_path: Path) -> None:
+    path = tmp_path / "meter.txt"
+    path.write_text("0 2.5\n")
+    warnings: list[str] = []
+    readings = open_power_meter(str(path), warnings.append)
+    path.unlink()
+    assert readings(0.0) == []
+    assert warnings[0] == f"power file '{path}' cannot be read: No such file or directory"
 
 
 def test_haar_takes_yunets_place_once_and_is_named(
@@ -237,6 +249,52 @@ def test_ctrl_c_keeps_what_is_finished(tiny_model: Path, tmp_path: Path) -> None
     assert board.complete is False
     assert 2 <= sum(len(cell.processes) for cell in board.cells) < 6
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_process_that_is_killed_leaves_the_report_of_those_before(tiny_model: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    options = ("--no-pipeline", "--threads", "1", "--cool-down", "0", "--seconds", "3", "-o", str(report))
+    command_line = [*EDGEKIT, "bench", str(tiny_model), *options]
+    with subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("1/6 ")
+        deadline_s = time.monotonic() + 60
+        while not (workers := children(process.pid)) and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        os.kill(workers[0], signal.SIGKILL)  # as the kernel does when the memory runs out
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "was killed: the memory probably ran out" in stderr
+    assert "the report has the finished measurements" in stderr
+    (board,) = read_document(report).boards
+    assert board.complete is False
+    assert sum(len(cell.processes) for cell in board.cells) == 1
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that the main thread of a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_report_that_no_longer_fits_on_the_disk_is_printed(
+    tiny_model: Path, small_disk: Path, fill: Callable[..., Path]
+) -> None:
+    fill(small_disk)
+    done = cli(str(tiny_model), *QUICK, "--no-pipeline", "--json", "-o", str(small_disk / "report.json"))
+    assert done.returncode == 74
+    assert "No space left" in done.stderr
+    assert json.loads(done.stdout)["boards"]
+    assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+
+
+def test_pages_are_utf8_in_every_locale(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0"), ("LC_ALL", "C")):
+        monkeypatch.setenv(name, value)
+    page, table = tmp_path / "report.html", tmp_path / "report.md"
+    done = cli(str(tiny_model), *QUICK, "--no-pipeline", "--html", str(page), "--markdown", str(table))
+    assert done.returncode == 0, done.stderr
+    assert "±" in page.read_text("utf-8")
+    assert "±" in table.read_text("utf-8")
 
 
 def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
