@@ -32,6 +32,7 @@ def merge(reports: Sequence[BenchmarkReport], labels: Sequence[str | None] | Non
             boards.append(msgspec.structs.replace(report.boards[0], label=label))
         else:
             raise InputError(f"label '{label}' is for one board, the report has {len(report.boards)}")
-    check_fits(boards=len(boards))
+    hosts = tuple(host for report in reports for host in report.hosts)
+    check_fits(boards=max(len(boards), len(hosts)))
     created_utc = datetime.now(UTC).isoformat(timespec="seconds")
-    return BenchmarkReport(schema=SCHEMA, created_utc=created_utc, boards=tuple(boards))
+    return BenchmarkReport(schema=SCHEMA, created_utc=created_utc, boards=tuple(boards), hosts=hosts)

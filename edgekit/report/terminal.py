@@ -27,6 +27,8 @@ def report_view(report: BenchmarkReport) -> Group:
     parts += [Text("All boards", style="bold")] if overviews else []
     parts += [_overview(overview) for overview in overviews]
     parts += [Text(view.OVERVIEW_NOTE)] if overviews else []
+    missing = view.not_measured(report)
+    parts += [Text(missing)] if missing else []
     return Group(*parts)
 
 

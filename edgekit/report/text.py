@@ -18,6 +18,8 @@ _FORMULA_STARTS = ("=", "+", "-", "@")
 def to_markdown(report: BenchmarkReport) -> str:
     """Return the report as Markdown, one table per board."""
     lines = ["# Benchmark", "", f"Measured {_escaped(report.created_utc)}.", ""]
+    missing = view.not_measured(report)
+    lines += [f"**{_escaped(missing)}**\n"] if missing else []
     columns = ("model", *view.COLUMNS)
     rule = [" --- " if name in ("model", *view.TEXT_COLUMNS) else " ---: " for name in columns]
     for board in report.boards:

@@ -101,6 +101,12 @@ def warnings(result: BoardResult) -> list[str]:
     return found
 
 
+def not_measured(report: BenchmarkReport) -> str | None:
+    """Return the labels of the boards without results as one line, without the reasons, which may contain addresses."""
+    labels = [host.label for host in report.hosts if host.error is not None]
+    return f"NOT MEASURED ({len(labels)} of {len(report.hosts)} boards): {', '.join(labels)}" if labels else None
+
+
 def thread_text(use: ThreadUse) -> str:
     """Return the threads of a loop in words."""
     stages = "one thread per stage" if use.staged else "one thread for all stages"

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.render.reports import ReportFiles, report_options
+from edgekit.text import printable
+
+if TYPE_CHECKING:
+    from edgekit.report.document import BenchmarkReport
+
+_MAX_LABEL = 64
 
 
 @click.command("report", short_help="Show benchmark reports, merge them, or write them as a page.")
@@ -26,6 +34,8 @@ def command(
 ) -> None:
     """Show reports of `edgekit bench`, or write them in another form. Several reports are merged into one.
 
+    In a merged report, a board without a label gets the name of its file as label.
+
     Each report is first checked against the schema. Reports from other people are therefore safe to open.
 
     \b
@@ -40,8 +50,19 @@ def command(
     files = ReportFiles(output, html_path, markdown_path, csv_path)
     files.check()
     reports = [read_document(path) for path in paths]
-    report = reports[0] if len(reports) == 1 else merge(reports)
+    report = reports[0] if len(reports) == 1 else merge(reports, _labels(paths, reports))
     with ExitStack() as stack:
         files.open(stack)(report)
     out.console.print(report_view(report))
     out.result(report.as_document())
+
+
+def _labels(paths: Sequence[Path], reports: Sequence[BenchmarkReport]) -> list[str | None]:
+    """Return the label for the board of each report, from the name of its file; None if the boards have labels."""
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path.with_suffix("")) for path in paths]
+    return [
+        printable(name)[-_MAX_LABEL:] if len(report.boards) == 1 and report.boards[0].label is None else None
+        for name, report in zip(names, reports, strict=True)
+    ]

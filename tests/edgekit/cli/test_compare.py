@@ -137,3 +137,20 @@ def test_every_result_of_the_repository_follows_the_schema(path: Path) -> None:
         assert board.complete
         if "vm" in path.stem:
             assert "VIRTUAL MACHINE" in (virtualization_warning(board) or "")
+
+
+def test_merged_boards_without_labels_are_named_after_their_files(
+    edgekit: Run, reference: dict[str, Any], tmp_path: Path
+) -> None:
+    documents = {"kitchen.json": None, "garden.json": "shed", "old/kitchen.json": None}
+    for name, label in documents.items():
+        reference["boards"][0]["label"] = label
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(reference))
+    kitchen, garden, old = (tmp_path / name for name in documents)
+    for second, labels in ((garden, ["kitchen", "shed"]), (old, [f"{tmp_path}/kitchen", f"{tmp_path}/old/kitchen"])):
+        code, out, error = edgekit("report", kitchen, second, "--json", "-o", tmp_path / "both.json")
+        assert code == 0, error
+        assert [board["label"] for board in json.loads(out)["boards"]] == [label[-64:] for label in labels]
+        assert edgekit("compare", tmp_path / "both.json", tmp_path / "both.json")[0] == 0
+    assert json.loads(edgekit("report", kitchen, "--json")[1])["boards"][0]["label"] is None
