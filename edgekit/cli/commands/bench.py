@@ -12,7 +12,7 @@ import click
 
 from edgekit.cli.boards.formats import bench_formats, formats_options, refuse_formats_options
 from edgekit.cli.boards.hosts import HostChoice, host_options, no_install_option
-from edgekit.cli.options import MAX_THREADS, SEED, NumberRange, detector_options
+from edgekit.cli.options import MAX_THREADS, SEED, NumberRange, detector_options, refuse_unused
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.power_file import open_power_meter
 from edgekit.cli.render.reports import ReportFiles, report_options
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgekit.report.document import BenchmarkReport, Kind
 
 _MAX_NOTES = 30
+_PIPELINE_OPTIONS = ("source_uri", "detector_name", "detector_model", "detector_size")
 
 
 def _thread_counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -225,6 +226,7 @@ def command(
         bench_formats(out, chosen, models, files, partial(_measure, out, settings))
         return
     refuse_formats_options(click.get_current_context())
+    _refuse_pipeline_options(click.get_current_context(), pipeline, camera is not None)
     if chosen.hosts:
         from edgekit.cli.boards.bench import bench_on_hosts
         from edgekit.report.schema import check_fits
@@ -241,6 +243,12 @@ def command(
         "detector_size_px": detector_size,
     }
     _bench_here(out, settings, models, _kinds(pipeline, camera is not None), power_file, files)
+
+
+def _refuse_pipeline_options(context: click.Context, pipeline: bool, camera: bool) -> None:
+    """Check that no option of the pipeline is given with --no-pipeline; --camera uses a detector, too."""
+    unused = () if pipeline else ("source_uri",) if camera else _PIPELINE_OPTIONS
+    refuse_unused(context, unused, "has no effect with --no-pipeline")
 
 
 def _bench_here(
