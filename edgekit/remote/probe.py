@@ -172,7 +172,9 @@ echo "model=$(tr -d '\000' </sys/firmware/devicetree/base/model 2>/dev/null)"
 while read -r key value unit; do
     case $key in MemTotal:) echo "memory_kib=$value"; break ;; esac
 done 2>/dev/null </proc/meminfo
-df -Pk "$HOME" 2>/dev/null | { read -r head; read -r disk all used free rest; echo "free_kib=$free"; }
+place=$root  # its disk may be another than the home's, and the folder need not exist yet
+until [ -d "$place" ]; do place=$(dirname "$place"); done
+df -Pk "$place" 2>/dev/null | { read -r head; read -r disk all used free rest; echo "free_kib=$free"; }
 echo "clock=$(date +%s)"
 python=$(command -v python3) && echo "python=$("$python" -I -c "$1" 2>/dev/null)"
 for found in "$(command -v edgekit)" "$HOME/.local/bin/edgekit" "$HOME/edgekit-env/bin/edgekit"; do

@@ -111,6 +111,25 @@ def test_a_full_board_is_refused_before_anything_is_sent(board: Probe, connectio
         prepare(connection, here)
 
 
+@pytest.mark.parametrize("folder", ["", "edgekit", "edgekit/board"])
+def test_the_free_space_is_that_of_the_disk_of_edgekits_folder(
+    connection: Connection, sshd: Sshd, small_disk: Path, folder: str
+) -> None:
+    cache, aside = sshd.home / ".cache", sshd.home / "cache of other tests"
+    if cache.exists():
+        cache.rename(aside)
+    try:
+        cache.symlink_to(small_disk)
+        (cache / folder).mkdir(parents=True, exist_ok=True)
+        free_bytes = probe(connection).free_bytes
+    finally:
+        cache.unlink()
+        if aside.exists():
+            aside.rename(cache)
+    assert free_bytes is not None
+    assert free_bytes <= 1 << 20
+
+
 def test_a_camera_needs_picamera2(board: Probe, connection: Connection) -> None:
     with pytest.raises(HostError, match="sudo apt install python3-picamera2"):
         prepare(connection, board, camera=True)
