@@ -20,10 +20,11 @@ _MAX_INVENTORY_BYTES = 1 << 20
 _MAX_LABEL = 64
 _SHOWN_LABELS = 20
 
-# A name is an alias of ssh's configuration, a DNS name, or an IPv4 or IPv6 address. It has no characters with a meaning
-# to a shell, a terminal or ssh's command line, because a ProxyCommand with %h passes the name to a shell.
+# A name is an alias of ssh's configuration, a DNS name, or an IPv4 or IPv6 address (two colons or more; one colon would
+# be a port). It has no characters with a meaning to a shell, a terminal or ssh's command line, because a ProxyCommand
+# with %h passes the name to a shell.
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
-_NAME = r"[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}(?:%[A-Za-z0-9_.-]{1,32})?"
+_NAME = r"(?![^:]*:[^:]*$)[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}(?:%[A-Za-z0-9_.-]{1,32})?"
 # _TAKES_VALUE: an option of ssh whose value is the next argument. _SETTING: a setting of ssh's configuration.
 _TAKES_VALUE = re.compile("-[BbcDEeFIiJLlmOoPpQRSWw]")
 _SETTING = re.compile("[A-Za-z]+=")
@@ -60,6 +61,8 @@ def ssh_arguments(texts: Sequence[str]) -> tuple[str, ...]:
             arguments += ["-o", text]
         else:
             raise InputError(f"--ssh-option '{one_line(text)[:100]}' is neither Name=value nor an option of ssh")
+    if arguments and _TAKES_VALUE.fullmatch(arguments[-1]):
+        raise InputError(f"--ssh-option '{arguments[-1]}' needs a value: give it with a second --ssh-option")
     return tuple(arguments)
 
 

@@ -35,6 +35,8 @@ def test_valid_hosts(text: str) -> None:
             "a'b",
             "../x",
             "a@b@c",
+            "pi@raspberrypi.local:2222",
+            "192.168.1.20:22",
         ),
         "x" * 400,
     ],
@@ -150,3 +152,9 @@ def test_a_value_that_ssh_would_read_as_the_host_is_refused(words: tuple[str, ..
     with pytest.raises(InputError, match="is neither Name=value nor an option of ssh") as error:
         ssh_arguments(words)
     assert str(error.value).isprintable()
+
+
+def test_an_option_without_its_value_is_refused() -> None:
+    # ssh would take edgekit's next option as the value, and a setting as the host's name.
+    with pytest.raises(InputError, match="--ssh-option '-J' needs a value"):
+        ssh_arguments(("-4", "-J"))
