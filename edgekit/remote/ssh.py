@@ -171,8 +171,7 @@ class Connection:
             }[output.exceeded]
             raise HostError(f"{self.host.label}: '{one_line(arguments[0])}' {reason}")
         if process.returncode < 0 or (process.returncode == _SSH_FAILED and self._ends_soon()):
-            reason = self._reason(output.stderr.text())
-            raise ConnectionLostError(f"{self.host.label}: the connection was lost: {reason}")
+            raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason()}")
         if not output.marked:
             raise HostError(f"{self.host.label}: {_not_run(output.preamble, output.stderr.content())}")
         return CommandResult(process.returncode, bytes(output.stdout), output.stderr.content())
@@ -258,7 +257,7 @@ class Connection:
 
     def _start(self, command: str) -> subprocess.Popen[bytes]:
         if not self._is_open():
-            raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason('')}")
+            raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason()}")
         arguments = [self._ssh, "-F", "none", "-S", self._socket(), "-T"]
         # Without the shared connection ssh would open one of its own, with other options; `ProxyCommand false` fails.
         for name, value in {**_FIXED, "ControlMaster": "no", "ProxyCommand": "false"}.items():
@@ -308,8 +307,9 @@ class Connection:
             master.wait(_END_TIMEOUT_S)
         return master.poll() is not None
 
-    def _reason(self, stderr: str) -> str:
-        text = f"{stderr}\n{self._master_stderr.text()}".strip()
+    def _reason(self) -> str:
+        # The stderr of a command has the messages of the board's programs, too.
+        text = self._master_stderr.text().strip()
         return explain(text, self.host) if text else "the board or the network does not respond"
 
 

@@ -21,7 +21,7 @@ def explain(stderr: str, host: Host) -> str:
             return cure.format(
                 ssh=" ".join(["ssh", *_arguments(host), shlex.quote(host.address)]),
                 copy_id=" ".join(["ssh-copy-id", *_port(host), shlex.quote(host.address)]),
-                keygen=f"ssh-keygen -R {shlex.quote(_known_hosts_name(host))}",
+                keygen=_remove_key(stderr, host),
             )
     lines = [line for line in stderr.strip().splitlines() if line.strip()]
     return f"ssh failed: {one_line(lines[-1])[:300]}" if lines else "ssh failed without a message"
@@ -68,6 +68,18 @@ def _arguments(host: Host) -> list[str]:
 
 def _port(host: Host) -> list[str]:
     return [] if host.port is None else ["-p", str(host.port)]
+
+
+def _remove_key(stderr: str, host: Host) -> str:
+    """Return the command that removes a changed key from known_hosts; ssh prints the file and the entry's name.
+
+    With a configuration of ssh, they may be others than the host's name and ~/.ssh/known_hosts.
+    """
+    file = re.search(r"^Offending .*key in (/.*):\d+\r?$", stderr, re.MULTILINE)
+    name = re.search(r"^Host key for (\S+) has changed", stderr, re.MULTILINE)
+    words = ["-f", file.group(1)] if file else []
+    words += ["-R", name.group(1) if name else _known_hosts_name(host)]
+    return one_line(f"ssh-keygen {shlex.join(words)}")
 
 
 def _known_hosts_name(host: Host) -> str:

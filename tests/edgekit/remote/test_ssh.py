@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import re
 import subprocess
 import sys
 import tempfile
@@ -207,6 +208,18 @@ def test_the_users_configuration_cannot_weaken_host_keys_either(sshd: Sshd, tmp_
         Connection(sshd.host(address="pi", port=None, identity=None, ssh_options=("-F", str(config)))).__enter__()
 
 
+def test_the_cure_of_a_changed_host_key_names_the_entry_in_known_hosts(sshd: Sshd, tmp_path: Path) -> None:
+    known = know(sshd.folder, sshd.port, sshd.folder / "other_host_key.pub", "other_known_hosts")
+    config = tmp_path / "config"
+    config.write_text(f"Host pi\n HostName 127.0.0.1\n Port {sshd.port}\n UserKnownHostsFile {known}\n")
+    with pytest.raises(HostError) as error:
+        Connection(sshd.host(address="pi", port=None, ssh_options=("-F", str(config)))).__enter__()
+    (command,) = re.findall(r"'(ssh-keygen .*?)', then", str(error.value))
+    assert str(known) in command
+    subprocess.run(["sh", "-c", command], check=True, capture_output=True)
+    assert known.read_text() == ""
+
+
 def test_the_users_configuration_is_used(sshd: Sshd, tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text(
@@ -245,6 +258,14 @@ def test_a_lost_connection_is_reported_and_not_reopened(sshd: Sshd) -> None:
         for _ in range(2):
             with pytest.raises(ConnectionLostError, match="connection was lost"):
                 connected.run(["echo", "hello"])
+
+
+def test_what_a_program_printed_is_not_the_reason_of_a_lost_connection(sshd: Sshd) -> None:
+    script = "echo 'cp: Permission denied' >&2; echo 'Host key verification failed' >&2; sleep 1; kill -9 $PPID; sleep 60"
+    with Connection(sshd.host()) as connected, pytest.raises(ConnectionLostError) as error:
+        connected.run(["sh", "-c", script])
+    assert "keys" not in str(error.value)
+    assert "host key" not in str(error.value)
 
 
 def test_nothing_is_left_behind(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
