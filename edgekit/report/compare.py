@@ -14,12 +14,13 @@ from edgekit.report.document import BenchmarkReport, BoardResult, CellResult
 from edgekit.report.quality_flags import EXPLANATIONS, INVALIDATING
 from edgekit.report.schema import read_document
 from edgekit.report.statistics import Interval, ratio_interval
-from edgekit.report.view import board_title
+from edgekit.report.view import board_title, thread_text
 from edgekit.text import counted
 
 Verdict: TypeAlias = Literal["faster", "slower", "no difference", "cannot tell"]
 
 _CLOCK_TOLERANCE = 0.03
+_FRAME_KINDS = ("per-frame", "loop", "camera")
 _BOARD_FIELDS = ("model", "cpu", "processors", "architecture", "userland_bits", "virtualization")
 
 
@@ -54,8 +55,9 @@ class CellChange:
 class BoardChange:
     """The comparison of one board.
 
-    `differences` are conditions that should be equal and are not; `notes` are other differences, such as versions.
-    `unmatched` are cells without a counterpart. `doubts` are reasons to doubt cells that are compared nevertheless.
+    `differences` are conditions that should be equal and are not; `notes` are other differences: versions, and notes of
+    the user. `unmatched` are cells without a counterpart. `doubts` are reasons to doubt cells that are compared
+    nevertheless.
     """
 
     board: str
@@ -209,17 +211,19 @@ def _pairs(before: BenchmarkReport, after: BenchmarkReport) -> list[tuple[BoardR
 def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
     models, model_differences = _paired_models(before, after)
     rest = {cell.key: cell for cell in after.cells}
-    cells, unmatched, detector_differences = [], [], []
+    cells, unmatched, cell_differences = [], [], []
     for cell in before.cells:
         other = rest.pop((cell.kind, models.get(cell.model, ""), cell.engine, cell.intra_op_threads, cell.batch), None)
         if other is None:
             unmatched.append(_only_in(cell, "first"))
             continue
         cells.append(_change(cell, other))
-        if cell.detector != other.detector:
-            detector_differences.append(f"detector '{cell.detector}' and '{other.detector}'")
+        cell_differences += _cell_differences(cell, other)
     unmatched += [_only_in(cell, "second") for cell in rest.values()]
-    differences = [*_board_differences(before, after), *model_differences, *detector_differences]
+    differences = [*_board_differences(before, after), *model_differences, *cell_differences]
+    sizes_px = before.settings.detector_size_px, after.settings.detector_size_px
+    if any(cell.kind in _FRAME_KINDS for cell in cells) and all(sizes_px) and sizes_px[0] != sizes_px[1]:
+        differences.append(f"detector input {sizes_px[0]} and {sizes_px[1]} px")
     caches = before.frame_cache, after.frame_cache
     from_memory = any(cell.kind in ("per-frame", "loop") for cell in cells)
     if from_memory and caches[0] and caches[1] and caches[0].pixels_sha256 != caches[1].pixels_sha256:
@@ -227,7 +231,7 @@ def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
     return BoardChange(
         board_title(after),
         tuple(dict.fromkeys(differences)),  # each once, in their order
-        tuple(_version_differences(before.versions, after.versions)),
+        (*_text_differences(before.versions, after.versions), *_text_differences(before.notes, after.notes)),
         tuple(cells),
         tuple(unmatched),
         (*_doubts(before, "first report"), *_doubts(after, "second report")),
@@ -277,7 +281,14 @@ def _clock_mhz(board: BoardResult) -> float | None:
     return float(np.median(clocks)) if clocks else None
 
 
-def _version_differences(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
+def _cell_differences(before: CellResult, after: CellResult) -> Iterator[str]:
+    if before.detector != after.detector:
+        yield f"detector '{before.detector}' and '{after.detector}'"
+    if before.threads and after.threads and before.threads != after.threads:
+        yield f"loop with {thread_text(before.threads)}, and with {thread_text(after.threads)}"
+
+
+def _text_differences(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
     for name in {**before, **after}:
         if before.get(name) != after.get(name):
             yield f"{name} {before.get(name, 'none')} and {after.get(name, 'none')}"

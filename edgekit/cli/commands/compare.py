@@ -92,7 +92,7 @@ def _show(out: Output, board: BoardChange) -> None:
         out.console.print(_table([cell for cell in board.cells if (cell.baseline, cell.model) == pair]))
     for what, lines in (
         ("different", board.differences),
-        ("version", board.notes),
+        ("note", board.notes),
         ("unmatched", board.unmatched),
         ("doubtful", board.doubts),
     ):

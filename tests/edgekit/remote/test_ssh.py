@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
-import re
 import subprocess
 import sys
 import tempfile
@@ -261,7 +261,9 @@ def test_a_lost_connection_is_reported_and_not_reopened(sshd: Sshd) -> None:
 
 
 def test_what_a_program_printed_is_not_the_reason_of_a_lost_connection(sshd: Sshd) -> None:
-    script = "echo 'cp: Permission denied' >&2; echo 'Host key verification failed' >&2; sleep 1; kill -9 $PPID; sleep 60"
+    script = (
+        "echo 'cp: Permission denied' >&2; echo 'Host key verification failed' >&2; sleep 1; kill -9 $PPID; sleep 60"
+    )
     with Connection(sshd.host()) as connected, pytest.raises(ConnectionLostError) as error:
         connected.run(["sh", "-c", script])
     assert "keys" not in str(error.value)

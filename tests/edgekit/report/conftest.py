@@ -117,6 +117,7 @@ def make_document() -> MakeDocument:
                 "cool_down_s": 20,
                 "allow_throttled": False,
                 "intra_op_threads": [1, 4],
+                "detector_size_px": 320,
             },
             "complete": True,
             "before": copy.deepcopy(CONDITIONS),

@@ -89,6 +89,7 @@ def slow_clock(document: dict[str, Any]) -> dict[str, Any]:
         (lambda made: set_in(made, "before", "governor", "performance"), "governor 'ondemand' and 'performance'"),
         (lambda made: set_in(made, "cells", 1, "detector", "yunet"), "detector"),
         (slow_clock, "clock 1400 and 1200 MHz"),
+        (lambda made: set_in(made, "settings", "detector_size_px", 640), "detector input 320 and 640 px"),
     ],
 )
 def test_what_differs_is_refused_unless_told(
@@ -106,6 +107,23 @@ def test_what_differs_is_refused_unless_told(
 def test_other_versions_are_noted_not_refused(make_document: MakeDocument) -> None:
     (change,) = compare(make_document(), set_in(make_document(), "versions", "onnxruntime", "1.33.0")).boards
     assert change.notes == ("onnxruntime 1.32.0 and 1.33.0",)
+
+
+def test_other_notes_of_the_user_are_noted(make_document: MakeDocument) -> None:
+    before, after = (set_in(make_document(), "notes", {"fan": fan}) for fan in ("none", "5 V"))
+    (change,) = compare(before, after).boards
+    assert change.notes == ("fan none and 5 V",)
+
+
+def test_loops_with_other_threads_are_refused(make_document: MakeDocument) -> None:
+    reports = [make_document() for _ in range(2)]
+    for document, detector in zip(reports, (1, 2), strict=True):
+        uses = {"staged": True, "detector": detector, "classifier": 1, "opencv": 1, "spinning": False}
+        for cell in document["boards"][0]["cells"]:
+            if cell["kind"] == "per-frame":
+                cell |= {"kind": "loop", "threads": uses}
+    with pytest.raises(InputError, match=r"loop with one thread per stage; threads: detector 1.*detector 2"):
+        compare(*reports)
 
 
 def test_a_model_is_the_same_by_its_file_whatever_it_is_called(make_document: MakeDocument) -> None:
