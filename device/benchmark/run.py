@@ -50,7 +50,7 @@ class IncompleteError(EdgekitError):
     """A benchmark failed after at least one process; `report` has the results of the finished processes."""
 
     def __init__(self, error: EdgekitError, report: BenchmarkReport) -> None:
-        super().__init__(f"{error} (the report has the finished measurements)")
+        super().__init__(str(error))
         self.exit_code = error.exit_code
         self.report = report
 

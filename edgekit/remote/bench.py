@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import msgspec
@@ -16,7 +16,7 @@ from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
 from edgekit.remote.prepare import EdgekitCommand, prepare, run_edgekit, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
-from edgekit.remote.ssh import Connection, unexpected
+from edgekit.remote.ssh import CommandResult, Connection, unexpected
 from edgekit.remote.transfer import Upload, send
 from edgekit.report.document import BenchmarkReport, HostOutcome
 from edgekit.report.merging import merge
@@ -52,12 +52,14 @@ class Job:
 class HostReport:
     """Benchmark report of one board, validated.
 
-    `overhead_s` is the time from connecting to the start of the measurement, `sent_bytes` the bytes that were sent.
+    `overhead_s` is the time from connecting to the start of the measurement, `sent_bytes` the bytes that were sent. If
+    the benchmark failed, `failure` is the reason, and the report has the measurements before.
     """
 
     report: BenchmarkReport
     overhead_s: float | None
     sent_bytes: int
+    failure: str | None = None
 
 
 def bench_hosts(
@@ -69,7 +71,8 @@ def bench_hosts(
 ) -> list[HostResult[HostReport]]:
     """Run a benchmark on several boards and return the results in the order of `hosts`.
 
-    After Ctrl-C, the finished boards are returned too, and the other boards have the error `INTERRUPTED`.
+    After Ctrl-C, the finished boards are returned too, and the other boards have the error `INTERRUPTED`. A board whose
+    benchmark failed after some measurements has a result and an error.
 
     Args:
         hosts: The boards.
@@ -84,22 +87,22 @@ def bench_hosts(
     results: dict[Host, HostResult[HostReport]] = {}
 
     def keep(done: HostResult[HostReport]) -> None:
-        results[done.host] = done
-        finished(done)
+        results[done.host] = done if done.result is None else replace(done, error=done.result.failure)
+        finished(results[done.host])
 
     try:
-        return run_on_hosts(hosts, partial(bench_host, job=job, reporter=reporter), parallel, keep)
+        run_on_hosts(hosts, partial(bench_host, job=job, reporter=reporter), parallel, keep)
     except KeyboardInterrupt:
         if all(done.result is None for done in results.values()):
             raise
-        return [results.get(host) or HostResult(host, error=INTERRUPTED) for host in hosts]
+    return [results.get(host) or HostResult(host, error=INTERRUPTED) for host in hosts]
 
 
 def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> HostReport:
     """Run a benchmark on the board of an open connection.
 
     Raises:
-        HostError: The board cannot be prepared, the benchmark failed, or its report is not valid.
+        HostError: The board cannot be prepared, the benchmark failed without a report, or its report is not valid.
     """
     host = connection.host
     board = probe(connection)
@@ -123,13 +126,16 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
         on_stderr_line=messages.add,
         variables=[f"{PROGRESS_VARIABLE}=1", names_setting(file_names | models)],
     )
-    if done.returncode != 0:
-        last_line = "" if read_progress(done.last_error_line) else done.last_error_line
-        ended = f"edgekit bench ended with exit code {done.returncode}" + (f": {last_line}" if last_line else "")
-        raise HostError(f"{host.label}: {messages.error or ended}")
+    failure = _failure(done, messages.error)
+    try:
+        report = _read_report(done.stdout, host.label)
+    except HostError:
+        if failure is None:
+            raise
+        raise HostError(f"{host.label}: {failure}") from None
     first_s = messages.first_progress_s
     overhead_s = None if first_s is None else first_s - connection.started_s
-    return HostReport(_read_report(done.stdout, host.label), overhead_s, sent_bytes)
+    return HostReport(report, overhead_s, sent_bytes, failure)
 
 
 def merged_report(results: Sequence[HostResult[HostReport]]) -> BenchmarkReport | None:
@@ -139,6 +145,16 @@ def merged_report(results: Sequence[HostResult[HostReport]]) -> BenchmarkReport 
         return None
     report = merge(list(reports.values()), list(reports))
     return msgspec.structs.replace(report, hosts=tuple(map(_host_outcome, results)))
+
+
+def _failure(done: CommandResult, error: str | None) -> str | None:
+    """Return why the board's benchmark failed: the `error` it printed, or its exit code; None for exit code 0."""
+    if done.returncode == 0:
+        return None
+    if error is not None:
+        return error
+    last_line = "" if read_progress(done.last_error_line) else done.last_error_line
+    return f"edgekit bench ended with exit code {done.returncode}" + (f": {last_line}" if last_line else "")
 
 
 def _host_outcome(done: HostResult[HostReport]) -> HostOutcome:
@@ -187,7 +203,7 @@ class _BoardMessages:
     def __init__(self, host: Host, reporter: HostReporter) -> None:
         self._host = host
         self._reporter = reporter
-        self.error = ""
+        self.error: str | None = None
         self.first_progress_s: float | None = None
 
     def add(self, line: str) -> None:

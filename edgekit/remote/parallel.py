@@ -27,7 +27,7 @@ class HostReporter(Protocol):
 
 @dataclass(frozen=True)
 class HostResult(Generic[T]):
-    """Result of one host, or an error in one line; `tried` is False for a host that was skipped."""
+    """Result of one host, or an error in one line, or both: `tried` is False for a host that was skipped."""
 
     host: Host
     result: T | None = None

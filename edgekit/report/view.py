@@ -103,7 +103,8 @@ def warnings(result: BoardResult) -> list[str]:
 
 def not_measured(report: BenchmarkReport) -> str | None:
     """Return the labels of the boards without results as one line, without the reasons, which may contain addresses."""
-    labels = [host.label for host in report.hosts if host.error is not None]
+    measured = {board.label for board in report.boards}
+    labels = [host.label for host in report.hosts if host.error is not None and host.label not in measured]
     return f"NOT MEASURED ({len(labels)} of {len(report.hosts)} boards): {', '.join(labels)}" if labels else None
 
 

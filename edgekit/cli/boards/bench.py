@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,8 @@ def bench_files_on_hosts(out: Output, chosen: HostChoice, files: Mapping[str, Pa
     job = Job(uploads, options, install=chosen.install, extras=engine_extras(files.values()))
     with BoardReporter(out, len(chosen.hosts)) as reporter:
         results = bench_hosts(chosen.hosts, job, chosen.parallel, reporter, reporter.finished)
-    report = merged_report(results)
+    # A table of formats needs all of them.
+    report = merged_report([replace(done, result=None) if done.error else done for done in results])
     if report is None:
         raise_failures(results)
         raise HostError("no board was measured")

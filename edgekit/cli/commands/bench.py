@@ -34,7 +34,10 @@ def _thread_counts(ctx: click.Context, param: click.Parameter, value: str | None
         raise click.BadParameter(
             f"'{value}' is not a list of numbers from 1 to {MAX_THREADS}, such as 1,2,4", ctx, param
         )
-    return tuple(int(part) for part in parts)
+    counts = tuple(int(part) for part in parts)
+    if twice := next((count for count in counts if counts.count(count) > 1), None):
+        raise click.BadParameter(f"thread count given twice: {twice}", ctx, param)
+    return counts
 
 
 def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

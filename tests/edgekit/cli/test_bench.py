@@ -268,7 +268,6 @@ def test_a_process_that_is_killed_leaves_the_report_of_those_before(tiny_model: 
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "was killed: the memory probably ran out" in stderr
-    assert "the report has the finished measurements" in stderr
     (board,) = read_document(report).boards
     assert board.complete is False
     assert sum(len(cell.processes) for cell in board.cells) == 1

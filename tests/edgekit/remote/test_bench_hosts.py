@@ -275,7 +275,7 @@ def test_ctrl_c_keeps_the_formats_measured_on_finished_boards(
         (("--host", "a", "--host", "a"), "host given twice"),
         (("--host", "a", "--power-file", "-"), "cannot be used with --host"),
         (("--host", "a", "--inventory", "nowhere.toml"), "nowhere.toml"),
-        (("--host", "a", "--source", f"rtsp://{'a' * 500}"), "is longer than 500 characters"),
+        (("--host", "a", "a" * 501), "is longer than 500 characters"),
         (("--inventory", "many"), "201 boards are more than the 200"),
         (("--host", "a", "--only", "b"), "no board has the label 'b'"),
         ((), "need --host"),
@@ -324,6 +324,24 @@ def test_failing_boards_do_not_affect_the_others(sshd: Sshd, plant: Plant, tiny_
     assert [host["label"] for host in document["hosts"] if host["error"]] == ["dead", "no-such.invalid", "unknown key"]
     assert "dead: the port is closed" in done.stderr
     assert "3 of 4 boards failed: dead, no-such.invalid, unknown key\n" in done.stderr
+
+
+def test_a_board_that_fails_after_some_measurements_keeps_them(
+    sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
+) -> None:
+    plant(REAL)
+    report, page = tmp_path / "report.json", tmp_path / "report.html"
+    words = ("--camera", "/dev/video99", "--detector", "haar", "-o", report, "--html", page)
+    done = bench(sshd, tiny_model, "--host", "127.0.0.1", *words)
+    assert done.returncode == 4
+    assert "edgekit: error: 127.0.0.1: camera '/dev/video99' does not exist" in done.stderr
+    document = json.loads(report.read_text())
+    (board,), (host,) = document["boards"], document["hosts"]
+    assert board["complete"] is False
+    assert board["cells"]
+    assert host["error"].startswith("camera '/dev/video99'")
+    assert "INTERRUPTED" in page.read_text()
+    assert "NOT MEASURED" not in page.read_text()
 
 
 @pytest.mark.slow
