@@ -211,7 +211,8 @@ def _pairs(before: BenchmarkReport, after: BenchmarkReport) -> list[tuple[BoardR
 def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
     models, model_differences = _paired_models(before, after)
     rest = {cell.key: cell for cell in after.cells}
-    cells, unmatched, cell_differences = [], [], []
+    cells, unmatched = [], []
+    cell_differences: list[str] = []
     for cell in before.cells:
         other = rest.pop((cell.kind, models.get(cell.model, ""), cell.engine, cell.intra_op_threads, cell.batch), None)
         if other is None:
