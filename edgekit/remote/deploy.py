@@ -30,6 +30,8 @@ _SETTLE_S = 10
 _TRIAL_S = 300
 # Time for the trial, two waits for the first frame, and the steps between them on a slow card.
 _TIMEOUT_S = 1800
+# Error of the boards that had not finished when Ctrl-C was pressed.
+INTERRUPTED = "interrupted: check with 'edgekit releases'"
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,10 @@ def roll_out(
 
     After a failure the remaining hosts are not changed: their results have `tried` False. A release that fails on its
     board is a failure, too.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed. The results of the current group are yielded first; hosts that had not
+            finished have the error `INTERRUPTED`.
     """
     waves = [hosts[:canary], *(hosts[at : at + parallel] for at in range(canary, len(hosts), parallel))]
     failed = False
@@ -176,13 +182,19 @@ def roll_out(
             error = "not tried, because another board failed"
             yield from (HostResult(host, error=error, tried=False) for host in wave)
             continue
-        # After Ctrl-C waiting hosts are not started; a board that has begun its change completes it.
-        results = [
-            replace(done, error=done.result.error) if done.result is not None else done
-            for done in run_on_hosts(wave, work, parallel)
-        ]
+        finished: list[HostResult[ReleaseChange]] = []
+        interruption = None
+        try:
+            run_on_hosts(wave, work, parallel, finished.append)
+        except KeyboardInterrupt as error:
+            # Waiting hosts are not started; a board that has begun its change completes it.
+            interruption = error
+        changes = {done.host: replace(done, error=done.result.error) if done.result else done for done in finished}
+        results = [changes.get(host) or HostResult(host, error=INTERRUPTED) for host in wave]
         failed = any(done.error is not None for done in results)
         yield from results
+        if interruption is not None:
+            raise interruption
 
 
 def change_document(done: HostResult[ReleaseChange]) -> dict[str, Any]:

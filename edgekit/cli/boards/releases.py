@@ -74,20 +74,23 @@ def read_package(out: Output, model: str, config: Path, keep: int, settle_s: flo
 
 
 def show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> None:
-    """Print one line per board as the results arrive, errors at the end, then the JSON document.
+    """Print one line per board as the results arrive, then the JSON document, and errors at the end.
 
     Raises:
         HostError: A board failed.
+        KeyboardInterrupt: Ctrl-C was pressed; the results until then are printed first.
     """
-    from edgekit.remote.deploy import change_document
+    from edgekit.remote.deploy import INTERRUPTED, change_document
 
     done = []
-    for result in results:
-        done.append(result)
-        change = result.result
-        if result.error is None or not result.tried:
-            out.say(f"{result.host.label}: {result.error or (change and _describe(change))}")
-    out.result({"boards": [change_document(result) for result in done]})
+    try:
+        for result in results:
+            done.append(result)
+            change = result.result
+            if result.error in (None, INTERRUPTED) or not result.tried:
+                out.say(f"{result.host.label}: {result.error or (change and _describe(change))}")
+    finally:
+        out.result({"boards": [change_document(result) for result in done]})
     raise_failures(done)
 
 

@@ -302,6 +302,27 @@ def test_a_rollout_stops_at_the_first_failure(sshd: Sshd) -> None:
     assert met == ["1"]
 
 
+def test_ctrl_c_yields_the_boards_that_have_finished(sshd: Sshd) -> None:
+    hosts = [sshd.host(label=label) for label in ("one", "two", "three")]
+
+    def work(connection: Connection) -> ReleaseChange:
+        if connection.host.label == "two":
+            os.kill(os.getpid(), signal.SIGINT)
+            connection.run(["sleep", "600"])
+        return ReleaseChange("0002", current="0002")
+
+    found = []
+
+    def collect() -> None:
+        for done in roll_out(hosts, work, canary=3, parallel=1):
+            found.append((done.host.label, done.error, done.result is not None))
+
+    with pytest.raises(KeyboardInterrupt):
+        collect()
+    interrupted = "interrupted: check with 'edgekit releases'"
+    assert found == [("one", None, True), ("two", interrupted, False), ("three", interrupted, False)]
+
+
 def test_the_line_that_starts_a_release_is_quoted_for_a_shell(tmp_path: Path) -> None:
     home = tmp_path / "a folder's name"
     (home / "data").mkdir(parents=True)
