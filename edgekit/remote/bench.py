@@ -13,7 +13,7 @@ from edgekit.errors import ERROR_PREFIX, HostError, InputError
 from edgekit.remote.file_names import names_setting
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
-from edgekit.remote.prepare import EdgekitCommand, prepare, run_edgekit, use_installed
+from edgekit.remote.prepare import EdgekitCommand, check_space, prepare, run_edgekit, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
 from edgekit.remote.ssh import CommandResult, Connection, unexpected
@@ -183,14 +183,17 @@ def _edgekit_command(
 ) -> tuple[EdgekitCommand, int]:
     """Return how to call edgekit on the board, and the number of bytes sent to install it."""
     host = connection.host
+    extra_bytes = board.store.missing_bytes(uploads)
     if not job.install:
-        return use_installed(board, host.label), 0
+        installed = use_installed(board, host.label)
+        check_space(board, (), extra_bytes, host.label)
+        return installed, 0
     command = prepare(
         connection,
         board,
         camera=job.camera,
         extras=job.extras,
-        extra_bytes=board.store.missing_bytes(uploads),
+        extra_bytes=extra_bytes,
         notify=partial(reporter.message, host),
         progress=partial(reporter.progress, host),
     )

@@ -126,9 +126,9 @@ def prepare(
     for _ in range(_ATTEMPTS):
         missing = [] if environment in probe.environments else list(wheels)
         missing += [] if own.sha256 in probe.codes else [own]
+        check_space(probe, missing, extra_bytes, label)
         if not missing:
             break
-        check_space(probe, missing, extra_bytes, label)
         for upload in missing:
             sent_bytes += send(
                 connection, probe.store, upload, partial(progress, f"sending {upload.path.name.split('-')[0]}")

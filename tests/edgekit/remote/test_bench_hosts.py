@@ -326,6 +326,25 @@ def test_failing_boards_do_not_affect_the_others(sshd: Sshd, plant: Plant, tiny_
     assert "3 of 4 boards failed: dead, no-such.invalid, unknown key\n" in done.stderr
 
 
+def test_a_full_board_with_an_edgekit_of_its_own_gets_no_model(
+    sshd: Sshd, plant: Plant, tiny_model: Path, small_disk: Path
+) -> None:
+    plant(REAL)
+    cache, aside = sshd.home / ".cache", sshd.home / "cache of other tests"
+    if cache.exists():
+        cache.rename(aside)
+    try:
+        cache.symlink_to(small_disk)
+        done = bench(sshd, tiny_model, "--host", "127.0.0.1")
+    finally:
+        cache.unlink()
+        if aside.exists():
+            aside.rename(cache)
+    assert done.returncode == 4
+    assert "of the board's disk are free" in done.stderr
+    assert list(small_disk.iterdir()) == []
+
+
 def test_a_board_that_fails_after_some_measurements_keeps_them(
     sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
 ) -> None:
