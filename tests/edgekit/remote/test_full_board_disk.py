@@ -28,8 +28,10 @@ def large_model(tiny_model: Path) -> bytes:
 
 
 @pytest.fixture
-def small_cache(board: Board, small_disk: Path) -> Iterator[Path]:
-    """The board's cache, to which files are sent, on a disk of 1 MiB; the check of free space sees another disk."""
+def small_cache(board: Board, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The board's cache, to which files are sent, on a disk of 1 MiB that fills after the check of free space."""
+    for module in ("deploy", "bench"):
+        monkeypatch.setattr(f"edgekit.remote.{module}.check_space", lambda *_: None)
     cache = board.home / ".cache"
     shutil.rmtree(cache, ignore_errors=True)
     cache.symlink_to(small_disk)
