@@ -18,7 +18,7 @@ from edgekit.remote.probe import Probe, probe
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
 from edgekit.remote.ssh import CommandResult, Connection, unexpected
 from edgekit.remote.transfer import Upload, send
-from edgekit.report.document import BenchmarkReport, HostOutcome
+from edgekit.report.document import MAX_ERROR_CHARS, BenchmarkReport, HostOutcome
 from edgekit.report.merging import merge
 from edgekit.report.schema import MAX_BYTES, parse_document
 from edgekit.text import one_line, printable
@@ -162,7 +162,7 @@ def _host_outcome(done: HostResult[HostReport]) -> HostOutcome:
     overhead_s = done.result.overhead_s if done.result else None
     return HostOutcome(
         label=done.host.label,
-        error=done.error,
+        error=done.error and done.error[:MAX_ERROR_CHARS],
         overhead_s=None if overhead_s is None else round(overhead_s, 2),
         sent_bytes=done.result.sent_bytes if done.result else 0,
     )

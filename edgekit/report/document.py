@@ -14,6 +14,7 @@ from msgspec import Meta
 SCHEMA = "edgekit.bench/2.1"
 MAX_NAME_CHARS = 500
 MAX_BOARDS = 200
+MAX_ERROR_CHARS = 2000
 
 # The kinds in the order of tables. "per-frame" is called "pipeline" in documents before 2.1.
 Kind: TypeAlias = Literal["inference", "classifier", "per-frame", "loop", "camera"]
@@ -269,7 +270,7 @@ class HostOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Overhead of a measurement over SSH (time until it started, bytes sent), or the error in one line."""
 
     label: Text
-    error: Annotated[str, Meta(max_length=2000)] | None
+    error: Annotated[str, Meta(max_length=MAX_ERROR_CHARS)] | None
     overhead_s: Number | None
     sent_bytes: Count
 

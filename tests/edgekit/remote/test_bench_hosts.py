@@ -19,9 +19,12 @@ import pytest
 import edgekit
 from edgekit.cli.boards.hosts import BoardReporter
 from edgekit.cli.output import Output
+from edgekit.remote.bench import HostReport, merged_report
+from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import HostResult
 from edgekit.remote.probe import probe
 from edgekit.remote.ssh import Connection
+from edgekit.report.schema import parse_document, read_document
 from tests.waiting import wait_until
 
 from .commands import call, ssh_words
@@ -324,6 +327,16 @@ def test_failing_boards_do_not_affect_the_others(sshd: Sshd, plant: Plant, tiny_
     assert [host["label"] for host in document["hosts"] if host["error"]] == ["dead", "no-such.invalid", "unknown key"]
     assert "dead: the port is closed" in done.stderr
     assert "3 of 4 boards failed: dead, no-such.invalid, unknown key\n" in done.stderr
+
+
+def test_a_long_error_of_a_board_does_not_make_the_report_unreadable() -> None:
+    # pip lists all versions of a package in one line.
+    results = Path(__file__).parents[3] / "benchmarks/results"
+    good = HostReport(read_document(results / "vm-epyc-2.json"), 1.0, 0)
+    done = [HostResult(Host("a", "a"), good), HostResult(Host("b", "b"), error="pip: " + "1.0, " * 1000)]
+    report = merged_report(done)
+    assert report is not None
+    assert parse_document(json.dumps(report.as_document()).encode(), "it") == report
 
 
 def test_a_full_board_with_an_edgekit_of_its_own_gets_no_model(
