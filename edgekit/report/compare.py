@@ -20,7 +20,6 @@ from edgekit.text import counted
 Verdict: TypeAlias = Literal["faster", "slower", "no difference", "cannot tell"]
 
 _CLOCK_TOLERANCE = 0.03
-_FRAME_KINDS = ("per-frame", "loop", "camera")
 _BOARD_FIELDS = ("model", "cpu", "processors", "architecture", "userland_bits", "virtualization")
 
 
@@ -113,8 +112,8 @@ def compare(
         before: A report or its file.
         after: A second report or its file; None: compare the models of `before`.
         baseline: With one report: the model that the others are compared with; default: the first model.
-        allow_different: Also compare reports with different boards, clock frequencies, frames or models. If each report
-            has a single model, these two models are paired even if their names differ.
+        allow_different: Also compare reports with different boards, clock frequencies, frames, detectors or models. If
+            each report has a single model, these two models are paired even if their names differ.
 
     Raises:
         InputError: A file is not a report, nothing can be paired, or conditions differ and `allow_different` is false.
@@ -211,6 +210,7 @@ def _pairs(before: BenchmarkReport, after: BenchmarkReport) -> list[tuple[BoardR
 def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
     models, model_differences = _paired_models(before, after)
     rest = {cell.key: cell for cell in after.cells}
+    sizes_px = before.settings.detector_size_px, after.settings.detector_size_px
     cells, unmatched = [], []
     cell_differences: list[str] = []
     for cell in before.cells:
@@ -220,11 +220,10 @@ def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
             continue
         cells.append(_change(cell, other))
         cell_differences += _cell_differences(cell, other)
+        if cell.detector and all(sizes_px) and sizes_px[0] != sizes_px[1]:
+            cell_differences.append(f"detector input {sizes_px[0]} and {sizes_px[1]} px")
     unmatched += [_only_in(cell, "second") for cell in rest.values()]
     differences = [*_board_differences(before, after), *model_differences, *cell_differences]
-    sizes_px = before.settings.detector_size_px, after.settings.detector_size_px
-    if any(cell.kind in _FRAME_KINDS for cell in cells) and all(sizes_px) and sizes_px[0] != sizes_px[1]:
-        differences.append(f"detector input {sizes_px[0]} and {sizes_px[1]} px")
     caches = before.frame_cache, after.frame_cache
     from_memory = any(cell.kind in ("per-frame", "loop") for cell in cells)
     if from_memory and caches[0] and caches[1] and caches[0].pixels_sha256 != caches[1].pixels_sha256:

@@ -33,8 +33,8 @@ _COLUMNS = ("kind", "threads", "A ms", "B ms", "change", "95 % interval", "verdi
 @click.option(
     "--allow-different",
     is_flag=True,
-    help="Also compare reports with different boards, clock frequencies, frames or models. --gate then ignores "
-    "cells that cannot be judged.",
+    help="Also compare reports with different boards, clock frequencies, frames, detectors or models. --gate then "
+    "ignores cells that cannot be judged.",
 )
 @common_options
 def command(
@@ -48,7 +48,8 @@ def command(
     """Compare two reports of `edgekit bench` cell by cell, or the models within one report.
 
     A difference is real if the 95 % interval of the ratio of the medians does not contain 1. Two reports with different
-    boards, clock frequencies, frames or models are refused (exit code 2). --allow-different compares such reports.
+    boards, clock frequencies, frames, detectors or models are refused (exit code 2). --allow-different compares such
+    reports.
     --gate refuses (exit code 2) cells that cannot be judged: cells that throttled, had fewer than three processes, or
     are in one report only.
 

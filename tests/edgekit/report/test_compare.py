@@ -104,6 +104,16 @@ def test_what_differs_is_refused_unless_told(
     assert any(message.split("'")[0].strip() in difference for difference in board.differences)
 
 
+def test_the_detectors_input_matters_to_cells_with_a_detector_only(make_document: MakeDocument) -> None:
+    small, large = (set_in(make_document(), "settings", "detector_size_px", size) for size in (160, 320))
+    for made in (small, large):
+        made["boards"][0]["cells"] = [cell for cell in made["boards"][0]["cells"] if cell["kind"] == "inference"]
+    assert compare(small, large).boards[0].differences == ()
+    # A report of an earlier version does not state it.
+    unknown = set_in(make_document(), "settings", "detector_size_px", None)
+    assert compare(unknown, make_document()).boards[0].differences == ()
+
+
 def test_other_versions_are_noted_not_refused(make_document: MakeDocument) -> None:
     (change,) = compare(make_document(), set_in(make_document(), "versions", "onnxruntime", "1.33.0")).boards
     assert change.notes == ("onnxruntime 1.32.0 and 1.33.0",)
