@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgekit.errors import InputError
 from edgekit.export.publish.measure import PROTOCOLS, SPLIT
 from edgekit.export.publish.training_text import training_section
 
@@ -93,6 +94,27 @@ your country permits your use of a model that was trained on this data.
 """
 
 
+def training_facts(name: str, training: Mapping[str, Any]) -> dict[str, str]:
+    """Return the parts of the card of the model `name` that come from the record of its training.
+
+    Raises:
+        InputError: The record lacks a field, or a field has another type.
+    """
+    try:
+        return {
+            "data_name": training["data_name"],
+            "data_sha256": training["data_sha256"],
+            "epoch": _epoch(training),
+            "training": training_section(name, training),
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        field = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError(
+            f"the checkpoint's record of its training is incomplete or damaged ({field}): publish a checkpoint of "
+            "'edgekit train', 'edgekit distill' or 'edgekit average --data'"
+        ) from error
+
+
 def card(document: Mapping[str, Any], training: Mapping[str, Any], picture: Path | None, folder: Path) -> str:
     """Return the card of a model.
 
@@ -101,6 +123,9 @@ def card(document: Mapping[str, Any], training: Mapping[str, Any], picture: Path
         training: The record of the checkpoint.
         picture: Confusion matrix and calibration on photographs, if it was drawn.
         folder: The card's folder, to which the link to `picture` is relative.
+
+    Raises:
+        InputError: As `training_facts`.
     """
     link = ""
     if picture is not None:
@@ -108,8 +133,7 @@ def card(document: Mapping[str, Any], training: Mapping[str, Any], picture: Path
         link = f"\n\n![Confusion matrix and calibration on photographs]({target})"
     return _CARD.format(
         **{name: document[name] for name in ("name", "architecture", "parameters", "macs", "size_bytes")},
-        **{name: training[name] for name in ("data_name", "data_sha256")},
-        epoch=_epoch(training),
+        **training_facts(document["name"], training),
         front=_front_matter(document, training),
         label_list=", ".join(document["labels"]),
         results=_results(document),
@@ -118,7 +142,6 @@ def card(document: Mapping[str, Any], training: Mapping[str, Any], picture: Path
         recall=_recall(document),
         confidence=_confidence(document) + link,
         served=_served(document),
-        training=training_section(document["name"], training),
     )
 
 

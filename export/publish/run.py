@@ -12,7 +12,7 @@ from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import graph_cost, load_graph
-from edgekit.export.publish.card import card
+from edgekit.export.publish.card import card, training_facts
 from edgekit.export.publish.measure import Figures, Sources, figures_document, measure
 from edgekit.export.publish.results import update_results
 from edgekit.files import sha256_of, write_atomic
@@ -60,10 +60,11 @@ def publish(
         uncertain_below: Threshold of the label "uncertain"; None: the checkpoint's.
 
     Raises:
-        InputError: The checkpoint or the data cannot be used.
+        InputError: The checkpoint, its record of the training or the data cannot be used; nothing is written.
         GateError: The exported file's logits differ from the checkpoint's.
     """
     checkpoint = load_checkpoint(checkpoint_path)
+    training_facts(name, checkpoint.training)  # the card needs them, after the long measurement
     contract = checkpoint.contract
     # An older checkpoint may contain another crop margin of live faces than the current one.
     crop = contract_for(contract.architecture, contract.labels, "", contract.crop.grayscale, contract.crop.fit).crop
@@ -81,6 +82,7 @@ def write_card(
     folder: Path, name: str, sources: Sources, docs: Path | None = None, notify: Notify = ignore_message
 ) -> Published:
     """Write the card of a model whose files exist in `folder`; see `publish` for arguments, result and errors."""
+    training_facts(name, load_checkpoint(folder / f"{name}{CHECKPOINT_SUFFIX}").training)
     figures = measure(Classifier(folder / f"{name}{ONNX_SUFFIX}"), sources, notify)
     return _describe(folder, name, figures, docs)
 

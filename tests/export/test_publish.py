@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from edgekit.export.publish.run import publish, write_card
 from edgekit.export.publish.training_text import training_section
 from edgekit.files import sha256_of
 from edgekit.model_store import asset
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.load import save_clip, seeded_model
 from edgekit.models.data import EXPRESSIONS
@@ -140,6 +141,27 @@ def test_the_checksum_of_prompts_is_that_of_their_contents() -> None:
 def test_the_card_of_an_average_of_unknown_nets_is_refused() -> None:
     with pytest.raises(InputError, match="has no record of its training"):
         training_section("default", {"average_of": [{"name": "a", "sha256": "aa"}]})
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"average_of": [{"name": "a", "sha256": "aa"}]},  # of `edgekit average` without --data
+        {"data_name": "fer2013", "data_sha256": "dd", "validation": "PublicTest", "average_of": 5},
+        {"data_name": "fer2013", "data_sha256": "dd", "validation": "PublicTest", "average_of": [3]},
+        {"imported_from_sha256": "aa"},
+        {"best": None},
+    ],
+)
+def test_a_record_that_a_card_cannot_be_written_from_is_refused_before_a_file_is_written(
+    record: dict[str, Any], tmp_path: Path
+) -> None:
+    shipped = load_checkpoint(asset("fer2013.safetensors"))
+    training = {**shipped.training, **record} if "best" in record else record
+    save_checkpoint(tmp_path / "mine.safetensors", replace(shipped, training=training))
+    with pytest.raises(InputError, match="record of its training is incomplete or damaged"):
+        publish(tmp_path / "mine.safetensors", tmp_path / "assets", "fer2013", Sources())
+    assert not (tmp_path / "assets").exists()
 
 
 def test_a_page_without_marks_is_one_line(tmp_path: Path) -> None:
