@@ -25,7 +25,7 @@ from edgekit.export.quantization.quantize import (
 )
 from edgekit.files import write_atomic
 from edgekit.models.callbacks import Progress, StageProgress, ignore_progress
-from edgekit.models.data import DataSet
+from edgekit.models.data import DataSet, named_split
 from edgekit.models.evaluation.evaluate import Evaluation, aligned, as_shown, evaluate, open_classifier
 from edgekit.preprocess import ImageU8, center_crop
 
@@ -79,7 +79,7 @@ def calibration_crops(dataset: DataSet, split: str, contract: Contract, count: i
         raise InputError(f"split '{split}' has no image to calibrate on: choose another calibration split")
     chosen = np.random.default_rng(seed).permutation(len(images))[:count]
     crops = center_crop(images.images[np.sort(chosen)], contract.input.size_hw)
-    return Calibration(crops, f"{dataset.name} {split}, {len(chosen)} images, seed {seed}")
+    return Calibration(crops, f"{dataset.name} {named_split(dataset.splits, split)}, {len(chosen)} images, seed {seed}")
 
 
 def quantize_file(
@@ -153,7 +153,8 @@ def _measured(path: Path, dataset: DataSet, split: str, progress: Progress) -> E
 
 
 def _with_accuracy(model: onnx.ModelProto, evaluation: tuple[DataSet, str], own: Evaluation) -> onnx.ModelProto:
-    contract = contract_of(model)
-    accuracy = (Accuracy(evaluation[0].name, evaluation[1], _PROTOCOL, own.correct, own.total),)
+    contract, (dataset, split) = contract_of(model), evaluation
+    measured_on = named_split(dataset.splits, split)
+    accuracy = (Accuracy(dataset.name, measured_on, _PROTOCOL, own.correct, own.total),)
     del model.metadata_props[:]
     return finished(model, replace(contract, provenance=replace(contract.provenance, accuracy=accuracy)))

@@ -77,7 +77,8 @@ def quantize(
         target: See `edgekit.export`; for an .onnx file it only chooses `types` and `form`.
         passes: See `edgekit.export`.
         without: See `edgekit.export`.
-        merges: See `edgekit.export`; the evaluation data is merged the same way, unless `classes` are given.
+        merges: See `edgekit.export`; the evaluation data is merged the same way, unless `classes` are given or its
+            classes are the new labels.
         classes: See `edgekit.export`.
         clip: See `edgekit.export`.
         prompts: See `edgekit.export`.
@@ -107,7 +108,8 @@ def quantize(
         )
     # Both data sets are read, and their splits looked up, before the slow steps.
     given = ((calibrate, calibrate_split), (evaluate_on, evaluation_split))
-    data = _load([(Path(each), split) for each, split in given if each is not None], _contract(path), progress)
+    source_contract = _contract(path)
+    data = _load([(Path(each), split) for each, split in given if each is not None], source_contract, progress)
     preset = TARGETS[target]
     settings = StaticSettings(types or preset.types, form or preset.form, calibration_method)
     with tempfile.TemporaryDirectory() as folder:
@@ -116,14 +118,15 @@ def quantize(
             progress("exporting", 0, 1)
             exported = export_checkpoint(path, Path(folder) / "float32.onnx", relabel, chosen)
             progress("exporting", 1, 1)
-        contract = exported.contract if exported else _contract(path)
+        contract = exported.contract if exported else source_contract
         calibration, evaluation = None, None
         if calibrate is not None:
             calibration = calibration_crops(data[Path(calibrate)], calibrate_split, contract, calibration_images, seed)
         if evaluate_on is not None:
             measured_on = data[Path(evaluate_on)]
             if merges and not classes:
-                measured_on = merge_classes(measured_on, parse_merges(merges, measured_on.classes))
+                old = measured_on.classes if exported is None else source_contract.labels
+                measured_on = _merged(measured_on, merges, old, contract.labels)
             evaluation = (measured_on, evaluation_split)
             if exported:
                 verify_on(exported.path, path, relabel, Path(evaluate_on), evaluation_split, file, progress, notify)
@@ -143,6 +146,15 @@ def _check_method(
 
 def _contract(path: Path) -> Contract:
     return load_checkpoint(path).contract if path.suffix == CHECKPOINT_SUFFIX else contract_of(load_graph(path))
+
+
+def _merged(data: DataSet, merges: Sequence[str], old: tuple[str, ...], new: tuple[str, ...]) -> DataSet:
+    """Return the data with the new labels as classes; it may have them already, or lack some of the old ones."""
+    classes = set(data.classes)
+    if classes <= set(new) and not classes <= set(old):
+        return data
+    groups = {name: [each for each in group if each in classes] for name, group in parse_merges(merges, old).items()}
+    return merge_classes(data, {name: group for name, group in groups.items() if group})
 
 
 def _load(uses: Sequence[tuple[Path, str]], contract: Contract, progress: StageProgress) -> dict[Path, DataSet]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from edgekit.export.quantization.quantize import (
     quantize_static,
     to_float16,
 )
+from edgekit.export.quantization.run import quantize
 from edgekit.model_store import resolve_model
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet, ImageSet
@@ -121,6 +124,8 @@ def test_calibration_is_drawn_by_the_seed(default: onnx.ModelProto, crops: Image
     np.testing.assert_array_equal(one.crops, calibration_crops(dataset, "test", contract, 5, 0).crops)
     assert not np.array_equal(one.crops, calibration_crops(dataset, "test", contract, 5, 1).crops)
     assert len(calibration_crops(dataset, "test", contract, 500, 0).crops) == len(crops)
+    # The contract has the name that the split has in the data.
+    assert calibration_crops(dataset, "PrivateTest", contract, 5, 0).text == one.text
 
 
 def test_the_gate_lets_through_what_answers_as_well_and_says_what_it_measured(
@@ -128,7 +133,7 @@ def test_the_gate_lets_through_what_answers_as_well_and_says_what_it_measured(
 ) -> None:
     source, target = tmp_path / "float.onnx", tmp_path / "int8.onnx"
     onnx.save(default, source)
-    data = (faces(default, crops), "test")
+    data = (faces(default, crops), "PrivateTest")  # stands for "test", the split's name in the data
     calibration = Calibration(crops[:20], "portrait")
     quantized = quantize_file(source, target, "int8", StaticSettings(), calibration, data, 10)
     assert quantized.reference is not None
@@ -138,6 +143,27 @@ def test_the_gate_lets_through_what_answers_as_well_and_says_what_it_measured(
     (accuracy,) = Classifier(target).contract.provenance.accuracy
     assert (accuracy.split, accuracy.correct) == ("test", quantized.own.correct)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["float.onnx", "int8.onnx"]
+
+
+@pytest.mark.parametrize("names", [{"disgust": None}, {"happy": "good", "sad": "bad", "angry": "bad"}])
+def test_merged_labels_are_measured_on_data_without_one_of_the_old_ones_or_with_the_new_ones(
+    draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path: Path, names: dict[str, str | None]
+) -> None:
+    data = draw_faces(tmp_path / "data", {"PrivateTest": 14})
+    for folder in sorted((data / "PrivateTest").iterdir()):
+        new = names.get(folder.name)
+        if new is not None:
+            (folder.parent / new).mkdir(exist_ok=True)
+            for file in folder.iterdir():
+                file.rename(folder.parent / new / file.name)
+        if len(names) > 1 or folder.name in names:
+            shutil.rmtree(folder)
+    merges = ("good=happy,surprise", "bad=sad,angry", "ugh=disgust")
+    target = tmp_path / "half.onnx"
+    quantized = quantize("fer2013", target, method="fp16", merges=merges, evaluate_on=data, max_drop_points=100)
+    assert quantized.own is not None
+    counts = dict(zip(quantized.own.labels, quantized.own.confusion.sum(axis=1).tolist(), strict=True))
+    assert counts == {"good": 4 if "disgust" in names else 2, "bad": 4, "ugh": 0}
 
 
 def test_the_gate_refuses_what_answers_worse_and_keeps_it_under_another_name(
