@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def save_errors(folder: Path, images: ImageU8, evaluation: Evaluation) -> list[P
     """Draw one contact sheet per true class that has errors, and return the paths in label order.
 
     A sheet shows up to 50 wrongly classified images, the most confident predictions first. The frame's colour is that
-    of the predicted class.
+    of the predicted class. Of a class without errors, the sheet of an earlier evaluation is removed.
 
     Args:
         folder: Folder of the sheets, which is created.
@@ -42,11 +43,14 @@ def save_errors(folder: Path, images: ImageU8, evaluation: Evaluation) -> list[P
     paths = []
     for number, label in enumerate(evaluation.labels):
         wrong = [index for index in order if evaluation.truths[index] == number and predicted[index] != number]
+        path = sheet_path(folder, number, label)
         if not wrong:
+            with suppress(OSError):
+                path.unlink()
             continue
-        paths.append(sheet_path(folder, number, label))
+        paths.append(path)
         of_class = int((evaluation.truths == number).sum())
         subtitle = f"{len(wrong):,} of {of_class:,} images wrong; frame: predicted class, most confident first"
         tiles = [(images[index], legend[predicted[index]]) for index in wrong[:_MOST]]
-        save_sheet(paths[-1], label, subtitle, tiles, legend)
+        save_sheet(path, label, subtitle, tiles, legend)
     return paths

@@ -232,7 +232,7 @@ def _on_data(out: Output, model: str, data: Path | None, plot: Path | None, opti
 def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | None, options: dict[str, Any]) -> None:
     from edgekit.cli.progress import by_stage, progress_bar
     from edgekit.cli.run.detection_options import given_detector_size
-    from edgekit.models.evaluation.bands import breakdowns
+    from edgekit.models.evaluation.bands import GROUPINGS, breakdowns, has_measure
     from edgekit.models.evaluation.photos import evaluate_photos
     from edgekit.models.evaluation.plots import save_evaluation
 
@@ -252,7 +252,10 @@ def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | 
             notify=out.say,
             progress=by_stage(bars),
         )
-    by = [breakdowns(result.with_face, options["by"], recall_of) for result in results]
+    by = []
+    for result in results:
+        measured = [name for name in options["by"] if has_measure(result.with_face, GROUPINGS[name][0])]
+        by.append(breakdowns(result.with_face, measured, recall_of))
     document = photos_document(photos, models, results, recall_of, by)
     for model, result, broken_down in zip(models, results, by, strict=True):
         print_photos(out, model, result, recall_of)
@@ -262,6 +265,9 @@ def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | 
         save_evaluation(plot, results[0].with_face, f"{title}, photographs with a face")
         out.say(f"confusion matrix, reliability, risk and coverage: {plot}")
     out.result(document)
+    # A measure that the detector did not give is an error, but only now: the evaluation took long.
+    for result in results:
+        breakdowns(result.with_face, options["by"])
 
 
 def _opened(models: Sequence[str], threads: int | None, recall_of: Sequence[str]) -> list[CropClassifier]:

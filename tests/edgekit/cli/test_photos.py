@@ -96,10 +96,23 @@ def test_the_pose_comes_from_yunets_landmarks(edgekit: Run, photos: Path, shared
     }
 
 
+def test_a_measure_that_the_detector_does_not_give_is_an_error_after_the_results(edgekit: Run, photos: Path) -> None:
+    code, out, err = edgekit("eval", "fer2013", "--photos", photos, *HAAR, "--by", "pose,size", "--json")
+    assert code == 2
+    assert "no face has the measure 'yaw'" in err.splitlines()[-1]
+    [model] = json.loads(out)["models"]
+    assert model["with_face"] == 2
+    assert list(model["by"]) == ["size"]
+
+
 def test_eval_draws_its_errors(edgekit: Run, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "errors").mkdir()
+    earlier = tmp_path / "errors" / "0-angry.png"  # of another model: no photograph is angry here
+    earlier.write_bytes(b"")
     code, out, err = edgekit("eval", "fer2013", "--data", photos, "--split", "all", "--errors", tmp_path / "errors")
     assert code == 0, err
     assert f"contact sheets of errors: {tmp_path}/errors" in out
+    assert not earlier.exists()
     drawn = {path.name for path in (tmp_path / "errors").iterdir()}
     assert "4-sad.png" in drawn  # a strip of background, which no net calls sad
     assert all(cv2.imread(str(tmp_path / "errors" / name)) is not None for name in drawn)
@@ -115,7 +128,6 @@ def test_eval_draws_its_errors(edgekit: Run, photos: Path, tmp_path: Path) -> No
         (("default", "distilled", "--data", "{photos}"), "only --photos without --plot takes more than one"),
         (("default", "--photos", "{photos}", "--by", "age"), "--by 'age' is not a measure: expected brightness, size"),
         (("default", "--data", "{photos}", "--by", "size"), "expected brightness; the others go with --photos"),
-        (("default", "--photos", "{photos}", *HAAR, "--by", "pose"), "no face has the measure 'yaw'"),
         (("default", "--photos", "{photos}", "--errors", "x"), "--errors goes with --data"),
         (("default", "--photos", "{photos}", "--recall-of", "joy"), "the model has no class 'joy'"),
         (("default", "--data", "{photos}", "--recall-of", "joy"), "the model has no class 'joy'"),
