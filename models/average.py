@@ -28,7 +28,7 @@ from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import aligned, as_shown
 from edgekit.models.model_loading import build_net, check_weights
 from edgekit.models.nets.embedding_net import CLASS_VECTORS
-from edgekit.models.training.calibrate import calibrate, uncalibrated
+from edgekit.models.training.calibrate import calibrated, uncalibrated
 from edgekit.models.training.prior import without_adjustment
 
 _BATCH = 256
@@ -120,8 +120,9 @@ def average_checkpoints(
     training, validation = (as_shown(aligned(dataset, part, contract), contract) for part in (training, validation))
     net = build_net(averaged)
     _compute_statistics(net, training, crop.center_crop_hw[0], seed, progress)
-    save_checkpoint(output, replace(averaged, state=net.state_dict(), training=record))
-    return Average(output, contract.architecture, calibrate(output, validation, notify))
+    result = calibrated(replace(averaged, state=net.state_dict(), training=record), validation, notify)
+    save_checkpoint(output, result)
+    return Average(output, contract.architecture, result.contract.temperature)
 
 
 def _check_paths(paths: Sequence[Path], output: Path) -> None:

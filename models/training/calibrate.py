@@ -26,27 +26,36 @@ MIN_IMAGES = 20
 
 
 def calibrate(path: Path, validation: ImageSet, notify: Notify = ignore_message) -> float:
-    """Divide the logits of the checkpoint at `path` by a temperature, and return the temperature.
-
-    The last layer's weights and bias are divided, or the scale of the cosines in an embedding space, so that no
-    prediction changes. The contract records the temperature.
-
-    Nothing is changed if the checkpoint is calibrated already, as after a resume. Nothing is changed and 1 is returned
-    if there are fewer than 20 validation images, if all or none of them are classified correctly (then no temperature
-    is best), or if the net does not end in a linear layer.
+    """Calibrate the checkpoint at `path` with `calibrated`, and return its temperature.
 
     Raises:
         InputError: The file is not a checkpoint.
         StorageError: The file cannot be written.
     """
     checkpoint = load_checkpoint(path)
+    result = calibrated(checkpoint, validation, notify)
+    if result is not checkpoint:
+        save_checkpoint(path, result)
+    return result.contract.temperature
+
+
+def calibrated(checkpoint: Checkpoint, validation: ImageSet, notify: Notify = ignore_message) -> Checkpoint:
+    """Return a checkpoint whose logits are divided by a temperature, fitted on the validation images.
+
+    The last layer's weights and bias are divided, or the scale of the cosines in an embedding space, so that no
+    prediction changes. The contract records the temperature.
+
+    The checkpoint itself is returned if it is calibrated already, as after a resume, if there are fewer than 20
+    validation images, if all or none of them are classified correctly (then no temperature is best), or if the net does
+    not end in a linear layer.
+    """
     if "calibration" in checkpoint.training:
-        return checkpoint.contract.temperature
+        return checkpoint
     before = _evaluated(checkpoint, validation)
     if len(validation) < MIN_IMAGES or before.correct in (0, before.total):
         reason = f"fewer than {MIN_IMAGES}" if len(validation) < MIN_IMAGES else "all of them are right or wrong"
         notify(f"not calibrated: {len(validation)} validation images, {reason}")
-        return 1.0
+        return checkpoint
     temperature = fit_temperature(before.logits, before.truths)
     names = _scaled_tensors(checkpoint.contract.architecture)
     state = {name: value / temperature if name in names else value for name, value in checkpoint.state.items()}
@@ -54,18 +63,17 @@ def calibrate(path: Path, validation: ImageSet, notify: Notify = ignore_message)
     after = _evaluated(replace(checkpoint, state=state), few).logits
     if not np.allclose(after, before.logits[: len(few)] / temperature, rtol=1e-3, atol=1e-3):
         notify(f"not calibrated: the last layer of {checkpoint.contract.architecture} is not linear")
-        return 1.0
+        return checkpoint
     scaled = replace(before, logits=before.logits / np.float32(temperature))
     errors = [result.calibration.expected_error for result in (before, scaled)]
     record = {"temperature": temperature, "error_before": errors[0], "error_after": errors[1]}
     contract = replace(checkpoint.contract, temperature=temperature)
-    save_checkpoint(path, Checkpoint(contract, state, {**checkpoint.training, "calibration": record}))
     notify(
         f"calibrated with temperature {temperature:.3f}, fitted on {before.total} validation images: "
         f"cross-entropy {before.loss:.3f} before, {scaled.loss:.3f} after; "
         f"calibration error {errors[0]:.3f} before, {errors[1]:.3f} after"
     )
-    return temperature
+    return Checkpoint(contract, state, {**checkpoint.training, "calibration": record})
 
 
 def calibration_images(options: TrainingOptions, data: TrainingData) -> ImageSet:

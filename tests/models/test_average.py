@@ -177,6 +177,22 @@ def test_a_malformed_record_of_an_adjustment_is_refused(bars: DataSet, tmp_path:
         average_checkpoints([str(one), str(two)], tmp_path / "soup.safetensors")
 
 
+def test_an_interrupted_calibration_leaves_the_output_as_it_was(
+    bars: DataSet, bars_folder: Path, tmp_path: Path
+) -> None:
+    models = [_write(bars, tmp_path / f"{seed}.safetensors", seed) for seed in range(2)]
+    output = tmp_path / "soup.safetensors"
+    output.write_bytes(b"earlier")
+
+    def interrupt(message: str) -> None:
+        if "calibrated" in message:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        average_checkpoints(models, output, bars_folder, notify=interrupt)
+    assert output.read_bytes() == b"earlier"
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
