@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,8 +72,8 @@ def run_worker(job: Job, progress: Callable[[float], None]) -> Run:
         assert worker.stdout is not None
         message = Message()
         try:
-            worker.stdin.write(job.to_json())
-            worker.stdin.close()
+            with suppress(BrokenPipeError), worker.stdin:  # a process that is killed may not have read
+                worker.stdin.write(job.to_json())
             for line in worker.stdout:
                 message = msgspec.json.decode(line, type=Message)
                 if message.progress is not None:

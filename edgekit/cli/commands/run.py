@@ -41,6 +41,9 @@ from edgekit.cli.run.sinks import collect_sinks, exclusive_outputs, open_sinks, 
 from edgekit.cli.run.summary import print_summary, summary
 from edgekit.cli.sections import SectionedCommand, section
 
+# What --json prints if the run is stopped before it has begun.
+_STOPPED = {"ended": "stopped", "frames": 0}
+
 
 @click.command("run", cls=SectionedCommand, short_help="Find faces and classify them, live or in files.")
 @section(
@@ -115,9 +118,8 @@ def command(
     check_outputs(outputs, source_uri, out.as_json)
     check_detection_options(detection, detector_name)
 
-    with StopSignals(partial(out.result, {"ended": "stopped", "frames": 0})) as signals, ExitStack() as opened:
+    with StopSignals(partial(out.result, _STOPPED)) as signals, RunMemory() as memory, ExitStack() as opened:
         opened.enter_context(exclusive_outputs(outputs))
-        memory = opened.enter_context(RunMemory())
         # Imports take seconds on a Pi, and signals are handled during them too.
         from edgekit.device.health.runtime_monitor import RuntimeMonitor
         from edgekit.device.pipeline.stream import Stream
