@@ -117,14 +117,7 @@ def read_settings(path: Path, command: click.Command) -> dict[str, Any]:
 def _load(context: click.Context, option: click.Parameter, path: Path | None) -> None:
     del option
     if path is not None:
-        values, defaults = read_settings(path, context.command), _defaults(context.command)
-        # A value equal to the default counts as not given, because some options depend on whether another one is
-        # given: a file made by --print-config then has the same effect as the command line it was made from.
-        context.default_map = {
-            name: values[name]
-            for name, option in ((option.name or "", option) for option in context.command.params)
-            if name in values and option.type_cast_value(context, values[name]) != defaults[name]
-        }
+        context.default_map = read_settings(path, context.command)
 
 
 def _defaults(command: click.Command) -> dict[str, Any]:

@@ -117,10 +117,8 @@ detector_options = combined(
     click.option(
         "--detector-size",
         type=click.IntRange(32, 4096),
-        default=320,
-        show_default=True,
         metavar="PX",
-        help="Longer side of the detector's input image.",
+        help="Longer side of the detector's input image. Default: 320.",
     ),
 )
 

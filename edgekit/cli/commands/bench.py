@@ -156,7 +156,7 @@ def command(
     camera: str | None,
     detector_name: str | None,
     detector_model: Path | None,
-    detector_size: int,
+    detector_size: int | None,
     seed: int,
     cool_down: float,
     allow_throttled: bool,
@@ -237,13 +237,14 @@ def command(
         check_fits(names=(*models, source_uri), boards=len(chosen.hosts))
         bench_on_hosts(out, chosen, models, files)
         return
+    from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
 
     settings |= {
         "source": source_uri,
         "camera": camera or "auto",
         "detector": detector_name,
         "detector_model": detector_model,
-        "detector_size_px": detector_size,
+        "detector_size_px": detector_size or DEFAULT_INPUT_SIZE_PX,
     }
     _bench_here(out, settings, models, _kinds(pipeline, camera is not None), power_file, files)
 

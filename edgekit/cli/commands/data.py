@@ -87,7 +87,9 @@ def command() -> None:
 )
 @threads_option
 @common_options
-def crop(out: Output, photos: Path, output: Path, detector_size: int, margin: float | None, **options: Any) -> None:
+def crop(
+    out: Output, photos: Path, output: Path, detector_size: int | None, margin: float | None, **options: Any
+) -> None:
     """Cut the faces out of PHOTOS: a folder or .tar.gz archive of photographs, or a video.
 
     A crop has the path of its photograph, so folders of classes and splits are kept. crops.csv lists every photograph,
@@ -101,7 +103,6 @@ def crop(out: Output, photos: Path, output: Path, detector_size: int, margin: fl
       edgekit data crop happy.mp4 -o crops/happy --every 0.5
     """
     from edgekit.cli.progress import counted, progress_bar
-    from edgekit.cli.run.detection_options import given_detector_size
     from edgekit.models.data.crop import crop_photos
     from edgekit.preprocess import CROP_MARGIN
 
@@ -110,7 +111,7 @@ def crop(out: Output, photos: Path, output: Path, detector_size: int, margin: fl
             photos,
             output,
             detector=options.pop("detector_name") or "yunet",
-            detector_size_px=given_detector_size(detector_size),
+            detector_size_px=detector_size,
             min_face_px=options.pop("min_face"),
             margin=CROP_MARGIN if margin is None else margin,
             max_side_px=options.pop("max_side"),

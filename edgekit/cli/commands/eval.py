@@ -231,7 +231,6 @@ def _on_data(out: Output, model: str, data: Path | None, plot: Path | None, opti
 
 def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | None, options: dict[str, Any]) -> None:
     from edgekit.cli.progress import by_stage, progress_bar
-    from edgekit.cli.run.detection_options import given_detector_size
     from edgekit.models.evaluation.bands import GROUPINGS, breakdowns, has_measure
     from edgekit.models.evaluation.photos import evaluate_photos
     from edgekit.models.evaluation.plots import save_evaluation
@@ -245,7 +244,7 @@ def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | 
             split=options["split"],
             detector=options["detector_name"] or "yunet",
             detector_model=options["detector_model"],
-            detector_size_px=given_detector_size(options["detector_size"]),
+            detector_size_px=options["detector_size"],
             min_face_px=options["min_face"],
             mirror=options["mirror"],
             threads=options["threads"],

@@ -78,7 +78,7 @@ def command(
     faces: int,
     detector_name: str | None,
     detector_model: Path | None,
-    detector_size: int,
+    detector_size: int | None,
 ) -> None:
     """Show each layer's multiply-accumulates, bytes and share of the time, and estimate the latency on a board.
 
@@ -114,9 +114,11 @@ def command(
         check_writable(plot)
     from edgekit.cli.export.profile_output import draw_roofline, profile_document, show_profile
     from edgekit.cli.progress import by_stage, progress_bar
+    from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
     from edgekit.export.profiling.run import LoopOptions, profile
 
-    loop = LoopOptions(detect_every, faces, detector_model, detector_size) if pipeline else None
+    detector_px = detector_size or DEFAULT_INPUT_SIZE_PX
+    loop = LoopOptions(detect_every, faces, detector_model, detector_px) if pipeline else None
     with progress_bar(out) as bars:
         report = profile(
             model,

@@ -16,7 +16,6 @@ from edgekit.cli.run.detection_options import (
     DetectionOptions,
     add_detection_options,
     check_detection_options,
-    given_detector_size,
     stream_values,
 )
 from edgekit.cli.run.input_options import (
@@ -88,7 +87,7 @@ def command(
     model: str,
     detector_name: str | None,
     detector_model: Path | None,
-    detector_size: int,
+    detector_size: int | None,
     input_options: InputOptions,
     detection: DetectionOptions,
     outputs: Outputs,
@@ -135,7 +134,7 @@ def command(
             model=model,
             detector=detector_name,
             detector_model=detector_model,
-            detector_size_px=given_detector_size(detector_size),
+            detector_size_px=detector_size,
             max_frames=max_frames,
             threads=load.threads,
             threaded=False if load.single_thread else None,

@@ -124,13 +124,6 @@ def check_detection_options(detection: DetectionOptions, detector_name: str | No
         raise click.UsageError("--classify-every needs smoothing, not --smooth 0: leave out one")
 
 
-def given_detector_size(detector_size: int) -> int | None:
-    """Return the detector's input size if the user has set it, else None."""
-    context = click.get_current_context(silent=True)
-    source = context.get_parameter_source("detector_size") if context else None
-    return None if source in (None, click.core.ParameterSource.DEFAULT) else detector_size
-
-
 def stream_values(detection: DetectionOptions) -> dict[str, Any]:
     """Return the options as arguments of `StreamOptions`.
 

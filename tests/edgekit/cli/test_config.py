@@ -145,16 +145,14 @@ def test_settings_run(edgekit, tiny_model, tmp_path):
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_default_in_a_file_counts_as_not_given(edgekit, tmp_path):
+@pytest.mark.parametrize(("given", "size_px"), [((), 128), (("--detector-size", "320"), 320)])
+def test_a_printed_file_has_the_detector_size_of_its_command_line(edgekit, tiny_model, tmp_path, given, size_px):
     path = tmp_path / "edgekit.toml"
-    _, printed, _ = edgekit("run", "--source", "demo", "--print-config")
-    path.write_text(printed)
-    command = cli.get_command(None, "run")
-    context = command.make_context("run", ["--config", str(path)])
-    assert read_settings(path, command)["detector_size"] == 320
-    assert context.get_parameter_source("detector_size").name == "DEFAULT"
-    assert context.get_parameter_source("source_uri").name == "DEFAULT_MAP"
-    assert context.params["event_hold"] == 1.0
+    run = ("run", "--source", "demo", "--model", tiny_model, "--detector", "haar", "--min-face", "120", *given)
+    path.write_text(edgekit(*run, "--print-config")[1])
+    for arguments in (run, ("run", "--config", path)):
+        code, document, _ = edgekit(*arguments, "--max-frames", 2, "--json")
+        assert (code, json.loads(document)["settings"]["detector_size_px"]) == (0, size_px)
 
 
 def test_a_number_that_may_be_a_word_is_either(settings):
