@@ -14,7 +14,7 @@ import click
 from edgekit.cli.config import command_named
 from edgekit.cli.options import combined
 from edgekit.cli.output import Output, common_options, printable
-from edgekit.cli.run.output_options import STDOUT
+from edgekit.cli.run.output_options import replaced_results
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import real_path
 
@@ -250,10 +250,7 @@ def _check_run_options(folder: Path, options: list[str]) -> list[str]:
         parameters = command_named("run").make_context("edgekit run", options).params
     if parameters["source_uri"] is None and parameters["camera"] is None:
         raise click.UsageError("the service has no input: give --source or --camera")
-    if parameters["rotate_size"] is not None or parameters["rotate_age"] is not None:
-        return []
-    results = (parameters[name] for name in ("save", "record", "jsonl", "csv_file"))
-    return [str(name) for name in results if name is not None and name != STDOUT]
+    return replaced_results(parameters)
 
 
 def _existing_user(name: str | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -300,6 +300,17 @@ def rotation_of(outputs: Outputs) -> Rotation:
     from edgekit.device.sinks.rotation import Rotation
 
     return Rotation(outputs.rotate_size, outputs.rotate_age, outputs.rotate_keep)
+
+
+def replaced_results(values: Mapping[str, Any]) -> list[str]:
+    """Return the files of results that each further run replaces; `values` are those of the options, by parameter.
+
+    With a rotation, a further run continues the files.
+    """
+    if values.get("rotate_size") is not None or values.get("rotate_age") is not None:
+        return []
+    results = (values.get(name) for name in ("save", "record", "jsonl", "csv_file"))
+    return [str(name) for name in results if name is not None and name != STDOUT]
 
 
 def results_folder(outputs: Outputs) -> Path:

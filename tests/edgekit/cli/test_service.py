@@ -119,6 +119,17 @@ def test_results_that_each_start_replaces_are_named(service, options, warning):
     assert ("replaces" in text) == bool(warning)
 
 
+@pytest.mark.parametrize(("rotation", "is_replaced"), [("", True), ('rotate-age = "1d"', False)])
+def test_a_deploy_names_results_that_each_start_replaces(edgekit, tiny_model, tmp_path, rotation, is_replaced):
+    path = tmp_path / "edgekit.toml"
+    path.write_text(f'camera = true\ndetector = "none"\njsonl = "r.jsonl"\ncsv = "r.csv"\n{rotation}\n')
+    # Nothing listens at port 1.
+    code, _, err = edgekit("deploy", tiny_model, "--config", path, "--host", "127.0.0.1", "--port", 1, "--no-install")
+    assert code == 4
+    warning = "each start of the service replaces 'r.jsonl', 'r.csv': set rotate-size or rotate-age to keep the results"
+    assert (warning in err) == is_replaced
+
+
 def test_settings_that_cannot_work_are_a_failure_in_status_and_log(service):
     assert service("install", "--", "--source", "missing.mp4")[0] == EXIT_OK
     found = until(service, lambda found: found["state"] == "failed")
