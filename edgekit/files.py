@@ -155,8 +155,10 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def exclusive_file(target: Path) -> Iterator[None]:
+def exclusive_file(target: Path, folder: Path | None = None) -> Iterator[None]:
     """Lock the name of an output file against other processes for the duration of the block.
+
+    With `folder`, the file stands for files of this folder, and the error names the folder.
 
     The lock is that of a file beside `target`, `.NAME.lock`, because `target` itself may be renamed or deleted
     meanwhile. The kernel releases it when the process ends, however it ends. Pipes and devices are not locked, nor are
@@ -174,7 +176,8 @@ def exclusive_file(target: Path) -> Iterator[None]:
             new_folders = [folder for folder in target.parents if not folder.exists()]
             handle = _open_locked(lock)
     except BlockingIOError as error:
-        raise InputError(f"another process is writing to '{target}': wait for it or name another file") from error
+        place, kind = (target, "file") if folder is None else (real_path(folder), "folder")
+        raise InputError(f"another process is writing to '{place}': wait for it or name another {kind}") from error
     except OSError:
         pass  # writing to the folder reports the reason
     try:

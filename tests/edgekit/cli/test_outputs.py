@@ -369,6 +369,27 @@ def test_a_second_run_with_the_same_output_is_refused_until_the_first_one_ends(
     assert not [path.name for path in tmp_path.rglob(".*")], "no lock is left"
 
 
+# The limits of a folder hold for all images in it: each of two runs would delete images of the other one.
+@pytest.mark.parametrize("option", ["--event-snapshots", "--command-snapshots"])
+def test_a_second_run_with_the_same_folder_of_snapshots_is_refused(
+    edgekit, start, play, tiny_model, tmp_path, option
+):
+    folder = tmp_path / "images"
+    needed = ("--mqtt", "mqtt://127.0.0.1:9", "--mqtt-commands", "snapshot") if option == "--command-snapshots" else ()
+    second = ("run", "--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 2)
+    server = play([("pictures", 100_000, (64, 48))])
+    first = start("--source", server.url, "--event-snapshots", folder)
+    # The lock is taken before the source is opened.
+    first.until(lambda: server.served)
+    code, out, err = edgekit(*second, option, folder, *needed)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"another process is writing to '{folder}': wait for it or name another folder" in err
+    first.process.kill()
+    first.end()
+    assert edgekit(*second, "--event-snapshots", folder)[0] == 0
+    assert not [path.name for path in tmp_path.rglob(".*")], "no lock is left"
+
+
 def test_outputs_are_closed_at_once(edgekit, tiny_model, tmp_path, monkeypatch):
     from edgekit.device.sinks.line_file import LineFile
 
