@@ -134,8 +134,7 @@ class Webhook(Sink):
             reason, is_temporary = self._send(body)
             if not reason:
                 self._count(self._account.write)
-                if self._failing:
-                    self._failing = False
+                if self._change_failing(False):
                     self._notify(f"webhook {self._name} accepts events again ({self._account.lost} dropped so far)")
                 return
             if not is_temporary:
@@ -160,9 +159,15 @@ class Webhook(Sink):
 
     def _drop(self, reason: str, details: str) -> None:
         self._count(lambda: self._account.drop(reason))
-        if not self._failing:
-            self._failing = True
+        # The pipeline's thread drops events too, when the queue is full.
+        if self._change_failing(True):
             self._notify(f"webhook {self._name} failed, events are dropped: {details}")
+
+    def _change_failing(self, failing: bool) -> bool:
+        """Set whether events are dropped; return whether this is a change."""
+        with self._counting:
+            before, self._failing = self._failing, failing
+        return before != failing
 
     def _count(self, count: Callable[[], None]) -> None:
         """Count the outcome of an event, unless the end of the run has counted it."""
