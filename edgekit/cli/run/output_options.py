@@ -156,8 +156,8 @@ _COLLECTING = section(
         show_default=True,
         metavar="STRATEGY",
         help="Crops to save. uncertain: the two largest probabilities differ by less than 0.3. uncertain:MARGIN: "
-        "they differ by less than MARGIN. every:TIME: one crop per time, such as every:10s. best-of-track: one crop "
-        "of each face.",
+        "they differ by less than MARGIN. every:TIME: all faces of one frame per time, such as every:10s. "
+        "best-of-track: one crop of each face.",
     ),
     *_folder_limits("--collect", 2000, "Largest number of crops in DIR that wait for labelling.", "crops"),
 )
