@@ -230,3 +230,16 @@ def _is_whole(data: bytes) -> bool:
             return True
         position += 12 + length
     return False
+
+
+def opencv_text(text: str) -> str:
+    """Return a file name or an address for OpenCV, which crashes the process if a text is not UTF-8.
+
+    Raises:
+        InputError: `text` is not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"'{text}' is not UTF-8, which OpenCV requires: rename the file or folder") from error
+    return text

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 
+from edgekit.device.imaging import opencv_text
 from edgekit.errors import InputError, StorageError
 from edgekit.files import atomic_path, remove_leftovers
 from edgekit.preprocess import ImageU8
@@ -63,7 +64,8 @@ class OpenCvFile:
         fourcc = cv2.VideoWriter.fourcc(*_CODEC)
         try:
             self._require_space()
-            self._writer = cv2.VideoWriter(str(self._temporary.resolve()), cv2.CAP_FFMPEG, fourcc, self._fps, size_wh)
+            name = opencv_text(str(self._temporary.resolve()))
+            self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, fourcc, self._fps, size_wh)
             if not self._writer.isOpened():
                 raise InputError(f"video '{target}': this OpenCV cannot encode {size_wh[0]}x{size_wh[1]} pixels")
         except BaseException as error:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from edgekit.device.frame import Frame, RecordedSource
-from edgekit.device.imaging import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_frame, read_image, report_unread
+from edgekit.device.imaging import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_frame, opencv_text, read_image, report_unread
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.native_calls import NativeCall
@@ -218,7 +218,7 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
     if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES):
         return ImageSource([path], uri, notify)
     # FFmpeg cannot mistake an absolute path for a protocol.
-    return VideoSource(cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG), uri, notify)
+    return VideoSource(cv2.VideoCapture(opencv_text(str(path.resolve())), cv2.CAP_FFMPEG), uri, notify)
 
 
 def _open_written_pipe(path: Path) -> int:

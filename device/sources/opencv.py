@@ -83,9 +83,10 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
         SourceError: No server responds, or it sends no video.
     """
     try:
+        url.encode()  # FFmpeg needs UTF-8
         _ = urlsplit(url).port
     except ValueError as error:
-        raise InputError(f"source '{url}' is not a network address: {error}") from error
+        raise InputError(f"source '{without_password(url)}' is not a network address: {error}") from error
     name = f"stream '{without_password(url)}'"
     capture = call_in_thread(lambda: _open_url(url, name, explain=True), f"open {name}")
     if capture_frame_count(capture) is not None:

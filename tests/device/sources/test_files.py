@@ -127,6 +127,7 @@ def test_nothing_to_read_is_refused(tmp_path, told):
         f"{tmp_path}/*.jpg": "no images",
         f"{tmp_path}/missing.mp4": "does not exist",
         "gopher://host/x": "unknown scheme 'gopher'",
+        "http://me:secret@127.0.0.1:9/\udce9": r"source 'http://me:\*\*\*@127.0.0.1:9/.' is not a network address",
     }.items():
         with pytest.raises(InputError, match=reason):
             open_source(uri, told.append)
@@ -142,6 +143,14 @@ def test_a_video_gives_every_frame_in_order_with_growing_times(write_clip, told)
     times = [frame.monotonic_s for frame in frames]
     assert times == sorted(times)
     assert told == []
+
+
+def test_a_video_whose_name_is_not_utf_8_is_refused(write_clip, told):
+    # OpenCV ends the whole process with a segmentation fault.
+    path = write_clip()
+    odd = path.rename(os.fsdecode(os.fsencode(path.parent) + b"/odd \xff.mp4"))
+    with pytest.raises(InputError, match="is not UTF-8, which OpenCV requires"):
+        open_source(str(odd), told.append)
 
 
 def test_stop_ends_a_video_before_its_next_frame(write_clip, told):
