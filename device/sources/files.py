@@ -21,6 +21,7 @@ from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.native_calls import NativeCall
 from edgekit.preprocess import ImageU8
+from edgekit.text import printable
 
 # The frame count and duration of a container are partly estimates: a video that ends before this share is damaged.
 _MIN_SHARE = 0.95
@@ -206,19 +207,21 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
         InputError: `uri` does not exist, cannot be read, or is a folder or pattern without images.
     """
     path = Path(uri)
+    # A name that is not UTF-8 is shown as escapes, because JSON documents cannot contain it.
+    name = printable(uri)
     if path.is_dir():
-        return _images(sorted(path.iterdir(), key=_natural), uri, f"folder '{uri}' contains", notify)
+        return _images(sorted(path.iterdir(), key=_natural), name, f"folder '{name}' contains", notify)
     if not path.exists() and glob.has_magic(uri):
-        found = [Path(name) for name in glob.glob(uri, recursive=True)]  # noqa: PTH207 - takes absolute patterns too
-        return _images(sorted(found, key=_natural), uri, f"pattern '{uri}' matches", notify)
+        found = [Path(each) for each in glob.glob(uri, recursive=True)]  # noqa: PTH207 - takes absolute patterns too
+        return _images(sorted(found, key=_natural), name, f"pattern '{name}' matches", notify)
     if path.is_fifo():
-        notify(f"source '{uri}' is a named pipe: waiting for a writer")
-        return _PipedSource(_open_written_pipe(path), uri, notify)
+        notify(f"source '{name}' is a named pipe: waiting for a writer")
+        return _PipedSource(_open_written_pipe(path), name, notify)
     require_file(path, "source")
     if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES):
-        return ImageSource([path], uri, notify)
+        return ImageSource([path], name, notify)
     # FFmpeg cannot mistake an absolute path for a protocol.
-    return VideoSource(cv2.VideoCapture(opencv_text(str(path.resolve())), cv2.CAP_FFMPEG), uri, notify)
+    return VideoSource(cv2.VideoCapture(opencv_text(str(path.resolve())), cv2.CAP_FFMPEG), name, notify)
 
 
 def _open_written_pipe(path: Path) -> int:

@@ -86,6 +86,8 @@ def test_a_pictures_frame_names_its_file_whatever_that_is_called(tmp_path, pictu
     with open_source(str(tmp_path), told.append) as source:
         (frame,) = source
     assert frame.file == f'{tmp_path}/odd \\xff\n".png'
+    with open_source(os.fsdecode(odd), told.append) as source:
+        assert source.name.encode() == f'{tmp_path}/odd \\udcff\n".png'.encode()
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path, picture, told):
