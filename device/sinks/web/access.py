@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -13,7 +14,9 @@ from edgekit.errors import InputError
 _DEFAULT_HOST = "127.0.0.1"
 _DEFAULT_PORT = 8080
 _MIN_TOKEN_CHARS = 16
-COOKIE = "edgekit"
+# Pause before a wrong token is rejected, and how many rejections wait for it; further ones are rejected at once.
+_WRONG_TOKEN_DELAY_S = 0.5
+_MAX_WAITING_GUESSES = 10
 
 # A viewer that acknowledges nothing for this long is disconnected.
 _DEAD_AFTER_MS = 20_000
@@ -33,6 +36,8 @@ class Access:
         if token is not None and len(token) < _MIN_TOKEN_CHARS:
             raise InputError(f"the web token is too short: use at least {_MIN_TOKEN_CHARS} characters")
         self._token = None if token is None else token.encode()
+        self._delaying = asyncio.Lock()
+        self._waiting_guesses = 0
 
     @property
     def needs_token(self) -> bool:
@@ -42,22 +47,49 @@ class Access:
     @property
     def cookie(self) -> str:
         """The cookie of a browser that has sent the token; derived from the token by HMAC."""
-        assert self._token is not None
-        return hmac.new(self._token, b"edgekit web session", hashlib.sha256).hexdigest()
+        return self._derived(b"edgekit web session")
+
+    @property
+    def cookie_name(self) -> str:
+        """The name of this cookie; each token has its own, because all ports of a machine share their cookies."""
+        return "edgekit" if self._token is None else f"edgekit-{self._derived(b'edgekit web cookie')[:8]}"
 
     def is_token(self, text: str) -> bool:
         """Return whether `text` is the token, compared in constant time."""
-        return self._token is not None and hmac.compare_digest(text.encode(), self._token)
+        return self._is_token(text.encode())
 
     def admits(self, authorization: str, cookie: str, host: str) -> bool:
-        """Return whether a request with these headers is admitted; "" stands for a missing header."""
+        """Return whether a request with these headers is admitted; "" stands for a missing header.
+
+        The headers are decoded as Latin-1, so that each character is one byte.
+        """
         if self._token is None:
             # Prevents DNS rebinding: a foreign name that resolves to 127.0.0.1 appears in the Host header.
             return _is_local_name(host)
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() == "bearer" and self.is_token(token.strip()):
+        if scheme.lower() == "bearer" and self._is_token(token.strip(" \t").encode("latin-1")):
             return True
         return hmac.compare_digest(cookie.encode(), self.cookie.encode())
+
+    async def delay_wrong_token(self) -> bool:
+        """Wait before a wrong token is rejected; return False at once if too many rejections wait."""
+        if self._waiting_guesses >= _MAX_WAITING_GUESSES:
+            return False
+        self._waiting_guesses += 1
+        try:
+            # The lock makes parallel guesses wait in turn.
+            async with self._delaying:
+                await asyncio.sleep(_WRONG_TOKEN_DELAY_S)
+        finally:
+            self._waiting_guesses -= 1
+        return True
+
+    def _is_token(self, data: bytes) -> bool:
+        return self._token is not None and hmac.compare_digest(data, self._token)
+
+    def _derived(self, purpose: bytes) -> str:
+        assert self._token is not None
+        return hmac.new(self._token, purpose, hashlib.sha256).hexdigest()
 
 
 def bind(address: str, token: str | None) -> socket.socket:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.web.access import COOKIE, Access
+from edgekit.device.sinks.web.access import Access
 from edgekit.device.sinks.web.body import read_body
 from edgekit.device.sinks.web.classify import Classify, Recognise
 from edgekit.device.sinks.web.metrics import CONTENT_TYPE, metrics_text
@@ -49,9 +49,6 @@ _UPDATE_S = 0.5
 _STALLED_AFTER_S = 10.0
 _MAX_VIEWERS = 32
 _MAX_LOGIN_BYTES = 4096
-_WRONG_TOKEN_DELAY_S = 0.5
-# Wrong tokens that wait for this delay; further ones are rejected at once.
-_MAX_WAITING_GUESSES = 10
 _WRONG_TOKEN_QUERY = "wrong"
 _COOKIE_LIFETIME_S = 30 * 86_400
 _BOUNDARY = "edgekit-frame"
@@ -84,8 +81,6 @@ class Site:
     def __init__(self, access: Access, files: Files) -> None:
         files = {**_LOGIN_FILES, **files}
         self._access = access
-        self._delaying = asyncio.Lock()
-        self._waiting_guesses = 0
         self._contents = {path: b"".join(file.read_bytes() for file in parts) for path, (parts, _) in files.items()}
         self._media_types = {path: media_type for path, (_, media_type) in files.items()}
 
@@ -107,23 +102,15 @@ class Site:
             return body
         token = urllib.parse.parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
         if self._access.needs_token and not self._access.is_token(token):
-            return await self._delayed_rejection()
+            is_delayed = await self._access.delay_wrong_token()
+            return RedirectResponse(f"/login?{_WRONG_TOKEN_QUERY}", 303) if is_delayed else _too_many_wrong_tokens()
         response = RedirectResponse("/", 303)
         if self._access.needs_token:
-            response.set_cookie(COOKIE, self._access.cookie, _COOKIE_LIFETIME_S, httponly=True, samesite="strict")
+            # Not "strict", with which a link from another site, such as Home Assistant, would lead to the login.
+            response.set_cookie(
+                self._access.cookie_name, self._access.cookie, _COOKIE_LIFETIME_S, httponly=True, samesite="lax"
+            )
         return response
-
-    async def _delayed_rejection(self) -> Response:
-        if self._waiting_guesses >= _MAX_WAITING_GUESSES:
-            return PlainTextResponse("too many wrong tokens: try again later\n", 429)
-        self._waiting_guesses += 1
-        try:
-            # The lock makes parallel guesses wait in turn.
-            async with self._delaying:
-                await asyncio.sleep(_WRONG_TOKEN_DELAY_S)
-        finally:
-            self._waiting_guesses -= 1
-        return RedirectResponse(f"/login?{_WRONG_TOKEN_QUERY}", 303)
 
 
 class _Web:
@@ -199,18 +186,29 @@ class Guard:
 
         app: ASGIApp = self._app
         if scope["type"] == "http" and not self._admits(scope):
-            app = self._rejection(scope["path"])
+            app = await self._rejection(scope)
         await app(scope, receive, send_with_headers)
 
     def _admits(self, scope: Scope) -> bool:
-        headers = Headers(scope=scope)
-        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
-        scope[ADMITTED] = self._access.admits(headers.get("authorization", ""), cookie, headers.get("host", ""))
+        authorization, cookie = self._credentials(scope)
+        scope[ADMITTED] = self._access.admits(authorization, cookie, Headers(scope=scope).get("host", ""))
         return scope[ADMITTED] or (self._access.needs_token and scope["path"] in _PUBLIC_PATHS)
 
-    def _rejection(self, path: str) -> Response:
+    async def _rejection(self, scope: Scope) -> Response:
         if not self._access.needs_token:
             return PlainTextResponse("this page is available as localhost only\n", 421)
-        if path == "/":
+        if any(self._credentials(scope)) and not await self._access.delay_wrong_token():
+            return _too_many_wrong_tokens()
+        if scope["path"] == "/":
             return RedirectResponse("/login", 303)
         return PlainTextResponse("a token is required\n", 401, headers={"WWW-Authenticate": "Bearer"})
+
+    def _credentials(self, scope: Scope) -> tuple[str, str]:
+        """Return the header Authorization and the cookie of a request; "" for what it lacks."""
+        headers = Headers(scope=scope)
+        cookies = cookie_parser(headers.get("cookie", ""))
+        return headers.get("authorization", ""), cookies.get(self._access.cookie_name, "")
+
+
+def _too_many_wrong_tokens() -> Response:
+    return PlainTextResponse("too many wrong tokens: try again later\n", 429)

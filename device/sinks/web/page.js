@@ -218,8 +218,15 @@ function listen() {
   stream.onerror = () => {
     wasLost = true;
     setStatus("bad", "connection lost");
-    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS);
+    if (stream.readyState === EventSource.CLOSED) setTimeout(reconnect, RETRY_MS);
   };
+}
+
+// The run may have another token now, or the cookie has expired: then the page leads to the login.
+async function reconnect() {
+  const response = await fetch("/api/state").catch(() => null);
+  if (response && response.status === 401) location.reload();
+  else listen();
 }
 
 watch();

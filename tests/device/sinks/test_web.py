@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import cv2
 import numpy as np
@@ -466,18 +466,28 @@ def test_waves_of_slow_clients_do_not_shut_out_viewers(web, sent):
             assert len(connections) < 150
 
 
-def test_many_wrong_tokens_at_once_do_not_pile_up(web, monkeypatch):
-    monkeypatch.setattr("edgekit.device.sinks.web.app._WRONG_TOKEN_DELAY_S", 0.01)
-    monkeypatch.setattr("edgekit.device.sinks.web.app._MAX_WAITING_GUESSES", 3)
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (b"POST /login HTTP/1.1\r\nContent-Length: 11\r\n", b"303"),
+        (b"GET /metrics HTTP/1.1\r\nAuthorization: Bearer wrong\r\n", b"401"),
+        (b"GET /metrics HTTP/1.1\r\nCookie: %b=wrong\r\n" % Access(TOKEN).cookie_name.encode(), b"401"),
+    ],
+    ids=["login", "header", "cookie"],
+)
+def test_many_wrong_tokens_at_once_do_not_pile_up(web, monkeypatch, request_head, status):
+    monkeypatch.setattr("edgekit.device.sinks.web.access._WRONG_TOKEN_DELAY_S", 0.01)
+    monkeypatch.setattr("edgekit.device.sinks.web.access._MAX_WAITING_GUESSES", 3)
     site = web(token=TOKEN)
-    request = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\nConnection: close\r\n\r\ntoken=wrong"
+    request = request_head + b"Host: localhost\r\nConnection: close\r\n\r\n"
+    request += b"token=wrong" if b"POST" in request else b""
     with ExitStack() as stack:
         place = (site.address.hostname, site.address.port)
         clients = [stack.enter_context(socket.create_connection(place, PATIENCE_S)) for _ in range(30)]
         for client in clients:
             client.sendall(request)
         statuses = [client.recv(12)[-3:] for client in clients]
-    assert set(statuses) == {b"303", b"429"}
+    assert set(statuses) == {status, b"429"}
     assert site.get("/login", "POST", f"token={TOKEN}")[1]["location"] == "/"
 
 
@@ -537,9 +547,10 @@ def test_blurred_faces_are_not_in_the_pictures(web, feed):
 
 
 @pytest.mark.parametrize("path", ["/page.js", "/stream.mjpg", "/api/state", "/api/events", "/metrics", "/nothing"])
-def test_with_a_token_only_those_who_know_it_get_in(web, path):
+def test_with_a_token_only_those_who_know_it_get_in(web, path, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.web.access._WRONG_TOKEN_DELAY_S", 0.01)
     site = web(token=TOKEN)
-    wrong = [{}, {"Cookie": "edgekit=x"}]
+    wrong = [{}, {"Cookie": "edgekit=x"}, {"Cookie": f"{Access(TOKEN).cookie_name}=x"}]
     wrong += [{"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": f"Basic {TOKEN}"}]
     for headers in wrong:
         status, answer, body = site.get(path, **headers)
@@ -561,10 +572,32 @@ def test_login_gives_a_cookie_that_opens_the_page(web):
     status, headers, _ = site.get("/login", "POST", f"token={TOKEN}")
     assert (status, headers["location"]) == (303, "/")
     cookie, *attributes = headers["set-cookie"].split("; ")
-    assert {"HttpOnly", "SameSite=strict"} <= set(attributes)
+    assert {"HttpOnly", "SameSite=lax"} <= set(attributes)
     assert TOKEN not in cookie
     assert site.get("/", Cookie=cookie)[0] == 200
     assert site.get("/login", "POST", "token=" + "x" * 10_000)[0] == 413
+
+
+def test_a_token_that_is_not_ascii_opens_the_page_in_a_header_and_in_the_login(web):
+    # The last byte is no-break space in Latin-1.
+    token = "schlüssel-zum-garten-à"
+    site = web(token=token)
+    header = f"Bearer {token}".encode().decode("latin-1")
+    assert site.get("/metrics", Authorization=header)[0] == 200
+    _, headers, _ = site.get("/login", "POST", urlencode({"token": token}))
+    assert site.get("/", Cookie=headers["set-cookie"].partition(";")[0])[0] == 200
+
+
+def test_a_browser_stays_logged_in_to_two_runs_on_one_machine(web):
+    # All ports of a machine share their cookies.
+    cookies = {}
+    sites = [web(token=token) for token in (TOKEN, f"{TOKEN}-2")]
+    for site, token in zip(sites, (TOKEN, f"{TOKEN}-2"), strict=True):
+        _, headers, _ = site.get("/login", "POST", f"token={token}")
+        name, _, value = headers["set-cookie"].partition(";")[0].partition("=")
+        cookies[name] = value
+    sent = "; ".join(f"{name}={value}" for name, value in cookies.items())
+    assert [site.get("/", Cookie=sent)[0] for site in sites] == [200, 200]
 
 
 def test_without_a_token_only_requests_that_name_this_machine_get_in(web):

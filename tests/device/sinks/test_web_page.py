@@ -169,6 +169,24 @@ def test_the_token_is_refused_and_accepted(browser, site):
     assert browser.execute_script("return document.cookie") == "", "scripts cannot read the cookie"
 
 
+def test_a_link_from_another_site_leads_a_viewer_to_the_page_and_a_new_token_to_the_login(browser, site):
+    sink = site(TOKEN, "0.0.0.0:0")
+    port = sink.url.rstrip("/").rpartition(":")[2]
+    browser.get(f"http://127.0.0.2:{port}/login")
+    browser.find_element("id", "token").send_keys(TOKEN)
+    browser.find_element("tag name", "button").click()
+    wait(browser, "document.getElementById('status')?.textContent === 'live'")
+    browser.get(f"http://127.0.0.3:{port}/login")
+    browser.execute_script(f"location.href = 'http://127.0.0.2:{port}/'")
+    wait(browser, "location.host.startsWith('127.0.0.2') && document.readyState === 'complete'")
+    wait(browser, "document.getElementById('status')?.textContent === 'live'")
+    # As after a restart of the run with another token.
+    browser.delete_all_cookies()
+    for connection in list(sink._server.server_state.connections):
+        connection.loop.call_soon_threadsafe(connection.transport.abort)
+    wait(browser, "location.pathname === '/login'")
+
+
 def test_several_viewers_in_the_browser_see_it_move_for_one_encoding(browser, site, feed):
     sink = site(TOKEN, "0.0.0.0:0")
     port = sink.url.rstrip("/").rpartition(":")[2]
