@@ -14,6 +14,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -275,10 +276,8 @@ class CropFolder:
         self._full = False
         # Unique across runs, also on a board whose clock is wrong.
         self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-        files = [path.stat().st_size for path in crops.glob("*.png")]
-        self._crops = len(files)
-        index = folder / CROPS_FILE
-        self._bytes = sum(files) + (index.stat().st_size if index.is_file() else 0)
+        self._crops = self._bytes = 0
+        self._count()
 
     def save(self, crop: Crop) -> bool:
         """Save a crop and its JSON line, or neither; return False if the disk failed and a retry may succeed."""
@@ -313,8 +312,25 @@ class CropFolder:
         self._bytes += size
         return True
 
+    def _count(self) -> None:
+        """Count the crops that wait for labelling, and the bytes of the folder."""
+        sizes = []
+        for path in (self.folder / CROPS_FOLDER).glob("*.png"):
+            with suppress(FileNotFoundError):  # labelled in this moment
+                sizes.append(path.stat().st_size)
+        index = self.folder / CROPS_FILE
+        self._crops = len(sizes)
+        self._bytes = sum(sizes) + (index.stat().st_size if index.is_file() else 0)
+
+    def _exceeds_limits(self, size: int) -> bool:
+        return self._crops >= self._max_crops or self._bytes + size > self._max_bytes
+
     def _is_full(self, size: int) -> bool:
-        if not self._full and (self._crops >= self._max_crops or self._bytes + size > self._max_bytes):
+        if not self._full and self._exceeds_limits(size):
+            # Crops may have been labelled or deleted since they were counted.
+            with suppress(OSError):
+                self._count()
+        if not self._full and self._exceeds_limits(size):
             self._full = True
             self._notify(
                 f"'{self.folder}' is full ({self._crops} crops, {self._bytes / 1e6:.1f} MB): no more crops are "

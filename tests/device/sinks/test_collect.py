@@ -197,6 +197,15 @@ def test_a_full_folder_is_reported_once_and_what_is_left_out_is_counted(tmp_path
     assert f"'{tmp_path}' is full ({saved} crops" in told[0]
 
 
+def test_crops_that_are_labelled_during_the_run_make_room_for_others(tmp_path, told):
+    with Run(tmp_path, EveryInterval(1), told, max_crops=3) as run:
+        for second in range(9):
+            run.write(second, (1, SURE))
+            for path in tmp_path.glob("crops/*") if second % 3 == 1 else ():
+                path.rename(tmp_path / path.name)
+    assert (run.sink.folder.saved, run.sink.left_out, told) == (9, 0, [])
+
+
 def test_a_second_run_appends_counts_the_first_ones_crops_and_has_its_own_tracks(tmp_path, told):
     for _ in range(2):
         with Run(tmp_path, EveryInterval(1), told, max_crops=3) as run:
