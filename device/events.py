@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from edgekit.device.detections import Face, FrameResult
 
-# After a gap longer than this, the hold time of a face's label starts again.
+# After a gap longer than this, the hold time of a face's label starts again. If the frames are farther apart, a gap is
+# longer than this number of periods.
 _MAX_GAP_S = 1.0
+_MAX_GAP_PERIODS = 2.5
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,9 @@ class EventDetector:
         self._tracks: dict[tuple[str, int], _Track] = {}
         self._run_id = secrets.token_hex(4)
         self._numbers = itertools.count()
+        # Time of the latest frame, and the longest gap, from the period before it: an outage does not extend it.
+        self._latest_s: float | None = None
+        self._max_gap_s = _MAX_GAP_S
 
     def update(self, result: FrameResult, at_s: float | None = None) -> list[Event]:
         """Return the events of this frame, in the order of its faces.
@@ -125,6 +130,9 @@ class EventDetector:
                 events.append(self._event(track, face, result, now_s))
                 track.event_label, track.event_s = track.label, now_s
         self._remove_ended(now_s)
+        if self._latest_s is not None:
+            self._max_gap_s = max(_MAX_GAP_S, _MAX_GAP_PERIODS * (now_s - self._latest_s))
+        self._latest_s = now_s
         return events
 
     def _update_track(self, key: tuple[str, int], face: Face, now_s: float) -> _Track | None:
@@ -136,7 +144,7 @@ class EventDetector:
         if track is None:
             self._tracks[key] = _Track(face.label, now_s, now_s, now_s)
             return self._tracks[key]
-        if face.label != track.label or now_s - track.counted_s > _MAX_GAP_S:
+        if face.label != track.label or now_s - track.counted_s > self._max_gap_s:
             track.label, track.since_s = face.label, now_s
         track.counted_s = now_s
         return track
@@ -166,7 +174,7 @@ class EventDetector:
 
     def _remove_ended(self, now_s: float) -> None:
         # Tracks are kept during the cooldown, which also applies to a track that reappears.
-        kept_s = max(_MAX_GAP_S, self._rules.cooldown_s)
+        kept_s = max(self._max_gap_s, self._rules.cooldown_s)
         ended = [key for key, track in self._tracks.items() if now_s - track.seen_s > kept_s]
         for key in ended:
             del self._tracks[key]

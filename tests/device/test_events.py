@@ -68,6 +68,14 @@ def test_a_face_missed_for_a_moment_goes_on_and_one_gone_for_long_starts_over(fe
     ]
 
 
+def test_a_label_is_held_at_a_frame_rate_below_one_frame_per_second_too(feed):
+    labels = ["sad"] * 5
+    # The hold time begins with the second frame: the first period is not known before.
+    assert play(feed, EventRules(hold_s=3.0), *labels, step_s=2) == [(6, 1, None, "sad")]
+    missed = ["sad"] * 3 + [None] * 2 + ["sad"] * 5
+    assert play(feed, EventRules(hold_s=5.0), *missed, step_s=2) == [(16, 1, None, "sad")]
+
+
 def test_only_listed_labels_are_told_and_others_make_room_for_them(feed):
     rules = EventRules(hold_s=0, labels={"sad"})
     labels = ["sad", "happy", "sad", "sad", "calm"]
