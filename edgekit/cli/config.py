@@ -94,7 +94,7 @@ def read_settings(path: Path, command: click.Command) -> dict[str, Any]:
 
     require_file(path, "settings")
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin a file with a mark
     except OSError as error:
         raise InputError(f"settings '{path}' cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -155,6 +155,10 @@ def test_a_printed_file_has_the_detector_size_of_its_command_line(edgekit, tiny_
         assert (code, json.loads(document)["settings"]["detector_size_px"]) == (0, size_px)
 
 
+def test_a_file_of_an_editor_of_windows_is_read(settings):
+    assert settings('\ufeffsource = "demo"\r\nmax-frames = 5\r\n')["max-frames"] == 5
+
+
 def test_a_number_that_may_be_a_word_is_either(settings):
     assert settings('source = "demo"\ndetect-every = "auto"\n')["detect-every"] == "auto"
     assert settings('source = "demo"\ndetect-every = 5\n')["detect-every"] == 5
