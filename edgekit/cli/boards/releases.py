@@ -11,7 +11,6 @@ import click
 from edgekit.cli.boards.hosts import needs_detector, raise_failures, yunet_upload
 from edgekit.cli.options import combined
 from edgekit.cli.output import Output
-from edgekit.cli.run.output_options import replaced_results
 
 if TYPE_CHECKING:
     from edgekit.remote.deploy import Package, ReleaseChange, Service
@@ -47,7 +46,7 @@ def chosen_service(name: str, scope: Any) -> Service:
 
 
 def read_package(out: Output, model: str, config: Path, keep: int, settle_s: float, install: bool) -> Package:
-    """Return the release made of a model and a settings file; warn of results that each start replaces.
+    """Return the release made of a model and a settings file.
 
     Raises:
         InputError: The settings are not valid for `edgekit run`, or a file cannot be read.
@@ -62,19 +61,16 @@ def read_package(out: Output, model: str, config: Path, keep: int, settle_s: flo
     settings = read_settings(config, command_named("run"))
     if (settings.get("source_uri") is None) == (settings.get("camera") is None):
         raise InputError(f"settings '{config}' must have either a source or a camera")
-    if replaced := replaced_results(settings):
-        files = ", ".join(f"'{name}'" for name in replaced)
-        out.warn(f"each start of the service replaces {files}: set rotate-size or rotate-age to keep the results")
     path = resolve_model(model, DEVICE_SUFFIXES)
-    uploads = {f"model{path.suffix}": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
+    files = {f"model{path.suffix}": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
     uses_yunet = settings.get("detector_name", "yunet") == "yunet" and settings.get("detector_model") is None
     if uses_yunet and needs_detector(path):
         detector = yunet_upload(out)
-        uploads |= {} if detector is None else {"detector.onnx": detector}
+        files |= {} if detector is None else {"detector.onnx": detector}
     extras = tuple(extra for key, extra in _EXTRAS.items() if settings.get(key) is not None)
     extras += engine_extras([path])
     camera = settings.get("camera")
-    return Package(uploads, path.name, keep, None if camera is None else str(camera), extras, install, settle_s)
+    return Package(files, path.name, keep, None if camera is None else str(camera), extras, install, settle_s)
 
 
 def show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgekit.cli import cli
-from edgekit.cli.config import config_options, read_settings, setting_options
+from edgekit.cli.config import config_options, setting_options
 
 
 @pytest.fixture

@@ -371,9 +371,7 @@ def test_a_second_run_with_the_same_output_is_refused_until_the_first_one_ends(
 
 # The limits of a folder hold for all images in it: each of two runs would delete images of the other one.
 @pytest.mark.parametrize("option", ["--event-snapshots", "--command-snapshots"])
-def test_a_second_run_with_the_same_folder_of_snapshots_is_refused(
-    edgekit, start, play, tiny_model, tmp_path, option
-):
+def test_a_second_run_with_the_same_folder_of_snapshots_is_refused(edgekit, start, play, tiny_model, tmp_path, option):
     folder = tmp_path / "images"
     needed = ("--mqtt", "mqtt://127.0.0.1:9", "--mqtt-commands", "snapshot") if option == "--command-snapshots" else ()
     second = ("run", "--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 2)
