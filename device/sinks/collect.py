@@ -1,45 +1,28 @@
-"""Crops for labelling, saved while a run goes on: PNG files and one JSON line for each.
-
-    DIR/crops/RUN-00001.png     the square that the classifier saw, before its resizing
-    DIR/crops.jsonl             file, time, label, probabilities, track, score, source
-
-`edgekit.device.label` shows them in a browser and sorts them into class folders.
-"""
+"""Which crops of a run are saved for labelling, and the sink that saves them to a `CropFolder`."""
 
 from __future__ import annotations
 
-import json
 import math
 import queue
-import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol, Self
 
 import cv2
 import numpy as np
 
 from edgekit.contract import Contract
-from edgekit.device.accounting import Account, loss_reason
 from edgekit.device.detections import Face, FrameResult
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.imaging import at_most, resize
 from edgekit.device.sink import Sink
-from edgekit.device.sinks.rotation import Outage
+from edgekit.device.sinks.crop_folder import Crop, CropFolder
 from edgekit.device.sinks.worker import Worker
-from edgekit.errors import InputError, StorageError
-from edgekit.files import append_line, write_atomic
 from edgekit.preprocess import FloatArray, ImageU8, square_crop_box
 
-CROPS_FOLDER = "crops"
-CROPS_FILE = "crops.jsonl"
-DEFAULT_MAX_CROPS = 2000
-DEFAULT_MAX_MB = 200
 MAX_SIDE_PX = 256
 
 # Shortest time between two uncertain crops of one track.
@@ -53,15 +36,6 @@ _HALF_SHARP = 100.0
 _MAX_WAITING = 32
 _RETRY_S = 5.0
 _CLOSE_TIMEOUT_S = 1.5
-_SLOW = "disk too slow"
-
-
-@dataclass(frozen=True)
-class Crop:
-    """Pixels to save, uint8 (H, W) gray or (H, W, 3) B, G, R, and the JSON document about them."""
-
-    image: ImageU8
-    document: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,108 +209,6 @@ def _frontality(landmarks_xy: FloatArray | None) -> float:
     axis = right - left
     along = float(np.dot(nose - left, axis)) / max(float(np.dot(axis, axis)), 1e-6)
     return max(1 - abs(2 * along - 1), 0.01)
-
-
-class CropFolder:
-    """Appends crops to a folder within limits; a disk error or a limit is reported once.
-
-    Attributes:
-        saved: Number of crops that this object has saved.
-        account: Counts the crops that were chosen; `save` counts those that it saves or that exceed the limits.
-        reason: Why the latest crop could not be saved, for `Account.drop`.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        source_name: str,
-        notify: Callable[[str], None],
-        *,
-        max_crops: int = DEFAULT_MAX_CROPS,
-        max_bytes: int = DEFAULT_MAX_MB * 10**6,
-    ) -> None:
-        """Continue `folder`; crops that it already holds count towards the limits.
-
-        Raises:
-            InputError: `folder` is a file.
-        """
-        crops = folder / CROPS_FOLDER
-        for place in (folder, crops):
-            if place.exists() and not place.is_dir():
-                raise InputError(f"'{place}' is a file: name a folder for the crops")
-        self.folder = folder
-        self.saved = 0
-        self.account = Account("collect")
-        self.reason = _SLOW
-        self._source_name = source_name
-        self._notify = notify
-        self._outage = Outage(f"collecting to '{folder}'", notify)
-        self._max_crops = max_crops
-        self._max_bytes = max_bytes
-        self._full = False
-        # Unique across runs, also on a board whose clock is wrong.
-        self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-        self._crops = self._bytes = 0
-        self._count()
-
-    def save(self, crop: Crop) -> bool:
-        """Save a crop and its JSON line, or neither; return False if the disk failed and a retry may succeed."""
-        encoded = cv2.imencode(".png", crop.image)[1].tobytes()
-        track = crop.document["track"]
-        name = f"{CROPS_FOLDER}/{self._run}-{self.saved + 1:05}.png"
-        document = {"file": name, **crop.document, "source": self._source_name}
-        document["track"] = None if track is None else f"{self._run}-{track}"
-        line = (json.dumps(document, allow_nan=False) + "\n").encode()
-        size = len(encoded) + len(line)
-        if self._is_full(size):
-            self.account.drop("folder full")
-            return True
-        path = self.folder / name
-        try:
-            write_atomic(path, encoded)
-            try:
-                append_line(self.folder / CROPS_FILE, line)
-            except OSError as error:
-                path.unlink(missing_ok=True)
-                raise StorageError(f"cannot write '{self.folder / CROPS_FILE}': {error.strerror or error}") from error
-        except (StorageError, InputError, OSError) as error:
-            self.reason = loss_reason(error)
-            self._outage.begin(str(error))
-            return False
-        self.reason = _SLOW
-        lost = self.account.lost
-        self._outage.end(f", {lost} crops were left out" if lost else "")
-        self.account.write()
-        self.saved += 1
-        self._crops += 1
-        self._bytes += size
-        return True
-
-    def _count(self) -> None:
-        """Count the crops that wait for labelling, and the bytes of the folder."""
-        sizes = []
-        for path in (self.folder / CROPS_FOLDER).glob("*.png"):
-            with suppress(FileNotFoundError):  # labelled in this moment
-                sizes.append(path.stat().st_size)
-        index = self.folder / CROPS_FILE
-        self._crops = len(sizes)
-        self._bytes = sum(sizes) + (index.stat().st_size if index.is_file() else 0)
-
-    def _exceeds_limits(self, size: int) -> bool:
-        return self._crops >= self._max_crops or self._bytes + size > self._max_bytes
-
-    def _is_full(self, size: int) -> bool:
-        if not self._full and self._exceeds_limits(size):
-            # Crops may have been labelled or deleted since they were counted.
-            with suppress(OSError):
-                self._count()
-        if not self._full and self._exceeds_limits(size):
-            self._full = True
-            self._notify(
-                f"'{self.folder}' is full ({self._crops} crops, {self._bytes / 1e6:.1f} MB): no more crops are "
-                "collected; label or delete some and start again, or raise --collect-max and --collect-max-mb"
-            )
-        return self._full
 
 
 class CollectSink(Sink):

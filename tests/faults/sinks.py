@@ -21,7 +21,8 @@ from edgekit.device.events import Event
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.batches import BatchedLines
-from edgekit.device.sinks.collect import CollectSink, CropFolder, EveryInterval
+from edgekit.device.sinks.collect import CollectSink, EveryInterval
+from edgekit.device.sinks.crop_folder import CropFolder
 from edgekit.device.sinks.csv import CsvSink
 from edgekit.device.sinks.jsonl import JsonLinesSink
 from edgekit.device.sinks.lines import open_lines

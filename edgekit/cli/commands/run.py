@@ -27,11 +27,11 @@ from edgekit.cli.run.input_options import (
 )
 from edgekit.cli.run.load_options import LoadOptions, add_load_options
 from edgekit.cli.run.memory import RunMemory
+from edgekit.cli.run.output_checks import check_outputs
 from edgekit.cli.run.output_options import (
     STDOUT,
     Outputs,
     add_output_options,
-    check_outputs,
     recorder_of,
     results_folder,
 )

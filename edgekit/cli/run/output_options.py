@@ -13,7 +13,6 @@ import click
 from edgekit.cli.options import NumberRange, grouped_options, path_option
 from edgekit.cli.param_types import CollectWhen, Commands, Duration, Size
 from edgekit.cli.sections import section
-from edgekit.files import real_path
 
 if TYPE_CHECKING:
     from edgekit.device.sinks.h264_recorder import H264Recorder
@@ -339,83 +338,3 @@ def recorder_of(outputs: Outputs, notify: Callable[[str], None]) -> H264Recorder
     from edgekit.device.sinks.h264_recorder import H264Recorder
 
     return H264Recorder(outputs.record, rotation_of(outputs), notify)
-
-
-def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
-    """Check the options before anything slow is imported.
-
-    Raises:
-        click.UsageError: Two outputs have the same file or exclude each other, or an option has no effect without
-            another one.
-    """
-    if as_json and outputs.jsonl == STDOUT:
-        raise click.UsageError("--json and --jsonl - both write to stdout: give --jsonl a file, or leave --json out")
-    if outputs.csv_file == STDOUT:
-        raise click.UsageError("--csv takes a file: for results on stdout write --jsonl -")
-    named = (outputs.save, outputs.record, outputs.jsonl, outputs.csv_file)
-    places = [real_path(Path(name)) for name in named if name is not None and name != STDOUT]
-    if len(set(places)) < len(places):
-        raise click.UsageError("--save, --record, --jsonl and --csv name the same file twice: give each its own")
-    if source is not None and real_path(Path(source)) in places:
-        raise click.UsageError(f"'{source}' is the source and would be overwritten: write to another file")
-    if outputs.record is not None and source is not None:
-        raise click.UsageError("--record is for a Raspberry Pi's camera: use --save, or --camera")
-    if outputs.record is not None and outputs.blur_faces:
-        raise click.UsageError("--record does not blur faces: leave out --record or --blur-faces")
-    if outputs.collect is not None and outputs.blur_faces:
-        raise click.UsageError("--collect saves faces without blur: leave out --collect or --blur-faces")
-    if outputs.event_snapshots is None and (outputs.mqtt_snapshot or outputs.webhook_snapshot):
-        raise click.UsageError("--mqtt-snapshot and --webhook-snapshot need --event-snapshots: give a folder")
-    _check_snapshots_by_command(outputs)
-    if (outputs.mqtt_cert is None) != (outputs.mqtt_key is None):
-        raise click.UsageError("--mqtt-cert and --mqtt-key belong together: give both")
-    _refuse_without_effect(outputs)
-
-
-def _check_snapshots_by_command(outputs: Outputs) -> None:
-    folder, is_allowed = outputs.command_snapshots, "snapshot" in allowed_commands(outputs)
-    if is_allowed and folder is None:
-        raise click.UsageError("--mqtt-commands snapshot needs a folder: give --command-snapshots")
-    if outputs.mqtt_command_snapshot and not is_allowed:
-        raise click.UsageError("--mqtt-command-snapshot needs --mqtt-commands snapshot: give it, or leave it out")
-    if (
-        folder is not None
-        and outputs.event_snapshots is not None
-        and real_path(folder) == real_path(outputs.event_snapshots)
-    ):
-        raise click.UsageError("--command-snapshots and --event-snapshots name the same folder: give each its own")
-
-
-# By prefix of the parameters: the outputs of which these parameters need at least one.
-_NEEDED_OUTPUTS = {
-    "rotate_": ("save", "record", "jsonl", "csv_file"),
-    "blur_": ("save", "web", "event_snapshots", "command_snapshots"),
-    "draw_": ("save", "web", "show", "event_snapshots", "command_snapshots"),
-    "collect_": ("collect",),
-    "web_": ("web",),
-    "mqtt_": ("mqtt",),
-    "webhook_": ("webhook",),
-    "event_snapshots_": ("event_snapshots",),
-    "command_snapshots_": ("command_snapshots",),
-    "command_": ("mqtt_commands",),
-    "event_": ("mqtt", "webhook", "web", "event_snapshots"),
-}
-
-
-def _refuse_without_effect(outputs: Outputs) -> None:
-    """Refuse options on the command line that have no effect. Options from a settings file may have no effect.
-
-    Raises:
-        click.UsageError: An option has no effect.
-    """
-    context = click.get_current_context(silent=True)
-    if context is None:
-        return
-    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-    for name, flag in flags.items():
-        if name is None or context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
-            continue
-        for prefix, needed in _NEEDED_OUTPUTS.items():
-            if name.startswith(prefix) and not any(getattr(outputs, other) for other in needed):
-                places = ", ".join(flags[other] for other in needed)
-                raise click.UsageError(f"{flag} has no effect without {places}: give one, or leave it out")

@@ -106,7 +106,8 @@ def collect_sinks(
     if outputs.collect is None:
         return []
     from edgekit.cli.param_types import parse_collect_when
-    from edgekit.device.sinks.collect import CollectSink, CropFolder, EveryInterval, best_of_track, uncertain
+    from edgekit.device.sinks.collect import CollectSink, EveryInterval, best_of_track, uncertain
+    from edgekit.device.sinks.crop_folder import CropFolder
 
     folder = CropFolder(
         outputs.collect,

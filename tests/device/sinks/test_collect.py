@@ -15,7 +15,8 @@ from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
 from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image, resize
-from edgekit.device.sinks.collect import CollectSink, CropFolder, EveryInterval, best_of_track, uncertain
+from edgekit.device.sinks.collect import CollectSink, EveryInterval, best_of_track, uncertain
+from edgekit.device.sinks.crop_folder import CropFolder
 from edgekit.device.sources.yuv import Planes
 from edgekit.errors import InputError
 from edgekit.preprocess import crop_face, crop_image

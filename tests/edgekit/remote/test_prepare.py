@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +21,12 @@ import pytest
 from edgekit.errors import HostError
 from edgekit.remote import prepare as preparing
 from edgekit.remote import wheels as wheeling
-from edgekit.remote.prepare import check_fit, clean, prepare, run_edgekit, use_installed
+from edgekit.remote.prepare import EdgekitCommand, check_fit, clean, prepare, run_edgekit, use_installed
 from edgekit.remote.probe import Probe, parse_probe, probe
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import Upload, pack
 from edgekit.remote.wheels import Target, dependency_wheels, own_wheel
+from tests.waiting import wait_until
 
 from .conftest import Sshd
 
@@ -327,27 +330,30 @@ def test_the_removed_size_is_a_number_or_none(output: str, freed_kib: int | None
 
 @pytest.mark.usefixtures("uploads")
 def test_a_running_edgekit_is_not_cleaned_and_ends_with_the_connection(sshd: Sshd, tmp_path: Path) -> None:
-    from threading import Thread
+    with Connection(sshd.host()) as other:
+        with running_edgekit(sshd, tmp_path), pytest.raises(HostError, match="running edgekit uses the files"):
+            clean(other)
+        wait_until(lambda: is_cleaned(other))
 
-    from tests.waiting import wait_until
 
+@contextmanager
+def running_edgekit(sshd: Sshd, tmp_path: Path) -> Iterator[EdgekitCommand]:
+    """Run edgekit on the board for the duration of the block; it ends with its connection."""
     started = tmp_path / "started"
-    with Connection(sshd.host()) as working, Connection(sshd.host()) as other:
+    with Connection(sshd.host()) as working:
         ready = prepare(working, probe(working))
 
         def work() -> None:
             with pytest.raises(HostError):
                 run_edgekit(working, ready, ["wait", str(started)], limit_bytes=1000)
 
-        thread = Thread(target=work)
+        thread = threading.Thread(target=work)
         thread.start()
         wait_until(started.exists)
-        with pytest.raises(HostError, match="running edgekit uses the files"):
-            clean(other)
+        yield ready
         working.close()
         thread.join(20)
         assert not thread.is_alive()
-        wait_until(lambda: is_cleaned(other))
 
 
 def is_cleaned(connection: Connection) -> bool:
@@ -361,32 +367,17 @@ def is_cleaned(connection: Connection) -> bool:
 def test_other_versions_of_edgekit_do_not_remove_the_code_that_runs(
     sshd: Sshd, uploads: list[Upload], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from threading import Thread
-
-    from tests.waiting import wait_until
-
     assert uploads
-    started = tmp_path / "started"
-    with Connection(sshd.host()) as working, Connection(sshd.host()) as other:
-        first = prepare(working, probe(working))
-
-        def work() -> None:
-            with pytest.raises(HostError):
-                run_edgekit(working, first, ["wait", str(started)], limit_bytes=1000)
-
-        thread = Thread(target=work)
-        thread.start()
-        wait_until(started.exists)
-        made = [first]
-        for version in ("b", "c", "d"):
-            wheel = make_wheel(tmp_path, version, "")
-            monkeypatch.setattr(preparing, "own_wheel", lambda wheel=wheel: wheel)
-            made.append(prepare(other, probe(other)))
-        kept = [Path(command.code or "").is_dir() for command in made]
-        working.close()
-        thread.join(20)
+    with Connection(sshd.host()) as other:
+        with running_edgekit(sshd, tmp_path) as first:
+            made = [first]
+            for version in ("b", "c", "d"):
+                wheel = make_wheel(tmp_path, version, "")
+                monkeypatch.setattr(preparing, "own_wheel", lambda wheel=wheel: wheel)
+                made.append(prepare(other, probe(other)))
+            kept = [Path(command.code or "").is_dir() for command in made]
         wait_until(lambda: is_cleaned(other))
-        assert kept == [True, False, True, True]
+    assert kept == [True, False, True, True]
 
 
 @pytest.mark.parametrize(
