@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from edgekit.device.benchmark.machine_watch import OtherLoad
 from edgekit.models.callbacks import Notify
 
@@ -33,7 +35,10 @@ def watched(
             others, cores = load.processors() or 0.0, os.cpu_count() or 1
             load = None
             if others > _TOLERATED * cores:
-                notify(f"other programs use {others:.1f} of {cores} cores: the training is slower than it could be")
+                cure = "; --threads 1 may be faster" if torch.get_num_threads() > 1 else ""
+                notify(
+                    f"other programs use {others:.1f} of {cores} cores: the training is slower than it could be{cure}"
+                )
         if on_step:
             on_step(report)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,11 +44,23 @@ def test_a_processor_without_bf16_is_not_timed(monkeypatch: pytest.MonkeyPatch) 
     assert precision.choose_precision(NET, (8, 8), 4)[0] == "fp32"
 
 
-@pytest.mark.parametrize(("others_s", "warnings"), [(20.0, 1), (0.0, 0)])
+@pytest.mark.parametrize(
+    ("others_s", "threads", "warnings"),
+    [
+        (20.0, 1, ["other programs use 2.0 of 2 cores: the training is slower than it could be"]),
+        (
+            20.0,
+            2,
+            ["other programs use 2.0 of 2 cores: the training is slower than it could be; --threads 1 may be faster"],
+        ),
+        (0.0, 2, []),
+    ],
+)
 def test_busy_cores_are_reported_once(
-    others_s: float, warnings: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    others_s: float, threads: int, warnings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
     messages: list[str] = []
     steps: list[str] = []
     now_s = 0.0
@@ -69,6 +83,14 @@ def test_busy_cores_are_reported_once(
     now_s = 10.0
     step("step")
     step("step")
-    assert len(messages) == warnings
-    assert all("other programs use 2.0 of 2 cores" in message for message in messages)
+    assert messages == warnings
     assert len(steps) == 4
+
+
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_idle_threads_of_torch_sleep_unless_the_user_decides_otherwise(given: str | None) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "TRUE"} | ({"OMP_WAIT_POLICY": given} if given else {})
+    command = [sys.executable, "-m", "edgekit.cli", "train", "--data", "missing", "-o", "unused"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert f"OMP_WAIT_POLICY = '{given or 'PASSIVE'}'" in done.stderr
