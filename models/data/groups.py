@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import PurePosixPath
 
-from edgekit.models.data.tables import csv_rows
+from edgekit.models.data.tables import csv_rows, listed_image
 
 # Tables inside the data, and the columns that name a file and its group, in order of preference.
 TABLES = ("persons.csv", "photos.csv", "groups.csv", "labels.csv", "crops.csv", "crops.jsonl")
@@ -45,18 +45,18 @@ def group_in_name(name: str) -> str | None:
     return folders[-1] if len(folders) > 1 and _FOLDER.fullmatch(folders[-1]) else None
 
 
-def groups_in_table(table: PurePosixPath, content: bytes) -> dict[PurePosixPath, str]:
+def groups_in_table(table: PurePosixPath, content: bytes, images: Set[PurePosixPath]) -> dict[PurePosixPath, str]:
     """Return the group of each file that a table names; empty where it has no column of files or of groups.
 
-    The paths are those in the table, and the same relative to the table's folder.
+    A path that means none of `images` is returned as it is in the table.
     """
     groups = {}
     for row in _rows(table, content):
         file = next((row[column] for column in _FILE_COLUMNS if row.get(column)), None)
         column = next((column for column in _GROUP_COLUMNS if row.get(column) not in (None, "")), None)
         if file and column:
-            group = f"{column}-{row[column]}"
-            groups[table.parent / str(file)] = groups[PurePosixPath(str(file))] = group
+            path = listed_image(str(file), table.parent, images) or PurePosixPath(str(file))
+            groups[path] = f"{column}-{row[column]}"
     return groups
 
 

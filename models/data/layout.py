@@ -124,9 +124,10 @@ def _with_groups(entries: list[ImageEntry], files: Files) -> list[ImageEntry]:
     Where tables list some of the images, each of the others is a group of its own.
     """
     listed: dict[PurePosixPath, str] = {}
+    images = set(files.images)
     for table in files.names:
         if table.name.lower() in TABLES:
-            listed |= groups_in_table(table, files.read(table))
+            listed |= groups_in_table(table, files.read(table), images)
     in_tables = [listed.get(entry.path) or listed.get(PurePosixPath(entry.path.name)) for entry in entries]
     own = any(in_tables)
     return [

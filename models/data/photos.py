@@ -30,7 +30,7 @@ from edgekit.models.callbacks import Notify
 from edgekit.models.data import ALL_IMAGES
 from edgekit.models.data.files import PHOTO_TABLE, Files, ImageEntry
 from edgekit.models.data.layout import canonical_class, find_layout
-from edgekit.models.data.tables import csv_rows
+from edgekit.models.data.tables import csv_rows, listed_image
 from edgekit.preprocess import ImageU8
 
 
@@ -105,7 +105,7 @@ def read_photo_table(files: Files, where: str) -> Mapping[PurePosixPath, PhotoFa
     name, images = tables[0], set(files.images)
     facts: dict[PurePosixPath, PhotoFacts] = {}
     for number, row in enumerate(_rows(files, name, where), start=2):
-        path = _image_of(row.get("path", ""), name.parent, images)
+        path = listed_image(row.get("path", ""), name.parent, images)
         if path in facts:
             raise InputError(f"data '{where}', '{name}', line {number}: '{path}' is listed twice")
         if path is not None:
@@ -139,11 +139,3 @@ def _rows(files: Files, name: PurePosixPath, where: str) -> list[dict[str, str]]
     if rows and not any("path" in row for row in rows):
         raise InputError(f"data '{where}', '{name}' lacks the column path: expected path,label,person")
     return rows
-
-
-def _image_of(text: str, folder: PurePosixPath, images: set[PurePosixPath]) -> PurePosixPath | None:
-    """Return the image that a path of the table means, or None."""
-    path = PurePosixPath(text)
-    # A table that was written beside its folder starts each path with the folder's name.
-    candidates = (folder / path, folder.parent / path, folder / PurePosixPath(*path.parts[1:]))
-    return next((name for name in candidates if name in images), None)

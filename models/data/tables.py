@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Set
+from pathlib import PurePosixPath
 
 
 def csv_rows(content: bytes) -> list[dict[str, str]]:
@@ -17,3 +19,14 @@ def csv_rows(content: bytes) -> list[dict[str, str]]:
         {column.strip().lower(): value.strip() for column, value in row.items() if column and isinstance(value, str)}
         for row in reader
     ]
+
+
+def listed_image(text: str, folder: PurePosixPath, images: Set[PurePosixPath]) -> PurePosixPath | None:
+    """Return the image that a path in a table means, or None; `folder` is the table's folder.
+
+    The path is relative to this folder, or begins with the folder's own name.
+    """
+    path = PurePosixPath(text)
+    # A table that was written beside its folder starts each path with the folder's name.
+    candidates = (folder / path, folder.parent / path, folder / PurePosixPath(*path.parts[1:]))
+    return next((name for name in candidates if name in images), None)

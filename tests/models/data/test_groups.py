@@ -58,9 +58,10 @@ def _persons_of(part: ImageSet) -> set[str]:
         lambda folder: _draw(folder, lambda label, person, number: f"train/{label}/person-{person}/{number}.png"),
         lambda folder: _draw(folder, lambda label, person, number: f"{label}/person-{person}_{number}.png"),
         lambda folder: _in_table(folder, "persons.csv", "{file},{group}", "path,person"),
+        lambda folder: _in_table(folder, "photos.csv", folder.name + "/{file},,{group}", "path,label,person"),
         lambda folder: _in_table(folder, "crops.jsonl", '{{"file": "{file}", "track": {group}}}'),
     ],
-    ids=["folders", "folders-in-split", "file-names", "csv", "jsonl"],
+    ids=["folders", "folders-in-split", "file-names", "csv", "csv-from-outside", "jsonl"],
 )
 def test_no_person_is_on_both_sides(tmp_path: Path, write: Callable[[Path], None]) -> None:
     write(tmp_path)
@@ -156,3 +157,11 @@ def test_a_class_whose_pictures_are_all_identical_is_named(tmp_path: Path) -> No
         file.write_bytes(first.read_bytes())
     with pytest.raises(InputError, match="class 'shut' are identical to held-back ones: add others"):
         train_and_validation(load_dataset(tmp_path), None, None, seed=3)
+
+
+def test_a_table_in_a_class_folder_lists_only_files_of_this_folder(tmp_path: Path) -> None:
+    _draw(tmp_path, lambda label, person, number: f"{label}/{person * PICTURES + number}.png")
+    (tmp_path / "open/groups.csv").write_text("path,group\n0.png,1\n1.png,1\n")
+    [part] = load_dataset(tmp_path).splits.values()
+    assert part.groups is not None
+    assert sorted(np.asarray(part.names)[part.groups == "group-1"]) == ["open/0.png", "open/1.png"]
