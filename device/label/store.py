@@ -26,6 +26,7 @@ from edgekit.device.label.crops import CollectedCrop, check_class, group_documen
 from edgekit.device.sinks.crop_folder import CROPS_FILE, CROPS_FOLDER
 from edgekit.errors import EdgekitError, InputError, StorageError
 from edgekit.files import append_line, exclusive_folder, real_path, write_atomic
+from edgekit.tables import csv_rows
 from edgekit.typed_json import convert, parse_json
 
 LABELLED_FOLDER = "labelled"
@@ -103,7 +104,7 @@ class LabelStore:
         self._decisions: list[Decision] = []
         self._last_id = 0
         self._index_bytes = 0
-        self._foreign_groups: list[list[str]] = []
+        self._foreign_groups: list[tuple[str, str]] = []
         self._groups: dict[str, str] = {}
         self._read_placed()
         self.refresh()
@@ -316,14 +317,20 @@ class LabelStore:
         path = self.out / GROUPS_FILE
         if not path.is_file():
             return
-        with path.open(newline="", encoding="utf-8", errors="replace") as stream:
-            rows = [row for row in csv.reader(stream) if row][1:]
+        try:
+            rows = csv_rows(path.read_bytes())
+        except csv.Error as error:
+            raise InputError(f"'{path}' is a damaged CSV file: {error}: correct or delete it") from error
         for row in rows:
-            name = row[0].rpartition("/")[2]
-            if name not in self._crops:
-                self._foreign_groups.append(row)
-            elif len(row) > 1:
-                self._groups[name] = row[1]
+            if not any(row.values()):  # an empty line of a spreadsheet
+                continue
+            if not row.get("path") or "group" not in row:
+                raise InputError(f"'{path}' has a row without path or group: correct or delete it")
+            name = row["path"].rpartition("/")[2]
+            if name in self._crops:
+                self._groups[name] = row["group"]
+            else:
+                self._foreign_groups.append((row["path"], row["group"]))
 
     def _write_groups(self) -> None:
         text = io.StringIO(newline="")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import PurePosixPath
 
-from edgekit.models.data.tables import csv_rows, listed_image
+from edgekit.tables import csv_rows
 
 # Tables inside the data, and the columns that name a file and its group, in order of preference.
 TABLES = ("persons.csv", "photos.csv", "groups.csv", "labels.csv", "crops.csv", "crops.jsonl")
@@ -58,6 +58,17 @@ def groups_in_table(table: PurePosixPath, content: bytes, images: Set[PurePosixP
             path = listed_image(str(file), table.parent, images) or PurePosixPath(str(file))
             groups[path] = f"{column}-{row[column]}"
     return groups
+
+
+def listed_image(text: str, folder: PurePosixPath, images: Set[PurePosixPath]) -> PurePosixPath | None:
+    """Return the image that a path in a table means, or None; `folder` is the table's folder.
+
+    The path is relative to this folder, or begins with the folder's own name.
+    """
+    path = PurePosixPath(text)
+    # A table that was written beside its folder starts each path with the folder's name.
+    candidates = (folder / path, folder.parent / path, folder / PurePosixPath(*path.parts[1:]))
+    return next((name for name in candidates if name in images), None)
 
 
 def _rows(table: PurePosixPath, content: bytes) -> Iterator[Mapping[str, object]]:

@@ -29,9 +29,10 @@ from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify
 from edgekit.models.data import ALL_IMAGES
 from edgekit.models.data.files import PHOTO_TABLE, Files, ImageEntry
+from edgekit.models.data.groups import listed_image
 from edgekit.models.data.layout import canonical_class, find_layout
-from edgekit.models.data.tables import csv_rows, listed_image
 from edgekit.preprocess import ImageU8
+from edgekit.tables import csv_rows
 
 
 @dataclass(frozen=True)

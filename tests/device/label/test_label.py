@@ -271,6 +271,35 @@ def test_a_group_that_was_changed_by_hand_is_kept(label, tmp_path):
     assert groups(tmp_path / "c") == ["path,group", *expected]
 
 
+def test_a_table_of_groups_that_a_spreadsheet_has_written_is_kept(label, tmp_path):
+    """With a byte-order mark, semicolons, Windows line ends, other columns and an empty line."""
+    names = collect(tmp_path / "c", [1, 1])
+    label().post("/api/decide", files=[names[0]], label="sad")
+    table = tmp_path / "c" / "labelled" / "groups.csv"
+    lines = ["note;group;path", f"x;Ann;sad/{names[0]}", "x;Bob;sad/other.png", ";;"]
+    table.write_bytes(("\ufeff" + "\r\n".join(lines) + "\r\n").encode())
+    label().post("/api/decide", files=[names[1]], label="sad")
+    assert groups(tmp_path / "c") == [
+        "path,group",
+        "sad/other.png,Bob",
+        f"sad/{names[0]},Ann",
+        f"sad/{names[1]},run-t1",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["file,group\nsad/1.png,Ann\n", "path,group\nsad/1.png\n", f"path,group\n{'x' * 200_000},1\n"]
+)
+def test_a_damaged_table_of_groups_is_refused_and_kept(tmp_path, text):
+    collect(tmp_path / "c", [1])
+    table = tmp_path / "c" / "labelled" / "groups.csv"
+    table.parent.mkdir()
+    table.write_text(text)
+    with pytest.raises(InputError, match=r"groups.csv' .*correct or delete it"):
+        LabelStore(tmp_path / "c")
+    assert table.read_text() == text
+
+
 def test_a_decision_is_answered_at_once_among_hundreds_of_crops(label, tmp_path):
     names = collect(tmp_path / "c", [1] * 300)
     client = label()
