@@ -62,8 +62,12 @@ def read_rows(table: Path) -> dict[Key, list[CropRow]]:
     if not table.exists():
         return rows
     try:
-        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            for values in csv.DictReader(stream):
+        with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
+            reader = csv.DictReader(stream)
+            for column in fields(CropRow):
+                if column.name not in (reader.fieldnames or ()):
+                    raise InputError(f"'{table}' lacks the column {column.name}: name a new folder for the crops")
+            for values in reader:
                 given = {name: value for name, value in values.items() if name and value}
                 row = msgspec.convert(given, CropRow, strict=False)
                 inside(PurePosixPath(row.path), table)

@@ -249,3 +249,16 @@ def test_options_are_checked_in_python_too(photos: Path, tmp_path: Path) -> None
 
 def test_smaller_faces_are_discarded(photos: Path, tmp_path: Path) -> None:
     assert crop(photos, tmp_path / "crops", min_face_px=400).crops == 0
+
+
+def test_a_table_of_crops_that_a_spreadsheet_has_saved_is_read_or_refused(photos: Path, tmp_path: Path) -> None:
+    crop(photos, tmp_path / "crops")
+    table = tmp_path / "crops/crops.csv"
+    text = table.read_text()
+    table.write_text("\ufeff" + text)
+    assert crop(photos, tmp_path / "crops").present == 3  # all but the unreadable one
+    assert table.read_text() == text
+    table.write_text(text.replace(",", ";"))
+    with pytest.raises(InputError, match=r"crops.csv' lacks the column path: name a new folder"):
+        crop(photos, tmp_path / "crops")
+    assert table.read_text() == text.replace(",", ";")
