@@ -80,7 +80,9 @@ def read_rows(table: Path) -> dict[Key, list[CropRow]]:
 def write_rows(table: Path, rows: Mapping[Key, Sequence[CropRow]]) -> None:
     """Replace the table by these rows."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(CropRow)], lineterminator="\n")
+    writer = csv.DictWriter(
+        text, [field.name for field in fields(CropRow)], lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
+    )
     writer.writeheader()
     writer.writerows(asdict(row) for group in rows.values() for row in group)
     write_atomic(table, text.getvalue().encode("utf-8", "surrogateescape"))

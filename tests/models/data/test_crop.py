@@ -230,7 +230,8 @@ def test_a_damaged_table_is_named_and_kept(photos: Path, tmp_path: Path) -> None
     crop(photos, tmp_path / "crops")
     table = tmp_path / "crops/crops.csv"
     for damage, message in ((",1,", "is damaged"), ("../../x.png,1,", "leads out")):
-        text = "path,faces,x0\n" + damage + ("twice\n" if "damaged" in message else "\n")
+        columns = "path,faces,x0,source,time_s,label,person,y0,x1,y1,score,status,settings\n"
+        text = columns + damage + ("twice\n" if "damaged" in message else "\n")
         table.write_text(text)
         with pytest.raises(InputError, match=message):
             crop(photos, tmp_path / "crops")
@@ -262,3 +263,10 @@ def test_a_table_of_crops_that_a_spreadsheet_has_saved_is_read_or_refused(photos
     with pytest.raises(InputError, match=r"crops.csv' lacks the column path: name a new folder"):
         crop(photos, tmp_path / "crops")
     assert table.read_text() == text.replace(",", ";")
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\nb", 'a,"b', " a "])
+def test_a_file_name_of_any_form_stays_in_the_table(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "photos/happy" / f"{name}.png", NOBODY)
+    crop(tmp_path / "photos", tmp_path / "crops")
+    assert crop(tmp_path / "photos", tmp_path / "crops").present == 1
