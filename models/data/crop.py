@@ -224,6 +224,7 @@ def _crop_all(
             earlier = done.get(photo.key, [])
             if _is_current(earlier, settings, output):
                 present += 1
+                done[photo.key] = [_with_facts(row, photo.facts) for row in earlier]
             else:
                 crops = _crops_of(photo, finder, settings, notify)
                 _write_crops(crops, photo.key, owners, output)
@@ -236,6 +237,11 @@ def _crop_all(
     finally:
         write_rows(table, done)
     return CropReport(finder.name, tuple(row for key in visited for row in done[key]), present)
+
+
+def _with_facts(row: CropRow, facts: PhotoFacts) -> CropRow:
+    """Return a row of an earlier call with what photos.csv states now; text that is not given stays."""
+    return replace(row, label=facts.label or row.label, person=facts.person or row.person)
 
 
 def _is_current(rows: Sequence[CropRow], settings: _Settings, output: Path) -> bool:

@@ -270,3 +270,13 @@ def test_a_file_name_of_any_form_stays_in_the_table(tmp_path: Path, name: str) -
     write(tmp_path / "photos/happy" / f"{name}.png", NOBODY)
     crop(tmp_path / "photos", tmp_path / "crops")
     assert crop(tmp_path / "photos", tmp_path / "crops").present == 1
+
+
+def test_persons_that_are_named_after_the_crops_were_made_are_added_to_the_table(photos: Path, tmp_path: Path) -> None:
+    crop(photos, tmp_path / "crops")
+    (photos / "photos.csv").write_text("path,person\ntrain/happy/one.png,Ann\ntest/sad/none.png,Bob\n")
+    assert crop(photos, tmp_path / "crops").present == 3
+    persons = {row["source"]: row["person"] for row in rows_of(tmp_path / "crops")}
+    assert persons["photos/train/happy/one.png"] == "Ann"
+    assert persons["photos/test/sad/none.png"] == "Bob"
+    assert persons["photos/train/sad/two.png"] == ""
