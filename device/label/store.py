@@ -285,7 +285,7 @@ class LabelStore:
         for path in (self.folder / DISCARDED_FOLDER).glob("*.png"):
             self._placed[path.name] = None
         for folder in sorted(self.out.iterdir()) if self.out.is_dir() else ():
-            names = [path.name for path in folder.glob("*.png")] if folder.is_dir() else []
+            names = [path.name for path in folder.glob("*.png")] if not folder.name.startswith(".") else []
             if names and folder.name not in self._classes:
                 self._add_class(folder.name)
             self._placed |= dict.fromkeys(names, folder.name)

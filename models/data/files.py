@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 import posixpath
 import tarfile
 import zlib
@@ -65,14 +66,14 @@ def folder_files(folder: Path, names: Iterable[PurePosixPath]) -> Files:
 
 @contextmanager
 def open_files(path: Path, notify: Notify = ignore_message) -> Iterator[Files]:
-    """Open a folder or an archive (.tar, .tar.gz, .tgz); `notify` gets a line about images that are not read.
+    """Open a folder or an archive (.tar, .tar.gz, .tgz); `notify` gets a line about images and folders not read.
 
     Raises:
         InputError: The archive is damaged, or a path in it is too long.
     """
     if path.is_dir():
+        found = _found(path, notify)
         # Broken links are included, so that reading them raises an error.
-        found = sorted(path.rglob("*"))
         files = [file for file in found if file.is_file() or (file.is_symlink() and not file.exists())]
         names = _wanted(tuple(PurePosixPath(file.relative_to(path).as_posix()) for file in files), path, notify)
         folders = [PurePosixPath(file.relative_to(path).as_posix()) for file in found if file.is_dir()]
@@ -89,6 +90,20 @@ def open_files(path: Path, notify: Notify = ignore_message) -> Iterator[Files]:
         yield Files(names, lambda name: _read_member(path, archive, members, name), _empty(folders, names))
 
 
+def _found(path: Path, notify: Notify) -> list[Path]:
+    """Return all files and folders in a folder, sorted, without those in hidden folders."""
+    found: list[Path] = []
+    ignored: set[Path] = set()
+    for folder, folders, files in os.walk(path, onerror=lambda error: ignored.add(Path(error.filename))):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        ignored.update(each for name in folders if (each := Path(folder, name)).is_symlink())
+        found += [Path(folder, name) for name in (*folders, *files)]
+    if ignored:
+        names = ", ".join(str(each.relative_to(path)) for each in sorted(ignored))
+        notify(f"folders that are links or cannot be read are ignored: {names}")
+    return sorted(set(found) - ignored)
+
+
 def _empty(folders: Iterable[PurePosixPath], names: Iterable[PurePosixPath]) -> tuple[PurePosixPath, ...]:
     filled = {folder for name in names for folder in name.parents}
     hidden = (".", "__MACOSX")
@@ -102,8 +117,8 @@ def _wanted(names: tuple[PurePosixPath, ...], path: Path, notify: Notify) -> tup
         name
         for name in names
         if (name.suffix.lower() in IMAGE_SUFFIXES or name.name.lower() in lists)
-        # macOS adds metadata files with the same suffix.
-        and not name.name.startswith(".")
+        # macOS adds metadata files with the same suffix; programs keep copies of images in hidden folders.
+        and not any(part.startswith(".") and part != ".." for part in name.parts)
         and "__MACOSX" not in name.parts
     )
     longest = max((len(str(name)) for name in chosen), default=0)

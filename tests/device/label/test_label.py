@@ -300,6 +300,16 @@ def test_a_damaged_table_of_groups_is_refused_and_kept(tmp_path, text):
     assert table.read_text() == text
 
 
+def test_hidden_folders_are_no_classes(tmp_path):
+    (name,) = collect(tmp_path / "c", [1])
+    store = LabelStore(tmp_path / "c")
+    store.decide([name], "sad")
+    hidden = tmp_path / "c" / "labelled" / ".thumbnails"
+    hidden.mkdir()
+    (hidden / name).write_bytes(b"")
+    assert LabelStore(tmp_path / "c").summary()["counts"] == {"calm": 0, "happy": 0, "sad": 1}
+
+
 def test_a_decision_is_answered_at_once_among_hundreds_of_crops(label, tmp_path):
     names = collect(tmp_path / "c", [1] * 300)
     client = label()

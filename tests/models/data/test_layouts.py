@@ -266,6 +266,35 @@ def test_a_class_folder_without_images_is_said(tmp_path: Path, form: str) -> Non
     assert lines[0].endswith("train/bird")
 
 
+def test_folders_that_are_links_or_cannot_be_read_are_named(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for value, name in enumerate(("cat", "dog")):
+            picture(tmp_path / "pets" / split / name / "0.png", 50 * value + 10)
+    (tmp_path / "pets/test").symlink_to("val")
+    (tmp_path / "pets/train/bird").symlink_to("../val/cat")
+    closed = tmp_path / "pets/train/dog"
+    closed.chmod(0)
+    readable = os.access(closed, os.R_OK)  # by root
+    lines: list[str] = []
+    data = load_dataset(tmp_path / "pets", notify=lines.append)
+    closed.chmod(0o755)
+    assert {name: len(part) for name, part in data.splits.items()} == {"train": 1 + readable, "val": 2}
+    names = ["test", "train/bird", *([] if readable else ["train/dog"])]
+    assert lines == [f"folders that are links or cannot be read are ignored: {', '.join(names)}"]
+
+
+@pytest.mark.parametrize("form", ["folder", "archive"])
+def test_copies_of_images_in_hidden_folders_are_no_class(tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "pets"
+    for value, name in enumerate(("cat", "dog")):
+        picture(folder / "train" / name / "0.png", 50 * value + 10)
+    picture(folder / "train/cat/.ipynb_checkpoints/0-checkpoint.png", 10)
+    picture(folder / "train/.thumbnails/0.png", 10)
+    data = load_dataset(folder if form == "folder" else packed(folder))
+    assert data.classes == ("cat", "dog")
+    assert len(data.splits["train"]) == 2
+
+
 @pytest.mark.parametrize("form", ["folder", "archive"])
 def test_images_of_a_format_that_is_not_read_are_named(tmp_path: Path, form: str) -> None:
     folder = tmp_path / "pets"
