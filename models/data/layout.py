@@ -63,7 +63,8 @@ def find_layout(files: Files, where: str, contempt: str, notify: Notify) -> Layo
             name, entries = rafdb.NAME, renamed
         elif {entry.class_name for entry in entries} == set(rafdb.CLASSES):
             notify("class folders 1 to 7 keep their names: without a train_labels.csv they are not taken for RAF-DB")
-    _require_distinct({entry.class_name for entry in entries}, where)
+    _require_distinct({entry.class_name for entry in entries}, "classes", where)
+    _require_distinct({entry.split for entry in entries}, "splits", where)
     entries = _with_groups(entries, files)
     require_contempt(contempt, {entry.class_name for entry in entries} - {CONTEMPT})
     entries = _apply_contempt(entries, contempt, notify)
@@ -136,11 +137,11 @@ def _with_groups(entries: list[ImageEntry], files: Files) -> list[ImageEntry]:
     ]
 
 
-def _require_distinct(classes: set[str], where: str) -> None:
+def _require_distinct(names: set[str], kind: str, where: str) -> None:
     folded: dict[str, str] = {}
-    for name in sorted(classes):
+    for name in sorted(names):
         if (other := folded.setdefault(name.casefold(), name)) != name:
-            raise InputError(f"data '{where}': the classes '{other}' and '{name}' differ only in case: rename one")
+            raise InputError(f"data '{where}': the {kind} '{other}' and '{name}' differ only in case: rename one")
 
 
 def _require_utf8(folders: Iterable[PurePosixPath], where: str) -> None:

@@ -295,6 +295,14 @@ def test_copies_of_images_in_hidden_folders_are_no_class(tmp_path: Path, form: s
     assert len(data.splits["train"]) == 2
 
 
+def test_splits_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
+    for split in ("train", "Train", "test"):
+        for value, name in enumerate(("cat", "dog")):
+            picture(tmp_path / split / name / "0.png", 50 * value + 10)
+    with pytest.raises(InputError, match="the splits 'Train' and 'train' differ only in case: rename one"):
+        load_dataset(tmp_path)
+
+
 @pytest.mark.parametrize("form", ["folder", "archive"])
 def test_images_of_a_format_that_is_not_read_are_named(tmp_path: Path, form: str) -> None:
     folder = tmp_path / "pets"
