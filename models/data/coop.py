@@ -48,7 +48,7 @@ def _entries(path: Path) -> tuple[list[ImageEntry], tuple[str, ...]]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise InputError(f"larger than {_MAX_BYTES >> 20} MiB")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(document, dict) or not any(document.get(split) for split in _SPLITS):
             raise InputError('expected {"train": [["path", 0, "class"], ...], "val": ..., "test": ...}')
         entries = []

@@ -128,7 +128,7 @@ def _aircraft(path: Path) -> tuple[list[str], list[ImageEntry]]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"list '{path}' cannot be read: {error}") from error
     return [line for line in lines if line]

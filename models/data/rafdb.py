@@ -43,7 +43,7 @@ def entries_from_list(files: Files, label_list: PurePosixPath, where: str, notif
     if not found:
         raise InputError(f"data '{where}' has RAF-DB's '{label_list}' but no images in '{aligned}'")
     labels: dict[str, str] = {}
-    for number, line in enumerate(files.read(label_list).decode("utf-8", "replace").splitlines(), start=1):
+    for number, line in enumerate(files.read(label_list).decode("utf-8-sig", "replace").splitlines(), start=1):
         if not line.strip():
             continue
         file, _, label = line.strip().rpartition(" ")
@@ -99,7 +99,7 @@ def _tables(files: Files) -> dict[str, str]:
         if name.name.lower() not in LABEL_TABLES:
             continue
         try:
-            for row in csv.reader(io.StringIO(files.read(name).decode("utf-8", "replace"))):
+            for row in csv.reader(io.StringIO(files.read(name).decode("utf-8-sig", "replace"))):
                 if len(row) == 2:
                     labels[row[0].strip()] = row[1].strip()
         except csv.Error as error:

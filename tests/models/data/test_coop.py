@@ -114,3 +114,9 @@ def test_the_central_square_is_that_of_clips_authors(size_wh: tuple[int, int]) -
 def test_a_square_stays_one(side: int, size_px: int) -> None:
     # size / side * side is less than size for these in floating point.
     assert to_clip_square(np.zeros((side, side, 3), np.uint8), size_px).shape == (size_px, size_px, 3)
+
+
+def test_a_split_file_with_a_byte_order_mark_is_read(split_file: Path) -> None:
+    classes = load_dataset(split_file, 8).classes
+    split_file.write_text("\ufeff" + split_file.read_text())
+    assert load_dataset(split_file, 8).classes == classes

@@ -81,6 +81,12 @@ def test_a_damaged_list_is_refused(raf: Path, text: str, message: str) -> None:
         load_dataset(raf)
 
 
+def test_a_list_with_a_byte_order_mark_is_read(raf: Path) -> None:
+    label_list = raf / "EmoLabel/list_patition_label.txt"
+    label_list.write_text("\ufeff" + label_list.read_text())
+    assert load_dataset(raf).name == "raf-db"
+
+
 def test_images_that_the_list_does_not_name_are_left_out_aloud(raf: Path) -> None:
     (raf / "EmoLabel/list_patition_label.txt").write_text("train_00001.jpg 2\n")
     said: list[str] = []

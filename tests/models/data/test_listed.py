@@ -97,3 +97,11 @@ def test_another_list_beside_folders_of_classes_is_not_taken_for_imagenets(tmp_p
     make_split_file(tmp_path, "own", "Own", "train")
     (tmp_path / "own/classnames.txt").write_text("own_0\nown_1\n")
     assert load_dataset(tmp_path / "own", 8).classes == ("own_0", "own_1", "own_2", "own_3")
+
+
+@pytest.mark.parametrize("file", ["imagenet/classnames.txt", "fgvc_aircraft/variants.txt"])
+def test_a_list_with_a_byte_order_mark_is_read(data: Path, file: str) -> None:
+    folder = (data / file).parent
+    classes = load_dataset(folder, 24).classes
+    (data / file).write_text("\ufeff" + (data / file).read_text())
+    assert load_dataset(folder, 24).classes == classes
