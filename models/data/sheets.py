@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.files import atomic_path
+from edgekit.errors import InputError
+from edgekit.files import atomic_path, check_writable, real_path
 from edgekit.models.data.check import MAX_BLANKS, SAMPLE, Findings, Record, Scan
 from edgekit.preprocess import ImageU8
 
@@ -33,6 +34,20 @@ _BLANK = ("blank", (214, 39, 40))
 _CONFLICTING = ("same image with another label", (255, 127, 14))
 _CROSSING = ("same image in another split", (31, 119, 180))
 _LONGEST_CAPTION = 40
+
+
+def check_sheet_folder(folder: Path, data: Path | None) -> None:
+    """Check before long work that contact sheets of `data` can be written to `folder`; nothing is created.
+
+    Raises:
+        InputError: `folder` is a file, or lies in the folder `data`: the sheets would be images of the data.
+        StorageError: `folder` cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"'{folder}' is a file: name a folder for the contact sheets")
+    if data is not None and data.is_dir() and real_path(folder).is_relative_to(real_path(data)):
+        raise InputError(f"'{folder}' lies in the data '{data}', where sheets would be images: name another folder")
+    check_writable(folder / "0.png")
 
 
 def save_sheets(scan: Scan, findings: Findings, folder: Path) -> list[Path]:

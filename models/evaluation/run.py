@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgekit.downloads import default_cache_dir
-from edgekit.files import check_writable
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.data import DataSet, distinct_images, duplicated, split_to_measure
 from edgekit.models.data.ferplus import contempt_majority, with_ferplus
 from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
 from edgekit.models.data.pixels import DataFit
 from edgekit.models.data.readers import load_dataset
+from edgekit.models.data.sheets import check_sheet_folder
 from edgekit.models.evaluation.bands import brightness_of
 from edgekit.models.evaluation.error_sheets import save_errors
 from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, aligned, open_named
@@ -69,7 +69,7 @@ def evaluate(
         StorageError: The contact sheets cannot be written.
     """
     if errors is not None:
-        check_writable(Path(errors) / "0.png")  # reported before the images are classified
+        check_sheet_folder(Path(errors), None if isinstance(data, DataSet) else Path(data))
     if threads:
         set_torch_threads(threads)
     classifier = open_named(model, threads) if isinstance(model, str | Path) else model

@@ -17,7 +17,7 @@ from edgekit.cli.options import (
     threads_option,
 )
 from edgekit.cli.output import Output, common_options, one_line
-from edgekit.errors import EdgekitError, InputError
+from edgekit.errors import EdgekitError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -167,9 +167,10 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
     """
     from edgekit.cli.progress import counted, progress_bar
     from edgekit.models.data.check import analyse, scan_dataset
+    from edgekit.models.data.sheets import check_sheet_folder, save_sheets
 
-    if sheet and sheet.exists() and not sheet.is_dir():
-        raise InputError(f"'{sheet}' is a file: give a folder for the contact sheets")
+    if sheet:
+        check_sheet_folder(sheet, path)
     notes: list[str] = []
     with progress_bar(out) as progress:
         scan = scan_dataset(path, contempt, counted(progress, "reading images"), notes.append)
@@ -179,8 +180,6 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
     _print_report(out, scan, findings)
     sheets = []
     if sheet:
-        from edgekit.models.data.sheets import save_sheets
-
         sheets = save_sheets(scan, findings, sheet)
         _line(out, "sheets", f"{len(sheets)} in {sheet}")
     out.result({**_document(scan, findings), "notes": notes, "sheets": [str(file) for file in sheets]})

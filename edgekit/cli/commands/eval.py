@@ -26,6 +26,7 @@ from edgekit.cli.train.eval_output import (
     print_evaluation,
     print_photos,
 )
+from edgekit.files import check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,6 +168,7 @@ def command(
         from edgekit.models.evaluation.plots import check_plot_path
 
         check_plot_path(plot)
+        check_writable(plot)  # reported before the images are classified
     options["recall_of"] = _names(options["recall_of"])
     options["by"] = _groupings(options["by"], of_photos=photos is not None)
     if photos is not None:

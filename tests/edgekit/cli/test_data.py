@@ -112,7 +112,8 @@ def test_what_was_decided_about_contempt_is_said(edgekit: Run, tmp_path: Path) -
     [
         (["absent"], "does not exist"),
         (["{animals}/train/cat/0.png"], "has an unknown format"),
-        (["{animals}", "--sheet", "{animals}/train/cat/0.png"], "is a file: give a folder"),
+        (["{animals}", "--sheet", "{animals}/train/cat/0.png"], "is a file: name a folder"),
+        (["{animals}", "--sheet", "{animals}/train/sheets"], "where sheets would be images: name another folder"),
         (["{animals}/train/cat"], "is not in <split>/<class>/"),
     ],
 )
@@ -120,6 +121,21 @@ def test_bad_input_is_one_line_and_exit_code_2(edgekit: Run, animals: Path, argu
     code, out, err = edgekit("data", "check", *(argument.format(animals=animals) for argument in arguments))
     assert (code, out) == (2, "")
     assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["data", "check", "{}", "--sheet", "{}.file/x"], ["eval", "absent", "--data", "{}", "--plot", "{}.file/x.png"]],
+)
+def test_a_place_that_cannot_be_written_is_reported_before_any_image_is_read(
+    edgekit: Run, animals: Path, arguments: list[str]
+) -> None:
+    (animals / "train/cat/1.png").write_text("text")  # not reported, because it is not read
+    animals.with_suffix(".file").write_text("")
+    code, out, err = edgekit(*(argument.format(animals) for argument in arguments))
+    assert (code, out) == (74, "")
+    assert "Not a directory: choose another place" in err
     assert len(err.splitlines()) == 1
 
 

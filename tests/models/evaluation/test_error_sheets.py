@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit.errors import StorageError
+from edgekit.errors import InputError, StorageError
 from edgekit.models.evaluation import error_sheets
 from edgekit.models.evaluation.error_sheets import save_errors
 from edgekit.models.evaluation.evaluate import Evaluation
@@ -32,4 +32,8 @@ def test_the_wrong_images_of_each_class_are_drawn(tmp_path: Path, monkeypatch: p
 def test_a_folder_that_cannot_be_written_is_reported_before_the_model_is_opened(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="choose another place"):
-        evaluate("absent", "absent", errors=tmp_path / "file")
+        evaluate("absent", "absent", errors=tmp_path / "file/sheets")
+    for folder, message in (("file", "is a file"), ("data/sheets", "where sheets would be images")):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        with pytest.raises(InputError, match=message):
+            evaluate("absent", tmp_path / "data", errors=tmp_path / folder)
