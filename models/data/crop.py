@@ -315,7 +315,7 @@ def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple
         with open_files(photos, notify) as files:
             if not files.images:
                 raise InputError(f"photographs '{photos}' contain no image: expected {', '.join(IMAGE_SUFFIXES)}")
-            facts = read_photo_table(files, str(photos))
+            facts = read_photo_table(files, str(photos), notify)
             stems = Counter(name.with_suffix("") for name in files.images)
             yield (
                 len(files.images),

@@ -13,6 +13,7 @@ from edgekit.models.data import ALL_IMAGES, EXPRESSIONS, KNOWN_SPLITS, rafdb
 from edgekit.models.data.fer2013 import USAGES
 from edgekit.models.data.files import LABEL_LISTS, Files, ImageEntry
 from edgekit.models.data.groups import TABLES, group_folders, group_in_name, groups_in_table
+from edgekit.text import one_line
 
 CONTEMPT = "contempt"
 
@@ -65,7 +66,7 @@ def find_layout(files: Files, where: str, contempt: str, notify: Notify) -> Layo
             notify("class folders 1 to 7 keep their names: without a train_labels.csv they are not taken for RAF-DB")
     _require_distinct({entry.class_name for entry in entries}, "classes", where)
     _require_distinct({entry.split for entry in entries}, "splits", where)
-    entries = _with_groups(entries, files)
+    entries = _with_groups(entries, files, notify)
     require_contempt(contempt, {entry.class_name for entry in entries} - {CONTEMPT})
     entries = _apply_contempt(entries, contempt, notify)
     return Layout(name, _ordered({entry.class_name for entry in entries}), tuple(entries))
@@ -119,7 +120,7 @@ def _by_folders(files: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry
     return entries
 
 
-def _with_groups(entries: list[ImageEntry], files: Files) -> list[ImageEntry]:
+def _with_groups(entries: list[ImageEntry], files: Files, notify: Notify) -> list[ImageEntry]:
     """Return the entries with their groups, from tables or else from the paths.
 
     Where tables list some of the images, each of the others is a group of its own.
@@ -131,6 +132,8 @@ def _with_groups(entries: list[ImageEntry], files: Files) -> list[ImageEntry]:
             listed |= groups_in_table(table, files.read(table), images)
     in_tables = [listed.get(entry.path) or listed.get(PurePosixPath(entry.path.name)) for entry in entries]
     own = any(in_tables)
+    if listed and not own:
+        notify(one_line(f"no group in a table is used: none of its paths is an image, such as '{next(iter(listed))}'"))
     return [
         replace(entry, group=group or group_in_name(entry.name) or (entry.name if own else ""))
         for entry, group in zip(entries, in_tables, strict=True)

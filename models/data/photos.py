@@ -33,6 +33,7 @@ from edgekit.models.data.groups import listed_image
 from edgekit.models.data.layout import canonical_class, find_layout
 from edgekit.preprocess import ImageU8
 from edgekit.tables import csv_rows
+from edgekit.text import counted, one_line
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,13 @@ class PhotoDetector:
         return faces[np.argsort(-areas, kind="stable")]
 
 
-def read_photo_table(files: Files, where: str) -> Mapping[PurePosixPath, PhotoFacts]:
+def read_photo_table(files: Files, where: str, notify: Notify) -> Mapping[PurePosixPath, PhotoFacts]:
     """Return what `photos.csv` states of the images of `files`; empty if there is no such file.
 
     Args:
         files: From `edgekit.models.data.files.open_files`.
         where: Name of the data in messages.
+        notify: Called with one line about rows of no image.
 
     Raises:
         InputError: There are several such files, or one lacks the column path, is damaged, or lists an image twice.
@@ -105,15 +107,24 @@ def read_photo_table(files: Files, where: str) -> Mapping[PurePosixPath, PhotoFa
         raise InputError(f"data '{where}' has {len(tables)} files {PHOTO_TABLE}: give the folder of one")
     name, images = tables[0], set(files.images)
     facts: dict[PurePosixPath, PhotoFacts] = {}
+    lost = []
     for number, row in enumerate(_rows(files, name, where), start=2):
         path = listed_image(row.get("path", ""), name.parent, images)
         if path in facts:
             raise InputError(f"data '{where}', '{name}', line {number}: '{path}' is listed twice")
-        if path is not None:
+        if path is None:
+            lost.append(row.get("path", ""))
+        else:
             person = row.get("person", "") or row.get("group", "")
             facts[path] = PhotoFacts(canonical_class(row.get("label", "")), person)
     if not facts:
         raise InputError(f"data '{where}', '{name}': none of its paths is an image of the data: check the column path")
+    if lost:
+        notify(
+            one_line(
+                f"not used: {counted(len(lost), 'row')} of {PHOTO_TABLE} whose path is no image, such as '{lost[0]}'"
+            )
+        )
     return facts
 
 
@@ -123,7 +134,7 @@ def labelled_photos(files: Files, where: str, notify: Notify) -> list[ImageEntry
     Raises:
         InputError: As `read_photo_table`, or the pictures are neither in class folders nor labelled.
     """
-    facts = read_photo_table(files, where)
+    facts = read_photo_table(files, where, notify)
     labels = {path: fact.label for path, fact in facts.items() if fact.label}
     if not labels:
         return list(find_layout(files, where, "keep", notify).entries)

@@ -280,3 +280,10 @@ def test_persons_that_are_named_after_the_crops_were_made_are_added_to_the_table
     assert persons["photos/train/happy/one.png"] == "Ann"
     assert persons["photos/test/sad/none.png"] == "Bob"
     assert persons["photos/train/sad/two.png"] == ""
+
+
+def test_rows_of_photos_csv_that_name_no_image_are_reported(photos: Path, tmp_path: Path) -> None:
+    (photos / "photos.csv").write_text("path,person\ntrain/happy/one.png,Ann\ntrain/happy/One.png,Ann\n")
+    told: list[str] = []
+    crop(photos, tmp_path / "crops", notify=told.append)
+    assert "not used: 1 row of photos.csv whose path is no image, such as 'train/happy/One.png'" in told

@@ -144,7 +144,10 @@ def test_labels_come_from_a_table_where_there_is_one(photos: Path, tmp_path: Pat
         told: list[str] = []
         [result] = evaluate(data, notify=told.append)
         assert result.with_face.confusion.tolist() == [[1, 0], [1, 0]]
-        assert told == ["4 pictures without a label in photos.csv are left out"]
+        assert told == [
+            "not used: 1 row of photos.csv whose path is no image, such as 'absent.png'",
+            "4 pictures without a label in photos.csv are left out",
+        ]
 
 
 def test_a_split_is_chosen_by_name(tmp_path: Path) -> None:
