@@ -72,7 +72,7 @@ def listed_image(text: str, folder: PurePosixPath, images: Set[PurePosixPath]) -
 
 
 def _rows(table: PurePosixPath, content: bytes) -> Iterator[Mapping[str, object]]:
-    if table.suffix == ".csv":
+    if table.suffix.lower() == ".csv":
         with suppress(csv.Error):  # a table that is not one of groups
             yield from csv_rows(content)
         return

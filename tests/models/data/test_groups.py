@@ -59,7 +59,7 @@ def _persons_of(part: ImageSet) -> set[str]:
         lambda folder: _draw(folder, lambda label, person, number: f"{label}/person-{person}_{number}.png"),
         lambda folder: _in_table(folder, "persons.csv", "{file},{group}", "path,person"),
         lambda folder: _in_table(folder, "photos.csv", folder.name + "/{file},,{group}", "path,label,person"),
-        lambda folder: _in_table(folder, "groups.csv", "{file};{group}\r", "\ufeffPath;Group\r"),
+        lambda folder: _in_table(folder, "GROUPS.CSV", "{file};{group}\r", "\ufeffPath;Group\r"),
         lambda folder: _in_table(folder, "crops.jsonl", '{{"file": "{file}", "track": {group}}}'),
     ],
     ids=["folders", "folders-in-split", "file-names", "csv", "csv-from-outside", "spreadsheet", "jsonl"],
