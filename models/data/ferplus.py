@@ -156,15 +156,15 @@ def label_posteriors(dataset: DataSet, path: Path, train: str | None = None) -> 
     return _posteriors(_counts(dataset, path, train), dataset.splits[train].labels, train)
 
 
-def contempt_majority(dataset: DataSet, path: Path, split: str) -> NDArray[np.bool_]:
+def contempt_majority(dataset: DataSet, path: Path, split: str, train: str) -> NDArray[np.bool_]:
     """Return a mask of the images of a split whose votes have a majority for contempt, bool (N,).
 
-    Single votes are ignored, as in `with_ferplus`.
+    Single votes are ignored, as in `with_ferplus`. `train` is the split with whose labels the votes are compared.
 
     Raises:
         InputError: As for `with_ferplus`.
     """
-    cleaned = without_single_votes(vote_counts(dataset, path)[split])
+    cleaned = without_single_votes(vote_counts(dataset, path, train)[split])
     return np.asarray(cleaned[:, COLUMNS.index("contempt")] > cleaned.sum(axis=1) / 2)
 
 

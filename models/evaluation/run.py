@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgekit.downloads import default_cache_dir
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
-from edgekit.models.data import DataSet, distinct_images, duplicated, split_to_measure
+from edgekit.models.data import DataSet, distinct_images, duplicated, split_to_measure, usual_training_split
 from edgekit.models.data.ferplus import contempt_majority, with_ferplus
 from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
 from edgekit.models.data.pixels import DataFit
@@ -87,9 +87,10 @@ def evaluate(
     part = distinct_images(data, split) if without_duplicates else data.split(split)
     of_split, of_contempt = len(part), None
     if ferplus is not None:
-        is_contempt = contempt_majority(data, Path(ferplus), split)
+        train = usual_training_split(data.splits) or split
+        is_contempt = contempt_majority(data, Path(ferplus), split, train)
         of_contempt = int((is_contempt & ~duplicated(data, split) if without_duplicates else is_contempt).sum())
-        voted = with_ferplus(data, Path(ferplus), "majority", notify=notify)
+        voted = with_ferplus(data, Path(ferplus), "majority", train, notify)
         # Images are compared with all images of the other splits, also with those without a majority of FER+ votes.
         mixed = replace(voted, splits={**data.splits, split: voted.split(split)})
         data, part = voted, distinct_images(mixed, split) if without_duplicates else voted.split(split)

@@ -113,6 +113,13 @@ def test_majorities_of_ferplus_are_merged(draw_faces: Callable[..., Path], tmp_p
     assert result.left_out == 0, "images of removed classes have a majority"
 
 
+def test_majorities_of_ferplus_need_no_training_images(draw_faces: Callable[..., Path], tmp_path: Path) -> None:
+    data = draw_faces(tmp_path / "faces", {"PrivateTest": 14})
+    save_votes(data, tmp_path / "votes.csv")
+    result = evaluate_model(_Brightest(), data, ferplus=tmp_path / "votes.csv")
+    assert (result.total, result.left_out, result.contempt) == (14, 0, 0)
+
+
 def test_classes_of_data_that_is_already_read_are_merged(bars: DataSet) -> None:
     result = evaluate_model(_AlwaysGood(), bars, merges=["good=happy", "bad=sad,angry,fear"])
     labels = bars.splits["PrivateTest"].labels
