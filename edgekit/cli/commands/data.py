@@ -271,11 +271,11 @@ def _print_counts(out: Output, scan: Scan, found: Findings) -> None:
     sums = ("all",) if len(scan.splits) > 1 else ()
     for name in (*scan.splits, *sums):
         table.add_column(Text(one_line(name), overflow="fold"), justify="right")
-    rows = {name: [found.counts[split][name] for split in scan.splits] for name in scan.classes}
-    rows |= {"all": [sum(column) for column in zip(*rows.values(), strict=True)]}
-    for name, counts in rows.items():
+    rows = [(name, [found.counts[split][name] for split in scan.splits], "") for name in scan.classes]
+    totals = [sum(column) for column in zip(*(counts for _, counts, _ in rows), strict=True)]
+    for name, counts, style in (*rows, ("all", totals, "bold")):
         cells = [f"{count:,}" for count in (*counts, *(sum(counts) for _ in sums))]
-        table.add_row(Text(one_line(name), overflow="fold"), *cells, style="bold" if name == "all" else "")
+        table.add_row(Text(one_line(name), overflow="fold"), *cells, style=style)
     out.console.print(table)
 
 

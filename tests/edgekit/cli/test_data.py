@@ -50,6 +50,17 @@ def test_a_sound_data_set_passes(edgekit: Run, animals: Path) -> None:
     assert lines[5].split() == ["cat", "1", "1", "2"]
 
 
+def test_a_class_with_the_name_of_the_sum_has_a_line_of_its_own(edgekit: Run, animals: Path) -> None:
+    for split in ("train", "test"):
+        (animals / split / "cat").rename(animals / split / "all")
+    _, out, _ = edgekit("data", "check", animals)
+    assert [line.split() for line in out.splitlines()[5:8]] == [
+        ["all", "1", "1", "2"],
+        ["dog", "1", "1", "2"],
+        ["all", "2", "2", "4"],
+    ]
+
+
 def test_faults_are_one_line_on_stderr_and_exit_code_1(edgekit: Run, animals: Path) -> None:
     shutil.copy(animals / "train/cat/0.png", animals / "test/dog/1.png")
     (animals / "test/dog/2.png").write_text("text")
