@@ -44,9 +44,10 @@ def read_csv(path: Path, square: Square, report: Callable[[int, int | None], Non
         try:
             for number, row in enumerate(reader, start=2):
                 image, label = _csv_row(row[emotion], row[pixels], f"data '{path}', line {number}")
-                if not row[usage]:
+                split = (row[usage] or "").strip()
+                if not split:
                     raise InputError(f"data '{path}', line {number}: no Usage: expected one of {', '.join(USAGES)}")
-                groups[row[usage]].append((square(image), label))
+                groups[split].append((square(image), label))
                 if number % 256 == 0:
                     report(number, None)
         except csv.Error as error:

@@ -123,6 +123,12 @@ def test_an_archive_that_lost_images_is_refused(bars_folder: Path, tmp_path: Pat
             load_dataset(tmp_path / name)
 
 
+def test_spaces_around_the_cells_of_a_csv_are_ignored(bars: DataSet, tmp_path: Path) -> None:
+    table = _write_csv(tmp_path / "a.csv", bars)
+    table.write_text(table.read_text().replace(",", " , ").replace("\n", " \n"))
+    assert load_dataset(table).checksum() == bars.checksum()
+
+
 def test_links_to_images_are_images_and_lost_ones_are_said(bars: DataSet, bars_folder: Path, tmp_path: Path) -> None:
     first, second, *_ = sorted(bars_folder.rglob("*.png"))
     (first.parent / "hard.png").hardlink_to(first)
