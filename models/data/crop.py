@@ -10,11 +10,14 @@ an image therefore gets the pixels that the runtime computes from the photograph
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias, get_args
 
@@ -102,17 +105,34 @@ class _Settings:
 
 @dataclass(frozen=True)
 class _Photo:
-    """A photograph or a frame: `read` decodes it, `target` is the path of its crop without suffix."""
+    """A photograph, whose file `file` reads, or a frame `frame_bgr`; `target` is its crop's path without suffix."""
 
     source: str
     time_s: float | None
     target: PurePosixPath
     facts: PhotoFacts
-    read: Callable[[], ImageU8]
+    file: Callable[[], bytes] = bytes
+    frame_bgr: ImageU8 | None = None
 
     @property
     def key(self) -> Key:
         return self.source, self.time_s
+
+    @cached_property
+    def content(self) -> bytes:
+        return self.file()
+
+    @cached_property
+    def sha256(self) -> str:
+        """First digits of the SHA-256 of the file or of the frame's pixels; empty if the file cannot be read."""
+        try:
+            data = self.content if self.frame_bgr is None else self.frame_bgr.tobytes()
+        except InputError:
+            return ""
+        return hashlib.sha256(data).hexdigest()[:16]
+
+    def image(self) -> ImageU8:
+        return decode_image(self.content, self.source) if self.frame_bgr is None else self.frame_bgr
 
 
 def crop_photos(
@@ -222,7 +242,8 @@ def _crop_all(
     try:
         for photo in items:
             earlier = done.get(photo.key, [])
-            if _is_current(earlier, settings, output):
+            _check_same(photo, earlier, output)
+            if _is_current(photo, earlier, settings, output):
                 present += 1
                 done[photo.key] = [_with_facts(row, photo.facts) for row in earlier]
             else:
@@ -244,10 +265,20 @@ def _with_facts(row: CropRow, facts: PhotoFacts) -> CropRow:
     return replace(row, label=facts.label or row.label, person=facts.person or row.person)
 
 
-def _is_current(rows: Sequence[CropRow], settings: _Settings, output: Path) -> bool:
-    """Return whether an earlier call cropped a photograph with these settings and its crops exist."""
+def _check_same(photo: _Photo, rows: Sequence[CropRow], output: Path) -> None:
+    """Check that the crops in the rows of an earlier call are of this photograph, and not of another of its name."""
+    for row in rows:
+        if row.path and photo.sha256 not in ("", row.sha256) and (output / row.path).is_file():
+            raise InputError(
+                f"'{output / row.path}' is the crop of another '{photo.source}': name another folder or delete the crop"
+            )
+
+
+def _is_current(photo: _Photo, rows: Sequence[CropRow], settings: _Settings, output: Path) -> bool:
+    """Return whether an earlier call cropped this photograph with these settings and its crops exist."""
     return bool(rows) and all(
         row.settings == settings.description
+        and photo.sha256 in ("", row.sha256)
         and row.status != "unreadable"
         and (not row.path or (output / row.path).is_file())
         for row in rows
@@ -259,9 +290,9 @@ def _crops_of(
 ) -> list[tuple[CropRow, ImageU8 | None]]:
     """Return the rows of one photograph, each with its crop."""
     plain = CropRow("", photo.source, photo.time_s, photo.facts.label, photo.facts.person)
-    plain = replace(plain, settings=settings.description)
+    plain = replace(plain, settings=settings.description, sha256=photo.sha256)
     try:
-        image = photo.read()
+        image = photo.image()
     except InputError as error:
         notify(f"{error}: skipped")
         return [(replace(plain, status="unreadable"), None)]
@@ -326,7 +357,7 @@ def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple
                         # Pictures that differ only in their suffix keep it.
                         target=inside(name if stems[name.with_suffix("")] > 1 else name.with_suffix(""), photos),
                         facts=facts.get(name, PhotoFacts()),
-                        read=lambda name=name: decode_image(files.read(name), f"{photos}/{name}"),  # type: ignore[misc]
+                        file=functools.partial(files.read, name),
                     )
                     for name in files.images
                 ),
@@ -345,13 +376,12 @@ def _frames(source: Source, path: Path, every_s: float) -> Iterator[_Photo]:
         if time_s >= due_s:
             due_s = time_s + every_s - 1e-3
             target = path.stem if frame.file else f"{path.stem}-{frame.sequence:06d}"
-            image = frame.image_bgr
             yield _Photo(
                 source=path.name,
                 time_s=None if frame.file else time_s,
                 target=PurePosixPath(target),
                 facts=PhotoFacts(),
-                read=lambda image=image: image,  # type: ignore[misc]
+                frame_bgr=frame.image_bgr,
             )
 
 

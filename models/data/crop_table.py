@@ -35,6 +35,7 @@ class CropRow:
         faces: Number of detected faces in the photograph.
         status: "crop", "no face", "several faces" (with `faces="single"`) or "unreadable".
         settings: The options that the result depends on.
+        sha256: First 16 digits of the SHA-256 of the photograph's file or the frame's pixels; empty if unreadable.
     """
 
     path: str = ""
@@ -50,6 +51,7 @@ class CropRow:
     faces: int = 0
     status: Status = "crop"
     settings: str = ""
+    sha256: str = ""
 
 
 def read_rows(table: Path) -> dict[Key, list[CropRow]]:

@@ -138,6 +138,22 @@ def test_a_second_run_crops_what_is_missing_or_was_cropped_with_other_options(ph
     assert len(rows_of(output)) == 4
 
 
+def test_photographs_of_another_folder_with_the_same_name_are_not_taken_for_cropped(tmp_path: Path) -> None:
+    write(tmp_path / "monday/photos/1.png", PORTRAIT)
+    write(tmp_path / "monday/photos/2.png", NOBODY)
+    write(tmp_path / "tuesday/photos/1.png", PORTRAIT[:, ::-1])
+    write(tmp_path / "tuesday/photos/2.png", PORTRAIT)
+    crop(tmp_path / "monday/photos", tmp_path / "crops")
+    pixels = read_image(tmp_path / "crops/1.png")
+    for options in ({}, {"max_side_px": 50}):
+        with pytest.raises(InputError, match=r"1\.png' is the crop of another 'photos/1\.png': name another folder"):
+            crop(tmp_path / "tuesday/photos", tmp_path / "crops", **options)
+        np.testing.assert_array_equal(read_image(tmp_path / "crops/1.png"), pixels)
+    (tmp_path / "crops/1.png").unlink()
+    report = crop(tmp_path / "tuesday/photos", tmp_path / "crops")
+    assert (report.crops, report.present) == (2, 0)
+
+
 def test_an_interrupted_run_leaves_whole_files_and_is_continued(photos: Path, tmp_path: Path) -> None:
     def interrupt(done: int, total: int | None) -> None:
         assert total == 4
@@ -230,7 +246,7 @@ def test_a_damaged_table_is_named_and_kept(photos: Path, tmp_path: Path) -> None
     crop(photos, tmp_path / "crops")
     table = tmp_path / "crops/crops.csv"
     for damage, message in ((",1,", "is damaged"), ("../../x.png,1,", "leads out")):
-        columns = "path,faces,x0,source,time_s,label,person,y0,x1,y1,score,status,settings\n"
+        columns = "path,faces,x0,source,time_s,label,person,y0,x1,y1,score,status,settings,sha256\n"
         text = columns + damage + ("twice\n" if "damaged" in message else "\n")
         table.write_text(text)
         with pytest.raises(InputError, match=message):
