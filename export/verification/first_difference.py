@@ -1,11 +1,13 @@
 """First layer at which two models differ: intermediate results compared by layer name.
 
 The exporter names a node after its module (`edgekit.export.onnx.passes.tidy`), so an exported file can be compared with
-its net, or with another file exported from the same net. Layers whose shape a rewrite changed are skipped.
+its net, or with another file exported from the same net. If a rewrite divided a layer into several nodes, the output of
+the last node is compared. Layers whose shape a rewrite changed are skipped.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +50,7 @@ def layer_differences(reference: Mapping[str, FloatArray], path: Path, crops: Im
         crops: uint8 (N, H, W, 1 or 3).
     """
     found = file_results(path, crops)
-    kinds = {_layer_name(node): node.op_type for node in load_graph(path).graph.node}
+    nodes = _layer_nodes(load_graph(path).graph)
     differences = []
     for name, values in found.items():
         expected = reference.get(name)
@@ -60,7 +62,9 @@ def layer_differences(reference: Mapping[str, FloatArray], path: Path, crops: Im
             rms = float(np.sqrt(np.mean(gap**2)))
         relative = rms / scale if scale else (0.0 if rms == 0 else np.inf)
         differences.append(
-            LayerDifference(name, kinds[name], relative if np.isfinite(relative) else np.inf, float(np.abs(gap).max()))
+            LayerDifference(
+                name, nodes[name].op_type, relative if np.isfinite(relative) else np.inf, float(np.abs(gap).max())
+            )
         )
     return differences
 
@@ -71,7 +75,7 @@ def first_difference(differences: Sequence[LayerDifference], same: float) -> Lay
 
 
 def file_results(path: Path, crops: ImageU8) -> dict[str, FloatArray]:
-    """Return the float32 output of each node for crops, by the node's name, in the file's order.
+    """Return the float32 output of each layer for crops, by the layer's name, in the file's order.
 
     The graph runs without optimisation, so no node is fused into another.
 
@@ -83,13 +87,14 @@ def file_results(path: Path, crops: ImageU8) -> dict[str, FloatArray]:
     floats = {value.name for value in inferred.graph.value_info if value.type.tensor_type.elem_type == _FLOAT}
     there = {value.name: value for value in model.graph.output}
     names: dict[str, str] = {}
-    for node in model.graph.node:
+    for layer, node in _layer_nodes(model.graph).items():
         output = node.output[0] if node.output else ""
         if output in there or output in floats:
-            names[_layer_name(node)] = output
-            if output not in there:
-                model.graph.output.append(onnx.helper.make_tensor_value_info(output, _FLOAT, None))
+            names[layer] = output
     outputs = list(dict.fromkeys(names.values()))
+    for output in outputs:
+        if output not in there:
+            model.graph.output.append(onnx.helper.make_tensor_value_info(output, _FLOAT, None))
     try:
         options = session_options(1, level="none")
         session = load_session(path, model.SerializeToString(), options)
@@ -143,8 +148,14 @@ def by_layer(results: Mapping[str, FloatArray], path: Path) -> dict[str, FloatAr
     A layer that is named after a module gets the module's output. The last layer inside a module gets that module's
     output, too.
     """
-    order = [_layer_name(node) for node in load_graph(path).graph.node]
-    named = {name: results[name] for name in order if name in results}
+    nodes = _layer_nodes(load_graph(path).graph)
+    order = list(nodes)
+    named = {}
+    for layer, node in nodes.items():
+        # Numbered names can also be modules of their own, such as transition_1.
+        module = next((name for name in (_node_name(node), layer) if name in results), None)
+        if module is not None:
+            named[layer] = results[module]
     for module, values in results.items():
         inside = [name for name in order if name.startswith(f"{module}.")] if module else order[-1:]
         if module not in named and inside and inside[-1] not in named:
@@ -152,5 +163,16 @@ def by_layer(results: Mapping[str, FloatArray], path: Path) -> dict[str, FloatAr
     return named
 
 
-def _layer_name(node: onnx.NodeProto) -> str:
+def _layer_nodes(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """Return the last node of each layer, in the graph's order. Layer NAME has the nodes NAME, NAME_1, NAME_2, ..."""
+    nodes = {_node_name(node): node for node in graph.node}
+    position = {name: index for index, name in enumerate(nodes)}
+    last = {}
+    for name in nodes:
+        numbered = itertools.takewhile(nodes.__contains__, (f"{name}_{number}" for number in itertools.count(1)))
+        last[name] = max((name, *numbered), key=position.__getitem__)
+    return {name: nodes[last[name]] for name in sorted(last, key=lambda name: position[last[name]])}
+
+
+def _node_name(node: onnx.NodeProto) -> str:
     return node.name or (node.output[0] if node.output else node.op_type)

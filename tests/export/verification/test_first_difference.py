@@ -15,6 +15,7 @@ from torch import nn
 from edgekit.contract import Contract
 from edgekit.device.engines.portrait import portrait_crops
 from edgekit.export.onnx.exported import Exported
+from edgekit.export.onnx.targets import TARGETS
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.verification.first_difference import (
     SAME_FLOAT32,
@@ -54,6 +55,24 @@ def test_in_a_good_export_no_layer_differs(name: str, contract: Contract, crops:
     convolutions = sum(node.op_type == "Conv" for node in onnx.load(exported.path).graph.node)
     assert len(layers) >= convolutions > 10
     assert first_difference(layers, SAME_FLOAT32) is None, layers
+
+
+@pytest.mark.parametrize("target", ["a53", "x86"])
+def test_a_layer_that_a_rewrite_divided_does_not_differ(
+    target: str,
+    checkpoint: Path,
+    edgecnn: nn.Module,
+    exported: Exported,
+    contract: Contract,
+    crops: ImageU8,
+    tmp_path: Path,
+) -> None:
+    path = export_checkpoint(checkpoint, tmp_path / "divided.onnx", passes=TARGETS[target].passes).path
+    net = by_layer(net_results(edgecnn, to_tensor(crops, contract.input)), path)
+    for reference in (net, file_results(exported.path, crops)):
+        layers = layer_differences(reference, path, crops)
+        assert {"blocks.2.6.expand", "classifier"} <= {layer.name for layer in layers}
+        assert first_difference(layers, SAME_FLOAT32) is None, layers
 
 
 @pytest.mark.parametrize("layer", ["stem", "blocks.1.2.expand", "blocks.2.6.reduce", "classifier"])
