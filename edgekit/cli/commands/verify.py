@@ -40,15 +40,13 @@ def command(
 ) -> None:
     """Classify the same images with training code and device code, from image file to label, and compare.
 
-    MODEL is an exported file. Its crops must be equal to the crops of the training in every pixel. The logits of a
-    float32 file may differ by at most 1e-4. The logits of an .ncnn file may differ by at most 1e-3, or 1e-5 of the
-    largest logit. The logits of a file in half floats may differ by at most 0.01 of their root mean square (.ncnn:
-    0.03). The logits of an int8 file may differ by at most 0.15 of their root mean square. An int8 file must also have
-    an equal top-1 label on 95 % of the images, and its accuracy may be at most half a point lower. If the output
-    differs by more, the first layer that differs is printed.
+    MODEL is an exported file. Its crops must be equal to the crops of the training in every pixel. A float32 file must
+    predict the same label for every image, and its logits may differ by rounding errors only. Larger differences are
+    allowed for int8 and half floats (docs/how-to/verify.md lists all limits). If a difference is too large, the first
+    layer that differs is printed.
 
-    MODEL is also refused if the contract does not fit the graph. Operators, operator set and input must be supported by
-    edgekit's runtime and by the oldest supported onnxruntime. If MODEL is refused, the exit code is 3.
+    MODEL is also refused if its contract does not match the net, or if the oldest supported onnxruntime cannot run it.
+    If MODEL is refused, the exit code is 3.
 
     \b
     Examples:

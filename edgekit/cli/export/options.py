@@ -82,7 +82,8 @@ def quantize_options(function: _Function) -> _Function:
             "--quantize",
             "quantization",
             type=click.Choice(["int8", "dynamic", "fp16"]),
-            help="int8 needs --calibrate. dynamic and fp16 make the file smaller. fp16 is for a Pi 5.",
+            help="int8: 8-bit weights and activations; needs --calibrate. dynamic: 8-bit weights, without "
+            "calibration. fp16: half floats, for a Pi 5.",
         ),
         click.option("--calibrate", type=PATH, metavar="DATA", help="Data set with the images for int8 calibration."),
         click.option(
