@@ -36,7 +36,7 @@ from edgekit.device.sources.demo import DemoSource
 from edgekit.model_store import asset
 from edgekit.preprocess import ImageU8
 from tests.browser import open_browser, wait
-from tests.docs.own_pictures import PARTS, draw_part, save_classes
+from tests.docs.own_pictures import PARTS, save_parts
 from tests.edgekit.doctor.conftest import replayed_in
 from tests.terminal import COLUMNS, in_terminal
 
@@ -142,8 +142,7 @@ def make_doctor(given: argparse.Namespace, folder: Path) -> None:
 def make_parts(given: argparse.Namespace, folder: Path) -> None:
     """parts.webp, parts-eval.webp: the drawn parts of the tutorial, and its evaluation."""
     del given
-    save_classes(folder / "parts" / "train", draw_part, PARTS, 60, seed=0)
-    save_classes(folder / "parts" / "test", draw_part, PARTS, 20, seed=1)
+    save_parts(folder / "parts")
     rows = [np.hstack([read_image(folder / f"parts/test/{kind}/{n}.jpg") for n in range(3)]) for kind in PARTS]
     save(OUTPUT / "parts.webp", Image.fromarray(cv2.resize(np.vstack(rows), None, fx=0.6, fy=0.6)[:, :, ::-1]))
     train = ("train", "--data", "parts", "--subject", "image", "--fit", "pad", "--init", "default", "--recipe", "adapt")

@@ -1,7 +1,11 @@
-"""Made pictures for the tutorials of own models: drawn parts, and jittered pictures of the package's portrait."""
+"""Made pictures for the tutorials of own models: drawn parts, and jittered pictures of the package's portrait.
+
+`python -m tests.docs.own_pictures FOLDER` makes the data set of the tutorial "Own objects".
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +66,12 @@ def save_classes(
             assert cv2.imwrite(str(folder / kind / f"{number}.jpg"), draw(kind, generator))
 
 
+def save_parts(folder: Path) -> None:
+    """Write the data set of the tutorial "Own objects": 60 training and 20 test pictures of each part."""
+    save_classes(folder / "train", draw_part, PARTS, 60, seed=0)
+    save_classes(folder / "test", draw_part, PARTS, 20, seed=1)
+
+
 def save_video(path: Path, frames: list[ImageU8]) -> None:
     """Write a video of one frame per second."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 1, frames[0].shape[1::-1])
@@ -92,3 +102,7 @@ _SEEN = {"neutral": 72.0, "happy": 145.0, "surprise": 197.0}
 
 def _noisy(pixels: NDArray[np.float64], generator: np.random.Generator) -> ImageU8:
     return np.clip(pixels + generator.normal(0, 6, pixels.shape), 0, 255).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    save_parts(Path(sys.argv[1]))
