@@ -69,7 +69,9 @@ def refuse_unused(context: click.Context, parameters: Sequence[str], reason: str
     """
     for option in context.command.params:
         if option.name in parameters and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT:
-            raise click.UsageError(f"{option.opts[0]} {reason}: leave it out", context)
+            negated = option.secondary_opts and context.params[option.name] is False
+            name = (option.secondary_opts if negated else option.opts)[0]
+            raise click.UsageError(f"{name} {reason}: leave it out", context)
 
 
 def combined(*options: Callable[..., Any]) -> Callable[[_Function], _Function]:

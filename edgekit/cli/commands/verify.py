@@ -17,7 +17,9 @@ from edgekit.errors import GateError
     "--against", required=True, metavar="MODEL", help="The .safetensors or .onnx file that MODEL was made from."
 )
 @click.option("--data", type=PATH, required=True, help="Data set: class folders, .tar.gz, fer2013.csv or .h5.")
-@click.option("--split", default="PrivateTest", show_default=True, help="Split to compare on.")
+@click.option(
+    "--split", default="PrivateTest", metavar="NAME", help="Split to compare on. Default: PrivateTest or test."
+)
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Compare at most N images, spread evenly over the split."
 )

@@ -89,9 +89,8 @@ def quantize_options(function: _Function) -> _Function:
         click.option(
             "--calibrate-split",
             default="Training",
-            show_default=True,
             metavar="NAME",
-            help="Split of the calibration images.",
+            help="Split of the calibration images. Default: Training or train.",
         ),
         click.option(
             "--calibration-images",
@@ -134,7 +133,9 @@ def _evaluation_options(function: _Function) -> _Function:
             help="Your images. The exported file is verified with these images, from image file to label. With "
             "--quantize, the accuracy is measured before and after quantisation.",
         ),
-        click.option("--eval-split", default="PrivateTest", show_default=True, metavar="NAME", help="Split of --eval."),
+        click.option(
+            "--eval-split", default="PrivateTest", metavar="NAME", help="Split of --eval. Default: PrivateTest or test."
+        ),
         click.option(
             "--max-drop",
             type=NumberRange(0, 100),

@@ -111,6 +111,7 @@ def test_ctrl_c_leaves_no_file(checkpoint: Path, data: Path, temporary: Path) ->
         (("default", "--formats", "all"), "--formats needs a data set for accuracy and calibration: use --data DATA"),
         (("default", "fer2013", "--formats", "all", "--data", "x"), "--formats takes one MODEL"),
         (("default", "--formats", "all", "--data", "x", "--camera"), "--camera is not for --formats"),
+        (("default", "--formats", "all", "--data", "x", "--no-pipeline"), "--no-pipeline is not for --formats"),
         (("default", "--data", "x"), "--data goes with --formats"),
         (("default", "--target", "a53"), "--target goes with --formats"),
         (("default", "--formats", "int4", "--data", "x"), "format 'int4' is not known: choose from float32, int8-qdq,"),
