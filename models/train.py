@@ -143,7 +143,8 @@ def train(
     record: dict[str, Any] = {"merged": list(options.merges)} if options.merges else {}
     if fold:
         record["fold"] = asdict(fold)
-    job = make_job(options, data, task, recipe, record, with_precision(options, contract, recipe.batch_size, notify))
+    precision = with_precision(options, contract, min(recipe.batch_size, len(data.training)), notify)
+    job = make_job(options, data, task, recipe, record, precision)
     result = run_training(job, options, data, notify, on_step, on_epoch)
     if options.prior_strength and is_first_process():
         prior = class_prior(data.training, len(dataset.classes))

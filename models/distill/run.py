@@ -215,7 +215,7 @@ def distill(
             training = replace(training, targets=None)
     task = DistillationTask(contract, recipe, training, data.validation, teacher, config, targets, initial)
     notify(f"{contract.architecture} learns from {teacher.name}; loss: {_formula(weights)}")
-    precision = with_precision(options, contract, recipe.batch_size, notify)
+    precision = with_precision(options, contract, min(recipe.batch_size, len(training)), notify)
     job = make_job(options, data, task, recipe, {"teacher": teacher.record()}, precision)
     trained = run_training(job, options, data, notify, on_step, on_epoch)
     result = DistillationResult(trained, teacher.record(), weights)

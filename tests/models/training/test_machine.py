@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from edgekit.device.benchmark.machine_watch import OtherLoad
+from edgekit.models.distill.run import distill
+from edgekit.models.train import train
 from edgekit.models.training import precision
 from edgekit.models.training.contention import watched
 
@@ -42,6 +44,23 @@ def test_a_processor_without_bf16_is_not_timed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(precision, "processor_has_bf16", lambda: False)
     monkeypatch.setattr(precision, "_step_s", lambda *_: pytest.fail("timed"))
     assert precision.choose_precision(NET, (8, 8), 4)[0] == "fp32"
+
+
+def test_the_timed_step_has_no_more_images_than_the_data(
+    bars_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+
+    def step_s(_net: nn.Module, images: Tensor, _is_bf16: bool) -> float:
+        counts.append(len(images))
+        return 1.0
+
+    monkeypatch.setattr(precision, "processor_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "_step_s", step_s)
+    options = {"data": bars_folder, "epochs": 1, "batch_size": 1000, "accelerator": "cpu"}
+    train(**options, output=tmp_path / "teacher")
+    distill(**options, teachers=[str(tmp_path / "teacher")], output=tmp_path / "student")
+    assert set(counts) == {56}  # the training images
 
 
 @pytest.mark.parametrize(
