@@ -10,7 +10,7 @@ from torch import Tensor
 from edgekit.errors import InputError
 from edgekit.models.checkpoints.torch_file import load_tensors
 
-_DENSE = re.compile(r"features\.dense(\d+)_(\d+)\.denselayer\d+_\d+\.(conv0|norm0|conv1|norm1)\.(.+)")
+_DENSE = re.compile(r"features\.dense(\d{1,2})_(\d{1,2})\.denselayer\d+_\d+\.(conv0|norm0|conv1|norm1)\.(.+)")
 _PARTS = {"conv0": "expand", "norm0": "expand_norm", "conv1": "reduce", "norm1": "reduce_norm"}
 # The net of each growth rate. The growth rate is the number of output channels of a dense layer.
 _ARCHITECTURES = {8: "edgecnn", 16: "edgecnn-wide"}
@@ -25,10 +25,10 @@ def read_authors_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
     state = load_tensors(path).get("net")
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"'{path}' has no tensors under 'net': it is not a checkpoint of the EdgeCNN authors")
-    renamed = {_renamed(name): tensor for name, tensor in state.items()}
-    bias = renamed.get("blocks.0.0.reduce.bias")
-    architecture = _ARCHITECTURES.get(len(bias)) if bias is not None else None
-    if architecture is None or "classifier.weight" not in renamed:
+    renamed = {_renamed(str(name)): tensor for name, tensor in state.items()}
+    bias, weight = renamed.get("blocks.0.0.reduce.bias"), renamed.get("classifier.weight")
+    architecture = _ARCHITECTURES.get(bias.numel()) if bias is not None else None
+    if architecture is None or weight is None or weight.ndim != 2:
         raise InputError(f"'{path}' is not a checkpoint of EdgeCNN: its first tensor is '{min(renamed, default='')}'")
     return architecture, renamed
 

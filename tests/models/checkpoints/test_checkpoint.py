@@ -53,6 +53,23 @@ def test_equal_checkpoints_are_equal_bytes(tmp_path: Path) -> None:
     assert len(contents) == 1
 
 
+@pytest.mark.parametrize(
+    "net",
+    [
+        {"features.dense1_1.denselayer1_1.conv1.bias": torch.tensor(1.0), "classifier.weight": torch.zeros(7, 152)},
+        {"features.dense1_1.denselayer1_1.conv1.bias": torch.zeros(8), "classifier.weight": torch.tensor(1.0)},
+        {f"features.dense{'9' * 5000}_1.denselayer1_1.conv1.bias": torch.zeros(8)},
+        {1: torch.zeros(8)},
+    ],
+)
+def test_an_authors_checkpoint_with_other_names_or_shapes_is_refused(
+    tmp_path: Path, net: dict[str, torch.Tensor]
+) -> None:
+    torch.save({"net": net}, tmp_path / "a.t7")
+    with pytest.raises(InputError, match="is not a checkpoint of"):
+        import_authors_checkpoint(tmp_path / "a.t7", EXPRESSIONS, "made up", gray=True)
+
+
 @pytest.mark.parametrize("content", [b"", b"hello, this is text\n", b"\x80\x04\x95", b"\xff" * 200])
 def test_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.safetensors"
