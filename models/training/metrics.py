@@ -28,7 +28,12 @@ class MetricsLog:
         self._writer: Any = None
 
     def __enter__(self) -> Self:
-        """Return the log; the first record opens the event file."""
+        """Return the log; the first new record opens the event file.
+
+        An epoch whose training was killed between its state and its record is in the history only.
+        """
+        if self._records:
+            self._write_lines()
         return self
 
     def __exit__(
@@ -42,7 +47,7 @@ class MetricsLog:
         """Add the record of one epoch; the JSON lines are rewritten atomically, so none is duplicated or truncated."""
         values = asdict(record)
         self._records.append(values)
-        write_atomic(self._path, "".join(f"{json.dumps(item)}\n" for item in self._records))
+        self._write_lines()
         if self._writer is None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -52,3 +57,6 @@ class MetricsLog:
             if name != "epoch":
                 self._writer.add_scalar(name, value, values["epoch"])
         self._writer.flush()
+
+    def _write_lines(self) -> None:
+        write_atomic(self._path, "".join(f"{json.dumps(item)}\n" for item in self._records))

@@ -299,6 +299,15 @@ def test_diverging_training_says_so(bars: DataSet, tmp_path: Path) -> None:
         train_job(_job(bars, dataclasses.replace(SHORT, max_lr=1e30)), tmp_path)
 
 
+def test_the_metrics_of_an_epoch_that_was_interrupted_after_its_state_are_written_when_resuming(
+    bars: DataSet, finished: Path
+) -> None:
+    metrics = (finished / "metrics.jsonl").read_bytes()
+    (finished / "metrics.jsonl").unlink()
+    train_job(_job(bars, ONE_EPOCH), finished, resume=True)
+    assert (finished / "metrics.jsonl").read_bytes() == metrics
+
+
 def test_a_training_without_a_batch_is_refused_and_writes_nothing(bars: DataSet, tmp_path: Path) -> None:
     part = bars.splits["Training"].subset(np.arange(1))
     job = _job(dataclasses.replace(bars, splits={**bars.splits, "Training": part}))
