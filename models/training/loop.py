@@ -32,7 +32,7 @@ from edgekit.models.training.distributed import gather_batchnorms, launch, summe
 from edgekit.models.training.metrics import MetricsLog
 from edgekit.models.training.optimizer import freeze, make_optimizer
 from edgekit.models.training.state import TrainingState, load_state, save_state
-from edgekit.models.training.task import TrainingJob
+from edgekit.models.training.task import TrainingJob, Validation
 
 STATE_NAME = "last.pt"
 CURVES_NAME = "curves.png"
@@ -207,7 +207,7 @@ class _Trainer:
         if not math.isfinite(loss_sum):
             raise InputError(f"the loss is NaN or infinity in epoch {epoch + 1}: lower the learning rate")
         trained_s = time.monotonic() - started
-        validation = task.validate(self.result())
+        validation = self._validated(epoch)
         report = EpochReport(
             epoch=epoch + 1,
             learning_rate=learning_rate,
@@ -220,6 +220,12 @@ class _Trainer:
         )
         self.history.append(report)
         return report
+
+    def _validated(self, epoch: int) -> Validation:
+        try:
+            return self.job.task.validate(self.result())
+        except InputError as error:  # NaN or infinity
+            raise InputError(f"validation of epoch {epoch + 1} failed ({error}): lower the learning rate") from error
 
     @property
     def _share(self) -> slice:

@@ -299,6 +299,19 @@ def test_diverging_training_says_so(bars: DataSet, tmp_path: Path) -> None:
         train_job(_job(bars, dataclasses.replace(SHORT, max_lr=1e30)), tmp_path)
 
 
+def test_an_epoch_whose_net_gives_nan_names_the_epoch_and_the_cure(bars: DataSet, tmp_path: Path) -> None:
+    job = _job(bars, ONE_EPOCH)
+
+    def validate(net: nn.Module) -> Any:
+        with torch.no_grad():
+            net[0].weight.fill_(torch.nan)  # type: ignore[index]
+        return ClassificationTask.validate(job.task, net)  # type: ignore[arg-type]
+
+    job.task.validate = validate  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=r"validation of epoch 1 .* NaN or infinity.*: lower the learning rate"):
+        train_job(job, tmp_path)
+
+
 def test_the_metrics_of_an_epoch_that_was_interrupted_after_its_state_are_written_when_resuming(
     bars: DataSet, finished: Path
 ) -> None:
