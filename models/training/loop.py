@@ -24,7 +24,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from edgekit.errors import InputError
-from edgekit.files import exclusive_folder
+from edgekit.files import check_writable, exclusive_folder
 from edgekit.model_store import BEST_NAME
 from edgekit.models.model_loading import load_weights
 from edgekit.models.training.curves import save_learning_curves
@@ -130,9 +130,11 @@ def check_output(output: Path, resume: bool) -> None:
 
     Raises:
         InputError: `output` is a file, or contains another training.
+        StorageError: `output` cannot be written.
     """
     if output.exists() and not output.is_dir():
         raise InputError(f"output '{output}' is a file: name a folder")
+    check_writable(output / STATE_NAME)
     has_state = (output / STATE_NAME).exists()
     if has_state and not resume:
         raise InputError(f"'{output}' already contains a training: resume it, or choose another output folder")

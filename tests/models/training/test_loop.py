@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.errors import InputError
+from edgekit.errors import InputError, StorageError
 from edgekit.files import exclusive_folder
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet
@@ -319,6 +319,12 @@ def test_the_metrics_of_an_epoch_that_was_interrupted_after_its_state_are_writte
     (finished / "metrics.jsonl").unlink()
     train_job(_job(bars, ONE_EPOCH), finished, resume=True)
     assert (finished / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_an_output_that_cannot_be_written_is_reported_before_the_data_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="choose another place"):
+        train(data=tmp_path / "missing", output=tmp_path / "file" / "run")
 
 
 def test_a_training_without_a_batch_is_refused_and_writes_nothing(bars: DataSet, tmp_path: Path) -> None:
