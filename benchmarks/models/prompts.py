@@ -199,17 +199,24 @@ def estimate_text(runs: Sequence[Run], seconds: Sequence[float], pace: Pace) -> 
 
 
 def with_kept_settings(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of the kept results, which are in a file, together with those of this call.
+    """Return the settings of the kept results, which are in the file `path` beside them, and those of this call.
+
+    Without results, nothing is kept.
 
     Raises:
-        InputError: A setting has another value in the file.
+        InputError: A setting has another value in the file, or is not in it.
     """
+    runs = path.parent
+    if not any(runs.glob(f"*/*/{RESULTS_NAME}")):
+        return dict(settings)
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for name, value in settings.items():
-        if kept.get(name, value) != value:
-            raise InputError(
-                f"the results in '{path.parent}' have {name} {kept[name]}, not {value}: use another --runs"
-            )
+        if name == "base_clip_sha256" and not any(runs.glob(f"base-to-novel/*/{RESULTS_NAME}")):
+            continue
+        if name not in kept:
+            raise InputError(f"the results in '{runs}' do not record their {name}: use another --runs")
+        if kept[name] != value:
+            raise InputError(f"the results in '{runs}' have {name} {kept[name]}, not {value}: use another --runs")
     return {**kept, **settings}
 
 
@@ -380,11 +387,13 @@ def main(
         if base_clip is not None:
             settings["base_clip_sha256"] = sha256_of(base_clip)
         settings = with_kept_settings(runs / SETTINGS_NAME, settings)
+        if left:
+            # Before the first training, so that no results are without settings.
+            write_atomic(runs / SETTINGS_NAME, json.dumps(settings, indent=2) + "\n")
         for run in left:
             count = count_of(run)
             budget = [*common, *(("--epochs", str(count)) if count else ())]
             train(run, _clip_of(run, clip, base_clip), data, runs, budget)
-            write_atomic(runs / SETTINGS_NAME, json.dumps(settings, indent=2) + "\n")
         plan = list(planned(list(TITLES), seeds, shots, layers))
         if final:
             for run in plan:

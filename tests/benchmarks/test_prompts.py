@@ -50,8 +50,9 @@ def test_the_page_shows_mean_and_spread_and_keeps_private_test_for_the_end(
 
 def test_settings_are_compared_with_those_of_kept_results(prompts: dict[str, Any], tmp_path: Path) -> None:
     with_kept, path = prompts["with_kept_settings"], tmp_path / "settings.json"
-    assert with_kept(path, {"shots": 4}) == {"shots": 4}
     path.write_text(json.dumps({"shots": 16, "epochs": None}))
+    assert with_kept(path, {"shots": 4}) == {"shots": 4}  # no training has finished with 16
+    _add_results(tmp_path, "few-shot")
     assert with_kept(path, {"shots": 16, "base_clip_sha256": "ab"}) == {
         "shots": 16,
         "epochs": None,
@@ -59,6 +60,24 @@ def test_settings_are_compared_with_those_of_kept_results(prompts: dict[str, Any
     }
     with pytest.raises(InputError, match="have shots 16, not 4"):
         with_kept(path, {"shots": 4})
+
+
+def test_results_that_do_not_record_a_setting_are_not_taken_over(prompts: dict[str, Any], tmp_path: Path) -> None:
+    with_kept, path = prompts["with_kept_settings"], tmp_path / "settings.json"
+    _add_results(tmp_path, "few-shot")
+    with pytest.raises(InputError, match="do not record their shots"):
+        with_kept(path, {"shots": 16})
+    path.write_text(json.dumps({"shots": 16}))
+    with pytest.raises(InputError, match="do not record their min_area"):
+        with_kept(path, {"shots": 16, "min_area": None})
+    _add_results(tmp_path, "base-to-novel")
+    with pytest.raises(InputError, match="do not record their base_clip_sha256"):
+        with_kept(path, {"shots": 16, "base_clip_sha256": "ab"})
+
+
+def _add_results(runs: Path, group: str) -> None:
+    (runs / group / "hicropl-0").mkdir(parents=True)
+    (runs / group / "hicropl-0" / "results.json").write_text("{}")
 
 
 def test_a_training_is_estimated_by_its_images_and_epochs(prompts: dict[str, Any]) -> None:
