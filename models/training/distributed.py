@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from typing import Literal
 
 import torch
@@ -36,6 +37,8 @@ def launch(accelerator: Accelerator, precision: Precision) -> Fabric:
     if precision == "fp16" and (accelerator == "cpu" or not torch.cuda.is_available()):
         raise InputError("fp16 training needs a GPU: use precision bf16 or fp32")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # Fabric gathers with a function that torch has deprecated.
+    warnings.filterwarnings("ignore", message=".*all_gather is deprecated", category=FutureWarning)
     fabric = Fabric(
         accelerator=accelerator,
         devices=local,

@@ -135,7 +135,7 @@ def command(out: Output, options: TrainingOptions, teachers: tuple[str, ...], **
     with training_view(out, options.output) as view:
         result = distill(
             DistillOptions(**vars(options), teachers=teachers, plain=plain, **values),
-            notify=out.say,
+            notify=view.notify,
             progress=view.progress,
             on_step=view.on_step,
             on_epoch=view.on_epoch,

@@ -130,7 +130,7 @@ def command(
         with training_view(out, options.output) as view:
             result = train(
                 TrainOptions(**vars(options), model=model, **net_values),
-                notify=out.say,
+                notify=view.notify,
                 progress=view.progress,
                 on_step=view.on_step,
                 on_epoch=view.on_epoch,

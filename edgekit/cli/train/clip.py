@@ -104,7 +104,7 @@ def train_prompts(out: Output, options: TrainingOptions, clip_values: dict[str, 
     with training_view(out, options.output) as view:
         result = train_prompts(
             PromptTrainingOptions(**_given(options), **clip_values),
-            notify=out.say,
+            notify=view.notify,
             progress=view.progress,
             on_step=view.on_step,
             on_epoch=view.on_epoch,
@@ -127,7 +127,7 @@ def train_mini(out: Output, options: TrainingOptions, clip_values: dict[str, Any
     with training_view(out, options.output) as view:
         result = train_mini(
             MiniClipOptions(**_given(options), **clip_values),
-            notify=out.say,
+            notify=view.notify,
             progress=view.progress,
             on_step=view.on_step,
             on_epoch=view.on_epoch,

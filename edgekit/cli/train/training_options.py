@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from edgekit.models.training.options import MAX_LR, MAX_MIXUP_ALPHA, MAX_PRIOR_S
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from edgekit.models.callbacks import StageProgress
+    from edgekit.models.callbacks import Notify, StageProgress
     from edgekit.models.training.loop import EpochReport, StepReport
 
 _Sections: TypeAlias = dict[str, tuple[Callable[..., Any], ...]]
@@ -63,6 +64,7 @@ class TrainingView:
         self._printed: float | None = None
         self._start = (0.0, 0)
         self.progress: StageProgress = by_stage(bars)
+        self.notify: Notify = out.say
         self._out = out
         self._bars = bars
         self._epochs = 0
@@ -111,7 +113,11 @@ class TrainingView:
 
 @contextmanager
 def training_view(out: Output, output: Path) -> Iterator[TrainingView]:
-    """Yield the callbacks that display a training; after Ctrl-C, warn which epochs are kept in folder `output`."""
+    """Yield the callbacks that display a training; after Ctrl-C, warn which epochs are kept in folder `output`.
+
+    Of several processes (torchrun), the first one prints.
+    """
+    out = dataclasses.replace(out, quiet=out.quiet or os.environ.get("RANK", "0") != "0")
     with progress_bar(out) as bars:
         view = TrainingView(out, bars)
         try:

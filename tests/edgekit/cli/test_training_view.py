@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgekit.cli.output import Output
 from edgekit.cli.progress import by_stage, progress_bar
-from edgekit.cli.train.training_options import TrainingView
+from edgekit.cli.train.training_options import TrainingView, training_view
 from edgekit.models.training.loop import StepReport
 
 
@@ -42,3 +44,13 @@ def test_without_a_terminal_a_stage_prints_one_line_per_minute(quiet: bool, caps
         show("running the teacher", 4, 9)
     lines = ["running the teacher: 3 of 9", "running the teacher: 4 of 9"]
     assert capsys.readouterr().err.splitlines() == ([] if quiet else lines)
+
+
+@pytest.mark.parametrize(("rank", "printed"), [("0", "reading\n"), ("1", "")])
+def test_of_several_processes_the_first_one_prints(
+    rank: str, printed: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RANK", rank)  # as torchrun sets it
+    with training_view(Output(as_json=False, quiet=False), tmp_path) as view:
+        view.notify("reading")
+    assert capsys.readouterr().out == printed
