@@ -24,7 +24,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from edgekit.errors import InputError
-from edgekit.files import check_writable, exclusive_folder
+from edgekit.files import check_writable, exclusive_folder, remove_leftovers
 from edgekit.model_store import BEST_NAME
 from edgekit.models.model_loading import load_weights
 from edgekit.models.training.curves import save_learning_curves
@@ -110,6 +110,8 @@ def train_job(
     is_first = fabric.is_global_zero
     with exclusive_folder(output) if is_first else nullcontext():
         check_output(output, resume)  # again, because another training may have finished since
+        for name in (STATE_NAME, BEST_NAME):
+            remove_leftovers(output / name)
         torch.manual_seed(job.seed)
         trainer = _Trainer(job, fabric)
         if resume and (output / STATE_NAME).exists():

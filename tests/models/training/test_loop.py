@@ -312,6 +312,14 @@ def test_an_epoch_whose_net_gives_nan_names_the_epoch_and_the_cure(bars: DataSet
         train_job(job, tmp_path)
 
 
+def test_files_of_a_killed_training_are_removed_when_resuming(bars: DataSet, finished: Path) -> None:
+    left = [finished / name for name in (".last.pt.0123abcd.pt", ".best.safetensors.0123abcd.safetensors")]
+    for path in left:
+        path.touch()
+    train_job(_job(bars, ONE_EPOCH), finished, resume=True)
+    assert not any(path.exists() for path in left)
+
+
 def test_the_metrics_of_an_epoch_that_was_interrupted_after_its_state_are_written_when_resuming(
     bars: DataSet, finished: Path
 ) -> None:
