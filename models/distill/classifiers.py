@@ -78,8 +78,8 @@ def classifier_teacher(path: Path, device: torch.device, threads: int | None = N
     else:
         checkpoint = load_checkpoint(path)
         classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract, device)
-        if "fold" in checkpoint.training:
-            facts = {"fold": checkpoint.training["fold"], "pixels": pixel_facts(checkpoint.contract.crop)}
+        if isinstance(fold := checkpoint.training.get("fold"), dict):
+            facts = {"fold": fold, "pixels": pixel_facts(checkpoint.contract.crop)}
     contract = classifier.contract
 
     def predict(crops: ImageU8) -> TeacherOutputs:

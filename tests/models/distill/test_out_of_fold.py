@@ -9,16 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from edgekit.contract import CropSpec
 from edgekit.errors import InputError
 from edgekit.models.callbacks import ignore_message
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import DataSet
 from edgekit.models.data.folds import fold_numbers, pixel_facts
+from edgekit.models.distill.classifiers import classifier_teacher
 from edgekit.models.distill.out_of_fold import out_of_fold_targets, teachers_by_fold
 from edgekit.models.distill.run import distill
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble
+from edgekit.models.model_loading import contract_for
+from edgekit.models.nets.registry import create_model
 from edgekit.models.train import train
 
 CROP = CropSpec(0.0, True, (48, 48), (44, 44))
@@ -92,6 +96,15 @@ def test_folds_that_do_not_divide_the_data_are_refused(folds: Sequence[dict[str,
 def test_teachers_of_other_pixels_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         teachers_by_fold(of_folds(0, 1, 2), replace(CROP, **changes))
+
+
+def test_a_record_of_a_fold_that_is_none_is_ignored(tmp_path: Path) -> None:
+    contract = contract_for("mini-xception", ("a", "b"), "noise", gray=True)
+    state = create_model("mini-xception", 2).state_dict()
+    save_checkpoint(tmp_path / "a.safetensors", Checkpoint(contract, state, {"fold": [1]}))
+    teacher = classifier_teacher(tmp_path / "a.safetensors", torch.device("cpu"))
+    with pytest.raises(InputError, match="was not trained with --folds"):
+        teachers_by_fold(teacher, contract.crop)
 
 
 def test_trained_folds_teach_a_student(bars: DataSet, bars_folder: Path, tmp_path: Path) -> None:
