@@ -24,7 +24,7 @@ from edgekit.models.data.folds import Fold, fold_numbers
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
-from edgekit.models.training.calibrate import calibrate, calibration_images
+from edgekit.models.training.calibrate import calibrate, calibration_images, remove_calibration
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
@@ -152,6 +152,8 @@ def train(
     if options.calibrate and is_first_process():
         images = calibration_images(options, data)
         result = replace(result, temperature=calibrate(result.checkpoint, images, notify))
+    elif is_first_process():
+        remove_calibration(result.checkpoint)
     if is_first_process():
         check_device_pixels(result.checkpoint, data.validation, options.data, options.contempt, notify)
     _report_chance(result, data.validation, notify)

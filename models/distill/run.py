@@ -32,7 +32,7 @@ from edgekit.models.evaluation.evaluate import evaluate, open_classifier
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
-from edgekit.models.training.calibrate import calibrate, calibration_images
+from edgekit.models.training.calibrate import calibrate, calibration_images, remove_calibration
 from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
@@ -227,6 +227,8 @@ def distill(
     if options.calibrate:
         images = calibration_images(options, data)
         result = replace(result, training=replace(trained, temperature=calibrate(trained.checkpoint, images, notify)))
+    else:
+        remove_calibration(trained.checkpoint)
     check_device_pixels(trained.checkpoint, data.validation, options.data, options.contempt, notify)
     return _compared(result, teacher, data.validation, options.cache_folder, notify, progress)
 

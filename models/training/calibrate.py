@@ -39,6 +39,20 @@ def calibrate(path: Path, validation: ImageSet, notify: Notify = ignore_message)
     return result.contract.temperature
 
 
+def remove_calibration(path: Path) -> None:
+    """Undo `calibrate`, for a finished training that is resumed without calibration.
+
+    Raises:
+        InputError: The file is not a checkpoint.
+        StorageError: The file cannot be written.
+    """
+    checkpoint = load_checkpoint(path)
+    if "calibration" in checkpoint.training:
+        training = {name: value for name, value in checkpoint.training.items() if name != "calibration"}
+        contract = replace(checkpoint.contract, temperature=1.0)
+        save_checkpoint(path, Checkpoint(contract, uncalibrated(checkpoint), training))
+
+
 def calibrated(checkpoint: Checkpoint, validation: ImageSet, notify: Notify = ignore_message) -> Checkpoint:
     """Return a checkpoint whose logits are divided by a temperature, fitted on the validation images.
 

@@ -12,11 +12,13 @@ import torch
 
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import ImageSet
+from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.calibration import fit_temperature
 from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
+from edgekit.models.train import train
 from edgekit.models.training.calibrate import calibrate
 
 
@@ -55,6 +57,22 @@ def test_a_temperature_changes_no_prediction_and_is_recorded(architecture: str, 
     assert float(figures[2]) <= float(figures[1])
     assert calibrate(path, part) == temperature  # a resumed training calibrates once
     assert np.allclose(_logits(path, part), before / temperature, rtol=1e-3, atol=1e-3)
+
+
+def test_a_training_resumed_without_calibration_has_none(bars_folder: Path, tmp_path: Path) -> None:
+    # The weights of the best epoch are not those of the last one, so resuming does not write them again.
+    options = {"data": bars_folder, "output": tmp_path, "epochs": 3, "batch_size": 28, "max_lr": 1.0, "recipe": "paper"}
+    machine = {"model": "mini-xception", "precision": "fp32", "accelerator": "cpu", "threads": 1}
+    calibrated = train(**options, **machine)
+    assert calibrated.best_epoch < 3
+    assert calibrated.temperature == load_checkpoint(calibrated.checkpoint).contract.temperature != 1
+    part = load_dataset(bars_folder).splits["PublicTest"]
+    before = _logits(calibrated.checkpoint, part)
+    assert train(**options, **machine, resume=True, calibrate=False).temperature == 1
+    checkpoint = load_checkpoint(calibrated.checkpoint)
+    assert checkpoint.contract.temperature == 1
+    assert "calibration" not in checkpoint.training
+    assert np.allclose(_logits(calibrated.checkpoint, part), before * calibrated.temperature, rtol=1e-3, atol=1e-3)
 
 
 def test_few_validation_images_leave_the_checkpoint_alone(tmp_path: Path) -> None:
