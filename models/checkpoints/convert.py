@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from edgekit.errors import InputError
-from edgekit.models.checkpoints.torch_file import load_tensors
+from edgekit.models.checkpoints.torch_file import is_dense, load_tensors
 
 _DENSE = re.compile(r"features\.dense(\d{1,2})_(\d{1,2})\.denselayer\d+_\d+\.(conv0|norm0|conv1|norm1)\.(.+)")
 _PARTS = {"conv0": "expand", "norm0": "expand_norm", "conv1": "reduce", "norm1": "reduce_norm"}
@@ -23,8 +23,8 @@ def read_authors_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
         InputError: The file is damaged, contains code, or belongs to another net.
     """
     state = load_tensors(path).get("net")
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"'{path}' has no tensors under 'net': it is not a checkpoint of the EdgeCNN authors")
+    if not isinstance(state, dict) or not all(map(is_dense, state.values())):
+        raise InputError(f"'{path}' has no dense tensors under 'net': it is not a checkpoint of the EdgeCNN authors")
     renamed = {_renamed(str(name)): tensor for name, tensor in state.items()}
     bias, weight = renamed.get("blocks.0.0.reduce.bias"), renamed.get("classifier.weight")
     architecture = _ARCHITECTURES.get(bias.numel()) if bias is not None else None

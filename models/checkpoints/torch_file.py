@@ -40,6 +40,13 @@ def load_tensors(path: Path) -> dict[str, Any]:
     return document
 
 
+def is_dense(value: object) -> bool:
+    """Return whether `value` is a tensor that stores its values: not sparse, quantised, or without data."""
+    return (
+        isinstance(value, torch.Tensor) and value.layout == torch.strided and not (value.is_quantized or value.is_meta)
+    )
+
+
 def _refuse_compressed(path: Path) -> None:
     """Raise InputError for an archive with compressed files: torch writes none, and they could fill the memory."""
     if not zipfile.is_zipfile(path):

@@ -14,7 +14,7 @@ from torch import Tensor
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.models.checkpoints.tensorfile import read_tensors
-from edgekit.models.checkpoints.torch_file import load_tensors
+from edgekit.models.checkpoints.torch_file import is_dense, load_tensors
 from edgekit.models.clip.architecture import Activation, ClipConfig
 from edgekit.models.clip.torchscript import is_torchscript, read_torchscript
 from edgekit.typed_json import convert, parse_json
@@ -127,8 +127,9 @@ def _cleaned(state: Mapping[str, object], path: Path) -> dict[str, Tensor]:
         short = str(name).removeprefix("module.").removeprefix("text.")
         if short.rpartition(".")[2] in _NO_WEIGHTS:
             continue
-        if not isinstance(value, Tensor):
-            raise InputError(f"CLIP file '{path}' contains a {type(value).__name__} under '{name}': expected tensors")
+        if not isinstance(value, Tensor) or not is_dense(value):
+            kind = type(value).__name__
+            raise InputError(f"CLIP file '{path}' contains a {kind} under '{name}': expected dense tensors")
         # An expanded view has few bytes in the file, but a copy of it could fill the memory.
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise InputError(f"CLIP file '{path}' contains fewer values of tensor '{name}' than its shape has")

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.clip.weights import read_clip_file
 from edgekit.models.data import EXPRESSIONS
 from edgekit.models.model_loading import build_net, contract_for, import_authors_checkpoint
 from edgekit.models.nets.registry import create_model
@@ -68,6 +69,16 @@ def test_an_authors_checkpoint_with_other_names_or_shapes_is_refused(
     torch.save({"net": net}, tmp_path / "a.t7")
     with pytest.raises(InputError, match="is not a checkpoint of"):
         import_authors_checkpoint(tmp_path / "a.t7", EXPRESSIONS, "made up", gray=True)
+
+
+@pytest.mark.parametrize("tensor", [torch.zeros(7, 152).to_sparse(), torch.zeros(7, 152, device="meta")])
+def test_tensors_without_plain_values_are_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
+    torch.save({"net": {"classifier.weight": tensor}}, tmp_path / "a.t7")
+    with pytest.raises(InputError, match="has no dense tensors under 'net'"):
+        import_authors_checkpoint(tmp_path / "a.t7", EXPRESSIONS, "made up", gray=True)
+    torch.save({"a": tensor}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="under 'a': expected dense tensors"):
+        read_clip_file(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, this is text\n", b"\x80\x04\x95", b"\xff" * 200])
@@ -134,7 +145,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_does_not(
     ("content", "message"),
     [
         ({"net": {"fc.weight": torch.zeros(7, 3)}}, "not a checkpoint of EdgeCNN"),
-        ({"weights": {}}, "no tensors under 'net'"),
+        ({"weights": {}}, "no dense tensors under 'net'"),
         ([1, 2], "contains a list"),
     ],
 )
