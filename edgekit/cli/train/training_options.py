@@ -233,7 +233,7 @@ _TRAINING_SECTIONS: _Sections = {
             type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
             default="auto",
             show_default=True,
-            help="Number format. auto: bf16 if the processor supports bf16 and bf16 is faster. fp16 needs a GPU.",
+            help="Number format. auto: for nets on a CPU bf16 if bf16 is faster, otherwise fp32. fp16 needs a GPU.",
         ),
         click.option(
             "--accelerator",
