@@ -7,7 +7,7 @@ import os
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -84,7 +84,7 @@ def open_files(path: Path, notify: Notify = ignore_message) -> Iterator[Files]:
         archive = tarfile.open(path)  # noqa: SIM115 - closed below
     with archive:
         with _damage_reported(path):
-            members = _members(archive)
+            members = _members(archive, notify)
         names = _wanted(tuple(members), path, notify)
         folders = [PurePosixPath(member.name) for member in archive.getmembers() if member.isdir()]
         yield Files(names, lambda name: _read_member(path, archive, members, name), _empty(folders, names))
@@ -116,10 +116,7 @@ def _wanted(names: tuple[PurePosixPath, ...], path: Path, notify: Notify) -> tup
     chosen = tuple(
         name
         for name in names
-        if (name.suffix.lower() in IMAGE_SUFFIXES or name.name.lower() in lists)
-        # macOS adds metadata files with the same suffix; programs keep copies of images in hidden folders.
-        and not any(part.startswith(".") and part != ".." for part in name.parts)
-        and "__MACOSX" not in name.parts
+        if (name.suffix.lower() in IMAGE_SUFFIXES or name.name.lower() in lists) and not _is_hidden(name)
     )
     longest = max((len(str(name)) for name in chosen), default=0)
     if longest > _MAX_NAME_CHARACTERS:
@@ -127,18 +124,46 @@ def _wanted(names: tuple[PurePosixPath, ...], path: Path, notify: Notify) -> tup
     return chosen
 
 
-def _members(archive: tarfile.TarFile) -> dict[PurePosixPath, tarfile.TarInfo]:
-    """Return the files of a complete archive, including links to files in it."""
+def _is_hidden(name: PurePosixPath) -> bool:
+    """Return whether a file is to be ignored: macOS adds metadata files, programs keep copies in hidden folders."""
+    return "__MACOSX" in name.parts or any(part.startswith(".") and part != ".." for part in name.parts)
+
+
+def _members(archive: tarfile.TarFile, notify: Notify) -> dict[PurePosixPath, tarfile.TarInfo]:
+    """Return the files of a complete archive, including links to files in it, and links to nothing."""
     listed = archive.getmembers()
     _check_end(archive)
     members = {PurePosixPath(member.name): member for member in listed if member.isfile()}
-    for member in listed:
-        # tar stores a second name of a file as a link to the first one.
-        if member.islnk() or member.issym():
-            start = "" if member.islnk() else posixpath.dirname(member.name)
-            target = PurePosixPath(posixpath.normpath(posixpath.join(start, member.linkname)))
-            members.setdefault(PurePosixPath(member.name), members.get(target, member))
+    # tar stores a second name of a file as a link to the first one.
+    links = {
+        name: member
+        for member in listed
+        if member.islnk() or member.issym()
+        if (name := PurePosixPath(member.name)) not in members
+    }
+    folders = {folder for member in listed for folder in PurePosixPath(member.name).parents}
+    folders |= {PurePosixPath(member.name) for member in listed if member.isdir()}
+    ignored = []
+    for name in links:
+        target = _target(name, links)
+        # A link to a place outside the archive and without a suffix is one to a folder as a rule.
+        if target in folders or (target not in members and not name.suffix):
+            ignored += [] if _is_hidden(name) else [str(name)]
+        else:
+            members[name] = members.get(target, links[name])
+    if ignored:
+        notify(f"folders that are links are ignored: {', '.join(sorted(ignored))}")
     return members
+
+
+def _target(name: PurePosixPath, links: Mapping[PurePosixPath, tarfile.TarInfo]) -> PurePosixPath:
+    """Return the end of a chain of links; of a chain that is a circle, one of its links."""
+    seen: set[PurePosixPath] = set()
+    while name in links and name not in seen:
+        seen.add(name)
+        start = "" if links[name].islnk() else posixpath.dirname(links[name].name)
+        name = PurePosixPath(posixpath.normpath(posixpath.join(start, links[name].linkname)))
+    return name
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
@@ -168,7 +193,7 @@ def _read_member(
     _check_size(members[name].size, path, name)
     if not members[name].isfile():
         raise InputError(
-            f"data '{path}': '{name}' is a link to '{members[name].linkname}', which is not in the archive"
+            f"data '{path}': '{name}' is a link to '{members[name].linkname}', which is no file in the archive"
         )
     with _damage_reported(path):
         stream = archive.extractfile(members[name])
