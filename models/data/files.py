@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import os
 import posixpath
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +26,10 @@ LABEL_TABLES = ("train_labels.csv", "test_labels.csv")
 # Label and person of each photograph, see `edgekit.models.data.photos`.
 PHOTO_TABLE = "photos.csv"
 
+# Suffixes of images that are not read: JPEG files under other suffixes, and other formats.
+_OTHER_IMAGES = re.compile(
+    r"\.(jfif|jif|jpe|jp2|jxl|apng|pbm|pnm|pam|dib|tga|pcx|ico|svg|psd|xcf|exr|hdr|dng|raw|cr2|cr3|nef|arw|orf|rw2)"
+)
 _MAX_FILE_BYTES = 64 << 20
 # Names are stored in an array of fixed width, but a .tar can contain names of any length.
 _MAX_NAME_CHARACTERS = 500
@@ -64,9 +69,27 @@ def folder_files(folder: Path, names: Iterable[PurePosixPath]) -> Files:
     return Files(tuple(names), lambda name: _read_file(folder, name))
 
 
+def report_left_out(names: Iterable[PurePosixPath], notify: Notify) -> None:
+    """Call `notify` with a line for HEIC and AVIF images, and one for other images whose suffix is not read."""
+    names = [name for name in names if not is_hidden(name)]
+    report_unread(names, notify)
+    others = [name for name in names if _OTHER_IMAGES.fullmatch(name.suffix.lower())]
+    if others:
+        suffixes = ", ".join(sorted({name.suffix.lower() for name in others}))
+        notify(
+            f"{len(others)} images with the suffix {suffixes} are not read, such as '{others[0]}': "
+            "rename JPEG files to .jpg, convert others to JPEG or PNG"
+        )
+
+
+def is_hidden(name: PurePosixPath) -> bool:
+    """Return whether a file is to be ignored: macOS adds metadata files, programs keep copies in hidden folders."""
+    return "__MACOSX" in name.parts or any(part.startswith(".") and part != ".." for part in name.parts)
+
+
 @contextmanager
 def open_files(path: Path, notify: Notify = ignore_message) -> Iterator[Files]:
-    """Open a folder or an archive (.tar, .tar.gz, .tgz); `notify` gets a line about images and folders not read.
+    """Open a folder or an archive (.tar, .tar.gz, .tgz); `notify` gets lines about images and folders not read.
 
     Raises:
         InputError: The archive is damaged, or a path in it is too long.
@@ -111,22 +134,17 @@ def _empty(folders: Iterable[PurePosixPath], names: Iterable[PurePosixPath]) -> 
 
 
 def _wanted(names: tuple[PurePosixPath, ...], path: Path, notify: Notify) -> tuple[PurePosixPath, ...]:
-    report_unread(names, notify)
+    report_left_out(names, notify)
     lists = (*LABEL_LISTS, *LABEL_TABLES, *GROUP_TABLES)
     chosen = tuple(
         name
         for name in names
-        if (name.suffix.lower() in IMAGE_SUFFIXES or name.name.lower() in lists) and not _is_hidden(name)
+        if (name.suffix.lower() in IMAGE_SUFFIXES or name.name.lower() in lists) and not is_hidden(name)
     )
     longest = max((len(str(name)) for name in chosen), default=0)
     if longest > _MAX_NAME_CHARACTERS:
         raise InputError(f"data '{path}': a file's path has {longest} characters: at most {_MAX_NAME_CHARACTERS}")
     return chosen
-
-
-def _is_hidden(name: PurePosixPath) -> bool:
-    """Return whether a file is to be ignored: macOS adds metadata files, programs keep copies in hidden folders."""
-    return "__MACOSX" in name.parts or any(part.startswith(".") and part != ".." for part in name.parts)
 
 
 def _members(archive: tarfile.TarFile, notify: Notify) -> dict[PurePosixPath, tarfile.TarInfo]:
@@ -148,7 +166,7 @@ def _members(archive: tarfile.TarFile, notify: Notify) -> dict[PurePosixPath, ta
         target = _target(name, links)
         # A link to a place outside the archive and without a suffix is one to a folder as a rule.
         if target in folders or (target not in members and not name.suffix):
-            ignored += [] if _is_hidden(name) else [str(name)]
+            ignored += [] if is_hidden(name) else [str(name)]
         else:
             members[name] = members.get(target, links[name])
     if ignored:

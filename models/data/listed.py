@@ -19,7 +19,8 @@ from pathlib import Path, PurePosixPath
 
 from edgekit.device.imaging import IMAGE_SUFFIXES
 from edgekit.errors import InputError
-from edgekit.models.data.files import Files, ImageEntry, folder_files
+from edgekit.models.callbacks import Notify
+from edgekit.models.data.files import Files, ImageEntry, folder_files, report_left_out
 from edgekit.models.data.layout import Layout
 
 CLASS_LIST, VARIANT_LIST = "classnames.txt", "variants.txt"
@@ -44,13 +45,13 @@ def is_listed(path: Path) -> bool:
     return (path / VARIANT_LIST).is_file() and (path / "images_variant_train.txt").is_file()
 
 
-def read_listed(path: Path) -> tuple[Files, Layout]:
-    """Return the images of a folder with a list of classes.
+def read_listed(path: Path, notify: Notify) -> tuple[Files, Layout]:
+    """Return the images of a folder with a list of classes; `notify` gets lines about images that are not read.
 
     Raises:
         InputError: A list is damaged or names an image that does not exist, or there is no image.
     """
-    names, entries = _imagenet(path) if (path / CLASS_LIST).is_file() else _aircraft(path)
+    names, entries = _imagenet(path, notify) if (path / CLASS_LIST).is_file() else _aircraft(path)
     if not entries:
         raise InputError(f"data '{path}' has no image in folders called after the classes of {CLASS_LIST}")
     found = {entry.class_name for entry in entries}
@@ -59,10 +60,11 @@ def read_listed(path: Path) -> tuple[Files, Layout]:
     return folder_files(path, [entry.path for entry in entries]), layout
 
 
-def _imagenet(path: Path) -> tuple[list[str], list[ImageEntry]]:
+def _imagenet(path: Path, notify: Notify) -> tuple[list[str], list[ImageEntry]]:
     class_of = _class_names(path / CLASS_LIST)
     names = list(class_of.values())
     folders = class_of | {str(number): name for number, name in enumerate(names)}
+    found: list[PurePosixPath] = []
     entries: list[ImageEntry] = []
     above: dict[str, PurePosixPath] = {}
     for folder in _class_folders(path, folders, _LEVELS):
@@ -71,7 +73,9 @@ def _imagenet(path: Path) -> tuple[list[str], list[ImageEntry]]:
             raise InputError(
                 f"data '{path}' has images of split '{split}' in '{above[split]}' and in '{folder.parent}': keep one"
             )
-        entries += [ImageEntry(file, str(file), split, folders[folder.name]) for file in _images(path, folder)]
+        found += (files := _files(path, folder))
+        entries += [ImageEntry(file, str(file), split, folders[folder.name]) for file in files if _is_image(file)]
+    report_left_out(found, notify)
     return names, entries
 
 
@@ -102,16 +106,19 @@ def _class_folders(path: Path, known: Collection[str], levels: int) -> Iterator[
             yield from (PurePosixPath(name) / folder for folder in _class_folders(path / name, known, levels - 1))
 
 
-def _images(path: Path, folder: PurePosixPath) -> list[PurePosixPath]:
-    """Return the image files of a folder, relative to `path`."""
+def _files(path: Path, folder: PurePosixPath) -> list[PurePosixPath]:
+    """Return the files of a folder, relative to `path`."""
     with os.scandir(path / folder) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-    return [folder / name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+        return [folder / name for name in sorted(entry.name for entry in entries) if not name.startswith(".")]
+
+
+def _is_image(file: PurePosixPath) -> bool:
+    return file.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _aircraft(path: Path) -> tuple[list[str], list[ImageEntry]]:
     names = _lines(path / VARIANT_LIST)
-    existing = set(_images(path, PurePosixPath("images"))) if (path / "images").is_dir() else set()
+    existing = set(_files(path, PurePosixPath("images"))) if (path / "images").is_dir() else set()
     entries = []
     for split in ("train", "val", "test"):
         table = path / f"images_variant_{split}.txt"

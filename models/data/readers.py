@@ -164,7 +164,7 @@ def open_layout(path: Path, contempt: str, notify: Notify) -> Iterator[tuple[Fil
             yield opened
         return
     if path.is_dir() and is_listed(path):
-        listed = read_listed(path)
+        listed = read_listed(path, notify)
         require_contempt(contempt, listed[1].classes)
         yield listed
         return

@@ -348,6 +348,21 @@ def test_images_of_a_format_that_is_not_read_are_named(tmp_path: Path, form: str
     assert line.endswith("cat/1.HEIC': convert them to JPEG or PNG")
 
 
+@pytest.mark.parametrize("form", ["folder", "archive"])
+def test_images_with_another_suffix_are_counted(tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "pets"
+    for value, name in enumerate(("cat", "dog")):
+        picture(folder / name / "0.png", 50 * value + 10)
+        for suffix in ("jfif", "JPE"):
+            (folder / name / f"1.{suffix}").write_bytes((folder / name / "0.png").read_bytes())
+    (folder / "cat/._1.jfif").write_bytes(b"")
+    lines: list[str] = []
+    load_dataset(folder if form == "folder" else packed(folder), notify=lines.append)
+    (line,) = lines
+    assert line.startswith("4 images with the suffix .jfif, .jpe are not read, such as '")
+    assert line.endswith(": rename JPEG files to .jpg, convert others to JPEG or PNG")
+
+
 def test_a_class_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
     for name in (b"dog", b"caf\xe9"):
         picture(tmp_path / "cup/0.png", 10).rename(tmp_path / "0.png")

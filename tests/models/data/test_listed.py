@@ -54,6 +54,18 @@ def test_shifted_copies_have_the_names_of_imagenet(
     assert bright.astype(int).tolist() == [colours[classes[label]] for label in part.labels]
 
 
+def test_images_with_another_suffix_are_counted(data: Path) -> None:
+    folder = data / "imagenet/images/val/n01440764"
+    for suffix in ("jfif", "heic"):
+        (folder / f"1.{suffix}").write_bytes(b"")
+    lines: list[str] = []
+    load_dataset(data / "imagenet", 24, notify=lines.append)
+    assert [line.partition(", such as")[0] for line in lines] == [
+        "1 HEIC or AVIF images are not read",
+        "1 images with the suffix .jfif are not read",
+    ]
+
+
 def test_aircraft_have_the_order_of_the_variants(data: Path) -> None:
     dataset = load_dataset(data / "fgvc_aircraft", 24)
     assert (dataset.name, dataset.classes) == ("FGVCAircraft", ("707-320", "A330-200", "DHC-8-100", "F/A-18"))
