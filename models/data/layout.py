@@ -117,6 +117,11 @@ def _by_folders(files: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry
         split = name.parts[-3] if has_splits else ALL_IMAGES
         split = name.name.partition("_")[0] if by_usage else split
         entries.append(ImageEntry(file, "/".join(file.parts[root:]), split, canonical_class(name.parts[-2])))
+    if all(entry.class_name.casefold() in KNOWN_SPLITS for entry in entries):
+        raise InputError(
+            f"data '{where}' has no class folders: '{images[0]}' is directly in a split, expected train/<class>/…, "
+            "val/<class>/…"
+        )
     return entries
 
 

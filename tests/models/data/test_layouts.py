@@ -333,6 +333,18 @@ def test_splits_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "names", [("train", "test"), ("Train", "Val", "Test"), ("images/train", "images/val"), ("train",)]
+)
+def test_splits_without_class_folders_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for value, name in enumerate(names):
+        picture(tmp_path / name / "0.png", 50 * value + 10)
+    with pytest.raises(
+        InputError, match=r"has no class folders: '.*0\.png' is directly in a split, expected train/<class>/…"
+    ):
+        load_dataset(tmp_path)
+
+
 @pytest.mark.parametrize("form", ["folder", "archive"])
 def test_images_of_a_format_that_is_not_read_are_named(tmp_path: Path, form: str) -> None:
     folder = tmp_path / "pets"
