@@ -19,6 +19,7 @@ from edgekit.device.sinks.web.access import Access
 from edgekit.device.sinks.web.app import FOLDER, Files, Guard, Site
 from edgekit.device.sinks.web.body import read_body
 from edgekit.errors import EdgekitError, InputError, StorageError
+from edgekit.text import printable
 from edgekit.typed_json import convert, parse_json
 
 _HERE = Path(__file__).parent
@@ -116,7 +117,8 @@ class _Label:
         try:
             return JSONResponse(work(parse_json(body, "the request")))
         except EdgekitError as error:
-            document = {**self._store.state(), "error": str(error)}
+            # The message may quote a lone surrogate of the request, which cannot be sent.
+            document = {**self._store.state(), "error": printable(str(error))}
             return JSONResponse(document, _STATUS.get(type(error), 500))
 
 

@@ -6,13 +6,18 @@ import errno
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from edgekit.device.sinks.collect import margin
+from edgekit.device.sinks.crop_folder import CROPS_FOLDER
 from edgekit.errors import InputError, StorageError
 from edgekit.files import write_atomic
+from edgekit.typed_json import convert, parse_json
 
 _MAX_CLASS_BYTES = 100
+_FILE = re.compile(rf"{CROPS_FOLDER}/(\w[\w.-]*\.png)", re.ASCII)
 
 
 @dataclass
@@ -20,7 +25,7 @@ class CollectedCrop:
     """A collected crop, as its line of crops.jsonl describes it."""
 
     file: str
-    probabilities: dict[str, float] = field(default_factory=dict)
+    probabilities: dict[str, Annotated[float, Meta(ge=0, le=1)]] = field(default_factory=dict)
     track: str | None = None
     time: str = ""
 
@@ -33,6 +38,17 @@ class CollectedCrop:
     def group(self) -> str:
         """The track, or the crop itself without tracking: crops of a group get one label."""
         return self.track or self.name
+
+
+def parse_crop(line: bytes) -> CollectedCrop | None:
+    """Return the crop of a line of crops.jsonl, or None if the line is damaged or names a file elsewhere."""
+    try:
+        crop = convert(parse_json(line, "crop"), CollectedCrop, "crop field")
+        # A lone surrogate can neither be sent to the page nor be written to groups.csv.
+        "".join((crop.track or "", crop.time, *crop.probabilities)).encode()
+    except (InputError, UnicodeEncodeError):
+        return None
+    return crop if _FILE.fullmatch(crop.file) else None
 
 
 def group_document(key: str, crops: list[CollectedCrop]) -> dict[str, Any]:

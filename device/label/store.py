@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edgekit.device.label.crops import CollectedCrop, check_class, group_document, move
+from edgekit.device.label.crops import CollectedCrop, check_class, group_document, move, parse_crop
 from edgekit.device.sinks.crop_folder import CROPS_FILE, CROPS_FOLDER
 from edgekit.errors import EdgekitError, InputError, StorageError
 from edgekit.files import append_line, exclusive_folder, real_path, write_atomic
@@ -34,7 +33,6 @@ DISCARDED_FOLDER = "discarded"
 LABELS_FILE = "labels.jsonl"
 GROUPS_FILE = "groups.csv"
 
-_FILE = re.compile(rf"{CROPS_FOLDER}/(\w[\w.-]*\.png)", re.ASCII)
 _MAX_CLASSES = 1000
 
 
@@ -86,7 +84,7 @@ class LabelStore:
             notify: Called with one line for each warning.
 
         Raises:
-            InputError: The folder has no crops, or a class cannot be the name of a folder.
+            InputError: The folder has no crops, or one of `classes` cannot be the name of a folder.
             StorageError: groups.csv cannot be written.
         """
         self.folder = folder
@@ -94,6 +92,7 @@ class LabelStore:
         self.version = 1
         self._notify = notify
         self._classes: list[str] = []
+        self._refused: list[str] = []  # classes of crops that cannot be offered
         self._has_given_classes = bool(classes)
         for name in classes:
             self._add_class(name)
@@ -133,11 +132,8 @@ class LabelStore:
         self._index_bytes += whole
         damaged = 0
         for line in data[:whole].splitlines():
-            try:
-                crop = convert(parse_json(line, "crop"), CollectedCrop, "crop field")
-            except InputError:
-                crop = None
-            if crop is None or not _FILE.fullmatch(crop.file):
+            crop = parse_crop(line)
+            if crop is None:
                 damaged += 1
             elif crop.name not in self._crops:
                 self._add_crop(crop)
@@ -276,8 +272,12 @@ class LabelStore:
         if self._has_given_classes:
             return
         for name in crop.probabilities:
-            if name.lower() not in (known.lower() for known in self._classes):
-                self._add_class(name)
+            if name.lower() not in (known.lower() for known in (*self._classes, *self._refused)):
+                try:
+                    self._add_class(name)
+                except InputError as error:
+                    self._refused.append(name)
+                    self._notify(f"{error}; a crop of it can get another label")
 
     def _read_placed(self) -> None:
         """Find the crops that an earlier labelling has moved, and add the classes of that labelling."""

@@ -173,6 +173,57 @@ def test_a_line_that_names_a_file_elsewhere_is_skipped(label, tmp_path, told):
     assert "has 3 damaged lines" in told[0]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"track": "\ud800"},
+        {"time": "\udfff"},
+        {"probabilities": {"\ud800": 0.5}},
+        {"probabilities": {"sad": 1e308, "happy": -1e308}},
+        {"probabilities": {"sad": 1.5}},
+    ],
+)
+def test_a_line_whose_values_cannot_be_shown_is_skipped(label, tmp_path, told, fields):
+    first, second = collect(tmp_path / "c", [1, 1])
+    lines = (tmp_path / "c/crops.jsonl").read_text().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | fields)
+    (tmp_path / "c/crops.jsonl").write_text("\n".join(lines) + "\n")
+    client = label()
+    assert [crop["name"] for group in client.state()["groups"] for crop in group["crops"]] == [first]
+    assert client.post("/api/decide", files=[second], label="sad")[0] == 400
+    assert [line.rpartition("' ")[2] for line in told] == ["has 1 damaged lines: they are skipped"]
+
+
+def test_a_class_that_cannot_be_a_folder_does_not_stop_the_reading_of_crops(label, tmp_path, told):
+    first, *_ = collect(tmp_path / "c", [1])
+    client = label()
+    others = collect(tmp_path / "c", [1, 1, 1], prefix="next")
+    index = tmp_path / "c/crops.jsonl"
+    index.write_text(index.read_text().replace('"calm"', '"a/b"').replace('"a/b"', '"calm"', 1))
+    state = client.state()
+    assert sorted(crop["name"] for group in state["groups"] for crop in group["crops"]) == sorted([first, *others])
+    assert state["classes"] == list(CLASSES)
+    (line,) = told
+    assert line.startswith("class 'a/b' cannot be the name of a folder: ")
+    assert label().state()["waiting"] == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/decide", {"files": ["x.png"], "label": "\ud800"}),
+        ("/api/decide", {"files": ["\ud800"], "label": "sad"}),
+        ("/api/classes", {"name": "\udc80"}),
+        ("/api/undo", {"id": "\ud800"}),
+    ],
+)
+def test_half_a_character_in_a_request_is_refused(label, tmp_path, path, body):
+    collect(tmp_path / "c", [1])
+    status, answer = label().post(path, **body)
+    assert status in (400, 409)
+    assert answer["waiting"] == 1
+
+
 def test_names_in_a_decision_cannot_leave_the_folder(label, tmp_path):
     collect(tmp_path / "c", [1])
     (tmp_path / "secret.png").write_bytes(b"x")
