@@ -19,7 +19,7 @@ from torch import Tensor
 from edgekit.contract import METADATA_KEY, Contract
 from edgekit.errors import InputError
 from edgekit.files import require_file
-from edgekit.models.checkpoints.tensorfile import read_tensors, write_tensors
+from edgekit.models.checkpoints.tensorfile import check_values, read_tensors, write_tensors
 
 # Other kinds of edgekit files, by the key of their header.
 _OTHER_KINDS = {
@@ -54,7 +54,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        InputError: The file is not a checkpoint of edgekit, or its contract is invalid.
+        InputError: The file is not a checkpoint of edgekit, its contract is invalid, or its weights are not finite.
     """
     require_file(path, "checkpoint")
     try:
@@ -75,4 +75,5 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise InputError("'training' is not an object")
     except (InputError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"checkpoint '{path}' has no valid contract: {error}") from error
+    check_values(state, f"checkpoint '{path}'", "train or import it again")
     return Checkpoint(contract, state, training)

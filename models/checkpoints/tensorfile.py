@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -45,6 +46,27 @@ def read_header(path: Path) -> dict[str, str]:
     """
     with _opened(path) as file:
         return file.metadata() or {}
+
+
+def check_values(state: Mapping[str, Tensor], subject: str, cure: str) -> None:
+    """Check that tensors contain finite numbers.
+
+    Args:
+        state: The tensors.
+        subject: Their file, in messages, such as "checkpoint 'a.safetensors'".
+        cure: What to do with another file, in messages.
+
+    Raises:
+        InputError: A tensor contains NaN or infinity, or has a type that torch only stores, such as F4 of safetensors.
+    """
+    for name, tensor in state.items():
+        try:
+            finite = torch.isfinite(tensor.float() if tensor.is_floating_point() else tensor)
+        except NotImplementedError as error:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(f"{subject} has {kind} values in tensor '{name}': save it as float32") from error
+        if not finite.all():
+            raise InputError(f"{subject} contains NaN or infinity in tensor '{name}': {cure}")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
-from edgekit.models.checkpoints.tensorfile import read_header, read_tensors, write_tensors
+from edgekit.models.checkpoints.tensorfile import check_values, read_header, read_tensors, write_tensors
 from edgekit.models.clip.architecture import ClipConfig
 from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.descriptions import Descriptions, parse_descriptions
@@ -132,7 +132,7 @@ def load_prompts(path: Path) -> PromptCheckpoint:
     """Return the checkpoint in a file.
 
     Raises:
-        InputError: The file is not a checkpoint of prompts, is damaged, or has another major version.
+        InputError: The file is not a checkpoint of prompts, is damaged, has another major version, or contains NaN.
     """
     require_file(path, "prompts")
     try:
@@ -150,6 +150,7 @@ def load_prompts(path: Path) -> PromptCheckpoint:
             raise InputError("its classes are not those of its descriptions")
     except InputError as error:
         raise InputError(f"prompts '{path}' have no valid metadata: {error}") from error
+    check_values(state, f"prompts '{path}'", "train them again")
     ordered = {name: descriptions[name] for name in document.classes}
     return PromptCheckpoint(document.config, document.clip, ordered, state, document.training)
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
-from edgekit.models.checkpoints.tensorfile import read_tensors
+from edgekit.models.checkpoints.tensorfile import check_values, read_tensors
 from edgekit.models.checkpoints.torch_file import is_dense, load_tensors
 from edgekit.models.clip.architecture import Activation, ClipConfig
 from edgekit.models.clip.torchscript import is_torchscript, read_torchscript
@@ -122,7 +121,7 @@ def _read_safetensors(path: Path) -> ClipFile:
 
 def _cleaned(state: Mapping[str, object], path: Path) -> dict[str, Tensor]:
     """Return the weights with OpenAI's names: without the prefixes of wrappers and of open_clip's text tower."""
-    cleaned = {}
+    cleaned: dict[str, Tensor] = {}
     for name, value in state.items():
         short = str(name).removeprefix("module.").removeprefix("text.")
         if short.rpartition(".")[2] in _NO_WEIGHTS:
@@ -133,10 +132,9 @@ def _cleaned(state: Mapping[str, object], path: Path) -> dict[str, Tensor]:
         # An expanded view has few bytes in the file, but a copy of it could fill the memory.
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise InputError(f"CLIP file '{path}' contains fewer values of tensor '{name}' than its shape has")
-        cleaned[short] = value.float() if value.is_floating_point() else value
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in cleaned.values()):
-        raise InputError(f"CLIP file '{path}' contains NaN or infinity: download it again")
-    return cleaned
+        cleaned[short] = value
+    check_values(cleaned, f"CLIP file '{path}'", "download it again")
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in cleaned.items()}
 
 
 def _activation_beside(path: Path) -> Activation:

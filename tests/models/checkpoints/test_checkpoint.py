@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import resource
+import struct
 import zipfile
 from pathlib import Path
 
@@ -87,6 +89,24 @@ def test_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match="is not a safetensors file"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused_by_file(tmp_path: Path, value: float) -> None:
+    good = make_checkpoint()
+    state = good.state | {"classifier.bias": torch.full((7,), value)}
+    save_checkpoint(path := tmp_path / "a.safetensors", Checkpoint(good.contract, state))
+    with pytest.raises(
+        InputError, match=r"a\.safetensors' contains NaN or infinity in tensor 'classifier\.bias': train"
+    ):
+        load_checkpoint(path)
+
+
+def test_a_clip_file_of_a_type_that_torch_only_stores_is_refused(tmp_path: Path) -> None:
+    header = json.dumps({"proj": {"dtype": "F4", "shape": [8], "data_offsets": [0, 4]}}).encode()
+    (path := tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(InputError, match=r"a\.safetensors' has float4_e2m1fn_x2 values in tensor 'proj': save it as"):
+        read_clip_file(path)
 
 
 def test_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
