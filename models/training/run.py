@@ -172,12 +172,19 @@ def read_training_data(
 
 
 def check_training_images(data: TrainingData, notify: Notify) -> None:
-    """Check the training images of each class, and report those that are validation images too.
+    """Check the images of each class; report classes without validation images, and images in both parts.
 
     Raises:
         InputError: A class has no training image, or its images are all identical.
     """
     check_classes(data.training, data.dataset.classes)
+    unmeasured = set(range(len(data.dataset.classes))) - set(data.validation.labels.tolist())
+    if unmeasured:
+        missing = ", ".join(data.dataset.classes[label] for label in sorted(unmeasured))
+        notify(
+            f"validation images ({data.validation_name}) have no image of class {missing}: "
+            "their accuracy does not count these classes"
+        )
     leaked = identical_to(data.training.images, data.validation.images)
     if leaked.any():
         names = data.training.names
