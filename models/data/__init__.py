@@ -81,7 +81,7 @@ class DataSet:
         """
         found = named_split(self.splits, name)
         if found not in self.splits:
-            raise InputError(f"data set '{self.name}' has no split '{name}': it has {', '.join(self.splits)}")
+            raise missing_split(f"data set '{self.name}'", name, self.splits)
         return self.splits[found]
 
     def checksum(self) -> str:
@@ -96,6 +96,14 @@ class DataSet:
             if part.targets is not None:
                 digest.update(part.targets.astype("<f4").tobytes())
         return digest.hexdigest()
+
+
+def missing_split(subject: str, name: str, splits: Iterable[str]) -> InputError:
+    """Return the error for data that has the splits `splits`, but not the chosen one `name`."""
+    return InputError(
+        f"{subject} has no split '{name}': it has {', '.join(splits)}; choose one of these with --split, or with the "
+        "command's option that ends in -split"
+    )
 
 
 def training_split(dataset: DataSet, name: str | None = None) -> str:

@@ -12,7 +12,7 @@ from edgekit.contract import CropSpec
 from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, Progress, ignore_message
-from edgekit.models.data import DataSet, ImageSet, named_split
+from edgekit.models.data import DataSet, ImageSet, missing_split, named_split
 from edgekit.models.data.coop import is_split_file
 from edgekit.models.data.fer2013 import read_csv, read_hdf5
 from edgekit.models.data.readers import Selection, is_of_files, load_dataset, open_layout
@@ -34,7 +34,7 @@ def load_some(
         del classes
         stored = named_split(labels, split)
         if stored not in labels:
-            raise InputError(f"data '{path}' has no split '{split}': it has {', '.join(labels)}")
+            raise missing_split(f"data '{path}'", split, labels)
         return {split: (stored, spread(len(labels[stored]), limit))}
 
     dataset = load_dataset(

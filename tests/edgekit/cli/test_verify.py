@@ -250,7 +250,7 @@ def test_what_a_device_cannot_run_is_refused_with_one_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--split", "nowhere"], "has no split 'nowhere': it has test"),
+        (["--split", "nowhere"], "has no split 'nowhere': it has test; choose one of these with --split"),
         (["--limit", "0"], "--limit"),
     ],
 )
