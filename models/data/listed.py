@@ -76,6 +76,9 @@ def _imagenet(path: Path, notify: Notify) -> tuple[list[str], list[ImageEntry]]:
         found += (files := _files(path, folder))
         entries += [ImageEntry(file, str(file), split, folders[folder.name]) for file in files if _is_image(file)]
     report_left_out(found, notify)
+    unlisted = _unlisted_folders(path, {file.parent for file in found}, folders)
+    if unlisted:
+        notify(f"{len(unlisted)} folders are not in {CLASS_LIST} and are ignored, such as '{unlisted[0]}'")
     return names, entries
 
 
@@ -104,6 +107,17 @@ def _class_folders(path: Path, known: Collection[str], levels: int) -> Iterator[
             yield PurePosixPath(name)
         elif levels > 1 and not name.startswith("."):
             yield from (PurePosixPath(name) / folder for folder in _class_folders(path / name, known, levels - 1))
+
+
+def _unlisted_folders(path: Path, listed: Collection[PurePosixPath], known: Collection[str]) -> list[PurePosixPath]:
+    """Return the folders beside those of listed classes that are not called after a class, relative to `path`."""
+    above = {parent for folder in listed for parent in folder.parents}
+    folders = []
+    for parent in {folder.parent for folder in listed}:
+        with os.scandir(path / parent) as entries:
+            names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        folders += [parent / name for name in names if name not in known and parent / name not in above]
+    return sorted(folders)
 
 
 def _files(path: Path, folder: PurePosixPath) -> list[PurePosixPath]:

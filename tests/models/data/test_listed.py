@@ -66,6 +66,16 @@ def test_images_with_another_suffix_are_counted(data: Path) -> None:
     ]
 
 
+def test_folders_of_classes_that_are_not_listed_are_counted(data: Path) -> None:
+    lines: list[str] = []
+    load_dataset(data / "imagenet", 24, notify=lines.append)
+    assert lines == []
+    for name in ("n09999999", "n08888888"):
+        (data / "imagenet/images/val" / name).mkdir()
+    load_dataset(data / "imagenet", 24, notify=lines.append)
+    assert lines == ["2 folders are not in classnames.txt and are ignored, such as 'images/val/n08888888'"]
+
+
 def test_aircraft_have_the_order_of_the_variants(data: Path) -> None:
     dataset = load_dataset(data / "fgvc_aircraft", 24)
     assert (dataset.name, dataset.classes) == ("FGVCAircraft", ("707-320", "A330-200", "DHC-8-100", "F/A-18"))
