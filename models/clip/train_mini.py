@@ -24,7 +24,7 @@ from edgekit.models.clip.trunk import read_trunk
 from edgekit.models.clip.vote_captions import Contents, contents_of
 from edgekit.models.data.ferplus import vote_counts
 from edgekit.models.data.few_shot import of_classes, without_classes
-from edgekit.models.evaluation.evaluate import as_shown, evaluate, open_classifier
+from edgekit.models.evaluation.evaluate import CropClassifier, as_shown, evaluate, open_classifier
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, options_from, refuse_fields, require_choice
@@ -175,17 +175,10 @@ def _teacher_targets(
     """Return the mean probabilities of the teachers for the training images and their mirror images."""
     if not paths:
         return None
+    classifiers = [_with_classes(open_classifier(path), path, data.dataset.classes) for path in paths]
     mirrored = replace(data.training, images=data.training.images[:, :, ::-1])
     probabilities = []
-    for path in paths:
-        classifier = open_classifier(path)
-        labels = classifier.contract.labels
-        missing = [name for name in data.dataset.classes if name not in labels]
-        if missing:
-            raise InputError(
-                f"teacher '{path}' lacks the data's class '{missing[0]}': its labels are {', '.join(labels)}"
-            )
-        chosen = [labels.index(name) for name in data.dataset.classes]
+    for path, (classifier, chosen) in zip(paths, classifiers, strict=True):
         notify(f"teacher {path.name} classifies {len(mirrored)} training images and their mirror images")
         for part, what in ((data.training, "images"), (mirrored, "mirror images")):
             report = of_stage(progress, f"teacher {path.name}: {what}")
@@ -195,6 +188,19 @@ def _teacher_targets(
         notify(f"teacher {path.name} agrees with {agreement:.2%} of the training labels")
     digest = sha256(" ".join(sha256_of(path) for path in paths).encode()).hexdigest()
     return TeacherTargets(np.mean(probabilities, axis=0, dtype=np.float32), digest, weight)
+
+
+def _with_classes(teacher: CropClassifier, path: Path, classes: Sequence[str]) -> tuple[CropClassifier, list[int]]:
+    """Return the teacher in a file and the indices of the data's classes among its labels.
+
+    Raises:
+        InputError: The teacher lacks one of the classes.
+    """
+    labels = teacher.contract.labels
+    missing = [name for name in classes if name not in labels]
+    if missing:
+        raise InputError(f"teacher '{path}' lacks the data's class '{missing[0]}': its labels are {', '.join(labels)}")
+    return teacher, [labels.index(name) for name in classes]
 
 
 def _without(data: TrainingData, left_out: Sequence[str]) -> TrainingData:

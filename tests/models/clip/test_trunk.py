@@ -39,10 +39,10 @@ RECIPE = replace(RECIPES["clip-mini-trunk"], epochs=2, batch_size=28, ema_decay=
 RUNNING = "visual.conv1.trunk.blocks.0.0.expand_norm.running_mean"
 
 
-def checkpoint_of(architecture: str, path: Path) -> Path:
+def checkpoint_of(architecture: str, path: Path, labels: tuple[str, ...] = EXPRESSIONS) -> Path:
     torch.manual_seed(1)
     net = create_model(architecture, 7)
-    contract = contract_for(architecture, EXPRESSIONS, "fer2013", gray=True)
+    contract = contract_for(architecture, labels, "fer2013", gray=True)
     save_checkpoint(path, Checkpoint(contract, net.state_dict(), {}))
     return path
 
@@ -207,6 +207,19 @@ def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
     ):
         with pytest.raises(InputError, match=message):
             train_mini(replace(options, resume=True, **changes))
+
+
+def test_the_labels_of_all_teachers_are_checked_before_one_classifies(
+    bars_folder: Path, trunk_path: Path, tmp_path: Path
+) -> None:
+    other = checkpoint_of("edgecnn", tmp_path / "other.safetensors", ("other", *EXPRESSIONS[1:]))
+    messages: list[str] = []
+    options = MiniClipOptions(
+        data=bars_folder, output=tmp_path / "run", teacher=[str(trunk_path), str(other)], accelerator="cpu"
+    )
+    with pytest.raises(InputError, match=r"teacher '.*other\.safetensors' lacks the data's class"):
+        train_mini(options, notify=messages.append)
+    assert not any("classifies" in message for message in messages)
 
 
 @pytest.mark.parametrize(
