@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Accelerator = Literal["auto", "cpu", "gpu"]
-MAX_MIXUP_ALPHA = 10
+# Smaller values draw shares of Beta(alpha, alpha) that underflow.
+MIN_MIXUP_ALPHA, MAX_MIXUP_ALPHA = 0.01, 10
 MAX_PRIOR_STRENGTH = 2
 MAX_LR = 100
 
@@ -85,8 +86,10 @@ class TrainingOptions:
                 raise InputError("label-weight goes with ferplus and ferplus-labels mixed: give both, or leave it out")
             if not 0 <= self.label_weight <= 1:
                 raise InputError(f"label-weight is {self.label_weight}: expected 0 to 1")
-        if self.mixup_alpha is not None and not 0 <= self.mixup_alpha <= MAX_MIXUP_ALPHA:
-            raise InputError(f"mixup-alpha is {self.mixup_alpha}: expected 0 to {MAX_MIXUP_ALPHA}")
+        if self.mixup_alpha and not MIN_MIXUP_ALPHA <= self.mixup_alpha <= MAX_MIXUP_ALPHA:
+            raise InputError(
+                f"mixup-alpha is {self.mixup_alpha}: expected 0 (no mixup), or {MIN_MIXUP_ALPHA} to {MAX_MIXUP_ALPHA}"
+            )
         if not 0 <= self.prior_strength <= MAX_PRIOR_STRENGTH:
             raise InputError(f"prior-strength is {self.prior_strength}: expected 0 to {MAX_PRIOR_STRENGTH}")
         if self.max_lr is not None and not 0 < self.max_lr <= MAX_LR:

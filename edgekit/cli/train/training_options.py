@@ -17,7 +17,13 @@ from edgekit.cli.options import MAX_BATCH, PATH, SEED, NumberRange, refuse_unuse
 from edgekit.cli.output import Output
 from edgekit.cli.progress import LINE_EVERY_S, by_stage, progress_bar
 from edgekit.cli.sections import section
-from edgekit.models.training.options import MAX_LR, MAX_MIXUP_ALPHA, MAX_PRIOR_STRENGTH, TrainingOptions
+from edgekit.models.training.options import (
+    MAX_LR,
+    MAX_MIXUP_ALPHA,
+    MAX_PRIOR_STRENGTH,
+    MIN_MIXUP_ALPHA,
+    TrainingOptions,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -209,8 +215,9 @@ _TRAINING_SECTIONS: _Sections = {
         click.option(
             "--mixup-alpha",
             type=NumberRange(0, MAX_MIXUP_ALPHA),
-            help="Mix each image with another image. The share of each image is drawn from Beta(ALPHA, ALPHA). "
-            "Default: the recipe's. 'distill' mixes images only with --on-the-fly.",
+            help="Mix each image with another image. The share of each image is drawn from Beta(ALPHA, ALPHA), "
+            f"for an ALPHA of {MIN_MIXUP_ALPHA} or more; 0: images are not mixed. Default: the recipe's. 'distill' "
+            "mixes images only with --on-the-fly.",
         ),
         click.option(
             "--init",

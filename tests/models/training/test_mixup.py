@@ -18,6 +18,7 @@ from edgekit.models.model_loading import contract_for
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.loop import STATE_NAME, train_job
 from edgekit.models.training.mixup import draw_shares
+from edgekit.models.training.options import MIN_MIXUP_ALPHA, TrainingOptions
 from edgekit.models.training.recipes import Finish, Recipe
 from edgekit.models.training.task import TrainingJob
 
@@ -102,3 +103,15 @@ def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path)
 def test_cached_outputs_of_a_teacher_are_refused(bars_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="add on-the-fly, or leave mixup-alpha out"):
         distill(teachers=["x"], data=bars_folder, output=tmp_path / "run", mixup_alpha=0.5)
+
+
+@pytest.mark.parametrize("alpha", [1e-6, 0.009, -0.2, 10.5])
+def test_a_share_that_underflows_is_refused(alpha: float) -> None:
+    with pytest.raises(InputError, match=r"expected 0 \(no mixup\), or 0\.01 to 10"):
+        TrainingOptions(data="x", output="y", mixup_alpha=alpha)
+
+
+def test_shares_of_the_smallest_alpha_are_those_of_one_image() -> None:
+    TrainingOptions(data="x", output="y", mixup_alpha=MIN_MIXUP_ALPHA)
+    shares = draw_shares(50_000, MIN_MIXUP_ALPHA, torch.Generator().manual_seed(0))
+    assert not (shares == 0.5).any()  # two draws at or below the smallest number
