@@ -64,8 +64,8 @@ def relabel_by_text(
         descriptions: Sentences of each new label; see `edgekit.models.clip.descriptions`.
         clip: Name or file of the teacher's CLIP.
         prompts: File of the teacher's prompts, or the folder of their training, if it had prompts.
-        notify: Called with a line per label about its distance from the texts that the CLIP was trained on, if the
-            CLIP's file states these.
+        notify: Called with a line per label about its distance from the captions that the CLIP was trained on, if
+            the CLIP's file states these.
 
     Raises:
         InputError: The student has no embedding space, `clip` and `prompts` are not its teacher's, or a sentence is
@@ -100,7 +100,7 @@ def relabel_by_text(
 
 
 def _report_distances(clip: FrozenClip, texts: Mapping[str, Sequence[str]], vectors: Tensor, notify: Notify) -> None:
-    """Report the training text nearest to each class vector (classes, embed_dim), and the words the CLIP never read.
+    """Report the caption nearest to each class vector (classes, embed_dim), and the words that are in no caption.
 
     The words decide about the warning, because the cosine does not: in a small CLIP's space all texts are close.
     """
@@ -110,10 +110,13 @@ def _report_distances(clip: FrozenClip, texts: Mapping[str, Sequence[str]], vect
     known = F.normalize(clip.encode_text(clip.tokenize(clip.texts)), dim=1)  # (texts, embed_dim)
     cosines, nearest = (vectors @ known.T).max(dim=1)
     for (name, read), cosine, index in zip(texts.items(), cosines.tolist(), nearest.tolist(), strict=True):
-        place = f"nearest training text '{clip.texts[index]}', cosine {cosine:.2f}"
+        place = f"nearest caption '{clip.texts[index]}', cosine {cosine:.2f}"
         unread = sorted(_words(read) - known_words)
         if unread:
-            notify(f"warning: label '{name}' is a guess: the CLIP was trained without {', '.join(unread)} ({place})")
+            notify(
+                f"warning: label '{name}' may not work: the captions of the CLIP's training do not contain "
+                f"{', '.join(unread)} ({place})"
+            )
         else:
             notify(f"label '{name}': {place}")
 
