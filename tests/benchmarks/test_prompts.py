@@ -48,6 +48,13 @@ def test_the_page_shows_mean_and_spread_and_keeps_private_test_for_the_end(
     assert "| HiCroPL | 1 | 70.00% |" in page
 
 
+def test_a_page_without_the_name_of_the_base_clip_is_written(prompts: dict[str, Any]) -> None:
+    facts = {"clip": "mini.safetensors", "clip_sha256": "0" * 64, "base_clip": None, "shots": 16}
+    entry = {"group": "base-to-novel", "variant": "HiCroPL", "splits": {"PublicTest": {"base": [0.5]}}}
+    assert "The CLIP of this section was pretrained without images and captions" in prompts["report"]([entry], facts)
+    assert "The CLIP `base.pt` was" in prompts["report"]([entry], {**facts, "base_clip": "base.pt"})
+
+
 def test_settings_are_compared_with_those_of_kept_results(prompts: dict[str, Any], tmp_path: Path) -> None:
     with_kept, path = prompts["with_kept_settings"], tmp_path / "settings.json"
     path.write_text(json.dumps({"shots": 16, "epochs": None}))
