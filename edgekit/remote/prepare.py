@@ -261,8 +261,11 @@ def check_space(probe: Probe, missing: Sequence[Upload], extra_bytes: int, label
 _IN_USE = 8
 
 # $1, $2: the files to lock while the command runs, or nothing: `board/setup.py` removes no folder whose file is locked.
+# The store, which has the models of a benchmark, is locked against `clean`, also for an installed edgekit.
 # When stdin ends with the connection, the command is killed.
 _RUN = """
+store=${XDG_CACHE_HOME:-$HOME/.cache}/edgekit/board/store
+if [ -d "$store" ]; then exec 7<"$store" && flock -s 7 || exit 70; fi
 if [ -n "$1" ]; then
     exec 8<"$1" 9<"$2" || exit 70
     flock -s 8 && flock -s 9 || exit 70
@@ -272,7 +275,7 @@ shift 2
 exec 3<&0
 setsid "$@" </dev/null 3<&- &
 child=$!
-{ cat <&3; kill -s TERM -- "-$child"; sleep 10; kill -s KILL -- "-$child"; } >/dev/null 2>&1 8<&- 9<&- &
+{ cat <&3; kill -s TERM -- "-$child"; sleep 10; kill -s KILL -- "-$child"; } >/dev/null 2>&1 7<&- 8<&- 9<&- &
 watch=$!
 exec 3<&-
 wait "$child"
@@ -290,8 +293,8 @@ finish() { rm -f "$cache"/*.failed; rmdir "$cache" 2>/dev/null || true; echo "$1
 [ -d "$root" ] || finish 0
 exec 8>>"$root/setup.lock"
 flock -n 8 || exit 8
-for mark in "$root"/envs/*/.ready; do
-    [ -f "$mark" ] || continue
+for mark in "$root"/envs/*/.ready "$root/store"; do
+    [ -e "$mark" ] || continue
     flock -n -x "$mark" true || exit 8
 done
 size=$(du -sk "$root")
