@@ -45,6 +45,16 @@ from edgekit.model_store import resolve_model
 _Results: TypeAlias = Generator[tuple[Frame, FrameResult], None, None]
 
 
+class UnusedOptionsError(InputError):
+    """Options are set that have no effect with the model; `names` are those of `StreamOptions`."""
+
+    def __init__(self, model: Path, names: Sequence[str]) -> None:
+        super().__init__(
+            f"model '{model}' classifies the whole image, and {', '.join(names)} would have no effect: leave it out"
+        )
+        self.names = names
+
+
 class Stream:
     """An iterator of `FrameResult`s, with the source and the nets it uses.
 
@@ -303,16 +313,14 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
     """Return the options with the detector that the model needs.
 
     Raises:
-        InputError: An option for faces is set for a model that classifies whole images.
+        UnusedOptionsError: An option for faces is set for a model that classifies whole images.
     """
     options = replace(options, detector=needed_detector(contract.subject, options.detector, model))
     if contract.subject == "image":
         names = ("detector_model", "detector_size_px", "detect_every", "mirror", "min_face_px", "largest_only")
         given = [name for name in names if getattr(options, name) != getattr(StreamOptions, name)]
         if given:
-            raise InputError(
-                f"model '{model}' classifies the whole image, and {', '.join(given)} would have no effect: leave it out"
-            )
+            raise UnusedOptionsError(model, given)
     return options
 
 

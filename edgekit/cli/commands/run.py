@@ -16,6 +16,7 @@ from edgekit.cli.run.detection_options import (
     DetectionOptions,
     add_detection_options,
     check_detection_options,
+    open_stream,
     stream_values,
 )
 from edgekit.cli.run.input_options import (
@@ -121,7 +122,6 @@ def command(
         opened.enter_context(exclusive_outputs(outputs))
         # Imports take seconds on a Pi, and signals are handled during them too.
         from edgekit.device.health.runtime_monitor import RuntimeMonitor
-        from edgekit.device.pipeline.stream import Stream
         from edgekit.device.pipeline.stream_options import StreamOptions
         from edgekit.device.pipeline.summary import Tally
         from edgekit.device.sink import accounts_of
@@ -140,7 +140,7 @@ def command(
             threaded=False if load.single_thread else None,
             **stream_values(detection),
         )
-        stream = opened.enter_context(Stream(options, out.warn))
+        stream = opened.enter_context(open_stream(options, out.warn))
         folder = results_folder(outputs)
         monitor = opened.enter_context(RuntimeMonitor(folder, load.max_temperature_c, stream.localizer, out.warn))
         # With --jsonl - stdout has the results, and text goes to stderr.

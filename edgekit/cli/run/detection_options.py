@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from edgekit.cli.options import NumberRange, grouped_options
+from edgekit.cli.options import NumberRange, grouped_options, refuse_unused
 
 if TYPE_CHECKING:
+    from edgekit.device.pipeline.stream import Stream
+    from edgekit.device.pipeline.stream_options import StreamOptions
     from edgekit.device.region import Region
 
 AUTO: Final = "auto"
@@ -141,6 +143,28 @@ def stream_values(detection: DetectionOptions) -> dict[str, Any]:
         "min_face_px": detection.min_face,
         "largest_only": detection.largest,
     }
+
+
+# Names of fields of `StreamOptions` that are not those of the options' parameters.
+_PARAMETERS = {"detector_size_px": "detector_size", "min_face_px": "min_face", "largest_only": "largest"}
+
+
+def open_stream(options: StreamOptions, notify: Callable[[str], None]) -> Stream:
+    """Return the stream of a run.
+
+    Raises:
+        click.UsageError: An option has no effect with the model.
+        EdgekitError: As `Stream`.
+    """
+    from edgekit.device.pipeline.stream import Stream, UnusedOptionsError
+
+    try:
+        return Stream(options, notify)
+    except UnusedOptionsError as error:
+        names = [_PARAMETERS.get(name, name) for name in error.names]
+        reason = f"has no effect with model '{options.model}', which classifies the whole image"
+        refuse_unused(click.get_current_context(), names, reason)
+        raise
 
 
 def chosen_region(detection: DetectionOptions) -> Region | None:
