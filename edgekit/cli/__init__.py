@@ -144,7 +144,7 @@ _COMPLETION_VARIABLE = "_EDGEKIT_COMPLETE"
 
 def main() -> None:
     """Run the command line and exit: the entry point of the console script."""
-    exit_code = _run(sys.argv[1:])
+    exit_code = _run(sys.argv[1:], ends_process=True)
     timeout_guard = sys.modules.get("edgekit.device.sources.timeout_guard")
     if native_calls.any_running() or (timeout_guard is not None and timeout_guard.any_reading()):
         # The interpreter's own exit would wait for a thread that is blocked in a camera driver or in an inference.
@@ -155,8 +155,11 @@ def main() -> None:
     sys.exit(exit_code)
 
 
-def _run(arguments: list[str]) -> int:
-    """Run the command line and return the exit code; errors are printed."""
+def _run(arguments: list[str], ends_process: bool = False) -> int:
+    """Run the command line and return the exit code; errors are printed.
+
+    If the caller then `ends_process`, Ctrl-C and SIGHUP are ignored from the end of the command on.
+    """
     if _COMPLETION_VARIABLE in os.environ:
         # The text would appear on the user's prompt.
         with suppress(KeyError, ValueError):
@@ -168,6 +171,16 @@ def _run(arguments: list[str]) -> int:
         interruptions = _Interruptions()
     except RuntimeError as error:
         return _report(error, _OUT_OF_THREADS, EXIT_FAULT, debug)
+    try:
+        return _call(arguments, debug, interruptions)
+    except KeyboardInterrupt:  # one more signal, while the first one or an error was reported
+        return EXIT_INTERRUPTED
+    finally:
+        interruptions.end(ends_process)
+
+
+def _call(arguments: list[str], debug: bool, interruptions: _Interruptions) -> int:
+    """Call the command and return the exit code; errors are printed."""
     try:
         cli.main(args=arguments, prog_name="edgekit", standalone_mode=False)
     except EdgekitError as error:
@@ -202,8 +215,6 @@ def _run(arguments: list[str]) -> int:
             # A library replaced the KeyboardInterrupt by its own exception while it was imported.
             return _report_interruption()
         return _report(error, _describe_unexpected(error), EXIT_FAULT, debug)
-    finally:
-        interruptions.restore()
     return EXIT_OK
 
 
@@ -264,6 +275,7 @@ class _Interruptions:
 
     def __init__(self) -> None:
         self.received = False
+        self._ended = False
         self._previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._receive)}
         # The shell makes `command &` ignore SIGINT, and nohup makes it ignore SIGHUP.
         for number in (signal.SIGINT, signal.SIGHUP):
@@ -273,10 +285,17 @@ class _Interruptions:
         self._watch = NativeWatch()
         self._watch.start()
 
-    def restore(self) -> None:
+    def end(self, ends_process: bool) -> None:
+        """Restore the handlers of signals, or ignore all but SIGTERM because the process ends.
+
+        Otherwise a late Ctrl-C would kill the process, and its exit code would be lost. SIGTERM still ends a process
+        whose exit is blocked.
+        """
+        self._ended = True
         self._watch.stop()
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            is_ignored = ends_process and number != signal.SIGTERM
+            signal.signal(number, signal.SIG_IGN if is_ignored else handler)
         sys.unraisablehook = self._report_ignored
 
     def _repeat(self, ignored: sys.UnraisableHookArgs) -> None:
@@ -292,4 +311,5 @@ class _Interruptions:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.received = True
-        raise KeyboardInterrupt
+        if not self._ended:
+            raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -25,8 +26,14 @@ def edgekit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["edgekit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
+        # `main` ends its process, and ignores these signals from then on.
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
         captured = capfd.readouterr()
         assert isinstance(ended.value.code, int)
         return ended.value.code, captured.out, captured.err

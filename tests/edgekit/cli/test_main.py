@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from edgekit.cli import SECTIONS, commands
+from edgekit.errors import EXIT_INTERRUPTED
 from edgekit.install_hint import install_command
 
 Run = Callable[..., tuple[int, str, str]]
@@ -144,6 +145,37 @@ except KeyboardInterrupt:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
+# A second Ctrl-C: while the first one is reported, at exit, and while the interpreter destroys its modules.
+AGAIN = """
+import atexit, os, signal
+import click
+from edgekit import cli
+
+def press(*_, kill=os.kill, pid=os.getpid(), number=signal.SIGINT, **__):
+    kill(pid, number)
+
+class Last:
+    def __del__(self, press=press):
+        press()
+{}
+cli.cli.main = press
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "echo = click.echo; click.echo = lambda *words, **options: (echo(*words, **options), press())",
+        "atexit.register(press)",
+        "last = Last()",
+    ],
+)
+def test_a_second_ctrl_c_does_not_change_the_exit_code(when: str) -> None:
+    done = subprocess.run([sys.executable, "-c", AGAIN.format(when)], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (EXIT_INTERRUPTED, "", "edgekit: interrupted\n")
 
 
 def test_processes_counted_in_words_are_refused(edgekit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
