@@ -178,7 +178,7 @@ def fix_input_size(model: onnx.ModelProto, size_wh: tuple[int, int] | None, path
                     dim.dim_value = size
         free = [index for index, dim in enumerate(dims) if not dim.dim_value > 0]
         if free and size_wh is None and len(dims) == 4 and 1 not in free:
-            raise InputError(f"model '{path}': input '{value.name}' has dynamic dimensions: give a size (WxH)")
+            raise InputError(f"model '{path}': input '{value.name}' has a dynamic size: give a size (--size WxH)")
         if free:
             sizes = ", ".join(str(dim.dim_value) if dim.dim_value > 0 else "?" for dim in dims)
             raise InputError(

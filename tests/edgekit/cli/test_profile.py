@@ -57,11 +57,22 @@ def test_a_free_size_must_be_given(edgekit: Run, shared: Path) -> None:
     model = shared / "data/yunet/face_detection_yunet_2026may.onnx"
     code, _, err = edgekit("profile", model, "--seconds", "0")
     assert code == 2
-    assert "give a size (WxH)" in err
+    assert "give a size (--size WxH)" in err
     small = document_of(edgekit, model, "--size", "160x128", "--seconds", "0")
     large = document_of(edgekit, model, "--size", "320x256", "--seconds", "0")
     assert small["macs"] == 17_211_200
     assert large["macs"] == 4 * 17_211_200
+
+
+def test_a_model_of_a_dynamic_size_names_the_option(edgekit: Run, tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, "h", "w"]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "m.onnx")
+    code, _, err = edgekit("profile", tmp_path / "m.onnx", "--seconds", "0")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "input 'x' has a dynamic size: give a size (--size WxH)" in err
+    assert edgekit("profile", tmp_path / "m.onnx", "--seconds", "0", "--size", "16x8")[0] == 0
 
 
 def eight_bit_graph(folder: Path) -> Path:
