@@ -59,6 +59,8 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
         cure = " ('edgekit import' converts the authors' checkpoint)" if CHECKPOINT_SUFFIX in suffixes else ""
         if path.suffix == CHECKPOINT_SUFFIX:
             cure = " ('edgekit export' writes one)"
+        elif path.suffix in DEVICE_SUFFIXES and CHECKPOINT_SUFFIX in suffixes:
+            cure = ": give the checkpoint that the file was exported from, or the folder of its training"
         endings = " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
         raise InputError(f"model '{name}' ends in '{path.suffix}': expected {endings}{cure}")
     return path

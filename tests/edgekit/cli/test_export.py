@@ -121,6 +121,7 @@ def bad_checkpoints(folder: Path, good_path: Path) -> Iterator[tuple[str, Path, 
     yield "labels", altered("labels", replace(contract, labels=contract.labels[:-1])), "has shape [7"
     gray = InputSpec("input", (44, 44), "gray", 1 / 255, (0.0,), (1.0,))
     yield "input", altered("input", replace(contract, input=gray)), "does not take the contract's input [1, 44, 44]"
+    yield "exported", file("exported", b"").rename(folder / "model.onnx"), "give the checkpoint that the file"
     yield "suffix", file("text", b"").rename(folder / "model.t7"), "expected .safetensors"
 
 
