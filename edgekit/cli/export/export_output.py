@@ -46,6 +46,8 @@ def show_export(
         out.say(f"rewrites (places changed): {done or 'none'}")
     if quantized:
         _show_quantization(out, quantized, exported)
+    elif file.contract.precision in _GAIN:
+        out.say(f"{file.contract.precision}: {_GAIN[file.contract.precision]}")
     if exported.ensemble:
         both, one = exported.ensemble.with_ensemble, exported.ensemble.without_ensemble
         out.say(f"with {ENSEMBLE}: {_form(both)}; without: {_form(one)}")
