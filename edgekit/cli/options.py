@@ -23,6 +23,8 @@ SEED = click.IntRange(0, 2**32 - 1)
 class NumberRange(click.FloatRange):
     """click's FloatRange that rejects NaN. FloatRange accepts NaN, which is neither below nor above a limit."""
 
+    name = "number"  # in the help
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number; NaN is a usage error."""
         number = super().convert(value, param, ctx)

@@ -25,7 +25,7 @@ from edgekit.cli.output import Output, common_options
     "--val-split",
     help="Split for the calibration. Default: PublicTest or val; without them, a part of the training split.",
 )
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the crops.")
+@click.option("--seed", type=SEED, default=0, show_default=True, metavar="N", help="Seed of the crops.")
 @common_options
 def command(
     out: Output,

@@ -64,11 +64,17 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         "run` chooses]",
     ),
     click.option(
-        "--seconds", type=NumberRange(0.01, 3600), default=10, show_default=True, help="Minimum time per cell."
+        "--seconds",
+        type=NumberRange(0.01, 3600),
+        default=10,
+        show_default=True,
+        metavar="SECONDS",
+        help="Minimum time per cell.",
     ),
     click.option(
         "--processes",
         type=click.IntRange(1, 100),
+        metavar="N",
         default=3,
         show_default=True,
         help="Processes per cell; they share --seconds.",
@@ -76,6 +82,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     click.option(
         "--batch",
         type=click.IntRange(1, 1024),
+        metavar="N",
         default=1,
         show_default=True,
         help="Faces or images per call of the classifier.",
@@ -86,7 +93,9 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         show_default=True,
         help="Also measure the pipeline (kinds `per-frame` and `loop`).",
     ),
-    click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the order of the cells."),
+    click.option(
+        "--seed", type=SEED, default=0, show_default=True, metavar="N", help="Seed of the order of the cells."
+    ),
 )
 @section("Formats", formats_options)
 @section(

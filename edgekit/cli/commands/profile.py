@@ -42,12 +42,18 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option(
     "--seconds",
     type=NumberRange(0, 3600),
+    metavar="SECONDS",
     default=2,
     show_default=True,
     help="Duration of the measurement; 0: no measurement.",
 )
 @click.option(
-    "--threads", type=click.IntRange(1, MAX_THREADS), default=1, show_default=True, help="Threads of the measurement."
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Threads of the measurement.",
 )
 @click.option("--plot", type=PATH, help="Draw the board's roofline (.png, .svg, .pdf).")
 @click.option("--pipeline", is_flag=True, help="Also estimate the whole loop at 640x480: camera, detector, classifier.")
@@ -60,7 +66,12 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     help="With --pipeline: the detector runs on every Nth frame.",
 )
 @click.option(
-    "--faces", type=click.IntRange(1, 100), default=1, show_default=True, help="With --pipeline: faces per frame."
+    "--faces",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="With --pipeline: faces per frame.",
 )
 @detector_options
 @common_options

@@ -34,6 +34,7 @@ from edgekit.models.training.options import TrainingOptions
     click.option(
         "--image-size",
         type=click.IntRange(48, 224),
+        metavar="PX",
         default=48,
         show_default=True,
         help="Side of the kept images in pixels, for nets that accept any size (not EdgeCNN).",

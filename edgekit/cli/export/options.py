@@ -108,7 +108,12 @@ def quantize_options(function: _Function) -> _Function:
             help="Method that derives the range of an activation from its values.",
         ),
         click.option(
-            "--seed", type=SEED, default=0, show_default=True, help="Determines the choice of calibration images."
+            "--seed",
+            type=SEED,
+            default=0,
+            show_default=True,
+            metavar="N",
+            help="Determines the choice of calibration images.",
         ),
         click.option(
             "--types",

@@ -178,6 +178,7 @@ _OPTIONS = (
     click.option(
         "--shots",
         type=click.IntRange(1, 10_000),
+        metavar="N",
         default=16,
         show_default=True,
         help="hicropl: training images per class, sampled with --seed.",
@@ -282,6 +283,7 @@ _OPTIONS = (
     click.option(
         "--layers",
         type=click.IntRange(1, 12),
+        metavar="N",
         help="clip-mini, with --trunk: number of transformer layers of each tower. Default: 4.",
     ),
     click.option(

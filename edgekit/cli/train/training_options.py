@@ -203,10 +203,13 @@ _TRAINING_SECTIONS: _Sections = {
             "or paper. fer2013-finish, camera and adapt need --init. For CLIPs: hicropl, hicropl-short, clip-mini, "
             "clip-mini-trunk or clip-mini-trunk-tuned.",
         ),
-        click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs; default: the recipe's."),
+        click.option(
+            "--epochs", type=click.IntRange(min=1), metavar="N", help="Number of epochs; default: the recipe's."
+        ),
         click.option(
             "--batch-size",
             type=click.IntRange(2, MAX_BATCH),
+            metavar="N",
             help="Images per step, summed over all processes; default: the recipe's.",
         ),
         click.option(
@@ -229,6 +232,7 @@ _TRAINING_SECTIONS: _Sections = {
         click.option(
             "--seed",
             type=SEED,
+            metavar="N",
             default=0,
             show_default=True,
             help="Seed of the initial weights, batches and augmentation.",

@@ -10,6 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from edgekit.cli import reference
 from edgekit.cli.commands.bench import command as bench_command
 from edgekit.cli.commands.export import command as export_command
 from edgekit.cli.commands.run import command as run_command
@@ -102,3 +103,7 @@ def test_help_of_run_has_its_sections_in_the_same_columns() -> None:
     assert titles(text) == [*expected, "Other options"]
     columns = {len(match[0]) for line in text.splitlines() if (match := re.match(r"  -\S.*?  +(?=\S)", line))}
     assert columns == {34}
+
+
+def test_values_in_the_help_have_names_and_not_the_type_names_of_click() -> None:
+    assert re.findall(r"--[\w-]+ \w+ RANGE", reference.render()) == []
