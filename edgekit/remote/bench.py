@@ -16,7 +16,7 @@ from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
 from edgekit.remote.prepare import EdgekitCommand, check_space, prepare, run_edgekit, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
-from edgekit.remote.ssh import CommandResult, Connection, unexpected
+from edgekit.remote.ssh import CommandResult, Connection, ConnectionLostError, unexpected
 from edgekit.remote.transfer import Upload, send
 from edgekit.report.document import MAX_ERROR_CHARS, BenchmarkReport, HostOutcome
 from edgekit.report.merging import merge
@@ -117,15 +117,18 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
     file_names = {files[option]: printable(upload.path.name) for option, upload in job.files.items()}
     arguments = ["bench", *models, *job.options, *(word for pair in files.items() for word in pair), "--json"]
     messages = _BoardMessages(host, reporter)
-    done = run_edgekit(
-        connection,
-        command,
-        arguments,
-        limit_bytes=MAX_BYTES,
-        silence_s=_SILENCE_S,
-        on_stderr_line=messages.add,
-        variables=[f"{PROGRESS_VARIABLE}=1", names_setting(file_names | models)],
-    )
+    try:
+        done = run_edgekit(
+            connection,
+            command,
+            arguments,
+            limit_bytes=MAX_BYTES,
+            silence_s=_SILENCE_S,
+            on_stderr_line=messages.add,
+            variables=[f"{PROGRESS_VARIABLE}=1", names_setting(file_names | models)],
+        )
+    except ConnectionLostError as error:
+        raise HostError(f"{error}; its measurements are lost, too: benchmark this board again") from error
     failure = _failure(done, messages.error)
     try:
         report = _read_report(done.stdout, host.label)

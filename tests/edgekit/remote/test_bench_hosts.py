@@ -235,6 +235,14 @@ def test_ctrl_c_ends_the_command_on_the_board(sshd: Sshd, plant: Plant, tiny_mod
     assert sorted(path.name for path in tmp_path.iterdir()) == ["started"]
 
 
+def test_a_lost_connection_states_that_the_board_has_no_results(sshd: Sshd, plant: Plant, tiny_model: Path) -> None:
+    plant('kill -9 $(ps -o ppid= -p "$PPID"); sleep 60')
+    done = bench(sshd, tiny_model, "--host", "127.0.0.1")
+    assert done.returncode == 4
+    assert "error: 127.0.0.1: the connection was lost" in done.stderr
+    assert "; its measurements are lost, too: benchmark this board again\n" in done.stderr
+
+
 def test_ctrl_c_keeps_the_reports_of_finished_boards(
     sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
 ) -> None:
