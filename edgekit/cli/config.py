@@ -46,8 +46,7 @@ def config_options(*alternatives: Mapping[str, Sequence[str]]) -> Callable[[_Fun
         @functools.wraps(function)
         def wrapper(*args: Any, print_config: bool, **kwargs: Any) -> None:
             context = click.get_current_context()
-            for name, default in _superseded(context, alternatives):
-                kwargs[name] = context.params[name] = default
+            kwargs |= reset_superseded(context, *alternatives)
             if print_config:
                 as_json = context.params.get("as_json", False)
                 click.echo(json.dumps(settings(context), indent=2) if as_json else render(context), nl=as_json)
@@ -178,8 +177,8 @@ def _value(path: Path, key: str, option: click.Option, value: object, context: c
     return as_given if several else as_given[0]
 
 
-def _superseded(context: click.Context, alternatives: Sequence[Mapping[str, Sequence[str]]]) -> list[tuple[str, Any]]:
-    """Return the parameters to reset, each with its default; see `alternatives` in `config_options`.
+def reset_superseded(context: click.Context, *alternatives: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Reset parameters of a parsed command, and return their defaults; see `alternatives` in `config_options`.
 
     Each of these parameters has a value from the file, and the command line has another parameter of its group.
     """
@@ -191,9 +190,10 @@ def _superseded(context: click.Context, alternatives: Sequence[Mapping[str, Sequ
                 if source is ParameterSource.DEFAULT_MAP:
                     names += [name, *group[name]]
     defaults = _defaults(context.command) if names else {}
-    return [
-        (name, defaults[name]) for name in names if context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP
-    ]
+    in_file = [name for name in names if context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP]
+    reset = {name: defaults[name] for name in in_file}
+    context.params |= reset
+    return reset
 
 
 def _plain(value: object) -> Any:

@@ -52,15 +52,12 @@ def read_package(out: Output, model: str, config: Path, keep: int, settle_s: flo
         InputError: The settings are not valid for `edgekit run`, or a file cannot be read.
     """
     from edgekit.cli.config import command_named, read_settings
-    from edgekit.errors import InputError
     from edgekit.model_store import DEVICE_SUFFIXES, engine_extras, resolve_model
     from edgekit.remote.deploy import Package
     from edgekit.remote.transfer import pack
 
     # Reports mistakes before a board is reached; the board checks the settings again with its own edgekit.
     settings = read_settings(config, command_named("run"))
-    if (settings.get("source_uri") is None) == (settings.get("camera") is None):
-        raise InputError(f"settings '{config}' must have either a source or a camera")
     path = resolve_model(model, DEVICE_SUFFIXES)
     files = {f"model{path.suffix}": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
     uses_yunet = settings.get("detector_name", "yunet") == "yunet" and settings.get("detector_model") is None

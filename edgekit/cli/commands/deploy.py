@@ -9,9 +9,9 @@ import click
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, no_install_option, require_hosts
 from edgekit.cli.boards.releases import chosen_service, read_package, release_options, show_changes
-from edgekit.cli.config import command_named, read_settings
 from edgekit.cli.options import NumberRange
 from edgekit.cli.output import Output, common_options
+from edgekit.cli.run.checks import checked_settings
 from edgekit.cli.run.output_options import replaced_results
 
 
@@ -75,8 +75,9 @@ def command(
 
     hosts = require_hosts(chosen)
     service = chosen_service(name, scope)
+    replaced = replaced_results(checked_settings(config))
     package = read_package(out, model, config, keep, settle_s, chosen.install)
-    if replaced := replaced_results(read_settings(config, command_named("run"))):
+    if replaced:
         files = ", ".join(f"'{name}'" for name in replaced)
         out.warn(f"each start of the service replaces {files}: set rotate-size or rotate-age to keep the results")
     with BoardReporter(out) as reporter:

@@ -12,23 +12,21 @@ import click
 from edgekit.cli.config import config_options
 from edgekit.cli.options import detector_options
 from edgekit.cli.output import Output, common_options
+from edgekit.cli.run.checks import check_run
 from edgekit.cli.run.detection_options import (
     DetectionOptions,
     add_detection_options,
-    check_detection_options,
     open_stream,
     stream_values,
 )
 from edgekit.cli.run.input_options import (
-    OF_CAMERAS,
+    ALTERNATIVES,
     InputOptions,
     add_input_options,
     camera_settings,
-    check_input_options,
 )
 from edgekit.cli.run.load_options import LoadOptions, add_load_options
 from edgekit.cli.run.memory import RunMemory
-from edgekit.cli.run.output_checks import check_outputs
 from edgekit.cli.run.output_options import (
     STDOUT,
     Outputs,
@@ -78,7 +76,7 @@ _STOPPED = {"ended": "stopped", "frames": 0}
 )
 @add_output_options
 @section("Speed and load", add_load_options)
-@section("Settings", config_options({"source_uri": ("realtime",), "camera": (*OF_CAMERAS, "record")}))
+@section("Settings", config_options(ALTERNATIVES))
 @common_options
 def command(
     out: Output,
@@ -114,9 +112,7 @@ def command(
       edgekit run --camera --web --mqtt mqtt://broker.local
       edgekit run --config edgekit.toml
     """
-    check_input_options(input_options, source_uri, camera)
-    check_outputs(outputs, source_uri, out.as_json)
-    check_detection_options(detection, detector_name)
+    check_run(click.get_current_context().params)
 
     with StopSignals(partial(out.result, _STOPPED)) as signals, RunMemory() as memory, ExitStack() as opened:
         opened.enter_context(exclusive_outputs(outputs))

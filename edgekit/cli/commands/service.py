@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.config import command_named
 from edgekit.cli.options import combined
 from edgekit.cli.output import Output, common_options, printable
+from edgekit.cli.run.checks import checked_values
 from edgekit.cli.run.output_options import replaced_results
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import real_path
@@ -247,10 +247,7 @@ def _check_run_options(folder: Path, options: list[str]) -> list[str]:
     Return the files that a start of the service replaces.
     """
     with chdir(folder) if folder.is_dir() else nullcontext():
-        parameters = command_named("run").make_context("edgekit run", options).params
-    if parameters["source_uri"] is None and parameters["camera"] is None:
-        raise click.UsageError("the service has no input: give --source or --camera")
-    return replaced_results(parameters)
+        return replaced_results(checked_values(options))
 
 
 def _existing_user(name: str | None) -> str | None:

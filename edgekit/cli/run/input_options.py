@@ -96,6 +96,8 @@ _OPTIONS = (
 )
 # Parameters that apply to cameras only.
 OF_CAMERAS = tuple(field for field in InputOptions.__dataclass_fields__ if field != "realtime")
+# A run has one of these parameters, each with the parameters that apply to it only.
+ALTERNATIVES = {"source_uri": ("realtime",), "camera": (*OF_CAMERAS, "record")}
 
 
 # Adds these options to a command, which gets their values as the parameter `input_options`.

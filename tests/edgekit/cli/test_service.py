@@ -130,6 +130,28 @@ def test_a_deploy_names_results_that_each_start_replaces(edgekit, tiny_model, tm
     assert (warning in err) == is_replaced
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("camera = true\nrealtime = true", "--realtime is for recordings"),
+        ('camera = true\nmqtt-cert = "a.pem"', "--mqtt-cert and --mqtt-key belong together"),
+        ('camera = true\ndetector = "none"\nmin-face = 40', "--min-face needs a detector"),
+    ],
+)
+def test_a_deploy_refuses_settings_that_contradict_each_other(edgekit, tiny_model, tmp_path, settings, message):
+    path = tmp_path / "edgekit.toml"
+    path.write_text(settings)
+    # Nothing listens at port 1.
+    code, out, err = edgekit("deploy", tiny_model, "--config", path, "--host", "127.0.0.1", "--port", 1)
+    assert (code, out, err.count("\n")) == (EXIT_USAGE, "", 1)
+    assert f"settings '{path}': {message}" in err
+
+
+def test_an_option_of_a_service_replaces_the_source_of_its_settings(service):
+    Path("edgekit.toml").write_text('source = "missing.mp4"\nrealtime = true\n')
+    assert service("install", "--config", "edgekit.toml", "--", "--camera", "/dev/video99")[0] == EXIT_OK
+
+
 def test_settings_that_cannot_work_are_a_failure_in_status_and_log(service):
     assert service("install", "--", "--source", "missing.mp4")[0] == EXIT_OK
     found = until(service, lambda found: found["state"] == "failed")
@@ -157,7 +179,9 @@ def test_a_unit_that_edgekit_did_not_write_is_refused(service, home):
         (["install", "--folder", "missing", "--", "--source", "demo"], "missing' does not exist"),
         (["install", "--", "--sorce", "demo"], "No such option '--sorce'"),
         (["install", "--", "--source", "demo", "--threads", "0"], "0 is not in the range"),
-        (["install", "--", "--jsonl", "a.jsonl"], "the service has no input"),
+        (["install", "--", "--jsonl", "a.jsonl"], "no source is given"),
+        (["install", "--", "--camera", "--web-fps", "5"], "--web-fps has no effect without --web"),
+        (["install", "--", "--camera", "--mqtt-cert", "a.pem"], "--mqtt-cert and --mqtt-key belong together"),
         (["install", "--env", "X", "--", "--source", "demo"], "--env 'X' has no '='"),
         (["install", "--run-as", "root", "--", "--source", "demo"], "--run-as is for a --system service"),
         (["install", "--name", "../x", "--", "--source", "demo"], "service name '../x'"),
