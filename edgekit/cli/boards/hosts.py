@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.options import refuse_unused
 from edgekit.cli.output import Output, one_line
 from edgekit.errors import HostError
 from edgekit.text import printable
@@ -99,8 +100,9 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
             check_different(hosts)
             hosts = select(hosts, only)
             check_identities(hosts)
-        elif only or port is not None or identity is not None or ssh_option:
-            raise click.UsageError("--only, --port, --identity and --ssh-option need --host or --inventory")
+        else:
+            of_hosts = ("only", "port", "identity", "ssh_option", "parallel")
+            refuse_unused(click.get_current_context(), of_hosts, "needs --host or --inventory")
         install = kwargs.pop("install", True)
         if not hosts and not install:
             raise click.UsageError("--no-install needs --host or --inventory")

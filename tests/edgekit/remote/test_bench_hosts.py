@@ -289,7 +289,7 @@ def test_ctrl_c_keeps_the_formats_measured_on_finished_boards(
         (("--host", "a", "a" * 501), "is longer than 500 characters"),
         (("--inventory", "many"), "201 boards are more than the 200"),
         (("--host", "a", "--only", "b"), "no board has the label 'b'"),
-        ((), "need --host"),
+        ((), "--port needs --host or --inventory: leave it out"),
     ],
 )
 def test_bad_options_are_refused_with_one_line(
@@ -301,6 +301,12 @@ def test_bad_options_are_refused_with_one_line(
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_number_of_boards_needs_boards(tiny_model: Path) -> None:
+    done = call("bench", tiny_model, "--parallel", "3")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "--parallel needs --host or --inventory" in done.stderr
 
 
 def test_a_missing_key_is_refused_before_connecting(tiny_model: Path) -> None:
