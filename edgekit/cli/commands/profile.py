@@ -117,6 +117,8 @@ def command(
         raise click.UsageError("--pipeline scales times measured here: leave --seconds above 0")
     elif threads != 1:
         raise click.UsageError("--pipeline measures with one thread: leave --threads out")
+    if not seconds:
+        refuse_unused(click.get_current_context(), ("threads",), "has no effect with --seconds 0")
     if plot:
         from edgekit.files import check_writable
         from edgekit.models.evaluation.plots import check_plot_path

@@ -244,6 +244,7 @@ def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
         (["--pipeline", "--seconds", "0"], "leave --seconds above 0"),
         (["--pipeline", "--threads", "4"], "leave --threads out"),
         (["--board", "pi2"], "pi2"),
+        (["--seconds", "0", "--threads", "4"], "--threads has no effect with --seconds 0: leave it out"),
         (["--faces", "2"], "--faces goes with --pipeline: leave it out"),
         (["--detector-size", "256"], "--detector-size goes with --pipeline"),
         (["--seconds", "nan"], "nan is not a number"),
