@@ -102,7 +102,7 @@ def read_inventory(
             content = stream.read(_MAX_INVENTORY_BYTES + 1)
         if len(content) > _MAX_INVENTORY_BYTES:
             raise InputError(f"inventory '{path}' is larger than 1 MiB: it may contain [[host]] tables only")
-        document = tomllib.loads(content.decode())
+        document = tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows begin a file with a mark
     except OSError as error:
         raise InputError(f"inventory '{path}': {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -158,3 +158,9 @@ def test_an_option_without_its_value_is_refused() -> None:
     # ssh would take edgekit's next option as the value, and a setting as the host's name.
     with pytest.raises(InputError, match="--ssh-option '-J' needs a value"):
         ssh_arguments(("-4", "-J"))
+
+
+def test_a_byte_order_mark_before_an_inventory_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "boards.toml"
+    path.write_text('[[host]]\nhost = "a"\n', encoding="utf-8-sig")
+    assert [host.address for host in read_inventory(path)] == ["a"]
