@@ -143,7 +143,8 @@ def test_so_many_threads_as_asked_for(small: Path, threads: int) -> None:
     assert done.stdout.split() == [str(threads - 1)], done.stderr
 
 
-def test_idle_threads_sleep_and_the_environment_stays_as_it_was(small: Path) -> None:
+def test_idle_threads_sleep_and_the_environment_stays_as_it_was(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)  # which `edgekit.models` sets, if another test imported it
     code = """
 import os, sys
 from pathlib import Path
