@@ -157,9 +157,12 @@ class NetTask(Task):
     def augmented(self, indices: Tensor, numbers: Tensor) -> Tensor:
         """Return augmented, and with mixup mixed, images in 0..1: float32 (n, 3, h, w), channels_last."""
         pixels = self.examples.images[indices] if self._loaded is None else next(self._loaded).to(self.device)
-        images = augment(pixels, numbers, self._augmentation)  # (n, 1 or 3, h, w)
+        shares = None
         if self._mixup_alpha:
-            images = mix_images(images, numbers[:, -1])
+            numbers, shares = numbers[:, :-1], numbers[:, -1]
+        images = augment(pixels, numbers, self._augmentation)  # (n, 1 or 3, h, w)
+        if shares is not None:
+            images = mix_images(images, shares)
         return images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
     def mixed_label_loss(

@@ -13,6 +13,7 @@ from torch import nn
 from edgekit.errors import InputError
 from edgekit.models.data import DataSet
 from edgekit.models.data.augment import Augmentation
+from edgekit.models.data.camera import Camera
 from edgekit.models.distill.run import distill
 from edgekit.models.model_loading import contract_for
 from edgekit.models.training.classification import ClassificationTask
@@ -40,6 +41,19 @@ def test_shares_have_the_beta_distribution() -> None:
         assert shares.shape == (20_000, 1)
         assert shares.mean().item() == pytest.approx(0.5, abs=0.02)
         assert shares.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)
+
+
+def test_photographed_images_are_mixed(bars: DataSet) -> None:
+    augmentation = dataclasses.replace(STILL, camera=Camera(probability=1))
+    mixed, plain = (
+        _task(bars, dataclasses.replace(RECIPE, augmentation=augmentation, mixup_alpha=alpha)) for alpha in (0.5, 0.0)
+    )
+    indices = torch.tensor([3, 10, 25])
+    numbers = mixed.draw(3, torch.Generator().manual_seed(0))
+    shares = numbers[:, -1:, None, None]
+    images = plain.augmented(indices, numbers[:, :-1])
+    expected = images * shares + images.roll(1, dims=0) * (1 - shares)
+    torch.testing.assert_close(mixed.augmented(indices, numbers), expected)
 
 
 @pytest.mark.parametrize(("with_targets", "balance"), [(False, "none"), (False, "loss"), (True, "none")])
