@@ -37,7 +37,7 @@ _LONGEST_CAPTION = 40
 
 
 def check_sheet_folder(folder: Path, data: Path | None) -> None:
-    """Check before long work that contact sheets of `data` can be written to `folder`; nothing is created.
+    """Check that contact sheets of `data` can be written to `folder`, before any image is read. Nothing is created.
 
     Raises:
         InputError: `folder` is a file, or lies in the folder `data`: the sheets would be images of the data.
