@@ -1,8 +1,8 @@
 """The table of a model's formats, and the rule by which one of them is recommended.
 
-Of the files whose accuracy does not drop (`MAX_DROP` plus two standard errors of the paired difference), the fastest is
-recommended. Where the 95 % interval of the ratio of the medians does not exclude that others are as fast, the smallest
-file of these is.
+Of the files whose accuracy drops by at most `MAX_DROP` plus two standard errors of the paired difference, the fastest
+is recommended. If the 95 % interval of the ratio of two medians contains 1, the two files count as equally fast. Of
+equally fast files, the smallest is recommended.
 """
 
 from __future__ import annotations

@@ -185,11 +185,12 @@ def command(
     MODEL is an .onnx or .ncnn file, `default`, `fer2013` or `distilled`; each runs on its own engine.
 
     \b
-    Four kinds are measured:
+    Kinds of measurement:
       inference   the net
       classifier  the net and the preparation of its input
-      per-frame   the pipeline, one frame at a time
+      per-frame   detector and classifier, one frame at a time
       loop        the loop of `edgekit run`
+      camera      detector and classifier on the newest frame of a camera; only with --camera
 
     A cell is one model with one kind and one number of threads. Each cell is measured in several processes, for at
     least --seconds and at least 100 iterations. Before each measurement, a warm-up lasts until the times are stable.
@@ -201,8 +202,8 @@ def command(
 
     With --formats, MODEL is a checkpoint that is exported in each format. One table shows accuracy, size, p50, p99 and
     memory of the formats. The accuracy is measured with --data on this machine. The recommended format is the fastest
-    format whose accuracy drops by at most half a point. Of several equally fast formats, the smallest one is
-    recommended. The exported files are temporary.
+    format whose accuracy drops by at most 0.5 percentage points plus two standard errors. Of several equally fast
+    formats, the smallest one is recommended. The exported files are temporary.
 
     With --host or --inventory, the models are measured on boards over SSH. First, edgekit is installed on the boards.
     The boards need no internet access.

@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 @target_options
 @section(
     "Labels",
-    click.option("--class", "class_names", multiple=True, metavar="NAME", help="New label for the student of a CLIP."),
+    click.option(
+        "--class",
+        "class_names",
+        multiple=True,
+        metavar="NAME",
+        help="New label for a student of a CLIP or for trained prompts. Repeatable.",
+    ),
     click.option(
         "--classes",
         "classes_file",
@@ -38,9 +44,19 @@ if TYPE_CHECKING:
         metavar="JSON",
         help='New labels with descriptions: {"NAME": ["A sentence.", …], …}.',
     ),
-    click.option("--clip", metavar="FILE|DIR|NAME", help="The teacher's CLIP, for --class and --classes."),
+    click.option(
+        "--clip",
+        metavar="FILE|DIR|NAME",
+        help="For --class and --classes: the teacher's CLIP. For trained prompts: their CLIP.",
+    ),
     click.option("--prompts", type=PATH, metavar="FILE|DIR", help="Prompts of the teacher, if it has prompts."),
-    click.option("--merge", "merges", multiple=True, metavar="NEW=OLD,OLD", help="Merge old labels into a new one."),
+    click.option(
+        "--merge",
+        "merges",
+        multiple=True,
+        metavar="NEW=OLD,OLD",
+        help="Merge old labels into a new one. Labels that no --merge names are removed. Repeatable.",
+    ),
     click.option(
         "--uncertain-below",
         type=NumberRange(0, 1),

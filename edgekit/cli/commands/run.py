@@ -43,7 +43,7 @@ from edgekit.cli.sections import SectionedCommand, section
 _STOPPED = {"ended": "stopped", "frames": 0}
 
 
-@click.command("run", cls=SectionedCommand, short_help="Find faces and classify them, live or in files.")
+@click.command("run", cls=SectionedCommand, short_help="Detect faces and classify them, live or in files.")
 @section(
     "Source",
     click.option(
@@ -92,7 +92,7 @@ def command(
     outputs: Outputs,
     load: LoadOptions,
 ) -> None:
-    """Find the faces in every frame, classify each of them, and measure the frame rate.
+    """Detect, track and classify faces in the frames of a camera, file or stream, and measure the frame rate.
 
     A model that classifies whole images needs no detector. With such a model, each frame or the region of --roi gets
     one label.
