@@ -1,4 +1,4 @@
-"""Folds of a training split, for teachers whose outputs are wanted for images that they have not seen.
+"""Folds of a training split, for teachers that classify only images that they were not trained on.
 
 An image's fold follows from its pixels, or from its person or track where these are known, and not from the number or
 order of the images. So a training on a part of the images, such as those with FER+ votes, has the same folds.

@@ -1,6 +1,6 @@
-"""Distillation targets of teachers for images that they have not seen: each image has those of its fold's teachers.
+"""Distillation targets from teachers that were not trained on the image: each image has those of its fold's teachers.
 
-A teacher's outputs for its own training images repeat their labels with too much certainty. Teachers trained with
+On its own training images, a teacher is overconfident. Teachers trained with
 `edgekit train --folds K --fold N` leave one fold out each; together they have outputs for all images.
 """
 
@@ -22,7 +22,7 @@ from edgekit.models.distill.views import Views
 
 
 def teachers_by_fold(teacher: Teacher, crop: CropSpec) -> list[Teacher]:
-    """Return for each fold the teacher that has not seen it; several of one fold are an ensemble.
+    """Return for each fold the teacher that was trained without it; several of one fold are an ensemble.
 
     `crop` is that of the student's contract.
 
@@ -47,7 +47,7 @@ def teachers_by_fold(teacher: Teacher, crop: CropSpec) -> list[Teacher]:
         raise InputError(f"teachers of {count} and of {different[0]} folds do not divide the data: choose one number")
     missing = sorted(set(range(count)) - {fold.fold for fold in folds})
     if missing:
-        raise InputError(f"no teacher has left out fold {missing[0]} of {count}: add one trained with it")
+        raise InputError(f"no teacher was trained without fold {missing[0]} of {count}: add one of --fold {missing[0]}")
     return [
         ensemble([member for member, fold in zip(members, folds, strict=True) if fold.fold == number])
         for number in range(count)
@@ -75,6 +75,6 @@ def out_of_fold_targets(
         if not len(chosen):
             continue
         targets = distillation_targets(one, training.subset(chosen).images, views, folder, progress, notify)
-        notify(f"fold {number}: {len(chosen)} images have the outputs of {one.name}, which has not seen them")
+        notify(f"fold {number}: {len(chosen)} images have the outputs of {one.name}, which was trained without them")
         logits |= dict(zip(chosen.tolist(), targets.logits, strict=True))
     return TeacherOutputs(np.stack([logits[index] for index in range(len(training))]))

@@ -37,7 +37,7 @@ class DistillationConfig:
         temperature: τ of both softmaxes.
         views: Views whose teacher outputs are cached; None: the teacher classifies each augmented crop.
         unlabelled: Checksum of the images without labels; None: all images have labels.
-        out_of_fold: Whether each image has the targets of the teachers that have not seen it.
+        out_of_fold: Whether each image has the targets of the teachers that were trained without it.
         votes: Powers by which FER+ votes were combined with the targets; None: without votes.
     """
 

@@ -73,7 +73,10 @@ def test_several_teachers_of_a_fold_are_averaged(bars: DataSet, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("folds", "message"),
     [
-        (({"folds": 3, "fold": 0}, {"folds": 3, "fold": 1}), "no teacher has left out fold 2 of 3"),
+        (
+            ({"folds": 3, "fold": 0}, {"folds": 3, "fold": 1}),
+            "without fold 2 of 3: add one of --fold 2",
+        ),
         (({"folds": 2, "fold": 0}, {"folds": 3, "fold": 1}), "teachers of 2 and of 3 folds do not divide the data"),
         (({"folds": 2, "fold": 0}, None), "teacher 't1' was not trained with --folds"),
         (({"folds": 2, "fold": 7}, {"folds": 2, "fold": 1}), "fold is 7"),
