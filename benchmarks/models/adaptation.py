@@ -29,7 +29,7 @@ from edgekit.model_store import resolve_model
 from edgekit.models.data import EXPRESSIONS, ImageSet, training_split
 from edgekit.models.data.ferplus import majority_part
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.evaluation.evaluate import Evaluation, as_shown, evaluate, open_classifier
+from edgekit.models.evaluation.evaluate import Evaluation, evaluate, open_classifier, with_contract_channels
 from edgekit.models.train import train
 from edgekit.models.training.recipes import Balance
 
@@ -55,7 +55,7 @@ def read_photos(crops: Path, contract: Contract) -> Photos:
     images = dataset.split(training_split(dataset))
     if dataset.classes != EXPRESSIONS or images.groups is None:
         raise click.UsageError(f"'{crops}' has other classes than the seven expressions, or no table of persons")
-    return Photos(as_shown(images, contract), np.unique(images.groups, return_inverse=True)[1])
+    return Photos(with_contract_channels(images, contract), np.unique(images.groups, return_inverse=True)[1])
 
 
 def mean_recall(result: Evaluation) -> float:

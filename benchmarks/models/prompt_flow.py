@@ -38,10 +38,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekit.errors import EdgekitError, InputError
+from edgekit.models.clip.baselines import tower_input
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.clip.prompts import KnowledgeProxy, PromptLearner, Prompts
-from edgekit.models.clip.rivals import tower_input
 from edgekit.models.data.few_shot import up_to_shots
 from edgekit.models.evaluation.evaluate import mean_recall
 from edgekit.models.torch_threads import set_torch_threads

@@ -64,7 +64,7 @@ def table(series: Series) -> list[str]:
 
 
 def verdict(series: Series) -> str:
-    """Return a sentence per measure: whether a row of HiCroPL is above all others by more than the pooled spread."""
+    """Return a sentence per measure: whether the best row of HiCroPL is higher than all other rows, and by how much."""
     most = max((count for _, count in series), default=0)
     sentences = []
     for measure in MEASURES:
@@ -77,10 +77,11 @@ def verdict(series: Series) -> str:
         if not own or not others:
             continue
         row, (mean, spread) = max(own.items(), key=lambda item: item[1][0])
-        rival, (best, rival_spread) = max(others.items(), key=lambda item: item[1][0])
-        pooled = ((spread**2 + rival_spread**2) / 2) ** 0.5
-        outcome = "wins over" if mean - best > pooled else "is within the spread of" if mean > best else "is behind"
-        sentences.append(f"{measure} at {most} shots: {row} {outcome} {rival} ({100 * (mean - best):+.1f} points)")
+        other, (best, other_spread) = max(others.items(), key=lambda item: item[1][0])
+        pooled = ((spread**2 + other_spread**2) / 2) ** 0.5
+        within = "is higher, but within the spread, than"
+        outcome = "is higher than" if mean - best > pooled else within if mean > best else "is not higher than"
+        sentences.append(f"{measure} at {most} shots: {row} {outcome} {other} ({100 * (mean - best):+.1f} points)")
     return "; ".join(sentences) + "." if sentences else ""
 
 

@@ -1,4 +1,4 @@
-"""Few-shot tasks on which prompts have something to learn: HiCroPL, simpler prompts, and two linear rivals.
+"""Few-shot tasks on which prompts have something to learn: HiCroPL, simpler prompts, and two linear baselines.
 
 \b
     edgekit data crop photos.tar -o faces
@@ -38,6 +38,14 @@ from prompt_task_report import write_report
 
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import sha256_of, write_atomic
+from edgekit.models.clip.baselines import (
+    Baseline,
+    LinearClassifier,
+    fit_baseline,
+    tower_input,
+    unit_features,
+    zero_shot,
+)
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts
 from edgekit.models.clip.config import PromptConfig, shortened
 from edgekit.models.clip.frozen import FrozenClip
@@ -45,7 +53,6 @@ from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompt_task import PromptTask
 from edgekit.models.clip.prompted import PromptedClip, frozen_classifier, prompts_kept
 from edgekit.models.clip.protocols import preset_of
-from edgekit.models.clip.rivals import LinearClassifier, Rival, fit_rival, tower_input, unit_features, zero_shot
 from edgekit.models.data import ImageSet
 from edgekit.models.data.few_shot import up_to_shots
 from edgekit.models.data.resized_crop import ResizedCrop
@@ -59,7 +66,7 @@ from edgekit.models.training.task import TrainingJob
 CELLS_NAME = "cells.jsonl"
 ZERO_SHOT = "zero-shot"
 _BATCH_IMAGES = 160
-RIVALS: dict[str, Rival] = {"bias per class": "bias", "linear probe": "probe"}
+BASELINES: dict[str, Baseline] = {"bias per class": "bias", "linear probe": "probe"}
 FLOWS: dict[str, dict[str, Any]] = {
     "HiCroPL": {},
     "independent prompts": {"flow": "independent"},
@@ -115,17 +122,17 @@ class Bench:
         if changes is not None:
             results = self.evaluate(self.prompted(changes, few, seed))
         else:
-            linear = self._start if row == ZERO_SHOT else self._fitted(RIVALS[row], few)
+            linear = self._start if row == ZERO_SHOT else self._fitted(BASELINES[row], few)
             results = {name: self._linear(linear, name) for name in content.targets}
         note = ", ".join(f"{name} has {count} images" for name, count in short.items()) if row != ZERO_SHOT else ""
         return {"results": {name: _scores(result) for name, result in results.items()}, "note": note}
 
-    def _fitted(self, kind: Rival, few: ImageSet) -> LinearClassifier:
-        """Return a rival fitted to the images and their mirror images."""
+    def _fitted(self, kind: Baseline, few: ImageSet) -> LinearClassifier:
+        """Return a baseline fitted to the images and their mirror images."""
         views = (few.images, few.images[:, :, ::-1])
         features = torch.cat([self._plain_features(tower_input(self._clip, view)) for view in views])
         labels = torch.from_numpy(few.labels).repeat(2).numpy()
-        return fit_rival(kind, self._start, float(self._clip.logit_scale), features, labels)
+        return fit_baseline(kind, self._start, float(self._clip.logit_scale), features, labels)
 
     def _linear(self, linear: LinearClassifier, target: str) -> Evaluation:
         part = self._content.targets[target]
@@ -189,7 +196,7 @@ def planned(
     """Yield (row, its prompts or None, shots) of one source and seed; zero-shot has no shots."""
     yield ZERO_SHOT, None, 0
     for count in shots:
-        yield from ((name, None, count) for name in RIVALS)
+        yield from ((name, None, count) for name in BASELINES)
         yield from ((name, changes, count) for name, changes in rows.items())
 
 

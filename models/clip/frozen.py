@@ -109,7 +109,7 @@ def tokenize(texts: Sequence[str], config: ClipConfig) -> Tensor:
     return tokens
 
 
-def require_room(name: str, sentences: Sequence[str], config: ClipConfig) -> Tensor:
+def description_tokens(name: str, sentences: Sequence[str], config: ClipConfig) -> Tensor:
     """Return the tokens of a class's descriptions, int64 (sentences, context_length).
 
     Raises:

@@ -21,12 +21,12 @@ from edgekit.models.clip.captions import captions_of, captions_with_names, examp
 from edgekit.models.clip.classifier import zero_shot_classifier
 from edgekit.models.clip.contrastive import caption_loss, contrastive_loss
 from edgekit.models.clip.descriptions import Descriptions
-from edgekit.models.clip.frozen import FrozenClip, require_room, tokenize
+from edgekit.models.clip.frozen import FrozenClip, description_tokens, tokenize
 from edgekit.models.clip.load import save_clip
 from edgekit.models.clip.prompt_insertion import trained_attention
 from edgekit.models.clip.prompt_task import normalized
 from edgekit.models.clip.trunk import TRUNK_STRIDE_PX, TrunkPatches, TrunkWeights
-from edgekit.models.clip.vote_captions import Contents, captions_with_looks, example_vote_captions
+from edgekit.models.clip.vote_captions import Contents, captions_of_votes, example_vote_captions
 from edgekit.models.data import ImageSet
 from edgekit.models.data.augment import augment, draw
 from edgekit.models.evaluation.evaluate import evaluate
@@ -132,7 +132,7 @@ class MiniClipTask(Task):
         # Reports texts that are too long before the first epoch.
         tokenize(captions_with_names(classes), config)
         for name, sentences in class_descriptions.items():
-            require_room(name, sentences, config)
+            description_tokens(name, sentences, config)  # raises if a sentence is too long
         self._config = config
         self._classes = classes
         self._descriptions = class_descriptions
@@ -241,7 +241,7 @@ class MiniClipTask(Task):
 
     def _captions(self, indices: Tensor, uniform: Tensor, seed: int) -> tuple[list[str], Tensor]:
         if self._contents is not None:
-            return captions_with_looks(self._contents, indices.cpu(), uniform.cpu(), seed)
+            return captions_of_votes(self._contents, indices.cpu(), uniform.cpu(), seed)
         targets = None if self._examples.targets is None else self._examples.targets[indices]
         return captions_of(self._classes, self._examples.labels[indices], targets, uniform, seed)
 

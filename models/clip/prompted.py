@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from edgekit.errors import InputError
 from edgekit.models.clip.config import MAX_WORDS_N_CTX, PromptConfig
 from edgekit.models.clip.descriptions import as_words, sentences_or_template
-from edgekit.models.clip.frozen import FrozenClip, require_room
+from edgekit.models.clip.frozen import FrozenClip, description_tokens
 from edgekit.models.clip.prompt_insertion import embed_patches, encode_patches, encode_text
 from edgekit.models.clip.prompts import PromptLearner, Prompts
 
@@ -192,8 +192,8 @@ def frozen_classifier(clip: FrozenClip, class_descriptions: Mapping[str, Sequenc
     """
     means = []
     for name, sentences in class_descriptions.items():
-        tokens = require_room(name, sentences, clip.config).to(clip.logit_scale.device)  # (sentences, context_length)
-        means.append(_unit(clip.encode_text(tokens)).mean(dim=0))
+        tokens = description_tokens(name, sentences, clip.config)  # (sentences, context_length)
+        means.append(_unit(clip.encode_text(tokens.to(clip.logit_scale.device))).mean(dim=0))
     return _unit(torch.stack(means))
 
 

@@ -1,4 +1,4 @@
-"""The four evaluation protocols of prompt learning (arXiv 2507.14976, section 4), and one that trains on all images."""
+"""The tasks of prompt learning (`--task`): four of the paper (arXiv 2507.14976, section 4), and one on all images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.models.clip.architecture import ClipConfig
 from edgekit.models.clip.classifier import ClipClassifier, prompted_classifier, zero_shot_classifier
 from edgekit.models.clip.config import PRESETS, PromptConfig
 from edgekit.models.clip.descriptions import Describe
-from edgekit.models.clip.frozen import require_room
+from edgekit.models.clip.frozen import description_tokens
 from edgekit.models.clip.prompted import PromptedClip, frozen_classifier, prompts_kept
 from edgekit.models.clip.templates import template_descriptions
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, usual_test_split
@@ -213,7 +213,7 @@ def check_evaluation(
     others = [(each.name, each.classes) for each in targets]
     for dataset, classes in [(data.dataset.name, data.dataset.classes), *others]:
         for name, sentences in describe(classes, dataset=dataset).items():
-            require_room(name, sentences, clip)
+            description_tokens(name, sentences, clip)  # raises if a sentence is too long
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""Captions that the picture shows: the shares of the votes for each expression, and light, sharpness, contrast, pose.
+"""Captions of votes and of the picture: the share of each expression, and light, sharpness, contrast or pose.
 
 As in `captions`, all images of a batch with the same content get the same caption, and each batch draws new words. A
 batch names either one expression per image, drawn by its share, or the two largest shares and their sizes ("mostly sad,
@@ -32,7 +32,7 @@ _SECOND_SHARE, _EQUAL_SHARE = 0.12, 0.35
 _SURE_SHARE = 0.8
 _GRADED_PROBABILITY = 0.6
 _NOUN_PROBABILITY = 0.35
-_LOOK_PROBABILITY = 0.5
+_PROPERTY_PROBABILITY = 0.5
 # Share of the images that have a property most, and of those that have it least.
 _EXTREME_SHARE = 0.2
 CONTEMPT = "contempt"
@@ -46,13 +46,13 @@ _FILE = Path(__file__).with_name("vote_captions.json")
 class Contents:
     """What the captions of a set of images may state.
 
-    `shares` are those of the label and the votes together, float32 (N, names); `looks` are the picture's properties,
+    `shares` are those of the label and the votes together, float32 (N, names); `properties` are those of the picture,
     int64 (N, properties): -1 little, 0 usual, 1 much.
     """
 
     names: tuple[str, ...]
     shares: Tensor
-    looks: Tensor
+    properties: Tensor
 
 
 def contents_of(
@@ -80,7 +80,7 @@ def contents_of(
     return Contents(names, shares, torch.from_numpy(_levels(_properties(images))))
 
 
-def captions_with_looks(contents: Contents, indices: Tensor, uniform: Tensor, seed: int) -> tuple[list[str], Tensor]:
+def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed: int) -> tuple[list[str], Tensor]:
     """Return the distinct captions of a batch, and the index of each image's caption: int64 (N,).
 
     Args:
@@ -103,15 +103,16 @@ def captions_with_looks(contents: Contents, indices: Tensor, uniform: Tensor, se
     else:
         first = (shares.cumsum(dim=1) <= uniform[:, None]).sum(dim=1).clamp(max=count - 1)
         form = second = torch.zeros_like(first)
-    look = torch.zeros_like(first) if words.look is None else contents.looks[indices, words.look] + 1
-    keys = ((first * count + second) * len(_FORMS) + form) * 3 + look
+    stated = words.stated
+    level = torch.zeros_like(first) if stated is None else contents.properties[indices, stated] + 1
+    keys = ((first * count + second) * len(_FORMS) + form) * 3 + level
     distinct, which = torch.unique(keys, return_inverse=True)
     texts = []
     for key in distinct.tolist():
-        rest, level = divmod(key, 3)
+        rest, level_of = divmod(key, 3)
         rest, form_of = divmod(rest, len(_FORMS))
         first_of, second_of = divmod(rest, count)
-        texts.append(words.caption(first_of, second_of, _FORMS[form_of], level - 1))
+        texts.append(words.caption(first_of, second_of, _FORMS[form_of], level_of - 1))
     return texts, which
 
 
@@ -123,22 +124,22 @@ def example_vote_captions(names: Sequence[str]) -> list[str]:
     texts += every_form_and_word(forms["noun"], words, "nouns")
     first, last = (word["adjectives"][0] for word in (words[0], words[-1]))
     texts += [form.format(first, last) for name in _FORMS[1:] for form in forms[name]]
-    looks = [look for levels in forms["looks"].values() for level in levels for look in level]
-    return texts + [forms["joints"][0].format(texts[0], look) for look in looks]
+    properties = [text for levels in forms["looks"].values() for level in levels for text in level]
+    return texts + [forms["joints"][0].format(texts[0], text) for text in properties]
 
 
 class _Words:
-    """The words of all captions of one batch; `look` is the number of the property that they state, or None."""
+    """The words of all captions of one batch; `stated` is the number of the property that they state, or None."""
 
     def __init__(self, names: Sequence[str], generator: np.random.Generator) -> None:
         forms = _forms()
         self._generator = generator
         self.is_graded = bool(generator.random() < _GRADED_PROBABILITY)
         is_noun = not self.is_graded and bool(generator.random() < _NOUN_PROBABILITY)
-        self.look: int | None = None
-        if generator.random() < _LOOK_PROBABILITY:
-            self.look = int(generator.integers(len(forms["looks"])))
-            self._looks = [self._pick(texts) for texts in list(forms["looks"].values())[self.look]]
+        self.stated: int | None = None
+        if generator.random() < _PROPERTY_PROBABILITY:
+            self.stated = int(generator.integers(len(forms["looks"])))
+            self._property_texts = [self._pick(texts) for texts in list(forms["looks"].values())[self.stated]]
         known = expression_words() | {CONTEMPT: forms[CONTEMPT]}
         self._named = [self._pick(known[name]["nouns" if is_noun else "adjectives"]) for name in names]
         self._template = self._pick(forms["noun" if is_noun else "single"])
@@ -150,7 +151,9 @@ class _Words:
         if form != "alone":
             text = self._parts[form].format(text, self._named[second])
         text = self._template.format(text)
-        return self._joint.format(text, self._looks[(level + 1) // 2]) if self.look is not None and level else text
+        if self.stated is None or level == 0:
+            return text
+        return self._joint.format(text, self._property_texts[(level + 1) // 2])
 
     def _pick(self, texts: Sequence[str]) -> str:
         return texts[int(self._generator.integers(len(texts)))]

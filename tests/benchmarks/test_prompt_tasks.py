@@ -133,9 +133,9 @@ def test_the_table_and_the_verdict() -> None:
     table = report.table(series)
     assert "| zero-shot | 50.0 / 40.0 |" in table
     assert "| HiCroPL, λ = 0 | 76.0 ± 1.4 / 66.0 ± 1.4 |" in table
-    assert "accuracy at 16 shots: HiCroPL, λ = 0 wins over linear probe (+5.0 points)" in report.verdict(series)
+    assert "accuracy at 16 shots: HiCroPL, λ = 0 is higher than linear probe (+5.0 points)" in report.verdict(series)
     close = report.panels_of([*cells, cell("bias per class", 16, 0, 0.755)])["s"]
-    assert "is within the spread of bias per class (+0.5 points)" in report.verdict(close)
+    assert "is higher, but within the spread, than bias per class (+0.5 points)" in report.verdict(close)
 
 
 def test_cells_of_other_settings_are_measured_again(tasks: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from edgekit.models.clip.mini import CLIP_MINI
 from edgekit.models.clip.vote_captions import (
     CONTEMPT,
     Contents,
-    captions_with_looks,
+    captions_of_votes,
     contents_of,
     example_vote_captions,
 )
@@ -49,7 +49,7 @@ def named(text: str) -> set[str]:
 def captions(contents: Contents, seeds: int = 60) -> set[str]:
     uniform = torch.full((len(contents.shares),), 0.5)
     indices = torch.arange(len(contents.shares))
-    return {text for seed in range(seeds) for text in captions_with_looks(contents, indices, uniform, seed)[0]}
+    return {text for seed in range(seeds) for text in captions_of_votes(contents, indices, uniform, seed)[0]}
 
 
 def test_shares_are_those_of_label_and_votes_without_single_votes() -> None:
@@ -110,7 +110,7 @@ def test_looks_are_those_of_the_picture() -> None:
     images[2] = np.linspace(0, 255, 48).astype(np.uint8)[None, :, None]  # dark on the left, bright on the right
     contents = contents_of(EXPRESSIONS, np.zeros(10, np.int64), np.tile(votes_for(anger=5), (10, 1)), images)
     names = list(FORMS["looks"])
-    levels = contents.looks
+    levels = contents.properties
     assert levels[0, names.index("sharpness")] == -1
     assert levels[1, names.index("brightness")] == -1
     assert levels[2, names.index("symmetry")] == -1
@@ -122,7 +122,7 @@ def test_looks_are_those_of_the_picture() -> None:
 def test_equal_content_has_equal_words_within_a_batch() -> None:
     shares = F.one_hot(torch.tensor([3, 4, 3]), 7).float()
     for seed in range(20):
-        texts, which = captions_with_looks(
+        texts, which = captions_of_votes(
             Contents(EXPRESSIONS, shares, torch.zeros(3, 4).long()), torch.arange(3), torch.zeros(3), seed
         )
         assert len(texts) == 2

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgekit.models.clip.architecture import ClipConfig
+from edgekit.models.clip.baselines import LinearClassifier, fit_baseline, tower_input, unit_features, zero_shot
 from edgekit.models.clip.classifier import zero_shot_classifier
 from edgekit.models.clip.load import random_clip
 from edgekit.models.clip.mini import CLIP_MINI, hybrid_config
 from edgekit.models.clip.prompted import frozen_classifier
-from edgekit.models.clip.rivals import LinearClassifier, fit_rival, tower_input, unit_features, zero_shot
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.evaluation.evaluate import evaluate
 
@@ -32,7 +32,7 @@ def test_a_bias_learns_other_frequencies_and_leaves_the_weights() -> None:
     start, features = start_and_features(300)
     shifted = start.logits(features) + np.array([0, 2, -1], np.float32)
     labels = shifted.argmax(axis=1)
-    fitted = fit_rival("bias", start, SCALE, features, labels)
+    fitted = fit_baseline("bias", start, SCALE, features, labels)
     assert torch.equal(fitted.weights, start.weights)
     before, after = ((one.logits(features).argmax(axis=1) == labels).mean() for one in (start, fitted))
     assert after > 0.97 > before
@@ -43,7 +43,9 @@ def test_a_probe_learns_what_a_bias_cannot() -> None:
     start, features = start_and_features(120)
     labels = (start.logits(features).argmax(axis=1) + 1) % 3  # another assignment of the classes
     accuracy = {
-        kind: (fit_rival(kind, start, SCALE, features, labels, 1e-5).logits(features).argmax(axis=1) == labels).mean()
+        kind: (
+            fit_baseline(kind, start, SCALE, features, labels, 1e-5).logits(features).argmax(axis=1) == labels
+        ).mean()
         for kind in ("bias", "probe")
     }
     assert accuracy["probe"] > 0.95
@@ -52,7 +54,7 @@ def test_a_probe_learns_what_a_bias_cannot() -> None:
 
 def test_a_large_penalty_keeps_the_zero_shot_classifier() -> None:
     start, features = start_and_features(30)
-    fitted = fit_rival("probe", start, SCALE, features, np.zeros(30, np.int64), 1e6)
+    fitted = fit_baseline("probe", start, SCALE, features, np.zeros(30, np.int64), 1e6)
     torch.testing.assert_close(fitted.weights, start.weights, rtol=1e-3, atol=1e-3)
 
 

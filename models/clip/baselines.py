@@ -1,4 +1,4 @@
-"""Simple classifiers on a frozen CLIP that prompts have to beat: a bias per class, and a linear probe.
+"""Classifiers without prompts on a frozen CLIP, to compare with prompts: a bias per class, and a linear probe.
 
 Both start as the zero-shot classifier and are fitted to the same few images by L-BFGS, without random numbers:
 
@@ -23,9 +23,9 @@ from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.prompt_task import normalized
 from edgekit.preprocess import FloatArray, ImageU8
 
-Rival = Literal["bias", "probe"]
+Baseline = Literal["bias", "probe"]
 # Not tuned: the same for all tasks and numbers of images.
-_RIDGE: dict[Rival, float] = {"bias": 1e-3, "probe": 1e-2}
+_RIDGE: dict[Baseline, float] = {"bias": 1e-3, "probe": 1e-2}
 _STEPS = 200
 _BATCH_IMAGES = 160
 
@@ -69,8 +69,8 @@ def zero_shot(clip: FrozenClip, text_features: Tensor) -> LinearClassifier:
     return LinearClassifier(clip.logit_scale.detach() * text_features, torch.zeros(len(text_features)))
 
 
-def fit_rival(
-    kind: Rival,
+def fit_baseline(
+    kind: Baseline,
     start: LinearClassifier,
     scale: float,
     features: Tensor,
