@@ -21,7 +21,7 @@ from edgekit.errors import InputError
 from edgekit.export.onnx.exported import EnsembleComparison, EnsembleForm, Exported
 from edgekit.export.onnx.to_onnx import export_net
 from edgekit.files import sha256_of
-from edgekit.models.clip.checkpoint import build_prompted, load_lasting_prompts, load_prompts, require_clip
+from edgekit.models.clip.checkpoint import build_prompted, load_constant_prompts, load_prompts, require_clip
 from edgekit.models.clip.classifier import PROMPTED, clip_contract
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompt_insertion import embed_patches, encode_patches
@@ -70,7 +70,7 @@ def open_prompts(path: Path, clip: str | None, descriptions: Mapping[str, Sequen
             were trained for, or a sentence is too long.
         UnavailableError: The CLIP cannot be downloaded.
     """
-    checkpoint = load_lasting_prompts(path)
+    checkpoint = load_constant_prompts(path)
     net = build_prompted(checkpoint, load_clip(require_clip(path, clip), checkpoint.clip.config.activation))
     return net if descriptions is None else net.with_classes(descriptions)
 

@@ -26,7 +26,7 @@ from edgekit.export.quantization.quantize import (
 from edgekit.files import write_atomic
 from edgekit.models.callbacks import Progress, StageProgress, ignore_progress
 from edgekit.models.data import DataSet, named_split
-from edgekit.models.evaluation.evaluate import Evaluation, aligned, as_shown, evaluate, open_classifier
+from edgekit.models.evaluation.evaluate import Evaluation, aligned, evaluate, open_classifier, with_contract_channels
 from edgekit.preprocess import ImageU8, center_crop
 
 Quantization: TypeAlias = Literal["int8", "dynamic", "fp16"]
@@ -74,7 +74,7 @@ def calibration_crops(dataset: DataSet, split: str, contract: Contract, count: i
     Raises:
         InputError: The split does not exist or is empty, or its images have another size.
     """
-    images = as_shown(dataset.split(split), contract)
+    images = with_contract_channels(dataset.split(split), contract)
     if not len(images):
         raise InputError(f"split '{split}' has no image to calibrate on: choose another calibration split")
     chosen = np.random.default_rng(seed).permutation(len(images))[:count]

@@ -155,7 +155,7 @@ def load_prompts(path: Path) -> PromptCheckpoint:
     return PromptCheckpoint(document.config, document.clip, ordered, state, document.training)
 
 
-def load_lasting_prompts(path: Path) -> PromptCheckpoint:
+def load_constant_prompts(path: Path) -> PromptCheckpoint:
     """Return the checkpoint in a file if its prompts do not change during inference.
 
     Raises:

@@ -24,7 +24,7 @@ from edgekit.models.clip.trunk import read_trunk
 from edgekit.models.clip.vote_captions import Contents, contents_of
 from edgekit.models.data.ferplus import vote_counts
 from edgekit.models.data.few_shot import of_classes, without_classes
-from edgekit.models.evaluation.evaluate import CropClassifier, as_shown, evaluate, open_classifier
+from edgekit.models.evaluation.evaluate import CropClassifier, evaluate, open_classifier, with_contract_channels
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, options_from, refuse_fields, require_choice
@@ -182,7 +182,7 @@ def _teacher_targets(
         notify(f"teacher {path.name} classifies {len(mirrored)} training images and their mirror images")
         for part, what in ((data.training, "images"), (mirrored, "mirror images")):
             report = of_stage(progress, f"teacher {path.name}: {what}")
-            result = evaluate(classifier, as_shown(part, classifier.contract), "center-crop", report)
+            result = evaluate(classifier, with_contract_channels(part, classifier.contract), "center-crop", report)
             probabilities.append(softmax(result.logits[:, chosen]))
         agreement = (probabilities[-2].argmax(1) == data.training.labels).mean()
         notify(f"teacher {path.name} agrees with {agreement:.2%} of the training labels")

@@ -182,7 +182,7 @@ def crop_photos(
     _check_options(faces, image_format, margin, max_side_px, every_s)
     _check_output(photos, output)
     model_path = None if detector_model is None else Path(detector_model)
-    finder = PhotoDetector(
+    face_detector = PhotoDetector(
         detector,
         model_path=model_path,
         input_size_px=detector_size_px,
@@ -192,10 +192,10 @@ def crop_photos(
     )
     limits = f"at {detector_size_px or 'default'} px, min face {min_face_px} px, {faces}"
     model = f" ({model_path.name})" if model_path else ""
-    description = f"{finder.name}{model} {limits}, margin {margin:g}, at most {max_side_px} px, {image_format}"
+    description = f"{face_detector.name}{model} {limits}, margin {margin:g}, at most {max_side_px} px, {image_format}"
     settings = _Settings(faces, margin, max_side_px, image_format, description)
     with exclusive_folder(output), _open_photos(photos, every_s, notify) as (total, items):
-        return _crop_all(items, total, finder, settings, output, notify, progress)
+        return _crop_all(items, total, face_detector, settings, output, notify, progress)
 
 
 def _check_options(faces: str, image_format: str, margin: float, max_side_px: int, every_s: float) -> None:
@@ -227,7 +227,7 @@ def _check_output(photos: Path, output: Path) -> None:
 def _crop_all(
     items: Iterator[_Photo],
     total: int | None,
-    finder: PhotoDetector,
+    face_detector: PhotoDetector,
     settings: _Settings,
     output: Path,
     notify: Notify,
@@ -247,7 +247,7 @@ def _crop_all(
                 present += 1
                 done[photo.key] = [_with_facts(row, photo.facts) for row in earlier]
             else:
-                crops = _crops_of(photo, finder, settings, notify)
+                crops = _crops_of(photo, face_detector, settings, notify)
                 _write_crops(crops, photo.key, owners, output)
                 done[photo.key] = [row for row, _ in crops]
                 for row in earlier:
@@ -257,7 +257,7 @@ def _crop_all(
             progress(len(visited), total)
     finally:
         write_rows(table, done)
-    return CropReport(finder.name, tuple(row for key in visited for row in done[key]), present)
+    return CropReport(face_detector.name, tuple(row for key in visited for row in done[key]), present)
 
 
 def _with_facts(row: CropRow, facts: PhotoFacts) -> CropRow:
@@ -286,7 +286,7 @@ def _is_current(photo: _Photo, rows: Sequence[CropRow], settings: _Settings, out
 
 
 def _crops_of(
-    photo: _Photo, finder: PhotoDetector, settings: _Settings, notify: Notify
+    photo: _Photo, face_detector: PhotoDetector, settings: _Settings, notify: Notify
 ) -> list[tuple[CropRow, ImageU8 | None]]:
     """Return the rows of one photograph, each with its crop."""
     plain = CropRow("", photo.source, photo.time_s, photo.facts.label, photo.facts.person)
@@ -296,7 +296,7 @@ def _crops_of(
     except InputError as error:
         notify(f"{error}: skipped")
         return [(replace(plain, status="unreadable"), None)]
-    found = finder.detect(image)
+    found = face_detector.detect(image)
     plain = replace(plain, faces=len(found))
     if len(found) == 0:
         return [(replace(plain, status="no face"), None)]

@@ -24,7 +24,7 @@ def load_some(
 ) -> tuple[DataSet, ImageSet]:
     """Read at most `limit` images of one split as training does, evenly spaced over the split's natural order.
 
-    The images have the size `crop.resize_hw` and were made square as `crop.fit` says.
+    The images have the size `crop.resize_hw` and were made square according to `crop.fit`.
 
     Raises:
         InputError: As for `load_dataset`; or the split does not exist or is empty.

@@ -17,7 +17,7 @@ from edgekit.files import sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint
-from edgekit.models.clip.checkpoint import ClipIdentity, PromptCheckpoint, build_prompted, load_lasting_prompts
+from edgekit.models.clip.checkpoint import ClipIdentity, PromptCheckpoint, build_prompted, load_constant_prompts
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompted import frozen_classifier
@@ -143,7 +143,7 @@ def _teachers_prompts(path: Path, teacher: _ClipTeacher) -> PromptCheckpoint:
     Raises:
         InputError: They are not those of the teacher: neither its file, nor the result of an equal training.
     """
-    checkpoint = load_lasting_prompts(path)
+    checkpoint = load_constant_prompts(path)
     # Students that were distilled before 2026-11-27 record the SHA-256 of the file.
     if teacher.sha256 not in (checkpoint.outputs_sha256(), sha256_of(path)):
         raise InputError(f"prompts '{path}' are not the teacher's, '{teacher.name}': give those or train the same ones")

@@ -249,10 +249,10 @@ def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
             f"which the model does not have: its labels are {', '.join(contract.labels)}"
         )
     numbers = np.array([contract.labels.index(name) for name in dataset.classes], np.int64)
-    return replace(as_shown(images, contract), labels=numbers[images.labels], targets=None)
+    return replace(with_contract_channels(images, contract), labels=numbers[images.labels], targets=None)
 
 
-def as_shown(images: ImageSet, contract: Contract) -> ImageSet:
+def with_contract_channels(images: ImageSet, contract: Contract) -> ImageSet:
     """Return `images` converted to gray if the contract requires it; the labels are unchanged.
 
     Raises:

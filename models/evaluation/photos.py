@@ -122,9 +122,9 @@ def evaluate_photos(
     if not is_of_files(path):
         raise InputError(f"photographs '{path}' are not image files: expected a folder or a .tar.gz archive")
     classifiers = [model if not isinstance(model, str | Path) else open_named(model, threads) for model in models]
-    finder = None
+    face_detector = None
     if any(classifier.contract.subject == "face" for classifier in classifiers):
-        finder = PhotoDetector(
+        face_detector = PhotoDetector(
             detector,
             model_path=None if detector_model is None else Path(detector_model),
             input_size_px=detector_size_px,
@@ -136,9 +136,9 @@ def evaluate_photos(
         entries = _of_split(labelled_photos(files, str(path), notify), split, path)
         name = dataset_name(path, (), {entry.split for entry in entries})
         tallies = [_Tally(classifier, mirror and detector != "none") for classifier in classifiers]
-        unreadable = _read_photos(files, entries, finder, tallies, notify, progress)
+        unreadable = _read_photos(files, entries, face_detector, tallies, notify, progress)
     return [
-        tally.result(name, split or "all", unreadable, None if finder is None else finder.name, progress)
+        tally.result(name, split or "all", unreadable, None if face_detector is None else face_detector.name, progress)
         for tally in tallies
     ]
 
@@ -226,13 +226,13 @@ class _Tally:
 def _read_photos(
     files: Files,
     entries: Sequence[ImageEntry],
-    finder: PhotoDetector | None,
+    face_detector: PhotoDetector | None,
     tallies: Sequence[_Tally],
     notify: Notify,
     progress: StageProgress | None,
 ) -> tuple[str, ...]:
     """Add each photograph to the tallies, and return the names of the unreadable photographs."""
-    report = of_stage(progress, "detecting faces" if finder else "reading photographs")
+    report = of_stage(progress, "detecting faces" if face_detector else "reading photographs")
     unreadable = []
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
     for number, entry in enumerate(entries, start=1):
@@ -249,7 +249,9 @@ def _read_photos(
             notify(f"{error}: skipped")
             unreadable.append(entry.name)
             continue
-        detected = finder.detect(image) if finder and any(tally.needs_faces for tally in wanted) else nothing
+        detected = (
+            face_detector.detect(image) if face_detector and any(tally.needs_faces for tally in wanted) else nothing
+        )
         for tally in wanted:
             tally.add(image, entry.class_name, detected)
     return tuple(unreadable)

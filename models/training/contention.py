@@ -17,7 +17,7 @@ _MEASURE_S = 5.0
 _TOLERATED = 0.25
 
 
-def watched(
+def with_contention_warning(
     on_step: Callable[[Any], None] | None,
     notify: Notify,
     make_load: Callable[[], OtherLoad] = OtherLoad,

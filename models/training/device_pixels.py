@@ -10,7 +10,7 @@ from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import ImageSet
 from edgekit.models.data.originals import spread, stored_files
-from edgekit.models.evaluation.evaluate import as_shown
+from edgekit.models.evaluation.evaluate import with_contract_channels
 from edgekit.preprocess import center_crop, crop_image
 
 # Images compared, evenly spread over the validation images.
@@ -41,7 +41,7 @@ def check_device_pixels(
     contract = load_checkpoint(checkpoint_path).contract
     part = validation.subset(spread(len(validation), _IMAGES))
     size_hw = contract.input.size_hw
-    trained = center_crop(as_shown(part, contract).images, size_hw)
+    trained = center_crop(with_contract_channels(part, contract).images, size_hw)
     different = [
         name
         for index, name, image in stored_files(data, part, contempt)

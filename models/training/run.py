@@ -25,7 +25,7 @@ from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, with_ferplus
 from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.nets.registry import create_model
-from edgekit.models.training.contention import watched
+from edgekit.models.training.contention import with_contention_warning
 from edgekit.models.training.init_weights import InitialWeights, read_initial_weights
 from edgekit.models.training.loop import (
     CURVES_NAME,
@@ -284,7 +284,7 @@ def run_training(
     notify(f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}{early}, batch size {recipe.batch_size}")
     if options.resume and not (options.output / STATE_NAME).exists():
         notify(f"'{options.output}' contains no training to resume, so a new one starts")
-    history = train_job(job, options.output, options.resume, watched(on_step, notify), on_epoch)
+    history = train_job(job, options.output, options.resume, with_contention_warning(on_step, notify), on_epoch)
     best = max(history, key=lambda report: report.rank) if recipe.keep == "best" else history[-1]
     stopped_early = len(history) < recipe.epochs
     if stopped_early:

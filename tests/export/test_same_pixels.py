@@ -20,7 +20,7 @@ from edgekit.device.frame import Frame
 from edgekit.device.imaging import as_frame, read_image
 from edgekit.device.pipeline.loop import crop_faces
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.evaluation.evaluate import as_shown
+from edgekit.models.evaluation.evaluate import with_contract_channels
 from edgekit.models.evaluation.run import evaluate
 from tests.examples import examples
 
@@ -67,7 +67,7 @@ def test_pixels_and_labels_are_equal_in_training_and_on_a_device(
             assert cv2.imwrite(str(file), pixels)
         model, contract = with_contract(tiny_model, folder, fit=fit, grayscale=grayscale)
         part = load_dataset(folder, 8, fit=fit).split("test")
-        trained = as_shown(part, contract).images
+        trained = with_contract_channels(part, contract).images
         assert part.names is not None
         for file_name, pixels in zip(part.names, trained, strict=True):
             image = as_frame(read_image(folder / str(file_name)))

@@ -19,7 +19,7 @@ from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.crop import CropReport, crop_photos
 from edgekit.models.data.photos import PhotoDetector
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.evaluation.evaluate import as_shown
+from edgekit.models.evaluation.evaluate import with_contract_channels
 from edgekit.models.model_loading import contract_for
 from edgekit.preprocess import ImageU8, center_crop, crop_face
 
@@ -67,7 +67,7 @@ def test_training_gets_from_a_crop_the_pixels_that_the_device_gets_from_the_phot
     contract = contract_for("edgecnn", EXPRESSIONS, "x", gray_net)
 
     [part] = load_dataset(tmp_path / "crops").splits.values()
-    trained = center_crop(as_shown(part, contract).images, contract.input.size_hw)[0]
+    trained = center_crop(with_contract_channels(part, contract).images, contract.input.size_hw)[0]
 
     [face] = PhotoDetector("haar", notify=print).detect(image)
     frame_bgr = image if colour else np.repeat(image[..., np.newaxis], 3, axis=2)

@@ -14,7 +14,7 @@ from edgekit.device.benchmark.machine_watch import OtherLoad
 from edgekit.models.distill.run import distill
 from edgekit.models.train import train
 from edgekit.models.training import precision
-from edgekit.models.training.contention import watched
+from edgekit.models.training.contention import with_contention_warning
 
 NET = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 2))
 
@@ -92,7 +92,9 @@ def test_busy_cores_are_reported_once(
     def clock() -> float:
         return now_s
 
-    step = watched(steps.append, messages.append, lambda: OtherLoad(tmp_path, clock, lambda: 0.0), clock)
+    step = with_contention_warning(
+        steps.append, messages.append, lambda: OtherLoad(tmp_path, clock, lambda: 0.0), clock
+    )
     busy(100)
     step("step")
     now_s = 1.0
