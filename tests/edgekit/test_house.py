@@ -1,4 +1,4 @@
-"""The house rules that no other test looks at: imports, packages, the public door, the generated page."""
+"""Rules of the project that no other test checks: imports, packages, the public API, the generated page."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ import pytest
 from edgekit.cli import cli
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("edgekit", "models", "export", "device")
+FOLDERS = ("edgekit", "models", "export", "device")
 
-# What each room may import besides the standard library and edgekit itself; see ARCHITECTURE.md.
+# Packages that each folder may import, besides the standard library and edgekit itself; see ARCHITECTURE.md.
 CORE = {"click", "msgspec", "numpy", "platformdirs", "rich"}
 DEVICE = CORE | {"cv2", "onnxruntime"}
 EXPORT = DEVICE | {"google", "matplotlib", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch"}
@@ -47,10 +47,10 @@ ONE_MODULE_ONLY = {
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what belongs to the source tree, to plant faults in and to build from."""
-    target = tmp_path_factory.mktemp("house") / "tree"
+    """A copy of the source tree, in which tests introduce faults, and from which they build packages."""
+    target = tmp_path_factory.mktemp("tree") / "tree"
     target.mkdir()
-    for name in (*ROOMS, "tools", "docs"):
+    for name in (*FOLDERS, "tools", "docs"):
         shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, target / name)
@@ -69,47 +69,47 @@ def test_the_import_rules_hold(tree: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-FLOORS = "every module stands on one"
-DEVICE_SIDE = "however indirectly"
+LAYERS = "every module belongs to a layer"
+DEVICE_IMPORTS = "not even indirectly"
 CORE_ONLY = "nor an engine nor OpenCV"
-CAMERA = "Only one module knows picamera2"
-VIDEO = "Only one module knows PyAV"
+CAMERA = "Only one module imports picamera2"
+VIDEO = "Only one module imports PyAV"
 NCNN = "and none imports pnnx"
-DEVICE_FLOORS = "of device/ use only those below them"
-MODELS_FLOORS = "of models/ use only those below them"
-EXPORT_FLOORS = "of export/ use only those below them"
-CLI_FLOORS = "of the command line use only those below them"
+DEVICE_LAYERS = "of device/ import only those below them"
+MODELS_LAYERS = "of models/ import only those below them"
+EXPORT_LAYERS = "of export/ import only those below them"
+CLI_LAYERS = "of the command line import only those below them"
 COMMANDS = "No command imports another"
 
 
 @pytest.mark.parametrize(
     ("module", "statement", "contract"),
     [
-        ("device/pipeline/latency.py", "import torch", DEVICE_SIDE),
-        ("device/pipeline/latency.py", "import onnx", DEVICE_SIDE),
-        ("device/pipeline/latency.py", "from edgekit.models import registry", DEVICE_SIDE),
-        ("device/pipeline/latency.py", "def f() -> None:\n    import edgekit.export", DEVICE_SIDE),
+        ("device/pipeline/latency.py", "import torch", DEVICE_IMPORTS),
+        ("device/pipeline/latency.py", "import onnx", DEVICE_IMPORTS),
+        ("device/pipeline/latency.py", "from edgekit.models import registry", DEVICE_IMPORTS),
+        ("device/pipeline/latency.py", "def f() -> None:\n    import edgekit.export", DEVICE_IMPORTS),
         ("edgekit/preprocess.py", "import cv2", CORE_ONLY),
         ("edgekit/boards.py", "import onnxruntime", CORE_ONLY),
         ("edgekit/cli/output.py", "def f() -> None:\n    import torch", CORE_ONLY),
-        ("edgekit/contract.py", "import edgekit.device.pipeline.latency", FLOORS),
-        ("models/nets/registry.py", "import edgekit.export", FLOORS),
+        ("edgekit/contract.py", "import edgekit.device.pipeline.latency", LAYERS),
+        ("models/nets/registry.py", "import edgekit.export", LAYERS),
         ("device/pipeline/latency.py", "import picamera2", CAMERA),
         ("device/sinks/recorder.py", "def f() -> None:\n    import av", VIDEO),
         ("device/engines/classifier.py", "import ncnn", NCNN),
         ("export/ncnn/to_ncnn.py", "def f() -> None:\n    import pnnx", NCNN),
-        ("device/sources/files.py", "import edgekit.device.sinks.lines", DEVICE_FLOORS),
-        ("device/pipeline/stages.py", "import edgekit.device.sinks.lines", DEVICE_FLOORS),
-        ("device/detection/haar.py", "import edgekit.device.tracking.tracker", DEVICE_FLOORS),
-        ("device/unplaced.py", "import json", DEVICE_FLOORS),
-        ("models/nets/edgecnn.py", "import edgekit.models.checkpoints.checkpoint", MODELS_FLOORS),
-        ("models/evaluation/calibration.py", "import edgekit.models.training.recipes", MODELS_FLOORS),
-        ("export/profiling/cost.py", "import edgekit.export.onnx.targets", EXPORT_FLOORS),
-        ("export/onnx/targets.py", "import edgekit.export.quantization.gate", EXPORT_FLOORS),
-        ("edgekit/cli/render/reports.py", "import edgekit.cli.boards.hosts", CLI_FLOORS),
+        ("device/sources/files.py", "import edgekit.device.sinks.lines", DEVICE_LAYERS),
+        ("device/pipeline/stages.py", "import edgekit.device.sinks.lines", DEVICE_LAYERS),
+        ("device/detection/haar.py", "import edgekit.device.tracking.tracker", DEVICE_LAYERS),
+        ("device/unplaced.py", "import json", DEVICE_LAYERS),
+        ("models/nets/edgecnn.py", "import edgekit.models.checkpoints.checkpoint", MODELS_LAYERS),
+        ("models/evaluation/calibration.py", "import edgekit.models.training.recipes", MODELS_LAYERS),
+        ("export/profiling/cost.py", "import edgekit.export.onnx.targets", EXPORT_LAYERS),
+        ("export/onnx/targets.py", "import edgekit.export.quantization.gate", EXPORT_LAYERS),
+        ("edgekit/cli/render/reports.py", "import edgekit.cli.boards.hosts", CLI_LAYERS),
         ("edgekit/cli/commands/eval.py", "import edgekit.cli.commands.train", COMMANDS),
         ("edgekit/unplaced.py", "import torch", CORE_ONLY),
-        ("edgekit/unplaced.py", "import json", FLOORS),
+        ("edgekit/unplaced.py", "import json", LAYERS),
     ],
 )
 def test_a_forbidden_import_or_an_unplaced_module_breaks_the_rules(
@@ -127,26 +127,27 @@ def test_a_forbidden_import_or_an_unplaced_module_breaks_the_rules(
     assert f"{contract} BROKEN" in " ".join(done.stdout.split())
 
 
-def test_rooms_import_only_what_is_listed() -> None:
+def test_folders_import_only_what_is_listed() -> None:
     graph = grimp.build_graph("edgekit", include_external_packages=True)
-    strangers = {}
+    unlisted = {}
     for module in graph.modules:
         if not module.startswith("edgekit"):
             continue
-        room = module.split(".")[1] if "." in module else ""
-        allowed = {"device": DEVICE, "export": EXPORT, "models": MODELS}.get(room, CORE)
+        top_folder = module.split(".")[1] if "." in module else ""
+        allowed = {"device": DEVICE, "export": EXPORT, "models": MODELS}.get(top_folder, CORE)
         allowed = allowed | ONE_MODULE_ONLY.get(module, set()) | sys.stdlib_module_names | {"edgekit", "_typeshed"}
         imported = {name.partition(".")[0] for name in graph.find_modules_directly_imported_by(module)}
         if imported - allowed:
-            strangers[module] = sorted(imported - allowed)
-    assert strangers == {}
+            unlisted[module] = sorted(imported - allowed)
+    assert unlisted == {}
 
 
-@pytest.mark.parametrize("room", ["device", "models", "export"])
-def test_opencv_has_its_limit_before_any_module_of_a_room_imports_it(room: str) -> None:
+@pytest.mark.parametrize("top_folder", ["device", "models", "export"])
+def test_opencv_has_its_limit_before_any_module_of_a_folder_imports_it(top_folder: str) -> None:
     """OpenCV reads the limit of pixels, and whether it prints its own messages, when it is imported."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV_")}
-    code = f"import os, sys, edgekit.{room}; print('cv2' in sys.modules, os.environ.get('OPENCV_IO_MAX_IMAGE_PIXELS'))"
+    limit = "os.environ.get('OPENCV_IO_MAX_IMAGE_PIXELS')"
+    code = f"import os, sys, edgekit.{top_folder}; print('cv2' in sys.modules, {limit})"
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["False", str(1 << 27)]
 
@@ -154,8 +155,8 @@ def test_opencv_has_its_limit_before_any_module_of_a_room_imports_it(room: str) 
 def test_what_other_programs_print_is_decoded_whatever_it_is() -> None:
     calls = [
         (f"{path}:{node.lineno}", {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords})
-        for room in ROOMS
-        for path in (ROOT / room).rglob("*.py")
+        for top_folder in FOLDERS
+        for path in (ROOT / top_folder).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
     ]
@@ -169,18 +170,18 @@ def test_setup_cfg_names_every_package() -> None:
     settings.read(ROOT / "setup.cfg")
     named = set(settings["options"]["packages"].split())
     found = set()
-    for room in ROOMS:
-        for path in (ROOT / room).rglob("*.py"):
+    for top_folder in FOLDERS:
+        for path in (ROOT / top_folder).rglob("*.py"):
             folder = path.parent.relative_to(ROOT)
-            if room == "edgekit" and folder.parts[1:2] and folder.parts[1] in ROOMS:
+            if top_folder == "edgekit" and folder.parts[1:2] and folder.parts[1] in FOLDERS:
                 continue
-            found.add(".".join(folder.parts if room == "edgekit" else ("edgekit", *folder.parts)))
+            found.add(".".join(folder.parts if top_folder == "edgekit" else ("edgekit", *folder.parts)))
     assert named == found
 
 
-def test_the_links_show_the_rooms_inside_the_package() -> None:
-    for room in ("models", "export", "device"):
-        assert (ROOT / "edgekit" / room).readlink() == Path("..") / room
+def test_the_links_show_the_folders_inside_the_package() -> None:
+    for top_folder in ("models", "export", "device"):
+        assert (ROOT / "edgekit" / top_folder).readlink() == Path("..") / top_folder
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("edgekit", "models", "export", "device")
+FOLDERS = ("edgekit", "models", "export", "device")
 MAX_FUNCTION_LINES = 60
 MAX_COMMAND_LINES = 50
 
@@ -33,8 +33,8 @@ def test_code_lines_leave_out_docstring_comments_and_blank_lines() -> None:
 def sources() -> list[Path]:
     return [
         path
-        for room in ROOMS
-        for path in sorted((ROOT / room).rglob("*.py"))
+        for folder in FOLDERS
+        for path in sorted((ROOT / folder).rglob("*.py"))
         if not any(parent.is_symlink() for parent in path.parents)
     ]
 
