@@ -24,7 +24,7 @@ def test_towers_are_compared_pair_by_pair(load: Load) -> None:
     assert f"so prompts cost {ratio:.2f} times" in done.stderr
 
 
-def test_a_step_says_what_a_training_would_take_and_that_it_is_an_estimate(load: Load) -> None:
+def test_a_step_prints_the_estimated_time_of_a_training_as_an_estimate(load: Load) -> None:
     towers = load("clip_towers")
     done = CliRunner().invoke(towers.main, ["step", "--clip", "clip-mini", "--batch", "2", "--steps", "1", "--json"])
     assert done.exit_code == 0, done.output

@@ -67,7 +67,7 @@ def test_students_are_set_beside_nets_of_labels_alone_and_their_teacher(
     assert trained.contract.labels == ("positive", "negative", "neutral")
 
 
-def test_pages_say_whether_what_is_required_was_met(load: Load) -> None:
+def test_pages_state_whether_the_required_value_was_reached(load: Load) -> None:
     study = load("distillation_study")
     facts = {
         "student": "edgecnn",

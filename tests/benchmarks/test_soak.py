@@ -48,7 +48,7 @@ def test_a_steady_run_in_order_passes(soak):
         (lambda second: ProcessUse(100, 110, 9 + second // 20, 7), "threads"),
     ],
 )
-def test_what_goes_on_growing_is_found(soak, change, complaint):
+def test_memory_that_keeps_growing_is_detected(soak, change, complaint):
     samples = [(float(second), change(second)) for second in range(100)]
     (failed,) = soak.judge(samples, ordered(soak), EXIT_OK, 60, 0).failed
     assert complaint in failed

@@ -45,14 +45,14 @@ def board_and_conditions(name: str, root: Path, interpreter: Interpreter = ARM64
 
 
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.txt")), ids=lambda path: path.stem)
-def test_every_fixture_says_where_it_comes_from(path: Path) -> None:
+def test_every_fixture_states_its_origin(path: Path) -> None:
     head = path.read_text().partition("==>")[0]
     assert re.search(r"^# (captured|composed): ", head, re.MULTILINE)
     for line in re.findall(r"^# captured: .*$", head, re.MULTILINE):
         assert "github.com/" in line
 
 
-def test_a_hot_pi3bplus_is_told_with_the_clock_the_firmware_gives(tmp_path: Path) -> None:
+def test_a_hot_pi3bplus_is_reported_with_the_clock_of_the_firmware(tmp_path: Path) -> None:
     board, now = board_and_conditions("pi3bplus-hot", tmp_path)
     assert board == Board(
         model="Raspberry Pi 3 Model B Plus Rev 1.3",
@@ -122,7 +122,7 @@ def test_a_chassis_sensor_is_not_taken_for_the_processors(tmp_path: Path) -> Non
     ("name", "expected"),
     [("qemu-user-pi3", "emulator"), ("qemu-virt-a53", "virtual machine"), ("arm-board-unknown", None)],
 )
-def test_virtualization_is_told_or_left_open(tmp_path: Path, name: str, expected: str | None) -> None:
+def test_virtualization_is_reported_or_unknown(tmp_path: Path, name: str, expected: str | None) -> None:
     board, _ = board_and_conditions(name, tmp_path)
     assert board.virtualization == expected
 
@@ -185,7 +185,7 @@ def test_a_tool_that_is_missing_or_fails_gives_none(arguments: Sequence[str]) ->
 
 
 @pytest.mark.parametrize(("alarm", "expected"), [("1", ("under-voltage (weak power supply or cable)",)), ("0", ())])
-def test_the_kernels_voltage_alarm_stands_in_where_the_firmware_cannot_be_asked(
+def test_without_firmware_the_kernels_voltage_alarm_is_used(
     tmp_path: Path, alarm: str, expected: tuple[str, ...]
 ) -> None:
     # Names and files of the kernel's drivers/hwmon/raspberrypi-hwmon.c.

@@ -203,7 +203,7 @@ def test_a_value_that_cannot_be_is_named(path: tuple[str | int, ...], value: obj
         read(loaded)
 
 
-def test_a_gray_input_wants_gray_crops() -> None:
+def test_a_gray_input_requires_gray_crops() -> None:
     gray = InputSpec("input", (44, 44), "gray", 1 / 255, (0.0,), (1.0,))
     with pytest.raises(InputError, match=r"crop\.grayscale"):
         replace(CONTRACT, input=gray, crop=replace(CONTRACT.crop, grayscale=False))

@@ -176,7 +176,7 @@ def test_reading_an_endless_body_stops(server: Server, tmp_path: Path) -> None:
         ("local", "HTTP status 302", {}),
     ],
 )
-def test_no_answer_worth_having_is_unavailable(
+def test_a_useless_response_is_an_unavailable_error(
     server: Server, tmp_path: Path, answer: str, reason: str, limits: dict[str, float]
 ) -> None:
     server.file_url = (tmp_path / "secret").as_uri()
@@ -231,7 +231,7 @@ def test_a_read_only_cache_is_unavailable(server: Server, tmp_path: Path) -> Non
         fetch(server, "right", tmp_path)
 
 
-def test_offline_mode_asks_nobody(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_sends_no_request(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEKIT_OFFLINE", "1")
     with pytest.raises(UnavailableError, match="EDGEKIT_OFFLINE"):
         fetch(server, "right", tmp_path)
@@ -248,7 +248,7 @@ def test_offline_mode_uses_what_is_cached(server: Server, tmp_path: Path, monkey
     ("xdg", "expected"),
     [("/somewhere", "/somewhere/edgekit"), ("", "/home/me/.cache/edgekit"), ("rel", "/home/me/.cache/edgekit")],
 )
-def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, xdg: str, expected: str) -> None:
+def test_the_cache_is_in_the_folder_of_xdg(monkeypatch: pytest.MonkeyPatch, xdg: str, expected: str) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", xdg)
     monkeypatch.setenv("HOME", "/home/me")
     assert downloads.default_cache_dir() == Path(expected)

@@ -172,7 +172,7 @@ batches.BatchedLines.__init__.__defaults__ = (0.5,)
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
-def test_an_rtsp_server_that_fails_is_told_and_found_again_when_it_is_back(start, rtsp, tmp_path, fault):
+def test_an_rtsp_server_that_fails_is_reported_and_opened_again_when_it_is_back(start, rtsp, tmp_path, fault):
     path = tmp_path / "r.jsonl"
     run = start("--source", rtsp.url, "--detector", "haar", "--jsonl", path, before=SOON)
     run.until(lambda: with_faces(records(path)) > 10)

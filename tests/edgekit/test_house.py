@@ -271,7 +271,7 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
-def test_the_demo_check_wants_four_frames_in_five(tmp_path: Path) -> None:
+def test_the_demo_check_requires_four_frames_in_five(tmp_path: Path) -> None:
     def verdict(labels: list[str]) -> int:
         path = tmp_path / "results.jsonl"
         path.write_text("".join(json.dumps({"faces": [{"label": label}]}) + "\n" for label in labels))

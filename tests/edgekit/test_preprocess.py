@@ -62,7 +62,7 @@ class TestSquareCropBox:
     def test_a_tall_box_becomes_a_square_of_its_mean_side(self):
         assert preprocess.square_crop_box((100, 100, 180, 200), (640, 480), 0) == (95, 105, 185, 195)
 
-    def test_the_margin_goes_on_every_side(self):
+    def test_the_margin_is_added_on_every_side(self):
         assert preprocess.square_crop_box((100, 100, 200, 200), (640, 480), 0.25) == (75, 75, 225, 225)
 
     @pytest.mark.parametrize(

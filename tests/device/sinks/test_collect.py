@@ -218,14 +218,14 @@ def test_a_second_run_appends_counts_the_first_ones_crops_and_has_its_own_tracks
     assert "is full (3 crops" in told[0]
 
 
-def test_a_partial_line_of_a_power_cut_does_not_spoil_the_next(tmp_path, told):
+def test_a_partial_line_of_a_power_cut_does_not_damage_the_next(tmp_path, told):
     (tmp_path / "crops.jsonl").write_text('{"file": "crops/a')
     with Run(tmp_path, EveryInterval(1), told) as run:
         run.write(0, (1, SURE))
     assert json.loads((tmp_path / "crops.jsonl").read_text().splitlines()[1])["label"] == "happy"
 
 
-def test_a_full_disk_leaves_out_crops_and_keeps_the_run_alive(small_disk, told):
+def test_a_full_disk_leaves_out_crops_and_the_run_continues(small_disk, told):
     filler = small_disk / "filler"
     with Run(small_disk / "c", EveryInterval(1), told) as run:
         run.write(0, (1, SURE))

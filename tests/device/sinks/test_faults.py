@@ -92,7 +92,7 @@ def check(case: SinkCase, account: Account, disk: Disk, frames: int) -> dict:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 @pytest.mark.parametrize("case", SINKS, ids=lambda case: case.name)
-def test_a_sink_goes_on_after_a_fault_and_counts_what_it_lost(case, fault, make_disk, feed, told, monkeypatch):
+def test_a_sink_continues_after_a_fault_and_counts_its_losses(case, fault, make_disk, feed, told, monkeypatch):
     quicken(monkeypatch)
     disk = make_disk(fault.disk)
     sink = case.open(disk.out, told.append)
@@ -118,7 +118,7 @@ def test_a_sink_goes_on_after_a_fault_and_counts_what_it_lost(case, fault, make_
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.is_outage], ids=lambda fault: fault.name)
 @pytest.mark.parametrize("case", SINKS, ids=lambda case: case.name)
-def test_what_a_fault_until_the_end_of_the_run_costs_is_counted(case, fault, make_disk, feed, told, monkeypatch):
+def test_the_losses_of_a_fault_until_the_end_of_the_run_are_counted(case, fault, make_disk, feed, told, monkeypatch):
     stalls = fault.reason == "disk too slow"
     quicken(monkeypatch, 0.5 if stalls else 60.0)
     disk = make_disk(fault.disk)

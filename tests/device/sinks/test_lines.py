@@ -160,7 +160,7 @@ def test_a_pipe_can_be_written(tmp_path):
         assert json.loads(reader.communicate(timeout=10)[0])["sequence"] == 7
 
 
-def test_a_file_that_is_deleted_is_written_anew(tmp_path, told):
+def test_a_file_that_is_deleted_is_written_again(tmp_path, told):
     path = tmp_path / "out" / "r.csv"
     lines = LineFile(str(path), notify=told.append)
     lines.header = "head\n"

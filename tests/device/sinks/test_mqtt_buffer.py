@@ -130,7 +130,7 @@ def test_the_buffer_of_an_earlier_version_is_continued_under_its_name(tmp_path, 
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_random_damage_costs_the_damaged_lines_only(tmp_path, open_spool, told, seed):
+def test_random_damage_loses_only_the_damaged_lines(tmp_path, open_spool, told, seed):
     path = tmp_path / "buffer"
     spool = open_spool()
     spool.append((TOPIC, payload(sequence)) for sequence in range(63))
@@ -279,7 +279,7 @@ def test_confirmations_that_a_full_disk_refuses_are_written_later(small_disk, fu
     assert counts(spool) == {"produced": 84, "written": 73, "dropped": {}, "waiting": 11}
 
 
-def test_the_end_of_a_run_on_a_full_disk_counts_what_is_lost_and_what_repeats(small_disk, full_disk, open_spool, told):
+def test_the_end_of_a_run_on_a_full_disk_counts_lost_and_repeated_events(small_disk, full_disk, open_spool, told):
     path = small_disk / "buffer"
     spool = open_spool(path)
     spool.append((TOPIC, payload(sequence)) for sequence in range(20))
@@ -517,7 +517,7 @@ def test_a_full_buffer_drops_the_oldest_counts_them_and_reports_it_once(open_spo
     assert told == ["the MQTT buffer is full (10 events): the oldest are dropped"]
 
 
-def test_a_buffer_is_one_runs_alone(open_spool, told):
+def test_a_buffer_belongs_to_one_run(open_spool, told):
     spool = open_spool()
     with pytest.raises(InputError, match="in use by another run"):
         open_spool()
@@ -532,7 +532,7 @@ def test_a_buffer_is_one_runs_alone(open_spool, told):
     assert told == []
 
 
-def test_a_topic_is_one_runs_alone(open_sink, tmp_path):
+def test_a_topic_belongs_to_one_run(open_sink, tmp_path):
     # As two services, whose state folders differ: the broker would close each one's connection for the other.
     first = open_sink()
     with pytest.raises(InputError, match="topic 'edgekit/test' is in use by another run"):

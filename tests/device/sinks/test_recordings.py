@@ -133,7 +133,7 @@ def test_every_file_of_a_rotation_has_the_header(tmp_path, feed):
             assert all(row["label"] == "happy" and row["p_sad"] for row in csv.DictReader(stream))
 
 
-def test_a_run_that_starts_again_goes_on_behind_the_last_whole_line(tmp_path):
+def test_a_run_that_starts_again_continues_after_the_last_complete_line(tmp_path):
     path = tmp_path / "r.txt"
     path.write_text("head\n1\n2\nhalf a li")
     lines = LineFile(str(path), Rotation(size_bytes=1000))
@@ -192,7 +192,7 @@ def test_a_disk_that_fills_up_stops_the_lines_not_the_run_and_they_go_on(small_d
 
 
 @pytest.mark.usefixtures("frequent_writes")
-def test_while_a_disk_is_full_the_oldest_lines_go_and_are_counted(tmp_path, told, monkeypatch):
+def test_while_a_disk_is_full_the_oldest_lines_are_dropped_and_counted(tmp_path, told, monkeypatch):
     monkeypatch.setattr("edgekit.device.sinks.batches._MAX_BUFFERED_CHARS", 1000)
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "r.txt"
@@ -245,7 +245,7 @@ def test_a_read_only_disk_stops_the_lines_not_the_run(small_disk, told):
     assert path.read_text() == "1\n"
 
 
-def test_a_disk_that_stalls_costs_the_run_no_time_and_the_oldest_lines(tmp_path, told):
+def test_a_disk_that_stalls_does_not_delay_the_run_and_loses_the_oldest_lines(tmp_path, told):
     # A write that the kernel keeps: to the recorder, a disk that hangs and a pipe that nobody empties are the same.
     path = tmp_path / "r.txt"
     os.mkfifo(path)
@@ -326,7 +326,7 @@ def test_a_rotation_keeps_the_given_number_of_files_those_of_earlier_runs_includ
 
 
 @pytest.mark.parametrize("h264", [True, False], ids=["h264", "mpeg4"])
-def test_a_live_video_survives_a_full_disk_and_goes_on_in_a_new_file(small_disk, told, feed, fill, h264):
+def test_a_live_video_continues_after_a_full_disk_in_a_new_file(small_disk, told, feed, fill, h264):
     path = small_disk / "o.mp4"
     video = RotatingVideo(replace(live(path), h264=h264), Rotation(), blur=None)
     sink = RecorderThread(video, "recording", told.append, retry_s=0.02, resume_bytes=300_000)
@@ -351,7 +351,7 @@ def test_a_live_video_survives_a_full_disk_and_goes_on_in_a_new_file(small_disk,
     assert counts["written"] + sum(counts["dropped"].values()) == counts["produced"] == feed.sequence
 
 
-def test_an_encoder_that_is_behind_holds_up_nobody(tmp_path, told, feed, monkeypatch):
+def test_an_encoder_that_is_too_slow_delays_no_frame(tmp_path, told, feed, monkeypatch):
     released = []
     write = VideoSink.write
 
@@ -449,7 +449,7 @@ def test_a_recordings_faces_are_hidden_for_half_a_second_of_its_own_time(tmp_pat
     assert hidden == [1] * 13 + [0], "0.5 s are twelve pictures at 25 a second"
 
 
-def test_an_encoder_that_hangs_does_not_hold_up_the_end(tmp_path, told, feed, monkeypatch):
+def test_an_encoder_that_hangs_does_not_delay_the_end(tmp_path, told, feed, monkeypatch):
     monkeypatch.setattr("edgekit.device.sinks.recorder._CLOSE_TIMEOUT_S", 0.2)
     released = threading.Event()
     monkeypatch.setattr(VideoSink, "write", lambda *_: released.wait(PATIENCE_S))

@@ -112,7 +112,7 @@ def test_a_receiver_that_stumbles_gets_the_event_again(receiver, told):
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
-def test_what_a_receiver_refuses_is_not_repeated_and_told_once(receiver, told, status):
+def test_an_event_that_a_receiver_refuses_is_not_repeated_and_reported_once(receiver, told, status):
     receiver.answers = [status] * 3
     with Webhook(receiver.url, "the-token", told.append) as hook:
         for sequence in range(4):
@@ -134,7 +134,7 @@ def test_a_redirect_does_not_carry_the_token_elsewhere(receiver, told):
     assert "HTTP status 302" in told[0]
 
 
-def test_nobody_there_is_told_without_the_addresss_secrets_and_holds_up_nobody(receiver, told):
+def test_an_unreachable_receiver_is_reported_without_secrets_and_delays_no_frame(receiver, told):
     receiver.server_close()
     with Webhook(receiver.url, "the-token", told.append) as hook:
         for sequence in range(module._MAX_QUEUED_EVENTS * 2):
@@ -187,7 +187,7 @@ class Endless:
     ],
     ids=["interim responses at full speed", "interim responses", "drip"],
 )
-def test_a_response_that_never_ends_is_a_failure_and_costs_little(
+def test_a_response_that_never_ends_is_a_failure_and_uses_little_processor_time(
     told, monkeypatch, pieces, pause_s, timeout_s, reason
 ):
     monkeypatch.setattr(module, "_TIMEOUT_S", timeout_s)

@@ -96,7 +96,7 @@ def test_a_power_meter_is_followed_on_stdin(tiny_model: Path) -> None:
     assert "1 lines are not" in result.stderr
 
 
-def test_a_power_file_that_is_gone_at_the_end_costs_no_measurement(tmp_path: Path) -> None:
+def test_a_power_file_that_is_missing_at_the_end_loses_no_measurement(tmp_path: Path) -> None:
     path = tmp_path / "meter.txt"
     path.write_text("0 2.5\n")
     warnings: list[str] = []
@@ -127,7 +127,7 @@ def test_haar_takes_yunets_place_once_and_is_named(
     assert result.stderr.count("no network") == 1
 
 
-def test_a_camera_that_is_not_there_is_said_with_its_own_exit_code(tiny_model: Path) -> None:
+def test_a_missing_camera_is_reported_with_its_own_exit_code(tiny_model: Path) -> None:
     done = cli(str(tiny_model), *QUICK, "--no-pipeline", "--detector", "none", "--camera", "/dev/video99")
     assert (done.returncode, done.stderr.count("error:")) == (75, 1)
     assert "/dev/video99" in done.stderr
@@ -175,7 +175,7 @@ def test_bad_models_are_refused_with_one_line(tmp_path: Path, content: bytes | N
     assert not (tmp_path / "report.json").exists()
 
 
-def test_a_report_that_cannot_be_written_is_said_before_anything_is_measured(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_is_an_error_before_the_measurement(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = cli(str(tiny_model), "--seconds", "3600", "-o", str(tmp_path / "file" / "report.json"))
     assert done.returncode == 74

@@ -45,7 +45,9 @@ def test_the_same_report_has_no_difference(edgekit: Run, written: Callable[[str,
     assert "slower" not in out
 
 
-def test_a_gate_refuses_with_exit_code_3_and_json_says_why(edgekit: Run, written: Callable[[str, float], Path]) -> None:
+def test_a_gate_refuses_with_exit_code_3_and_json_states_the_reason(
+    edgekit: Run, written: Callable[[str, float], Path]
+) -> None:
     before, after = written("a.json", 1), written("b.json", 1.2)
     code, out, err = edgekit("compare", before, after, "--gate", 10, "--json")
     assert code == 3

@@ -78,7 +78,7 @@ def test_faults_are_one_line_on_stderr_and_exit_code_1(edgekit: Run, animals: Pa
     assert lines[-1].split(", ") == ["            test/dog/1.png", "train/cat/0.png"]
 
 
-def test_the_document_says_the_same(edgekit: Run, animals: Path, tmp_path: Path) -> None:
+def test_the_document_states_the_same(edgekit: Run, animals: Path, tmp_path: Path) -> None:
     shutil.copy(animals / "train/cat/0.png", animals / "test/dog/1.png")
     code, out, err = edgekit("data", "check", animals, "--json", "--sheet", tmp_path / "sheets")
     assert code == 1
@@ -107,7 +107,7 @@ def test_hostile_file_names_cannot_pose_as_lines_of_ours(edgekit: Run, animals: 
     assert json.loads(out)["unreadable"][0]["name"].endswith("none.png")
 
 
-def test_what_was_decided_about_contempt_is_said(edgekit: Run, tmp_path: Path) -> None:
+def test_the_treatment_of_contempt_is_reported(edgekit: Run, tmp_path: Path) -> None:
     for index, name in enumerate(("anger", "contempt")):
         (tmp_path / "ck" / name).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "ck" / name / f"S010_004_0000000{index}.png"), np.eye(9 + index, dtype=np.uint8))

@@ -160,7 +160,7 @@ def test_a_plain_onnx_file_teaches_in_an_ensemble_on_the_fly(
     assert json.loads(out)["teacher"]["kind"] == "ensemble"
 
 
-def test_votes_are_put_into_the_teachers_answers(edgekit: Run, faces: Path, teacher: Path, tmp_path: Path) -> None:
+def test_votes_are_combined_with_the_teachers_outputs(edgekit: Run, faces: Path, teacher: Path, tmp_path: Path) -> None:
     votes = tmp_path / "votes.csv"
     with votes.open("w", newline="") as stream:
         writer = csv.writer(stream)

@@ -80,7 +80,7 @@ def test_a_checkpoints_threshold_is_kept_unless_another_is_given_or_the_labels_c
     assert contract.uncertain_below == expected
 
 
-def test_a_checkpoint_that_answers_no_numbers_is_refused_and_the_old_file_stays(
+def test_a_checkpoint_that_returns_nan_is_refused_and_the_old_file_stays(
     edgekit: Run, checkpoint: Path, tmp_path: Path
 ) -> None:
     good = load_checkpoint(checkpoint)
@@ -173,7 +173,7 @@ def test_the_output_must_be_named(edgekit: Run, checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_said_and_leaves_nothing(edgekit: Run, checkpoint: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_no_file_is_left(edgekit: Run, checkpoint: Path, small_disk: Path) -> None:
     code, out, err = edgekit("export", checkpoint, "-o", small_disk / "model.onnx")
     assert (code, out) == (74, f"exporting {checkpoint}\n")
     assert "No space left on device" in err
@@ -214,7 +214,7 @@ def test_what_a_killed_export_left_is_removed_by_the_next(edgekit: Run, checkpoi
         ("new/model.onnx", 2, "has no split 'Test'"),
     ],
 )
-def test_what_a_quantised_file_lacks_is_said_before_the_net_is_exported(
+def test_options_that_quantisation_lacks_are_reported_before_the_export(
     edgekit: Run,
     checkpoint: Path,
     draw_faces: Callable[[Path, dict[str, int]], Path],

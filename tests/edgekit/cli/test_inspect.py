@@ -299,7 +299,7 @@ def test_weights_of_another_net_name_their_file(edgekit: Run, tmp_path: Path) ->
     assert all(line.startswith("  ") for line in err.splitlines()[:-1])
 
 
-def test_prompts_and_clips_say_what_they_are(edgekit: Run, tmp_path: Path) -> None:
+def test_prompts_and_clips_are_shown_with_their_kind(edgekit: Run, tmp_path: Path) -> None:
     config = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 24, context_length=40)
     clip = random_clip(config, seed=1)
     save_clip(tmp_path / "clip.safetensors", clip.model, config)

@@ -215,7 +215,7 @@ def stalled_pipe(tmp_path: Path) -> Iterator[tuple[Path, Callable[[Path], None]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_wait_for_a_pipe_that_nobody_writes(start, stalled_pipe, tmp_path, number):
+def test_a_signal_ends_the_wait_for_a_pipe_without_writer(start, stalled_pipe, tmp_path, number):
     jsonl = tmp_path / "r.jsonl"
     pipe, play = stalled_pipe
     run = start("--source", pipe, "--jsonl", jsonl)
@@ -238,7 +238,7 @@ def test_a_signal_ends_the_only_thread_while_it_waits_for_a_pipe(start, stalled_
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_wait_for_a_pipe_that_nobody_reads(start, images, tmp_path, number):
+def test_a_signal_ends_the_wait_for_a_pipe_without_reader(start, images, tmp_path, number):
     pipe = tmp_path / "r.jsonl"
     os.mkfifo(pipe)
     run = start("--source", images, "--jsonl", pipe, before=REPORTED)

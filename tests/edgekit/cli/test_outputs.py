@@ -54,7 +54,9 @@ _NOBODY = "http://127.0.0.1:9/"
         (["--csv", "r.csv", "--rotate-size", "1"], "'1' is too small: at least 10000 bytes"),
     ],
 )
-def test_what_cannot_be_sent_is_said_before_the_run(edgekit, tiny_model, tmp_path, monkeypatch, arguments, message):
+def test_outputs_that_cannot_be_used_are_reported_before_the_run(
+    edgekit, tiny_model, tmp_path, monkeypatch, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     code, out, err = edgekit("run", "--model", tiny_model, "--source", "demo", "--detector", "none", *arguments)
@@ -188,7 +190,7 @@ class _Hook(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_run_shows_its_page_posts_its_events_and_ends_when_told(tiny_model, tmp_path: Path):
+def test_a_run_shows_its_page_posts_its_events_and_ends_after_a_signal(tiny_model, tmp_path: Path):
     token = tmp_path / "token"
     token.write_text("a-token-that-nobody-guesses\n")
     token.chmod(0o600)
@@ -330,7 +332,7 @@ def test_records_that_a_full_disk_keeps_out_until_the_end_are_counted_everywhere
 
 
 @pytest.mark.parametrize("option", ["--jsonl", "--csv"])
-def test_a_file_or_folder_that_is_deleted_in_the_run_is_written_anew(start, play, tmp_path, option):
+def test_a_file_or_folder_that_is_deleted_in_the_run_is_written_again(start, play, tmp_path, option):
     path = tmp_path / "out" / "r.txt"
     camera = play([("pictures", 100_000, (64, 48))])
     run = start("--source", camera.url, option, path)

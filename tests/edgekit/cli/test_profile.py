@@ -45,7 +45,7 @@ def test_the_default_model_layer_by_layer(edgekit: Run) -> None:
     assert all(entry["high_ms"] == pytest.approx(3 * entry["low_ms"]) for entry in estimates)
 
 
-def test_the_text_says_that_it_is_an_estimate_and_of_which_boards(edgekit: Run) -> None:
+def test_the_text_states_that_it_is_an_estimate_and_for_which_boards(edgekit: Run) -> None:
     code, out, _ = edgekit("profile", "default", "--seconds", "0")
     assert code == 0
     assert "Estimates, not measurements" in out
@@ -156,7 +156,7 @@ def test_nodes_without_names_are_timed_each(edgekit: Run, tmp_path: Path) -> Non
     assert measured["runtime_share"] == 0
 
 
-def test_free_dimensions_that_no_size_fixes_are_said(edgekit: Run, tmp_path: Path) -> None:
+def test_dynamic_dimensions_that_no_size_fixes_are_reported(edgekit: Run, tmp_path: Path) -> None:
     for shape, size in ((["n", "c", "h", "w"], ("--size", "8x8")), (["n", "tokens"], ())):
         shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
         graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "net", shapes[:1], shapes[1:])
@@ -250,7 +250,7 @@ def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
         (["--seconds", "nan"], "nan is not a number"),
     ],
 )
-def test_bad_arguments_are_said(edgekit: Run, arguments: list[str], message: str) -> None:
+def test_bad_arguments_are_reported(edgekit: Run, arguments: list[str], message: str) -> None:
     code, _, err = edgekit("profile", "default", *arguments)
     assert code == 2
     assert message in err
@@ -280,7 +280,7 @@ def test_a_loop_without_its_files_is_refused_before_anything_is_measured(
         assert len(err.splitlines()) == 1
 
 
-def test_what_is_no_model_is_said_in_one_line(edgekit: Run, tmp_path: Path) -> None:
+def test_a_file_that_is_no_model_is_reported_in_one_line(edgekit: Run, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"\x08\x08 nothing")
     code, _, err = edgekit("profile", path)

@@ -152,7 +152,7 @@ def test_a_narrow_terminal_shows_the_figures_and_whole_lines(edgekit_run, crops,
     assert re.search(r"^faces: \d+ in \d+ of \d+ frames$", out, re.MULTILINE)
 
 
-def test_quiet_says_nothing(edgekit_run, crops, capsys):
+def test_quiet_prints_nothing(edgekit_run, crops, capsys):
     assert edgekit_run("--source", crops, "-q") == EXIT_OK
     assert capsys.readouterr() == ("", "")
 
@@ -232,7 +232,7 @@ def test_camera_without_a_value_means_auto(edgekit_run, monkeypatch, capsys):
     capsys.readouterr()
 
 
-def test_no_display_is_said_before_anything_is_written(edgekit_run, crops, tmp_path, monkeypatch, capsys):
+def test_a_missing_display_is_reported_before_anything_is_written(edgekit_run, crops, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert edgekit_run("--source", crops, "--show", "--jsonl", tmp_path / "r.jsonl") == EXIT_USAGE

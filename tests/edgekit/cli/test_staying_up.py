@@ -25,7 +25,7 @@ opencv.OPEN_TIMEOUT_MS = 60_000
 """
 
 
-def test_a_camera_that_falls_silent_is_told_opened_again_and_the_run_goes_on(start, play, tmp_path):
+def test_a_camera_without_frames_is_reported_and_opened_again_and_the_run_continues(start, play, tmp_path):
     server = play([("pictures", 50, SMALL), ("silence", 1000)], [ENDLESS])
     run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl", before=SOON)
     run.until_said("delivered no image for 0.6 s")
@@ -82,7 +82,7 @@ def test_sigterm_while_the_camera_is_silent_keeps_what_there_is(start, play, tmp
     assert (tmp_path / "r.mp4").stat().st_size > 0
 
 
-def test_killed_the_lines_are_whole_and_the_next_run_starts(start, play, tmp_path):
+def test_after_a_kill_all_lines_are_complete_and_the_next_run_starts(start, play, tmp_path):
     server = play([ENDLESS])
     run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl")
     jsonl = tmp_path / "r.jsonl"
@@ -96,7 +96,7 @@ def test_killed_the_lines_are_whole_and_the_next_run_starts(start, play, tmp_pat
     assert again.end() == EXIT_OK
 
 
-def test_a_throttled_board_is_told_and_given_less_to_do(start, play, scripted_board, tmp_path):
+def test_a_throttled_board_is_reported_and_its_load_is_reduced(start, play, scripted_board, tmp_path):
     server = play([ENDLESS])
     run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl")
     wait_until(lambda: scripted_board.times_asked >= 2)
@@ -115,7 +115,7 @@ def test_a_throttled_board_is_told_and_given_less_to_do(start, play, scripted_bo
     assert told[-1]["throttling"]["flags"] == "0x50005"
 
 
-def test_a_manager_is_told_of_frames_that_were_processed(start, play, tmp_path, monkeypatch):
+def test_a_service_manager_receives_heartbeats_for_processed_frames(start, play, tmp_path, monkeypatch):
     server = play([ENDLESS])
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))

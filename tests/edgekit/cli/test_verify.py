@@ -169,7 +169,7 @@ def int8(model: Path) -> Path:
     return with_contract(path, path, replace(CONTRACT, precision="int8", calibration="noise"))
 
 
-def test_a_quantised_file_is_held_against_answers_and_not_logits(
+def test_a_quantised_file_is_checked_by_labels_and_relative_logits(
     edgekit: Run, int8: Path, checkpoint: Path, data: Path
 ) -> None:
     arguments = ("--against", checkpoint, "--data", data, "--split", "test", "--json", "--layers")
@@ -254,7 +254,7 @@ def test_what_a_device_cannot_run_is_refused_with_one_line(
         (["--limit", "0"], "--limit"),
     ],
 )
-def test_bad_arguments_are_said(
+def test_bad_arguments_are_reported(
     edgekit: Run, model: Path, checkpoint: Path, data: Path, arguments: list[str], message: str
 ) -> None:
     code, _, err = edgekit("verify", model, "--against", checkpoint, "--data", data, *arguments)

@@ -29,7 +29,7 @@ def test_a_good_board_has_nothing_amiss(replay: Replay, name: str) -> None:
     assert len(found) == len(CHECKS) - 2  # no accelerator, and nobody holds a camera
 
 
-def test_what_a_good_board_says(replay: Replay) -> None:
+def test_the_findings_of_a_good_board(replay: Replay) -> None:
     found = findings(replay("doctor-pi3bplus-trixie-good"))
     assert found["board"].text == "Raspberry Pi 3 Model B Plus Rev 1.3, 4 processors, aarch64, 906 MiB"
     assert found["camera"].text == "libcamera finds imx219 (3280x2464)"
@@ -39,7 +39,7 @@ def test_what_a_good_board_says(replay: Replay) -> None:
     assert found["power"].text == "never throttled, never under-voltage since boot"
 
 
-def test_a_bad_board_is_told_what_to_do(replay: Replay) -> None:
+def test_each_fault_of_a_bad_board_has_a_cure(replay: Replay) -> None:
     found = findings(replay("doctor-pi3bplus-trixie-bad"))
     assert [(check, finding.status) for check, finding in found.items() if finding.status != "ok"] == [
         ("camera in use", "warning"),
@@ -171,11 +171,11 @@ def test_a_32_bit_system_is_a_fault(replay: Replay) -> None:
     assert found["power"].text.startswith("now: under-voltage (weak power supply or cable), throttled")
 
 
-def test_an_emulator_is_said_to_be_one(replay: Replay) -> None:
+def test_an_emulator_is_reported_as_one(replay: Replay) -> None:
     assert findings(replay("qemu-user-pi3"))["board"].status == "warning"
 
 
-def test_a_machine_that_tells_nothing_is_no_traceback(replay: Replay, tmp_path: Path) -> None:
+def test_a_machine_without_any_facts_causes_no_traceback(replay: Replay, tmp_path: Path) -> None:
     found = findings(Probe(tmp_path / "empty", lambda _: None, replay("pc").import_module))
     assert found["memory"].status == "unknown"
     assert "board" in found

@@ -58,7 +58,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, st
     return plant
 
 
-def test_an_import_that_dies_of_an_illegal_instruction_is_seen_in_a_child(broken: Callable[[str, str], None]) -> None:
+def test_an_import_with_an_illegal_instruction_crashes_only_a_child_process(broken: Callable[[str, str], None]) -> None:
     broken("onnxruntime", "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
     found = libraries.onnxruntime(Probe())
     assert found.status == "fault"
@@ -66,7 +66,7 @@ def test_an_import_that_dies_of_an_illegal_instruction_is_seen_in_a_child(broken
     assert (found.cure or "").startswith("pip install 'onnxruntime>=1.20,!=1.21.0")
 
 
-def test_an_import_that_fails_is_told_by_its_last_line(broken: Callable[[str, str], None]) -> None:
+def test_an_import_that_fails_is_reported_with_its_last_line(broken: Callable[[str, str], None]) -> None:
     broken("cv2", "raise ImportError('libGL.so.1: cannot open shared object file')\n")
     assert "without libGL" in libraries.opencv(Probe()).text
     broken("numpy", "raise RuntimeError('half a numpy')\n")
@@ -86,7 +86,7 @@ def test_a_bundle_of_another_name_is_refused(edgekit: Run, tmp_path: Path) -> No
     assert (code, err.count("\n")) == (2, 1)
 
 
-def test_versions_are_there_even_of_what_dies() -> None:
+def test_versions_are_reported_also_of_packages_that_crash() -> None:
     done = import_in_child("no_such_module", ["numpy", "no-such-distribution"])
     assert done.code == 1
     assert done.out.startswith("numpy ")
@@ -104,7 +104,7 @@ opencv-python-headless 4.14.0.94 at 12:34:56, kernel 6.12.47+rpt-rpi-v8
 """
 
 
-def test_a_bundle_says_neither_who_nor_where(tmp_path: Path) -> None:
+def test_a_bundle_contains_neither_names_nor_addresses(tmp_path: Path) -> None:
     target = tmp_path / "bundle.tar.gz"
     write_bundle(target, {"text": "alice"}, {"proc/cpuinfo": PRIVATE}, ["alice", "alice-pi"])
     with tarfile.open(target) as archive:

@@ -39,7 +39,7 @@ def test_a_difference_is_real_when_its_interval_excludes_none(
     assert {cell.verdict for cell in compare(make_document(), make_document(slower=slower)).cells} == {verdict}
 
 
-def test_a_gate_wants_a_real_difference_larger_than_its_percent(make_document: MakeDocument) -> None:
+def test_a_gate_needs_a_real_difference_larger_than_its_percent(make_document: MakeDocument) -> None:
     before = make_document()
     assert compare(before, make_document(slower=1.04)).regressions(5) == []
     assert len(compare(before, make_document(slower=1.06)).regressions(5)) == 4
@@ -50,7 +50,7 @@ def test_a_gate_wants_a_real_difference_larger_than_its_percent(make_document: M
     assert compare(before, noisy).unjudged() == []
 
 
-def test_cells_measured_beside_other_programs_are_told(make_document: MakeDocument) -> None:
+def test_cells_measured_beside_other_programs_are_reported(make_document: MakeDocument) -> None:
     busy = make_document()
     cells = busy["boards"][0]["cells"]
     cells[0]["marks"] = ["busy"]
@@ -92,7 +92,7 @@ def slow_clock(document: dict[str, Any]) -> dict[str, Any]:
         (lambda made: set_in(made, "settings", "detector_size_px", 640), "detector input 320 and 640 px"),
     ],
 )
-def test_what_differs_is_refused_unless_told(
+def test_reports_that_differ_are_refused_unless_allowed(
     make_document: MakeDocument, change: Callable[[Any], Any], message: str
 ) -> None:
     other = change(make_document())
@@ -141,14 +141,14 @@ def test_a_model_is_the_same_by_its_file_whatever_it_is_called(make_document: Ma
     assert (len(change.cells), change.differences) == (4, ())
 
 
-def test_two_single_models_are_paired_when_told(make_document: MakeDocument) -> None:
+def test_two_single_models_are_paired_with_allow_different(make_document: MakeDocument) -> None:
     other = set_in(make_document("int8.onnx"), "models", 0, "sha256", "f" * 64)
     (change,) = compare(make_document("float.onnx"), other, allow_different=True).boards
     assert len(change.cells) == 4
 
 
 @pytest.mark.parametrize("mark", ["throttled", "clock changed"])
-def test_a_spoilt_cell_tells_nothing(make_document: MakeDocument, mark: str) -> None:
+def test_a_cell_with_an_invalidating_flag_is_not_judged(make_document: MakeDocument, mark: str) -> None:
     hot = set_in(make_document(slower=1.5), "cells", 0, "marks", [mark])
     comparison = compare(make_document(), hot)
     assert comparison.cells[0].verdict == "cannot tell"

@@ -74,7 +74,7 @@ def test_two_engines_leave_room_for_quality_flags(make_document: MakeDocument) -
 @pytest.mark.parametrize(
     ("virtualization", "word"), [("emulator", "EMULATED"), ("virtual machine", "VIRTUAL MACHINE"), ("none", None)]
 )
-def test_every_form_says_what_was_not_measured_on_a_board(
+def test_every_form_states_what_was_not_measured_on_a_board(
     make_document: MakeDocument, virtualization: str, word: str | None
 ) -> None:
     document = make_document()

@@ -148,7 +148,7 @@ class _RunsCode:
         return os.system, (f"touch {os.environ['EDGEKIT_TEST_MARK']}",)
 
 
-def test_a_pickle_that_wants_to_run_code_is_refused_and_does_not(
+def test_a_pickle_with_code_is_refused_and_the_code_does_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark = tmp_path / "ran"

@@ -61,7 +61,7 @@ def test_brightness_and_contrast_stay_in_range() -> None:
     assert not torch.equal(crops, augment(IMAGES, _numbers(), Augmentation(crop_px=44)))
 
 
-def test_cutout_hits_the_asked_share_of_images() -> None:
+def test_cutout_changes_the_configured_share_of_images() -> None:
     white = torch.full((2000, 1, 48, 48), 255, dtype=torch.uint8)
     crops = augment(white, _numbers(2000), Augmentation(crop_px=44, cutout_px=12, cutout_probability=0.5))
     holes = (crops == 0).sum(dim=(1, 2, 3))

@@ -65,7 +65,7 @@ def test_a_data_set_without_a_readable_image_is_reported_too(tmp_path: Path) -> 
     assert (found.distinct, found.sizes) == (0, {})
 
 
-def test_repeated_crossing_and_conflicting_images_are_told_apart(bars_folder: Path) -> None:
+def test_repeated_crossing_and_conflicting_images_are_distinguished(bars_folder: Path) -> None:
     happy, sad, fear, angry = (
         next((bars_folder / "Training" / name).glob("*.png")) for name in ("happy", "sad", "fear", "angry")
     )

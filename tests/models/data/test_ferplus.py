@@ -198,7 +198,7 @@ def test_the_posterior_is_fitted_on_one_thread_whatever_the_number(
     assert seen == {1}
 
 
-def test_images_without_votes_get_what_no_votes_tell(tmp_path: Path) -> None:
+def test_images_without_votes_get_the_prediction_for_zero_votes(tmp_path: Path) -> None:
     rows = {"Training": [(label, clear(label)) for label in range(7)] * 10}
     missing = {f"train/x/Training_{index}.jpg" for index in (3, 10)}
     path = write_votes(tmp_path / "votes.csv", rows, left_out=missing)

@@ -105,7 +105,7 @@ def test_classes_left_out_leave_no_trace(bars: DataSet) -> None:
         without_classes(bars, EXPRESSIONS[1:])
 
 
-def test_labels_are_counted_in_the_order_asked_for(bars: DataSet) -> None:
+def test_labels_are_numbered_in_the_given_order(bars: DataSet) -> None:
     part = of_classes(bars.splits["PublicTest"], (5, 3))
     assert np.bincount(part.labels).tolist() == [3, 3]
     expected = bars.splits["PublicTest"]

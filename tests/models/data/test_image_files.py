@@ -115,7 +115,7 @@ def test_crops_reach_parts_outside_the_central_square(tmp_path: Path) -> None:
     assert square.images.max() < 32  # black but for the interpolation at the edges
 
 
-def test_batches_decoded_ahead_are_those_asked_for(folder: Path) -> None:
+def test_prefetched_batches_are_the_requested_ones(folder: Path) -> None:
     files = files_of(folder)
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(3)).split(40)
     cutter, plain = (OriginalCrops(files, ResizedCrop(), 8, gray=False) for _ in range(2))

@@ -108,7 +108,7 @@ def numbered(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("evidence", ["names", "table"])
-def test_folders_1_to_7_are_raf_db_where_the_data_say_so(tmp_path: Path, evidence: str) -> None:
+def test_folders_1_to_7_are_raf_db_if_tables_or_names_show_it(tmp_path: Path, evidence: str) -> None:
     names = evidence == "names"
     folder = numbered(tmp_path / "DATASET", "{split}_{index:05d}_aligned.png" if names else "{split}{index}.png")
     if not names:
@@ -121,7 +121,7 @@ def test_folders_1_to_7_are_raf_db_where_the_data_say_so(tmp_path: Path, evidenc
     assert [EXPRESSIONS[label] for label in data.splits["train"].labels] == labels
 
 
-def test_folders_1_to_7_stay_numbers_where_nothing_says_so(tmp_path: Path) -> None:
+def test_folders_1_to_7_stay_numbers_if_nothing_shows_raf_db(tmp_path: Path) -> None:
     said: list[str] = []
     data = load_dataset(numbered(tmp_path / "digits", "{split}{index}.png"), notify=said.append)
     assert data.classes == ("1", "2", "3", "4", "5", "6", "7")
@@ -180,7 +180,7 @@ def test_splits_of_ck_plus_are_kept(tmp_path: Path) -> None:
         ("Disgust", 63, EXPRESSIONS[:6], ["9 images of contempt are counted as disgust"]),
     ],
 )
-def test_contempt_goes_where_the_flag_says(
+def test_contempt_is_treated_as_the_option_states(
     tmp_path: Path, contempt: str, count: int, classes: tuple[str, ...], says: list[str]
 ) -> None:
     said: list[str] = []
@@ -257,7 +257,7 @@ def test_a_name_of_strange_digits_is_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["folder", "archive"])
-def test_a_class_folder_without_images_is_said(tmp_path: Path, form: str) -> None:
+def test_a_class_folder_without_images_is_reported(tmp_path: Path, form: str) -> None:
     folder = tmp_path / "pets"
     for split in ("train", "test"):
         for value, name in enumerate(("cat", "dog")):

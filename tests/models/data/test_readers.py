@@ -129,7 +129,9 @@ def test_spaces_around_the_cells_of_a_csv_are_ignored(bars: DataSet, tmp_path: P
     assert load_dataset(table).checksum() == bars.checksum()
 
 
-def test_links_to_images_are_images_and_lost_ones_are_said(bars: DataSet, bars_folder: Path, tmp_path: Path) -> None:
+def test_links_to_images_are_images_and_broken_links_are_reported(
+    bars: DataSet, bars_folder: Path, tmp_path: Path
+) -> None:
     first, second, *_ = sorted(bars_folder.rglob("*.png"))
     (first.parent / "hard.png").hardlink_to(first)
     (first.parent / "soft.png").symlink_to(second.name)

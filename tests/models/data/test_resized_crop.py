@@ -23,7 +23,7 @@ def test_the_whole_picture_stays_as_it_is_or_is_mirrored() -> None:
     torch.testing.assert_close(resized_crops(picture, mirrored, ResizedCrop(), 16), whole.flip(3), atol=1e-5, rtol=0)
 
 
-def test_a_part_lies_where_its_numbers_say() -> None:
+def test_a_part_lies_at_the_position_of_its_numbers() -> None:
     numbers = torch.tensor([[0.0, 0.5, 0.0, 0.0, 0.9]])  # the smallest, square, top left
     quarter = resized_crops(ramp(64), numbers, ResizedCrop(min_area=0.25), 32)
     torch.testing.assert_close(quarter, ramp(64)[..., :32, :32] / 255, atol=1e-5, rtol=0)

@@ -35,7 +35,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.safetensors"))
 
 
-def test_a_second_training_asks_nothing(bar_teacher: Make, images: ImageU8, tmp_path: Path) -> None:
+def test_a_second_training_does_not_run_the_teacher(bar_teacher: Make, images: ImageU8, tmp_path: Path) -> None:
     bars = bar_teacher(embeds=True)
     first = distillation_targets(bars.teacher(), images, "center-flip", tmp_path)
     assert bars.crops_seen == 2 * len(images)
@@ -49,7 +49,7 @@ def test_a_second_training_asks_nothing(bar_teacher: Make, images: ImageU8, tmp_
     assert len(files(tmp_path)) == 3
 
 
-def test_answers_are_kept_however_they_lie_in_memory(bar_teacher: Make, images: ImageU8, tmp_path: Path) -> None:
+def test_outputs_are_cached_in_any_memory_layout(bar_teacher: Make, images: ImageU8, tmp_path: Path) -> None:
     from dataclasses import replace
 
     bars = bar_teacher()
@@ -125,7 +125,7 @@ def test_damaged_and_foreign_files_are_noticed_and_made_again(
     assert len(said) == 1
 
 
-def test_an_interrupted_run_goes_on(bar_teacher: Make, images: ImageU8, tmp_path: Path) -> None:
+def test_an_interrupted_run_continues(bar_teacher: Make, images: ImageU8, tmp_path: Path) -> None:
     bars = bar_teacher()
 
     def interrupt(done: int, total: int | None) -> None:
@@ -171,7 +171,7 @@ def test_the_target_is_the_mean_over_the_views(images: ImageU8, tmp_path: Path) 
     np.testing.assert_allclose(targets.embeddings, [[0.5**0.5, 0.5**0.5]] * 4, atol=1e-3)
 
 
-def test_answers_that_are_no_numbers_are_refused(images: ImageU8, tmp_path: Path) -> None:
+def test_outputs_with_nan_are_refused(images: ImageU8, tmp_path: Path) -> None:
     teacher = Teacher(
         "classifier", "x", ("a",), "c" * 64, lambda crops: TeacherOutputs(np.full((len(crops), 1), np.nan))
     )

@@ -159,7 +159,7 @@ def test_interrupted_training_resumes_bit_for_bit(
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_another_teacher_or_lesson_is_another_training(
+def test_another_teacher_or_other_targets_are_another_training(
     bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path
 ) -> None:
     recipe, config = dataclasses.replace(short, epochs=1), DistillationConfig(ONLY_KL)
@@ -172,7 +172,7 @@ def test_another_teacher_or_lesson_is_another_training(
         train_job(warmer, tmp_path / "run", resume=True)
 
 
-def test_the_checkpoint_says_who_taught_and_keeps_the_class_vectors(
+def test_the_checkpoint_records_the_teacher_and_the_class_vectors(
     bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path
 ) -> None:
     from edgekit.models.checkpoints.checkpoint import load_checkpoint

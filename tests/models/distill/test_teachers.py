@@ -80,7 +80,7 @@ def plain_onnx(path: Path, shape: tuple[Any, ...], probabilities: bool = False) 
     return path
 
 
-def test_a_checkpoint_answers_as_its_net_about_the_centre_of_a_face(checkpoint: Path, crops: ImageU8) -> None:
+def test_a_checkpoint_returns_the_outputs_of_its_net_for_the_centre_of_a_face(checkpoint: Path, crops: ImageU8) -> None:
     from edgekit.models.checkpoints.checkpoint import load_checkpoint
     from edgekit.models.model_loading import build_net
 
@@ -156,7 +156,7 @@ def test_probabilities_become_logits(tmp_path: Path, crops: ImageU8) -> None:
         (replace(SAID, size_px=8, channels="gray", mean=(0.0,), std=(1.0,)), "the graph has 3 channels"),
     ],
 )
-def test_what_a_plain_onnx_file_does_not_say_must_be_said(tmp_path: Path, said: PlainOnnx, message: str) -> None:
+def test_properties_that_a_plain_onnx_file_lacks_must_be_given(tmp_path: Path, said: PlainOnnx, message: str) -> None:
     path = plain_onnx(tmp_path / "plain.onnx", (1, 3, "h", "w"))
     with pytest.raises(InputError, match=message) as caught:
         plain_onnx_teacher(path, said)
@@ -193,7 +193,7 @@ def test_a_clip_compares_whole_images_with_descriptions(small_clip: FrozenClip, 
     assert zero_shot_teacher(quick, DESCRIPTIONS, CPU).sha256 != teacher.sha256
 
 
-def test_prompts_answer_as_the_prompted_clip(small_clip: FrozenClip, prompts: Path, crops: ImageU8) -> None:
+def test_prompts_return_the_outputs_of_the_prompted_clip(small_clip: FrozenClip, prompts: Path, crops: ImageU8) -> None:
     from edgekit.models.clip.checkpoint import build_prompted, load_prompts
 
     teacher = prompted_teacher(prompts, small_clip, CPU)
@@ -263,7 +263,7 @@ def test_teachers_are_known_by_their_files(checkpoint: Path, clip_file: Path, pr
         ("{checkpoint}", {"plain": SAID}, "no teacher lacks a contract"),
     ],
 )
-def test_what_is_no_teacher_is_said_in_one_line(
+def test_a_file_that_is_no_teacher_is_reported_in_one_line(
     source: str, options: dict[str, Any], message: str, checkpoint: Path, prompts: Path, tmp_path: Path
 ) -> None:
     for suffix in ("safetensors", "onnx", "txt", "pt"):

@@ -47,7 +47,7 @@ def test_nets_have_the_known_number_of_parameters(name: str) -> None:
         for name in MACS
     ],
 )
-def test_a_net_trains_and_exports_to_a_file_that_answers_alike(name: str, bars: DataSet, tmp_path: Path) -> None:
+def test_a_net_trains_and_exports_to_a_file_with_the_same_outputs(name: str, bars: DataSet, tmp_path: Path) -> None:
     few = {split: bars.splits[split].subset(torch.arange(8).numpy()) for split in ("Training", "PublicTest")}
     contract = contract_for(name, bars.classes, bars.name, gray=True)
     job = TrainingJob(

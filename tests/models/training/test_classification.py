@@ -17,7 +17,7 @@ from edgekit.models.training.recipes import RECIPES, Finish, Recipe
 
 
 @pytest.mark.parametrize("with_targets", [False, True])
-def test_images_without_label_cost_nothing(bars: DataSet, with_targets: bool) -> None:
+def test_images_without_label_have_loss_zero(bars: DataSet, with_targets: bool) -> None:
     training = bars.splits["Training"].subset(np.arange(2))
     targets = np.array([[0.5, 0.5, 0, 0, 0, 0, 0], [0] * 7], np.float32) if with_targets else None
     training = dataclasses.replace(training, labels=np.array([0, -1]), targets=targets)

@@ -67,7 +67,7 @@ def test_images_read_with_another_fit_are_an_error_and_the_first_is_named(
     assert path.exists()
 
 
-def test_images_without_files_are_not_said_to_be_checked(wide: Path, checkpoint: Callable[[Fit], Path]) -> None:
+def test_images_without_files_are_not_reported_as_checked(wide: Path, checkpoint: Callable[[Fit], Path]) -> None:
     part = replace(load_dataset(wide).split("all"), names=None)
     lines: list[str] = []
     check_device_pixels(checkpoint("square"), part, Path("fer2013.csv"), "drop", lines.append)

@@ -44,7 +44,7 @@ def test_the_same_labels_take_all(tmp_path: Path) -> None:
     assert not lines
 
 
-def test_other_input_is_said(tmp_path: Path) -> None:
+def test_another_input_is_reported(tmp_path: Path) -> None:
     path, lines = tmp_path / "start.safetensors", list[str]()
     contract = contract_for("mini-xception", LABELS, "any", True)
     other = replace(contract, input=replace(contract.input, channels="bgr"))

@@ -104,7 +104,7 @@ def test_training_learns_the_bars(bars: DataSet, tmp_path: Path) -> None:
     assert max(report.validation_accuracy for report in history) > 0.8
 
 
-def test_best_checkpoint_is_of_the_best_epoch_and_says_how_it_was_made(bars: DataSet, tmp_path: Path) -> None:
+def test_best_checkpoint_is_of_the_best_epoch_and_records_its_training(bars: DataSet, tmp_path: Path) -> None:
     history = train_job(_job(bars, seed=5), tmp_path)
     checkpoint = load_checkpoint(tmp_path / BEST_NAME)
     best = max(history, key=lambda report: report.rank)
@@ -294,7 +294,7 @@ def test_learned_groups_are_condensed_by_the_end(bars: DataSet, tmp_path: Path) 
     assert registry.parameter_count(condensed(net)) == 104_327 < registry.parameter_count(net)
 
 
-def test_diverging_training_says_so(bars: DataSet, tmp_path: Path) -> None:
+def test_a_diverging_training_is_reported(bars: DataSet, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lower the learning rate"):
         train_job(_job(bars, dataclasses.replace(SHORT, max_lr=1e30)), tmp_path)
 
