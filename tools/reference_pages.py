@@ -28,6 +28,7 @@ from edgekit import contract, errors
 from edgekit.cli import cli
 from edgekit.cli.config import setting_options
 from edgekit.cli.sections import section_of
+from edgekit.export.run import export
 from edgekit.files import write_atomic
 from edgekit.report import document
 from edgekit.report.schema import json_schema
@@ -46,6 +47,8 @@ _API = {
     "Export": ("export", "quantize", "verify", "profile"),
     "Benchmark": ("benchmark", "benchmark_formats", "compare"),
 }  # fmt: skip
+# `edgekit.export` is a callable package, which has neither the signature nor the description of the function.
+_FUNCTIONS = {"export": export}
 # Classes of arguments and results that the functions' descriptions name.
 _TYPES = (
     "edgekit.device.pipeline.stream_options.StreamOptions",
@@ -77,7 +80,7 @@ def python_api() -> str:
     for title, names in _API.items():
         lines += [f"## {title}"]
         for name in names:
-            lines += _described(getattr(edgekit, name), f"edgekit.{name}")
+            lines += _described(_FUNCTIONS.get(name, getattr(edgekit, name)), f"edgekit.{name}")
     lines += ["## Arguments and results"]
     for path in _TYPES:
         module, _, name = path.rpartition(".")
@@ -87,18 +90,24 @@ def python_api() -> str:
 
 def _described(thing: Any, name: str) -> Iterator[str]:
     yield f"### `{name}`"
-    call = thing if inspect.isroutine(thing) or inspect.isclass(thing) else type(thing).__call__
     if not getattr(thing, "_is_protocol", False):
-        yield _fenced(_signature(call, name), "python")
+        yield _fenced(_signature(thing, name), "python")
     yield _docstring(_doc(thing, name))
-    if inspect.isclass(thing):
-        for member, value in vars(thing).items():
-            function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
-            if member.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
-                continue
-            text = inspect.cleandoc(function.__doc__).partition("\n\n")[0].replace("\n", " ")
-            kind = "" if isinstance(value, property) else "()"
-            yield f"- `{member}{kind}`: {text}"
+    if inspect.isclass(thing) and (members := list(_members(thing))):
+        yield "**Properties and methods**"
+        yield from members
+
+
+def _members(cls: type) -> Iterator[str]:
+    for member, value in vars(cls).items():
+        function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+        if not inspect.isfunction(function) or not function.__doc__:
+            continue
+        if member.startswith("_") and member != "__call__":
+            continue
+        text = inspect.cleandoc(function.__doc__).partition("\n\n")[0].replace("\n", " ")
+        kind = "" if isinstance(value, property) else "()"
+        yield f"- `{member}{kind}`: {text}"
 
 
 def _doc(thing: Any, name: str) -> str:
@@ -109,7 +118,11 @@ def _doc(thing: Any, name: str) -> str:
 
 def _signature(call: Callable[..., Any], name: str) -> str:
     signature = inspect.signature(call)
-    values = [_parameter(parameter) for parameter in signature.parameters.values() if parameter.name != "self"]
+    values = []
+    for parameter in signature.parameters.values():
+        if parameter.kind == parameter.KEYWORD_ONLY and "*" not in values:
+            values.append("*")
+        values.append(_parameter(parameter))
     returns = f" -> {_plain(signature.return_annotation)}" if isinstance(signature.return_annotation, str) else ""
     line = f"{name}({', '.join(values)}){returns}"
     if len(line) <= 100:

@@ -1,4 +1,4 @@
-"""The generated pages of docs/reference/ are up to date, and a stale one is seen."""
+"""The generated pages of docs/reference/ are up to date, and a stale one is detected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ def test_the_pages_are_up_to_date() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_stale_page_is_seen(tmp_path: Path) -> None:
+def test_the_python_page_has_the_arguments_of_export_and_marks_keyword_only_arguments() -> None:
+    page = (DOCS / "reference" / "python-api.md").read_text()
+    export = page[page.index("### `edgekit.export`") : page.index("### `edgekit.quantize`")]
+    assert "\n    output: str | Path,\n    *,\n    target: str = 'generic',\n" in export
+    assert "- `target`: Preset of rewrites" in export
+
+
+def test_a_stale_page_is_detected(tmp_path: Path) -> None:
     shutil.copytree(DOCS / "reference", tmp_path / "reference")
     page = tmp_path / "reference" / "settings.md"
     page.write_text(page.read_text().replace("rotate-size", "rotate-sise"))
