@@ -21,7 +21,7 @@ _WHITE: _Bgr = (255, 255, 255)
 
 _GREY: _Bgr = (158, 158, 158)
 # By the position of the label in the model. The seven colours of Okabe and Ito, which people with colour blindness can
-# tell apart (Color Universal Design, 2008), then three of Paul Tol's muted scheme for models with more labels.
+# distinguish (Color Universal Design, 2008), then three of Paul Tol's muted scheme for models with more labels.
 _CLASS_COLOURS: tuple[_Bgr, ...] = (
     (0, 159, 230),  # orange
     (233, 180, 86),  # sky blue

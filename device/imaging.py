@@ -1,7 +1,7 @@
 """Reading, checking and resizing images with OpenCV.
 
 Training, evaluation and the runtime read every image file with these functions, so that all get the same pixels: of a
-file with several images the first, upright as its EXIF orientation says, 8 bits per channel, transparent parts on
+file with several images the first, upright according to its EXIF orientation, 8 bits per channel, transparent parts on
 white. The file's content decides its format, not its name.
 """
 
@@ -183,7 +183,7 @@ def _on_white(image_bgra: NDArray[Any], premultiplied: bool) -> ImageU8:
 
 
 def _upright(image: ImageU8, orientation: int) -> ImageU8:
-    """Return an image turned as an EXIF orientation (1 to 8) says."""
+    """Return an image turned upright according to its EXIF orientation (1 to 8)."""
     if orientation > 4:  # mirrored at the main diagonal
         image, orientation = image.swapaxes(0, 1), {5: 1, 6: 2, 7: 3, 8: 4}[orientation]
     if orientation in (2, 3):

@@ -3,7 +3,7 @@
 Python's C handler writes each signal's number to a pipe at once, whatever the main thread does. A thread reads the
 pipe. `CANCEL_S` after a signal it cancels the native calls that began before the signal, and repeats the signal, so
 that a main thread that waits for such a call in another thread stops waiting. `CANCEL_S` later it ends the process if a
-call still holds up the main thread.
+call still blocks the main thread.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Spool:
         self._journal = Journal(path)
         self._lock = threading.Lock()
         self._messages: dict[int, Message] = {}
-        # Numbers of the messages that the file lacks (a dictionary keeps the order), and of those it must forget.
+        # Numbers of the messages that the file lacks (a dictionary keeps the order), and of those to remove from it.
         self._unsaved: dict[int, None] = {}
         self._unremoved: set[int] = set()
         self._latest = 0
@@ -76,7 +76,7 @@ class Spool:
             return list(itertools.islice(later, count))
 
     def remove(self, numbers: Iterable[int]) -> None:
-        """Remove delivered messages; the file forgets them with the next `sync` that succeeds."""
+        """Remove delivered messages; the next `sync` that succeeds removes them from the file."""
         with self._lock:
             # A message that was dropped meanwhile is counted as dropped.
             delivered = [number for number in numbers if number in self._messages]
