@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
-from edgekit.models.data.disk import rows
+from edgekit.models.data.disk import selected_images
 from edgekit.preprocess import ImageU8
 
 # In the label order of FER-2013, of the EdgeCNN authors' checkpoints and of every edgekit expression model.
@@ -52,7 +52,7 @@ class ImageSet:
     def subset(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> ImageSet:
         """Return the images selected by a mask or an index array."""
         return ImageSet(
-            rows(self.images, chosen),
+            selected_images(self.images, chosen),
             self.labels[chosen],
             None if self.targets is None else self.targets[chosen],
             None if self.names is None else self.names[chosen],

@@ -81,7 +81,7 @@ def is_on_disk(images: ImageU8) -> bool:
     return isinstance(images, np.memmap)
 
 
-def rows(images: ImageU8, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> ImageU8:
+def selected_images(images: ImageU8, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> ImageU8:
     """Return the images that a mask or an index array selects; of images on disk, a copy in another file there."""
     folder = folder_of(images)
     if folder is None:

@@ -19,7 +19,7 @@ from edgekit.files import sha256_of
 from edgekit.model_store import ONNX_SUFFIX
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data.folds import pixel_facts
-from edgekit.models.distill.teachers import Teacher, TeacherOutputs, fitted, name_of
+from edgekit.models.distill.teachers import Teacher, TeacherOutputs, name_of, to_teacher_input
 from edgekit.models.evaluation.evaluate import CropClassifier, TorchClassifier, open_classifier
 from edgekit.models.model_loading import build_net
 from edgekit.preprocess import FloatArray, ImageU8, to_tensor
@@ -83,7 +83,9 @@ def classifier_teacher(path: Path, device: torch.device, threads: int | None = N
     contract = classifier.contract
 
     def predict(crops: ImageU8) -> TeacherOutputs:
-        return TeacherOutputs(classifier.logits(fitted(crops, contract.input.size_hw, contract.crop.grayscale)))
+        return TeacherOutputs(
+            classifier.logits(to_teacher_input(crops, contract.input.size_hw, contract.crop.grayscale))
+        )
 
     height, width = (
         cropped / full for cropped, full in zip(contract.input.size_hw, contract.crop.resize_hw, strict=True)
@@ -166,7 +168,7 @@ class _PlainNet:
 
     def logits(self, crops: ImageU8) -> FloatArray:
         spec = self.contract.input
-        tensor = to_tensor(fitted(crops, spec.size_hw, self.contract.crop.grayscale), spec)
+        tensor = to_tensor(to_teacher_input(crops, spec.size_hw, self.contract.crop.grayscale), spec)
         if self._channels_last:
             tensor = np.ascontiguousarray(np.moveaxis(tensor, 1, -1))
         step = self._batch or len(tensor)

@@ -18,7 +18,7 @@ from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_co
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.prompted import frozen_classifier
-from edgekit.models.distill.teachers import EmbeddingSpace, Kind, Teacher, TeacherOutputs, fitted, name_of
+from edgekit.models.distill.teachers import EmbeddingSpace, Kind, Teacher, TeacherOutputs, name_of, to_teacher_input
 from edgekit.preprocess import ImageU8, to_tensor
 
 
@@ -82,7 +82,7 @@ def _teacher(
 
     @torch.no_grad()
     def predict(crops: ImageU8) -> TeacherOutputs:
-        images = torch.from_numpy(to_tensor(fitted(crops, spec.size_hw, gray), spec)).to(device)
+        images = torch.from_numpy(to_tensor(to_teacher_input(crops, spec.size_hw, gray), spec)).to(device)
         embeddings = image_features(images).float().cpu().numpy()
         return TeacherOutputs(np.float32(scale) * embeddings @ vectors.T, embeddings)
 

@@ -132,7 +132,7 @@ class DistillationTask(NetTask):
             loss = loss + weights.ce * self.mixed_label_loss(logits, indices, numbers)
         if weights.cosine and embeddings is not None and teacher.embeddings is not None:
             loss = loss + weights.cosine * cosine_distance(embeddings, teacher.embeddings)
-        labels = self.shown_labels(indices, numbers)
+        labels = self.main_labels(indices, numbers)
         truth = torch.where(labels < 0, teacher.logits.argmax(dim=1), labels)
         return StepLoss(loss.mean(), (logits.argmax(dim=1) == truth).sum())
 

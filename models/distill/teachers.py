@@ -157,7 +157,7 @@ def mean_of_probabilities(logits: Sequence[FloatArray]) -> FloatArray:
     return mean
 
 
-def fitted(crops: ImageU8, size_hw: tuple[int, int], gray: bool = False) -> ImageU8:
+def to_teacher_input(crops: ImageU8, size_hw: tuple[int, int], gray: bool = False) -> ImageU8:
     """Return crops resized to a teacher's input (bicubic, antialiased), with one channel if `gray`."""
     if gray and crops.shape[-1] == 3:
         crops = to_gray(crops[..., ::-1])[..., np.newaxis]

@@ -173,7 +173,7 @@ class NetTask(Task):
             return self.label_loss(logits, indices, class_weights)
         return mix_losses(lambda each: self.label_loss(logits, each, class_weights), indices, numbers[:, -1])
 
-    def shown_labels(self, indices: Tensor, numbers: Tensor) -> Tensor:
+    def main_labels(self, indices: Tensor, numbers: Tensor) -> Tensor:
         """Return the label (n,) of each image; with mixup, of the example with the larger share."""
         return self.examples.labels[main_examples(indices, numbers[:, -1]) if self._mixup_alpha else indices]
 
@@ -228,5 +228,5 @@ class ClassificationTask(NetTask):
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return the cross-entropy of augmented images."""
         logits = net(self.augmented(indices, numbers)).float()  # (n, classes)
-        correct = logits.argmax(dim=1) == self.shown_labels(indices, numbers)
+        correct = logits.argmax(dim=1) == self.main_labels(indices, numbers)
         return StepLoss(self.mixed_label_loss(logits, indices, numbers, self._class_weights).mean(), correct.sum())

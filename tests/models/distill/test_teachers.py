@@ -23,7 +23,7 @@ from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.distill.classifiers import PlainOnnx, classifier_teacher, plain_onnx_teacher
 from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
-from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble, fitted, for_labels
+from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble, for_labels, to_teacher_input
 from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
@@ -94,10 +94,13 @@ def test_a_checkpoint_returns_the_outputs_of_its_net_for_the_centre_of_a_face(ch
 
 def test_crops_of_another_size_are_resized_and_made_gray(crops: ImageU8) -> None:
     flat = np.full((2, 44, 44, 3), (10, 200, 60), np.uint8)
-    assert np.array_equal(fitted(flat, (96, 60)), np.full((2, 96, 60, 3), (10, 200, 60)))
-    assert fitted(flat, (44, 44), gray=True).shape == (2, 44, 44, 1)
-    assert abs(int(fitted(flat, (8, 8), gray=True)[0, 0, 0, 0]) - round(0.299 * 10 + 0.587 * 200 + 0.114 * 60)) <= 1
-    assert fitted(crops, (48, 48)) is crops
+    assert np.array_equal(to_teacher_input(flat, (96, 60)), np.full((2, 96, 60, 3), (10, 200, 60)))
+    assert to_teacher_input(flat, (44, 44), gray=True).shape == (2, 44, 44, 1)
+    assert (
+        abs(int(to_teacher_input(flat, (8, 8), gray=True)[0, 0, 0, 0]) - round(0.299 * 10 + 0.587 * 200 + 0.114 * 60))
+        <= 1
+    )
+    assert to_teacher_input(crops, (48, 48)) is crops
 
 
 def test_labels_are_matched_by_name(checkpoint: Path, crops: ImageU8) -> None:
@@ -179,7 +182,7 @@ def test_a_clip_compares_whole_images_with_descriptions(small_clip: FrozenClip, 
             F.normalize(small_clip.encode_text(small_clip.tokenize([text])), dim=1) for text in DESCRIPTIONS["sad"]
         )
         mean = F.normalize(first + second, dim=1)[0].numpy()
-        pixels = torch.from_numpy(fitted(crops, (32, 32))).permute(0, 3, 1, 2).expand(-1, 3, -1, -1) / 255
+        pixels = torch.from_numpy(to_teacher_input(crops, (32, 32))).permute(0, 3, 1, 2).expand(-1, 3, -1, -1) / 255
         shape = (1, 3, 1, 1)
         pixels = (pixels - torch.tensor(small_clip.config.image_mean).view(shape)) / torch.tensor(
             small_clip.config.image_std
@@ -198,7 +201,7 @@ def test_prompts_return_the_outputs_of_the_prompted_clip(small_clip: FrozenClip,
 
     teacher = prompted_teacher(prompts, small_clip, CPU)
     net = build_prompted(load_prompts(prompts), small_clip)
-    spec_pixels = torch.from_numpy(fitted(crops, (32, 32))).permute(0, 3, 1, 2).expand(-1, 3, -1, -1) / 255
+    spec_pixels = torch.from_numpy(to_teacher_input(crops, (32, 32))).permute(0, 3, 1, 2).expand(-1, 3, -1, -1) / 255
     shape = (1, 3, 1, 1)
     mean, std = (
         torch.tensor(values).view(shape) for values in (small_clip.config.image_mean, small_clip.config.image_std)
@@ -217,7 +220,7 @@ def test_prompts_that_were_trained_on_gray_pictures_see_gray_ones(small_clip: Fr
     for gray in (True, False):
         save_prompts(tmp_path / f"{gray}.safetensors", prompt_checkpoint(net, {"gray": gray}))
         teacher = prompted_teacher(tmp_path / f"{gray}.safetensors", small_clip, CPU)
-        answers[gray] = [teacher.predict(crops).logits for crops in (flat, fitted(flat, (32, 32), gray=True))]
+        answers[gray] = [teacher.predict(crops).logits for crops in (flat, to_teacher_input(flat, (32, 32), gray=True))]
     np.testing.assert_allclose(*answers[True], atol=1e-4)
     assert np.abs(answers[False][0] - answers[False][1]).max() > 1e-3
 
