@@ -72,7 +72,7 @@ class Runtime:
             HostError: One of these steps failed.
         """
         report("trying the settings and the model")
-        settings = tomllib.loads((release / "edgekit.toml").read_text())
+        settings = tomllib.loads((release / "edgekit.toml").read_text(encoding="utf-8-sig"))
         self._try("settings", timeout_s, "--config", str(release / "edgekit.toml"), "--print-config")
         self._check_files(settings)
         detector = [f"--{key}={settings[key]}" for key in _TRIAL_KEYS if key in settings]
