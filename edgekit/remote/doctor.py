@@ -69,7 +69,7 @@ def examine_host(
         return Examined(_findings(done, done.stdout, label))
     if board.python is None or board.python.version < MIN_PYTHON:
         return Examined(shell_findings(board))
-    installed = board.commands[0].rpartition("/")[0] + "/python" if board.commands else ""
+    installed = board.commands[0] if board.commands else ""
     command = EdgekitCommand(tuple(shell(_CHOOSE_PYTHON, installed, board.root, board.python.path)))
     done = _run_doctor(connection, reporter, command, program("doctor", {"capture": capture}))
     first, _, second = done.stdout.partition(b"\n")
@@ -167,9 +167,11 @@ def _harmless(text: str) -> str:
     return "\t".join(printable(part) for part in text.replace("\0", "\\0").split("\t"))
 
 
-# $1: Python of the installed edgekit, or nothing; $2: edgekit's folder in the cache; $3: the system's Python.
+# $1: the installed edgekit, or nothing; $2: edgekit's folder in the cache; $3: the system's Python. pipx and uv install
+# a link to the edgekit in their environment.
 _CHOOSE_PYTHON = """
-python=$1
+python=
+if [ -n "$1" ]; then python=$(dirname "$(readlink -f "$1")")/python; fi
 if ! [ -x "$python" ]; then
     newest=$(ls -t "$2"/envs/*/.ready 2>/dev/null | head -n 1)
     python=${newest%/.ready}/bin/python

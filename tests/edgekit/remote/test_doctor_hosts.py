@@ -93,6 +93,22 @@ def test_the_newest_prepared_environment_is_examined(connection: Connection, ssh
         subprocess.run(["rm", "-rf", sshd.home / ".cache/edgekit"], check=True)
 
 
+def test_of_an_edgekit_that_is_a_link_its_own_environment_is_examined(
+    connection: Connection, sshd: Sshd, tmp_path: Path
+) -> None:
+    for name, text in (("edgekit", "exit 9"), ("python", f'exec "{sys.executable}" "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch '{tmp_path}/called-{name}'\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    link = sshd.home / ".local/bin/edgekit"  # as pipx makes it
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(tmp_path / "edgekit")
+    try:
+        examine_host(connection, Silent())
+    finally:
+        link.unlink()
+    assert [path.name for path in tmp_path.glob("called-*")] == ["called-python"]
+
+
 def test_one_board_is_shown_with_faults_by_exit_code(sshd: Sshd, tmp_path: Path, python: Path) -> None:
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     bundle = tmp_path / "report.tar.gz"
