@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import pairwise
 
 from edgekit.remote.hosts import Host
 from edgekit.text import one_line
@@ -20,7 +21,7 @@ def explain(stderr: str, host: Host) -> str:
         if re.search(pattern, stderr):
             return cure.format(
                 ssh=" ".join(["ssh", *_arguments(host), shlex.quote(host.address)]),
-                copy_id=" ".join(["ssh-copy-id", *_port(host), shlex.quote(host.address)]),
+                copy_id=" ".join(["ssh-copy-id", *_copy_id_arguments(host), shlex.quote(host.address)]),
                 keygen=_remove_key(stderr, host),
             )
     lines = [line for line in stderr.strip().splitlines() if line.strip()]
@@ -62,12 +63,18 @@ _CURES = (
 
 
 def _arguments(host: Host) -> list[str]:
-    identity = [] if host.identity is None else ["-i", shlex.quote(str(host.identity))]
-    return [*_port(host), *identity, *(shlex.quote(option) for option in host.ssh_options)]
+    return [*_port_and_key(host), *map(shlex.quote, host.ssh_options)]
 
 
-def _port(host: Host) -> list[str]:
-    return [] if host.port is None else ["-p", str(host.port)]
+def _copy_id_arguments(host: Host) -> list[str]:
+    # Of the options of ssh, ssh-copy-id takes only -o and -F.
+    pairs = pairwise(host.ssh_options)
+    return [*_port_and_key(host), *(shlex.quote(word) for pair in pairs if pair[0] in ("-o", "-F") for word in pair)]
+
+
+def _port_and_key(host: Host) -> list[str]:
+    port = [] if host.port is None else ["-p", str(host.port)]
+    return port if host.identity is None else [*port, "-i", shlex.quote(str(host.identity))]
 
 
 def _remove_key(stderr: str, host: Host) -> str:
