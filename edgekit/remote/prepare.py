@@ -120,7 +120,8 @@ def prepare(
         notify(f"the board's clock is {abs(probe.clock_ahead_s):.0f} s {direction} this machine's")
     constraints = _CAMERA_CONSTRAINTS.get(probe.release or "", ()) if camera else ()
     own = own_wheel()
-    wheels = dependency_wheels(own, Target(probe.machine, python.version, probe.glibc, constraints, extras))
+    target = Target(probe.machine, python.version, probe.glibc, constraints, extras)
+    wheels = dependency_wheels(own, target, is_cancelled=connection.closed.is_set)
     environment = _environment_key([upload.sha256 for upload in wheels], python, camera)
     sent_bytes = 0
     for _ in range(_ATTEMPTS):

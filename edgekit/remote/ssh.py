@@ -96,6 +96,7 @@ class Connection:
 
     Attributes:
         started_s: Start of the connection attempt, on the monotonic clock.
+        closed: Set by `close`, which another thread may call at any time, also before the `with` block.
     """
 
     def __init__(self, host: Host) -> None:
@@ -107,6 +108,7 @@ class Connection:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self.started_s = 0.0
+        self.closed = threading.Event()
 
     def __enter__(self) -> Self:
         if not self._ssh:
@@ -178,6 +180,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection and end all commands that run over it."""
+        self.closed.set()
         with self._lock:
             running = list(self._running)
         for process in running:
@@ -213,6 +216,8 @@ class Connection:
             env={**os.environ, "LC_ALL": "C.UTF-8"},
             start_new_session=True,  # Ctrl-C must reach this process only; `close` ends the sessions
         )
+        if self.closed.is_set():  # before `close` could end this master
+            raise HostError(f"{self.host.label}: interrupted")
         assert master.stdout is not None
         assert master.stderr is not None
         stderr_reader = threading.Thread(target=_read_all, args=(master.stderr, self._master_stderr), daemon=True)

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,13 +84,21 @@ def own_wheel(cache: Path | None = None) -> Upload:
     return pack(path, "wheel")
 
 
-def dependency_wheels(wheel: Upload, target: Target, cache: Path | None = None) -> list[Upload]:
+def dependency_wheels(
+    wheel: Upload, target: Target, cache: Path | None = None, is_cancelled: Callable[[], bool] = lambda: False
+) -> list[Upload]:
     """Return a platform's wheels of the packages that `edgekit-pi[device]` requires: cached, or downloaded with pip.
 
     The cached wheels are used until edgekit's requirements or the target change.
 
+    Args:
+        wheel: edgekit itself.
+        target: The platform.
+        cache: Folder of edgekit's cache; default: that of the user.
+        is_cancelled: Called before a download, which is not begun if the result is True.
+
     Raises:
-        HostError: The wheels cannot be downloaded.
+        HostError: The wheels cannot be downloaded, or the download was cancelled.
         InputError: edgekit is not installed, or this Python has no pip.
     """
     content = {
@@ -111,6 +119,8 @@ def dependency_wheels(wheel: Upload, target: Target, cache: Path | None = None) 
             fcntl.flock(lock, fcntl.LOCK_EX)
             wheels = _complete_wheels(folder)
             if wheels is None:
+                if is_cancelled():  # while this thread waited for the download of another
+                    raise HostError("interrupted before the download of the wheels")
                 _download(wheel, target, folder)
                 wheels = _complete_wheels(folder)
                 _remove_old_wheels(folder, "board-*", _KEPT_PLATFORMS)

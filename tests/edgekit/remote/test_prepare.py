@@ -198,6 +198,27 @@ def test_boards_of_one_platform_share_one_download(tmp_path: Path, monkeypatch: 
     assert len(downloads) == 1
 
 
+def test_after_ctrl_c_a_waiting_board_begins_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted = threading.Event()
+    downloads: list[Path] = []
+
+    def download(wheel: Upload, target: Target, folder: Path) -> None:
+        del wheel, target
+        downloads.append(folder)
+        interrupted.set()  # a terminal sends Ctrl-C to pip, too
+        raise HostError("pip: interrupted")
+
+    def prepare_board(_: int) -> None:
+        with pytest.raises(HostError, match="interrupted"):
+            dependency_wheels(own, Target("aarch64", (3, 13), (2, 41)), tmp_path, interrupted.is_set)
+
+    monkeypatch.setattr(wheeling, "_download", download)
+    own = own_wheel(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(prepare_board, range(4)))
+    assert len(downloads) == 1
+
+
 def test_damaged_wheels_are_downloaded_again_and_old_platforms_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,6 +167,13 @@ def test_closing_the_connection_ends_what_holds_its_stdin(sshd: Sshd, tmp_path: 
     wait_until(ended.exists)
 
 
+def test_a_connection_that_is_closed_before_it_opens_does_not_open(sshd: Sshd) -> None:
+    connection = Connection(sshd.host())
+    connection.close()  # Ctrl-C, while the thread of this board starts
+    with pytest.raises(HostError, match="interrupted"):
+        connection.__enter__()
+
+
 def test_killing_this_process_closes_the_connection(sshd: Sshd, tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom edgekit.remote.hosts import Host\n"
