@@ -38,17 +38,18 @@ def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> Non
     with BoardReporter(out, len(chosen.hosts)) as reporter:
         work = partial(examine_host, reporter=reporter, capture=bundle is not None, install=chosen.install)
         examined = run_on_hosts(chosen.hosts, work, chosen.parallel, reporter.finished)
-    bundles = {} if bundle is None else dict(zip(chosen.hosts, bundle_paths(bundle, chosen.hosts), strict=True))
     for done in examined:
         if done.result is None:
             continue  # `raise_failures` prints the error
         python = f", with {done.result.python}" if done.result.python else ""
         out.say(f"{done.host.label}{python}")
         show_findings(out, done.result.findings)
-        if done.host in bundles:
-            _write_bundle(bundles[done.host], done.host, done.result)
-            out.say(f"bundle: {bundles[done.host]}")
     out.result({"schema": _SCHEMA, "hosts": [_as_document(done) for done in examined]})
+    if bundle is not None:  # after the document, because an error of the disk must not lose the findings
+        for path, done in zip(bundle_paths(bundle, chosen.hosts), examined, strict=True):
+            if done.result is not None:
+                _write_bundle(path, done.host, done.result)
+                out.say(f"bundle: {path}")
     raise_failures(examined)
     by_host = {done.host.label: faults(done.result.findings) for done in examined if done.result is not None}
     texts = [f"{label}: {', '.join(finding.check for finding in found)}" for label, found in by_host.items() if found]

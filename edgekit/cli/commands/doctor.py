@@ -56,10 +56,10 @@ def command(out: Output, bundle: Path | None, chosen: HostChoice) -> None:
         findings = examine(probe, counted(progress, "checking"))
     document = as_document(findings)
     show_findings(out, findings)
-    if bundle is not None:
+    out.result(document)
+    if bundle is not None:  # after the document, because an error of the disk must not lose the findings
         write_bundle(bundle, document, probe.seen, own_names())
         out.say(f"bundle: {bundle}")
-    out.result(document)
     found = faults(findings)
     if found:
         raise EdgekitError(f"{fault_count(found)}: {', '.join(finding.check for finding in found)}")

@@ -81,6 +81,13 @@ def test_faults_end_with_exit_code_1_and_one_line(edgekit: Run, broken: Callable
     assert "\x1b[2J" not in out + err
 
 
+def test_a_bundle_that_cannot_be_written_loses_no_findings(edgekit: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    _, out, err = edgekit("doctor", "--json", "--bundle", tmp_path / "file/report.tar.gz")
+    assert "cannot write" in err
+    assert json.loads(out)["findings"]
+
+
 def test_a_bundle_of_another_name_is_refused(edgekit: Run, tmp_path: Path) -> None:
     code, _, err = edgekit("doctor", "--bundle", tmp_path / "x.zip")
     assert (code, err.count("\n")) == (2, 1)

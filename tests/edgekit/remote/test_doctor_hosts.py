@@ -232,6 +232,10 @@ def test_one_failing_board_does_not_affect_the_others(sshd: Sshd, tmp_path: Path
     assert "1 of 2 boards failed: dead\n" in done.stderr
     assert done.stderr.count("the port is closed") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["boards.toml", "r-my_kitchen.tar.gz"]
+    prints(python, GOOD, '{"python": "x"}')
+    unwritable = run(sshd, "--inventory", boards, "--json", "--bundle", boards / "r.tar.gz")
+    assert "cannot write" in unwritable.stderr
+    assert json.loads(unwritable.stdout)["hosts"][1]["healthy"]
 
 
 def test_bundles_never_share_a_name() -> None:
