@@ -146,7 +146,10 @@ def shown_columns(cells: Sequence[CellResult]) -> list[int]:
 
 @dataclass(frozen=True)
 class Overview:
-    """Table that compares the boards of a report for one model: one row per board, one text per column."""
+    """Table that compares the boards of a report for one model file: one row per board, one text per column.
+
+    `model` is the name of the file in the report of the first board.
+    """
 
     model: str
     columns: tuple[str, ...]
@@ -154,11 +157,18 @@ class Overview:
 
 
 def overviews(report: BenchmarkReport) -> list[Overview]:
-    """Return one table per model that was measured on several boards: p50 of each kind, fps and quality flags."""
+    """Return one table per model file that was measured on several boards: p50 of each kind, fps and quality flags.
+
+    In merged reports, one file can have several names, and files with different contents can have the same name.
+    """
+    names: dict[str, list[tuple[BoardResult, str]]] = {}
+    for board in report.boards:
+        for model in board.models:
+            names.setdefault(model.sha256, []).append((board, model.name))
     tables = []
-    for name in dict.fromkeys(model.name for board in report.boards for model in board.models):
-        found = [(board, cells) for board in report.boards if (cells := cells_of(board, name))]
-        if len(found) < 2:
+    for measured in names.values():
+        found = [(board, cells) for board, name in measured if (cells := cells_of(board, name))]
+        if len({id(board) for board, _ in found}) < 2:
             continue
         kinds = [kind for kind in KINDS if any(cell.kind == kind for _, cells in found for cell in cells)]
         rows = []
@@ -171,7 +181,7 @@ def overviews(report: BenchmarkReport) -> list[Overview]:
             flags = [flag for flag in EXPLANATIONS if any(flag in cell.quality_flags for cell in cells)]
             rows.append((board.label or board.board.model or "unknown board", *texts, ", ".join(flags)))
         fps = ("fps",) if "loop" in kinds else ()
-        tables.append(Overview(name, ("board", *kinds, *fps, "quality flags"), tuple(rows)))
+        tables.append(Overview(measured[0][1], ("board", *kinds, *fps, "quality flags"), tuple(rows)))
     return tables
 
 

@@ -24,6 +24,7 @@ from edgekit.report import text as text_forms
 from edgekit.report.merging import merge
 from edgekit.report.schema import from_document, parse_document
 from edgekit.report.terminal import report_view
+from edgekit.report.view import overviews
 from tests.examples import examples
 
 Document = dict[str, Any]
@@ -217,6 +218,15 @@ def test_an_overview_compares_the_boards(make_document: MakeDocument) -> None:
     assert "…" not in shown
     html = page_form.to_html(report)
     assert "<td>kitchen</td><td>20.00</td><td>90.00</td><td></td>" in html
+
+
+def test_an_overview_compares_equal_files_whatever_their_names(make_document: MakeDocument) -> None:
+    documents = [make_document(name) for name in ("one/a.onnx", "other/b.onnx", "other/a.onnx")]
+    documents[2]["boards"][0]["models"][0]["sha256"] = "f" * 64
+    one, renamed, different = (from_document(each, "it") for each in documents)
+    (overview,) = overviews(merge([one, renamed], ["kitchen", "attic"]))
+    assert [row[0] for row in overview.rows] == ["kitchen", "attic"]
+    assert overviews(merge([one, different], ["kitchen", "attic"])) == []
 
 
 @pytest.fixture(scope="module")
