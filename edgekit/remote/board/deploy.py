@@ -52,6 +52,7 @@ def main(plan: dict[str, Any]) -> int:
     releases = Releases(plan["name"])
     scope = plan["scope"] or ("system" if os.geteuid() == 0 else "user")
     service = Service(releases, plan["name"], scope, plan["health_s"], plan.get("settle_s", 0))
+    service.refuse_other_scope()
     if plan["action"] == "releases":
         result = _listed(releases, service)
     elif plan["action"] == "undeploy":

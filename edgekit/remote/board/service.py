@@ -37,6 +37,17 @@ class Service:
         self._note = releases.root / "service.json"
         self.is_managed = systemd_is_running()
 
+    def refuse_other_scope(self) -> None:
+        """Check that deploy did not install this service with the other scope.
+
+        Raises:
+            HostError: It did; without this check there would be two services with the same releases.
+        """
+        note = self._read_note()
+        other = "--system" if self._which[-1] == "--user" else "--user"
+        if note is not None and other in note["install"]:
+            raise HostError(f"the service '{self._name}' was deployed with {other}: repeat the command with {other}")
+
     def refuse_foreign_service(self, release: str) -> None:
         """Check that an installed service of this name was made by deploy.
 

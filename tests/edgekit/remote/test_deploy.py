@@ -10,6 +10,7 @@ import subprocess
 import sys
 import venv
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from edgekit.remote import deploy as deploying
 from edgekit.remote.board import service as board_service
 from edgekit.remote.board.releases import Releases
 from edgekit.remote.board.runtime import Runtime
-from edgekit.remote.deploy import ReleaseChange, deploy_host, list_host, roll_out, rollback_host
+from edgekit.remote.deploy import ReleaseChange, Service, deploy_host, list_host, roll_out, rollback_host
 from edgekit.remote.doctor import examine_host
 from edgekit.remote.prepare import EdgekitCommand
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import pack
+from edgekit.remote.undeploy import undeploy_host
 from tests.waiting import wait_until
 
 from .conftest import Sshd
@@ -225,6 +227,23 @@ def test_a_service_made_by_hand_is_left_alone(board: Board, connection: Connecti
     with pytest.raises(HostError, match="was not made by deploy"):
         deploy(connection, make(1))
     assert board.unit.read_text() == unit
+
+
+def test_a_service_of_the_other_scope_is_neither_added_nor_overlooked(
+    board: Board, connection: Connection, make: MakePackage
+) -> None:
+    first = deploy(connection, make(1)).release
+    system = Service("edgekit", "system")
+    for call in (
+        partial(deploy_host, connection, make(2), system, Quiet()),
+        partial(rollback_host, connection, system, None, Quiet()),
+        partial(list_host, connection, system, Quiet()),
+        partial(undeploy_host, connection, system, False, Quiet()),
+    ):
+        with pytest.raises(HostError, match="was deployed with --user: repeat the command with --user"):
+            call()
+    assert board.current == first
+    assert board.status()["LoadState"] == "loaded"
 
 
 def test_a_board_without_room_is_refused_before_anything_is_sent(
