@@ -233,4 +233,5 @@ class BoardReporter:
             is_due = now_s - self._line_s.setdefault(host.label, now_s) >= LINE_EVERY_S
             if self._bar.disable and is_due and not self._out.quiet:
                 self._line_s[host.label] = now_s
-                click.echo(printable(f"{text}, {done:g}{f' of {total:g}' if total else ''}"), err=True)
+                share = f"{done / total:.0%}" if total else f"{done:g}"  # of bytes or processes: readable for both
+                click.echo(printable(f"{text}, {share}"), err=True)
