@@ -145,13 +145,15 @@ class _Chunks:
 _OTHER_OFFSET, _DAMAGED = 9, 11
 
 # $1 folder, $2 name, $3 offset at which the sender resumes, $4 size, $5 SHA-256. The partial file is also the lock: a
-# second sender waits, and then finds the complete file. A file that does not fit gives its space back: the board's
-# service may write to the same disk.
+# second sender waits, and then finds the complete file. The folder is locked against `clean` (prepare.py). A file that
+# does not fit gives its space back: the board's service may write to the same disk.
 _RECEIVE = """
 set -eu
 umask 077
 mkdir -p "$1"
 cd "$1"
+exec 8<.
+flock -s 8
 exec 9>>"$2.part"
 flock 9
 if [ -f "$2" ]; then rm -f "$2.part"; exit 0; fi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -273,7 +274,7 @@ def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Upload]:
         },
     )
     monkeypatch.setattr(preparing, "own_wheel", lambda: own)
-    monkeypatch.setattr(preparing, "dependency_wheels", lambda *_: made)
+    monkeypatch.setattr(preparing, "dependency_wheels", lambda *_, **__: made)
     return made
 
 
@@ -368,6 +369,22 @@ def test_the_models_of_a_running_edgekit_of_the_board_are_not_cleaned(sshd: Sshd
                 clean(other)
             assert probe(other).store.complete == {pack(model, "model").name}
         wait_until(lambda: is_cleaned(other))
+
+
+def test_a_store_that_receives_a_file_is_not_cleaned(connection: Connection, sshd: Sshd, tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(os.urandom(16 << 20))  # more than ssh buffers
+    refused: list[str] = []
+
+    def try_to_clean(done: int, total: int) -> None:
+        if done > total / 2 and not refused:
+            with Connection(sshd.host()) as other, pytest.raises(HostError) as error:
+                clean(other)
+            refused.append(str(error.value))
+
+    send(connection, probe(connection).store, pack(model, "model"), try_to_clean)
+    assert "a running edgekit uses the files" in refused[0]
+    assert clean(connection) > 0
 
 
 @contextmanager
