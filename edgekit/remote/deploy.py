@@ -164,32 +164,42 @@ def list_host(connection: Connection, service: Service, reporter: HostReporter) 
 
 
 def roll_out(
-    hosts: Sequence[Host], work: Callable[[Connection], ReleaseChange], *, canary: int, parallel: int
+    hosts: Sequence[Host],
+    work: Callable[[Connection], ReleaseChange],
+    *,
+    canary: int,
+    parallel: int,
+    finished: Callable[[HostResult[ReleaseChange]], None] = lambda _: None,
 ) -> Iterator[HostResult[ReleaseChange]]:
     """Call `work` for the first `canary` hosts, then for `parallel` hosts at a time, and yield the result of each host.
 
     After a failure the remaining hosts are not changed: their results have `tried` False. A release that fails on its
-    board is a failure, too.
+    board is a failure, too. `finished` is called with each result as soon as it is there; results are yielded at the
+    end of their group.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed. The results of the current group are yielded first; hosts that had not
             finished have the error `INTERRUPTED`.
     """
     waves = [hosts[:canary], *(hosts[at : at + parallel] for at in range(canary, len(hosts), parallel))]
+    changes: dict[Host, HostResult[ReleaseChange]] = {}
+
+    def keep(done: HostResult[ReleaseChange]) -> None:
+        changes[done.host] = replace(done, error=done.result.error) if done.result else done
+        finished(changes[done.host])
+
     failed = False
     for wave in waves:
         if failed:
             error = "not tried, because another board failed"
             yield from (HostResult(host, error=error, tried=False) for host in wave)
             continue
-        finished: list[HostResult[ReleaseChange]] = []
         interruption = None
         try:
-            run_on_hosts(wave, work, parallel, finished.append)
+            run_on_hosts(wave, work, parallel, keep)
         except KeyboardInterrupt as error:
             # Waiting hosts are not started; a board that has begun its change completes it.
             interruption = error
-        changes = {done.host: replace(done, error=done.result.error) if done.result else done for done in finished}
         results = [changes.get(host) or HostResult(host, error=INTERRUPTED) for host in wave]
         failed = any(done.error is not None for done in results)
         yield from results

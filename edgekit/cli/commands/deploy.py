@@ -86,5 +86,6 @@ def command(
             lambda connection: deploy_host(connection, package, service, reporter),
             canary=canary,
             parallel=chosen.parallel,
+            finished=reporter.finished,
         )
         show_changes(out, results)

@@ -331,15 +331,18 @@ def test_ctrl_c_yields_the_boards_that_have_finished(sshd: Sshd) -> None:
         return ReleaseChange("0002", current="0002")
 
     found = []
+    finished: list[str] = []
 
     def collect() -> None:
-        for done in roll_out(hosts, work, canary=3, parallel=1):
+        results = roll_out(hosts, work, canary=3, parallel=1, finished=lambda done: finished.append(done.host.label))
+        for done in results:
             found.append((done.host.label, done.error, done.result is not None))
 
     with pytest.raises(KeyboardInterrupt):
         collect()
     interrupted = "interrupted: check with 'edgekit releases'"
     assert found == [("one", None, True), ("two", interrupted, False), ("three", interrupted, False)]
+    assert finished == ["one"]
 
 
 def test_the_line_that_starts_a_release_is_quoted_for_a_shell(tmp_path: Path) -> None:
