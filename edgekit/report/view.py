@@ -104,8 +104,10 @@ def warnings(result: BoardResult) -> list[str]:
 def not_measured(report: BenchmarkReport) -> str | None:
     """Return the labels of the boards without results as one line, without the reasons, which may contain addresses."""
     measured = {board.label for board in report.boards}
-    labels = [host.label for host in report.hosts if host.error is not None and host.label not in measured]
-    return f"NOT MEASURED ({len(labels)} of {len(report.hosts)} boards): {', '.join(labels)}" if labels else None
+    failed = [host.label for host in report.hosts if host.error is not None and host.label not in measured]
+    # Merged reports may have a board several times.
+    labels, boards = list(dict.fromkeys(failed)), {host.label for host in report.hosts}
+    return f"NOT MEASURED ({len(labels)} of {len(boards)} boards): {', '.join(labels)}" if labels else None
 
 
 def thread_text(use: ThreadUse) -> str:
