@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -208,8 +208,8 @@ def roll_out(
 
 
 def change_document(done: HostResult[ReleaseChange]) -> dict[str, Any]:
-    """Return the result of a host, ready for JSON."""
-    change = asdict(done.result or ReleaseChange())
+    """Return the result of a host, ready for JSON; what is unknown, because the host failed, is None."""
+    change = asdict(done.result) if done.result else {each.name: None for each in fields(ReleaseChange)}
     return {"host": done.host.label, **change, "error": done.error, "tried": done.tried}
 
 

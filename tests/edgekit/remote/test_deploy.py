@@ -427,6 +427,7 @@ def test_the_commands_speak_and_fail_with_their_codes(sshd: Sshd, make: MakePack
         ("dead", False, True),
         ("late", False, False),
     ]
+    assert [row["service_installed"] for row in rows] == [True, None, None]
     assert "late: not tried, because another board failed" in done.stderr
     assert "1 of 3 boards failed, 1 not tried: dead" in done.stderr
     listed = call("releases", *host)
