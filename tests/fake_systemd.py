@@ -27,6 +27,7 @@ _STOP_TIMEOUT_S = 10
 _NOT_FOUND = {"LoadState": "not-found", "ActiveState": "inactive", "SubState": "dead", "UnitFileState": ""}
 _STOPPED = {"LoadState": "loaded", "ActiveState": "inactive", "SubState": "dead", "UnitFileState": "enabled"}
 _ALWAYS = {
+    "FragmentPath": "",
     "Result": "success", "NRestarts": "0", "MainPID": "0", "StatusText": "", "ExecMainCode": "0", "ExecMainStatus": "0",
 }  # fmt: skip
 

@@ -47,13 +47,15 @@ class SystemdManager:
         """Write the unit, enable it and start it; return warnings for the user.
 
         Raises:
-            InputError: A unit of that name was not written by edgekit, or the caller is not root.
+            InputError: A unit of that name was not written by edgekit, also one of the system such as `ssh`, or the
+                caller is not root.
             StorageError: The unit cannot be written.
             EdgekitError: systemd rejects the unit.
         """
         require_root(self._scope)
         path = self._path(spec.name)
         self._require_own(path)
+        self._require_free(path)
         warnings = self._warnings(spec)
         text = unit_text(
             spec,
@@ -145,6 +147,12 @@ class SystemdManager:
     def _require_own(self, path: Path) -> None:
         if path.exists() and MARK not in path.read_text(errors="replace"):
             raise InputError(f"'{path}' was not written by edgekit: choose another --name")
+
+    def _require_free(self, path: Path) -> None:
+        """Check that a new unit hides no unit of the same name in another folder, such as that of a package."""
+        other = self._systemctl("show", path.name, "--property=FragmentPath").strip().removeprefix("FragmentPath=")
+        if not path.exists() and other not in ("", str(path)):
+            raise InputError(f"'{other}' was not written by edgekit: choose another --name")
 
     def _require_changeable(self, name: str) -> Path:
         require_root(self._scope)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from edgekit.cli import _run
+from edgekit.device.service import systemd as systemd_service
 from edgekit.errors import EXIT_FAULT, EXIT_OK, EXIT_USAGE
 from tests.fake_systemd import FakeSystemd
 from tests.waiting import wait_until
@@ -169,6 +171,21 @@ def test_a_unit_that_edgekit_did_not_write_is_refused(service, home):
         code, text = service(*call)
         assert (code, "was not written by edgekit" in text) == (EXIT_USAGE, True)
     assert unit.exists()
+
+
+def test_a_unit_of_a_package_is_not_hidden_by_a_service_of_its_name(service, home, monkeypatch):
+    packaged = "/usr/lib/systemd/user/pipewire.service"
+    run = systemd_service._run
+
+    def run_with_packaged_unit(command):
+        if "--property=FragmentPath" in command:
+            return subprocess.CompletedProcess(command, 0, f"FragmentPath={packaged}\n", "")
+        return run(command)
+
+    monkeypatch.setattr(systemd_service, "_run", run_with_packaged_unit)
+    code, text = service("install", "--name", "pipewire", "--", "--source", "demo")
+    assert (code, f"'{packaged}' was not written by edgekit" in text) == (EXIT_USAGE, True)
+    assert not (home / ".config/systemd/user/pipewire.service").exists()
 
 
 @pytest.mark.parametrize(
