@@ -167,21 +167,25 @@ def roll_out(
     hosts: Sequence[Host],
     work: Callable[[Connection], ReleaseChange],
     *,
-    canary: int,
+    canary: int | None,
     parallel: int,
     finished: Callable[[HostResult[ReleaseChange]], None] = lambda _: None,
 ) -> Iterator[HostResult[ReleaseChange]]:
-    """Call `work` for the first `canary` hosts, then for `parallel` hosts at a time, and yield the result of each host.
+    """Call `work` for the first `canary` hosts, then for the others, and yield the result of each host.
 
-    After a failure the remaining hosts are not changed: their results have `tried` False. A release that fails on its
-    board is a failure, too. `finished` is called with each result as soon as it is there; results are yielded at the
+    At most `parallel` hosts are in use at a time; they are a group. After a failure no other group is begun: the
+    results of its hosts have `tried` False. A release that fails on its board is a failure, too. With `canary` None,
+    all hosts are one group. `finished` is called with each result as soon as it is there; results are yielded at the
     end of their group.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed. The results of the current group are yielded first; hosts that had not
             finished have the error `INTERRUPTED`.
     """
-    waves = [hosts[:canary], *(hosts[at : at + parallel] for at in range(canary, len(hosts), parallel))]
+    groups = [hosts]
+    if canary is not None:
+        parts = hosts[:canary], hosts[canary:]
+        groups = [part[at : at + parallel] for part in parts for at in range(0, len(part), parallel)]
     changes: dict[Host, HostResult[ReleaseChange]] = {}
 
     def keep(done: HostResult[ReleaseChange]) -> None:
@@ -189,18 +193,18 @@ def roll_out(
         finished(changes[done.host])
 
     failed = False
-    for wave in waves:
+    for group in groups:
         if failed:
             error = "not tried, because another board failed"
-            yield from (HostResult(host, error=error, tried=False) for host in wave)
+            yield from (HostResult(host, error=error, tried=False) for host in group)
             continue
         interruption = None
         try:
-            run_on_hosts(wave, work, parallel, keep)
+            run_on_hosts(group, work, parallel, keep)
         except KeyboardInterrupt as error:
             # Waiting hosts are not started; a board that has begun its change completes it.
             interruption = error
-        results = [changes.get(host) or HostResult(host, error=INTERRUPTED) for host in wave]
+        results = [changes.get(host) or HostResult(host, error=INTERRUPTED) for host in group]
         failed = any(done.error is not None for done in results)
         yield from results
         if interruption is not None:

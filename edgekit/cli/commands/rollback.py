@@ -41,7 +41,7 @@ def command(out: Output, chosen: HostChoice, wanted: str | None, name: str, scop
         results = roll_out(
             hosts,
             lambda connection: rollback_host(connection, service, wanted, reporter),
-            canary=len(hosts),  # all boards are in the first group, so that a failure stops no other board
+            canary=None,  # a failure stops no other board
             parallel=chosen.parallel,
         )
         show_changes(out, results)

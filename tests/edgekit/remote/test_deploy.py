@@ -319,6 +319,11 @@ def test_a_rollout_stops_at_the_first_failure(sshd: Sshd) -> None:
     met.clear()
     list(roll_out(hosts[1:], work, canary=1, parallel=2))
     assert met == ["1"]
+    met.clear()
+    list(roll_out(hosts, work, canary=4, parallel=1))
+    assert met == ["0", "1"]
+    list(roll_out(hosts, work, canary=None, parallel=1))
+    assert met[2:] == ["0", "1", "2", "3", "4"]
 
 
 def test_ctrl_c_yields_the_boards_that_have_finished(sshd: Sshd) -> None:
@@ -334,7 +339,7 @@ def test_ctrl_c_yields_the_boards_that_have_finished(sshd: Sshd) -> None:
     finished: list[str] = []
 
     def collect() -> None:
-        results = roll_out(hosts, work, canary=3, parallel=1, finished=lambda done: finished.append(done.host.label))
+        results = roll_out(hosts, work, canary=None, parallel=1, finished=lambda done: finished.append(done.host.label))
         for done in results:
             found.append((done.host.label, done.error, done.result is not None))
 
