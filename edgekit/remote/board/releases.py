@@ -155,7 +155,8 @@ class Releases:
             write_atomic(settings, (self.link / settings.name).read_bytes())
         # From here on nothing starts a release, and the releases have no final names: see `sweep`.
         self.place(None)
-        if self.folder.is_dir():
+        removed = [str(self.folder)] if self.folder.is_dir() else []
+        if removed:
             self.folder.rename(self.root / ".releases")
             sync(self.root)
         kept = [path for path in (self.data, settings) if keep_data and path.exists()]
@@ -171,7 +172,7 @@ class Releases:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        return [str(self.folder)], [str(path) for path in kept]
+        return removed, [str(path) for path in kept]
 
     def processes(self) -> list[int]:
         """Return the processes whose working folder or command line is in the folder of the service."""
