@@ -88,8 +88,15 @@ class Comparison:
 
     def unjudged(self) -> list[str]:
         """Return the cells that a gate cannot judge: without an interval, invalid, or without a counterpart."""
-        cells = [f"{cell.name}: {cell.why}" for cell in self.cells if cell.verdict == "cannot tell"]
-        return cells + [name for board in self.boards for name in board.unmatched]
+        found = []
+        for board in self.boards:
+            names = [f"{cell.name}: {cell.why}" for cell in board.cells if cell.verdict == "cannot tell"]
+            found += [self.on_board(board, name) for name in (*names, *board.unmatched)]
+        return found
+
+    def on_board(self, board: BoardChange, name: str) -> str:
+        """Return the name of a cell, with the title of its board if there are several boards."""
+        return name if len(self.boards) == 1 else f"{board.board}: {name}"
 
 
 def compare(

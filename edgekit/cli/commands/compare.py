@@ -66,7 +66,8 @@ def command(
     from edgekit.report.compare import compare
 
     comparison = compare(before, after, baseline=baseline, allow_different=allow_different)
-    regressions = [] if gate is None else comparison.regressions(gate)
+    slower = [] if gate is None else comparison.regressions(gate)
+    regressions = [(board, cell) for board in comparison.boards for cell in board.cells if cell in slower]
     unjudged = comparison.unjudged()
     for board in comparison.boards:
         _show(out, board)
@@ -76,12 +77,13 @@ def command(
             "after": None if after is None else str(after),
             "gate_percent": gate,
             "boards": [asdict(board) for board in comparison.boards],
-            "regressions": [asdict(cell) for cell in regressions],
+            "regressions": [{"board": board.board, **asdict(cell)} for board, cell in regressions],
             "unjudged": unjudged,
         }
     )
     if regressions:
-        raise GateError(f"slower by more than {gate:g} %: {'; '.join(cell.name for cell in regressions)}")
+        names = [comparison.on_board(board, cell.name) for board, cell in regressions]
+        raise GateError(f"slower by more than {gate:g} %: {'; '.join(names)}")
     # With --allow-different a gate ignores single cells, but it never passes without having judged one.
     if gate is not None and unjudged and not (allow_different and comparison.judged()):
         raise InputError(f"the gate cannot judge {'; '.join(unjudged)}: measure again with --processes 3 or more")

@@ -61,6 +61,20 @@ def test_a_gate_refuses_with_exit_code_3_and_json_states_the_reason(
     assert edgekit("compare", after, before, "--gate", 0)[0] == 0
 
 
+def test_a_gate_names_the_board_of_a_slower_cell(
+    edgekit: Run, written: Callable[[str, float], Path], tmp_path: Path
+) -> None:
+    reports = tmp_path / "before.json", tmp_path / "after.json"
+    kitchen, attic, slow_attic = written("kitchen.json", 1), written("attic.json", 1), written("slow.json", 1.2)
+    assert edgekit("report", kitchen, attic, "-o", reports[0])[0] == 0
+    slow_attic.replace(attic)
+    assert edgekit("report", kitchen, attic, "-o", reports[1])[0] == 0
+    code, out, err = edgekit("compare", *reports, "--gate", 10, "--json")
+    assert code == 3
+    assert {cell["board"].partition(",")[0] for cell in json.loads(out)["regressions"]} == {"attic"}
+    assert "slower by more than 10 %: attic, " in err
+
+
 def test_another_board_is_refused_with_exit_code_2(
     edgekit: Run, written: Callable[[str, float], Path], reference: dict[str, Any]
 ) -> None:

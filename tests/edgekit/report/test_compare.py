@@ -184,7 +184,7 @@ def test_a_board_that_only_one_report_has_does_not_pass_a_gate(make_document: Ma
         paired, alone = comparison.boards
         assert (len(paired.cells), paired.unmatched, alone.cells) == (4, (), ())
         assert alone.board.startswith("y, ")
-        assert comparison.unjudged() == list(alone.unmatched)
+        assert comparison.unjudged() == [f"{alone.board}: {name}" for name in alone.unmatched]
         assert len(alone.unmatched) == 4
         assert all(name.endswith(f"only in the {where} report") for name in alone.unmatched)
 
