@@ -21,7 +21,7 @@ from edgekit.device.benchmark.cells import (
 from edgekit.device.benchmark.document import Subject, build_report, describe_model
 from edgekit.device.benchmark.frame_cache import FrameCache, load_frame_cache, shared_frame_cache
 from edgekit.device.benchmark.measure import MIN_ITERATIONS
-from edgekit.device.benchmark.rounds import Plan, measure_all
+from edgekit.device.benchmark.rounds import Plan, measure_all, run_worker
 from edgekit.device.benchmark.sampling import Run
 from edgekit.device.benchmark.worker import DetectorChoice, Job
 from edgekit.device.detection import create_detector, needed_detector
@@ -140,6 +140,7 @@ def benchmark(
         detector_size_px=detector_size_px if choices else None,
         camera=camera if "camera" in kinds else None,
     )
+    _try_camera(cells, settings, choices)
     with ExitStack() as stack:
         cache = _load_cache(source, report_name, notify) if any(kind in CACHE_KINDS for kind in kinds) else None
         cache_path = stack.enter_context(shared_frame_cache(cache)) if cache else None
@@ -191,6 +192,18 @@ def _available(choice: DetectorChoice, notify: Callable[[str], None]) -> Detecto
     )
     model_path = choice.model_path.absolute() if choice.model_path and detector.name == "yunet" else None
     return replace(choice, name=detector.name, model_path=model_path)
+
+
+def _try_camera(cells: Sequence[Cell], settings: Settings, choices: Mapping[Path, DetectorChoice]) -> None:
+    """Measure one frame of the camera, if it is measured: a missing camera must not end a benchmark in the middle.
+
+    Raises:
+        EdgekitError: The camera cannot be measured.
+    """
+    cell = next((cell for cell in cells if cell.kind == "camera"), None)
+    if cell is not None:
+        job = _job(cell, settings, choices.get(cell.path), None)
+        run_worker(replace(job, seconds=0.01, min_iterations=1), lambda _: None)
 
 
 def _load_cache(source: str, report_name: Callable[[str], str], notify: Callable[[str], None]) -> FrameCache:

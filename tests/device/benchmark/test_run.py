@@ -11,7 +11,7 @@ import pytest
 import edgekit
 from edgekit.device.benchmark import run as benchmark_run
 from edgekit.device.benchmark.run import BenchmarkProgress
-from edgekit.errors import InputError
+from edgekit.errors import InputError, SourceError
 
 QUICK: dict[str, Any] = {"threads": [1], "seconds": 0.01, "cool_down_s": 0, "detector": "none"}
 
@@ -48,6 +48,15 @@ def test_ctrl_c_returns_the_report_of_the_finished_processes(tiny_model: Path, m
     monkeypatch.setattr(benchmark_run, "measure_all", lambda *_, **__: ([], KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         edgekit.benchmark(tiny_model, kinds=["inference"], **QUICK)
+
+
+def test_a_missing_camera_is_reported_before_the_first_measurement(tiny_model: Path) -> None:
+    states: list[BenchmarkProgress] = []
+    with pytest.raises(SourceError, match="no-such-camera"):
+        edgekit.benchmark(
+            tiny_model, kinds=["inference", "camera"], camera="/dev/no-such-camera", progress=states.append, **QUICK
+        )
+    assert states == []
 
 
 def test_names_in_the_report_may_differ_from_the_files(tiny_model: Path) -> None:
