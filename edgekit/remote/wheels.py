@@ -166,8 +166,7 @@ def _download(wheel: Upload, target: Target, folder: Path) -> None:
         except subprocess.TimeoutExpired as error:
             raise HostError(f"{what} were not downloaded within {_PIP_TIMEOUT_S} s: try again") from error
         if done.returncode != 0:
-            reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr[-300:]]
-            raise HostError(f"{what} cannot be downloaded: pip: {one_line(reasons[0])}")
+            raise HostError(f"{what} cannot be downloaded: pip: {one_line(_reason(done.stderr))[:300]}")
         (fresh / wheel.path.name).unlink(missing_ok=True)
         uploads = [pack(path, "wheel") for path in sorted(fresh.iterdir())]
         (fresh / _DONE).write_text(
@@ -175,6 +174,15 @@ def _download(wheel: Upload, target: Target, folder: Path) -> None:
         )
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
+
+
+def _reason(stderr: str) -> str:
+    """Return the line of pip's error output that has the reason of a failure.
+
+    It is the first ERROR, or the last line of the traceback of an error that pip does not expect, such as a full disk.
+    """
+    lines = stderr.strip().splitlines() or ["no message"]
+    return next((line for line in lines if line.startswith("ERROR") and line != "ERROR: Exception:"), lines[-1])
 
 
 def _remove_old_wheels(newest: Path, pattern: str, keep: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -197,6 +198,26 @@ def test_boards_of_one_platform_share_one_download(tmp_path: Path, monkeypatch: 
         found = list(pool.map(lambda _: dependency_wheels(own, target, tmp_path), range(4)))
     assert found == [[]] * 4
     assert len(downloads) == 1
+
+
+@pytest.mark.parametrize(
+    ("stderr", "reason"),
+    [
+        ("WARNING: slow\nERROR: no match for numpy\nERROR: No matching distribution\n", "ERROR: no match for numpy"),
+        ("ERROR: Exception:\nTraceback:\n  x\nOSError: [Errno 28] No space left on device\n", "OSError: [Errno 28]"),
+        ("/usr/bin/python3: No module named pip.__main__\n", "No module named pip"),
+        ("", "no message"),
+    ],
+)
+def test_a_failed_download_is_reported_with_pips_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, reason: str
+) -> None:
+    own = own_wheel(tmp_path)
+    failed = subprocess.CompletedProcess([], 1, "", stderr)
+    monkeypatch.setattr(wheeling.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.delenv("EDGEKIT_OFFLINE", raising=False)
+    with pytest.raises(HostError, match=f"cannot be downloaded: pip: .*{re.escape(reason)}"):
+        dependency_wheels(own, Target("aarch64", (3, 13), (2, 41)), tmp_path)
 
 
 def test_after_ctrl_c_a_waiting_board_begins_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
