@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,7 +35,7 @@ def command(
 ) -> None:
     """Show reports of `edgekit bench`, or write them in another form. Several reports are merged into one.
 
-    In a merged report, a board without a label gets the name of its file as label.
+    In a merged report, a board gets the name of its file as label if it has no label, or the label of another board.
 
     Each report is first checked against the schema. Reports from other people are therefore safe to open.
 
@@ -58,11 +59,17 @@ def command(
 
 
 def _labels(paths: Sequence[Path], reports: Sequence[BenchmarkReport]) -> list[str | None]:
-    """Return the label for the board of each report, from the name of its file; None if the boards have labels."""
+    """Return the label for the board of each report, from the name of its file; None if the boards have labels.
+
+    A label that several boards have is replaced, too, because tables could not tell these boards apart.
+    """
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
         names = [str(path.with_suffix("")) for path in paths]
+    count = Counter(board.label for report in reports for board in report.boards)
     return [
-        printable(name)[-_MAX_LABEL:] if len(report.boards) == 1 and report.boards[0].label is None else None
+        printable(name)[-_MAX_LABEL:]
+        if len(report.boards) == 1 and (report.boards[0].label is None or count[report.boards[0].label] > 1)
+        else None
         for name, report in zip(names, reports, strict=True)
     ]

@@ -170,3 +170,19 @@ def test_merged_boards_without_labels_are_named_after_their_files(
         assert [board["label"] for board in json.loads(out)["boards"]] == [label[-64:] for label in labels]
         assert edgekit("compare", tmp_path / "both.json", tmp_path / "both.json")[0] == 0
     assert json.loads(edgekit("report", kitchen, "--json")[1])["boards"][0]["label"] is None
+
+
+def test_two_merged_reports_of_one_board_are_named_after_their_files(
+    edgekit: Run, reference: dict[str, Any], tmp_path: Path
+) -> None:
+    reference["boards"][0]["label"] = "shed"
+    reference["hosts"] = [
+        {"label": label, "error": error, "overhead_s": 1.0, "sent_bytes": 0}
+        for label, error in (("shed", "out of memory"), ("attic", "no answer"))
+    ]
+    for name in ("monday.json", "friday.json"):
+        (tmp_path / name).write_text(json.dumps(reference))
+    code, out, err = edgekit("report", tmp_path / "monday.json", tmp_path / "friday.json", "--json")
+    assert code == 0
+    assert [board["label"] for board in json.loads(out)["boards"]] == ["monday", "friday"]
+    assert "NOT MEASURED (1 of 3 boards): attic" in err
