@@ -109,7 +109,7 @@ def quantize(
     # Both data sets are read, and their splits looked up, before the slow steps.
     given = ((calibrate, calibrate_split), (evaluate_on, evaluation_split))
     source_contract = _contract(path)
-    data = _load([(Path(each), split) for each, split in given if each is not None], source_contract, progress)
+    data = _load([(Path(each), split) for each, split in given if each is not None], source_contract, progress, notify)
     preset = TARGETS[target]
     settings = StaticSettings(types or preset.types, form or preset.form, calibration_method)
     with tempfile.TemporaryDirectory() as folder:
@@ -157,12 +157,14 @@ def _merged(data: DataSet, merges: Sequence[str], old: tuple[str, ...], new: tup
     return merge_classes(data, {name: group for name, group in groups.items() if group})
 
 
-def _load(uses: Sequence[tuple[Path, str]], contract: Contract, progress: StageProgress) -> dict[Path, DataSet]:
+def _load(
+    uses: Sequence[tuple[Path, str]], contract: Contract, progress: StageProgress, notify: Notify
+) -> dict[Path, DataSet]:
     """Return each data set by its path; a missing split raises an error before the next data set is read."""
     data: dict[Path, DataSet] = {}
     for path in dict.fromkeys(path for path, _ in uses):
         reading, crop = partial(progress, f"reading {path.name}"), contract.crop
-        data[path] = load_dataset(path, crop.resize_hw[0], reading, fit=crop.fit)
+        data[path] = load_dataset(path, crop.resize_hw[0], reading, notify=notify, fit=crop.fit)
         for used, split in uses:
             if used == path:
                 data[path].split(split)

@@ -43,8 +43,8 @@ class Parity:
     `crop_difference` is the largest difference of a pixel (0 to 255), `crops_different` the number of images with a
     difference, `first_different` the name of the first. `logits` and `reference_logits` are (N, labels).
     `batch_difference` is the largest difference of a logit between batches of one and of many images. `reference` and
-    `device` are the evaluations of both sides; None if the data has a class that the model does not have. `crops` are
-    uint8 (N, H, W, 1 or 3) of the device side.
+    `device` are the evaluations of both sides; None if the data has a class that the model does not have, which is
+    `unknown_class`. `crops` are uint8 (N, H, W, 1 or 3) of the device side.
     """
 
     crop_difference: int
@@ -55,6 +55,7 @@ class Parity:
     batch_difference: float
     reference: Evaluation | None
     device: Evaluation | None
+    unknown_class: str | None
     crops: ImageU8
 
     @property
@@ -138,7 +139,8 @@ def measure_parity(
     deployed = _logits(device, crops, partial(progress, "device side: classifying"))
     few = crops[:_BATCH_CROPS:5]
     single = np.concatenate([device.logits(crop[np.newaxis]) for crop in few])
-    truths = _truths(dataset, part, ours, notify)
+    unknown_class = next((name for name in dataset.classes if name not in ours.labels), None)
+    truths = None if unknown_class is not None else _truths(dataset, part, ours)
     return Parity(
         crop_difference=difference,
         crops_different=different,
@@ -148,6 +150,7 @@ def measure_parity(
         batch_difference=largest_difference(deployed[:_BATCH_CROPS:5], single),
         reference=None if truths is None else Evaluation(ours.labels, truths, trained),
         device=None if truths is None else Evaluation(ours.labels, truths, deployed),
+        unknown_class=unknown_class,
         crops=crops,
     )
 
@@ -230,11 +233,8 @@ def _logits(classifier: CropClassifier, crops: ImageU8, progress: Progress) -> F
     return np.concatenate(parts)
 
 
-def _truths(dataset: DataSet, part: ImageSet, contract: Contract, notify: Notify) -> NDArray[np.int64] | None:
-    unknown = [name for name in dataset.classes if name not in contract.labels]
-    if unknown:
-        notify(f"accuracy is not measured: the model has no label '{unknown[0]}'")
-        return None
+def _truths(dataset: DataSet, part: ImageSet, contract: Contract) -> NDArray[np.int64]:
+    """Return the true classes of the images (N,), numbered as the contract's labels."""
     numbers = np.array([contract.labels.index(name) for name in dataset.classes], np.int64)
     truths: NDArray[np.int64] = replace(part, targets=None).labels
     return numbers[truths]

@@ -141,6 +141,8 @@ def verify(
         progress=progress,
         notify=notify,
     )
+    if parity.unknown_class is not None:
+        notify(f"accuracy is not compared: the model has no label '{parity.unknown_class}'")
     tolerance = tolerance_for(device.contract.precision, engine)
     faults += parity_faults(parity, tolerance)
     compared: tuple[LayerDifference, ...] | None = None

@@ -110,6 +110,15 @@ def test_quantize_takes_an_exported_file_and_applies_the_gate(small_onnx: Path, 
         edgekit.quantize(small_onnx, target, method="fp16", calibrate=faces)
 
 
+def test_quantize_reports_images_that_it_leaves_out(small_onnx: Path, faces: Path, tmp_path: Path) -> None:
+    (faces / "PrivateTest" / "happy").rename(faces / "PrivateTest" / "contempt")
+    lines: list[str] = []
+    edgekit.quantize(
+        small_onnx, tmp_path / "d.onnx", method="dynamic", evaluate_on=faces, max_drop_points=100, notify=lines.append
+    )
+    assert any("images of contempt are removed" in line for line in lines)
+
+
 def test_quantize_exports_a_checkpoint_first(small: Path, tmp_path: Path) -> None:
     result = edgekit.quantize(small, tmp_path / "fp16.onnx", method="fp16")
     assert result.contract.precision == "float16"
@@ -162,6 +171,15 @@ def test_export_verifies_the_file_on_the_users_own_images(small: Path, wide_face
     assert exported.path == tmp_path / "own.onnx"
     assert exported.path.stat().st_size == exported.size_bytes
     assert lines == [f"exporting {small}", "verified on 7 images of wide: pixels and labels are equal"]
+
+
+def test_only_verify_reports_that_accuracy_is_not_compared(small: Path, wide_faces: Path, tmp_path: Path) -> None:
+    (wide_faces / "test" / "happy").rename(wide_faces / "test" / "joy")
+    lines: list[str] = []
+    exported = edgekit.export(small, tmp_path / "own.onnx", evaluate_on=wide_faces, notify=lines.append)
+    assert lines == [f"exporting {small}", "verified on 7 images of wide: pixels and labels are equal"]
+    edgekit.verify(exported.path, small, wide_faces, notify=lines.append)
+    assert lines[2:] == ["accuracy is not compared: the model has no label 'joy'"]
 
 
 def test_a_file_that_differs_on_own_images_is_kept_under_another_name(
