@@ -67,6 +67,9 @@ def _show_accuracy(out: Output, check: ParityCheck) -> None:
 
 
 def _show_layers(out: Output, check: ParityCheck, show_all: bool) -> None:
+    if check.layers == ():
+        out.say("layers          none can be compared: no layer of both models has results in float32")
+        return
     if show_all:
         from rich.table import Table
         from rich.text import Text

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
 from edgekit.export.onnx.to_onnx import export_checkpoint
+from edgekit.export.quantization.quantize import to_float16
 from edgekit.preprocess import to_tensor
 
 Run = Callable[..., tuple[int, str, str]]
@@ -181,6 +182,16 @@ def test_a_quantised_file_is_checked_by_labels_and_relative_logits(
     assert len(document["layers"]) > 30
     relative, allowed = document["logits"]["relative_difference"], document["logits"]["relative_tolerance"]
     assert (code == 0) is (document["top1"]["agreement"] >= 0.95 and relative <= allowed), err
+
+
+def test_a_pair_of_files_without_a_common_float32_layer_is_reported(
+    edgekit: Run, model: Path, data: Path, tmp_path: Path
+) -> None:
+    half = tmp_path / "half.onnx"
+    onnx.save(to_float16(onnx.load(model)), half)
+    _, out, _ = edgekit("verify", half, "--against", model, "--data", data, "--split", "test", "--layers")
+    assert "none can be compared: no layer of both models has results in float32" in out
+    assert "relative difference" not in out
 
 
 def test_a_ruined_quantised_file_is_refused_at_the_ruined_layer(
