@@ -141,7 +141,7 @@ def _fetch(pinned: PinnedFile, timeout_s: float, deadline_s: float) -> bytes:
     except urllib.error.HTTPError as error:
         error.close()
         raise UnavailableError(f"'{pinned.name}' cannot be downloaded (HTTP status {error.code})") from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a host name that is not valid
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         text = (isinstance(reason, OSError) and reason.strerror) or str(reason) or type(error).__name__
         raise UnavailableError(f"'{pinned.name}' cannot be downloaded ({text})") from error

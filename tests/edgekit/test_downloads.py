@@ -218,6 +218,15 @@ def test_no_server_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             cached_download(entry, cache_dir=tmp_path, timeout_s=5)
 
 
+@pytest.mark.parametrize("proxy", ["http://proxy..example:3128", f"http://{'a' * 64}.example"])
+def test_a_proxy_with_an_invalid_name_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(UnavailableError, match="cannot be downloaded"):
+        cached_download(PinnedFile("model.onnx", "http://files.example/right", "0" * 64, 1), cache_dir=tmp_path)
+
+
 def test_a_cache_that_cannot_be_made_is_unavailable(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UnavailableError, match="cannot be stored"):
