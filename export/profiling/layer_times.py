@@ -17,7 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgekit.device.engines.session import load_session, open_session, run_session, session_options
-from edgekit.errors import InputError
+from edgekit.errors import InputError, StorageError
 from edgekit.export.tensors import TensorInfo
 
 _TYPES = {
@@ -81,6 +81,7 @@ def measure_layers(
 
     Raises:
         InputError: The model cannot be loaded or run on noise of these shapes.
+        StorageError: The folder for temporary files is full.
     """
     with tempfile.TemporaryDirectory() as folder:
         options = session_options(intra_op_threads)
@@ -93,6 +94,9 @@ def measure_layers(
             events = json.loads(Path(session.end_profiling()).read_text())
         except InputError:
             raise
+        except json.JSONDecodeError as error:  # onnxruntime ignores that the disk is full
+            parent = Path(folder).parent
+            raise StorageError(f"'{parent}' is too small for the profile of onnxruntime: free some space") from error
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"model '{path}' cannot be timed on noise: {reason}") from error

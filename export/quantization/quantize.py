@@ -14,12 +14,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import onnx
 import onnxruntime as ort
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnxruntime import quantization as ortq
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxscript import ir
 
 from edgekit.contract import SCHEMA_VERSION, Contract
-from edgekit.errors import InputError
+from edgekit.errors import InputError, StorageError
 from edgekit.export.onnx.targets import QuantizedForm, QuantizedTypes
 from edgekit.export.onnx.to_onnx import contract_of, finished
 from edgekit.models.callbacks import Progress
@@ -126,9 +127,7 @@ def quantize_static(
 def quantize_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return `model` with 8-bit weights; each inference quantises its activations by their range in that inference."""
     contract = contract_of(model)
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "float.onnx", Path(folder) / "dynamic.onnx"
-        source.write_bytes(model.SerializeToString())
+    with _quantizer_files(model) as (source, target):
         ortq.quantize_dynamic(source, target, per_channel=False, weight_type=ortq.QuantType.QUInt8)
         result = onnx.load(target)
     return _with_contract(result, contract, "int8", "none: activations are measured at each inference")
@@ -154,10 +153,7 @@ def _quantized(
     kept: tuple[str, ...],
     step: Callable[[], None],
 ) -> onnx.ModelProto:
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
-        # Through a file: the quantiser moves the tensors out of a model that it gets in memory.
-        source, target = Path(folder) / "float.onnx", Path(folder) / "static.onnx"
-        source.write_bytes(model.SerializeToString())
+    with _quantizer_files(model) as (source, target):
         ortq.quantize_static(
             source,
             target,
@@ -224,6 +220,25 @@ def _with_contract(
     new = replace(contract, schema=SCHEMA_VERSION, precision=precision, calibration=calibration, provenance=provenance)
     del model.metadata_props[:]
     return finished(model, new)
+
+
+@contextmanager
+def _quantizer_files(model: onnx.ModelProto) -> Iterator[tuple[Path, Path]]:
+    """Yield two paths in a temporary folder: a file with `model`, and the file for the quantised model.
+
+    The quantiser moves the tensors out of a model that it gets in memory.
+
+    Raises:
+        StorageError: There is too little space for the files.
+    """
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "float.onnx"
+        source.write_bytes(model.SerializeToString())
+        try:
+            yield source, Path(folder) / "quantized.onnx"
+        except DecodeError as error:  # onnx ignores that the disk is full when it writes the quantiser's files
+            parent = Path(folder).parent
+            raise StorageError(f"'{parent}' is too small for the files of the quantiser: free some space") from error
 
 
 @contextmanager

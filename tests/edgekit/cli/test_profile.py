@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +139,16 @@ def test_all_columns_are_there_on_eighty_columns(edgekit: Run, tmp_path: Path, m
     assert heading == ["layer", "kind", "MMACs", "kB", "kB", "kB", "/B", "here"]
     assert "100.0%" in out
     assert re.search(r"Raspberry Pi 4B, 1 thread +below 0.1 ms", out)
+
+
+def test_too_little_space_for_the_profile_is_named(
+    edgekit: Run, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    (small_disk / "other").write_bytes(bytes((1 << 20) - (16 << 10)))
+    code, _, err = edgekit("profile", "default", "--seconds", "0.1")
+    assert code == 74
+    assert f"'{small_disk}' is too small for the profile of onnxruntime" in err
 
 
 def test_nodes_without_names_are_timed_each(edgekit: Run, tmp_path: Path) -> None:

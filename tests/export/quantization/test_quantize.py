@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from edgekit.contract import GraphLevel
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.portrait import portrait_crops
 from edgekit.device.engines.session import open_session
-from edgekit.errors import GateError, InputError
+from edgekit.errors import GateError, InputError, StorageError
 from edgekit.export.onnx.targets import QuantizedForm, QuantizedTypes, chosen_passes
 from edgekit.export.onnx.to_onnx import contract_of, to_onnx
 from edgekit.export.quantization.gate import Calibration, calibration_crops, quantize_file
@@ -29,8 +30,9 @@ from edgekit.export.quantization.quantize import (
 from edgekit.export.quantization.run import quantize
 from edgekit.model_store import resolve_model
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
-from edgekit.models.data import DataSet, ImageSet
-from edgekit.models.model_loading import build_net
+from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
+from edgekit.models.model_loading import build_net, contract_for
+from edgekit.models.nets.registry import create_model
 from edgekit.preprocess import ImageU8, to_input
 
 
@@ -104,10 +106,17 @@ def test_dynamic_and_half_floats_say_what_they_are(default: onnx.ModelProto, cro
         assert not np.array_equal(found, expected)
 
 
+def test_too_little_space_for_the_quantisers_files_is_named(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = to_onnx(create_model("mini-xception", 7), contract_for("mini-xception", EXPRESSIONS, "faces", gray=True))
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    # The quantiser first writes a second file of the same size, which fits only half.
+    (small_disk / "other").write_bytes(bytes((1 << 20) - int(1.5 * small.ByteSize())))
+    with pytest.raises(StorageError, match=f"'{small_disk}' is too small"):
+        quantize_dynamic(small)
+
+
 def faces(default: onnx.ModelProto, crops: ImageU8) -> DataSet:
     """The portrait's crops as a data set, labelled as the float32 net answers; every answer of it is right."""
-    import tempfile
-
     contract = contract_of(default)
     with tempfile.TemporaryDirectory() as folder:
         answers = opened(default, Path(folder)).logits(crops).argmax(1)
