@@ -171,6 +171,13 @@ def check_combination(context: click.Context, options: Mapping[str, Any], is_pro
         refuse_unused(context, _CALIBRATION, "goes with --calibrate")
     if options["evaluate_on"] is None:
         refuse_unused(context, _EVALUATION, "goes with --eval")
+    if options["quantization"] is None:
+        refuse_unused(context, ("max_drop",), "goes with --quantize")
+    if options["engine"] != "ncnn" and options["precision"] != "fp32":
+        given = options["precision"]
+        raise InputError(
+            f"--precision {given} is for --engine ncnn: leave it out (--quantize fp16 is for ONNX Runtime)"
+        )
     without_ensemble = ENSEMBLE in options["passes_off"]
     if is_prompts:
         _check_prompts(options, without_ensemble)
@@ -180,11 +187,6 @@ def check_combination(context: click.Context, options: Mapping[str, Any], is_pro
     _check_quantization(options["quantization"], options)
     if options["engine"] == "ncnn" and options["quantization"] is not None:
         raise InputError("--engine ncnn has no --quantize: leave it out (--precision fp16 uses half floats)")
-    if options["engine"] != "ncnn" and options["precision"] != "fp32":
-        given = options["precision"]
-        raise InputError(
-            f"--precision {given} is for --engine ncnn: leave it out (--quantize fp16 is for ONNX Runtime)"
-        )
 
 
 def _check_prompts(options: Mapping[str, Any], without_ensemble: bool) -> None:
@@ -200,8 +202,6 @@ def _check_prompts(options: Mapping[str, Any], without_ensemble: bool) -> None:
 
 
 def _check_quantization(quantization: str | None, options: Mapping[str, Any]) -> None:
-    if quantization is None:
-        refuse_unused(click.get_current_context(), ("max_drop",), "goes with --quantize")
     if quantization is None and options["calibrate"]:
         raise InputError("--calibrate is for a quantised file: choose one with --quantize")
     if quantization == "int8" and options["calibrate"] is None:

@@ -300,6 +300,11 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ((*EXPORT, "prompts/best.safetensors", *CLIP, "--merge", "a=sad"), "--merge has no effect with trained"),
         ((*EXPORT, "prompts/best.safetensors", *CLIP, "--eval", "faces"), "needs --no-pass ensemble"),
         ((*EXPORT, "prompts/best.safetensors", *CLIP, "--target", "a53"), "--target has no effect with trained"),
+        ((*EXPORT, "prompts/best.safetensors", *CLIP, "--precision", "fp16"), "--precision fp16 is for --engine ncnn"),
+        (
+            (*EXPORT, "prompts/best.safetensors", *CLIP, "--no-pass", "ensemble", "--eval", "faces", "--max-drop", 1),
+            "--max-drop goes with --quantize",
+        ),
         ((*EXPORT, "default", "--no-pass", "ensemble"), "is for trained prompts"),
         ((*EXPORT, "default", *CLIP), "are for new classes"),
         ((*DISTILL, "prompts"), "give this CLIP (--clip)"),
