@@ -74,11 +74,14 @@ def export_to_ncnn(
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
         crops = portrait_crops(contract)
-        verification = check_export(temporary, net, contract, crops, TOLERANCE, same_top1=True)
-        if precision == "fp16":
-            content = in_half_floats(temporary)
-            temporary.write_bytes(content)
-            NcnnEngine(temporary, 1)
+        try:
+            verification = check_export(temporary, net, contract, crops, TOLERANCE, same_top1=True)
+            if precision == "fp16":
+                content = in_half_floats(temporary)
+                temporary.write_bytes(content)
+                NcnnEngine(temporary, 1)
+        except InputError as error:
+            raise InputError(str(error).replace(str(temporary), str(target))) from error
         sha256, written = sha256_of(temporary), read_ncnn(temporary).contract
     return Exported(
         path=target,

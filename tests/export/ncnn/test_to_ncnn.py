@@ -153,6 +153,19 @@ def test_a_pnnx_that_fails_and_one_that_is_missing(tmp_path: Path, monkeypatch: 
         to_ncnn.to_ncnn(model)
 
 
+def test_an_error_of_ncnn_names_the_output_and_not_its_temporary_file(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise InputError(f"model '{path}' cannot be run by ncnn")
+
+    monkeypatch.setattr(to_ncnn, "check_export", refuse)
+    target = tmp_path / "model.ncnn"
+    with pytest.raises(InputError, match=f"model '{target}' cannot be run by ncnn"):
+        export_to_ncnn(checkpoint, target)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_presets_leave_out_what_ncnn_cannot_do() -> None:
     assert chosen_passes("x86", ncnn=True) == chosen_passes("x86") - {"uint8-input", "pack-channels"}
     with pytest.raises(InputError, match="rewrite 'uint8-input' does not work for ncnn"):
