@@ -109,10 +109,12 @@ def quantize_file(
             left unchanged.
         InputError: The file or the data cannot be used.
     """
-    result = _quantized(load_graph(source), quantization, settings, calibration, partial(progress, "calibrating"))
-    model, reference, own = result.model, None, None
-    if evaluation is not None:
+    reference, own = None, None
+    if evaluation is not None:  # before the slow calibration, because the data may not fit the model
         reference = _measured(source, *evaluation, partial(progress, "evaluating float32"))
+    result = _quantized(load_graph(source), quantization, settings, calibration, partial(progress, "calibrating"))
+    model = result.model
+    if evaluation is not None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             path.write_bytes(model.SerializeToString(deterministic=True))

@@ -119,6 +119,19 @@ def test_quantize_reports_images_that_it_leaves_out(small_onnx: Path, faces: Pat
     assert any("images of contempt are removed" in line for line in lines)
 
 
+def test_classes_that_the_model_lacks_are_reported_before_the_calibration(
+    small_onnx: Path, faces: Path, tmp_path: Path
+) -> None:
+    (faces / "PrivateTest" / "happy").rename(faces / "PrivateTest" / "joy")
+    stages: list[str] = []
+    with pytest.raises(InputError, match="has the class 'joy', which the model does not have"):
+        edgekit.quantize(
+            small_onnx, tmp_path / "int8.onnx", calibrate=faces, evaluate_on=faces,
+            progress=lambda stage, _done, _total: stages.append(stage),
+        )  # fmt: skip
+    assert "calibrating" not in stages
+
+
 def test_quantize_exports_a_checkpoint_first(small: Path, tmp_path: Path) -> None:
     result = edgekit.quantize(small, tmp_path / "fp16.onnx", method="fp16")
     assert result.contract.precision == "float16"
