@@ -52,7 +52,7 @@ class FaceTracker:
             tracker: Moves boxes on the frames between.
             region: The part of the frame to search; default: the whole frame.
             min_face_px: Smallest mean side of a box, in pixels of the frame; smaller faces are discarded.
-            choose_input_size: Set the detector's input size from `min_face_px` and the first frame.
+            choose_input_size: Set the detector's input size from `min_face_px` and the size of each frame.
             largest_only: Keep only the largest face of each frame.
             presentation_time_s: Returns the time of a frame in seconds, see `frame.presentation_time_s`.
         """
@@ -125,7 +125,6 @@ class FaceTracker:
         if self._choose_input_size:
             view_wh = view_bgr.shape[1], view_bgr.shape[0]
             self._input_size_px = detector_input_px(view_wh, self._min_face_px / float(scale.mean()))
-            self._choose_input_size = False
         if isinstance(self.detector, Sizable):
             self.detector.input_size_px = scaled_input_px(self._input_size_px, self._detector_scale)
         found = self.detector.detect(view_bgr)

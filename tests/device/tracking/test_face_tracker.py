@@ -152,6 +152,18 @@ def test_the_detectors_input_is_chosen_for_the_least_face_and_eased_under_load()
     assert squares.input_size_px == 320
 
 
+def test_the_detectors_input_is_chosen_for_each_size_of_pictures() -> None:
+    squares = Squares()
+    face_tracker = FaceTracker(squares, None, min_face_px=24, choose_input_size=True)
+    small = picture((40, 60))
+    sizes_px = []
+    for image in (small, np.tile(small, (2, 2, 1)), small):
+        (frame,) = frames(image)
+        face_tracker.find(frame, StageTimer())
+        sizes_px.append(squares.input_size_px)
+    assert sizes_px == [320, 640, 320]
+
+
 @pytest.mark.parametrize(
     ("picture_wh", "min_face_px", "expected"),
     [
