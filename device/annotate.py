@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import cv2
+import numpy as np
 
-from edgekit.device.detections import Face
+from edgekit.device.detections import BoolArray, Face, IntArray
 from edgekit.preprocess import ImageU8
 
 # Draws the faces of a frame into a copy, as `draw_faces` does.
@@ -96,15 +97,6 @@ class _Plate:
     baseline_px: int
     face: Face
 
-    def is_covered_by(self, other: _Plate) -> bool:
-        """Return whether the two have a pixel in common."""
-        return (
-            self.left < other.left + other.width
-            and other.left < self.left + self.width
-            and self.top < other.top + other.height
-            and other.top < self.top + self.height
-        )
-
 
 def _plate(face: Face, with_ids: bool, frame_wh: tuple[int, int], others: Sequence[_Plate]) -> _Plate:
     """Return the label of a face at the first place where it covers none of `others`, smaller if there is none."""
@@ -114,44 +106,51 @@ def _plate(face: Face, with_ids: bool, frame_wh: tuple[int, int], others: Sequen
     text = f"{number}{face.label} {face.probability:.0%}".encode("ascii", "replace").decode()
     best = None
     for smaller in (1.0, _SMALLER):
-        for plate in _plates(face, text, scale * smaller, frame_wh):
-            if not any(plate.is_covered_by(other) for other in others):
-                return plate
-            best = best or plate
+        plate = _plate_of(face, text, scale * smaller, frame_wh)
+        for places in _places(plate, frame_wh):
+            is_free = _are_free(places, plate, others)
+            chosen = places[is_free.argmax()].tolist()
+            if is_free.any():
+                return replace(plate, left=chosen[0], top=chosen[1])
+            best = best or replace(plate, left=chosen[0], top=chosen[1])
     assert best is not None
     return best
 
 
-def _plates(face: Face, text: str, scale: float, frame_wh: tuple[int, int]) -> Iterator[_Plate]:
-    """Yield labels within the frame, the best first: at the box, then anywhere by distance."""
-    frame_w, frame_h = frame_wh
+def _plate_of(face: Face, text: str, scale: float, frame_wh: tuple[int, int]) -> _Plate:
+    """Return a label at the top left of the frame, smaller than `scale` if it would be wider than the frame."""
     pad = _pad_px(scale)
     (text_w, text_h), baseline = cv2.getTextSize(text, _FONT, scale, _stroke_px(scale))
-    if text_w + 2 * pad > frame_w:
-        scale *= max(frame_w - 2 * pad, 1) / text_w
+    if text_w + 2 * pad > frame_wh[0]:
+        scale *= max(frame_wh[0] - 2 * pad, 1) / text_w
         (text_w, text_h), baseline = cv2.getTextSize(text, _FONT, scale, _stroke_px(scale))
-    width, height = text_w + 2 * pad, text_h + baseline + 2 * pad
-    for left, top in _places(face, (width, height), frame_wh):
-        left, top = max(0, min(left, frame_w - width)), max(0, min(top, frame_h - height))
-        yield _Plate(left, top, width, height, text, scale, baseline, face)
+    return _Plate(0, 0, text_w + 2 * pad, text_h + baseline + 2 * pad, text, scale, baseline, face)
 
 
-def _places(face: Face, plate_wh: tuple[int, int], frame_wh: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Yield left and top of places for a label, the best first."""
-    x0, y0, x1, y1 = _pixels(face)
-    width, height = plate_wh
-    above = y0 - height if y0 >= height else y0
-    yield x0, above
-    yield x1 - width, above
-    yield x0, y1
-    yield x0, y0
-    yield x1 - width, y1
-    rows = range(0, max(frame_wh[1] - height, 0) + 1, max(height // 4, 1))
-    columns = range(0, max(frame_wh[0] - width, 0) + 1, max(width // 8, 1))
-    yield from sorted(
-        ((left, top) for top in rows for left in columns),
-        key=lambda place: (place[0] - x0) ** 2 + (place[1] - above) ** 2,
-    )
+def _places(plate: _Plate, frame_wh: tuple[int, int]) -> Iterator[IntArray]:
+    """Yield left and top of places for a label within the frame, (N, 2), the best first: at the box, then anywhere."""
+    x0, y0, x1, y1 = _pixels(plate.face)
+    most = np.maximum(np.subtract(frame_wh, (plate.width, plate.height)), 0)
+    above = y0 - plate.height if y0 >= plate.height else y0
+    right = x1 - plate.width
+    yield np.array([(x0, above), (right, above), (x0, y1), (x0, y0), (right, y1)]).clip(0, most)
+    columns, rows = (np.arange(0, end + 1, step) for end, step in zip(most, _steps_px(plate), strict=True))
+    grid = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
+    yield grid[np.square(grid - (x0, above)).sum(axis=1).argsort(kind="stable")]
+
+
+def _steps_px(plate: _Plate) -> tuple[int, int]:
+    """Return the horizontal and vertical distance between two places in the frame."""
+    return max(plate.width // 8, 1), max(plate.height // 4, 1)
+
+
+def _are_free(places: IntArray, plate: _Plate, others: Sequence[_Plate]) -> BoolArray:
+    """Return at which of the `places` (N, 2) a label has no pixel in common with any of `others`, (N,)."""
+    taken = np.array([(o.left, o.top, o.left + o.width, o.top + o.height) for o in others]).reshape(-1, 4)
+    left, top = places[:, :1], places[:, 1:]
+    is_beside = (left >= taken[:, 2]) | (taken[:, 0] >= left + plate.width)
+    is_above_or_below = (top >= taken[:, 3]) | (taken[:, 1] >= top + plate.height)
+    return np.asarray((is_beside | is_above_or_below).all(axis=1), np.bool_)
 
 
 def _draw_pointer(canvas: ImageU8, plate: _Plate, line_px: int) -> None:
