@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.run.output_options import STDOUT, Outputs, allowed_commands
+from edgekit.cli.run.output_options import STDOUT, Outputs, allowed_commands, output_files
 from edgekit.files import real_path
 
 
@@ -21,10 +21,10 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
         raise click.UsageError("--json and --jsonl - both write to stdout: give --jsonl a file, or leave --json out")
     if outputs.csv_file == STDOUT:
         raise click.UsageError("--csv takes a file: for results on stdout write --jsonl -")
-    named = (outputs.save, outputs.record, outputs.jsonl, outputs.csv_file)
-    places = [real_path(Path(name)) for name in named if name is not None and name != STDOUT]
-    if len(set(places)) < len(places):
-        raise click.UsageError("--save, --record, --jsonl and --csv name the same file twice: give each its own")
+    buffers = [outputs.mqtt_buffer] if outputs.mqtt is not None and outputs.mqtt_buffer is not None else []
+    places = [real_path(path) for path in (*output_files(outputs), *buffers)]
+    if twice := [path for path in places if places.count(path) > 1]:
+        raise click.UsageError(f"'{twice[0]}' is the file of two outputs: give each its own")
     if source is not None and real_path(Path(source)) in places:
         raise click.UsageError(f"'{source}' is the source and would be overwritten: write to another file")
     if outputs.record is not None and source is not None:

@@ -312,6 +312,13 @@ def replaced_results(values: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in results if name is not None and name != STDOUT]
 
 
+def output_files(outputs: Outputs) -> list[Path]:
+    """Return the files to which one run only may write, without stdout and folders of images."""
+    crops = None if outputs.collect is None else outputs.collect / "crops.jsonl"
+    names = (outputs.save, outputs.record, outputs.jsonl, outputs.csv_file, crops)
+    return [Path(name) for name in names if name is not None and name != STDOUT]
+
+
 def results_folder(outputs: Outputs) -> Path:
     """Return an existing folder on the disk of the results; of several disks, the one with the least free space.
 
@@ -319,9 +326,8 @@ def results_folder(outputs: Outputs) -> Path:
     """
     from edgekit.device.sinks.rotation import free_bytes
 
-    files = (outputs.save, outputs.record, outputs.jsonl, outputs.csv_file)
-    folders = (outputs.collect, outputs.event_snapshots, outputs.command_snapshots)
-    paths = [Path(name).absolute() for name in (*files, *folders) if name is not None and name != STDOUT]
+    folders = (outputs.event_snapshots, outputs.command_snapshots)
+    paths = [path.absolute() for path in (*output_files(outputs), *folders) if path is not None]
     fullest = min(paths, key=free_bytes, default=Path.cwd())
     return next(folder for folder in (fullest, *fullest.parents) if os.path.isdir(folder))  # noqa: PTH112 - no error
 

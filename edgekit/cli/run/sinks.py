@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from edgekit.cli.output import Output
 from edgekit.cli.progress import counted, is_progress_shown, progress_bar
 from edgekit.cli.run.network_sinks import network_sinks
-from edgekit.cli.run.output_options import STDOUT, Outputs, allowed_commands, rotation_of
+from edgekit.cli.run.output_options import STDOUT, Outputs, allowed_commands, output_files, rotation_of
 from edgekit.cli.run.pictures import command_snapshots, draw_function, event_snapshots, face_blur
 
 if TYPE_CHECKING:
@@ -34,11 +34,9 @@ def exclusive_outputs(outputs: Outputs) -> Iterator[None]:
     """
     from edgekit.files import exclusive_file
 
-    crops = None if outputs.collect is None else outputs.collect / "crops.jsonl"
     with ExitStack() as locks:
-        for target in (outputs.jsonl, outputs.csv_file, outputs.save, outputs.record, crops):
-            if target is not None and target != STDOUT:
-                locks.enter_context(exclusive_file(Path(target)))
+        for target in output_files(outputs):
+            locks.enter_context(exclusive_file(target))
         by_command = outputs.command_snapshots if "snapshot" in allowed_commands(outputs) else None
         for folder in (outputs.event_snapshots, by_command):
             if folder is not None:
