@@ -53,9 +53,10 @@ def shift(path: Path, keep: int | None) -> None:
 
 
 def free_bytes(path: Path) -> int:
-    """Return the free space for a file at `path`, whose folders may be missing; 0 if unknown."""
+    """Return the free space for a file or folder at `path`, which may be missing, as its folders; 0 if unknown."""
+    whole = path.absolute()
     try:
-        disk = os.statvfs(next(folder for folder in path.absolute().parents if folder.exists()))
+        disk = os.statvfs(next(place for place in (whole, *whole.parents) if place.exists()))
         return disk.f_bavail * disk.f_frsize
     except OSError:
         return 0

@@ -27,7 +27,7 @@ from edgekit.device.sinks.jsonl import JsonLinesSink
 from edgekit.device.sinks.line_file import LineFile
 from edgekit.device.sinks.lines import open_lines
 from edgekit.device.sinks.recorder import RecorderThread, RotatingVideo, open_video
-from edgekit.device.sinks.rotation import Rotation, shift
+from edgekit.device.sinks.rotation import Rotation, free_bytes, shift
 from edgekit.device.sinks.video import VideoOptions, VideoSink
 from edgekit.device.sources import open_source
 from edgekit.errors import InputError, StorageError
@@ -323,6 +323,16 @@ def test_a_rotation_keeps_the_given_number_of_files_those_of_earlier_runs_includ
         video.write(*feed.next())
         video.finish_file()
     assert names(tmp_path) == ["o.1.mp4", "o.2.mp4", "o.mp4"]
+
+
+@pytest.mark.parametrize("name", ["", "new.mp4", "missing/new.mp4"])
+def test_the_free_space_is_that_of_the_disk_of_a_folder_and_of_the_files_in_it(tmp_path, monkeypatch, name):
+    (tmp_path / "disk").mkdir()
+    asked = []
+    statvfs = os.statvfs
+    monkeypatch.setattr(os, "statvfs", lambda place: asked.append(Path(place)) or statvfs(place))
+    assert free_bytes(tmp_path / "disk" / name) > 0
+    assert asked == [tmp_path / "disk"]
 
 
 @pytest.mark.parametrize("h264", [True, False], ids=["h264", "mpeg4"])
