@@ -62,6 +62,7 @@ class Stream:
     threads is set for the whole process.
 
     Attributes:
+        options: The options in effect, with the detector that the model needs.
         source: The opened source.
         classifier: The model; its contract has the stream's `uncertain_below`.
         localizer: The detector with its schedule and tracker, or `WholeImage`.
@@ -94,7 +95,7 @@ class Stream:
         options = _completed(options, contract, model_path)
         self.classifier = classifier
         self.classifier.contract = contract
-        self._options = options
+        self.options = options
         self._notify = notify
         self._results = self._iterate()
         set_opencv_threads(self.threads.opencv)
@@ -156,7 +157,7 @@ class Stream:
 
     def picture_recogniser(self) -> PictureRecogniser:
         """Return a function for single pictures, with the stream's model and detector but without its region."""
-        classifier, options = self.classifier, replace(self._options, region=None, min_face_px=0, detect_every="auto")
+        classifier, options = self.classifier, replace(self.options, region=None, min_face_px=0, detect_every="auto")
         pictures = ImageSource([], "pictures", self._notify)
         detector = partial(_create_detector, options, 1, self._notify)
 
@@ -193,9 +194,9 @@ class Stream:
             self.localizer,
             self.classifier,
             self.meter,
-            self._options.max_frames,
-            smoother=Smoother(self._options.smooth_s),
-            schedule=create_classification_schedule(self._options),
+            self.options.max_frames,
+            smoother=Smoother(self.options.smooth_s),
+            schedule=create_classification_schedule(self.options),
             presentation_time_s=presentation_time_s(source),
             threaded=self.threads.staged,
             health=health,

@@ -65,7 +65,7 @@ def open_sinks(
     from edgekit.device.sinks.concurrent_group import ConcurrentGroup
 
     source, contract = stream.source, stream.classifier.contract
-    _check_for_model(outputs, contract)
+    _check_for_stream(outputs, stream, notify)
     labels = contract.labels
     sinks = [*collecting, *_files(outputs, source, labels, notify)]
     # A window belongs to the main thread, and so may a sink of another package.
@@ -191,13 +191,22 @@ def _registered(outputs: Outputs, source: Source, labels: Sequence[str], notify:
     return [find("sink", name)(SinkOptions(value, source.name, source.fps, labels, notify)) for name, _, value in named]
 
 
-def _check_for_model(outputs: Outputs, contract: Contract) -> None:
+def _check_for_stream(outputs: Outputs, stream: Stream, notify: Callable[[str], None]) -> None:
     from edgekit.errors import InputError
 
+    contract, options = stream.classifier.contract, stream.options
     if outputs.blur_faces and contract.subject == "image":
         raise InputError(
             "--blur-faces needs the face detector, which a model of whole images does not use: leave it out"
         )
+    restrictions = {
+        "--roi": options.region is not None,
+        "--min-face": options.min_face_px > 0,
+        "--largest": options.largest_only,
+    }
+    given = [name for name, is_given in restrictions.items() if is_given]
+    if outputs.blur_faces and given:
+        notify(f"--blur-faces does not blur the faces that {' or '.join(given)} excludes")
     for label in outputs.event_label:
         if label not in contract.labels:
             known = ", ".join(contract.labels)

@@ -165,6 +165,19 @@ def test_blurred_faces_are_not_collected_by_settings_in_a_file(edgekit, tmp_path
     assert "leave out --collect or --blur-faces" in err
 
 
+def test_faces_that_an_option_excludes_are_reported_as_not_blurred(edgekit, tiny_model, tmp_path: Path):
+    options = ("--detector", "none", "--max-frames", 1, "--save", tmp_path / "s.mp4", "--blur-faces", "-q")
+    code, _, err = edgekit("run", "--model", tiny_model, "--source", "demo", *options)
+    assert (code, err) == (0, "")
+    code, _, err = edgekit(
+        "run", "--model", tiny_model, "--source", "demo", *options, "--largest", "--roi", "0,0,1,0.5"
+    )
+    assert (code, err) == (
+        0,
+        "edgekit: warning: --blur-faces does not blur the faces that --roi or --largest excludes\n",
+    )
+
+
 def test_a_file_as_folder_for_crops_is_refused(edgekit, tiny_model, tmp_path: Path):
     (tmp_path / "c").write_text("")
     options = ("--detector", "none", "--collect", tmp_path / "c")
