@@ -24,12 +24,16 @@ from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.device.sinks.worker import Worker
 from edgekit.errors import InputError
+from edgekit.text import counted
 
 # Largest number of unconfirmed events: enough for a slow network, few to resend after the connection was lost.
 _MAX_UNCONFIRMED = 20
 _MIN_STATE_PERIOD_S = 1.0
 _MAX_STATE_PERIOD_S = 10.0
 _RECONNECT_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+# After a connection that was lost sooner, the pauses continue to grow. Otherwise two clients with one id would close
+# each other's connection every second.
+_STABLE_S = 10.0
 # Longest time that an event in the buffer file may be lost by a power cut. Most are delivered before, which saves the
 # SD card a write.
 _FLUSH_S = 1.0
@@ -168,9 +172,10 @@ class MqttSink(Sink):
         """Connect, send until the connection is lost, and repeat."""
         attempt = 0
         while not self._closing.is_set():
+            connected_s = float("inf")
             try:
                 with Session(self._settings, self._wake, self._commands) as session:
-                    attempt = 0
+                    connected_s = time.monotonic()
                     self._report_connected()
                     self._send(session)
             except OSError as error:
@@ -179,7 +184,9 @@ class MqttSink(Sink):
                 self._report_outage(str(error) or type(error).__name__, lasts)
             else:
                 if not self._closing.is_set():
-                    self._report_outage("the connection was lost")
+                    self._report_loss(time.monotonic() - connected_s)
+            if time.monotonic() - connected_s >= _STABLE_S:
+                attempt = 0
             self._closing.wait(self._pauses_s[min(attempt, len(self._pauses_s) - 1)])
             attempt += 1
 
@@ -268,9 +275,15 @@ class MqttSink(Sink):
     def _report_connected(self) -> None:
         if self._reasons:
             self._reasons.clear()
-            buffered = f", {len(self._spool)} buffered events" if len(self._spool) else ""
+            buffered = f", {counted(len(self._spool), 'buffered event')}" if len(self._spool) else ""
             dropped = self._account.lost
-            self._notify(f"MQTT broker reconnected{buffered}{f', {dropped} events were dropped' if dropped else ''}")
+            lost = f", {counted(dropped, 'event')} dropped so far" if dropped else ""
+            self._notify(f"MQTT broker reconnected{buffered}{lost}")
+
+    def _report_loss(self, lasted_s: float) -> None:
+        cause = "(if this repeats: a machine with the same host name uses this --mqtt-topic)"
+        hint = f" after {lasted_s:.0f} s {cause}" if lasted_s < _STABLE_S else ""
+        self._report_outage(f"the connection was lost{hint}")
 
     def _report_outage(self, reason: str, lasts: bool = False) -> None:
         if not self._reasons or (lasts and reason not in self._reasons):

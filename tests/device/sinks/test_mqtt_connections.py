@@ -93,7 +93,7 @@ def test_a_certificate_that_is_not_valid_is_reported_and_its_successor_accepted(
     broker.start()
     wait_until(lambda: delivered(sink))
     assert len(told) == 2
-    assert told[1] == "MQTT broker reconnected, 1 buffered events"
+    assert told[1] == "MQTT broker reconnected, 1 buffered event"
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
@@ -205,3 +205,23 @@ def broker_that_closes(port: int) -> Iterator[list[bytes]]:
         yield served
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
+
+
+def test_pauses_grow_while_another_client_with_the_same_id_takes_the_connection(broker, tmp_path, told):
+    asked = []
+
+    class Pauses(tuple):
+        def __getitem__(self, index):
+            asked.append(index)
+            return super().__getitem__(index)
+
+    broker.start()
+    settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic="edgekit/pi", buffer=tmp_path / "b")
+    monitor = Monitor("demo", lambda: None)
+    with ExitStack() as stack:
+        # It connects again whenever its connection is closed.
+        broker.listen(stack, client_id=settings.client_id)
+        stack.enter_context(MqttSink(settings, ("sad",), monitor, told.append, Pauses((0.1, 0.2, 0.3))))
+        wait_until(lambda: len(asked) >= 3)
+    assert asked[:3] == [0, 1, 2]
+    assert "the connection was lost after 0 s (if this repeats: a machine with the same host name uses" in told[0]
