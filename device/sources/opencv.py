@@ -79,7 +79,7 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
     """Return the source of a network address: the newest frames of a live stream, or every frame of a recording.
 
     Raises:
-        InputError: The address is malformed.
+        InputError: The address is malformed, or no frame of the recording can be read.
         SourceError: No server responds, or it sends no video.
     """
     try:
@@ -90,7 +90,10 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
     name = f"stream '{without_password(url)}'"
     capture = call_in_thread(lambda: _open_url(url, name, explain=True), f"open {name}")
     if capture_frame_count(capture) is not None:
-        return VideoSource(capture, without_password(url), notify)
+        try:
+            return VideoSource(capture, without_password(url), notify)
+        except InputError as error:
+            raise InputError(f"{error}, or the server cannot send parts of a file: download the video first") from error
     opened: list[cv2.VideoCapture] = [capture]
     return LiveSource(name, lambda: CaptureDevice(opened.pop() if opened else _open_url(url, name)), notify)
 

@@ -204,8 +204,9 @@ def test_a_long_pipeline_is_not_taken_for_a_file(told):
         open_source("gst:" + "videotestsrc ! " * 30 + "appsink", told.append)
 
 
-def test_a_recording_behind_an_address_is_read_whole(write_clip, told, tmp_path):
-    write_clip("clip.mp4")
+@pytest.fixture
+def served(tmp_path):
+    """The address of an HTTP server that sends the files of the test's folder, each as a whole only."""
 
     class Files(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args) -> None:
@@ -214,15 +215,24 @@ def test_a_recording_behind_an_address_is_read_whole(write_clip, told, tmp_path)
         def log_message(self, *args: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with open_source(f"http://127.0.0.1:{server.server_port}/clip.mp4", told.append) as source:
-            assert not source.live
-            assert len(list(source)) == 25
-    finally:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-        server.server_close()
+
+
+def test_a_recording_behind_an_address_is_read_whole(write_clip, told, served):
+    write_clip("clip.mp4")
+    with open_source(f"{served}/clip.mp4", told.append) as source:
+        assert not source.live
+        assert len(list(source)) == 25
+
+
+def test_a_recording_of_which_the_server_sends_no_parts_is_to_be_downloaded(write_video, told, served):
+    path = write_video("clip.mp4", range(0, 4000, 40), noise=100)
+    assert path.stat().st_size > 500_000
+    with pytest.raises(InputError, match="cannot send parts of a file: download the video first"):
+        open_source(f"{served}/clip.mp4", told.append)
 
 
 def test_a_released_device_is_closed_and_opened_again_for_new_frames(told):
