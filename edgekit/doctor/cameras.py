@@ -18,7 +18,11 @@ def libcamera(probe: Probe) -> Finding | None:
         return None
     done = probe.run("rpicam-hello", "--list-cameras") or probe.run("libcamera-hello", "--list-cameras")
     if done is None:
-        return Finding("camera", "unknown", "rpicam-hello is not installed", "sudo apt install rpicam-apps-lite")
+        text, cure = (
+            "rpicam-hello is not installed or does not respond",
+            "sudo apt install rpicam-apps-lite, or restart",
+        )
+        return Finding("camera", "unknown", text, cure)
     output = done.out + done.err
     cameras = re.findall(r"^\d+ : (\S+) \[(\d+x\d+)", output, re.MULTILINE)
     if cameras:
