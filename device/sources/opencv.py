@@ -45,13 +45,22 @@ class CaptureDevice:
         self.fps = capture_fps(capture)
 
     def read(self) -> Picture | None:
-        """Return the next image, or None if the device is lost."""
+        """Return the next image, or None if the device is lost.
+
+        Raises:
+            SourceError: The image is not B, G, R, as from a pipeline with an `appsink` of another format.
+        """
         try:
             ok, image = self._capture.read()
         except cv2.error:
             return None
-        if not ok or image is None or image.ndim != 3:
+        if not ok or image is None:
             return None
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise SourceError(
+                f"an image has the shape {image.shape} instead of (height, width, 3): end the pipeline with "
+                "videoconvert ! video/x-raw,format=BGR ! appsink"
+            )
         image_bgr = oriented(np.asarray(image, np.uint8), self._settings)
         return CapturedImage(image_bgr, self._taken_s()) if self._has_times else image_bgr
 

@@ -6,6 +6,7 @@ import http.server
 import queue
 import threading
 import time
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -202,6 +203,14 @@ def test_passwords_are_hidden_in_addresses_and_pipelines(text, shown):
 def test_a_long_pipeline_is_not_taken_for_a_file(told):
     with pytest.raises(InputError, match="has no GStreamer"):
         open_source("gst:" + "videotestsrc ! " * 30 + "appsink", told.append)
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (48, 64, 2), (48, 64, 4)], ids=["gray8", "yuy2", "bgrx"])
+def test_a_pipeline_of_another_format_than_bgr_is_refused(shape, told):
+    image = np.zeros(shape, np.uint8)
+    capture = Mock(**{"isOpened.return_value": False, "get.return_value": 0.0, "read.return_value": (True, image)})
+    with pytest.raises(SourceError, match="end the pipeline with videoconvert ! video/x-raw,format=BGR ! appsink"):
+        LiveSource("pipeline 'x'", lambda: opencv.CaptureDevice(capture), told.append)
 
 
 @pytest.fixture
