@@ -18,11 +18,8 @@ def libcamera(probe: Probe) -> Finding | None:
         return None
     done = probe.run("rpicam-hello", "--list-cameras") or probe.run("libcamera-hello", "--list-cameras")
     if done is None:
-        text, cure = (
-            "rpicam-hello is not installed or does not respond",
-            "sudo apt install rpicam-apps-lite, or restart",
-        )
-        return Finding("camera", "unknown", text, cure)
+        missing = "rpicam-hello is not installed or does not respond"
+        return Finding("camera", "unknown", missing, "sudo apt install rpicam-apps-lite; if it is installed, restart")
     output = done.out + done.err
     cameras = re.findall(r"^\d+ : (\S+) \[(\d+x\d+)", output, re.MULTILINE)
     if cameras:
