@@ -58,10 +58,14 @@ def read_image(path: Path) -> ImageU8:
     """Return an image file as uint8 (H, W) if it is stored in gray, else (H, W, 3) B, G, R.
 
     Raises:
-        InputError: The file does not exist or cannot be decoded, see `decode_image`.
+        InputError: The file does not exist, or cannot be read or decoded, see `decode_image`.
     """
     require_file(path, "image")
-    return decode_image(path.read_bytes(), str(path))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"image '{path}' cannot be read: {error.strerror or error}") from error
+    return decode_image(data, str(path))
 
 
 def report_unread(names: Iterable[PurePath], notify: Callable[[str], None]) -> None:

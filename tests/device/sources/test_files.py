@@ -115,6 +115,13 @@ def test_a_broken_picture_in_a_folder_is_skipped_told_and_counted(tmp_path, pict
     assert "skipped" in message
 
 
+def test_a_picture_that_the_disk_does_not_return_is_skipped_too(tmp_path, picture, told):
+    save(tmp_path / "0.png", picture)
+    (tmp_path / "1.png").symlink_to("/proc/self/mem")
+    assert len(frames_of(tmp_path, told)) == 1
+    assert told == [f"image '{tmp_path}/1.png' cannot be read: Input/output error: skipped"]
+
+
 def test_a_folder_of_broken_pictures_only_is_refused(tmp_path, told):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_text("no picture")
