@@ -99,6 +99,8 @@ class _Track:
     # Label and time of the latest event.
     event_label: str | None = None
     event_s: float = float("-inf")
+    # Whether another label, of which no events are wanted, was held since then.
+    has_left: bool = False
 
 
 class EventDetector:
@@ -128,7 +130,7 @@ class EventDetector:
             track = self._update_track(key, face, now_s)
             if track is not None and self._is_due(track, now_s):
                 events.append(self._event(track, face, result, now_s))
-                track.event_label, track.event_s = track.label, now_s
+                track.event_label, track.event_s, track.has_left = track.label, now_s, False
         self._remove_ended(now_s)
         if self._latest_s is not None:
             self._max_gap_s = max(_MAX_GAP_S, _MAX_GAP_PERIODS * (now_s - self._latest_s))
@@ -151,11 +153,11 @@ class EventDetector:
 
     def _is_due(self, track: _Track, now_s: float) -> bool:
         rules = self._rules
-        if now_s - track.since_s < rules.hold_s or track.label == track.event_label:
+        if now_s - track.since_s < rules.hold_s or (track.label == track.event_label and not track.has_left):
             return False
         if rules.labels and track.label not in rules.labels:
             # No event. A return to the label of the latest event then counts as a change.
-            track.event_label = None
+            track.has_left = True
             return False
         return now_s - track.event_s >= rules.cooldown_s
 

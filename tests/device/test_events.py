@@ -79,7 +79,8 @@ def test_a_label_is_held_at_a_frame_rate_below_one_frame_per_second_too(feed):
 def test_only_listed_labels_are_told_and_others_make_room_for_them(feed):
     rules = EventRules(hold_s=0, labels={"sad"})
     labels = ["sad", "happy", "sad", "sad", "calm"]
-    assert [event[::3] for event in play(feed, rules, *labels)] == [(0, "sad"), (1.0, "sad")]
+    # `previous` is the label of the latest event.
+    assert play(feed, rules, *labels) == [(0, 1, None, "sad"), (1.0, 1, "sad", "sad")]
 
 
 def test_an_unsure_label_does_not_count(feed):
