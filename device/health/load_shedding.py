@@ -38,8 +38,9 @@ LEVELS = (
     LoadLevel(3, 20, 0.5, 0.5, "detection in 1 of 20 frames, on an image of half the size, at half the frame rate"),
 )
 
-# As many levels for a run without a detector, which has only its frame rate to reduce.
-LEVELS_WITHOUT_DETECTOR = (
+# As many levels for a run that may reduce its frame rate only: one without a detector, or of a file, whose results must
+# not depend on the temperature.
+FRAME_RATE_LEVELS = (
     LEVELS[0],
     LoadLevel(1, 1, 1.0, 0.75, "three quarters of the frame rate"),
     LoadLevel(2, 1, 1.0, 0.5, "half the frame rate"),

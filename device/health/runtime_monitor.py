@@ -11,8 +11,8 @@ from edgekit.device.controls import Controls
 from edgekit.device.frame import Source
 from edgekit.device.health.heap import HeapTrimmer
 from edgekit.device.health.load_shedding import (
+    FRAME_RATE_LEVELS,
     LEVELS,
-    LEVELS_WITHOUT_DETECTOR,
     LoadLimits,
     LoadShedder,
     PacedSource,
@@ -29,12 +29,18 @@ if TYPE_CHECKING:
 class RuntimeMonitor:
     """Samples health, sheds load and trims the heap inside its `with` block.
 
-    >>> with RuntimeMonitor(Path.cwd(), None, localizer, print) as monitor:
+    >>> with RuntimeMonitor(Path.cwd(), None, localizer, print, live=source.live) as monitor:
     ...     run(monitor.paced(source), localizer, classifier, [*sinks, *monitor.sinks(controls)], meter)
     """
 
     def __init__(
-        self, folder: Path, max_temperature_c: float | None, localizer: Localizer, notify: Callable[[str], None]
+        self,
+        folder: Path,
+        max_temperature_c: float | None,
+        localizer: Localizer,
+        notify: Callable[[str], None],
+        *,
+        live: bool,
     ) -> None:
         """Prepare sampling and load shedding; the first sample is taken when the block is entered.
 
@@ -43,10 +49,11 @@ class RuntimeMonitor:
             max_temperature_c: Temperature from which load is shed; None: the board's default, none on a PC.
             localizer: Detects less often, and on smaller images, while load is shed.
             notify: Receives one line for each change of the load level.
+            live: Whether the source is live. The results of a file do not change under load, only the frame rate.
         """
         limit_c = max_temperature_c if max_temperature_c is not None else default_max_temperature_c(read_board())
         self._returned: Health | None = None
-        levels = LEVELS_WITHOUT_DETECTOR if localizer.detector_name == "none" else LEVELS
+        levels = LEVELS if live and localizer.detector_name != "none" else FRAME_RATE_LEVELS
         self._shedder = LoadShedder(LoadLimits(limit_c), notify, levels)
         self._shedder.subscribe(
             lambda level: localizer.set_load_level(level.detect_every_at_least, level.detector_scale)

@@ -138,7 +138,8 @@ def command(
         )
         stream = opened.enter_context(open_stream(options, out.warn))
         folder = results_folder(outputs)
-        monitor = opened.enter_context(RuntimeMonitor(folder, load.max_temperature_c, stream.localizer, out.warn))
+        monitor = RuntimeMonitor(folder, load.max_temperature_c, stream.localizer, out.warn, live=stream.source.live)
+        opened.enter_context(monitor)
         # With --jsonl - stdout has the results, and text goes to stderr.
         text = replace(out, as_json=True) if outputs.jsonl == STDOUT else out
         tally, finished = Tally(), False

@@ -13,8 +13,8 @@ from edgekit.boards import Board, Conditions, Throttling, read_board
 from edgekit.device.detection import WholeFrame
 from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.health.load_shedding import (
+    FRAME_RATE_LEVELS,
     LEVELS,
-    LEVELS_WITHOUT_DETECTOR,
     LoadLimits,
     LoadShedder,
     LoadState,
@@ -93,7 +93,7 @@ def test_a_warning_after_throttling_keeps_the_first_step_only():
     assert levels([(30, None, THROTTLED), (200, None, SOFT_LIMIT)])[-1] == 1
 
 
-@pytest.mark.parametrize("levels", [LEVELS, LEVELS_WITHOUT_DETECTOR])
+@pytest.mark.parametrize("levels", [LEVELS, FRAME_RATE_LEVELS])
 def test_each_level_does_no_more_than_the_one_before(levels):
     assert len(levels) == len(LEVELS)
     for before, after in itertools.pairwise(levels):
@@ -138,7 +138,7 @@ class Counting(WholeFrame):
 def test_a_hot_board_makes_the_finder_search_less(tmp_path, told):
     detector = Counting()
     face_tracker = FaceTracker(detector, Every(1))
-    monitor = RuntimeMonitor(tmp_path, 75, face_tracker, told.append)
+    monitor = RuntimeMonitor(tmp_path, 75, face_tracker, told.append, live=True)
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 
     def searched(sequences: range) -> int:
@@ -155,10 +155,18 @@ def test_a_hot_board_makes_the_finder_search_less(tmp_path, told):
 
 
 def test_a_hot_board_gets_fewer_frames_of_whole_images(tmp_path, told):
-    monitor = RuntimeMonitor(tmp_path, 75, WholeImage(None, is_sequence=True), told.append)
+    monitor = RuntimeMonitor(tmp_path, 75, WholeImage(None, is_sequence=True), told.append, live=True)
     monitor._shedder.observe(sample(0, 80.0))
     assert monitor._shedder.level.frame_share == 0.75
     assert told == ["80.0 °C (limit 75 °C): load level 1 of 3, three quarters of the frame rate"]
+
+
+def test_the_results_of_a_file_do_not_depend_on_the_temperature(tmp_path, told):
+    face_tracker = FaceTracker(Counting(), Every(1))
+    monitor = RuntimeMonitor(tmp_path, 75, face_tracker, told.append, live=False)
+    monitor._shedder.observe(sample(0, 80.0))
+    assert face_tracker._detect_every_at_least == 1
+    assert monitor._shedder.level.frame_share == 0.75
 
 
 class Three(RecordedSource):
