@@ -37,7 +37,7 @@ class Classify:
 
     async def post(self, request: Request) -> Response:
         """Return the faces of the picture in the body, or the reason why it is refused."""
-        if request.headers.get("content-type", "").partition(";")[0].strip() not in _TYPES:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in _TYPES:
             return PlainTextResponse(f"the content type must be {' or '.join(_TYPES)}\n", 415)
         now_s = time.monotonic()
         is_fast = len(self._started_s) == _MAX_PER_S and now_s - self._started_s[0] < 1

@@ -665,7 +665,7 @@ PICTURE = {"Content-Type": "image/jpeg"}
     ("headers", "body", "status"),
     [
         (PICTURE, b"picture", 200),
-        ({"Content-Type": "image/png; x=y"}, b"picture", 200),
+        ({"Content-Type": "Image/PNG; x=y"}, b"picture", 200),
         ({}, b"picture", 415),
         ({"Content-Type": "text/plain"}, b"picture", 415),
         (PICTURE, b"bad", 400),
