@@ -104,14 +104,14 @@ function showFaces(faces, isNumbered) {
 }
 
 function showEvents(events, isNumbered) {
-  if (!events.length) return;
-  byId("events").replaceChildren(...events.map((event) => {
+  const lines = events.map((event) => {
     const line = element("li");
     line.append(element("time", new Date(1000 * event.wall_s).toLocaleTimeString()));
     const who = isNumbered && known(event.track_id) ? `face ${event.track_id}: ` : "";
     line.append(element("span", `${who}${event.previous ? `${event.previous} → ` : ""}${event.label}`));
     return line;
-  }));
+  });
+  byId("events").replaceChildren(...(lines.length ? lines : [element("li", "no events yet", "dim")]));
 }
 
 function addPoint(stageMs) {

@@ -225,6 +225,14 @@ def test_several_viewers_in_the_browser_see_it_move_for_one_encoding(browser, si
     browser.switch_to.window(browser.window_handles[0])
 
 
+def test_the_events_of_an_earlier_run_disappear(browser, site):
+    browser.get(site().url)
+    wait(browser, "document.querySelector('#events time') !== null")
+    # The first state after a restart of the run.
+    script = "showEvents([], true); return document.getElementById('events').textContent"
+    assert browser.execute_script(script) == "no events yet"
+
+
 def test_the_page_shows_what_was_not_written(browser, site):
     account = Account("jsonl")
     browser.get(site(account=account).url)
