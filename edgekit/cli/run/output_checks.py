@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -25,7 +26,8 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
     places = [real_path(path) for path in (*output_files(outputs), *buffers)]
     if twice := [path for path in places if places.count(path) > 1]:
         raise click.UsageError(f"'{twice[0]}' is the file of two outputs: give each its own")
-    if source is not None and real_path(Path(source)) in places:
+    rotates = outputs.rotate_size is not None or outputs.rotate_age is not None
+    if source is not None and any(_replaces(place, real_path(Path(source)), rotates) for place in places):
         raise click.UsageError(f"'{source}' is the source and would be overwritten: write to another file")
     if outputs.record is not None and source is not None:
         raise click.UsageError("--record is for a Raspberry Pi's camera: use --save, or --camera")
@@ -39,6 +41,12 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
     if (outputs.mqtt_cert is None) != (outputs.mqtt_key is None):
         raise click.UsageError("--mqtt-cert and --mqtt-key belong together: give both")
     _refuse_without_effect(outputs)
+
+
+def _replaces(output: Path, source: Path, rotates: bool) -> bool:
+    """Return whether an output replaces the source, or renames or deletes it as one of its older files."""
+    older = re.fullmatch(rf"{re.escape(output.stem)}\.\d+{re.escape(output.suffix)}", source.name)
+    return source == output or (rotates and older is not None and source.parent == output.parent)
 
 
 def _check_snapshots_by_command(outputs: Outputs) -> None:

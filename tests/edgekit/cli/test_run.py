@@ -177,6 +177,10 @@ def test_a_broken_picture_among_others_is_a_warning_and_counted(edgekit_run, cro
         (["--source", "demo", "--collect", "d", "--jsonl", "d/crops.jsonl"], "crops.jsonl' is the file of two outputs"),
         (["--source", "demo", "--csv", "b", "--mqtt", "mqtt://h", "--mqtt-buffer", "b"], "is the file of two outputs"),
         (["--source", "a.mp4", "--save", "./a.mp4"], "would be overwritten"),
+        (
+            ["--source", "a.12.mp4", "--save", "./a.mp4", "--rotate-size", "1MB"],
+            "'a.12.mp4' is the source and would be",
+        ),
         (["--source", "demo", "--webhook", "http://h/", "--webhook-snapshot"], "need --event-snapshots"),
         (["--source", "demo", "--draw-ids"], "has no effect without --save"),
         (["--source", "demo", "--save", "out.jpg"], "is for images"),
