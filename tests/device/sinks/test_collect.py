@@ -132,12 +132,13 @@ def test_large_crops_are_limited_and_whole_images_keep_their_shape(tmp_path, tol
     with Run(tmp_path / "face", EveryInterval(10), told) as run:
         run.write(0, (1, SURE), image=image, box=(100, 0, 700, 600))
     with Run(tmp_path / "whole", EveryInterval(10), told, contract=replace(COLOUR, subject="image")) as run:
-        run.write(0, (None, SURE), image=image, box=(0, 0, 800, 600))
-        run.write(10, (None, SURE), image=image, box=(100, 50, 300, 100))
+        run.write(0, (1, SURE), image=image, box=(0, 0, 800, 600))
+        run.write(10, (1, SURE), image=image, box=(100, 50, 300, 100))
     shapes = {name: [read_image(tmp_path / name / line["file"]).shape[:2] for line in lines(tmp_path / name)]
               for name in ("face", "whole")}  # fmt: skip
     assert shapes == {"face": [(256, 256)], "whole": [(192, 256), (50, 200)]}
-    assert lines(tmp_path / "whole")[0]["track"] is None
+    # Crops of a track get one label: each whole image is labelled by itself, although a camera's have one track id.
+    assert [line["track"] for line in lines(tmp_path / "whole")] == [None, None]
 
 
 def test_uncertain_saves_the_most_uncertain_crop_of_a_track_in_five_seconds(tmp_path, told):
