@@ -36,7 +36,8 @@ def open_picamera(number: int, settings: CameraSettings, notify: Callable[[str],
 
     Raises:
         SourceError: picamera2 is missing or broken, or the camera does not exist or is in use.
-        InputError: The camera lacks a requested control or sensor mode, or the region lies outside the frame.
+        InputError: The camera lacks a requested control or sensor mode, a pixel format is requested, or the region lies
+            outside the frame.
     """
     name = _name(number)
     # Imported before the time-out for opening starts: this import takes seconds on a slow board.
@@ -220,6 +221,8 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
 
     size_wh = settings.size_wh or _SIZE_WH
     lores_wh = lores_size(size_wh, full_view_px(size_wh, settings)) if settings.detects else None
+    if settings.pixel_format is not None:
+        raise InputError(f"{name}: a pixel format is for USB cameras: leave it out, or choose camera 'usb'")
     unknown = sorted(set(settings.controls) - set(camera.camera_controls))
     if unknown:
         supported = ", ".join(sorted(camera.camera_controls)) or "none"

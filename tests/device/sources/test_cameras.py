@@ -249,6 +249,7 @@ def test_frame_durations_that_the_user_sets_are_the_cameras_rate(camera_class, t
             "FrameDurationLimits and the camera's fps",
         ),
         ("picamera2", CameraSettings(controls={"Exposure": 1}), InputError, "no control 'Exposure'.*ExposureTime"),
+        ("picamera2", CameraSettings(pixel_format="MJPG"), InputError, "a pixel format is for USB cameras"),
         ("picamera2", CameraSettings(sensor_mode=2), InputError, "no sensor mode 2: use 0 to 1"),
         ("picamera2:3", CameraSettings(), SourceError, "does not exist: use a number from 0 to 0"),
         ("/dev/null", CameraSettings(controls={"Gain": 1}), InputError, "v4l2-ctl -d /dev/null"),
