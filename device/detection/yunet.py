@@ -20,6 +20,7 @@ from edgekit.device.detections import Detections
 from edgekit.device.engines.session import default_intra_op_threads, open_session, run_session
 from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray, ImageU8
+from edgekit.text import one_line
 
 NMS_THRESHOLD = 0.3
 TOP_K = 5000
@@ -72,9 +73,21 @@ class YuNet:
         self._tensor: FloatArray = np.zeros((1, 3, 0, 0), np.float32)
 
     def detect(self, image_bgr: ImageU8) -> Detections:
-        """Return the faces of a uint8 (H, W, 3) image, with landmarks."""
+        """Return the faces of a uint8 (H, W, 3) image, with landmarks.
+
+        Raises:
+            InputError: The inference fails, because there is too little memory for the size of the input.
+        """
         tensor = self._letterbox(image_bgr)
-        values = run_session(self._session, self._path, _OUTPUTS, {self._input_name: tensor})
+        try:
+            values = run_session(self._session, self._path, _OUTPUTS, {self._input_name: tensor})
+        except InputError:
+            raise
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            raise InputError(
+                f"detector '{self._path}' fails on an input of {tensor.shape[3]}x{tensor.shape[2]} pixels: use a "
+                f"smaller --detector-size or a larger --min-face ({one_line(str(error))})"
+            ) from error
         outputs = dict(zip(_OUTPUTS, values, strict=True))
         xyxy, scores, landmarks_xy = decode(outputs, tensor.shape[3], self._score_threshold)
         kept = suppress(xyxy, scores, self._nms_threshold, self._top_k)

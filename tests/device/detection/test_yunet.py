@@ -258,3 +258,16 @@ class TestOtherFiles:
         path = tiny_model(tmp_path / "m.onnx", outputs=outputs, height=64, width=96)
         found = YuNet(path, 320, 0.7).detect(np.zeros((128, 192, 3), np.uint8))
         np.testing.assert_allclose(found.xyxy, [[32, 32, 96, 96]])
+
+
+def test_too_little_memory_for_the_input_is_reported_with_its_size(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("Failed to allocate\nmemory")
+
+    detector = YuNet(model_path(shared, "2026may"), 320, 0.7)
+    monkeypatch.setattr("edgekit.device.detection.yunet.run_session", fail)
+    message = r"fails on an input of 320x256 pixels: use a smaller --detector-size .*\(Failed to allocate memory\)"
+    with pytest.raises(InputError, match=message):
+        detector.detect(np.zeros((240, 320, 3), np.uint8))
