@@ -32,7 +32,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from prompt_task_data import TASKS, Content, Sources, make_tasks
 from prompt_task_report import write_report
 
@@ -86,6 +88,7 @@ class Settings:
     max_lr: float
     cross_layer: int | None
     precision: Precision
+    repeat: bool = False
 
 
 _SETTINGS = tuple(field.name for field in fields(Settings))
@@ -118,6 +121,8 @@ class Bench:
         """Return the accuracies of a row by target, and a note on classes with fewer images than shots."""
         content = self._content
         chosen, short = up_to_shots(content.pool.labels, content.classes, shots, seed)
+        if self._settings.repeat and shots:
+            chosen = repeated(chosen, content.pool.labels, shots)
         few = content.pool.subset(chosen)
         if changes is not None:
             results = self.evaluate(self.prompted(changes, few, seed))
@@ -177,6 +182,12 @@ class Bench:
         if target not in self._inputs:
             self._inputs[target] = tower_input(self._clip, self._content.targets[target].images)
         return self._inputs[target]
+
+
+def repeated(chosen: NDArray[np.int64], labels: NDArray[np.int64], shots: int) -> NDArray[np.int64]:
+    """Return the chosen indices, with those of a class that has fewer than `shots` repeated up to this number."""
+    members = [chosen[labels[chosen] == label] for label in np.unique(labels[chosen])]
+    return np.concatenate([np.resize(own, shots) for own in members])
 
 
 def read_cells(path: Path) -> list[dict[str, Any]]:
@@ -288,6 +299,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--weight", "weights", type=float, multiple=True, default=(12.0, 2.0, 0.0), show_default=True, help="λ.")
 @click.option("--only", multiple=True, help="Start of the names of the rows with prompts to train; default: all.")
 @settings_options
+@click.option("--repeat", is_flag=True, help="Repeat the images of a class that has fewer images than shots.")
 @click.option("--threads", type=click.IntRange(min=1))
 @click.option("--report", is_flag=True, help="Write tables and plots of the finished cells, and stop.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/tasks"), show_default=True)

@@ -68,6 +68,12 @@ def test_shots_beyond_a_class_give_what_it_has() -> None:
     assert set(chosen) <= set(more)
 
 
+def test_images_of_a_class_with_fewer_than_shots_are_repeated(tasks: dict[str, Any]) -> None:
+    labels = np.array([0, 0, 0, 1, 2, 2])
+    chosen = tasks["repeated"](np.array([0, 2, 3, 4, 5]), labels, 2)
+    assert sorted(chosen) == [0, 2, 3, 3, 4, 5]
+
+
 @pytest.mark.usefixtures("tasks")
 def test_no_person_is_on_both_sides() -> None:
     data = sys.modules["prompt_task_data"]
@@ -94,7 +100,7 @@ def test_a_run_measures_every_cell_once_and_continues(
     tasks: dict[str, Any], clip_path: Path, fer_folder: Path, tmp_path: Path
 ) -> None:
     arguments = ["--task", "classes", "--clip", clip_path, "--data", fer_folder, "--shots", "1", "--shots", "3"]
-    arguments += ["--seeds", "1", "--weight", "0", "--only", "HiCroPL", "--epochs", "1", "--n-ctx", "2"]
+    arguments += ["--seeds", "1", "--weight", "0", "--only", "HiCroPL", "--epochs", "1", "--n-ctx", "2", "--repeat"]
     command = [str(each) for each in (*arguments, "-o", tmp_path / "out")]
     done = CliRunner().invoke(tasks["main"], command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
