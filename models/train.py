@@ -17,20 +17,17 @@ from edgekit.contract import Subject
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
 from edgekit.models.data import ImageSet
-from edgekit.models.data.balance import class_prior
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.folds import Fold, fold_numbers
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
-from edgekit.models.training.calibrate import calibrate, calibration_images, remove_calibration
 from edgekit.models.training.classification import ClassificationTask
-from edgekit.models.training.device_pixels import check_device_pixels
-from edgekit.models.training.distributed import is_first_process
+from edgekit.models.training.finish import finish_net
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, options_from, require_choice
-from edgekit.models.training.prior import adjust_prior, class_bias
+from edgekit.models.training.prior import class_bias
 from edgekit.models.training.recipes import Balance
 from edgekit.models.training.run import (
     TrainingData,
@@ -146,16 +143,7 @@ def train(
     precision = with_precision(options, contract, min(recipe.batch_size, len(data.training)), notify)
     job = make_job(options, data, task, recipe, record, precision)
     result = run_training(job, options, data, notify, on_step, on_epoch)
-    if options.prior_strength and is_first_process():
-        prior = class_prior(data.training, len(dataset.classes))
-        adjust_prior(result.checkpoint, prior, options.prior_strength, notify)
-    if options.calibrate and is_first_process():
-        images = calibration_images(options, data)
-        result = replace(result, temperature=calibrate(result.checkpoint, images, notify))
-    elif is_first_process():
-        remove_calibration(result.checkpoint)
-    if is_first_process():
-        check_device_pixels(result.checkpoint, data.validation, options.data, options.contempt, notify)
+    result = finish_net(result, options, data, options.calibrate, notify)
     _report_chance(result, data.validation, notify)
     return result
 

@@ -16,7 +16,7 @@ from edgekit.files import check_writable
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.clip.architecture import Activation
 from edgekit.models.data import ImageSet
-from edgekit.models.data.balance import class_prior, class_shares
+from edgekit.models.data.balance import class_shares
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.unlabelled import load_unlabelled, with_unlabelled
 from edgekit.models.distill.cache import FOLDER_NAME, agreement, distillation_targets, pixels_sha256
@@ -32,12 +32,11 @@ from edgekit.models.evaluation.evaluate import evaluate, open_classifier
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
-from edgekit.models.training.calibrate import calibrate, calibration_images, remove_calibration
-from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
+from edgekit.models.training.finish import finish_net
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, options_from, require_choice
-from edgekit.models.training.prior import adjust_prior, class_bias
+from edgekit.models.training.prior import class_bias
 from edgekit.models.training.run import (
     TrainingResult,
     check_training_images,
@@ -218,18 +217,10 @@ def distill(
     precision = with_precision(options, contract, min(recipe.batch_size, len(training)), notify)
     job = make_job(options, data, task, recipe, {"teacher": teacher.record()}, precision)
     trained = run_training(job, options, data, notify, on_step, on_epoch)
+    trained = finish_net(trained, options, data, options.calibrate, notify)
     result = DistillationResult(trained, teacher.record(), weights)
     if not is_first_process():
         return result  # the first process compares for all
-    if options.prior_strength:
-        prior = class_prior(data.training, len(dataset.classes))
-        adjust_prior(trained.checkpoint, prior, options.prior_strength, notify)
-    if options.calibrate:
-        images = calibration_images(options, data)
-        result = replace(result, training=replace(trained, temperature=calibrate(trained.checkpoint, images, notify)))
-    else:
-        remove_calibration(trained.checkpoint)
-    check_device_pixels(trained.checkpoint, data.validation, options.data, options.contempt, notify)
     return _compared(result, teacher, data.validation, options.cache_folder, notify, progress)
 
 
