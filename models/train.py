@@ -136,7 +136,7 @@ def train(
         class_bias(options.model)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)
     recipe = net_recipe_of(options, initial, notify)
-    task = ClassificationTask(contract, recipe, data.training, data.validation, options.balance, initial)
+    task = ClassificationTask(contract, recipe, data.training, data.validation, initial, options.balance)
     record: dict[str, Any] = {"merged": list(options.merges)} if options.merges else {}
     if fold:
         record["fold"] = asdict(fold)

@@ -69,7 +69,7 @@ class NetTask(Task):
             training: The training images.
             validation: The images that select the best epoch.
             initial: Weights to start from; None: random ones.
-            balance: "sampler" draws each class equally often; None: the recipe's.
+            balance: "sampler" draws each class equally often, "loss" is for `ClassificationTask`; None: the recipe's.
         """
         self.contract = contract
         self.device = torch.device("cpu")
@@ -195,24 +195,12 @@ class NetTask(Task):
 
 
 class ClassificationTask(NetTask):
-    """Training with cross-entropy to the labels, or to distributions over the classes (targets)."""
+    """Training with cross-entropy to the labels, or to distributions over the classes (targets).
 
-    def __init__(
-        self,
-        contract: Contract,
-        recipe: Recipe,
-        training: ImageSet,
-        validation: ImageSet,
-        balance: Balance | None = None,
-        initial: InitialWeights | None = None,
-    ) -> None:
-        """Set net and data; see `NetTask`.
+    With balance "loss", the loss of each class is weighted by the inverse of its size.
+    """
 
-        `balance` gives rare and common classes equal influence: "loss" weights the loss of each class by the inverse
-        of its size, "sampler" draws each class equally often; None: the recipe's.
-        """
-        super().__init__(contract, recipe, training, validation, initial, balance)
-        self._class_weights: Tensor | None = None
+    _class_weights: Tensor | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """Return architecture, labels, checksum of the initial weights, and balance."""

@@ -78,7 +78,7 @@ def _job(
 ) -> TrainingJob:
     contract = contract_for(architecture, data.classes, data.name, data.is_gray)
     return TrainingJob(
-        ClassificationTask(contract, recipe, data.splits["Training"], data.splits["PublicTest"], balance),
+        ClassificationTask(contract, recipe, data.splits["Training"], data.splits["PublicTest"], balance=balance),
         recipe,
         {"data_sha256": data.checksum()},
         seed,

@@ -30,7 +30,7 @@ RECIPE = Recipe(epochs=2, augmentation=STILL, batch_size=14, label_smoothing=0.2
 def _task(data: DataSet, recipe: Recipe = RECIPE, balance: str = "none") -> ClassificationTask:
     contract = contract_for("mini-xception", data.classes, data.name, data.is_gray)
     parts = data.splits["Training"], data.splits["PublicTest"]
-    task = ClassificationTask(contract, recipe, *parts, balance)  # type: ignore[arg-type]
+    task = ClassificationTask(contract, recipe, *parts, balance=balance)  # type: ignore[arg-type]
     task.build(torch.device("cpu"))
     return task
 
