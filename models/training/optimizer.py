@@ -18,12 +18,9 @@ def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
     SGD and Adam add weight decay to the gradient. AdamW shrinks the weights directly, except for gains, biases and
     scalars, as in CLIP (arXiv 2103.00020).
     """
-    if recipe.depth_decay != 1:
-        return _optimizer_by_depth(recipe, net)
-    parameters = list(net.parameters())
     if recipe.optimizer == "adam":
         return torch.optim.Adam(
-            parameters, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay
+            net.parameters(), lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay
         )
     if recipe.optimizer == "adamw":
         groups: list[dict[str, Any]] = []
@@ -38,7 +35,7 @@ def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
             groups, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay, fused=True
         )
     return torch.optim.SGD(
-        parameters,
+        net.parameters() if recipe.depth_decay == 1 else _groups_by_depth(recipe, net),
         lr=recipe.max_lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
@@ -69,16 +66,9 @@ def freeze(net: nn.Module, depth_decay: float) -> None:
             layer.requires_grad_(requires_grad=False).eval()
 
 
-def _optimizer_by_depth(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
-    groups = [
+def _groups_by_depth(recipe: Recipe, net: nn.Module) -> list[dict[str, Any]]:
+    return [
         {"params": list(layer.parameters(recurse=False)), "rate": rate}
         for layer, rate in layer_rates(net, recipe.depth_decay)
         if rate > 0
     ]
-    return torch.optim.SGD(
-        groups,
-        lr=recipe.max_lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
-    )

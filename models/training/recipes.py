@@ -52,8 +52,8 @@ class Recipe:
     - `ema_decay`: decay of the exponential moving average of the weights, which is evaluated and saved; 0: off.
     - `keep`: the weights to save: those of the epoch with the highest validation accuracy, or those of the last epoch.
     - `patience`: stop after this many epochs without a better one on the validation images; 0: off.
-    - `depth_decay`: factor of the learning rate per stage below the last layer (see `optimizer.layer_rates`); 0 trains
-      the last layer only and freezes the rest with its BatchNorm statistics.
+    - `depth_decay` ("sgd" only): factor of the learning rate per stage below the last layer (see
+      `optimizer.layer_rates`); 0 trains the last layer only and freezes the rest with its BatchNorm statistics.
     - `initial_share`: share of the initial weights in the weights that are evaluated and saved: interpolation of the
       initial and the fine-tuned weights (WiSE-FT, arXiv 2109.01903, equation 1).
     - `balance`: how rare and common classes get equal influence; see `ClassificationTask`.
