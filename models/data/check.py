@@ -19,7 +19,7 @@ from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.data import EXPRESSIONS, usual_training_split
 from edgekit.models.data.coop import is_split_file
-from edgekit.models.data.fer2013 import SIDE_PX, read_csv, read_hdf5
+from edgekit.models.data.fer2013 import SIDE_PX, read_splits
 from edgekit.models.data.files import Files
 from edgekit.models.data.layout import require_contempt, split_order
 from edgekit.models.data.pixels import single_channel_if_gray, to_size
@@ -121,8 +121,7 @@ def scan_dataset(
         name, classes = layout.name, layout.classes
     else:
         require_contempt(contempt, EXPRESSIONS)
-        is_csv = path.name.lower().endswith(".csv")
-        parts = read_csv(path, lambda image: to_size(image, SIDE_PX), progress) if is_csv else read_hdf5(path, None)
+        parts = read_splits(path, None, progress)
         name, classes = None, EXPRESSIONS
         ordered = [(split, parts[split]) for split in split_order(parts)]
         places = [

@@ -24,34 +24,36 @@ _MAX_DATA_BYTES = 2 << 30
 Square = Callable[[ImageU8], ImageU8]
 
 
-def read_csv(path: Path, square: Square, report: Callable[[int, int | None], None]) -> dict[str, ImageSet]:
-    """Return the splits of a CSV with the columns emotion, pixels, Usage.
+def read_splits(path: Path, square: Square | None, report: Callable[[int, int | None], None]) -> dict[str, ImageSet]:
+    """Return the splits of a .csv or HDF5 file; see `read_csv` and `read_hdf5`."""
+    return read_csv(path, square, report) if path.name.lower().endswith(".csv") else read_hdf5(path, square)
+
+
+def read_csv(path: Path, square: Square | None, report: Callable[[int, int | None], None]) -> dict[str, ImageSet]:
+    """Return the splits of a CSV with the columns emotion, pixels, Usage; without `square`, images of 48 x 48 pixels.
 
     Raises:
         InputError: A column is missing or a row is invalid.
     """
     groups: dict[str, list[tuple[ImageU8, int]]] = defaultdict(list)
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
-        reader = csv.DictReader(stream)
-        try:
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
+            reader = csv.DictReader(stream)
             columns = {column.strip().lower(): column for column in reader.fieldnames or []}
-        except csv.Error as error:
-            raise InputError(f"data '{path}' is a damaged CSV file: {error}") from error
-        missing = [column for column in ("emotion", "pixels", "usage") if column not in columns]
-        if missing:
-            raise InputError(f"data '{path}' lacks the column {missing[0]!r}: expected emotion,pixels,Usage")
-        emotion, pixels, usage = (columns[column] for column in ("emotion", "pixels", "usage"))
-        try:
+            missing = [column for column in ("emotion", "pixels", "usage") if column not in columns]
+            if missing:
+                raise InputError(f"data '{path}' lacks the column {missing[0]!r}: expected emotion,pixels,Usage")
+            emotion, pixels, usage = (columns[column] for column in ("emotion", "pixels", "usage"))
             for number, row in enumerate(reader, start=2):
                 image, label = _csv_row(row[emotion], row[pixels], f"data '{path}', line {number}")
                 split = (row[usage] or "").strip()
                 if not split:
                     raise InputError(f"data '{path}', line {number}: no Usage: expected one of {', '.join(USAGES)}")
-                groups[split].append((square(image), label))
+                groups[split].append((square(image) if square else image, label))
                 if number % 256 == 0:
                     report(number, None)
-        except csv.Error as error:
-            raise InputError(f"data '{path}' is a damaged CSV file: {error}") from error
+    except csv.Error as error:
+        raise InputError(f"data '{path}' is a damaged CSV file: {error}") from error
     if not groups:
         raise InputError(f"data '{path}' has no rows")
     return {

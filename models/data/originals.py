@@ -14,7 +14,7 @@ from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.data import DataSet, ImageSet, missing_split, named_split
 from edgekit.models.data.coop import is_split_file
-from edgekit.models.data.fer2013 import read_csv, read_hdf5
+from edgekit.models.data.fer2013 import read_splits
 from edgekit.models.data.readers import Selection, is_of_files, load_dataset, open_layout
 from edgekit.preprocess import ImageU8
 
@@ -93,10 +93,7 @@ def stored_files(
 def _from_arrays(
     path: Path, split: str, count: int, limit: int | None, progress: Progress
 ) -> Iterator[tuple[int, str, ImageU8]]:
-    if path.name.lower().endswith(".csv"):
-        splits = read_csv(path, lambda image: image, progress)
-    else:
-        splits = read_hdf5(path, None)
+    splits = read_splits(path, None, progress)
     stored = splits[named_split(splits, split)]
     for position, row in enumerate(spread(len(stored), limit).tolist()):
         image = stored.images[row]

@@ -34,7 +34,7 @@ from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.coop import is_split_file, open_split_file
 from edgekit.models.data.disk import ImageCache, folder_on_disk, new_array
-from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_csv, read_hdf5
+from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_splits
 from edgekit.models.data.files import ARCHIVE_SUFFIXES, Files, open_files
 from edgekit.models.data.image_files import ImageFiles
 from edgekit.models.data.layout import Layout, find_layout, require_contempt, split_order
@@ -86,7 +86,7 @@ def load_dataset(
             folder = folder_on_disk(size_bytes, cache, cache_folder, notify)
             return _read_images(files, layout, path, square, report, chosen, folder)
     require_contempt(contempt, EXPRESSIONS)
-    splits = read_csv(path, square, report) if path.name.lower().endswith(".csv") else read_hdf5(path, square)
+    splits = read_splits(path, square, report)
     ordered = {name: splits[name] for name in split_order(splits)}
     name = dataset_name(path, EXPRESSIONS, ordered)
     if select:
