@@ -187,34 +187,21 @@ def _read_images(
         places[index].append(place)
     total = sum(map(len, chosen.values()))
     pixels = np.empty((0, 1, 1, 1), np.uint8)
-    for index, image in _decoded(files, layout, path, square, report, sorted(places)):  # the fastest order to read
+    for done, index in enumerate(sorted(places), start=1):  # the fastest order to read
+        entry = layout.entries[index]
+        image = single_channel_if_gray(square(decode_image(files.read(entry.path), f"{path}/{entry.path}")))
         if image.shape[-1] > pixels.shape[-1] or not len(pixels):
             gray, pixels = pixels, new_array(folder, (total, *image.shape))
             if len(gray):
                 pixels[:] = gray
         pixels[places[index]] = image
+        if done % 256 == 0 or done == len(places):
+            report(done, len(places))
     splits, start = {}, 0
     for split, indices in chosen.items():
         splits[split] = _image_set(layout, indices, pixels[start : start + len(indices)])
         start += len(indices)
-    return _data_set(layout, path, splits)
-
-
-def _decoded(
-    files: Files,
-    layout: Layout,
-    path: Path,
-    square: Callable[[ImageU8], ImageU8],
-    report: Progress,
-    wanted: Sequence[int],
-) -> Iterator[tuple[int, ImageU8]]:
-    """Yield the wanted entries' indices and images, in one size and with one channel if gray."""
-    for done, index in enumerate(wanted, start=1):
-        entry = layout.entries[index]
-        image = decode_image(files.read(entry.path), f"{path}/{entry.path}")
-        yield index, single_channel_if_gray(square(image))
-        if done % 256 == 0 or done == len(wanted):
-            report(done, len(wanted))
+    return DataSet(_name(layout, path), layout.classes, splits)
 
 
 def _image_set(layout: Layout, indices: Sequence[int], images: ImageU8) -> ImageSet:
@@ -235,10 +222,6 @@ def _facts(
         np.array([entry.name for entry in entries], np.str_),
         groups if all(entry.group for entry in entries) else None,
     )
-
-
-def _data_set(layout: Layout, path: Path, splits: Mapping[str, ImageSet]) -> DataSet:
-    return DataSet(_name(layout, path), layout.classes, splits)
 
 
 def _name(layout: Layout, path: Path) -> str:
