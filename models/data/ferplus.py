@@ -124,7 +124,7 @@ def with_ferplus(
         InputError: The classes are not the seven expressions, or the votes belong to other images.
     """
     train = training_split(dataset, train)
-    counts = _counts(dataset, path, train)
+    counts = vote_counts(dataset, path, train)
     voted, total = sum(int(part.any(axis=1).sum()) for part in counts.values()), sum(map(len, counts.values()))
     if mode == "posterior":
         notify(f"FER+ votes for {voted} of {total} images; training target: P(label | votes)")
@@ -146,35 +146,44 @@ def with_ferplus(
     return DataSet(f"{dataset.name} with FER+ {mode} labels", dataset.classes, splits)
 
 
-def label_posteriors(dataset: DataSet, path: Path, train: str | None = None) -> dict[str, NDArray[np.float32]]:
+def label_posteriors(dataset: DataSet, path: Path) -> dict[str, NDArray[np.float32]]:
     """Return P(label | votes) of the images of every split, (N, 7), fitted on the training split.
 
     Raises:
         InputError: As for `with_ferplus`.
     """
-    train = training_split(dataset, train)
-    return _posteriors(_counts(dataset, path, train), dataset.splits[train].labels, train)
+    train = training_split(dataset)
+    return _posteriors(vote_counts(dataset, path, train), dataset.splits[train].labels, train)
+
+
+def vote_counts(dataset: DataSet, path: Path, train: str) -> dict[str, NDArray[np.float32]]:
+    """Return the number of votes for each of `COLUMNS` of the images of every split, (N, 10).
+
+    `train` is the name of the split with whose labels the votes are compared.
+
+    Raises:
+        InputError: As for `with_ferplus`.
+    """
+    if dataset.classes != EXPRESSIONS:
+        raise InputError(
+            f"FER+ votes belong to FER-2013, but data set '{dataset.name}' has other classes: leave ferplus out"
+        )
+    votes = read_votes(path)
+    counts = _by_order(dataset, votes, path) if votes.paths is None else _by_path(dataset, votes, votes.paths, path)
+    _check(dataset.split(train), counts[train], path)
+    return counts
 
 
 def contempt_majority(dataset: DataSet, path: Path, split: str, train: str) -> NDArray[np.bool_]:
     """Return a mask of the images of a split whose votes have a majority for contempt, bool (N,).
 
-    Single votes are ignored, as in `with_ferplus`. `train` is the split with whose labels the votes are compared.
+    Single votes are ignored, as in `with_ferplus`; `train` is as for `vote_counts`.
 
     Raises:
         InputError: As for `with_ferplus`.
     """
     cleaned = without_single_votes(vote_counts(dataset, path, train)[split])
     return np.asarray(cleaned[:, COLUMNS.index("contempt")] > cleaned.sum(axis=1) / 2)
-
-
-def vote_counts(dataset: DataSet, path: Path, train: str | None = None) -> dict[str, NDArray[np.float32]]:
-    """Return the number of votes for each of `COLUMNS` of the images of every split, (N, 10).
-
-    Raises:
-        InputError: As for `with_ferplus`.
-    """
-    return _counts(dataset, path, training_split(dataset, train))
 
 
 def majority_part(dataset: DataSet, path: Path, split: str) -> ImageSet:
@@ -186,20 +195,8 @@ def majority_part(dataset: DataSet, path: Path, split: str) -> ImageSet:
         InputError: As for `with_ferplus`.
     """
     part = dataset.splits[split]
-    counts = _counts(replace(dataset, splits={split: part}), path, split)[split]
+    counts = vote_counts(replace(dataset, splits={split: part}), path, split)[split]
     return _relabelled(part, counts, "majority")
-
-
-def _counts(dataset: DataSet, path: Path, train: str) -> dict[str, NDArray[np.float32]]:
-    """Return the votes for each split's images: split name → array (N, 10), one row per image."""
-    if dataset.classes != EXPRESSIONS:
-        raise InputError(
-            f"FER+ votes belong to FER-2013, but data set '{dataset.name}' has other classes: leave ferplus out"
-        )
-    votes = read_votes(path)
-    counts = _by_order(dataset, votes, path) if votes.paths is None else _by_path(dataset, votes, votes.paths, path)
-    _check(dataset.split(train), counts[train], path)
-    return counts
 
 
 def _count(text: str | None, where: str, column: str) -> int:
