@@ -170,8 +170,7 @@ def _test(
 ) -> tuple[str, NDArray[np.int64]]:
     name = splits.test or usual_test_split(labels)
     if name is None:
-        split, taken = validation
-        return split, taken
+        return validation
     return name, np.arange(len(_named_labels(labels, name, "test")))
 
 
