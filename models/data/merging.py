@@ -41,6 +41,21 @@ def parse_merges(texts: Sequence[str], labels: Sequence[str]) -> Merges:
     return merges
 
 
+def merged(dataset: DataSet, texts: Sequence[str], notify: Notify) -> DataSet:
+    """Return the data set with its classes merged as texts NEW=OLD,OLD state; without texts, the data set itself.
+
+    `notify` is called with the classes that are removed, if there are any.
+
+    Raises:
+        InputError: As for `parse_merges`.
+    """
+    if not texts:
+        return dataset
+    merges = parse_merges(texts, dataset.classes)
+    report_removed(merges, dataset.classes, notify)
+    return merge_classes(dataset, merges)
+
+
 def report_removed(merges: Merges, labels: Sequence[str], notify: Notify) -> None:
     """Call `notify` with the labels that are in no merge and therefore removed, if there are any."""
     merged = {name for names in merges.values() for name in names}

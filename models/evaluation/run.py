@@ -14,7 +14,7 @@ from edgekit.downloads import default_cache_dir
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.data import DataSet, distinct_images, duplicated, split_to_measure, usual_training_split
 from edgekit.models.data.ferplus import contempt_majority, with_ferplus
-from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
+from edgekit.models.data.merging import merged
 from edgekit.models.data.pixels import DataFit
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.data.sheets import check_sheet_folder
@@ -81,8 +81,8 @@ def evaluate(
         data = read_evaluation_data(
             data, crop.resize_hw[0], crop.fit, merge_read, contempt, notify=notify, progress=progress
         )
-    elif merge_read:
-        data = _merged(data, merge_read, notify)
+    else:
+        data = merged(data, merge_read, notify)
     split = split_to_measure(data, split)
     part = distinct_images(data, split) if without_duplicates else data.split(split)
     of_split, of_contempt = len(part), None
@@ -96,7 +96,7 @@ def evaluate(
         data, part = voted, distinct_images(mixed, split) if without_duplicates else voted.split(split)
     left_out = of_split - len(part)  # before the merge, which removes images that have a majority
     if merge_voted:
-        data = _merged(replace(data, splits={split: part}), merge_voted, notify)
+        data = merged(replace(data, splits={split: part}), merge_voted, notify)
         part, of_contempt = data.split(split), None
     images = aligned(data, part, contract)
     result = evaluate_images(classifier, images, protocol, of_stage(progress, "classifying"))
@@ -134,10 +134,4 @@ def read_evaluation_data(
         cache="auto",
         cache_folder=default_cache_dir(),
     )
-    return _merged(dataset, merges, notify) if merges else dataset
-
-
-def _merged(dataset: DataSet, merges: Sequence[str], notify: Notify) -> DataSet:
-    parsed = parse_merges(merges, dataset.classes)
-    report_removed(parsed, dataset.classes, notify)
-    return merge_classes(dataset, parsed)
+    return merged(dataset, merges, notify)

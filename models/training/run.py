@@ -22,7 +22,7 @@ from edgekit.models.data import DataSet, ImageSet, check_classes, identical_to, 
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, with_ferplus
-from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
+from edgekit.models.data.merging import merged
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.contention import with_contention_warning
@@ -161,10 +161,7 @@ def read_training_data(
         dataset = with_ferplus(
             dataset, options.ferplus, options.ferplus_labels, options.train_split, notify, _label_weight(options)
         )
-    if merges:
-        parsed = parse_merges(merges, dataset.classes)
-        report_removed(parsed, dataset.classes, notify)
-        dataset = merge_classes(dataset, parsed)
+    dataset = merged(dataset, merges, notify)
     if len(dataset.classes) < 2:
         raise InputError(f"data '{options.data}' has one class only, '{dataset.classes[0]}': training needs two")
     parts = train_and_validation(dataset, options.train_split, options.val_split, options.seed)
