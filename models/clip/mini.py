@@ -28,7 +28,7 @@ from edgekit.models.clip.prompt_task import normalized
 from edgekit.models.clip.trunk import TRUNK_STRIDE_PX, TrunkPatches, TrunkWeights
 from edgekit.models.clip.vote_captions import Contents, captions_of_votes, example_vote_captions
 from edgekit.models.data import ImageSet
-from edgekit.models.data.augment import augment, draw
+from edgekit.models.data.augment import augment, draw, flips
 from edgekit.models.evaluation.evaluate import evaluate
 from edgekit.models.model_loading import load_weights
 from edgekit.models.training.precision import processor_has_bf16
@@ -56,7 +56,7 @@ _MAPS_BATCH = 64
 _DROPOUT_EPOCHS = 0.75
 
 
-def hybrid_config(trunk: str, layers: int = 4) -> ClipConfig:
+def hybrid_config(trunk: str, layers: int) -> ClipConfig:
     """Return the small CLIP's architecture with a trunk as patch embedding, and `layers` layers in both towers."""
     return replace(
         CLIP_MINI,
@@ -235,7 +235,7 @@ class MiniClipTask(Task):
     def _images(self, indices: Tensor, numbers: Tensor) -> Tensor:
         """Return the tower's input: normalised images (N, 3, H, W), or the trunk's feature maps (N, channels, h, w)."""
         if self._feature_maps is not None:
-            return self._feature_maps[(numbers[:, 2] < 0.5).long(), indices].float()
+            return self._feature_maps[flips(numbers.unbind(dim=1), self._augmentation).long(), indices].float()
         pixels = augment(self._examples.images[indices], numbers[:, :-2], self._augmentation)
         return normalized(pixels.expand(-1, 3, -1, -1), self._config)
 

@@ -48,8 +48,9 @@ class TrunkPatches(nn.Module):
             InputError: The architecture is not one of `TRUNKS`.
         """
         super().__init__()
-        self.trunk = _make(architecture).eval()
-        self.channels = trunk_channels(architecture)
+        self.trunk = _net(architecture).eval()
+        self.channels = self.trunk.classifier.in_features
+        del self.trunk.classifier
         self.project = nn.Conv2d(self.channels, width, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -75,11 +76,8 @@ def trunk_channels(architecture: str) -> int:
     Raises:
         InputError: The architecture is not one of `TRUNKS`.
     """
-    require_trunk(architecture)
     with torch.device("meta"):
-        net = create_model(architecture, 1)
-    assert isinstance(net, EdgeCNN)
-    return net.classifier.in_features
+        return _net(architecture).classifier.in_features
 
 
 def require_trunk(architecture: str) -> None:
@@ -108,9 +106,8 @@ def read_trunk(path: Path) -> TrunkWeights:
     return TrunkWeights(checkpoint.contract.architecture, state, sha256_of(path))
 
 
-def _make(architecture: str) -> EdgeCNN:
+def _net(architecture: str) -> EdgeCNN:
     require_trunk(architecture)
     net = create_model(architecture, 1)
     assert isinstance(net, EdgeCNN)
-    del net.classifier
     return net

@@ -125,7 +125,7 @@ def crop_number(numbers: Tensor, size_hw: tuple[int, int], augmentation: Augment
     """
     columns = numbers.unbind(dim=1)
     top, left = _corner(columns, size_hw, augmentation.crop_px)
-    return 2 * (top * (size_hw[1] - augmentation.crop_px + 1) + left) + _flips(columns, augmentation)
+    return 2 * (top * (size_hw[1] - augmentation.crop_px + 1) + left) + flips(columns, augmentation)
 
 
 def _corner(columns: tuple[Tensor, ...], size_hw: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:
@@ -138,7 +138,8 @@ def _symmetric(uniform: Tensor) -> Tensor:
     return uniform * 2 - 1
 
 
-def _flips(columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
+def flips(columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
+    """Return which images are mirrored, bool (N,); `columns` are those of the numbers from `draw`."""
     return (columns[2] < 0.5) & augmentation.flip
 
 
@@ -147,7 +148,7 @@ def _crop(images: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentatio
     side = augmentation.crop_px
     top, left = _corner(columns, (height, width), side)
     span = torch.arange(side, device=images.device)
-    across = torch.where(_flips(columns, augmentation)[:, None], side - 1 - span, span)
+    across = torch.where(flips(columns, augmentation)[:, None], side - 1 - span, span)
     rows = (top[:, None] + span) * width  # (N, side)
     index = rows[:, :, None] + (left[:, None] + across)[:, None, :]  # (N, side, side) into the flattened image
     flat = index.view(count, 1, side * side).expand(-1, channels, -1)  # (N, C, side * side)
@@ -160,7 +161,7 @@ def _affine_crop(pixels: Tensor, columns: tuple[Tensor, ...], augmentation: Augm
     angle = math.radians(augmentation.rotation_deg) * _symmetric(columns[3])
     zoom = 1 + augmentation.scale * _symmetric(columns[4])
     shear = torch.tan(math.radians(augmentation.shear_deg) * _symmetric(columns[5]))
-    mirror = torch.where(_flips(columns, augmentation), -1.0, 1.0)
+    mirror = torch.where(flips(columns, augmentation), -1.0, 1.0)
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     # Maps output coordinates (-1..1 over the crop) to input coordinates (-1..1 over the image): see affine_grid.
     x_ratio, y_ratio = side / width, side / height
