@@ -63,7 +63,7 @@ def distillation_targets(
     """
     images_sha256 = pixels_sha256(images)
     members = teacher.members or (teacher,)
-    report = progress or (lambda _done, _total: None)
+    total = len(images) * len(members)
     found = []
     for index, member in enumerate(members):
         key = {
@@ -73,10 +73,12 @@ def distillation_targets(
             "views": views,
             "images_sha256": images_sha256,
         }
-        done = index * len(images)
-        found.append(
-            _Cache(folder, key, notify).targets(member, images, views, done, len(images) * len(members), report)
-        )
+
+        def report(done: int, before: int = index * len(images)) -> None:
+            if progress:
+                progress(before + done, total)
+
+        found.append(_Cache(folder, key, notify).targets(member, images, views, report))
     return found[0] if len(found) == 1 else TeacherOutputs(mean_of_probabilities([targets.logits for targets in found]))
 
 
@@ -98,9 +100,8 @@ class _Cache:
         self._notify = notify
         self._folder = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
-    def targets(
-        self, teacher: Teacher, images: ImageU8, views: Views, done: int, total: int, report: Progress
-    ) -> TeacherOutputs:
+    def targets(self, teacher: Teacher, images: ImageU8, views: Views, report: Callable[[int], None]) -> TeacherOutputs:
+        """Return the targets of all images; `report` is called with the number of images done."""
         parts = []
         for start in range(0, len(images), _IMAGES_PER_FILE):
             part = images[start : start + _IMAGES_PER_FILE]
@@ -113,13 +114,9 @@ class _Cache:
             }
             arrays = self._read(path, facts)
             if arrays is None:
-
-                def report_part(count: int, before: int = done + start) -> None:
-                    report(before + count, total)
-
-                arrays = _computed(teacher, part, views, report_part)
+                arrays = _computed(teacher, part, views, start, report)
                 _write(path, arrays, facts)
-            report(done + start + len(part), total)
+            report(start + len(part))
             parts.append(TeacherOutputs(arrays["logits"]) if views == "all-crops" else _mean_of_views(arrays))
         embeddings = [part.embeddings for part in parts if part.embeddings is not None]
         return TeacherOutputs(
@@ -142,7 +139,8 @@ class _Cache:
         return arrays
 
 
-def _computed(teacher: Teacher, images: ImageU8, views: Views, report: Callable[[int], None]) -> _Arrays:
+def _computed(teacher: Teacher, images: ImageU8, views: Views, done: int, report: Callable[[int], None]) -> _Arrays:
+    """Return the teacher's outputs; `report` is called with the number of images done, `done` before these images."""
     count = view_count(views, images.shape[1:3])
     step = max(1, _CROPS_PER_BATCH // count)
     logits, embeddings = [], []
@@ -152,7 +150,7 @@ def _computed(teacher: Teacher, images: ImageU8, views: Views, report: Callable[
         logits.append(outputs.logits.reshape(len(crops), count, -1))
         if outputs.embeddings is not None:
             embeddings.append(outputs.embeddings.reshape(len(crops), count, -1))
-        report(start + len(crops))
+        report(done + start + len(crops))
     # safetensors writes the memory as it is, but an array of selected columns has Fortran order.
     arrays = {"logits": np.ascontiguousarray(np.concatenate(logits), np.float32)}
     # Half precision is enough for unit vectors, but not for logits.
