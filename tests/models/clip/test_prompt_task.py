@@ -31,6 +31,7 @@ from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
 from edgekit.models.training.optimizer import make_optimizer
 from edgekit.models.training.recipes import RECIPES, Recipe
 from edgekit.models.training.task import TrainingJob
+from tests.resuming import train_whole_and_resumed
 
 from .conftest import Golden
 
@@ -113,22 +114,9 @@ def test_training_lowers_the_loss_and_keeps_the_last_epoch(clip: FrozenClip, bar
 
 def test_an_interrupted_training_resumes_bit_for_bit(clip: FrozenClip, bars: DataSet, tmp_path: Path) -> None:
     averaged = replace(RECIPE, ema_decay=0.9)
-    train_job(job(clip, bars, averaged), tmp_path / "whole")
-    steps = iter(range(100))
-
-    def interrupt(_: object) -> None:
-        if next(steps) == 5:  # in the middle of the second epoch
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_job(job(clip, bars, averaged), tmp_path / "parts", on_step=interrupt)
-    train_job(job(clip, bars, averaged), tmp_path / "parts", resume=True)
-    for part in ("net", "average"):
-        whole, parts = state(tmp_path / "whole", part), state(tmp_path / "parts", part)
-        assert whole.keys() == parts.keys()
-        assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
-    assert not torch.equal(state(tmp_path / "whole")["text_prompts"], whole["text_prompts"])
-    best = [load_file(tmp_path / name / BEST_NAME)["text_prompts"] for name in ("whole", "parts")]
+    trained = train_whole_and_resumed(lambda: job(clip, bars, averaged), tmp_path, interrupted_after=6)
+    assert not torch.equal(trained["text_prompts"], state(tmp_path / "whole", "average")["text_prompts"])
+    best = [load_file(tmp_path / name / BEST_NAME)["text_prompts"] for name in ("whole", "resumed")]
     assert torch.equal(best[0], best[1])
 
 

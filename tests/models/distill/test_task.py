@@ -23,6 +23,7 @@ from edgekit.models.model_loading import contract_for
 from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
 from edgekit.models.training.recipes import Recipe
 from edgekit.models.training.task import TrainingJob
+from tests.resuming import train_whole_and_resumed
 
 Make = Callable[..., Any]
 ONLY_KL = LossWeights(1, 0, 0)
@@ -144,19 +145,7 @@ def test_interrupted_training_resumes_bit_for_bit(
         config = DistillationConfig(LossWeights(1, 0.5, 1 if embeds else 0), 2.0, views)
         return _job(bars, bar_teacher(embeds=embeds).teacher(), short, config, tmp_path / "cache")
 
-    def interrupt(report: object) -> None:
-        seen.append(report)
-        if len(seen) == 6:  # in the middle of the second epoch
-            raise KeyboardInterrupt
-
-    seen: list[object] = []
-    train_job(job(), tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train_job(job(), tmp_path / "parts", on_step=interrupt)
-    train_job(job(), tmp_path / "parts", resume=True)
-    whole, parts = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
-    assert whole.keys() == parts.keys()
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    train_whole_and_resumed(job, tmp_path, interrupted_after=6)  # in the middle of the second epoch
 
 
 def test_another_teacher_or_other_targets_are_another_training(

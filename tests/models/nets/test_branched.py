@@ -18,9 +18,9 @@ from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model, parameter_count
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.init_weights import read_initial_weights
-from edgekit.models.training.loop import STATE_NAME, train_job
 from edgekit.models.training.recipes import Recipe
 from edgekit.models.training.task import TrainingJob
+from tests.resuming import train_whole_and_resumed
 
 IMAGES = torch.rand(4, 3, 44, 44, generator=torch.Generator().manual_seed(0))
 
@@ -81,16 +81,8 @@ def test_it_starts_as_the_plain_net_and_is_saved_as_one(bars: DataSet, tmp_path:
     with torch.no_grad():
         assert torch.equal(net(IMAGES), plain(IMAGES))
 
-    def interrupt(_: object) -> None:
-        raise KeyboardInterrupt
-
-    train_job(job(), tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train_job(job(), tmp_path / "parts", on_epoch=interrupt)
-    train_job(job(), tmp_path / "parts", resume=True)
+    whole = train_whole_and_resumed(job, tmp_path, interrupted_after=3)  # in the second epoch
     assert (tmp_path / "whole/best.safetensors").stat().st_size < 2_000_000
-    whole, parts = (torch.load(tmp_path / name / STATE_NAME, weights_only=True)["net"] for name in ("whole", "parts"))
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
     gains = [value for name, value in whole.items() if name.endswith("branches.1.1.weight")]
     assert gains
     assert all(float(gain.abs().max()) > 0 for gain in gains), "the branches learn"

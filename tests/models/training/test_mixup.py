@@ -17,11 +17,11 @@ from edgekit.models.data.camera import Camera
 from edgekit.models.distill.run import distill
 from edgekit.models.model_loading import contract_for
 from edgekit.models.training.classification import ClassificationTask
-from edgekit.models.training.loop import STATE_NAME, train_job
 from edgekit.models.training.mixup import draw_shares
 from edgekit.models.training.options import MIN_MIXUP_ALPHA, TrainingOptions
 from edgekit.models.training.recipes import Finish, Recipe
 from edgekit.models.training.task import TrainingJob
+from tests.resuming import train_whole_and_resumed
 
 STILL = Augmentation(crop_px=48, flip=False)
 RECIPE = Recipe(epochs=2, augmentation=STILL, batch_size=14, label_smoothing=0.2, mixup_alpha=0.5)
@@ -103,15 +103,7 @@ def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path)
     def job() -> TrainingJob:
         return TrainingJob(_task(bars), RECIPE, {}, accelerator="cpu")
 
-    def interrupt(_: object) -> None:
-        raise KeyboardInterrupt
-
-    train_job(job(), tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train_job(job(), tmp_path / "parts", on_epoch=interrupt)
-    train_job(job(), tmp_path / "parts", resume=True)
-    whole, parts = (torch.load(tmp_path / name / STATE_NAME, weights_only=True)["net"] for name in ("whole", "parts"))
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    train_whole_and_resumed(job, tmp_path, interrupted_after=6)  # in the middle of the second epoch
 
 
 def test_cached_outputs_of_a_teacher_are_refused(bars_folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""A training that is interrupted and resumed, compared with one that is not."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekit.models.training.loop import STATE_NAME, train_job
+from edgekit.models.training.task import TrainingJob
+
+
+def train_whole_and_resumed(
+    job: Callable[[], TrainingJob], folder: Path, interrupted_after: int
+) -> dict[str, torch.Tensor]:
+    """Train once whole, and once with an interruption after that many steps; return the weights, which must be equal.
+
+    The trainings are in the folders "whole" and "resumed".
+    """
+    steps = itertools.count(1)
+
+    def interrupt(_: object) -> None:
+        if next(steps) == interrupted_after:
+            raise KeyboardInterrupt
+
+    train_job(job(), folder / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_job(job(), folder / "resumed", on_step=interrupt)
+    assert (folder / "resumed" / STATE_NAME).exists(), "no epoch was finished before the interruption"
+    train_job(job(), folder / "resumed", resume=True)
+    whole, resumed = (torch.load(folder / name / STATE_NAME, weights_only=True) for name in ("whole", "resumed"))
+    for part in ("net", "average"):
+        assert whole[part].keys() == resumed[part].keys()
+        for name, tensor in whole[part].items():
+            assert torch.equal(tensor, resumed[part][name]), f"{part}: {name}"
+    weights: dict[str, torch.Tensor] = whole["net"]
+    return weights
