@@ -102,9 +102,6 @@ class PromptTask(Task):
         """Return random numbers (count, 5) for the crops."""
         return draw_crops(count, generator)
 
-    def start_epoch(self, net: nn.Module, epoch: int) -> None:
-        """Do nothing: no setting of this task changes from epoch to epoch."""
-
     def prefetch(self, batches: Sequence[Tensor]) -> None:
         """Start to decode the files of the batches, where crops are cut from the original pictures."""
         if self._originals:

@@ -221,8 +221,8 @@ def evaluate(
         InputError: The split is empty, or the logits contain NaN or infinity.
     """
     total = len(images)
-    spec = classifier.contract
-    if protocol == "ten-crop" and spec.crop.resize_hw == spec.input.size_hw:
+    contract = classifier.contract
+    if protocol == "ten-crop" and contract.crop.resize_hw == contract.input.size_hw:
         raise InputError("the model takes whole images, which have one crop only: use protocol center-crop")
     if total == 0:
         raise InputError("the split has no images: choose another split")
@@ -233,7 +233,7 @@ def evaluate(
         parts.append(logits)
         if progress:
             progress(start + len(logits), total)
-    return Evaluation(classifier.contract.labels, images.labels, np.concatenate(parts))
+    return Evaluation(contract.labels, images.labels, np.concatenate(parts))
 
 
 def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:

@@ -61,6 +61,7 @@ class Task(Protocol):
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Prepare for an epoch, counted from 0."""
+        del net, epoch
 
     def prefetch(self, batches: Sequence[Tensor]) -> None:
         """Prepare for the batches of an epoch: indices (n,) of this process's examples, in the order of `loss`."""
