@@ -32,11 +32,6 @@ class Core:
     clock_mhz: int
     caches: Mapping[str, tuple[int, int]]
 
-    @property
-    def last_level(self) -> str:
-        """Name of the cache before the memory: its misses are memory traffic."""
-        return list(self.caches)[-1]
-
 
 CORES = {
     "a53": Core("cortex-a53", "Raspberry Pi 3B+, BCM2837B0", 1400, {"l1i": (32, 2), "l1d": (32, 4), "l2": (512, 16)}),

@@ -109,7 +109,7 @@ class Memory(RecordedSource):
             yield Frame(index, time.monotonic(), time.time(), image)
 
 
-def our_pipeline(classifier: Classifier, detector: YuNet, classify_every: ClassifyEvery = "auto") -> Work:
+def our_pipeline(classifier: Classifier, detector: YuNet, classify_every: ClassifyEvery) -> Work:
     """Return a function that processes frames in the pipeline of `edgekit run`."""
 
     def work(frames: Sequence[ImageU8]) -> int:

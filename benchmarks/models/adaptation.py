@@ -29,7 +29,7 @@ from edgekit.model_store import resolve_model
 from edgekit.models.data import EXPRESSIONS, ImageSet, training_split
 from edgekit.models.data.ferplus import majority_part
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.evaluation.evaluate import Evaluation, evaluate, open_classifier, with_contract_channels
+from edgekit.models.evaluation.evaluate import evaluate, mean_recall, open_classifier, with_contract_channels
 from edgekit.models.train import train
 from edgekit.models.training.recipes import Balance
 
@@ -56,11 +56,6 @@ def read_photos(crops: Path, contract: Contract) -> Photos:
     if dataset.classes != EXPRESSIONS or images.groups is None:
         raise click.UsageError(f"'{crops}' has other classes than the seven expressions, or no table of persons")
     return Photos(with_contract_channels(images, contract), np.unique(images.groups, return_inverse=True)[1])
-
-
-def mean_recall(result: Evaluation) -> float:
-    """Return the mean recall of the frequent expressions, 0..1."""
-    return float(np.mean([result.per_class[name] or 0.0 for name in FREQUENT]))
 
 
 def draw(photos: Photos, per_class: int, seed: int, choose: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -132,9 +127,8 @@ def main(
             before = on_photos.subset(is_measured)
             after = evaluate(adapted, photos.images.subset(is_measured), "center-crop")
             losses = [evaluate(adapted, old[name], "center-crop").accuracy - on_old[name] for name in old]
-            rows.append(
-                [len(indices), mean_recall(before), mean_recall(after), before.accuracy, after.accuracy, *losses]
-            )
+            recalls = [mean_recall(each.per_class, FREQUENT) for each in (before, after)]
+            rows.append([len(indices), *recalls, before.accuracy, after.accuracy, *losses])
             click.echo(
                 f"{count} per class, draw {seed}: {np.round(rows[-1], 4)}, {len(result.history)} epochs", err=True
             )

@@ -33,6 +33,7 @@ from typing import Any
 
 import click
 from distillation import merged_accuracies, or_line
+from prompts_report import spread
 
 from edgekit.files import write_atomic
 from edgekit.models.data import DataSet
@@ -84,12 +85,6 @@ def centre_logits(path: Path, dataset: DataSet, split: str) -> FloatArray:
     classifier = open_classifier(path)
     result = evaluate(classifier, aligned(dataset, dataset.split(split), classifier.contract), "center-crop")
     return result.logits[:, [classifier.contract.labels.index(name) for name in dataset.classes]]
-
-
-def spread(values: Sequence[float]) -> str:
-    """Return mean and standard deviation of accuracies as text, in percent."""
-    mean = f"{statistics.mean(values):.2%}"
-    return f"{mean} ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 def students_page(facts: dict[str, Any]) -> str:

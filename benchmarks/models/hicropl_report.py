@@ -18,8 +18,6 @@ _COMPLETE = {"base-to-novel": 11, "few-shot": 11, "cross-dataset": 10, "domain":
 
 # Percent by column and seed.
 Values = dict[str, dict[int, float]]
-# Percent by column, in two rows: the prompts, mean ± deviation over the seeds, and CLIP.
-Row = Mapping[str, tuple[str, float]]
 
 
 def write_table(table: str, results: Sequence[Mapping[str, Any]], output: Path) -> str:
