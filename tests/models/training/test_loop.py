@@ -31,6 +31,7 @@ from edgekit.models.training.classification import Balance, ClassificationTask
 from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
 from edgekit.models.training.recipes import RECIPES, Recipe
 from edgekit.models.training.task import TrainingJob
+from tests.resuming import train_whole_and_resumed
 from tests.waiting import wait_until
 
 SHORT = Recipe(
@@ -158,23 +159,9 @@ def test_balance_makes_a_rare_class_count(bars: DataSet, tmp_path: Path, balance
     assert means[1] > means[0] + 0.1
 
 
-@pytest.mark.parametrize("architecture", ["edgecnn", "small"])  # the second one has dropout
-def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path, architecture: str) -> None:
-    train_job(_job(bars, architecture=architecture), tmp_path / "whole")
-
-    def interrupt(report: object) -> None:
-        seen.append(report)
-        if len(seen) == 6:  # in the middle of the second epoch
-            raise KeyboardInterrupt
-
-    seen: list[object] = []
-    with pytest.raises(KeyboardInterrupt):
-        train_job(_job(bars, architecture=architecture), tmp_path / "parts", on_step=interrupt)
-    assert len((tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()) == 1
-    history = train_job(_job(bars, architecture=architecture), tmp_path / "parts", resume=True)
-    assert [report.epoch for report in history] == [1, 2, 3]
-    _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
-    records = (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()
+def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path) -> None:
+    train_whole_and_resumed(lambda: _job(bars), tmp_path, interrupted_after=6)  # in the middle of the second epoch
+    records = (tmp_path / "resumed" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(record)["epoch"] for record in records] == [1, 2, 3]
 
 

@@ -58,8 +58,8 @@ def test_the_timed_step_has_no_more_images_than_the_data(
     monkeypatch.setattr(precision, "processor_has_bf16", lambda: True)
     monkeypatch.setattr(precision, "_step_s", step_s)
     options = {"data": bars_folder, "epochs": 1, "batch_size": 1000, "accelerator": "cpu"}
-    train(**options, output=tmp_path / "teacher")
-    distill(**options, teachers=[str(tmp_path / "teacher")], output=tmp_path / "student")
+    train(**options, model="mini-xception", output=tmp_path / "teacher")
+    distill(**options, student="mini-xception", teachers=[str(tmp_path / "teacher")], output=tmp_path / "student")
     assert set(counts) == {56}  # the training images
 
 
