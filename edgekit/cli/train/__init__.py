@@ -1,1 +1,1 @@
-"""Options and helpers of `edgekit train` and `edgekit distill`."""
+"""Options of `edgekit train` and `edgekit distill`, and output of `edgekit eval`."""
