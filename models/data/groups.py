@@ -37,12 +37,10 @@ def group_folders(images: Sequence[PurePosixPath], splits: Set[str]) -> bool:
     return len(above) > 1 and above.isdisjoint(splits)
 
 
-def group_in_name(name: str) -> str | None:
-    """Return the group in a path within the data set, from its innermost folder or its file name; None if none."""
-    *folders, file = name.split("/")
-    if match := _FILE.match(file):
-        return match[1] or match[2]
-    return folders[-1] if len(folders) > 1 and _FOLDER.fullmatch(folders[-1]) else None
+def group_in_name(file: str) -> str | None:
+    """Return the group in the name of a file; None if it has none."""
+    match = _FILE.match(file)
+    return match and (match[1] or match[2])
 
 
 def groups_in_table(table: PurePosixPath, content: bytes, images: Set[PurePosixPath]) -> dict[PurePosixPath, str]:

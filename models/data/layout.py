@@ -99,9 +99,8 @@ def split_order(splits: Iterable[str]) -> list[str]:
 
 
 def _by_folders(files: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry]:
-    images = files
-    if group_folders(files, KNOWN_SPLITS):
-        images = tuple(file.parent.parent / file.name for file in files)
+    grouped = group_folders(files, KNOWN_SPLITS)
+    images = tuple(file.parent.parent / file.name for file in files) if grouped else files
     above = {name.parts[:-2] for name in images}
     for name in images:
         if len(name.parts) < 2 or (len(name.parts) < 3 and len(above) > 1):
@@ -116,7 +115,8 @@ def _by_folders(files: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry
     for file, name in zip(files, images, strict=True):
         split = name.parts[-3] if has_splits else ALL_IMAGES
         split = name.name.partition("_")[0] if by_usage else split
-        entries.append(ImageEntry(file, "/".join(file.parts[root:]), split, canonical_class(name.parts[-2])))
+        group = file.parts[-2] if grouped else ""
+        entries.append(ImageEntry(file, "/".join(file.parts[root:]), split, canonical_class(name.parts[-2]), group))
     if all(entry.class_name.casefold() in KNOWN_SPLITS for entry in entries):
         raise InputError(
             f"data '{where}' has no class folders: '{images[0]}' is directly in a split, expected train/<class>/…, "
@@ -140,7 +140,7 @@ def _with_groups(entries: list[ImageEntry], files: Files, notify: Notify) -> lis
     if listed and not own:
         notify(one_line(f"no group in a table is used: none of its paths is an image, such as '{next(iter(listed))}'"))
     return [
-        replace(entry, group=group or group_in_name(entry.name) or (entry.name if own else ""))
+        replace(entry, group=group or group_in_name(entry.path.name) or entry.group or (entry.name if own else ""))
         for entry, group in zip(entries, in_tables, strict=True)
     ]
 

@@ -84,9 +84,17 @@ def test_a_picture_without_a_person_leaves_the_split_by_class(tmp_path: Path) ->
     assert "group" not in text
 
 
-def test_class_folders_that_are_called_like_groups_stay_classes(tmp_path: Path) -> None:
-    _draw(tmp_path, lambda label, person, number: f"train/group-{label}/{person}-{number}.png")
-    assert load_dataset(tmp_path).classes == ("group-open", "group-shut")
+@pytest.mark.parametrize("above", ["", "data/", "train/", "{split}/"])
+def test_class_folders_that_are_called_like_groups_stay_classes(tmp_path: Path, above: str) -> None:
+    def name_of(label: str, person: int, number: int) -> str:
+        return f"{above.format(split=('train', 'test')[number % 2])}group-{label}/{person}-{number}.png"
+
+    _draw(tmp_path, name_of)
+    data = load_dataset(tmp_path)
+    assert data.classes == ("group-open", "group-shut")
+    _, validation, text = train_and_validation(data, None, None, seed=0)
+    assert set(validation.labels.tolist()) == {0, 1}
+    assert "group" not in text
 
 
 def test_identical_pictures_are_not_on_both_sides(tmp_path: Path) -> None:
