@@ -121,7 +121,7 @@ def estimate_pipeline(
         board: The board.
         threads: Threads of both nets on the board.
         detect_every: The detector runs on every Nth frame, optical flow on the others.
-        detector_size_px: Longer side of the detector's input.
+        detector_size_px: Longer side of the detector's input, if the size of this input is dynamic.
         faces: Faces per frame.
 
     Raises:
@@ -137,7 +137,7 @@ def estimate_pipeline(
     detector_wh: tuple[int, int] | None = None
     find_parts: tuple[Part, ...] = ()
     if detector_model is not None:
-        _, detector_wh = input_sizes(FRAME_WH, detector_size_px)
+        detector_wh = _input_wh(YuNet(detector_model, detector_size_px, 0.7, intra_op_threads=1))
         detect = profile_file(detector_model, cache_kib=board.shared_cache_kib, size_wh=detector_wh).on(board, threads)
         if isinstance(detect, str):
             return detect
@@ -191,8 +191,7 @@ def _measure_here(model: Path, detector_model: Path | None, size_px: int, faces:
 
 def _measure_detection(detector_model: Path, size_px: int, frames: list[ImageU8]) -> dict[str, float]:
     detector = YuNet(detector_model, size_px, 0.7, intra_op_threads=1)
-    _, detector_wh = input_sizes(FRAME_WH, size_px, detector.fixed_size_hw)
-    tensor = np.zeros((1, 3, *reversed(detector_wh)), np.float32)
+    tensor = np.zeros((1, 3, *reversed(_input_wh(detector))), np.float32)
     net = open_session(detector_model, 1)
     name = net.get_inputs()[0].name
     whole_ms, net_ms = _ms(lambda: detector.detect(frames[0])), _ms(lambda: net.run(None, {name: tensor}))
@@ -204,6 +203,11 @@ def _measure_detection(detector_model: Path, size_px: int, frames: list[ImageU8]
         return face_tracker.find(Frame(number, number / 30, number / 30, frames[number % 2]), StageTimer())
 
     return {"around detector": max(whole_ms - net_ms, 0.0), "track": _ms(follow)}
+
+
+def _input_wh(detector: YuNet) -> tuple[int, int]:
+    """Return the size of the net's input for a frame of `FRAME_WH`; the edition of March 2023 has a fixed size."""
+    return input_sizes(FRAME_WH, detector.input_size_px, detector.fixed_size_hw)[1]
 
 
 def _portraits(faces: int) -> list[ImageU8]:

@@ -246,6 +246,14 @@ def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
     assert five[1]["staged_low_fps"] is None
 
 
+def test_the_loop_of_a_detector_with_a_fixed_input_size_is_estimated_at_that_size(edgekit: Run, shared: Path) -> None:
+    detector = shared / "data/yunet/face_detection_yunet_2023mar.onnx"
+    arguments = ("--board", "pi3b+", "--pipeline", "--detector-model", detector, "--seconds", "0.05")
+    loops = document_of(edgekit, "default", *arguments)["pipeline"]
+    assert isinstance(loops, list)
+    assert [loop["detector_wh"] for loop in loops] == [[640, 640]] * 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
