@@ -324,7 +324,7 @@ def shell(text: str, *arguments: str) -> list[str]:
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """Return arguments quoted for a POSIX shell, as one line.
+    """Return arguments quoted for a POSIX shell and for fish, as one line.
 
     Raises:
         InputError: An argument contains a NUL character.
@@ -332,7 +332,12 @@ def command_line(arguments: Sequence[str]) -> str:
     for argument in arguments:
         if "\0" in argument:
             raise InputError(f"'{one_line(argument)[:100]}' contains a NUL character")
-    return " ".join(shlex.quote(argument) for argument in arguments)
+    return " ".join(map(_quoted, arguments))
+
+
+def _quoted(argument: str) -> str:
+    """Return an argument with its backslashes outside of quotes: within single quotes, fish replaces some of them."""
+    return r"\\".join(part and shlex.quote(part) for part in argument.split("\\")) or "''"
 
 
 _SSH_FAILED = 255

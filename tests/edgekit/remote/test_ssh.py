@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import HostError, InputError
 from edgekit.remote.process_io import Tail
-from edgekit.remote.ssh import Connection, ConnectionLostError, _read_until, shell
+from edgekit.remote.ssh import Connection, ConnectionLostError, _read_until, command_line, shell
 from tests.examples import examples
 from tests.waiting import wait_until
 
@@ -39,6 +39,8 @@ HOSTILE = [
     "~",
     "$HOME",
     "a\\",
+    "a\\\\b",
+    "a\\'b",
     "",
     " ",
     "a & b | c > d",
@@ -61,6 +63,15 @@ HOSTILE = [
 def test_every_argument_arrives_unchanged(connection: Connection, arguments: list[str]) -> None:
     done = connection.run(shell(SHOW, *arguments))
     assert done.stdout.decode().split("\0")[:-1] == arguments
+
+
+@pytest.mark.parametrize("program", ["sh", "bash", "dash", "zsh", "fish"])
+def test_every_login_shell_reads_the_arguments_unchanged(program: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program} on this machine")
+    shown = command_line(shell(SHOW, *HOSTILE))
+    done = subprocess.run([program, "-c", shown], capture_output=True, check=True)
+    assert done.stdout.decode().split("\0")[:-1] == HOSTILE
 
 
 def test_nothing_in_an_argument_runs(connection: Connection, tmp_path: Path) -> None:
