@@ -14,10 +14,12 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,17 +28,19 @@ from pathlib import Path
 from edgekit import __version__
 from edgekit.downloads import default_cache_dir, is_offline
 from edgekit.errors import HostError, InputError
-from edgekit.files import write_atomic
+from edgekit.files import sha256_of, write_atomic
 from edgekit.install_hint import DISTRIBUTION
 from edgekit.remote.transfer import Upload, pack
 from edgekit.text import one_line
 
 _PIP_TIMEOUT_S = 1800
+_POLL_S = 0.2
+_END_TIMEOUT_S = 3.0
 _DONE = "wheels.json"
 # Number of sets of wheels kept in the cache: of edgekit itself, and of its dependencies (about 100 MB per platform).
 _KEPT_OWN = 3
 _KEPT_PLATFORMS = 10
-_ROOMS = ("models", "export", "device")
+_SUBPACKAGES = ("models", "export", "device")
 _OLDEST_GLIBC_MINOR = 17
 _WHEEL_NAME = f"{DISTRIBUTION.replace('-', '_')}-{__version__}"
 # A fixed date, so that the same files make the same wheel.
@@ -78,7 +82,7 @@ def own_wheel(cache: Path | None = None) -> Upload:
     folder = (cache or default_cache_dir()) / "wheels" / f"own-{hashlib.sha256(content).hexdigest()}"
     path = folder / f"{_WHEEL_NAME}-py3-none-any.whl"
     with _own_wheel_lock:  # boards are prepared in parallel
-        if not path.exists():
+        if not path.exists() or path.read_bytes() != content:
             write_atomic(path, content)
             _remove_old_wheels(folder, "own-*", _KEPT_OWN)
     return pack(path, "wheel")
@@ -95,7 +99,7 @@ def dependency_wheels(
         wheel: edgekit itself.
         target: The platform.
         cache: Folder of edgekit's cache; default: that of the user.
-        is_cancelled: Called before a download, which is not begun if the result is True.
+        is_cancelled: Called before and during a download, which is ended if the result is True.
 
     Raises:
         HostError: The wheels cannot be downloaded, or the download was cancelled.
@@ -121,7 +125,7 @@ def dependency_wheels(
             if wheels is None:
                 if is_cancelled():  # while this thread waited for the download of another
                     raise HostError("interrupted before the download of the wheels")
-                _download(wheel, target, folder)
+                _download(wheel, target, folder, is_cancelled)
                 wheels = _complete_wheels(folder)
                 _remove_old_wheels(folder, "board-*", _KEPT_PLATFORMS)
     if wheels is None:
@@ -131,16 +135,16 @@ def dependency_wheels(
 
 
 def _complete_wheels(folder: Path) -> list[Upload] | None:
-    """Return the wheels of a folder, None if they are not complete."""
+    """Return the wheels of a folder, None if they are not complete or one is damaged."""
     try:
         listed = json.loads((folder / _DONE).read_text())
         wheels = [Upload(folder / name, sha256, size_bytes) for name, sha256, size_bytes in listed]
-        return wheels if all(wheel.path.stat().st_size == wheel.size_bytes for wheel in wheels) else None
+        return wheels if all(sha256_of(wheel.path) == wheel.sha256 for wheel in wheels) else None
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _download(wheel: Upload, target: Target, folder: Path) -> None:
+def _download(wheel: Upload, target: Target, folder: Path, is_cancelled: Callable[[], bool]) -> None:
     what = "wheels for Python {}.{} on {}".format(*target.python, target.machine)
     if is_offline():
         raise HostError(f"{what} are not in '{folder}', and EDGEKIT_OFFLINE is set: unset it to download them")
@@ -154,19 +158,7 @@ def _download(wheel: Upload, target: Target, folder: Path) -> None:
         for platform in target.platforms:
             arguments += ["--platform", platform]
         arguments += [f"{wheel.path}[{','.join(('device', *target.extras))}]", *target.constraints]
-        try:
-            done = subprocess.run(
-                arguments,
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                errors="replace",
-                timeout=_PIP_TIMEOUT_S,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise HostError(f"{what} were not downloaded within {_PIP_TIMEOUT_S} s: try again") from error
-        if done.returncode != 0:
-            raise HostError(f"{what} cannot be downloaded: pip: {one_line(_reason(done.stderr))[:300]}")
+        _run_pip(arguments, what, is_cancelled)
         (fresh / wheel.path.name).unlink(missing_ok=True)
         uploads = [pack(path, "wheel") for path in sorted(fresh.iterdir())]
         (fresh / _DONE).write_text(
@@ -174,6 +166,44 @@ def _download(wheel: Upload, target: Target, folder: Path) -> None:
         )
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
+
+
+def _run_pip(arguments: Sequence[str], what: str, is_cancelled: Callable[[], bool]) -> None:
+    """Run pip, which downloads `what`; end it as soon as `is_cancelled` returns True.
+
+    Raises:
+        HostError: pip failed, took too long or was cancelled.
+    """
+    end_s = time.monotonic() + _PIP_TIMEOUT_S
+    with subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as pip:
+        stderr = None
+        while stderr is None:
+            try:
+                _, stderr = pip.communicate(timeout=_POLL_S)
+            except subprocess.TimeoutExpired:
+                if not is_cancelled() and time.monotonic() < end_s:
+                    continue
+                _end(pip)
+                if is_cancelled():
+                    raise HostError("interrupted during the download of the wheels") from None
+                raise HostError(f"{what} were not downloaded within {_PIP_TIMEOUT_S} s: try again") from None
+    if pip.returncode != 0:
+        raise HostError(f"{what} cannot be downloaded: pip: {one_line(_reason(stderr))[:300]}")
+
+
+def _end(pip: subprocess.Popen[str]) -> None:
+    pip.send_signal(signal.SIGINT)  # pip removes its temporary files
+    try:
+        pip.communicate(timeout=_END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        pip.kill()
 
 
 def _reason(stderr: str) -> str:
@@ -223,12 +253,12 @@ def _distribution() -> importlib.metadata.Distribution:
 
 
 def _package_files() -> Iterator[tuple[str, bytes]]:
-    for package in ("edgekit", *(f"edgekit.{room}" for room in _ROOMS)):
+    for package in ("edgekit", *(f"edgekit.{name}" for name in _SUBPACKAGES)):
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             continue
         top = Path(next(iter(spec.submodule_search_locations)))
-        skipped = _ROOMS if package == "edgekit" else ()
+        skipped = _SUBPACKAGES if package == "edgekit" else ()
         for path in _walk(top, skipped):
             yield f"{package.replace('.', '/')}/{path.relative_to(top).as_posix()}", path.read_bytes()
 

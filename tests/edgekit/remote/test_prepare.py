@@ -6,13 +6,14 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import HostError
+from edgekit.files import sha256_of
 from edgekit.remote import prepare as preparing
 from edgekit.remote import wheels as wheeling
 from edgekit.remote.prepare import EdgekitCommand, check_fit, clean, prepare, run_edgekit, use_installed
@@ -184,8 +186,8 @@ def test_pip_installs_the_wheel(tmp_path: Path) -> None:
 def test_boards_of_one_platform_share_one_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     downloads: list[Path] = []
 
-    def download(wheel: Upload, target: Target, folder: Path) -> None:
-        del wheel, target
+    def download(wheel: Upload, target: Target, folder: Path, is_cancelled: Callable[[], bool]) -> None:
+        del wheel, target, is_cancelled
         downloads.append(folder)
         time.sleep(0.2)  # long enough for the others to come
         folder.mkdir()
@@ -213,19 +215,35 @@ def test_a_failed_download_is_reported_with_pips_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, reason: str
 ) -> None:
     own = own_wheel(tmp_path)
-    failed = subprocess.CompletedProcess([], 1, "", stderr)
-    monkeypatch.setattr(wheeling.subprocess, "run", lambda *_, **__: failed)
-    monkeypatch.delenv("EDGEKIT_OFFLINE", raising=False)
+    use_as_pip(tmp_path, monkeypatch, f"printf %s {shlex.quote(stderr)} >&2; exit 1")
     with pytest.raises(HostError, match=f"cannot be downloaded: pip: .*{re.escape(reason)}"):
         dependency_wheels(own, Target("aarch64", (3, 13), (2, 41)), tmp_path)
+
+
+def use_as_pip(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Let the download call a script of `sh` in place of `python -m pip`."""
+    program = folder / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.delenv("EDGEKIT_OFFLINE", raising=False)
+
+
+def test_an_interrupt_ends_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = tmp_path / "started"
+    own = own_wheel(tmp_path)
+    use_as_pip(tmp_path, monkeypatch, f": >'{started}'; exec sleep 600")
+    with pytest.raises(HostError, match="interrupted during the download"):
+        dependency_wheels(own, Target("aarch64", (3, 13), (2, 41)), tmp_path, started.exists)
+    assert [path.name for path in (tmp_path / "wheels").iterdir() if "own" not in path.name and path.is_dir()] == []
 
 
 def test_after_ctrl_c_a_waiting_board_begins_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted = threading.Event()
     downloads: list[Path] = []
 
-    def download(wheel: Upload, target: Target, folder: Path) -> None:
-        del wheel, target
+    def download(wheel: Upload, target: Target, folder: Path, is_cancelled: Callable[[], bool]) -> None:
+        del wheel, target, is_cancelled
         downloads.append(folder)
         interrupted.set()  # a terminal sends Ctrl-C to pip, too
         raise HostError("pip: interrupted")
@@ -246,24 +264,26 @@ def test_damaged_wheels_are_downloaded_again_and_old_platforms_removed(
 ) -> None:
     downloads: list[Path] = []
 
-    def download(wheel: Upload, target: Target, folder: Path) -> None:
-        del wheel, target
+    def download(wheel: Upload, target: Target, folder: Path, is_cancelled: Callable[[], bool]) -> None:
+        del wheel, target, is_cancelled
         downloads.append(folder)
         folder.mkdir(exist_ok=True)
         (folder / "x.whl").write_bytes(b"whole")
-        (folder / "wheels.json").write_text(json.dumps([["x.whl", "0" * 64, 5]]))
+        (folder / "wheels.json").write_text(json.dumps([["x.whl", sha256_of(folder / "x.whl"), 5]]))
 
     monkeypatch.setattr(wheeling, "_download", download)
     own = own_wheel(tmp_path)
     target = Target("aarch64", (3, 13), (2, 41))
     (wheel,) = dependency_wheels(own, target, tmp_path)
-    for damage in (b"", b"who"):
+    for damage in (b"", b"who", b"holes"):
         wheel.path.write_bytes(damage)
         assert dependency_wheels(own, target, tmp_path) == [wheel]
         assert wheel.path.read_bytes() == b"whole"
     (wheel.path.parent / "wheels.json").write_text("[[")
     assert dependency_wheels(own, target, tmp_path) == [wheel]
-    assert downloads == [wheel.path.parent] * 4
+    assert downloads == [wheel.path.parent] * 5
+    own.path.write_bytes(b"damaged")
+    assert own_wheel(tmp_path) == own
     # A hostile board may report another platform each time.
     for minor in range(20, 40):
         dependency_wheels(own, replace(target, glibc=(2, minor)), tmp_path)
