@@ -146,7 +146,7 @@ def merged_report(results: Sequence[HostResult[HostReport]]) -> BenchmarkReport 
     reports = {done.host.label: done.result.report for done in results if done.result is not None}
     if not reports:
         return None
-    report = merge(list(reports.values()), list(reports))
+    report = merge(list(reports.values()), [[label] for label in reports])
     return msgspec.structs.replace(report, hosts=tuple(map(_host_outcome, results)))
 
 

@@ -26,7 +26,7 @@ def report_view(report: BenchmarkReport) -> Group:
     overviews = view.overviews(report)
     parts += [Text("All boards", style="bold")] if overviews else []
     parts += [_overview(overview) for overview in overviews]
-    parts += [Text(view.OVERVIEW_NOTE)] if overviews else []
+    parts += [Text(view.overview_note(overviews))] if overviews else []
     missing = view.not_measured(report)
     parts += [Text(missing)] if missing else []
     return Group(*parts)

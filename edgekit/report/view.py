@@ -23,7 +23,6 @@ COLUMNS = (
 )  # fmt: skip
 TEXT_COLUMNS = ("kind", "engine", "quality flags")
 
-OVERVIEW_NOTE = "p50 in ms per kind, at the fastest number of threads; fps: frames per second of the kind loop"
 
 _EMULATED = "EMULATED: measured on an emulator. Neither these times nor their ratios are valid for a real board."
 _VIRTUAL = "VIRTUAL MACHINE: other guests share this machine. Times on bare hardware differ."
@@ -185,6 +184,13 @@ def overviews(report: BenchmarkReport) -> list[Overview]:
         fps = ("fps",) if "loop" in kinds else ()
         tables.append(Overview(measured[0][1], ("board", *kinds, *fps, "quality flags"), tuple(rows)))
     return tables
+
+
+def overview_note(tables: Sequence[Overview]) -> str:
+    """Return the note below overviews, which explains their columns."""
+    note = "p50 in ms per kind, at the fastest number of threads"
+    has_fps = any("fps" in table.columns for table in tables)
+    return f"{note}; fps: frames per second of the kind loop" if has_fps else note
 
 
 def _fastest(cells: Sequence[CellResult]) -> CellResult | None:

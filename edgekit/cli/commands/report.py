@@ -15,7 +15,7 @@ from edgekit.cli.render.reports import ReportFiles, report_options
 from edgekit.text import printable
 
 if TYPE_CHECKING:
-    from edgekit.report.document import BenchmarkReport
+    from edgekit.report.document import BenchmarkReport, BoardResult
 
 _MAX_LABEL = 64
 
@@ -35,7 +35,8 @@ def command(
 ) -> None:
     """Show reports of `edgekit bench`, or write them in another form. Several reports are merged into one.
 
-    In a merged report, a board gets the name of its file as label if it has no label, or the label of another board.
+    In a merged report, a board gets the name of its file as label if it has no label, or the label of another board. In
+    a report of several boards, the name of the file is put before such a label.
 
     Each report is first checked against the schema. Reports from other people are therefore safe to open.
 
@@ -58,18 +59,19 @@ def command(
     out.result(report.as_document())
 
 
-def _labels(paths: Sequence[Path], reports: Sequence[BenchmarkReport]) -> list[str | None]:
-    """Return the label for the board of each report, from the name of its file; None if the boards have labels.
-
-    A label that several boards have is replaced, too, because tables could not tell these boards apart.
-    """
+def _labels(paths: Sequence[Path], reports: Sequence[BenchmarkReport]) -> list[list[str | None]]:
+    """Return the labels of each report's boards, with the name of its file where a label is missing or repeated."""
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
         names = [str(path.with_suffix("")) for path in paths]
     count = Counter(board.label for report in reports for board in report.boards)
+
+    def label(name: str, board: BoardResult, alone: bool) -> str | None:
+        if board.label is not None and count[board.label] == 1:
+            return board.label
+        return printable(name if alone else f"{name} {board.label or ''}".rstrip())[-_MAX_LABEL:]
+
     return [
-        printable(name)[-_MAX_LABEL:]
-        if len(report.boards) == 1 and (report.boards[0].label is None or count[report.boards[0].label] > 1)
-        else None
+        [label(name, board, len(report.boards) == 1) for board in report.boards]
         for name, report in zip(names, reports, strict=True)
     ]

@@ -186,3 +186,18 @@ def test_two_merged_reports_of_one_board_are_named_after_their_files(
     assert code == 0
     assert [board["label"] for board in json.loads(out)["boards"]] == ["monday", "friday"]
     assert "NOT MEASURED (1 of 3 boards): attic" in err
+
+
+def test_boards_with_the_labels_of_another_merged_report_are_named_after_their_files_too(
+    edgekit: Run, reference: dict[str, Any], tmp_path: Path
+) -> None:
+    (board,) = reference["boards"]
+    for name, labels in (("monday", ("shed", "attic")), ("friday", ("shed", "cellar"))):
+        reference["boards"] = [{**board, "label": label} for label in labels]
+        reference["hosts"] = [{"label": label, "error": None, "overhead_s": 1.0, "sent_bytes": 0} for label in labels]
+        (tmp_path / f"{name}.json").write_text(json.dumps(reference))
+    code, out, _ = edgekit("report", tmp_path / "monday.json", tmp_path / "friday.json", "--json")
+    assert code == 0
+    for part in ("boards", "hosts"):
+        found = [each["label"] for each in json.loads(out)[part]]
+        assert found == ["monday shed", "attic", "friday shed", "cellar"]

@@ -27,7 +27,8 @@ def compare(before: Document, after: Document | None = None, **options: Any) -> 
 
 
 def merged(*documents: Document, labels: list[str | None] | None = None) -> BenchmarkReport:
-    return merge([from_document(document, "it") for document in documents], labels)
+    named = None if labels is None else [[label] for label in labels]
+    return merge([from_document(document, "it") for document in documents], named)
 
 
 @pytest.mark.parametrize(

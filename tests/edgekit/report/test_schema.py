@@ -208,11 +208,10 @@ def test_anything_is_read_or_refused(content: bytes) -> None:
 
 def test_merging_keeps_every_board_and_labels_it(make_document: MakeDocument) -> None:
     one, two = (from_document(made, "it") for made in (make_document(), make_document("other.onnx", label="attic")))
-    merged = merge([one, two], ["kitchen", None])
+    merged = merge([one, two], [["kitchen"], ["attic"]])
     assert [board.label for board in merged.boards] == ["kitchen", "attic"]
     assert one.boards[0].label is None
     assert parse_document(text(merged.as_document()), "it") == merged
-    with pytest.raises(InputError, match="for one board"):
-        merge([merged], ["both"])
+    assert [board.label for board in merge([merged, one]).boards] == ["kitchen", "attic", None]
     with pytest.raises(InputError, match="no report"):
         merge([])
