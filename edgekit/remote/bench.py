@@ -136,6 +136,9 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
         if failure is None:
             raise
         raise HostError(f"{host.label}: {failure}") from None
+    measured = {cell.model for cell in report.boards[0].cells if cell.kind == "classifier"}  # in every benchmark
+    if failure is None and (missing := [name for name in models.values() if name not in measured]):
+        failure = f"its report has no measurement of '{missing[0]}'"
     first_s = messages.first_progress_s
     overhead_s = None if first_s is None else first_s - connection.started_s
     return HostReport(report, overhead_s, sent_bytes, failure)

@@ -74,9 +74,10 @@ def bench_files_on_hosts(out: Output, chosen: HostChoice, files: Mapping[str, Pa
 
     Raises:
         HostError: All boards failed.
+        KeyboardInterrupt: Ctrl-C was pressed, and no board was measured.
     """
     from edgekit.model_store import engine_extras
-    from edgekit.remote.bench import Job, bench_hosts, merged_report
+    from edgekit.remote.bench import INTERRUPTED, Job, bench_hosts, merged_report
     from edgekit.remote.transfer import pack
 
     uploads = {name: pack(path, "model") for name, path in files.items()}
@@ -87,6 +88,8 @@ def bench_files_on_hosts(out: Output, chosen: HostChoice, files: Mapping[str, Pa
     # A table of formats needs all of them.
     report = merged_report([replace(done, result=None) if done.error else done for done in results])
     if report is None:
+        if any(done.error == INTERRUPTED for done in results):
+            raise KeyboardInterrupt
         raise_failures(results)
         raise HostError("no board was measured")
     return report

@@ -57,7 +57,7 @@ def bench_formats(
 
     Raises:
         click.UsageError: An option is missing or has no effect.
-        InputError: The model or the data cannot be used.
+        InputError: The model or the data cannot be used, or there are too many boards.
         HostError: A board failed; the table of the others is printed first.
         KeyboardInterrupt: Ctrl-C was pressed; the table of the finished boards is printed first.
     """
@@ -73,7 +73,9 @@ def bench_formats(
     from edgekit.export.formats.run import FORMATS, benchmark_formats
     from edgekit.export.formats.table import KIND
     from edgekit.remote.bench import INTERRUPTED
+    from edgekit.report.schema import check_fits
 
+    check_fits(boards=len(chosen.hosts))
     found = None
     try:
         with ExitStack() as stack:

@@ -281,6 +281,32 @@ def test_ctrl_c_keeps_the_formats_measured_on_finished_boards(
     assert [host["error"] for host in document["hosts"]] == [None, "interrupted before its benchmark ended"]
 
 
+def test_ctrl_c_after_a_board_failed_in_the_middle_of_the_formats_is_an_interrupt(
+    sshd: Sshd, plant: Plant, checkpoint: Path, draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path: Path
+) -> None:
+    started, first = tmp_path / "started", tmp_path / "first"
+    fails = f"""exec env PYTHONPATH="{SOURCE}" "{sys.executable}" -c '{FAILING}' "$@" """
+    plant(f"mkdir '{first}' 2>/dev/null && {fails}\n: >'{started}'; exec sleep 600")
+    data = draw_faces(tmp_path / "faces", {"Training": 7, "PrivateTest": 7})
+    boards = ("--host", "127.0.0.1", "--host", f"{getpass.getuser()}@127.0.0.1", "--parallel", "1")
+    words = bench_words(sshd, checkpoint, "--formats", "fp16", "--data", data, *boards)
+    _, stderr = interrupted([word for word in words if word != "--no-pipeline"], started)
+    assert "127.0.0.1: failed, 1 of 2\n" in stderr
+
+
+def test_a_report_without_one_of_the_models_is_a_failure_of_the_board(
+    sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
+) -> None:
+    other, report = tmp_path / "other.onnx", tmp_path / "report.json"
+    other.write_bytes(tiny_model.read_bytes())
+    plant(REAL)
+    assert bench(sshd, tiny_model, "--host", "127.0.0.1", "-o", report).returncode == 0
+    plant(f"cat '{report}'")
+    done = bench(sshd, other, "--host", "127.0.0.1")
+    assert done.returncode == 4
+    assert f"127.0.0.1: its report has no measurement of '{other}'" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -303,6 +329,13 @@ def test_bad_options_are_refused_with_one_line(
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_too_many_boards_for_a_table_of_formats_are_refused_before_the_export(checkpoint: Path) -> None:
+    boards = [word for number in range(201) for word in ("--host", f"a{number}")]
+    done = call("bench", checkpoint, "--formats", "all", "--data", "no-such-data", *boards)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("edgekit: error: 201 boards are more than the 200")
 
 
 def test_a_number_of_boards_needs_boards(tiny_model: Path) -> None:
