@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import time
 from collections import Counter
@@ -202,9 +203,16 @@ class BoardReporter:
         with self._lock:
             self._lines[host.label] += 1
             if self._lines[host.label] <= _MAX_LINES:
-                self._out.say(f"{host.label}: {one_line(text)}")
+                self._print(f"{host.label}: {one_line(text)}")
             elif self._lines[host.label] == _MAX_LINES + 1:
-                self._out.say(f"{host.label}: more than {_MAX_LINES} lines, the rest is not shown")
+                self._print(f"{host.label}: more than {_MAX_LINES} lines, the rest is not shown")
+
+    def _print(self, text: str) -> None:
+        """Print a line without wrapping it, so that a command in it can be copied; above the bars, if there are any."""
+        if self._bar.disable or not (self._out.as_json or sys.stdout.isatty()):
+            self._out.say(text, indent=None)
+        else:
+            self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def finished(self, done: HostResult[Any]) -> None:
         """Remove the bar of a board and, of several boards, print on stderr how many have finished."""

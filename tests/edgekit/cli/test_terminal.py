@@ -57,3 +57,19 @@ def test_a_message_is_not_printed_on_the_line_of_a_progress_bar(tmp_path: Path) 
     erased_line = re.escape("\r\x1b[2K")
     assert re.search(f"work.*{erased_line}a message\n", text)
     assert re.search(f"work.*{erased_line}edgekit: warning: a warning\n", text)
+
+
+_BOARD_MESSAGE = """
+from edgekit.cli.boards.hosts import BoardReporter
+from edgekit.cli.output import Output
+from edgekit.remote.hosts import parse_host
+host = parse_host("pi")
+with BoardReporter(Output(as_json=False, quiet=False)) as reporter:
+    reporter.progress(host, "work", 1, 3)
+    reporter.message(host, "start it with: " + "word " * 40 + "end")
+"""
+
+
+def test_a_line_of_a_board_is_not_wrapped_so_that_a_command_in_it_can_be_copied(tmp_path: Path) -> None:
+    _, text = python_in_terminal("-c", _BOARD_MESSAGE, cwd=tmp_path)
+    assert f"pi: start it with: {'word ' * 40}end\n" in text
