@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Literal
 
 from edgekit.errors import InputError
-from edgekit.export.ncnn.to_ncnn import NcnnPrecision, export_to_ncnn
+from edgekit.export.ncnn.to_ncnn import NcnnPrecision, export_net_to_ncnn, pnnx_program
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.prompted import export_prompts, open_prompts, prompts_contract
 from edgekit.export.onnx.relabelling import NewClasses, described_classes, relabelling
 from edgekit.export.onnx.targets import GENERIC, TARGETS, chosen_passes
-from edgekit.export.onnx.to_onnx import export_checkpoint
-from edgekit.export.own_images import verify_on
-from edgekit.files import check_writable, remove_leftovers, write_atomic
-from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, resolve_model
+from edgekit.export.onnx.to_onnx import check_target, export_net, open_checkpoint
+from edgekit.export.own_images import read_own_images, verify_on
+from edgekit.files import remove_leftovers, write_atomic
+from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 from edgekit.models.clip.checkpoint import is_prompts_file
 from edgekit.models.data import DataSet
 from edgekit.models.data.readers import load_dataset
+from edgekit.models.evaluation.evaluate import TorchClassifier
 
 
 def export(
@@ -93,16 +94,16 @@ def export(
                 "leave target, passes, merges, prompts and precision out"
             )
         descriptions = described_classes(classes, notify) if classes else None
-        net = open_prompts(path, clip, descriptions)
+        prompted = open_prompts(path, clip, descriptions)
         data = None
         if compare_on is not None:
             reading = partial(progress, f"reading {Path(compare_on).name}")
-            whole = load_dataset(Path(compare_on), net.clip.image_size_px, reading, notify=notify, fit="clip")
+            whole = load_dataset(Path(compare_on), prompted.clip.image_size_px, reading, notify=notify, fit="clip")
             data = DataSet(whole.name, whole.classes, {compare_split: whole.split(compare_split)})
         notify(f"exporting {path}")
         progress("exporting", 0, None)
-        contract = replace(prompts_contract(path, net), uncertain_below=uncertain_below or 0.0)
-        return export_prompts(net, contract, file, ensemble, data)
+        contract = replace(prompts_contract(path, prompted), uncertain_below=uncertain_below or 0.0)
+        return export_prompts(prompted, contract, file, ensemble, data)
     if not ensemble or compare_on is not None:
         raise InputError(f"'{path}' holds no trained prompts: leave ensemble and compare_on out")
     relabel = relabelling(merges, classes, clip, None if prompts is None else Path(prompts), notify, uncertain_below)
@@ -110,16 +111,23 @@ def export(
     if precision != "fp32" and not to_ncnn:
         raise InputError(f"precision {precision} is for .ncnn files: leave it out, or see edgekit.quantize")
     chosen = chosen_passes(target, passes, without, ncnn=to_ncnn)
+    # Everything that can be wrong is checked before the slow steps.
+    check_target(file, NCNN_SUFFIX if to_ncnn else ONNX_SUFFIX)
+    if to_ncnn:
+        pnnx_program()
+    net, contract = open_checkpoint(path, relabel)
+    images = None
+    if evaluate_on is not None:
+        images = read_own_images(Path(evaluate_on), evaluation_split, contract.crop, progress, notify)
     notify(f"exporting {path}")
     progress("exporting", 0, None)
     if precision == "auto":
         precision = "fp16" if TARGETS[target].half_floats else "fp32"
-    write: Callable[..., Exported] = partial(export_to_ncnn, precision=precision) if to_ncnn else export_checkpoint
-    if evaluate_on is None:
-        return write(path, file, relabel, chosen)
-    check_writable(file)
+    write: Callable[..., Exported] = partial(export_net_to_ncnn, precision=precision) if to_ncnn else export_net
+    if images is None:
+        return write(net, contract, file, chosen)
     with tempfile.TemporaryDirectory() as folder:
-        exported = write(path, Path(folder) / file.name, relabel, chosen)
-        verify_on(exported.path, path, relabel, Path(evaluate_on), evaluation_split, file, progress, notify)
+        exported = write(net, contract, Path(folder) / file.name, chosen)
+        verify_on(images, exported.path, TorchClassifier(net, contract), file, progress, notify)
         write_atomic(file, exported.path.read_bytes())
     return replace(exported, path=file)

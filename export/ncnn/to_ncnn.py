@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import onnx
+from torch import nn
 
 from edgekit.contract import Contract, channel_count
 from edgekit.device.engines.ncnn_engine import NcnnEngine
@@ -67,10 +68,17 @@ def export_to_ncnn(
         StorageError: The file cannot be written.
     """
     check_target(target, NCNN_SUFFIX)
-    program = _program()
-    net, contract = open_checkpoint(checkpoint_path, relabel)
+    pnnx_program()
+    return export_net_to_ncnn(*open_checkpoint(checkpoint_path, relabel), target, passes, precision)
+
+
+def export_net_to_ncnn(
+    net: nn.Module, contract: Contract, target: Path, passes: Collection[str], precision: NcnnPrecision
+) -> Exported:
+    """Export a net to `target` with its contract; the arguments and errors are those of `export_to_ncnn`."""
+    check_target(target, NCNN_SUFFIX)
     model, changed = convert(net, contract, passes)
-    content = to_ncnn(model, program)
+    content = to_ncnn(model)
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
         crops = portrait_crops(contract)
@@ -120,7 +128,7 @@ def to_ncnn(model: onnx.ModelProto, program: Path | None = None) -> bytes:
         size = f"inputshape=[{','.join(map(str, shape))}]f32"
         try:
             done = subprocess.run(
-                [program or _program(), "model.onnx", size, _FULL_PRECISION],
+                [program or pnnx_program(), "model.onnx", size, _FULL_PRECISION],
                 cwd=folder,
                 capture_output=True,
                 stdin=subprocess.DEVNULL,
@@ -157,7 +165,12 @@ def ncnn_contract(contract: Contract) -> Contract:
     )
 
 
-def _program() -> Path:
+def pnnx_program() -> Path:
+    """Return the path of pnnx.
+
+    Raises:
+        InputError: pnnx is not installed.
+    """
     spec = importlib.util.find_spec("pnnx")
     folders = spec.submodule_search_locations if spec else None
     program = Path(next(iter(folders))) / "pnnx" if folders else None

@@ -13,8 +13,8 @@ from edgekit.errors import InputError
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.relabelling import NewClasses, relabelling
 from edgekit.export.onnx.targets import GENERIC, TARGETS, QuantizedForm, QuantizedTypes, chosen_passes
-from edgekit.export.onnx.to_onnx import check_target, contract_of, export_checkpoint
-from edgekit.export.own_images import verify_on
+from edgekit.export.onnx.to_onnx import check_target, contract_of, export_net, open_checkpoint
+from edgekit.export.own_images import read_own_images, verify_on
 from edgekit.export.profiling.cost import load_graph
 from edgekit.export.quantization.gate import Quantization, QuantizedExport, calibration_crops, quantize_file
 from edgekit.export.quantization.quantize import CalibrationMethod, StaticSettings
@@ -25,6 +25,7 @@ from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet
 from edgekit.models.data.merging import merge_classes, parse_merges
 from edgekit.models.data.readers import load_dataset
+from edgekit.models.evaluation.evaluate import TorchClassifier
 
 
 def quantize(
@@ -116,7 +117,8 @@ def quantize(
         exported: Exported | None = None
         if path.suffix == CHECKPOINT_SUFFIX:
             progress("exporting", 0, 1)
-            exported = export_checkpoint(path, Path(folder) / "float32.onnx", relabel, chosen)
+            net, net_contract = open_checkpoint(path, relabel)
+            exported = export_net(net, net_contract, Path(folder) / "float32.onnx", chosen)
             progress("exporting", 1, 1)
         contract = exported.contract if exported else source_contract
         calibration, evaluation = None, None
@@ -129,7 +131,9 @@ def quantize(
                 measured_on = _merged(measured_on, merges, old, contract.labels)
             evaluation = (measured_on, evaluation_split)
             if exported:
-                verify_on(exported.path, path, relabel, Path(evaluate_on), evaluation_split, file, progress, notify)
+                crop = source_contract.crop
+                images = read_own_images(Path(evaluate_on), evaluation_split, crop, progress, notify)
+                verify_on(images, exported.path, TorchClassifier(net, net_contract), file, progress, notify)
         source = exported.path if exported else path
         result = quantize_file(source, file, method, settings, calibration, evaluation, max_drop_points, progress)
     return replace(result, source=exported)

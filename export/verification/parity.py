@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.contract import Contract
+from edgekit.contract import Contract, CropSpec
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.tolerance import (
     Tolerance,
@@ -25,7 +25,6 @@ from edgekit.device.engines.tolerance import (
     same_top1,
 )
 from edgekit.device.imaging import as_frame, resize
-from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, Progress, StageProgress
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.originals import load_some, originals
@@ -90,50 +89,69 @@ class Parity:
         return np.argsort(-np.nan_to_num(difference, nan=np.inf), kind="stable")
 
 
-def measure_parity(
-    reference: CropClassifier,
-    device: Classifier,
+@dataclass(frozen=True)
+class ComparedImages:
+    """Images of a split, read as training does: at most `limit`, evenly spread over the split (None: all).
+
+    `data` is the path of the data set, from which the device side reads the same images again.
+    """
+
+    data: Path
+    split: str
+    limit: int | None
+    contempt: str
+    dataset: DataSet
+    part: ImageSet
+
+
+def read_images(
     data: Path,
     split: str,
     limit: int | None,
+    crop: CropSpec,
     *,
     contempt: str,
     progress: StageProgress,
     notify: Notify,
-) -> Parity:
-    """Classify the same images with both sides and return their differences.
+) -> ComparedImages:
+    """Read the images on which both sides are compared.
 
     Args:
-        reference: The training side: the checkpoint or file that the device's file was made from.
-        device: The device side.
         data: The data set.
         split: Name of the split.
-        limit: Largest number of images, evenly spread over the split; None: all.
+        limit: Largest number of images; None: all.
+        crop: The training side's preparation of images.
         contempt: See `load_dataset`.
         progress: Called with (stage, done, total or None).
         notify: Called with one line for the user.
 
     Raises:
-        InputError: The data cannot be read, the sides have different labels, or a side cannot classify.
+        InputError: The data cannot be read, or the split does not exist or is empty.
+    """
+    reading = partial(progress, "training side: reading")
+    dataset, part = load_some(data, split, limit, crop, contempt=contempt, notify=notify, progress=reading)
+    return ComparedImages(data, split, limit, contempt, dataset, part)
+
+
+def measure_parity(
+    reference: CropClassifier, device: Classifier, images: ComparedImages, progress: StageProgress
+) -> Parity:
+    """Classify the same images with both sides and return their differences.
+
+    Args:
+        reference: The training side: the checkpoint or file that the device's file was made from.
+        device: The device side; it has the labels of the training side.
+        images: From `read_images`, with the `crop` of the training side.
+        progress: Called with (stage, done, total or None).
+
+    Raises:
+        InputError: The data has changed, or a side cannot classify.
     """
     theirs, ours = reference.contract, device.contract
-    if theirs.labels != ours.labels:
-        raise InputError(
-            f"the labels differ, {', '.join(theirs.labels)} and {', '.join(ours.labels)}: "
-            "compare with a source that has the file's labels"
-        )
-    dataset, part = load_some(
-        data,
-        split,
-        limit,
-        theirs.crop,
-        contempt=contempt,
-        notify=notify,
-        progress=partial(progress, "training side: reading"),
-    )
+    dataset, part = images.dataset, images.part
     expected = center_crop(_as_trained(part.images, theirs), theirs.input.size_hw)
     crops, difference, different, first = _device_crops(
-        data, split, part, limit, ours, expected, contempt, partial(progress, "device side: reading")
+        images, ours, expected, partial(progress, "device side: reading")
     )
     trained = _logits(reference, expected, partial(progress, "training side: classifying"))
     deployed = _logits(device, crops, partial(progress, "device side: classifying"))
@@ -192,14 +210,7 @@ def _as_trained(images: ImageU8, contract: Contract) -> ImageU8:
 
 
 def _device_crops(
-    data: Path,
-    split: str,
-    part: ImageSet,
-    limit: int | None,
-    contract: Contract,
-    expected: ImageU8,
-    contempt: str,
-    progress: Progress,
+    images: ComparedImages, contract: Contract, expected: ImageU8, progress: Progress
 ) -> tuple[ImageU8, int, int, str | None]:
     """Return the device's crops, compared with the training side's, `expected`.
 
@@ -207,9 +218,12 @@ def _device_crops(
         The crops; the largest difference of a pixel; the number of images that differ; the name of the first of them.
     """
     size_hw = contract.input.size_hw
-    crops = np.zeros((len(part), *size_hw, 1 if contract.crop.grayscale else 3), np.uint8)
+    crops = np.zeros((len(images.part), *size_hw, 1 if contract.crop.grayscale else 3), np.uint8)
     largest, different, first = 0, 0, None
-    for position, name, image in originals(data, split, part, limit, contempt=contempt, progress=progress):
+    stored = originals(
+        images.data, images.split, images.part, images.limit, contempt=images.contempt, progress=progress
+    )
+    for position, name, image in stored:
         crops[position] = crop_image(as_frame(image), contract.crop, size_hw, resize)
         difference = _pixel_difference(crops[position], expected[position])
         if difference:

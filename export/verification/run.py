@@ -18,6 +18,7 @@ from edgekit.export.verification.parity import (
     Parity,
     measure_parity,
     parity_faults,
+    read_images,
 )
 from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
@@ -131,16 +132,15 @@ def verify(
     device = None if faults else _open_device(path, engine, threads, faults)
     if device is None:
         return VerifyReport(path, source, engine, tuple(faults), oldest, loaded_by, None)
-    parity = measure_parity(
-        open_classifier(source, threads),
-        device,
-        Path(data),
-        split,
-        limit,
-        contempt=contempt,
-        progress=progress,
-        notify=notify,
-    )
+    reference = open_classifier(source, threads)
+    if reference.contract.labels != device.contract.labels:
+        raise InputError(
+            f"the labels differ, {', '.join(reference.contract.labels)} and {', '.join(device.contract.labels)}: "
+            "compare with a source that has the file's labels"
+        )
+    crop = reference.contract.crop
+    images = read_images(Path(data), split, limit, crop, contempt=contempt, progress=progress, notify=notify)
+    parity = measure_parity(reference, device, images, progress)
     if parity.unknown_class is not None:
         notify(f"accuracy is not compared: the model has no label '{parity.unknown_class}'")
     tolerance = tolerance_for(device.contract.precision, engine)

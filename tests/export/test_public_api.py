@@ -186,6 +186,29 @@ def test_export_verifies_the_file_on_the_users_own_images(small: Path, wide_face
     assert lines == [f"exporting {small}", "verified on 7 images of wide: pixels and labels are equal"]
 
 
+def test_a_wrong_split_of_own_images_is_refused_before_the_export(
+    small: Path, wide_faces: Path, tmp_path: Path
+) -> None:
+    stages: list[str] = []
+    with pytest.raises(InputError, match="has no split 'PublicTest': it has test"):
+        edgekit.export(
+            small, tmp_path / "own.onnx", evaluate_on=wide_faces, evaluation_split="PublicTest",
+            progress=lambda stage, _done, _total: stages.append(stage),
+        )  # fmt: skip
+    assert "exporting" not in stages
+
+
+def test_labels_are_merged_once_for_the_file_and_its_verification(
+    small: Path, wide_faces: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    merges = ["good=happy", "bad=sad,angry"]
+    edgekit.export(small, tmp_path / "own.onnx", merges=merges, evaluate_on=wide_faces, notify=lines.append)
+    assert [line for line in lines if "in no merge" in line] == [
+        "classes in no merge are removed: disgust, fear, surprise, neutral"
+    ]
+
+
 def test_only_verify_reports_that_accuracy_is_not_compared(small: Path, wide_faces: Path, tmp_path: Path) -> None:
     (wide_faces / "test" / "happy").rename(wide_faces / "test" / "joy")
     lines: list[str] = []

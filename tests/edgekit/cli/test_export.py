@@ -229,7 +229,7 @@ def test_options_that_quantisation_lacks_are_reported_before_the_export(
 
     from edgekit.export.quantization import run
 
-    monkeypatch.setattr(run, "export_checkpoint", exported)
+    monkeypatch.setattr(run, "export_net", exported)
     (tmp_path / "file").write_text("")
     data = draw_faces(tmp_path / "data", {"Training": 7})
     arguments = ("--quantize", "int8", "--calibrate", data, "--calibrate-split", "Test")
