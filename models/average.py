@@ -24,7 +24,7 @@ from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_s
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import ImageSet, train_and_validation
 from edgekit.models.data.augment import Augmentation, augment, draw
-from edgekit.models.data.ferplus import majority_part
+from edgekit.models.data.ferplus import majority_part, vote_counts
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import aligned
 from edgekit.models.model_loading import build_net, check_weights
@@ -113,6 +113,7 @@ def average_checkpoints(
             validation = majority_part(dataset, ferplus, name)
             record["ferplus_sha256"] = sha256_of(ferplus)
         else:
+            vote_counts(dataset, ferplus, train_split)  # a wrong file is an error here, too
             notify("the data has no validation split: the calibration uses the labels of a part of the training split")
         if len(validation) == 0:
             raise InputError(f"FER+ file '{ferplus}' has no majority for any image of split '{name}'")

@@ -147,8 +147,11 @@ def test_votes_replace_the_labels_of_the_calibration(draw_faces: Callable[..., P
     assert record["average_of"][0]["training"] == {}
     assert any("30 validation images" in line for line in told)
     lone = draw_faces(tmp_path / "lone", {"Training": 70})
-    average_checkpoints(models, output, lone, ferplus=tmp_path / "votes.csv", notify=told.append)
+    save_votes(lone, tmp_path / "lone.csv")
+    average_checkpoints(models, output, lone, ferplus=tmp_path / "lone.csv", notify=told.append)
     assert "the calibration uses the labels of a part of the training split" in told[-2]
+    with pytest.raises(InputError, match="use the votes of this data set"):
+        average_checkpoints(models, output, lone, ferplus=tmp_path / "votes.csv")
     for row in rows:
         if row[0] == "PublicTest":
             row[2:] = [count.replace("8", "4") for count in row[2:]]
