@@ -111,7 +111,7 @@ class Evaluation:
 
     @cached_property
     def risk_coverage(self) -> RiskCoverage:
-        """Coverage and accuracy of the answered images for thresholds of 0 to 0.95."""
+        """Coverage and accuracy of the accepted images for thresholds of 0 to 0.95."""
         return risk_coverage(softmax(self.logits), self.truths)
 
     @property
@@ -246,7 +246,8 @@ def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
     if unknown:
         raise InputError(
             f"data set '{dataset.name}' has the class '{unknown[0]}', "
-            f"which the model does not have: its labels are {', '.join(contract.labels)}"
+            f"which the model does not have: its labels are {', '.join(contract.labels)}; use data with these classes, "
+            "or merge the classes of the data (edgekit eval --merge)"
         )
     numbers = np.array([contract.labels.index(name) for name in dataset.classes], np.int64)
     return replace(with_contract_channels(images, contract), labels=numbers[images.labels], targets=None)
