@@ -35,7 +35,7 @@ def check_plot_path(path: Path) -> None:
 
 def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
     """Plot the confusion matrix (each cell: share of the true class, and number of images), a reliability diagram and
-    the accuracy of the answered images against their share, for thresholds of the confidence.
+    the accuracy of the images that are not "uncertain" against their share, for thresholds of the confidence.
 
     The three stand below each other, so that the text is legible at the width of a phone.
 
@@ -140,13 +140,13 @@ def _draw_risk_coverage(axes: Axes, curve: RiskCoverage) -> None:
             )
             numbered = coverage
     # Without the empty ranges beside and below the curve.
-    answered = curve.coverage > 0
+    has_images = curve.coverage > 0
     left, bottom = (
-        np.floor(10 * values[answered].min() - 0.5).clip(min=0) / 10 for values in (curve.coverage, curve.accuracy)
+        np.floor(10 * values[has_images].min() - 0.5).clip(min=0) / 10 for values in (curve.coverage, curve.accuracy)
     )
     axes.set_xlim(left, 1 + 0.03 * (1 - left))
     axes.set_ylim(bottom, 1.01)
     axes.grid(alpha=0.3)
-    axes.set_xlabel("coverage: share of answered images")
-    axes.set_ylabel("accuracy of the answered")
+    axes.set_xlabel("coverage: share of images that are not 'uncertain'")
+    axes.set_ylabel("accuracy of these images")
     axes.set_title("risk and coverage by threshold")

@@ -1,4 +1,4 @@
-"""Risk and coverage of a classifier that answers only above a threshold, for choosing `Contract.uncertain_below`."""
+"""Risk and coverage of a classifier by threshold of its confidence, for choosing `Contract.uncertain_below`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(20))
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """Shares of answered and of correctly answered images by threshold, as float64 arrays (thresholds,), 0..1.
+    """Share and accuracy of the accepted images by threshold, as float64 arrays (thresholds,), 0..1.
 
-    An image is answered if the probability of its predicted class is at least the threshold; the runtime gives the
-    others the label "uncertain". `coverage` is the share of answered images, `accuracy` the share of correct ones among
+    An image is accepted if the probability of its predicted class is at least the threshold; the runtime gives the
+    others the label "uncertain". `coverage` is the share of accepted images, `accuracy` the share of correct ones among
     them (NaN if there are none); `1 - accuracy` is the risk. Source: El-Yaniv and Wiener, JMLR 11, 2010.
     """
 
@@ -28,7 +28,7 @@ class RiskCoverage:
     accuracy: NDArray[np.float64]
 
     def as_document(self) -> list[dict[str, float | None]]:
-        """Return the points ready for JSON; a threshold at which no image is answered has no accuracy."""
+        """Return the points ready for JSON; a threshold at which no image is accepted has no accuracy."""
         points = zip(self.thresholds.tolist(), self.coverage.tolist(), self.accuracy.tolist(), strict=True)
         return [
             {"threshold": threshold, "coverage": coverage, "accuracy": accuracy if coverage else None}
@@ -53,8 +53,8 @@ def risk_coverage(
     is_correct = probabilities.argmax(axis=1) == truths
     # Thresholds have the type of the probabilities, as in the runtime.
     least = np.asarray(thresholds, probabilities.dtype)
-    is_answered = probabilities.max(axis=1) >= least[:, np.newaxis]  # (thresholds, N)
-    answered = is_answered.sum(axis=1)
+    is_accepted = probabilities.max(axis=1) >= least[:, np.newaxis]  # (thresholds, N)
+    accepted = is_accepted.sum(axis=1)
     with np.errstate(invalid="ignore"):
-        accuracy = (is_answered & is_correct).sum(axis=1) / answered
-    return RiskCoverage(np.asarray(thresholds, np.float64), answered / len(truths), accuracy)
+        accuracy = (is_accepted & is_correct).sum(axis=1) / accepted
+    return RiskCoverage(np.asarray(thresholds, np.float64), accepted / len(truths), accuracy)

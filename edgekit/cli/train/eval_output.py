@@ -173,7 +173,7 @@ def _by_document(by: Sequence[Breakdown]) -> dict[str, Any]:
 
 
 def _print_risk_coverage(out: Output, result: Evaluation) -> None:
-    """Print the share of images that are answered at some thresholds, and the accuracy on them."""
+    """Print the share of accepted images at some thresholds, and their accuracy."""
     from rich.table import Table
 
     table = Table("threshold", box=None, pad_edge=False)
