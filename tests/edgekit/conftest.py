@@ -78,18 +78,18 @@ class Running:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        self.said = ""
+        self.stderr_text = ""
         self.document = ""
         readers = [threading.Thread(target=self._warnings), threading.Thread(target=self._result)]
         for reader in readers:
             reader.start()
         self._readers = readers
 
-    def until_said(self, text: str) -> None:
-        self.until(lambda: text in self.said)
+    def until_printed(self, text: str) -> None:
+        self.until(lambda: text in self.stderr_text)
 
     def until(self, condition: Callable[[], object]) -> None:
-        wait_until(condition, alive=lambda: self.process.poll() is None, told=lambda: self.said)
+        wait_until(condition, alive=lambda: self.process.poll() is None, told=lambda: self.stderr_text)
 
     def end(self) -> int:
         code = self.process.wait(PATIENCE_S)
@@ -99,7 +99,7 @@ class Running:
 
     def _warnings(self) -> None:
         for line in self.process.stderr:
-            self.said += line
+            self.stderr_text += line
 
     def _result(self) -> None:
         self.document = self.process.stdout.read()

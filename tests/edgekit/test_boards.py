@@ -127,7 +127,7 @@ def test_virtualization_is_reported_or_unknown(tmp_path: Path, name: str, expect
     assert board.virtualization == expected
 
 
-def test_a_user_mode_emulator_is_seen_by_the_kernels_own_view_of_the_program(tmp_path: Path) -> None:
+def test_a_user_mode_emulator_is_recognised_by_the_kernels_own_view_of_the_program(tmp_path: Path) -> None:
     unpack("arm-board-unknown", tmp_path)
     (tmp_path / "proc/thread-self").mkdir()
     (tmp_path / "proc/thread-self/exe").symlink_to("/usr/bin/qemu-aarch64-static")

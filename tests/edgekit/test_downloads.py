@@ -124,20 +124,20 @@ def files_in(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("answer", ["right", "elsewhere"])
 def test_the_right_file_lands_in_the_cache(server: Server, tmp_path: Path, answer: str) -> None:
-    said: list[str] = []
-    path = cached_download(pinned(server, answer), cache_dir=tmp_path / "cache", notify=said.append)
+    messages: list[str] = []
+    path = cached_download(pinned(server, answer), cache_dir=tmp_path / "cache", notify=messages.append)
     assert path.read_bytes() == CONTENT
     assert files_in(tmp_path / "cache") == ["model.onnx"]
-    assert len(said) == 1
-    assert "model.onnx" in said[0]
+    assert len(messages) == 1
+    assert "model.onnx" in messages[0]
 
 
 def test_it_is_downloaded_only_once(server: Server, tmp_path: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     for _ in range(2):
-        cached_download(pinned(server, "right"), cache_dir=tmp_path, notify=said.append)
+        cached_download(pinned(server, "right"), cache_dir=tmp_path, notify=messages.append)
     assert server.requests == ["/right"]
-    assert len(said) == 1
+    assert len(messages) == 1
 
 
 @pytest.mark.parametrize("damage", [CONTENT[:-1], CONTENT[:-1] + b"!"])
@@ -187,14 +187,14 @@ def test_a_useless_response_is_an_unavailable_error(
 
 
 def test_a_failed_download_is_tried_again_after_an_hour(server: Server, tmp_path: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     failure = tmp_path / "model.onnx.failed"
     with pytest.raises(UnavailableError, match="HTTP status 404"):
-        cached_download(pinned(server, "missing"), cache_dir=tmp_path, notify=said.append)
+        cached_download(pinned(server, "missing"), cache_dir=tmp_path, notify=messages.append)
     for _ in range(2):
         with pytest.raises(UnavailableError, match=rf"HTTP status 404\).*once per hour, .*'rm {failure}'"):
-            cached_download(pinned(server, "right"), cache_dir=tmp_path, notify=said.append)
-    assert (server.requests, len(said)) == (["/missing"], 1)
+            cached_download(pinned(server, "right"), cache_dir=tmp_path, notify=messages.append)
+    assert (server.requests, len(messages)) == (["/missing"], 1)
     hour_ago_s = failure.stat().st_mtime - 3601
     os.utime(failure, (hour_ago_s, hour_ago_s))
     fetch(server, "right", tmp_path)

@@ -178,16 +178,16 @@ def test_an_rtsp_server_that_fails_is_reported_and_opened_again_when_it_is_back(
     run.until(lambda: with_faces(records(path)) > 10)
     if fault == "killed":
         rtsp.kill()
-        run.until_said("was lost after")
+        run.until_printed("was lost after")
         # The first attempts fail.
         time.sleep(1)
         rtsp.start()
     else:
         rtsp.freeze()
-        run.until_said("delivered no image for 1.0 s")
-        run.until_said("was lost after")
+        run.until_printed("delivered no image for 1.0 s")
+        run.until_printed("was lost after")
         rtsp.thaw()
-    run.until_said("was reopened")
+    run.until_printed("was reopened")
     before = len(records(path))
     run.until(lambda: with_faces(records(path)[before:]) > 10 and moved_px(records(path)[before:]) > 3)
     run.process.send_signal(signal.SIGTERM)
@@ -195,7 +195,7 @@ def test_an_rtsp_server_that_fails_is_reported_and_opened_again_when_it_is_back(
     lines = records(path)
     assert len(lines) == json.loads(run.document)["frames"]
     assert_in_order(lines)
-    assert run.said.count("was reopened") == 1
+    assert run.stderr_text.count("was reopened") == 1
 
 
 def test_an_rtsp_server_that_stays_away_ends_the_run(start, rtsp, tmp_path):
@@ -204,7 +204,7 @@ def test_an_rtsp_server_that_stays_away_ends_the_run(start, rtsp, tmp_path):
     run.until(lambda: records(tmp_path / "r.jsonl"))
     rtsp.kill()
     assert run.end() == EXIT_SOURCE
-    assert "could not be reopened in 2 attempts" in run.said
+    assert "could not be reopened in 2 attempts" in run.stderr_text
     assert json.loads(run.document)["frames"] == len(records(tmp_path / "r.jsonl"))
 
 
@@ -231,12 +231,12 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         # What the broker had confirmed and not yet passed on when it died is its to lose.
         brokers = {event["event_id"] for event in receiver.events} - safe
         ballast = fill(small_disk)
-        run.until_said("events are buffered")
-        run.until_said("events are buffered in memory")
-        run.until_said("No space left on device: recording to")
+        run.until_printed("events are buffered")
+        run.until_printed("events are buffered in memory")
+        run.until_printed("No space left on device: recording to")
         server.held.set()
-        run.until_said("delivered no image")
-        run.until_said("was lost after")
+        run.until_printed("delivered no image")
+        run.until_printed("was lost after")
         in_outage = {event["event_id"] for event in receiver.events} - safe - brokers
         assert in_outage
         written = len(records(path))
@@ -244,9 +244,9 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         server.held.clear()
         ballast.unlink()
         broker.start()
-        run.until_said("MQTT broker reconnected")
-        run.until_said(f"stream '{server.url}' was reopened")
-        run.until_said(f"recording to '{path}' has resumed")
+        run.until_printed("MQTT broker reconnected")
+        run.until_printed(f"stream '{server.url}' was reopened")
+        run.until_printed(f"recording to '{path}' has resumed")
         run.until(lambda: len(receiver.events) >= len(safe | brokers | in_outage) + 3)
         run.process.send_signal(signal.SIGTERM)
         assert run.end() == EXIT_OK

@@ -255,7 +255,7 @@ def test_the_page_of_commands_is_up_to_date() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_check_of_the_page_sees_a_stale_one(tmp_path: Path) -> None:
+def test_the_check_of_the_page_finds_a_stale_one(tmp_path: Path) -> None:
     page = tmp_path / "commands.md"
     page.write_text((ROOT / "docs/reference/commands.md").read_text().replace("--seed", "--sead"))
     done = reference(ROOT, "--check", str(page))

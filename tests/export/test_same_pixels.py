@@ -89,7 +89,7 @@ def tiny_label(index: int) -> str:
 
 
 @pytest.mark.parametrize("fit", get_args(Fit))
-def test_a_face_model_without_a_detector_fits_the_frame_as_its_contract_says(
+def test_a_face_model_without_a_detector_fits_the_frame_as_its_contract_states(
     tiny_model: Path, tmp_path: Path, fit: Fit
 ) -> None:
     # Red in the middle, blue outside: only a square cut sees no blue.

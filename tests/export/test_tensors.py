@@ -1,4 +1,4 @@
-"""A graph's structure, told apart from its weights."""
+"""A graph's structure, separated from its weights."""
 
 from __future__ import annotations
 

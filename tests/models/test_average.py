@@ -140,16 +140,16 @@ def test_votes_replace_the_labels_of_the_calibration(draw_faces: Callable[..., P
         row[head.index("contempt")] = "4"
     (tmp_path / "votes.csv").write_text("\n".join(",".join(row) for row in [head, *rows]))
     output = tmp_path / "soup.safetensors"
-    told: list[str] = []
-    average_checkpoints(models, output, data, ferplus=tmp_path / "votes.csv", notify=told.append)
+    messages: list[str] = []
+    average_checkpoints(models, output, data, ferplus=tmp_path / "votes.csv", notify=messages.append)
     record = load_checkpoint(output).training
     assert record["ferplus_sha256"] == sha256_of(tmp_path / "votes.csv")
     assert record["average_of"][0]["training"] == {}
-    assert any("30 validation images" in line for line in told)
+    assert any("30 validation images" in line for line in messages)
     lone = draw_faces(tmp_path / "lone", {"Training": 70})
     save_votes(lone, tmp_path / "lone.csv")
-    average_checkpoints(models, output, lone, ferplus=tmp_path / "lone.csv", notify=told.append)
-    assert "the calibration uses the labels of a part of the training split" in told[-2]
+    average_checkpoints(models, output, lone, ferplus=tmp_path / "lone.csv", notify=messages.append)
+    assert "the calibration uses the labels of a part of the training split" in messages[-2]
     with pytest.raises(InputError, match="use the votes of this data set"):
         average_checkpoints(models, output, lone, ferplus=tmp_path / "votes.csv")
     for row in rows:

@@ -150,11 +150,11 @@ def test_a_plain_onnx_file_teaches_in_an_ensemble_on_the_fly(
     model = onnx.load(tmp_path / "plain.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "plain.onnx")
-    said = ["--teacher-labels", ",".join(EXPRESSIONS), "--teacher-channels", "rgb", "--teacher-scale", 1 / 255]
-    said += ["--teacher-mean", "0,0,0", "--teacher-std", "1,1,1", "--teacher-output", "logits"]
+    external = ["--teacher-labels", ",".join(EXPRESSIONS), "--teacher-channels", "rgb", "--teacher-scale", 1 / 255]
+    external += ["--teacher-mean", "0,0,0", "--teacher-std", "1,1,1", "--teacher-output", "logits"]
     sources = ["--teacher", tmp_path / "plain.onnx", "--teacher", teacher]
     code, out, err = edgekit(
-        "distill", *sources, *said, "--data", faces, "-o", tmp_path / "run", *SHORT, "--on-the-fly", "--json"
+        "distill", *sources, *external, "--data", faces, "-o", tmp_path / "run", *SHORT, "--on-the-fly", "--json"
     )
     assert code == 0, err
     assert json.loads(out)["teacher"]["kind"] == "ensemble"

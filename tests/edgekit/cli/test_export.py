@@ -98,7 +98,7 @@ def test_a_checkpoint_that_returns_nan_is_refused_and_the_old_file_stays(
 
 
 def bad_checkpoints(folder: Path, good_path: Path) -> Iterator[tuple[str, Path, str]]:
-    """Yield a name, a file that is no usable checkpoint, and what must be said of it."""
+    """Yield a name, a file that is no usable checkpoint, and what its error must contain."""
 
     def file(name: str, content: bytes) -> Path:
         path = folder / f"{name}.safetensors"
@@ -159,8 +159,8 @@ def test_outputs_that_cannot_be(
 ) -> None:
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "file").write_text("")
-    answered, _, err = edgekit("export", checkpoint, "-o", tmp_path / output)
-    assert answered == code
+    found, _, err = edgekit("export", checkpoint, "-o", tmp_path / output)
+    assert found == code
     assert message in err
     assert len(err.splitlines()) == 1
     assert names(tmp_path) == ["file", "folder.onnx"]
@@ -233,8 +233,8 @@ def test_options_that_quantisation_lacks_are_reported_before_the_export(
     (tmp_path / "file").write_text("")
     data = draw_faces(tmp_path / "data", {"Training": 7})
     arguments = ("--quantize", "int8", "--calibrate", data, "--calibrate-split", "Test")
-    answered, out, err = edgekit("export", checkpoint, "-o", tmp_path / output, *arguments)
-    assert (answered, out, len(err.splitlines())) == (code, "", 1)
+    found, out, err = edgekit("export", checkpoint, "-o", tmp_path / output, *arguments)
+    assert (found, out, len(err.splitlines())) == (code, "", 1)
     assert message in err
     assert names(tmp_path) == ["data", "file"]
 

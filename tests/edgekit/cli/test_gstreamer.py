@@ -34,8 +34,8 @@ def system_edgekit() -> Run:
         or subprocess.run([SYSTEM_PYTHON, "-c", HAS_GSTREAMER], capture_output=True).returncode
     ):
         pytest.skip("the system's OpenCV is not here: apt install python3-opencv gstreamer1.0-plugins-base")
-    asked = [SYSTEM_PYTHON, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-    version = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    command = [SYSTEM_PYTHON, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    version = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     texts = (setup["options"]["install_requires"], setup["options.extras_require"]["device"])
@@ -44,8 +44,8 @@ def system_edgekit() -> Run:
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{cached_packages(version, wanted)}"}
 
     def run(*options: object) -> subprocess.CompletedProcess[str]:
-        words = [SYSTEM_PYTHON, "-m", "edgekit.cli", "run", *map(str, options)]
-        return subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment)
+        command = [SYSTEM_PYTHON, "-m", "edgekit.cli", "run", *map(str, options)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment)
 
     return run
 

@@ -129,7 +129,7 @@ def test_layers_are_listed_on_request(edgekit: Run, tiny_model: Path) -> None:
     assert rows[1] == ["GlobalAveragePool_0", "GlobalAveragePool", "(1,", "3,", "1,", "1)", "0", "0", "780"]
 
 
-def test_a_model_without_contract_is_shown_as_far_as_it_goes(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_model_without_contract_is_shown_with_what_is_missing(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
     path = with_document(tiny_model, tmp_path / "plain.onnx", None)
     code, out, err = edgekit("inspect", path)
     assert (code, err) == (0, "")

@@ -74,4 +74,4 @@ mqtt-command-snapshot = true
     assert document["outputs"]["command snapshots"] == {"produced": 1, "written": 1, "dropped": {}, "waiting": 0}
     (image,) = (tmp_path / "snapshots").iterdir()
     assert image.read_bytes() == listener.on("edgekit/test/command-snapshot")[0]
-    assert "lost" not in run.said
+    assert "lost" not in run.stderr_text

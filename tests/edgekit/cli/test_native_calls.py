@@ -75,19 +75,19 @@ def test_a_signal_ends_an_endless_loop_and_keeps_the_results_so_far(start, model
     jsonl = tmp_path / "r.jsonl"
     path = model("endless_loop")
     run = start("--model", path, "--source", images, "--jsonl", jsonl, *threads, before=REPORTED)
-    run.until(lambda: run.said.count("calling an inference") == 2)
+    run.until(lambda: run.stderr_text.count("calling an inference") == 2)
     run.process.send_signal(number)
     assert run.end() == (EXIT_OK if number == signal.SIGTERM else EXIT_INTERRUPTED)
     assert json.loads(run.document)["ended"] == ("stopped" if number == signal.SIGTERM else "interrupted")
     assert [Path(json.loads(line)["file"]).name for line in jsonl.read_text().splitlines()] == ["0.png"]
-    assert "error" not in run.said
+    assert "error" not in run.stderr_text
 
 
 @pytest.mark.parametrize("threads", [(), ("--single-thread",)])
 def test_a_signal_ends_an_operator_that_cannot_be_cancelled(start, model, images, tmp_path, threads):
     jsonl = tmp_path / "r.jsonl"
     run = start("--model", model("slow_pool"), "--source", images, "--jsonl", jsonl, *threads, before=REPORTED)
-    run.until(lambda: run.said.count("calling an inference") == 2)
+    run.until(lambda: run.stderr_text.count("calling an inference") == 2)
     run.process.send_signal(signal.SIGTERM)
     # Without threads the main thread never runs again: its exit code is not that of a run that ended well.
     assert run.end() == (EXIT_INTERRUPTED if threads else EXIT_OK)
@@ -136,7 +136,7 @@ def test_loading_and_the_first_inference_are_bounded(start, model, name):
     what = "loading" if name == "slow_to_load" else "an inference of"
     run = start("--model", path, "--source", "demo", before=SOON.format(what))
     assert run.end() == EXIT_USAGE
-    last = run.said.splitlines()[-1]
+    last = run.stderr_text.splitlines()[-1]
     assert last == f"edgekit: error: {what} model '{path}' takes more than 0.5 s: export it again"
 
 
@@ -242,7 +242,7 @@ def test_a_signal_ends_the_wait_for_a_pipe_without_reader(start, images, tmp_pat
     pipe = tmp_path / "r.jsonl"
     os.mkfifo(pipe)
     run = start("--source", images, "--jsonl", pipe, before=REPORTED)
-    run.until_said("calling writing to")
+    run.until_printed("calling writing to")
     run.process.send_signal(number)
     assert run.end() == (EXIT_OK if number == signal.SIGTERM else EXIT_INTERRUPTED)
     lost = {"produced": 1, "written": 0, "dropped": {"end of the run": 1}, "waiting": 0}

@@ -246,8 +246,8 @@ def test_a_posted_picture_has_the_faces_of_its_record(edgekit, start, play, tiny
     assert edgekit("run", *arguments)[0] == 0
     record = json.loads((tmp_path / "r.jsonl").read_text())
     run = start("--source", play([("pictures", 100_000, (64, 48))]).url, "--web", "0")
-    run.until_said("web page: http://")
-    address = re.search(r"web page: http://(.+)/\n", run.said).group(1)
+    run.until_printed("web page: http://")
+    address = re.search(r"web page: http://(.+)/\n", run.stderr_text).group(1)
     connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
     connection.request("POST", "/classify", picture.read_bytes(), {"Content-Type": "image/png"})
     response = connection.getresponse()
@@ -266,7 +266,7 @@ def test_a_posted_picture_has_the_faces_of_its_record(edgekit, start, play, tiny
 
 @pytest.fixture
 def stream() -> Iterator[str]:
-    """The address of a stream of pictures that goes on: edgekit's own page serves it."""
+    """The address of a stream of pictures that does not end: edgekit's own page serves it."""
     from edgekit.device.detections import FrameResult
     from edgekit.device.sinks.monitor import Monitor
     from edgekit.device.sinks.web import WebSink
@@ -324,8 +324,8 @@ def test_records_that_a_full_disk_keeps_out_until_the_end_are_counted_everywhere
     run = start("--source", camera.url, "--jsonl", jsonl, "--csv", rows, "--web", "0")
     run.until(lambda: jsonl.exists() and rows.exists())
     fill(small_disk)
-    run.until_said(f"recording to '{jsonl}' has stopped")
-    run.until_said(f"recording to '{rows}' has stopped")
+    run.until_printed(f"recording to '{jsonl}' has stopped")
+    run.until_printed(f"recording to '{rows}' has stopped")
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == 0
     document = json.loads(run.document)
@@ -340,8 +340,8 @@ def test_records_that_a_full_disk_keeps_out_until_the_end_are_counted_everywhere
         }
         lost = document["frames"] - written
         line = f"{name} {written} of {document['frames']} written, {lost} dropped ({lost} disk full)"
-        assert run.said.count(line) == 2, "in the summary and in the warning"
-    assert run.said.count("warning: not everything was written: jsonl ") == 1
+        assert run.stderr_text.count(line) == 2, "in the summary and in the warning"
+    assert run.stderr_text.count("warning: not everything was written: jsonl ") == 1
 
 
 @pytest.mark.parametrize("option", ["--jsonl", "--csv"])
@@ -359,7 +359,7 @@ def test_a_file_or_folder_that_is_deleted_in_the_run_is_written_again(start, pla
     assert run.end() == 0
     counts = json.loads(run.document)["outputs"][option[2:]]
     assert counts["produced"] == counts["written"] > 0
-    assert run.said.count(f"'{path}' was deleted or moved: a new file was begun") == 2
+    assert run.stderr_text.count(f"'{path}' was deleted or moved: a new file was begun") == 2
 
 
 @pytest.mark.parametrize("option", ["--jsonl", "--csv", "--save", "--collect"])
@@ -434,10 +434,10 @@ threading._start_new_thread = start_or_fail
     outputs = ("--jsonl", tmp_path / "r.jsonl", "--csv", tmp_path / "r.csv", "--event-snapshots", tmp_path / "events")
     run = start("--source", play([("pictures", 100_000, (64, 48))]).url, *outputs, "--webhook", _NOBODY, before=limit)
     assert run.end() == EXIT_FAULT
-    errors = [line for line in run.said.splitlines() if line.startswith("edgekit: error: ")]
+    errors = [line for line in run.stderr_text.splitlines() if line.startswith("edgekit: error: ")]
     assert len(errors) == 1
     assert "no more threads can be started: raise the limit" in errors[0]
-    assert "Traceback" not in run.said
+    assert "Traceback" not in run.stderr_text
 
 
 @pytest.mark.parametrize("options", [("--jsonl", "new/r.jsonl"), ("--collect", "crops")])

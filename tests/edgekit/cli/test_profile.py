@@ -185,7 +185,7 @@ def test_a_file_for_ncnn_is_sent_to_its_onnx_file(edgekit: Run, tmp_path: Path) 
     assert "profile the .onnx file" in err
 
 
-def test_a_board_of_which_too_little_is_known_gets_no_estimate(edgekit: Run, tmp_path: Path) -> None:
+def test_a_board_whose_roofline_has_a_low_coverage_gets_no_estimate(edgekit: Run, tmp_path: Path) -> None:
     code, out, _ = edgekit("profile", eight_bit_graph(tmp_path), "--board", "pi4", "--seconds", "0")
     assert code == 0
     assert "Raspberry Pi 4B, 4 threads: no estimate: only 50% of 6 published nets lie" in out

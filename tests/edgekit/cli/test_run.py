@@ -1,4 +1,4 @@
-"""`edgekit run` as a user meets it: outcomes, messages, exit codes, and being told to stop."""
+"""`edgekit run` as a user meets it: outcomes, messages, exit codes and stops."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_folder_becomes_a_table_a_video_lines_and_rows(edgekit_run, crops, tmp
     assert play(video) == 3
 
 
-def test_json_is_one_document_on_stdout_and_the_table_goes_to_stderr(edgekit_run, crops, capsys):
+def test_json_is_one_document_on_stdout_and_the_table_is_on_stderr(edgekit_run, crops, capsys):
     assert edgekit_run("--source", crops, "--json", "--threads", 1, "--max-frames", 2) == EXIT_OK
     captured = capsys.readouterr()
     document = json.loads(captured.out)
@@ -124,9 +124,9 @@ def test_a_file_gives_the_same_lines_with_threads_and_without(edgekit_run, tmp_p
     assert lines[0] == lines[1]
     assert [[face["track_id"] for face in faces] for faces in lines[0]] == [[1]] * 30
     assert sum(face["detected"] for faces in lines[0] for face in faces) == 3
-    told = capsys.readouterr().out
-    assert "one thread per stage" in told
-    assert "one thread for all stages" in told
+    summary = capsys.readouterr().out
+    assert "one thread per stage" in summary
+    assert "one thread for all stages" in summary
 
 
 def test_pictures_that_are_no_sequence_are_not_followed(edgekit_run, crops, tmp_path):
@@ -232,8 +232,8 @@ def test_a_camera_that_is_not_there_is_an_absent_source(edgekit_run, capsys):
 
 
 def test_camera_without_a_value_means_auto(edgekit_run, monkeypatch, capsys):
-    monkeypatch.setattr("edgekit.device.sources._open_any", lambda *_: pytest.fail("auto was asked for"))
-    with pytest.raises(pytest.fail.Exception, match="auto was asked for"):
+    monkeypatch.setattr("edgekit.device.sources._open_any", lambda *_: pytest.fail("auto was opened"))
+    with pytest.raises(pytest.fail.Exception, match="auto was opened"):
         edgekit_run("--camera", "--max-frames", 1)
     capsys.readouterr()
 
@@ -310,14 +310,14 @@ def test_stopped_between_opening_and_the_first_frame_there_is_a_document_too(edg
 
 
 def test_a_second_ctrl_c_does_not_wait():
-    asked = []
+    stops = []
     with StopSignals() as signals:
-        signals.on_stop(lambda: asked.append(1))
+        signals.on_stop(lambda: stops.append(1))
         signal.raise_signal(signal.SIGINT)
-        assert (asked, signals.interrupted, signals.terminated) == ([1], True, False)
+        assert (stops, signals.interrupted, signals.terminated) == ([1], True, False)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert asked == [1]
+    assert stops == [1]
 
 
 def test_a_signal_before_there_is_work_ends_at_once_and_handlers_are_given_back():
@@ -331,12 +331,12 @@ def test_a_signal_before_there_is_work_ends_at_once_and_handlers_are_given_back(
 
 
 def test_a_signal_whose_exception_python_ignored_stops_the_work_once_it_begins():
-    asked = []
+    stops = []
     with StopSignals() as signals:
         with suppress(SystemExit):  # as in a destructor or a callback of a library
             signal.raise_signal(signal.SIGTERM)
-        signals.on_stop(lambda: asked.append(1))
-    assert asked == [1]
+        signals.on_stop(lambda: stops.append(1))
+    assert stops == [1]
 
 
 def import_a_library(number):

@@ -1,4 +1,4 @@
-"""What `edgekit run` imports until its first result: nothing for outputs that were not asked for."""
+"""What `edgekit run` imports until its first result: nothing for outputs that were not chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults on a running `edgekit run`: what it says, that it goes on, and its exit code."""
+"""Faults on a running `edgekit run`: its messages, that it continues, and its exit code."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ opencv.OPEN_TIMEOUT_MS = 60_000
 def test_a_camera_without_frames_is_reported_and_opened_again_and_the_run_continues(start, play, tmp_path):
     server = play([("pictures", 50, SMALL), ("silence", 1000)], [ENDLESS])
     run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl", before=SOON)
-    run.until_said("delivered no image for 0.6 s")
-    run.until_said("was reopened")
+    run.until_printed("delivered no image for 0.6 s")
+    run.until_printed("was reopened")
     jsonl = tmp_path / "r.jsonl"
     # The first connection gave 50 pictures, 0 to 49.
     wait_until(lambda: json.loads(jsonl.read_text().splitlines()[-1])["sequence"] >= 50)
@@ -45,7 +45,7 @@ def test_a_camera_that_does_not_come_back_ends_the_run_with_its_own_code(start, 
     server = play([("pictures", 50, SMALL), ("end",)], clients=1)
     run = start("--source", server.url, before=SOON)
     assert run.end() == EXIT_SOURCE
-    assert "could not be reopened in 2 attempts" in run.said
+    assert "could not be reopened in 2 attempts" in run.stderr_text
     document = json.loads(run.document)
     assert document["ended"] == "failed"
     assert 1 <= document["frames"] <= 50
@@ -74,7 +74,7 @@ def test_a_signal_does_not_wait_for_the_timeout_of_a_sender_that_sends_nothing(s
 def test_sigterm_while_the_camera_is_silent_keeps_what_there_is(start, play, tmp_path):
     server = play([("pictures", 50, SMALL), ("silence", 1000)])
     run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl", "--save", tmp_path / "r.mp4", before=SOON)
-    run.until_said("delivered no image")
+    run.until_printed("delivered no image")
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == EXIT_OK
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
@@ -101,7 +101,7 @@ def test_a_throttled_board_is_reported_and_its_load_is_reduced(start, play, scri
     run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl")
     wait_until(lambda: scripted_board.times_asked >= 2)
     scripted_board.set(flags=0x50005, clock_mhz=600)
-    run.until_said("throttled: load level 1 of 3, three quarters of the frame rate")
+    run.until_printed("throttled: load level 1 of 3, three quarters of the frame rate")
     jsonl = tmp_path / "r.jsonl"
     wait_until(lambda: jsonl.exists() and '"0x50005"' in jsonl.read_text())
     run.process.send_signal(signal.SIGTERM)
@@ -110,9 +110,9 @@ def test_a_throttled_board_is_reported_and_its_load_is_reduced(start, play, scri
     assert health["throttled"] == ["under-voltage (weak power supply or cable)", "throttled"]
     assert health["max_load_level"] == 1
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
-    told = [line["health"] for line in lines if "health" in line]
-    assert 1 <= len(told) <= health["samples"] < len(lines)
-    assert told[-1]["throttling"]["flags"] == "0x50005"
+    samples = [line["health"] for line in lines if "health" in line]
+    assert 1 <= len(samples) <= health["samples"] < len(lines)
+    assert samples[-1]["throttling"]["flags"] == "0x50005"
 
 
 def test_a_service_manager_receives_heartbeats_for_processed_frames(start, play, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What the doctor says of boards, good and bad; see the head of each fixture for where it comes from."""
+"""What the doctor reports of boards, good and bad; see the head of each fixture for where it comes from."""
 
 from __future__ import annotations
 

@@ -197,9 +197,9 @@ def test_no_install_fails_on_a_board_without_edgekit(sshd: Sshd, tiny_model: Pat
 def test_the_camera_option_reaches_the_board_and_its_preparation(
     sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
 ) -> None:
-    plant(f"""printf '%s\\n' "$@" >'{tmp_path / "asked"}'""")
+    plant(f"""printf '%s\\n' "$@" >'{tmp_path / "arguments"}'""")
     assert bench(sshd, tiny_model, "--host", "127.0.0.1", "--camera").returncode == 4
-    assert "\n--camera\nauto\n" in (tmp_path / "asked").read_text()
+    assert "\n--camera\nauto\n" in (tmp_path / "arguments").read_text()
     with Connection(sshd.host()) as connection:
         python = probe(connection).python
     if python is None or python.picamera2:
@@ -274,8 +274,8 @@ def test_ctrl_c_keeps_the_formats_measured_on_finished_boards(
     plant(f"mkdir '{tmp_path / 'first'}' 2>/dev/null && {REAL}\n: >'{started}'; exec sleep 600")
     data = draw_faces(tmp_path / "faces", {"Training": 7, "PrivateTest": 7})
     boards = ("--host", "127.0.0.1", "--host", f"{getpass.getuser()}@127.0.0.1", "--parallel", "1")
-    asked = bench_words(sshd, checkpoint, "--formats", "float32", "--data", data, *boards, "-o", report)
-    stdout, _ = interrupted([word for word in asked if word != "--no-pipeline"], started)
+    words = bench_words(sshd, checkpoint, "--formats", "float32", "--data", data, *boards, "-o", report)
+    stdout, _ = interrupted([word for word in words if word != "--no-pipeline"], started)
     assert "recommended: float32" in stdout
     document = json.loads(report.read_text())
     assert [host["error"] for host in document["hosts"]] == [None, "interrupted before its benchmark ended"]

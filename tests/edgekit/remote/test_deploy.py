@@ -91,7 +91,7 @@ def test_a_repeated_deploy_changes_nothing(board: Board, connection: Connection,
 
 
 @pytest.mark.slow
-def test_the_doctor_sees_the_service_of_a_release(board: Board, connection: Connection, make: MakePackage) -> None:
+def test_the_doctor_examines_the_service_of_a_release(board: Board, connection: Connection, make: MakePackage) -> None:
     def service() -> Finding:
         return next(found for found in examine_host(connection, Quiet()).findings if found.check == "service")
 
@@ -106,14 +106,16 @@ def test_on_a_board_without_systemd_the_release_is_switched_and_no_service_is_in
     board: Board, connection: Connection, make: MakePackage
 ) -> None:
     (board.systemd.folder / "offline").touch()
-    said: list[str] = []
+    messages: list[str] = []
     one, two = make(1), make(2)
-    first = deploy_host(connection, one, SERVICE, Quiet(said.append))
-    second = deploy_host(connection, two, SERVICE, Quiet(said.append))
+    first = deploy_host(connection, one, SERVICE, Quiet(messages.append))
+    second = deploy_host(connection, two, SERVICE, Quiet(messages.append))
     assert (second.error, second.before, second.service_installed) == (None, first.release, False)
     assert (board.root / "current/model.onnx").read_bytes() == content(two)
-    assert f"switched to {second.release}; no service was installed, because this board does not run systemd" in said
-    starts = [line for line in said if "start it with" in line]
+    assert (
+        f"switched to {second.release}; no service was installed, because this board does not run systemd" in messages
+    )
+    starts = [line for line in messages if "start it with" in line]
     assert [line.partition(" it ")[0] for line in starts] == ["start", "restart"]
     command = f"{board.home}/.local/bin/edgekit run --config {board.root}/current/edgekit.toml"
     line = f"cd {board.root}/data; {command} --model {board.root}/current/model.onnx"
@@ -147,7 +149,7 @@ def test_a_damaged_release_hides_no_other_and_a_good_one_is_gone_back_to(
 
 
 @pytest.mark.slow
-def test_a_release_for_another_engine_takes_over_and_goes_back(
+def test_a_release_for_another_engine_takes_over_and_is_rolled_back(
     board: Board, connection: Connection, make: MakePackage, tiny_ncnn: Path
 ) -> None:
     one = make(1)
@@ -357,8 +359,8 @@ def test_the_line_that_starts_a_release_is_quoted_for_a_shell(tmp_path: Path) ->
     (home / "env/bin/python").write_text('#!/bin/sh\npwd; echo "$PYTHONPATH"; echo "$@"')
     (home / "env/bin/python").chmod(0o755)
     line = Runtime(None, home, home / "data").shell_line(["run", "--config", "a b"])
-    said = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout
-    assert said.splitlines() == [str(home / "data"), str(home / "code"), "-P -m edgekit.cli run --config a b"]
+    printed = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines() == [str(home / "data"), str(home / "code"), "-P -m edgekit.cli run --config a b"]
 
 
 def test_a_file_that_the_settings_name_must_be_on_the_board(tmp_path: Path) -> None:
@@ -383,7 +385,7 @@ def test_a_file_that_the_settings_name_must_be_on_the_board(tmp_path: Path) -> N
 
 
 def test_a_service_that_takes_long_to_end_is_not_ill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What systemd says between SIGTERM and the old process's end: deactivating, with its pid."""
+    """What systemd prints between SIGTERM and the old process's end: deactivating, with its pid."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setattr(board_service, "_POLL_S", 0)
     ending, gone = {"state": "stopped", "pid": 7}, {"state": "stopped", "pid": None, "last_exit": "exit code 1"}
@@ -455,5 +457,5 @@ def test_the_commands_speak_and_fail_with_their_codes(sshd: Sshd, make: MakePack
     assert call("deploy", model, *settings).returncode == 2
     cleaned = call("host", "clean", "--inventory", str(inventory), *options, "--json")
     assert cleaned.returncode == 4, cleaned.stderr
-    told = json.loads(cleaned.stdout)
-    assert (set(told["removed_kib"]), set(told["failed"])) == ({"good"}, {"dead", "late"})
+    document = json.loads(cleaned.stdout)
+    assert (set(document["removed_kib"]), set(document["failed"])) == ({"good"}, {"dead", "late"})

@@ -150,7 +150,7 @@ def test_for_a_power_cut_all_is_on_the_disk_before_what_counts_on_it(
         rf'symlink\w*\("releases/{release}", .*"{root}/\.current"',
         rf'rename\w*\(.*"{root}/\.current", .*"{root}/current"',
         rf"fsync\(\d+<{root}>",
-        r"(clone|fork)",  # the service is told
+        r"(clone|fork)",  # the request to the service
         r"(?<!f)sync\(\)",
         rf'unlink\w*\(.*"{root}/pending"',
         rf"fsync\(\d+<{root}>",

@@ -341,13 +341,13 @@ def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
     done = run_edgekit(connection, first, ["bench", "a b", "$(x)"], limit_bytes=1000, variables=["COLOUR=a 'b'"])
     assert json.loads(done.text) == [["bench", "a b", "$(x)"], "numpy", "a 'b'"]
     # Nothing is sent twice, and the store is empty again.
-    asked = probe(connection)
-    assert asked.store.complete == found.store.complete
-    second = prepare(connection, asked)
+    again = probe(connection)
+    assert again.store.complete == found.store.complete
+    second = prepare(connection, again)
     assert second == replace(first, sent_bytes=0)
     # The space for models is checked even if the board has everything else.
     with pytest.raises(HostError, match="1 MiB of the board's disk are free, 102 MiB are needed"):
-        prepare(connection, replace(asked, free_bytes=1 << 20), extra_bytes=2 << 20)
+        prepare(connection, replace(again, free_bytes=1 << 20), extra_bytes=2 << 20)
     site = next((sshd.home / ".cache/edgekit/board/envs").glob("*/lib/*/site-packages"))
     assert (site / "numpy_extra.py").exists()
     assert not list(site.rglob("scripts"))

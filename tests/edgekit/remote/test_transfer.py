@@ -72,7 +72,7 @@ def test_a_file_in_the_store_is_not_sent(connection: Connection, store: Store, m
     assert len(contents(store)) == 1
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["asked before", "not asked"])
+@pytest.mark.parametrize("known", [True, False], ids=["probed before", "not probed"])
 def test_a_partial_file_is_completed(
     connection: Connection, store: Store, make_upload: MakeUpload, known: bool
 ) -> None:

@@ -1,4 +1,4 @@
-"""What is read from boards is hostile: what the schema says holds, and nothing else gets through."""
+"""What is read from boards is hostile: only documents that match the schema are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interval of a median covers what it says it covers, and a comparison sees what is there."""
+"""The interval of a median contains the true median as often as stated, and a comparison finds a difference."""
 
 from __future__ import annotations
 

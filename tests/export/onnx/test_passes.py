@@ -219,7 +219,7 @@ def test_concat_free_leaves_blocks_of_large_results() -> None:
     assert after(net.model(contract), contract, ["concat-free"])[2] == {"concat-free": 0}
 
 
-def test_batchnorm_stays_where_it_is_told_to() -> None:
+def test_batchnorm_is_folded_only_if_chosen() -> None:
     net = Builder(0)
     net.conv(4)
     net.norm()

@@ -156,17 +156,17 @@ def test_labels_by_text_can_be_merged(folder: Path, student: Path) -> None:
 def test_words_that_are_in_no_caption_are_named(folder: Path, clip: FrozenClip, student: Path) -> None:
     path = folder / "texts.safetensors"
     save_clip(path, clip.model, clip.config, {"texts": ["a smiling face", "a sad face"]})
-    told: list[str] = []
+    messages: list[str] = []
     checkpoint = load_checkpoint(student)
     labels = {"smile": ("A smiling face.",), "pain": ("Strong pain", "a face")}
-    relabel_by_text(checkpoint, labels, str(path), None, told.append)
-    known, guess = told
+    relabel_by_text(checkpoint, labels, str(path), None, messages.append)
+    known, guess = messages
     assert known.startswith("label 'smile': nearest caption 'a smiling face', cosine ")
     assert guess.startswith(
         "warning: label 'pain' may not work: the captions of the CLIP's training do not contain pain, strong (nearest "
     )
-    relabel_by_text(checkpoint, labels, str(folder / "clip.safetensors"), None, told.append)
-    assert len(told) == 2  # another CLIP's file does not state its texts
+    relabel_by_text(checkpoint, labels, str(folder / "clip.safetensors"), None, messages.append)
+    assert len(messages) == 2  # another CLIP's file does not state its texts
 
 
 def test_a_prompted_clip_reads_the_name_of_a_label(
@@ -175,11 +175,11 @@ def test_a_prompted_clip_reads_the_name_of_a_label(
     path = folder / "texts.safetensors"
     save_clip(path, clip.model, clip.config, {"texts": ["a smiling face"]})
     labels = {"glad": ("a smiling face",), "face": ("a face",)}
-    told: list[str] = []
-    relabel_by_text(load_checkpoint(student), labels, str(path), None, told.append)
-    relabel_by_text(load_checkpoint(prompted_student), labels, str(path), prompts, told.append)
-    assert told[0].startswith("label 'glad': nearest")
-    assert told[2].startswith("warning: label 'glad' may not work: the captions of the CLIP's training do")
+    messages: list[str] = []
+    relabel_by_text(load_checkpoint(student), labels, str(path), None, messages.append)
+    relabel_by_text(load_checkpoint(prompted_student), labels, str(path), prompts, messages.append)
+    assert messages[0].startswith("label 'glad': nearest")
+    assert messages[2].startswith("warning: label 'glad' may not work: the captions of the CLIP's training do")
 
 
 def test_prompted_teachers_encode_with_their_prompts(

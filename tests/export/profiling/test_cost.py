@@ -43,14 +43,14 @@ def cost_of(op_type: str, inputs: dict[str, Dims], weights: dict[str, Any], **at
     return graph_cost(graph_of([node], inputs, weights))
 
 
-def test_the_published_net_costs_what_the_paper_says(exported: Exported, edgecnn: nn.Module) -> None:
+def test_the_published_net_has_the_cost_of_the_paper(exported: Exported, edgecnn: nn.Module) -> None:
     assert exported.cost.macs == 48_827_432
     assert parameter_count(edgecnn) == exported.net_parameters == 418_487
     # 15 layers of 32 + 8 channels lose a scale each, and their shift replaces the convolution's bias.
     assert exported.cost.parameters == 418_487 - 2 * 15 * (32 + 8)
 
 
-def test_every_layer_costs_what_the_reference_table_says(exported: Exported, shared: Path) -> None:
+def test_every_layer_has_the_cost_of_the_reference_table(exported: Exported, shared: Path) -> None:
     facts = json.loads((shared / "reference/edgecnn/facts.json").read_text())["architecture"]
     expected = [layer for layer in facts["layers"] if layer["type"] in ("Conv2d", "Linear")]
     counted = [layer for layer in exported.cost.layers if layer.macs]
@@ -82,7 +82,7 @@ def test_convolutions_by_hand(image: Dims, weight: list[int], attributes: dict[s
 
 
 @pytest.mark.parametrize("free", ["batch", None, 16])
-def test_a_batch_of_one_is_counted_whatever_the_file_says(free: str | int | None) -> None:
+def test_a_batch_of_one_is_counted_whatever_the_file_states(free: str | int | None) -> None:
     assert cost_of("Conv", {"x": [free, 3, 8, 8]}, {"w": [16, 3, 3, 3]}).macs == 16 * 36 * 27
 
 
@@ -105,7 +105,7 @@ def test_fully_connected_layers_by_hand(image: Dims, weight: list[int], attribut
     assert (cost.macs, cost.parameters) == (macs, 1071)
 
 
-def test_a_transposed_first_matrix_is_seen() -> None:
+def test_a_transposed_first_matrix_is_recognised() -> None:
     nodes = [
         helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
         helper.make_node("Gemm", ["t", "w"], ["y"], transA=1),

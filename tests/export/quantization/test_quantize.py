@@ -137,7 +137,7 @@ def test_calibration_is_drawn_by_the_seed(default: onnx.ModelProto, crops: Image
     assert calibration_crops(dataset, "PrivateTest", contract, 5, 0).text == one.text
 
 
-def test_the_gate_lets_through_what_answers_as_well_and_says_what_it_measured(
+def test_the_gate_accepts_an_equally_accurate_file_and_returns_its_measurements(
     default: onnx.ModelProto, crops: ImageU8, tmp_path: Path
 ) -> None:
     source, target = tmp_path / "float.onnx", tmp_path / "int8.onnx"
@@ -211,7 +211,7 @@ def test_top_1_is_the_same_for_every_number_of_threads_and_nearly_so_for_every_l
 
 
 @pytest.mark.slow
-def test_an_uint8_input_is_kept_when_asked_for(crops: ImageU8, tmp_path: Path) -> None:
+def test_an_uint8_input_is_kept_when_chosen(crops: ImageU8, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(resolve_model("fer2013", (".safetensors",)))
     model = to_onnx(build_net(checkpoint), checkpoint.contract, chosen_passes("x86", ["uint8-input"], quantized=True))
     made = quantize_static(model, crops[:4], StaticSettings(), "x")

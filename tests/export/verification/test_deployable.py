@@ -45,22 +45,22 @@ CASES = {
     "made of others": (graph("HardSwish", 18), True),
     "made of others, no kernel of its own": (graph("Mish", 18), True),
     "operator of microsoft's": (graph("Gelu", 18, domain="com.microsoft"), True),
-    "operator nobody knows": (graph("Frobnicate", 18, domain="com.microsoft"), False),
-    "set nobody knows": (graph("Relu", 18, domain="com.example"), False),
+    "unknown operator": (graph("Frobnicate", 18, domain="com.microsoft"), False),
+    "unknown set": (graph("Relu", 18, domain="com.example"), False),
     "no operator": (graph("Rellu", 18), False),
     "no version": (graph("Relu", 1 << 40), False),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_list_says_what_that_runtime_can_run(name: str) -> None:
+def test_the_list_states_what_that_runtime_can_run(name: str) -> None:
     model, runs = CASES[name]
     assert (device_faults(model) == []) is runs, device_faults(model)
 
 
 @pytest.mark.skipif(OLDEST_RUNTIME_VARIABLE not in os.environ, reason="names a folder made by 'pip install --target'")
 @pytest.mark.parametrize("name", CASES)
-def test_that_runtime_says_the_same(name: str, tmp_path: Path) -> None:
+def test_that_runtime_loads_and_refuses_the_same(name: str, tmp_path: Path) -> None:
     model, runs = CASES[name]
     path = tmp_path / "model.onnx"
     path.write_bytes(model.SerializeToString())
@@ -76,7 +76,7 @@ def test_an_export_is_taken_by_both(exported: Exported) -> None:
     assert load_in_oldest_runtime(exported.path) == (oldest_runtime().version, None)
 
 
-def test_a_folder_without_runtime_is_said(exported: Exported, tmp_path: Path) -> None:
+def test_a_folder_without_runtime_is_reported(exported: Exported, tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('broken')\n")
     version, refusal = load_in_oldest_runtime(exported.path, str(tmp_path))
     assert version is None
