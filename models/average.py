@@ -22,7 +22,7 @@ from edgekit.files import check_writable, sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edgekit.models.data import ImageSet, train_and_validation
+from edgekit.models.data import ImageSet, train_and_validation, training_split
 from edgekit.models.data.augment import Augmentation, augment, draw
 from edgekit.models.data.ferplus import majority_part, vote_counts
 from edgekit.models.data.readers import load_dataset
@@ -113,7 +113,7 @@ def average_checkpoints(
             validation = majority_part(dataset, ferplus, name)
             record["ferplus_sha256"] = sha256_of(ferplus)
         else:
-            vote_counts(dataset, ferplus, train_split)  # a wrong file is an error here, too
+            vote_counts(dataset, ferplus, training_split(dataset, train_split))  # a wrong file is an error here, too
             notify("the data has no validation split: the calibration uses the labels of a part of the training split")
         if len(validation) == 0:
             raise InputError(f"FER+ file '{ferplus}' has no majority for any image of split '{name}'")
