@@ -18,6 +18,7 @@ const style = getComputedStyle(document.documentElement);
 const colour = (index) => style.getPropertyValue(`--stage-${Math.min(index, 5)}`).trim();
 const known = (value) => value !== null && value !== undefined;
 const number = (value, digits) => (known(value) ? value.toFixed(digits) : "–");
+const counted = (count, name) => `${count} ${name}${count === 1 ? "" : "s"}`;
 
 const stages = []; // names in order of first appearance, so that each stage keeps its colour
 const points = []; // {at, stage_ms}
@@ -31,7 +32,10 @@ function element(tag, text, className) {
 
 function show(state) {
   byId("source").textContent = state.source;
-  setStatus(state.paused ? "wait" : state.stalled ? "bad" : "good", state.paused ? "paused" : state.stalled ? "no frames" : "live");
+  if (state.paused) setStatus("wait", "paused");
+  else if (state.stalled) setStatus("bad", "no frames");
+  else if (state.latest) setStatus("good", "live");
+  else setStatus("wait", "waiting for the first frame");
   byId("fps").textContent = number(state.fps, 1);
   byId("age").textContent = number(state.age_ms, 0);
   const health = state.health || {};
@@ -41,10 +45,9 @@ function show(state) {
   showLosses(state.outputs);
   // A model of whole images has one result per frame, which needs no number.
   const isNumbered = !(state.latest && state.latest.subject === "image");
-  showFaces(state.latest ? state.latest.faces : [], isNumbered);
+  if (state.latest) showFaces(state.latest.faces, isNumbered);
   showEvents(state.events, isNumbered);
-  const viewers = state.viewers === 1 ? "1 viewer" : `${state.viewers} viewers`;
-  const counts = [`${state.frames} frames`, `${state.missed} frames without a result`, viewers, `running for ${duration(state.uptime_s)}`];
+  const counts = [counted(state.frames, "frame"), `${counted(state.missed, "frame")} without a result`, counted(state.viewers, "viewer"), `running for ${duration(state.uptime_s)}`];
   if (state.labels.uncertain) counts.push(`${state.labels.uncertain} uncertain`);
   if (known(health.memory_own_mib)) counts.push(`${number(health.memory_own_mib, 0)} MiB memory used`);
   if (known(health.memory_available_mib)) counts.push(`${number(health.memory_available_mib, 0)} MiB memory available`);
@@ -58,7 +61,8 @@ function show(state) {
 function setStatus(kind, text) {
   const status = byId("status");
   status.className = `pill ${kind}`;
-  status.textContent = text;
+  // Screen readers would read an equal text again.
+  if (status.textContent !== text) status.textContent = text;
 }
 
 function showThrottle(throttling) {
@@ -82,7 +86,7 @@ function showLosses(outputs) {
 }
 
 function showFaces(faces, isNumbered) {
-  byId("faces").replaceChildren(...faces.map((face) => {
+  const cards = faces.map((face) => {
     // No class has the label of an uncertain face.
     const isUncertain = !(face.label in face.probabilities);
     const card = element("li", undefined, isUncertain ? "card face uncertain" : "card face");
@@ -100,15 +104,19 @@ function showFaces(faces, isNumbered) {
       card.append(bar);
     }
     return card;
-  }));
+  });
+  byId("faces").replaceChildren(...(cards.length ? cards : [element("li", "no faces", "dim")]));
 }
 
 function showEvents(events, isNumbered) {
   const lines = events.map((event) => {
     const line = element("li");
     line.append(element("time", new Date(1000 * event.wall_s).toLocaleTimeString()));
-    const who = isNumbered && known(event.track_id) ? `face ${event.track_id}: ` : "";
-    line.append(element("span", `${who}${event.previous ? `${event.previous} → ` : ""}${event.label}`));
+    const text = element("span", isNumbered && known(event.track_id) ? `face ${event.track_id}: ` : "");
+    // Isolated, since two labels of a right-to-left script would stand in reverse order around the arrow.
+    if (event.previous) text.append(element("bdi", event.previous), " → ");
+    text.append(element("bdi", event.label));
+    line.append(text);
     return line;
   });
   byId("events").replaceChildren(...(lines.length ? lines : [element("li", "no events yet", "dim")]));
@@ -118,7 +126,12 @@ function addPoint(stageMs) {
   const at = performance.now() / 1000;
   for (const name of Object.keys(stageMs)) if (!stages.includes(name)) stages.push(name);
   // A point stands for the time since the previous one; otherwise the first one would have no width.
-  if (!points.length) points.push({ at: at - UPDATE_S, stageMs });
+  // Nothing is drawn in a gap, such as a pause or a lost connection.
+  const last = points[points.length - 1];
+  if (!last || at - last.at > 4 * UPDATE_S) {
+    if (last) points.push({ at: last.at, stageMs: {} }, { at: at - UPDATE_S, stageMs: {} });
+    points.push({ at: at - UPDATE_S, stageMs });
+  }
   points.push({ at, stageMs });
   while (points.length && at - points[0].at > KEPT_S + 2) points.shift();
   byId("chart").dataset.points = points.length;
@@ -201,9 +214,10 @@ function duration(seconds) {
 
 function watch() {
   const video = byId("video");
-  video.onerror = () => setTimeout(() => { video.src = `/stream.mjpg?${Date.now()}`; }, RETRY_MS);
+  video.onerror = () => setTimeout(watch, RETRY_MS);
   video.onload = () => { video.style.aspectRatio = `${video.naturalWidth} / ${video.naturalHeight}`; };
-  video.src = "/stream.mjpg";
+  // A new address each time, because Chromium does not request an address again whose video has ended.
+  video.src = `/stream.mjpg?${Date.now()}`;
 }
 
 let wasLost = false;

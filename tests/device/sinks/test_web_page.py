@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,6 +19,7 @@ from edgekit.device.sinks.events import EventSink
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web import WebSink
 from tests.browser import PROGRAMS, wait
+from tests.waiting import wait_until
 
 TOKEN = "a-token-that-nobody-guesses"
 VIEWERS = 4
@@ -73,14 +75,23 @@ done(Array.from(pen.getImageData(0, 0, canvas.width, canvas.height).data).reduce
 """
 
 
+def wait_for_images(browser, count: int) -> None:
+    """Wait until the video has shown so many different images."""
+    seen: set[int] = set()
+
+    def have_come() -> bool:
+        seen.add(browser.execute_async_script(PIXELS))
+        return len(seen) >= count
+
+    wait_until(have_come)
+
+
 def test_the_page_lives_frames_move_and_the_chart_grows(browser, site, tmp_path: Path):
     browser.get_log("browser")  # of the tests before
     browser.get(site().url)
     wait(browser, "document.getElementById('status').textContent === 'live'")
     wait(browser, "document.getElementById('video').naturalWidth === 320")
-    seen = set()
-    while len(seen) < 4:
-        seen.add(browser.execute_async_script(PIXELS))
+    wait_for_images(browser, 4)
 
     points = "Number(document.getElementById('chart').dataset.points)"
     wait(browser, f"{points} >= 2")
@@ -128,7 +139,56 @@ def test_the_first_point_is_drawn_and_the_stages_are_explained(browser, site):
     titles = "return Array.from(document.querySelectorAll('#legend li'), (each) => each.title)"
     assert "the face detector; the mean includes frames without detection" in browser.execute_script(titles)
     text = browser.find_element("tag name", "body").text
-    assert "their sum is how long one frame takes (latency), and the slowest stage sets the frame rate" in text
+    assert "Their sum is the latency of one frame, plus the time that capture waits for the frame." in text
+
+
+def test_nothing_is_drawn_in_a_gap_of_the_chart(browser, site):
+    browser.get(site().url)
+    wait(browser, "document.getElementById('status').textContent === 'live'")
+    script = """
+        points.length = 0;
+        points.push({at: performance.now() / 1000 - 10, stageMs: {detect: 20}});
+        addPoint({detect: 20});
+        const now = performance.now() / 1000;
+        return points.map((point) => [Math.round(2 * (now - point.at)) / 2, point.stageMs.detect || 0]);
+    """
+    assert browser.execute_script(script) == [[10, 20], [10, 0], [0.5, 0], [0.5, 20], [0, 20]]
+
+
+def test_the_video_moves_again_after_a_restart_of_the_run(browser, site):
+    sink = site()
+    browser.get(sink.url)
+    wait(browser, "document.getElementById('video').naturalWidth === 320")
+    sink.__exit__()
+    wait(browser, "document.getElementById('status').textContent === 'connection lost'")
+    site(address=str(urlsplit(sink.url).port))
+    wait(browser, "document.getElementById('status').textContent === 'live'")
+    wait(browser, "document.getElementById('video').naturalWidth === 320")
+    wait_for_images(browser, 4)
+
+
+def test_before_the_first_frame_the_page_is_not_live_and_later_it_shows_that_there_is_no_face(browser, site):
+    browser.get(site().url)
+    wait(browser, "document.getElementById('status').textContent === 'live'")
+    state = browser.execute_async_script("fetch('/api/state').then((got) => got.json()).then(arguments[0])")
+    status = "show(arguments[0]); return document.getElementById('status').textContent"
+    assert browser.execute_script(status, {**state, "latest": None}) == "waiting for the first frame"
+    empty = {**state, "latest": {**state["latest"], "faces": []}}
+    assert browser.execute_script(status, empty) == "live"
+    assert browser.execute_script("show(arguments[0]); return document.getElementById('faces').textContent", empty) == (
+        "no faces"
+    )
+
+
+def test_labels_of_a_right_to_left_script_stand_in_the_order_of_the_arrow(browser, site):
+    browser.get(site().url)
+    wait(browser, "document.getElementById('status').textContent === 'live'")
+    script = """
+        showEvents([{wall_s: 0, track_id: 1, previous: "حزين", label: "سعيد"}], true);
+        return Array.from(document.querySelectorAll("#events bdi"), (label) => label.getBoundingClientRect().left);
+    """
+    previous_px, label_px = browser.execute_script(script)
+    assert previous_px < label_px
 
 
 def test_an_uncertain_face_is_gray_and_counted(browser, site):
@@ -215,9 +275,7 @@ def test_several_viewers_in_the_browser_see_it_move_for_one_encoding(browser, si
     for tab in tabs:
         browser.switch_to.window(tab)
         wait(browser, "document.getElementById('video').naturalWidth === 320")
-        seen = set()
-        while len(seen) < 2:
-            seen.add(browser.execute_async_script(PIXELS))
+        wait_for_images(browser, 2)
     assert sink.preview.encoded <= feed.sequence
     for tab in tabs:
         browser.switch_to.window(tab)
