@@ -4,6 +4,8 @@
 const CLASS_KEYS = "1234567890abcdefghijklmopqrtvwyz"; // without the keys of the commands: n s u x
 const PRELOADED_GROUPS = 8;
 const POLL_MS = 3000;
+const DOUBLE_CLICK_MS = 250;
+const NO_RESPONSE = "the server does not respond: repeat what the page then shows as not done";
 const byId = (id) => document.getElementById(id);
 
 let state = { version: 0, classes: [], counts: {}, total: 0, waiting: 0, groups: [], last: null };
@@ -112,24 +114,19 @@ function say(text, isError) {
 }
 
 // Sends a request after those before it; `use` gets the answer to one that was accepted.
-function send(path, body, use) {
+function send(path, makeBody, use) {
   pending += 1;
   sending = sending.then(async () => {
-    const crops = body().files || [];
-    try {
-      const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body()) });
-      if (answer.status === 401) { location.href = "/login"; return; }
-      const document = await answer.json();
-      crops.forEach((name) => sent.delete(name));
-      if (answer.ok) use(document);
-      else { setState(document); say(document.error, true); }
-    } catch (error) {
-      crops.forEach((name) => sent.delete(name));
-      setState(state, crops[0]);
-      say("the server does not answer: nothing was stored", true);
-    } finally {
-      pending -= 1;
-    }
+    const body = makeBody(), crops = body.files || [];
+    const request = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+    const answer = await fetch(path, request).catch(() => null);
+    const document = answer && await answer.json().catch(() => null);
+    pending -= 1;
+    crops.forEach((name) => sent.delete(name));
+    if (answer && answer.status === 401) location.href = "/login";
+    else if (!document) { setState(state, crops[0]); say(NO_RESPONSE, true); }
+    else if (answer.ok) use(document);
+    else { setState(document); say(document.error, true); }
   });
 }
 
@@ -156,7 +153,8 @@ function decide(label) {
 function accept() {
   const item = items[at];
   if (!item) return;
-  if (state.classes.includes(item.suggestion)) decide(item.suggestion);
+  if (item.suggestion === null) say("the model gave these crops no label", true);
+  else if (state.classes.includes(item.suggestion)) decide(item.suggestion);
   else say(`the model's label '${item.suggestion}' is not among the classes`, true);
 }
 
@@ -192,6 +190,7 @@ const COMMANDS = {
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  if (event.key === " " && event.target.closest("button")) return; // the browser clicks the button
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const name = key.length === 1 ? state.classes[CLASS_KEYS.indexOf(key)] : undefined;
   if (COMMANDS[key]) COMMANDS[key]();
@@ -201,8 +200,17 @@ addEventListener("keydown", (event) => {
 });
 for (const [id, command] of [["accept", accept], ["discard", () => decide(null)], ["undo", undo], ["split", splitTrack],
   ["previous", () => move(-1)], ["next", () => move(1)], ["add", addClass]]) {
-  byId(id).onclick = (event) => { command(); event.currentTarget.blur(); };
+  // After a click of the mouse, Space is the key of a command again; a click by keyboard keeps the focus.
+  byId(id).onclick = (event) => { command(); if (event.detail) event.currentTarget.blur(); };
 }
+
+// The second click of a double click would decide on a track that nobody has seen.
+let lastClickMs = -DOUBLE_CLICK_MS;
+addEventListener("click", (event) => {
+  if (event.timeStamp - lastClickMs < DOUBLE_CLICK_MS) event.stopPropagation();
+  lastClickMs = event.timeStamp;
+}, true);
+addEventListener("beforeunload", (event) => { if (pending) event.preventDefault(); });
 
 // Fetches the state if it is newer: other pages decide too, and a run may still collect.
 async function load(always) {
@@ -211,8 +219,9 @@ async function load(always) {
     const answer = await fetch(`/api/state?version=${always ? 0 : state.version}`);
     if (answer.status === 401) { location.href = "/login"; return; }
     if (answer.status === 200) setState(await answer.json());
+    if (byId("message").textContent === NO_RESPONSE) say("the server responds again");
   } catch (error) {
-    say("the server does not answer", true);
+    say(NO_RESPONSE, true);
   }
 }
 

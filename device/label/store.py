@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +66,7 @@ class LabelStore:
     """The crops of one folder with their labels; not thread-safe.
 
     Attributes:
-        version: Increases with every change.
+        version: Increases with every change, and with a restart.
     """
 
     def __init__(
@@ -89,7 +90,8 @@ class LabelStore:
         """
         self.folder = folder
         self.out = _folder_of_labelled(folder, out)
-        self.version = 1
+        # Larger than that of any earlier process, whose page may still be open.
+        self.version = int(1000 * time.time())
         self._notify = notify
         self._classes: list[str] = []
         self._refused: list[str] = []  # classes of crops that cannot be offered

@@ -47,9 +47,9 @@ def label(tmp_path: Path, told: list[str]) -> Iterator[Callable[..., Client]]:
     """Serve the page for `tmp_path`/c; a second call is a restart."""
     with ExitStack() as stack:
 
-        def serve(token: str | None = None, **options: Any) -> Client:
+        def serve(token: str | None = None, address: str = "127.0.0.1:0", **options: Any) -> Client:
             stack.pop_all().close()
             store = LabelStore(tmp_path / "c", notify=told.append, **options)
-            return Client(stack.enter_context(LabelPage(store, "127.0.0.1:0", token, told.append)), store)
+            return Client(stack.enter_context(LabelPage(store, address, token, told.append)), store)
 
         yield serve

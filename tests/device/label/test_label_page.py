@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -107,3 +108,60 @@ def test_a_crop_deleted_while_it_is_shown_is_named_and_skipped(browser, label, t
     press(browser, "1")
     waiting(browser, 0)
     assert names(tmp_path / "c/labelled/calm") == [second]
+
+
+def test_space_on_a_focused_button_clicks_it_and_does_not_accept_the_models_label(browser, label, tmp_path):
+    first, second = collect(tmp_path / "c", [1, 1])
+    browser.get(label().url)
+    shows(browser, first)
+    browser.execute_script("document.getElementById('discard').focus()")
+    press(browser, " ")
+    waiting(browser, 1)
+    assert names(tmp_path / "c/discarded") == [first]
+    assert browser.execute_script("return document.activeElement.id") == "discard"
+
+
+def test_a_double_click_decides_once(browser, label, tmp_path):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    first, second = collect(tmp_path / "c", [1, 1])
+    browser.get(label().url)
+    shows(browser, first)
+    ActionChains(browser).double_click(browser.find_element("id", "discard")).perform()
+    shows(browser, second)
+    waiting(browser, 1)
+
+
+def test_after_a_restart_the_page_has_the_state_of_the_new_server(browser, label, tmp_path):
+    first, second = collect(tmp_path / "c", [1, 1])
+    client = label()
+    browser.get(client.url)
+    shows(browser, first)
+    port = urlsplit(client.url).port
+    message = "document.getElementById('message').textContent"
+    label(address="127.0.0.1:0")  # the page's server has ended
+    press(browser, "1")
+    wait(browser, f"{message}.includes('does not respond')")
+    shows(browser, first)
+    waiting(browser, 2)
+    assert browser.execute_script("return document.getElementById('undo').disabled")
+    label(address=f"127.0.0.1:{port}").post("/api/decide", files=[first], label="sad")
+    wait(browser, f"{message} === 'the server responds again'")
+    shows(browser, second)
+    waiting(browser, 1)
+
+
+def test_long_classes_are_not_cut_off_and_messages_are_visible_on_a_phone(browser, label, tmp_path):
+    collect(tmp_path / "c", [1])
+    classes = tuple(f"a face with a long description {number}" for number in range(12))
+    metrics = {"width": 390, "height": 700, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(label(classes=classes).url)
+    waiting(browser, 1)
+    browser.execute_script("scrollTo(0, document.querySelector('.classes').offsetTop - 350); say('a message')")
+    script = "const at = document.getElementById('message').getBoundingClientRect(); return [at.bottom, innerHeight]"
+    bottom_px, height_px = browser.execute_script(script)
+    assert bottom_px <= height_px
+    cut = "span => span.scrollWidth > span.clientWidth"
+    assert not browser.execute_script(f"return [...document.querySelectorAll('.classes span')].some({cut})")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
