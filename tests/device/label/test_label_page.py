@@ -111,7 +111,7 @@ def test_a_crop_deleted_while_it_is_shown_is_named_and_skipped(browser, label, t
 
 
 def test_space_on_a_focused_button_clicks_it_and_does_not_accept_the_models_label(browser, label, tmp_path):
-    first, second = collect(tmp_path / "c", [1, 1])
+    first, _ = collect(tmp_path / "c", [1, 1])
     browser.get(label().url)
     shows(browser, first)
     browser.execute_script("document.getElementById('discard').focus()")
