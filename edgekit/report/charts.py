@@ -19,6 +19,9 @@ COLOURS = 6
 _MAX_POINTS = 600
 _LEFT, _RIGHT = 40.0, WIDTH - 8.0
 _ROW_PX = 36.0
+_FLAGS_PX = 13.0
+# Longest text above a bar, which leaves room for the time at the right end.
+_MAX_NAME_CHARS = 46
 
 
 def colour_of(board: BoardResult, model: str) -> str:
@@ -35,6 +38,17 @@ def cell_name(cell: CellResult, with_model: bool = True) -> str:
     return f"{PurePath(cell.model).name}, {name}" if with_model else name
 
 
+def _bar_name(cell: CellResult, suffix: str = "") -> str:
+    """Return the text above a bar; of a long file name, the middle is left out."""
+    model = PurePath(cell.model).name
+    suffix = f", {cell_name(cell, with_model=False)}{suffix}"
+    excess = len(model) + len(suffix) - _MAX_NAME_CHARS
+    if excess > 0:
+        kept = max(2, len(model) - excess - 1)
+        model = f"{model[: kept - kept // 2]}…{model[-(kept // 2) :]}"
+    return model + suffix
+
+
 def comparison(board: BoardResult, kind: Kind) -> Markup:
     """Return a bar chart of the median latencies of one kind, with whiskers for the 95 % intervals."""
     cells = sorted((cell for cell in board.cells if cell.kind == kind), key=lambda cell: cell.latency.p50_ms)
@@ -42,20 +56,23 @@ def comparison(board: BoardResult, kind: Kind) -> Markup:
     # Limited, since one very wide interval would make all bars invisible.
     end_ms = min(max(longest_ms, *((cell.median_interval_ms or (0, 0))[1] for cell in cells)), 2 * longest_ms)
     across = Scale(0, end_ms, 2, WIDTH - 8)
-    height = len(cells) * _ROW_PX + 20
+    height = len(cells) * _ROW_PX + sum(_FLAGS_PX for cell in cells if cell.quality_flags) + 20
     parts = _bar_axis(across, 0, height)
-    for index, cell in enumerate(cells):
-        top = index * _ROW_PX
-        middle = top + 25
+    top = 0.0
+    for cell in cells:
         median_ms = cell.latency.p50_ms
-        flags = f" ({', '.join(cell.quality_flags)})" if cell.quality_flags else ""
-        parts.append(text(2, top + 12, cell_name(cell) + flags))
+        parts.append(text(2, top + 12, _bar_name(cell)))
         parts.append(text(WIDTH - 2, top + 12, f"{view.ms(median_ms)} ms", "strong", "end"))
+        if cell.quality_flags:
+            parts.append(text(2, top + 24, ", ".join(cell.quality_flags), "tick"))
+            top += _FLAGS_PX
+        middle = top + 25
         parts.append(box(across(0), middle - 7, across(median_ms) - across(0), 14, colour_of(board, cell.model)))
         if cell.median_interval_ms:
             low, high = (across(limit) for limit in cell.median_interval_ms)
             parts.append(line(low, middle, high, middle, "whisker"))
             parts += [line(end, middle - 4, end, middle + 4, "whisker") for end in (low, high)]
+        top += _ROW_PX
     return image(parts, height, f"Median latency in milliseconds, {kind}")
 
 
@@ -134,7 +151,7 @@ def stages(board: BoardResult) -> Markup:
     parts += _bar_axis(across, top, height)
     for cell, stage_ms in zip(cells, means_ms, strict=True):
         total_ms = sum(stage_ms.values())
-        parts.append(text(2, top + 12, f"{cell_name(cell)}, {cell.kind}"))
+        parts.append(text(2, top + 12, _bar_name(cell, f", {cell.kind}")))
         parts.append(text(WIDTH - 2, top + 12, f"{view.ms(total_ms)} ms", "strong", "end"))
         left_ms = 0.0
         for name, mean_ms in stage_ms.items():

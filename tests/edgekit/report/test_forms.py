@@ -186,7 +186,7 @@ def test_the_page_fetches_nothing_and_forbids_it(make_document: MakeDocument) ->
 def test_several_boards_share_a_page(make_document: MakeDocument) -> None:
     report = from_document(make_document(), "it")
     html = page_form.to_html(merge([report, report], [["kitchen"], ["attic"]]))
-    assert html.count("<main>") == 2
+    assert (html.count("<main>"), html.count("<article>")) == (1, 2)
     assert "kitchen, Raspberry Pi 3" in html
 
 
@@ -291,3 +291,13 @@ def test_the_pages_policy_lets_its_style_through_and_no_script(
     violations = [line for line in done.stderr.splitlines() if "Content Security Policy" in line]
     assert len(violations) == 1
     assert "script" in violations[0]
+
+
+def test_long_file_names_and_quality_flags_do_not_reach_the_times_in_the_charts(make_document: MakeDocument) -> None:
+    document = make_document("a-file-name-" * 9 + "int8.onnx", "short.onnx")
+    for cell in document["boards"][0]["cells"]:
+        cell["marks"] = ["throttled", "clock changed", "not warm", "busy"]
+    texts = [unescape(each) for each in re.findall(r"<text[^>]*>([^<]*)</text>", to_html(document))]
+    assert max(map(len, texts)) <= 46
+    assert "short.onnx, 4 threads" in texts
+    assert any(re.fullmatch(r"a-file-name-.*….*-int8.onnx, 4 threads, per-frame", each) for each in texts)
