@@ -55,7 +55,7 @@ def test_tracks_have_rules_of_their_own(feed):
     assert play(feed, EventRules(hold_s=1.0, cooldown_s=1.0), *pairs) == expected
 
 
-def test_a_face_missed_for_a_moment_goes_on_and_one_gone_for_long_starts_over(feed):
+def test_a_face_missed_for_a_moment_continues_and_one_missed_for_long_starts_again(feed):
     rules = EventRules(hold_s=1.0)
     assert play(feed, rules, "sad", None, "sad", None) == [(1.0, 1, None, "sad")]
     assert play(feed, rules, "sad", None, None, None, "sad", "sad") == []
@@ -76,7 +76,7 @@ def test_a_label_is_held_at_a_frame_rate_below_one_frame_per_second_too(feed):
     assert play(feed, EventRules(hold_s=5.0), *missed, step_s=2) == [(16, 1, None, "sad")]
 
 
-def test_only_listed_labels_are_told_and_others_make_room_for_them(feed):
+def test_only_listed_labels_become_events_and_other_labels_end_them(feed):
     rules = EventRules(hold_s=0, labels={"sad"})
     labels = ["sad", "happy", "sad", "sad", "calm"]
     # `previous` is the label of the latest event.
@@ -135,7 +135,7 @@ def test_tracks_that_ended_do_not_pile_up(feed):
 
 
 @pytest.mark.parametrize("cooldown_s", [0.0, 60.0])
-def test_a_track_that_comes_back_within_its_cooldown_is_not_told_anew(feed, cooldown_s):
+def test_a_track_that_returns_within_its_cooldown_causes_no_new_event(feed, cooldown_s):
     rules = EventRules(hold_s=0, cooldown_s=cooldown_s)
     labels = ["sad", *[None] * 20, "sad"]
     assert len(play(feed, rules, *labels)) == (1 if cooldown_s else 2)

@@ -54,7 +54,7 @@ def test_yunet_from_the_cache(shared: Path, own_cache: Path) -> None:
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])
-def test_without_network_haar_takes_over_and_says_so_once(
+def test_without_network_haar_is_used_and_a_warning_is_printed_once(
     monkeypatch: pytest.MonkeyPatch, own_cache: Path, offline: str
 ) -> None:
     monkeypatch.setattr(detect, "YUNET", NOWHERE)

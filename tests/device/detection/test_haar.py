@@ -56,7 +56,7 @@ def test_finds_the_one_face_of_a_clip_in_nearly_every_frame(shared: Path) -> Non
     assert np.mean([len(detector.detect(frame)) == 1 for frame in frames[::3]]) >= 0.92
 
 
-def test_works_on_a_picture_of_bounded_size() -> None:
+def test_detects_in_an_image_of_limited_size() -> None:
     small = Haar(320, 0.7).detect(portrait()).xyxy
     large = Haar(320, 0.7).detect(cv2.resize(portrait(), None, fx=3, fy=3)).xyxy
     np.testing.assert_allclose(large / 3, small, atol=12)
@@ -90,7 +90,7 @@ def test_opencv_5_has_no_cascades_and_is_told_so(monkeypatch: pytest.MonkeyPatch
         Haar(320, 0.7)
 
 
-def test_an_opencv_without_its_files_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_opencv_without_its_files_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(haar, "_SYSTEM_FOLDERS", ())
     monkeypatch.delattr(cv2, "data")
     with pytest.raises(InputError, match="opencv-data"):

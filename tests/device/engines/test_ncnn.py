@@ -138,7 +138,7 @@ print(threads() - before)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_so_many_threads_as_asked_for(small: Path, threads: int) -> None:
+def test_the_number_of_threads_is_the_requested_one(small: Path, threads: int) -> None:
     done = python("-c", _THREADS, small, threads, OMP_NUM_THREADS="7", OPENBLAS_NUM_THREADS="1")
     assert done.stdout.split() == [str(threads - 1)], done.stderr
 

@@ -104,7 +104,7 @@ def test_each_level_does_no_more_than_the_one_before(levels):
         assert after.text != before.text
 
 
-def test_the_shedder_says_every_change_and_tells_its_followers(told):
+def test_every_change_of_the_load_level_is_reported_and_passed_to_the_followers(told):
     shedder, followed = LoadShedder(LIMITS, told.append), []
     shedder.subscribe(followed.append)
     for now_s, temperature_c, flags in [(0, 60.0, 0), (1, 76.5, 0), (2, 77.0, 0), (20, 70.0, THROTTLED)]:
@@ -135,7 +135,7 @@ class Counting(WholeFrame):
         return super().detect(image_bgr)
 
 
-def test_a_hot_board_makes_the_finder_search_less(tmp_path, told):
+def test_a_hot_board_lowers_the_rate_of_detection(tmp_path, told):
     detector = Counting()
     face_tracker = FaceTracker(detector, Every(1))
     monitor = RuntimeMonitor(tmp_path, 75, face_tracker, told.append, live=True)
@@ -179,7 +179,7 @@ class Three(RecordedSource):
             yield Frame(sequence, 0.0, 0.0, np.zeros((2, 2, 3), np.uint8))
 
 
-def test_a_source_rests_as_long_as_a_frame_took_where_half_is_asked_for(monkeypatch):
+def test_at_half_the_load_a_source_pauses_as_long_as_a_frame_took(monkeypatch):
     now_s, slept = 0.0, []
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
     monkeypatch.setattr(time, "sleep", slept.append)

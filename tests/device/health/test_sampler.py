@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 PATIENCE_S = 20
 
 
-def test_a_sample_says_how_board_process_and_disk_are(scripted_board, tmp_path):
+def test_a_sample_contains_the_state_of_board_process_and_disk(scripted_board, tmp_path):
     scripted_board.set(temperature_c=61.5, flags=0x80008, clock_mhz=1200)
     sample = read_health(tmp_path, scripted_board.root)
     assert sample.describe().startswith("61.5 °C, 1200 MHz, soft temperature limit, ")
@@ -35,7 +35,7 @@ def test_a_folder_that_went_away_has_no_disk(scripted_board, tmp_path):
     assert read_health(tmp_path / "gone", scripted_board.root).disk_free_mib is None
 
 
-def test_the_sampler_follows_the_board_and_asks_the_firmware_seldom(scripted_board, tmp_path):
+def test_the_sampler_follows_the_board_and_reads_the_firmware_rarely(scripted_board, tmp_path):
     seen: list[Health] = []
     with HealthSampler(tmp_path, pytest.fail, [seen.append], root=scripted_board.root, period_s=0.01) as sampler:
         wait_until(lambda: len(seen) >= 3 * FIRMWARE_EVERY)
@@ -55,7 +55,7 @@ def test_the_sampler_follows_the_board_and_asks_the_firmware_seldom(scripted_boa
     assert len(seen) == count, "it ended with its block"
 
 
-def test_what_goes_wrong_in_a_watcher_is_said_once_and_stops_no_run(scripted_board, tmp_path, told):
+def test_an_error_of_a_watcher_is_reported_once_and_does_not_stop_the_run(scripted_board, tmp_path, told):
     def watch(_: Health) -> None:
         raise ZeroDivisionError("bug")
 
@@ -82,7 +82,7 @@ def test_samples_go_on_after_a_shortage_of_files(scripted_board, tmp_path, told)
     assert "Too many open files" in told[0]
 
 
-def test_a_firmware_that_hangs_does_not_hold_up_the_end(tmp_path, monkeypatch):
+def test_a_firmware_that_hangs_does_not_delay_the_end(tmp_path, monkeypatch):
     released = threading.Event()
     monkeypatch.setattr("edgekit.device.health.sampler._JOIN_S", 0.1)
 
@@ -95,7 +95,7 @@ def test_a_firmware_that_hangs_does_not_hold_up_the_end(tmp_path, monkeypatch):
     released.set()
 
 
-def test_what_is_not_known_is_left_out(tmp_path):
+def test_unknown_values_are_left_out(tmp_path):
     summary = HealthSummary()
     summary.add(read_health(tmp_path, tmp_path, lambda _: None), 0.1)
     document = summary.as_document()

@@ -279,7 +279,7 @@ def test_a_disk_error_is_reported_and_loses_nothing(label, tmp_path):
     assert placed(tmp_path / "c") == {"crops": [first, second]}
 
 
-def test_a_full_disk_loses_no_crop_and_labelling_goes_on_after_it(small_disk):
+def test_a_full_disk_loses_no_crop_and_labelling_continues_after_it(small_disk):
     first, second = collect(small_disk / "c", [1, 1])
     store = LabelStore(small_disk / "c")
     (small_disk / "filler").write_bytes(b"")

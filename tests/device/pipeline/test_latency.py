@@ -35,7 +35,7 @@ def test_no_samples_are_refused():
         summarize([])
 
 
-def test_laps_split_the_time_between_stages():
+def test_stage_times_split_the_time_between_stages():
     clock = Clock()
     timer = StageTimer(clock)
     clock.now_s = 0.010

@@ -255,7 +255,9 @@ def test_threads_change_no_result_of_a_file(shared, yunet_model, classifier, tol
 
 @pytest.mark.parametrize("threaded", [False, True])
 @pytest.mark.parametrize("stage", ["detect", "logits", "write"])
-def test_a_stage_that_dies_ends_the_run_with_its_reason(write_clip, classifier, told, monkeypatch, threaded, stage):
+def test_an_exception_of_a_stage_ends_the_run_with_its_reason(
+    write_clip, classifier, told, monkeypatch, threaded, stage
+):
     detector, sink = Blocks(), Collector()
     owner = {"detect": detector, "logits": classifier, "write": sink}[stage]
     real, calls = getattr(owner, stage), []

@@ -78,7 +78,7 @@ def test_newer_items_take_the_place_of_older_ones_and_are_counted() -> None:
         assert stages.dropped == {"make": 3}
 
 
-def test_a_stage_that_dies_ends_the_run_with_its_own_exception() -> None:
+def test_an_exception_of_a_stage_ends_the_run_with_this_exception() -> None:
     def broken(items: Iterator[int]) -> Iterator[int]:
         for item in items:
             if item == 3:

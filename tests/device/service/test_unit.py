@@ -77,7 +77,7 @@ def test_the_growing_pauses_stay_below_the_limit_of_starts():
     assert max(sum(0 <= later - first < policy.window_s for later in starts_s) for first in starts_s) < policy.burst
 
 
-def test_a_users_unit_asks_for_nothing_that_takes_root(tmp_path):
+def test_a_users_unit_has_no_setting_that_needs_root(tmp_path):
     text = unit_text(make_spec(tmp_path, run_as=None), "user", groups=["video"], udevadm=None)
     for key in ("User", "SupplementaryGroups", "ProtectSystem", "StateDirectory", "CapabilityBoundingSet"):
         assert values(text, key) == [], key

@@ -119,7 +119,7 @@ def test_a_camera_that_comes_back_records_another_piece_and_the_next_run_replace
     assert (len(levels(tmp_path / "door.1.mp4")), len(levels(tmp_path / "door.mp4"))) == (8, 4)
 
 
-def test_a_disk_that_fails_is_told_once_and_the_recording_goes_on(tmp_path, new_recorder, told):
+def test_a_disk_that_fails_is_reported_once_and_the_recording_continues(tmp_path, new_recorder, told):
     (tmp_path / "place").write_text("a file where the folder is to be")
     recording = new_recorder(tmp_path / "place", retry_s=0.0)
     coded = packets(2 * KEY_EVERY)
@@ -176,7 +176,7 @@ def test_a_file_that_failed_is_freed_without_the_garbage_collector(small_disk, f
         gc.enable()
 
 
-def test_a_disk_that_stalls_costs_pictures_and_no_time(new_recorder, told, monkeypatch):
+def test_a_disk_that_stalls_drops_frames_and_delays_nothing(new_recorder, told, monkeypatch):
     recording = new_recorder()
     monkeypatch.setattr(recording, "_queue", type(recording._queue)(2))
     coded = packets(2 * KEY_EVERY)

@@ -82,7 +82,7 @@ def test_the_latest_image_is_retained_and_shown_by_home_assistant(broker, open_s
         assert (config["image_topic"], config["content_type"]) == ("edgekit/test/snapshot", "image/jpeg")
 
 
-def test_availability_is_retained_says_goodbye_and_tells_a_death(broker, open_sink):
+def test_availability_is_retained_and_is_offline_after_the_end_and_after_a_kill(broker, open_sink):
     broker.start()
     with ExitStack() as stack:
         live = broker.listen(stack)
@@ -165,7 +165,7 @@ def test_events_survive_a_restart_of_the_run_and_go_before_new_ones(broker, open
         assert listener.sequences() == [0, 1, 2, 3, 4, 5]
 
 
-def test_home_assistant_is_told_everything_it_needs(broker, open_sink):
+def test_home_assistant_gets_a_complete_discovery_document(broker, open_sink):
     broker.start()
     with ExitStack() as stack:
         open_sink()
@@ -201,7 +201,7 @@ def test_discovery_can_be_left_out(broker, open_sink):
         assert not any(name.startswith("homeassistant/") for name, _, _ in listener.messages)
 
 
-def test_a_password_lets_in_and_a_wrong_one_is_told_without_it(broker, open_sink, told, tmp_path):
+def test_a_password_is_accepted_and_a_wrong_one_is_reported_without_it(broker, open_sink, told, tmp_path):
     passwords = tmp_path / "passwords"
     passwords.write_text("")
     passwords.chmod(0o600)
@@ -224,7 +224,7 @@ def test_a_password_lets_in_and_a_wrong_one_is_told_without_it(broker, open_sink
 
 # paho does not close the socket of a handshake that failed; collecting it does.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
-def test_tls_wants_an_authority_that_vouches_for_the_broker(broker, open_sink, told, tmp_path):
+def test_tls_requires_an_authority_that_has_signed_the_certificate_of_the_broker(broker, open_sink, told, tmp_path):
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl here: apt install openssl")

@@ -118,7 +118,9 @@ def test_a_certificate_that_expires_during_the_run_is_reported_after_the_lost_co
 
 
 @pytest.mark.skipif(PASSWORDS is None, reason="no mosquitto_passwd here: apt install mosquitto")
-def test_a_login_refused_over_tls_is_reported_and_accepted_once_it_is_known(broker, certify, open_sink, told, tmp_path):
+def test_a_login_refused_over_tls_is_reported_and_accepted_once_the_broker_has_it(
+    broker, certify, open_sink, told, tmp_path
+):
     certificate = certify()
     passwords = tmp_path / "passwords"
     passwords.write_text("")

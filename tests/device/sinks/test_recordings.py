@@ -280,7 +280,7 @@ def test_a_disk_that_stalls_does_not_delay_the_run_and_loses_the_oldest_lines(tm
     assert told == []
 
 
-def test_a_writer_that_dies_ends_the_run(tmp_path, told):
+def test_an_exception_of_the_writer_ends_the_run(tmp_path, told):
     lines = BatchedLines(LineFile(str(tmp_path / "r.txt")), "recording", told.append)
 
     def run() -> None:

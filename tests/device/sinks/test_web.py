@@ -130,7 +130,7 @@ def test_page_and_its_parts_are_served_with_a_strict_policy(web):
     assert site.get("/server.py")[0] == 404
 
 
-def test_state_tells_rate_faces_stages_and_the_boards_health(web):
+def test_the_state_has_rate_faces_stages_and_the_boards_health(web):
     site = web()
     for _ in range(5):
         site.write("happy")
@@ -207,7 +207,7 @@ def test_metrics_name_each_family_once():
     assert {"edgekit_memory_resident_bytes", "edgekit_disk_free_bytes", "edgekit_open_files"} <= set(announced)
 
 
-def test_healthz_tells_a_run_that_stands_still(web, monkeypatch):
+def test_healthz_reports_a_run_without_frames(web, monkeypatch):
     site = web()
     site.write()
     assert site.get("/healthz")[::2] == (200, b"ok\n")
@@ -304,7 +304,7 @@ def test_a_viewer_who_takes_nothing_holds_up_nobody(web):
         wait_until(lambda: site.sink.preview.viewers == 0)
 
 
-def test_a_viewer_who_takes_nothing_does_not_hold_up_the_end(feed, told):
+def test_a_viewer_that_reads_nothing_does_not_delay_the_end(feed, told):
     monitor = Monitor("demo", lambda: None)
     with WebSink("0", None, monitor, notify=told.append, max_fps=100) as sink, ExitStack() as stack:
         site = Web(sink, monitor, feed)
@@ -319,7 +319,7 @@ def test_a_viewer_who_takes_nothing_does_not_hold_up_the_end(feed, told):
     assert told == []
 
 
-def test_a_picture_made_while_the_last_viewer_leaves_is_kept_for_nobody(feed, monkeypatch):
+def test_an_image_encoded_while_the_last_viewer_disconnects_is_not_kept(feed, monkeypatch):
     preview = Preview(100.0, blur=None)
     monkeypatch.setattr(preview, "_encode", lambda *_: preview.leave() or b"jpeg")
 
@@ -334,7 +334,7 @@ def test_a_picture_made_while_the_last_viewer_leaves_is_kept_for_nobody(feed, mo
     assert preview._image is None
 
 
-def test_an_encoder_that_dies_ends_the_run(feed, monkeypatch):
+def test_an_exception_of_the_encoder_ends_the_run(feed, monkeypatch):
     preview = Preview(100.0, blur=None)
     monkeypatch.setattr(preview, "_encode", lambda *_: 1 / 0)
     monkeypatch.setattr(preview, "_viewers", 1)
@@ -513,7 +513,7 @@ def test_of_many_viewers_who_come_at_once_only_so_many_watch(web, monkeypatch):
         assert site.sink.preview.viewers == 3
 
 
-def test_who_comes_later_does_not_see_what_was_watched_before(web):
+def test_a_later_viewer_does_not_get_an_earlier_image(web):
     site = web()
     site.write("happy")
     with site.stream() as stream:
@@ -631,7 +631,7 @@ def test_a_wrong_address_is_refused(address, message):
         bind(address, TOKEN)
 
 
-def test_a_port_that_is_taken_is_said():
+def test_a_port_that_is_in_use_is_reported():
     with bind("0", None) as taken, pytest.raises(InputError, match="cannot be used: Address already in use"):
         bind(str(taken.getsockname()[1]), None)
 

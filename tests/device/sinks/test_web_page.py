@@ -86,7 +86,7 @@ def wait_for_images(browser, count: int) -> None:
     wait_until(have_come)
 
 
-def test_the_page_lives_frames_move_and_the_chart_grows(browser, site, tmp_path: Path):
+def test_frames_move_and_the_chart_grows(browser, site, tmp_path: Path):
     browser.get_log("browser")  # of the tests before
     browser.get(site().url)
     wait(browser, "document.getElementById('status').textContent === 'live'")

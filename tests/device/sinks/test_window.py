@@ -27,7 +27,7 @@ def test_without_a_display_a_video_is_offered(monkeypatch):
 
 
 @pytest.mark.skipif("GUI:                           NONE" not in cv2.getBuildInformation(), reason="OpenCV has windows")
-def test_a_headless_opencv_says_which_extra_has_windows():
+def test_the_error_of_a_headless_opencv_names_the_extra_with_windows():
     with pytest.raises(InputError, match=r"OpenCV with windows.*pip install .*\[window\]"):
         WindowSink(refuse)
 

@@ -55,7 +55,7 @@ class Driver:
         return 0
 
 
-def test_a_nodes_modes_are_read_as_the_kernel_tells_them():
+def test_the_modes_of_a_node_are_read_as_the_kernel_lists_them():
     node = read_node(5, Driver())
     assert (node.card, node.driver, node.captures) == ("HD ?[Webcam", "uvcvideo", True)
     assert [(mode.pixel_format, mode.size_wh, mode.fps) for mode in node.modes] == [

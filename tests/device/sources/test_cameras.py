@@ -187,7 +187,7 @@ def test_a_region_outside_the_cameras_frame_is_refused_and_the_camera_is_given_b
         (["--roi", "0,0,320,240"], None),
     ],
 )
-def test_run_tells_the_camera_how_large_the_detectors_picture_is(camera_class, tiny_model, options, small_wh):
+def test_run_gives_the_camera_the_size_of_the_detectors_image(camera_class, tiny_model, options, small_wh):
     detector = ["--detector", "haar"]
     command = ["run", "--camera", "picamera2", "--model", str(tiny_model), "--max-frames", "1", *detector, *options]
     assert _run(command) == EXIT_OK
@@ -196,14 +196,14 @@ def test_run_tells_the_camera_how_large_the_detectors_picture_is(camera_class, t
 
 
 @pytest.mark.usefixtures("camera_class")
-def test_a_pi_cameras_frame_is_as_old_as_the_sensor_says(told):
+def test_the_capture_time_of_a_pi_cameras_frame_is_that_of_the_sensor(told):
     with open_camera("picamera2", told.append) as source:
         frame = next(iter(source))
     assert time.monotonic() - frame.monotonic_s >= 0.05
     assert abs((time.time() - time.monotonic()) - (frame.wall_s - frame.monotonic_s)) < 1
 
 
-def test_a_pi_camera_is_asked_for_what_the_user_wants(camera_class, told):
+def test_a_pi_camera_gets_the_users_settings(camera_class, told):
     camera_class.cameras = [{"Num": 0}, {"Num": 1}]
     settings = CameraSettings(
         size_wh=(1280, 720), fps=15, controls={"ExposureTime": 9000}, rotation=90, flip_vertical=True, sensor_mode=1,
@@ -222,7 +222,7 @@ def test_a_pi_camera_is_asked_for_what_the_user_wants(camera_class, told):
     assert (frame.size_wh, frame.image_bgr.shape, frame.small_luma.shape) == ((720, 1280), (1280, 720, 3), (320, 180))
 
 
-def test_controls_keep_the_kind_of_number_that_libcamera_wants():
+def test_controls_keep_the_type_of_number_that_libcamera_needs():
     texts = ["FrameDurationLimits=33333,66666", "ColourGains=1.5,2", "AwbEnable=false", "ExposureTime=9000", "Mode=x,y"]
     controls = parse_controls(texts)
     assert controls == {
@@ -329,7 +329,7 @@ def test_a_pi_camera_that_gives_another_format_is_refused(camera_class, told):
         ([{}], IndexError("list index out of range"), "cannot be opened"),
     ],
 )
-def test_a_pi_camera_that_cannot_be_used_says_why(camera_class, told, cameras, fault, reason):
+def test_the_error_of_a_pi_camera_that_cannot_be_used_has_the_reason(camera_class, told, cameras, fault, reason):
     camera_class.cameras, camera_class.fault = cameras, fault
     with pytest.raises(SourceError, match=reason):
         open_camera("picamera2", told.append)
@@ -356,7 +356,7 @@ class Picamera2:
     assert "Device or resource busy): stop the program that uses it" in done.stderr
 
 
-def test_a_libcamera_that_does_not_start_says_why(camera_class, told, monkeypatch):
+def test_the_error_of_a_libcamera_that_does_not_start_has_the_reason(camera_class, told, monkeypatch):
     def refuse() -> None:
         raise RuntimeError("Failed to start camera manager")
 
@@ -434,7 +434,7 @@ def test_a_node_that_is_no_camera_is_an_absent_source(told):
 
 
 @pytest.mark.parametrize("which", ["front", "", "-1", "video0"])
-def test_a_camera_of_no_known_kind_is_refused(told, which):
+def test_a_camera_of_an_unknown_kind_is_refused(told, which):
     with pytest.raises(InputError, match="is not one of: auto, picamera2, picamera2:N, usb"):
         open_camera(which, told.append)
 

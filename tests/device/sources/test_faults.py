@@ -58,7 +58,7 @@ def test_a_stream_is_given_up_before_a_services_watchdog_would_end_the_run():
     assert live._FIRST_OPEN_S + timeout_guard.FIRST_S < START_TIMEOUT_S
 
 
-def test_a_host_that_is_slow_to_refuse_is_not_asked_for_ever(told, monkeypatch):
+def test_connecting_to_a_host_that_refuses_slowly_ends(told, monkeypatch):
     attempts = []
 
     def connect():
@@ -132,7 +132,7 @@ class _OnePicture:
         self.closed = True
 
 
-def test_a_short_silence_is_told_and_nothing_is_opened_again(play, told, monkeypatch):
+def test_a_short_pause_of_a_stream_is_reported_without_a_reconnection(play, told, monkeypatch):
     monkeypatch.setattr(timeout_guard, "LOST_S", PATIENCE_S)
     server = play([ENDLESS])
     with open_source(server.url, told.append) as source:
@@ -148,7 +148,7 @@ def test_a_short_silence_is_told_and_nothing_is_opened_again(play, told, monkeyp
     assert server.served == 1
 
 
-def test_a_sender_that_says_nothing_any_more_is_told_left_and_opened_again(play, told):
+def test_a_sender_that_sends_nothing_more_is_reported_and_connected_to_again(play, told):
     server = play([("pictures", 20, SMALL), ("silence", 1000)], [ENDLESS])
     with open_source(server.url, told.append) as source:
         frames = take(source, 60)
@@ -170,7 +170,7 @@ def test_a_sender_that_stays_silent_ends_the_run(play, told, monkeypatch):
     wait_until(lambda: server.served == 4)
 
 
-def test_leaving_does_not_wait_for_a_sender_that_says_nothing(play, told, monkeypatch):
+def test_closing_does_not_wait_for_a_sender_that_sends_nothing(play, told, monkeypatch):
     monkeypatch.setattr(timeout_guard, "LOST_S", 1000)
     monkeypatch.setattr(live, "_JOIN_S", 0.2)
     server = play([("pictures", 3, SMALL), ("silence", 1000)])
@@ -201,7 +201,7 @@ class Refusal(http.server.BaseHTTPRequestHandler):
         (f"http://{'a' * 70}.example/", r"\(invalid host name\)"),
     ],
 )
-def test_a_stream_that_cannot_be_opened_says_what_its_sender_said(told, address, reason):
+def test_the_error_of_a_stream_that_cannot_be_opened_has_the_response_of_the_sender(told, address, reason):
     with socket.create_server(("127.0.0.1", 0)) as shut, http.server.HTTPServer(("127.0.0.1", 0), Refusal) as server:
         shut_port = shut.getsockname()[1]
         shut.close()
@@ -218,7 +218,7 @@ def test_a_port_that_cannot_be_is_refused(told):
         open_source("http://127.0.0.1:99999/", told.append)
 
 
-def test_rubbish_among_the_pictures_costs_those_pictures_only(play, told):
+def test_damaged_data_in_a_stream_lose_only_the_frames_that_they_are_in(play, told):
     server = play([("pictures", 20, SMALL), ("broken", 10), ("pictures", 20, SMALL), ("broken", 1), ENDLESS])
     with open_source(server.url, told.append) as source:
         frames = take(source, 100)
@@ -236,7 +236,7 @@ def test_nothing_but_rubbish_is_a_lost_source(play, told, monkeypatch):
             take(source, 100_000)
 
 
-def test_a_stream_that_changes_its_size_goes_on(play, told):
+def test_a_stream_that_changes_its_size_continues(play, told):
     server = play([("pictures", 20, SMALL), ("pictures", 10_000, LARGE)])
     with open_source(server.url, told.append) as source:
         frames = take(source, 100)
@@ -245,7 +245,7 @@ def test_a_stream_that_changes_its_size_goes_on(play, told):
     assert np.abs(frames[-1].image_bgr.astype(int) - 100).max() <= 3
 
 
-def test_a_sender_that_comes_back_with_another_size_goes_on(play, told):
+def test_a_sender_that_returns_with_another_size_continues(play, told):
     server = play([("pictures", 20, SMALL), ("end",)], [("pictures", 10_000, LARGE)])
     with open_source(server.url, told.append) as source:
         frames = take(source, 1000, lambda frames: frames[-1].image_bgr.shape == (120, 160, 3))

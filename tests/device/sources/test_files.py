@@ -103,7 +103,7 @@ def test_a_truncated_picture_is_refused_by_name(tmp_path, picture, told, suffix,
         frames_of(path, told)
 
 
-def test_a_broken_picture_in_a_folder_is_skipped_told_and_counted(tmp_path, picture, told):
+def test_a_damaged_image_in_a_folder_is_skipped_reported_and_counted(tmp_path, picture, told):
     save(tmp_path / "a.png", picture)
     cut(save(tmp_path / "b.png", picture), 0.5)
     save(tmp_path / "c.png", picture)
@@ -200,7 +200,7 @@ def test_a_video_that_is_damaged_in_the_middle_gives_the_frames_before_and_behin
     assert frames[-1].sequence == 59
 
 
-def test_neither_opencv_nor_ffmpeg_speaks_about_broken_files(write_clip, tmp_path, picture):
+def test_neither_opencv_nor_ffmpeg_prints_messages_about_damaged_files(write_clip, tmp_path, picture):
     cut(write_clip("broken.mp4"), 0.5)
     cut(save(tmp_path / "half.png", np.tile(picture, (8, 8, 1))), 0.5)
     code = (

@@ -90,7 +90,7 @@ def test_a_device_without_a_picture_is_refused_and_closed(told):
 
 
 @pytest.mark.usefixtures("short_pauses")
-def test_a_lost_device_is_opened_again_and_the_run_goes_on(told):
+def test_a_lost_device_is_opened_again_and_the_run_continues(told):
     cameras = [Camera().give(1, None), Camera().give(None), Camera().give(2)]
     waiting = iter(cameras)
     with LiveSource("camera 'test'", lambda: next(waiting), told.append) as source:

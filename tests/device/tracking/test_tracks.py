@@ -35,7 +35,7 @@ def test_pairs_take_the_largest_overlap_first_and_each_box_once() -> None:
     assert match([], [boxes(at(0))[0]]) == []
 
 
-def test_a_face_that_jumped_is_known_again_by_place_and_size_but_no_other_is() -> None:
+def test_a_face_that_jumped_is_matched_by_place_and_size_but_no_other_is() -> None:
     track = [boxes(at(0))[0]]
     assert match(track, [boxes(at(20, 112))[0]]) == [(0, 0)], "little overlap, near, and as large"
     assert match(track, [boxes(at(60))[0]]) == []
