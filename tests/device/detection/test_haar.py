@@ -84,7 +84,7 @@ def test_two_faces_come_the_surest_first() -> None:
     assert found.scores[0] >= found.scores[1]
 
 
-def test_opencv_5_has_no_cascades_and_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opencv_5_without_cascades_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(haar, "cv2", SimpleNamespace(__version__="5.0.0"))
     with pytest.raises(InputError, match=r"OpenCV 4.*5\.0\.0.*yunet"):
         Haar(320, 0.7)

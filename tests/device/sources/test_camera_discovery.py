@@ -67,7 +67,7 @@ def test_a_node_for_metadata_is_no_camera():
     assert not read_node(5, Driver(device_caps=0x04A00000)).captures
 
 
-def test_what_is_no_v4l2_device_says_so():
+def test_a_device_that_is_not_v4l2_is_reported():
     with pytest.raises(OSError, match="ioctl"):
         query_node(Path("/dev/null"))
 

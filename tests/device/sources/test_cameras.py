@@ -387,7 +387,7 @@ def test_without_picamera2_the_cure_is_named(monkeypatch, told):
         open_camera("picamera2", told.append)
 
 
-def test_a_picamera2_built_for_another_numpy_says_so(monkeypatch, told):
+def test_a_picamera2_built_for_another_numpy_is_reported(monkeypatch, told):
     def broken_import(name: str, *args: object) -> object:
         if name == "picamera2":
             raise ValueError("numpy.dtype size changed, may indicate binary incompatibility")
@@ -415,7 +415,7 @@ def test_auto_without_any_camera_on_a_pi_names_both_roads(camera_class, told, mo
         open_camera("auto", told.append)
 
 
-def test_auto_elsewhere_tries_v4l2_and_says_what_it_tried(told, monkeypatch):
+def test_auto_elsewhere_tries_v4l2_and_the_error_lists_what_it_tried(told, monkeypatch):
     monkeypatch.setattr(sources, "_is_raspberry_pi", lambda: False)
     monkeypatch.setattr(opencv, "v4l2_cameras", lambda *_, **__: [Path("/dev/video970"), Path("/dev/video971")])
     with pytest.raises(SourceError, match=r"/dev/video970.*does not exist.*/dev/video971.*does not exist"):
