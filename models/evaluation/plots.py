@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 _SUFFIXES = (".png", ".svg", ".pdf")
 _DPI = 120
 _PALETTE = 256
+# Longest lines of text: longer names would leave no room for the axes.
+_NAME_CHARS = 16
+_TITLE_CHARS = 50
 
 
 def check_plot_path(path: Path) -> None:
@@ -48,7 +52,7 @@ def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
 
     side = max(2.0 + 0.7 * len(evaluation.labels), 5.0)
     figure = Figure(figsize=(side, side + 8.0), layout="constrained")
-    figure.suptitle(f"{title}\n{evaluation.accuracy:.2%} of {evaluation.total} images", parse_math=False)
+    figure.suptitle(f"{textwrap.fill(title, _TITLE_CHARS)}\n{evaluation.accuracy:.2%} of {evaluation.total} images", parse_math=False)
     matrix, diagram, curve = figure.subplots(3, 1, height_ratios=(side, 5.0, 3.0))
     _draw_confusion(matrix, evaluation)
     _draw_reliability(diagram, evaluation.calibration)
@@ -77,8 +81,9 @@ def _draw_confusion(axes: Axes, evaluation: Evaluation) -> None:
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     positions = range(len(evaluation.labels))
     # Names of classes and files may contain dollar signs.
-    axes.set_xticks(positions, evaluation.labels, rotation=45, ha="right", parse_math=False)
-    axes.set_yticks(positions, evaluation.labels, parse_math=False)
+    names = [textwrap.fill(label, _NAME_CHARS, max_lines=3, placeholder="…") for label in evaluation.labels]
+    axes.set_xticks(positions, names, rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(positions, names, parse_math=False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     for row in positions:
