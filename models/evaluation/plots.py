@@ -52,7 +52,8 @@ def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
 
     side = max(2.0 + 0.7 * len(evaluation.labels), 5.0)
     figure = Figure(figsize=(side, side + 8.0), layout="constrained")
-    figure.suptitle(f"{textwrap.fill(title, _TITLE_CHARS)}\n{evaluation.accuracy:.2%} of {evaluation.total} images", parse_math=False)
+    wrapped = textwrap.fill(title, _TITLE_CHARS)
+    figure.suptitle(f"{wrapped}\n{evaluation.accuracy:.2%} of {evaluation.total} images", parse_math=False)
     matrix, diagram, curve = figure.subplots(3, 1, height_ratios=(side, 5.0, 3.0))
     _draw_confusion(matrix, evaluation)
     _draw_reliability(diagram, evaluation.calibration)
