@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,10 @@ def save_figure(figure: Figure, path: Path) -> None:
     from PIL import Image
 
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI)
+        with warnings.catch_warnings():
+            # Of characters that the font lacks, such as Chinese ones: they are drawn as boxes.
+            warnings.filterwarnings("ignore", "Glyph ")
+            figure.savefig(temporary, dpi=_DPI)
         if path.suffix == ".png":
             with Image.open(temporary) as image:
                 image.convert("RGB").quantize(_PALETTE, dither=Image.Dither.NONE).save(temporary, optimize=True)

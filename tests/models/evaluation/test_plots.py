@@ -24,3 +24,9 @@ def test_long_names_leave_room_for_the_axes(tmp_path: Path) -> None:
     # Otherwise matplotlib warns that the sizes of the axes collapsed to zero, and warnings are errors.
     save_evaluation(tmp_path / "plot.svg", evaluation, title)
     assert "<!-- a-long-file-name-" in (tmp_path / "plot.svg").read_text()
+
+
+def test_characters_that_the_font_lacks_cause_no_warning(tmp_path: Path) -> None:
+    evaluation = Evaluation(("幸せ", "sad"), np.array([0, 1]), np.eye(2, dtype=np.float32))
+    save_evaluation(tmp_path / "plot.png", evaluation, "test")
+    assert (tmp_path / "plot.png").stat().st_size > 0
