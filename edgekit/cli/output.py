@@ -20,7 +20,8 @@ from edgekit.text import printable as printable
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-# Minimum width of tables, also in a narrower terminal.
+# Minimum widths of tables and of text, also in a narrower terminal.
+_MIN_TABLE_COLUMNS = 80
 _MIN_COLUMNS = 60
 
 
@@ -40,8 +41,8 @@ class Output:
         from rich.console import Console
 
         console = Console(stderr=self.as_json, quiet=self.quiet)
-        # Lines that a narrow terminal wraps are easier to read than columns of one letter.
-        console.width = max(console.width, _MIN_COLUMNS)
+        # Lines that a narrow terminal wraps are easier to read than columns of one letter or cut numbers.
+        console.width = max(console.width, _MIN_TABLE_COLUMNS)
         return console
 
     @property

@@ -40,6 +40,14 @@ def test_lines_are_not_wrapped_where_programs_read_them(edgekit: Callable[..., t
     assert re.search(r"^bytes moved .{100,}$", out, re.MULTILINE)
 
 
+def test_a_table_in_a_narrow_terminal_is_that_of_80_columns(edgekit: Callable[..., tuple[int, str, str]], monkeypatch):
+    tables = []
+    for columns in ("40", "80"):
+        monkeypatch.setenv("COLUMNS", columns)
+        tables.append(edgekit("report", BOARD)[1])
+    assert tables[0] == tables[1]
+
+
 _MESSAGES = """
 from edgekit.cli.output import Output
 from edgekit.cli.progress import counted, progress_bar
