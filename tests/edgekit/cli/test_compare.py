@@ -141,7 +141,7 @@ def test_reports_are_merged_and_written_in_every_form(
     merged = json.loads(files[0].read_text())
     assert merged == json.loads(out)
     assert len(merged["boards"]) == 2
-    assert files[1].read_text().count("<main>") == 2
+    assert files[1].read_text().count("<article>") == 2
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
