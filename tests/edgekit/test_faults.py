@@ -236,7 +236,7 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         run.until_printed("No space left on device: recording to")
         server.held.set()
         run.until_printed("delivered no image")
-        run.until_printed("was lost after")
+        run.until_printed(f"stream '{server.url}' was lost after")
         in_outage = {event["event_id"] for event in receiver.events} - safe - brokers
         assert in_outage
         written = len(records(path))
