@@ -32,7 +32,9 @@ def write_report(cells: Sequence[Mapping[str, Any]], folder: Path, clip: str) ->
         split = next(cell["split"] for cell in cells if cell["task"] == task)
         page += [f"## {task}, {split}", ""]
         for title, series in panels.items():
-            page += [f"### {title}", "", *table(series), "", verdict(series), ""]
+            page += [f"### {title}", "", *table(series), "", verdict(series), "", *differences([series]), ""]
+        if len(panels) > 1:
+            page += [f"### All of {task}", "", *differences(list(panels.values())), ""]
         notes = sorted({f"{c['source']}: {c['note']}" for c in cells if c["task"] == task and c["note"]})
         page += [*(f"Fewer images than shots, {note}." for note in notes), ""]
         files.append(folder / f"{task}-{split}.png")
@@ -83,6 +85,41 @@ def verdict(series: Series) -> str:
         outcome = "is higher than" if mean - best > pooled else within if mean > best else "is not higher than"
         sentences.append(f"{measure} at {most} shots: {row} {outcome} {other} ({100 * (mean - best):+.1f} points)")
     return "; ".join(sentences) + "." if sentences else ""
+
+
+def differences(panels: Sequence[Series]) -> list[str]:
+    """Return the lines of a markdown table: rows of HiCroPL minus other rows on the same draws, in percentage points.
+
+    Each cell is the mean over panels and seeds with its standard error, of both measures, and the number of comparisons
+    in which HiCroPL is higher.
+    """
+    shots = sorted({count for series in panels for _, count in series if count})
+    rows = list(dict.fromkeys(row for series in panels for row, _ in series))
+    lines = [f"| | {' | '.join(f'{count} shots' for count in shots)} |", f"|{' --- |' * (len(shots) + 1)}"]
+    for own in (row for row in rows if row.startswith(METHOD)):
+        for other in (row for row in rows if not row.startswith(METHOD)):
+            cells = [_difference(panels, own, other, count) for count in shots]
+            lines.append(f"| {own} minus {other} | {' | '.join(cells)} |")
+    return lines
+
+
+def _difference(panels: Sequence[Series], own: str, other: str, count: int) -> str:
+    pairs = [
+        (scores, others[seed])
+        for series in panels
+        if (others := series.get((other, count)) or series.get((other, 0)))
+        for seed, scores in series.get((own, count), {}).items()
+        if seed in others
+    ]
+    if not pairs:
+        return ""
+    texts, higher = [], []
+    for measure in MEASURES:
+        values = [100 * (mine[measure] - theirs[measure]) for mine, theirs in pairs]
+        mean, spread = _mean_and_spread(values)
+        texts.append(f"{mean:+.1f} ± {spread / len(values) ** 0.5:.1f}")
+        higher.append(str(sum(value > 0 for value in values)))
+    return f"{' / '.join(texts)} (higher in {' / '.join(higher)} of {len(pairs)})"
 
 
 def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:

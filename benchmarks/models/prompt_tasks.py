@@ -17,8 +17,8 @@ Tasks; a task without its data is left out:
 
 Training images are balanced and test images are not, so accuracy and balanced accuracy (mean recall) are both measured.
 Choices are made on PublicTest, the default of --split; measure on PrivateTest (--split PrivateTest) when they are made.
-Each finished cell is one line of cells.jsonl; a second run with the same settings continues. --report writes one table
-and one plot per task.
+Each finished cell is one line of cells.jsonl; a second run with the same settings continues. --report writes
+tables, the differences on the same draws, and one plot per task.
 """
 
 from __future__ import annotations

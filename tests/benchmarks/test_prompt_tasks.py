@@ -144,6 +144,17 @@ def test_the_table_and_the_verdict() -> None:
     assert "is higher, but within the spread, than bias per class (+0.5 points)" in report.verdict(close)
 
 
+@pytest.mark.usefixtures("tasks")
+def test_differences_are_those_of_the_same_draws() -> None:
+    report = sys.modules["prompt_task_report"]
+    method = {seed: {"accuracy": 0.6 + 0.1 * seed, "balanced": 0.5} for seed in (0, 1, 2)}
+    other = {seed: {"accuracy": 0.58 + 0.12 * seed, "balanced": 0.4} for seed in (0, 1)}
+    panels = [{("HiCroPL", 4): method, ("probe", 4): other}, {("HiCroPL", 4): method}]
+    assert report.differences(panels)[2:] == [
+        "| HiCroPL minus probe | +1.0 ± 1.0 / +10.0 ± 0.0 (higher in 1 / 2 of 2) |"
+    ]
+
+
 def test_cells_of_other_settings_are_measured_again(tasks: dict[str, Any]) -> None:
     cell = {"task": "labels", "source": "s", "row": "r", "shots": 1, "seed": 0, "split": "PublicTest", "epochs": 50}
     assert tasks["_identity"](cell) != tasks["_identity"]({**cell, "epochs": 10})
