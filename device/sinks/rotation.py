@@ -52,6 +52,12 @@ def shift(path: Path, keep: int | None) -> None:
     path.replace(_numbered(path, 1))
 
 
+def is_older_name(name: Path, path: Path) -> bool:
+    """Return whether `name` is a name that `shift` gives to an older file of `path`; the files need not exist."""
+    number = name.name.removeprefix(f"{path.stem}.").removesuffix(path.suffix)
+    return number.isdecimal() and name == _numbered(path, int(number))
+
+
 def free_bytes(path: Path) -> int:
     """Return the free space for a file or folder at `path`, which may be missing, as its folders; 0 if unknown."""
     whole = path.absolute()

@@ -49,6 +49,10 @@ class CellChange:
         """Return the name of the cell in messages."""
         return _cell_name(self.model, self.kind, self.intra_op_threads)
 
+    def is_regression(self, percent: float) -> bool:
+        """Return whether the verdict is "slower" and the median grew by more than `percent`."""
+        return self.verdict == "slower" and self.ratio > 1 + percent / 100
+
 
 @dataclass(frozen=True)
 class BoardChange:
@@ -80,7 +84,7 @@ class Comparison:
 
     def regressions(self, percent: float) -> list[CellChange]:
         """Return the cells with the verdict "slower" whose median grew by more than `percent`."""
-        return [cell for cell in self.cells if cell.verdict == "slower" and cell.ratio > 1 + percent / 100]
+        return [cell for cell in self.cells if cell.is_regression(percent)]
 
     def judged(self) -> list[CellChange]:
         """Return the cells that a gate can judge."""

@@ -66,8 +66,8 @@ def command(
     from edgekit.report.compare import compare
 
     comparison = compare(before, after, baseline=baseline, allow_different=allow_different)
-    slower = [] if gate is None else comparison.regressions(gate)
-    regressions = [(board, cell) for board in comparison.boards for cell in board.cells if cell in slower]
+    cells = [(board, cell) for board in comparison.boards for cell in board.cells]
+    regressions = [(board, cell) for board, cell in cells if gate is not None and cell.is_regression(gate)]
     unjudged = comparison.unjudged()
     for board in comparison.boards:
         _show(out, board)

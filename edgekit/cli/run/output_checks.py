@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import click
 
-from edgekit.cli.run.output_options import STDOUT, Outputs, allowed_commands, output_files
+from edgekit.cli.run.output_options import STDOUT, Outputs, allowed_commands, output_files, rotation_of
 from edgekit.files import real_path
 
 
@@ -26,8 +25,7 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
     places = [real_path(path) for path in (*output_files(outputs), *buffers)]
     if twice := [path for path in places if places.count(path) > 1]:
         raise click.UsageError(f"'{twice[0]}' is the file of two outputs: give each its own")
-    rotates = outputs.rotate_size is not None or outputs.rotate_age is not None
-    if source is not None and any(_replaces(place, real_path(Path(source)), rotates) for place in places):
+    if source is not None and any(_replaces(place, real_path(Path(source)), outputs) for place in places):
         raise click.UsageError(f"'{source}' is the source and would be overwritten: write to another file")
     if outputs.record is not None and source is not None:
         raise click.UsageError("--record is for a Raspberry Pi's camera: use --save, or --camera")
@@ -43,10 +41,11 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
     _refuse_without_effect(outputs)
 
 
-def _replaces(output: Path, source: Path, rotates: bool) -> bool:
+def _replaces(output: Path, source: Path, outputs: Outputs) -> bool:
     """Return whether an output replaces the source, or renames or deletes it as one of its older files."""
-    older = re.fullmatch(rf"{re.escape(output.stem)}\.\d+{re.escape(output.suffix)}", source.name)
-    return source == output or (rotates and older is not None and source.parent == output.parent)
+    from edgekit.device.sinks.rotation import is_older_name
+
+    return source == output or (rotation_of(outputs).active and is_older_name(source, output))
 
 
 def _check_snapshots_by_command(outputs: Outputs) -> None:
