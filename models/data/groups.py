@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import PurePosixPath
@@ -18,6 +20,8 @@ from edgekit.tables import csv_rows
 TABLES = ("persons.csv", "photos.csv", "groups.csv", "labels.csv", "crops.csv", "crops.jsonl")
 _FILE_COLUMNS = ("path", "file", "name")
 _GROUP_COLUMNS = ("person", "group", "subject", "track")
+# Groups of a video's crops. One group per video would leave nothing to validate on where a class has one video.
+VIDEO_PARTS = 5
 
 _WORD = "(?:person|subject|track|group)"
 _FOLDER = re.compile(rf"{_WORD}[-_ ]?\w+", re.IGNORECASE)
@@ -46,16 +50,36 @@ def group_in_name(file: str) -> str | None:
 def groups_in_table(table: PurePosixPath, content: bytes, images: Set[PurePosixPath]) -> dict[PurePosixPath, str]:
     """Return the group of each file that a table names; empty where it has no column of files or of groups.
 
-    A path that means none of `images` is returned as it is in the table.
+    A path that means none of `images` is returned as it is in the table. Crops of a video without a person are in
+    `VIDEO_PARTS` groups, each of one part of the video's time, because neighbouring frames are almost equal.
     """
     groups = {}
+    frames: dict[str, dict[PurePosixPath, float]] = defaultdict(dict)
     for row in _rows(table, content):
         file = next((row[column] for column in _FILE_COLUMNS if row.get(column)), None)
+        if not file:
+            continue
+        path = listed_image(str(file), table.parent, images) or PurePosixPath(str(file))
         column = next((column for column in _GROUP_COLUMNS if row.get(column) not in (None, "")), None)
-        if file and column:
-            path = listed_image(str(file), table.parent, images) or PurePosixPath(str(file))
+        if column:
             groups[path] = f"{column}-{row[column]}"
+        elif (time_s := _time_s(row)) is not None:
+            frames[str(row.get("source"))][path] = time_s
+    for video, times in frames.items():
+        start_s, end_s = min(times.values()), max(times.values())
+        for path, time_s in times.items():
+            part = int(VIDEO_PARTS * (time_s - start_s) / (end_s - start_s)) if end_s > start_s else 0
+            groups[path] = f"video-{table.parent / video}-{min(part, VIDEO_PARTS - 1)}"
     return groups
+
+
+def _time_s(row: Mapping[str, object]) -> float | None:
+    """Return the time of a video's frame in a row of `crops.csv`; None if the row has none."""
+    try:
+        time_s = float(str(row.get("time_s")))
+    except ValueError:
+        return None
+    return time_s if math.isfinite(time_s) else None
 
 
 def listed_image(text: str, folder: PurePosixPath, images: Set[PurePosixPath]) -> PurePosixPath | None:

@@ -126,19 +126,24 @@ def _by_folders(files: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry
 
 
 def _with_groups(entries: list[ImageEntry], files: Files, notify: Notify) -> list[ImageEntry]:
-    """Return the entries with their groups, from tables or else from the paths.
+    """Return the entries with their groups, from tables (the first of `TABLES` that lists the image) or from the paths.
 
     Where tables list some of the images, each of the others is a group of its own.
     """
-    listed: dict[PurePosixPath, str] = {}
+    listed: dict[str, dict[PurePosixPath, str]] = {name: {} for name in TABLES}
     images = set(files.images)
     for table in files.names:
-        if table.name.lower() in TABLES:
-            listed |= groups_in_table(table, files.read(table), images)
-    in_tables = [listed.get(entry.path) or listed.get(PurePosixPath(entry.path.name)) for entry in entries]
+        if (name := table.name.lower()) in TABLES:
+            listed[name] |= groups_in_table(table, files.read(table), images)
+    in_tables = [
+        next(
+            (group for each in listed.values() if (group := each.get(path) or each.get(PurePosixPath(path.name)))), None
+        )
+        for path in (entry.path for entry in entries)
+    ]
     own = any(in_tables)
-    if listed and not own:
-        notify(one_line(f"no group in a table is used: none of its paths is an image, such as '{next(iter(listed))}'"))
+    if not own and (lost := next((path for each in listed.values() for path in each), None)):
+        notify(one_line(f"no group in a table is used: none of its paths is an image, such as '{lost}'"))
     return [
         replace(entry, group=group or group_in_name(entry.path.name) or entry.group or (entry.name if own else ""))
         for entry, group in zip(entries, in_tables, strict=True)

@@ -183,3 +183,36 @@ def test_a_table_whose_paths_are_no_images_is_reported(tmp_path: Path) -> None:
     [part] = load_dataset(tmp_path, notify=told.append).splits.values()
     assert part.groups is None
     assert told == ["no group in a table is used: none of its paths is an image, such as 'open\\0.png'"]
+
+
+def _cropped_video(folder: Path, video: str, count: int) -> None:
+    """Write the crops of a video, one per second, and their crops.csv."""
+    generator = np.random.default_rng(list(folder.name.encode()))
+    folder.mkdir(parents=True)
+    rows = ["path,source,time_s,person"]
+    for second in range(count):
+        rows.append(f"{video}-{second}.png,{video}.mp4,{second}.0,")
+        assert cv2.imwrite(str(folder / f"{video}-{second}.png"), generator.integers(0, 255, (8, 8), dtype=np.uint8))
+    (folder / "crops.csv").write_text("\n".join(rows))
+
+
+def test_neighbouring_frames_of_a_video_are_on_one_side(tmp_path: Path) -> None:
+    """With one video per class, too, a part of each video is left for validation."""
+    for label in ("open", "shut"):
+        _cropped_video(tmp_path / label, "clip", 60)
+    training, validation, text = train_and_validation(load_dataset(tmp_path), None, None, seed=3)
+    assert text.endswith("by group")
+    assert len(_persons_of(training) | _persons_of(validation)) == 10
+    assert validation.names is not None
+    for label in ("open", "shut"):
+        seconds = [int(name[len(f"{label}/clip-") : -4]) for name in validation.names if name.startswith(label)]
+        assert seconds == list(range(seconds[0], seconds[0] + 12))
+
+
+def test_a_table_of_persons_replaces_the_parts_of_a_video(tmp_path: Path) -> None:
+    _cropped_video(tmp_path / "open", "clip", 20)
+    _cropped_video(tmp_path / "shut", "film", 20)
+    rows = [f"{video}-{second}.png,{second % 4}" for video in ("clip", "film") for second in range(20)]
+    (tmp_path / "persons.csv").write_text("\n".join(["path,person", *rows]))
+    [part] = load_dataset(tmp_path).splits.values()
+    assert _persons_of(part) == {f"person-{number}" for number in range(4)}
