@@ -116,8 +116,7 @@ def train(
         GateError: A device would compute other pixels than the training; the checkpoint is kept.
     """
     options = options_from(TrainOptions, options, values)
-    if options.threads:
-        set_torch_threads(options.threads)
+    set_torch_threads(options.threads)
     recipe = net_recipe_of(options)
     check_output(options.output, options.resume)
     require_no_space(options.model)

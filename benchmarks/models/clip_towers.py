@@ -35,6 +35,7 @@ from edgekit.models.clip.mini import CLIP_MINI
 from edgekit.models.clip.prompt_insertion import encode_image
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.data import EXPRESSIONS
+from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.optimizer import make_optimizer
 from edgekit.models.training.recipes import RECIPES
 
@@ -201,7 +202,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--pairs", type=click.IntRange(min=1), default=5, show_default=True)
 def towers(shape: str, threads: int | None, precision: str, clock: str, as_json: bool, batch: int, pairs: int) -> None:
     """Compare the image tower with prompts, and the ensemble, with open_clip's plain tower."""
-    _settle(threads)
+    set_torch_threads(threads)
     result = compare_towers(SHAPES[shape], batch, pairs, clock, _autocast(precision))
     click.echo(
         f"{shape}, {precision}, {torch.get_num_threads()} threads, batches of {batch} ({clock} time): plain tower "
@@ -240,7 +241,7 @@ def step(
     tested: int,
 ) -> None:
     """Measure a step of prompt training for seven classes."""
-    _settle(threads)
+    set_torch_threads(threads)
     try:
         cost = measure_step(SHAPES[shape], batch, steps, clock, precision)
     except EdgekitError as error:
@@ -253,11 +254,6 @@ def step(
         err=as_json,
     )
     _say_json(as_json, {"clip": shape, "precision": precision, "clock": clock, **asdict(cost), "estimate": said})
-
-
-def _settle(threads: int | None) -> None:
-    if threads:
-        torch.set_num_threads(threads)
 
 
 def _say_json(as_json: bool, document: dict[str, Any]) -> None:

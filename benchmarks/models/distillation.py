@@ -42,6 +42,7 @@ from edgekit.models.distill.task import DistillationConfig, DistillationTask, st
 from edgekit.models.distill.teachers import EmbeddingSpace, Teacher, TeacherOutputs
 from edgekit.models.evaluation.evaluate import TorchClassifier, aligned, evaluate
 from edgekit.models.model_loading import build_merged_net, build_net, contract_for
+from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.optimizer import make_optimizer
 from edgekit.models.training.recipes import RECIPES, Recipe
@@ -164,8 +165,7 @@ def speed(
     student: str, embed_dim: int | None, threads: int | None, batch: int, pairs: int, steps: int, as_json: bool
 ) -> None:
     """Compare a training step on cached teacher outputs with a plain one."""
-    if threads:
-        torch.set_num_threads(threads)
+    set_torch_threads(threads)
     result = or_line(lambda: compare(student, embed_dim, batch, pairs, steps))
     space = f" in {embed_dim} dimensions" if embed_dim else ""
     click.echo(

@@ -184,8 +184,7 @@ class Study:
 
     def load(self) -> DataSet:
         """Read the data set and set torch's threads."""
-        if self.threads:
-            set_torch_threads(self.threads)
+        set_torch_threads(self.threads)
         return load_dataset(self.data)
 
 

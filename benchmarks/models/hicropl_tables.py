@@ -173,8 +173,7 @@ def main(
     output: Path,
 ) -> None:
     """Measure a table."""
-    if threads:
-        set_torch_threads(threads)
+    set_torch_threads(threads)
     try:
         runs = list(planned(table, seeds, shots, only))
         if plan:

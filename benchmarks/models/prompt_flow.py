@@ -220,8 +220,7 @@ _FILE = click.Path(path_type=Path, exists=True)
 @click.option("--threads", type=click.IntRange(min=1))
 def main(clip: Path, data: Path, ferplus: Path, seeds: int, threads: int | None, **values: Any) -> None:
     """Train, measure and print the tables."""
-    if threads:
-        set_torch_threads(threads)
+    set_torch_threads(threads)
     settings = Settings(**values)
     try:
         if settings.n_ctx < 2:

@@ -315,8 +315,7 @@ def main(
     **values: Any,
 ) -> None:
     """Measure the tasks."""
-    if threads:
-        set_torch_threads(threads)
+    set_torch_threads(threads)
     settings = Settings(**{name: values.pop(name) for name in _SETTINGS})
     every = row_names(weights)
     rows = {name: changes for name, changes in every.items() if not only or name.startswith(only)}

@@ -302,8 +302,7 @@ def main(
     common = ["--precision", precision]
     for flag, value in (("--threads", threads), ("--n-ctx", n_ctx), ("--min-area", min_area)):
         common += [flag, str(value)] if value is not None else []
-    if threads:
-        set_torch_threads(threads)
+    set_torch_threads(threads)
     try:
         opened = load_clip(clip)
         layers = min(opened.config.vision.layers, opened.config.text.layers, 12)

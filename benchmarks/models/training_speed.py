@@ -35,6 +35,7 @@ from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from edgekit.models.model_loading import build_net
 from edgekit.models.nets.edgecnn import DenseLayer, EdgeCNN
+from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.optimizer import make_optimizer
 from edgekit.models.training.recipes import RECIPES
 
@@ -207,8 +208,7 @@ def main(
     as_json: bool,
 ) -> None:
     """Compare images per second of edgekit's training step and the authors'."""
-    if threads:
-        torch.set_num_threads(threads)
+    set_torch_threads(threads)
     try:
         start = load_checkpoint(resolve_model(model, (CHECKPOINT_SUFFIX,)))
         result = compare(start, precision, batch_size, pairs, steps)

@@ -121,8 +121,7 @@ def verify(
         raise InputError(
             f"'{source}' holds trained prompts: name a net's checkpoint (export compares prompts with torch)"
         )
-    if threads:
-        set_torch_threads(threads)
+    set_torch_threads(threads)
     faults, loaded_by, oldest = [], None, None
     if engine == "onnxruntime":
         oldest = oldest_runtime().version

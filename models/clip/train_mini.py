@@ -121,8 +121,7 @@ def train_mini(
     """
     options = options_from(MiniClipOptions, options, values)
     recipe = recipe_of(options)
-    if options.threads:
-        set_torch_threads(options.threads)
+    set_torch_threads(options.threads)
     check_output(options.output, options.resume)
     trunk = None if options.trunk is None else read_trunk(resolve_model(options.trunk, (CHECKPOINT_SUFFIX,)))
     teachers = [resolve_model(name, (CHECKPOINT_SUFFIX, ONNX_SUFFIX)) for name in options.teacher]

@@ -200,8 +200,7 @@ def train_prompts(
     """
     options = options_from(PromptTrainingOptions, options, values)
     recipe = _recipe(options)
-    if options.threads:
-        set_torch_threads(options.threads)
+    set_torch_threads(options.threads)
     check_output(options.output, options.resume)
     clip = load_clip(options.clip, options.activation)
     notify(_summary(clip))

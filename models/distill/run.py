@@ -181,8 +181,7 @@ def distill(
     """
     options = options_from(DistillOptions, options, values)
     powers = options.vote_powers()
-    if options.threads:
-        set_torch_threads(options.threads)
+    set_torch_threads(options.threads)
     recipe = net_recipe_of(options)
     if recipe.mixup_alpha and not options.on_the_fly:
         raise InputError("mixup needs the teacher's outputs for mixed images: add on-the-fly, or leave mixup-alpha out")

@@ -116,8 +116,7 @@ def evaluate_photos(
     Raises:
         InputError: A model, the photographs or an option cannot be used, or no photograph can be classified.
     """
-    if threads:
-        set_torch_threads(threads)
+    set_torch_threads(threads)
     path = Path(photos)
     if not is_of_files(path):
         raise InputError(f"photographs '{path}' are not image files: expected a folder or a .tar.gz archive")

@@ -70,8 +70,7 @@ def evaluate(
     """
     if errors is not None:
         check_sheet_folder(Path(errors), None if isinstance(data, DataSet) else Path(data))
-    if threads:
-        set_torch_threads(threads)
+    set_torch_threads(threads)
     classifier = open_named(model, threads) if isinstance(model, str | Path) else model
     contract = classifier.contract
     # The votes are for FER-2013's own classes, which are merged after the majorities are known.

@@ -297,8 +297,7 @@ def _evaluate_clip(
     from edgekit.models.evaluation.run import evaluate, read_evaluation_data
     from edgekit.models.torch_threads import set_torch_threads
 
-    if options["threads"]:
-        set_torch_threads(options["threads"])
+    set_torch_threads(options["threads"])
     if options["merges"] and options["ferplus"]:
         raise InputError("--merge with --ferplus is for nets: leave one of them out for a CLIP")
 
