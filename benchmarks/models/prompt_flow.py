@@ -32,17 +32,16 @@ from typing import Any
 
 import click
 import torch
-from prompt_task_data import Sources, make_tasks
+from linear_baselines import tower_input
+from prompt_task_data import Sources, make_tasks, up_to_shots
 from prompt_tasks import Bench, Settings, settings_options
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekit.errors import EdgekitError, InputError
-from edgekit.models.clip.baselines import tower_input
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.clip.prompts import KnowledgeProxy, PromptLearner, Prompts
-from edgekit.models.data.few_shot import up_to_shots
 from edgekit.models.evaluation.evaluate import mean_recall
 from edgekit.models.torch_threads import set_torch_threads
 

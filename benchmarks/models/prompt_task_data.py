@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.errors import InputError
 from edgekit.models.clip.descriptions import Descriptions, descriptions_for
@@ -126,6 +127,19 @@ def persons_apart(photos: ImageSet, seed: int, name: str) -> tuple[ImageSet, Ima
     persons = np.random.default_rng(seed).permutation(np.unique(photos.groups))
     is_trained = np.isin(photos.groups, persons[: len(persons) // 2])
     return photos.subset(is_trained), photos.subset(~is_trained)
+
+
+def up_to_shots(
+    labels: NDArray[np.int64], classes: Sequence[str], shots: int, seed: int
+) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """Return the indices of `shots` images per class, and the number of images of each class that has fewer.
+
+    Such a class gives all its images. With the same seed, the images of fewer shots are a subset of those of more.
+    """
+    generator = np.random.default_rng(seed)
+    members = [generator.permutation(np.flatnonzero(labels == number)) for number in range(len(classes))]
+    short = {name: len(own) for name, own in zip(classes, members, strict=True) if len(own) < shots}
+    return np.sort(np.concatenate([own[:shots] for own in members])), short
 
 
 def darkened(image: ImageU8) -> ImageU8:

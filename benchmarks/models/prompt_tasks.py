@@ -34,20 +34,13 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from linear_baselines import Baseline, LinearClassifier, fit_baseline, tower_input, unit_features, zero_shot
 from numpy.typing import NDArray
-from prompt_task_data import TASKS, Content, Sources, make_tasks
+from prompt_task_data import TASKS, Content, Sources, make_tasks, up_to_shots
 from prompt_task_report import write_report
 
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import sha256_of, write_atomic
-from edgekit.models.clip.baselines import (
-    Baseline,
-    LinearClassifier,
-    fit_baseline,
-    tower_input,
-    unit_features,
-    zero_shot,
-)
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts
 from edgekit.models.clip.config import PromptConfig, shortened
 from edgekit.models.clip.frozen import FrozenClip
@@ -56,7 +49,6 @@ from edgekit.models.clip.prompt_task import PromptTask
 from edgekit.models.clip.prompted import PromptedClip, frozen_classifier, prompts_kept
 from edgekit.models.clip.protocols import preset_of
 from edgekit.models.data import ImageSet
-from edgekit.models.data.few_shot import up_to_shots
 from edgekit.models.data.resized_crop import ResizedCrop
 from edgekit.models.evaluation.evaluate import Evaluation, mean_recall
 from edgekit.models.torch_threads import set_torch_threads

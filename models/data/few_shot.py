@@ -101,19 +101,6 @@ def few_shot(
     return {**selection, TEST: _test(labels, splits, selection[VALIDATION])}
 
 
-def up_to_shots(
-    labels: NDArray[np.int64], classes: Sequence[str], shots: int, seed: int
-) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """Return the indices of `shots` images per class, and the number of images of each class that has fewer.
-
-    Such a class gives all its images. With the same seed, the images of fewer shots are a subset of those of more.
-    """
-    generator = np.random.default_rng(seed)
-    members = [generator.permutation(np.flatnonzero(labels == number)) for number in range(len(classes))]
-    short = {name: len(own) for name, own in zip(classes, members, strict=True) if len(own) < shots}
-    return np.sort(np.concatenate([own[:shots] for own in members])), short
-
-
 @overload
 def of_classes(part: ImageSet, labels: Sequence[int]) -> ImageSet: ...
 @overload

@@ -20,7 +20,6 @@ from edgekit.models.clip.architecture import Tower
 from edgekit.models.clip.load import random_clip, save_clip
 from edgekit.models.clip.mini import CLIP_MINI
 from edgekit.models.data import EXPRESSIONS, ImageSet
-from edgekit.models.data.few_shot import up_to_shots
 
 FOLDER = Path(__file__).parents[2] / "benchmarks/models"
 SMALL = replace(CLIP_MINI, vision=Tower(64, 2, 1), text=Tower(32, 2, 1), embed_dim=32)
@@ -59,7 +58,8 @@ def faces(persons: list[str]) -> ImageSet:
     return ImageSet(np.zeros((count, 4, 4, 1), np.uint8), np.zeros(count, np.int64), groups=np.array(persons, np.str_))
 
 
-def test_shots_beyond_a_class_give_what_it_has() -> None:
+def test_shots_beyond_a_class_give_what_it_has(tasks: dict[str, Any]) -> None:
+    up_to_shots = tasks["up_to_shots"]
     labels = np.array([0, 0, 0, 1])
     chosen, short = up_to_shots(labels, ("many", "one"), 2, 0)
     assert np.bincount(labels[chosen]).tolist() == [2, 1]
