@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from data_identity import data_identity
 from hicropl_data import IMAGENET, TABLES, Run, peta_operations, planned, require_data, source_of
 from hicropl_report import write_table
 
@@ -87,11 +88,13 @@ def results_path(run: Run, output: Path) -> Path:
     return output / run.table / f"{run.name}.json"
 
 
-def read_results(run: Run, settings: Settings, output: Path) -> dict[str, Any] | None:
+def read_results(run: Run, settings: Settings, data: Path, output: Path) -> dict[str, Any] | None:
     """Return the finished results of a training, if there are any.
 
+    Data that the results do not record, or that is missing in the folder `data`, is not compared.
+
     Raises:
-        InputError: They were measured with other settings, or on other data sets.
+        InputError: They were measured with other settings, or on other data.
     """
     path = results_path(run, output)
     if not path.exists():
@@ -99,13 +102,27 @@ def read_results(run: Run, settings: Settings, output: Path) -> dict[str, Any] |
     document: dict[str, Any] = json.loads(path.read_text())
     if document["settings"] != asdict(settings) | {"targets": list(run.targets)}:
         raise InputError(f"'{path}' was measured with {document['settings']}: use the same settings, or another -o")
+    recorded: dict[str, str] = document.get("data", {})
+    for name, identity in _identities(run, data).items():
+        if recorded.get(name, identity) != identity:
+            raise InputError(f"'{path}' was measured on other images of {name}: use the same data, or another -o")
     return document
+
+
+def _identities(run: Run, data: Path) -> dict[str, str]:
+    paths = {name: data / source_of(name).path for name in (run.dataset, *run.targets)}
+    return {name: data_identity(path) for name, path in paths.items() if path.exists()}
 
 
 def measure(run: Run, settings: Settings, data: Path, output: Path) -> dict[str, Any]:
     """Train, evaluate, and write the file of results."""
     result = train_prompts(options_of(run, settings, data, output), notify=_say)
-    document = {"settings": asdict(settings) | {"targets": list(run.targets)}, "run": asdict(run), **result.document()}
+    document = {
+        "settings": asdict(settings) | {"targets": list(run.targets)},
+        "data": _identities(run, data),
+        "run": asdict(run),
+        **result.document(),
+    }
     write_atomic(results_path(run, output), json.dumps(document, indent=2) + "\n")
     return document
 
@@ -193,7 +210,7 @@ def _run(runs: Sequence[Run], settings: Settings, data: Path, output: Path, repo
     """Measure what is not finished, write the table, and return its text."""
     results: list[Mapping[str, Any]] = []
     for run in runs:
-        found = read_results(run, settings, output)
+        found = read_results(run, settings, data, output)
         if found is None and not report:
             _say(f"{run.table}, {run.name}")
             found = measure(run, settings, data, output)

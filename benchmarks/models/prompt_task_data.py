@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
+from data_identity import data_identity
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
@@ -62,11 +63,15 @@ class Content:
 
 @dataclass(frozen=True)
 class Source:
-    """A training source of a task: `content` returns its images for a seed; `clip` is the file of the CLIP."""
+    """A training source of a task: `content` returns its images for a seed; `clip` is the file of the CLIP.
+
+    `data` are the names of the fields of `Sources` whose images `content` contains.
+    """
 
     task: str
     name: str
     clip: Path
+    data: tuple[str, ...]
     content: Callable[[int], Content]
 
 
@@ -80,6 +85,11 @@ class Sources:
     ferplus: Path | None = None
     faces: Path | None = None
     ck: Path | None = None
+
+    def identity(self, name: str) -> str | None:
+        """Return the identity of the data in a field; None if it is not given."""
+        path: Path | None = getattr(self, name)
+        return None if path is None else data_identity(path)
 
     @cached_property
     def size_px(self) -> int:
@@ -176,7 +186,7 @@ def _labels(sources: Sources, split: str) -> Iterator[Source]:
         targets = {"FER+ majority": data.split(split)}
         return Content("FER+ majority", descriptions_for(EXPRESSIONS), data.split("Training"), targets)
 
-    yield Source("labels", "FER+ majority", sources.clip, content)
+    yield Source("labels", "FER+ majority", sources.clip, ("data", "ferplus"), content)
 
 
 def _photographs(sources: Sources, split: str) -> Iterator[Source]:
@@ -194,7 +204,7 @@ def _photographs(sources: Sources, split: str) -> Iterator[Source]:
         return content
 
     for name in COPIES:
-        yield Source("photographs", name, sources.clip, content_of(name))
+        yield Source("photographs", name, sources.clip, ("faces",), content_of(name))
 
 
 def _classes(sources: Sources, split: str) -> Iterator[Source]:
@@ -208,10 +218,11 @@ def _classes(sources: Sources, split: str) -> Iterator[Source]:
         return content
 
     for name, groups in GROUPINGS.items():
-        yield Source("classes", name, sources.clip, content_of(name, groups))
+        yield Source("classes", name, sources.clip, ("data",), content_of(name, groups))
     if sources.base_clip is not None:
         alone = {name: (name,) for name in EXPRESSIONS}
-        yield Source("classes", "classes never seen", sources.base_clip, content_of("classes never seen", alone))
+        name = "classes never seen"
+        yield Source("classes", name, sources.base_clip, ("data",), content_of(name, alone))
 
 
 def _cross(sources: Sources, split: str) -> Iterator[Source]:
@@ -242,7 +253,7 @@ def _cross(sources: Sources, split: str) -> Iterator[Source]:
     }
     for name, path in given.items():
         if path is not None:
-            yield Source("cross", name, sources.clip, content_of(name))
+            yield Source("cross", name, sources.clip, ("data", "ferplus", "faces", "ck"), content_of(name))
 
 
 def _left_out(task: str, option: str) -> None:

@@ -17,7 +17,7 @@ Tasks; a task without its data is left out:
 
 Training images are balanced and test images are not, so accuracy and balanced accuracy (mean recall) are both measured.
 Choices are made on PublicTest, the default of --split; measure on PrivateTest (--split PrivateTest) when they are made.
-Each finished cell is one line of cells.jsonl; a second run with the same settings continues. --report writes
+Each finished cell is one line of cells.jsonl; a second run with the same settings and data continues. --report writes
 tables, the differences on the same draws, and one plot per task.
 """
 
@@ -225,16 +225,17 @@ def _run(
     """Measure the cells that are not in the file and append them to it."""
     common = asdict(settings)
     finished = read_cells(path)
-    done = {_identity(cell) for cell in finished}
+    done = {_identity(cell) for cell in finished if _is_of(cell, sources)}
     # Without the incomplete line of an interrupted run, to which the next cell would be appended.
     write_atomic(path, "".join(json.dumps(cell, ensure_ascii=False) + "\n" for cell in finished))
     for source in make_tasks(sources, tasks, settings.split):
         clip = load_clip(source.clip)
+        data = {name: identity for name in source.data if (identity := sources.identity(name))}
         for seed in seeds:
             bench: Bench | None = None
             for row, changes, count in planned(rows, shots):
                 cell = {"task": source.task, "source": source.name, "row": row, "shots": count, "seed": seed}
-                cell |= {"clip_sha256": clip.sha256, **common}
+                cell |= {"clip_sha256": clip.sha256, "data": data, **common}
                 if _identity(cell) in done:
                     continue
                 bench = bench or Bench(clip, source.content(seed), settings)
@@ -249,6 +250,11 @@ def _run(
 def _identity(cell: Mapping[str, Any]) -> str:
     names = ("task", "source", "row", "shots", "seed", "clip_sha256", *_SETTINGS)
     return json.dumps([cell.get(name) for name in names])
+
+
+def _is_of(cell: Mapping[str, Any], sources: Sources) -> bool:
+    """Return whether a cell was measured on this data; data that the cell or the call does not name is not compared."""
+    return all(sources.identity(name) in (None, recorded) for name, recorded in cell.get("data", {}).items())
 
 
 def _line(cell: Mapping[str, Any]) -> str:
@@ -320,9 +326,10 @@ def main(
             _run(sources, tasks or TASKS, rows, shots, range(seeds), settings, cells)
         same = asdict(settings)
         clips = [sha256_of(path) for path in (sources.clip, sources.base_clip) if path is not None]
-        kept = [cell for cell in read_cells(cells) if cell["clip_sha256"] in clips and same.items() <= cell.items()]
+        found = [cell for cell in read_cells(cells) if cell["clip_sha256"] in clips and same.items() <= cell.items()]
+        kept = [cell for cell in found if _is_of(cell, sources)]
         if not kept:
-            raise InputError(f"'{cells}' has no cell of this CLIP with these settings: leave --report out")
+            raise InputError(f"'{cells}' has no cell of this CLIP and data with these settings: leave --report out")
         for path in write_report(kept, output, f"{sources.clip.name}, sha256 {clips[0][:12]}"):
             click.echo(path, err=True)
     except EdgekitError as error:

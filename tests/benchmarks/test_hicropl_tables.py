@@ -210,6 +210,18 @@ def test_bad_input_is_one_line(tables: ModuleType, clip_path: Path, data: Path, 
     assert "use the same settings, or another -o" in done.stderr
 
 
+def test_results_of_other_data_are_refused(tables: ModuleType, clip_path: Path, data: Path, tmp_path: Path) -> None:
+    more = ("--only", "EuroSAT", "--shots", 1, "--seeds", 1)
+    _measured(tables, "few-shot", clip_path, data, tmp_path, *more)
+    path = tmp_path / "few-shot/EuroSAT-1-shots-seed-1.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "data": {"EuroSAT": "0"}}))
+    done = CliRunner().invoke(tables.main, _arguments("few-shot", clip_path, data, tmp_path, *more))
+    assert "was measured on other images of EuroSAT: use the same data, or another -o" in done.stderr
+    path.write_text(json.dumps({name: value for name, value in document.items() if name != "data"}))
+    _measured(tables, "few-shot", clip_path, data, tmp_path, *more)
+
+
 def test_the_plan_grows_with_classes_and_epochs(tables: ModuleType) -> None:
     runs = list(tables.planned("base-to-novel", 3))
     text = tables.plan_text(runs, None, 30)

@@ -119,7 +119,7 @@ def test_a_run_measures_every_cell_once_and_continues(
     assert again.output.count(" shots, seed ") == 2
     assert len(tasks["read_cells"](path)) == len(cells)
     other = CliRunner().invoke(tasks["main"], [*command, "--report", "--n-ctx", "3"])
-    assert "has no cell of this CLIP with these settings" in other.output
+    assert "has no cell of this CLIP and data with these settings" in other.output
     unknown = CliRunner().invoke(tasks["main"], [*command, "--only", "MaPLe"])
     assert "only 'MaPLe' begins no row: the rows are HiCroPL, λ = 0, " in unknown.output
 
@@ -159,3 +159,26 @@ def test_cells_of_other_settings_are_measured_again(tasks: dict[str, Any]) -> No
     cell = {"task": "labels", "source": "s", "row": "r", "shots": 1, "seed": 0, "split": "PublicTest", "epochs": 50}
     assert tasks["_identity"](cell) != tasks["_identity"]({**cell, "epochs": 10})
     assert json.loads(tasks["_identity"](cell))[0] == "labels"
+
+
+def test_cells_of_other_data_are_measured_again(
+    tasks: dict[str, Any], clip_path: Path, fer_folder: Path, tmp_path: Path
+) -> None:
+    arguments = ["--task", "classes", "--clip", clip_path, "--data", fer_folder, "--shots", "1", "--seeds", "1"]
+    command = [str(each) for each in (*arguments, "--only", "released", "--epochs", "1", "-o", tmp_path / "out")]
+    path = tmp_path / "out" / "cells.jsonl"
+
+    def measured() -> int:
+        sys.modules["data_identity"].data_identity.cache_clear()
+        done = CliRunner().invoke(tasks["main"], command, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output.count(" seed ")
+
+    count = measured()
+    assert count > 0
+    assert measured() == 0
+    old = [{name: value for name, value in cell.items() if name != "data"} for cell in tasks["read_cells"](path)]
+    (fer_folder / "Training/happy/0.png").unlink()
+    assert measured() == count
+    path.write_text("".join(json.dumps(cell) + "\n" for cell in old))  # from before the data were recorded
+    assert measured() == 0
