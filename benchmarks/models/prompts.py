@@ -222,11 +222,21 @@ def train(run: Run, clip: Path, data: Path, runs: Path, budget: Sequence[str]) -
         raise click.ClickException(f"the training in '{folder}' ended with exit code {done.returncode}")
 
 
+def measure_all_finally(plan: Sequence[Run], clip: Path, base_clip: Path | None, data: Path, runs: Path) -> None:
+    """Measure the trained runs, except ablations, on PrivateTest; results that are already there are kept."""
+    for group in dict.fromkeys(run.group for run in plan if run.group != "ablations"):
+        folders = {run: run.folder(runs) for run in plan if run.group == group}
+        left = [run for run, at in folders.items() if (at / RESULTS_NAME).exists() and not (at / FINAL_NAME).exists()]
+        if left and group == "base-to-novel" and base_clip is None:
+            click.echo(f"base to novel is not measured on {TESTED_ON}: it needs --base-clip", err=True)
+            continue
+        for run in left:
+            measure_finally(run, _clip_of(run, clip, base_clip), data, runs)
+
+
 def measure_finally(run: Run, clip_path: Path, data: Path, runs: Path) -> None:
-    """Measure a trained run on PrivateTest; a result that is already in the run's folder is kept."""
+    """Measure a trained run on PrivateTest."""
     folder = run.folder(runs)
-    if (folder / FINAL_NAME).exists() or not (folder / RESULTS_NAME).exists():
-        return
     clip = load_clip(clip_path)
     net = build_prompted(load_prompts(folder / BEST_NAME), clip)
     splits = Splits(test=TESTED_ON)
@@ -332,9 +342,7 @@ def main(
             train(run, _clip_of(run, clip, base_clip), data, runs, budget)
         plan = list(planned(list(TITLES), seeds, shots, layers))
         if final:
-            for run in plan:
-                if run.group != "ablations":
-                    measure_finally(run, _clip_of(run, clip, base_clip), data, runs)
+            measure_all_finally(plan, clip, base_clip, data, runs)
         if do_report or everything:
             facts = {
                 "clip": clip.name,

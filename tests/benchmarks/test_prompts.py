@@ -55,6 +55,18 @@ def test_a_page_without_the_name_of_the_base_clip_is_written(prompts: dict[str, 
     assert "The CLIP `base.pt` was" in prompts["report"]([entry], {**facts, "base_clip": "base.pt"})
 
 
+def test_without_the_base_clip_its_prompts_are_not_measured_on_another_clip(
+    prompts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = list(prompts["planned"](list(prompts["TITLES"]), 1, 16, 6))
+    folder = next(run for run in plan if run.group == "base-to-novel").folder(tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text("{}")
+    prompts["measure_all_finally"](plan, tmp_path / "clip", None, tmp_path / "data", tmp_path)
+    assert capsys.readouterr().err == "base to novel is not measured on PrivateTest: it needs --base-clip\n"
+    assert not (folder / "final.json").exists()
+
+
 def test_settings_are_compared_with_those_of_kept_results(prompts: dict[str, Any], tmp_path: Path) -> None:
     with_kept, path = prompts["with_kept_settings"], tmp_path / "settings.json"
     path.write_text(json.dumps({"shots": 16, "epochs": None}))
