@@ -35,6 +35,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from data_identity import data_identity
 from numpy.typing import NDArray
 from prompts_report import BASE, CHOSEN_ON, TESTED_ON, TITLES, report
 
@@ -55,6 +56,7 @@ from edgekit.models.training.loop import BEST_NAME
 from edgekit.models.training.recipes import RECIPES
 
 RESULTS_NAME, FINAL_NAME, SETTINGS_NAME = "results.json", "final.json", "settings.json"
+DATA_SHA256 = "data_sha256"
 
 VARIANTS = {
     BASE: (),
@@ -197,6 +199,8 @@ def with_kept_settings(path: Path, settings: Mapping[str, Any]) -> dict[str, Any
     for name, value in settings.items():
         if name == "base_clip_sha256" and not any(runs.glob(f"base-to-novel/*/{RESULTS_NAME}")):
             continue
+        if name == DATA_SHA256 and name not in kept:  # results from before it was recorded
+            continue
         if name not in kept:
             raise InputError(f"the results in '{runs}' do not record their {name}: use another --runs")
         if kept[name] != value:
@@ -330,6 +334,8 @@ def main(
             return
         settings = {"shots": shots, "epochs": epochs, "full_epochs": full_epochs, "n_ctx": n_ctx, "min_area": min_area}
         settings |= {"clip_sha256": sha256_of(clip), "data": data.name, "precision": precision}
+        if data.exists():
+            settings[DATA_SHA256] = data_identity(data)
         if base_clip is not None:
             settings["base_clip_sha256"] = sha256_of(base_clip)
         settings = with_kept_settings(runs / SETTINGS_NAME, settings)

@@ -79,6 +79,10 @@ def test_settings_are_compared_with_those_of_kept_results(prompts: dict[str, Any
     }
     with pytest.raises(InputError, match="have shots 16, not 4"):
         with_kept(path, {"shots": 4})
+    assert with_kept(path, {"data_sha256": "ab"})["data_sha256"] == "ab"  # results from before it was recorded
+    path.write_text(json.dumps({"data_sha256": "cd"}))
+    with pytest.raises(InputError, match="have data_sha256 cd, not ab"):
+        with_kept(path, {"data_sha256": "ab"})
 
 
 def test_results_that_do_not_record_a_setting_are_not_taken_over(prompts: dict[str, Any], tmp_path: Path) -> None:
