@@ -57,7 +57,8 @@ class DistillOptions(TrainingOptions):
     - `student`: name of the net to train.
     - `temperature`: τ of both softmaxes; `kl_weight`, `ce_weight`, `cosine_weight`: see `losses.loss_weights`.
     - `views`: the views of each image that the teacher classifies once; default: "center-flip".
-    - `on_the_fly`: the teacher classifies every augmented crop instead of fixed views.
+    - `on_the_fly`: the teacher classifies every augmented crop instead of fixed views. Only its outputs for the
+      validation images, with which the student is compared, are cached.
     - `out_of_fold`: each image is classified only by teachers that were trained without this image
       (`TrainOptions.folds`).
     - `cache`: folder of the teacher's cached outputs; default: a folder in `output`.
@@ -102,7 +103,7 @@ class DistillOptions(TrainingOptions):
         if self.on_the_fly and self.views:
             raise InputError("views are for cached outputs: leave views or on-the-fly out")
         if self.on_the_fly and self.cache:
-            raise InputError("cache has no effect with on-the-fly, which caches nothing: leave one of them out")
+            raise InputError("on-the-fly uses no cached outputs for training images: leave cache or on-the-fly out")
         if self.out_of_fold and (self.on_the_fly or self.unlabelled):
             raise InputError(
                 "out-of-fold needs cached outputs and labelled images: leave on-the-fly and unlabelled out"

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     click.option(
         "--on-the-fly",
         is_flag=True,
-        help="The teacher classifies every augmented crop during the training, and no outputs are cached. Slow.",
+        help="The teacher classifies every augmented crop during the training, without cached outputs. Slow.",
     ),
     click.option(
         "--teacher-power",
