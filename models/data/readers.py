@@ -71,11 +71,12 @@ def load_dataset(
         notify: Called with messages about removed images and similar decisions.
         fit: How images that are not square become square: that of the contract they are read for.
         select: Selects images before they are decoded; default: all.
-        cache: Where the decoded images of image files are kept.
+        cache: Where the decoded images of image files are kept; those of .csv and HDF5 files are kept in memory.
         cache_folder: Folder of those that are kept on disk.
 
     Raises:
-        InputError: The path does not exist, its format is not recognised, or the data is damaged.
+        InputError: The path does not exist, its format is not recognised, the data is damaged, or a .csv or HDF5 file
+            is to be kept on disk.
     """
     report = progress or (lambda _done, _total: None)
     square = functools.partial(to_size, size_px=size_px, fit=fit)
@@ -86,6 +87,8 @@ def load_dataset(
             folder = folder_on_disk(size_bytes, cache, cache_folder, notify)
             return _read_images(files, layout, path, square, report, chosen, folder)
     require_contempt(contempt, EXPRESSIONS)
+    if cache == "disk":
+        raise InputError(f"data '{path}' is no folder or archive: its images are kept in memory, not on disk")
     splits = read_splits(path, square, report)
     ordered = {name: splits[name] for name in split_order(splits)}
     name = dataset_name(path, EXPRESSIONS, ordered)
