@@ -36,7 +36,6 @@ import click
 import numpy as np
 import torch
 from data_identity import data_identity
-from numpy.typing import NDArray
 from prompts_report import BASE, CHOSEN_ON, TESTED_ON, TITLES, report
 
 from edgekit.errors import EdgekitError, InputError
@@ -50,7 +49,7 @@ from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.clip.protocols import TaskName, load_task_data, measure, preset_of, recipe_name_of
 from edgekit.models.data import EXPRESSIONS, usual_training_split, usual_validation_split
 from edgekit.models.data.few_shot import MAX_VALIDATION_SHOTS, Splits, base_count
-from edgekit.models.data.readers import Selection, load_dataset
+from edgekit.models.data.readers import Groups, Labels, Selection, load_dataset
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.loop import BEST_NAME
 from edgekit.models.training.recipes import RECIPES
@@ -125,8 +124,8 @@ def measure_pace(clip: FrozenClip, data: Path, n_ctx: int | None, precision: str
     """Return the speed of this machine with a CLIP, and the number of images per split."""
     counts: dict[str, int] = {}
 
-    def select(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
-        del classes
+    def select(labels: Labels, classes: tuple[str, ...], groups: Groups) -> Selection:
+        del classes, groups
         counts.update({name: len(numbers) for name, numbers in labels.items()})
         first = next(iter(labels))
         return {first: (first, np.arange(1))}

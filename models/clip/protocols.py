@@ -33,7 +33,7 @@ from edgekit.models.data.few_shot import (
     tested_images,
 )
 from edgekit.models.data.image_files import ImageFiles, batches, decoded
-from edgekit.models.data.readers import Selection, is_in_files, list_files, load_dataset
+from edgekit.models.data.readers import Groups, Labels, Selection, is_in_files, list_files, load_dataset
 from edgekit.models.evaluation.evaluate import aligned, evaluate
 from edgekit.preprocess import FloatArray
 
@@ -147,8 +147,8 @@ def load_task_data(
 
     sampled: dict[str, tuple[str, NDArray[np.int64]]] = {}
 
-    def select(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
-        sampled.update(few_shot(labels, trained(classes), shots, seed, splits, notify))
+    def select(labels: Labels, classes: tuple[str, ...], groups: Groups) -> Selection:
+        sampled.update(few_shot(labels, trained(classes), shots, seed, splits, notify, groups))
         return sampled
 
     test: ImageSet | ImageFiles
@@ -183,8 +183,8 @@ def load_target(
         InputError: The data is invalid, or has several splits and no test split.
     """
 
-    def only_tests(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
-        del classes
+    def only_tests(labels: Labels, classes: tuple[str, ...], groups: Groups) -> Selection:
+        del classes, groups
         name = usual_test_split(labels) or (next(iter(labels)) if len(labels) == 1 else None)
         if name is None:
             raise InputError(f"data '{path}' has no split named 'test': its splits are {', '.join(labels)}")

@@ -190,18 +190,28 @@ def train_and_validation(
     if validation is not None:
         return training, dataset.split(validation), validation
     labels, groups = training.labels, training.groups
-    held_back = _tenth(labels, seed) if groups is None else _tenth_by_group(labels, groups, seed)
-    if not held_back.any() or held_back.all():
-        raise InputError(_why_none_held_back(train, groups))
+    chosen = held_back(train, labels, groups, seed)
     by_group = "" if groups is None else " by group"
-    kept = ~held_back & ~identical_to(training.images, (training.images[index] for index in np.flatnonzero(held_back)))
-    for label in np.unique(labels[~held_back]):
+    kept = ~chosen & ~identical_to(training.images, (training.images[index] for index in np.flatnonzero(chosen)))
+    for label in np.unique(labels[~chosen]):
         if not (kept & (labels == label)).any():
             name = dataset.classes[label]
             raise InputError(f"all training images of class '{name}' are identical to held-back ones: add others")
-    left_out = len(labels) - int(held_back.sum()) - int(kept.sum())
+    left_out = len(labels) - int(chosen.sum()) - int(kept.sum())
     without = f", without {left_out} training images identical to one of them" if left_out else ""
-    return training.subset(kept), training.subset(held_back), f"held back from {train}{by_group}{without}"
+    return training.subset(kept), training.subset(chosen), f"held back from {train}{by_group}{without}"
+
+
+def held_back(train: str, labels: NDArray[np.int64], groups: NDArray[np.str_] | None, seed: int) -> NDArray[np.bool_]:
+    """Return a mask of the images to hold back for validation, about a tenth of each class; by whole groups if known.
+
+    Raises:
+        InputError: There are too few images or groups; the message names the split `train`.
+    """
+    chosen = _tenth(labels, seed) if groups is None else _tenth_by_group(labels, groups, seed)
+    if not chosen.any() or chosen.all():
+        raise InputError(_why_none_held_back(train, groups))
+    return chosen
 
 
 def _why_none_held_back(train: str, groups: NDArray[np.str_] | None) -> str:

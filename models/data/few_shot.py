@@ -11,10 +11,17 @@ from numpy.typing import NDArray
 
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, ignore_message
-from edgekit.models.data import DataSet, ImageSet, usual_test_split, usual_training_split, usual_validation_split
+from edgekit.models.data import (
+    DataSet,
+    ImageSet,
+    held_back,
+    usual_test_split,
+    usual_training_split,
+    usual_validation_split,
+)
 from edgekit.models.data.image_files import ImageFiles
 from edgekit.models.data.merging import merge_classes, renumbered
-from edgekit.models.data.readers import Selection
+from edgekit.models.data.readers import Groups, Labels, Selection
 from edgekit.text import one_line
 
 # The splits of a sampled data set.
@@ -44,18 +51,20 @@ def base_count(classes: int) -> int:
 
 
 def few_shot(
-    labels: Mapping[str, NDArray[np.int64]],
+    labels: Labels,
     classes: Sequence[str],
     shots: int,
     seed: int,
     splits: Splits,
     notify: Notify = ignore_message,
+    groups: Groups | None = None,
 ) -> Selection:
     """Return a selection of training, validation and test images.
 
     A class with fewer images than shots gives all its images. With the same seed, the images of fewer shots are a
-    subset of those of more shots. Without a validation split, the validation images come from the training split;
-    without a test split, the test images are the validation images.
+    subset of those of more shots. Without a validation split, the validation images come from the training split, and
+    where its groups are known, from groups that give no training image. Without a test split, the test images are the
+    validation images.
 
     Args:
         labels: The labels of each split.
@@ -64,41 +73,60 @@ def few_shot(
         seed: Seed of the sampling.
         splits: The splits to sample from.
         notify: Called with one message that names the classes with fewer images than shots, if there are any.
+        groups: The group of each image of each split, such as a person; None: not known.
 
     Returns:
         The splits "train", "val" and "test"; "test" has all images of all classes.
 
     Raises:
-        InputError: A split does not exist, a class has no training image, or no image is left for validation.
+        InputError: A split does not exist, a class has no training image, or no image or group is left for validation.
     """
     train = _named(labels, splits.train or usual_training_split(labels), "train")
     validation = splits.validation or usual_validation_split(labels)
     if validation == train:
         raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
+    apart = None if validation else _held_back_groups(labels, groups or {}, train, len(classes), seed)
     generator = np.random.default_rng(seed)
     few = min(shots, MAX_VALIDATION_SHOTS)
-    chosen, held_back, short = [], [], []
+    chosen, validated, short = [], [], []
     for label, name in enumerate(classes):
         members = generator.permutation(np.flatnonzero(labels[train] == label))
+        others = members[shots:]
+        if apart is not None:
+            members, others = members[~apart[members]], members[apart[members]]
         if not len(members):
             raise InputError(f"class '{name}' has no image in split '{train}'")
         if len(members) < shots:
             short.append(f"{name} ({len(members)})")
         chosen.append(members[:shots])
         if validation is None:
-            held_back.append(members[shots : shots + few])
+            validated.append(others[:few])
         else:
             members = np.flatnonzero(_named_labels(labels, validation, "val") == label)
-            held_back.append(generator.permutation(members)[:few])
+            validated.append(generator.permutation(members)[:few])
     if short:
         notify(one_line(f"classes with fewer images than {shots} shots give all they have: {', '.join(short)}"))
     selection = {
         TRAIN: (train, np.sort(np.concatenate(chosen))),
-        VALIDATION: (validation or train, np.sort(np.concatenate(held_back))),
+        VALIDATION: (validation or train, np.sort(np.concatenate(validated))),
     }
     if not len(selection[VALIDATION][1]):
         raise InputError(f"split '{train}' has no image left for validation: use fewer shots or add a split 'val'")
     return {**selection, TEST: _test(labels, splits, selection[VALIDATION])}
+
+
+def _held_back_groups(labels: Labels, groups: Groups, train: str, classes: int, seed: int) -> NDArray[np.bool_] | None:
+    """Return a mask of the training images whose groups are held back for validation; None: the groups are not known.
+
+    The mask does not depend on the number of shots. Images of other than the first `classes` classes are not used.
+    """
+    known = groups.get(train)
+    if known is None:
+        return None
+    used = labels[train] < classes
+    mask = np.zeros(len(used), bool)
+    mask[used] = held_back(train, labels[train][used], known[used], seed)
+    return mask
 
 
 @overload

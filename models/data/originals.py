@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.data import DataSet, ImageSet, missing_split, named_split
 from edgekit.models.data.coop import is_split_file
 from edgekit.models.data.fer2013 import read_splits
-from edgekit.models.data.readers import Selection, is_of_files, load_dataset, open_layout
+from edgekit.models.data.readers import Groups, Labels, Selection, is_of_files, load_dataset, open_layout
 from edgekit.preprocess import ImageU8
 
 
@@ -30,8 +30,8 @@ def load_some(
         InputError: As for `load_dataset`; or the split does not exist or is empty.
     """
 
-    def choose(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
-        del classes
+    def choose(labels: Labels, classes: tuple[str, ...], groups: Groups) -> Selection:
+        del classes, groups
         stored = named_split(labels, split)
         if stored not in labels:
             raise missing_split(f"data '{path}'", split, labels)

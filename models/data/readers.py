@@ -42,10 +42,12 @@ from edgekit.models.data.listed import is_listed, read_listed
 from edgekit.models.data.pixels import DataFit, single_channel_if_gray, to_size
 from edgekit.preprocess import ImageU8
 
+Labels = Mapping[str, NDArray[np.int64]]
+Groups = Mapping[str, NDArray[np.str_] | None]
 # For each new split: the old split and the indices of its images. Other images are not decoded. `Select` computes a
-# selection from the labels of each split and the classes.
+# selection from the labels of each split, the classes, and the groups of each split.
 Selection = Mapping[str, tuple[str, NDArray[np.int64]]]
-Select = Callable[[Mapping[str, NDArray[np.int64]], tuple[str, ...]], Selection]
+Select = Callable[[Labels, tuple[str, ...], Groups], Selection]
 
 
 def load_dataset(
@@ -93,7 +95,8 @@ def load_dataset(
     ordered = {name: splits[name] for name in split_order(splits)}
     name = dataset_name(path, EXPRESSIONS, ordered)
     if select:
-        selection = select({name: part.labels for name, part in ordered.items()}, EXPRESSIONS)
+        labels = {name: part.labels for name, part in ordered.items()}
+        selection = select(labels, EXPRESSIONS, dict.fromkeys(ordered))
         ordered = {new: ordered[old].subset(chosen) for new, (old, chosen) in selection.items()}
     return DataSet(name, EXPRESSIONS, ordered)
 
@@ -219,12 +222,17 @@ def _facts(
     """Return labels, names and, if all are known, groups of these entries."""
     numbers = {name: number for number, name in enumerate(layout.classes)}
     entries = [layout.entries[index] for index in indices]
-    groups = np.array([entry.group for entry in entries], np.str_)
     return (
         np.array([numbers[entry.class_name] for entry in entries], np.int64),
         np.array([entry.name for entry in entries], np.str_),
-        groups if all(entry.group for entry in entries) else None,
+        _groups(layout, indices),
     )
+
+
+def _groups(layout: Layout, indices: Sequence[int]) -> NDArray[np.str_] | None:
+    """Return the groups of these entries, if all are known."""
+    groups = [layout.entries[index].group for index in indices]
+    return np.array(groups, np.str_) if all(groups) else None
 
 
 def _name(layout: Layout, path: Path) -> str:
@@ -233,10 +241,10 @@ def _name(layout: Layout, path: Path) -> str:
 
 def _chosen(layout: Layout, select: Select | None) -> dict[str, list[int]]:
     """Return the indices of the entries of each split, in natural order of their paths."""
-    groups: dict[str, list[int]] = defaultdict(list)
+    of_split: dict[str, list[int]] = defaultdict(list)
     for index in sorted(range(len(layout.entries)), key=lambda index: _natural(layout.entries[index].path)):
-        groups[layout.entries[index].split].append(index)
-    ordered = {split: groups[split] for split in split_order(groups)}
+        of_split[layout.entries[index].split].append(index)
+    ordered = {split: of_split[split] for split in split_order(of_split)}
     if select is None:
         return ordered
     numbers = {name: number for number, name in enumerate(layout.classes)}
@@ -244,7 +252,8 @@ def _chosen(layout: Layout, select: Select | None) -> dict[str, list[int]]:
         split: np.array([numbers[layout.entries[index].class_name] for index in indices], np.int64)
         for split, indices in ordered.items()
     }
-    selection = select(labels, layout.classes)
+    groups = {split: _groups(layout, indices) for split, indices in ordered.items()}
+    selection = select(labels, layout.classes, groups)
     return {new: [ordered[old][index] for index in indices] for new, (old, indices) in selection.items()}
 
 

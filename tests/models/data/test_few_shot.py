@@ -50,6 +50,22 @@ def test_without_a_validation_split_other_training_images_are_held_back() -> Non
     assert chosen["test"] == chosen["val"]
 
 
+def test_without_a_validation_split_whole_groups_are_held_back() -> None:
+    labels = {"train": np.arange(60) % 3}
+    persons = np.array([f"person-{index // 6}" for index in range(60)])
+    drawn = {}
+    for shots in (2, 8):
+        selection = few_shot(labels, CLASSES, shots, 0, Splits(), groups={"train": persons})
+        training, validation = (selection[name][1] for name in ("train", "val"))
+        assert np.bincount(labels["train"][training]).tolist() == [shots] * 3
+        assert set(labels["train"][validation].tolist()) == {0, 1, 2}
+        assert set(persons[training]).isdisjoint(persons[validation])
+        drawn[shots] = set(training.tolist())
+    assert drawn[2] < drawn[8]
+    with pytest.raises(InputError, match=r"the 60 pictures of split 'train' belong to one group \('all'\)"):
+        few_shot(labels, CLASSES, 2, 0, Splits(), groups={"train": np.full(60, "all")})
+
+
 def test_a_class_with_fewer_images_than_shots_gives_all_and_is_named() -> None:
     labels = {**LABELS, "train": np.concatenate([LABELS["train"], [0, 0]])}
     messages: list[str] = []

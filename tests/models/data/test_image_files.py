@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def everything(labels: dict[str, NDArray[np.int64]], _: object) -> dict[str, tuple[str, NDArray[np.int64]]]:
+def everything(labels: dict[str, NDArray[np.int64]], *_: object) -> dict[str, tuple[str, NDArray[np.int64]]]:
     return {name: (name, np.arange(len(part))) for name, part in labels.items()}
 
 
