@@ -50,27 +50,42 @@ def group_in_name(file: str) -> str | None:
 def groups_in_table(table: PurePosixPath, content: bytes, images: Set[PurePosixPath]) -> dict[PurePosixPath, str]:
     """Return the group of each file that a table names; empty where it has no column of files or of groups.
 
-    A path that means none of `images` is returned as it is in the table. Crops of a video without a person are in
-    `VIDEO_PARTS` groups, each of one part of the video's time, because neighbouring frames are almost equal.
+    A path that means none of `images` is returned as it is in the table.
     """
     groups = {}
-    frames: dict[str, dict[PurePosixPath, float]] = defaultdict(dict)
-    for row in _rows(table, content):
-        file = next((row[column] for column in _FILE_COLUMNS if row.get(column)), None)
-        if not file:
-            continue
-        path = listed_image(str(file), table.parent, images) or PurePosixPath(str(file))
+    for file, row in _files(table, content, images):
         column = next((column for column in _GROUP_COLUMNS if row.get(column) not in (None, "")), None)
         if column:
-            groups[path] = f"{column}-{row[column]}"
-        elif (time_s := _time_s(row)) is not None:
-            frames[str(row.get("source"))][path] = time_s
-    for video, times in frames.items():
-        start_s, end_s = min(times.values()), max(times.values())
-        for path, time_s in times.items():
-            part = int(VIDEO_PARTS * (time_s - start_s) / (end_s - start_s)) if end_s > start_s else 0
-            groups[path] = f"video-{table.parent / video}-{min(part, VIDEO_PARTS - 1)}"
+            groups[file] = f"{column}-{row[column]}"
     return groups
+
+
+def video_parts(table: PurePosixPath, content: bytes, images: Set[PurePosixPath]) -> dict[PurePosixPath, str]:
+    """Return the group of each crop of a video in a `crops.csv`: one of `VIDEO_PARTS` equal parts of the video's time.
+
+    Neighbouring frames are almost equal, so they belong together. Paths are as in `groups_in_table`.
+    """
+    videos: dict[str, dict[PurePosixPath, float]] = defaultdict(dict)
+    for file, row in _files(table, content, images):
+        if (time_s := _time_s(row)) is not None:
+            videos[str(row.get("source"))][file] = time_s
+    parts = {}
+    for video, times in videos.items():
+        start_s, end_s = min(times.values()), max(times.values())
+        for file, time_s in times.items():
+            part = int(VIDEO_PARTS * ((time_s - start_s) / (end_s - start_s))) if end_s > start_s else 0
+            parts[file] = f"video-{table.parent / video}-{min(part, VIDEO_PARTS - 1)}"
+    return parts
+
+
+def _files(
+    table: PurePosixPath, content: bytes, images: Set[PurePosixPath]
+) -> Iterator[tuple[PurePosixPath, Mapping[str, object]]]:
+    """Yield each row of a table that names a file, with the image that it means, or else the path in the table."""
+    for row in _rows(table, content):
+        file = next((row[column] for column in _FILE_COLUMNS if row.get(column)), None)
+        if file:
+            yield listed_image(str(file), table.parent, images) or PurePosixPath(str(file)), row
 
 
 def _time_s(row: Mapping[str, object]) -> float | None:
@@ -79,7 +94,7 @@ def _time_s(row: Mapping[str, object]) -> float | None:
         time_s = float(str(row.get("time_s")))
     except ValueError:
         return None
-    return time_s if math.isfinite(time_s) else None
+    return time_s if 0 <= time_s < math.inf else None
 
 
 def listed_image(text: str, folder: PurePosixPath, images: Set[PurePosixPath]) -> PurePosixPath | None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify
 from edgekit.models.data import ALL_IMAGES, EXPRESSIONS, KNOWN_SPLITS, rafdb
+from edgekit.models.data.crop_table import CROP_TABLE
 from edgekit.models.data.fer2013 import USAGES
 from edgekit.models.data.files import LABEL_LISTS, Files, ImageEntry
-from edgekit.models.data.groups import TABLES, group_folders, group_in_name, groups_in_table
+from edgekit.models.data.groups import TABLES, group_folders, group_in_name, groups_in_table, video_parts
 from edgekit.text import one_line
 
 CONTEMPT = "contempt"
@@ -126,28 +127,36 @@ def _by_folders(files: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry
 
 
 def _with_groups(entries: list[ImageEntry], files: Files, notify: Notify) -> list[ImageEntry]:
-    """Return the entries with their groups, from tables (the first of `TABLES` that lists the image) or from the paths.
+    """Return the entries with their groups: from tables, from the paths, or for crops of a video from their times.
 
-    Where tables list some of the images, each of the others is a group of its own.
+    Of several tables, the first of `TABLES` that lists the image is used. Where tables list some of the images, each of
+    the others is a group of its own.
     """
     listed: dict[str, dict[PurePosixPath, str]] = {name: {} for name in TABLES}
+    parts: dict[PurePosixPath, str] = {}
     images = set(files.images)
     for table in files.names:
         if (name := table.name.lower()) in TABLES:
             listed[name] |= groups_in_table(table, files.read(table), images)
-    in_tables = [
-        next(
-            (group for each in listed.values() if (group := each.get(path) or each.get(PurePosixPath(path.name)))), None
-        )
-        for path in (entry.path for entry in entries)
-    ]
-    own = any(in_tables)
-    if not own and (lost := next((path for each in listed.values() for path in each), None)):
+        if name == CROP_TABLE:
+            parts |= video_parts(table, files.read(table), images)
+    in_tables = [_first_group(entry.path, *listed.values()) for entry in entries]
+    times = [_first_group(entry.path, parts) for entry in entries]
+    own = any(in_tables) or any(times)
+    if not any(in_tables) and (lost := next((path for each in listed.values() for path in each), None)):
         notify(one_line(f"no group in a table is used: none of its paths is an image, such as '{lost}'"))
     return [
-        replace(entry, group=group or group_in_name(entry.path.name) or entry.group or (entry.name if own else ""))
-        for entry, group in zip(entries, in_tables, strict=True)
+        replace(
+            entry,
+            group=group or group_in_name(entry.path.name) or entry.group or part or (entry.name if own else ""),
+        )
+        for entry, group, part in zip(entries, in_tables, times, strict=True)
     ]
+
+
+def _first_group(path: PurePosixPath, *tables: Mapping[PurePosixPath, str]) -> str | None:
+    """Return the group of an image in the first table that lists its path or its name."""
+    return next((group for each in tables if (group := each.get(path) or each.get(PurePosixPath(path.name)))), None)
 
 
 def _require_distinct(names: set[str], kind: str, where: str) -> None:

@@ -209,6 +209,13 @@ def test_neighbouring_frames_of_a_video_are_on_one_side(tmp_path: Path) -> None:
         assert seconds == list(range(seconds[0], seconds[0] + 12))
 
 
+def test_a_person_in_the_name_of_a_video_is_the_group_of_its_crops(tmp_path: Path) -> None:
+    for person, label in enumerate(("open", "shut"), start=1):
+        _cropped_video(tmp_path / label, f"person-{person}", 10)
+    [part] = load_dataset(tmp_path).splits.values()
+    assert _persons_of(part) == {"person-1", "person-2"}
+
+
 def test_a_table_of_persons_replaces_the_parts_of_a_video(tmp_path: Path) -> None:
     _cropped_video(tmp_path / "open", "clip", 20)
     _cropped_video(tmp_path / "shut", "film", 20)
