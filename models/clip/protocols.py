@@ -140,7 +140,10 @@ def load_task_data(
         whole = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="clip")
         training, validation, name = train_and_validation(whole, splits.train, splits.validation, seed)
         dataset = DataSet(whole.name, whole.classes, {TRAIN: training, VALIDATION: validation})
-        return TaskData(dataset, whole.classes, name, tested_images(whole, validation, splits))
+        tested = tested_images(whole, validation, splits)
+        if tested is not validation:
+            require_persons_apart(training, tested)
+        return TaskData(dataset, whole.classes, name, tested)
 
     def trained(classes: tuple[str, ...]) -> tuple[str, ...]:
         return classes[: base_count(len(classes))] if task == "base-to-novel" else classes

@@ -203,9 +203,10 @@ def test_test_images_in_files_have_the_accuracy_of_those_in_memory(clip: FrozenC
     assert result == measure("few-shot", net, replace(data, test=in_memory), descriptions_for)
 
 
-def test_a_person_in_training_and_test_images_is_refused(bars_folder: Path) -> None:
+@pytest.mark.parametrize("task", ["few-shot", "all"])
+def test_a_person_in_training_and_test_images_is_refused(bars_folder: Path, task: TaskName) -> None:
     for split in ("Training", "PrivateTest"):
         for file in sorted((bars_folder / split).rglob("*.png")):
             file.rename(file.with_name(f"person-{int(file.stem) % 5}_{file.name}"))
     with pytest.raises(InputError, match="is in the training and in the test images, as are 4 other persons"):
-        load_task_data(bars_folder, "few-shot", 32, 8, 0, Splits())
+        load_task_data(bars_folder, task, 32, 8, 0, Splits())
