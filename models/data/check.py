@@ -72,7 +72,7 @@ class Findings:
       and `training` are None.
     - `conflicting`: groups with several labels.
     - `imbalance`: size of the largest class divided by that of the smallest one, in the training split, or in all
-      splits together if there is no training split.
+      splits together if there is no training split; None if a class has no image there.
     """
 
     counts: Mapping[str, Mapping[str, int]]
@@ -88,7 +88,7 @@ class Findings:
     conflicting: tuple[tuple[Record, ...], ...]
     sizes: Mapping[tuple[int, int], int]
     modes: Mapping[str, int]
-    imbalance: float
+    imbalance: float | None
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -157,6 +157,7 @@ def analyse(scan: Scan) -> Findings:
         counts[record.split][record.class_name] += 1
     surplus = [len(group) - len(splits) for group, splits in zip(groups, splits_of, strict=True)]
     weighed = Counter(record.class_name for record in scan.records if training in (None, record.split))
+    smallest = min(weighed[name] for name in scan.classes)
     return Findings(
         counts=counts,
         distinct=len(by_digest),
@@ -171,7 +172,7 @@ def analyse(scan: Scan) -> Findings:
         conflicting=tuple(group for group in groups if len({record.class_name for record in group}) > 1),
         sizes=dict(Counter(record.size_wh for record in readable).most_common()),
         modes=dict(Counter(record.mode for record in readable).most_common()),
-        imbalance=max(weighed.values()) / min(weighed.values()),
+        imbalance=max(weighed.values()) / smallest if smallest else None,
     )
 
 

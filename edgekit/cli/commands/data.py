@@ -244,7 +244,9 @@ def _print_report(out: Output, scan: Scan, found: Findings) -> None:
     _line(out, "colour", _shares(found.modes))
     _print_counts(out, scan, found)
     where = f" in {found.training}" if found.training else ""
-    _line(out, "imbalance", f"largest class {found.imbalance:.1f} times the smallest one{where}")
+    ratio = found.imbalance
+    text = "a class has no image" if ratio is None else f"largest class {ratio:.1f} times the smallest one"
+    _line(out, "imbalance", f"{text}{where}")
     _line(out, "unreadable", _counted([record.problem or "" for record in found.unreadable]))
     _line(out, "blank", _counted([record.name for record in found.blank]))
     _line(

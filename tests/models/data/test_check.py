@@ -120,6 +120,8 @@ def test_imbalance_is_that_of_the_training_split(bars_folder: Path) -> None:
     for file in list((bars_folder / "Training/disgust").glob("*.png"))[2:]:
         file.unlink()
     assert check(bars_folder).imbalance == 8 / 2
+    shutil.rmtree(bars_folder / "Training" / "happy")
+    assert check(bars_folder).imbalance is None
 
 
 def test_files_of_numbers_are_checked_too(bars: DataSet, tmp_path: Path) -> None:
