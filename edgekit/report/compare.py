@@ -17,7 +17,7 @@ from edgekit.report.statistics import Interval, ratio_interval
 from edgekit.report.view import board_title, thread_text
 from edgekit.text import counted
 
-Verdict: TypeAlias = Literal["faster", "slower", "no difference", "cannot tell"]
+Verdict: TypeAlias = Literal["faster", "slower", "no difference", "not judged"]
 
 _CLOCK_TOLERANCE = 0.03
 _BOARD_FIELDS = ("model", "cpu", "processors", "architecture", "userland_bits", "virtualization")
@@ -27,8 +27,8 @@ _BOARD_FIELDS = ("model", "cpu", "processors", "architecture", "userland_bits", 
 class CellChange:
     """Comparison of one cell of a model (B) with the same cell of its baseline (A).
 
-    `ratio` is B's median latency divided by A's, `ratio_interval` its 95 % interval. `why` is the reason for "cannot
-    tell".
+    `ratio` is B's median latency divided by A's, `ratio_interval` its 95 % interval. `why` is the reason for "not
+    judged".
     """
 
     model: str
@@ -88,13 +88,13 @@ class Comparison:
 
     def judged(self) -> list[CellChange]:
         """Return the cells that a gate can judge."""
-        return [cell for cell in self.cells if cell.verdict != "cannot tell"]
+        return [cell for cell in self.cells if cell.verdict != "not judged"]
 
     def unjudged(self) -> list[str]:
         """Return the cells that a gate cannot judge: without an interval, invalid, or without a counterpart."""
         found = []
         for board in self.boards:
-            names = [f"{cell.name}: {cell.why}" for cell in board.cells if cell.verdict == "cannot tell"]
+            names = [f"{cell.name}: {cell.why}" for cell in board.cells if cell.verdict == "not judged"]
             found += [self.on_board(board, name) for name in (*names, *board.unmatched)]
         return found
 
@@ -317,14 +317,14 @@ def _change(before: CellResult, after: CellResult) -> CellChange:
     intervals = _interval(before), _interval(after)
     medians_ms = before.latency.p50_ms, after.latency.p50_ms
     between: Interval | None = None
-    verdict: Verdict = "cannot tell"
+    verdict: Verdict = "not judged"
     why: str | None = "fewer than three processes"
     if intervals[0] and intervals[1]:
         between = ratio_interval(medians_ms[0], intervals[0], medians_ms[1], intervals[1])
         verdict = "slower" if between[0] > 1 else "faster" if between[1] < 1 else "no difference"
         why = None
     if invalid:
-        verdict, why = "cannot tell", ", ".join(invalid)
+        verdict, why = "not judged", ", ".join(invalid)
     return CellChange(
         model=after.model,
         baseline=before.model,

@@ -152,7 +152,7 @@ def test_two_single_models_are_paired_with_allow_different(make_document: MakeDo
 def test_a_cell_with_an_invalidating_flag_is_not_judged(make_document: MakeDocument, mark: str) -> None:
     hot = set_in(make_document(slower=1.5), "cells", 0, "marks", [mark])
     comparison = compare(make_document(), hot)
-    assert comparison.cells[0].verdict == "cannot tell"
+    assert comparison.cells[0].verdict == "not judged"
     assert comparison.unjudged() == [f"edgecnn.onnx, inference, 1 thread: {mark}"]
     assert len(comparison.regressions(5)) == 3
 
