@@ -24,6 +24,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from edgekit import __version__
 from edgekit.downloads import default_cache_dir, is_offline
@@ -119,11 +120,13 @@ def dependency_wheels(
     if wheels is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Boards of one platform are prepared in parallel: one thread downloads, the others wait for it.
+        # A process does not end before its threads, so the wait for another process ends with Ctrl-C, too.
         with (folder.parent / f".{folder.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            while not _is_locked(lock) and not is_cancelled():
+                time.sleep(_POLL_S)
             wheels = _complete_wheels(folder)
             if wheels is None:
-                if is_cancelled():  # while this thread waited for the download of another
+                if is_cancelled():  # during the wait, which then ended without the lock, or just after it
                     raise HostError("interrupted before the download of the wheels")
                 _download(wheel, target, folder, is_cancelled)
                 wheels = _complete_wheels(folder)
@@ -132,6 +135,15 @@ def dependency_wheels(
         raise HostError(f"the downloaded wheels in '{folder}' are damaged: check this machine's disk")
     os.utime(folder)
     return wheels
+
+
+def _is_locked(lock: IO[str]) -> bool:
+    """Lock an open file and return True; return False if another thread or process has locked it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _complete_wheels(folder: Path) -> list[Upload] | None:

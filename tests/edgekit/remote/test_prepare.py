@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -257,6 +258,30 @@ def test_after_ctrl_c_a_waiting_board_begins_no_download(tmp_path: Path, monkeyp
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(prepare_board, range(4)))
     assert len(downloads) == 1
+
+
+def test_ctrl_c_ends_the_wait_for_the_download_of_another_process(tmp_path: Path) -> None:
+    own, target = own_wheel(tmp_path), Target("aarch64", (3, 13), (2, 41))
+    waiting, interrupted = threading.Event(), threading.Event()
+
+    def is_cancelled() -> bool:
+        waiting.set()
+        return interrupted.is_set()
+
+    with pytest.raises(HostError, match="interrupted"):  # creates the lock's file
+        dependency_wheels(own, target, tmp_path, lambda: True)
+    (path,) = (tmp_path / "wheels").glob(".board-*.lock")
+    with ThreadPoolExecutor(1) as pool, path.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the lock belongs to the open file, as that of another process
+        board = pool.submit(dependency_wheels, own, target, tmp_path, is_cancelled)
+        assert waiting.wait(10)
+        interrupted.set()
+        try:
+            error = board.exception(10)
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)
+    assert isinstance(error, HostError)
+    assert "interrupted before the download" in str(error)
 
 
 def test_damaged_wheels_are_downloaded_again_and_old_platforms_removed(
