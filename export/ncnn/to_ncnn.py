@@ -7,6 +7,7 @@ torch's. Only the program of pnnx is used, because importing its Python package 
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Collection
@@ -22,7 +23,7 @@ from edgekit.device.engines.ncnn_engine import NcnnEngine
 from edgekit.device.engines.ncnn_file import pack_ncnn, read_ncnn
 from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT
 from edgekit.device.engines.portrait import portrait_crops
-from edgekit.errors import InputError
+from edgekit.errors import InputError, StorageError
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.relabelling import Relabel
 from edgekit.export.onnx.targets import GENERIC, TARGETS
@@ -114,6 +115,7 @@ def to_ncnn(model: onnx.ModelProto, program: Path | None = None) -> bytes:
 
     Raises:
         InputError: pnnx is not installed or does not convert the net, or the model is not float32.
+        StorageError: The disk of the temporary folder is full.
     """
     contract = contract_of(model)
     if contract.input.element_type != "float32" or contract.precision != "float32":
@@ -124,27 +126,40 @@ def to_ncnn(model: onnx.ModelProto, program: Path | None = None) -> bytes:
     shape = (1, channel_count(contract.input.channels), *contract.input.size_hw)
     with tempfile.TemporaryDirectory(prefix="edgekit-pnnx-") as name:
         folder = Path(name)
-        (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
-        size = f"inputshape=[{','.join(map(str, shape))}]f32"
+        size_bytes = (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
         try:
-            done = subprocess.run(
-                [program or pnnx_program(), "model.onnx", size, _FULL_PRECISION],
-                cwd=folder,
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                errors="replace",
-                timeout=_TIMEOUT_S,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise InputError(f"pnnx did not convert {contract.architecture} within {_TIMEOUT_S} s") from error
-        made = [folder / "model.ncnn.param", folder / "model.ncnn.bin"]
-        if done.returncode or not all(path.exists() for path in made):
-            reason = one_line((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])[:200]
-            raise InputError(f"pnnx does not convert {contract.architecture} to ncnn: {reason}")
-        graph, weights = made[0].read_text(), made[1].read_bytes()
+            return _converted(folder, contract, shape, program or pnnx_program())
+        except InputError as error:
+            # On a full disk, pnnx fails or writes incomplete files. It writes several files of this size.
+            if shutil.disk_usage(folder).free < size_bytes:
+                raise StorageError(
+                    f"no space left in '{folder.parent}', where pnnx writes: free some space, or set TMPDIR to another"
+                    " folder"
+                ) from error
+            raise
+
+
+def _converted(folder: Path, contract: Contract, shape: tuple[int, ...], program: Path) -> bytes:
+    """Return the content of the .ncnn file that pnnx makes of `model.onnx` in a folder."""
+    size = f"inputshape=[{','.join(map(str, shape))}]f32"
     try:
-        return pack_ncnn(ncnn_contract(contract), graph, weights)
+        done = subprocess.run(
+            [program, "model.onnx", size, _FULL_PRECISION],
+            cwd=folder,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"pnnx did not convert {contract.architecture} within {_TIMEOUT_S} s") from error
+    made = [folder / "model.ncnn.param", folder / "model.ncnn.bin"]
+    if done.returncode or not all(path.exists() for path in made):
+        reason = one_line((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])[:200]
+        raise InputError(f"pnnx does not convert {contract.architecture} to ncnn: {reason}")
+    try:
+        return pack_ncnn(ncnn_contract(contract), made[0].read_text(), made[1].read_bytes())
     except InputError as error:
         raise InputError(f"{contract.architecture} cannot be exported to ncnn: in pnnx's output {error}") from error
 

@@ -18,7 +18,7 @@ from torch import nn
 from edgekit.contract import Contract, OutputSpec
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.portrait import portrait_crops
-from edgekit.errors import GateError, InputError
+from edgekit.errors import GateError, InputError, StorageError
 from edgekit.export.ncnn import to_ncnn
 from edgekit.export.ncnn.to_ncnn import export_to_ncnn
 from edgekit.export.onnx.exported import Exported
@@ -151,6 +151,22 @@ def test_a_pnnx_that_fails_and_one_that_is_missing(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"pnnx, which is not installed: pip install .*\[export,ncnn\]"):
         to_ncnn.to_ncnn(model)
+
+
+@pytest.mark.parametrize("end", ["exit 1", "echo 7767517 >model.ncnn.param"])
+def test_a_full_temporary_folder_is_not_reported_as_a_net_that_cannot_be_converted(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    builder = Builder(0)
+    builder.conv(4)
+    builder.head()
+    contract = contract_of()
+    program = tmp_path / "pnnx"
+    program.write_text(f"#!/bin/sh\ncat /dev/zero >model.ncnn.bin\n{end}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    with pytest.raises(StorageError, match=f"no space left in '{small_disk}', where pnnx writes"):
+        to_ncnn.to_ncnn(with_contract(builder.model(contract), contract), program)
 
 
 def test_an_error_of_ncnn_names_the_output_and_not_its_temporary_file(
