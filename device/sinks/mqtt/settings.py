@@ -103,8 +103,13 @@ class MqttSettings:
 
     @property
     def node(self) -> str:
-        """The camera's id in Home Assistant and in file names: the topic, reduced to letters, digits, - and _."""
-        return re.sub(r"[^A-Za-z0-9_-]", "_", self.topic)
+        """The camera's id in Home Assistant: the topic, reduced to letters, digits, - and _.
+
+        Topics of other characters, such as 厨房 and 客厅, would be reduced to one id. Their ids contain a hash, too.
+        """
+        if re.fullmatch(r"[A-Za-z0-9_./-]+", self.topic):
+            return self._reduced_topic
+        return f"{self._reduced_topic}_{hashlib.sha256(self.topic.encode()).hexdigest()[:8]}"
 
     @property
     def command_topic(self) -> str:
@@ -125,8 +130,12 @@ class MqttSettings:
             return self.buffer
         folder = _state_folder()
         # The name in edgekit 0.2; the file may hold events of that version.
-        old = folder / f"mqtt-{self.node}.sqlite"
-        return old if old.exists() else folder / f"mqtt-{self.node}.buffer"
+        old = folder / f"mqtt-{self._reduced_topic}.sqlite"
+        return old if old.exists() else folder / f"mqtt-{self._reduced_topic}.buffer"
+
+    @property
+    def _reduced_topic(self) -> str:
+        return re.sub(r"[^A-Za-z0-9_-]", "_", self.topic)
 
 
 def _address(url: str) -> tuple[str, int, bool]:

@@ -182,6 +182,17 @@ def test_home_assistant_gets_a_complete_discovery_document(broker, open_sink):
     assert configs["homeassistant/sensor/edgekit_test/temperature/config"]["device_class"] == "temperature"
 
 
+def test_topics_that_differ_only_in_special_characters_are_two_devices_of_home_assistant():
+    topics = ("edgekit/厨房", "edgekit/客厅", "edgekit/front door", "edgekit/front_door")
+    found = [
+        {topic for topic, _ in discovery_messages(MqttSettings.parse("mqtt://broker", None, topic=topic), LABELS)}
+        for topic in topics
+    ]
+    assert len(set.union(*found)) == sum(map(len, found))
+    # The ids of other topics stay, because Home Assistant keeps its settings by id.
+    assert "homeassistant/sensor/edgekit_front_door/faces/config" in found[3]
+
+
 def test_home_assistant_gets_no_faces_of_whole_images():
     settings = MqttSettings.parse("mqtt://broker", None, topic="edgekit/door")
     messages = {topic.split("/")[3]: body for topic, body in discovery_messages(settings, LABELS, "image")}
