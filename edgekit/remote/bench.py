@@ -116,6 +116,10 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
     files = {option: board.store.path(upload) for option, upload in job.files.items()}
     file_names = {files[option]: printable(upload.path.name) for option, upload in job.files.items()}
     arguments = ["bench", *models, *job.options, *(word for pair in files.items() for word in pair), "--json"]
+    kept = f"{board.root}/report.json" if (board.free_bytes or 0) > MAX_BYTES else None
+    if kept is not None:  # the board can write it after the connection has ended
+        connection.run(["rm", "-f", kept])
+        arguments += ["--output", kept]
     messages = _BoardMessages(host, reporter)
     try:
         done = run_edgekit(
@@ -128,7 +132,8 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
             variables=[f"{PROGRESS_VARIABLE}=1", names_setting(file_names | models)],
         )
     except ConnectionLostError as error:
-        raise HostError(f"{error}; its measurements are lost, too: benchmark this board again") from error
+        place = "" if kept is None else f"look for its report on the board in '{kept}', or "
+        raise HostError(f"{error}; no measurement arrived: {place}benchmark this board again") from error
     failure = _failure(done, messages.error)
     try:
         report = _read_report(done.stdout, host.label)

@@ -237,12 +237,54 @@ def test_ctrl_c_ends_the_command_on_the_board(sshd: Sshd, plant: Plant, tiny_mod
     assert sorted(path.name for path in tmp_path.iterdir()) == ["started"]
 
 
-def test_a_lost_connection_states_that_the_board_has_no_results(sshd: Sshd, plant: Plant, tiny_model: Path) -> None:
+DISCONNECTING = """
+import os, subprocess, time
+from edgekit.cli import main
+from edgekit.device.benchmark import rounds
+
+def run_worker(job, progress):
+    result = rounds.run_worker(job, progress)
+    if not disconnected:
+        disconnected.append(True)
+        return result
+    sshd = subprocess.check_output(["ps", "-o", "ppid=", "-p", str(os.getppid())])
+    os.kill(int(sshd), 9)
+    time.sleep(60)
+
+disconnected = []
+rounds.measure_all.__kwdefaults__["run"] = run_worker
+main()
+"""
+
+
+def test_after_a_lost_connection_the_report_is_on_the_board(sshd: Sshd, plant: Plant, tiny_model: Path) -> None:
+    report = sshd.home / ".cache/edgekit/board/report.json"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text("of an earlier benchmark")
     plant('kill -9 $(ps -o ppid= -p "$PPID"); sleep 60')
     done = bench(sshd, tiny_model, "--host", "127.0.0.1")
     assert done.returncode == 4
     assert "error: 127.0.0.1: the connection was lost" in done.stderr
-    assert "; its measurements are lost, too: benchmark this board again\n" in done.stderr
+    where = f"look for its report on the board in '{report}', or benchmark this board again\n"
+    assert f"; no measurement arrived: {where}" in done.stderr
+    assert not report.exists()
+
+    plant(f"""exec env PYTHONPATH="{SOURCE}" "{sys.executable}" -c '{DISCONNECTING}' "$@" """)
+    assert bench(sshd, tiny_model, "--host", "127.0.0.1").returncode == 4
+    wait_until(report.exists)
+    (board,) = read_document(report).boards
+    assert [model.name for model in board.models] == [str(tiny_model)]
+    assert len(board.cells) == 1
+    assert not board.complete
+
+
+def test_a_board_with_too_little_space_writes_no_report(
+    sshd: Sshd, plant: Plant, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.remote.bench.MAX_BYTES", 1 << 60)
+    plant('kill -9 $(ps -o ppid= -p "$PPID"); sleep 60')
+    done = bench(sshd, tiny_model, "--host", "127.0.0.1")
+    assert "; no measurement arrived: benchmark this board again\n" in done.stderr
 
 
 def test_ctrl_c_keeps_the_reports_of_finished_boards(
