@@ -72,7 +72,8 @@ def pack(path: Path, what: str) -> Upload:
 def send(connection: Connection, store: Store, upload: Upload, progress: Progress = lambda _, __: None) -> int:
     """Send a file to the store unless the store has it, and return the number of bytes sent.
 
-    A partly sent file is completed. The board verifies the hash before it renames the file to its final name.
+    A partly sent file is completed. The board verifies the hash before it renames the file to its final name, and the
+    hash of a file that it has already, because a memory card can lose data.
 
     Args:
         connection: The board.
@@ -84,10 +85,9 @@ def send(connection: Connection, store: Store, upload: Upload, progress: Progres
         InputError: The file changed during the transfer.
         HostError: The board cannot store the file, or it arrived damaged.
     """
-    if upload.name in store.complete:
-        return 0
     label = connection.host.label
-    offset = min(store.parts.get(upload.name, 0), upload.size_bytes)
+    is_known = upload.name in store.complete
+    offset = upload.size_bytes if is_known else min(store.parts.get(upload.name, 0), upload.size_bytes)
     sent = 0
     for _ in range(_ATTEMPTS):
         chunks = _Chunks(upload, offset, progress)
@@ -146,7 +146,8 @@ _OTHER_OFFSET, _DAMAGED = 9, 11
 
 # $1 folder, $2 name, $3 offset at which the sender resumes, $4 size, $5 SHA-256. The partial file is also the lock: a
 # second sender waits, and then finds the complete file. The folder is locked against `clean` (prepare.py). A file that
-# does not fit gives its space back: the board's service may write to the same disk.
+# does not fit gives its space back: the board's service may write to the same disk. For a file that is there and
+# intact, nothing is written: the disk may be full.
 _RECEIVE = """
 set -eu
 umask 077
@@ -154,17 +155,18 @@ mkdir -p "$1"
 cd "$1"
 exec 8<.
 flock -s 8
+is_intact() { [ -f "$1" ] && sum=$(sha256sum "$1") && [ "${sum%% *}" = "$2" ]; }
+if is_intact "$2" "$5"; then exit 0; fi
 exec 9>>"$2.part"
 flock 9
-if [ -f "$2" ]; then rm -f "$2.part"; exit 0; fi
+if is_intact "$2" "$5"; then rm -f "$2.part"; exit 0; fi
 have=$(stat -c %s "$2.part")
 if [ "$have" -gt "$4" ]; then : >"$2.part"; have=0; fi
 [ "$have" = "$3" ] || { echo "$have"; exit 9; }
 cat >>"$2.part" || { : >"$2.part"; exit 1; }
 have=$(stat -c %s "$2.part")
 if [ "$have" -lt "$4" ]; then echo "$have"; exit 9; fi
-sum=$(sha256sum "$2.part")
-[ "${sum%% *}" = "$5" ] || { : >"$2.part"; exit 11; }
+is_intact "$2.part" "$5" || { : >"$2.part"; exit 11; }
 sync "$2.part"
 mv "$2.part" "$2"
 sync .

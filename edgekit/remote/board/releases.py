@@ -96,7 +96,6 @@ class Releases:
             for name, (path, sha256) in files.items():
                 _link(path, str(fresh / name))
                 if sha256_of(fresh / name) != sha256:
-                    Path(path).unlink()  # while a file is in the store, it is not sent again
                     raise HostError(f"{name} is damaged on the board's disk: deploy again, and check the disk")
             if plan["environment"]:
                 report("linking the environment")

@@ -62,14 +62,25 @@ def test_only_an_alphanumeric_suffix_is_kept(make_upload: MakeUpload, name: str)
 
 def test_a_file_in_the_store_is_not_sent(connection: Connection, store: Store, make_upload: MakeUpload) -> None:
     upload = make_upload()
-    assert send(connection, replace(store, complete=frozenset({upload.name})), upload) == 0
-    assert not Path(store.folder).exists()
-    # Nor if another sender has sent it since the store was read.
     send(connection, store, upload)
     before = stored(store, upload).stat().st_ino
+    assert send(connection, replace(store, complete=frozenset({upload.name})), upload) == 0
+    # Nor if another sender has sent it since the store was read.
     send(connection, store, upload)
     assert stored(store, upload).stat().st_ino == before
     assert len(contents(store)) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * SIZE], ids=["cut", "changed"])
+def test_a_file_that_the_disk_of_the_board_has_damaged_is_sent_again(
+    connection: Connection, store: Store, make_upload: MakeUpload, damage: bytes
+) -> None:
+    upload = make_upload()
+    send(connection, store, upload)
+    stored(store, upload).write_bytes(damage)
+    assert send(connection, replace(store, complete=frozenset({upload.name})), upload) == SIZE
+    assert stored(store, upload).read_bytes() == upload.path.read_bytes()
+    assert contents(store) == [upload.name]
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["probed before", "not probed"])
