@@ -143,7 +143,8 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
         raise HostError(f"{host.label}: {failure}") from None
     measured = {cell.model for cell in report.boards[0].cells if cell.kind == "classifier"}  # in every benchmark
     if failure is None and (missing := [name for name in models.values() if name not in measured]):
-        failure = f"its report has no measurement of '{missing[0]}'"
+        cure = "" if job.install else ": its edgekit may be too old: update it, or leave out --no-install"
+        failure = f"its report has no measurement of '{missing[0]}'{cure}"
     first_s = messages.first_progress_s
     overhead_s = None if first_s is None else first_s - connection.started_s
     return HostReport(report, overhead_s, sent_bytes, failure)
