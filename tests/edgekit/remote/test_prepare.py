@@ -11,14 +11,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -237,6 +239,21 @@ def test_an_interrupt_ends_a_download(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(HostError, match="interrupted during the download"):
         dependency_wheels(own, Target("aarch64", (3, 13), (2, 41)), tmp_path, started.exists)
     assert [path.name for path in (tmp_path / "wheels").iterdir() if "own" not in path.name and path.is_dir()] == []
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, target = own_wheel(tmp_path), Target("aarch64", (3, 13), (2, 41))
+    new_folder = tempfile.TemporaryDirectory
+
+    def kept(**options: Any) -> AbstractContextManager[str]:
+        return nullcontext(tempfile.mkdtemp(**options))  # as after SIGKILL
+
+    use_as_pip(tmp_path, monkeypatch, "exit 1")
+    for make_folder in (kept, kept, new_folder):
+        monkeypatch.setattr(tempfile, "TemporaryDirectory", make_folder)
+        with pytest.raises(HostError, match="cannot be downloaded"):
+            dependency_wheels(own, target, tmp_path)
+        assert len(list((tmp_path / "wheels").glob(".new-*"))) == (make_folder is kept)
 
 
 def test_after_ctrl_c_a_waiting_board_begins_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
