@@ -30,7 +30,7 @@ from edgekit.export.onnx.targets import GENERIC, TARGETS
 from edgekit.export.onnx.to_onnx import check_target, contract_of, convert, open_checkpoint
 from edgekit.export.profiling.cost import graph_cost
 from edgekit.export.verification.export_check import check_export
-from edgekit.files import atomic_path, sha256_of
+from edgekit.files import atomic_path, sha256_of, write_atomic
 from edgekit.install_hint import install_command
 from edgekit.model_store import NCNN_SUFFIX
 from edgekit.models.nets.registry import parameter_count
@@ -126,12 +126,13 @@ def to_ncnn(model: onnx.ModelProto, program: Path | None = None) -> bytes:
     shape = (1, channel_count(contract.input.channels), *contract.input.size_hw)
     with tempfile.TemporaryDirectory(prefix="edgekit-pnnx-") as name:
         folder = Path(name)
-        size_bytes = (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
+        content = model.SerializeToString(deterministic=True)
+        write_atomic(folder / "model.onnx", content)
         try:
             return _converted(folder, contract, shape, program or pnnx_program())
         except InputError as error:
             # On a full disk, pnnx fails or writes incomplete files. It writes several files of this size.
-            if shutil.disk_usage(folder).free < size_bytes:
+            if shutil.disk_usage(folder).free < len(content):
                 raise StorageError(
                     f"no space left in '{folder.parent}', where pnnx writes: free some space, or set TMPDIR to another"
                     " folder"

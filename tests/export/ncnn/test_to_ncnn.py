@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import tempfile
 from dataclasses import replace
@@ -165,8 +166,13 @@ def test_a_full_temporary_folder_is_not_reported_as_a_net_that_cannot_be_convert
     program.write_text(f"#!/bin/sh\ncat /dev/zero >model.ncnn.bin\n{end}\n")
     program.chmod(0o755)
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    model = with_contract(builder.model(contract), contract)
     with pytest.raises(StorageError, match=f"no space left in '{small_disk}', where pnnx writes"):
-        to_ncnn.to_ncnn(with_contract(builder.model(contract), contract), program)
+        to_ncnn.to_ncnn(model, program)
+    with (small_disk / "full").open("wb") as full, contextlib.suppress(OSError):
+        full.write(bytes(1 << 21))
+    with pytest.raises(StorageError, match=f"cannot write '{small_disk}/.*/model.onnx': No space left on device"):
+        to_ncnn.to_ncnn(model, program)
 
 
 def test_an_error_of_ncnn_names_the_output_and_not_its_temporary_file(
