@@ -206,6 +206,8 @@ def _setting(key: str, option: click.Option, context: click.Context) -> tuple[st
         value = option.make_metavar(context).strip("[]")
     default = option.get_default(context)
     shown = "" if default is None or default == () or type(default).__name__ == "Sentinel" else str(default)
+    if option.is_flag:
+        shown = shown.lower()  # the words of TOML
     return f"`{key}`", value + ("; a list" if option.multiple else ""), shown, option.help or ""
 
 

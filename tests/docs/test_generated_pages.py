@@ -27,6 +27,17 @@ def test_the_python_page_has_the_arguments_of_export_and_marks_keyword_only_argu
     assert "- `target`: Preset of rewrites" in export
 
 
+def test_the_defaults_of_settings_are_written_as_in_a_settings_file() -> None:
+    page = (DOCS / "reference" / "settings.md").read_text()
+    assert "| true or false | false |" in page
+    assert "| False |" not in page
+
+
+def test_the_descriptions_of_options_fit_the_width_of_the_site() -> None:
+    lines = (DOCS / "reference" / "commands.md").read_text().splitlines()
+    assert max(len(line) for line in lines if line.startswith(" " * 30)) <= 80
+
+
 def test_a_stale_page_is_detected(tmp_path: Path) -> None:
     shutil.copytree(DOCS / "reference", tmp_path / "reference")
     page = tmp_path / "reference" / "settings.md"
