@@ -244,8 +244,11 @@ def _recall(document: Mapping[str, Any]) -> str:
 
 
 def _confidence(document: Mapping[str, Any]) -> str:
+    temperature = document["temperature"]
     parts = [
-        f"The temperature of the calibration is {document['temperature']:.3f}. The logits (outputs before softmax)\n"
+        "The model is not calibrated."
+        if temperature == 1
+        else f"The temperature of the calibration is {temperature:.3f}. The logits (outputs before softmax)\n"
         "of the file are already divided by the temperature."
     ]
     for data, result in _distributions(document):

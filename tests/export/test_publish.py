@@ -21,6 +21,7 @@ from edgekit.cli import cli
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.imaging import read_image
 from edgekit.errors import InputError
+from edgekit.export.publish.card import card
 from edgekit.export.publish.measure import Figures, Sources, figures_document
 from edgekit.export.publish.results import BEGIN, END, results_tables, update_results
 from edgekit.export.publish.run import publish, write_card
@@ -102,6 +103,23 @@ def test_a_card_states_what_was_not_measured(tmp_path: Path) -> None:
     assert card.count("| not measured |") == 3
     assert "| FER+ PrivateTest | | not measured | | |" in card
     assert "Not measured." in card
+
+
+@pytest.mark.parametrize("name", ["default", "fer2013", "distilled"])
+def test_the_shipped_cards_are_those_of_their_documents(name: str) -> None:
+    models = Path(__file__).parents[2] / "docs/models"
+    if not models.is_dir():
+        pytest.skip("docs/models has no document: publish a model with --docs docs")
+    document = json.loads((models / f"{name}.json").read_text())
+    shipped = asset(f"{name}.md")
+    picture = shipped.parents[2] / f"docs/models/{name}-photographs.png"
+    training = load_checkpoint(asset(f"{name}.safetensors")).training
+    assert shipped.read_text() == card(document, training, picture, shipped.parent)
+
+
+def test_a_model_without_a_calibration_has_no_temperature_in_its_card() -> None:
+    assert "The model is not calibrated." in asset("fer2013.md").read_text()
+    assert "The temperature of the calibration is 0.623." in asset("default.md").read_text()
 
 
 def test_the_threshold_of_uncertain_comes_from_the_contract() -> None:
