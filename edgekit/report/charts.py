@@ -71,7 +71,8 @@ def comparison(board: BoardResult, kind: Kind) -> Markup:
         if cell.median_interval_ms:
             low, high = (across(limit) for limit in cell.median_interval_ms)
             parts.append(line(low, middle, high, middle, "whisker"))
-            parts += [line(end, middle - 4, end, middle + 4, "whisker") for end in (low, high)]
+            ends = [across(limit) for limit in cell.median_interval_ms if limit <= end_ms]
+            parts += [line(end, middle - 4, end, middle + 4, "whisker") for end in ends]
         top += _ROW_PX
     return image(parts, height, f"Median latency in milliseconds, {kind}")
 

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from edgekit.report import page as page_form
 from edgekit.report import text as text_forms
+from edgekit.report.charts import comparison
 from edgekit.report.merging import merge
 from edgekit.report.schema import from_document, parse_document
 from edgekit.report.terminal import report_view
@@ -301,3 +302,12 @@ def test_long_file_names_and_quality_flags_do_not_reach_the_times_in_the_charts(
     assert max(map(len, texts)) <= 46
     assert "short.onnx, 4 threads" in texts
     assert any(re.fullmatch(r"a-file-name-.*….*-int8.onnx, 4 threads, per-frame", each) for each in texts)
+
+
+def test_a_whisker_that_leaves_the_chart_has_no_end_mark(make_document: MakeDocument) -> None:
+    document = make_document()
+    cells = [cell for cell in document["boards"][0]["cells"] if cell["kind"] == "inference"]
+    cells[0]["median_interval_ms"] = [15.0, 90.0]  # the bars have 20 ms, and the chart ends at 40 ms
+    chart = comparison(from_document(document, "it").boards[0], "inference")
+    lines_and_end_marks = 2 + 4
+    assert chart.count('class="whisker"') == lines_and_end_marks - 1
