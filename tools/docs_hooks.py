@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 FOLDER = "repository"
 # `](path#anchor)` of Markdown, and `src="path"` or `srcset="path"` of HTML.
 _LINK = re.compile(r"""(\]\(|\bsrc(?:set)?=")([^)"#\s:]+)((?:#[^)]*)?[)"])""")
+# Inline code that fits a line of a phone.
+_SHORT_CODE = re.compile(r"<code>([^<\n]{1,32})</code>")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -39,6 +41,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Rewrite the links of a page that leave docs/, and those of the files outside."""
     return rewritten(markdown, page.file.src_uri)
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Keep short inline code on one line: a browser would break an option after its two hyphens."""
+    return _SHORT_CODE.sub(r'<code style="white-space: nowrap">\1</code>', html)
 
 
 def rewritten(markdown: str, uri: str) -> str:
