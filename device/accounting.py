@@ -41,7 +41,8 @@ class Account:
     def produce(self, count: int = 1) -> None:
         """Count items that the sink received, or found waiting in a buffer of an earlier run."""
         with self._lock:
-            self._produced += count
+            if not self._closed:
+                self._produced += count
 
     def write(self, count: int = 1) -> None:
         """Count items that are stored, or that the receiver confirmed."""

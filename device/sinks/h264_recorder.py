@@ -7,14 +7,19 @@ it grows and after a power cut.
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from edgekit.device.accounting import Account
+from edgekit.device.detections import FrameResult
+from edgekit.device.frame import Frame
+from edgekit.device.sink import Sink
 from edgekit.device.sinks.mp4 import PacketFile, missing_pyav
 from edgekit.device.sinks.rotation import RESUME_BYTES, RETRY_S, Outage, Rotation, free_bytes, shift
+from edgekit.device.sinks.worker import Worker
 from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import InputError, StorageError
 
@@ -22,16 +27,25 @@ _SUFFIX = ".mp4"
 # A few seconds of video, for a disk that stalls.
 _MAX_QUEUED_PACKETS = 128
 _CLOSE_TIMEOUT_S = 1.5
+# Reasons of dropped frames in the account.
+_TOO_SLOW = "disk too slow"
+_NOT_WRITABLE = "disk not writable"
 
 
-class H264Recorder:
+class H264Recorder(Sink):
     """Writes packets in a thread, so that a slow or failing disk neither delays the camera nor ends the run.
 
-    `target` is the latest file, older ones are numbered. Implements `sources.settings.EncodedVideo`.
+    `target` is the latest file, older ones are numbered. Implements `sources.settings.EncodedVideo` for the camera. As
+    a sink, it ends the recording with the run. Every frame is counted in the account as written or dropped.
     """
 
     def __init__(
-        self, target: Path, rotation: Rotation, notify: Callable[[str], None], retry_s: float = RETRY_S
+        self,
+        target: Path,
+        rotation: Rotation,
+        notify: Callable[[str], None],
+        retry_s: float = RETRY_S,
+        resume_bytes: int = RESUME_BYTES,
     ) -> None:
         """Prepare to write `target`; `notify` receives one line for each outage of the disk and its end.
 
@@ -42,20 +56,40 @@ class H264Recorder:
             raise InputError(f"recording '{target}': name a file that ends in {_SUFFIX}")
         self._target = target
         self._rotation = rotation
-        self._what = f"recording to '{target}'"
-        self._notify = notify
-        self._outage = Outage(self._what, notify)
+        self._outage = Outage(f"recording to '{target}'", notify)
         self._retry_s = retry_s
+        self._resume_bytes = resume_bytes
         self._retry_at_s = float("-inf")
-        self._queue: queue.Queue[EncodedPacket | None] = queue.Queue(_MAX_QUEUED_PACKETS)
-        self._thread: threading.Thread | None = None
-        self._size_wh = (0, 0)
+        self._queue: queue.SimpleQueue[EncodedPacket | None] = queue.SimpleQueue()
+        self._thread: Worker | None = None
+        self._is_recording = False
+        self._is_closed = False
         self._file: PacketFile | None = None
         self._started_s = 0.0
         self._files = 0
         self._skips_to_key = False
-        self.dropped = 0
-        self._reported = 0
+        # Packets of the current file, and how many of them are counted as written.
+        self._taken = 0
+        self._counted = 0
+        self.account = Account("record")
+        self.accounts = (self.account,)
+
+    def __exit__(self, *exception: object) -> None:
+        """Finish the video; the camera may still be open, but its further packets are ignored.
+
+        Raises:
+            Exception: The thread of the recording has failed.
+        """
+        self._is_closed = True
+        self.stop()
+        # A disk that stalls is left behind with its packets.
+        self.account.close(_TOO_SLOW)
+        self._check()
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Raise the exception of the recording's thread, if there was one; the camera delivers the video."""
+        del frame, result
+        self._check()
 
     def start(self, size_wh: tuple[int, int]) -> None:
         """Begin a video of images of this size; the first key frame begins a file.
@@ -65,59 +99,73 @@ class H264Recorder:
         """
         if reason := missing_pyav():
             raise InputError(f"recording needs PyAV ({reason}): run sudo apt install python3-av")
-        self._size_wh, self._skips_to_key = size_wh, False
-        self._thread = threading.Thread(target=self._work, name="recording", daemon=True)
+        if self._is_closed:
+            return
+        previous = self._thread if self._thread is not None and self._thread.is_alive() else None
+        self._queue, self._skips_to_key = queue.SimpleQueue(), False
+        self._thread = Worker(partial(self._work, self._queue, size_wh, previous), "recording")
         self._thread.start()
+        self._is_recording = True
 
     def put(self, packet: EncodedPacket) -> None:
         """Queue a packet. If the queue is full, drop this packet and all following ones up to the next key frame."""
-        self._skips_to_key = self._skips_to_key and not packet.is_key
-        if not self._skips_to_key:
-            try:
-                self._queue.put_nowait(packet)
-            except queue.Full:
-                self._skips_to_key = True
-        self.dropped += self._skips_to_key
+        if not self._is_recording:
+            return
+        self.account.produce()
+        skips = self._skips_to_key and not packet.is_key
+        self._skips_to_key = skips or self._queue.qsize() >= _MAX_QUEUED_PACKETS
+        if self._skips_to_key:
+            self.account.drop(_TOO_SLOW)
+        else:
+            self._queue.put(packet)
 
     def stop(self) -> None:
-        """Finish the current file; another `start` may follow."""
-        thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        with suppress(queue.Full):
-            self._queue.put(None, timeout=_CLOSE_TIMEOUT_S)
-        thread.join(_CLOSE_TIMEOUT_S)
-        if dropped := self.dropped - self._reported:
-            self._reported = self.dropped
-            self._notify(f"{self._what}: dropped {dropped} frames because the disk was too slow")
+        """Finish the current file; another `start` may follow. A disk that stalls is not waited for."""
+        was_recording, self._is_recording = self._is_recording, False
+        if was_recording and self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(_CLOSE_TIMEOUT_S)
 
-    def _work(self) -> None:
-        while (packet := self._queue.get()) is not None:
+    def _check(self) -> None:
+        if self._thread is not None:
+            self._thread.check()
+
+    def _work(
+        self, packets: queue.SimpleQueue[EncodedPacket | None], size_wh: tuple[int, int], previous: Worker | None
+    ) -> None:
+        if previous is not None:
+            # The disk stalls: the thread of the previous video still writes its file.
+            previous.join()
+        try:
+            while (packet := packets.get()) is not None:
+                try:
+                    self._write(packet, size_wh)
+                except StorageError as error:
+                    self._fail(error)
+        finally:
             try:
-                self._write(packet)
+                self._finish()
             except StorageError as error:
                 self._fail(error)
-        try:
-            self._finish()
-        except StorageError as error:
-            self._fail(error)
 
-    def _write(self, packet: EncodedPacket) -> None:
+    def _write(self, packet: EncodedPacket, size_wh: tuple[int, int]) -> None:
         if packet.is_key and self._file is not None and self._is_due(self._file):
             self._finish()
-        if self._file is None:
-            if not packet.is_key or not self._may_begin():
-                return
-            self._file = self._begin()
+        if self._file is None and not (packet.is_key and self._may_begin()):
+            self.account.drop(_NOT_WRITABLE)
+            return
+        self._taken += 1
+        self._file = self._file or self._begin(size_wh)
         self._file.put(packet)
+        self._count_stored(self._file)
         self._outage.end("")
 
     def _may_begin(self) -> bool:
         if time.monotonic() < self._retry_at_s:
             return False
-        return not self._outage.active or free_bytes(self._target) >= RESUME_BYTES
+        return not self._outage.active or free_bytes(self._target) >= self._resume_bytes
 
-    def _begin(self) -> PacketFile:
+    def _begin(self, size_wh: tuple[int, int]) -> PacketFile:
         try:
             if self._rotation.active:
                 shift(self._target, self._rotation.keep)
@@ -128,15 +176,27 @@ class H264Recorder:
             raise StorageError(f"video '{self._target}' cannot be named: {error.strerror or error}") from error
         self._files += 1
         self._started_s = time.monotonic()
-        return PacketFile(self._target, self._size_wh)
+        return PacketFile(self._target, size_wh)
 
     def _is_due(self, file: PacketFile) -> bool:
         return self._rotation.is_due(file.size_bytes(), time.monotonic() - self._started_s)
 
     def _finish(self) -> None:
+        """Complete the current file; frames that are not in the file are dropped."""
         file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        try:
+            if file is not None:
+                file.close()
+        finally:
+            if file is not None:
+                self._count_stored(file)
+            if lost := self._taken - self._counted:
+                self.account.drop(_NOT_WRITABLE, lost)
+            self._taken = self._counted = 0
+
+    def _count_stored(self, file: PacketFile) -> None:
+        self.account.write(file.stored - self._counted)
+        self._counted = file.stored
 
     def _fail(self, error: StorageError) -> None:
         self._outage.begin(str(error))

@@ -60,6 +60,11 @@ class PacketFile:
         self._stream = self._file.add_stream("h264", size_wh, 30)
         self._first_us: int | None = None
 
+    @property
+    def stored(self) -> int:
+        """Number of packets in complete fragments."""
+        return self._file.stored
+
     def put(self, packet: EncodedPacket) -> None:
         """Append a packet; the first one is a key frame.
 

@@ -23,6 +23,7 @@ def test_a_closed_account_has_dropped_what_waited_and_ignores_late_counts() -> N
     account.produce(5)
     account.write(2)
     account.close("disk too slow")
+    account.produce(1)
     account.write(3)
     account.drop("disk full")
 

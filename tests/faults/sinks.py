@@ -8,6 +8,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -24,12 +25,15 @@ from edgekit.device.sinks.batches import BatchedLines
 from edgekit.device.sinks.collect import CollectSink, EveryInterval
 from edgekit.device.sinks.crop_folder import CropFolder
 from edgekit.device.sinks.csv import CsvSink
+from edgekit.device.sinks.h264_recorder import H264Recorder
 from edgekit.device.sinks.jsonl import JsonLinesSink
 from edgekit.device.sinks.lines import open_lines
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt import MqttSettings, MqttSink
 from edgekit.device.sinks.recorder import RecorderThread, open_video
 from edgekit.device.sinks.rotation import Rotation
+from edgekit.device.sources.settings import EncodedPacket
+from tests.packets import KEY_EVERY, SIZE_WH, packets
 
 Notify = Callable[[str], None]
 LABELS = ("calm", "happy", "sad")
@@ -77,13 +81,14 @@ def quicken(monkeypatch: pytest.MonkeyPatch, close_timeout_s: float = 60.0) -> N
 
     A busy machine must not make a sink count items as lost at its end: they wait `close_timeout_s` for their threads.
     """
-    for timeout in ("batches._CLOSE", "collect._CLOSE", "recorder._CLOSE", "mqtt.sink._SAVE"):
+    for timeout in ("batches._CLOSE", "collect._CLOSE", "recorder._CLOSE", "h264_recorder._CLOSE", "mqtt.sink._SAVE"):
         monkeypatch.setattr(f"edgekit.device.sinks.{timeout}_TIMEOUT_S", close_timeout_s, raising=False)
     monkeypatch.setattr("edgekit.device.sinks.batches._FLUSH_S", SOON_S)
     monkeypatch.setattr("edgekit.device.sinks.collect._RETRY_S", SOON_S)
     monkeypatch.setattr("edgekit.device.sinks.mqtt.sink._RETRY_S", SOON_S, raising=False)
     monkeypatch.setattr(BatchedLines.__init__, "__defaults__", (SOON_S,))
     monkeypatch.setattr(RecorderThread.__init__, "__defaults__", (SOON_S, 1 << 18))
+    monkeypatch.setattr(H264Recorder.__init__, "__defaults__", (SOON_S, 1 << 18))
 
 
 def _lines(folders: Iterable[Path], pattern: str) -> list[str]:
@@ -111,6 +116,25 @@ def _collect(folder: Path, notify: Notify) -> Sink:
 
 def _video(folder: Path, notify: Notify) -> Sink:
     return open_video(folder / "o.mp4", LiveSource(), Rotation(), None, notify, draw_faces)
+
+
+def _camera_video(folder: Path, notify: Notify) -> Sink:
+    recorder = H264Recorder(folder / "o.mp4", Rotation(), notify)
+    recorder.start(SIZE_WH)
+    return recorder
+
+
+def _put_packet(sink: Sink, frame: Frame, result: FrameResult) -> None:
+    sink.write(frame, result)
+    cycle = _coded_cycle()
+    coded = cycle[frame.sequence % len(cycle)]
+    sink.put(EncodedPacket(coded.data, coded.is_key, frame.sequence * 40_000))
+
+
+@cache
+def _coded_cycle() -> list[EncodedPacket]:
+    """Return a few packets that a camera's encoder repeats; the first one is the only key frame."""
+    return packets(KEY_EVERY, noise=30)
 
 
 def _mqtt(folder: Path, notify: Notify) -> MqttSink:
@@ -181,6 +205,7 @@ SINKS = (
     SinkCase("collect", _collect, _crop_sequences, write=_collect_faces),
     # A live video repeats and drops frames so that it plays in real time.
     SinkCase("save", _video, None, reason="disk not writable"),
+    SinkCase("record", _camera_video, None, reason="disk not writable", write=_put_packet),
     SinkCase(
         "mqtt buffer", _mqtt, _buffered_sequences, counted_as="waiting", reason="buffer not writable", write=_post
     ),

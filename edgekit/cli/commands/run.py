@@ -122,10 +122,11 @@ def command(
         from edgekit.device.pipeline.summary import Tally
         from edgekit.device.sink import accounts_of
 
+        recorder = recorder_of(outputs, out.warn)
         options = StreamOptions(
             source=source_uri,
             camera=camera,
-            camera_settings=camera_settings(input_options, recorder_of(outputs, out.warn)),
+            camera_settings=camera_settings(input_options, recorder),
             realtime=input_options.realtime,
             model=model,
             detector=detector_name,
@@ -145,7 +146,7 @@ def command(
         tally, finished = Tally(), False
         collecting = collect_sinks(outputs, stream.source, stream.classifier.contract, out.warn)
         sinks = [
-            *open_sinks(outputs, stream, collecting, text.say, out.warn, monitor.health),
+            *open_sinks(outputs, stream, recorder, collecting, text.say, out.warn, monitor.health),
             tally,
             *progress_sinks(out, outputs, stream.source.frame_count, max_frames),
             *monitor.sinks(stream.controls),

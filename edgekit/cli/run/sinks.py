@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.sink import Sink
     from edgekit.device.sinks.collect import CollectSink, Strategy
+    from edgekit.device.sinks.h264_recorder import H264Recorder
     from edgekit.device.sinks.monitor import ReadHealth
     from edgekit.device.sinks.rotation import Rotation
 
@@ -48,12 +49,13 @@ def exclusive_outputs(outputs: Outputs) -> Iterator[None]:
 def open_sinks(
     outputs: Outputs,
     stream: Stream,
+    recorder: H264Recorder | None,
     collecting: Sequence[CollectSink],
     say: Callable[[str], None],
     notify: Callable[[str], None],
     health: ReadHealth,
 ) -> list[Sink]:
-    """Return the requested sinks for the results of `stream` and those of `collecting`, not yet entered.
+    """Return the requested sinks for the results of `stream`, with those of --record and --collect, not yet entered.
 
     edgekit's own sinks are closed at once, so that a disk that stalls or a receiver that is gone delays the end of the
     run by one time limit only. `health` returns the newest sample of the machine's state.
@@ -68,6 +70,8 @@ def open_sinks(
     _check_for_stream(outputs, stream, notify)
     labels = contract.labels
     sinks = [*collecting, *_files(outputs, source, labels, notify)]
+    if recorder is not None:
+        sinks.append(recorder)
     # A window belongs to the main thread, and so may a sink of another package.
     others = _registered(outputs, source, labels, notify)
     if outputs.show:

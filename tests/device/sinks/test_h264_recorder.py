@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,39 +15,14 @@ import numpy as np
 import pytest
 
 from edgekit.device.sinks.h264_recorder import H264Recorder
-from edgekit.device.sinks.mp4 import H264File
+from edgekit.device.sinks.mp4 import H264File, PacketFile
 from edgekit.device.sinks.rotation import Rotation
 from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import InputError, StorageError
-from tests.waiting import wait_until
+from tests.packets import FPS, KEY_EVERY, SIZE_WH, packets
+from tests.waiting import PATIENCE_S, wait_until
 
-av = pytest.importorskip("av", reason="no PyAV here: pip install av")
-
-SIZE_WH = (160, 96)
-KEY_EVERY = 5
-FPS = 25
-
-
-def level(number: int) -> int:
-    return 40 + 10 * (number % 20)
-
-
-def packets(count: int, noise: int = 0) -> list[EncodedPacket]:
-    """Return pictures as an encoder gives them, each brighter than the one before, with headers at key frames."""
-    rng = np.random.default_rng(1)
-    codec = av.CodecContext.create("libx264", "w")
-    codec.width, codec.height, codec.pix_fmt = *SIZE_WH, "yuv420p"
-    codec.framerate = FPS
-    codec.gop_size = KEY_EVERY
-    codec.options = {"tune": "zerolatency", "preset": "ultrafast"}
-    coded = []
-    for number in range(count):
-        gray = level(number) + rng.integers(0, noise + 1, SIZE_WH[::-1])
-        picture = av.VideoFrame.from_ndarray(gray.astype(np.uint8), format="gray").reformat(format="yuv420p")
-        picture.pts = number
-        coded += codec.encode(picture)
-    coded += codec.encode(None)
-    return [EncodedPacket(bytes(one), one.is_keyframe, number * 1_000_000 // FPS) for number, one in enumerate(coded)]
+pytest.importorskip("av", reason="no PyAV here: pip install av")
 
 
 def levels(path: Path) -> list[int]:
@@ -176,18 +152,66 @@ def test_a_file_that_failed_is_freed_without_the_garbage_collector(small_disk, f
         gc.enable()
 
 
-def test_a_disk_that_stalls_drops_frames_and_delays_nothing(new_recorder, told, monkeypatch):
-    recording = new_recorder()
-    monkeypatch.setattr(recording, "_queue", type(recording._queue)(2))
+@pytest.fixture
+def stall(monkeypatch) -> threading.Event:
+    """Return an event until which no packet can be written."""
+    over, put = threading.Event(), PacketFile.put
+
+    def wait_and_put(file: PacketFile, packet: EncodedPacket) -> None:
+        over.wait(PATIENCE_S)
+        put(file, packet)
+
+    monkeypatch.setattr(PacketFile, "put", wait_and_put)
+    monkeypatch.setattr("edgekit.device.sinks.h264_recorder._CLOSE_TIMEOUT_S", 0.01)
+    return over
+
+
+def test_a_disk_that_stalls_until_the_end_delays_nothing_and_its_frames_are_counted(new_recorder, stall, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.h264_recorder._MAX_QUEUED_PACKETS", 2)
     coded = packets(2 * KEY_EVERY)
-    for packet in coded:  # nobody takes them yet
-        recording.put(packet)
-    assert recording.dropped == len(coded) - 2
-    record(recording, coded[:0])
-    assert "dropped 8 frames" in told[-1]
-    # The camera is lost and opened again: the frames are not reported twice.
-    record(recording, coded[:0])
-    assert len(told) == 1
+    with new_recorder() as recording:
+        recording.start(SIZE_WH)
+        for packet in coded:
+            recording.put(packet)
+    counts = recording.account.as_document()
+    # A camera that is closed later changes nothing.
+    recording.put(coded[0])
+    recording.stop()
+    stall.set()
+    assert counts == {"produced": 10, "written": 0, "dropped": {"disk too slow": 10}, "waiting": 0}
+    assert recording.account.as_document() == counts
+
+
+def test_a_camera_that_comes_back_while_the_disk_stalls_begins_a_file_of_its_own(tmp_path, new_recorder, stall, told):
+    recording, coded = new_recorder(), packets(2 * KEY_EVERY)
+    record(recording, coded)
+    record(recording, coded)
+    assert recording.account.waiting == 2 * len(coded)
+    stall.set()
+    wait_until(lambda: not recording.account.waiting)
+    assert [len(levels(tmp_path / name)) for name in ("door.1.mp4", "door.mp4")] == [len(coded)] * 2
+    assert recording.account.describe() == "record 20 written"
+    assert told == []
+
+
+def test_frames_that_are_not_in_the_file_are_counted(tmp_path, new_recorder):
+    (tmp_path / "place").write_text("a file where the folder is to be")
+    with new_recorder(tmp_path / "place") as recording:
+        record(recording, packets(7))
+    assert recording.account.as_document() == {
+        "produced": 7,
+        "written": 0,
+        "dropped": {"disk not writable": 7},
+        "waiting": 0,
+    }
+
+
+def test_a_fault_of_the_recording_ends_the_run(new_recorder, monkeypatch):
+    monkeypatch.setattr(PacketFile, "put", lambda *_: 1 / 0)
+    recording = new_recorder()
+    record(recording, packets(1))
+    with pytest.raises(ZeroDivisionError):
+        recording.write(None, None)
 
 
 @pytest.mark.parametrize("name", ["door.avi", "."])

@@ -17,8 +17,10 @@ import pytest
 
 from edgekit.cli import _run
 from edgekit.cli.run.signals import StopSignals
+from edgekit.device.sources.demo import DemoSource
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_SOURCE, EXIT_USAGE
 from tests.endless_demo import ENDLESS_DEMO
+from tests.packets import KEY_EVERY, SIZE_WH, packets
 from tests.waiting import wait_until
 
 PATIENCE_S = 60
@@ -112,6 +114,22 @@ def test_json_is_one_document_on_stdout_and_the_table_is_on_stderr(edgekit_run, 
     assert (threads["detector"], threads["classifier"], threads["opencv"], threads["spinning"]) == (1, 1, 1, False)
     assert document["model"]["architecture"] == "mean"
     assert "2 frames" in captured.err
+
+
+def test_the_recording_of_a_camera_is_complete_and_counted_in_the_summary(edgekit_run, tmp_path, monkeypatch, capsys):
+    def open_camera(_name, _notify, settings):
+        settings.recording.start(SIZE_WH)
+        for packet in packets(2 * KEY_EVERY):
+            settings.recording.put(packet)
+        return DemoSource()
+
+    monkeypatch.setattr("edgekit.device.pipeline.stream.open_camera", open_camera)
+    target = tmp_path / "door.mp4"
+    assert edgekit_run("--camera", "--record", target, "--json", "--max-frames", 2) == EXIT_OK
+    captured = capsys.readouterr()
+    counts = {"produced": 2 * KEY_EVERY, "written": 2 * KEY_EVERY, "dropped": {}, "waiting": 0}
+    assert json.loads(captured.out)["outputs"] == {"record": counts}
+    assert f"outputs: record {2 * KEY_EVERY} written" in captured.err
 
 
 def test_a_file_gives_the_same_lines_with_threads_and_without(edgekit_run, tmp_path, capsys):
