@@ -6,6 +6,7 @@ import asyncio
 import json
 import urllib.parse
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -47,6 +48,8 @@ _HEADERS = {
 }
 _UPDATE_S = 0.5
 _STALLED_AFTER_S = 10.0
+# Browsers show an image when the next one begins. Without a newer image, the same image is sent once more.
+_REPEAT_AFTER_S = 0.25
 _MAX_VIEWERS = 32
 _MAX_LOGIN_BYTES = 4096
 _WRONG_TOKEN_QUERY = "wrong"
@@ -129,9 +132,15 @@ class _Web:
             return
         self._preview.join()
         try:
-            version = 0
-            # Each viewer receives the newest image when it is ready: a slow viewer gets fewer images, not older ones.
-            while (image := await self._preview.next(version)) is not None:
+            version, is_repeated = 0, True
+            while True:
+                # Each viewer receives the newest image when it is ready: a slow viewer gets fewer images, not old ones.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(None if is_repeated else _REPEAT_AFTER_S):
+                        image = await self._preview.next(version)
+                if image is None:
+                    break
+                is_repeated = image.version == version
                 version = image.version
                 head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image.jpeg)}\r\n\r\n"
                 yield head.encode() + image.jpeg + b"\r\n"

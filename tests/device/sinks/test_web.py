@@ -143,6 +143,18 @@ def test_the_state_has_rate_faces_stages_and_the_boards_health(web):
     assert document["health"]["throttling"]["now"] == ["soft temperature limit"]
 
 
+def test_an_image_that_no_other_one_follows_is_sent_twice(web):
+    site = web()
+    site.write("happy")
+    with site.stream() as stream:
+        first, second = read_picture(stream), read_picture(stream)
+        assert np.array_equal(first, second)
+        # The third one is the next frame.
+        site.write("sad", "calm", "sad")
+        assert not np.array_equal(read_picture(stream), first)
+    assert site.sink.preview.encoded == 2
+
+
 def test_events_stream_sends_one_state_after_the_other(web):
     site = web()
     with site.playing(), site.stream("/api/events") as stream:

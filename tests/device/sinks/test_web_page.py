@@ -142,6 +142,16 @@ def test_the_first_point_is_drawn_and_the_stages_are_explained(browser, site):
     assert "Their sum is the latency of one frame, plus the time that capture waits for the frame." in text
 
 
+def test_an_image_is_shown_although_no_other_one_follows(browser, feed, told):
+    monitor = Monitor("demo", lambda: HOT)
+    with WebSink("0", None, monitor, notify=told.append) as sink:
+        sink.write(*feed.next("happy"))
+        # The page is loaded when its first image is shown.
+        browser.get(sink.url)
+        assert browser.execute_script("return document.getElementById('video').naturalWidth") == 320
+    assert (sink.preview.encoded, told) == (1, [])
+
+
 def test_nothing_is_drawn_in_a_gap_of_the_chart(browser, site):
     browser.get(site().url)
     wait(browser, "document.getElementById('status').textContent === 'live'")
