@@ -4,15 +4,6 @@
 const KEPT_S = 60;
 const RETRY_MS = 2000;
 const UPDATE_S = 0.5; // between two states from the server
-const MEANINGS = {
-  capture: "waiting for a frame and decoding it",
-  wait: "between stages, until the next one takes the frame",
-  track: "tracking the faces from the previous frame",
-  detect: "the face detector; the mean includes frames without detection",
-  crop: "cropping all faces",
-  classify: "the classifier on all faces",
-  sinks: "writing results",
-};
 const byId = (id) => document.getElementById(id);
 const style = getComputedStyle(document.documentElement);
 const colour = (index) => style.getPropertyValue(`--stage-${Math.min(index, 5)}`).trim();
@@ -140,7 +131,6 @@ function addPoint(stageMs) {
   byId("legend").replaceChildren(...stages.map((name, index) => {
     const entry = element("li", `${name} ${number(stageMs[name], 1)}`);
     entry.style.setProperty("--colour", colour(index));
-    entry.title = MEANINGS[name] || "";
     return entry;
   }));
 }
