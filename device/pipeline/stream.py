@@ -299,7 +299,8 @@ def create_localizer(
         tracker=find("tracker", options.tracker)(),
         region=options.region,
         min_face_px=options.min_face_px,
-        choose_input_size=_chooses_input_size(options),
+        # A YuNet file of fixed size has no other one.
+        choose_input_size=_chooses_input_size(options) and not getattr(detector, "fixed_size_hw", None),
         largest_only=options.largest_only,
         presentation_time_s=presentation_time_s(source),
     )

@@ -113,6 +113,13 @@ def test_reads_from_the_model_which_sizes_it_takes(shared: Path) -> None:
     assert fixed.input_size_px == 640
 
 
+def test_another_size_than_that_of_the_file_is_refused(shared: Path) -> None:
+    path = model_path(shared, "2023mar")
+    with pytest.raises(InputError, match=r"has a fixed input of 640x640 pixels, not 256: leave out --detector-size"):
+        YuNet(path, 256, 0.7)
+    assert YuNet(path, 640, 0.7).input_size_px == 640
+
+
 def test_follows_frames_that_change_their_size(shared: Path) -> None:
     path = model_path(shared, "2026may")
     image = cv2.imread(str(shared / "data/media/astronaut.png"))

@@ -47,6 +47,16 @@ def crops(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_detector_of_fixed_size_is_reported_with_its_size(shared: Path, tiny_model: Path) -> None:
+    path = shared / "data/yunet/face_detection_yunet_2023mar.onnx"
+    options = {"source": "demo", "model": tiny_model, "detector_model": path, "max_frames": 1, "notify": fail}
+    with edgekit.stream(min_face_px=60, **options) as results:
+        assert len(list(results)) == 1
+        assert results.localizer.input_size_px == 640
+    with pytest.raises(InputError, match="fixed input of 640x640 pixels"):
+        edgekit.stream(detector_size_px=256, **options)
+
+
 def test_results_are_those_of_the_command(tiny_model: Path, tmp_path: Path) -> None:
     lines = tmp_path / "r.jsonl"
     command = ["run", "--source", "demo", "--detector", "haar", "--model", str(tiny_model), "--max-frames", "25"]
