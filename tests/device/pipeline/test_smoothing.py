@@ -54,6 +54,19 @@ def test_an_uncertain_face_has_a_label_again_when_it_exceeds_the_threshold_clear
     assert (close[3], close[5]) == (True, False)
 
 
+@pytest.mark.parametrize(("below", "returns_s"), [(0.8, 0.7), (0.97, 1.4)])
+def test_the_distance_to_the_threshold_delays_the_label_by_a_third_of_a_second(below: float, returns_s: float) -> None:
+    smoother, times_s = Smoother(), []
+    for frame in range(61):
+        probabilities, _ = smoother.smooth(rows(1 if frame else 0.5), ids(1), frame / 30)
+        certainty = smoother.certainty(probabilities, ids(1), below)
+        times_s.append((frame / 30, probabilities.max() >= below, not certainty.uncertain[0]))
+    exceeds_s = min(time_s for time_s, exceeds, _ in times_s if exceeds)
+    label_s = min(time_s for time_s, _, has_label in times_s if has_label)
+    assert label_s == pytest.approx(returns_s, abs=0.05)
+    assert label_s - exceeds_s == pytest.approx(0.3, abs=0.05)
+
+
 def test_an_uncertain_face_is_close_to_a_change_earlier_than_a_face_with_a_label() -> None:
     smoother, close = Smoother(1.0), []
     for index, value in enumerate([0.57, 0.55, 0.48, 0.51, 0.53]):
