@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -51,7 +52,8 @@ def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], *, with_ids: bool = Fa
     """Return a copy of a frame, uint8 (H, W, 3) B, G, R, with the box, label and probability of each face drawn in.
 
     Each class has one colour, the same in every frame and output. Labels do not cover each other as long as the frame
-    has space for them. A box that covers the whole frame is not outlined: then the label alone is at the top left.
+    has space for them. `drawn_label` describes labels that are not ASCII. A box that covers the whole frame is not
+    outlined: then the label alone is at the top left.
 
     Args:
         image_bgr: The frame, which is not changed.
@@ -84,6 +86,17 @@ def class_colour(face: Face) -> _Bgr:
     return _CLASS_COLOURS[list(face.probabilities).index(face.label) % len(_CLASS_COLOURS)]
 
 
+def drawn_label(label: str, labels: Sequence[str]) -> str:
+    """Return the text that is drawn for one of the model's labels; OpenCV's fonts contain ASCII only.
+
+    Accents are left out. A label with other letters becomes "class N", with its position in `labels`, from 0.
+    """
+    text = "".join(sign for sign in unicodedata.normalize("NFKD", label) if not unicodedata.combining(sign))
+    if text.isascii():
+        return text
+    return f"class {labels.index(label)}" if label in labels else text.encode("ascii", "replace").decode()
+
+
 @dataclass(frozen=True)
 class _Plate:
     """The filled rectangle of a label, with its text and the face that it belongs to."""
@@ -102,8 +115,7 @@ def _plate(face: Face, with_ids: bool, frame_wh: tuple[int, int], others: Sequen
     """Return the label of a face at the first place where it covers none of `others`, smaller if there is none."""
     scale = max(_MIN_FONT_SCALE, min(frame_wh) / _PX_PER_FONT_SCALE)
     number = f"#{face.track_id} " if with_ids and face.track_id is not None else ""
-    # OpenCV's fonts contain ASCII only.
-    text = f"{number}{face.label} {face.probability:.0%}".encode("ascii", "replace").decode()
+    text = f"{number}{drawn_label(face.label, list(face.probabilities))} {face.probability:.0%}"
     best = None
     for smaller in (1.0, _SMALLER):
         plate = _plate_of(face, text, scale * smaller, frame_wh)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgekit.device.annotate import _plate, class_colour, draw_faces
+from edgekit.device.annotate import _plate, class_colour, draw_faces, drawn_label
 from edgekit.device.detections import Face
 
 ORANGE_BGR = (0, 159, 230)
@@ -122,3 +122,14 @@ def test_the_number_of_the_track_is_drawn_on_request():
     assert numbered.sum() > plain.sum() + 20
     untracked = replace(one, track_id=None)
     np.testing.assert_array_equal(draw_faces(image, [untracked], with_ids=True), draw_faces(image, [untracked]))
+
+
+@pytest.mark.parametrize(
+    ("label", "text"), [("happy", "happy"), ("zły", "class 0"), ("smutný", "smutny"), ("سعيد", "class 3"), ("?é", "?e")]
+)
+def test_a_label_that_cannot_be_drawn_is_a_number_and_no_question_marks(label, text):
+    labels = ("zły", "happy", "smutný", "سعيد", "?é")
+    assert drawn_label(label, labels) == text
+    probabilities = dict.fromkeys(labels, 0.2)
+    one = Face((0, 0, 50, 50), 0.9, label, 0.2, probabilities)
+    assert _plate(one, False, (640, 480), []).text == f"{text} 20%"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,19 @@ def draw_function(outputs: Outputs) -> Draw:
     from edgekit.device.annotate import draw_faces
 
     return partial(draw_faces, with_ids=outputs.draw_ids)
+
+
+def warn_of_drawn_labels(outputs: Outputs, labels: Sequence[str], notify: Callable[[str], None]) -> None:
+    """Report the labels that are drawn as "class N", if an output draws labels."""
+    images = (outputs.save, outputs.web, outputs.event_snapshots, outputs.command_snapshots)
+    if not outputs.show and all(target is None for target in images):
+        return
+    from edgekit.device.annotate import drawn_label
+
+    drawn = {label: drawn_label(label, labels) for label in labels}
+    numbered = [f"'{label}' as '{text}'" for label, text in drawn.items() if text == f"class {labels.index(label)}"]
+    if numbered:
+        notify(f"images can contain ASCII letters only, so these labels are drawn as numbers: {', '.join(numbered)}")
 
 
 def face_blur(outputs: Outputs, source: Source) -> FaceBlur | None:

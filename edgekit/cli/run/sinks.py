@@ -11,7 +11,7 @@ from edgekit.cli.output import Output
 from edgekit.cli.progress import counted, is_progress_shown, progress_bar
 from edgekit.cli.run.network_sinks import network_sinks
 from edgekit.cli.run.output_options import STDOUT, Outputs, allowed_commands, output_files, rotation_of
-from edgekit.cli.run.pictures import command_snapshots, draw_function, event_snapshots, face_blur
+from edgekit.cli.run.pictures import command_snapshots, draw_function, event_snapshots, face_blur, warn_of_drawn_labels
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
@@ -199,6 +199,7 @@ def _check_for_stream(outputs: Outputs, stream: Stream, notify: Callable[[str], 
     from edgekit.errors import InputError
 
     contract, options = stream.classifier.contract, stream.options
+    warn_of_drawn_labels(outputs, contract.labels, notify)
     if outputs.blur_faces and contract.subject == "image":
         raise InputError(
             "--blur-faces needs the face detector, which a model of whole images does not use: leave it out"

@@ -9,14 +9,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from edgekit.cli import _run
 from edgekit.cli.run.signals import StopSignals
+from edgekit.contract import METADATA_KEY, Contract
 from edgekit.device.sources.demo import DemoSource
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_SOURCE, EXIT_USAGE
 from tests.endless_demo import ENDLESS_DEMO
@@ -235,6 +238,19 @@ def test_bad_usage_is_one_clear_message_and_leaves_nothing(
     assert "Traceback" not in captured.err
     assert captured.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_that_are_drawn_as_numbers_are_listed_at_the_start(tiny_model, crops, tmp_path, capsys):
+    model = onnx.load(tiny_model)
+    contract = Contract.from_json(model.metadata_props[0].value)
+    onnx.helper.set_model_props(model, {METADATA_KEY: replace(contract, labels=("سعيد", "smutný", "x")).to_json()})
+    onnx.save(model, tmp_path / "m.onnx")
+    command = ["run", "--source", str(crops), "--model", str(tmp_path / "m.onnx"), "--detector", "none", "-q"]
+    assert _run(command) == EXIT_OK
+    assert capsys.readouterr().err == ""
+    assert _run([*command, "--save", str(tmp_path / "drawn")]) == EXIT_OK
+    message = "images can contain ASCII letters only, so these labels are drawn as numbers: 'سعيد' as 'class 0'"
+    assert capsys.readouterr().err.splitlines() == [f"edgekit: warning: {message}"]
 
 
 def test_a_text_file_as_model_is_refused(edgekit_run, tmp_path, capsys):
