@@ -123,9 +123,10 @@ class _PiCamera:
             if self._camera.encoders:
                 self._camera.stop_encoder()
         finally:
-            self._camera.close()
+            # Before the camera is closed: then another thread may open it, and start the recording again.
             if self._recording is not None:
                 self._recording.stop()
+            self._camera.close()
 
 
 def _name(number: int) -> str:

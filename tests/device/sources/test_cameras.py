@@ -266,8 +266,10 @@ def test_what_a_camera_cannot_do_is_refused_and_the_camera_closed(camera_class, 
 class Recording:
     """Receives packets as a recorder does."""
 
-    def __init__(self) -> None:
+    def __init__(self, camera_class) -> None:
+        self._camera_class = camera_class
         self.received: list[object] = []
+        self.open_at_stop: list[int] = []
 
     def start(self, size_wh: tuple[int, int]) -> None:
         self.received.append(size_wh)
@@ -277,6 +279,7 @@ class Recording:
 
     def stop(self) -> None:
         self.received.append("stopped")
+        self.open_at_stop.append(self._camera_class.opened)
 
 
 @pytest.mark.parametrize("has_hardware", [True, False])
@@ -294,10 +297,11 @@ def test_the_encoder_of_a_pi_camera_feeds_the_recording(camera_class, told, monk
         output.outputframe(b"coded", True, 40_000)
 
     monkeypatch.setattr(camera_class, "start_encoder", start_encoder, raising=False)
-    recording = Recording()
+    recording = Recording(camera_class)
     with open_camera("picamera2", told.append, CameraSettings(recording=recording)):
         assert camera_class.configuration["buffer_count"] > 3, "the encoder holds some"
     assert recording.received == [(640, 480), EncodedPacket(b"coded", True, 40_000), "stopped"]
+    assert recording.open_at_stop == [1], "another thread may open a closed camera, and start the recording again"
     assert [line for line in told if "encoding in software" in line] == told
     assert len(told) == (0 if has_hardware else 1)
 
