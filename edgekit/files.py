@@ -86,7 +86,16 @@ def remove_leftovers(target: Path) -> None:
 
     Files that a process is still writing are kept. On file systems without locks all files are kept.
     """
-    for path in target.parent.glob(f"{glob.escape(_prefix(target))}????????{glob.escape(target.suffix)}"):
+    _remove_unlocked(target.parent, f"{glob.escape(_prefix(target))}????????{glob.escape(target.suffix)}")
+
+
+def remove_folder_leftovers(folder: Path, suffix: str) -> None:
+    """Remove files as `remove_leftovers`, for all targets of a folder with names that end in `suffix`."""
+    _remove_unlocked(folder, f".*{suffix}.{'[0-9a-f]' * 8}{suffix}")
+
+
+def _remove_unlocked(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
         with suppress(OSError), path.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()

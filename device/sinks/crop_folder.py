@@ -22,7 +22,7 @@ import cv2
 from edgekit.device.accounting import Account, loss_reason
 from edgekit.device.sinks.rotation import Outage
 from edgekit.errors import InputError, StorageError
-from edgekit.files import append_line, write_atomic
+from edgekit.files import append_line, remove_folder_leftovers, write_atomic
 from edgekit.preprocess import ImageU8
 
 CROPS_FOLDER = "crops"
@@ -81,6 +81,8 @@ class CropFolder:
         # Unique across runs, also on a board whose clock is wrong.
         self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         self._crops = self._bytes = 0
+        # Those of a power cut would count as crops.
+        remove_folder_leftovers(crops, ".png")
         self._count()
 
     def save(self, crop: Crop) -> bool:

@@ -25,7 +25,7 @@ from edgekit.device.imaging import at_most
 from edgekit.device.sinks.rotation import Outage
 from edgekit.device.sinks.worker import Worker
 from edgekit.errors import InputError, StorageError
-from edgekit.files import write_atomic
+from edgekit.files import remove_folder_leftovers, write_atomic
 
 _MAX_SIDE_PX = 1280
 _JPEG_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
@@ -167,8 +167,9 @@ class Snapshots:
                 self._stored_bytes -= oldest_bytes
 
     def _find_stored(self) -> None:
-        """Count the images of earlier runs."""
+        """Count the images of earlier runs, and remove what a power cut left of others."""
         with suppress(OSError):
+            remove_folder_leftovers(self._folder, ".jpg")
             for path in sorted(self._folder.iterdir()):
                 if _NAME.fullmatch(path.name):
                     self._stored.append((path.name, path.stat().st_size))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from tests.waiting import PATIENCE_S
@@ -23,3 +28,17 @@ def patient_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         module, _, timeout = name.rpartition(".")
         suffix = "_S" if timeout == "_WAIT" else "_TIMEOUT_S"
         monkeypatch.setattr(f"edgekit.device.sinks.{module}.{timeout}{suffix}", PATIENCE_S)
+
+
+@pytest.fixture
+def killed_write() -> Callable[[Path], None]:
+    """Return a function that leaves what remains of a file when its process is killed while it writes the file."""
+    code = (
+        "import os, sys; from pathlib import Path; from edgekit.files import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as temporary: temporary.write_text('a part'); os._exit(0)"
+    )
+
+    def write(path: Path) -> None:
+        subprocess.run([sys.executable, "-c", code, path], check=True)
+
+    return write

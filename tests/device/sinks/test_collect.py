@@ -286,6 +286,14 @@ def test_a_folder_replaced_by_a_file_is_reported_once(tmp_path, told):
     assert "the run continues" in told[0]
 
 
+def test_what_a_power_cut_left_of_a_crop_does_not_count_as_a_crop(tmp_path, told, killed_write):
+    killed_write(tmp_path / "crops" / "run-00001.png")
+    with Run(tmp_path, EveryInterval(1), told, max_crops=1) as run:
+        run.write(0, (1, SURE))
+    assert run.sink.folder.saved == 1
+    assert [path.suffix for path in (tmp_path / "crops").iterdir()] == [".png"]
+
+
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path, told):
     (tmp_path / "c").write_text("")
     with pytest.raises(InputError, match="is a file: name a folder for the crops"):

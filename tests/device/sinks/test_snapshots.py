@@ -13,7 +13,7 @@ from edgekit.device.blur import FaceBlur
 from edgekit.device.events import Event, EventRules
 from edgekit.device.imaging import read_image
 from edgekit.device.sinks.events import EventSink
-from edgekit.device.sinks.snapshots import EventSnapshots
+from edgekit.device.sinks.snapshots import EventSnapshots, image_name
 from edgekit.errors import InputError
 from tests.waiting import wait_until
 
@@ -75,6 +75,21 @@ def test_the_oldest_images_are_deleted_also_those_of_earlier_runs_and_nothing_el
                 name = snapshots.take(event(number), *feed.next("happy")).snapshot
                 assert snapshots.jpeg(name) == (tmp_path / name).read_bytes()
     assert [name.split("-")[-1] for name in names(tmp_path)] == ["2.jpg", "3.jpg", "4.jpg", "5.jpg", "mine.jpg"]
+
+
+def test_what_a_power_cut_left_of_an_image_is_removed_and_nothing_else(tmp_path, told, killed_write):
+    name = image_name(1.7e9, "happy", "1f0c9a2b-1")
+    killed_write(tmp_path / name)
+    for other in (".hidden.jpg", ".a.jpg.12345678.png", "b.jpg.12345678.jpg"):
+        (tmp_path / other).write_text("a file of the user")
+    assert len(list(tmp_path.iterdir())) == 4
+    with EventSnapshots(tmp_path, told.append):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".a.jpg.12345678.png",
+        ".hidden.jpg",
+        "b.jpg.12345678.jpg",
+    ]
 
 
 def test_the_images_together_are_no_larger_than_the_limit(tmp_path, told, feed):
