@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, Protocol, TypeVar
 
 from edgekit.errors import SourceError
+from edgekit.text import one_line
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -159,7 +160,10 @@ class TimeoutGuard(Generic[T]):
                 except BaseException as error:  # raised again in `read`
                     self._results.put((None, error))
         finally:
-            device.close()
+            try:
+                device.close()
+            except Exception as error:  # the driver of a lost camera may fail; picamera2 raises classes of its own
+                self._notify(f"{self._name} could not be closed: {one_line(str(error))}")
 
 
 def _start(thread: threading.Thread) -> None:

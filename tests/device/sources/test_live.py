@@ -107,6 +107,19 @@ def test_a_lost_device_is_opened_again_and_the_run_continues(told):
 
 
 @pytest.mark.usefixtures("short_pauses")
+def test_a_lost_device_that_cannot_be_closed_is_reported_in_one_line(told):
+    cameras = [Camera().give(1, None), Camera().give(2)]
+    cameras[0].close = Mock(side_effect=RuntimeError("no such\ndevice"))
+    waiting = iter(cameras)
+    with LiveSource("camera 'test'", lambda: next(waiting), told.append) as source:
+        wait_until(lambda: len(told) == 3)
+        source.stop()
+        cameras[1].give(3)
+    assert told[0] == "camera 'test' could not be closed: no such device"
+    assert "was reopened" in told[2]
+
+
+@pytest.mark.usefixtures("short_pauses")
 def test_a_device_that_stays_away_ends_the_run_after_a_few_attempts(told):
     attempts = []
 
