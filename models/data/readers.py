@@ -90,7 +90,9 @@ def load_dataset(
             return _read_images(files, layout, path, square, report, chosen, folder)
     require_contempt(contempt, EXPRESSIONS)
     if cache == "disk":
-        raise InputError(f"data '{path}' is no folder or archive: its images are kept in memory, not on disk")
+        raise InputError(
+            f"data '{path}' is no folder or archive of images: its images stay in memory, leave out --cache-images disk"
+        )
     splits = read_splits(path, square, report)
     ordered = {name: splits[name] for name in split_order(splits)}
     name = dataset_name(path, EXPRESSIONS, ordered)
