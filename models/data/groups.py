@@ -9,7 +9,6 @@ import csv
 import json
 import math
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import PurePosixPath
@@ -20,7 +19,7 @@ from edgekit.tables import csv_rows
 TABLES = ("persons.csv", "photos.csv", "groups.csv", "labels.csv", "crops.csv", "crops.jsonl")
 _FILE_COLUMNS = ("path", "file", "name")
 _GROUP_COLUMNS = ("person", "group", "subject", "track")
-# Groups of a video's crops. One group per video would leave nothing to validate on where a class has one video.
+# Groups of a video's crops of one class: one group would leave nothing to validate on where a class has one video.
 VIDEO_PARTS = 5
 
 _WORD = "(?:person|subject|track|group)"
@@ -60,21 +59,34 @@ def groups_in_table(table: PurePosixPath, content: bytes, images: Set[PurePosixP
     return groups
 
 
-def video_parts(table: PurePosixPath, content: bytes, images: Set[PurePosixPath]) -> dict[PurePosixPath, str]:
-    """Return the group of each crop of a video in a `crops.csv`: one of `VIDEO_PARTS` equal parts of the video's time.
-
-    Neighbouring frames are almost equal, so they belong together. Paths are as in `groups_in_table`.
-    """
-    videos: dict[str, dict[PurePosixPath, float]] = defaultdict(dict)
+def video_times(
+    table: PurePosixPath, content: bytes, images: Set[PurePosixPath]
+) -> dict[PurePosixPath, tuple[str, float]]:
+    """Return video and time in seconds of each crop of a video in a `crops.csv`; paths are as in `groups_in_table`."""
+    times = {}
     for file, row in _files(table, content, images):
         if (time_s := _time_s(row)) is not None:
-            videos[str(row.get("source"))][file] = time_s
+            times[file] = f"video-{table.parent / str(row.get('source'))}", time_s
+    return times
+
+
+def time_parts(times: Mapping[PurePosixPath, tuple[str, float]]) -> dict[PurePosixPath, str]:
+    """Return the group of each file: one of `VIDEO_PARTS` equal parts of the time of the files with the same name.
+
+    Neighbouring frames are almost equal, so they belong together.
+
+    Args:
+        times: Name, such as that of a video, and time in seconds of each file.
+    """
+    spans_s: dict[str, tuple[float, float]] = {}
+    for name, time_s in times.values():
+        start_s, end_s = spans_s.get(name, (time_s, time_s))
+        spans_s[name] = min(start_s, time_s), max(end_s, time_s)
     parts = {}
-    for video, times in videos.items():
-        start_s, end_s = min(times.values()), max(times.values())
-        for file, time_s in times.items():
-            part = int(VIDEO_PARTS * ((time_s - start_s) / (end_s - start_s))) if end_s > start_s else 0
-            parts[file] = f"video-{table.parent / video}-{min(part, VIDEO_PARTS - 1)}"
+    for file, (name, time_s) in times.items():
+        start_s, end_s = spans_s[name]
+        part = int(VIDEO_PARTS * ((time_s - start_s) / (end_s - start_s))) if end_s > start_s else 0
+        parts[file] = f"{name}-{min(part, VIDEO_PARTS - 1)}"
     return parts
 
 

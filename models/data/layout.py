@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify
@@ -13,8 +14,10 @@ from edgekit.models.data import ALL_IMAGES, EXPRESSIONS, KNOWN_SPLITS, rafdb
 from edgekit.models.data.crop_table import CROP_TABLE
 from edgekit.models.data.fer2013 import USAGES
 from edgekit.models.data.files import LABEL_LISTS, Files, ImageEntry
-from edgekit.models.data.groups import TABLES, group_folders, group_in_name, groups_in_table, video_parts
+from edgekit.models.data.groups import TABLES, group_folders, group_in_name, groups_in_table, time_parts, video_times
 from edgekit.text import one_line
+
+T = TypeVar("T")
 
 CONTEMPT = "contempt"
 
@@ -133,30 +136,46 @@ def _with_groups(entries: list[ImageEntry], files: Files, notify: Notify) -> lis
     the others is a group of its own.
     """
     listed: dict[str, dict[PurePosixPath, str]] = {name: {} for name in TABLES}
-    parts: dict[PurePosixPath, str] = {}
+    videos: dict[PurePosixPath, tuple[str, float]] = {}
     images = set(files.images)
     for table in files.names:
         if (name := table.name.lower()) in TABLES:
             listed[name] |= groups_in_table(table, files.read(table), images)
         if name == CROP_TABLE:
-            parts |= video_parts(table, files.read(table), images)
-    in_tables = [_first_group(entry.path, *listed.values()) for entry in entries]
-    times = [_first_group(entry.path, parts) for entry in entries]
-    own = any(in_tables) or any(times)
+            videos |= video_times(table, files.read(table), images)
+    in_tables = [_in_first_table(entry.path, *listed.values()) for entry in entries]
+    parts = _video_parts(entries, videos)
+    own = any(in_tables) or bool(parts)
     if not any(in_tables) and (lost := next((path for each in listed.values() for path in each), None)):
         notify(one_line(f"no group in a table is used: none of its paths is an image, such as '{lost}'"))
     return [
         replace(
             entry,
-            group=group or group_in_name(entry.path.name) or entry.group or part or (entry.name if own else ""),
+            group=group
+            or group_in_name(entry.path.name)
+            or entry.group
+            or parts.get(entry.path)
+            or (entry.name if own else ""),
         )
-        for entry, group, part in zip(entries, in_tables, times, strict=True)
+        for entry, group in zip(entries, in_tables, strict=True)
     ]
 
 
-def _first_group(path: PurePosixPath, *tables: Mapping[PurePosixPath, str]) -> str | None:
-    """Return the group of an image in the first table that lists its path or its name."""
-    return next((group for each in tables if (group := each.get(path) or each.get(PurePosixPath(path.name)))), None)
+def _video_parts(
+    entries: Iterable[ImageEntry], videos: Mapping[PurePosixPath, tuple[str, float]]
+) -> dict[PurePosixPath, str]:
+    """Return the groups of the crops of videos, apart for each class, which can be in a short part of a video only."""
+    times = {}
+    for entry in entries:
+        if found := _in_first_table(entry.path, videos):
+            video, time_s = found
+            times[entry.path] = f"{video}-{entry.split}-{entry.class_name}", time_s
+    return time_parts(times)
+
+
+def _in_first_table(path: PurePosixPath, *tables: Mapping[PurePosixPath, T]) -> T | None:
+    """Return what the first table states that lists an image by its path or its name."""
+    return next((found for each in tables if (found := each.get(path) or each.get(PurePosixPath(path.name)))), None)
 
 
 def _require_distinct(names: set[str], kind: str, where: str) -> None:

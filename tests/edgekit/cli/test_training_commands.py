@@ -297,7 +297,10 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
         ),
         (["average", "x", "y", "-o", "z.safetensors", "--val-split", "val"], "--val-split goes with --data"),
         (["train", "--data", "{faces}", "-o", "out", "--merge", "a=happy"], "has one class only, 'a'"),
-        (["distill", "--teacher", "x", "--data", "x", "-o", "o", "--on-the-fly", "--cache", "c"], "uses no cached outputs"),
+        (
+            ["distill", "--teacher", "x", "--data", "x", "-o", "o", "--on-the-fly", "--cache", "c"],
+            "uses no cached outputs",
+        ),
         (["eval", "absent.onnx", "--data", "{faces}"], "model 'absent.onnx' does not exist"),
         (["eval", "{text}.onnx", "--data", "{faces}"], "cannot be loaded by onnxruntime"),
         (["eval", "{text}.safetensors", "--data", "{faces}"], "is not a safetensors file"),

@@ -185,12 +185,12 @@ def test_a_table_whose_paths_are_no_images_is_reported(tmp_path: Path) -> None:
     assert told == ["no group in a table is used: none of its paths is an image, such as 'open\\0.png'"]
 
 
-def _cropped_video(folder: Path, video: str, count: int) -> None:
+def _cropped_video(folder: Path, video: str, count: int, start_s: int = 0) -> None:
     """Write the crops of a video, one per second, and their crops.csv."""
     generator = np.random.default_rng(list(folder.name.encode()))
     folder.mkdir(parents=True)
     rows = ["path,source,time_s,person"]
-    for second in range(count):
+    for second in range(start_s, start_s + count):
         rows.append(f"{video}-{second}.png,{video}.mp4,{second}.0,")
         assert cv2.imwrite(str(folder / f"{video}-{second}.png"), generator.integers(0, 255, (8, 8), dtype=np.uint8))
     (folder / "crops.csv").write_text("\n".join(rows))
@@ -207,6 +207,18 @@ def test_neighbouring_frames_of_a_video_are_on_one_side(tmp_path: Path) -> None:
     for label in ("open", "shut"):
         seconds = [int(name[len(f"{label}/clip-") : -4]) for name in validation.names if name.startswith(label)]
         assert seconds == list(range(seconds[0], seconds[0] + 12))
+
+
+def test_classes_that_follow_each_other_in_one_video_are_all_validated(tmp_path: Path) -> None:
+    """Each class is in one fifth of the video: if this were its only group, nothing could be held back."""
+    for number, label in enumerate("abcde"):
+        _cropped_video(tmp_path / label, "clip", 10, start_s=10 * number)
+    tables = [(tmp_path / label / "crops.csv").read_text().splitlines() for label in "abcde"]
+    for label in "abcde":
+        (tmp_path / label / "crops.csv").unlink()
+    (tmp_path / "crops.csv").write_text("\n".join([tables[0][0], *(row for table in tables for row in table[1:])]))
+    _, validation, _ = train_and_validation(load_dataset(tmp_path), None, None, seed=0)
+    assert np.bincount(validation.labels).tolist() == [2] * 5
 
 
 def test_a_person_in_the_name_of_a_video_is_the_group_of_its_crops(tmp_path: Path) -> None:
