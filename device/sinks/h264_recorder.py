@@ -143,14 +143,11 @@ class H264Recorder(Sink):
                 except StorageError as error:
                     self._fail(error)
         finally:
-            try:
-                self._finish()
-            except StorageError as error:
-                self._fail(error)
+            self._finish_or_fail()
 
     def _write(self, packet: EncodedPacket, size_wh: tuple[int, int]) -> None:
         if packet.is_key and self._file is not None and self._is_due(self._file):
-            self._finish()
+            self._finish_or_fail()
         if self._file is None and not (packet.is_key and self._may_begin()):
             self.account.drop(_NOT_WRITABLE)
             return
@@ -180,6 +177,12 @@ class H264Recorder(Sink):
 
     def _is_due(self, file: PacketFile) -> bool:
         return self._rotation.is_due(file.size_bytes(), time.monotonic() - self._started_s)
+
+    def _finish_or_fail(self) -> None:
+        try:
+            self._finish()
+        except StorageError as error:
+            self._fail(error)
 
     def _finish(self) -> None:
         """Complete the current file; frames that are not in the file are dropped."""

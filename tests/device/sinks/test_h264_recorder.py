@@ -206,6 +206,19 @@ def test_frames_that_are_not_in_the_file_are_counted(tmp_path, new_recorder):
     }
 
 
+def test_the_frame_that_ends_a_file_which_cannot_be_completed_is_counted(new_recorder, monkeypatch):
+    close = PacketFile.close
+
+    def close_and_fail(file: PacketFile) -> None:
+        close(file)
+        raise StorageError("cannot write")
+
+    monkeypatch.setattr(PacketFile, "close", close_and_fail)
+    recording = new_recorder(rotation=Rotation(size_bytes=1))
+    record(recording, packets(2 * KEY_EVERY + 1))
+    assert recording.account.describe() == "record 10 of 11 written, 1 dropped (1 disk not writable)"
+
+
 def test_a_fault_of_the_recording_ends_the_run(new_recorder, monkeypatch):
     monkeypatch.setattr(PacketFile, "put", lambda *_: 1 / 0)
     recording = new_recorder()
