@@ -103,7 +103,7 @@ class MqttSettings:
 
     @property
     def node(self) -> str:
-        """The camera's id in Home Assistant: the topic, reduced to letters, digits, - and _.
+        """The camera's id in Home Assistant and in file names: the topic, reduced to letters, digits, - and _.
 
         Topics of other characters, such as 厨房 and 客厅, would be reduced to one id. Their ids contain a hash, too.
         """
@@ -131,7 +131,7 @@ class MqttSettings:
         folder = _state_folder()
         # The name in edgekit 0.2; the file may hold events of that version.
         old = folder / f"mqtt-{self._reduced_topic}.sqlite"
-        return old if old.exists() else folder / f"mqtt-{self._reduced_topic}.buffer"
+        return old if old.exists() else folder / f"mqtt-{self.node}.buffer"
 
     @property
     def _reduced_topic(self) -> str:

@@ -182,13 +182,12 @@ def test_home_assistant_gets_a_complete_discovery_document(broker, open_sink):
     assert configs["homeassistant/sensor/edgekit_test/temperature/config"]["device_class"] == "temperature"
 
 
-def test_topics_that_differ_only_in_special_characters_are_two_devices_of_home_assistant():
+def test_topics_that_differ_only_in_special_characters_have_their_own_devices_and_buffers():
     topics = ("edgekit/厨房", "edgekit/客厅", "edgekit/front door", "edgekit/front_door")
-    found = [
-        {topic for topic, _ in discovery_messages(MqttSettings.parse("mqtt://broker", None, topic=topic), LABELS)}
-        for topic in topics
-    ]
+    each = [MqttSettings.parse("mqtt://broker", None, topic=topic) for topic in topics]
+    found = [{topic for topic, _ in discovery_messages(settings, LABELS)} for settings in each]
     assert len(set.union(*found)) == sum(map(len, found))
+    assert len({settings.buffer_path for settings in each}) == len(topics)
     # The ids of other topics stay, because Home Assistant keeps its settings by id.
     assert "homeassistant/sensor/edgekit_front_door/faces/config" in found[3]
 
