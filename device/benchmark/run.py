@@ -24,7 +24,7 @@ from edgekit.device.benchmark.measure import MIN_ITERATIONS
 from edgekit.device.benchmark.rounds import Plan, measure_all, run_worker
 from edgekit.device.benchmark.sampling import Run
 from edgekit.device.benchmark.worker import DetectorChoice, Job
-from edgekit.device.detection import create_detector, needed_detector
+from edgekit.device.detection import Sizable, create_detector, needed_detector
 from edgekit.device.engines.engine import contract_in, device_suffixes
 from edgekit.device.sources import open_source
 from edgekit.errors import EdgekitError, InputError, warn
@@ -137,7 +137,8 @@ def benchmark(
         cool_down_s=cool_down_s,
         allow_throttled=allow_throttled,
         intra_op_threads=tuple(threads or default_thread_counts()),
-        detector_size_px=detector_size_px if choices else None,
+        # A YuNet file of fixed size has no other one.
+        detector_size_px=next((choice.input_size_px for choice in choices.values()), None),
         camera=camera if "camera" in kinds else None,
     )
     _try_camera(cells, settings, choices)
@@ -186,12 +187,16 @@ def _detectors(
 
 
 def _available(choice: DetectorChoice, notify: Callable[[str], None]) -> DetectorChoice:
-    """Return `choice`, or the detector that replaces it if it is not available; the user is notified once."""
+    """Return `choice` with the detector's own input size, or the detector that replaces one that is not available.
+
+    The user is notified once.
+    """
     detector = create_detector(
         choice.name, model_path=choice.model_path, input_size_px=choice.input_size_px, notify=notify
     )
     model_path = choice.model_path.absolute() if choice.model_path and detector.name == "yunet" else None
-    return replace(choice, name=detector.name, model_path=model_path)
+    size_px = detector.input_size_px if isinstance(detector, Sizable) else choice.input_size_px
+    return DetectorChoice(detector.name, model_path, size_px)
 
 
 def _try_camera(cells: Sequence[Cell], settings: Settings, choices: Mapping[Path, DetectorChoice]) -> None:
