@@ -30,7 +30,7 @@ def warn_of_drawn_labels(outputs: Outputs, labels: Sequence[str], notify: Callab
         return
     from edgekit.device.annotate import drawn_label
 
-    drawn = {label: drawn_label(label, labels) for label in labels}
+    drawn = {label: drawn_label(label, labels) for label in labels if not label.isascii()}
     numbered = [f"'{label}' as '{text}'" for label, text in drawn.items() if text == f"class {labels.index(label)}"]
     if numbered:
         notify(f"images can contain ASCII letters only, so these labels are drawn as numbers: {', '.join(numbered)}")
