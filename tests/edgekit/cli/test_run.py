@@ -243,7 +243,8 @@ def test_bad_usage_is_one_clear_message_and_leaves_nothing(
 def test_labels_that_are_drawn_as_numbers_are_listed_at_the_start(tiny_model, crops, tmp_path, capsys):
     model = onnx.load(tiny_model)
     contract = Contract.from_json(model.metadata_props[0].value)
-    onnx.helper.set_model_props(model, {METADATA_KEY: replace(contract, labels=("سعيد", "smutný", "class 2")).to_json()})
+    contract = replace(contract, labels=("سعيد", "smutný", "class 2"))
+    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     onnx.save(model, tmp_path / "m.onnx")
     command = ["run", "--source", str(crops), "--model", str(tmp_path / "m.onnx"), "--detector", "none", "-q"]
     assert _run(command) == EXIT_OK
