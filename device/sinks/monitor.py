@@ -150,10 +150,13 @@ class MonitorSink(Sink):
 
 
 def _rate(recent: list[tuple[float, Mapping[str, float], float]], now_s: float) -> float:
-    if len(recent) < 2:
+    intervals = len(recent) - 1
+    if intervals < 1:
         return 0.0
-    # The rate is computed up to now, not up to the latest frame, so that it falls if the camera stalls.
-    return (len(recent) - 1) / max(now_s - recent[0][0], 1e-6)
+    first_s, latest_s = recent[0][0], recent[-1][0]
+    # If the latest frame is older than the mean interval, the rest of its age counts: a stalled camera lowers the rate.
+    due_s = latest_s + (latest_s - first_s) / intervals
+    return intervals / max(latest_s - first_s + max(0.0, now_s - due_s), 1e-6)
 
 
 def _mean_stages(recent: list[tuple[float, Mapping[str, float], float]], now_s: float) -> dict[str, float]:

@@ -143,11 +143,13 @@ function drawChart() {
   canvas.height = height * ratio;
   const pen = canvas.getContext("2d");
   pen.scale(ratio, ratio);
-  const left = 50, bottom = 18, top = 6;
+  const bottom = 18, top = 6;
   const now = performance.now() / 1000;
-  const x = (at) => left + (width - left) * (1 - (now - at) / KEPT_S);
   const totals = points.map((point) => stages.reduce((sum, name) => sum + (point.stageMs[name] || 0), 0));
   const most = niceCeiling(Math.max(1, ...totals));
+  pen.font = "11px system-ui, sans-serif";
+  const left = Math.max(50, pen.measureText(`${most} ms`).width + 6);
+  const x = (at) => left + (width - left) * (1 - (now - at) / KEPT_S);
   const y = (ms) => height - bottom - (height - bottom - top) * ms / most;
   grid(pen, width, height, left, y, most);
   pen.save();
@@ -170,7 +172,6 @@ function drawChart() {
 }
 
 function grid(pen, width, height, left, y, most) {
-  pen.font = "11px system-ui, sans-serif";
   pen.fillStyle = style.getPropertyValue("--dim");
   pen.strokeStyle = style.getPropertyValue("--line");
   pen.textAlign = "right";

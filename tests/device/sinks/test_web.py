@@ -219,6 +219,20 @@ def test_metrics_name_each_family_once():
     assert {"edgekit_memory_resident_bytes", "edgekit_disk_free_bytes", "edgekit_open_files"} <= set(announced)
 
 
+def test_the_frame_rate_of_a_slow_source_does_not_depend_on_the_time_of_the_request(feed, monkeypatch):
+    clock = SimpleNamespace(now_s=100.0)
+    monkeypatch.setattr("edgekit.device.sinks.monitor.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monitor = Monitor("demo", lambda: None)
+    for _ in range(8):  # one frame per second
+        clock.now_s += 1
+        monitor.add(feed.next()[1])
+    latest_s, rates = clock.now_s, []
+    for since_s in (0.0, 0.5, 0.99, 3.0, 6.0):
+        clock.now_s = latest_s + since_s
+        rates.append(monitor.document()["fps"])
+    assert rates == [1.0, 1.0, 1.0, 0.5, 0.0], "a stalled camera lowers the rate"
+
+
 def test_healthz_reports_a_run_without_frames(web, monkeypatch):
     site = web()
     site.write()
