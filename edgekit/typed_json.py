@@ -38,7 +38,8 @@ def parse_json(content: str | bytes, name: str) -> Any:
     try:
         return json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} is not JSON: {str(error)[:_SHOWN_CHARS]}") from error
+        why = "it is not text" if isinstance(error, UnicodeDecodeError) else str(error)[:_SHOWN_CHARS]
+        raise InputError(f"{name} is not JSON: {why}") from error
 
 
 def convert(value: Any, to: type[_T], field: str) -> _T:

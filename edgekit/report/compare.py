@@ -14,12 +14,15 @@ from edgekit.report.document import BenchmarkReport, BoardResult, CellResult
 from edgekit.report.quality_flags import EXPLANATIONS, INVALIDATING
 from edgekit.report.schema import read_document
 from edgekit.report.statistics import Interval, ratio_interval
-from edgekit.report.view import board_title, thread_text
+from edgekit.report.view import board_title, cells_of, thread_text
 from edgekit.text import counted
 
 Verdict: TypeAlias = Literal["faster", "slower", "no difference", "not judged"]
 
 _CLOCK_TOLERANCE = 0.03
+_FEW_PROCESSES = "fewer than three processes"
+# The reasons for "not judged", and what to do about them.
+_CURES = {_FEW_PROCESSES: "measure with --processes 3 or more"} | {flag: EXPLANATIONS[flag] for flag in INVALIDATING}
 _BOARD_FIELDS = ("model", "cpu", "processors", "architecture", "userland_bits", "virtualization")
 
 
@@ -69,6 +72,12 @@ class BoardChange:
     cells: tuple[CellChange, ...]
     unmatched: tuple[str, ...]
     doubts: tuple[str, ...] = ()
+
+    @property
+    def cures(self) -> list[str]:
+        """The reasons for "not judged", each with what to do about it."""
+        reasons = {reason for cell in self.cells if cell.why for reason in cell.why.split(", ")}
+        return [f"{reason}: {cure}" for reason, cure in _CURES.items() if reason in reasons]
 
 
 @dataclass(frozen=True)
@@ -175,7 +184,7 @@ def _compare_models(report: BenchmarkReport, baseline: str | None) -> Comparison
 def _compare_with(board: BoardResult, base: str, model: str) -> tuple[list[CellChange], list[str]]:
     """Return the changes from a baseline model to another, and the cells that only one of them has."""
     before, after = (
-        {(cell.kind, cell.intra_op_threads, cell.batch): cell for cell in board.cells if cell.model == name}
+        {(cell.kind, cell.intra_op_threads, cell.batch): cell for cell in cells_of(board, name)}
         for name in (base, model)
     )
     cells = [_change(before[key], after[key]) for key in before if key in after]
@@ -199,7 +208,7 @@ def _compare_reports(before: BenchmarkReport, after: BenchmarkReport) -> Compari
     for report, which in ((before, "first"), (after, "second")):
         for board in report.boards:
             if id(board) not in paired:
-                unmatched = tuple(_only_in(cell, which) for cell in board.cells)
+                unmatched = tuple(_only_in(cell, which) for cell in _in_order(board))
                 changes.append(BoardChange(board_title(board), (), (), (), unmatched))
     return Comparison(tuple(changes))
 
@@ -220,11 +229,11 @@ def _pairs(before: BenchmarkReport, after: BenchmarkReport) -> list[tuple[BoardR
 
 def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
     models, model_differences = _paired_models(before, after)
-    rest = {cell.key: cell for cell in after.cells}
+    rest = {cell.key: cell for cell in _in_order(after)}
     sizes_px = before.settings.detector_size_px, after.settings.detector_size_px
     cells, unmatched = [], []
     cell_differences: list[str] = []
-    for cell in before.cells:
+    for cell in _in_order(before):
         other = rest.pop((cell.kind, models.get(cell.model, ""), cell.engine, cell.intra_op_threads, cell.batch), None)
         if other is None:
             unmatched.append(_only_in(cell, "first"))
@@ -247,6 +256,11 @@ def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
         tuple(unmatched),
         (*_doubts(before, "first report"), *_doubts(after, "second report")),
     )
+
+
+def _in_order(board: BoardResult) -> list[CellResult]:
+    """Return the cells in the order of tables; a report has them in the random order of their measurement."""
+    return [cell for model in board.models for cell in cells_of(board, model.name)]
 
 
 def _paired_models(before: BoardResult, after: BoardResult) -> tuple[dict[str, str], list[str]]:
@@ -318,7 +332,7 @@ def _change(before: CellResult, after: CellResult) -> CellChange:
     medians_ms = before.latency.p50_ms, after.latency.p50_ms
     between: Interval | None = None
     verdict: Verdict = "not judged"
-    why: str | None = "fewer than three processes"
+    why: str | None = _FEW_PROCESSES
     if intervals[0] and intervals[1]:
         between = ratio_interval(medians_ms[0], intervals[0], medians_ms[1], intervals[1])
         verdict = "slower" if between[0] > 1 else "faster" if between[1] < 1 else "no difference"

@@ -86,7 +86,8 @@ def command(
         raise GateError(f"slower by more than {gate:g} %: {'; '.join(names)}")
     # With --allow-different a gate ignores single cells, but it never passes without having judged one.
     if gate is not None and unjudged and not (allow_different and comparison.judged()):
-        raise InputError(f"the gate cannot judge {'; '.join(unjudged)}: measure again with --processes 3 or more")
+        again = "measure the same models, kinds and threads again, with --processes 3 or more"
+        raise InputError(f"the gate cannot judge {'; '.join(unjudged)}: {again}")
 
 
 def _show(out: Output, board: BoardChange) -> None:
@@ -97,6 +98,7 @@ def _show(out: Output, board: BoardChange) -> None:
         ("different", board.differences),
         ("note", board.notes),
         ("unmatched", board.unmatched),
+        ("not judged", board.cures),
         ("doubtful", board.doubts),
     ):
         for line in lines:
@@ -109,7 +111,6 @@ def _table(cells: list[CellChange]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from edgekit.report.document import KINDS
     from edgekit.report.view import ms
     from edgekit.text import GOOD_COLOUR
 
@@ -119,8 +120,7 @@ def _table(cells: list[CellChange]) -> Table:
     for column in _COLUMNS:
         left = column in ("kind", "verdict")
         table.add_column(column, justify="left" if left else "right", no_wrap=column != "verdict", overflow="fold")
-    kinds: tuple[str, ...] = KINDS
-    for cell in sorted(cells, key=lambda cell: (kinds.index(cell.kind), cell.intra_op_threads)):
+    for cell in cells:
         limits = cell.ratio_interval
         between = "-" if limits is None else f"{_percent(limits[0])} to {_percent(limits[1])}"
         style = {"slower": "red", "faster": GOOD_COLOUR}.get(cell.verdict, "")

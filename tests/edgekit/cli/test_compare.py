@@ -93,9 +93,10 @@ def test_what_a_gate_cannot_judge_is_refused(edgekit: Run, written: Callable[[st
     spoilt = json.loads(after.read_text())
     spoilt["boards"][0]["cells"][0]["marks"] = ["throttled"]
     after.write_text(json.dumps(spoilt))
-    code, _, err = edgekit("compare", before, after, "--gate", 5)
+    code, out, err = edgekit("compare", before, after, "--gate", 5)
     assert code == 2
     assert "throttled" in err
+    assert "not judged: throttled: the board throttled while measuring: cool it" in out
 
 
 def test_one_report_compares_its_models(edgekit: Run, written: Callable[[str, float], Path]) -> None:
@@ -128,6 +129,12 @@ def test_what_is_no_report_is_refused_in_one_line(edgekit: Run, tmp_path: Path, 
     for command in (("compare", path, path), ("report", path)):
         code, out, err = edgekit(*command)
         assert (code, out, len(err.splitlines())) == (2, "", 1)
+
+
+def test_a_model_file_in_place_of_a_report_is_refused_without_words_of_a_codec(edgekit: Run, tmp_path: Path) -> None:
+    path = tmp_path / "float.onnx"
+    path.write_bytes(b"\x08\x08\x12\x07\xde")
+    assert edgekit("compare", path, path)[2] == f"edgekit: error: report '{path}' is not JSON: it is not text\n"
 
 
 def test_reports_are_merged_and_written_in_every_form(

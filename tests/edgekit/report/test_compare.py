@@ -157,6 +157,34 @@ def test_a_cell_with_an_invalidating_flag_is_not_judged(make_document: MakeDocum
     assert len(comparison.regressions(5)) == 3
 
 
+def test_cells_are_compared_in_the_order_of_tables_and_not_of_measurement(make_document: MakeDocument) -> None:
+    names = [
+        f"{model}, {kind}, {threads}"
+        for model in ("b.onnx", "a.onnx")
+        for kind in ("inference", "per-frame")
+        for threads in ("1 thread", "4 threads")
+    ]
+    shuffled = make_document("b.onnx", "a.onnx")
+    shuffled["boards"][0]["cells"].reverse()
+    (change,) = compare(shuffled, make_document("b.onnx", "a.onnx")).boards
+    assert [cell.name for cell in change.cells] == names
+    (change,) = compare(shuffled, make_document("b.onnx")).boards
+    assert change.unmatched == tuple(f"{name}: only in the first report" for name in names[4:])
+
+
+def test_what_to_do_about_cells_that_are_not_judged_is_stated_once_per_reason(make_document: MakeDocument) -> None:
+    other = make_document()
+    for index, mark in enumerate(("throttled", "throttled", None)):
+        set_in(other, "cells", index, "marks", [mark] if mark else [])
+        set_in(other, "cells", index, "median_interval_ms", None)
+    (change,) = compare(make_document(), other).boards
+    assert change.cures == [
+        "fewer than three processes: measure with --processes 3 or more",
+        "throttled: the board throttled while measuring: cool it or improve its power supply",
+    ]
+    assert compare(make_document(), make_document()).boards[0].cures == []
+
+
 def test_a_cell_without_interval_or_partner_is_named(make_document: MakeDocument) -> None:
     other = set_in(make_document(), "cells", 0, "median_interval_ms", None)
     other["boards"][0]["cells"].pop()
