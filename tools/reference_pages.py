@@ -67,7 +67,10 @@ _EXIT_CODES = (
     (errors.EXIT_HOSTS, None),
     (errors.EXIT_IO, None),
     (errors.EXIT_SOURCE, None),
-    (errors.EXIT_INTERRUPTED, "ended by Ctrl-C before the end; `edgekit run` ends with 0 after Ctrl-C"),
+    (
+        errors.EXIT_INTERRUPTED,
+        "ended by Ctrl-C or SIGTERM; `edgekit run` ends with 0 after SIGTERM, `edgekit data label` after both",
+    ),
 )
 
 

@@ -112,7 +112,7 @@ def training_split(dataset: DataSet, name: str | None = None) -> str:
     Raises:
         InputError: The data set has no such split.
     """
-    return _existing(dataset, name or usual_training_split(dataset.splits), "train", "training split")
+    return _existing(dataset, name or usual_training_split(dataset.splits), "train")
 
 
 def split_to_measure(dataset: DataSet, name: str | None = None) -> str:
@@ -121,15 +121,12 @@ def split_to_measure(dataset: DataSet, name: str | None = None) -> str:
     Raises:
         InputError: The data set has no such split.
     """
-    return _existing(dataset, name or usual_test_split(dataset.splits), "test", "test split")
+    return _existing(dataset, name or usual_test_split(dataset.splits), "test")
 
 
-def _existing(dataset: DataSet, name: str | None, usual: str, role: str) -> str:
+def _existing(dataset: DataSet, name: str | None, usual: str) -> str:
     if name is None:
-        raise InputError(
-            f"data set '{dataset.name}' has no split named '{usual}': it has {', '.join(dataset.splits)}; "
-            f"choose one as the {role}"
-        )
+        raise missing_split(f"data set '{dataset.name}'", usual, dataset.splits)
     name = named_split(dataset.splits, name)
     dataset.split(name)
     return name

@@ -270,7 +270,8 @@ def _check_same(photo: _Photo, rows: Sequence[CropRow], output: Path) -> None:
     for row in rows:
         if row.path and photo.sha256 not in ("", row.sha256) and (output / row.path).is_file():
             raise InputError(
-                f"'{output / row.path}' is the crop of another '{photo.source}': name another folder or delete the crop"
+                f"'{output / row.path}' is the crop of another '{photo.source}': name another folder, rename the new "
+                "file, or delete the crop"
             )
 
 
@@ -345,7 +346,8 @@ def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple
     if photos.is_dir() or photos.name.lower().endswith(ARCHIVE_SUFFIXES):
         with open_files(photos, notify) as files:
             if not files.images:
-                raise InputError(f"photographs '{photos}' contain no image: expected {', '.join(IMAGE_SUFFIXES)}")
+                expected = f"{', '.join(IMAGE_SUFFIXES)}, or the path of one video"
+                raise InputError(f"photographs '{photos}' contain no image: expected {expected}")
             facts = read_photo_table(files, str(photos), notify)
             stems = Counter(name.with_suffix("") for name in files.images)
             yield (

@@ -18,6 +18,7 @@ from edgekit.cli.options import (
 )
 from edgekit.cli.output import Output, common_options, one_line
 from edgekit.errors import EdgekitError
+from edgekit.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,7 +103,8 @@ def crop(
       edgekit data crop photos.tar.gz -o crops --faces single --format jpg
       edgekit data crop happy.mp4 -o crops/happy --every 0.5
     """
-    from edgekit.cli.progress import counted, progress_bar
+    from edgekit.cli.progress import counted as counting
+    from edgekit.cli.progress import progress_bar
     from edgekit.models.data.crop import crop_photos
     from edgekit.preprocess import CROP_MARGIN
 
@@ -116,7 +118,7 @@ def crop(
             margin=CROP_MARGIN if margin is None else margin,
             max_side_px=options.pop("max_side"),
             notify=out.warn,
-            progress=counted(progress, "cropping faces"),
+            progress=counting(progress, "cropping faces"),
             **options,
         )
     _print_crops(out, report, output)
@@ -126,7 +128,9 @@ def crop(
 def _print_crops(out: Output, report: CropReport, output: Path) -> None:
     earlier = f", {report.present:,} of them cropped earlier" if report.present else ""
     _line(out, "photographs", f"{report.photographs:,}{earlier}")
-    _line(out, "crops", f"{report.crops:,} in {output}: {_shares(report.per_folder)}" if report.crops else "none")
+    # A video's crops, and those of photographs without class folders, are beside crops.csv.
+    folders = "" if set(report.per_folder) == {"."} else f": {_shares(report.per_folder)}"
+    _line(out, "crops", f"{report.crops:,} in {output}{folders}" if report.crops else "none")
     _line(out, "no face", f"{report.without_face:,} photographs")
     _line(out, "several", f"{report.several_faces:,} photographs with more than one face")
     _line(out, "unreadable", _counted(report.unreadable))
@@ -165,18 +169,21 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
       edgekit data check CK+48 --contempt keep --sheet sheets
       edgekit data check folders --json
     """
-    from edgekit.cli.progress import counted, progress_bar
+    from edgekit.cli.progress import counted as counting
+    from edgekit.cli.progress import progress_bar
     from edgekit.models.data.check import analyse, scan_dataset
     from edgekit.models.data.sheets import check_sheet_folder, save_sheets
 
     if sheet:
         check_sheet_folder(sheet, path)
     notes: list[str] = []
-    with progress_bar(out) as progress:
-        scan = scan_dataset(path, contempt, counted(progress, "reading images"), notes.append)
+    try:
+        with progress_bar(out) as progress:
+            scan = scan_dataset(path, contempt, counting(progress, "reading images"), notes.append)
+    finally:  # a note may explain an error, such as that of a folder of HEIC images
+        for note in notes:
+            _line(out, "note", note)
     findings = analyse(scan)
-    for note in notes:
-        _line(out, "note", note)
     _print_report(out, scan, findings)
     sheets = []
     if sheet:
@@ -247,21 +254,22 @@ def _print_report(out: Output, scan: Scan, found: Findings) -> None:
     ratio = found.imbalance
     text = "a class has no image" if ratio is None else f"largest class {ratio:.1f} times the smallest one"
     _line(out, "imbalance", f"{text}{where}")
-    _line(out, "unreadable", _counted([record.problem or "" for record in found.unreadable]))
+    _line(out, "unreadable", counted(len(found.unreadable), "image") if found.unreadable else "none")
+    _examples(out, [record.problem or "" for record in found.unreadable])
     _line(out, "blank", _counted([record.name for record in found.blank]))
     _line(
         out,
         "repeated",
-        f"{len(found.repeated):,} groups within a split, {found.surplus:,} surplus images",
+        f"{counted(len(found.repeated), 'group')} within a split, {counted(found.surplus, 'surplus image')}",
     )
-    _line(out, "crossing", f"{len(found.crossing):,} groups of identical images in several splits")
+    _line(out, "crossing", f"{counted(len(found.crossing), 'group')} of identical images in several splits")
     for (first, second), shared in found.pairs.items():
         _line(out, "", f"{shared:,} in {first} and {second}")
     if found.leaking and len(scan.splits) > 2:
         _line(out, "", f"{found.leaking:,} in {found.training} and any of the others")
-    _line(out, "conflicting", f"{len(found.conflicting):,} groups of identical images with different labels")
-    for group in found.conflicting[:_EXAMPLES]:
-        _line(out, "", _few([record.name for record in group]))
+    _examples(out, [_few([record.name for record in group]) for group in found.crossing])
+    _line(out, "conflicting", f"{counted(len(found.conflicting), 'group')} of identical images with different labels")
+    _examples(out, [_few([record.name for record in group]) for group in found.conflicting])
 
 
 def _print_counts(out: Output, scan: Scan, found: Findings) -> None:
@@ -312,6 +320,12 @@ def _document(scan: Scan, found: Findings) -> dict[str, Any]:
 def _line(out: Output, label: str, text: str) -> None:
     # On one line, so that a file name with line breaks cannot imitate a line of this report.
     out.say(f"{label:<{_LABEL_WIDTH}} {one_line(text)}", indent=_LABEL_WIDTH + 1)
+
+
+def _examples(out: Output, texts: Sequence[str]) -> None:
+    """Print the first texts, one per line."""
+    for text in (*texts[:_EXAMPLES], *(["…"] if len(texts) > _EXAMPLES else [])):
+        _line(out, "", text)
 
 
 def _shares(counts: Mapping[str, int]) -> str:

@@ -73,9 +73,30 @@ def test_faults_are_one_line_on_stderr_and_exit_code_1(edgekit: Run, animals: Pa
     )
     lines = out.splitlines()
     assert "blank       1: test/dog/3.png" in lines
-    assert "            1 in test and train" in lines
+    place = lines.index("            1 in test and train")
+    assert lines[place - 1] == "crossing    1 group of identical images in several splits"
+    assert lines[place + 1].split(", ") == ["            test/dog/1.png", "train/cat/0.png"]
     assert not any("any of the others" in line for line in lines)
     assert lines[-1].split(", ") == ["            test/dog/1.png", "train/cat/0.png"]
+
+
+def test_each_unreadable_image_has_a_line_up_to_five(edgekit: Run, animals: Path) -> None:
+    for index in range(6):
+        (animals / f"train/dog/x{index}.png").write_text("text")
+    _, out, _ = edgekit("data", "check", animals)
+    lines = out.splitlines()
+    place = lines.index("unreadable  6 images")
+    named = [f"            image 'train/dog/x{index}.png' cannot be decoded:" for index in range(5)]
+    assert [line.partition(": ")[0] + ":" for line in lines[place + 1 : place + 6]] == named
+    assert lines[place + 6 : place + 8] == ["            …", "blank       none"]
+
+
+def test_a_folder_of_heic_images_only_is_an_error_with_the_cure(edgekit: Run, tmp_path: Path) -> None:
+    (tmp_path / "phone/cat").mkdir(parents=True)
+    (tmp_path / "phone/cat/IMG_1.HEIC").write_bytes(b"picture")
+    code, out, err = edgekit("data", "check", tmp_path / "phone")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert out.startswith("note        1 HEIC or AVIF images are not read, such as 'cat/IMG_1.HEIC': convert them")
 
 
 def test_the_document_states_the_same(edgekit: Run, animals: Path, tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def test_crop_reports_counts_and_skips_what_is_there(edgekit: Run, photos: Path,
     document = json.loads(out)
     assert (document["cropped_earlier"], document["crops"], document["without_face"]) == (3, 2, 1)
     assert document["per_folder"] == {"happy": 2}
+    code, out, _ = edgekit("data", "crop", photos / "happy", "-o", tmp_path / "happy", *HAAR)
+    assert out.splitlines()[1] == f"crops       2 in {tmp_path}/happy", "without class folders"
 
 
 def test_eval_measures_several_models_on_photographs(edgekit: Run, photos: Path) -> None:

@@ -146,7 +146,9 @@ def test_photographs_of_another_folder_with_the_same_name_are_not_taken_for_crop
     crop(tmp_path / "monday/photos", tmp_path / "crops")
     pixels = read_image(tmp_path / "crops/1.png")
     for options in ({}, {"max_side_px": 50}):
-        with pytest.raises(InputError, match=r"1\.png' is the crop of another 'photos/1\.png': name another folder"):
+        with pytest.raises(
+            InputError, match=r"1\.png' is the crop of another 'photos/1\.png': name another folder, rename"
+        ):
             crop(tmp_path / "tuesday/photos", tmp_path / "crops", **options)
         np.testing.assert_array_equal(read_image(tmp_path / "crops/1.png"), pixels)
     (tmp_path / "crops/1.png").unlink()
@@ -232,7 +234,7 @@ def test_folders_that_are_not_for_crops_are_refused(photos: Path, tmp_path: Path
         (photos, tmp_path / "mine", "contains other files and no crops.csv: name a new folder"),
         (photos, tmp_path / "mine/letter.txt", "is a file: name a folder"),
         (tmp_path / "absent", tmp_path / "crops", "do not exist"),
-        (tmp_path / "empty", tmp_path / "crops", "contain no image"),
+        (tmp_path / "empty", tmp_path / "crops", "contain no image: expected .*, or the path of one video"),
         (tmp_path / "mine/letter.txt", tmp_path / "crops", "cannot be read"),
         (tmp_path / "photos.zip", tmp_path / "crops", r"photos\.zip' is not read: unpack it, or pack a \.tar"),
     ):

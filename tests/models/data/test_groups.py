@@ -15,6 +15,7 @@ from edgekit.models.data import (
     check_classes,
     identical_to,
     named_split,
+    split_to_measure,
     train_and_validation,
     usual_test_split,
     usual_training_split,
@@ -136,6 +137,12 @@ def test_usual_split_names_are_found_in_any_case() -> None:
     assert usual_training_split(splits) == "Train"
     assert usual_validation_split(splits) == "VAL"
     assert usual_test_split(splits) == "Test"
+
+
+def test_data_without_a_test_split_names_the_option(tmp_path: Path) -> None:
+    _draw(tmp_path, lambda name, person, number: f"{name}/{person}_{number}.png")
+    with pytest.raises(InputError, match="has no split 'test': it has all; choose one of these with --split"):
+        split_to_measure(load_dataset(tmp_path))
 
 
 @pytest.mark.parametrize("split", ["Training", "training", "Train"])
