@@ -12,8 +12,8 @@ def printable(text: str) -> str:
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:
-    """Return a number with its noun, such as "1 thread" or "2 threads"; the default plural adds an s."""
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+    """Return a number with its noun, such as "1 thread" or "1,024 threads"; the default plural adds an s."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
 def one_line(text: str) -> str:

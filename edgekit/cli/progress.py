@@ -67,7 +67,7 @@ def _lines(console: Console) -> Progress:
     return Lines(console=console, disable=True)
 
 
-def counted(progress: Progress, description: str) -> Callable[[int, int | None], None]:
+def updater(progress: Progress, description: str) -> Callable[[int, int | None], None]:
     """Return a function of (done, total or None) that updates one bar."""
     task = progress.add_task(description, total=None)
 
@@ -88,7 +88,7 @@ def by_stage(progress: Progress, clock: Callable[[], float] = time.monotonic) ->
 
     def update(stage: str, done: int, total: int | None) -> None:
         if stage not in bars:
-            bars[stage] = counted(progress, stage)
+            bars[stage] = updater(progress, stage)
         bars[stage](done, total)
         if has_lines and (now_s := clock()) - printed_s.setdefault(stage, now_s) >= LINE_EVERY_S:
             printed_s[stage] = now_s

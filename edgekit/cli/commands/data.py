@@ -103,8 +103,7 @@ def crop(
       edgekit data crop photos.tar.gz -o crops --faces single --format jpg
       edgekit data crop happy.mp4 -o crops/happy --every 0.5
     """
-    from edgekit.cli.progress import counted as counting
-    from edgekit.cli.progress import progress_bar
+    from edgekit.cli.progress import progress_bar, updater
     from edgekit.models.data.crop import crop_photos
     from edgekit.preprocess import CROP_MARGIN
 
@@ -118,7 +117,7 @@ def crop(
             margin=CROP_MARGIN if margin is None else margin,
             max_side_px=options.pop("max_side"),
             notify=out.warn,
-            progress=counting(progress, "cropping faces"),
+            progress=updater(progress, "cropping faces"),
             **options,
         )
     _print_crops(out, report, output)
@@ -169,8 +168,7 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
       edgekit data check CK+48 --contempt keep --sheet sheets
       edgekit data check folders --json
     """
-    from edgekit.cli.progress import counted as counting
-    from edgekit.cli.progress import progress_bar
+    from edgekit.cli.progress import progress_bar, updater
     from edgekit.models.data.check import analyse, scan_dataset
     from edgekit.models.data.sheets import check_sheet_folder, save_sheets
 
@@ -179,7 +177,7 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
     notes: list[str] = []
     try:
         with progress_bar(out) as progress:
-            scan = scan_dataset(path, contempt, counting(progress, "reading images"), notes.append)
+            scan = scan_dataset(path, contempt, updater(progress, "reading images"), notes.append)
     finally:  # a note may explain an error, such as that of a folder of HEIC images
         for note in notes:
             _line(out, "note", note)

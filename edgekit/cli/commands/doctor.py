@@ -35,7 +35,7 @@ def command(out: Output, bundle: Path | None, chosen: HostChoice) -> None:
       edgekit doctor --host pi@raspberrypi.local
       edgekit doctor --inventory boards.toml --bundle report.tar.gz
     """
-    from edgekit.cli.progress import counted, progress_bar
+    from edgekit.cli.progress import progress_bar, updater
     from edgekit.cli.render.doctor import fault_count, show_findings
     from edgekit.doctor.bundle import own_names, write_bundle
     from edgekit.doctor.examination import as_document, examine, faults
@@ -53,7 +53,7 @@ def command(out: Output, bundle: Path | None, chosen: HostChoice) -> None:
         return
     probe = Probe()
     with progress_bar(out) as progress:
-        findings = examine(probe, counted(progress, "checking"))
+        findings = examine(probe, updater(progress, "checking"))
     document = as_document(findings)
     show_findings(out, findings)
     out.result(document)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from edgekit.cli.output import Output
-from edgekit.cli.progress import counted, is_progress_shown, progress_bar
+from edgekit.cli.progress import is_progress_shown, progress_bar, updater
 from edgekit.cli.run.network_sinks import network_sinks
 from edgekit.cli.run.output_options import STDOUT, Outputs, allowed_commands, output_files, rotation_of
 from edgekit.cli.run.pictures import command_snapshots, draw_function, event_snapshots, face_blur, warn_of_drawn_labels
@@ -139,7 +139,7 @@ class _Progress:
 
     def __init__(self, out: Output, total: int) -> None:
         self._bar = progress_bar(out)
-        self._update = counted(self._bar, "frames")
+        self._update = updater(self._bar, "frames")
         self._total = total
         self._done = 0
 

@@ -50,10 +50,10 @@ def test_a_table_in_a_narrow_terminal_is_that_of_80_columns(edgekit: Callable[..
 
 _MESSAGES = """
 from edgekit.cli.output import Output
-from edgekit.cli.progress import counted, progress_bar
+from edgekit.cli.progress import updater, progress_bar
 out = Output(as_json=False, quiet=False)
 with progress_bar(out) as bars:
-    counted(bars, "work")(1, 3)
+    updater(bars, "work")(1, 3)
     bars.refresh()
     out.say("a message")
     out.warn("a warning")
