@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.preprocess import ImageU8
+from edgekit.text import counted
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff", ".gif")
 # Formats of phones and browsers that OpenCV's packages do not decode.
@@ -72,7 +73,8 @@ def report_unread(names: Iterable[PurePath], notify: Callable[[str], None]) -> N
     """Call `notify` with one line if some of the files `names` are images of a format that is not read."""
     unread = [name for name in names if name.suffix.lower() in UNREAD_SUFFIXES and not name.name.startswith(".")]
     if unread:
-        notify(f"{len(unread)} HEIC or AVIF images are not read, such as '{unread[0]}': convert them to JPEG or PNG")
+        found = counted(len(unread), "HEIC or AVIF image is", "HEIC or AVIF images are")
+        notify(f"{found} not read, such as '{unread[0]}': convert them to JPEG or PNG")
 
 
 def decode_image(data: bytes, name: str) -> ImageU8:

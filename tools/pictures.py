@@ -134,7 +134,7 @@ def make_doctor(given: argparse.Namespace, folder: Path) -> None:
 
     findings = examine(replayed_in(folder / "board")("doctor-pi3bplus-trixie-bad"))
     console = Console(file=io.StringIO(), force_terminal=True, color_system="256", width=COLUMNS)
-    show_findings(SimpleNamespace(console=console), findings)  # type: ignore[arg-type]
+    show_findings(SimpleNamespace(console=console, show=console.print), findings)  # type: ignore[arg-type]
     with open_browser(folder / "profile") as browser:
         save_terminal(browser, folder, OUTPUT / "doctor.webp", "edgekit doctor", console.file.getvalue())  # type: ignore[attr-defined]
 

@@ -17,7 +17,7 @@ from edgekit.device.imaging import IMAGE_SUFFIXES, report_unread
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.data.groups import TABLES as GROUP_TABLES
-from edgekit.text import one_line
+from edgekit.text import counted, one_line
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 # Label files of RAF-DB: the official one (with its misspelling), and those on Kaggle.
@@ -76,10 +76,8 @@ def report_left_out(names: Iterable[PurePosixPath], notify: Notify) -> None:
     others = [name for name in names if _OTHER_IMAGES.fullmatch(name.suffix.lower())]
     if others:
         suffixes = ", ".join(sorted({name.suffix.lower() for name in others}))
-        notify(
-            f"{len(others)} images with the suffix {suffixes} are not read, such as '{others[0]}': "
-            "rename JPEG files to .jpg, convert others to JPEG or PNG"
-        )
+        found = counted(len(others), f"image with the suffix {suffixes} is", f"images with the suffix {suffixes} are")
+        notify(f"{found} not read, such as '{others[0]}': rename JPEG files to .jpg, convert others to JPEG or PNG")
 
 
 def is_hidden(name: PurePosixPath) -> bool:

@@ -53,7 +53,7 @@ def test_images_of_a_format_that_is_not_read_are_named(tmp_path, picture, told):
     save(tmp_path / "1.png", picture)
     (tmp_path / "2.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     assert len(frames_of(tmp_path, told)) == 1
-    assert told == [f"1 HEIC or AVIF images are not read, such as '{tmp_path}/2.heic': convert them to JPEG or PNG"]
+    assert told == [f"1 HEIC or AVIF image is not read, such as '{tmp_path}/2.heic': convert them to JPEG or PNG"]
     with pytest.raises(InputError, match=r"image '.*2\.heic' cannot be decoded: .* convert it to JPEG or PNG"):
         frames_of(tmp_path / "2.heic", told)
 

@@ -96,7 +96,7 @@ def test_a_folder_of_heic_images_only_is_an_error_with_the_cure(edgekit: Run, tm
     (tmp_path / "phone/cat/IMG_1.HEIC").write_bytes(b"picture")
     code, out, err = edgekit("data", "check", tmp_path / "phone")
     assert (code, len(err.splitlines())) == (2, 1)
-    assert out.startswith("note        1 HEIC or AVIF images are not read, such as 'cat/IMG_1.HEIC': convert them")
+    assert out.startswith("note        1 HEIC or AVIF image is not read, such as 'cat/IMG_1.HEIC': convert them")
 
 
 def test_the_document_states_the_same(edgekit: Run, animals: Path, tmp_path: Path) -> None:

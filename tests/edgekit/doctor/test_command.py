@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -71,6 +72,14 @@ def test_an_import_that_fails_is_reported_with_its_last_line(broken: Callable[[s
     assert "without libGL" in libraries.opencv(Probe()).text
     broken("numpy", "raise RuntimeError('half a numpy')\n")
     assert libraries.numpy(Probe()).text == "numpy cannot be imported: RuntimeError: half a numpy"
+
+
+def test_an_address_is_not_wrapped_where_it_is_not_shown_on_a_terminal(
+    edgekit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    _, out, _ = edgekit("doctor")
+    assert re.search(r"^ +→ run edgekit once with internet, or copy https://\S+\.onnx to '\S+'$", out, re.MULTILINE)
 
 
 def test_faults_end_with_exit_code_1_and_one_line(edgekit: Run, broken: Callable[[str, str], None]) -> None:

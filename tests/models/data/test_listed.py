@@ -61,8 +61,8 @@ def test_images_with_another_suffix_are_counted(data: Path) -> None:
     lines: list[str] = []
     load_dataset(data / "imagenet", 24, notify=lines.append)
     assert [line.partition(", such as")[0] for line in lines] == [
-        "1 HEIC or AVIF images are not read",
-        "1 images with the suffix .jfif are not read",
+        "1 HEIC or AVIF image is not read",
+        "1 image with the suffix .jfif is not read",
     ]
 
 
