@@ -140,9 +140,10 @@ def _with_groups(entries: list[ImageEntry], files: Files, notify: Notify) -> lis
     images = set(files.images)
     for table in files.names:
         if (name := table.name.lower()) in TABLES:
-            listed[name] |= groups_in_table(table, files.read(table), images)
-        if name == CROP_TABLE:
-            videos |= video_times(table, files.read(table), images)
+            content = files.read(table)
+            listed[name] |= groups_in_table(table, content, images)
+            if name == CROP_TABLE:
+                videos |= video_times(table, content, images)
     in_tables = [_in_first_table(entry.path, *listed.values()) for entry in entries]
     parts = _video_parts(entries, videos)
     own = any(in_tables) or bool(parts)
