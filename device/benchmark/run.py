@@ -64,7 +64,7 @@ def benchmark(
     camera: str = "auto",
     detector: str | None = None,
     detector_model: str | Path | None = None,
-    detector_size_px: int = 320,
+    detector_size_px: int | None = None,
     seconds: float = 10.0,
     processes: int = 3,
     batch: int = 1,
@@ -92,7 +92,7 @@ def benchmark(
         detector: The detector for the kinds "per-frame", "loop" and "camera"; default: "yunet". Models of whole images
             use none.
         detector_model: Model file of the detector; default: downloaded once.
-        detector_size_px: Longer side of the detector's input image.
+        detector_size_px: Longer side of the detector's input image; None: 320, or the fixed size of the file.
         seconds: Minimum time per cell, shared by its processes.
         processes: Processes per cell; an interval needs at least three.
         batch: Faces or images per iteration of "inference" and "classifier".
@@ -169,7 +169,11 @@ def benchmark(
 
 
 def _detectors(
-    paths: Sequence[Path], name: str | None, model_path: Path | None, input_size_px: int, notify: Callable[[str], None]
+    paths: Sequence[Path],
+    name: str | None,
+    model_path: Path | None,
+    input_size_px: int | None,
+    notify: Callable[[str], None],
 ) -> dict[Path, DetectorChoice]:
     """Return the detector of each model that classifies faces, by model file; models of whole images have none.
 

@@ -30,7 +30,7 @@ class DetectorChoice:
 
     name: str
     model_path: Path | None
-    input_size_px: int
+    input_size_px: int | None
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def detect_faces(
     *,
     detector: str = DEFAULT_DETECTOR,
     detector_model: str | Path | None = None,
-    input_size_px: int = DEFAULT_INPUT_SIZE_PX,
+    input_size_px: int | None = None,
     score_threshold: float = DEFAULT_SCORE_THRESHOLD,
     notify: Callable[[str], None] = warn,
 ) -> Detections:
@@ -104,7 +104,8 @@ def detect_faces(
         image_bgr: uint8 (H, W, 3) B, G, R, or gray (H, W).
         detector: "yunet", "haar", "none" (the whole image is one face) or a registered name.
         detector_model: YuNet's .onnx file; default: downloaded once into the user's cache.
-        input_size_px: Longer side of the detector's input. A smaller input is faster, but fewer small faces are found.
+        input_size_px: Longer side of the detector's input; None: 320, or the fixed size of the file. A smaller input is
+            faster, but fewer small faces are found.
         score_threshold: Faces with a lower score are discarded.
         notify: Called with one line about a download or a replaced detector.
 
@@ -152,7 +153,7 @@ def create_detector(
     name: str,
     *,
     model_path: Path | None = None,
-    input_size_px: int = DEFAULT_INPUT_SIZE_PX,
+    input_size_px: int | None = None,
     score_threshold: float = DEFAULT_SCORE_THRESHOLD,
     intra_op_threads: int | None = None,
     notify: Callable[[str], None],
@@ -163,24 +164,30 @@ def create_detector(
         name: One of `DETECTOR_NAMES`, or a name that another package has registered.
         model_path: YuNet's model file. Without one it is downloaded once into the user's cache; if that fails, Haar
             replaces YuNet and `notify` receives the reason.
-        input_size_px: Longer side of the detector's input.
+        input_size_px: Longer side of the detector's input; None: 320, or the fixed size of the file.
         score_threshold: Faces with a lower score are discarded.
         intra_op_threads: Threads within one inference of YuNet; default: `session.default_intra_op_threads`.
         notify: Called with one line about a download or a replaced detector.
 
     Raises:
-        InputError: The name is unknown, a value is out of range, the model file is missing or not a YuNet, or the
-            installed OpenCV has no Haar cascades.
+        InputError: The name is unknown, a value is out of range, the model file is missing, not a YuNet or of another,
+            fixed size, or the installed OpenCV has no Haar cascades.
         StorageError: The download is not the expected file.
     """
     if model_path is not None and name in _WITHOUT_FILE:
         raise InputError(f"detector '{name}' takes no model file: leave it out or choose the detector 'yunet'")
-    if input_size_px < 32:
-        raise InputError(f"detector input size {input_size_px} px is too small: give at least 32")
+    size_px = DEFAULT_INPUT_SIZE_PX if input_size_px is None else input_size_px
+    if size_px < 32:
+        raise InputError(f"detector input size {size_px} px is too small: give at least 32")
     if not 0 < score_threshold < 1:
         raise InputError(f"detector score threshold {score_threshold} is out of range: give a number between 0 and 1")
     make = registry.find("detector", name)
-    detector: Detector = make(DetectorOptions(model_path, input_size_px, score_threshold, intra_op_threads, notify))
+    detector: Detector = make(DetectorOptions(model_path, size_px, score_threshold, intra_op_threads, notify))
+    if input_size_px is not None and isinstance(detector, Sizable) and detector.input_size_px != size_px:
+        raise InputError(
+            f"detector '{model_path or name}' has a fixed input of {detector.input_size_px} pixels, not {size_px}: "
+            "leave out --detector-size, or leave out --detector-model"
+        )
     return detector
 
 

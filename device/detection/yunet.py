@@ -18,7 +18,6 @@ import onnxruntime as ort
 
 from edgekit.device.detections import Detections
 from edgekit.device.engines.session import default_intra_op_threads, open_session, run_session
-from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
 from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray, ImageU8
 from edgekit.text import one_line
@@ -50,7 +49,7 @@ class YuNet:
         Args:
             model_path: A face_detection_yunet .onnx file. The edition of May 2026 takes any input size; that of March
                 2023 is fixed at 640 x 640.
-            input_size_px: Longer side of the net's input; for a file of fixed size, that size or the default.
+            input_size_px: Longer side of the net's input; no effect on a file of fixed size.
             score_threshold: Faces with a lower score are discarded.
             nms_threshold: Of two boxes whose intersection over union is larger than this, the one with the lower score
                 is discarded.
@@ -58,7 +57,7 @@ class YuNet:
             intra_op_threads: Threads within one inference; default: `default_intra_op_threads`.
 
         Raises:
-            InputError: The file cannot be loaded, is not a YuNet, or has another fixed size.
+            InputError: The file cannot be loaded, or is not a YuNet.
         """
         self._path = model_path
         self._session = open_session(model_path, intra_op_threads or default_intra_op_threads())
@@ -66,12 +65,6 @@ class YuNet:
         self._nms_threshold = nms_threshold
         self._top_k = top_k
         self.fixed_size_hw = _check_model(self._session, model_path)
-        if self.fixed_size_hw and input_size_px not in (DEFAULT_INPUT_SIZE_PX, max(self.fixed_size_hw)):
-            height, width = self.fixed_size_hw
-            raise InputError(
-                f"detector '{model_path}' has a fixed input of {width}x{height} pixels, not {input_size_px}: leave out "
-                "--detector-size, or leave out --detector-model"
-            )
         self.input_size_px = max(self.fixed_size_hw) if self.fixed_size_hw else input_size_px
         self._input_name = self._session.get_inputs()[0].name
         self._prepared_px = 0

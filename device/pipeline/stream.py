@@ -342,7 +342,7 @@ def _create_detector(options: StreamOptions, threads: int, notify: Callable[[str
     return create_detector(
         options.detector,
         model_path=options.detector_model,
-        input_size_px=options.detector_size_px or DEFAULT_INPUT_SIZE_PX,
+        input_size_px=options.detector_size_px,
         intra_op_threads=threads,
         notify=notify,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from edgekit.device.detection.yunet import YuNet
+from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, create_detector
 from edgekit.device.engines.classifier import Classifier
 from edgekit.downloads import YUNET, UnavailableError, cached_download
 from edgekit.errors import InputError
@@ -29,14 +29,15 @@ class LoopOptions:
     """Settings of the estimate of the whole loop.
 
     `detect_every` is N: the detector, YuNet, runs on every Nth frame. `detector_model` is YuNet's file; default:
-    downloaded once. `detector_size_px` is the longer side of YuNet's input. `faces` is the number of faces per frame.
+    downloaded once. `detector_size_px` is the longer side of YuNet's input; None: 320, or the fixed size of the file.
+    `faces` is the number of faces per frame.
     For a model that classifies whole images all settings must have their defaults.
     """
 
     detect_every: int = 5
     faces: int = 1
     detector_model: Path | None = None
-    detector_size_px: int = 320
+    detector_size_px: int | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,9 @@ def _loop_detector(path: Path, loop: LoopOptions, notify: Notify) -> Path | None
         detector = loop.detector_model or cached_download(YUNET, notify=notify)
     except UnavailableError as error:
         raise InputError(f"{error}: give YuNet's file as detector model (--detector-model)") from error
-    YuNet(detector, loop.detector_size_px, score_threshold=0.7, intra_op_threads=1)
+    create_detector(
+        "yunet", model_path=detector, input_size_px=loop.detector_size_px, intra_op_threads=1, notify=notify
+    )
     return detector
 
 
@@ -157,7 +160,7 @@ def _loop_estimates(
                 board,
                 threads=threads,
                 detect_every=loop.detect_every,
-                detector_size_px=loop.detector_size_px,
+                detector_size_px=loop.detector_size_px or DEFAULT_INPUT_SIZE_PX,
                 faces=loop.faces,
             ),
         )

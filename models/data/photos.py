@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Sizable, create_detector
+from edgekit.device.detection import Sizable, create_detector
 from edgekit.device.detections import Detections
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import as_frame
@@ -70,7 +70,7 @@ class PhotoDetector:
         self._detector = create_detector(
             detector,
             model_path=model_path,
-            input_size_px=input_size_px or DEFAULT_INPUT_SIZE_PX,
+            input_size_px=input_size_px,
             intra_op_threads=threads,
             notify=notify,
         )

@@ -247,14 +247,12 @@ def command(
         check_fits(names=(*models, source_uri), boards=len(chosen.hosts))
         bench_on_hosts(out, chosen, models, files)
         return
-    from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
-
     settings |= {
         "source": source_uri,
         "camera": camera or "auto",
         "detector": detector_name,
         "detector_model": detector_model,
-        "detector_size_px": detector_size or DEFAULT_INPUT_SIZE_PX,
+        "detector_size_px": detector_size,
     }
     _bench_here(out, settings, models, _kinds(pipeline, camera is not None), power_file, files)
 

@@ -127,11 +127,9 @@ def command(
         check_writable(plot)
     from edgekit.cli.export.profile_output import draw_roofline, profile_document, show_profile
     from edgekit.cli.progress import by_stage, progress_bar
-    from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
     from edgekit.export.profiling.run import LoopOptions, profile
 
-    detector_px = detector_size or DEFAULT_INPUT_SIZE_PX
-    loop = LoopOptions(detect_every, faces, detector_model, detector_px) if pipeline else None
+    loop = LoopOptions(detect_every, faces, detector_model, detector_size) if pipeline else None
     with progress_bar(out) as bars:
         report = profile(
             model,

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.device.detection import create_detector
 from edgekit.device.detection.yunet import YuNet, decode, input_sizes, suppress
 from edgekit.errors import InputError
 
@@ -113,11 +114,13 @@ def test_reads_from_the_model_which_sizes_it_takes(shared: Path) -> None:
     assert fixed.input_size_px == 640
 
 
-def test_another_size_than_that_of_the_file_is_refused(shared: Path) -> None:
+@pytest.mark.parametrize("size_px", [256, 320])
+def test_another_size_than_that_of_the_file_is_refused(shared: Path, size_px: int) -> None:
     path = model_path(shared, "2023mar")
-    with pytest.raises(InputError, match=r"has a fixed input of 640x640 pixels, not 256: leave out --detector-size"):
-        YuNet(path, 256, 0.7)
-    assert YuNet(path, 640, 0.7).input_size_px == 640
+    with pytest.raises(InputError, match=rf"a fixed input of 640 pixels, not {size_px}: leave out --detector-size"):
+        create_detector("yunet", model_path=path, input_size_px=size_px, notify=pytest.fail)
+    for fitting in (640, None):
+        create_detector("yunet", model_path=path, input_size_px=fitting, notify=pytest.fail)
 
 
 def test_follows_frames_that_change_their_size(shared: Path) -> None:

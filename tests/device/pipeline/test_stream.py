@@ -53,7 +53,7 @@ def test_a_detector_of_fixed_size_is_reported_with_its_size(shared: Path, tiny_m
     with edgekit.stream(min_face_px=60, **options) as results:
         assert len(list(results)) == 1
         assert results.localizer.input_size_px == 640
-    with pytest.raises(InputError, match="fixed input of 640x640 pixels"):
+    with pytest.raises(InputError, match="fixed input of 640 pixels"):
         edgekit.stream(detector_size_px=256, **options)
 
 
