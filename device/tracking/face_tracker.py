@@ -122,10 +122,10 @@ class FaceTracker:
     def _detect(self, frame: Frame) -> Detections:
         """Return the detected faces of at least the smallest size, in pixels of the frame."""
         view_bgr, offset_xy, scale = _view(frame, self._region)
-        if self._choose_input_size:
-            view_wh = view_bgr.shape[1], view_bgr.shape[0]
-            self._input_size_px = detector_input_px(view_wh, self._min_face_px / float(scale.mean()))
         if isinstance(self.detector, Sizable):
+            if self._choose_input_size:
+                view_wh = view_bgr.shape[1], view_bgr.shape[0]
+                self._input_size_px = detector_input_px(view_wh, self._min_face_px / float(scale.mean()))
             self.detector.input_size_px = scaled_input_px(self._input_size_px, self._detector_scale)
         found = self.detector.detect(view_bgr)
         xyxy = (found.xyxy + np.tile(offset_xy, 2)) * np.tile(scale, 2)

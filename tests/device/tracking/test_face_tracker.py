@@ -164,6 +164,14 @@ def test_the_detectors_input_is_chosen_for_each_size_of_pictures() -> None:
     assert sizes_px == [320, 640, 320]
 
 
+def test_a_detector_without_an_input_size_is_reported_without_one() -> None:
+    squares = Squares()
+    del squares.input_size_px
+    face_tracker = FaceTracker(squares, None, min_face_px=24, choose_input_size=True)
+    face_tracker.find(*frames(picture((40, 60))), StageTimer())
+    assert face_tracker.input_size_px is None
+
+
 @pytest.mark.parametrize(
     ("picture_wh", "min_face_px", "expected"),
     [
