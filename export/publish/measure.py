@@ -157,7 +157,7 @@ def _images_per_class(found: Evaluation, missed: Mapping[str, int]) -> dict[str,
 
 
 def _distribution(result: Evaluation, uncertain_below: float, classes: Sequence[str]) -> dict[str, Any]:
-    """Return calibration, risk and coverage, and accuracy by the measures of the faces."""
+    """Return calibration, accuracy and coverage by threshold, and accuracy by the measures of the faces."""
     probabilities = softmax(result.logits)
     bins = calibration(probabilities, result.truths, _BINS)
     thresholds = sorted({*_THRESHOLDS, uncertain_below})

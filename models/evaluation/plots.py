@@ -1,4 +1,4 @@
-"""Plots of an evaluation, drawn with matplotlib without a display: confusion matrix, reliability, risk and coverage."""
+"""Plots of an evaluation, drawn with matplotlib without a display: confusion matrix, reliability, coverage."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
     matrix, diagram, curve = figure.subplots(3, 1, height_ratios=(side, 5.0, 3.0))
     _draw_confusion(matrix, evaluation)
     _draw_reliability(diagram, evaluation.calibration)
-    _draw_risk_coverage(curve, evaluation.risk_coverage)
+    _draw_accuracy_by_coverage(curve, evaluation.risk_coverage)
     save_figure(figure, path)
 
 
@@ -139,7 +139,7 @@ def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
 
 
-def _draw_risk_coverage(axes: Axes, curve: RiskCoverage) -> None:
+def _draw_accuracy_by_coverage(axes: Axes, curve: RiskCoverage) -> None:
     axes.plot(curve.coverage, curve.accuracy, "o-", color="tab:blue", markersize=3)
     # Thresholds of nearly the same coverage have one number, because their numbers would overlap.
     numbered = 2.0
@@ -159,4 +159,4 @@ def _draw_risk_coverage(axes: Axes, curve: RiskCoverage) -> None:
     axes.grid(alpha=0.3)
     axes.set_xlabel("coverage: share of images that are not 'uncertain'")
     axes.set_ylabel("accuracy of these images")
-    axes.set_title("risk and coverage by threshold")
+    axes.set_title("accuracy and coverage by threshold")

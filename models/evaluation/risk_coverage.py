@@ -1,4 +1,4 @@
-"""Risk and coverage of a classifier by threshold of its confidence, for choosing `Contract.uncertain_below`."""
+"""Accuracy and coverage of a classifier by threshold of its confidence, for choosing `Contract.uncertain_below`."""
 
 from __future__ import annotations
 

@@ -96,7 +96,9 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
         metavar="MEASURE,MEASURE",
         help="Print the accuracy by brightness or, with --photos, by size or pose of the faces.",
     ),
-    click.option("--plot", type=PATH, help="Plot confusion matrix, reliability, risk and coverage (.png, .svg, .pdf)."),
+    click.option(
+        "--plot", type=PATH, help="Plot confusion matrix, reliability, accuracy and coverage (.png, .svg, .pdf)."
+    ),
     click.option(
         "--errors",
         type=PATH,
@@ -227,7 +229,7 @@ def _on_data(out: Output, model: str, data: Path | None, plot: Path | None, opti
         out.say(f"contact sheets of errors: {options['errors']}")
     if plot:
         save_evaluation(plot, result, f"{Path(model).name} {title}")
-        out.say(f"confusion matrix, reliability, risk and coverage: {plot}")
+        out.say(f"confusion matrix, reliability, accuracy and coverage: {plot}")
     out.result(document)
 
 
@@ -264,7 +266,7 @@ def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | 
     if plot:
         title = f"{Path(models[0]).name} on {results[0].with_face.dataset}"
         save_evaluation(plot, results[0].with_face, f"{title}, photographs with a face")
-        out.say(f"confusion matrix, reliability, risk and coverage: {plot}")
+        out.say(f"confusion matrix, reliability, accuracy and coverage: {plot}")
     out.result(document)
     # A measure that the detector did not give is an error, but only now: the evaluation took long.
     for result in results:

@@ -18,14 +18,14 @@ _PRINTED_THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
 
 
 def print_evaluation(out: Output, result: Evaluation, recall_of: Sequence[str]) -> None:
-    """Print confusion matrix, accuracy, mean recall, calibration error, and risk and coverage."""
+    """Print confusion matrix, accuracy, mean recall, calibration error, and accuracy and coverage by threshold."""
     _print_confusion(out, result, result.per_class)
     out.say(
         f"accuracy {result.accuracy:.2%} ({result.correct} of {result.total}), cross-entropy {result.loss:.3f}, "
         f"calibration error {result.calibration.expected_error:.3f}"
     )
     out.say(_mean_recalls(result.per_class, recall_of))
-    _print_risk_coverage(out, result)
+    _print_accuracy_and_coverage(out, result)
     if result.left_out:
         out.say(f"left out    {result.left_out:,} images of the split, for which FER+ has no majority")
     if result.contempt is not None:
@@ -98,13 +98,13 @@ def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Se
     if not result.missed_total:
         out.say(f"accuracy {result.accuracy:.2%} ({found.correct} of {result.total}), {error}")
         out.say(_mean_recalls(result.per_class, recall_of))
-        _print_risk_coverage(out, found)
+        _print_accuracy_and_coverage(out, found)
         return
     out.say(f"accuracy {result.accuracy:.2%} ({found.correct} of {result.total}, without a face is wrong)")
     out.say(f"         {_mean_recalls(result.per_class, recall_of)}")
     out.say(f"with a face {found.accuracy:.2%} ({found.correct} of {found.total}), {error}")
     out.say(f"         {_mean_recalls(found.per_class, recall_of)}")
-    _print_risk_coverage(out, found)
+    _print_accuracy_and_coverage(out, found)
 
 
 def photos_document(
@@ -172,7 +172,7 @@ def _by_document(by: Sequence[Breakdown]) -> dict[str, Any]:
     return {"by": {breakdown.name: breakdown.as_document() for breakdown in by}} if by else {}
 
 
-def _print_risk_coverage(out: Output, result: Evaluation) -> None:
+def _print_accuracy_and_coverage(out: Output, result: Evaluation) -> None:
     """Print the share of accepted images at some thresholds, and their accuracy."""
     from rich.table import Table
 
