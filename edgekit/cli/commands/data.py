@@ -126,12 +126,13 @@ def crop(
 
 def _print_crops(out: Output, report: CropReport, output: Path) -> None:
     earlier = f", {report.present:,} of them cropped earlier" if report.present else ""
-    _line(out, "photographs", f"{report.photographs:,}{earlier}")
+    images = "photographs" if all(row.time_s is None for row in report.rows) else "frames"
+    _line(out, images, f"{report.photographs:,}{earlier}")
     # A video's crops, and those of photographs without class folders, are beside crops.csv.
     folders = "" if set(report.per_folder) == {"."} else f": {_shares(report.per_folder)}"
     _line(out, "crops", f"{report.crops:,} in {output}{folders}" if report.crops else "none")
-    _line(out, "no face", f"{report.without_face:,} photographs")
-    _line(out, "several", f"{report.several_faces:,} photographs with more than one face")
+    _line(out, "no face", f"{report.without_face:,} {images}")
+    _line(out, "several", f"{report.several_faces:,} {images} with more than one face")
     _line(out, "unreadable", _counted(report.unreadable))
 
 

@@ -45,6 +45,18 @@ def test_crop_reports_counts_and_skips_what_is_there(edgekit: Run, photos: Path,
     assert out.splitlines()[1] == f"crops       2 in {tmp_path}/happy", "without class folders"
 
 
+def test_crop_counts_the_frames_of_a_video_as_frames(edgekit: Run, tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "ann.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (256, 256))
+    for _ in range(25):
+        writer.write(cv2.resize(cv2.imread(str(asset("astronaut.png"))), (256, 256)))
+    writer.release()
+    code, out, err = edgekit("data", "crop", tmp_path / "ann.mp4", "-o", tmp_path / "crops", *HAAR)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == "frames      3"
+    assert "no face     0 frames" in out
+    assert "photographs" not in out
+
+
 def test_eval_measures_several_models_on_photographs(edgekit: Run, photos: Path) -> None:
     arguments = ("eval", "fer2013", "distilled", "--photos", photos, *HAAR, "--recall-of", "happy, sad")
     code, out, err = edgekit(*arguments, "--json")
