@@ -44,7 +44,10 @@ class StageTotal:
 
 
 class Monitor:
-    """Keeps the latest result and five seconds of history; one thread adds results, any thread may read."""
+    """Keeps the latest result and five seconds of history, at least two frames.
+
+    One thread adds results, any thread may read.
+    """
 
     def __init__(
         self,
@@ -107,12 +110,15 @@ class Monitor:
         return min(self.since_last_frame_s(), self.controls.resumed_for_s) > after_s
 
     def document(self) -> dict[str, Any]:
-        """Return the current state ready for JSON; frame rate and age cover five seconds, stage times one second."""
+        """Return the current state ready for JSON.
+
+        Frame rate and age cover five seconds, or two frames if a source is slower; stage times cover one second.
+        """
         report = self._read_health()
         now_s = time.monotonic()
         with self._lock:
             self._prune(now_s)
-            recent, latest = list(self._recent), self._latest
+            recent, latest = [] if self._is_stale(now_s) else list(self._recent), self._latest
             document: dict[str, Any] = {
                 "source": self.source_name,
                 "uptime_s": round(now_s - self._started_s, 1),
@@ -133,8 +139,16 @@ class Monitor:
         return document
 
     def _prune(self, now_s: float) -> None:
-        while self._recent and now_s - self._recent[0][0] > _RATE_WINDOW_S:
+        # A source can have fewer than two frames in the window: the latest two then give the rate.
+        while len(self._recent) > 2 and now_s - self._recent[0][0] > _RATE_WINDOW_S:
             self._recent.popleft()
+
+    def _is_stale(self, now_s: float) -> bool:
+        """Return whether the latest frame is older than five seconds and than twice the time of the kept frames."""
+        if not self._recent:
+            return True
+        first_s, latest_s = self._recent[0][0], self._recent[-1][0]
+        return now_s - latest_s > max(_RATE_WINDOW_S, 2 * (latest_s - first_s))
 
 
 class MonitorSink(Sink):

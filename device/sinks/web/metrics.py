@@ -47,7 +47,10 @@ def _lines(monitor: Monitor, preview: Preview) -> Iterator[str]:
     faces = [({"label": label}, count) for label, count in state["labels"].items()]
     yield from _family("edgekit_faces_total", "counter", "Classified faces or images by label.", faces)
     yield from _family(
-        "edgekit_frames_per_second", "gauge", "Frame rate over the last five seconds.", [({}, state["fps"])]
+        "edgekit_frames_per_second",
+        "gauge",
+        "Frame rate over the last five seconds or two frames.",
+        [({}, state["fps"])],
     )
     if state["age_ms"] is not None:
         age: _Samples = [({}, state["age_ms"] / 1e3)]
