@@ -195,9 +195,15 @@ def _read_images(
         places[index].append(place)
     total = sum(map(len, chosen.values()))
     pixels = np.empty((0, 1, 1, 1), np.uint8)
+    unreadable: list[str] = []
     for done, index in enumerate(sorted(places), start=1):  # the fastest order to read
         entry = layout.entries[index]
-        image = single_channel_if_gray(square(decode_image(files.read(entry.path), f"{path}/{entry.path}")))
+        content = files.read(entry.path)
+        try:
+            image = single_channel_if_gray(square(decode_image(content, f"{path}/{entry.path}")))
+        except InputError as error:
+            unreadable.append(str(error))
+            continue
         if image.shape[-1] > pixels.shape[-1] or not len(pixels):
             gray, pixels = pixels, new_array(folder, (total, *image.shape))
             if len(gray):
@@ -205,6 +211,9 @@ def _read_images(
         pixels[places[index]] = image
         if done % 256 == 0 or done == len(places):
             report(done, len(places))
+    if unreadable:
+        count = f"{len(unreadable):,} of {len(places):,} images cannot be read"
+        raise InputError(f"{count} (see `edgekit data check {path}`): {unreadable[0]}")
     splits, start = {}, 0
     for split, indices in chosen.items():
         splits[split] = _image_set(layout, indices, pixels[start : start + len(indices)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import tarfile
 from pathlib import Path
 
@@ -266,10 +267,12 @@ def test_damaged_or_foreign_files_are_refused(bars: DataSet, tmp_path: Path) -> 
             load_dataset(tmp_path / name)
 
 
-def test_a_truncated_image_is_named(bars_folder: Path) -> None:
-    file = sorted(bars_folder.rglob("*.png"))[3]
-    file.write_bytes(file.read_bytes()[:30])
-    with pytest.raises(InputError, match=f"{file.name}' cannot be decoded"):
+def test_truncated_images_are_counted_and_the_first_is_named(bars_folder: Path) -> None:
+    files = sorted(bars_folder.rglob("*.png"))
+    for file in files[3], files[5]:
+        file.write_bytes(file.read_bytes()[:30])
+    check = re.escape(f"2 of {len(files)} images cannot be read (see `edgekit data check {bars_folder}`): image '")
+    with pytest.raises(InputError, match=rf"^{check}.*({files[3].name}|{files[5].name})' cannot be decoded"):
         load_dataset(bars_folder)
 
 
