@@ -265,7 +265,7 @@ class _Trainer:
         self.optimizer.zero_grad()
         fabric.backward(loss)
         if grad_clamp:
-            nn.utils.clip_grad_value_(self.learned.parameters(), grad_clamp)
+            fabric.clip_gradients(self.net, self.optimizer, clip_val=grad_clamp)  # undoes fp16's loss scale first
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("rate", 1.0)
         self.optimizer.step()

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch import nn
 
 from edgekit.errors import InputError, StorageError
@@ -27,6 +29,7 @@ from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets import registry
 from edgekit.models.nets.grouped import condensed
 from edgekit.models.train import train
+from edgekit.models.training import loop
 from edgekit.models.training.classification import Balance, ClassificationTask
 from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
 from edgekit.models.training.recipes import RECIPES, Recipe
@@ -55,8 +58,11 @@ class _SmallNet(nn.Sequential):
 
 @pytest.fixture(scope="module", autouse=True)
 def small_net() -> Iterator[None]:
-    """Add the net "small" to the registry."""
+    """Add the nets "small" and "linear" to the registry."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(
+            registry._NETS, "linear", lambda classes: nn.Sequential(nn.Flatten(), nn.Linear(3 * 44 * 44, classes))
+        )
         yield patch.setitem(registry._NETS, "small", _SmallNet)
 
 
@@ -163,6 +169,30 @@ def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path)
     train_whole_and_resumed(lambda: _job(bars), tmp_path, interrupted_after=6)  # in the middle of the second epoch
     records = (tmp_path / "resumed" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(record)["epoch"] for record in records] == [1, 2, 3]
+
+
+def _train_in_fp16(monkeypatch: pytest.MonkeyPatch, loss_scale: float) -> None:
+    """Let trainings compute in fp16 on the CPU, with a loss scale, as on a GPU; CPUs are slow with convolutions in fp16."""
+
+    def launch(*_: object) -> Fabric:
+        scaler = torch.amp.GradScaler("cpu", init_scale=loss_scale)
+        fabric = Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+        fabric.launch()
+        return fabric
+
+    monkeypatch.setattr(loop, "launch", launch)
+
+
+def test_in_fp16_gradients_are_clamped_without_the_loss_scale(
+    bars: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(ONE_EPOCH, max_lr=1.0, grad_clamp=0.001, ema_decay=0.0)
+    weights = []
+    for scale in (1.0, 1024.0):
+        _train_in_fp16(monkeypatch, scale)
+        train_job(_job(bars, recipe, "linear"), tmp_path / str(scale))
+        weights.append(_weights(tmp_path / str(scale))["1.weight"])
+    assert torch.allclose(*weights, atol=1e-3)
 
 
 def test_training_over_another_one_is_refused(bars: DataSet, finished: Path) -> None:
