@@ -319,6 +319,7 @@ class _Trainer:
             optimizer=self.optimizer.state_dict(),
             steps_taken=self.steps_taken,
             history=[asdict(report) for report in self.history],
+            precision=self.fabric.strategy.precision.state_dict(),
         )
 
     def restore(self, state: TrainingState) -> None:
@@ -326,6 +327,8 @@ class _Trainer:
             load_weights(self.learned, state.net, "the net being trained")
             load_weights(self.learned_average, state.average, "the net being trained")
             self.optimizer.load_state_dict(state.optimizer)
+            if state.precision:
+                self.fabric.strategy.precision.load_state_dict(state.precision)
             self.history = [EpochReport(**report) for report in state.history]
         except (TypeError, KeyError, ValueError, AttributeError, RuntimeError, InputError) as error:
             raise InputError(f"training state is damaged ({error}): start again with another -o") from error

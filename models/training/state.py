@@ -7,7 +7,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from edgekit.models.checkpoints.torch_file import load_tensors
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Weights, averaged weights, optimiser state and epoch reports; `fingerprint` identifies the training."""
+    """Weights, averaged weights, optimiser state and epoch reports; `fingerprint` identifies the training.
+
+    `precision` is the state of fp16's loss scale, and empty for other precisions.
+    """
 
     fingerprint: Mapping[str, Any]
     net: Mapping[str, Tensor]
@@ -29,9 +32,18 @@ class TrainingState:
     optimizer: dict[str, Any]
     steps_taken: int
     history: list[dict[str, Any]]
+    precision: dict[str, Any] = field(default_factory=dict)
 
 
-_TYPES = {"fingerprint": dict, "net": dict, "average": dict, "optimizer": dict, "steps_taken": int, "history": list}
+_TYPES = {
+    "fingerprint": dict,
+    "net": dict,
+    "average": dict,
+    "optimizer": dict,
+    "steps_taken": int,
+    "history": list,
+    "precision": dict,
+}
 
 
 def save_state(path: Path, state: TrainingState) -> None:
@@ -42,7 +54,7 @@ def save_state(path: Path, state: TrainingState) -> None:
     """
     # To memory first, because torch reports a full disk as an unspecific RuntimeError.
     buffer = io.BytesIO()
-    torch.save({field.name: getattr(state, field.name) for field in fields(state)}, buffer)
+    torch.save({each.name: getattr(state, each.name) for each in fields(state)}, buffer)
     write_atomic(path, buffer.getvalue())
 
 

@@ -195,6 +195,14 @@ def test_in_fp16_gradients_are_clamped_without_the_loss_scale(
     assert torch.allclose(*weights, atol=1e-3)
 
 
+def test_in_fp16_a_resumed_training_keeps_the_loss_scale(
+    bars: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The scale is halved in steps that are skipped, because their gradients are infinite in fp16.
+    _train_in_fp16(monkeypatch, 2.0**20)
+    train_whole_and_resumed(lambda: _job(bars, architecture="linear"), tmp_path, interrupted_after=6)
+
+
 def test_training_over_another_one_is_refused(bars: DataSet, finished: Path) -> None:
     with pytest.raises(InputError, match="resume it"):
         train_job(_job(bars, ONE_EPOCH), finished)
@@ -246,6 +254,7 @@ def test_damaged_state_is_refused(bars: DataSet, finished: Path) -> None:
         ("history", [None]),
         ("fingerprint", None),
         ("fingerprint", {}),
+        ("precision", None),
     ],
 )
 def test_a_state_with_one_wrong_field_is_refused(bars: DataSet, finished: Path, name: str, value: object) -> None:
