@@ -63,7 +63,9 @@ def freeze(net: nn.Module, depth_decay: float) -> None:
     """Freeze the layers of factor 0: their parameters get no gradient, their BatchNorms use the running statistics."""
     for layer, rate in layer_rates(net, depth_decay):
         if rate == 0:
-            layer.requires_grad_(requires_grad=False).eval()
+            layer.eval()
+            for parameter in layer.parameters(recurse=False):  # a layer can contain others, also the last one
+                parameter.requires_grad_(False)
 
 
 def _groups_by_depth(recipe: Recipe, net: nn.Module) -> list[dict[str, Any]]:
