@@ -131,10 +131,10 @@ class _PlainNet:
     def __init__(self, path: Path, session: ort.InferenceSession, plain: PlainOnnx) -> None:
         self._path = path
         self._session = session
-        (node, *others) = session.get_inputs()
-        shape = node.shape
-        if others or len(shape) != 4 or node.type != "tensor(float)":
+        inputs = session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
             raise InputError(f"teacher '{path}' is not an image classifier: expected one float32 input of four axes")
+        node, shape = inputs[0], inputs[0].shape
         self._channels_last = shape[1] not in (1, 3) and shape[3] in (1, 3)
         graph_hw = shape[1:3] if self._channels_last else shape[2:4]
         _require_complete(path, plain, graph_hw)

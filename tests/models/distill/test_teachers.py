@@ -166,6 +166,15 @@ def test_properties_that_a_plain_onnx_file_lacks_must_be_given(tmp_path: Path, s
     assert "\n" not in str(caught.value)
 
 
+def test_an_onnx_file_without_an_input_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node("Constant", [], ["y"], value_floats=[0.0, 1.0, 2.0])
+    graph = helper.make_graph([node], "constant", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3])])
+    path = tmp_path / "constant.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    with pytest.raises(InputError, match="is not an image classifier"):
+        plain_onnx_teacher(path, SAID)
+
+
 def test_a_size_other_than_the_graphs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the given size is 9, the graph's input is \[8, 8\]"):
         plain_onnx_teacher(plain_onnx(tmp_path / "plain.onnx", (1, 3, 8, 8)), replace(SAID, size_px=9))
