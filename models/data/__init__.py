@@ -174,18 +174,16 @@ def train_and_validation(
         seed: Seed for the held-back images.
 
     Raises:
-        InputError: A split does not exist, the training split is empty, or is too small to hold back images.
+        InputError: A split does not exist or is empty, or the training split is too small to hold back images.
     """
     train = training_split(dataset, train)
-    training = dataset.split(train)
-    if len(training) == 0:
-        raise InputError(f"split '{train}' of data set '{dataset.name}' is empty")
+    training = _split_with_images(dataset, train)
     validation = validation or usual_validation_split(dataset.splits)
     validation = validation and named_split(dataset.splits, validation)
     if validation == train:
         raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
     if validation is not None:
-        return training, dataset.split(validation), validation
+        return training, _split_with_images(dataset, validation), validation
     labels, groups = training.labels, training.groups
     chosen = held_back(train, labels, groups, seed)
     by_group = "" if groups is None else " by group"
@@ -197,6 +195,13 @@ def train_and_validation(
     left_out = len(labels) - int(chosen.sum()) - int(kept.sum())
     without = f", without {left_out} training images identical to one of them" if left_out else ""
     return training.subset(kept), training.subset(chosen), f"held back from {train}{by_group}{without}"
+
+
+def _split_with_images(dataset: DataSet, name: str) -> ImageSet:
+    part = dataset.split(name)
+    if len(part) == 0:
+        raise InputError(f"split '{name}' of data set '{dataset.name}' is empty: choose another split")
+    return part
 
 
 def held_back(train: str, labels: NDArray[np.int64], groups: NDArray[np.str_] | None, seed: int) -> NDArray[np.bool_]:
