@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import overload
 
@@ -15,6 +15,7 @@ from edgekit.models.data import (
     DataSet,
     ImageSet,
     held_back,
+    named_split,
     usual_test_split,
     usual_training_split,
     usual_validation_split,
@@ -32,7 +33,7 @@ MAX_VALIDATION_SHOTS = 4
 
 @dataclass(frozen=True)
 class Splits:
-    """Names of splits; None: one of the usual names."""
+    """Names of splits; None: one of the usual names. A usual name can stand for another, see `named_split`."""
 
     train: str | None = None
     validation: str | None = None
@@ -83,6 +84,7 @@ def few_shot(
     """
     train = _named(labels, splits.train or usual_training_split(labels), "train")
     validation = splits.validation or usual_validation_split(labels)
+    validation = validation and _named(labels, validation, "val")
     if validation == train:
         raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
     apart = None if validation else _held_back_groups(labels, groups or {}, train, len(classes), seed)
@@ -102,7 +104,7 @@ def few_shot(
         if validation is None:
             validated.append(others[:few])
         else:
-            members = np.flatnonzero(_named_labels(labels, validation, "val") == label)
+            members = np.flatnonzero(labels[validation] == label)
             validated.append(generator.permutation(members)[:few])
     if short:
         notify(one_line(f"classes with fewer images than {shots} shots give all they have: {', '.join(short)}"))
@@ -180,21 +182,17 @@ def tested_images(dataset: DataSet, validation: ImageSet, splits: Splits) -> Ima
     return validation if test is None else dataset.split(test)
 
 
-def _test(
-    labels: Mapping[str, NDArray[np.int64]], splits: Splits, validation: tuple[str, NDArray[np.int64]]
-) -> tuple[str, NDArray[np.int64]]:
+def _test(labels: Labels, splits: Splits, validation: tuple[str, NDArray[np.int64]]) -> tuple[str, NDArray[np.int64]]:
     name = splits.test or usual_test_split(labels)
     if name is None:
         return validation
-    return name, np.arange(len(_named_labels(labels, name, "test")))
+    name = _named(labels, name, "test")
+    return name, np.arange(len(labels[name]))
 
 
-def _named(labels: Mapping[str, NDArray[np.int64]], name: str | None, kind: str) -> str:
-    if name is None or name not in labels:
+def _named(labels: Labels, name: str | None, kind: str) -> str:
+    found = name and named_split(labels, name)
+    if found is None or found not in labels:
         missing = f"no split named '{kind}'" if name is None else f"no split '{name}'"
         raise InputError(f"the data has {missing}: its splits are {', '.join(labels)}; choose one as {kind}-split")
-    return name
-
-
-def _named_labels(labels: Mapping[str, NDArray[np.int64]], name: str, kind: str) -> NDArray[np.int64]:
-    return labels[_named(labels, name, kind)]
+    return found

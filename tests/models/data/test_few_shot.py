@@ -74,6 +74,11 @@ def test_a_class_with_fewer_images_than_shots_gives_all_and_is_named() -> None:
     assert messages == ["classes with fewer images than 12 shots give all they have: b (10), c (10)"]
 
 
+def test_a_usual_name_stands_for_the_split_of_its_kind() -> None:
+    fer2013 = {"Training": LABELS["train"], "PublicTest": LABELS["val"], "PrivateTest": LABELS["test"]}
+    assert taken(fer2013, 2, splits=Splits("train", "val", "test")) == taken(fer2013, 2)
+
+
 def test_only_the_named_classes_are_drawn() -> None:
     selection = few_shot(LABELS, CLASSES[:2], 4, 0, Splits())
     assert set(LABELS["train"][selection["train"][1]]) == {0, 1}

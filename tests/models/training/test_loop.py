@@ -172,7 +172,7 @@ def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path)
 
 
 def _train_in_fp16(monkeypatch: pytest.MonkeyPatch, loss_scale: float) -> None:
-    """Let trainings compute in fp16 on the CPU, with a loss scale, as on a GPU; CPUs are slow with convolutions in fp16."""
+    """Let trainings compute in fp16 on the CPU, where convolutions are slow, with a loss scale as on a GPU."""
 
     def launch(*_: object) -> Fabric:
         scaler = torch.amp.GradScaler("cpu", init_scale=loss_scale)
