@@ -128,7 +128,7 @@ def _rows(table: PurePosixPath, content: bytes) -> Iterator[Mapping[str, object]
     for line in content.decode("utf-8", "replace").splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
-            continue  # the last line of an interrupted collection
+        except (ValueError, RecursionError):
+            continue  # the last line of an interrupted collection, or one that is damaged
         if isinstance(row, dict):
             yield row

@@ -77,6 +77,13 @@ def test_no_person_is_on_both_sides(tmp_path: Path, write: Callable[[Path], None
     assert text.endswith("by group")
 
 
+def test_a_damaged_row_of_a_collection_is_left_out(tmp_path: Path) -> None:
+    _in_table(tmp_path, "crops.jsonl", '{{"file": "{file}", "track": {group}}}')
+    with (tmp_path / "crops.jsonl").open("a") as table:
+        table.write("\n" + "[" * 100_000)
+    assert load_dataset(tmp_path).splits["all"].groups is not None
+
+
 def test_a_picture_without_a_person_leaves_the_split_by_class(tmp_path: Path) -> None:
     _draw(tmp_path, lambda label, person, number: f"{label}/person-{person}_{number}.png")
     next((tmp_path / "open").iterdir()).rename(tmp_path / "open/other.png")
