@@ -225,6 +225,7 @@ def test_the_labels_of_all_teachers_are_checked_before_one_classifies(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"fit": "stretch"}, "fit has no effect on a small CLIP"),
         ({"mixup_alpha": 0.2}, "mixup_alpha has no effect on a small CLIP"),
         ({"prior_strength": 1.0}, "prior_strength has no effect on a small CLIP"),
         ({"teacher_weight": 2.0}, "teacher_weight has no effect on a training without teacher"),
