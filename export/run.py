@@ -95,14 +95,14 @@ def export(
             )
         descriptions = described_classes(classes, notify) if classes else None
         prompted = open_prompts(path, clip, descriptions)
+        contract = replace(prompts_contract(path, prompted), uncertain_below=uncertain_below or 0.0)
         data = None
         if compare_on is not None:
-            reading = partial(progress, f"reading {Path(compare_on).name}")
-            whole = load_dataset(Path(compare_on), prompted.clip.image_size_px, reading, notify=notify, fit="clip")
+            crop, reading = contract.crop, partial(progress, f"reading {Path(compare_on).name}")
+            whole = load_dataset(Path(compare_on), crop.resize_hw[0], reading, notify=notify, fit=crop.fit)
             data = DataSet(whole.name, whole.classes, {compare_split: whole.split(compare_split)})
         notify(f"exporting {path}")
         progress("exporting", 0, None)
-        contract = replace(prompts_contract(path, prompted), uncertain_below=uncertain_below or 0.0)
         return export_prompts(prompted, contract, file, ensemble, data)
     if not ensemble or compare_on is not None:
         raise InputError(f"'{path}' holds no trained prompts: leave ensemble and compare_on out")

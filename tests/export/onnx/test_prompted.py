@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from edgekit.device.engines.classifier import Classifier
 from edgekit.errors import InputError
+from edgekit.export import run
 from edgekit.export.onnx.prompted import export_prompts, open_prompts, prompts_contract
 from edgekit.files import sha256_of
 from edgekit.models.clip.architecture import Activation, ClipConfig, Tower
@@ -21,6 +23,7 @@ from edgekit.models.clip.load import load_clip, save_clip, seeded_model
 from edgekit.models.clip.opening import open_clip_classifier
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.data import DataSet, ImageSet
+from edgekit.models.data.pixels import to_size
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
 
 CLASSES = {"happy": ("a smile", "a grin"), "sad": ("a frown",)}
@@ -119,6 +122,19 @@ def test_without_the_ensemble_half_the_work_is_left_and_its_cost_is_reported(tmp
     whole = prompted_classifier(net, "faces").logits(crops)
     assert both.accuracy == (whole.argmax(axis=1) == np.arange(5) % 2).mean()
     assert np.abs(small - whole).max() > 0.01
+
+
+def test_both_forms_are_evaluated_on_the_pixels_of_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, clip = make(tmp_path)
+    picture = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
+    for label in ("happy", "sad"):
+        (tmp_path / "faces" / "test" / label).mkdir(parents=True)
+        assert cv2.imwrite(str(tmp_path / "faces" / "test" / label / "a.png"), picture)
+    compared: list[DataSet] = []
+    monkeypatch.setattr(run, "export_prompts", lambda *arguments: compared.append(arguments[-1]))
+    given = {"clip": clip, "ensemble": False, "compare_on": tmp_path / "faces", "compare_split": "test"}
+    run.export(path, tmp_path / "small.onnx", **given)
+    assert np.array_equal(compared[0].splits["test"].images[0], to_size(picture, 32))
 
 
 @pytest.mark.slow
