@@ -10,6 +10,7 @@ from typing import Any
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import ASSETS, CHECKPOINT_SUFFIX, shipped_models
+from edgekit.models.training.recipes import RECIPES
 
 _KINDS = {
     "classifier": "a classifier",
@@ -98,8 +99,11 @@ def _command(training: Mapping[str, Any]) -> str:
         words = [f"edgekit distill --student {architecture}", *[f"--teacher TEACHER{n + 1}" for n in range(count)]]
         words += [f"{_WEIGHT_OPTIONS[loss]} {value:g}" for loss, value in distillation["weights"].items()]
         words.append(f"--temperature {distillation['temperature']:g}")
-        if distillation["views"]:
-            words.append(f"--views {distillation['views']}")
+        words.append(f"--views {distillation['views']}" if distillation["views"] else "--on-the-fly")
+        if distillation.get("out_of_fold"):
+            words.append("--out-of-fold")
+        if distillation.get("unlabelled"):
+            words.append("--unlabelled MORE")
         if powers := distillation.get("votes"):
             words.append(f"--teacher-power {powers['teacher']:g} --votes-power {powers['votes']:g}")
     words.append("--data fer2013.tar.gz")
@@ -111,7 +115,15 @@ def _command(training: Mapping[str, Any]) -> str:
         words.append(f"--prior-strength {training['prior_adjustment']['strength']:g}")
     if training.get("initial_sha256"):
         words.append("--init START")
-    words.append(f"--recipe {training['recipe_name']} --epochs {training['recipe']['epochs']}")
+    if fold := training.get("fold"):
+        words.append(f"--folds {fold['folds']} --fold {fold['fold']}")
+    recipe, named = training["recipe"], RECIPES.get(training["recipe_name"])
+    words.append(f"--recipe {training['recipe_name']} --epochs {recipe['epochs']}")
+    if training.get("balance", recipe.get("balance")) != recipe.get("balance"):
+        words.append(f"--balance {training['balance']}")
+    for name in ("batch_size", "max_lr", "mixup_alpha"):
+        if named is not None and recipe.get(name, getattr(named, name)) != getattr(named, name):
+            words.append(f"--{name.replace('_', '-')} {recipe[name]:g}")
     words.append(f"--seed {training['seed']} --precision {training['precision']}")
     return " ".join(words)
 

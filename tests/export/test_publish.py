@@ -133,6 +133,21 @@ def test_the_command_of_a_card_has_the_strength_of_the_logit_adjustment() -> Non
     assert "--label-weight 0.15 --prior-strength 0.1 --init START" in training_section("fer2013", training)
 
 
+def test_the_command_of_a_card_has_the_options_that_differ_from_the_recipe() -> None:
+    training = load_checkpoint(asset("fer2013.safetensors")).training
+    assert "--init START --recipe fer2013-finish --epochs 36 --seed" in training_section("fer2013", training)
+    recipe = {**training["recipe"], "max_lr": 0.02, "batch_size": 128, "mixup_alpha": 0.2, "balance": "none"}
+    distillation = {**training["distillation"], "views": None, "out_of_fold": True, "unlabelled": "ab", "votes": None}
+    changed = {"recipe": recipe, "distillation": distillation, "balance": "loss", "fold": {"folds": 5, "fold": 2}}
+    section = training_section("fer2013", {**training, **changed})
+    assert "--temperature 1 --on-the-fly --out-of-fold --unlabelled MORE --data" in section
+    assert (
+        "--folds 5 --fold 2 --recipe fer2013-finish --epochs 36 --balance loss --batch-size 128 --max-lr 0.02"
+        in section
+    )
+    assert "--mixup-alpha 0.2 --seed" in section
+
+
 def test_the_card_of_an_average_has_the_command_of_each_net() -> None:
     training = load_checkpoint(asset("fer2013.safetensors")).training
     nets = [
