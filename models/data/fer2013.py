@@ -44,14 +44,15 @@ def read_csv(path: Path, square: Square | None, report: Callable[[int, int | Non
             if missing:
                 raise InputError(f"data '{path}' lacks the column {missing[0]!r}: expected emotion,pixels,Usage")
             emotion, pixels, usage = (columns[column] for column in ("emotion", "pixels", "usage"))
-            for number, row in enumerate(reader, start=2):
-                image, label = _csv_row(row[emotion], row[pixels], f"data '{path}', line {number}")
+            for done, row in enumerate(reader, start=1):
+                where = f"data '{path}', line {reader.line_num}"
+                image, label = _csv_row(row[emotion], row[pixels], where)
                 split = (row[usage] or "").strip()
                 if not split:
-                    raise InputError(f"data '{path}', line {number}: no Usage: expected one of {', '.join(USAGES)}")
+                    raise InputError(f"{where}: no Usage: expected one of {', '.join(USAGES)}")
                 groups[split].append((square(image) if square else image, label))
-                if number % 256 == 0:
-                    report(number, None)
+                if done % 256 == 0:
+                    report(done, None)
     except csv.Error as error:
         raise InputError(f"data '{path}' is a damaged CSV file: {error}") from error
     if not groups:

@@ -74,8 +74,8 @@ def read_votes(path: Path) -> Votes:
                     f"FER+ file '{path}' lacks the column '{missing[0]}': expected the form of fer2013new.csv"
                 )
             by_path = "kaggle_path" in columns
-            for number, row in enumerate(reader, start=2):
-                where = f"FER+ file '{path}', line {number}"
+            for row in reader:
+                where = f"FER+ file '{path}', line {reader.line_num}"
                 counts.append([_count(row[columns[name.lower()]], where, name) for name in COLUMNS])
                 usages.append((row[columns["usage"]] or "").strip())
                 if by_path:

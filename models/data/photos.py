@@ -108,10 +108,10 @@ def read_photo_table(files: Files, where: str, notify: Notify) -> Mapping[PurePo
     name, images = tables[0], set(files.images)
     facts: dict[PurePosixPath, PhotoFacts] = {}
     lost = []
-    for number, row in enumerate(_rows(files, name, where), start=2):
+    for row in _rows(files, name, where):
         path = listed_image(row.get("path", ""), name.parent, images)
         if path in facts:
-            raise InputError(f"data '{where}', '{name}', line {number}: '{path}' is listed twice")
+            raise InputError(f"data '{where}', '{name}' lists '{path}' twice: keep one row")
         if path is None:
             lost.append(row.get("path", ""))
         else:

@@ -236,7 +236,7 @@ def test_votes_of_other_images_are_refused(tmp_path: Path) -> None:
         ("", "lacks the column 'usage'"),
         ("usage,neutral\n", "lacks the column 'happiness'"),
         (f"usage,{','.join(COLUMNS)}\n", "has no rows"),
-        (f"usage,{','.join(COLUMNS)}\nTraining,1,2\n", "line 2: surprise is ''"),
+        (f"usage,{','.join(COLUMNS)}\n\nTraining,1,2\n", "line 3: surprise is ''"),
         (f"usage,{','.join(COLUMNS)}\nTraining,-1{',0' * 9}\n", "neutral is '-1'"),
         (f"usage,{','.join(COLUMNS)}\nTraining,{'9' * 5000}{',0' * 9}\n", "expected a number of votes"),
         (

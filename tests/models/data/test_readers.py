@@ -238,6 +238,7 @@ def test_shared_fer2013_has_the_official_splits(shared: Path) -> None:
         ("emotion,pixels,Usage\n9,0 0,Training\n", "emotion 9"),
         ("emotion,pixels,Usage\n1,0 0,Training\n", "expected 2304 pixels"),
         ("emotion,pixels,Usage\nx,0,Training\n", "line 2"),
+        ("emotion,pixels,Usage\n\nx,0,Training\n", "line 3"),
         ("emotion,pixels,Usage\n1\n", "expected 2304 pixels"),
         (f"emotion,pixels,Usage\n1,{'0 ' * 2304}\n", "line 2: no Usage"),
     ],

@@ -165,7 +165,7 @@ def test_a_split_is_chosen_by_name(tmp_path: Path) -> None:
     [
         ("file,label\nhappy/right.png,sad\n", "lacks the column path"),
         ("path,label\nx.png,sad\n", "none of its paths is an image"),
-        ("path,label\nhappy/right.png,sad\nhappy/right.png,happy\n", "line 3: 'happy/right.png' is listed twice"),
+        ("path,label\nhappy/right.png,sad\nhappy/right.png,happy\n", "lists 'happy/right.png' twice: keep one row"),
         ("path,label\nhappy/right.png,angry\n", "those of the data angry"),
     ],
 )
