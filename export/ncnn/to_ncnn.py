@@ -106,12 +106,8 @@ def export_net_to_ncnn(
     )
 
 
-def to_ncnn(model: onnx.ModelProto, program: Path | None = None) -> bytes:
-    """Convert an exported ONNX model and return the content of its .ncnn file.
-
-    Args:
-        model: From `edgekit.export.onnx.to_onnx`.
-        program: Path of pnnx; default: the installed one.
+def to_ncnn(model: onnx.ModelProto) -> bytes:
+    """Convert a model from `edgekit.export.onnx.to_onnx` and return the content of its .ncnn file.
 
     Raises:
         InputError: pnnx is not installed or does not convert the net, or the model is not float32.
@@ -129,7 +125,7 @@ def to_ncnn(model: onnx.ModelProto, program: Path | None = None) -> bytes:
         content = model.SerializeToString(deterministic=True)
         write_atomic(folder / "model.onnx", content)
         try:
-            return _converted(folder, contract, shape, program or pnnx_program())
+            return _converted(folder, contract, shape)
         except InputError as error:
             # On a full disk, pnnx fails or writes incomplete files. It writes several files of this size.
             if shutil.disk_usage(folder).free < len(content):
@@ -140,12 +136,12 @@ def to_ncnn(model: onnx.ModelProto, program: Path | None = None) -> bytes:
             raise
 
 
-def _converted(folder: Path, contract: Contract, shape: tuple[int, ...], program: Path) -> bytes:
+def _converted(folder: Path, contract: Contract, shape: tuple[int, ...]) -> bytes:
     """Return the content of the .ncnn file that pnnx makes of `model.onnx` in a folder."""
     size = f"inputshape=[{','.join(map(str, shape))}]f32"
     try:
         done = subprocess.run(
-            [program, "model.onnx", size, _FULL_PRECISION],
+            [pnnx_program(), "model.onnx", size, _FULL_PRECISION],
             cwd=folder,
             capture_output=True,
             stdin=subprocess.DEVNULL,

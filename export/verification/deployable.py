@@ -87,17 +87,15 @@ def device_faults(model: onnx.ModelProto) -> list[str]:
     return faults
 
 
-def load_in_oldest_runtime(path: Path, folder: str | None = None) -> tuple[str | None, str | None]:
+def load_in_oldest_runtime(path: Path) -> tuple[str | None, str | None]:
     """Load a file in the oldest supported onnxruntime, in a child process.
 
-    Args:
-        path: The model.
-        folder: Folder of that onnxruntime; default: the environment variable named by `OLDEST_RUNTIME_VARIABLE`.
+    The folder of that onnxruntime is in the environment variable named by `OLDEST_RUNTIME_VARIABLE`.
 
     Returns:
         The version that loaded the file, or None if there is no folder; and the error message, or None.
     """
-    folder = folder or os.environ.get(OLDEST_RUNTIME_VARIABLE)
+    folder = os.environ.get(OLDEST_RUNTIME_VARIABLE)
     if not folder:
         return None, None
     command = [sys.executable, "-c", _LOAD, str(path)]

@@ -7,7 +7,7 @@ converts it to a frame, crops it with the file's own contract and classifies it 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -250,5 +250,4 @@ def _logits(classifier: CropClassifier, crops: ImageU8, progress: Progress) -> F
 def _truths(dataset: DataSet, part: ImageSet, contract: Contract) -> NDArray[np.int64]:
     """Return the true classes of the images (N,), numbered as the contract's labels."""
     numbers = np.array([contract.labels.index(name) for name in dataset.classes], np.int64)
-    truths: NDArray[np.int64] = replace(part, targets=None).labels
-    return numbers[truths]
+    return numbers[part.labels]

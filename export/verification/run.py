@@ -59,8 +59,8 @@ class VerifyReport:
     """Result of `verify`; `faults` has one line per fault and is empty if the file passed.
 
     `engine` is the engine's name. `oldest_runtime` is the version of the oldest supported onnxruntime (None for other
-    engines), `loaded_by` the version that
-    loaded the file in a trial (None if it is not installed). `check` is None if the file cannot run on a device.
+    engines), `loaded_by` the version that loaded the file in a trial (None if it is not installed). `check` is None if
+    the file cannot run on a device.
     """
 
     model: Path

@@ -81,7 +81,7 @@ class DistillationTask(NetTask):
         """Create the task; see `NetTask`.
 
         Args:
-            contract: Contract of the student; see `student_architecture`.
+            contract: Contract of the student; see `student_contract`.
             recipe: The recipe; the task uses its augmentation and label smoothing.
             training: Training images; images with label -1 are unlabelled.
             validation: Images that select the best epoch.

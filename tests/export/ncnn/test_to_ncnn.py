@@ -144,11 +144,13 @@ def test_a_pnnx_that_fails_and_one_that_is_missing(tmp_path: Path, monkeypatch: 
     program = tmp_path / "pnnx"
     program.write_text("#!/bin/sh\necho 'one'; printf 'no \\033[2J such thing\\n' >&2; exit 3\n")
     program.chmod(0o755)
-    with pytest.raises(InputError, match=r"pnnx does not convert random to ncnn: no \\x1b\[2J such thing"):
-        to_ncnn.to_ncnn(model, program)
-    program.write_text("#!/bin/sh\nexit 0\n")
-    with pytest.raises(InputError, match="pnnx does not convert random to ncnn: exit code 0"):
-        to_ncnn.to_ncnn(model, program)
+    with monkeypatch.context() as patch:
+        patch.setattr(to_ncnn, "pnnx_program", lambda: program)
+        with pytest.raises(InputError, match=r"pnnx does not convert random to ncnn: no \\x1b\[2J such thing"):
+            to_ncnn.to_ncnn(model)
+        program.write_text("#!/bin/sh\nexit 0\n")
+        with pytest.raises(InputError, match="pnnx does not convert random to ncnn: exit code 0"):
+            to_ncnn.to_ncnn(model)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"pnnx, which is not installed: pip install .*\[export,ncnn\]"):
         to_ncnn.to_ncnn(model)
@@ -165,14 +167,15 @@ def test_a_full_temporary_folder_is_not_reported_as_a_net_that_cannot_be_convert
     program = tmp_path / "pnnx"
     program.write_text(f"#!/bin/sh\ncat /dev/zero >model.ncnn.bin\n{end}\n")
     program.chmod(0o755)
+    monkeypatch.setattr(to_ncnn, "pnnx_program", lambda: program)
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     model = with_contract(builder.model(contract), contract)
     with pytest.raises(StorageError, match=f"no space left in '{small_disk}', where pnnx writes"):
-        to_ncnn.to_ncnn(model, program)
+        to_ncnn.to_ncnn(model)
     with (small_disk / "full").open("wb") as full, contextlib.suppress(OSError):
         full.write(bytes(1 << 21))
     with pytest.raises(StorageError, match=f"cannot write '{small_disk}/.*/model.onnx': No space left on device"):
-        to_ncnn.to_ncnn(model, program)
+        to_ncnn.to_ncnn(model)
 
 
 def test_an_error_of_ncnn_names_the_output_and_not_its_temporary_file(

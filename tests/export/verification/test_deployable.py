@@ -76,9 +76,12 @@ def test_an_export_is_taken_by_both(exported: Exported) -> None:
     assert load_in_oldest_runtime(exported.path) == (oldest_runtime().version, None)
 
 
-def test_a_folder_without_runtime_is_reported(exported: Exported, tmp_path: Path) -> None:
+def test_a_folder_without_runtime_is_reported(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('broken')\n")
-    version, refusal = load_in_oldest_runtime(exported.path, str(tmp_path))
+    monkeypatch.setenv(OLDEST_RUNTIME_VARIABLE, str(tmp_path))
+    version, refusal = load_in_oldest_runtime(exported.path)
     assert version is None
     assert refusal is not None
     assert "broken" in refusal
