@@ -121,7 +121,7 @@ def _command(training: Mapping[str, Any]) -> str:
     words.append(f"--recipe {training['recipe_name']} --epochs {recipe['epochs']}")
     if training.get("balance", recipe.get("balance")) != recipe.get("balance"):
         words.append(f"--balance {training['balance']}")
-    for name in ("batch_size", "max_lr", "mixup_alpha"):
+    for name in ("batch_size", "max_lr", "mixup_alpha", "sam_radius"):
         if named is not None and recipe.get(name, getattr(named, name)) != getattr(named, name):
             words.append(f"--{name.replace('_', '-')} {recipe[name]:g}")
     words.append(f"--seed {training['seed']} --precision {training['precision']}")

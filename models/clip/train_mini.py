@@ -77,7 +77,7 @@ class MiniClipOptions(TrainingOptions):
             object.__setattr__(self, "recipe", "clip-mini" if self.trunk is None else "clip-mini-trunk")
         if self.init:
             raise InputError("a small CLIP is trained from random weights: leave init out")
-        refuse_fields(self, ("fit", "mixup_alpha", "prior_strength"), "a small CLIP")
+        refuse_fields(self, ("fit", "mixup_alpha", "sam_radius", "prior_strength"), "a small CLIP")
         if self.captions == "votes":
             if self.ferplus is None:
                 raise InputError("captions 'votes' are made from FER+ votes: give ferplus")

@@ -133,7 +133,7 @@ class PromptTrainingOptions(TrainingOptions):
             object.__setattr__(self, "recipe", recipe_name_of(self.task))
         if self.init or self.ferplus:
             raise InputError("prompts are trained without init and ferplus: leave them out")
-        refuse_fields(self, ("fit", "mixup_alpha", "prior_strength"), "prompts")
+        refuse_fields(self, ("fit", "mixup_alpha", "sam_radius", "prior_strength"), "prompts")
         if bool(self.eval_data) != (self.task in TRANSFER_TASKS):
             raise InputError(
                 f"task '{self.task}' needs eval-data: one or several data sets to evaluate on"

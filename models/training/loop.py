@@ -31,8 +31,9 @@ from edgekit.models.training.curves import save_learning_curves
 from edgekit.models.training.distributed import gather_batchnorms, launch, summed
 from edgekit.models.training.metrics import MetricsLog
 from edgekit.models.training.optimizer import freeze, make_optimizer
+from edgekit.models.training.sharpness import raised_loss
 from edgekit.models.training.state import TrainingState, load_state, save_state
-from edgekit.models.training.task import TrainingJob, Validation
+from edgekit.models.training.task import StepLoss, TrainingJob, Validation
 
 STATE_NAME = "last.pt"
 CURVES_NAME = "curves.png"
@@ -195,7 +196,8 @@ class _Trainer:
         torch.manual_seed(seed)  # dropout draws from the global generator
         batches = self._batches(task.order(generator))
         task.start_epoch(self.plain, epoch)
-        task.prefetch([batch[self._share] for batch in batches])
+        passes = 2 if recipe.sam_radius else 1
+        task.prefetch([batch[self._share] for batch in batches for _ in range(passes)])
         self.net.train()
         freeze(self.learned, recipe.depth_decay)
         totals = torch.zeros(3, device=self.fabric.device)  # sum of losses, correct predictions, examples
@@ -258,14 +260,16 @@ class _Trainer:
 
     def _step(self, batch: Tensor, numbers: Tensor, learning_rate: float) -> Tensor:
         """Take one optimiser step on this process's share of a batch; return what `run_epoch` adds up, (3,)."""
-        fabric, grad_clamp = self.fabric, self.job.recipe.grad_clamp
+        fabric, recipe = self.fabric, self.job.recipe
         share = self._share
         indices = batch[share].to(fabric.device)  # (n,)
-        loss, correct = self.job.task.loss(self.net, indices, numbers[share].to(fabric.device))
-        self.optimizer.zero_grad()
-        fabric.backward(loss)
-        if grad_clamp:
-            fabric.clip_gradients(self.net, self.optimizer, clip_val=grad_clamp)  # undoes fp16's loss scale first
+        loss, correct = self._backward(indices, numbers[share].to(fabric.device))
+        if recipe.sam_radius:
+            with raised_loss(self.learned, recipe.sam_radius):
+                self._backward(indices, numbers[share].to(fabric.device))
+        if recipe.grad_clamp:
+            # Undoes fp16's loss scale first.
+            fabric.clip_gradients(self.net, self.optimizer, clip_val=recipe.grad_clamp)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("rate", 1.0)
         self.optimizer.step()
@@ -274,6 +278,13 @@ class _Trainer:
             self._update_average()
         count = len(indices)
         return torch.stack([loss.detach() * count, correct, torch.tensor(count, device=fabric.device)])
+
+    def _backward(self, indices: Tensor, numbers: Tensor) -> StepLoss:
+        """Compute the loss of a batch and its gradients."""
+        result = self.job.task.loss(self.net, indices, numbers)
+        self.optimizer.zero_grad()
+        self.fabric.backward(result.loss)
+        return result
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -17,6 +17,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Accelerator = Literal["auto", "cpu", "gpu"]
 # Smaller values draw shares of Beta(alpha, alpha) that underflow.
 MIN_MIXUP_ALPHA, MAX_MIXUP_ALPHA = 0.01, 10
+MAX_SAM_RADIUS = 10
 MAX_PRIOR_STRENGTH = 2
 MAX_LR = 100
 
@@ -26,7 +27,7 @@ class TrainingOptions:
     """Data, recipe and output folder of a training, and the other options that all trainings share.
 
     - `data`: folder, archive, .csv or .h5 (see `edgekit.models.data.readers`); `output`: folder for the results.
-    - `epochs`, `batch_size`, `max_lr` and `mixup_alpha` replace the recipe's values.
+    - `epochs`, `batch_size`, `max_lr`, `mixup_alpha` and `sam_radius` replace the recipe's values.
     - `init`: checkpoint, or name of a shipped model, to start from instead of random weights.
     - `precision`: "auto" is bf16 if the processor supports bf16 and bf16 is faster (nets on a CPU), else fp32.
     - `threads`: number of CPU threads; None: torch's default.
@@ -51,6 +52,7 @@ class TrainingOptions:
     batch_size: int | None = None
     max_lr: float | None = None
     mixup_alpha: float | None = None
+    sam_radius: float | None = None
     init: str | None = None
     seed: int = 0
     precision: Precision = "auto"
@@ -90,6 +92,8 @@ class TrainingOptions:
             raise InputError(
                 f"mixup-alpha is {self.mixup_alpha}: expected 0 (no mixup), or {MIN_MIXUP_ALPHA} to {MAX_MIXUP_ALPHA}"
             )
+        if self.sam_radius and not 0 <= self.sam_radius <= MAX_SAM_RADIUS:
+            raise InputError(f"sam-radius is {self.sam_radius}: expected 0 to {MAX_SAM_RADIUS}")
         if not 0 <= self.prior_strength <= MAX_PRIOR_STRENGTH:
             raise InputError(f"prior-strength is {self.prior_strength}: expected 0 to {MAX_PRIOR_STRENGTH}")
         if self.max_lr is not None and not 0 < self.max_lr <= MAX_LR:

@@ -48,6 +48,7 @@ class Recipe:
     - `label_smoothing` is not applied where the data set has target distributions.
     - `mixup_alpha`: each image is mixed with another one, in shares drawn from Beta(alpha, alpha) (mixup, arXiv
       1710.09412); 0: off.
+    - `sam_radius`: radius of sharpness-aware minimisation (see `sharpness`), which doubles the time of a step; 0: off.
     - `grad_clamp` clamps each gradient element to ±`grad_clamp`; 0: off.
     - `ema_decay`: decay of the exponential moving average of the weights, which is evaluated and saved; 0: off.
     - `keep`: the weights to save: those of the epoch with the highest validation accuracy, or those of the last epoch.
@@ -89,6 +90,7 @@ class Recipe:
     initial_share: float = 0.0
     balance: Balance = "none"
     mixup_alpha: float = 0.0
+    sam_radius: float = 0.0
     drop_last: bool = False
     rates: tuple[tuple[str, float], ...] = ()
     patch_dropout: float = 0.0

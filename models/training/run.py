@@ -118,7 +118,7 @@ def net_recipe_of(
 
 
 def recipe_of(options: TrainingOptions) -> Recipe:
-    """Return the named recipe with the options' number of epochs, batch size, learning rate and mixup.
+    """Return the named recipe with the options' number of epochs, batch size, learning rate, mixup and SAM.
 
     Raises:
         InputError: The recipe is not known.
@@ -130,6 +130,7 @@ def recipe_of(options: TrainingOptions) -> Recipe:
         batch_size=options.batch_size or recipe.batch_size,
         max_lr=options.max_lr or recipe.max_lr,
         mixup_alpha=recipe.mixup_alpha if options.mixup_alpha is None else options.mixup_alpha,
+        sam_radius=recipe.sam_radius if options.sam_radius is None else options.sam_radius,
     )
 
 

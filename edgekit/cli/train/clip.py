@@ -56,6 +56,7 @@ _OF_NETS = {
     "image_size",
     "cache_images",
     "mixup_alpha",
+    "sam_radius",
     "prior_strength",
     "folds",
     "fold",

@@ -21,6 +21,7 @@ from edgekit.models.training.options import (
     MAX_LR,
     MAX_MIXUP_ALPHA,
     MAX_PRIOR_STRENGTH,
+    MAX_SAM_RADIUS,
     MIN_MIXUP_ALPHA,
     TrainingOptions,
 )
@@ -221,6 +222,13 @@ _TRAINING_SECTIONS: _Sections = {
             help="Mix each image with another image. The share of each image is drawn from Beta(ALPHA, ALPHA), "
             f"for an ALPHA of {MIN_MIXUP_ALPHA} or more; 0: images are not mixed. Default: the recipe's. 'distill' "
             "mixes images only with --on-the-fly.",
+        ),
+        click.option(
+            "--sam-radius",
+            type=NumberRange(0, MAX_SAM_RADIUS),
+            metavar="R",
+            help="Sharpness-aware minimisation (SAM, arXiv 2010.01412): each step follows the gradient at a distance R "
+            "from the weights, such as 0.1. A training takes twice as long. 0: off. Default: the recipe's.",
         ),
         click.option(
             "--init",
