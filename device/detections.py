@@ -65,7 +65,8 @@ class Detections:
         scores: float32 (N,), 0 to 1, from the detector that last found the face. Scores of two detectors are not
             comparable.
         landmarks_xy: float32 (N, 5, 2) in pixels of the frame, as seen in the image: left eye, right eye, tip of the
-            nose, left and right corner of the mouth; None if the detector has no landmarks.
+            nose, left and right corner of the mouth; None if the detector has no landmarks, or did not run on this
+            frame.
         track_ids: int64 (N,), counted from 1, each used once per run; None without tracking.
         detected: bool (N,), see `Face.detected`; None if the detector found all of them in this frame.
         probabilities: float32 (N, classes), smoothed over time for tracked faces; None before classification.

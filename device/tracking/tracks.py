@@ -39,6 +39,7 @@ class Track:
         speed_xy: Speed of the centre in pixels per second, float32 (2,).
         hidden: The last detection did not find the face.
         detected: The detector found the box in this frame.
+        landmarks_xy: float32 (5, 2), as `Detections.landmarks_xy`; None for a box that the detector did not find now.
     """
 
     id: int
@@ -48,6 +49,7 @@ class Track:
     speed_xy: FloatArray
     hidden: bool = False
     detected: bool = True
+    landmarks_xy: FloatArray | None = None
 
 
 class TrackManager:
@@ -70,7 +72,7 @@ class TrackManager:
         """
         elapsed_s = self._elapsed(time_s)
         for track in self._tracks:
-            track.detected = False
+            track.detected, track.landmarks_xy = False, None
             if track.hidden:
                 _drift(track, elapsed_s)
         for track, box in zip(self.visible, xyxy, strict=True):
@@ -104,6 +106,7 @@ class TrackManager:
                 track.speed_xy = np.asarray(track.speed_xy + _SPEED_GAIN * miss, np.float32)
             track.xyxy = np.asarray(box, np.float32)
             track.score, track.seen_s, track.hidden, track.detected = score, time_s, False, True
+            track.landmarks_xy = None if detections.landmarks_xy is None else detections.landmarks_xy[index]
         self._tracks = [track for track in self._tracks if not track.hidden or time_s - track.seen_s <= _HIDDEN_S]
 
     def keep_inside(self, xyxy: tuple[float, float, float, float]) -> None:
@@ -114,11 +117,13 @@ class TrackManager:
         ]
 
     def detections(self) -> Detections:
-        """Return the visible faces with their ids."""
+        """Return the visible faces with their ids, and with landmarks if each face has them."""
         tracks = self.visible
+        landmarks_xy = [track.landmarks_xy for track in tracks if track.landmarks_xy is not None]
         return Detections(
             np.array([track.xyxy for track in tracks], np.float32).reshape(-1, 4),
             np.array([track.score for track in tracks], np.float32),
+            landmarks_xy=np.stack(landmarks_xy) if tracks and len(landmarks_xy) == len(tracks) else None,
             track_ids=np.array([track.id for track in tracks], np.int64),
             detected=np.array([track.detected for track in tracks], np.bool_),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,17 @@ def test_a_face_keeps_its_id_over_detections_and_new_ones_get_new_ids() -> None:
     assert sorted(ids(tracker)) == [1, 2, 3]
     assert {track.id: float(track.xyxy[0]) for track in tracker.visible} == {1: 6.0, 2: 205.0, 3: 400.0}
     assert all(track.detected for track in tracker.visible)
+
+
+def test_landmarks_belong_to_the_faces_of_a_detection_and_are_gone_once_a_face_has_moved() -> None:
+    tracker = TrackManager()
+    tracker.correct(found(at(0), at(200)), 0.0)
+    assert tracker.detections().landmarks_xy is None, "a detector without landmarks"
+    points = np.arange(20, dtype=np.float32).reshape(2, 5, 2)
+    tracker.correct(replace(found(at(205), at(6)), landmarks_xy=points), 0.1)
+    np.testing.assert_array_equal(tracker.detections().landmarks_xy, points[::-1])
+    tracker.move([boxes(at(8))[0], boxes(at(208))[0]], 0.2)
+    assert tracker.detections().landmarks_xy is None
 
 
 def test_moved_faces_are_marked_and_lost_ones_are_hidden() -> None:
