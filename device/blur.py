@@ -21,6 +21,7 @@ _CELLS = 6
 _MARGIN = 0.25
 # Boxes are kept for this long, in case the detector misses a face in a few frames.
 _KEPT_S = 0.5
+# Largest number of boxes, which bounds the time to hide them; a frame with more faces has all of its own.
 _MAX_BOXES = 256
 
 
@@ -30,13 +31,14 @@ class FaceBlur:
     def __init__(self, presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s) -> None:
         """Take a frame's time from `presentation_time_s`; for a recording, that must be its position in the video."""
         self._presentation_time_s = presentation_time_s
-        self._boxes: deque[tuple[float, Xyxy]] = deque(maxlen=_MAX_BOXES)
+        self._boxes: deque[tuple[float, Xyxy]] = deque()
 
     def update(self, frame: Frame, result: FrameResult) -> None:
         """Add the boxes of a frame; must be called for every frame, also for frames that are not published."""
         time_s = self._presentation_time_s(frame)
         self._boxes.extend((time_s, face.xyxy) for face in result.faces)
-        while self._boxes and time_s - self._boxes[0][0] > _KEPT_S:
+        most = max(_MAX_BOXES, len(result.faces))
+        while self._boxes and (len(self._boxes) > most or time_s - self._boxes[0][0] > _KEPT_S):
             self._boxes.popleft()
 
     def boxes(self) -> list[Xyxy]:
