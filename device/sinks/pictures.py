@@ -35,7 +35,7 @@ class PictureSink(Sink):
 
         Args:
             target: An image file for a single image, or a folder, in which each image keeps its name. The second image
-                of a name gets the number 2, and so on.
+                of a name gets the number 2, and so on; a number that makes the name of another image is left out.
             source: The source of the images.
             blur_faces: Whether to make the faces unrecognisable.
             draw: Draws the faces into an image.
@@ -55,6 +55,7 @@ class PictureSink(Sink):
         self._blur_faces = blur_faces
         self._draw = draw
         self._names: Counter[str] = Counter()
+        self._written: set[Path] = set()
         # All of them: an image may have the name that an earlier one of another folder gets here.
         self._originals = {real_path(path) for path in getattr(source, "paths", ())}
         self._account = Account("save")
@@ -93,9 +94,14 @@ class PictureSink(Sink):
         if not self._is_folder:
             return _writable_name(self._target)
         name = Path(frame.file or f"{frame.sequence:06d}.png")
-        self._names[name.name] += 1
-        number = self._names[name.name]
-        return _writable_name(self._target / (name.name if number == 1 else f"{name.stem}-{number}{name.suffix}"))
+        while True:
+            self._names[name.name] += 1
+            number = self._names[name.name]
+            target = self._target / (name.name if number == 1 else f"{name.stem}-{number}{name.suffix}")
+            target = _writable_name(target)
+            if target not in self._written:
+                self._written.add(target)
+                return target
 
 
 def _writable_name(path: Path) -> Path:

@@ -64,6 +64,17 @@ def test_pictures_of_one_name_are_numbered(tmp_path):
     assert [read_image(tmp_path / "out" / name).max() for name in ("a.png", "a-2.png")] == [10, 200]
 
 
+def test_a_number_that_another_picture_has_in_its_name_is_left_out(tmp_path):
+    for name, level in (("x/a-2.png", 10), ("x/a.png", 100), ("y/a.png", 200)):
+        save(tmp_path / "in" / name, (64, 64), level)
+    annotate(tmp_path / "in" / "**" / "*.png", tmp_path / "out")
+    assert {path.name: read_image(path).max() for path in (tmp_path / "out").iterdir()} == {
+        "a-2.png": 10,
+        "a.png": 100,
+        "a-3.png": 200,
+    }
+
+
 def test_no_picture_of_the_source_is_overwritten(tmp_path):
     path = save(tmp_path / "in" / "a.png", (64, 64))
     before = path.read_bytes()
