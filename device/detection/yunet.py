@@ -57,7 +57,7 @@ class YuNet:
             intra_op_threads: Threads within one inference; default: `default_intra_op_threads`.
 
         Raises:
-            InputError: The file cannot be loaded, or is not a YuNet.
+            InputError: The file cannot be loaded, is not a YuNet, or its first inference exceeds `FIRST_CALL_S`.
         """
         self._path = model_path
         self._session = open_session(model_path, intra_op_threads or default_intra_op_threads())
@@ -198,7 +198,10 @@ def _check_model(session: ort.InferenceSession, path: Path) -> tuple[int, int] |
     height, width = fixed or (64, 96)
     stride = _STRIDES_PX[-1]
     try:
-        outputs = session.run(_OUTPUTS, {inputs[0].name: np.zeros((1, 3, height, width), np.float32)})
+        feed = {inputs[0].name: np.zeros((1, 3, height, width), np.float32)}
+        outputs = run_session(session, path, _OUTPUTS, feed)
+    except InputError:
+        raise
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         raise InputError(
             f"detector model '{path}' is not a YuNet: its input is {inputs[0].type} {shape}, expected "

@@ -251,6 +251,26 @@ class TestOtherFiles:
         with pytest.raises(InputError, match="not a YuNet"):
             YuNet(path, 320, 0.7)
 
+    def test_a_file_that_computes_for_ever_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("edgekit.device.engines.session.FIRST_CALL_S", 0.5)
+        path = tiny_model(tmp_path / "m.onnx", outputs=empty_outputs(64, 96), height=64, width=96)
+        model = onnx.load(path)
+        info = helper.make_tensor_value_info
+        body = helper.make_graph(
+            [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Identity", ["x"], ["x_on"])],
+            "body",
+            [info("i", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("x", TensorProto.FLOAT, None)],
+            [info("go_on", TensorProto.BOOL, []), info("x_on", TensorProto.FLOAT, None)],
+        )
+        model.graph.node[0].output[0] = "start"
+        model.graph.node.append(helper.make_node("Loop", ["trips", "yes", "start"], ["cls_8"], body=body))
+        model.graph.initializer.extend(
+            [numpy_helper.from_array(np.array(1 << 62), "trips"), numpy_helper.from_array(np.array(True), "yes")]
+        )
+        onnx.save(model, path)
+        with pytest.raises(InputError, match=r"m\.onnx' takes more than 0\.5 s"):
+            YuNet(path, 320, 0.7)
+
     @pytest.mark.parametrize("content", [b"", b"just text\n"])
     def test_a_file_that_is_no_model_is_refused(self, tmp_path, content):
         path = tmp_path / "m.onnx"
