@@ -113,13 +113,13 @@ def check_picture_size(data: bytes, name: str, max_pixels: int) -> None:
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
-    is_png = data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24
+    is_png = data.startswith(_PNG_SIGNATURE) and len(data) >= 24
     return struct.unpack(">II", data[16:24]) if is_png else None
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Return the size in a JPEG's frame header (ITU-T T.81, B.2.2); None if it is damaged."""
-    position = 2 if data.startswith(b"\xff\xd8") else len(data)
+    position = 2 if data.startswith(_JPEG_SIGNATURE) else len(data)
     while position + 9 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:  # fill byte

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from edgekit.device.annotate import Draw, draw_faces
 from edgekit.device.blur import Xyxy, hide_boxes
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame, Source, presentation_time_s
+from edgekit.device.imaging import resize
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.mp4 import H264File
 from edgekit.device.sinks.opencv_video import OpenCvFile
@@ -155,7 +155,7 @@ def _fit(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:
     if not (0 <= width - have_w <= 1 and 0 <= height - have_h <= 1):
         scale = min(width / have_w, height / have_h)
         have_w, have_h = max(1, round(have_w * scale)), max(1, round(have_h * scale))
-        image = np.asarray(cv2.resize(image, (have_w, have_h), interpolation=cv2.INTER_AREA), np.uint8)
+        image = resize(image, (have_w, have_h))
     canvas = np.zeros((height, width, 3), np.uint8)
     top, left = (height - have_h) // 2, (width - have_w) // 2
     canvas[top : top + have_h, left : left + have_w] = image

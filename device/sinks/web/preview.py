@@ -8,12 +8,12 @@ import time
 from dataclasses import dataclass
 
 import cv2
-import numpy as np
 
 from edgekit.device.annotate import Draw, draw_faces
 from edgekit.device.blur import FaceBlur, hide_boxes
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
+from edgekit.device.imaging import at_most
 from edgekit.device.sinks.worker import Worker
 from edgekit.preprocess import ImageU8
 
@@ -131,12 +131,7 @@ class Preview:
         return (hide_boxes(image, boxes) if boxes else image), result
 
     def _encode(self, image_bgr: ImageU8, result: FrameResult) -> bytes:
-        drawn = self._draw(image_bgr, result.faces)
-        height, width = drawn.shape[:2]
-        scale = _MAX_SIDE_PX / max(height, width)
-        if scale < 1:
-            size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
-            drawn = np.asarray(cv2.resize(drawn, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+        drawn = at_most(self._draw(image_bgr, result.faces), _MAX_SIDE_PX)
         return cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
 
     def _pause(self, until_s: float) -> None:
