@@ -44,6 +44,9 @@ from edgekit.model_store import resolve_model
 
 _Results: TypeAlias = Generator[tuple[Frame, FrameResult], None, None]
 
+# Options without effect on a model of whole images.
+_OF_FACES = ("detector_model", "detector_size_px", "detect_every", "tracker", "mirror", "min_face_px", "largest_only")
+
 
 class UnusedOptionsError(InputError):
     """Options are set that have no effect with the model; `names` are those of `StreamOptions`."""
@@ -267,7 +270,11 @@ def _open(options: StreamOptions, contract: Contract, notify: Callable[[str], No
     if (options.source is None) == (options.camera is None):
         raise InputError("a stream reads either a source or a camera: give one of source= and camera=")
     if options.source is not None:
+        if options.camera_settings != CameraSettings():
+            raise InputError("camera_settings are for cameras: leave them out, or give camera= instead of source=")
         return open_source(str(options.source), notify, realtime=options.realtime)
+    if options.realtime:
+        raise InputError("realtime is for recordings; a camera has its own frame rate: leave it out")
     settings = replace(
         options.camera_settings,
         detector_px=None if _chooses_input_size(options) else options.detector_size_px or DEFAULT_INPUT_SIZE_PX,
@@ -319,8 +326,7 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
     """
     options = replace(options, detector=needed_detector(contract.subject, options.detector, model))
     if contract.subject == "image":
-        names = ("detector_model", "detector_size_px", "detect_every", "mirror", "min_face_px", "largest_only")
-        given = [name for name in names if getattr(options, name) != getattr(StreamOptions, name)]
+        given = [name for name in _OF_FACES if getattr(options, name) != getattr(StreamOptions, name)]
         if given:
             raise UnusedOptionsError(model, given)
     return options

@@ -27,6 +27,7 @@ from edgekit.device.imaging import resize
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.pipeline.threads import plan_threads
+from edgekit.device.sources import CameraSettings
 from edgekit.device.stage_timer import StageTimer
 from edgekit.errors import EXIT_OK, InputError
 from edgekit.preprocess import crop_image
@@ -115,6 +116,23 @@ def test_a_source_is_closed_if_the_detector_cannot_be_loaded(
 def test_a_stream_needs_one_source(arguments: dict[str, str], tiny_model: Path) -> None:
     with pytest.raises(InputError, match="either a source or a camera"):
         edgekit.stream(model=tiny_model, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"camera": "/dev/none", "realtime": True}, "realtime is for recordings"),
+        ({"source": "demo", "camera_settings": CameraSettings(rotation=90)}, "camera_settings are for cameras"),
+    ],
+)
+def test_arguments_that_would_have_no_effect_are_refused(arguments, message, tiny_model: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        edgekit.stream(model=tiny_model, detector="none", **arguments)
+
+
+def test_a_tracker_for_whole_images_is_refused(tiny_image_model: Path) -> None:
+    with pytest.raises(InputError, match="tracker would have no effect"):
+        edgekit.stream(source="demo", model=tiny_image_model, tracker="another")
 
 
 def clip(path: Path, *colours_bgr: tuple[int, int, int]) -> Path:
