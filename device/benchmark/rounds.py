@@ -75,6 +75,8 @@ def run_worker(job: Job, progress: Callable[[float], None]) -> Run:
             with suppress(BrokenPipeError), worker.stdin:  # a process that is killed may not have read
                 worker.stdin.write(job.to_json())
             for line in worker.stdout:
+                if not line.endswith(b"\n"):  # the rest of a process that was killed
+                    break
                 message = msgspec.json.decode(line, type=Message)
                 if message.progress is not None:
                     progress(message.progress)

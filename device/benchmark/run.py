@@ -117,7 +117,8 @@ def benchmark(
     """
     names = [str(model) for model in ([models] if isinstance(models, str | Path) else models)]
     check_fits(names=(*names, source))
-    for what, value, least in (("seconds", seconds, 0.01), ("processes", processes, 1), ("batch", batch, 1)):
+    times = (("seconds", seconds, 0.01), ("cool_down_s", cool_down_s, 0))
+    for what, value, least in (*times, ("processes", processes, 1), ("batch", batch, 1)):
         if not value >= least:
             raise InputError(f"{what} is {value}: expected at least {least}")
     named = [(report_name(name), resolve_model(name, device_suffixes(name)).absolute()) for name in names]

@@ -86,6 +86,17 @@ def test_a_worker_that_is_killed_before_it_reads_its_job_is_named(
         run_worker(job_of(Cell("tiny", tiny_model, 1, "inference"), cache_path=more_than_a_pipe_holds), lambda _: None)
 
 
+def test_a_worker_that_is_killed_while_it_writes_is_named(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ncat >/dev/null\nprintf \'{"run":{"process\'\nkill -KILL $$\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(rounds.sys, "executable", str(python))
+    with pytest.raises(EdgekitError, match="memory probably ran out"):
+        run_worker(job_of(Cell("tiny", tiny_model, 1, "inference")), lambda _: None)
+
+
 def run_of(*bits: int, clocks_mhz: tuple[float, ...] = (1400, 1400), stable: bool = True, bits_after: int = 0) -> Run:
     readings = [
         MachineReading(at_s=1, images_per_s=1, temperature_c=50, clock_mhz=clock, throttle_flags=f"{bit:#x}")

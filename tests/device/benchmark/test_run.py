@@ -76,3 +76,5 @@ def test_wrong_arguments_are_refused_before_measuring() -> None:
         edgekit.benchmark("x" * 501)
     with pytest.raises(InputError, match="processes is 0: expected at least 1"):
         edgekit.benchmark("default", processes=0)
+    with pytest.raises(InputError, match="cool_down_s is -1: expected at least 0"):
+        edgekit.benchmark("default", cool_down_s=-1)
