@@ -121,13 +121,12 @@ class TimeoutGuard(Generic[T]):
         Raises:
             Exception: Whatever the device's `read` raises.
         """
-        started_s, is_late = time.monotonic(), False
+        started_s = time.monotonic()
         report_s = max(REPORT_S, _usual_s(self._latest_read_s))
         self._requests.put(True)
         try:
             image, error = self._results.get(timeout=report_s)
         except Empty:
-            is_late = True
             self._notify(f"{self._name} delivered no image for {report_s:.1f} s")
             try:
                 image, error = self._results.get(timeout=max(LOST_S - report_s, 0))
@@ -137,8 +136,7 @@ class TimeoutGuard(Generic[T]):
                 self._notify(f"{self._name} delivers images again after {time.monotonic() - started_s:.1f} s")
         if error is not None:
             raise error
-        if not is_late:
-            self._latest_read_s = time.monotonic() - started_s
+        self._latest_read_s = time.monotonic() - started_s
         return image
 
     def close(self) -> None:

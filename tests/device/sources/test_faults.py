@@ -148,6 +148,26 @@ def test_a_short_pause_of_a_stream_is_reported_without_a_reconnection(play, told
     assert server.served == 1
 
 
+def test_a_slow_sender_whose_first_image_was_there_at_once_is_reported_once(told, monkeypatch):
+    monkeypatch.setattr(timeout_guard, "REPORT_S", 0.1)
+
+    class Slow:
+        fps = None
+        is_first = True
+
+        def read(self) -> int:
+            time.sleep(0 if self.is_first else 0.2)
+            self.is_first = False
+            return 1
+
+        def close(self) -> None: ...
+
+    guard = timeout_guard.TimeoutGuard(Slow, "stream", told.append, PATIENCE_S)
+    assert [guard.read() for _ in range(5)] == [1] * 5
+    guard.close()
+    assert [line.split()[1] for line in told] == ["delivered", "delivers"]
+
+
 def test_a_sender_that_sends_nothing_more_is_reported_and_connected_to_again(play, told):
     server = play([("pictures", 20, SMALL), ("silence", 1000)], [ENDLESS])
     with open_source(server.url, told.append) as source:
