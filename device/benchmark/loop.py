@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Self
 
 from edgekit.boards import read_conditions
 from edgekit.device.benchmark.cells import Cell
@@ -102,12 +101,6 @@ class _BlockSampler(Sink):
         self.stages_ms: dict[str, list[float]] = {}
         self.ages_ms: list[float] = []
         self.faces = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Do nothing: the sampler has nothing to close."""
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Count a frame; after the last frame of a block, add the block's sample."""

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Self
 
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
@@ -81,9 +80,6 @@ class HeartbeatSink(Sink):
         self._pause_s = min(watchdog_s / _HEARTBEATS_PER_WATCHDOG, _LONGEST_PAUSE_S)
         self._sent_s: float | None = None
         self._frames = self._sent_frames = 0
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._notifier.send(STOPPING="1")

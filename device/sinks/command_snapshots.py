@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Any, Self
+from typing import Any
 
 from edgekit.device.accounting import Account
 from edgekit.device.detections import FrameResult
@@ -35,9 +35,6 @@ class CommandSnapshots(Snapshots, Sink):
         self._saved_s = float("-inf")
         self._run_id = secrets.token_hex(4)
         self._count = 0
-
-    def __enter__(self) -> Self:
-        return super().__enter__()
 
     def request(self) -> None:
         """Save the next frame; may be called from any thread."""
