@@ -96,7 +96,7 @@ def read_settings(path: Path, command: click.Command) -> dict[str, Any]:
         document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin a file with a mark
     except OSError as error:
         raise InputError(f"settings '{path}' cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # no TOML, no UTF-8, or a number of more than 4,300 digits
         raise InputError(f"settings '{path}' are not valid TOML: {error}") from error
     except RecursionError as error:
         raise InputError(f"settings '{path}' are not valid TOML: brackets are nested too deeply") from error
@@ -176,6 +176,8 @@ def _value(path: Path, key: str, option: click.Option, value: object, context: c
         option.type_cast_value(context, as_given if several else as_given[0])
     except click.BadParameter as error:
         raise InputError(f"{where}: {error.message}") from error
+    except OverflowError as error:
+        raise InputError(f"{where}: the number is too large") from error
     return as_given if several else as_given[0]
 
 

@@ -95,6 +95,8 @@ def test_every_option_is_a_key_and_is_printed(edgekit):
         ("[mqtt]\nurl = 'x'\n", "'mqtt' is a table"),
         ("threads = 'two'\n", "threads = 'two': write a number without quotes"),
         ("threads = 2.5\n", "threads = 2.5: write a whole number"),
+        ("threads = " + "9" * 5000, "are not valid TOML"),
+        ("smooth = " + "9" * 400, "the number is too large"),
         ("threads = inf\n", "threads = inf: write a finite number"),
         ("event-probability = nan\n", "event-probability = nan: write a finite number"),
         ("event-label = [true]\n", "write text or a number"),
