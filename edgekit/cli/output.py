@@ -70,10 +70,12 @@ class Output:
             text = "\n".join(_wrapped(line, indent) for line in text.split("\n"))
         _echo(text, err=self.as_json)
 
-    def show(self, table: RenderableType) -> None:
-        """Print a table for people, on `console`."""
+    def show(self, table: RenderableType, min_columns: int = 0) -> None:
+        """Print a table for people, on `console`, with room for `min_columns` also in a narrower terminal."""
+        console = self.console
+        console.width = max(console.width, min_columns)
         with _lenient(self.as_json):
-            self.console.print(table)
+            console.print(table)
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr, also with -q; an error of stderr is ignored."""

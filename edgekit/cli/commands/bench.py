@@ -293,7 +293,7 @@ def _bench_here(
             write(report)
     finally:
         if report is not None:
-            out.console.print(report_view(report))
+            out.show(report_view(report))
             out.result(report.as_document())
     for path in files.paths:
         out.say(f"report: {path}")

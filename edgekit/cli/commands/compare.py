@@ -93,7 +93,7 @@ def command(
 def _show(out: Output, board: BoardChange) -> None:
     out.say(board.board)
     for pair in dict.fromkeys((cell.baseline, cell.model) for cell in board.cells):
-        out.console.print(_table([cell for cell in board.cells if (cell.baseline, cell.model) == pair]))
+        out.show(_table([cell for cell in board.cells if (cell.baseline, cell.model) == pair]))
     for what, lines in (
         ("different", board.differences),
         ("note", board.notes),

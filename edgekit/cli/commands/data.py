@@ -285,7 +285,7 @@ def _print_counts(out: Output, scan: Scan, found: Findings) -> None:
     for name, counts, style in (*rows, ("all", totals, "bold")):
         cells = [f"{count:,}" for count in (*counts, *(sum(counts) for _ in sums))]
         table.add_row(Text(one_line(name), overflow="fold"), *cells, style=style)
-    out.console.print(table)
+    out.show(table)
 
 
 def _document(scan: Scan, found: Findings) -> dict[str, Any]:

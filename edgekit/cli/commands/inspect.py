@@ -273,7 +273,7 @@ def _show_layers(out: Output, contents: _Contents) -> None:
         # Text: rich would parse a plain string as markup.
         table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
     if rows:
-        out.console.print(table)
+        out.show(table)
 
 
 def _document(contents: _Contents) -> dict[str, Any]:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from edgekit.export.profiling.run import BoardEstimate, ProfileReport
 
 _SHOWN_LAYERS = 20
-# The numeric columns take 55 characters; rich would break them on a narrower terminal.
-_LEAST_COLUMNS = 80
 # Width of the names of the totals.
 _INDENT = 12
 
@@ -102,9 +100,7 @@ def _show_layers(out: Output, profile: Profile, all_layers: bool) -> None:
             "-" if share is None else f"{share:.1%}",
         )
         table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
-    console = out.console
-    console.width = max(console.width, _LEAST_COLUMNS)
-    console.print(table)
+    out.show(table)
     out.say("reused kB: weights and activations between memory and the cache; here: share of the time on this machine")
     if not all_layers and len(profile.layers) > _SHOWN_LAYERS:
         out.say(f"the costliest {_SHOWN_LAYERS} of {len(profile.layers)} layers; --layers shows all")
@@ -145,7 +141,7 @@ def _show_estimates(out: Output, cases: Sequence[BoardEstimate[Estimate]]) -> No
             inside = f"{roofline.coverage:.0%} of {roofline.rows}"
             table.add_row(_where(case), _interval(found.low_ms, found.high_ms), f"{found.memory_share:.0%}", inside)
     if table.row_count:
-        out.console.print(table)
+        out.show(table)
         out.say("coverage: share of the nets left out of the fit whose latency was inside their interval")
     for case in cases:
         if case.estimate is None:

@@ -63,7 +63,7 @@ def _show_accuracy(out: Output, check: ParityCheck) -> None:
         shares = (side.per_class[label] for side in (reference, device))
         table.add_row(escape(one_line(label)), *("-" if share is None else f"{share:.2%}" for share in shares))
     table.add_row("all", f"{reference.accuracy:.2%}", f"{device.accuracy:.2%}")
-    out.console.print(table)
+    out.show(table)
 
 
 def _show_layers(out: Output, check: ParityCheck, show_all: bool) -> None:
@@ -80,7 +80,7 @@ def _show_layers(out: Output, check: ParityCheck, show_all: bool) -> None:
         for layer in check.layers or ():
             cells = (layer.name, layer.op_type, f"{layer.relative:.1e}", f"{layer.max_abs:.1e}")
             table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
-        out.console.print(table)
+        out.show(table)
     if first := check.first:
         out.say(f"first to differ {one_line(first.name)} ({first.op_type}), by {first.relative:.1e} of its values")
     elif check.layers:

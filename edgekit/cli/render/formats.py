@@ -30,11 +30,11 @@ def show_formats(out: Output, found: FormatsReport, data: str) -> None:
     from edgekit.report import view
 
     for table in found.tables:
-        out.console.print(Text(view.board_title(table.board), style="bold"))
+        out.show(Text(view.board_title(table.board), style="bold"))
         warning = view.virtualization_warning(table.board)
         if warning:
-            out.console.print(Text(warning, style=f"bold {WARNING_COLOUR}"))
-        out.console.print(_table(table))
+            out.show(Text(warning, style=f"bold {WARNING_COLOUR}"))
+        out.show(_table(table))
         best = table.recommended
         threads = best.cell.intra_op_threads
         out.say(f"recommended: {best.file.name} with --threads {threads}: {table.reason}")

@@ -158,7 +158,7 @@ def _print_accuracies(out: Output, result: TaskResult) -> None:
     for score in result.scores:
         accuracies = (f"{value:.2%}" for value in (score.accuracy, score.zero_shot_accuracy))
         table.add_row(escape(score.name), str(score.images), *accuracies)
-    out.console.print(table)
+    out.show(table)
     out.say(", ".join(f"{name.replace('_', ' ')} {value:.2%}" for name, value in result.summary.items()))
 
 

@@ -77,7 +77,7 @@ def print_breakdowns(out: Output, by: Sequence[Breakdown]) -> None:
             table.add_row(band.name, f"{band.total:,}", _percent(band.accuracy), interval, _percent(band.mean_recall))
         unmeasured = f", {breakdown.unmeasured:,} faces without" if breakdown.unmeasured else ""
         out.say(f"by {breakdown.name} ({breakdown.text}){unmeasured}")
-        out.console.print(table)
+        out.show(table)
 
 
 def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Sequence[str]) -> None:
@@ -182,7 +182,7 @@ def _print_accuracy_and_coverage(out: Output, result: Evaluation) -> None:
     for point in result.risk_coverage.as_document():
         if point["threshold"] in _PRINTED_THRESHOLDS:
             table.add_row(f"{point['threshold']:g}", _percent(point["coverage"]), _percent(point["accuracy"]))
-    out.console.print(table)
+    out.show(table)
 
 
 def _mean_recalls(per_class: Mapping[str, float | None], recall_of: Sequence[str]) -> str:
@@ -220,5 +220,4 @@ def _print_confusion(
     console = out.console
     # In a narrow terminal, wrapped lines are readable and truncated columns are not.
     needed = Measurement.get(console, console.options.update(width=_MAX_COLUMNS), table).maximum
-    console.width = max(console.width, needed)
-    console.print(table)
+    out.show(table, needed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -58,6 +59,13 @@ def test_closed_and_full_streams_change_no_exit_code(arguments: list[str]) -> No
         done = subprocess.run(["bash", "-c", f"{command} {redirection}"], capture_output=True, text=True, check=False)
         assert done.returncode == 2, redirection
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["report benchmarks/results/vm-epyc-2.json", "inspect default --layers"])
+def test_a_table_that_stderr_does_not_take_loses_no_document(command: str) -> None:
+    words = f"{sys.executable} -m edgekit.cli {command} --json 2>/dev/full"
+    done = subprocess.run(["bash", "-c", words], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3], check=True)
+    assert json.loads(done.stdout)
 
 
 def test_what_a_terminal_cannot_show_is_escaped(tiny_model: Path, tmp_path: Path) -> None:
