@@ -68,18 +68,18 @@ class Output:
         text = printable(text)
         if indent is not None and (sys.stderr if self.as_json else sys.stdout).isatty():
             text = "\n".join(_wrapped(line, indent) for line in text.split("\n"))
-        _echo(text, err=self.as_json)
+        echo(text, err=self.as_json)
 
     def show(self, table: RenderableType, min_columns: int = 0) -> None:
         """Print a table for people, on `console`, with room for `min_columns` also in a narrower terminal."""
         console = self.console
         console.width = max(console.width, min_columns)
-        with _lenient(self.as_json):
+        with lenient(self.as_json):
             console.print(table)
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr, also with -q; an error of stderr is ignored."""
-        _echo(f"edgekit: warning: {one_line(text)}", err=True)
+        echo(f"edgekit: warning: {one_line(text)}", err=True)
 
     def result(self, document: Mapping[str, Any]) -> None:
         """Print the command's JSON document if --json is given."""
@@ -102,9 +102,10 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def _echo(text: str, err: bool) -> None:
+def echo(text: str, err: bool) -> None:
+    """Print text on stdout, or with `err` on stderr, whose errors are ignored."""
     stream = sys.stderr if err else sys.stdout
-    with _lenient(err):
+    with lenient(err):
         if stream.isatty():
             # Not click.echo, which writes past rich, onto the line of a progress bar.
             print(text, file=stream, flush=True)
@@ -112,7 +113,7 @@ def _echo(text: str, err: bool) -> None:
             click.echo(text, err=err)
 
 
-def _lenient(err: bool) -> AbstractContextManager[None]:
+def lenient(err: bool) -> AbstractContextManager[None]:
     """Return a block that ignores the errors of stderr: a log on a full disk must not end what survives a full disk."""
     return suppress(OSError) if err else nullcontext()
 

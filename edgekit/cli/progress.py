@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.output import Output
+from edgekit.cli.output import Output, echo
 from edgekit.remote.progress import PROGRESS_VARIABLE, progress_line
 
 if TYPE_CHECKING:
@@ -92,6 +92,6 @@ def by_stage(progress: Progress, clock: Callable[[], float] = time.monotonic) ->
         bars[stage](done, total)
         if has_lines and (now_s := clock()) - printed_s.setdefault(stage, now_s) >= LINE_EVERY_S:
             printed_s[stage] = now_s
-            click.echo(f"{stage}: {done}{f' of {total}' if total else ''}", err=True)
+            echo(f"{stage}: {done}{f' of {total}' if total else ''}", err=True)
 
     return update

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.options import refuse_unused
-from edgekit.cli.output import Output, one_line
+from edgekit.cli.output import Output, echo, lenient, one_line
 from edgekit.errors import HostError
 from edgekit.text import printable
 
@@ -212,6 +212,11 @@ class BoardReporter:
         if self._bar.disable or not (self._out.as_json or sys.stdout.isatty()):
             self._out.say(text, indent=None)
         else:
+            self._print_above(text)
+
+    def _print_above(self, text: str) -> None:
+        """Print a line on stderr, above the bars if there are any."""
+        with lenient(err=True):
             self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def finished(self, done: HostResult[Any]) -> None:
@@ -223,8 +228,7 @@ class BoardReporter:
             if self._boards > 1:
                 state = "done" if done.error is None else "failed"
                 text = f"{done.host.label}: {state}, {self._finished} of {self._boards}"
-                # The console of the bars writes above them.
-                self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+                self._print_above(text)
 
     def progress(self, host: Host, what: str, done: float, total: float) -> None:
         """Show the progress of a board."""
@@ -242,4 +246,4 @@ class BoardReporter:
             if self._bar.disable and is_due and not self._out.quiet:
                 self._line_s[host.label] = now_s
                 share = f"{done / total:.0%}" if total else f"{done:g}"  # of bytes or processes: readable for both
-                click.echo(printable(f"{text}, {share}"), err=True)
+                echo(printable(f"{text}, {share}"), err=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from edgekit.cli.options import MAX_BATCH, PATH, SEED, NumberRange, refuse_unused, threads_option
-from edgekit.cli.output import Output
+from edgekit.cli.output import Output, echo, lenient
 from edgekit.cli.progress import LINE_EVERY_S, by_stage, progress_bar
 from edgekit.cli.sections import section
 from edgekit.models.training.options import (
@@ -100,7 +100,7 @@ class TrainingView:
             self._printed = now
             started, steps_before = self._start
             left_s = (now - started) / (done - steps_before) * (report.epochs * report.steps - done)
-            click.echo(
+            echo(
                 f"epoch {report.epoch + 1}/{report.epochs}, step {report.step}/{report.steps}: loss {report.loss:.3f}, "
                 f"accuracy {report.accuracy:.1%}, {report.images_per_second:.0f} images/s, {left_s / 60:.0f} min left",
                 err=True,
@@ -108,7 +108,9 @@ class TrainingView:
 
     def on_epoch(self, report: EpochReport) -> None:
         """Print the result of an epoch."""
-        if not self._out.quiet:
+        if self._out.quiet:
+            return
+        with lenient(err=True):
             self._bars.console.print(
                 f"epoch {report.epoch}/{self._epochs}: loss {report.loss:.4f}, accuracy {report.accuracy:.2%}, "
                 f"validation {report.validation_accuracy:.2%}, {report.seconds:.1f} s, "

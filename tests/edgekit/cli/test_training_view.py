@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,30 @@ def test_of_several_processes_the_first_one_prints(
     with training_view(Output(as_json=False, quiet=False), tmp_path) as view:
         view.notify("reading")
     assert capsys.readouterr().out == printed
+
+
+_TO_A_FULL_DISK = """
+from itertools import count
+from edgekit.cli.boards.hosts import BoardReporter
+from edgekit.cli.output import Output
+from edgekit.cli.progress import by_stage, progress_bar
+from edgekit.cli.train.training_options import TrainingView
+from edgekit.models.training.loop import EpochReport, StepReport
+from edgekit.remote.hosts import parse_host
+from edgekit.remote.parallel import HostResult
+out, minutes = Output(as_json=False, quiet=False), count(step=60.0)
+with progress_bar(out) as bars:
+    view, show = TrainingView(out, bars, minutes.__next__), by_stage(bars, minutes.__next__)
+    for step in (1, 2):
+        view.on_step(StepReport(0, 2, step, 100, 0.5, 0.75, 612.0))
+        show("reading images", step, 9)
+    view.on_epoch(EpochReport(1, 0.1, 0.5, 0.75, 0.5, 0.75, 9.0, 612.0))
+BoardReporter(out, 2).finished(HostResult(parse_host("pi")))
+"""
+
+
+def test_progress_that_stderr_does_not_take_ends_neither_a_training_nor_a_deploy() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", _TO_A_FULL_DISK], stdout=subprocess.PIPE, stderr=full)
+    # Python's own exit code for a stderr that cannot be flushed at exit is 120.
+    assert done.returncode in (0, 120)
