@@ -69,7 +69,8 @@ def _end_stuck(error: InputError) -> None:
 
 def _end_process(text: str, exit_code: int) -> None:
     """End the process from any thread, without clean-up, after one line on stderr."""
-    os.write(2, f"edgekit: {text}\n".encode(errors="replace"))
+    with suppress(OSError):  # a stderr that is closed or full must not keep the process
+        os.write(2, f"edgekit: {text}\n".encode(errors="replace"))
     os._exit(exit_code)
 
 

@@ -184,6 +184,12 @@ def test_a_watch_that_was_stopped_repeats_no_signal(monkeypatch):
         signal.signal(signal.SIGINT, previous)
 
 
+def test_a_process_whose_stderr_is_full_is_ended_too():
+    code = "from edgekit.cli.native_watch import _end_process; _end_process('interrupted', 130)"
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([sys.executable, "-c", code], stderr=full).returncode == EXIT_INTERRUPTED
+
+
 def process(before: str, *words: object) -> subprocess.Popen[str]:
     code = f"{before}\nfrom edgekit.cli import main; main()"
     command = [sys.executable, "-c", code, *map(str, words)]
