@@ -61,6 +61,14 @@ def test_closed_and_full_streams_change_no_exit_code(arguments: list[str]) -> No
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("redirection", "text"), [("<&-", ""), (r"< <(printf '\xb0C\n')", r"\xb0C")])
+def test_a_stdin_that_is_closed_or_not_utf_8_can_be_read(redirection: str, text: str) -> None:
+    code = "import sys; from edgekit.cli import _prepare_streams; _prepare_streams(); print(sys.stdin.read().strip())"
+    command = f"PYTHONIOENCODING=utf-8:strict {sys.executable} -c '{code}' {redirection}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == (text, "")
+
+
 @pytest.mark.parametrize("command", ["report benchmarks/results/vm-epyc-2.json", "inspect default --layers"])
 def test_a_table_that_stderr_does_not_take_loses_no_document(command: str) -> None:
     words = f"{sys.executable} -m edgekit.cli {command} --json 2>/dev/full"
