@@ -13,7 +13,7 @@ from edgekit.errors import ERROR_PREFIX, HostError, InputError
 from edgekit.remote.file_names import names_setting
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
-from edgekit.remote.prepare import EdgekitCommand, check_space, prepare, run_edgekit, use_installed
+from edgekit.remote.prepare import EdgekitCommand, check_space, needs_picamera2, prepare, run_edgekit, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
 from edgekit.remote.ssh import CommandResult, Connection, ConnectionLostError, unexpected
@@ -35,15 +35,15 @@ class Job:
     """Benchmark to run on each board.
 
     `models` maps names in the report to files. `options` are passed to the board's `edgekit bench` unchanged. `files`
-    maps options, such as --source, to the file to send as their value. `camera` is True if the benchmark needs the
-    picamera2 of the board's system. `install` is False to use the edgekit that is installed on the board. `extras` are
+    maps options, such as --source, to the file to send as their value. `camera` is the camera to measure, which decides
+    whether picamera2 is required. `install` is False to use the edgekit that is installed on the board. `extras` are
     required in addition to `edgekit-pi[device]`.
     """
 
     models: Mapping[str, Upload]
     options: tuple[str, ...] = ()
     files: Mapping[str, Upload] = field(default_factory=dict)
-    camera: bool = False
+    camera: str | None = None
     install: bool = True
     extras: tuple[str, ...] = ()
 
@@ -203,7 +203,7 @@ def _edgekit_command(
     command = prepare(
         connection,
         board,
-        camera=job.camera,
+        camera=needs_picamera2(job.camera, board),
         extras=job.extras,
         extra_bytes=extra_bytes,
         notify=partial(reporter.message, host),

@@ -16,7 +16,7 @@ from edgekit import __version__
 from edgekit.errors import ERROR_PREFIX, HostError
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
-from edgekit.remote.prepare import check_fit, check_space, prepare, use_installed
+from edgekit.remote.prepare import check_fit, check_space, needs_picamera2, prepare, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.program import program
 from edgekit.remote.ssh import Connection, ConnectionLostError, unexpected
@@ -116,7 +116,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
         edgekit = prepare(
             connection,
             board,
-            camera=_needs_picamera2(package.camera, board),
+            camera=needs_picamera2(package.camera, board),
             extras=package.extras,
             extra_bytes=extra_bytes,
             notify=partial(reporter.message, host),
@@ -315,12 +315,6 @@ def read_change(label: str, content: bytes) -> ReleaseChange:
         already_current=document.get("already_current") is True,
         service_installed=document.get("service_installed") is not False,
     )
-
-
-def _needs_picamera2(camera: str | None, board: Probe) -> bool:
-    if camera == "auto":
-        return board.python is not None and board.python.picamera2
-    return camera is not None and camera.startswith("picamera2")
 
 
 def shown(value: object) -> str | None:

@@ -174,6 +174,13 @@ def _install(
     return done.returncode == 0
 
 
+def needs_picamera2(camera: str | None, probe: Probe) -> bool:
+    """Return whether a camera needs the picamera2 of the board's system; `camera` is the value of `run --camera`."""
+    if camera == "auto":  # a USB camera, if the board has no picamera2
+        return probe.python is not None and probe.python.picamera2
+    return camera is not None and camera.startswith("picamera2")
+
+
 def use_installed(probe: Probe, label: str) -> EdgekitCommand:
     """Return how to call the edgekit that is installed on the board.
 

@@ -195,7 +195,7 @@ def test_no_install_fails_on_a_board_without_edgekit(sshd: Sshd, tiny_model: Pat
 
 
 def test_the_camera_option_reaches_the_board_and_its_preparation(
-    sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
+    sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(f"""printf '%s\\n' "$@" >'{tmp_path / "arguments"}'""")
     assert bench(sshd, tiny_model, "--host", "127.0.0.1", "--camera").returncode == 4
@@ -204,9 +204,14 @@ def test_the_camera_option_reaches_the_board_and_its_preparation(
         python = probe(connection).python
     if python is None or python.picamera2:
         pytest.skip("this machine has picamera2")
-    done = bench_with_install(sshd, tiny_model, "--host", "127.0.0.1", "--camera")
+    done = bench_with_install(sshd, tiny_model, "--host", "127.0.0.1", "--camera", "picamera2")
     assert done.returncode == 4
     assert "no picamera2 on the board: sudo apt install python3-picamera2" in done.stderr
+    for name, value in (("EDGEKIT_OFFLINE", "1"), ("XDG_CACHE_HOME", str(tmp_path)), ("HOME", str(tmp_path))):
+        monkeypatch.setenv(name, value)
+    for usb_camera in ("auto", "usb", "/dev/video0"):
+        done = bench_with_install(sshd, tiny_model, "--host", "127.0.0.1", "--camera", usb_camera)
+        assert "EDGEKIT_OFFLINE is set" in done.stderr  # reached only after the check of the camera
 
 
 def interrupted(words: Iterable[object], started: Path) -> tuple[str, str]:
