@@ -64,7 +64,8 @@ def _labels(paths: Sequence[Path], reports: Sequence[BenchmarkReport]) -> list[l
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
         names = [str(path.with_suffix("")) for path in paths]
-    count = Counter(board.label for report in reports for board in report.boards)
+    # A board without a label has the name of its file, which may be the label of another board.
+    count = Counter(board.label or name for name, report in zip(names, reports, strict=True) for board in report.boards)
 
     def label(name: str, board: BoardResult, alone: bool) -> str | None:
         if board.label is not None and count[board.label] == 1:

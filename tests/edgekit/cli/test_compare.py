@@ -179,6 +179,18 @@ def test_merged_boards_without_labels_are_named_after_their_files(
     assert json.loads(edgekit("report", kitchen, "--json")[1])["boards"][0]["label"] is None
 
 
+def test_a_board_with_the_name_of_another_file_as_label_is_told_apart(
+    edgekit: Run, reference: dict[str, Any], tmp_path: Path
+) -> None:
+    (board,) = reference["boards"]
+    for name, labels in (("kitchen", [None]), ("all", ["kitchen", "garden"])):
+        reference["boards"] = [{**board, "label": label} for label in labels]
+        (tmp_path / f"{name}.json").write_text(json.dumps(reference))
+    code, out, _ = edgekit("report", tmp_path / "kitchen.json", tmp_path / "all.json", "--json")
+    assert code == 0
+    assert [each["label"] for each in json.loads(out)["boards"]] == ["kitchen", "all kitchen", "garden"]
+
+
 def test_two_merged_reports_of_one_board_are_named_after_their_files(
     edgekit: Run, reference: dict[str, Any], tmp_path: Path
 ) -> None:
