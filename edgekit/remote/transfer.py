@@ -88,6 +88,7 @@ def send(connection: Connection, store: Store, upload: Upload, progress: Progres
     label = connection.host.label
     is_known = upload.name in store.complete
     offset = upload.size_bytes if is_known else min(store.parts.get(upload.name, 0), upload.size_bytes)
+    changed = f"'{upload.path}' changed during the transfer: start again"
     sent = 0
     for _ in range(_ATTEMPTS):
         chunks = _Chunks(upload, offset, progress)
@@ -104,12 +105,14 @@ def send(connection: Connection, store: Store, upload: Upload, progress: Progres
             offset = int(done.text) if int(done.text) <= upload.size_bytes else 0
         elif done.returncode == _DAMAGED:
             if offset == 0 and chunks.sha256() != upload.sha256:
-                raise InputError(f"'{upload.path}' changed during the transfer: start again")
+                raise InputError(changed)
             offset = 0
         else:
             raise HostError(
                 f"{label}: '{upload.path.name}' could not be stored: {done.last_error_line or 'no reason given'}"
             )
+    if upload.path.stat().st_size < upload.size_bytes:  # the board has waited for the rest
+        raise InputError(changed)
     raise HostError(f"{label}: '{upload.path.name}' arrived damaged {_ATTEMPTS} times: check the board's disk")
 
 

@@ -163,11 +163,12 @@ def test_a_board_that_accepts_no_data_times_out(
     assert stored(store, upload).read_bytes() == upload.path.read_bytes()
 
 
+@pytest.mark.parametrize("size", [SIZE, SIZE - 1, SIZE + 1, 0])
 def test_a_file_that_changes_during_the_transfer_is_refused(
-    connection: Connection, store: Store, make_upload: MakeUpload
+    connection: Connection, store: Store, make_upload: MakeUpload, size: int
 ) -> None:
     upload = make_upload()
-    upload.path.write_bytes(b"y" * SIZE)
+    upload.path.write_bytes(b"y" * size)
     with pytest.raises(InputError, match="changed during the transfer"):
         send(connection, store, upload)
     assert not stored(store, upload).exists()
