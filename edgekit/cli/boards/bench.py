@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.boards.hosts import BoardReporter, HostChoice, needs_detector, raise_failures, yunet_upload
+from edgekit.cli.boards.hosts import (
+    BoardReporter,
+    HostChoice,
+    needs_detector,
+    print_failures,
+    raise_failures,
+    yunet_upload,
+)
 from edgekit.cli.output import Output, one_line
 from edgekit.errors import HostError, InputError
 
@@ -64,6 +71,7 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
     for path in files.paths:
         out.say(f"report: {path}")
     if any(done.error == INTERRUPTED for done in results):
+        print_failures([done for done in results if done.error not in (None, INTERRUPTED)])
         out.warn(f"interrupted: the report has {len(document.boards)} of {len(results)} boards")
         raise KeyboardInterrupt
     raise_failures(results)

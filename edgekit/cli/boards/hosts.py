@@ -140,16 +140,21 @@ def raise_failures(results: Sequence[HostResult[Any]]) -> None:
     Raises:
         HostError: At least one board failed.
     """
-    failures = {done.host.label: done.error for done in results if done.error is not None and done.tried}
-    lines = [f"{label}: {error}" for label, error in failures.items()]
-    if lines and len(results) == 1:
-        raise HostError(lines[0])
-    if lines:
-        for line in lines:
-            click.echo(one_line(line), err=True)
+    failed = [done for done in results if done.error is not None and done.tried]
+    if failed and len(results) == 1:
+        raise HostError(f"{failed[0].host.label}: {failed[0].error}")
+    if failed:
+        print_failures(failed)
         not_tried = sum(not done.tried for done in results)
         rest = f", {not_tried} not tried" if not_tried else ""
-        raise HostError(f"{len(lines)} of {len(results)} boards failed{rest}: {', '.join(failures)}")
+        labels = ", ".join(done.host.label for done in failed)
+        raise HostError(f"{len(failed)} of {len(results)} boards failed{rest}: {labels}")
+
+
+def print_failures(failed: Sequence[HostResult[Any]]) -> None:
+    """Print the error of each of these boards on stderr."""
+    for done in failed:
+        echo(one_line(f"{done.host.label}: {done.error}"), err=True)
 
 
 def yunet_upload(out: Output) -> Upload | None:

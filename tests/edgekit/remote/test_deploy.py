@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ import cv2
 import numpy as np
 import pytest
 
+from edgekit.cli.boards.releases import show_changes
+from edgekit.cli.output import Output
 from edgekit.doctor.probe import Finding
 from edgekit.errors import HostError
 from edgekit.remote import deploy as deploying
@@ -26,6 +29,8 @@ from edgekit.remote.board.releases import Releases
 from edgekit.remote.board.runtime import Runtime
 from edgekit.remote.deploy import ReleaseChange, Service, deploy_host, list_host, roll_out, rollback_host
 from edgekit.remote.doctor import examine_host
+from edgekit.remote.hosts import parse_host
+from edgekit.remote.parallel import HostResult
 from edgekit.remote.prepare import EdgekitCommand
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import pack
@@ -352,6 +357,20 @@ def test_ctrl_c_yields_the_boards_that_have_finished(sshd: Sshd) -> None:
     interrupted = "interrupted: check with 'edgekit releases'"
     assert found == [("one", None, True), ("two", interrupted, False), ("three", interrupted, False)]
     assert finished == ["one"]
+
+
+def test_ctrl_c_prints_why_other_boards_have_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    def results() -> Iterator[HostResult[ReleaseChange]]:
+        yield HostResult(parse_host("one"), ReleaseChange("0002", current="0002"))
+        yield HostResult(parse_host("two"), error="no answer")
+        yield HostResult(parse_host("three"), error=deploying.INTERRUPTED)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        show_changes(Output(as_json=False, quiet=False), results())
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == ["one: 0002 runs", f"three: {deploying.INTERRUPTED}"]
+    assert printed.err.splitlines() == ["two: no answer"]
 
 
 def test_the_line_that_starts_a_release_is_quoted_for_a_shell(tmp_path: Path) -> None:
