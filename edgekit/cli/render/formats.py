@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from edgekit.cli.output import Output, one_line
@@ -38,8 +39,8 @@ def show_formats(out: Output, found: FormatsReport, data: str) -> None:
         best = table.recommended
         threads = best.cell.intra_op_threads
         out.say(f"recommended: {best.file.name} with --threads {threads}: {table.reason}")
-        options = _EXPORT[best.file.name].format(data=data)
-        out.say(f"  edgekit export {found.model} --target {found.target} {options}", indent=None)
+        options = _EXPORT[best.file.name].format(data=shlex.quote(data))
+        out.say(f"  edgekit export {shlex.quote(found.model)} --target {found.target} {options}", indent=None)
         for line in view.warnings(table.board):
             out.say(line)
     total = found.files[0].evaluation.total

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,13 +81,16 @@ def test_some_formats_as_json(edgekit: Run, checkpoint: Path, data: Path) -> Non
 
 
 def test_a_format_that_cannot_be_made_is_left_out_with_the_reason(
-    edgekit: Run, checkpoint: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+    edgekit: Run, checkpoint: Path, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
-    code, out, err = edgekit("bench", checkpoint, *QUICK, "--formats", "ncnn", "--data", data)
+    net = Path(shutil.copy(checkpoint, tmp_path / "my net.safetensors"))
+    code, out, err = edgekit("bench", net, *QUICK, "--formats", "ncnn", "--data", data)
     assert code == 0, err
     assert "ncnn: left out: export to ncnn needs pnnx, which is not installed" in out
     assert "recommended: float32 with --threads 1" in out
+    (command,) = [line for line in out.splitlines() if line.startswith("  edgekit export ")]
+    assert shlex.split(command)[2] == str(net)
 
 
 @pytest.mark.slow
