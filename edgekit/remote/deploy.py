@@ -30,6 +30,8 @@ _SETTLE_S = 10
 _TRIAL_S = 300
 # Time for the trial, two waits for the first frame, and the steps between them on a slow card.
 _TIMEOUT_S = 1800
+# An interrupted change is completed first, and each of the two changes can go back.
+_MAX_SETTLINGS = 4
 # Error of the boards that had not finished when Ctrl-C was pressed.
 INTERRUPTED = "interrupted: check with 'edgekit releases'"
 
@@ -244,7 +246,7 @@ def run_on_board(connection: Connection, board: Probe, plan: Mapping[str, Any], 
     try:
         done = connection.run(
             [python.path, *program("deploy", plan)],
-            timeout_s=_TIMEOUT_S,
+            timeout_s=_TIMEOUT_S + _MAX_SETTLINGS * plan.get("settle_s", 0),
             limit_bytes=_LIMIT_BYTES,
             on_stderr_line=report,
         )

@@ -136,7 +136,7 @@ class Service:
         ends_s = time.monotonic() + self._health_s
         seen: tuple[int, float] | None = None
         bad = 0
-        while time.monotonic() < ends_s:
+        while seen is not None or time.monotonic() < ends_s:
             found = self.status(release)
             state, pid = found["state"], found.get("pid")
             if state == "running" and pid and pid != old_pid:

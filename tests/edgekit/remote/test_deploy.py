@@ -12,7 +12,9 @@ import venv
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -424,6 +426,20 @@ def test_a_service_that_takes_long_to_end_is_not_ill(monkeypatch: pytest.MonkeyP
     gone["last_exit"] = "watchdog"
     assert judged(*[gone] * 4) == "the run was ended (watchdog)"
     assert judged(up, {"state": "running", "pid": 9}, settle_s=60) == "the run ended, and the service is running"
+
+
+def test_a_release_may_have_to_run_longer_than_it_may_take_to_its_first_frame(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    clock = SimpleNamespace(monotonic=count(step=10).__next__, sleep=lambda _: None)
+    monkeypatch.setattr(board_service, "time", clock)
+    service = board_service.Service(Releases("edgekit"), "edgekit", "system", health_s=200, settle_s=600)
+    monkeypatch.setattr(service, "status", lambda _: {"state": "running", "pid": 8})
+    monkeypatch.setattr(service, "_with_logged_error", lambda _, what: what)
+    assert service._check("0001-00000000", 7) is None
+    monkeypatch.setattr(service, "status", lambda _: {"state": "starting", "pid": 8})
+    assert service._check("0001-00000000", 7) == "no frame within 200 s"
 
 
 @pytest.mark.usefixtures("board")
