@@ -131,10 +131,15 @@ def power(probe: Probe) -> Finding:
     """Check whether the board was throttled or had under-voltage, now or since boot."""
     flags = probe.conditions().throttling
     if flags is None:
-        if probe.board().is_raspberry_pi:
-            text, cure = "vcgencmd is not installed", "sudo apt install raspi-utils"
+        if not probe.board().is_raspberry_pi:
+            return Finding("power", "unknown", "only a Raspberry Pi reports it")
+        done = probe.run("vcgencmd", "get_throttled")
+        if done is None:
+            text, cure = "vcgencmd is not installed or does not respond", "sudo apt install raspi-utils"
             return Finding("power", "unknown", text, cure)
-        return Finding("power", "unknown", "only a Raspberry Pi reports it")
+        reason = (done.err + done.out).strip().partition("\n")[0] or f"exit code {done.code}"
+        cure = "sudo usermod -aG video $USER, then log in again"
+        return Finding("power", "unknown", f"vcgencmd failed: {reason}", cure)
     if not flags.bits:
         return Finding("power", "ok", "never throttled, never under-voltage since boot")
     under_voltage = any("under-voltage" in text for text in (*flags.now, *flags.since_boot))

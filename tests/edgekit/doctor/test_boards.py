@@ -148,6 +148,13 @@ def test_a_pi_5_without_a_camera(replay: Replay) -> None:
     assert found["opencv"].text == "a build with windows, on a system without libGL"
 
 
+def test_a_vcgencmd_that_fails_is_not_missing(replay: Replay) -> None:
+    printed = "Can't open device file: /dev/vcio\nTry creating a device file with: sudo mknod /dev/vcio c 100 0\n"
+    found = findings(replay("doctor-pi5-trixie-good", **{"$ vcgencmd get_throttled (exit 255)": printed}))["power"]
+    assert (found.status, found.text) == ("unknown", "vcgencmd failed: Can't open device file: /dev/vcio")
+    assert found.cure == "sudo usermod -aG video $USER, then log in again"
+
+
 def test_a_zero_2_w_short_of_contiguous_memory(replay: Replay) -> None:
     found = findings(replay("doctor-zero2w-trixie-cma"))
     assert found["memory"].text == "228 of 416 MiB available, CMA 12 of 256 MiB free: low for camera buffers"
