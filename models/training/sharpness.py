@@ -12,30 +12,24 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
 def raised_loss(net: nn.Module, radius: float) -> Iterator[None]:
     """Move the weights of `net` by `radius` along their gradients, and back to the same values afterwards.
 
-    In between, passes leave the running statistics of BatchNorm unchanged, because they belong to the weights.
+    The running statistics of BatchNorm get their values back too, because they belong to the weights. An infinite
+    gradient, which fp16's loss scale causes, makes all passes in between NaN.
     """
     weights = [(each, each.grad) for each in net.parameters() if each.grad is not None]
-    before = [each.detach().clone() for each, _ in weights]
-    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
-    momenta = [module.momentum for module in norms]
+    before = [(each, each.detach().clone()) for each in (*(weight for weight, _ in weights), *net.buffers())]
     with torch.no_grad():
         length = torch.linalg.vector_norm(torch.stack([gradient.norm() for _, gradient in weights]))
-        for each, gradient in weights:
-            each.add_(gradient * (radius / length.clamp_min(1e-12)))
-    for module in norms:
-        module.momentum = 0.0
+        for weight, gradient in weights:
+            weight.add_(gradient * (radius / length.clamp_min(1e-12)))
     try:
         yield
     finally:
-        for module, momentum in zip(norms, momenta, strict=True):
-            module.momentum = momentum
         with torch.no_grad():
-            for (each, _), value in zip(weights, before, strict=True):
+            for each, value in before:
                 each.copy_(value)
