@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
@@ -38,9 +39,7 @@ class Output:
     @property
     def console(self) -> Console:
         """A rich console for tables: on stderr with --json, silent with -q."""
-        from rich.console import Console
-
-        console = Console(stderr=self.as_json, quiet=self.quiet)
+        console = _make_console(stderr=self.as_json, quiet=self.quiet)
         # Lines that a narrow terminal wraps are easier to read than columns of one letter or cut numbers.
         console.width = max(console.width, _MIN_TABLE_COLUMNS)
         return console
@@ -48,12 +47,11 @@ class Output:
     @property
     def progress_console(self) -> Console:
         """A rich console for progress bars: always on stderr, silent with -q."""
-        from rich.console import Console
         from rich.theme import Theme
 
         # Not rich's yellow, cyan and green, which are hardly legible on a light background.
         plain = {f"progress.{part}": "default" for part in ("download", "elapsed", "remaining")}
-        return Console(stderr=True, quiet=self.quiet, theme=Theme(plain))
+        return _make_console(stderr=True, quiet=self.quiet, theme=Theme(plain))
 
     def say(self, text: str, indent: int | None = 2) -> None:
         """Print text for people, unless -q is given.
@@ -86,6 +84,17 @@ class Output:
         if self.as_json:
             click.echo(json.dumps(document, indent=2, allow_nan=False))
             sys.stdout.flush()
+
+
+def _make_console(**options: Any) -> Console:
+    """Return a rich console that raises BrokenPipeError; rich's own ends the process and closes stdout."""
+    from rich.console import Console
+
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    return PlainConsole(**options)
 
 
 def common_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -69,9 +69,10 @@ def test_a_stdin_that_is_closed_or_not_utf_8_can_be_read(redirection: str, text:
     assert (done.stdout.strip(), done.stderr) == (text, "")
 
 
+@pytest.mark.parametrize("target", ["/dev/full", ">(exec true)"])
 @pytest.mark.parametrize("command", ["report benchmarks/results/vm-epyc-2.json", "inspect default --layers"])
-def test_a_table_that_stderr_does_not_take_loses_no_document(command: str) -> None:
-    words = f"{sys.executable} -m edgekit.cli {command} --json 2>/dev/full"
+def test_a_table_that_stderr_does_not_take_loses_no_document(command: str, target: str) -> None:
+    words = f"{sys.executable} -m edgekit.cli {command} --json 2> {target}"
     done = subprocess.run(["bash", "-c", words], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3], check=True)
     assert json.loads(done.stdout)
 
