@@ -183,9 +183,10 @@ def create_detector(
         raise InputError(f"detector score threshold {score_threshold} is out of range: give a number between 0 and 1")
     make = registry.find("detector", name)
     detector: Detector = make(DetectorOptions(model_path, size_px, score_threshold, intra_op_threads, notify))
-    if input_size_px is not None and isinstance(detector, Sizable) and detector.input_size_px != size_px:
+    fixed_size_hw = getattr(detector, "fixed_size_hw", None)
+    if input_size_px is not None and fixed_size_hw and max(fixed_size_hw) != size_px:
         raise InputError(
-            f"detector '{model_path or name}' has a fixed input of {detector.input_size_px} pixels, not {size_px}: "
+            f"detector '{model_path or name}' has a fixed input of {max(fixed_size_hw)} pixels, not {size_px}: "
             "leave out --detector-size, or leave out --detector-model"
         )
     return detector

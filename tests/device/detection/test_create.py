@@ -41,6 +41,14 @@ def test_haar_by_name() -> None:
     assert create_detector("haar", notify=fail).name == "haar"
 
 
+def test_a_detector_of_another_package_may_round_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rounding(detect.WholeFrame):
+        input_size_px = 320
+
+    monkeypatch.setattr(detect.registry, "find", lambda *_: lambda _: Rounding())
+    assert isinstance(create_detector("rounding", input_size_px=300, notify=fail), Rounding)
+
+
 def test_yunet_with_a_file(shared: Path) -> None:
     path = shared / "data/yunet/face_detection_yunet_2026may.onnx"
     detector = create_detector("yunet", model_path=path, notify=fail)
