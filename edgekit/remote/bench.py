@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -80,9 +81,6 @@ def bench_hosts(
         parallel: Maximum number of boards at a time.
         reporter: Receives messages and progress.
         finished: Called with the result of each board as soon as it is there.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C was pressed before any board had a report.
     """
     results: dict[Host, HostResult[HostReport]] = {}
 
@@ -90,11 +88,8 @@ def bench_hosts(
         results[done.host] = done if done.result is None else replace(done, error=done.result.failure)
         finished(results[done.host])
 
-    try:
+    with suppress(KeyboardInterrupt):
         run_on_hosts(hosts, partial(bench_host, job=job, reporter=reporter), parallel, keep)
-    except KeyboardInterrupt:
-        if all(done.result is None for done in results.values()):
-            raise
     return [results.get(host) or HostResult(host, error=INTERRUPTED) for host in hosts]
 
 

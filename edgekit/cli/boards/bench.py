@@ -22,7 +22,8 @@ from edgekit.errors import HostError, InputError
 
 if TYPE_CHECKING:
     from edgekit.cli.render.reports import ReportFiles
-    from edgekit.remote.bench import Job
+    from edgekit.remote.bench import HostReport, Job
+    from edgekit.remote.parallel import HostResult
     from edgekit.remote.transfer import Upload
     from edgekit.report.document import BenchmarkReport
 
@@ -57,6 +58,7 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
             document = merged_report(results)
             if document is None:
                 # Raised within the stack, so that existing report files are kept.
+                _raise_interruption(results)
                 raise_failures(results)
                 return
             write(document)
@@ -71,10 +73,18 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
     for path in files.paths:
         out.say(f"report: {path}")
     if any(done.error == INTERRUPTED for done in results):
-        print_failures([done for done in results if done.error not in (None, INTERRUPTED)])
         out.warn(f"interrupted: the report has {len(document.boards)} of {len(results)} boards")
-        raise KeyboardInterrupt
+    _raise_interruption(results)
     raise_failures(results)
+
+
+def _raise_interruption(results: Sequence[HostResult[HostReport]]) -> None:
+    """After Ctrl-C, print why boards have failed before, and raise KeyboardInterrupt again."""
+    from edgekit.remote.bench import INTERRUPTED
+
+    if any(done.error == INTERRUPTED for done in results):
+        print_failures([done for done in results if done.error not in (None, INTERRUPTED)])
+        raise KeyboardInterrupt
 
 
 def bench_files_on_hosts(out: Output, chosen: HostChoice, files: Mapping[str, Path]) -> BenchmarkReport:
@@ -85,7 +95,7 @@ def bench_files_on_hosts(out: Output, chosen: HostChoice, files: Mapping[str, Pa
         KeyboardInterrupt: Ctrl-C was pressed, and no board was measured.
     """
     from edgekit.model_store import engine_extras
-    from edgekit.remote.bench import INTERRUPTED, Job, bench_hosts, merged_report
+    from edgekit.remote.bench import Job, bench_hosts, merged_report
     from edgekit.remote.transfer import pack
 
     uploads = {name: pack(path, "model") for name, path in files.items()}
@@ -96,8 +106,7 @@ def bench_files_on_hosts(out: Output, chosen: HostChoice, files: Mapping[str, Pa
     # A table of formats needs all of them.
     report = merged_report([replace(done, result=None) if done.error else done for done in results])
     if report is None:
-        if any(done.error == INTERRUPTED for done in results):
-            raise KeyboardInterrupt
+        _raise_interruption(results)
         raise_failures(results)
         raise HostError("no board was measured")
     return report

@@ -12,7 +12,7 @@ import click
 from edgekit.cli.boards.bench import bench_files_on_hosts
 from edgekit.cli.boards.hosts import HostChoice
 from edgekit.cli.options import PATH, combined, refuse_unused
-from edgekit.cli.output import Output
+from edgekit.cli.output import Output, echo, one_line
 from edgekit.errors import HostError
 
 if TYPE_CHECKING:
@@ -104,8 +104,10 @@ def bench_formats(
         if found is not None:
             show_formats(out, found, str(given["data"]))
             out.result(found.as_document())
+    errors = [f"{host.label}: {host.error}" for host in found.report.hosts if host.error not in (None, INTERRUPTED)]
     if any(host.error == INTERRUPTED for host in found.report.hosts):
+        for line in errors:
+            echo(one_line(line), err=True)
         raise KeyboardInterrupt
-    errors = [f"{host.label}: {host.error}" for host in found.report.hosts if host.error]
     if errors:
         raise HostError("; ".join(errors))

@@ -11,10 +11,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edgekit.export.formats.run import FORMATS, this_machines_target
+from edgekit.remote.bench import INTERRUPTED
 from edgekit.report.schema import read_document
 from tests.waiting import wait_until
 
@@ -108,6 +110,16 @@ def test_ctrl_c_leaves_no_file(checkpoint: Path, data: Path, temporary: Path) ->
     assert (child.returncode, out) == (130, "")
     assert err.endswith("edgekit: interrupted\n")
     assert list(temporary.glob("edgekit-*")) == []
+
+
+def test_ctrl_c_prints_why_other_boards_have_failed(edgekit: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = {"one": "no memory", "two": INTERRUPTED}
+    hosts = [SimpleNamespace(label=label, error=error) for label, error in errors.items()]
+    found = SimpleNamespace(report=SimpleNamespace(hosts=hosts), as_document=dict)
+    monkeypatch.setattr("edgekit.export.formats.run.benchmark_formats", lambda *_, **__: found)
+    monkeypatch.setattr("edgekit.cli.render.formats.show_formats", lambda *_: None)
+    code, _, err = edgekit("bench", "default", "--formats", "all", "--data", "x")
+    assert (code, err.split("\n")[0]) == (130, "one: no memory")
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,18 @@ def test_ctrl_c_ends_the_command_on_the_board(sshd: Sshd, plant: Plant, tiny_mod
     assert sorted(path.name for path in tmp_path.iterdir()) == ["started"]
 
 
+def test_ctrl_c_prints_why_earlier_boards_have_failed(
+    sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
+) -> None:
+    started, boards = tmp_path / "started", tmp_path / "boards.toml"
+    plant(f"mkdir '{tmp_path / 'first'}' 2>/dev/null && {{ echo 'no memory' >&2; exit 1; }}\n: >'{started}'; sleep 600")
+    addresses = {"one": "127.0.0.1", "two": f"{getpass.getuser()}@127.0.0.1"}
+    boards.write_text("".join(f'[[host]]\nhost = "{host}"\nlabel = "{label}"\n' for label, host in addresses.items()))
+    _, stderr = interrupted(bench_words(sshd, tiny_model, "--inventory", boards, "--parallel", "1"), started)
+    assert "one: edgekit bench ended with exit code 1: no memory" in stderr
+    assert "two:" not in stderr.partition("no memory")[2]
+
+
 DISCONNECTING = """
 import os, subprocess, time
 from edgekit.cli import main
