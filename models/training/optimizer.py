@@ -63,8 +63,8 @@ def freeze(net: nn.Module, depth_decay: float) -> None:
     """Freeze the layers of factor 0: their parameters get no gradient, their BatchNorms use the running statistics."""
     for layer, rate in layer_rates(net, depth_decay):
         if rate == 0:
-            layer.eval()
-            for parameter in layer.parameters(recurse=False):  # a layer can contain others, also the last one
+            layer.training = False  # not `eval`: a layer can contain others, also the last one
+            for parameter in layer.parameters(recurse=False):
                 parameter.requires_grad_(False)
 
 

@@ -103,10 +103,11 @@ def test_rates_fall_towards_the_input_and_zero_freezes() -> None:
 
 
 def test_the_last_layer_learns_in_a_net_with_parameters_of_its_own() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(), nn.Linear(3, 2))
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Flatten(), nn.Dropout(), nn.Linear(3, 2))
     net.register_parameter("position", nn.Parameter(torch.zeros(3)))  # as in transformers of timm
     freeze(net, 0.0)
-    assert [name for name, parameter in net.named_parameters() if parameter.requires_grad] == ["2.weight", "2.bias"]
+    assert [name for name, parameter in net.named_parameters() if parameter.requires_grad] == ["4.weight", "4.bias"]
+    assert [layer.training for layer in net] == [False, False, True, True, True]
 
 
 def test_shared_classes_keep_their_rows() -> None:
