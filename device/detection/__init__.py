@@ -65,6 +65,12 @@ class Sizable(Protocol):
     input_size_px: int
 
 
+def fixed_input_px(detector: Detector) -> int | None:
+    """Return the longer side of the only input size of a detector, such as a YuNet file of fixed size; None: any."""
+    fixed_size_hw: tuple[int, int] | None = getattr(detector, "fixed_size_hw", None)
+    return max(fixed_size_hw) if fixed_size_hw else None
+
+
 @dataclass(frozen=True)
 class DetectorOptions:
     """Arguments of the function that creates a registered detector; see `create_detector`."""
@@ -183,10 +189,10 @@ def create_detector(
         raise InputError(f"detector score threshold {score_threshold} is out of range: give a number between 0 and 1")
     make = registry.find("detector", name)
     detector: Detector = make(DetectorOptions(model_path, size_px, score_threshold, intra_op_threads, notify))
-    fixed_size_hw = getattr(detector, "fixed_size_hw", None)
-    if input_size_px is not None and fixed_size_hw and max(fixed_size_hw) != size_px:
+    fixed_px = fixed_input_px(detector)
+    if input_size_px is not None and fixed_px not in (None, input_size_px):
         raise InputError(
-            f"detector '{model_path or name}' has a fixed input of {max(fixed_size_hw)} pixels, not {size_px}: "
+            f"detector '{model_path or name}' has a fixed input of {fixed_px} pixels, not {input_size_px}: "
             "leave out --detector-size, or leave out --detector-model"
         )
     return detector

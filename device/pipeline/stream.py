@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from edgekit.contract import Contract
 from edgekit.device.controls import Controls
-from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Detector, create_detector, needed_detector
+from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Detector, create_detector, fixed_input_px, needed_detector
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import device_suffixes
@@ -306,8 +306,7 @@ def create_localizer(
         tracker=find("tracker", options.tracker)(),
         region=options.region,
         min_face_px=options.min_face_px,
-        # A YuNet file of fixed size has no other one.
-        choose_input_size=_chooses_input_size(options) and not getattr(detector, "fixed_size_hw", None),
+        choose_input_size=_chooses_input_size(options) and fixed_input_px(detector) is None,
         largest_only=options.largest_only,
         presentation_time_s=presentation_time_s(source),
     )

@@ -74,27 +74,24 @@ def test_the_error_names_what_killed_a_worker(
         run_worker(job_of(Cell("tiny", tiny_model, 1, "inference")), lambda _: None)
 
 
-def test_a_worker_that_is_killed_before_it_reads_its_job_is_named(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("script", "cache_path"),
+    [
+        pytest.param(
+            "kill -KILL $$", Path("x" * 200_000), id="before it reads its job, which is more than a pipe holds"
+        ),
+        pytest.param('cat >/dev/null\nprintf \'{"run":{"process\'\nkill -KILL $$', None, id="while it writes"),
+    ],
+)
+def test_a_worker_that_is_killed_is_named(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, cache_path: Path | None
 ) -> None:
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\nkill -KILL $$\n")
-    python.chmod(0o755)
-    monkeypatch.setattr(rounds.sys, "executable", str(python))
-    more_than_a_pipe_holds = Path("x" * 200_000)
-    with pytest.raises(EdgekitError, match="memory probably ran out"):
-        run_worker(job_of(Cell("tiny", tiny_model, 1, "inference"), cache_path=more_than_a_pipe_holds), lambda _: None)
-
-
-def test_a_worker_that_is_killed_while_it_writes_is_named(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    python = tmp_path / "python"
-    python.write_text('#!/bin/sh\ncat >/dev/null\nprintf \'{"run":{"process\'\nkill -KILL $$\n')
+    python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
     monkeypatch.setattr(rounds.sys, "executable", str(python))
     with pytest.raises(EdgekitError, match="memory probably ran out"):
-        run_worker(job_of(Cell("tiny", tiny_model, 1, "inference")), lambda _: None)
+        run_worker(job_of(Cell("tiny", tiny_model, 1, "inference"), cache_path=cache_path), lambda _: None)
 
 
 def run_of(*bits: int, clocks_mhz: tuple[float, ...] = (1400, 1400), stable: bool = True, bits_after: int = 0) -> Run:
