@@ -122,7 +122,7 @@ detector_options = combined(
         "--detector-size",
         type=click.IntRange(32, 4096),
         metavar="PX",
-        help="Longer side of the detector's input image. Default: 320.",
+        help="Longer side of the detector's input image. Default: 320, or the fixed size of the file.",
     ),
 )
 

@@ -262,11 +262,11 @@ class _Trainer:
         """Take one optimiser step on this process's share of a batch; return what `run_epoch` adds up, (3,)."""
         fabric, recipe = self.fabric, self.job.recipe
         share = self._share
-        indices = batch[share].to(fabric.device)  # (n,)
-        loss, correct = self._backward(indices, numbers[share].to(fabric.device))
+        indices, numbers = batch[share].to(fabric.device), numbers[share].to(fabric.device)  # (n,), (n, ...)
+        loss, correct = self._backward(indices, numbers)
         if recipe.sam_radius:
             with raised_loss(self.learned, recipe.sam_radius):
-                self._backward(indices, numbers[share].to(fabric.device))
+                self._backward(indices, numbers)
         if recipe.grad_clamp:
             # Undoes fp16's loss scale first.
             fabric.clip_gradients(self.net, self.optimizer, clip_val=recipe.grad_clamp)
