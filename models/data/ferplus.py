@@ -106,8 +106,8 @@ def with_ferplus(
       expressions.
     - "posterior": all images and labels are unchanged; the training target is P(label | votes), fitted on the training
       split. This target has no noise of a single annotator, but it also loses the information that only the label
-      contains: used alone, it gives a lower accuracy than the labels (docs/reference/results.md). Images without votes
-      get the fit's prediction for zero votes.
+      contains: used alone, it gives a lower accuracy than the labels (docs/reference/results-training.md). Images
+      without votes get the fit's prediction for zero votes.
     - "mixed": all labels are unchanged; the training target is `label_weight` times the smoothed label plus
       1 - `label_weight` times the distribution of the votes, as in "soft". Images without such votes get the smoothed
       label. Training images with a majority for unknown and "not a face" are removed.
