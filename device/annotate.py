@@ -89,12 +89,20 @@ def class_colour(face: Face) -> _Bgr:
 def drawn_label(label: str, labels: Sequence[str]) -> str:
     """Return the text that is drawn for one of the model's labels; OpenCV's fonts contain ASCII only.
 
-    Accents are left out. A label with other letters becomes "class N", with its position in `labels`, from 0.
+    Accents are left out. A label with other letters, or that would look like another label without its accents, becomes
+    "class N", with its position in `labels`, from 0.
     """
-    text = "".join(sign for sign in unicodedata.normalize("NFKD", label) if not unicodedata.combining(sign))
-    if text.isascii():
+    if label.isascii():
+        return label
+    text = _without_accents(label)
+    is_unique = sum(_without_accents(other) == text for other in labels) <= 1
+    if text.isascii() and is_unique:
         return text
     return f"class {labels.index(label)}" if label in labels else text.encode("ascii", "replace").decode()
+
+
+def _without_accents(text: str) -> str:
+    return "".join(sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign))
 
 
 @dataclass(frozen=True)

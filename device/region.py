@@ -9,6 +9,7 @@ from edgekit.errors import InputError
 
 # Longer side of the detector's input if no smallest face is given.
 DEFAULT_INPUT_SIZE_PX = 320
+MIN_INPUT_SIZE_PX, MAX_INPUT_SIZE_PX = 32, 4096
 # Size that a face needs in the detector's input: of 24 faces in four images and videos, YuNet at score 0.7 found 24
 # when they were scaled to 24 px, 22 at 20 px, 11 at 16 px, 5 at 14 px. Haar's windows are 24 px wide.
 _FACE_IN_INPUT_PX = 24

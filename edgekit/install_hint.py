@@ -80,12 +80,13 @@ def _source() -> dict[str, str] | None:
     from urllib.parse import unquote, urlsplit
 
     try:
-        text = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
-        document = json.loads(text) if text else {}
+        # In the folder of an editable installation, Python also finds metadata that lack this file.
+        found = (each.read_text("direct_url.json") for each in importlib.metadata.distributions(name=DISTRIBUTION))
+        document = json.loads(next(filter(None, found), "{}"))
         url = urlsplit(document.get("url", ""))
         folder = document.get("dir_info")
         editable = bool(folder and folder.get("editable"))
-    except (importlib.metadata.PackageNotFoundError, ValueError, AttributeError, TypeError, RecursionError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return None
     if url.scheme != "file" or url.netloc not in ("", "localhost") or not url.path.startswith("/"):
         return None

@@ -76,7 +76,7 @@ class NativeCall:
         self._cancel()
 
     def _expire(self) -> None:
-        error = InputError(f"{self._subject} takes more than {self._limit_s:g} s: export it again")
+        error = InputError(f"{self._subject} takes more than {self._limit_s:g} s: use another file")
         self.cancel(error)
         time.sleep(CANCEL_S)
         if self in _running:

@@ -23,7 +23,7 @@ import numpy as np
 from edgekit.contract import Subject
 from edgekit.device import registry
 from edgekit.device.detections import Detections
-from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
+from edgekit.device.region import DEFAULT_INPUT_SIZE_PX, MAX_INPUT_SIZE_PX, MIN_INPUT_SIZE_PX
 from edgekit.downloads import YUNET, UnavailableError, cached_download, default_cache_dir
 from edgekit.errors import InputError, warn
 from edgekit.preprocess import ImageU8
@@ -183,8 +183,10 @@ def create_detector(
     if model_path is not None and name in _WITHOUT_FILE:
         raise InputError(f"detector '{name}' takes no model file: leave it out or choose the detector 'yunet'")
     size_px = DEFAULT_INPUT_SIZE_PX if input_size_px is None else input_size_px
-    if size_px < 32:
-        raise InputError(f"detector input size {size_px} px is too small: give at least 32")
+    if not MIN_INPUT_SIZE_PX <= size_px <= MAX_INPUT_SIZE_PX:
+        raise InputError(
+            f"detector input size {size_px} px is out of range: give {MIN_INPUT_SIZE_PX} to {MAX_INPUT_SIZE_PX}"
+        )
     if not 0 < score_threshold < 1:
         raise InputError(f"detector score threshold {score_threshold} is out of range: give a number between 0 and 1")
     make = registry.find("detector", name)

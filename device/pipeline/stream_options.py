@@ -8,7 +8,7 @@ from typing import Literal
 
 from edgekit.device.pipeline.classification_schedule import ClassifyEvery
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
-from edgekit.device.region import Region
+from edgekit.device.region import MAX_INPUT_SIZE_PX, MIN_INPUT_SIZE_PX, Region
 from edgekit.device.sources.settings import CameraSettings
 from edgekit.errors import InputError
 
@@ -74,7 +74,7 @@ class StreamOptions:
 
 # Those of the options of `edgekit run`.
 _RANGES: dict[str, tuple[float, float]] = {
-    "detector_size_px": (32, 4096),
+    "detector_size_px": (MIN_INPUT_SIZE_PX, MAX_INPUT_SIZE_PX),
     "detect_every": (1, 1000),
     "smooth_s": (0, 60),
     "classify_every": (1, 1000),

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from edgekit.device.region import MAX_INPUT_SIZE_PX, MIN_INPUT_SIZE_PX
+
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
 # Upper limits far above any useful value; torch and OpenMP abort on absurd ones.
@@ -120,7 +122,7 @@ detector_options = combined(
     ),
     click.option(
         "--detector-size",
-        type=click.IntRange(32, 4096),
+        type=click.IntRange(MIN_INPUT_SIZE_PX, MAX_INPUT_SIZE_PX),
         metavar="PX",
         help="Longer side of the detector's input image. Default: 320, or the fixed size of the file.",
     ),

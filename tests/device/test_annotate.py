@@ -125,10 +125,18 @@ def test_the_number_of_the_track_is_drawn_on_request():
 
 
 @pytest.mark.parametrize(
-    ("label", "text"), [("happy", "happy"), ("zły", "class 0"), ("smutný", "smutny"), ("سعيد", "class 3"), ("?é", "?e")]
+    ("label", "text"),
+    [
+        ("happy", "happy"),
+        ("zły", "class 0"),
+        ("smutný", "smutny"),
+        ("سعيد", "class 3"),
+        ("?é", "?e"),
+        ("häppy", "class 5"),
+    ],
 )
 def test_a_label_that_cannot_be_drawn_is_a_number_and_no_question_marks(label, text):
-    labels = ("zły", "happy", "smutný", "سعيد", "?é")
+    labels = ("zły", "happy", "smutný", "سعيد", "?é", "häppy")
     assert drawn_label(label, labels) == text
     probabilities = dict.fromkeys(labels, 0.2)
     one = Face((0, 0, 50, 50), 0.9, label, 0.2, probabilities)

@@ -23,6 +23,11 @@ class Distribution:
         return None if self._direct_url is None else json.dumps(self._direct_url)
 
 
+def _install(monkeypatch: pytest.MonkeyPatch, *direct_urls: object) -> None:
+    found = [Distribution(direct_url) for direct_url in direct_urls]
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda name: iter(found))
+
+
 @pytest.mark.parametrize(
     ("direct_url", "expected"),
     [
@@ -39,20 +44,17 @@ class Distribution:
 def test_the_command_names_where_edgekit_came_from(
     direct_url: object, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.metadata, "distribution", lambda _: Distribution(direct_url))
+    _install(monkeypatch, None, direct_url)  # first, the metadata of a checkout, as Python finds them in its folder
     assert install_command("mqtt") == expected
 
 
 def test_several_extras_are_one_requirement(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.metadata, "distribution", lambda _: Distribution(None))
+    _install(monkeypatch, None)
     assert install_command("device", "ncnn") == "pip install 'edgekit-pi[device,ncnn]'"
 
 
 def test_a_copy_that_was_never_installed_gets_the_index_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(_: str) -> None:
-        raise importlib.metadata.PackageNotFoundError
-
-    monkeypatch.setattr(importlib.metadata, "distribution", missing)
+    _install(monkeypatch)
     assert install_command("device") == "pip install 'edgekit-pi[device]'"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -30,7 +31,7 @@ def _thread_counts(ctx: click.Context, param: click.Parameter, value: str | None
     if value is None:
         return None
     parts = value.split(",")
-    if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= MAX_THREADS for part in parts):
+    if not all(re.fullmatch("[0-9]{1,4}", part) and 1 <= int(part) <= MAX_THREADS for part in parts):
         raise click.BadParameter(
             f"'{value}' is not a list of numbers from 1 to {MAX_THREADS}, such as 1,2,4", ctx, param
         )

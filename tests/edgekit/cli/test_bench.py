@@ -138,6 +138,7 @@ def test_a_missing_camera_is_reported_with_its_own_exit_code(tiny_model: Path) -
     [
         (["--threads", "1,,2"], "is not a list of numbers"),
         (["--threads", "0"], "is not a list of numbers"),
+        (["--threads", "9" * 5000], "is not a list of numbers"),
         (["--threads", "9" * 5], "from 1 to 1024"),
         (["--threads", "1,1"], "thread count given twice: 1"),
         (["--seconds", "0"], "--seconds"),

@@ -137,7 +137,7 @@ def test_loading_and_the_first_inference_are_bounded(start, model, name):
     run = start("--model", path, "--source", "demo", before=SOON.format(what))
     assert run.end() == EXIT_USAGE
     last = run.stderr_text.splitlines()[-1]
-    assert last == f"edgekit: error: {what} model '{path}' takes more than 0.5 s: export it again"
+    assert last == f"edgekit: error: {what} model '{path}' takes more than 0.5 s: use another file"
 
 
 def test_a_later_inference_has_no_limit(edgekit, tiny_model, monkeypatch):
