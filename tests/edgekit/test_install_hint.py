@@ -25,7 +25,7 @@ class Distribution:
 
 def _install(monkeypatch: pytest.MonkeyPatch, *direct_urls: object) -> None:
     found = [Distribution(direct_url) for direct_url in direct_urls]
-    monkeypatch.setattr(importlib.metadata, "distributions", lambda name: iter(found))
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda **_: iter(found))
 
 
 @pytest.mark.parametrize(
