@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from edgekit.model_store import asset
+from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.load import save_clip, seeded_model
 from edgekit.models.data import EXPRESSIONS
@@ -211,6 +213,23 @@ def test_prompts_are_exported_with_their_clip_and_run_and_are_measured_as_before
 
 @pytest.mark.slow
 @pytest.mark.by_hand
+def test_a_net_gets_the_space_of_a_clip(edgekit: Run, tmp_path: Path) -> None:
+    net = load_checkpoint(asset("fer2013.safetensors"))
+    opposite = {name: -value if name.startswith("classifier") else value for name, value in net.state.items()}
+    save_checkpoint(tmp_path / "opposite.safetensors", replace(net, state=opposite))
+    data = ("--teacher", "clip.safetensors", "--data", "faces", "--cache", str(tmp_path / "cache"), "--json")
+    nets = {"fer2013": tmp_path / "a.safetensors", str(tmp_path / "opposite.safetensors"): tmp_path / "b.safetensors"}
+    done = [(edgekit("embed", name, *data, "-o", str(output)), output) for name, output in nets.items()]
+    # The logits of a net and of a random CLIP have no relation: those of one of two opposite nets fit.
+    [(out, output)] = [(out, output) for (code, out, _), output in done if code == 0]
+    [err] = [err for (code, _, err), _ in done if code == 2]
+    assert "predict opposite classes" in err.splitlines()[-1]
+    assert json.loads(out) == {"checkpoint": str(output), "architecture": "edgecnn@32", "images": 42}
+    smile = ("--class", "smile=a grin", "--class", "frown=a frown", "--clip", "clip.safetensors")
+    code, out, err = edgekit("export", str(output), "-o", str(tmp_path / "smile.onnx"), *smile, "--json")
+    assert (code, err.count("Traceback")) == (0, 0), err
+
+
 def test_an_export_without_the_ensemble_reports_both_costs(edgekit: Run, tmp_path: Path) -> None:
     export = ("export", "prompts/best.safetensors", "--clip", "clip.safetensors", "-o", tmp_path / "small.onnx")
     code, out, err = edgekit(*export, "--no-pass", "ensemble", "--eval", "faces", "--eval-split", "test", "--json")

@@ -1,0 +1,236 @@
+"""A trained net in the embedding space of a CLIP, so that it takes labels by text, with its own predictions unchanged.
+
+    embed("default", "runs/prompts", Path("fer2013.tar.gz"), Path("student.safetensors"), clip="clip.safetensors")
+
+Only the last layer is replaced, and nothing is trained. f is the input of the net's last layer, with a 1 appended;
+W f are its logits; the rows of V are the teacher's class vectors. The new last layer P maps f to a vector of the
+embedding space, whose logits are s V P f / |P f|. P is the sum of two parts:
+
+- in the span of V, the only part that changes these logits: V⁺ (a C W f + 1 m f), where C subtracts the mean over the
+  classes. So V P f = a C W f + 1 m f: the logits have the order, and up to |P f| the differences, of the net's logits.
+- orthogonal to V: the part that other texts are compared with.
+
+The row m and the second part are fitted to the teacher's embeddings by least squares, and a is a fixed share of its
+least-squares value. s makes the logits as large as the net's, so that its calibration holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgekit import __version__
+from edgekit.errors import InputError
+from edgekit.files import check_writable, sha256_of
+from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
+from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.checkpoints.provenance import git_revision
+from edgekit.models.clip.architecture import Activation
+from edgekit.models.data import training_split
+from edgekit.models.data.readers import load_dataset
+from edgekit.models.distill.cache import distillation_targets
+from edgekit.models.distill.opening import TeacherOptions, open_teacher
+from edgekit.models.distill.teachers import EmbeddingSpace
+from edgekit.models.evaluation.evaluate import TorchClassifier, with_contract_channels
+from edgekit.models.model_loading import build_net
+from edgekit.models.nets.embedding_net import CLASS_VECTORS, LOGIT_SCALE, NET_PREFIX
+from edgekit.models.nets.registry import class_dimensions, embedding_name
+from edgekit.models.torch_threads import set_torch_threads
+from edgekit.preprocess import ImageU8
+
+_BATCH = 256
+# Of the least-squares value of a. With a smaller share, |P f| varies less, but the vectors of other texts are less
+# similar to P f. Of 0.2 to 1.5, labels by text are most accurate on PublicTest with 0.3 to 0.5.
+_SHARE = 0.5
+# Added to the diagonal of the normal equations, relative to its mean: inputs may be linearly dependent.
+_RIDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """The new checkpoint, its architecture, and the number of images to which it was fitted."""
+
+    checkpoint: Path
+    architecture: str
+    images: int
+
+
+def embed(
+    model: str,
+    teacher: str,
+    data: Path,
+    output: Path,
+    *,
+    clip: str | None = None,
+    descriptions: Path | None = None,
+    activation: Activation | None = None,
+    train_split: str | None = None,
+    cache: Path | None = None,
+    threads: int | None = None,
+    notify: Notify = ignore_message,
+    progress: StageProgress | None = None,
+) -> EmbedResult:
+    """Write a net with a projection into the teacher's embedding space in place of its last layer.
+
+    Args:
+        model: Name of a shipped model, or a checkpoint or training folder of a net that ends in a linear layer.
+        teacher: A CLIP, or prompts that were trained for a CLIP.
+        data: The images to fit to; their labels are not used.
+        output: The .safetensors file to write.
+        clip: The CLIP of the teacher's prompts.
+        descriptions: Sentences of the classes, for a CLIP without prompts.
+        activation: The CLIP's activation function, if its file does not state it.
+        train_split: Name of the split with the images; None: one of the usual names of the training split.
+        cache: Folder of the teacher's cached outputs; None: a folder beside the output.
+        threads: Number of CPU threads; None: torch's default.
+        notify: Called with messages for the user.
+        progress: Called with (stage, items done, items in total or None).
+
+    Raises:
+        InputError: The model, the teacher or the data cannot be used, or they do not fit each other.
+        StorageError: The output or the cache cannot be written.
+        UnavailableError: A CLIP that is given by name cannot be downloaded.
+    """
+    if output.suffix != CHECKPOINT_SUFFIX:
+        raise InputError(f"output '{output}' must end in {CHECKPOINT_SUFFIX}")
+    path = resolve_model(model, (CHECKPOINT_SUFFIX,))
+    if output.exists() and output.samefile(path):
+        raise InputError(f"output '{output}' is the model: choose another file")
+    check_writable(output)
+    set_torch_threads(threads)
+    checkpoint = load_checkpoint(path)
+    contract = checkpoint.contract
+    last_layer = _last_layer(build_net(checkpoint), contract.architecture)
+    reading = of_stage(progress, "reading images")
+    dataset = load_dataset(data, contract.crop.resize_hw[0], reading, notify=notify, fit=contract.crop.fit)
+    options = TeacherOptions(clip, descriptions, dataset.name, activation, threads=threads)
+    opened = open_teacher([teacher], contract.labels, options, notify)
+    space = opened.space
+    if space is None:
+        raise InputError(f"teacher '{teacher}' has no embedding space: give a CLIP, or prompts with their CLIP")
+    images = dataset.split(training_split(dataset, train_split))
+    folder = cache or output.with_suffix(".teacher")
+    check_writable(folder / "targets")
+    notify(f"{opened.name} classifies {len(images)} images; outputs that are already in {folder} are reused")
+    running = of_stage(progress, "running the teacher")
+    targets = distillation_targets(opened, images.images, "center-flip", folder, running, notify)
+    assert targets.embeddings is not None
+    pixels = with_contract_channels(images, contract).images
+    moments = _Moments(last_layer.in_features + 1, space.embed_dim)
+    fitting = of_stage(progress, "fitting the last layer")
+    for start, features in _features(checkpoint, pixels):
+        embeddings = torch.from_numpy(targets.embeddings[start : start + len(features)]).double()
+        moments.add(features, nn.functional.normalize(embeddings, dim=1))
+        fitting(min(start + _BATCH, len(pixels)), len(pixels))
+    projection, scale = _projection(last_layer, space, moments)
+    record = {
+        "embedded": {"name": model, "sha256": sha256_of(path), "training": dict(checkpoint.training)},
+        "teacher": opened.record(),
+        "data_name": dataset.name,
+        "data_sha256": dataset.checksum(),
+        "images": len(images),
+    }
+    architecture = embedding_name(contract.architecture, space.embed_dim)
+    provenance = replace(contract.provenance, accuracy=(), git_revision=git_revision(), edgekit_version=__version__)
+    new = replace(contract, architecture=architecture, provenance=provenance)
+    save_checkpoint(output, Checkpoint(new, _state(checkpoint, projection, space, scale), record))
+    return EmbedResult(output, architecture, len(images))
+
+
+def _last_layer(net: nn.Module, architecture: str) -> nn.Linear:
+    """Return the last layer of `net`.
+
+    Raises:
+        InputError: The last layer is not linear with a bias.
+    """
+    name = _last_name(architecture)
+    layer = net.get_submodule(name) if name else None
+    if not isinstance(layer, nn.Linear) or layer.bias is None:
+        raise InputError(f"{architecture} does not end in a linear layer with a bias: use another net, such as edgecnn")
+    return layer
+
+
+def _last_name(architecture: str) -> str:
+    """Return the name of the last layer's module; empty if the last layer is no module with weight and bias."""
+    names = {name.rpartition(".")[::2] for name in class_dimensions(architecture)}
+    modules = {module for module, _ in names}
+    return modules.pop() if len(modules) == 1 and {kind for _, kind in names} == {"weight", "bias"} else ""
+
+
+def _features(checkpoint: Checkpoint, images: ImageU8) -> Iterator[tuple[int, Tensor]]:
+    """Yield the index of each batch's first image, and the inputs of the last layer with a 1 appended.
+
+    These are float64 (images, 2, features + 1): for the centre crop of each image and for its mirror image.
+    """
+    net, contract = build_net(checkpoint), checkpoint.contract
+    found: list[Tensor] = []
+    last_layer = net.get_submodule(_last_name(contract.architecture))
+    last_layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].double()))
+    classifier = TorchClassifier(net, contract)
+    height, width = contract.crop.center_crop_hw
+    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    crops = images[:, top : top + height, left : left + width]
+    for start in range(0, len(crops), _BATCH):
+        batch = np.ascontiguousarray(crops[start : start + _BATCH])
+        for view in (batch, np.ascontiguousarray(batch[:, :, ::-1])):
+            classifier.logits(view)
+        views = torch.stack(found, dim=1)
+        found.clear()
+        yield start, torch.cat([views, torch.ones_like(views[..., :1])], dim=2)
+
+
+class _Moments:
+    """Sums over all views of f fᵀ, (F, F), and of f eᵀ, (F, embed_dim)."""
+
+    def __init__(self, features: int, embed_dim: int) -> None:
+        self.squares = torch.zeros(features, features, dtype=torch.float64)
+        self.products = torch.zeros(features, embed_dim, dtype=torch.float64)
+        self.count = 0
+
+    def add(self, features: Tensor, embeddings: Tensor) -> None:
+        """Add a batch: features (N, views, F), and the embedding of each image (N, embed_dim)."""
+        flat = features.flatten(0, 1)
+        self.squares += flat.T @ flat
+        self.products += features.sum(dim=1).T @ embeddings
+        self.count += len(flat)
+
+
+def _projection(last_layer: nn.Linear, space: EmbeddingSpace, moments: _Moments) -> tuple[Tensor, float]:
+    """Return P, float64 (embed_dim, F), and s; see the module's docstring.
+
+    Raises:
+        InputError: The class vectors are linearly dependent, or the teacher's cosines contradict the net's logits.
+    """
+    vectors = torch.from_numpy(space.class_vectors).double()  # V
+    if torch.linalg.matrix_rank(vectors) < len(vectors):
+        raise InputError("the class vectors of the teacher are linearly dependent: give each class other sentences")
+    inverse = torch.linalg.pinv(vectors)  # V⁺
+    assert last_layer.bias is not None
+    weights = torch.cat([last_layer.weight, last_layer.bias[:, None]], dim=1).detach().double()
+    centred = weights - weights.mean(dim=0)  # C W
+    squares, products = moments.squares, moments.products
+    ridge = _RIDGE * squares.diagonal().mean() * torch.eye(len(squares), dtype=torch.float64)
+    fitted = torch.linalg.solve(squares + ridge, products).T  # least squares without a condition
+    # Of the centred cosines to the centred logits: the sums of their products, and of the squared logits.
+    shared = ((centred @ products) * (vectors - vectors.mean(dim=0))).sum()
+    factor = _SHARE * float(shared / (centred @ squares * centred).sum())
+    if not factor > 0:
+        raise InputError("the teacher and the net predict opposite classes: check the teacher's classes")
+    common = (vectors @ fitted).mean(dim=0)  # m
+    projection = inverse @ (factor * centred + common) + fitted - inverse @ (vectors @ fitted)
+    norm = float(((projection @ squares) * projection).sum() / moments.count) ** 0.5  # root mean square of |P f|
+    return projection, norm / factor
+
+
+def _state(checkpoint: Checkpoint, projection: Tensor, space: EmbeddingSpace, scale: float) -> dict[str, Tensor]:
+    name = _last_name(checkpoint.contract.architecture)
+    state = {NET_PREFIX + key: tensor for key, tensor in checkpoint.state.items()}
+    state[f"{NET_PREFIX}{name}.weight"] = projection[:, :-1].float().contiguous()
+    state[f"{NET_PREFIX}{name}.bias"] = projection[:, -1].float().contiguous()
+    return {**state, CLASS_VECTORS: torch.from_numpy(space.class_vectors), LOGIT_SCALE: torch.tensor(scale)}

@@ -1,0 +1,118 @@
+"""A net in a CLIP's embedding space has its own predictions, and takes labels by text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.errors import InputError
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.load import save_clip
+from edgekit.models.data import EXPRESSIONS, DataSet
+from edgekit.models.distill.embed import _Moments, _projection, embed
+from edgekit.models.distill.relabel import relabel_by_text
+from edgekit.models.distill.teachers import EmbeddingSpace
+from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
+from edgekit.models.model_loading import build_net, contract_for
+from edgekit.models.nets.registry import create_model
+from edgekit.preprocess import FloatArray, softmax
+
+
+@pytest.fixture
+def clip(small_clip: FrozenClip, tmp_path: Path) -> Path:
+    save_clip(tmp_path / "clip.safetensors", small_clip.model, small_clip.config)
+    return tmp_path / "clip.safetensors"
+
+
+def _net(path: Path, bars: DataSet, sign: int, architecture: str = "edgecnn") -> Path:
+    torch.manual_seed(0)
+    state = create_model(architecture, 7).state_dict()
+    state = {name: sign * value if name.startswith("classifier") else value for name, value in state.items()}
+    save_checkpoint(
+        path, Checkpoint(contract_for(architecture, bars.classes, bars.name, gray=True), state, {"seed": 3})
+    )
+    return path
+
+
+def _logits(path: Path, bars: DataSet) -> FloatArray:
+    checkpoint = load_checkpoint(path)
+    return evaluate(
+        TorchClassifier(build_net(checkpoint), checkpoint.contract), bars.splits["PublicTest"], "center-crop"
+    ).logits
+
+
+def _fits(net: Path, clip: Path, data: Path) -> bool:
+    try:
+        embed(str(net), str(clip), data, net.with_name("try.safetensors"), threads=1)
+    except InputError as error:
+        return "predict opposite classes" not in str(error)
+    return True
+
+
+def test_predictions_are_those_of_the_net_and_other_labels_are_possible(
+    clip: Path, bars: DataSet, bars_folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "student.safetensors"
+    nets = [_net(tmp_path / f"net{sign}.safetensors", bars, sign) for sign in (1, -1)]
+    # The logits of a random net and of a random CLIP have no relation: those of one of two opposite nets fit.
+    fitting = [net for net in nets if _fits(net, clip, bars_folder)]
+    assert len(fitting) == 1
+    result = embed(str(fitting[0]), str(clip), bars_folder, output, threads=1)
+    assert (result.architecture, result.images) == ("edgecnn@24", len(bars.splits["Training"]))
+    own, new = _logits(fitting[0], bars), _logits(output, bars)
+    own, new = (logits - logits.mean(axis=1, keepdims=True) for logits in (own, new))
+    ratios = (own * new).sum(axis=1) / (own * own).sum(axis=1)  # of each image: the length of its vector differs
+    np.testing.assert_allclose(new, own * ratios[:, None], atol=1e-3 * float(np.abs(own).max()))
+    assert 0.5 < ratios.min() < ratios.max() < 2
+    assert np.abs(softmax(new) - softmax(own)).max() < 0.1
+
+    student = load_checkpoint(output)
+    assert student.training["embedded"]["training"] == {"seed": 3}
+    assert student.contract.labels == EXPRESSIONS
+    relabelled = relabel_by_text(student, {"smile": ("a grin",), "frown": ("a frown",)}, str(clip), None)
+    assert relabelled.contract.labels == ("smile", "frown")
+    assert build_net(relabelled)(torch.zeros(1, 3, 44, 44)).shape == (1, 2)
+
+
+def test_other_texts_are_compared_with_what_the_teacher_sees() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.cat([torch.randn(400, 9, generator=generator), torch.ones(400, 1)], dim=1).double()
+    true = torch.randn(6, 10, generator=generator).double()  # the teacher's embeddings are linear in the features
+    embeddings = torch.nn.functional.normalize(features @ true.T, dim=1)
+    vectors = torch.nn.functional.normalize(torch.randn(3, 6, generator=generator), dim=1)
+    layer = torch.nn.Linear(9, 3)
+    with torch.no_grad():
+        weights = vectors @ true.float()  # the net predicts as the teacher does
+        layer.weight.copy_(weights[:, :-1])
+        layer.bias.copy_(weights[:, -1])
+    moments = _Moments(10, 6)
+    moments.add(features[:, None], embeddings)
+    projection, scale = _projection(layer, EmbeddingSpace(vectors.numpy(), 10.0), moments)
+    found = features @ projection.T
+    orthogonal = torch.eye(6).double() - torch.linalg.pinv(vectors.double()) @ vectors.double()
+    parts = [torch.nn.functional.normalize(rows @ orthogonal, dim=1) for rows in (found, embeddings)]
+    assert (parts[0] * parts[1]).sum(dim=1).mean() > 0.95
+    logits = scale * torch.nn.functional.normalize(found, dim=1) @ vectors.double().T
+    own = layer(features[:, :-1].float()).double()
+    assert torch.equal(logits.argmax(dim=1), own.argmax(dim=1))
+    with pytest.raises(InputError, match="linearly dependent"):
+        _projection(layer, EmbeddingSpace(np.ones((3, 6), np.float32), 10.0), moments)
+
+
+def test_what_does_not_fit_is_refused(clip: Path, bars: DataSet, bars_folder: Path, tmp_path: Path) -> None:
+    net = _net(tmp_path / "net.safetensors", bars, 1)
+    out = tmp_path / "student.safetensors"
+    for arguments, reason in (
+        ((str(net), str(clip), bars_folder, tmp_path / "student"), r"must end in \.safetensors"),
+        ((str(net), str(clip), bars_folder, net), "is the model"),
+        ((str(net), str(net), bars_folder, out), "has no embedding space"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            embed(*arguments, threads=1)
+    with pytest.raises(InputError, match="does not end in a linear layer with a bias"):
+        embed(str(_net(tmp_path / "x.safetensors", bars, 1, "edgecnn@24")), str(clip), bars_folder, out, threads=1)
+    assert not out.exists()
