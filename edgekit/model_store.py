@@ -18,8 +18,8 @@ DEVICE_SUFFIXES = (ONNX_SUFFIX, NCNN_SUFFIX)
 MODEL_SUFFIXES = (*DEVICE_SUFFIXES, CHECKPOINT_SUFFIX)
 _SHIPPED_SUFFIXES = (ONNX_SUFFIX, CHECKPOINT_SUFFIX)
 
-# `default` is for faces in front of a camera, `fer2013` for comparisons on FER-2013; `distilled` is trained by
-# distillation from a prompted CLIP.
+# `default` is for faces in front of a camera, `fer2013` for comparisons on FER-2013; `distilled` is
+# `default` in the space of a prompted CLIP.
 SHIPPED = ("default", "fer2013", "distilled")
 ASSETS = Path(__file__).parent / "assets"
 

@@ -18,9 +18,9 @@ _PURPOSES = {
     "default": "The model classifies faces in front of a camera, with `edgekit run` on a Raspberry Pi.",
     "fer2013": "The model is for comparisons with other nets on the labels of FER-2013. In front of a camera, use the "
     "model `default`.",
-    "distilled": "The model is a student of a CLIP with prompts. `edgekit export --classes` replaces its labels by\n"
-    "new labels that are described in text. The export needs the files of the CLIP and of its prompts, which are not\n"
-    "shipped with edgekit.",
+    "distilled": "The model has the predictions of `default`. In addition, `edgekit export --classes` replaces its\n"
+    "labels by new labels that are described in text, because its last layer maps faces into the space of a CLIP with\n"
+    "prompts. The export needs the files of the CLIP and of its prompts, which are not shipped with edgekit.",
 }
 
 _CARD = """{front}
@@ -146,11 +146,17 @@ def card(document: Mapping[str, Any], training: Mapping[str, Any], picture: Path
 
 
 def _epoch(training: Mapping[str, Any]) -> str:
+    if "embedded" in training:
+        return "The calibration is that of NET (see Training)."
     if "average_of" in training:
         return f"The calibration was fitted on {training['validation']}."
     if training["recipe"].get("keep") == "last":
         return f"The last epoch was saved. The calibration was fitted on {training['validation']}."
     return f"The saved epoch was chosen on {training['validation']}."
+
+
+def _used_votes(training: Mapping[str, Any]) -> bool:
+    return "ferplus_sha256" in training.get("embedded", {}).get("training", training)
 
 
 def _front_matter(document: Mapping[str, Any], training: Mapping[str, Any]) -> str:
@@ -159,7 +165,7 @@ def _front_matter(document: Mapping[str, Any], training: Mapping[str, Any]) -> s
     lines += [
         "datasets:",
         "- fer2013",
-        *(["- ferplus"] if "ferplus_sha256" in training else []),
+        *(["- ferplus"] if _used_votes(training) else []),
         "metrics:",
         "- accuracy",
     ]

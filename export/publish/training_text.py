@@ -22,7 +22,25 @@ _WEIGHT_OPTIONS = {"ce": "--ce-weight", "cosine": "--cosine-weight", "kl": "--kl
 
 def training_section(name: str, training: Mapping[str, Any]) -> str:
     """Return the card's section on the training of the model `name`."""
+    if "embedded" in training:
+        return _embedded(name, training)
     return _average(training) if "average_of" in training else _one_training(name, training)
+
+
+def _embedded(name: str, training: Mapping[str, Any]) -> str:
+    """Return the section on a net in the embedding space of a CLIP."""
+    net = training["embedded"]
+    [teacher] = _teachers(name, training["teacher"])
+    return f"""## Training
+
+    edgekit embed NET --teacher TEACHER --clip CLIP --data fer2013.tar.gz
+
+The names of files are placeholders. All layers except the last one are those of NET, and the predictions are those of
+NET. The last layer was fitted by least squares to the vectors of TEACHER for {training["images"]:,} images.
+
+- NET: {_checkpoint(net["sha256"])}
+- TEACHER: {teacher}
+"""
 
 
 def _average(training: Mapping[str, Any]) -> str:
@@ -177,6 +195,11 @@ def _initial(training: Mapping[str, Any], known: Mapping[str, str] | None = None
         return "The initial weights were random."
     if known and sha256 in known:
         return f"The initial weights were those of {known[sha256]}."
+    return f"The initial weights were those of {_checkpoint(sha256)}."
+
+
+def _checkpoint(sha256: str) -> str:
+    """Return the words for a checkpoint, with the name under which it is shipped."""
     shipped = (name for name in shipped_models() if sha256_of(ASSETS / f"{name}{CHECKPOINT_SUFFIX}") == sha256)
     name = next((f"`{name}`, " for name in shipped), "")
-    return f"The initial weights were those of {name}the checkpoint with sha256 `{sha256}`."
+    return f"{name}the checkpoint with sha256 `{sha256}`"

@@ -250,7 +250,7 @@ def test_many_boards(
     (repeated,) = (text for command, text in printed.items() if "--canary" in command and "default" in command)
     assert "room-01: 0001-0d7e1a52 is already current" in repeated
     (rolled_back,) = (text for command, text in printed.items() if command.startswith("rollback"))
-    assert "room-01: 0001-0d7e1a52 runs; previous release: 0002-cf6d0f18" in rolled_back
+    assert "room-01: 0001-0d7e1a52 runs; previous release: 0002-9149ce5b" in rolled_back
     assert not board.root.exists()
 
 

@@ -87,15 +87,16 @@ def test_the_onnx_file_is_the_checkpoints_export(name: str, tmp_path: Path) -> N
 
 @each_model
 def test_its_training_is_on_record(name: str) -> None:
-    training = load_checkpoint(_files(name)[1]).training
-    assert str(training["data_name"]).startswith("fer2013")
+    record = load_checkpoint(_files(name)[1]).training
+    assert str(record["data_name"]).startswith("fer2013")
+    training = record["embedded"]["training"] if name == "distilled" else record
     assert training["validation"] == "PublicTest"
     nets = training.get("average_of", [{"training": training}])
     assert nets
     assert all({"seed", "torch_version", "data_sha256", "recipe"} <= net["training"].keys() for net in nets)
-    assert "teacher" in training or name != "distilled"
+    assert "teacher" in record or name != "distilled"
     card = _files(name)[1].with_suffix(".md").read_text()
-    if teacher := training.get("teacher"):
+    if teacher := record.get("teacher"):
         assert all(member["sha256"] in card for member in teacher.get("members", [teacher]))
     if powers := training.get("distillation", {}).get("votes"):
         exponents = f"The exponent of the outputs is {powers['teacher']}, and that of the votes is {powers['votes']}."

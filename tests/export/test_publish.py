@@ -168,7 +168,10 @@ def test_the_card_of_an_average_has_the_command_of_each_net() -> None:
 def test_the_checksum_of_prompts_is_that_of_their_contents() -> None:
     training = load_checkpoint(asset("distilled.safetensors")).training
     digest = training["teacher"]["sha256"]
-    assert f"(SHA-256 of the contents `{digest}`)" in training_section("distilled", training)
+    section = training_section("distilled", training)
+    assert f"(SHA-256 of the contents `{digest}`)" in section
+    assert "    edgekit embed NET --teacher TEACHER --clip CLIP --data fer2013.tar.gz\n" in section
+    assert "- NET: `default`, the checkpoint with sha256 `" in section
 
 
 def test_the_card_of_an_average_of_unknown_nets_is_refused() -> None:
