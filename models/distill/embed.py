@@ -1,4 +1,4 @@
-"""A trained net in the embedding space of a CLIP, so that it takes labels by text, with its own predictions unchanged.
+"""A trained net in the embedding space of a CLIP, so that it takes labels by text, and its own labels are unchanged.
 
     embed("default", "runs/prompts", Path("fer2013.tar.gz"), Path("student.safetensors"), clip="clip.safetensors")
 
@@ -10,13 +10,13 @@ embedding space, whose logits are s V P f / |P f|. P is the sum of two parts:
   classes. So V P f = a C W f + 1 m f: the logits have the order, and up to |P f| the differences, of the net's logits.
 - orthogonal to V: the part that other texts are compared with.
 
-The row m and the second part are fitted to the teacher's embeddings by least squares, and a is a fixed share of its
-least-squares value. s makes the logits as large as the net's, so that its calibration holds.
+a, m and the second part are fitted by least squares: a and m to the teacher's cosines, the second part to its
+embeddings. Of a, a fixed share is used. s makes the logits as large as the net's, so that its calibration holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from edgekit import __version__
 from edgekit.errors import InputError
 from edgekit.files import check_writable, sha256_of
-from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
+from edgekit.model_store import BEST_NAME, CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.checkpoints.provenance import git_revision
@@ -40,9 +40,9 @@ from edgekit.models.distill.teachers import EmbeddingSpace
 from edgekit.models.evaluation.evaluate import TorchClassifier, with_contract_channels
 from edgekit.models.model_loading import build_net
 from edgekit.models.nets.embedding_net import CLASS_VECTORS, LOGIT_SCALE, NET_PREFIX
-from edgekit.models.nets.registry import class_dimensions, embedding_name
+from edgekit.models.nets.registry import class_dimensions, embedding_name, plain_name
 from edgekit.models.torch_threads import set_torch_threads
-from edgekit.preprocess import ImageU8
+from edgekit.preprocess import ImageU8, center_crop
 
 _BATCH = 256
 # Of the least-squares value of a. With a smaller share, |P f| varies less, but the vectors of other texts are less
@@ -100,12 +100,12 @@ def embed(
     if output.suffix != CHECKPOINT_SUFFIX:
         raise InputError(f"output '{output}' must end in {CHECKPOINT_SUFFIX}")
     path = resolve_model(model, (CHECKPOINT_SUFFIX,))
-    if output.exists() and output.samefile(path):
-        raise InputError(f"output '{output}' is the model: choose another file")
-    check_writable(output)
+    _check_output(output, (path, *(Path(name) for name in (teacher, clip, descriptions) if name)))
     set_torch_threads(threads)
     checkpoint = load_checkpoint(path)
     contract = checkpoint.contract
+    if plain_name(contract.architecture) != contract.architecture:
+        raise InputError(f"model '{model}' is in the space of a CLIP already: give a net without one, such as default")
     last_layer = _last_layer(build_net(checkpoint), contract.architecture)
     reading = of_stage(progress, "reading images")
     dataset = load_dataset(data, contract.crop.resize_hw[0], reading, notify=notify, fit=contract.crop.fit)
@@ -114,14 +114,21 @@ def embed(
     space = opened.space
     if space is None:
         raise InputError(f"teacher '{teacher}' has no embedding space: give a CLIP, or prompts with their CLIP")
+    _check_space(space)
     images = dataset.split(training_split(dataset, train_split))
+    pixels = with_contract_channels(images, contract).images
+    next(_features(checkpoint, pixels[:1]))  # reports weights that cannot be used before the teacher runs
+    if len(images) <= last_layer.in_features:
+        notify(
+            f"warning: {len(images)} images are too few for the {last_layer.in_features} inputs of the last layer: "
+            "labels by text will not work well"
+        )
     folder = cache or output.with_suffix(".teacher")
     check_writable(folder / "targets")
     notify(f"{opened.name} classifies {len(images)} images; outputs that are already in {folder} are reused")
     running = of_stage(progress, "running the teacher")
     targets = distillation_targets(opened, images.images, "center-flip", folder, running, notify)
     assert targets.embeddings is not None
-    pixels = with_contract_channels(images, contract).images
     moments = _Moments(last_layer.in_features + 1, space.embed_dim)
     fitting = of_stage(progress, "fitting the last layer")
     for start, features in _features(checkpoint, pixels):
@@ -141,6 +148,27 @@ def embed(
     new = replace(contract, architecture=architecture, provenance=provenance)
     save_checkpoint(output, Checkpoint(new, _state(checkpoint, projection, space, scale), record))
     return EmbedResult(output, architecture, len(images))
+
+
+def _check_output(output: Path, inputs: Iterable[Path]) -> None:
+    """Check that `output` can be written and is none of `inputs`, files or folders of trainings."""
+    files = (path / BEST_NAME if path.is_dir() else path for path in inputs)
+    if output.exists() and any(file.exists() and output.samefile(file) for file in files):
+        raise InputError(f"output '{output}' is an input of this command: choose another file")
+    check_writable(output)
+
+
+def _check_space(space: EmbeddingSpace) -> None:
+    """Check that the class vectors are linearly independent.
+
+    Raises:
+        InputError: They are not, such as if two classes have the same sentences.
+    """
+    classes, embed_dim = space.class_vectors.shape
+    if classes > embed_dim:
+        raise InputError(f"the CLIP's space has {embed_dim} dimensions, which are too few for {classes} classes")
+    if np.linalg.matrix_rank(space.class_vectors) < classes:
+        raise InputError("the class vectors of the teacher are linearly dependent: give each class other sentences")
 
 
 def _last_layer(net: nn.Module, architecture: str) -> nn.Linear:
@@ -173,15 +201,15 @@ def _features(checkpoint: Checkpoint, images: ImageU8) -> Iterator[tuple[int, Te
     last_layer = net.get_submodule(_last_name(contract.architecture))
     last_layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].double()))
     classifier = TorchClassifier(net, contract)
-    height, width = contract.crop.center_crop_hw
-    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
-    crops = images[:, top : top + height, left : left + width]
+    crops = center_crop(images, contract.crop.center_crop_hw)
     for start in range(0, len(crops), _BATCH):
         batch = np.ascontiguousarray(crops[start : start + _BATCH])
         for view in (batch, np.ascontiguousarray(batch[:, :, ::-1])):
             classifier.logits(view)
         views = torch.stack(found, dim=1)
         found.clear()
+        if not torch.isfinite(views).all():
+            raise InputError("the net computes NaN or infinity: train it again")
         yield start, torch.cat([views, torch.ones_like(views[..., :1])], dim=2)
 
 
@@ -205,11 +233,9 @@ def _projection(last_layer: nn.Linear, space: EmbeddingSpace, moments: _Moments)
     """Return P, float64 (embed_dim, F), and s; see the module's docstring.
 
     Raises:
-        InputError: The class vectors are linearly dependent, or the teacher's cosines contradict the net's logits.
+        InputError: The teacher's cosines do not rise with the net's logits.
     """
     vectors = torch.from_numpy(space.class_vectors).double()  # V
-    if torch.linalg.matrix_rank(vectors) < len(vectors):
-        raise InputError("the class vectors of the teacher are linearly dependent: give each class other sentences")
     inverse = torch.linalg.pinv(vectors)  # V⁺
     assert last_layer.bias is not None
     weights = torch.cat([last_layer.weight, last_layer.bias[:, None]], dim=1).detach().double()
@@ -221,7 +247,10 @@ def _projection(last_layer: nn.Linear, space: EmbeddingSpace, moments: _Moments)
     shared = ((centred @ products) * (vectors - vectors.mean(dim=0))).sum()
     factor = _SHARE * float(shared / (centred @ squares * centred).sum())
     if not factor > 0:
-        raise InputError("the teacher and the net predict opposite classes: check the teacher's classes")
+        raise InputError(
+            "net and teacher do not agree about the classes of these images: give a trained net, the teacher of its "
+            "classes, and images of them"
+        )
     common = (vectors @ fitted).mean(dim=0)  # m
     projection = inverse @ (factor * centred + common) + fitted - inverse @ (vectors @ fitted)
     norm = float(((projection @ squares) * projection).sum() / moments.count) ** 0.5  # root mean square of |P f|

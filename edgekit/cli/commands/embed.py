@@ -36,9 +36,9 @@ from edgekit.cli.output import Output, common_options
 def command(out: Output, model: str, teacher: str, data: Path, output: Path, **values: Any) -> None:
     """Replace the last layer of a trained net by a projection into the embedding space of a CLIP.
 
-    The predictions of the net do not change, and `export --class` can give it other labels by text. Nothing is trained:
-    the teacher computes the embedding of each image, and the projection is fitted by least squares. The net must have
-    the classes of the teacher.
+    The most probable class of each face does not change, and `export --class` can give the net other labels by text.
+    Nothing is trained: the teacher computes the embedding of each image, and the projection is fitted by least squares.
+    The net must have the classes of the teacher.
 
     \b
     Examples:
