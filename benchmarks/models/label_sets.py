@@ -1,7 +1,7 @@
 """Accuracy of labels by text: a CLIP's student with each set of labels in label_sets.json.
 
 \b
-    python benchmarks/models/label_sets.py runs/student/best.safetensors --clip runs/mini/best.safetensors \\
+    python benchmarks/models/label_sets.py runs/student.safetensors --clip runs/mini/best.safetensors \\
         --prompts runs/prompts/best.safetensors --data fer2013.tar.gz --ferplus ferplus_votes.csv --split PrivateTest
 
 Each label has sentences under one or more names, and the expressions that it stands for. The truth is the majority of
