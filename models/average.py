@@ -18,10 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import InputError
-from edgekit.files import check_writable, sha256_of
+from edgekit.files import sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
-from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.checkpoints.checkpoint import (
+    Checkpoint,
+    check_checkpoint_output,
+    load_checkpoint,
+    save_checkpoint,
+)
 from edgekit.models.data import ImageSet, train_and_validation, training_split
 from edgekit.models.data.augment import Augmentation, augment, draw
 from edgekit.models.data.ferplus import majority_part, vote_counts
@@ -80,7 +85,9 @@ def average_checkpoints(
         StorageError: The output cannot be written.
     """
     paths = [resolve_model(name, (CHECKPOINT_SUFFIX,)) for name in models]
-    _check_paths(paths, output)
+    if len(paths) < 2:
+        raise InputError("an average needs at least two models: name more")
+    check_checkpoint_output(output, paths)
     checkpoints = [load_checkpoint(path) for path in paths]
     _require_alike(paths, checkpoints)
     contract = replace(
@@ -125,16 +132,6 @@ def average_checkpoints(
     result = calibrated(replace(averaged, state=net.state_dict(), training=record), validation, notify)
     save_checkpoint(output, result)
     return Average(output, contract.architecture, result.contract.temperature)
-
-
-def _check_paths(paths: Sequence[Path], output: Path) -> None:
-    if len(paths) < 2:
-        raise InputError("an average needs at least two models: name more")
-    if output.suffix != CHECKPOINT_SUFFIX:
-        raise InputError(f"output '{output}' must end in {CHECKPOINT_SUFFIX}")
-    if output.exists() and any(output.samefile(path) for path in paths):
-        raise InputError(f"output '{output}' is one of the models: choose another file")
-    check_writable(output)
 
 
 def _require_alike(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> None:

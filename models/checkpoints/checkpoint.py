@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from edgekit.contract import METADATA_KEY, Contract
 from edgekit.errors import InputError
-from edgekit.files import require_file
+from edgekit.files import check_writable, require_file
+from edgekit.model_store import BEST_NAME, CHECKPOINT_SUFFIX
 from edgekit.models.checkpoints.tensorfile import check_values, read_tensors, write_tensors
 
 # Other kinds of edgekit files, by the key of their header.
@@ -48,6 +49,21 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """
     document = {"contract": json.loads(checkpoint.contract.to_json()), "training": checkpoint.training}
     write_tensors(path, checkpoint.state, METADATA_KEY, document)
+
+
+def check_checkpoint_output(output: Path, inputs: Iterable[Path]) -> None:
+    """Check that a checkpoint can be written to `output`, and that it replaces none of `inputs`.
+
+    Raises:
+        InputError: The name does not end in .safetensors, or the file is one of `inputs` (or in a training's folder).
+        StorageError: The file cannot be written.
+    """
+    if output.suffix != CHECKPOINT_SUFFIX:
+        raise InputError(f"output '{output}' must end in {CHECKPOINT_SUFFIX}")
+    files = (path / BEST_NAME if path.is_dir() else path for path in inputs)
+    if output.exists() and any(file.exists() and output.samefile(file) for file in files):
+        raise InputError(f"output '{output}' is an input of this command: choose another file")
+    check_writable(output)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

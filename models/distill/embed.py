@@ -16,7 +16,6 @@ embeddings. Of a, a fixed share is used. s makes the logits as large as the net'
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,9 +26,14 @@ from torch import Tensor, nn
 from edgekit import __version__
 from edgekit.errors import InputError
 from edgekit.files import check_writable, sha256_of
-from edgekit.model_store import BEST_NAME, CHECKPOINT_SUFFIX, resolve_model
-from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
-from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
+from edgekit.models.callbacks import Notify, Progress, StageProgress, ignore_message, of_stage
+from edgekit.models.checkpoints.checkpoint import (
+    Checkpoint,
+    check_checkpoint_output,
+    load_checkpoint,
+    save_checkpoint,
+)
 from edgekit.models.checkpoints.provenance import git_revision
 from edgekit.models.clip.architecture import Activation
 from edgekit.models.data import training_split
@@ -97,16 +101,15 @@ def embed(
         StorageError: The output or the cache cannot be written.
         UnavailableError: A CLIP that is given by name cannot be downloaded.
     """
-    if output.suffix != CHECKPOINT_SUFFIX:
-        raise InputError(f"output '{output}' must end in {CHECKPOINT_SUFFIX}")
     path = resolve_model(model, (CHECKPOINT_SUFFIX,))
-    _check_output(output, (path, *(Path(name) for name in (teacher, clip, descriptions) if name)))
+    check_checkpoint_output(output, (path, *(Path(name) for name in (teacher, clip, descriptions) if name)))
     set_torch_threads(threads)
     checkpoint = load_checkpoint(path)
     contract = checkpoint.contract
     if plain_name(contract.architecture) != contract.architecture:
         raise InputError(f"model '{model}' is in the space of a CLIP already: give a net without one, such as default")
-    last_layer = _last_layer(build_net(checkpoint), contract.architecture)
+    net = build_net(checkpoint)
+    name, last_layer = _last_layer(net, contract.architecture)
     reading = of_stage(progress, "reading images")
     dataset = load_dataset(data, contract.crop.resize_hw[0], reading, notify=notify, fit=contract.crop.fit)
     options = TeacherOptions(clip, descriptions, dataset.name, activation, threads=threads)
@@ -116,8 +119,9 @@ def embed(
         raise InputError(f"teacher '{teacher}' has no embedding space: give a CLIP, or prompts with their CLIP")
     _check_space(space)
     images = dataset.split(training_split(dataset, train_split))
-    pixels = with_contract_channels(images, contract).images
-    next(_features(checkpoint, pixels[:1]))  # reports weights that cannot be used before the teacher runs
+    crops = center_crop(with_contract_channels(images, contract).images, contract.crop.center_crop_hw)
+    classifier = TorchClassifier(net, contract)
+    _features(classifier, last_layer, crops[:1])  # reports weights that cannot be used before the teacher runs
     if len(images) <= last_layer.in_features:
         notify(
             f"warning: {len(images)} images are too few for the {last_layer.in_features} inputs of the last layer: "
@@ -129,12 +133,8 @@ def embed(
     running = of_stage(progress, "running the teacher")
     targets = distillation_targets(opened, images.images, "center-flip", folder, running, notify)
     assert targets.embeddings is not None
-    moments = _Moments(last_layer.in_features + 1, space.embed_dim)
     fitting = of_stage(progress, "fitting the last layer")
-    for start, features in _features(checkpoint, pixels):
-        embeddings = torch.from_numpy(targets.embeddings[start : start + len(features)]).double()
-        moments.add(features, nn.functional.normalize(embeddings, dim=1))
-        fitting(min(start + _BATCH, len(pixels)), len(pixels))
+    moments = _moments(classifier, last_layer, crops, torch.from_numpy(targets.embeddings), fitting)
     projection, scale = _projection(last_layer, space, moments)
     record = {
         "embedded": {"name": model, "sha256": sha256_of(path), "training": dict(checkpoint.training)},
@@ -146,16 +146,8 @@ def embed(
     architecture = embedding_name(contract.architecture, space.embed_dim)
     provenance = replace(contract.provenance, accuracy=(), git_revision=git_revision(), edgekit_version=__version__)
     new = replace(contract, architecture=architecture, provenance=provenance)
-    save_checkpoint(output, Checkpoint(new, _state(checkpoint, projection, space, scale), record))
+    save_checkpoint(output, Checkpoint(new, _state(checkpoint, name, projection, space, scale), record))
     return EmbedResult(output, architecture, len(images))
-
-
-def _check_output(output: Path, inputs: Iterable[Path]) -> None:
-    """Check that `output` can be written and is none of `inputs`, files or folders of trainings."""
-    files = (path / BEST_NAME if path.is_dir() else path for path in inputs)
-    if output.exists() and any(file.exists() and output.samefile(file) for file in files):
-        raise InputError(f"output '{output}' is an input of this command: choose another file")
-    check_writable(output)
 
 
 def _check_space(space: EmbeddingSpace) -> None:
@@ -171,62 +163,61 @@ def _check_space(space: EmbeddingSpace) -> None:
         raise InputError("the class vectors of the teacher are linearly dependent: give each class other sentences")
 
 
-def _last_layer(net: nn.Module, architecture: str) -> nn.Linear:
-    """Return the last layer of `net`.
+def _last_layer(net: nn.Module, architecture: str) -> tuple[str, nn.Linear]:
+    """Return the last layer of `net` and its name.
 
     Raises:
         InputError: The last layer is not linear with a bias.
     """
-    name = _last_name(architecture)
-    layer = net.get_submodule(name) if name else None
+    names = {tensor.rpartition(".")[0] for tensor in class_dimensions(architecture)}
+    name = names.pop() if len(names) == 1 else ""
+    layer = net.get_submodule(name)  # "" is the net itself
     if not isinstance(layer, nn.Linear) or layer.bias is None:
         raise InputError(f"{architecture} does not end in a linear layer with a bias: use another net, such as edgecnn")
-    return layer
+    return name, layer
 
 
-def _last_name(architecture: str) -> str:
-    """Return the name of the last layer's module; empty if the last layer is no module with weight and bias."""
-    names = {name.rpartition(".")[::2] for name in class_dimensions(architecture)}
-    modules = {module for module, _ in names}
-    return modules.pop() if len(modules) == 1 and {kind for _, kind in names} == {"weight", "bias"} else ""
-
-
-def _features(checkpoint: Checkpoint, images: ImageU8) -> Iterator[tuple[int, Tensor]]:
-    """Yield the index of each batch's first image, and the inputs of the last layer with a 1 appended.
-
-    These are float64 (images, 2, features + 1): for the centre crop of each image and for its mirror image.
-    """
-    net, contract = build_net(checkpoint), checkpoint.contract
-    found: list[Tensor] = []
-    last_layer = net.get_submodule(_last_name(contract.architecture))
-    last_layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].double()))
-    classifier = TorchClassifier(net, contract)
-    crops = center_crop(images, contract.crop.center_crop_hw)
-    for start in range(0, len(crops), _BATCH):
-        batch = np.ascontiguousarray(crops[start : start + _BATCH])
-        for view in (batch, np.ascontiguousarray(batch[:, :, ::-1])):
-            classifier.logits(view)
-        views = torch.stack(found, dim=1)
-        found.clear()
-        if not torch.isfinite(views).all():
-            raise InputError("the net computes NaN or infinity: train it again")
-        yield start, torch.cat([views, torch.ones_like(views[..., :1])], dim=2)
-
-
+@dataclass(frozen=True)
 class _Moments:
-    """Sums over all views of f fᵀ, (F, F), and of f eᵀ, (F, embed_dim)."""
+    """Sums over `count` views of f fᵀ, float64 (F, F), and of f eᵀ, float64 (F, embed_dim)."""
 
-    def __init__(self, features: int, embed_dim: int) -> None:
-        self.squares = torch.zeros(features, features, dtype=torch.float64)
-        self.products = torch.zeros(features, embed_dim, dtype=torch.float64)
-        self.count = 0
+    squares: Tensor
+    products: Tensor
+    count: int
 
-    def add(self, features: Tensor, embeddings: Tensor) -> None:
-        """Add a batch: features (N, views, F), and the embedding of each image (N, embed_dim)."""
+
+def _moments(
+    classifier: TorchClassifier, last_layer: nn.Linear, crops: ImageU8, embeddings: Tensor, progress: Progress
+) -> _Moments:
+    """Return the sums for crops uint8 (N, H, W, C) and their mirror images, with the embeddings (N, embed_dim)."""
+    squares = torch.zeros(last_layer.in_features + 1, last_layer.in_features + 1, dtype=torch.float64)
+    products = torch.zeros(last_layer.in_features + 1, embeddings.shape[1], dtype=torch.float64)
+    for start in range(0, len(crops), _BATCH):
+        batch = crops[start : start + _BATCH]
+        features = _features(classifier, last_layer, batch)
         flat = features.flatten(0, 1)
-        self.squares += flat.T @ flat
-        self.products += features.sum(dim=1).T @ embeddings
-        self.count += len(flat)
+        squares += flat.T @ flat
+        units = nn.functional.normalize(embeddings[start : start + _BATCH].double(), dim=1)
+        products += features.sum(dim=1).T @ units
+        progress(start + len(batch), len(crops))
+    return _Moments(squares, products, 2 * len(crops))
+
+
+def _features(classifier: TorchClassifier, last_layer: nn.Linear, crops: ImageU8) -> Tensor:
+    """Return the inputs of the last layer with a 1 appended, for crops and their mirror images: float64 (N, 2, F).
+
+    Raises:
+        InputError: They are not finite.
+    """
+    found: list[Tensor] = []
+    hook = last_layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].double()))
+    for view in (crops, crops[:, :, ::-1]):
+        classifier.logits(np.ascontiguousarray(view))
+    hook.remove()
+    views = torch.stack(found, dim=1)
+    if not torch.isfinite(views).all():
+        raise InputError("the net computes NaN or infinity: train it again")
+    return torch.cat([views, torch.ones_like(views[..., :1])], dim=2)
 
 
 def _projection(last_layer: nn.Linear, space: EmbeddingSpace, moments: _Moments) -> tuple[Tensor, float]:
@@ -257,8 +248,9 @@ def _projection(last_layer: nn.Linear, space: EmbeddingSpace, moments: _Moments)
     return projection, norm / factor
 
 
-def _state(checkpoint: Checkpoint, projection: Tensor, space: EmbeddingSpace, scale: float) -> dict[str, Tensor]:
-    name = _last_name(checkpoint.contract.architecture)
+def _state(
+    checkpoint: Checkpoint, name: str, projection: Tensor, space: EmbeddingSpace, scale: float
+) -> dict[str, Tensor]:
     state = {NET_PREFIX + key: tensor for key, tensor in checkpoint.state.items()}
     state[f"{NET_PREFIX}{name}.weight"] = projection[:, :-1].float().contiguous()
     state[f"{NET_PREFIX}{name}.bias"] = projection[:, -1].float().contiguous()

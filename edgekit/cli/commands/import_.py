@@ -29,16 +29,11 @@ def command(out: Output, file: Path, output: Path, labels: str | None, dataset_n
       edgekit import PrivateTest_model.t7 -o authors.safetensors
       edgekit import raf_model.t7 -o raf.safetensors --dataset raf-db --color
     """
-    from edgekit.errors import InputError
-    from edgekit.model_store import CHECKPOINT_SUFFIX
-    from edgekit.models.checkpoints.checkpoint import save_checkpoint
+    from edgekit.models.checkpoints.checkpoint import check_checkpoint_output, save_checkpoint
     from edgekit.models.data import EXPRESSIONS
     from edgekit.models.model_loading import import_authors_checkpoint
 
-    if output.suffix != CHECKPOINT_SUFFIX:
-        raise InputError(f"output '{output}' must end in {CHECKPOINT_SUFFIX}")
-    if output.exists() and file.exists() and output.samefile(file):
-        raise InputError(f"output '{output}' is the input file: choose another file")
+    check_checkpoint_output(output, [file])
     names = tuple(name.strip() for name in labels.split(",")) if labels else EXPRESSIONS
     checkpoint = import_authors_checkpoint(file, names, dataset_name, gray=not color)
     save_checkpoint(output, checkpoint)

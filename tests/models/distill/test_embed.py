@@ -91,8 +91,7 @@ def test_other_texts_are_compared_with_what_the_teacher_sees() -> None:
         weights = vectors @ true.float()  # the net predicts as the teacher does
         layer.weight.copy_(weights[:, :-1])
         layer.bias.copy_(weights[:, -1])
-    moments = _Moments(10, 6)
-    moments.add(features[:, None], embeddings)
+    moments = _Moments(features.T @ features, features.T @ embeddings, len(features))
     projection, scale = _projection(layer, EmbeddingSpace(vectors.numpy(), 10.0), moments)
     found = features @ projection.T
     orthogonal = torch.eye(6).double() - torch.linalg.pinv(vectors.double()) @ vectors.double()
