@@ -80,7 +80,7 @@ def embed(
     notify: Notify = ignore_message,
     progress: StageProgress | None = None,
 ) -> EmbedResult:
-    """Write a net with a projection into the teacher's embedding space in place of its last layer.
+    """Write a net with a projector into the teacher's embedding space in place of its last layer.
 
     Args:
         model: Name of a shipped model, or a checkpoint or training folder of a net that ends in a linear layer.

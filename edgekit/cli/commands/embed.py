@@ -34,10 +34,10 @@ from edgekit.cli.output import Output, common_options
 @click.option("--threads", type=click.IntRange(1, MAX_THREADS), metavar="N", help="CPU threads.")
 @common_options
 def command(out: Output, model: str, teacher: str, data: Path, output: Path, **values: Any) -> None:
-    """Replace the last layer of a trained net by a projection into the embedding space of a CLIP.
+    """Replace the last layer of a trained net by a projector into the embedding space of a CLIP.
 
     The most probable class of each face does not change, and `export --class` can give the net other labels by text.
-    Nothing is trained: the teacher computes the embedding of each image, and the projection is fitted by least squares.
+    Nothing is trained: the teacher computes the embedding of each image, and the projector is fitted by least squares.
     The net must have the classes of the teacher.
 
     \b
