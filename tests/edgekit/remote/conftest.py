@@ -58,6 +58,12 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield board
 
 
+def _path_without_edgekit() -> str:
+    """Return PATH without folders that contain an edgekit, such as an active environment: the board has its own."""
+    folders = os.environ["PATH"].split(os.pathsep)
+    return os.pathsep.join(folder for folder in folders if not (Path(folder) / "edgekit").exists())
+
+
 @contextmanager
 def serve(folder: Path, address: str, port: int, within: Sequence[str] = ()) -> Iterator[Sshd]:
     """Run an sshd there; `within` are the words that start a program where it shall run."""
@@ -83,7 +89,7 @@ UsePAM no
 PermitRootLogin yes
 PidFile none
 MaxStartups 100
-SetEnv HOME={home} XDG_CACHE_HOME={home / ".cache"} PATH={home / "systemd"}:{os.environ["PATH"]}
+SetEnv HOME={home} XDG_CACHE_HOME={home / ".cache"} PATH={home / "systemd"}:{_path_without_edgekit()}
 Subsystem sftp internal-sftp
 """
     )
