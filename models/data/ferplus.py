@@ -29,7 +29,7 @@ DEFAULT_LABEL_WEIGHT = 0.5
 # The columns of votes, in the order of `Votes.counts`.
 COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
 _NO_FACE = [COLUMNS.index("unknown"), COLUMNS.index("NF")]
-_TO_EXPRESSIONS = [[canonical_class(column) for column in COLUMNS].index(name) for name in EXPRESSIONS]
+EXPRESSION_COLUMNS = [[canonical_class(column) for column in COLUMNS].index(name) for name in EXPRESSIONS]
 
 _MAX_VOTES = 1000
 # The correct CSV has votes for 99 % of the training images and agrees with 67 % of their labels. Votes of other images
@@ -248,7 +248,7 @@ def _check(training: ImageSet, counts: NDArray[np.float32], path: Path) -> None:
             f"FER+ file '{path}' has votes for {voted.sum()} of {len(training)} training images: "
             "use the votes of this data set"
         )
-    best = counts[:, _TO_EXPRESSIONS].argmax(axis=1)
+    best = counts[:, EXPRESSION_COLUMNS].argmax(axis=1)
     agreement = float((best == training.labels)[voted].mean()) if voted.any() else 0.0
     if agreement < _MIN_AGREEMENT:
         raise InputError(
@@ -264,7 +264,7 @@ def without_single_votes(counts: NDArray[np.float32]) -> NDArray[np.float32]:
 def _mixed(part: ImageSet, counts: NDArray[np.float32], label_weight: float) -> ImageSet:
     cleaned = without_single_votes(counts)
     kept = cleaned[:, _NO_FACE].sum(axis=1) <= cleaned.sum(axis=1) / 2
-    expressions, part = cleaned[kept][:, _TO_EXPRESSIONS], part.subset(kept)
+    expressions, part = cleaned[kept][:, EXPRESSION_COLUMNS], part.subset(kept)
     classes = len(EXPRESSIONS)
     labels = np.eye(classes)[part.labels] * (1 - _LABEL_SMOOTHING) + _LABEL_SMOOTHING / classes
     voted = expressions.sum(axis=1, keepdims=True)
@@ -274,7 +274,7 @@ def _mixed(part: ImageSet, counts: NDArray[np.float32], label_weight: float) -> 
 
 def _relabelled(part: ImageSet, counts: NDArray[np.float32], mode: Mode) -> ImageSet:
     cleaned = without_single_votes(counts)
-    expressions = cleaned[:, _TO_EXPRESSIONS]
+    expressions = cleaned[:, EXPRESSION_COLUMNS]
     kept = expressions.max(axis=1) > cleaned.sum(axis=1) / 2
     shares = expressions[kept] / expressions[kept].sum(axis=1, keepdims=True)
     targets = shares.astype(np.float32) if mode == "soft" else None
