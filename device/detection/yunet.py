@@ -22,7 +22,9 @@ from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray, ImageU8
 from edgekit.text import one_line
 
+# Of two boxes whose intersection over union is larger, the one with the lower score is discarded.
 NMS_THRESHOLD = 0.3
+# Largest number of candidates for non-maximum suppression.
 TOP_K = 5000
 
 _STRIDES_PX = (8, 16, 32)
@@ -40,8 +42,6 @@ class YuNet:
         model_path: Path,
         input_size_px: int,
         score_threshold: float,
-        nms_threshold: float = NMS_THRESHOLD,
-        top_k: int = TOP_K,
         intra_op_threads: int | None = None,
     ) -> None:
         """Load the model.
@@ -51,9 +51,6 @@ class YuNet:
                 2023 is fixed at 640 x 640.
             input_size_px: Longer side of the net's input; no effect on a file of fixed size.
             score_threshold: Faces with a lower score are discarded.
-            nms_threshold: Of two boxes whose intersection over union is larger than this, the one with the lower score
-                is discarded.
-            top_k: Largest number of candidates for non-maximum suppression.
             intra_op_threads: Threads within one inference; default: `default_intra_op_threads`.
 
         Raises:
@@ -62,8 +59,6 @@ class YuNet:
         self._path = model_path
         self._session = open_session(model_path, intra_op_threads or default_intra_op_threads())
         self._score_threshold = score_threshold
-        self._nms_threshold = nms_threshold
-        self._top_k = top_k
         self.fixed_size_hw = _check_model(self._session, model_path)
         self.input_size_px = max(self.fixed_size_hw) if self.fixed_size_hw else input_size_px
         self._input_name = self._session.get_inputs()[0].name
@@ -90,7 +85,7 @@ class YuNet:
             ) from error
         outputs = dict(zip(_OUTPUTS, values, strict=True))
         xyxy, scores, landmarks_xy = decode(outputs, tensor.shape[3], self._score_threshold)
-        kept = suppress(xyxy, scores, self._nms_threshold, self._top_k)
+        kept = suppress(xyxy, scores, NMS_THRESHOLD, TOP_K)
         to_frame: FloatArray = np.divide(self._frame_wh, self._content_wh, dtype=np.float32)
         return Detections(xyxy[kept] * np.tile(to_frame, 2), scores[kept], landmarks_xy[kept] * to_frame)
 

@@ -39,10 +39,9 @@ class Mode:
 
 @dataclass(frozen=True)
 class Node:
-    """A device node: card name, driver name, whether it captures images, and its modes."""
+    """A device node: card name, whether it captures images, and its modes."""
 
     card: str
-    driver: str
     captures: bool
     modes: tuple[Mode, ...]
 
@@ -64,11 +63,11 @@ def read_node(handle: int, ioctl: Ioctl) -> Node:
     """Return the properties of an open V4L2 device."""
     answer = bytearray(_CAPABILITY.size)
     ioctl(handle, _request(0, _CAPABILITY.size, write=False), answer)
-    driver, card, _, _, capabilities, device_caps, *_ = _CAPABILITY.unpack(answer)
+    _, card, _, _, capabilities, device_caps, *_ = _CAPABILITY.unpack(answer)
     own = device_caps if capabilities & _HAS_DEVICE_CAPS else capabilities
     captures = bool(own & _CAN_CAPTURE)
     modes = tuple(_modes(handle, ioctl)) if captures else ()
-    return Node(_text(card), _text(driver), captures, modes)
+    return Node(_text(card), captures, modes)
 
 
 def _modes(handle: int, ioctl: Ioctl) -> Iterator[Mode]:

@@ -91,10 +91,6 @@ class Comparison:
         """The compared cells of all boards."""
         return [cell for board in self.boards for cell in board.cells]
 
-    def regressions(self, percent: float) -> list[CellChange]:
-        """Return the cells with the verdict "slower" whose median grew by more than `percent`."""
-        return [cell for cell in self.cells if cell.is_regression(percent)]
-
     def judged(self) -> list[CellChange]:
         """Return the cells that a gate can judge."""
         return [cell for cell in self.cells if cell.verdict != "not judged"]

@@ -22,7 +22,6 @@ from edgekit.report.document import Histogram
 Samples: TypeAlias = NDArray[np.float64]
 Interval: TypeAlias = tuple[float, float]
 
-CONFIDENCE = 0.95
 MIN_PROCESSES = 3
 BINS = 40
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,7 +38,6 @@ from edgekit.models.evaluation.evaluate import aligned, evaluate
 from edgekit.preprocess import FloatArray
 
 TaskName = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "all"]
-TASKS: tuple[TaskName, ...] = get_args(TaskName)
 # Tasks that evaluate on other data sets too.
 TRANSFER_TASKS = ("cross-dataset", "domain")
 

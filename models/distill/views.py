@@ -6,14 +6,13 @@ matching, arXiv 2106.05237); those for the other views are averaged.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from edgekit.preprocess import ImageU8, center_crop, ten_crops
 
 Views = Literal["center", "center-flip", "ten-crop", "all-crops"]
-VIEWS: tuple[Views, ...] = get_args(Views)
 _COUNTS = {"center": 1, "center-flip": 2, "ten-crop": 10}
 
 # The share of a training crop. With whole images as views, five crops would be identical.

@@ -15,7 +15,7 @@ from edgekit.models.nets.external_nets import TIMM_PREFIX, from_timm, mobilenetv
 from edgekit.models.nets.grouped import edgecnn_g, edgecnn_g_condensed, edgecnn_g_learned
 from edgekit.models.nets.mini_xception import mini_xception
 
-_NETS: dict[str, Callable[[int], nn.Module]] = {
+NETS: dict[str, Callable[[int], nn.Module]] = {
     "edgecnn": edgecnn,
     BRANCHED: edgecnn_branched,
     "edgecnn-g": edgecnn_g,
@@ -31,11 +31,6 @@ _NETS: dict[str, Callable[[int], nn.Module]] = {
 _ANY_SIZE = {"mini-xception", "mobilenetv2", "mobilenetv3-small", "shufflenetv2-x0.5"}
 _SPACE_MARK = "@"
 _MAX_EMBED_DIM = 65_536
-
-
-def model_names() -> tuple[str, ...]:
-    """Return the names that `create_model` accepts, without timm's nets."""
-    return tuple(_NETS)
 
 
 def create_model(name: str, num_classes: int) -> nn.Module:
@@ -54,9 +49,9 @@ def create_model(name: str, num_classes: int) -> nn.Module:
         return EmbeddingNet(create_model(plain, embed_dim), num_classes, embed_dim)
     if name.startswith(TIMM_PREFIX):
         return from_timm(name.removeprefix(TIMM_PREFIX), num_classes)
-    if name not in _NETS:
-        raise InputError(f"model '{name}' is not known: choose one of {', '.join(_NETS)}, or {TIMM_PREFIX}NAME")
-    return _NETS[name](num_classes)
+    if name not in NETS:
+        raise InputError(f"model '{name}' is not known: choose one of {', '.join(NETS)}, or {TIMM_PREFIX}NAME")
+    return NETS[name](num_classes)
 
 
 def require_no_space(name: str) -> None:

@@ -20,7 +20,7 @@ from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.models.model_loading import build_merged_net, build_net, contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.merged import MergedClasses
-from edgekit.models.nets.registry import create_model, model_names
+from edgekit.models.nets.registry import NETS, create_model
 from edgekit.preprocess import FloatArray
 
 LABELS = ("angry", "happy", "sad", "fear", "neutral")
@@ -53,7 +53,7 @@ def _sums(path: Path, crops: np.ndarray) -> FloatArray:  # type: ignore[type-arg
     return np.stack([kept[:, 3], kept[:, 2] + kept[:, 0], kept[:, 1]], axis=1)
 
 
-@pytest.mark.parametrize("name", [*model_names(), "mini-xception@24"])
+@pytest.mark.parametrize("name", [*NETS, "mini-xception@24"])
 def test_probabilities_are_added(name: str, tmp_path: Path) -> None:
     path = _checkpoint(tmp_path / "start.safetensors", name)
     net, contract = build_merged_net(load_checkpoint(path), MERGES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from edgekit.models.data import DataSet
 from edgekit.models.distill import cache
 from edgekit.models.distill.cache import agreement, distillation_targets
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble, mean_of_probabilities
-from edgekit.models.distill.views import VIEWS, Views, cut_views, view_count
+from edgekit.models.distill.views import Views, cut_views, view_count
 from edgekit.preprocess import ImageU8
 
 Make = Callable[..., Any]
@@ -180,7 +180,7 @@ def test_outputs_with_nan_are_refused(images: ImageU8, tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("views", get_args(Views))
 @pytest.mark.parametrize("share", [44 / 48, 1.0])
 def test_views_have_the_size_the_teacher_sees(images: ImageU8, views: Views, share: float) -> None:
     side = 44 if views in ("ten-crop", "all-crops") else round(48 * share)

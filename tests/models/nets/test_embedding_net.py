@@ -11,10 +11,10 @@ from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
-from edgekit.models.nets.registry import create_model, embedding_name, model_names
+from edgekit.models.nets.registry import NETS, create_model, embedding_name
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", NETS)
 def test_every_net_can_live_in_an_embedding_space(name: str) -> None:
     net = create_model(f"{name}@16", 3).eval()
     assert isinstance(net, EmbeddingNet)

@@ -11,7 +11,7 @@ import torch
 from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.model_loading import contract_for
-from edgekit.models.nets.registry import create_model, model_names
+from edgekit.models.nets.registry import NETS, create_model
 from edgekit.models.training.init_weights import read_initial_weights
 
 LABELS = ("a", "b", "c")
@@ -24,7 +24,7 @@ def _checkpoint(path: Path, name: str) -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", NETS)
 def test_other_labels_take_all_but_the_last_layer(name: str, tmp_path: Path) -> None:
     path, lines = tmp_path / "start.safetensors", list[str]()
     state = _checkpoint(path, name)

@@ -61,9 +61,9 @@ def small_net() -> Iterator[None]:
     """Add the nets "small" and "linear" to the registry."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(
-            registry._NETS, "linear", lambda classes: nn.Sequential(nn.Flatten(), nn.Linear(3 * 44 * 44, classes))
+            registry.NETS, "linear", lambda classes: nn.Sequential(nn.Flatten(), nn.Linear(3 * 44 * 44, classes))
         )
-        yield patch.setitem(registry._NETS, "small", _SmallNet)
+        yield patch.setitem(registry.NETS, "small", _SmallNet)
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ class _Net(nn.Sequential):
 @pytest.fixture(autouse=True)
 def net_with_batchnorm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Add the net "small" to the registry."""
-    monkeypatch.setitem(registry._NETS, "small", _Net)
+    monkeypatch.setitem(registry.NETS, "small", _Net)
 
 
 def _job(data: DataSet, recipe: Recipe) -> TrainingJob:
