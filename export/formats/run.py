@@ -16,7 +16,7 @@ from edgekit.export.formats.table import KIND, MAX_DROP, FormatFile, FormatsRepo
 from edgekit.export.ncnn.to_ncnn import export_to_ncnn
 from edgekit.export.onnx.targets import GENERIC, TARGETS, QuantizedForm, chosen_passes
 from edgekit.export.onnx.to_onnx import export_checkpoint
-from edgekit.export.quantization.gate import Calibration, Quantization, calibration_crops, quantize_file
+from edgekit.export.quantization.gate import Calibration, Quantization, calibration_crops, evaluate_file, quantize_file
 from edgekit.export.quantization.quantize import StaticSettings
 from edgekit.export.verification.parity import accuracy_drop
 from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
@@ -24,7 +24,6 @@ from edgekit.models.callbacks import Notify, StageProgress, ignore_message, igno
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet, split_to_measure
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.evaluation.evaluate import Evaluation, aligned, evaluate, open_classifier
 from edgekit.report.document import BenchmarkReport
 
 # The formats in the order of the table; the first is the one that the others are compared with.
@@ -165,7 +164,7 @@ def _made_and_evaluated(
         try:
             progress(f"exporting {name}", 0, None)
             path = maker.make(name, progress)
-            evaluation = _evaluated(path, maker.calibration[0], split, partial(progress, f"evaluating {name}"))
+            evaluation = evaluate_file(path, maker.calibration[0], split, partial(progress, f"evaluating {name}"))
         except (InputError, GateError) as error:
             if not files:
                 raise
@@ -174,9 +173,3 @@ def _made_and_evaluated(
         drop = accuracy_drop(files[0].evaluation, evaluation, MAX_DROP) if files else None
         files.append(FormatFile(name, path, path.stat().st_size, evaluation, drop))
     return files, left_out
-
-
-def _evaluated(path: Path, dataset: DataSet, split: str, progress: Callable[[int, int], None]) -> Evaluation:
-    classifier = open_classifier(path)
-    images = aligned(dataset, dataset.split(split), classifier.contract)
-    return evaluate(classifier, images, "center-crop", progress)

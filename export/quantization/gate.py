@@ -111,14 +111,14 @@ def quantize_file(
     """
     reference, own = None, None
     if evaluation is not None:  # before the slow calibration, because the data may not fit the model
-        reference = _measured(source, *evaluation, partial(progress, "evaluating float32"))
+        reference = evaluate_file(source, *evaluation, partial(progress, "evaluating float32"))
     result = _quantized(load_graph(source), quantization, settings, calibration, partial(progress, "calibrating"))
     model = result.model
     if evaluation is not None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             path.write_bytes(model.SerializeToString(deterministic=True))
-            own = _measured(path, *evaluation, partial(progress, f"evaluating {quantization}"))
+            own = evaluate_file(path, *evaluation, partial(progress, f"evaluating {quantization}"))
         model = _with_accuracy(model, evaluation, own)
     content = model.SerializeToString(deterministic=True)
     quantized = QuantizedExport(
@@ -149,7 +149,12 @@ def _quantized(
     return quantize_static(model, calibration.crops, settings, calibration.text, progress)
 
 
-def _measured(path: Path, dataset: DataSet, split: str, progress: Progress) -> Evaluation:
+def evaluate_file(path: Path, dataset: DataSet, split: str, progress: Progress) -> Evaluation:
+    """Return the evaluation of a model file on the centre crops of a split, with the runtime's code.
+
+    Raises:
+        InputError: The file or the data cannot be used.
+    """
     classifier = open_classifier(path)
     return evaluate(classifier, aligned(dataset, dataset.split(split), classifier.contract), _PROTOCOL, progress)
 
