@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -91,36 +90,6 @@ def graph_tensors(
             inferred[name] = info
     return inferred | {
         name: TensorInfo(tuple(tensor.dims), _bits(tensor.data_type)) for name, tensor in constants.items()
-    }
-
-
-def structure_sha256(model: onnx.ModelProto) -> str:
-    """Return a SHA-256 of the graph without weight values, producer names and documentation strings.
-
-    Files of one architecture have the same hash and the same cost, whatever their weights.
-    """
-    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=model.graph)
-    graph = bare.graph
-    graph.ClearField("name")
-    for documented in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
-        documented.ClearField("doc_string")
-        # torch's exporter stores source paths and line numbers here.
-        documented.ClearField("metadata_props")
-    biases = _quantized_biases(graph)
-    for name, tensor in constant_tensors(graph).items():
-        if tensor.data_type in WEIGHT_TYPES or name in biases:
-            for field in ("raw_data", "float_data", "int32_data", "double_data", "external_data"):
-                tensor.ClearField(field)
-    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
-
-
-def _quantized_biases(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of biases of quantised nodes; they are int32, so their type does not identify them."""
-    position = {"DequantizeLinear": 0, "QLinearConv": 8, "QGemm": 6}
-    return {
-        node.input[position[node.op_type]]
-        for node in graph.node
-        if node.op_type in position and len(node.input) > position[node.op_type]
     }
 
 

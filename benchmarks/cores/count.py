@@ -14,6 +14,7 @@ import json
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -23,18 +24,13 @@ import click
 from cores import CORES, HERE, LINE_BYTES, Core, default_state, prepare, run_counted
 
 from edgekit.device.engines.engine import engine_of
-from edgekit.device.engines.ncnn_file import read_ncnn
 from edgekit.errors import EdgekitError
-from edgekit.export.profiling.cost import load_graph
-from edgekit.export.tensors import structure_sha256
 from edgekit.files import sha256_of, write_atomic
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from structure import structure_of
+
 WARM_UP = 2
-
-
-def structure_of(model: Path) -> str:
-    """Return the hash of a file's graph without weights, which is equal for all files of one architecture."""
-    return read_ncnn(model).structure_sha256 if engine_of(model) == "ncnn" else structure_sha256(load_graph(model))
 
 
 def count(

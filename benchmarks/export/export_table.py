@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -23,16 +24,13 @@ import onnx
 import torch
 
 from edgekit.contract import Contract, InputSpec, channel_count
-from edgekit.device.engines.engine import engine_of, open_engine
-from edgekit.device.engines.ncnn_file import read_ncnn
+from edgekit.device.engines.engine import open_engine
 from edgekit.export.ncnn.to_ncnn import in_half_floats, to_ncnn
 from edgekit.export.onnx.targets import chosen_passes
 from edgekit.export.onnx.to_onnx import contract_of, finished, to_onnx
-from edgekit.export.profiling.cost import load_graph
 from edgekit.export.profiling.profile import profile_file
 from edgekit.export.quantization.gate import Calibration, calibration_crops
 from edgekit.export.quantization.quantize import StaticSettings, quantize_dynamic, quantize_static, to_float16
-from edgekit.export.tensors import structure_sha256
 from edgekit.files import write_atomic
 from edgekit.latencies import KNOWN_BOARDS, KnownBoard
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
@@ -42,6 +40,9 @@ from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import aligned, evaluate, open_classifier
 from edgekit.models.model_loading import build_net
 from edgekit.preprocess import FloatArray, ImageU8, to_input
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from structure import structure_of
 
 COUNTS = Path(__file__).resolve().parents[1] / "cores" / "results"
 PLAIN = "float32, torch.onnx.export"
@@ -127,11 +128,6 @@ def estimated(graph: Path, contract: Contract, board: KnownBoard) -> tuple[float
         return None
     found = profile_file(graph, cache_kib=board.shared_cache_kib).on(board, BOARD_THREADS)
     return None if isinstance(found, str) else (found.low_ms, found.high_ms)
-
-
-def structure_of(path: Path) -> str:
-    """Return the hash of a file's graph without weights, which is equal for all files of one architecture."""
-    return read_ncnn(path).structure_sha256 if engine_of(path) == "ncnn" else structure_sha256(load_graph(path))
 
 
 def counted(folder: Path) -> dict[str, dict[str, int]]:

@@ -39,8 +39,6 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.versions import versions
 from edgekit.errors import EdgekitError
 from edgekit.export.onnx.to_onnx import export_checkpoint
-from edgekit.export.profiling.cost import load_graph
-from edgekit.export.tensors import structure_sha256
 from edgekit.files import sha256_of, write_atomic
 from edgekit.model_store import BEST_NAME
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -50,6 +48,9 @@ from edgekit.models.evaluation.evaluate import aligned, evaluate
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.metrics import METRICS_NAME
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from structure import structure_of
 
 NETS = (
     BASE,
@@ -106,7 +107,7 @@ def evaluate_net(name: str, folder: Path, dataset: DataSet | None) -> dict[str, 
         "name": name,
         "checkpoint_sha256": checkpoint_sha256,
         "file_sha256": exported.sha256,
-        "structure_sha256": structure_sha256(load_graph(target)),
+        "structure_sha256": structure_of(target),
         "size_bytes": exported.size_bytes,
         "parameters": exported.net_parameters,
         "macs": cost.macs,
@@ -190,7 +191,7 @@ def latencies(paths: dict[str, Path], rounds: int, inferences: int) -> dict[str,
         "threads": 1,
         "rounds": rounds,
         "inferences_a_round": inferences,
-        "structures": {name: structure_sha256(load_graph(path)) for name, path in paths.items()},
+        "structures": {name: structure_of(path) for name, path in paths.items()},
         "nets": {
             name: {
                 "ms": statistics.median(samples),

@@ -45,12 +45,6 @@ class NcnnFile:
         content.update(self.weights)
         return content.hexdigest()
 
-    @property
-    def structure_sha256(self) -> str:
-        """Hash of graph and precision: equal for files of one net with different weights."""
-        precision = "" if self.contract.precision == "float32" else self.contract.precision
-        return hashlib.sha256((self.graph + precision).encode()).hexdigest()
-
 
 def pack_ncnn(contract: Contract, graph: str, weights: bytes) -> bytes:
     """Return the file of a contract, a graph and its weights.
