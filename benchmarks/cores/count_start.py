@@ -4,8 +4,9 @@
     git worktree add before COMMIT
     python benchmarks/cores/count_start.py --against before --detector-model face_detection_yunet_2026may.onnx
 
-The start is that of `benchmarks/device/start.py`, with Python's own start and all threads until the first result;
-processes that it starts are not counted. What numpy, OpenCV and onnxruntime cost is counted in a process of its own.
+A start is `edgekit run --source demo --max-frames 1` in a process of its own, until `benchmarks/device/first_result.py`
+ends it at the first record. Python's own start and all threads are counted, processes that it starts are not. What the
+imports of numpy, OpenCV and onnxruntime cost is counted in another process, because that is not edgekit's.
 Uses the emulator and the system of `count.py` (README.md). Modules are compiled before.
 """
 

@@ -1,4 +1,5 @@
-"""Program that `start.py` measures: `edgekit run` until its first record, or the imports that no start can avoid.
+"""Program that `benchmarks/cores/count_start.py` measures: `edgekit run` until its first record, or the imports that no
+start can avoid.
 
     python first_result.py RESULTS ARGUMENT ...    # edgekit run ARGUMENT ... --jsonl RESULTS, ends at the first record
     python first_result.py                         # imports numpy, OpenCV and onnxruntime
