@@ -1,18 +1,13 @@
-"""Published latencies of nets on the Raspberry Pi models of `KNOWN_BOARDS`, with sources (`published_latencies.csv`).
-
-Each is the average of a benchmark with batch 1 on the CPU. Cooling, memory and engine versions differ between the rows.
-"""
+"""The Raspberry Pi models whose latencies can be estimated from published ones."""
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
 class KnownBoard:
-    """A board. `key` is its name on the command line, `name` its name in the table of latencies.
+    """A board. `key` is its name on the command line, `name` its name in the table of rooflines.
 
     `shared_cache_kib` is the size of the last cache level that all cores share.
     """
@@ -34,43 +29,3 @@ KNOWN_BOARDS = {
         KnownBoard("pi5", "Raspberry Pi 5", "Cortex-A76", 4, 2048),
     )
 }
-
-
-@dataclass(frozen=True)
-class PublishedLatency:
-    """One row of the table. `input_px` is the side or WxH as published, `precision` fp32 or int8, `source` a URL.
-
-    `precision` is that of the net's file: ncnn's fp32 was computed in half floats by processors that have them (the
-    Pi 5's).
-    """
-
-    board: str
-    cpu: str
-    clock_mhz: int
-    engine: str
-    model: str
-    input_px: str
-    precision: str
-    threads: int | None
-    avg_ms: float
-    source: str
-
-
-def published_latencies() -> list[PublishedLatency]:
-    """Return the rows of `published_latencies.csv`."""
-    with Path(__file__).with_name("published_latencies.csv").open(newline="") as stream:
-        return [
-            PublishedLatency(
-                board=row["board"],
-                cpu=row["cpu"],
-                clock_mhz=int(row["clock_mhz"]),
-                engine=row["engine"],
-                model=row["model"],
-                input_px=row["input_px"],
-                precision=row["precision"],
-                threads=int(row["threads"]) if row["threads"] else None,
-                avg_ms=float(row["avg_ms"]),
-                source=row["source"],
-            )
-            for row in csv.DictReader(stream)
-        ]

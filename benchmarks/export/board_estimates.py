@@ -19,11 +19,12 @@ from typing import Any
 
 import click
 import numpy as np
+from published_latencies import PublishedLatency, published_latencies
+from roofline_fit import Fit, Point, fit, predicted_ms
 
 from edgekit.export.profiling.roofline import ROOFLINES_NAME, SPREAD, Precision, Roofline
-from edgekit.export.profiling.roofline_fit import Fit, Point, fit, predicted_ms
 from edgekit.files import write_atomic
-from edgekit.latencies import KNOWN_BOARDS, PublishedLatency, published_latencies
+from edgekit.latencies import KNOWN_BOARDS
 
 _HERE = Path(__file__).resolve().parent
 _COUNTS = _HERE / "board_estimates" / "nets.json"

@@ -1,4 +1,4 @@
-"""The nets of edgekit/published_latencies.csv that torchvision and timm have, as ONNX graphs.
+"""The nets of published_latencies.csv that torchvision and timm have, as ONNX graphs.
 
 These nets are left out, because neither library has them in the form that the benchmark ran: shufflenet (v1),
 proxylessnasnet, blazeface, the SSD and YOLO nets, nanodet, MobileFaceNet, and vision_transformer, whose variant is not

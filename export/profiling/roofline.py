@@ -24,8 +24,6 @@ Precision: TypeAlias = Literal["fp32", "int8"]
 
 # An estimate spans a factor of three, the spread between engines and versions in the published latencies.
 SPREAD = math.sqrt(3)
-LEAST_ROWS = 3
-LEAST_COVERAGE = 0.8
 ROOFLINES_NAME = "board_rooflines.json"
 
 _MS_PER_S = 1e3

@@ -1,4 +1,4 @@
-"""Fit of a board's compute and bandwidth to published latencies, with leave-one-out errors."""
+"""Fit of a board's compute and bandwidth to published latencies, with leave-one-out errors (module)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.export.profiling.roofline import LEAST_COVERAGE, LEAST_ROWS, SPREAD
+from edgekit.export.profiling.roofline import SPREAD
 
+LEAST_ROWS = 3
+LEAST_COVERAGE = 0.8
 # Steps of 4 %, finer than the accuracy of the data.
 _COMPUTE = np.geomspace(2e8, 4e11, 195)
 _BANDWIDTH = np.geomspace(1e8, 1e11, 177)
