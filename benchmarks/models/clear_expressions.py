@@ -2,9 +2,9 @@
 
     python benchmarks/models/clear_expressions.py default fer2013 --data fer2013.tar.gz --ferplus ferplus_votes.csv
 
-Posed faces show clear expressions, so this measure stands in for a set of posed faces. Faces of everyday life are often
-almost neutral. A net trained on votes can be more accurate on such faces than a net trained on labels, and less accurate
-on clear expressions.
+Posed faces show clear expressions, so this measure stands in for a set of posed faces. Faces of everyday life are
+often almost neutral. A net trained on votes can be more accurate on such faces than a net trained on labels, and less
+accurate on clear expressions.
 """
 
 from __future__ import annotations
