@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from edgekit.device.frame import RecordedSource
 from edgekit.device.imaging import resize
 from edgekit.device.pipeline.classification_schedule import ClassificationSchedule, ClassifyEvery
 from edgekit.device.pipeline.latency import LatencyMeter
-from edgekit.device.pipeline.loop import recognise, run
+from edgekit.device.pipeline.loop import frame_results, recognise
 from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.summary import Tally
 from edgekit.device.sources import Frame, open_source, presentation_time_s
@@ -117,16 +118,18 @@ def our_pipeline(classifier: Classifier, detector: YuNet, classify_every: Classi
         with Memory(frames) as source:
             clock = presentation_time_s(source)
             face_tracker = FaceTracker(detector, Adaptive(), presentation_time_s=clock)
-            run(
+            results = frame_results(
                 source,
                 face_tracker,
                 classifier,
-                [tally],
                 LatencyMeter(),
                 smoother=Smoother(),
                 schedule=ClassificationSchedule(classify_every),
                 presentation_time_s=clock,
             )
+            with closing(results):
+                for frame, result in results:
+                    tally.write(frame, result)
         return tally.faces
 
     return work
