@@ -224,14 +224,14 @@ def label(
     import threading
 
     from edgekit.cli.run.signals import StopSignals
-    from edgekit.device.label import LabelPage, exclusive_store
+    from edgekit.device.label import exclusive_store, label_page
     from edgekit.device.sinks.credentials import read_secret
 
     names = [name.strip() for name in classes.split(",")] if classes else ()
     with exclusive_store(folder, output, names, out.warn) as store:
         token = read_secret(web_token_file, "EDGEKIT_WEB_TOKEN", "web token", out.warn)
         stopped = threading.Event()
-        with StopSignals() as signals, LabelPage(store, address, token, out.warn) as page:
+        with StopSignals() as signals, label_page(store, address, token, out.warn) as page:
             signals.on_stop(stopped.set)
             out.say(f"label {store.summary()['waiting']} crops at {page.url} (Ctrl-C ends)")
             while not stopped.wait(1.0):
