@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from edgekit.models.data.check import Findings, Scan
     from edgekit.models.data.crop import CropReport
 
-_LABEL_WIDTH = 11
+_line = partial(Output.field, label_width=11)
 _EXAMPLES = 5
 
 
@@ -314,11 +315,6 @@ def _document(scan: Scan, found: Findings) -> dict[str, Any]:
         },
         "faults": list(found.faults),
     }
-
-
-def _line(out: Output, label: str, text: str) -> None:
-    # On one line, so that a file name with line breaks cannot imitate a line of this report.
-    out.say(f"{label:<{_LABEL_WIDTH}} {one_line(text)}", indent=_LABEL_WIDTH + 1)
 
 
 def _examples(out: Output, texts: Sequence[str]) -> None:
