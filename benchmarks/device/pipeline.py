@@ -31,7 +31,7 @@ from edgekit.boards import read_board
 from edgekit.device.detection import DEFAULT_SCORE_THRESHOLD
 from edgekit.device.detection.yunet import NMS_THRESHOLD, TOP_K, YuNet, input_sizes
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.versions import set_opencv_threads, versions
+from edgekit.device.engines.versions import versions
 from edgekit.device.frame import RecordedSource
 from edgekit.device.imaging import resize
 from edgekit.device.pipeline.classification_schedule import ClassificationSchedule, ClassifyEvery
@@ -247,7 +247,7 @@ def main(
     as_json: bool,
 ) -> None:
     """Compare frames per second on a clip's frames in memory."""
-    set_opencv_threads(threads)
+    cv2.setNumThreads(threads)
     try:
         frames = load_frames(clip, frame_count)
         classifier = Classifier(resolve_model(model, (".onnx",)), threads)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
+import cv2
+
 from edgekit.boards import read_conditions
 from edgekit.device.benchmark.cells import Cell
 from edgekit.device.benchmark.frame_cache import CachedSource, FrameCache
@@ -19,7 +21,6 @@ from edgekit.device.detection import Detector
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in
-from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import presentation_time_s
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
@@ -47,7 +48,7 @@ def measure_loop(
     """Measure the loop with its default options; see `measure` for the arguments. One iteration is one frame."""
     contract, source = contract_in(cell.path), CachedSource(cache)
     plan = plan_threads(None, cell.threads, detects=contract.subject == "face")
-    set_opencv_threads(plan.opencv)
+    cv2.setNumThreads(plan.opencv)
     before = read_conditions()
     loading_s = time.perf_counter()
     classifier = Classifier(cell.path, plan.classifier, plan.spinning)
