@@ -7,6 +7,11 @@ import threading
 from collections import Counter
 from typing import Any
 
+# Reasons of dropped items that several sinks give.
+DISK_TOO_SLOW = "disk too slow"
+ENCODER_TOO_SLOW = "encoder or disk too slow"
+NOT_WRITABLE = "disk not writable"
+
 _REASONS = {
     errno.ENOSPC: "disk full",
     errno.EDQUOT: "disk full",
@@ -49,6 +54,11 @@ class Account:
         with self._lock:
             if not self._closed:
                 self._written += count
+
+    def write_up_to(self, stored: int, counted: int) -> int:
+        """Count the items of a file that were stored since `counted` of them were counted; return `stored`."""
+        self.write(stored - counted)
+        return stored
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Count items that are lost, by a short reason such as "disk full"."""

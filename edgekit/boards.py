@@ -256,6 +256,12 @@ _CPU_ZONES = ("cpu-thermal", "cpu_thermal", "soc-thermal", "soc_thermal", "x86_p
 _CPU_SENSORS = ("coretemp", "k10temp", "cpu_thermal")
 
 
+def memory_mib(meminfo: str, key: str) -> int | None:
+    """Return the value of a line of /proc/meminfo, such as MemAvailable."""
+    match = re.search(rf"^{key}:\s*(\d+) kB", meminfo, re.MULTILINE)
+    return int(match.group(1)) // 1024 if match else None
+
+
 def _read(path: Path) -> str | None:
     try:
         return path.read_text(errors="replace")
@@ -297,8 +303,7 @@ def _cpu(cpuinfo: str) -> tuple[str | None, str | None]:
 
 
 def _memory_mib(root: Path, key: str) -> int | None:
-    match = re.search(rf"^{key}:\s*(\d+) kB", _read(root / "proc/meminfo") or "", re.MULTILINE)
-    return int(match.group(1)) // 1024 if match else None
+    return memory_mib(_read(root / "proc/meminfo") or "", key)
 
 
 def _os_release(root: Path) -> str | None:

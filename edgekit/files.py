@@ -5,13 +5,11 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgekit.errors import InputError, StorageError
-
-_CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
@@ -113,6 +111,17 @@ def write_atomic(target: Path, content: bytes | str) -> None:
         temporary.write_bytes(data)
 
 
+def write_all(write: Callable[[memoryview], int], data: bytes) -> None:
+    """Call `write` until all of `data` is written; it returns the number of bytes that it wrote.
+
+    Raises:
+        OSError: `write` has failed; a part may be written.
+    """
+    rest = memoryview(data)
+    while rest:
+        rest = rest[write(rest) :]
+
+
 def append_line(path: Path, line: bytes) -> None:
     """Append a line completely or not at all.
 
@@ -125,10 +134,8 @@ def append_line(path: Path, line: bytes) -> None:
         end = stream.seek(0, 2)
         if end and stream.seek(end - 1) >= 0 and stream.read(1) != b"\n":
             line = b"\n" + line
-        rest = memoryview(line)
         try:
-            while rest:
-                rest = rest[stream.write(rest) :]
+            write_all(stream.write, line)
         except OSError:
             stream.truncate(end)
             raise
@@ -240,11 +247,8 @@ def sha256_of(path: Path) -> str:
     """Return the file's SHA-256 as 64 hexadecimal digits."""
     import hashlib
 
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def require_file(path: Path, what: str) -> Path:

@@ -1,6 +1,9 @@
-"""Text on a terminal: escaping of what comes from files, boards and networks; colours."""
+"""Text on a terminal: escaping of what comes from files, boards and networks; colours. Order of file names."""
 
 from __future__ import annotations
+
+import re
+from pathlib import PurePath
 
 # Colours that are legible on light and on dark terminals: contrast 4.4 to white and to black, or more.
 WARNING_COLOUR, GOOD_COLOUR = "color(130)", "green4"
@@ -14,6 +17,11 @@ def printable(text: str) -> str:
 def counted(number: int, singular: str, plural: str | None = None) -> str:
     """Return a number with its noun, such as "1 thread" or "1,024 threads"; the default plural adds an s."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def natural_key(path: PurePath) -> list[tuple[int, str]]:
+    """Return a key for sorting that puts frame_9 before frame_10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
 def one_line(text: str) -> str:

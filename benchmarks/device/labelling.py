@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgekit.device.label import LabelPage, LabelStore
+from edgekit.device.label import LabelStore, label_page
 from tests.browser import open_browser, wait
 
 _CROPS = 500
@@ -45,7 +45,7 @@ def main() -> None:
         tracks = _collect(Path(name) / "collected")
         store = LabelStore(Path(name) / "collected")
         with (
-            LabelPage(store, "127.0.0.1:0", None, warnings.warn) as page,
+            label_page(store, "127.0.0.1:0", None, warnings.warn) as page,
             open_browser(Path(name) / "profile") as browser,
         ):
             browser.get(page.url)

@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,12 +31,12 @@ from edgekit.boards import read_board
 from edgekit.device.detection import DEFAULT_SCORE_THRESHOLD
 from edgekit.device.detection.yunet import NMS_THRESHOLD, TOP_K, YuNet, input_sizes
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.versions import set_opencv_threads, versions
+from edgekit.device.engines.versions import versions
 from edgekit.device.frame import RecordedSource
 from edgekit.device.imaging import resize
 from edgekit.device.pipeline.classification_schedule import ClassificationSchedule, ClassifyEvery
 from edgekit.device.pipeline.latency import LatencyMeter
-from edgekit.device.pipeline.loop import recognise, run
+from edgekit.device.pipeline.loop import frame_results, recognise
 from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.summary import Tally
 from edgekit.device.sources import Frame, open_source, presentation_time_s
@@ -117,16 +118,18 @@ def our_pipeline(classifier: Classifier, detector: YuNet, classify_every: Classi
         with Memory(frames) as source:
             clock = presentation_time_s(source)
             face_tracker = FaceTracker(detector, Adaptive(), presentation_time_s=clock)
-            run(
+            results = frame_results(
                 source,
                 face_tracker,
                 classifier,
-                [tally],
                 LatencyMeter(),
                 smoother=Smoother(),
                 schedule=ClassificationSchedule(classify_every),
                 presentation_time_s=clock,
             )
+            with closing(results):
+                for frame, result in results:
+                    tally.write(frame, result)
         return tally.faces
 
     return work
@@ -244,7 +247,7 @@ def main(
     as_json: bool,
 ) -> None:
     """Compare frames per second on a clip's frames in memory."""
-    set_opencv_threads(threads)
+    cv2.setNumThreads(threads)
     try:
         frames = load_frames(clip, frame_count)
         classifier = Classifier(resolve_model(model, (".onnx",)), threads)

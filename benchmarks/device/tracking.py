@@ -36,7 +36,7 @@ from edgekit.boards import read_board
 from edgekit.device.detection import DEFAULT_SCORE_THRESHOLD
 from edgekit.device.detection.yunet import YuNet
 from edgekit.device.detections import Detections
-from edgekit.device.engines.versions import set_opencv_threads, versions
+from edgekit.device.engines.versions import versions
 from edgekit.device.imaging import read_image
 from edgekit.device.sources import Frame, open_source
 from edgekit.device.stage_timer import StageTimer
@@ -275,7 +275,7 @@ def main(
     detector_model: Path, media: Path | None, every: str, rounds: int, save_made: Path | None, as_json: bool
 ) -> None:
     """Measure; exit with 3 if a requirement is not met."""
-    set_opencv_threads(1)
+    cv2.setNumThreads(1)
     try:
         detector = YuNet(detector_model, DETECTOR_SIZE_PX, DEFAULT_SCORE_THRESHOLD, intra_op_threads=1)
         clips = [real_clip(path) for path in sorted(media.glob("*.mp4"))] if media else []

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
+
+import cv2
 
 from edgekit.boards import read_conditions
 from edgekit.device.benchmark.cells import Cell
@@ -18,15 +21,13 @@ from edgekit.device.detection import Detector
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in
-from edgekit.device.engines.versions import set_opencv_threads
-from edgekit.device.frame import Frame, presentation_time_s
+from edgekit.device.frame import presentation_time_s
 from edgekit.device.pipeline.latency import LatencyMeter
-from edgekit.device.pipeline.loop import run
+from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.stream import create_classification_schedule, create_localizer
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
-from edgekit.device.sink import Sink
 from edgekit.report.document import ThreadUse, WarmUp
 
 # The adaptive schedule detects at least every 10 frames.
@@ -47,7 +48,7 @@ def measure_loop(
     """Measure the loop with its default options; see `measure` for the arguments. One iteration is one frame."""
     contract, source = contract_in(cell.path), CachedSource(cache)
     plan = plan_threads(None, cell.threads, detects=contract.subject == "face")
-    set_opencv_threads(plan.opencv)
+    cv2.setNumThreads(plan.opencv)
     before = read_conditions()
     loading_s = time.perf_counter()
     classifier = Classifier(cell.path, plan.classifier, plan.spinning)
@@ -59,17 +60,19 @@ def measure_loop(
         lambda: Recorder(seconds, max(min_iterations, _MIN_BLOCKS * BLOCK_FRAMES), 1, progress),
         source.stop,
     )
-    run(
+    results = frame_results(
         source,
         localizer,
         classifier,
-        [sampler],
         LatencyMeter(),
         smoother=Smoother(options.smooth_s),
         schedule=create_classification_schedule(options),
         presentation_time_s=presentation_time_s(source),
         threaded=plan.staged,
     )
+    with closing(results):
+        for _, result in results:
+            sampler.add(result)
     warm_up, recorder = sampler.warm_up, sampler.recorder
     assert warm_up is not None
     assert recorder is not None
@@ -87,8 +90,8 @@ def measure_loop(
     )
 
 
-class _BlockSampler(Sink):
-    """A sink that samples the time per frame of each block, and stops the source when there are enough samples."""
+class _BlockSampler:
+    """Samples the time per frame of each block, and stops the source when there are enough samples."""
 
     def __init__(self, max_warm_up_s: float, make_recorder: Callable[[], Recorder], stop: Callable[[], None]) -> None:
         self._settling = Settling(max_warm_up_s)
@@ -102,9 +105,8 @@ class _BlockSampler(Sink):
         self.ages_ms: list[float] = []
         self.faces = 0
 
-    def write(self, frame: Frame, result: FrameResult) -> None:
+    def add(self, result: FrameResult) -> None:
         """Count a frame; after the last frame of a block, add the block's sample."""
-        del frame
         if self.recorder is not None and not self.recorder.done:
             for stage, time_ms in result.stage_ms.items():
                 self.stages_ms.setdefault(stage, []).append(time_ms)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from edgekit.boards import read_conditions
@@ -20,7 +21,6 @@ from edgekit.device.benchmark.loop import measure_loop
 from edgekit.device.benchmark.sampling import Recorder, Run, Settling
 from edgekit.device.detection import Detector
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame, Source
 from edgekit.device.pipeline.loop import crop_faces, recognise
 from edgekit.device.stage_timer import StageTimer
@@ -89,7 +89,7 @@ def measure(
             progress=progress,
         )
     threads = cell.threads or 1
-    set_opencv_threads(threads)
+    cv2.setNumThreads(threads)
     loading_s = time.perf_counter()
     classifier = Classifier(cell.path, threads)
     load_ms = (time.perf_counter() - loading_s) * 1e3

@@ -1,4 +1,4 @@
-"""Versions of the libraries that the runtime uses, and the setting of OpenCV's number of threads."""
+"""Versions of the libraries that the runtime uses."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ import numpy as np
 import onnxruntime
 
 from edgekit import __version__
-
-
-def set_opencv_threads(threads: int) -> None:
-    """Set the number of threads of OpenCV in this process, at least 1."""
-    cv2.setNumThreads(threads)
 
 
 def versions() -> dict[str, str]:

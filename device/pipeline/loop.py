@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +20,6 @@ from edgekit.device.pipeline.classification_schedule import ClassificationSchedu
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.stages import Stages
-from edgekit.device.sink import Sink
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.localizer import Localizer
 from edgekit.preprocess import FloatArray, ImageU8, crop_face, crop_image
@@ -41,44 +39,6 @@ class _InFlight:
     paused_s: float
     faces: Detections | None = None
     result: FrameResult | None = None
-
-
-def run(
-    source: Source,
-    localizer: Localizer,
-    classifier: Classifier,
-    sinks: Sequence[Sink],
-    meter: LatencyMeter,
-    max_frames: int | None = None,
-    *,
-    smoother: Smoother | None = None,
-    schedule: ClassificationSchedule | None = None,
-    presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
-    threaded: bool = True,
-    health: Callable[[], Mapping[str, Any] | None] = lambda: None,
-) -> None:
-    """Pass every result of `frame_results` to every sink; the other arguments are those of `frame_results`.
-
-    Raises:
-        StorageError: A sink cannot write.
-        SourceError, InputError: As `frame_results`.
-    """
-    results = frame_results(
-        source,
-        localizer,
-        classifier,
-        meter,
-        max_frames,
-        smoother=smoother,
-        schedule=schedule,
-        presentation_time_s=presentation_time_s,
-        threaded=threaded,
-        health=health,
-    )
-    with closing(results):
-        for frame, result in results:
-            for sink in sinks:
-                sink.write(frame, result)
 
 
 def frame_results(

@@ -16,13 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
+import cv2
+
 from edgekit.contract import Contract
 from edgekit.device.controls import Controls
 from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Detector, create_detector, fixed_input_px, needed_detector
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import device_suffixes
-from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.pipeline.classification_schedule import ClassificationSchedule, ClassifyEvery
 from edgekit.device.pipeline.latency import LatencyMeter
@@ -101,7 +102,7 @@ class Stream:
         self.options = options
         self._notify = notify
         self._results = self._iterate()
-        set_opencv_threads(self.threads.opencv)
+        cv2.setNumThreads(self.threads.opencv)
         with ExitStack() as opened:
             self.source = opened.enter_context(_open(options, contract, notify))
             self.classifier.mirror = _mirrors(options, contract, self.source)

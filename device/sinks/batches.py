@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from edgekit.device.accounting import loss_reason
+from edgekit.device.accounting import DISK_TOO_SLOW, loss_reason
 from edgekit.device.sinks.line_file import LineFile
 from edgekit.device.sinks.rotation import Outage
 from edgekit.device.sinks.worker import Worker
@@ -20,7 +20,6 @@ _FLUSH_CHARS = 64 << 10
 _MAX_BUFFERED_CHARS = 1 << 20
 _RETRY_S = 5.0
 _CLOSE_TIMEOUT_S = 1.5
-_SLOW = "disk too slow"
 
 
 class BatchedLines:
@@ -41,7 +40,7 @@ class BatchedLines:
         self._buffered_chars = 0
         self._closing = False
         self._thread: Worker | None = None
-        self._reason = _SLOW
+        self._reason = DISK_TOO_SLOW
         self.account = lines.account
 
     @property
@@ -131,7 +130,7 @@ class BatchedLines:
                 self._buffered_chars = sum(len(text) for text, _ in batch)
                 self._drop_oldest()
             return self._retry_s
-        self._reason = _SLOW
+        self._reason = DISK_TOO_SLOW
         self.account.write(sum(records for _, records in batch))
         lost = self.account.lost
         self._outage.end(f", {lost} records were lost so far" if lost else "")

@@ -19,7 +19,7 @@ from typing import Any
 
 import cv2
 
-from edgekit.device.accounting import Account, loss_reason
+from edgekit.device.accounting import DISK_TOO_SLOW, Account, loss_reason
 from edgekit.device.sinks.rotation import Outage
 from edgekit.errors import InputError, StorageError
 from edgekit.files import append_line, remove_folder_leftovers, write_atomic
@@ -29,8 +29,6 @@ CROPS_FOLDER = "crops"
 CROPS_FILE = "crops.jsonl"
 DEFAULT_MAX_CROPS = 2000
 DEFAULT_MAX_MB = 200
-# Reason of crops that are left out because the disk does not keep up.
-SLOW = "disk too slow"
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class CropFolder:
         self.folder = folder
         self.saved = 0
         self.account = Account("collect")
-        self.reason = SLOW
+        self.reason = DISK_TOO_SLOW
         self._source_name = source_name
         self._notify = notify
         self._outage = Outage(f"collecting to '{folder}'", notify)
@@ -109,7 +107,7 @@ class CropFolder:
             self.reason = loss_reason(error)
             self._outage.begin(str(error))
             return False
-        self.reason = SLOW
+        self.reason = DISK_TOO_SLOW
         lost = self.account.lost
         self._outage.end(f", {lost} crops were left out" if lost else "")
         self.account.write()

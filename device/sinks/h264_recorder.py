@@ -13,12 +13,12 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from edgekit.device.accounting import Account
+from edgekit.device.accounting import DISK_TOO_SLOW, NOT_WRITABLE, Account
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.mp4 import PacketFile, missing_pyav
-from edgekit.device.sinks.rotation import RESUME_BYTES, RETRY_S, Outage, Rotation, free_bytes, shift
+from edgekit.device.sinks.rotation import RESUME_BYTES, RETRY_S, Outage, Rotation, free_bytes
 from edgekit.device.sinks.worker import Worker
 from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import InputError, StorageError
@@ -27,9 +27,6 @@ _SUFFIX = ".mp4"
 # A few seconds of video, for a disk that stalls.
 _MAX_QUEUED_PACKETS = 128
 _CLOSE_TIMEOUT_S = 1.5
-# Reasons of dropped frames in the account.
-_TOO_SLOW = "disk too slow"
-_NOT_WRITABLE = "disk not writable"
 
 
 class H264Recorder(Sink):
@@ -66,7 +63,7 @@ class H264Recorder(Sink):
         self._is_closed = False
         self._file: PacketFile | None = None
         self._started_s = 0.0
-        self._files = 0
+        self._has_files = False
         self._skips_to_key = False
         # Packets of the current file, and how many of them are counted as written.
         self._taken = 0
@@ -83,7 +80,7 @@ class H264Recorder(Sink):
         self._is_closed = True
         self.stop()
         # A disk that stalls is left behind with its packets.
-        self.account.close(_TOO_SLOW)
+        self.account.close(DISK_TOO_SLOW)
         self._check()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
@@ -115,7 +112,7 @@ class H264Recorder(Sink):
         skips = self._skips_to_key and not packet.is_key
         self._skips_to_key = skips or self._queue.qsize() >= _MAX_QUEUED_PACKETS
         if self._skips_to_key:
-            self.account.drop(_TOO_SLOW)
+            self.account.drop(DISK_TOO_SLOW)
         else:
             self._queue.put(packet)
 
@@ -149,12 +146,12 @@ class H264Recorder(Sink):
         if packet.is_key and self._file is not None and self._is_due(self._file):
             self._finish_or_fail()
         if self._file is None and not (packet.is_key and self._may_begin()):
-            self.account.drop(_NOT_WRITABLE)
+            self.account.drop(NOT_WRITABLE)
             return
         self._taken += 1
         self._file = self._file or self._begin(size_wh)
         self._file.put(packet)
-        self._count_stored(self._file)
+        self._counted = self.account.write_up_to(self._file.stored, self._counted)
         self._outage.end("")
 
     def _may_begin(self) -> bool:
@@ -163,15 +160,8 @@ class H264Recorder(Sink):
         return not self._outage.active or free_bytes(self._target) >= self._resume_bytes
 
     def _begin(self, size_wh: tuple[int, int]) -> PacketFile:
-        try:
-            if self._rotation.active:
-                shift(self._target, self._rotation.keep)
-            elif self._files:
-                # The camera or the disk failed in between: keep what was recorded before.
-                shift(self._target, None)
-        except OSError as error:
-            raise StorageError(f"video '{self._target}' cannot be named: {error.strerror or error}") from error
-        self._files += 1
+        self._rotation.make_room(self._target, has_files=self._has_files)
+        self._has_files = True
         self._started_s = time.monotonic()
         return PacketFile(self._target, size_wh)
 
@@ -192,14 +182,10 @@ class H264Recorder(Sink):
                 file.close()
         finally:
             if file is not None:
-                self._count_stored(file)
+                self._counted = self.account.write_up_to(file.stored, self._counted)
             if lost := self._taken - self._counted:
-                self.account.drop(_NOT_WRITABLE, lost)
+                self.account.drop(NOT_WRITABLE, lost)
             self._taken = self._counted = 0
-
-    def _count_stored(self, file: PacketFile) -> None:
-        self.account.write(file.stored - self._counted)
-        self._counted = file.stored
 
     def _fail(self, error: StorageError) -> None:
         self._outage.begin(str(error))

@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 from edgekit.device.accounting import Account, loss_reason
 from edgekit.device.imaging import IMAGE_SUFFIXES
 from edgekit.device.sinks.rotation import Rotation, shift
 from edgekit.errors import InputError, StorageError, warn
+from edgekit.files import write_all
 from edgekit.model_store import MODEL_SUFFIXES
 from edgekit.native_calls import NativeCall
 
@@ -123,9 +125,7 @@ class LineFile:
         if not self._whole_bytes:
             data = self.header.encode() + data
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(self._handle, rest) :]
+            write_all(partial(os.write, self._handle), data)
         except OSError:
             with suppress(OSError):
                 self._take_back()

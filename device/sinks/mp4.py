@@ -18,6 +18,7 @@ import cv2
 
 from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import InputError, StorageError
+from edgekit.files import write_all
 from edgekit.preprocess import ImageU8
 
 # The header is written with the first fragment, because a camera's first key frame describes the video.
@@ -261,10 +262,8 @@ class _AppendedFile:
 
     def write(self, data: bytes) -> int:
         """Append all of `data`."""
-        rest = memoryview(data)
         try:
-            while rest:
-                rest = rest[self._stream.write(rest) :]
+            write_all(self._stream.write, data)
         except OSError as error:
             self._errno = self._errno or error.errno
             raise

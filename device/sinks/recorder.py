@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from edgekit.device.accounting import Account
+from edgekit.device.accounting import ENCODER_TOO_SLOW, NOT_WRITABLE, Account
 from edgekit.device.annotate import Draw
 from edgekit.device.blur import FaceBlur, Xyxy
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame, Source
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.mp4 import missing_pyav
-from edgekit.device.sinks.rotation import RESUME_BYTES, RETRY_S, Outage, Rotation, free_bytes, shift
+from edgekit.device.sinks.rotation import RESUME_BYTES, RETRY_S, Outage, Rotation, free_bytes
 from edgekit.device.sinks.video import VideoOptions, VideoSink
 from edgekit.device.sinks.worker import Worker
 from edgekit.errors import EdgekitError, StorageError
@@ -25,9 +25,6 @@ from edgekit.install_hint import install_command
 # Few frames are queued because they are large.
 _MAX_QUEUED_FRAMES = 3
 _CLOSE_TIMEOUT_S = 1.5
-# Reasons of dropped frames in the account.
-_TOO_SLOW = "encoder or disk too slow"
-_NOT_WRITABLE = "disk not writable"
 
 
 def open_video(
@@ -75,7 +72,7 @@ class RotatingVideo(Sink):
         # One blur for all files, because a face may be visible across the change of files.
         self._blur = blur
         self._started_s: float | None = None
-        self._files = 0
+        self._has_files = False
         # Frames of the current file that are counted as written.
         self._counted = 0
         self.account = Account("save")
@@ -115,7 +112,7 @@ class RotatingVideo(Sink):
             self.finish_file()
             self._started_s = now_s
         self._file.write(frame, result, hidden_xyxy)
-        self._count_stored(self._file)
+        self._counted = self.account.write_up_to(self._file.stored, self._counted)
 
     def finish_file(self) -> None:
         """Complete the current file; the next frame begins another. Frames that are not in the file are dropped.
@@ -127,9 +124,9 @@ class RotatingVideo(Sink):
         try:
             file.__exit__(None, None, None)
         finally:
-            self._count_stored(file)
+            self._counted = self.account.write_up_to(file.stored, self._counted)
             if lost := file.frames - self._counted:
-                self.account.drop(_NOT_WRITABLE, lost)
+                self.account.drop(NOT_WRITABLE, lost)
             self._counted = 0
 
     def free_bytes(self) -> int:
@@ -140,25 +137,8 @@ class RotatingVideo(Sink):
         return VideoSink(self._options, self._make_room)
 
     def _make_room(self) -> None:
-        """Number the older files, just before a new one takes the name.
-
-        Raises:
-            StorageError: The folder cannot be written.
-        """
-        target = self._options.target
-        try:
-            if self._rotation.active:
-                shift(target, self._rotation.keep)
-            elif self._files:
-                # There was a disk outage in between: keep what was recorded before.
-                shift(target, None)
-        except OSError as error:
-            raise StorageError(f"video '{target}' cannot be named: {error.strerror or error}") from error
-        self._files += 1
-
-    def _count_stored(self, file: VideoSink) -> None:
-        self.account.write(file.stored - self._counted)
-        self._counted = file.stored
+        self._rotation.make_room(self._options.target, has_files=self._has_files)
+        self._has_files = True
 
 
 class RecorderThread(Sink):
@@ -196,7 +176,7 @@ class RecorderThread(Sink):
         """
         self._thread.finish(self._queue, _CLOSE_TIMEOUT_S)
         # An encoder that hangs, or a disk that stalls, is left behind with its frames.
-        self._account.close(_TOO_SLOW)
+        self._account.close(ENCODER_TOO_SLOW)
         self._thread.check()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
@@ -212,13 +192,13 @@ class RecorderThread(Sink):
         try:
             self._queue.put_nowait((frame, result, hidden_xyxy))
         except queue.Full:
-            self._account.drop(_TOO_SLOW)
+            self._account.drop(ENCODER_TOO_SLOW)
 
     def _work(self) -> None:
         retry_at_s = float("-inf")
         while (item := self._queue.get()) is not None:
             if time.monotonic() < retry_at_s:
-                self._account.drop(_NOT_WRITABLE)
+                self._account.drop(NOT_WRITABLE)
             elif not self._record(*item):
                 retry_at_s = time.monotonic() + self._retry_s
         try:
@@ -228,7 +208,7 @@ class RecorderThread(Sink):
 
     def _record(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy]) -> bool:
         if self._outage.active and self._video.free_bytes() < self._resume_bytes:
-            self._account.drop(_NOT_WRITABLE)
+            self._account.drop(NOT_WRITABLE)
             return False
         try:
             self._video.record(frame, result, hidden_xyxy)

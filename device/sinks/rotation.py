@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.errors import StorageError
+
 # Pause between two attempts to begin a new video file after the disk failed.
 RETRY_S = 10.0
 # Free space needed for that: with less, each attempt on a full disk would leave one more short file.
@@ -30,6 +32,25 @@ class Rotation:
         """Return whether a file of this size and age has reached a limit."""
         too_large = self.size_bytes is not None and size_bytes >= self.size_bytes
         return too_large or (self.age_s is not None and age_s >= self.age_s)
+
+    def make_room(self, video: Path, *, has_files: bool) -> None:
+        """Number the older files of a video, just before a new one takes the name.
+
+        Args:
+            video: The latest file.
+            has_files: Whether this run has recorded a file. Without a limit, only such a file is renamed: the camera or
+                the disk failed in between, and what was recorded before is kept.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        try:
+            if self.active:
+                shift(video, self.keep)
+            elif has_files:
+                shift(video, None)
+        except OSError as error:
+            raise StorageError(f"video '{video}' cannot be named: {error.strerror or error}") from error
 
 
 def shift(path: Path, keep: int | None) -> None:

@@ -15,7 +15,7 @@ from typing import Self
 
 import cv2
 
-from edgekit.device.accounting import Account
+from edgekit.device.accounting import ENCODER_TOO_SLOW, NOT_WRITABLE, Account
 from edgekit.device.annotate import Draw, draw_faces
 from edgekit.device.blur import FaceBlur, Xyxy, hide_boxes
 from edgekit.device.detections import FrameResult
@@ -36,9 +36,6 @@ _CLOSE_TIMEOUT_S = 1.5
 _WAIT_S = 2.0
 # Only files with such a name are ever deleted: time, label, id of run and image.
 _NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[\w-]*-[0-9a-f]+-\d+\.jpg", re.ASCII)
-# Reasons of dropped images in the account.
-_TOO_SLOW = "encoder or disk too slow"
-_NOT_WRITABLE = "disk not writable"
 
 
 class Snapshots:
@@ -99,7 +96,7 @@ class Snapshots:
     def __exit__(self, *exception: object) -> None:
         """Write the queued images, for a short time."""
         self._thread.finish(self._queue, _CLOSE_TIMEOUT_S)
-        self.account.close(_TOO_SLOW)
+        self.account.close(ENCODER_TOO_SLOW)
 
     def update(self, frame: Frame, result: FrameResult) -> None:
         """Keep the boxes to blur; must be called for every frame. Raises the exception of the thread, if any."""
@@ -117,7 +114,7 @@ class Snapshots:
             self._queue.put_nowait((name, frame, result, hidden))
         except queue.Full:
             self._done(name)
-            self.account.drop(_TOO_SLOW)
+            self.account.drop(ENCODER_TOO_SLOW)
             return False
         return True
 
@@ -137,7 +134,7 @@ class Snapshots:
             try:
                 self._write(name, frame, result, hidden)
             except (StorageError, OSError) as error:
-                self.account.drop(_NOT_WRITABLE)
+                self.account.drop(NOT_WRITABLE)
                 self._outage.begin(str(error))
             else:
                 self.account.write()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import math
 import os
-import re
 import select
 import threading
 import time
@@ -21,7 +20,7 @@ from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.native_calls import NativeCall
 from edgekit.preprocess import ImageU8
-from edgekit.text import printable
+from edgekit.text import natural_key, printable
 
 # The frame count and duration of a container are partly estimates: a video that ends before this share is damaged.
 _MIN_SHARE = 0.95
@@ -210,10 +209,10 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
     # A name that is not UTF-8 is shown as escapes, because JSON documents cannot contain it.
     name = printable(uri)
     if path.is_dir():
-        return _images(sorted(path.iterdir(), key=_natural), name, f"folder '{name}' contains", notify)
+        return _images(sorted(path.iterdir(), key=natural_key), name, f"folder '{name}' contains", notify)
     if not path.exists() and glob.has_magic(uri):
         found = [Path(each) for each in glob.glob(uri, recursive=True)]  # noqa: PTH207 - takes absolute patterns too
-        return _images(sorted(found, key=_natural), name, f"pattern '{name}' matches", notify)
+        return _images(sorted(found, key=natural_key), name, f"pattern '{name}' matches", notify)
     if path.is_fifo():
         notify(f"source '{name}' is a named pipe: waiting for a writer")
         return _PipedSource(_open_written_pipe(path), name, notify)
@@ -257,8 +256,3 @@ def _images(found: list[Path], name: str, subject: str, notify: Callable[[str], 
     if not paths:
         raise InputError(f"{subject} no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
     return ImageSource(paths, name, notify)
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    # Sorts frame_9 before frame_10.
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]

@@ -130,7 +130,7 @@ detector_options = combined(
 
 
 def min_face_option(function: _Function) -> _Function:
-    """Add --min-face, for the faces of photographs."""
+    """Add --min-face PX."""
     return click.option(
         "--min-face",
         type=click.IntRange(0, 100_000),

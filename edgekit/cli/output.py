@@ -68,6 +68,10 @@ class Output:
             text = "\n".join(_wrapped(line, indent) for line in text.split("\n"))
         echo(text, err=self.as_json)
 
+    def field(self, label: str, text: str, label_width: int) -> None:
+        """Print a field of a report; on one line, because a line break in a name must not look like another field."""
+        self.say(f"{label:<{label_width}} {one_line(text)}", indent=label_width + 1)
+
     def show(self, table: RenderableType, min_columns: int = 0) -> None:
         """Print a table for people, on `console`, with room for `min_columns` also in a narrower terminal."""
         console = self.console

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from edgekit.boards import memory_mib
 from edgekit.doctor.probe import Finding, Probe
 
 _LEAST_PYTHON = (3, 11)
@@ -58,7 +59,9 @@ def python(probe: Probe) -> Finding:
 def memory(probe: Probe) -> Finding:
     """Check that enough memory is free for a model, and enough contiguous memory (CMA) for camera buffers."""
     text = probe.read("proc/meminfo") or ""
-    total, available, cma, cma_free = (_mib(text, key) for key in ("MemTotal", "MemAvailable", "CmaTotal", "CmaFree"))
+    total, available, cma, cma_free = (
+        memory_mib(text, key) for key in ("MemTotal", "MemAvailable", "CmaTotal", "CmaFree")
+    )
     if total is None or available is None:
         return Finding("memory", "unknown", "/proc/meminfo cannot be read")
     text = f"{available} of {total} MiB available"
@@ -159,8 +162,3 @@ def network_time(probe: Probe) -> Finding:
     cause = f"failed with exit code {done.code}" if done and done.code else "is missing or printed no answer"
     text = f"cannot be checked, because timedatectl {cause}"
     return Finding("time", "unknown", text, "compare the output of 'date' with a clock")
-
-
-def _mib(meminfo: str, key: str) -> int | None:
-    match = re.search(rf"^{key}:\s*(\d+) kB", meminfo, re.MULTILINE)
-    return int(match.group(1)) // 1024 if match else None

@@ -23,7 +23,6 @@ import numpy as np
 from edgekit.device.detection.yunet import YuNet, input_sizes
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.session import open_session
-from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image, resize
 from edgekit.device.pipeline.loop import crop_faces
@@ -169,7 +168,7 @@ def _measure_here(model: Path, detector_model: Path | None, size_px: int, faces:
     frames = _portraits(faces)
     yuv = cv2.cvtColor(frames[0], cv2.COLOR_BGR2YUV_I420)
     before_threads = cv2.getNumThreads()
-    set_opencv_threads(1)
+    cv2.setNumThreads(1)
     try:
         contract = Classifier(model, 1).contract
         box = _FACE_XYXY if contract.subject == "face" else (0, 0, *FRAME_WH)
@@ -186,7 +185,7 @@ def _measure_here(model: Path, detector_model: Path | None, size_px: int, faces:
             **({} if detector_model is None else _measure_detection(detector_model, size_px, frames)),
         }
     finally:
-        set_opencv_threads(before_threads)
+        cv2.setNumThreads(before_threads)
 
 
 def _measure_detection(detector_model: Path, size_px: int, frames: list[ImageU8]) -> dict[str, float]:

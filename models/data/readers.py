@@ -17,12 +17,11 @@ Classes named after the seven expressions get the label order of FER-2013, other
 from __future__ import annotations
 
 import functools
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +40,7 @@ from edgekit.models.data.layout import Layout, find_layout, require_contempt, sp
 from edgekit.models.data.listed import is_listed, read_listed
 from edgekit.models.data.pixels import DataFit, single_channel_if_gray, to_size
 from edgekit.preprocess import ImageU8
+from edgekit.text import natural_key
 
 Labels = Mapping[str, NDArray[np.int64]]
 Groups = Mapping[str, NDArray[np.str_] | None]
@@ -253,7 +253,7 @@ def _name(layout: Layout, path: Path) -> str:
 def _chosen(layout: Layout, select: Select | None) -> dict[str, list[int]]:
     """Return the indices of the entries of each split, in natural order of their paths."""
     of_split: dict[str, list[int]] = defaultdict(list)
-    for index in sorted(range(len(layout.entries)), key=lambda index: _natural(layout.entries[index].path)):
+    for index in sorted(range(len(layout.entries)), key=lambda index: natural_key(layout.entries[index].path)):
         of_split[layout.entries[index].split].append(index)
     ordered = {split: of_split[split] for split in split_order(of_split)}
     if select is None:
@@ -266,7 +266,3 @@ def _chosen(layout: Layout, select: Select | None) -> dict[str, list[int]]:
     groups = {split: _groups(layout, indices) for split, indices in ordered.items()}
     selection = select(labels, layout.classes, groups)
     return {new: [ordered[old][index] for index in indices] for new, (old, indices) in selection.items()}
-
-
-def _natural(name: PurePosixPath) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(name))]

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from edgekit.device.sinks.mqtt.sqlite_buffer import is_sqlite, read_sqlite
 from edgekit.errors import InputError
+from edgekit.files import write_all
 
 # Longer than any line of this program; a longer line of another file is read in parts, all of them damaged.
 _MAX_LINE_BYTES = 1 << 20
@@ -104,7 +105,7 @@ class Journal:
         data = (b"\n" if self._torn else b"") + _lines(messages, removed)
         end = self._stream.seek(0, os.SEEK_END)
         try:
-            _write(self._stream, data)
+            write_all(self._stream.write, data)
         except OSError:
             self._torn = True
             with suppress(OSError):
@@ -158,7 +159,7 @@ class Journal:
         temporary.unlink(missing_ok=True)
         stream = _locked(temporary, "x")
         try:
-            _write(stream, _lines(messages, ()))
+            write_all(stream.write, _lines(messages, ()))
             os.fsync(stream.fileno())
             temporary.replace(self._path)
         except OSError:
@@ -205,12 +206,6 @@ def _locked(path: Path, mode: str) -> io.FileIO:
     except OSError:
         pass  # a network file system without locks
     return stream
-
-
-def _write(stream: io.FileIO, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[stream.write(rest) :]
 
 
 def _lines(messages: Iterable[Message], removed: Collection[int]) -> bytes:

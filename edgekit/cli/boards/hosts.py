@@ -8,9 +8,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -20,9 +20,13 @@ from edgekit.errors import HostError
 from edgekit.text import printable
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from edgekit.remote.hosts import Host
     from edgekit.remote.parallel import HostResult
     from edgekit.remote.transfer import Upload
+
+_T = TypeVar("_T", bound="DataclassInstance")
 
 _MAX_PARALLEL = 64
 # A board that never stops printing must not fill a log.
@@ -132,6 +136,20 @@ def require_hosts(chosen: HostChoice) -> tuple[Host, ...]:
     if not chosen.hosts:
         raise click.UsageError("no board given: use --host USER@HOST or --inventory FILE.toml")
     return chosen.hosts
+
+
+def report_boards(out: Output, results: Sequence[HostResult[_T]], show: Callable[[str, _T], None]) -> None:
+    """Call `show` with the label and the result of each board, print the JSON document, and raise the failures.
+
+    Raises:
+        HostError: As `raise_failures`.
+    """
+    found = {done.host.label: done.result for done in results if done.result is not None}
+    for label, result in found.items():
+        show(label, result)
+    failed = {done.host.label: done.error for done in results if done.error is not None}
+    out.result({"boards": [{"host": label, **asdict(result)} for label, result in found.items()], "failed": failed})
+    raise_failures(results)
 
 
 def raise_failures(results: Sequence[HostResult[Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from edgekit.models.data.check import Findings, Scan
     from edgekit.models.data.crop import CropReport
 
-_LABEL_WIDTH = 11
+_line = partial(Output.field, label_width=11)
 _EXAMPLES = 5
 
 
@@ -224,14 +225,14 @@ def label(
     import threading
 
     from edgekit.cli.run.signals import StopSignals
-    from edgekit.device.label import LabelPage, exclusive_store
+    from edgekit.device.label import exclusive_store, label_page
     from edgekit.device.sinks.credentials import read_secret
 
     names = [name.strip() for name in classes.split(",")] if classes else ()
     with exclusive_store(folder, output, names, out.warn) as store:
         token = read_secret(web_token_file, "EDGEKIT_WEB_TOKEN", "web token", out.warn)
         stopped = threading.Event()
-        with StopSignals() as signals, LabelPage(store, address, token, out.warn) as page:
+        with StopSignals() as signals, label_page(store, address, token, out.warn) as page:
             signals.on_stop(stopped.set)
             out.say(f"label {store.summary()['waiting']} crops at {page.url} (Ctrl-C ends)")
             while not stopped.wait(1.0):
@@ -314,11 +315,6 @@ def _document(scan: Scan, found: Findings) -> dict[str, Any]:
         },
         "faults": list(found.faults),
     }
-
-
-def _line(out: Output, label: str, text: str) -> None:
-    # On one line, so that a file name with line breaks cannot imitate a line of this report.
-    out.say(f"{label:<{_LABEL_WIDTH}} {one_line(text)}", indent=_LABEL_WIDTH + 1)
 
 
 def _examples(out: Output, texts: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from edgekit.cli.boards.releases import chosen_service, read_package, release_op
 from edgekit.cli.options import NumberRange
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.run.checks import checked_settings
-from edgekit.cli.run.output_options import replaced_results
+from edgekit.cli.run.output_options import replaced_results, warn_of_replaced
 
 
 @click.command("deploy", short_help="Install a model on boards as a service.")
@@ -77,9 +77,7 @@ def command(
     service = chosen_service(name, scope)
     replaced = replaced_results(checked_settings(config))
     package = read_package(out, model, config, keep, settle_s, chosen.install)
-    if replaced:
-        files = ", ".join(f"'{name}'" for name in replaced)
-        out.warn(f"each start of the service replaces {files}: set rotate-size or rotate-age to keep the results")
+    warn_of_replaced(out, replaced, "set rotate-size or rotate-age")
     with BoardReporter(out) as reporter:
         results = roll_out(
             hosts,

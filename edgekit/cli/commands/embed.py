@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli.options import MAX_THREADS, PATH, activation_option
+from edgekit.cli.options import PATH, activation_option, threads_option
 from edgekit.cli.output import Output, common_options
 
 
@@ -31,7 +31,7 @@ from edgekit.cli.output import Output, common_options
     metavar="DIR",
     help="Folder for the cached outputs of the teacher. Default: a folder beside --output.",
 )
-@click.option("--threads", type=click.IntRange(1, MAX_THREADS), metavar="N", help="CPU threads.")
+@threads_option
 @common_options
 def command(out: Output, model: str, teacher: str, data: Path, output: Path, **values: Any) -> None:
     """Replace the last layer of a trained net by a projector into the embedding space of a CLIP.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from edgekit.export.profiling.cost import GraphCost
     from edgekit.export.tensors import Shape
 
-_LABEL_WIDTH = 13
+_line = partial(Output.field, label_width=13)
 _FITS = {"square": "central square", "pad": "padded to a square", "stretch": "stretched to a square"}
 
 
@@ -302,11 +303,6 @@ def _document(contents: _Contents) -> dict[str, Any]:
         "macs": cost.macs if cost else None,
         "layers": layers,
     }
-
-
-def _line(out: Output, label: str, text: str) -> None:
-    # `one_line`: a line break in a name of the file must not look like another field.
-    out.say(f"{label:<{_LABEL_WIDTH}} {one_line(text)}", indent=_LABEL_WIDTH + 1)
 
 
 def _scaling_text(contract: Contract) -> str:

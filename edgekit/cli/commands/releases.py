@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, raise_failures, require_hosts
+from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, report_boards, require_hosts
 from edgekit.cli.boards.releases import chosen_service, release_options
 from edgekit.cli.output import Output, common_options
 
@@ -37,13 +36,7 @@ def command(out: Output, chosen: HostChoice, name: str, scope: Any) -> None:
     hosts = require_hosts(chosen)
     with BoardReporter(out) as reporter:
         results = run_on_hosts(hosts, partial(list_host, service=service, reporter=reporter), chosen.parallel)
-    found = {done.host.label: done.result for done in results if done.result is not None}
-    for label, listed in found.items():
-        _show(out, label, listed)
-    failed = {done.host.label: done.error for done in results if done.error is not None}
-    boards = [{"host": label, **asdict(listed)} for label, listed in found.items()]
-    out.result({"boards": boards, "failed": failed})
-    raise_failures(results)
+    report_boards(out, results, partial(_show, out))
 
 
 def _show(out: Output, label: str, listed: ReleaseList) -> None:

@@ -14,7 +14,7 @@ import click
 from edgekit.cli.options import combined
 from edgekit.cli.output import Output, common_options, printable
 from edgekit.cli.run.checks import checked_values
-from edgekit.cli.run.output_options import replaced_results
+from edgekit.cli.run.output_options import replaced_results, warn_of_replaced
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import real_path
 
@@ -115,9 +115,7 @@ def install(
     manager = _manager(chosen, name)
     for warning in manager.install(spec):
         out.warn(warning)
-    if replaced:
-        files = ", ".join(f"'{name}'" for name in replaced)
-        out.warn(f"each start of the service replaces {files}: give --rotate-size or --rotate-age to keep the results")
+    warn_of_replaced(out, replaced, "give --rotate-size or --rotate-age")
     out.say(f"service '{name}' is installed and starts; see 'edgekit service status{_flags(name, chosen)}'")
     out.result(_document(name, manager, chosen, command=list(spec.command)))
 

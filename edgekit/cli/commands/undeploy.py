@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, raise_failures, require_hosts
+from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, report_boards, require_hosts
 from edgekit.cli.boards.releases import chosen_service, release_options
 from edgekit.cli.output import Output, common_options
 from edgekit.text import counted
@@ -42,13 +41,7 @@ def command(out: Output, chosen: HostChoice, keep_data: bool, name: str, scope: 
     with BoardReporter(out) as reporter:
         work = partial(undeploy_host, service=service, keep_data=keep_data, reporter=reporter)
         results = run_on_hosts(hosts, work, chosen.parallel)
-    removed = {done.host.label: done.result for done in results if done.result is not None}
-    for label, removal in removed.items():
-        out.say(f"{label}: {_describe(removal, name)}")
-    failed = {done.host.label: done.error for done in results if done.error is not None}
-    boards = [{"host": label, **asdict(removal)} for label, removal in removed.items()]
-    out.result({"boards": boards, "failed": failed})
-    raise_failures(results)
+    report_boards(out, results, lambda label, removal: out.say(f"{label}: {_describe(removal, name)}"))
 
 
 def _describe(removal: Removal, name: str) -> str:

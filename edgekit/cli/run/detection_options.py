@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from edgekit.cli.options import NumberRange, grouped_options, refuse_unused
+from edgekit.cli.options import NumberRange, grouped_options, min_face_option, refuse_unused
+from edgekit.device.region import parse_region
 
 if TYPE_CHECKING:
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.pipeline.stream_options import StreamOptions
-    from edgekit.device.region import Region
 
 AUTO: Final = "auto"
 _MAX_EVERY = 1000
@@ -91,14 +91,7 @@ _OPTIONS = (
         metavar="X,Y,W,H",
         help="Use only this region of the frame. Numbers up to 1 are fractions, larger numbers are pixels.",
     ),
-    click.option(
-        "--min-face",
-        type=click.IntRange(0, 100_000),
-        default=0,
-        metavar="PX",
-        help="Discard faces smaller than PX. Without --detector-size, --min-face also sets the size of the "
-        "detector's input.",
-    ),
+    min_face_option,
     click.option(
         "--largest/--every-face",
         default=False,
@@ -139,7 +132,7 @@ def stream_values(detection: DetectionOptions) -> dict[str, Any]:
         "classify_every": detection.classify_every,
         "mirror": detection.mirror,
         "uncertain_below": detection.uncertain_below,
-        "region": chosen_region(detection),
+        "region": None if detection.roi is None else parse_region(detection.roi),
         "min_face_px": detection.min_face,
         "largest_only": detection.largest,
     }
@@ -165,14 +158,3 @@ def open_stream(options: StreamOptions, notify: Callable[[str], None]) -> Stream
         reason = f"has no effect with model '{options.model}', which classifies the whole image"
         refuse_unused(click.get_current_context(), names, reason)
         raise
-
-
-def chosen_region(detection: DetectionOptions) -> Region | None:
-    """Return the region of --roi; None for the whole frame.
-
-    Raises:
-        InputError: The text is not a region.
-    """
-    from edgekit.device.region import parse_region
-
-    return parse_region(detection.roi) if detection.roi is not None else None

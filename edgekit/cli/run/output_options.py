@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.options import NumberRange, grouped_options, path_option
+from edgekit.cli.output import Output
 from edgekit.cli.param_types import CollectWhen, Commands, Duration, Size
 from edgekit.cli.sections import section
 
@@ -310,6 +311,13 @@ def replaced_results(values: Mapping[str, Any]) -> list[str]:
         return []
     results = (values.get(name) for name in ("save", "record", "jsonl", "csv_file"))
     return [str(name) for name in results if name is not None and name != STDOUT]
+
+
+def warn_of_replaced(out: Output, files: Sequence[str], cure: str) -> None:
+    """Warn of results that each start of a service replaces, if there are any; `cure` says how to keep them."""
+    if files:
+        names = ", ".join(f"'{name}'" for name in files)
+        out.warn(f"each start of the service replaces {names}: {cure} to keep the results")
 
 
 def output_files(outputs: Outputs) -> list[Path]:

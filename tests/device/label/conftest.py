@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from edgekit.device.label import LabelPage, LabelStore
+from edgekit.device.label import LabelStore, label_page
+from edgekit.device.sinks.web.server import WebServer
 
 
 class Client:
     """Requests to a page; `store` is the state behind it."""
 
-    def __init__(self, page: LabelPage, store: LabelStore) -> None:
+    def __init__(self, page: WebServer, store: LabelStore) -> None:
         self.url, self.store = page.url, store
         self._address = urlsplit(page.url)
 
@@ -50,6 +51,6 @@ def label(tmp_path: Path, told: list[str]) -> Iterator[Callable[..., Client]]:
         def serve(token: str | None = None, address: str = "127.0.0.1:0", **options: Any) -> Client:
             stack.pop_all().close()
             store = LabelStore(tmp_path / "c", notify=told.append, **options)
-            return Client(stack.enter_context(LabelPage(store, address, token, told.append)), store)
+            return Client(stack.enter_context(label_page(store, address, token, told.append)), store)
 
         yield serve

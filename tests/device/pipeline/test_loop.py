@@ -6,6 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.pipeline import loop as pipeline
 from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
 from edgekit.device.pipeline.latency import LatencyMeter
-from edgekit.device.pipeline.loop import run
+from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.summary import Tally
 from edgekit.device.sources import open_source, presentation_time_s
@@ -51,7 +52,15 @@ class Blocks:
 
 def go(source, detector, classifier, sinks, meter, max_frames=None, **options) -> None:
     """Run, every frame searched."""
-    run(source, FaceTracker(detector, None), classifier, sinks, meter, max_frames, **options)
+    write_results(sinks, source, FaceTracker(detector, None), classifier, meter, max_frames, **options)
+
+
+def write_results(sinks, *arguments, **options) -> None:
+    """Write each result of `frame_results` to each sink."""
+    with closing(frame_results(*arguments, **options)) as found:
+        for frame, result in found:
+            for sink in sinks:
+                sink.write(frame, result)
 
 
 class Collector:
@@ -226,11 +235,11 @@ def results(path: Path, detector, classifier, told, **options) -> list:
     with open_source(str(path), told.append) as source:
         clock = presentation_time_s(source)
         face_tracker = FaceTracker(detector, Adaptive(), presentation_time_s=clock)
-        run(
+        write_results(
+            [collector],
             source,
             face_tracker,
             classifier,
-            [collector],
             LatencyMeter(),
             smoother=Smoother(),
             schedule=ClassificationSchedule("auto"),

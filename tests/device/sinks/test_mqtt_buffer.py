@@ -312,13 +312,13 @@ def test_a_run_without_a_broker_on_a_full_disk_reports_its_losses_once(open_sink
 
 def test_a_disk_that_stalls_at_the_end_is_not_waited_for(open_sink, told, monkeypatch):
     stalled = threading.Event()
-    write = journal_module._write
+    write = journal_module.write_all
 
-    def stall(stream, data: bytes) -> None:
+    def stall(write_some, data: bytes) -> None:
         assert stalled.wait(60)
-        write(stream, data)
+        write(write_some, data)
 
-    monkeypatch.setattr(journal_module, "_write", stall)
+    monkeypatch.setattr(journal_module, "write_all", stall)
     monkeypatch.setattr(sink_module, "_SAVE_TIMEOUT_S", 0.5)
     sink = open_sink()
     sink.post(event(0))
@@ -378,16 +378,16 @@ def test_a_folder_that_is_missing_at_the_start_and_appears_later_is_used(tmp_pat
 def test_whatever_fails_in_between_no_message_is_lost_or_counted_twice(tmp_path, open_spool, monkeypatch, seed):
     generator = random.Random(seed)  # noqa: S311 - not for cryptography
     monkeypatch.setattr("edgekit.device.sinks.mqtt.spool._MAX_OLD_ENTRIES", 5)
-    write = journal_module._write
+    write = journal_module.write_all
     is_full = False
 
-    def unreliable(stream, data: bytes) -> None:
+    def unreliable(write_some, data: bytes) -> None:
         if is_full:
-            write(stream, data[: generator.randrange(len(data))])
+            write(write_some, data[: generator.randrange(len(data))])
             raise OSError(28, "No space left on device")
-        write(stream, data)
+        write(write_some, data)
 
-    monkeypatch.setattr(journal_module, "_write", unreliable)
+    monkeypatch.setattr(journal_module, "write_all", unreliable)
     spool = open_spool(limit=50)
     posted, confirmed = 0, 0
     for _ in range(300):
@@ -462,17 +462,17 @@ def test_what_waits_for_longer_than_a_second_is_flushed_to_the_disk(open_sink, m
 
 
 def test_messages_removed_while_the_file_is_written_do_not_come_back(open_spool, monkeypatch):
-    write = journal_module._write
+    write = journal_module.write_all
     spool = open_spool()
     spool.append((TOPIC, payload(sequence)) for sequence in range(3))
     spool.sync()
 
-    def write_slowly(stream, data: bytes) -> None:
+    def write_slowly(write_some, data: bytes) -> None:
         spool.remove([2, 4])
-        write(stream, data)
+        write(write_some, data)
 
     spool.append([(TOPIC, payload(3))])
-    monkeypatch.setattr(journal_module, "_write", write_slowly)
+    monkeypatch.setattr(journal_module, "write_all", write_slowly)
     spool.sync()
     monkeypatch.undo()
     spool.sync()
