@@ -286,6 +286,7 @@ Accuracy on {data}, if predictions below a threshold are labelled `uncertain`:
 def _served(document: Mapping[str, Any]) -> str:
     parts = []
     for data, result in _distributions(document):
+        recall = f"mean recall of {len(result['recall_of'])} classes" if "recall_of" in result else "mean recall"
         for name, breakdown in result["by"].items():
             rows = "\n".join(
                 f"| {band['band']} | {band['total']:,} | {_percent(band['accuracy'])} | {_interval(band)} "
@@ -294,7 +295,7 @@ def _served(document: Mapping[str, Any]) -> str:
             )
             parts.append(f"""Accuracy on {data}, by {name} (the {breakdown["measure"]}):
 
-| {name} | faces | accuracy | 95 % interval of the accuracy | mean recall |
+| {name} | faces | accuracy | 95 % interval of the accuracy | {recall} |
 | --- | ---: | ---: | ---: | ---: |
 {rows}""")
     return "\n\n".join(parts) or "Not measured."
