@@ -24,7 +24,7 @@ from roofline_fit import Fit, Point, fit, predicted_ms
 
 from edgekit.export.profiling.roofline import ROOFLINES_NAME, SPREAD, Precision, Roofline
 from edgekit.files import write_atomic
-from edgekit.latencies import KNOWN_BOARDS
+from edgekit.known_boards import KNOWN_BOARDS
 
 _HERE = Path(__file__).resolve().parent
 _COUNTS = _HERE / "board_estimates" / "nets.json"

@@ -32,7 +32,7 @@ from edgekit.export.profiling.profile import profile_file
 from edgekit.export.quantization.gate import Calibration, calibration_crops
 from edgekit.export.quantization.quantize import StaticSettings, quantize_dynamic, quantize_static, to_float16
 from edgekit.files import write_atomic
-from edgekit.latencies import KNOWN_BOARDS, KnownBoard
+from edgekit.known_boards import KNOWN_BOARDS, KnownBoard
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from edgekit.models.data import DataSet

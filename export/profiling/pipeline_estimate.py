@@ -31,7 +31,7 @@ from edgekit.device.tracking.detection_schedule import Every
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.export.profiling.profile import Profile, profile_file
 from edgekit.export.profiling.roofline import SPREAD
-from edgekit.latencies import KnownBoard
+from edgekit.known_boards import KnownBoard
 from edgekit.model_store import asset
 from edgekit.preprocess import ImageU8, softmax, to_input
 

@@ -15,7 +15,7 @@ from edgekit.export.profiling.layer_times import MeasuredGraph, measure_layers, 
 from edgekit.export.profiling.roofline import Estimate, LayerWork, Precision, estimate, roofline_of
 from edgekit.export.profiling.traffic import memory_bytes, weight_bytes
 from edgekit.export.tensors import WEIGHT_TYPES, Shape, constant_tensors
-from edgekit.latencies import KnownBoard
+from edgekit.known_boards import KnownBoard
 
 # Suffixes that ONNX Runtime appends to the names of nodes it rewrites.
 _REWRITTEN = re.compile(r"(_nchwc|_nhwc|_token_\d+|_quant)+$")

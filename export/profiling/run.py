@@ -14,7 +14,7 @@ from edgekit.errors import InputError
 from edgekit.export.profiling.pipeline_estimate import PipelineEstimate, estimate_pipeline
 from edgekit.export.profiling.profile import Profile, has_free_size, profile_file
 from edgekit.export.profiling.roofline import Estimate
-from edgekit.latencies import KNOWN_BOARDS, KnownBoard
+from edgekit.known_boards import KNOWN_BOARDS, KnownBoard
 from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 
@@ -82,7 +82,7 @@ def profile(
 
     Args:
         model: Any .onnx file, or a shipped model's name.
-        board: A key of `edgekit.latencies.KNOWN_BOARDS`; None: all boards.
+        board: A key of `edgekit.known_boards.KNOWN_BOARDS`; None: all boards.
         size_wh: Width and height of inputs whose width and height are dynamic.
         seconds: Duration of the measurement; 0: no measurement.
         threads: Threads of the measurement.

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgekit.export.profiling.roofline import roofline_of, rooflines
-from edgekit.latencies import KNOWN_BOARDS
+from edgekit.known_boards import KNOWN_BOARDS
 
 ROOT = Path(__file__).parents[2]
 

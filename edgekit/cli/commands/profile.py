@@ -9,7 +9,7 @@ import click
 
 from edgekit.cli.options import MAX_THREADS, PATH, NumberRange, detector_options, refuse_unused
 from edgekit.cli.output import Output, common_options
-from edgekit.latencies import KNOWN_BOARDS
+from edgekit.known_boards import KNOWN_BOARDS
 
 _MAX_SIDE_PX = 8192
 
