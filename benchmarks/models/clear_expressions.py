@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgekit.errors import EdgekitError
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.ferplus import EXPRESSION_COLUMNS, vote_counts
+from edgekit.models.evaluation.evaluate import mean_recall
 from edgekit.models.evaluation.run import evaluate, read_evaluation_data
 
 _FILE = click.Path(path_type=Path, exists=True)
@@ -47,9 +48,9 @@ def main(models: Sequence[str], data: Path, ferplus: Path, split: str, agreement
         print("| --- " * (len(EXPRESSIONS) + 3) + "|")
         print(f"| images | {len(labels)} | | {' | '.join(map(str, np.bincount(labels, minlength=len(EXPRESSIONS))))} |")
         for model in models:
-            right = evaluate(model, part, split=split).logits.argmax(axis=1) == labels
-            recalls = [right[labels == index].mean() for index in range(len(EXPRESSIONS))]
-            cells = " | ".join(f"{100 * share:.1f} %" for share in (right.mean(), np.mean(recalls), *recalls))
+            result = evaluate(model, part, split=split)
+            shares = (result.accuracy, mean_recall(result.per_class), *(result.per_class[name] for name in EXPRESSIONS))
+            cells = " | ".join("-" if share is None else f"{share:.1%}" for share in shares)
             print(f"| {model} | {cells} |", flush=True)
     except EdgekitError as error:
         raise click.ClickException(str(error)) from error
