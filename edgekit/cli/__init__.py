@@ -6,6 +6,7 @@ Importing this package loads only the standard library and click; heavy imports 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -23,7 +24,16 @@ import click
 from edgekit import __version__, native_calls
 from edgekit.cli.native_watch import NativeWatch
 from edgekit.cli.output import describe_os_error, one_line
-from edgekit.errors import ERROR_PREFIX, EXIT_FAULT, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EdgekitError, InputError
+from edgekit.errors import (
+    ERROR_PREFIX,
+    EXIT_FAULT,
+    EXIT_INTERRUPTED,
+    EXIT_IO,
+    EXIT_OK,
+    EXIT_USAGE,
+    EdgekitError,
+    InputError,
+)
 from edgekit.text import printable
 
 if TYPE_CHECKING:
@@ -203,7 +213,9 @@ def _call(arguments: list[str], debug: bool, interruptions: _Interruptions) -> i
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except OSError as error:
-        return _report(error, describe_os_error(error), EXIT_IO, debug)
+        # No file can have such a name: the value is wrong, not the disk.
+        code = EXIT_USAGE if error.errno == errno.ENAMETOOLONG else EXIT_IO
+        return _report(error, describe_os_error(error), code, debug)
     except MemoryError as error:
         return _report(error, _OUT_OF_MEMORY, EXIT_FAULT, debug)
     except Exception as error:

@@ -139,7 +139,8 @@ def _wrapped(line: str, indent: int) -> str:
 
 
 def describe_os_error(error: OSError) -> str:
-    """Return one line with the file, the error, and for a full disk the cure."""
+    """Return one line with the file, the error, and for a full disk or a long name the cure."""
     where = f"'{error.filename}': " if error.filename else ""
-    cure = ": free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    cures = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.ENAMETOOLONG: "use a shorter name"}
+    cure = f": {cures[error.errno]}" if error.errno in cures else ""
     return f"{where}{error.strerror or error}{cure}"

@@ -36,6 +36,12 @@ def test_a_usage_error_is_one_line_that_names_the_help(edgekit: Run) -> None:
     assert "edgekit run --help" in err
 
 
+def test_a_name_that_no_file_can_have_is_a_wrong_value(edgekit: Run) -> None:
+    code, _, err = edgekit("inspect", "x" * 300)
+    assert code == 2
+    assert err == f"edgekit: error: '{'x' * 300}': File name too long: use a shorter name\n"
+
+
 def test_debug_is_accepted_before_the_command_too(edgekit: Run) -> None:
     code, _, err = edgekit("--debug", "inspect", "absent.onnx")
     assert (code, "Traceback" in err, "model 'absent.onnx' does not exist" in err) == (2, True, True)
