@@ -39,8 +39,8 @@ def square_crop_box(
     The square is centred on the box. Its side is the mean of the box's width and height times `1 + 2 * margin`, at
     least one pixel and at most the frame's shorter side. A square that would extend beyond the frame is moved inside.
 
-    With the mean of width and height as side, the same margin fits YuNet's tall boxes and Haar's square boxes: both
-    crops then match the framing of FER-2013 (measured by benchmarks/models/crop_margin.py).
+    With the mean of width and height as side, the same margin fits YuNet's tall boxes and Haar's square boxes (measured
+    by benchmarks/models/crop_margin.py).
 
     Args:
         xyxy: Left, top, right, bottom in pixels; may lie partly outside the frame.

@@ -23,6 +23,11 @@ _PURPOSES = {
     "prompts. The export needs the files of the CLIP and of its prompts, which are not shipped with edgekit.",
 }
 
+_PHOTO_CHOICES = (
+    "\nBut three settings of `default` were chosen with the photographs: the label weight, the nets of the average, and "
+    "the\nthreshold of `uncertain`."
+)
+
 _CARD = """{front}
 # Model card: {name}
 
@@ -36,9 +41,10 @@ The model `{name}` classifies facial expressions: {label_list}. The net of the m
 
 In videos, a device uses the protocol center-crop. In pictures, it uses center-flip, which averages the probabilities of
 the centre crop and its mirror image. "Without duplicates" leaves out the images of {split} that are identical to an
-image of another split. For each image, FER+ has the votes of ten people. The label is the expression with most votes.
-The usual protocol with eight classes (Barsoum et al. 2016) also includes images with most votes for contempt. The net
-has no class contempt, so such images count as wrong. In photographs, edgekit first detects and crops the faces. The
+image of another split. For each image, FER+ has the votes of ten people. Choices with a single vote are
+ignored. The label is the expression with more than half of the other votes. Images without such a label are left out.
+The usual protocol with eight classes (Barsoum et al. 2016) also includes images with this majority for contempt. The
+net has no class contempt, so such images count as wrong. In photographs, edgekit first detects and crops the faces. The
 calibration error is the mean difference between confidence and accuracy, over 15 bins of the confidence.
 
 ## Intended use
@@ -67,9 +73,7 @@ pictures were labelled by people, and other people disagree with about a third o
 for research, and is not a part of edgekit.
 
 The net was trained on the split Training of FER-2013 (data set `{data_name}`, sha256 of the content `{data_sha256}`).
-{epoch} The accuracy was measured on {split}. The photographs were not used in the training. But three settings of
-`default` were chosen with the photographs: the label weight, the nets of the average, and the threshold of
-`uncertain`.
+{epoch} The accuracy was measured on {split}. The photographs were not used in the training.{photo_choices}
 
 The licence of FER-2013 does not permit its pictures in this card. To see the errors with the highest confidence, run
 `edgekit eval {name} --data fer2013.tar.gz --errors out/errors`.
@@ -139,6 +143,7 @@ def card(document: Mapping[str, Any], training: Mapping[str, Any], picture: Path
         results=_results(document),
         split=SPLIT,
         purpose=_PURPOSES[document["name"]],
+        photo_choices="" if document["name"] == "fer2013" else _PHOTO_CHOICES,
         recall=_recall(document),
         confidence=_confidence(document) + link,
         served=_served(document),
