@@ -23,10 +23,9 @@ _PURPOSES = {
     "prompts. The export needs the files of the CLIP and of its prompts, which are not shipped with edgekit.",
 }
 
-_PHOTO_CHOICES = (
-    "\nBut three settings of `default` were chosen with the photographs: the label weight, the nets of the average, and "
-    "the\nthreshold of `uncertain`."
-)
+_PHOTO_CHOICES = """
+But three settings of `default` were chosen with the photographs: the label weight, the nets of the average, and the
+threshold of `uncertain`."""
 
 _CARD = """{front}
 # Model card: {name}

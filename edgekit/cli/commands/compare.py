@@ -50,8 +50,8 @@ def command(
     A difference is real if the 95 % interval of the ratio of the medians does not contain 1. Two reports with different
     boards, clock frequencies, frames, detectors or models are refused (exit code 2). --allow-different compares such
     reports.
-    --gate refuses (exit code 2) cells that cannot be judged: cells that throttled, had fewer than three processes, or
-    are in one report only.
+    --gate refuses (exit code 2) cells that cannot be judged: cells that throttled, had a changing clock or fewer than
+    three processes, or are in one report only.
 
     \b
     Examples:

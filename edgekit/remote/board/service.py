@@ -31,6 +31,7 @@ class Service:
     def __init__(self, releases: Releases, name: str, scope: str, health_s: float, settle_s: float) -> None:
         self._releases = releases
         self._name = name
+        self._scope = scope
         self._which = ["--name", name, f"--{scope}"]
         self._health_s = health_s
         self._settle_s = settle_s
@@ -44,28 +45,37 @@ class Service:
             HostError: It did; without this check there would be two services with the same releases.
         """
         note = self._read_note()
-        other = "--system" if self._which[-1] == "--user" else "--user"
+        other = "--system" if self._scope == "user" else "--user"
         if note is not None and other in note["install"]:
             raise HostError(f"the service '{self._name}' was deployed with {other}: repeat the command with {other}")
 
     def refuse_foreign_service(self, release: str) -> None:
         """Check that an installed service of this name was made by deploy.
 
+        A user's deploy also finds a system service: both would open the same camera.
+
         Raises:
             HostError: The service was not made by deploy.
         """
-        if self.is_managed and self._read_note() is None and self.status(release)["state"] != "not installed":
+        if not self.is_managed or self._read_note() is not None:
+            return
+        if self.status(release)["state"] != "not installed":
             raise HostError(f"the service '{self._name}' was not made by deploy: choose another --name")
+        if self._scope == "user" and self.status(release, "system")["state"] != "not installed":
+            raise HostError(
+                f"the board has a system service '{self._name}', which was not made by deploy: run "
+                "'sudo edgekit service remove' on the board, or choose another --name"
+            )
 
-    def status(self, release: str) -> dict[str, Any]:
-        """Return the document of `edgekit service status`.
+    def status(self, release: str, scope: str | None = None) -> dict[str, Any]:
+        """Return the document of `edgekit service status`; `scope` is the service's own by default.
 
         Raises:
             HostError: The command failed.
         """
         if not self.is_managed:
             return {"state": "not installed", "text": "this board does not run systemd"}
-        done = self._edgekit(release, "service", "status", *self._which, "--json")
+        done = self._edgekit(release, "service", "status", "--name", self._name, f"--{scope or self._scope}", "--json")
         try:
             document = json.loads(done.stdout)
         except ValueError:

@@ -238,6 +238,16 @@ def test_a_service_made_by_hand_is_left_alone(board: Board, connection: Connecti
     assert board.unit.read_text() == unit
 
 
+def test_a_users_deploy_finds_a_system_service_made_by_hand(
+    board: Board, connection: Connection, make: MakePackage
+) -> None:
+    (board.systemd.folder / "edgekit.system").touch()
+    with pytest.raises(HostError, match=r"has a system service 'edgekit'.*'sudo edgekit service remove' on the board"):
+        deploy(connection, make(1))
+    assert board.status()["LoadState"] == "not-found"
+    assert not (board.root / "current").is_symlink()
+
+
 def test_a_service_of_the_other_scope_is_neither_added_nor_overlooked(
     board: Board, connection: Connection, make: MakePackage
 ) -> None:
