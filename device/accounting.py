@@ -66,15 +66,16 @@ class Account:
             if not self._closed:
                 self._dropped[reason] += count
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: str) -> int:
         """Count all waiting items as dropped for `reason`, for a sink whose items do not outlive the run.
 
-        Later counts have no effect: a thread that was not waited for may still finish its work.
+        Return their number. Later counts have no effect: a thread that was not waited for may still finish its work.
         """
         with self._lock:
             if waiting := self._waiting():
                 self._dropped[reason] += waiting
             self._closed = True
+            return waiting
 
     @property
     def waiting(self) -> int:

@@ -98,15 +98,15 @@ class Detections:
         return (self._face(index) for index in range(len(self)))
 
     @overload
-    def __getitem__(self, index: int) -> Face: ...
+    def __getitem__(self, index: int | np.integer) -> Face: ...
 
     @overload
     def __getitem__(self, index: slice | BoolArray | IntArray | list[int]) -> Detections: ...
 
-    def __getitem__(self, index: int | slice | BoolArray | IntArray | list[int]) -> Face | Detections:
+    def __getitem__(self, index: int | np.integer | slice | BoolArray | IntArray | list[int]) -> Face | Detections:
         """Return one face for an integer, else the selected faces."""
-        if isinstance(index, int):
-            return self._face(index)
+        if isinstance(index, int | np.integer):
+            return self._face(int(index))
         arrays = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "classes"}
         return replace(self, **{name: array[index] for name, array in arrays.items() if array is not None})
 

@@ -92,6 +92,8 @@ def decode_image(data: bytes, name: str) -> ImageU8:
     stored = _decoded(data, cv2.IMREAD_UNCHANGED)
     if stored is None or stored.ndim != 3 or stored.shape[2] != 4:
         return image
+    if data.startswith(b"BM") and not stored[..., 3].any():
+        return image  # many programs leave the fourth byte of a pixel unused, and write 0
     # libtiff has multiplied the colours of 8 bits with their alpha.
     premultiplied = data.startswith(_TIFF_SIGNATURES) and stored.dtype == np.uint8
     return _upright(_on_white(stored, premultiplied), _orientation(data))

@@ -30,7 +30,7 @@ class RuntimeMonitor:
     """Samples health, sheds load and trims the heap inside its `with` block.
 
     >>> with RuntimeMonitor(Path.cwd(), None, localizer, print, live=source.live) as monitor:
-    ...     run(monitor.paced(source), localizer, classifier, [*sinks, *monitor.sinks(controls)], meter)
+    ...     stream.run([*sinks, *monitor.sinks(stream.controls)], pace=monitor.paced, health=monitor.new_sample)
     """
 
     def __init__(

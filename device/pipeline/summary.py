@@ -32,7 +32,7 @@ class Tally(Sink):
         self.subject = result.subject
         self.faces += len(result.faces)
         self.frames_with_faces += bool(result.faces)
-        # One pass: a face is made of arrays each time it is asked for.
+        # One pass, because each iteration builds the `Face` objects again.
         for face in result.faces:
             self.classified += face.classified
             self.labels[face.label] += 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 import stat
 import sys
@@ -67,7 +70,8 @@ class LineFile:
         self._whole_bytes = 0
         # Whether the open file has a part of lines behind `_whole_bytes`, because removing it failed.
         self._is_torn = False
-        self._opened_s = 0.0
+        # When the file was begun, also by an earlier run, in monotonic time.
+        self._begun_s = 0.0
         self._continue = self._rotation.active
 
     def write(self, text: str, records: int = 1) -> None:
@@ -98,9 +102,9 @@ class LineFile:
                 sys.stdout.flush()
             else:
                 self._append(text.encode())
-        except BrokenPipeError:
-            raise
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and self._target == STDOUT:
+                raise  # the program that reads stdout needs no more, as `| head`
             raise StorageError(f"cannot write '{self._target}': {error.strerror or error}") from error
 
     def close(self) -> None:
@@ -145,7 +149,7 @@ class LineFile:
         if is_gone:
             self.close()
         elif self._handle is not None and self._is_regular and self._whole_bytes:
-            age_s = time.monotonic() - self._opened_s
+            age_s = time.monotonic() - self._begun_s
             if self._rotation.is_due(self._whole_bytes, age_s):
                 self.close()
                 shift(Path(self._target), self._rotation.keep)
@@ -199,7 +203,7 @@ class LineFile:
         status = os.fstat(self._handle)
         self._is_regular = stat.S_ISREG(status.st_mode)
         self._whole_bytes = _drop_partial_line(self._handle) if self._continue else 0
-        self._opened_s = time.monotonic()
+        self._begun_s = time.monotonic() - (_age_s(self._handle, self.header) if self._whole_bytes else 0.0)
         self._continue = True
 
 
@@ -210,6 +214,16 @@ def _other_header(path: Path, header: bytes) -> bool:
     except FileNotFoundError:
         return False
     return start not in (b"", header)
+
+
+def _age_s(handle: int, header: str) -> float:
+    """Return the age of a file by the `wall_s` of its first record; 0 if it has none or one in the future."""
+    start = os.pread(handle, _TAIL_BYTES, 0).decode(errors="replace")
+    try:
+        record = next(csv.DictReader(io.StringIO(start))) if header else json.loads(start.partition("\n")[0])
+        return max(time.time() - float(record["wall_s"]), 0.0)
+    except (StopIteration, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def _drop_partial_line(handle: int) -> int:

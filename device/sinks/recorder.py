@@ -109,7 +109,11 @@ class RotatingVideo(Sink):
         if self._started_s is None:
             self._started_s = now_s
         elif self._rotation.is_due(self._file.size_bytes(), now_s - self._started_s):
-            self.finish_file()
+            try:
+                self.finish_file()
+            except StorageError:
+                self.account.drop(NOT_WRITABLE)  # this frame is in neither file
+                raise
             self._started_s = now_s
         self._file.write(frame, result, hidden_xyxy)
         self._counted = self.account.write_up_to(self._file.stored, self._counted)

@@ -76,8 +76,7 @@ class Webhook(Sink):
         self._opener = urllib.request.build_opener(_NoRedirects, _HttpHandler, _HttpsHandler)
         self._thread = Worker(self._work, "webhook")
         self._failing = False
-        self._ended = False
-        self._counting = threading.Lock()
+        self._changing = threading.Lock()
         self._account = Account("webhook")
         self.accounts: Sequence[Account] = (self._account,)
 
@@ -91,12 +90,7 @@ class Webhook(Sink):
         with suppress(queue.Full):
             self._queue.put_nowait(None)
             self._thread.join(_CLOSE_TIMEOUT_S)
-        with self._counting:
-            self._ended = True
-            left = self._account.waiting
-            if left:
-                self._account.drop("end of the run", left)
-        if left:
+        if left := self._account.close("end of the run"):
             self._notify(f"webhook {self._name}: {counted(left, 'event')} not confirmed at the end of the run")
 
     def post(self, event: Event) -> None:
@@ -133,7 +127,7 @@ class Webhook(Sink):
         for pause_s in (*_RETRY_PAUSES_S, None):
             reason, is_temporary = self._send(body)
             if not reason:
-                self._count(self._account.write)
+                self._account.write()
                 if self._change_failing(False):
                     self._notify(f"webhook {self._name} accepts events again ({self._account.lost} dropped so far)")
                 return
@@ -158,22 +152,16 @@ class Webhook(Sink):
             return str(reason) or type(error).__name__, True
 
     def _drop(self, reason: str, details: str) -> None:
-        self._count(lambda: self._account.drop(reason))
+        self._account.drop(reason)
         # The pipeline's thread drops events too, when the queue is full.
         if self._change_failing(True):
             self._notify(f"webhook {self._name} failed, events are dropped: {details}")
 
     def _change_failing(self, failing: bool) -> bool:
         """Set whether events are dropped; return whether this is a change."""
-        with self._counting:
+        with self._changing:
             before, self._failing = self._failing, failing
         return before != failing
-
-    def _count(self, count: Callable[[], None]) -> None:
-        """Count the outcome of an event, unless the end of the run has counted it."""
-        with self._counting:
-            if not self._ended:
-                count()
 
 
 class _BoundedReader(io.RawIOBase):

@@ -54,9 +54,8 @@ def _require_windows() -> None:
     if not displays:
         raise InputError("--show needs a display, and none is set: use --web or --save instead")
     try:
-        trial = subprocess.run(
-            [sys.executable, "-c", _TRIAL], capture_output=True, text=True, errors="replace", timeout=_TRIAL_TIMEOUT_S
-        )
+        command = [sys.executable, "-P", "-c", _TRIAL]
+        trial = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TRIAL_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         trial = None
     if trial is not None and trial.returncode == 0:

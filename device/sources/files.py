@@ -252,7 +252,8 @@ def capture_frame_count(capture: cv2.VideoCapture) -> int | None:
 
 def _images(found: list[Path], name: str, subject: str, notify: Callable[[str], None]) -> ImageSource:
     report_unread(found, notify)
-    paths = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    visible = [path for path in found if not path.name.startswith(".")]
+    paths = [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not paths:
         raise InputError(f"{subject} no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
     return ImageSource(paths, name, notify)

@@ -263,9 +263,10 @@ def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapt
 
 def node_holders(path: Path, proc: Path = Path("/proc")) -> list[str]:
     """Return the processes that have a device open, as `pid 812 (motion)`; only root sees other users' processes."""
+    node = os.path.realpath(path)  # /proc names the device itself, and `path` may be a link to it
     holders = []
     for process in sorted(proc.glob("[0-9]*"), key=lambda entry: int(entry.name)):
-        if str(path) in _open_files(process):
+        if node in _open_files(process):
             try:
                 command = (process / "comm").read_text(errors="replace").strip()
             except OSError:

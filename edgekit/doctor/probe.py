@@ -89,7 +89,7 @@ def import_in_child(module: str, distributions: Sequence[str]) -> ToolResult:
 
     The result's `out` has one line `name version` for each of `distributions` that is installed.
     """
-    done = _run([sys.executable, "-c", _IMPORT_CODE, module, *distributions], _IMPORT_TIMEOUT_S)
+    done = _run([sys.executable, "-P", "-c", _IMPORT_CODE, module, *distributions], _IMPORT_TIMEOUT_S)
     return done or ToolResult(1, "", f"importing {module} took longer than {_IMPORT_TIMEOUT_S} s")
 
 

@@ -132,25 +132,25 @@ def check_different(hosts: Sequence[Host]) -> None:
             raise InputError(f"{what} given twice: {one_line(twice)}")
 
 
-def select(hosts: Sequence[Host], labels: Sequence[str]) -> list[Host]:
-    """Return the hosts with these labels, in the order of `hosts`; without labels, all hosts.
+def select(hosts: Sequence[Host], names: Sequence[str]) -> list[Host]:
+    """Return the hosts with these labels or addresses, in the order of `hosts`; without names, all hosts.
 
     Raises:
-        InputError: No host has one of the labels.
+        InputError: No host has one of the labels or addresses.
     """
     known = [host.label for host in hosts]
-    unknown = next((label for label in labels if label not in known), None)
+    unknown = next((name for name in names if name not in {*known, *(host.address for host in hosts)}), None)
     if unknown is not None:
         more = ", …" if len(known) > _SHOWN_LABELS else ""
         raise InputError(
-            f"no board has the label '{one_line(unknown)[:_MAX_LABEL]}': the labels are"
+            f"no board has the label or address '{one_line(unknown)[:_MAX_LABEL]}': the labels are"
             f" {', '.join(known[:_SHOWN_LABELS])}{more}"
         )
-    return [host for host in hosts if not labels or host.label in labels]
+    return [host for host in hosts if not names or host.label in names or host.address in names]
 
 
 def check_identities(hosts: Sequence[Host]) -> None:
-    """Check the private keys before connecting, because ssh ignores a missing or readable key and tries others.
+    """Check the private keys before connecting: ssh ignores a key that is missing or open to others, and tries others.
 
     Raises:
         InputError: A key does not exist, or other users can read it.

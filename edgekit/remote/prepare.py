@@ -151,7 +151,7 @@ def prepare(
         raise HostError(f"{label}: other edgekits are installing on this board: try again when they have finished")
     folder = f"{probe.root}/envs/{environment}"
     code = f"{probe.root}/code/{own.sha256}"
-    words = ("env", f"PYTHONPATH={code}", f"{folder}/bin/python", "-m", "edgekit.cli")
+    words = ("env", f"PYTHONPATH={code}", f"{folder}/bin/python", "-P", "-m", "edgekit.cli")
     return EdgekitCommand(words, folder, code, sent_bytes)
 
 

@@ -21,7 +21,7 @@ _POLL_S = 0.2
 
 
 class Tail:
-    """The last `kept_bytes` of a stream."""
+    """The last 64 KiB of a stream."""
 
     def __init__(self) -> None:
         self._content = bytearray()

@@ -76,7 +76,7 @@ def test_a_part_keeps_all_columns(
 
 
 def test_negative_indices_and_the_end(classified: Detections) -> None:
-    assert classified[-1] == classified[2]
+    assert classified[-1] == classified[np.int64(2)] == classified[2]
     with pytest.raises(IndexError):
         classified[3]
 

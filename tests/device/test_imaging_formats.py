@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,17 @@ def pillow(image: Image.Image, format: str, orientation: int = 1, **options: Any
 
 def opencv(image: NDArray[Any], suffix: str) -> bytes:
     return bytes(cv2.imencode(suffix, image)[1])
+
+
+def bmp_of_32_bits(image: ImageU8) -> bytes:
+    """Return a BMP with masks of the colours, whose fourth byte of a pixel is unused."""
+    height, width = image.shape[:2]
+    pixels = np.zeros((height, width, 4), np.uint8)
+    pixels[..., :3] = image[::-1, :, ::-1]
+    masks = struct.pack("<3I", 0xFF0000, 0xFF00, 0xFF)
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 32, 3, pixels.nbytes, 2835, 2835, 0, 0)
+    start = 14 + len(header) + len(masks)
+    return struct.pack("<2sIII", b"BM", start + pixels.nbytes, 0, start) + header + masks + pixels.tobytes()
 
 
 def turned(image: ImageU8, orientation: int) -> ImageU8:
@@ -99,6 +111,7 @@ TABLE: list[tuple[str, bytes, ImageU8, int]] = [
     ("pages.tiff", pillow(rgb, "TIFF", **ANIMATED), RGB, 0),
     ("rgb.bmp", pillow(rgb, "BMP"), RGB, 0),
     ("palette.bmp", pillow(PALETTE, "BMP"), PALETTE_RGB, 0),
+    ("unused-fourth-byte.bmp", bmp_of_32_bits(RGB), RGB, 0),
     ("rgb.ppm", pillow(rgb, "PPM"), RGB, 0),
     ("gray16.pgm", opencv(WIDE[..., 2], ".pgm"), GRAY, 0),
     *((f"turned-{n}.jpg", pillow(rgb, "JPEG", n, quality=98, subsampling=0), turned(RGB, n), 4) for n in range(2, 9)),

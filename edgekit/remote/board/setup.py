@@ -110,7 +110,11 @@ def _unpack(wheel: Path, site: Path) -> None:
 
 def _try_import(python: Path, module: str) -> None:
     done = subprocess.run(
-        [python, "-c", f"import {module}"], capture_output=True, stdin=subprocess.DEVNULL, text=True, errors="replace"
+        [python, "-P", "-c", f"import {module}"],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
     )
     if done.returncode == -signal.SIGILL:
         raise HostError(

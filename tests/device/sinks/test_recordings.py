@@ -122,6 +122,22 @@ def test_lines_rotate_by_age(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("sink", [JsonLinesSink, lambda lines: CsvSink(lines, ("calm", "happy", "sad"))])
+def test_lines_rotate_by_age_also_across_restarts(tmp_path, feed, sink):
+    path, rotation = tmp_path / "results", Rotation(age_s=86400.0)
+    frame, result = feed.next("happy")
+    for wall_s in (time.time() - 86401, time.time(), time.time() + 99):
+        with sink(LineFile(str(path), rotation)) as lines:
+            for _ in range(2):
+                lines.write(frame, replace(result, wall_s=wall_s))
+    assert names(tmp_path) == ["results", "results.1"]
+    assert (
+        len(path.read_text().splitlines())
+        == len((tmp_path / "results.1").read_text().splitlines())
+        == 3 + ("monotonic_s," in path.read_text())
+    )
+
+
 def test_every_file_of_a_rotation_has_the_header(tmp_path, feed):
     path = tmp_path / "r.csv"
     with CsvSink(LineFile(str(path), Rotation(size_bytes=500, keep=100)), ("calm", "happy", "sad")) as sink:
@@ -310,6 +326,26 @@ def test_a_rotating_video_has_every_frame_in_one_of_its_files(tmp_path, feed):
             video.write(frame, result)
     assert len(names(tmp_path)) > 3
     assert sum(frames_of(file) for file in tmp_path.iterdir()) == 105
+
+
+def test_the_frame_of_a_rotation_that_fails_is_counted(tmp_path, feed, monkeypatch):
+    sink = RotatingVideo(live(tmp_path / "o.mp4"), Rotation(age_s=0.0), None)
+    sink.write(*feed.next())
+    finish = VideoSink.__exit__
+
+    def fail(file: VideoSink, *exception: object) -> None:
+        finish(file, *exception)
+        raise StorageError("cannot finish the file")
+
+    monkeypatch.setattr(VideoSink, "__exit__", fail)
+    with pytest.raises(StorageError):
+        sink.write(*feed.next())
+    assert sink.account.as_document() == {
+        "produced": 2,
+        "written": 1,
+        "dropped": {"disk not writable": 1},
+        "waiting": 0,
+    }
 
 
 def test_a_rotation_keeps_the_given_number_of_files_those_of_earlier_runs_included(tmp_path, feed):

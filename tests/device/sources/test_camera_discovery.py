@@ -105,7 +105,9 @@ def test_cameras_their_modes_and_who_holds_them(machine):
 def test_a_file_that_this_process_holds_open_is_found_by_its_number(tmp_path):
     path = tmp_path / "video9"
     with path.open("w"):
-        assert [text.split()[1] for text in opencv.node_holders(path)] == [str(os.getpid())]
+        (tmp_path / "by-id").symlink_to(path)
+        for name in (path, tmp_path / "by-id"):
+            assert [text.split()[1] for text in opencv.node_holders(name)] == [str(os.getpid())]
     assert opencv.node_holders(path) == []
 
 

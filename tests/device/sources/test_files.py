@@ -63,6 +63,7 @@ def test_a_folder_or_pattern_gives_its_pictures_in_natural_order(tmp_path, told,
     for number in (10, 9, 1):
         save(tmp_path / f"frame_{number}.png", np.full((4, 4, 3), number, np.uint8))
     (tmp_path / "f_notes.txt").write_text("not a picture")
+    (tmp_path / "._frame_1.png").write_bytes(b"what a Mac keeps beside a file")
     frames = frames_of(f"{tmp_path}{pattern}", told)
     assert [int(frame.image_bgr[0, 0, 0]) for frame in frames] == [1, 9, 10]
     assert [frame.sequence for frame in frames] == [0, 1, 2]

@@ -467,3 +467,21 @@ def test_a_log_on_a_full_disk_does_not_end_a_run_that_survives_a_full_disk(tiny_
     assert done.returncode == EXIT_OK
     lost = {"produced": 3, "written": 0, "dropped": {"folder missing": 3}, "waiting": 0}
     assert json.loads(done.stdout)["outputs"]["jsonl"] == lost
+
+
+def test_a_reader_of_a_pipe_that_ends_is_an_error(edgekit, tmp_path):
+    pipe = tmp_path / "results.jsonl"
+    os.mkfifo(pipe)
+
+    def read_one_line():
+        with pipe.open() as stream:
+            stream.readline()
+
+    reader = threading.Thread(target=read_one_line)
+    reader.start()
+    code, _, err = edgekit(
+        "run", "--source", "demo", "--detector", "none", "--max-frames", "150", "--single-thread", "--jsonl", pipe
+    )
+    reader.join()
+    assert code == 74
+    assert f"cannot write '{pipe}': Broken pipe" in err

@@ -108,6 +108,15 @@ def test_versions_are_reported_also_of_packages_that_crash() -> None:
     assert done.out.startswith("numpy ")
     assert "no-such" not in done.out
     assert run_tool(["edgekit-no-such-tool"]) is None
+
+
+def test_a_users_file_is_not_imported_in_place_of_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('a file of the user was run')")
+    monkeypatch.chdir(tmp_path)
+    assert import_in_child("numpy", []) == ToolResult(0, "imported\n", "")
+
+
+def test_tools_are_run() -> None:
     assert run_tool(["false"]) == ToolResult(1, "", "")
 
 

@@ -375,7 +375,7 @@ def test_a_report_without_one_of_the_models_is_a_failure_of_the_board(
         (("--host", "a", "--inventory", "nowhere.toml"), "nowhere.toml"),
         (("--host", "a", "a" * 501), "is longer than 500 characters"),
         (("--inventory", "many"), "201 boards are more than the 200"),
-        (("--host", "a", "--only", "b"), "no board has the label 'b'"),
+        (("--host", "a", "--only", "b"), "no board has the label or address 'b'"),
         ((), "--port needs --host or --inventory: leave it out"),
     ],
 )

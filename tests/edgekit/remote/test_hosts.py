@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.remote.hosts import check_different, check_identities, parse_host, read_inventory, select, ssh_arguments
+from edgekit.remote.hosts import (
+    Host,
+    check_different,
+    check_identities,
+    parse_host,
+    read_inventory,
+    select,
+    ssh_arguments,
+)
 
 
 @pytest.mark.parametrize(
@@ -109,11 +117,12 @@ def test_duplicate_hosts_are_refused() -> None:
         check_different([parse_host("a"), parse_host("a")])
 
 
-def test_labels_select_boards_in_the_order_of_the_inventory() -> None:
+def test_labels_and_addresses_select_boards_in_the_order_of_the_inventory() -> None:
     hosts = [parse_host(name) for name in ("a", "b", "c")]
     assert select(hosts, ()) == hosts
+    assert select([Host("pi@10.0.0.5", "door"), *hosts], ("pi@10.0.0.5",)) == [Host("pi@10.0.0.5", "door")]
     assert select(hosts, ("c", "a")) == [hosts[0], hosts[2]]
-    with pytest.raises(InputError, match=r"no board has the label 'd': the labels are a, b, c$"):
+    with pytest.raises(InputError, match=r"no board has the label or address 'd': the labels are a, b, c$"):
         select(hosts, ("a", "d"))
 
 
