@@ -76,7 +76,7 @@ def average_checkpoints(
             majorities of the votes instead of the labels of the validation split.
         train_split: Name of the training split; None: one of the usual names.
         val_split: Name of the validation split; None: one of the usual names, or a part of the training images.
-        seed: Seed of the crops and of a held-back validation part.
+        seed: Seed of the crops.
         notify: Called with messages for the user.
         progress: Called with (stage, items done, items in total or None).
 
@@ -113,7 +113,7 @@ def average_checkpoints(
     crop = contract.crop
     reading = of_stage(progress, "reading images")
     dataset = load_dataset(data, crop.resize_hw[0], reading, notify=notify, fit=crop.fit)
-    training, validation, name = train_and_validation(dataset, train_split, val_split, seed)
+    training, validation, name = train_and_validation(dataset, train_split, val_split)
     record |= {"data_sha256": dataset.checksum(), "data_name": dataset.name, "validation": name}
     if ferplus is not None:
         if name in dataset.splits:

@@ -32,6 +32,7 @@ from edgekit.models.training.recipes import Balance
 from edgekit.models.training.run import (
     TrainingData,
     TrainingResult,
+    check_prior_strength,
     check_training_images,
     initial_weights,
     make_job,
@@ -118,6 +119,7 @@ def train(
     options = options_from(TrainOptions, options, values)
     set_torch_threads(options.threads)
     recipe = net_recipe_of(options)
+    check_prior_strength(options.prior_strength, options.balance or recipe.balance)
     check_output(options.output, options.resume)
     require_no_space(options.model)
     # Reports an unknown net, or an image size that it does not take, before the data is read.
@@ -159,6 +161,6 @@ def _report_chance(result: TrainingResult, validation: ImageSet, notify: Notify)
     share = np.bincount(validation.labels).max() / len(validation)
     if result.validation_accuracy <= share:
         notify(
-            f"always answering the most frequent class would be right on {share:.2%} of the validation images: use "
-            "more pictures, --init default --recipe adapt, or more --epochs"
+            f"predicting the most frequent class for every image would be right on {share:.2%} of the validation "
+            "images: use more pictures, --init default --recipe adapt, or more --epochs"
         )

@@ -39,8 +39,8 @@ class PromptConfig:
         consistency_on: Features that are compared with the frozen ones: those of the ensemble, as in the authors' code,
             or the prompted ones alone.
         upstream_compat: Reproduce the authors' released code: every forward pass, also in evaluation, overwrites the
-            learned prompts with the mapped ones, so that mappers and proxies receive no gradient. All layers start with
-            equal values.
+            learned prompts with the mapped ones, so that mappers and proxies receive no gradient. The vision prompts,
+            proxies and mappers of all layers start with equal values.
         proxy: How a layer's prompts become one token: by the method's attention, or (ablation) as their mean.
         mapper: How prompts receive knowledge from the proxies: by the method's attention over the proxies of all layers
             of the group, or (ablation) by a linear map of the proxy of the same layer.

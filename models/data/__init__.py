@@ -85,7 +85,7 @@ class DataSet:
         return self.splits[found]
 
     def checksum(self) -> str:
-        """Return a SHA-256 over classes, labels, targets and pixels; it does not depend on the file format."""
+        """Return a SHA-256 over classes, labels, targets, groups and pixels; it does not depend on the file format."""
         digest = hashlib.sha256("\n".join(self.classes).encode())
         for name in sorted(self.splits):
             part = self.splits[name]
@@ -95,6 +95,8 @@ class DataSet:
             digest.update(part.labels.astype("<i8").tobytes())
             if part.targets is not None:
                 digest.update(part.targets.astype("<f4").tobytes())
+            if part.groups is not None:
+                digest.update("\n".join(part.groups).encode())
         return digest.hexdigest()
 
 
@@ -160,7 +162,7 @@ def usual_test_split(splits: Iterable[str]) -> str | None:
 
 
 def train_and_validation(
-    dataset: DataSet, train: str | None, validation: str | None, seed: int
+    dataset: DataSet, train: str | None, validation: str | None, seed: int = 0
 ) -> tuple[ImageSet, ImageSet, str]:
     """Return the training split, the validation split, and a description of the validation split.
 
@@ -171,7 +173,8 @@ def train_and_validation(
             training images of each class is held back (a fifth, up to 10 images, of a small class), drawn with `seed`;
             by whole groups where the groups are known. Training images that are pixel-identical to a held-back one
             are left out. A test split is never chosen.
-        seed: Seed for the held-back images.
+        seed: Seed for the held-back images. With the same seed, nets that start from each other or are averaged have
+            the same validation images.
 
     Raises:
         InputError: A split does not exist or is empty, or the training split is too small to hold back images.

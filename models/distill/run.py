@@ -39,6 +39,7 @@ from edgekit.models.training.options import TrainingOptions, options_from, requi
 from edgekit.models.training.prior import class_bias
 from edgekit.models.training.run import (
     TrainingResult,
+    check_prior_strength,
     check_training_images,
     initial_weights,
     make_job,
@@ -184,6 +185,7 @@ def distill(
     powers = options.vote_powers()
     set_torch_threads(options.threads)
     recipe = net_recipe_of(options)
+    check_prior_strength(options.prior_strength, recipe.balance)
     if recipe.mixup_alpha and not options.on_the_fly:
         raise InputError("mixup needs the teacher's outputs for mixed images: add on-the-fly, or leave mixup-alpha out")
     require_no_space(options.student)

@@ -319,7 +319,9 @@ class _Trainer:
         """Save the averaged weights if the last epoch is the best so far, or if the recipe keeps the last epoch."""
         *before, last = (report.rank for report in self.history)
         if self.job.recipe.keep == "last" or all(last > rank for rank in before):
-            training = {**self.job.provenance, **self.job.fingerprint(), "best": asdict(self.history[-1])}
+            best = asdict(self.history[-1])
+            del best["seconds"], best["images_per_second"]  # equal trainings have equal files
+            training = {**self.job.provenance, **self.job.fingerprint(), "best": best}
             self.job.task.save(path, self.result(), training)
 
     def state(self) -> TrainingState:

@@ -1,7 +1,4 @@
-"""Training recipes as data.
-
-A recipe, a seed and the images determine a training completely.
-"""
+"""Training recipes as data."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from edgekit.contract import Contract
@@ -37,9 +38,10 @@ from edgekit.models.training.loop import (
 )
 from edgekit.models.training.options import Precision, TrainingOptions
 from edgekit.models.training.precision import choose_precision
-from edgekit.models.training.recipes import FROM_TRAINED, Recipe, get_recipe
+from edgekit.models.training.recipes import FROM_TRAINED, Balance, Recipe, get_recipe
 from edgekit.models.training.state import state_fingerprint
 from edgekit.models.training.task import Task, TrainingJob
+from edgekit.text import counted
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,19 @@ def net_recipe_of(
     return recipe_of(options)
 
 
+def check_prior_strength(prior_strength: float, balance: Balance) -> None:
+    """Check that the class shares are not corrected twice.
+
+    Raises:
+        InputError: The training balances the classes, and the logits would be adjusted, too.
+    """
+    if prior_strength and balance != "none":
+        raise InputError(
+            f"prior-strength corrects the class shares, and so does balance '{balance}' of this training: use one of "
+            "them"
+        )
+
+
 def recipe_of(options: TrainingOptions) -> Recipe:
     """Return the named recipe with the options' number of epochs, batch size, learning rate, mixup and SAM.
 
@@ -165,7 +180,7 @@ def read_training_data(
     dataset = merged(dataset, merges, notify)
     if len(dataset.classes) < 2:
         raise InputError(f"data '{options.data}' has one class only, '{dataset.classes[0]}': training needs two")
-    parts = train_and_validation(dataset, options.train_split, options.val_split, options.seed)
+    parts = train_and_validation(dataset, options.train_split, options.val_split)
     return TrainingData(dataset, *parts, training_split(dataset, options.train_split))
 
 
@@ -183,6 +198,11 @@ def check_training_images(data: TrainingData, notify: Notify) -> None:
             f"validation images ({data.validation_name}) have no image of class {missing}: "
             "their accuracy does not count these classes"
         )
+    if data.training.groups is not None and data.validation.groups is not None:
+        shared = np.intersect1d(data.training.groups, data.validation.groups)
+        if len(shared):
+            found = counted(len(shared), "person or group", "persons or groups")
+            notify(f"{found} in both training and validation images, such as '{shared[0]}': the accuracy is too high")
     leaked = identical_to(data.training.images, data.validation.images)
     if leaked.any():
         names = data.training.names

@@ -77,6 +77,15 @@ def test_no_person_is_on_both_sides(tmp_path: Path, write: Callable[[Path], None
     assert text.endswith("by group")
 
 
+def test_the_checksum_is_that_of_the_groups_too(tmp_path: Path) -> None:
+    _in_table(tmp_path, "groups.csv", "{file},{group}", "path,group")
+    before = load_dataset(tmp_path).checksum()
+    table = tmp_path / "groups.csv"
+    first, *rest = table.read_text().splitlines()
+    table.write_text("\n".join([first, *(f"{line.split(',')[0]},1" for line in rest)]))
+    assert load_dataset(tmp_path).checksum() != before
+
+
 def test_a_damaged_row_of_a_collection_is_left_out(tmp_path: Path) -> None:
     _in_table(tmp_path, "crops.jsonl", '{{"file": "{file}", "track": {group}}}')
     with (tmp_path / "crops.jsonl").open("a") as table:

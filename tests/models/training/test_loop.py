@@ -116,6 +116,8 @@ def test_best_checkpoint_is_of_the_best_epoch_and_records_its_training(bars: Dat
     checkpoint = load_checkpoint(tmp_path / BEST_NAME)
     best = max(history, key=lambda report: report.rank)
     assert checkpoint.training["best"]["epoch"] == best.epoch
+    train_job(_job(bars, seed=5), tmp_path / "again")
+    assert (tmp_path / "again" / BEST_NAME).read_bytes() == (tmp_path / BEST_NAME).read_bytes()
     assert checkpoint.training["seed"] == 5
     assert checkpoint.training["data_sha256"] == bars.checksum()
     assert checkpoint.training["recipe"]["batch_size"] == 14

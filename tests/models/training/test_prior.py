@@ -81,6 +81,8 @@ def test_a_training_adjusts_before_it_calibrates(bars_folder: Path, tmp_path: Pa
     assert kinds.index("logits") < kinds.index("calibrated")
     with pytest.raises(InputError, match=r"its prior_strength was 1\.0, now it is 0\.5"):
         train(**options, output=tmp_path / "adjusted", prior_strength=0.5, resume=True)
+    with pytest.raises(InputError, match="so does balance 'loss'"):
+        train(**options, output=tmp_path / "twice", prior_strength=1.0, balance="loss")
     del options["model"]
     student = {"teachers": [str(tmp_path / "plain")], "student": "mini-xception", "prior_strength": 0.5}
     distilled = distill(**options, **student, output=tmp_path / "student").training.checkpoint

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import pytest
+
+from edgekit.errors import InputError
 from edgekit.models.data import DataSet, ImageSet
-from edgekit.models.training.run import TrainingData, check_training_images
+from edgekit.models.train import TrainOptions
+from edgekit.models.training.run import TrainingData, check_prior_strength, check_training_images, read_training_data
 
 
 def of_labels(labels: list[int], seed: int) -> ImageSet:
@@ -23,3 +29,29 @@ def test_classes_without_validation_images_are_named() -> None:
     assert lines == [
         "validation images (val) have no image of class cat, bird: their accuracy does not count these classes"
     ]
+
+
+def test_persons_in_training_and_validation_images_are_reported() -> None:
+    training = replace(of_labels([0, 1], 0), groups=np.array(["person-1", "person-2"]))
+    validation = replace(of_labels([0, 1], 1), groups=np.array(["person-2", "person-3"]))
+    lines: list[str] = []
+    dataset = DataSet("pets", ("cat", "dog"), {"train": training, "val": validation})
+    check_training_images(TrainingData(dataset, training, validation, "val"), lines.append)
+    assert lines == [
+        "1 person or group in both training and validation images, such as 'person-2': the accuracy is too high"
+    ]
+
+
+def test_another_seed_holds_back_the_same_images(tmp_path: Path, bars_folder: Path) -> None:
+    """Else a net that starts from another one, or an average, is measured with images that it was trained on."""
+    data = bars_folder / "Training"
+    one, other = (read_training_data(TrainOptions(data=data, output=tmp_path / "out", seed=seed)) for seed in (0, 1))
+    assert one.validation_name.startswith("held back from all")
+    np.testing.assert_array_equal(one.validation.images, other.validation.images)
+
+
+def test_class_shares_are_not_corrected_twice() -> None:
+    check_prior_strength(0.0, "sampler")
+    check_prior_strength(1.0, "none")
+    with pytest.raises(InputError, match="so does balance 'sampler' of this training: use one of them"):
+        check_prior_strength(1.0, "sampler")
