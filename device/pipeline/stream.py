@@ -104,7 +104,7 @@ class Stream:
         self._results = self._iterate()
         cv2.setNumThreads(self.threads.opencv)
         with ExitStack() as opened:
-            self.source = opened.enter_context(_open(options, contract, notify))
+            self.source = opened.enter_context(_open(options, notify))
             self.classifier.mirror = _mirrors(options, contract, self.source)
             self.localizer = create_localizer(
                 contract, self.source, options, lambda: _create_detector(options, self.threads.detector, notify)
@@ -267,7 +267,7 @@ def stream(
     return Stream(options, notify)
 
 
-def _open(options: StreamOptions, contract: Contract, notify: Callable[[str], None]) -> Source:
+def _open(options: StreamOptions, notify: Callable[[str], None]) -> Source:
     if (options.source is None) == (options.camera is None):
         raise InputError("a stream reads either a source or a camera: give one of source= and camera=")
     if options.source is not None:
@@ -281,7 +281,7 @@ def _open(options: StreamOptions, contract: Contract, notify: Callable[[str], No
         detector_px=None if _chooses_input_size(options) else options.detector_size_px or DEFAULT_INPUT_SIZE_PX,
         min_face_px=options.min_face_px,
         region=options.region,
-        detects=contract.subject == "face",
+        detects=options.detector != "none",
     )
     return open_camera(options.camera or "", notify, settings)
 
