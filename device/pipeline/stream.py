@@ -88,12 +88,12 @@ class Stream:
         self.controls = Controls()
         # The threads of most models, those of faces: only the loaded file states what it classifies.
         self.threads = plan_threads(options.threaded, options.threads)
-        classifier = Classifier(model_path, self.threads.classifier, self.threads.spinning)
+        classifier = Classifier(model_path, self.threads.classifier)
         contract = classifier.contract
         needed = plan_threads(options.threaded, options.threads, detects=contract.subject == "face")
         if needed != self.threads:
             self.threads = needed
-            classifier = Classifier(model_path, needed.classifier, needed.spinning)
+            classifier = Classifier(model_path, needed.classifier)
         if options.uncertain_below is not None:
             contract = replace(contract, uncertain_below=options.uncertain_below)
         options = _completed(options, contract, model_path)
