@@ -19,26 +19,30 @@ Xyxy: TypeAlias = tuple[float, float, float, float]
 # 6 x 6 values per face are too few to recognise it. The margin covers chin, ears and hair, which detectors cut off.
 _CELLS = 6
 _MARGIN = 0.25
-# Boxes are kept for this long, in case the detector misses a face in a few frames.
+# Boxes are kept for this long, in case the detector misses a face in a few frames of a video.
 _KEPT_S = 0.5
 # Largest number of boxes, which bounds the time to hide them; a frame with more faces has all of its own.
 _MAX_BOXES = 256
 
 
 class FaceBlur:
-    """Collects the face boxes of the latest half second, for `hide_boxes`."""
+    """Collects the face boxes of a video's latest half second, or of the latest picture, for `hide_boxes`."""
 
     def __init__(self, presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s) -> None:
         """Take a frame's time from `presentation_time_s`; for a recording, that must be its position in the video."""
         self._presentation_time_s = presentation_time_s
+        # Each box with the last time at which it is hidden.
         self._boxes: deque[tuple[float, Xyxy]] = deque()
 
     def update(self, frame: Frame, result: FrameResult) -> None:
         """Add the boxes of a frame; must be called for every frame, also for frames that are not published."""
         time_s = self._presentation_time_s(frame)
-        self._boxes.extend((time_s, face.xyxy) for face in result.faces)
+        for face in result.faces:
+            # The next picture of a folder may show other people. Only the faces of a sequence are tracked.
+            is_kept = frame.file is None or face.track_id is not None
+            self._boxes.append((time_s + _KEPT_S if is_kept else time_s, face.xyxy))
         most = max(_MAX_BOXES, len(result.faces))
-        while self._boxes and (len(self._boxes) > most or time_s - self._boxes[0][0] > _KEPT_S):
+        while self._boxes and (len(self._boxes) > most or time_s > self._boxes[0][0]):
             self._boxes.popleft()
 
     def boxes(self) -> list[Xyxy]:

@@ -87,8 +87,8 @@ class Frame:
 class Source(Protocol):
     """An iterable of frames, used in a `with` block.
 
-    A live source yields its newest frame and drops older ones; other sources yield every frame. A value that is unknown
-    is None.
+    A live source captures in a thread of its own, yields its newest frame and drops older ones; other sources yield
+    every frame. A value that is unknown is None.
     """
 
     @property

@@ -28,7 +28,7 @@ from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.stream import create_classification_schedule, create_localizer
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
-from edgekit.report.document import ThreadUse, WarmUp
+from edgekit.report.document import WarmUp
 
 # The adaptive schedule detects at least every 10 frames.
 BLOCK_FRAMES = 20
@@ -51,7 +51,7 @@ def measure_loop(
     cv2.setNumThreads(plan.opencv)
     before = read_conditions()
     loading_s = time.perf_counter()
-    classifier = Classifier(cell.path, plan.classifier, plan.spinning)
+    classifier = Classifier(cell.path, plan.classifier)
     load_ms = (time.perf_counter() - loading_s) * 1e3
     options = StreamOptions()
     localizer = create_localizer(contract, source, options, lambda: make_detector(plan.detector))
@@ -86,7 +86,7 @@ def measure_loop(
         faces_per_frame=sampler.faces / recorder.iterations,
         stages_ms={name: tuple(times) for name, times in sampler.stages_ms.items()},
         ages_ms=tuple(sampler.ages_ms),
-        threads=ThreadUse(**plan.as_document()),
+        threads=plan,
     )
 
 

@@ -19,8 +19,8 @@ from edgekit.device.imaging import resize
 from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.smoothing import Smoother
-from edgekit.device.pipeline.stages import Stages
 from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import Stages
 from edgekit.device.tracking.localizer import Localizer
 from edgekit.preprocess import FloatArray, ImageU8, crop_face, crop_image
 
@@ -85,12 +85,12 @@ def frame_results(
     """
     controls = controls or Controls()
     with Stages(threaded, every_item=not source.live) as stages:
+        dropped_before = source.dropped
         captured = _captured(source, max_frames, controls)
         first = next(captured, None)
         if first is None:
             return
         meter.start()
-        dropped_before = source.dropped
         items: Iterator[_InFlight] = itertools.chain([first], captured)
         if not source.live:  # a live source captures in its own thread
             items = _prefetch(stages, "capture", items)

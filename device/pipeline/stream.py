@@ -88,12 +88,13 @@ class Stream:
         self.controls = Controls()
         # The threads of most models, those of faces: only the loaded file states what it classifies.
         self.threads = plan_threads(options.threaded, options.threads)
-        classifier = Classifier(model_path, self.threads.classifier, self.threads.spinning)
+        classifier = Classifier(model_path, self.threads.classifier)
         contract = classifier.contract
-        needed = plan_threads(options.threaded, options.threads, detects=contract.subject == "face")
+        detects = contract.subject == "face" and options.detector != "none"
+        needed = plan_threads(options.threaded, options.threads, detects=detects)
         if needed != self.threads:
             self.threads = needed
-            classifier = Classifier(model_path, needed.classifier, needed.spinning)
+            classifier = Classifier(model_path, needed.classifier)
         if options.uncertain_below is not None:
             contract = replace(contract, uncertain_below=options.uncertain_below)
         options = _completed(options, contract, model_path)
@@ -104,7 +105,7 @@ class Stream:
         self._results = self._iterate()
         cv2.setNumThreads(self.threads.opencv)
         with ExitStack() as opened:
-            self.source = opened.enter_context(_open(options, contract, notify))
+            self.source = opened.enter_context(_open(options, notify))
             self.classifier.mirror = _mirrors(options, contract, self.source)
             self.localizer = create_localizer(
                 contract, self.source, options, lambda: _create_detector(options, self.threads.detector, notify)
@@ -267,7 +268,7 @@ def stream(
     return Stream(options, notify)
 
 
-def _open(options: StreamOptions, contract: Contract, notify: Callable[[str], None]) -> Source:
+def _open(options: StreamOptions, notify: Callable[[str], None]) -> Source:
     if (options.source is None) == (options.camera is None):
         raise InputError("a stream reads either a source or a camera: give one of source= and camera=")
     if options.source is not None:
@@ -281,7 +282,7 @@ def _open(options: StreamOptions, contract: Contract, notify: Callable[[str], No
         detector_px=None if _chooses_input_size(options) else options.detector_size_px or DEFAULT_INPUT_SIZE_PX,
         min_face_px=options.min_face_px,
         region=options.region,
-        detects=contract.subject == "face",
+        detects=options.detector != "none",
     )
     return open_camera(options.camera or "", notify, settings)
 

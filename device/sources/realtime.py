@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from edgekit.device.frame import Frame, Source, presentation_time_s
+from edgekit.device.stages import Stages
 from edgekit.errors import InputError
 
 # Longest delay until `stop` takes effect.
@@ -14,7 +15,10 @@ _POLL_S = 0.1
 
 
 class RealtimeSource:
-    """A live source that yields each frame of a recording at its presentation time and drops late frames."""
+    """A live source that plays a recording in a thread: each frame arrives at its presentation time.
+
+    A frame that waits to be taken is replaced by the next one, and counted in `dropped`.
+    """
 
     live = True
 
@@ -29,10 +33,15 @@ class RealtimeSource:
         self.name = recording.name
         self.fps: float | None = recording.fps
         self.frame_count = recording.frame_count
-        self.dropped = 0
         self._recording = recording
         self._position_s = presentation_time_s(recording)
+        self._player = Stages(threaded=True, every_item=False)
         self._stopping = False
+
+    @property
+    def dropped(self) -> int:
+        """Number of frames replaced by newer ones before they were read."""
+        return sum(self._player.dropped.values())
 
     @property
     def skipped(self) -> int:
@@ -53,27 +62,23 @@ class RealtimeSource:
         self._recording.stop()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames; the capture time of each is its presentation time."""
+        """Yield the newest frame, each at most once; its capture time is its presentation time."""
+        with self._player:
+            for frame in self._player.prefetch("capture", self._played()):
+                if self._stopping:
+                    return
+                yield frame
+
+    def _played(self) -> Iterator[Frame]:
+        """Yield every frame at its presentation time, or later if decoding takes longer."""
         started_s = started_wall_s = None
-        held: Frame | None = None
         for frame in self._recording:
             if started_s is None or started_wall_s is None:
                 started_s, started_wall_s = time.monotonic(), time.time()
-            # A held frame is dropped only if the next frame is due already.
             position_s = self._position_s(frame)
-            due_s = started_s + position_s
-            if held is not None:
-                if due_s <= time.monotonic():
-                    self.dropped += 1
-                else:
-                    yield held
-                    if self._stopping:
-                        return
-            if not self._wait(due_s):
+            if not self._wait(started_s + position_s):
                 return
-            held = Frame(frame.sequence, due_s, started_wall_s + position_s, frame.image_bgr)
-        if held is not None and not self._stopping:
-            yield held
+            yield Frame(frame.sequence, started_s + position_s, started_wall_s + position_s, frame.image_bgr)
 
     def _wait(self, due_s: float) -> bool:
         while not self._stopping and (left_s := due_s - time.monotonic()) > 0:

@@ -145,15 +145,13 @@ class Energy(msgspec.Struct, frozen=True, kw_only=True):
 
 class ThreadUse(msgspec.Struct, frozen=True, kw_only=True):
     """Threads of a loop, as `edgekit run` chooses them. If `staged` is true, each stage has its own thread. The numbers
-    are the threads within one call of detector, classifier and OpenCV. If `spinning` is true, idle threads of ONNX
-    Runtime wait without sleeping.
+    are the threads within one call of detector, classifier and OpenCV.
     """
 
     staged: bool
     detector: PositiveCount
     classifier: PositiveCount
     opencv: PositiveCount
-    spinning: bool
 
 
 class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_flags": "marks"}):

@@ -112,8 +112,7 @@ def not_measured(report: BenchmarkReport) -> str | None:
 def thread_text(use: ThreadUse) -> str:
     """Return the threads of a loop in words."""
     stages = "one thread per stage" if use.staged else "one thread for all stages"
-    spinning = "spinning" if use.spinning else "not spinning"
-    return f"{stages}; threads: detector {use.detector}, classifier {use.classifier}, OpenCV {use.opencv}; {spinning}"
+    return f"{stages}; threads: detector {use.detector}, classifier {use.classifier}, OpenCV {use.opencv}"
 
 
 def cells_of(result: BoardResult, model: str) -> list[CellResult]:

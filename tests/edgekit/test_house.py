@@ -99,7 +99,7 @@ COMMANDS = "No command imports another"
         ("device/engines/classifier.py", "import ncnn", NCNN),
         ("export/ncnn/to_ncnn.py", "def f() -> None:\n    import pnnx", NCNN),
         ("device/sources/files.py", "import edgekit.device.sinks.lines", DEVICE_LAYERS),
-        ("device/pipeline/stages.py", "import edgekit.device.sinks.lines", DEVICE_LAYERS),
+        ("device/pipeline/latency.py", "import edgekit.device.sinks.lines", DEVICE_LAYERS),
         ("device/detection/haar.py", "import edgekit.device.tracking.tracker", DEVICE_LAYERS),
         ("device/unplaced.py", "import json", DEVICE_LAYERS),
         ("models/nets/edgecnn.py", "import edgekit.models.checkpoints.checkpoint", MODELS_LAYERS),

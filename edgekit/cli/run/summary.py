@@ -31,6 +31,7 @@ def print_summary(
     A warning names the outputs that have lost something.
     """
     from edgekit.device.pipeline.summary import count_lines, rate_line, summary_table
+    from edgekit.report.view import thread_text
 
     text.say(f"source {stream.source.name}, detector {stream.localizer.detector_name}, model {model}")
     text.say(rate_line(stream.meter))
@@ -45,7 +46,7 @@ def print_summary(
         text.say(f"collected: {counted(sink.folder.saved, 'crop')} in {sink.folder.folder}")
     if accounts:
         text.say("outputs: " + "; ".join(account.describe() for account in accounts))
-    text.say(stream.threads.describe())
+    text.say(thread_text(stream.threads))
     text.say(f"health: {monitor.describe() or 'unknown'}")
     losses = "; ".join(account.describe() for account in accounts if account.lost)
     if losses:
@@ -63,6 +64,8 @@ def summary(
     accounts: Sequence[Account],
 ) -> dict[str, Any]:
     """Return the document of --json; `settings` are the options in effect."""
+    from msgspec.structs import asdict
+
     from edgekit.device.engines.versions import versions
     from edgekit.device.pipeline.summary import summary_document
 
@@ -80,7 +83,7 @@ def summary(
         "detector": stream.localizer.detector_name,
         "settings": {
             "detector_size_px": stream.localizer.input_size_px,
-            "threads": stream.threads.as_document(),
+            "threads": asdict(stream.threads),
             **settings,
             "mirror": classifier.mirror,
             "uncertain_below": classifier.contract.uncertain_below,

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import edgekit
 from edgekit.cli import _run
 from edgekit.device import sources
 from edgekit.device.region import Region
@@ -185,6 +186,7 @@ def test_a_region_outside_the_cameras_frame_is_refused_and_the_camera_is_given_b
         (["--min-face", "25", "--detector-size", "320"], (320, 240)),
         (["--min-face", "25"], None),
         (["--roi", "0,0,320,240"], None),
+        (["--detector", "none"], None),
     ],
 )
 def test_run_gives_the_camera_the_size_of_the_detectors_image(camera_class, tiny_model, options, small_wh):
@@ -193,6 +195,14 @@ def test_run_gives_the_camera_the_size_of_the_detectors_image(camera_class, tiny
     assert _run(command) == EXIT_OK
     lores = camera_class.configuration["lores"]
     assert (lores and lores["size"]) == small_wh
+
+
+@pytest.mark.usefixtures("camera_class")
+def test_without_a_detector_the_box_is_exactly_the_pi_cameras_frame(tiny_model):
+    settings = CameraSettings(size_wh=(1296, 972))
+    options = {"camera": "picamera2", "camera_settings": settings, "detector": "none", "max_frames": 1}
+    (result,) = edgekit.stream(model=tiny_model, **options)
+    assert result.faces.xyxy.tolist() == [[0, 0, 1296, 972]]
 
 
 @pytest.mark.usefixtures("camera_class")

@@ -133,7 +133,7 @@ def test_other_notes_of_the_user_are_noted(make_document: MakeDocument) -> None:
 def test_loops_with_other_threads_are_refused(make_document: MakeDocument) -> None:
     reports = [make_document() for _ in range(2)]
     for document, detector in zip(reports, (1, 2), strict=True):
-        uses = {"staged": True, "detector": detector, "classifier": 1, "opencv": 1, "spinning": False}
+        uses = {"staged": True, "detector": detector, "classifier": 1, "opencv": 1}
         for cell in document["boards"][0]["cells"]:
             if cell["kind"] == "per-frame":
                 cell |= {"kind": "loop", "threads": uses}

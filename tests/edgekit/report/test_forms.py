@@ -115,7 +115,7 @@ def test_a_spreadsheet_takes_nothing_for_a_formula(make_document: MakeDocument) 
 def test_the_charts_of_a_loop_weigh_stages_by_how_often_they_run(make_document: MakeDocument) -> None:
     document = make_document()
     cell = document["boards"][0]["cells"][2]
-    plan = {"staged": True, "detector": 2, "classifier": 1, "opencv": 1, "spinning": False}
+    plan = {"staged": True, "detector": 2, "classifier": 1, "opencv": 1}
     cell.update(kind="loop", threads=plan, age=cell["latency"])
     cell["stages"] = {
         "detect": {**cell["latency"], "count": 30, "mean_ms": 80.0},
@@ -124,9 +124,7 @@ def test_the_charts_of_a_loop_weigh_stages_by_how_often_they_run(make_document: 
     html = to_html(document)
     assert "detect: 8.00 ms, 67%" in html
     assert "result 90.00 ms after capture" in html
-    assert "loop: one thread per stage; threads: detector 2, classifier 1, OpenCV 1; not spinning" in table(
-        document, 200
-    )
+    assert "loop: one thread per stage; threads: detector 2, classifier 1, OpenCV 1" in table(document, 200)
 
 
 class Page(HTMLParser):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgekit.device.pipeline.stages import Stages
+from edgekit.device.stages import Stages
 from tests.waiting import PATIENCE_S, wait_until
 
 
@@ -101,7 +101,7 @@ def test_a_consumer_that_leaves_ends_all_threads() -> None:
 
 
 def test_leaving_does_not_wait_for_a_stage_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgekit.device.pipeline.stages._JOIN_S", 0.05)
+    monkeypatch.setattr("edgekit.device.stages._JOIN_S", 0.05)
     let_go, hanging = threading.Event(), threading.Event()
 
     def hangs() -> Iterator[int]:
