@@ -249,8 +249,13 @@ def test_a_region_is_cut_as_it_is_and_then_fitted(tiny_image_model: Path) -> Non
     np.testing.assert_array_equal(crop, crop_image(image[4:28, 8:40], gray.crop, (8, 8), resize))
 
 
-def test_without_a_detector_the_classifier_gets_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_detector_the_classifier_gets_its_threads(
+    tiny_model: Path, crops: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("edgekit.device.pipeline.threads.default_intra_op_threads", lambda: 4)
+    monkeypatch.setattr("edgekit.device.pipeline.threads.available_processors", lambda: 4)
+    with edgekit.stream(source=crops, model=tiny_model, detector="none") as stream:
+        assert stream.threads.classifier == 2
     with_detector, without = (plan_threads(None, None, 4, detects=detects) for detects in (True, False))
     assert (with_detector.detector, with_detector.classifier) == (2, 1)
     assert (without.detector, without.classifier) == (1, 2)
