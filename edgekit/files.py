@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -69,6 +69,16 @@ def check_writable(target: Path) -> None:
             pass
     except OSError as error:
         raise StorageError(f"cannot write '{target}': {error.strerror}: choose another place") from error
+
+
+def check_replaces_none(target: Path, inputs: Iterable[Path]) -> None:
+    """Check that `target` is none of the files that are read; links are followed.
+
+    Raises:
+        InputError: `target` is one of `inputs`.
+    """
+    if target.exists() and any(path.exists() and target.samefile(path) for path in inputs):
+        raise InputError(f"output '{target}' is an input of this command: choose another file")
 
 
 def _check_replaceable(target: Path) -> None:

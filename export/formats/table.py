@@ -26,7 +26,7 @@ KIND: Kind = "classifier"
 
 @dataclass(frozen=True)
 class FormatFile:
-    """A file of one format; `drop` has one line if its accuracy is lower than that of float32, else None."""
+    """A file of one format; `drop` states in one line that its accuracy drops by more than allowed, else None."""
 
     name: str
     path: Path
@@ -106,7 +106,7 @@ def _table(board: BoardResult, files: Sequence[FormatFile]) -> FormatTable:
 
 
 def recommended(rows: Sequence[FormatRow]) -> tuple[FormatRow, str]:
-    """Return the row to use and the reason, by the rule of this module; one row at least has no drop of accuracy."""
+    """Return the row to use and the reason, by the rule of this module; at least one row has no `drop`."""
     accurate = [row for row in rows if row.file.drop is None]
     fastest = min(accurate, key=lambda row: row.cell.latency.p50_ms)
     equal = [row for row in accurate if row is fastest or not _is_slower(row.cell, fastest.cell)]
@@ -116,7 +116,7 @@ def recommended(rows: Sequence[FormatRow]) -> tuple[FormatRow, str]:
         speed = f"as fast as {fastest.file.name} within the intervals and the smallest such file"
     elif fastest.cell.median_interval_ms is None:
         speed = "the fastest, without intervals (fewer than three processes)"
-    return best, f"{speed}, of those with at most {100 * MAX_DROP:g} points less accuracy than float32"
+    return best, f"{speed}, of those whose accuracy drops by at most {100 * MAX_DROP:g} points plus two standard errors"
 
 
 def _is_slower(cell: CellResult, fastest: CellResult) -> bool:

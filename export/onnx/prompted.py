@@ -26,7 +26,7 @@ from edgekit.models.clip.classifier import PROMPTED, clip_contract
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompt_insertion import embed_patches, encode_patches
 from edgekit.models.clip.prompted import PromptedClip
-from edgekit.models.data import DataSet
+from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.evaluation.evaluate import aligned, evaluate
 
 # Logits are cosines times 100, so rounding errors are larger than in other nets.
@@ -108,10 +108,14 @@ def export_prompts(
         return _export_form(net, True, contract, target)
     if not net.config.ensemble:
         raise InputError("the prompts were trained without an ensemble: there is none to leave out")
+    images = None
+    if measured_on is not None:  # before the file is written, because the data may not fit
+        ((_, part),) = measured_on.splits.items()
+        images = aligned(measured_on, part, contract)
     exported = _export_form(net, False, contract, target)
     with tempfile.TemporaryDirectory() as folder:
         both_towers = _export_form(net, True, contract, Path(folder) / "ensemble.onnx")
-        comparison = EnsembleComparison(_measured(both_towers, measured_on), _measured(exported, measured_on))
+        comparison = EnsembleComparison(_measured(both_towers, images), _measured(exported, images))
     return replace(exported, ensemble=comparison)
 
 
@@ -119,10 +123,8 @@ def _export_form(net: PromptedClip, ensemble: bool, contract: Contract, target: 
     return export_net(PromptedTower(net, ensemble), contract, target, tolerance=TOLERANCE, shares_weights=True)
 
 
-def _measured(exported: Exported, dataset: DataSet | None) -> EnsembleForm:
-    if dataset is None:
+def _measured(exported: Exported, images: ImageSet | None) -> EnsembleForm:
+    if images is None:
         return EnsembleForm(exported.size_bytes, exported.cost.macs, None)
-    ((_, part),) = dataset.splits.items()
-    classifier = Classifier(exported.path)
-    result = evaluate(classifier, aligned(dataset, part, classifier.contract), "center-crop")
+    result = evaluate(Classifier(exported.path), images, "center-crop")
     return EnsembleForm(exported.size_bytes, exported.cost.macs, result.accuracy)

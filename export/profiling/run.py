@@ -32,12 +32,20 @@ class LoopOptions:
     downloaded once. `detector_size_px` is the longer side of YuNet's input; None: 320, or the fixed size of the file.
     `faces` is the number of faces per frame.
     For a model that classifies whole images all settings must have their defaults.
+
+    Raises:
+        InputError: `detect_every` is not 1 to 1000, or `faces` not 1 to 100.
     """
 
     detect_every: int = 5
     faces: int = 1
     detector_model: Path | None = None
     detector_size_px: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, most in (("detect_every", 1000), ("faces", 100)):
+            if not 1 <= getattr(self, name) <= most:
+                raise InputError(f"{name} is {getattr(self, name)}: expected 1 to {most}")
 
 
 @dataclass(frozen=True)

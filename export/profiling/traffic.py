@@ -7,7 +7,7 @@ the nodes around them, as in ONNX Runtime and ncnn, and an LRU cache holds tenso
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import onnx
 
@@ -31,8 +31,9 @@ def memory_bytes(
 
     The cache holds whole tensors and evicts the least recently used; an evicted result is written to memory if it is
     read again. A tensor larger than the cache always goes to memory. The count is that of the second inference, when
-    the weights of a small net are in the cache. Quantisation is always fused; without `fuse_activations` and with an
-    empty cache all other counts equal those of `graph_cost`. `seen` has computed shapes, see `graph_tensors`.
+    the weights of a small net are in the cache, but not the input image. Quantisation is always fused; without
+    `fuse_activations` and with an empty cache all other counts equal those of `graph_cost`. `seen` has computed shapes,
+    see `graph_tensors`.
 
     Raises:
         InputError: Shape inference fails.
@@ -46,6 +47,7 @@ def memory_bytes(
     for _ in range(2):
         moved = []
         left = dict(uses)
+        cache.keep(constants)
         for index, node in enumerate(model.graph.node):
             if index in fused or node.op_type in MOVE_NOTHING:
                 moved.append(0)
@@ -77,6 +79,10 @@ class _Cache:
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity = capacity_bytes
         self._held: OrderedDict[str, tuple[int, bool]] = OrderedDict()
+
+    def keep(self, names: Collection[str]) -> None:
+        """Remove all tensors but those in `names`; nothing is written to memory."""
+        self._held = OrderedDict((name, held) for name, held in self._held.items() if name in names)
 
     def touch(self, name: str, size: int, *, written: bool, wanted: Mapping[str, int]) -> int:
         """Read or write a tensor and return the bytes moved between cache and memory.

@@ -18,7 +18,7 @@ from edgekit.export.own_images import read_own_images, verify_on
 from edgekit.export.profiling.cost import load_graph
 from edgekit.export.quantization.gate import Quantization, QuantizedExport, calibration_crops, quantize_file
 from edgekit.export.quantization.quantize import CalibrationMethod, StaticSettings
-from edgekit.files import remove_leftovers
+from edgekit.files import check_replaces_none, remove_leftovers
 from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
@@ -90,7 +90,7 @@ def quantize(
     Raises:
         GateError: Accuracy drops by more than `max_drop_points`, or a device computes other pixels or labels than the
             training. The file is kept as NAME.refused.onnx.
-        InputError: The model or the data cannot be used, or the arguments do not fit.
+        InputError: The model or the data cannot be used, the arguments do not fit, or `output` is the model.
         StorageError: The file cannot be written.
     """
     path, file = resolve_model(str(model), (CHECKPOINT_SUFFIX, ONNX_SUFFIX)), Path(output)
@@ -100,6 +100,7 @@ def quantize(
         )
     _check_method(method, calibrate, types, form)
     check_target(file)
+    check_replaces_none(file, [path])
     remove_leftovers(file)
     chosen = chosen_passes(target, passes, without, quantized=True)
     relabel = None

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from edgekit.contract import METADATA_KEY, Contract
 from edgekit.errors import InputError
-from edgekit.files import check_writable, require_file
+from edgekit.files import check_replaces_none, check_writable, require_file
 from edgekit.model_store import BEST_NAME, CHECKPOINT_SUFFIX
 from edgekit.models.checkpoints.tensorfile import check_values, read_tensors, write_tensors
 
@@ -60,9 +60,7 @@ def check_checkpoint_output(output: Path, inputs: Iterable[Path]) -> None:
     """
     if output.suffix != CHECKPOINT_SUFFIX:
         raise InputError(f"output '{output}' must end in {CHECKPOINT_SUFFIX}")
-    files = (path / BEST_NAME if path.is_dir() else path for path in inputs)
-    if output.exists() and any(file.exists() and output.samefile(file) for file in files):
-        raise InputError(f"output '{output}' is an input of this command: choose another file")
+    check_replaces_none(output, (path / BEST_NAME if path.is_dir() else path for path in inputs))
     check_writable(output)
 
 

@@ -146,6 +146,8 @@ class PromptTrainingOptions(TrainingOptions):
             raise InputError("crop-from original goes with tasks of few images, not with 'all': leave it out")
         if self.shots is not None and self.shots < 1:
             raise InputError(f"shots is {self.shots}: expected 1 or more")
+        if self.min_area is not None and not 0 < self.min_area <= 1:
+            raise InputError(f"min-area is {self.min_area}: expected more than 0, at most 1")
         for name in _UNUSED_BY_FLOW.get(self.flow, ()):
             if getattr(self, name) is not None:
                 raise InputError(f"{name.replace('_', '-')} has no effect with flow {self.flow}: leave it out")

@@ -26,6 +26,9 @@ _PALETTE = 256
 # Longest lines of text: longer names would leave no room for the axes.
 _NAME_CHARS = 16
 _TITLE_CHARS = 50
+# With more classes, the image would become too large for PIL, and its texts too many to read.
+_MOST_NAMED = 40
+_UNNAMED_SIDE_IN = 15.0
 
 
 def check_plot_path(path: Path) -> None:
@@ -42,7 +45,8 @@ def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
     """Plot the confusion matrix (each cell: share of the true class, and number of images), a reliability diagram and
     the accuracy of the images that are not "uncertain" against their share, for thresholds of the confidence.
 
-    The three stand below each other, so that the text is legible at the width of a phone.
+    With more than 40 classes, the matrix has colours and class numbers only. The three stand below each other, so that
+    the text is legible at the width of a phone.
 
     Raises:
         InputError: The file name ends in none of .png, .svg, .pdf.
@@ -51,12 +55,13 @@ def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
     check_plot_path(path)
     from matplotlib.figure import Figure
 
-    side = max(2.0 + 0.7 * len(evaluation.labels), 5.0)
+    is_named = len(evaluation.labels) <= _MOST_NAMED
+    side = max(2.0 + 0.7 * len(evaluation.labels), 5.0) if is_named else _UNNAMED_SIDE_IN
     figure = Figure(figsize=(side, side + 8.0), layout="constrained")
     wrapped = textwrap.fill(title, _TITLE_CHARS)
     figure.suptitle(f"{wrapped}\n{evaluation.accuracy:.2%} of {evaluation.total} images", parse_math=False)
     matrix, diagram, curve = figure.subplots(3, 1, height_ratios=(side, 5.0, 3.0))
-    _draw_confusion(matrix, evaluation)
+    _draw_confusion(matrix, evaluation, is_named)
     _draw_reliability(diagram, evaluation.calibration)
     _draw_accuracy_by_coverage(curve, evaluation.risk_coverage)
     save_figure(figure, path)
@@ -80,17 +85,20 @@ def save_figure(figure: Figure, path: Path) -> None:
                 image.convert("RGB").quantize(_PALETTE, dither=Image.Dither.NONE).save(temporary, optimize=True)
 
 
-def _draw_confusion(axes: Axes, evaluation: Evaluation) -> None:
+def _draw_confusion(axes: Axes, evaluation: Evaluation, is_named: bool) -> None:
     counts = evaluation.confusion
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+    axes.set_xlabel("predicted class" if is_named else "number of the predicted class, from 0")
+    axes.set_ylabel("true class" if is_named else "number of the true class, from 0")
+    if not is_named:
+        return
     positions = range(len(evaluation.labels))
     # Names of classes and files may contain dollar signs.
     names = [textwrap.fill(label, _NAME_CHARS, max_lines=3, placeholder="…") for label in evaluation.labels]
     axes.set_xticks(positions, names, rotation=45, ha="right", parse_math=False)
     axes.set_yticks(positions, names, parse_math=False)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
     for row in positions:
         for column in positions:
             axes.text(
@@ -102,7 +110,6 @@ def _draw_confusion(axes: Axes, evaluation: Evaluation) -> None:
                 fontsize=8,
                 color="white" if shares[row, column] > 0.5 else "black",
             )
-    axes.figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
 
 
 def _draw_reliability(axes: Axes, calibration: Calibration) -> None:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from edgekit.models.training.loop import EpochReport
 
 
-def save_learning_curves(path: Path, history: Sequence[EpochReport]) -> None:
-    """Plot accuracy and loss per epoch, with the best epoch marked.
+def save_learning_curves(path: Path, history: Sequence[EpochReport], saved: EpochReport) -> None:
+    """Plot accuracy and loss per epoch, with the epoch marked whose weights are saved.
 
     The two stand below each other, so that the text is legible at the width of a phone.
 
@@ -25,7 +25,6 @@ def save_learning_curves(path: Path, history: Sequence[EpochReport]) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    best = max(history, key=lambda report: report.rank)
     epochs = [report.epoch for report in history]
     marker = "o" if len(history) < 20 else ""
     figure = Figure(figsize=(5.5, 7), layout="constrained")
@@ -35,8 +34,8 @@ def save_learning_curves(path: Path, history: Sequence[EpochReport]) -> None:
     loss.set_ylabel("cross-entropy (nats)")
     accuracy.plot(epochs, [report.accuracy for report in history], marker=marker, label="training (augmented)")
     accuracy.plot(epochs, [report.validation_accuracy for report in history], marker=marker, label="validation")
-    accuracy.plot(best.epoch, best.validation_accuracy, "k*", markersize=11, label=f"best: epoch {best.epoch}")
-    accuracy.set_title(f"best {best.validation_accuracy:.2%}")
+    accuracy.plot(saved.epoch, saved.validation_accuracy, "k*", markersize=11, label=f"saved: epoch {saved.epoch}")
+    accuracy.set_title(f"saved epoch: {saved.validation_accuracy:.2%}")
     accuracy.set_ylabel("accuracy")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     for axes in (loss, accuracy):

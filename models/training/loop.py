@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from edgekit.models.training.curves import save_learning_curves
 from edgekit.models.training.distributed import gather_batchnorms, launch, summed
 from edgekit.models.training.metrics import MetricsLog
 from edgekit.models.training.optimizer import freeze, make_optimizer
+from edgekit.models.training.recipes import Keep
 from edgekit.models.training.sharpness import raised_loss
 from edgekit.models.training.state import TrainingState, load_state, save_state
 from edgekit.models.training.task import StepLoss, TrainingJob, Validation
@@ -128,6 +129,11 @@ def train_job(
         return trainer.history
 
 
+def saved_report(history: Sequence[EpochReport], keep: Keep) -> EpochReport:
+    """Return the report of the epoch whose weights are saved: the best of a training, or its last."""
+    return history[-1] if keep == "last" else max(history, key=lambda report: report.rank)
+
+
 def check_output(output: Path, resume: bool) -> None:
     """Check that a training may write to a folder; call it before long work.
 
@@ -164,7 +170,8 @@ def _run_epochs(trainer: _Trainer, output: Path, on_step: StepCallback | None, o
 
 def _save_curves(trainer: _Trainer, output: Path) -> None:
     if trainer.fabric.is_global_zero and trainer.history:
-        save_learning_curves(output / CURVES_NAME, trainer.history)
+        saved = saved_report(trainer.history, trainer.job.recipe.keep)
+        save_learning_curves(output / CURVES_NAME, trainer.history, saved)
 
 
 class _Trainer:

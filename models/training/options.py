@@ -20,6 +20,7 @@ MIN_MIXUP_ALPHA, MAX_MIXUP_ALPHA = 0.01, 10
 MAX_SAM_RADIUS = 10
 MAX_PRIOR_STRENGTH = 2
 MAX_LR = 100
+MAX_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,8 @@ class TrainingOptions:
             raise InputError(f"prior-strength is {self.prior_strength}: expected 0 to {MAX_PRIOR_STRENGTH}")
         if self.max_lr is not None and not 0 < self.max_lr <= MAX_LR:
             raise InputError(f"max_lr is {self.max_lr}: expected more than 0, at most {MAX_LR}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InputError(f"seed is {self.seed}: expected 0 to {MAX_SEED}")
         for name, least in (("epochs", 1), ("batch_size", 2), ("threads", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise InputError(f"{name} is {value}: expected {least} or more")

@@ -34,6 +34,7 @@ from edgekit.models.training.loop import (
     EpochCallback,
     EpochReport,
     StepCallback,
+    saved_report,
     train_job,
 )
 from edgekit.models.training.options import Precision, TrainingOptions
@@ -303,7 +304,7 @@ def run_training(
     if options.resume and not (options.output / STATE_NAME).exists():
         notify(f"'{options.output}' contains no training to resume, so a new one starts")
     history = train_job(job, options.output, options.resume, with_contention_warning(on_step, notify), on_epoch)
-    best = max(history, key=lambda report: report.rank) if recipe.keep == "best" else history[-1]
+    best = saved_report(history, recipe.keep)
     stopped_early = len(history) < recipe.epochs
     if stopped_early:
         notify(

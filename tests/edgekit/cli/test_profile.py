@@ -13,6 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.errors import InputError
+from edgekit.export.profiling.run import LoopOptions
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -273,6 +276,13 @@ def test_bad_arguments_are_reported(edgekit: Run, arguments: list[str], message:
     code, _, err = edgekit("profile", "default", *arguments)
     assert code == 2
     assert message in err
+
+
+@pytest.mark.parametrize("given", [{"detect_every": 0}, {"faces": 0}, {"faces": 1_000_000}])
+def test_settings_of_the_loop_are_checked_in_python_too(given: dict[str, int]) -> None:
+    name, value = next(iter(given.items()))
+    with pytest.raises(InputError, match=f"{name} is {value}: expected 1 to"):
+        LoopOptions(**given)
 
 
 def test_a_loop_without_its_files_is_refused_before_anything_is_measured(

@@ -69,6 +69,7 @@ def test_train_options_are_checked_in_python_too(faces: Path, tmp_path: Path) ->
     for values, message in (
         ({"precision": "fp64"}, "precision is 'fp64': expected one of auto, fp32, bf16, fp16"),
         ({"balance": "x"}, "balance is 'x': expected one of none, loss, sampler"),
+        ({"seed": -1}, "seed is -1: expected 0 to 4294967295"),
         ({"batch_size": 1}, "batch_size is 1: expected 2 or more"),
         ({"max_lr": 0}, "max_lr is 0: expected more than 0, at most 100"),
         ({"max_lr": -1.0}, "max_lr is -1.0: expected more than 0"),

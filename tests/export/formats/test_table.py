@@ -39,7 +39,7 @@ def row(cell: CellResult):  # type: ignore[no-untyped-def]
 def test_the_fastest_is_recommended(row) -> None:  # type: ignore[no-untyped-def]
     best, reason = recommended([row("float32", 2, 1, 900), row("int8-qdq", 1, 1, 300), row("fp16", 3, 1, 100)])
     assert best.file.name == "int8-qdq"
-    assert reason == "the fastest, of those with at most 0.5 points less accuracy than float32"
+    assert reason == "the fastest, of those whose accuracy drops by at most 0.5 points plus two standard errors"
 
 
 def test_a_file_whose_accuracy_drops_is_not(row) -> None:  # type: ignore[no-untyped-def]

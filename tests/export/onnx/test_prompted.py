@@ -137,6 +137,15 @@ def test_both_forms_are_evaluated_on_the_pixels_of_a_device(tmp_path: Path, monk
     assert np.array_equal(compared[0].splits["test"].images[0], to_size(picture, 32))
 
 
+def test_data_with_other_classes_is_refused_before_the_file_is_written(tmp_path: Path, crops: np.ndarray) -> None:
+    path, clip = make(tmp_path)
+    net = open_prompts(path, clip, None)
+    data = DataSet("faces", ("happy", "angry"), {"test": ImageSet(crops, np.arange(5) % 2)})
+    with pytest.raises(InputError, match="data set 'faces' has the class 'angry'"):
+        export_prompts(net, prompts_contract(path, net), tmp_path / "small.onnx", False, data)
+    assert not (tmp_path / "small.onnx").exists()
+
+
 @pytest.mark.slow
 def test_other_classes_go_in_by_their_descriptions(tmp_path: Path, crops: np.ndarray) -> None:
     path, clip = make(tmp_path)

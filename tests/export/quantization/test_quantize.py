@@ -115,6 +115,18 @@ def test_too_little_space_for_the_quantisers_files_is_named(small_disk: Path, mo
         quantize_dynamic(small)
 
 
+@pytest.mark.parametrize("is_link", [False, True])
+def test_the_float32_file_is_not_replaced(default: onnx.ModelProto, tmp_path: Path, is_link: bool) -> None:
+    source, target = tmp_path / "float.onnx", tmp_path / ("link.onnx" if is_link else "float.onnx")
+    onnx.save(default, source)
+    if is_link:
+        target.symlink_to(source)
+    before = source.read_bytes()
+    with pytest.raises(InputError, match=f"output '{target}' is an input of this command"):
+        quantize(source, target, method="fp16")
+    assert source.read_bytes() == before
+
+
 def faces(default: onnx.ModelProto, crops: ImageU8) -> DataSet:
     """The portrait's crops as a data set, labelled as the float32 net answers; every answer of it is right."""
     contract = contract_of(default)

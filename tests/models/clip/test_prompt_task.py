@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -194,6 +195,12 @@ def _one_thread() -> Iterator[None]:
 def test_options_of_nets_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(given))} has no effect on prompts: leave it out"):
         PromptTrainingOptions(data="x", output="y", clip="z", **given)
+
+
+@pytest.mark.parametrize("area", [-1, 0, 2, math.nan])
+def test_areas_that_no_crop_has_are_refused(area: float) -> None:
+    with pytest.raises(InputError, match=f"min-area is {area}: expected more than 0, at most 1"):
+        PromptTrainingOptions(data="x", output="y", clip="z", min_area=area)
 
 
 def test_partial_batches_are_dropped_unless_there_is_no_other(clip: FrozenClip, bars: DataSet, tmp_path: Path) -> None:

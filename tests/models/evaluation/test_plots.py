@@ -33,6 +33,14 @@ def test_long_names_leave_room_for_the_axes(tmp_path: Path) -> None:
     assert "<!-- a-long-file-name-" in (tmp_path / "plot.svg").read_text()
 
 
+def test_many_classes_are_drawn_without_texts(tmp_path: Path) -> None:
+    labels = tuple(f"class {number}" for number in range(160))
+    evaluation = Evaluation(labels, np.arange(160), np.eye(160, dtype=np.float32))
+    save_evaluation(tmp_path / "plot.png", evaluation, "test")  # a larger image is an error of PIL
+    save_evaluation(tmp_path / "plot.svg", evaluation, "test")
+    assert "<!-- class 7" not in (tmp_path / "plot.svg").read_text()
+
+
 def test_characters_that_the_font_lacks_cause_no_warning(tmp_path: Path) -> None:
     evaluation = Evaluation(("幸せ", "sad"), np.array([0, 1]), np.eye(2, dtype=np.float32))
     save_evaluation(tmp_path / "plot.png", evaluation, "test")

@@ -32,8 +32,8 @@ from edgekit.models.train import train
 from edgekit.models.training import loop
 from edgekit.models.training.classification import Balance, ClassificationTask
 from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
-from edgekit.models.training.recipes import RECIPES, Recipe
-from edgekit.models.training.task import TrainingJob
+from edgekit.models.training.recipes import RECIPES, Keep, Recipe
+from edgekit.models.training.task import TrainingJob, Validation
 from tests.resuming import train_whole_and_resumed
 from tests.waiting import wait_until
 
@@ -309,6 +309,18 @@ def test_best_weights_lost_in_an_interruption_come_back_when_resuming(bars: Data
     (finished / BEST_NAME).unlink()
     train_job(_job(bars, ONE_EPOCH), finished, resume=True)
     assert (finished / BEST_NAME).read_bytes() == best
+
+
+@pytest.mark.parametrize(("keep", "epoch"), [("best", 1), ("last", 2)])
+def test_the_curves_mark_the_epoch_that_is_saved(
+    bars: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Keep, epoch: int
+) -> None:
+    validations = iter((Validation(1.0, 0.9), Validation(2.0, 0.5)))
+    monkeypatch.setattr(ClassificationTask, "validate", lambda *_: next(validations))
+    monkeypatch.setattr(loop, "CURVES_NAME", "curves.svg")
+    train_job(_job(bars, dataclasses.replace(SHORT, epochs=2, keep=keep)), tmp_path)
+    assert load_checkpoint(tmp_path / BEST_NAME).training["best"]["epoch"] == epoch
+    assert f"<!-- saved: epoch {epoch} -->" in (tmp_path / "curves.svg").read_text()
 
 
 @pytest.mark.slow
