@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
+import re
 import stat
 import sys
 import time
@@ -25,6 +23,8 @@ from edgekit.native_calls import NativeCall
 STDOUT = "-"
 # Longer than any line; a power cut leaves at most one partial line at the end of a file.
 _TAIL_BYTES = 1 << 20
+# In a record of JSON.
+_WALL_S = re.compile(r'"wall_s": ?(\d+(?:\.\d+)?)')
 
 
 class LineFile:
@@ -203,7 +203,8 @@ class LineFile:
         status = os.fstat(self._handle)
         self._is_regular = stat.S_ISREG(status.st_mode)
         self._whole_bytes = _drop_partial_line(self._handle) if self._continue else 0
-        self._begun_s = time.monotonic() - (_age_s(self._handle, self.header) if self._whole_bytes else 0.0)
+        counts_age = self._rotation.age_s is not None and self._whole_bytes > 0
+        self._begun_s = time.monotonic() - (_age_s(self._handle, self.header) if counts_age else 0.0)
         self._continue = True
 
 
@@ -218,11 +219,15 @@ def _other_header(path: Path, header: bytes) -> bool:
 
 def _age_s(handle: int, header: str) -> float:
     """Return the age of a file by the `wall_s` of its first record; 0 if it has none or one in the future."""
-    start = os.pread(handle, _TAIL_BYTES, 0).decode(errors="replace")
+    first, second, *_ = (*os.pread(handle, _TAIL_BYTES, 0).decode(errors="replace").split("\n", 2), "")
+    if header:  # of a table, in which no value before `wall_s` is quoted
+        found = dict(zip(first.split(","), second.split(","), strict=False)).get("wall_s", "")
+    else:
+        match = _WALL_S.search(first)
+        found = match[1] if match else ""
     try:
-        record = next(csv.DictReader(io.StringIO(start))) if header else json.loads(start.partition("\n")[0])
-        return max(time.time() - float(record["wall_s"]), 0.0)
-    except (StopIteration, ValueError, KeyError, TypeError):
+        return max(0.0, time.time() - float(found))
+    except ValueError:
         return 0.0
 
 

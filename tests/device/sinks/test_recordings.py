@@ -138,6 +138,17 @@ def test_lines_rotate_by_age_also_across_restarts(tmp_path, feed, sink):
     )
 
 
+@pytest.mark.parametrize("first", ["", "[" * 100_000, "\0" * 99, '{"wall_s": NaN}', '{"wall_s": "x"}', "wall_s\nnan"])
+def test_a_file_without_a_time_is_continued(tmp_path, first):
+    path = tmp_path / "r.jsonl"
+    path.write_text(first + "\n")
+    lines = LineFile(str(path), Rotation(age_s=60.0))
+    lines.write("1\n")
+    lines.write("2\n")
+    lines.close()
+    assert path.read_text() == first + "\n1\n2\n"
+
+
 def test_every_file_of_a_rotation_has_the_header(tmp_path, feed):
     path = tmp_path / "r.csv"
     with CsvSink(LineFile(str(path), Rotation(size_bytes=500, keep=100)), ("calm", "happy", "sad")) as sink:

@@ -32,8 +32,8 @@ def test_classes_without_validation_images_are_named() -> None:
 
 
 def test_persons_in_training_and_validation_images_are_reported() -> None:
-    training = replace(of_labels([0, 1], 0), groups=np.array(["person-1", "person-2"]))
-    validation = replace(of_labels([0, 1], 1), groups=np.array(["person-2", "person-3"]))
+    training = replace(of_labels([0, 0, 1], 0), groups=np.array(["person-1", "person-2", "track-1"]))
+    validation = replace(of_labels([0, 0, 1], 1), groups=np.array(["person-2", "person-3", "track-1"]))
     lines: list[str] = []
     dataset = DataSet("pets", ("cat", "dog"), {"train": training, "val": validation})
     check_training_images(TrainingData(dataset, training, validation, "val"), lines.append)
