@@ -166,10 +166,10 @@ def _run_once(unit: str, notify: socket.socket, wake: int) -> bool:
             child.kill()
             kill_s = float("inf")
         if notify in ready:
-            told = dict(line.split("=", 1) for line in notify.recv(4096).decode().splitlines())
+            state = dict(line.split("=", 1) for line in notify.recv(4096).decode().splitlines())
             if child.poll() is None and not restart and not stop:
                 _show(unit, ActiveState="active", SubState="running", MainPID=str(child.pid),
-                      StatusText=told.get("STATUS", ""))  # fmt: skip
+                      StatusText=state.get("STATUS", ""))  # fmt: skip
         if wake in ready:
             wanted = os.read(wake, 64)
             restart, stop = restart or signal.SIGUSR1 in wanted, stop or signal.SIGTERM in wanted

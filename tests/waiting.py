@@ -13,14 +13,14 @@ def wait_until(
     holds: Callable[[], object],
     *,
     alive: Callable[[], object] = lambda: True,
-    told: Callable[[], object] = lambda: "it did not happen",
+    failure: Callable[[], object] = lambda: "it did not happen",
     patience_s: float = PATIENCE_S,
     poll_s: float = 0.01,
 ) -> None:
-    """Return once `holds()`; fail with `told()` when that takes too long, or what should bring it is not `alive()`."""
+    """Return once `holds()`; fail with `failure()` when that takes too long, or what should bring it is not `alive()`."""
     end_s = time.monotonic() + patience_s
     while not holds():
         # What died may have brought it before.
-        assert alive() or holds(), told()
-        assert time.monotonic() < end_s, told()
+        assert alive() or holds(), failure()
+        assert time.monotonic() < end_s, failure()
         time.sleep(poll_s)

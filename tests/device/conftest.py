@@ -70,8 +70,8 @@ def picture() -> ImageU8:
 
 
 @pytest.fixture
-def told() -> list[str]:
-    """What a source notified; hand it `told.append`."""
+def notices() -> list[str]:
+    """What a source notified; hand it `notices.append`."""
     return []
 
 

@@ -89,7 +89,7 @@ class Running:
         self.until(lambda: text in self.stderr_text)
 
     def until(self, condition: Callable[[], object]) -> None:
-        wait_until(condition, alive=lambda: self.process.poll() is None, told=lambda: self.stderr_text)
+        wait_until(condition, alive=lambda: self.process.poll() is None, failure=lambda: self.stderr_text)
 
     def end(self) -> int:
         code = self.process.wait(PATIENCE_S)

@@ -170,7 +170,7 @@ def fuse_disk(folder: Path) -> Iterator[tuple[Path, Path]]:
     # The repository is the working directory, so that the module is found.
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
     try:
-        wait_until(mount_point.is_mount, alive=lambda: process.poll() is None, told=lambda: "the FUSE disk ended")
+        wait_until(mount_point.is_mount, alive=lambda: process.poll() is None, failure=lambda: "the FUSE disk ended")
         yield mount_point, control
     finally:
         control.write_text("")

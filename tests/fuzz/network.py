@@ -129,17 +129,17 @@ def _web() -> tuple[Any, list[str]]:
     from edgekit.device.sinks.monitor import Monitor
     from edgekit.device.sinks.web import WebSink
 
-    told: list[str] = []
-    stream = Stream(StreamOptions(source="demo", detector="none"), told.append)
+    notices: list[str] = []
+    stream = Stream(StreamOptions(source="demo", detector="none"), notices.append)
     monitor = Monitor("demo", lambda: None)
-    sink = WebSink("127.0.0.1:0", None, monitor, recognise=stream.picture_recogniser(), notify=told.append)
+    sink = WebSink("127.0.0.1:0", None, monitor, recognise=stream.picture_recogniser(), notify=notices.append)
     sink.__enter__()
-    return sink, told
+    return sink, notices
 
 
 def web_request(path: Path) -> None:
     """Send the file to the web page, which must stay healthy and report no error."""
-    sink, told = _web()
+    sink, notices = _web()
     address = urlsplit(sink.url)
     with socket.create_connection((address.hostname, address.port), _SOON_S) as client, suppress(OSError):
         client.sendall(path.read_bytes())
@@ -150,7 +150,7 @@ def web_request(path: Path) -> None:
     ) as other:
         other.request("GET", "/api/state")
         assert other.getresponse().status == 200
-    assert not told, told.pop()
+    assert not notices, notices.pop()
 
 
 def web_requests() -> list[bytes]:

@@ -44,8 +44,8 @@ class Machine:
 
     def status(self) -> dict[str, Any]:
         command = [sys.executable, "-m", "edgekit.cli", "service", "status", "--name", NAME, "--system", "--json"]
-        told: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True).stdout)
-        return told
+        result: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True).stdout)
+        return result
 
     def current(self) -> str | None:
         """Return the release that the link names."""

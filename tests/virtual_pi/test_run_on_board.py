@@ -47,7 +47,7 @@ def wait_for(holds: Callable[[], object], run: Run | None = None) -> None:
     wait_until(
         holds,
         alive=lambda: run is None or run.process.poll() is None,
-        told=lambda: run.told() if run else "waited in vain",
+        failure=lambda: run.output() if run else "waited in vain",
         patience_s=PATIENCE_S,
         poll_s=0.2,
     )
@@ -78,7 +78,7 @@ class Run:
     web_port: int
     folder: Path
 
-    def told(self) -> str:
+    def output(self) -> str:
         return (self.folder / "stderr").read_text()[-2000:]
 
     def records(self) -> list[dict[str, Any]]:
@@ -249,12 +249,12 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     wait_for(lambda: any(is_hot(record.get("health")) for record in run.records()), run)
     wait_for(lambda: any(is_hot(json.loads(payload)) for payload in broker.on("health")), run)
     assert is_hot(json.loads(get("/api/state").read())["health"])
-    wait_for(lambda: "detection in 1 of" in run.told(), run)
+    wait_for(lambda: "detection in 1 of" in run.output(), run)
     wait_for(lambda: any("detect" not in record["stage_ms"] for record in run.records()), run)
 
     # Told to stop, it finishes and says goodbye.
     subprocess.run(run.pi.ssh("kill -TERM $(cat pid)"), check=True, timeout=PATIENCE_S)
-    assert run.process.wait(PATIENCE_S) == 0, run.told()
+    assert run.process.wait(PATIENCE_S) == 0, run.output()
     summary = json.loads((run.folder / "stdout").read_text())
     assert summary["ended"] == "stopped"
     assert summary["frames"] == len(run.records())
@@ -285,8 +285,8 @@ def test_with_everything_on_and_two_viewers_the_accounts_equal_what_is_stored_an
 ) -> None:
     wait_for(lambda: broker.on("availability"), run)
     viewers = [Viewer(get("/stream.mjpg")) for _ in range(2)]
-    assert run.process.wait(PATIENCE_S) == 0, run.told()
-    assert "error" not in run.told()
+    assert run.process.wait(PATIENCE_S) == 0, run.output()
+    assert "error" not in run.output()
     summary = json.loads((run.folder / "stdout").read_text())
     assert (summary["ended"], summary["frames"]) == ("finished", EVERYTHING["max-frames"])
 

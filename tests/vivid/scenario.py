@@ -57,7 +57,7 @@ def unplugged(run: tuple[str, ...], jsonl: Path) -> None:
         reader.start()
 
         def until(holds: Any) -> None:
-            wait_until(holds, alive=lambda: process.poll() is None, told=lambda: said, patience_s=PATIENCE_S)
+            wait_until(holds, alive=lambda: process.poll() is None, failure=lambda: said, patience_s=PATIENCE_S)
 
         def lines() -> int:
             return jsonl.read_text().count("\n") if jsonl.exists() else 0

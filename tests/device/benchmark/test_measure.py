@@ -287,8 +287,8 @@ class FakeCamera:
         """Nothing to give back."""
 
 
-def test_a_camera_is_measured_with_the_wait_for_its_frames(tiny_model: Path, told: list[str]) -> None:
-    with LiveSource("camera", FakeCamera, told.append) as camera:
+def test_a_camera_is_measured_with_the_wait_for_its_frames(tiny_model: Path, notices: list[str]) -> None:
+    with LiveSource("camera", FakeCamera, notices.append) as camera:
         done = measure(
             Cell("tiny", tiny_model, 1, "camera"),
             Inputs(camera=camera, make_detector=lambda _: WholeFrame()),

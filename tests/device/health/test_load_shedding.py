@@ -104,12 +104,12 @@ def test_each_level_does_no_more_than_the_one_before(levels):
         assert after.text != before.text
 
 
-def test_every_change_of_the_load_level_is_reported_and_passed_to_the_followers(told):
-    shedder, followed = LoadShedder(LIMITS, told.append), []
+def test_every_change_of_the_load_level_is_reported_and_passed_to_the_followers(notices):
+    shedder, followed = LoadShedder(LIMITS, notices.append), []
     shedder.subscribe(followed.append)
     for now_s, temperature_c, flags in [(0, 60.0, 0), (1, 76.5, 0), (2, 77.0, 0), (20, 70.0, THROTTLED)]:
         shedder.observe(sample(now_s, temperature_c, flags))
-    assert told == [
+    assert notices == [
         "76.5 °C (limit 75 °C), not throttled: load level 1 of 3, detection in 1 of 10 frames",
         "70.0 °C (limit 75 °C), throttled: load level 2 of 3, detection in 1 of 20 frames, on a smaller image",
     ]
@@ -135,10 +135,10 @@ class Counting(WholeFrame):
         return super().detect(image_bgr)
 
 
-def test_a_hot_board_lowers_the_rate_of_detection(tmp_path, told):
+def test_a_hot_board_lowers_the_rate_of_detection(tmp_path, notices):
     detector = Counting()
     face_tracker = FaceTracker(detector, Every(1))
-    monitor = RuntimeMonitor(tmp_path, 75, face_tracker, told.append, live=True)
+    monitor = RuntimeMonitor(tmp_path, 75, face_tracker, notices.append, live=True)
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 
     def searched(sequences: range) -> int:
@@ -151,19 +151,19 @@ def test_a_hot_board_lowers_the_rate_of_detection(tmp_path, told):
     monitor._shedder.observe(sample(0, 80.0))
     assert searched(range(20, 40)) <= 2
     assert monitor.as_document()["max_load_level"] == 1
-    assert told == ["80.0 °C (limit 75 °C): load level 1 of 3, detection in 1 of 10 frames"]
+    assert notices == ["80.0 °C (limit 75 °C): load level 1 of 3, detection in 1 of 10 frames"]
 
 
-def test_a_hot_board_gets_fewer_frames_of_whole_images(tmp_path, told):
-    monitor = RuntimeMonitor(tmp_path, 75, WholeImage(None, is_sequence=True), told.append, live=True)
+def test_a_hot_board_gets_fewer_frames_of_whole_images(tmp_path, notices):
+    monitor = RuntimeMonitor(tmp_path, 75, WholeImage(None, is_sequence=True), notices.append, live=True)
     monitor._shedder.observe(sample(0, 80.0))
     assert monitor._shedder.level.frame_share == 0.75
-    assert told == ["80.0 °C (limit 75 °C): load level 1 of 3, three quarters of the frame rate"]
+    assert notices == ["80.0 °C (limit 75 °C): load level 1 of 3, three quarters of the frame rate"]
 
 
-def test_the_results_of_a_file_do_not_depend_on_the_temperature(tmp_path, told):
+def test_the_results_of_a_file_do_not_depend_on_the_temperature(tmp_path, notices):
     face_tracker = FaceTracker(Counting(), Every(1))
-    monitor = RuntimeMonitor(tmp_path, 75, face_tracker, told.append, live=False)
+    monitor = RuntimeMonitor(tmp_path, 75, face_tracker, notices.append, live=False)
     monitor._shedder.observe(sample(0, 80.0))
     assert face_tracker._detect_every_at_least == 1
     assert monitor._shedder.level.frame_share == 0.75

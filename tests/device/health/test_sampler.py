@@ -55,31 +55,31 @@ def test_the_sampler_follows_the_board_and_reads_the_firmware_rarely(scripted_bo
     assert len(seen) == count, "it ended with its block"
 
 
-def test_an_error_of_a_watcher_is_reported_once_and_does_not_stop_the_run(scripted_board, tmp_path, told):
+def test_an_error_of_a_watcher_is_reported_once_and_does_not_stop_the_run(scripted_board, tmp_path, notices):
     def watch(_: Health) -> None:
         raise ZeroDivisionError("bug")
 
-    with HealthSampler(tmp_path, told.append, [watch], root=scripted_board.root, period_s=0.01):
-        wait_until(lambda: told)
+    with HealthSampler(tmp_path, notices.append, [watch], root=scripted_board.root, period_s=0.01):
+        wait_until(lambda: notices)
         time.sleep(0.05)
-    assert told == ["health sampling failed, the run continues: ZeroDivisionError: bug"]
+    assert notices == ["health sampling failed, the run continues: ZeroDivisionError: bug"]
 
 
-def test_samples_go_on_after_a_shortage_of_files(scripted_board, tmp_path, told):
+def test_samples_go_on_after_a_shortage_of_files(scripted_board, tmp_path, notices):
     seen: list[Health] = []
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with HealthSampler(tmp_path, told.append, [seen.append], root=scripted_board.root, period_s=0.01):
+    with HealthSampler(tmp_path, notices.append, [seen.append], root=scripted_board.root, period_s=0.01):
         wait_until(lambda: seen)
         # Every open file has a lower number than this limit: no other can be opened.
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))
         try:
-            wait_until(lambda: told)
+            wait_until(lambda: notices)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limit)
         count = len(seen)
         wait_until(lambda: len(seen) > count)
-    assert len(told) == 1
-    assert "Too many open files" in told[0]
+    assert len(notices) == 1
+    assert "Too many open files" in notices[0]
 
 
 def test_a_firmware_that_hangs_does_not_delay_the_end(tmp_path, monkeypatch):

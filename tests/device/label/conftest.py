@@ -44,13 +44,13 @@ class Client:
 
 
 @pytest.fixture
-def label(tmp_path: Path, told: list[str]) -> Iterator[Callable[..., Client]]:
+def label(tmp_path: Path, notices: list[str]) -> Iterator[Callable[..., Client]]:
     """Serve the page for `tmp_path`/c; a second call is a restart."""
     with ExitStack() as stack:
 
         def serve(token: str | None = None, address: str = "127.0.0.1:0", **options: Any) -> Client:
             stack.pop_all().close()
-            store = LabelStore(tmp_path / "c", notify=told.append, **options)
-            return Client(stack.enter_context(label_page(store, address, token, told.append)), store)
+            store = LabelStore(tmp_path / "c", notify=notices.append, **options)
+            return Client(stack.enter_context(label_page(store, address, token, notices.append)), store)
 
         yield serve

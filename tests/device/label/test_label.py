@@ -163,14 +163,14 @@ def test_only_collected_crops_are_served(label, tmp_path, path):
     assert label().request("GET", path)[0] == 404
 
 
-def test_a_line_that_names_a_file_elsewhere_is_skipped(label, tmp_path, told):
+def test_a_line_that_names_a_file_elsewhere_is_skipped(label, tmp_path, notices):
     (name,) = collect(tmp_path / "c", [1])
     with (tmp_path / "c/crops.jsonl").open("a") as index:
         index.write('{"file": "crops/../../secret.png"}\n{"file": "/etc/x.png"}\nnot json\n')
     client = label()
     assert [crop["name"] for group in client.state()["groups"] for crop in group["crops"]] == [name]
-    assert len(told) == 1
-    assert "has 3 damaged lines" in told[0]
+    assert len(notices) == 1
+    assert "has 3 damaged lines" in notices[0]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_line_that_names_a_file_elsewhere_is_skipped(label, tmp_path, told):
         {"probabilities": {"sad": 1.5}},
     ],
 )
-def test_a_line_whose_values_cannot_be_shown_is_skipped(label, tmp_path, told, fields):
+def test_a_line_whose_values_cannot_be_shown_is_skipped(label, tmp_path, notices, fields):
     first, second = collect(tmp_path / "c", [1, 1])
     lines = (tmp_path / "c/crops.jsonl").read_text().splitlines()
     lines[1] = json.dumps(json.loads(lines[1]) | fields)
@@ -191,10 +191,10 @@ def test_a_line_whose_values_cannot_be_shown_is_skipped(label, tmp_path, told, f
     client = label()
     assert [crop["name"] for group in client.state()["groups"] for crop in group["crops"]] == [first]
     assert client.post("/api/decide", files=[second], label="sad")[0] == 400
-    assert [line.rpartition("' ")[2] for line in told] == ["has 1 damaged lines: they are skipped"]
+    assert [line.rpartition("' ")[2] for line in notices] == ["has 1 damaged lines: they are skipped"]
 
 
-def test_a_class_that_cannot_be_a_folder_does_not_stop_the_reading_of_crops(label, tmp_path, told):
+def test_a_class_that_cannot_be_a_folder_does_not_stop_the_reading_of_crops(label, tmp_path, notices):
     first, *_ = collect(tmp_path / "c", [1])
     client = label()
     others = collect(tmp_path / "c", [1, 1, 1], prefix="next")
@@ -203,7 +203,7 @@ def test_a_class_that_cannot_be_a_folder_does_not_stop_the_reading_of_crops(labe
     state = client.state()
     assert sorted(crop["name"] for group in state["groups"] for crop in group["crops"]) == sorted([first, *others])
     assert state["classes"] == list(CLASSES)
-    (line,) = told
+    (line,) = notices
     assert line.startswith("class 'a/b' cannot be the name of a folder: ")
     assert label().state()["waiting"] == 4
 

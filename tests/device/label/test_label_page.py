@@ -39,7 +39,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.png"))
 
 
-def test_twenty_crops_are_labelled_by_keys_one_is_undone_and_a_track_is_one_decision(browser, label, tmp_path, told):
+def test_twenty_crops_are_labelled_by_keys_one_is_undone_and_a_track_is_one_decision(browser, label, tmp_path, notices):
     folder = tmp_path / "c"
     crops = collect(folder, [3, *[1] * 15, 2])  # a track of three, 15 single crops, a track of two
     track, singles, pair = crops[:3], crops[3:18], crops[18:]
@@ -76,7 +76,7 @@ def test_twenty_crops_are_labelled_by_keys_one_is_undone_and_a_track_is_one_deci
     assert names(folder / "discarded") == [singles[13]]
     assert names(folder / "crops") == []
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-    assert told == []
+    assert notices == []
 
 
 def test_two_pages_agree_and_a_late_decision_is_a_conflict(browser, label, tmp_path):

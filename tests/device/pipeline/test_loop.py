@@ -86,9 +86,9 @@ def blocks_picture(tmp_path: Path) -> Path:
     return path
 
 
-def test_each_face_of_a_frame_gets_its_box_score_and_class(classifier, blocks_picture, told):
+def test_each_face_of_a_frame_gets_its_box_score_and_class(classifier, blocks_picture, notices):
     collector, meter = Collector(), LatencyMeter()
-    with open_source(str(blocks_picture), told.append) as source:
+    with open_source(str(blocks_picture), notices.append) as source:
         go(source, Blocks(), classifier, [collector], meter)
     ((frame, result),) = collector.seen
     assert [face.label for face in result.faces] == ["red", "blue", "green"]
@@ -102,26 +102,26 @@ def test_each_face_of_a_frame_gets_its_box_score_and_class(classifier, blocks_pi
     assert result.age_ms > 0
 
 
-def test_all_faces_of_a_frame_are_classified_in_one_batch(classifier, blocks_picture, told, monkeypatch):
+def test_all_faces_of_a_frame_are_classified_in_one_batch(classifier, blocks_picture, notices, monkeypatch):
     batches = []
     real = classifier.logits
     monkeypatch.setattr(classifier, "logits", lambda crops: batches.append(len(crops)) or real(crops))
-    with open_source(str(blocks_picture), told.append) as source:
+    with open_source(str(blocks_picture), notices.append) as source:
         go(source, Blocks(), classifier, [], LatencyMeter())
     assert batches == [3]
 
 
-def test_a_frame_without_faces_is_a_result_without_faces(classifier, blocks_picture, told):
+def test_a_frame_without_faces_is_a_result_without_faces(classifier, blocks_picture, notices):
     collector = Collector()
-    with open_source(str(blocks_picture), told.append) as source:
+    with open_source(str(blocks_picture), notices.append) as source:
         go(source, Blocks(0), classifier, [collector], LatencyMeter())
     assert list(collector.seen[0][1].faces) == []
 
 
 @pytest.mark.parametrize("threaded", [False, True])
-def test_every_stage_of_every_frame_is_metered(threaded, classifier, write_clip, told):
+def test_every_stage_of_every_frame_is_metered(threaded, classifier, write_clip, notices):
     detector, meter = Blocks(2), LatencyMeter()
-    with open_source(str(write_clip(levels=range(10), size_wh=(128, 128))), told.append) as source:
+    with open_source(str(write_clip(levels=range(10), size_wh=(128, 128))), notices.append) as source:
         go(source, detector, classifier, [], meter, threaded=threaded)
     stages = meter.stages()
     waiting = ["wait"] if threaded else []
@@ -130,7 +130,7 @@ def test_every_stage_of_every_frame_is_metered(threaded, classifier, write_clip,
     assert (meter.frames, {stage.count for stage in stages.values()}) == (10, {10})
 
 
-def test_the_clock_starts_with_the_first_captured_frame(classifier, write_clip, told, monkeypatch):
+def test_the_clock_starts_with_the_first_captured_frame(classifier, write_clip, notices, monkeypatch):
     class Clock:
         now_s = 0.0
 
@@ -146,7 +146,7 @@ def test_the_clock_starts_with_the_first_captured_frame(classifier, write_clip, 
     monkeypatch.setattr(pipeline, "StageTimer", lambda: StageTimer(clock))
     meter = LatencyMeter(clock=clock)
     clock.now_s = 100.0
-    with open_source(str(write_clip(levels=range(4), size_wh=(128, 128))), told.append) as source:
+    with open_source(str(write_clip(levels=range(4), size_wh=(128, 128))), notices.append) as source:
         go(source, Slow(), classifier, [], meter, threaded=False)
     assert (meter.elapsed_s, meter.fps) == (2.0, 2.0)
     assert {stage: summary.max_ms for stage, summary in meter.stages().items() if stage != "age"} == {
@@ -158,18 +158,18 @@ def test_the_clock_starts_with_the_first_captured_frame(classifier, write_clip, 
     }
 
 
-def test_the_result_names_the_stages_before_the_sinks(classifier, blocks_picture, told):
+def test_the_result_names_the_stages_before_the_sinks(classifier, blocks_picture, notices):
     collector = Collector()
-    with open_source(str(blocks_picture), told.append) as source:
+    with open_source(str(blocks_picture), notices.append) as source:
         go(source, Blocks(), classifier, [collector], LatencyMeter())
     assert list(collector.seen[0][1].stage_ms) == ["capture", "wait", "detect", "crop", "classify"]
 
 
-def test_max_frames_ends_the_run_quietly(classifier, write_clip, told):
+def test_max_frames_ends_the_run_quietly(classifier, write_clip, notices):
     meter = LatencyMeter()
-    with open_source(str(write_clip()), told.append) as source:
+    with open_source(str(write_clip()), notices.append) as source:
         go(source, WholeFrame(), classifier, [], meter, max_frames=4)
-    assert (meter.frames, told) == (4, [])
+    assert (meter.frames, notices) == (4, [])
 
 
 class Dropping:
@@ -203,8 +203,10 @@ class Dropping:
         raise SourceError("camera 'test' was lost")
 
 
-def test_a_lost_source_leaves_what_was_measured_and_drops_before_the_start_do_not_count(classifier, write_clip, told):
-    with open_source(str(write_clip(levels=range(5))), told.append) as source:
+def test_a_lost_source_leaves_what_was_measured_and_drops_before_the_start_do_not_count(
+    classifier, write_clip, notices
+):
+    with open_source(str(write_clip(levels=range(5))), notices.append) as source:
         frames = list(source)
     meter, tally = LatencyMeter(), Tally()
     source = Dropping(frames)
@@ -215,7 +217,7 @@ def test_a_lost_source_leaves_what_was_measured_and_drops_before_the_start_do_no
     assert set(meter.dropped_by_stage) == {"capture", "detect", "classify"}, "names of the table"
 
 
-def test_a_model_that_gives_no_numbers_is_refused(tiny_model, tmp_path, blocks_picture, told):
+def test_a_model_that_gives_no_numbers_is_refused(tiny_model, tmp_path, blocks_picture, notices):
     model = onnx.load(str(tiny_model))
     weights = onnx.helper.make_tensor("nan", onnx.TensorProto.FLOAT, [1], [math.nan])
     model.graph.initializer.append(weights)
@@ -224,15 +226,15 @@ def test_a_model_that_gives_no_numbers_is_refused(tiny_model, tmp_path, blocks_p
     path = tmp_path / "nan.onnx"
     onnx.save(model, str(path))
     with (
-        open_source(str(blocks_picture), told.append) as source,
+        open_source(str(blocks_picture), notices.append) as source,
         pytest.raises(InputError, match="contains NaN or infinity"),
     ):
         go(source, Blocks(), Classifier(path, 1), [], LatencyMeter())
 
 
-def results(path: Path, detector, classifier, told, **options) -> list:
+def results(path: Path, detector, classifier, notices, **options) -> list:
     collector = Collector()
-    with open_source(str(path), told.append) as source:
+    with open_source(str(path), notices.append) as source:
         clock = presentation_time_s(source)
         face_tracker = FaceTracker(detector, Adaptive(), presentation_time_s=clock)
         write_results(
@@ -249,12 +251,12 @@ def results(path: Path, detector, classifier, told, **options) -> list:
     return [(result.sequence, list(result.faces)) for _, result in collector.seen]
 
 
-def test_threads_change_no_result_of_a_file(shared, yunet_model, classifier, told):
+def test_threads_change_no_result_of_a_file(shared, yunet_model, classifier, notices):
     """Boxes, ids, classified crops, smoothed probabilities: nothing depends on the time things took."""
-    detector = create_detector("yunet", model_path=yunet_model, notify=told.append)
+    detector = create_detector("yunet", model_path=yunet_model, notify=notices.append)
     path = shared / "data/media/fer_test.mp4"
-    alone = results(path, detector, classifier, told, threaded=False)
-    assert results(path, detector, classifier, told, threaded=True) == alone
+    alone = results(path, detector, classifier, notices, threaded=False)
+    assert results(path, detector, classifier, notices, threaded=True) == alone
     assert len(alone) == 115
     faces = [face for _, found in alone for face in found]
     assert {face.track_id for face in faces} == {1}
@@ -265,7 +267,7 @@ def test_threads_change_no_result_of_a_file(shared, yunet_model, classifier, tol
 @pytest.mark.parametrize("threaded", [False, True])
 @pytest.mark.parametrize("stage", ["detect", "logits", "write"])
 def test_an_exception_of_a_stage_ends_the_run_with_its_reason(
-    write_clip, classifier, told, monkeypatch, threaded, stage
+    write_clip, classifier, notices, monkeypatch, threaded, stage
 ):
     detector, sink = Blocks(), Collector()
     owner = {"detect": detector, "logits": classifier, "write": sink}[stage]
@@ -279,16 +281,16 @@ def test_an_exception_of_a_stage_ends_the_run_with_its_reason(
 
     monkeypatch.setattr(owner, stage, dies)
     before = threading.active_count()
-    with open_source(str(write_clip(size_wh=(128, 128))), told.append) as source:
+    with open_source(str(write_clip(size_wh=(128, 128))), notices.append) as source:
         with pytest.raises(StorageError, match="the disk broke"):
             go(source, detector, classifier, [sink], LatencyMeter(), threaded=threaded)
         assert 2 <= len(sink.seen) <= 4
     wait_until(lambda: threading.active_count() <= before)
 
 
-def test_a_stopped_run_finishes_what_it_has_and_no_more(write_clip, classifier, told):
+def test_a_stopped_run_finishes_what_it_has_and_no_more(write_clip, classifier, notices):
     sink = Collector()
-    with open_source(str(write_clip(size_wh=(128, 128))), told.append) as source:
+    with open_source(str(write_clip(size_wh=(128, 128))), notices.append) as source:
 
         class Stopping(Collector):
             def write(self, frame, result) -> None:
@@ -303,19 +305,19 @@ def test_a_stopped_run_finishes_what_it_has_and_no_more(write_clip, classifier, 
     assert 1 <= len(sequences) <= 7
 
 
-def test_the_tally_counts_faces_and_labels(classifier, blocks_picture, told):
+def test_the_tally_counts_faces_and_labels(classifier, blocks_picture, notices):
     tally = Tally()
-    with open_source(str(blocks_picture), told.append) as source:
+    with open_source(str(blocks_picture), notices.append) as source:
         go(source, Blocks(2), classifier, [tally], LatencyMeter())
     assert (tally.faces, tally.frames_with_faces, dict(tally.labels)) == (2, 1, {"red": 1, "blue": 1})
 
 
 @pytest.mark.parametrize("detector_name", ["yunet", "haar"])
-def test_the_demo_has_one_face_in_every_frame(request, classifier, told, detector_name):
+def test_the_demo_has_one_face_in_every_frame(request, classifier, notices, detector_name):
     model = request.getfixturevalue("yunet_model") if detector_name == "yunet" else None
-    detector = create_detector(detector_name, model_path=model, notify=told.append)
+    detector = create_detector(detector_name, model_path=model, notify=notices.append)
     collector = Collector()
-    with open_source("demo", told.append) as source:
+    with open_source("demo", notices.append) as source:
         go(_every(source, 5), detector, classifier, [collector], LatencyMeter())
     assert [len(result.faces) for _, result in collector.seen] == [1] * 30
 
@@ -339,21 +341,21 @@ def yunet_model(shared: Path) -> Path:
 
 
 @pytest.mark.parametrize(("name", "frames"), [("fer_test.mp4", 115), ("carphone_pristine.mp4", 120)])
-def test_real_videos_have_one_face_in_nearly_every_frame(shared, yunet_model, classifier, told, name, frames):
-    detector = create_detector("yunet", model_path=yunet_model, notify=told.append)
+def test_real_videos_have_one_face_in_nearly_every_frame(shared, yunet_model, classifier, notices, name, frames):
+    detector = create_detector("yunet", model_path=yunet_model, notify=notices.append)
     collector = Collector()
-    with open_source(str(shared / "data/media" / name), told.append) as source:
+    with open_source(str(shared / "data/media" / name), notices.append) as source:
         go(source, detector, classifier, [collector], LatencyMeter())
     counts = [len(result.faces) for _, result in collector.seen]
     assert len(counts) == frames
     assert counts.count(1) >= 0.95 * frames
-    assert told == []
+    assert notices == []
 
 
 @pytest.mark.parametrize(("name", "faces"), [("chelsea.png", 0), ("coffee.png", 0), ("three_faces.jpg", 3)])
-def test_real_pictures_have_the_faces_a_person_sees(shared, yunet_model, classifier, told, name, faces):
-    detector = create_detector("yunet", model_path=yunet_model, notify=told.append)
+def test_real_pictures_have_the_faces_a_person_sees(shared, yunet_model, classifier, notices, name, faces):
+    detector = create_detector("yunet", model_path=yunet_model, notify=notices.append)
     collector = Collector()
-    with open_source(str(shared / "data/media" / name), told.append) as source:
+    with open_source(str(shared / "data/media" / name), notices.append) as source:
         go(source, detector, classifier, [collector], LatencyMeter())
-    assert [len(result.faces) for _, result in collector.seen] == [faces], json.dumps(told)
+    assert [len(result.faces) for _, result in collector.seen] == [faces], json.dumps(notices)

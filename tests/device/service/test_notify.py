@@ -60,9 +60,9 @@ def test_ready_comes_with_the_first_result_and_heartbeats_with_later_ones(manage
         assert received(end) == []
         clock.now_s += 0.1
         sink.write(FRAME, RESULT)
-        told = received(end)
-        assert [message["WATCHDOG"] for message in told] == ["1"]
-        assert told[0]["STATUS"] == "3 frames, 1.0 frames/s, 0 faces in the last frame; 61.5 °C"
+        notices = received(end)
+        assert [message["WATCHDOG"] for message in notices] == ["1"]
+        assert notices[0]["STATUS"] == "3 frames, 1.0 frames/s, 0 faces in the last frame; 61.5 °C"
         clock.now_s += 1000
         assert received(end) == [], "no frame, no heartbeat"
     assert received(end) == [{"STOPPING": "1"}]

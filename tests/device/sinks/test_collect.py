@@ -48,10 +48,12 @@ class Recording:
 class Run:
     """Passes made frames to a sink."""
 
-    def __init__(self, folder: Path, strategy, told: list[str], *, contract=GRAY, live: bool = False, **limits) -> None:
+    def __init__(
+        self, folder: Path, strategy, notices: list[str], *, contract=GRAY, live: bool = False, **limits
+    ) -> None:
         source = Recording()
         source.live = live
-        self.sink = CollectSink(strategy, CropFolder(folder, source.name, told.append, **limits), contract, source)
+        self.sink = CollectSink(strategy, CropFolder(folder, source.name, notices.append, **limits), contract, source)
         self.images = []
 
     def __enter__(self) -> Run:
@@ -84,8 +86,8 @@ def lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "crops.jsonl").read_text().splitlines()]
 
 
-def test_a_line_describes_each_crop(tmp_path, told):
-    with Run(tmp_path / "c", EveryInterval(10), told) as run:
+def test_a_line_describes_each_crop(tmp_path, notices):
+    with Run(tmp_path / "c", EveryInterval(10), notices) as run:
         run.write(0, (3, UNSURE))
     (line,) = lines(tmp_path / "c")
     file = line.pop("file")
@@ -104,34 +106,34 @@ def test_a_line_describes_each_crop(tmp_path, told):
         "sequence": 0,
         "source": "clip.mp4",
     }
-    assert told == []
+    assert notices == []
 
 
 @pytest.mark.parametrize("contract", [GRAY, COLOUR], ids=["gray", "colour"])
 @pytest.mark.parametrize("box", [BOX, (-20.0, 100.0, 90.0, 260.0), (10.0, 10.0, 22.0, 25.0)])
-def test_training_on_a_saved_crop_gets_the_pixels_that_the_device_classified(tmp_path, told, contract, box):
-    with Run(tmp_path, EveryInterval(10), told, contract=contract) as run:
+def test_training_on_a_saved_crop_gets_the_pixels_that_the_device_classified(tmp_path, notices, contract, box):
+    with Run(tmp_path, EveryInterval(10), notices, contract=contract) as run:
         run.write(0, (1, SURE), box=box)
     seen = crop_face(run.images[0], np.array(box, np.float32), contract.crop, (44, 44), resize)
     saved = crop_image(read_image(tmp_path / lines(tmp_path)[0]["file"]), contract.crop, (44, 44), resize)
     np.testing.assert_array_equal(saved, seen)
 
 
-def test_a_cameras_luma_is_saved_as_a_gray_net_sees_it(tmp_path, told):
+def test_a_cameras_luma_is_saved_as_a_gray_net_sees_it(tmp_path, notices):
     generator = np.random.default_rng(0)
     luma, u, v = (generator.integers(16, 236, size, np.uint8) for size in ((240, 320), (120, 160), (120, 160)))
     planes = Planes(luma, u, v, full_range=False)
-    with Run(tmp_path, EveryInterval(10), told) as run:
+    with Run(tmp_path, EveryInterval(10), notices) as run:
         run.write(0, (1, SURE), image=planes)
     saved = crop_image(read_image(tmp_path / lines(tmp_path)[0]["file"]), GRAY.crop, (44, 44), resize)
     np.testing.assert_array_equal(saved, crop_face(planes.luma, BOX, GRAY.crop, (44, 44), resize))
 
 
-def test_large_crops_are_limited_and_whole_images_keep_their_shape(tmp_path, told):
+def test_large_crops_are_limited_and_whole_images_keep_their_shape(tmp_path, notices):
     image = np.zeros((600, 800, 3), np.uint8)
-    with Run(tmp_path / "face", EveryInterval(10), told) as run:
+    with Run(tmp_path / "face", EveryInterval(10), notices) as run:
         run.write(0, (1, SURE), image=image, box=(100, 0, 700, 600))
-    with Run(tmp_path / "whole", EveryInterval(10), told, contract=replace(COLOUR, subject="image")) as run:
+    with Run(tmp_path / "whole", EveryInterval(10), notices, contract=replace(COLOUR, subject="image")) as run:
         run.write(0, (1, SURE), image=image, box=(0, 0, 800, 600))
         run.write(10, (1, SURE), image=image, box=(100, 50, 300, 100))
     shapes = {name: [read_image(tmp_path / name / line["file"]).shape[:2] for line in lines(tmp_path / name)]
@@ -141,30 +143,30 @@ def test_large_crops_are_limited_and_whole_images_keep_their_shape(tmp_path, tol
     assert [line["track"] for line in lines(tmp_path / "whole")] == [None, None]
 
 
-def test_uncertain_saves_the_most_uncertain_crop_of_a_track_in_five_seconds(tmp_path, told):
-    with Run(tmp_path, uncertain(0.3), told) as run:
+def test_uncertain_saves_the_most_uncertain_crop_of_a_track_in_five_seconds(tmp_path, notices):
+    with Run(tmp_path, uncertain(0.3), notices) as run:
         for tenth in range(100):
             rows = {20: MORE_UNSURE, 75: MORE_UNSURE}.get(tenth, UNSURE)
             run.write(tenth / 10, (1, rows), (2, SURE))
     assert [(line["sequence"], line["track"][-1]) for line in lines(tmp_path)] == [(20, "1"), (75, "1")]
 
 
-def test_images_without_tracks_are_saved_when_uncertain(tmp_path, told):
-    with Run(tmp_path, uncertain(0.3), told) as run:
+def test_images_without_tracks_are_saved_when_uncertain(tmp_path, notices):
+    with Run(tmp_path, uncertain(0.3), notices) as run:
         for index, row in enumerate([SURE, UNSURE, MORE_UNSURE]):
             run.write(index, (None, row))
     assert [line["sequence"] for line in lines(tmp_path)] == [10, 20]
 
 
-def test_every_saves_all_faces_of_one_frame_per_interval(tmp_path, told):
-    with Run(tmp_path, EveryInterval(1.0), told) as run:
+def test_every_saves_all_faces_of_one_frame_per_interval(tmp_path, notices):
+    with Run(tmp_path, EveryInterval(1.0), notices) as run:
         run.write(0)
         for tenth in range(5, 30):
             run.write(tenth / 10, (1, SURE), (2, SURE))
     assert [line["sequence"] for line in lines(tmp_path)] == [5, 5, 15, 15, 25, 25]
 
 
-def test_best_of_track_saves_the_largest_sharpest_most_frontal_crop_when_the_track_ends(tmp_path, told):
+def test_best_of_track_saves_the_largest_sharpest_most_frontal_crop_when_the_track_ends(tmp_path, notices):
     generator = np.random.default_rng(0)
     sharp = generator.integers(0, 256, (240, 320, 3), np.uint8)
     blurred = cv2.GaussianBlur(sharp, (0, 0), 8)
@@ -174,7 +176,7 @@ def test_best_of_track_saves_the_largest_sharpest_most_frontal_crop_when_the_tra
         return np.array([[[80, 80], [120, 80], [nose_x, 100], [85, 120], [115, 120]]], np.float32)
 
     frontal, turned = landmarks(100), landmarks(118)
-    with Run(tmp_path, best_of_track(), told) as run:
+    with Run(tmp_path, best_of_track(), notices) as run:
         shots = [(blurred, large, frontal), (sharp, small, frontal), (sharp, large, frontal), (sharp, large, turned)]
         for index, (image, box, points) in enumerate(shots):
             run.write(index / 10, (1, SURE), image=image, box=box, landmarks=points)
@@ -187,48 +189,48 @@ def test_best_of_track_saves_the_largest_sharpest_most_frontal_crop_when_the_tra
 
 
 @pytest.mark.parametrize("limits", [{"max_crops": 3}, {"max_bytes": 200_000}], ids=["number", "bytes"])
-def test_a_full_folder_is_reported_once_and_what_is_left_out_is_counted(tmp_path, told, limits):
-    with Run(tmp_path, EveryInterval(1), told, **limits) as run:
+def test_a_full_folder_is_reported_once_and_what_is_left_out_is_counted(tmp_path, notices, limits):
+    with Run(tmp_path, EveryInterval(1), notices, **limits) as run:
         for second in range(20):
             run.write(second, (1, SURE))
     saved = len(lines(tmp_path))
     assert len(list(tmp_path.glob("crops/*"))) == saved == run.sink.folder.saved < 20
     assert run.sink.document() == {"folder": str(tmp_path), "saved": saved, "left_out": 20 - saved}
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.*")) <= limits.get("max_bytes", 10**9)
-    assert len(told) == 1
-    assert f"'{tmp_path}' is full ({saved} crops" in told[0]
+    assert len(notices) == 1
+    assert f"'{tmp_path}' is full ({saved} crops" in notices[0]
 
 
-def test_crops_that_are_labelled_during_the_run_make_room_for_others(tmp_path, told):
-    with Run(tmp_path, EveryInterval(1), told, max_crops=3) as run:
+def test_crops_that_are_labelled_during_the_run_make_room_for_others(tmp_path, notices):
+    with Run(tmp_path, EveryInterval(1), notices, max_crops=3) as run:
         for second in range(9):
             run.write(second, (1, SURE))
             for path in tmp_path.glob("crops/*") if second % 3 == 1 else ():
                 path.rename(tmp_path / path.name)
-    assert (run.sink.folder.saved, run.sink.left_out, told) == (9, 0, [])
+    assert (run.sink.folder.saved, run.sink.left_out, notices) == (9, 0, [])
 
 
-def test_a_second_run_appends_counts_the_first_ones_crops_and_has_its_own_tracks(tmp_path, told):
+def test_a_second_run_appends_counts_the_first_ones_crops_and_has_its_own_tracks(tmp_path, notices):
     for _ in range(2):
-        with Run(tmp_path, EveryInterval(1), told, max_crops=3) as run:
+        with Run(tmp_path, EveryInterval(1), notices, max_crops=3) as run:
             run.write(0, (1, SURE))
             run.write(1, (1, SURE))
     tracks = [line["track"] for line in lines(tmp_path)]
     assert len(tracks) == 3
     assert tracks[0] == tracks[1] != tracks[2]
-    assert "is full (3 crops" in told[0]
+    assert "is full (3 crops" in notices[0]
 
 
-def test_a_partial_line_of_a_power_cut_does_not_damage_the_next(tmp_path, told):
+def test_a_partial_line_of_a_power_cut_does_not_damage_the_next(tmp_path, notices):
     (tmp_path / "crops.jsonl").write_text('{"file": "crops/a')
-    with Run(tmp_path, EveryInterval(1), told) as run:
+    with Run(tmp_path, EveryInterval(1), notices) as run:
         run.write(0, (1, SURE))
     assert json.loads((tmp_path / "crops.jsonl").read_text().splitlines()[1])["label"] == "happy"
 
 
-def test_a_full_disk_leaves_out_crops_and_the_run_continues(small_disk, told):
+def test_a_full_disk_leaves_out_crops_and_the_run_continues(small_disk, notices):
     filler = small_disk / "filler"
-    with Run(small_disk / "c", EveryInterval(1), told) as run:
+    with Run(small_disk / "c", EveryInterval(1), notices) as run:
         run.write(0, (1, SURE))
         filler.write_bytes(bytes((1 << 20) - sum(p.stat().st_size for p in small_disk.rglob("*.*")) - 20_000))
         for second in range(1, 4):
@@ -237,71 +239,71 @@ def test_a_full_disk_leaves_out_crops_and_the_run_continues(small_disk, told):
         run.write(4, (1, SURE))
     assert [line["sequence"] for line in lines(small_disk / "c")] == [0, 40]
     assert len(list(small_disk.glob("c/crops/*"))) == 2, "no partial file"
-    assert len(told) == 2
-    assert "No space left on device: collecting to" in told[0]
-    assert told[1].endswith("has resumed, 3 crops were left out")
+    assert len(notices) == 2
+    assert "No space left on device: collecting to" in notices[0]
+    assert notices[1].endswith("has resumed, 3 crops were left out")
 
 
-def test_crops_of_a_camera_wait_while_the_disk_is_full(small_disk, told, fill, monkeypatch):
+def test_crops_of_a_camera_wait_while_the_disk_is_full(small_disk, notices, fill, monkeypatch):
     monkeypatch.setattr("edgekit.device.sinks.collect._RETRY_S", 0.02)
-    with Run(small_disk / "c", EveryInterval(1), told, live=True) as run:
+    with Run(small_disk / "c", EveryInterval(1), notices, live=True) as run:
         run.write(0, (1, SURE))
         wait_until(lambda: run.sink.folder.saved == 1)
         ballast = fill(small_disk)
         for second in range(1, 4):
             run.write(second, (1, SURE))
-        wait_until(lambda: told)
+        wait_until(lambda: notices)
         ballast.unlink()
         wait_until(lambda: run.sink.folder.saved == 4)
     assert [line["sequence"] for line in lines(small_disk / "c")] == [0, 10, 20, 30]
-    assert len(told) == 2
-    assert told[1].endswith("has resumed")
+    assert len(notices) == 2
+    assert notices[1].endswith("has resumed")
 
 
-def test_a_folder_deleted_in_the_run_is_made_again(tmp_path, told):
-    with Run(tmp_path / "c", EveryInterval(1), told) as run:
+def test_a_folder_deleted_in_the_run_is_made_again(tmp_path, notices):
+    with Run(tmp_path / "c", EveryInterval(1), notices) as run:
         run.write(0, (1, SURE))
         shutil.rmtree(tmp_path / "c")
         run.write(1, (1, SURE))
     assert [line["sequence"] for line in lines(tmp_path / "c")] == [10]
-    assert told == []
+    assert notices == []
 
 
-def test_a_crop_without_its_line_is_removed(tmp_path, told):
+def test_a_crop_without_its_line_is_removed(tmp_path, notices):
     (tmp_path / "crops.jsonl").mkdir()
-    with Run(tmp_path, EveryInterval(1), told) as run:
+    with Run(tmp_path, EveryInterval(1), notices) as run:
         run.write(0, (1, SURE))
     assert list((tmp_path / "crops").iterdir()) == []
-    assert (run.sink.left_out, len(told)) == (1, 1)
+    assert (run.sink.left_out, len(notices)) == (1, 1)
 
 
-def test_a_folder_replaced_by_a_file_is_reported_once(tmp_path, told):
-    with Run(tmp_path / "c", EveryInterval(1), told) as run:
+def test_a_folder_replaced_by_a_file_is_reported_once(tmp_path, notices):
+    with Run(tmp_path / "c", EveryInterval(1), notices) as run:
         run.write(0, (1, SURE))
         shutil.rmtree(tmp_path / "c")
         (tmp_path / "c").write_text("")
         run.write(1, (1, SURE))
         run.write(2, (1, SURE))
-    assert (run.sink.left_out, len(told)) == (2, 1)
-    assert "the run continues" in told[0]
+    assert (run.sink.left_out, len(notices)) == (2, 1)
+    assert "the run continues" in notices[0]
 
 
-def test_what_a_power_cut_left_of_a_crop_does_not_count_as_a_crop(tmp_path, told, killed_write):
+def test_what_a_power_cut_left_of_a_crop_does_not_count_as_a_crop(tmp_path, notices, killed_write):
     killed_write(tmp_path / "crops" / "run-00001.png")
-    with Run(tmp_path, EveryInterval(1), told, max_crops=1) as run:
+    with Run(tmp_path, EveryInterval(1), notices, max_crops=1) as run:
         run.write(0, (1, SURE))
     assert run.sink.folder.saved == 1
     assert [path.suffix for path in (tmp_path / "crops").iterdir()] == [".png"]
 
 
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path, told):
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path, notices):
     (tmp_path / "c").write_text("")
     with pytest.raises(InputError, match="is a file: name a folder for the crops"):
-        CropFolder(tmp_path / "c", "clip.mp4", told.append)
+        CropFolder(tmp_path / "c", "clip.mp4", notices.append)
 
 
-def test_a_camera_is_not_delayed_and_loses_no_crop_at_the_end(tmp_path, told):
-    with Run(tmp_path, EveryInterval(1), told, live=True) as run:
+def test_a_camera_is_not_delayed_and_loses_no_crop_at_the_end(tmp_path, notices):
+    with Run(tmp_path, EveryInterval(1), notices, live=True) as run:
         for second in range(20):
             run.write(second, (1, SURE))
     assert len(lines(tmp_path)) == 20

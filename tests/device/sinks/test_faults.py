@@ -92,10 +92,10 @@ def check(case: SinkCase, account: Account, disk: Disk, frames: int) -> dict:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 @pytest.mark.parametrize("case", SINKS, ids=lambda case: case.name)
-def test_a_sink_continues_after_a_fault_and_counts_its_losses(case, fault, make_disk, feed, told, monkeypatch):
+def test_a_sink_continues_after_a_fault_and_counts_its_losses(case, fault, make_disk, feed, notices, monkeypatch):
     quicken(monkeypatch)
     disk = make_disk(fault.disk)
-    sink = case.open(disk.out, told.append)
+    sink = case.open(disk.out, notices.append)
     account = account_of(sink)
     with sink:
         writing = Writing(case, sink, feed)
@@ -104,10 +104,10 @@ def test_a_sink_continues_after_a_fault_and_counts_its_losses(case, fault, make_
         if fault.reason == "disk too slow":
             writing.frames(200)
         else:
-            writing.until(lambda: told or (not fault.is_outage and disk.files()))
+            writing.until(lambda: notices or (not fault.is_outage and disk.files()))
         if fault.is_outage:
             writing.frames(100)
-        assert not fault.is_outage or len(told) <= 1, "a fault is reported in one line"
+        assert not fault.is_outage or len(notices) <= 1, "a fault is reported in one line"
         fault.end(disk)
         before = account.as_document()["written"]
         writing.frames(20)
@@ -118,11 +118,11 @@ def test_a_sink_continues_after_a_fault_and_counts_its_losses(case, fault, make_
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.is_outage], ids=lambda fault: fault.name)
 @pytest.mark.parametrize("case", SINKS, ids=lambda case: case.name)
-def test_the_losses_of_a_fault_until_the_end_of_the_run_are_counted(case, fault, make_disk, feed, told, monkeypatch):
+def test_the_losses_of_a_fault_until_the_end_of_the_run_are_counted(case, fault, make_disk, feed, notices, monkeypatch):
     stalls = fault.reason == "disk too slow"
     quicken(monkeypatch, 0.5 if stalls else 60.0)
     disk = make_disk(fault.disk)
-    sink = case.open(disk.out, told.append)
+    sink = case.open(disk.out, notices.append)
     account = account_of(sink)
     with sink:
         writing = Writing(case, sink, feed)
@@ -145,7 +145,7 @@ def test_the_losses_of_a_fault_until_the_end_of_the_run_are_counted(case, fault,
 @pytest.mark.parametrize(
     "seed", [*range(8), *(pytest.param(seed, marks=pytest.mark.by_hand) for seed in range(8, 200))]
 )
-def test_the_sum_is_right_after_faults_in_any_order(seed, make_disk, feed, told, monkeypatch):
+def test_the_sum_is_right_after_faults_in_any_order(seed, make_disk, feed, notices, monkeypatch):
     quicken(monkeypatch)
     choose = random.Random(seed)  # noqa: S311 - not for security
     kind = ("tmpfs", "fuse")[seed % 2]
@@ -153,7 +153,7 @@ def test_the_sum_is_right_after_faults_in_any_order(seed, make_disk, feed, told,
     case = countable[seed // 2 % len(countable)]
     faults = [fault for fault in FAULTS if fault.disk == kind or fault.name == "folder moved"]
     disk = make_disk(kind)
-    sink = case.open(disk.out, told.append)
+    sink = case.open(disk.out, notices.append)
     account = account_of(sink)
     with sink:
         writing = Writing(case, sink, feed)

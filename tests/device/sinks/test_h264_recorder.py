@@ -43,20 +43,20 @@ def record(recorder: H264Recorder, coded: list[EncodedPacket]) -> None:
 
 
 @pytest.fixture
-def new_recorder(tmp_path: Path, told: list[str]) -> Callable[..., H264Recorder]:
+def new_recorder(tmp_path: Path, notices: list[str]) -> Callable[..., H264Recorder]:
     def make(folder: Path = tmp_path, rotation: Rotation | None = None, **options: float) -> H264Recorder:
-        return H264Recorder(folder / "door.mp4", rotation or Rotation(), told.append, **options)
+        return H264Recorder(folder / "door.mp4", rotation or Rotation(), notices.append, **options)
 
     return make
 
 
-def test_every_picture_is_in_the_video_in_order(tmp_path, new_recorder, told):
+def test_every_picture_is_in_the_video_in_order(tmp_path, new_recorder, notices):
     record(new_recorder(), packets(18))
     found = levels(tmp_path / "door.mp4")
     assert len(found) == 18
     assert found == sorted(found)
     assert cv2.VideoCapture(str(tmp_path / "door.mp4")).get(cv2.CAP_PROP_FPS) == pytest.approx(FPS, rel=0.02)
-    assert told == []
+    assert notices == []
 
 
 def test_what_comes_before_the_first_key_frame_is_left_out(tmp_path, new_recorder):
@@ -95,7 +95,7 @@ def test_a_camera_that_comes_back_records_another_piece_and_the_next_run_replace
     assert (len(levels(tmp_path / "door.1.mp4")), len(levels(tmp_path / "door.mp4"))) == (8, 4)
 
 
-def test_a_disk_that_fails_is_reported_once_and_the_recording_continues(tmp_path, new_recorder, told):
+def test_a_disk_that_fails_is_reported_once_and_the_recording_continues(tmp_path, new_recorder, notices):
     (tmp_path / "place").write_text("a file where the folder is to be")
     recording = new_recorder(tmp_path / "place", retry_s=0.0)
     coded = packets(2 * KEY_EVERY)
@@ -103,20 +103,20 @@ def test_a_disk_that_fails_is_reported_once_and_the_recording_continues(tmp_path
     for packet in coded:
         recording.put(packet)
     # Later packets of this video must not begin a file once there is a folder.
-    wait_until(lambda: told and recording._queue.empty())
-    assert "recording to" in told[0]
-    assert "has stopped, the run continues" in told[0]
+    wait_until(lambda: notices and recording._queue.empty())
+    assert "recording to" in notices[0]
+    assert "has stopped, the run continues" in notices[0]
     (tmp_path / "place").unlink()
     (tmp_path / "place").mkdir()
     for packet in coded:
         recording.put(packet)
     recording.stop()
-    assert len(told) == 2, told
-    assert "has resumed" in told[1]
+    assert len(notices) == 2, notices
+    assert "has resumed" in notices[1]
     assert levels(tmp_path / "place" / "door.mp4")
 
 
-def test_a_full_disk_ends_the_piece_and_what_was_written_can_be_played(small_disk, new_recorder, told, fill):
+def test_a_full_disk_ends_the_piece_and_what_was_written_can_be_played(small_disk, new_recorder, notices, fill):
     recording = new_recorder(small_disk)
     recording.start(SIZE_WH)
     coded = packets(4 * KEY_EVERY, noise=15)
@@ -126,10 +126,10 @@ def test_a_full_disk_ends_the_piece_and_what_was_written_can_be_played(small_dis
     fill(small_disk)
     for packet in coded[2 * KEY_EVERY + 1 :]:
         recording.put(packet)
-    wait_until(lambda: told)
+    wait_until(lambda: notices)
     recording.stop()
     assert len(levels(small_disk / "door.mp4")) >= KEY_EVERY
-    assert "No space left" in told[0]
+    assert "No space left" in notices[0]
 
 
 def test_a_file_that_failed_is_freed_without_the_garbage_collector(small_disk, fill):
@@ -182,7 +182,9 @@ def test_a_disk_that_stalls_until_the_end_delays_nothing_and_its_frames_are_coun
     assert recording.account.as_document() == counts
 
 
-def test_a_camera_that_comes_back_while_the_disk_stalls_begins_a_file_of_its_own(tmp_path, new_recorder, stall, told):
+def test_a_camera_that_comes_back_while_the_disk_stalls_begins_a_file_of_its_own(
+    tmp_path, new_recorder, stall, notices
+):
     recording, coded = new_recorder(), packets(2 * KEY_EVERY)
     record(recording, coded)
     record(recording, coded)
@@ -191,7 +193,7 @@ def test_a_camera_that_comes_back_while_the_disk_stalls_begins_a_file_of_its_own
     wait_until(lambda: not recording.account.waiting)
     assert [len(levels(tmp_path / name)) for name in ("door.1.mp4", "door.mp4")] == [len(coded)] * 2
     assert recording.account.describe() == "record 20 written"
-    assert told == []
+    assert notices == []
 
 
 def test_frames_that_are_not_in_the_file_are_counted(tmp_path, new_recorder):
@@ -228,6 +230,6 @@ def test_a_fault_of_the_recording_ends_the_run(new_recorder, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["door.avi", "."])
-def test_other_names_are_refused(tmp_path, told, name):
+def test_other_names_are_refused(tmp_path, notices, name):
     with pytest.raises(InputError, match=r"name a file that ends in \.mp4"):
-        H264Recorder(tmp_path / name, Rotation(), told.append)
+        H264Recorder(tmp_path / name, Rotation(), notices.append)

@@ -160,9 +160,9 @@ def test_a_pipe_can_be_written(tmp_path):
         assert json.loads(reader.communicate(timeout=10)[0])["sequence"] == 7
 
 
-def test_a_file_that_is_deleted_is_written_again(tmp_path, told):
+def test_a_file_that_is_deleted_is_written_again(tmp_path, notices):
     path = tmp_path / "out" / "r.csv"
-    lines = LineFile(str(path), notify=told.append)
+    lines = LineFile(str(path), notify=notices.append)
     lines.header = "head\n"
     lines.write("1\n")
     path.unlink()
@@ -175,19 +175,19 @@ def test_a_file_that_is_deleted_is_written_again(tmp_path, told):
     lines.write("4\n")
     lines.close()
     assert (path.read_text(), (tmp_path / "moved").read_text()) == ("head\n4\n", "head\n3\n")
-    assert told == [f"'{path}' was deleted or moved: a new file was begun"] * 3
+    assert notices == [f"'{path}' was deleted or moved: a new file was begun"] * 3
     assert lines.account.as_document() == {"produced": 4, "written": 4, "dropped": {}, "waiting": 0}
 
 
-def test_a_file_that_another_program_empties_gets_its_header_again(tmp_path, told):
+def test_a_file_that_another_program_empties_gets_its_header_again(tmp_path, notices):
     path = tmp_path / "r.csv"
-    lines = LineFile(str(path), notify=told.append)
+    lines = LineFile(str(path), notify=notices.append)
     lines.header = "head\n"
     lines.write("1\n")
     path.write_text("")
     lines.write("2\n")
     lines.close()
-    assert (path.read_text(), told) == ("head\n2\n", [])
+    assert (path.read_text(), notices) == ("head\n2\n", [])
 
 
 def test_rows_that_cannot_be_written_are_counted_by_reason():
@@ -202,10 +202,10 @@ def _fail(*_: object) -> None:
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["file stays", "file moved"])
-def test_a_part_of_lines_that_cannot_be_removed_is_not_there_twice(small_disk, fill, monkeypatch, told, moved):
+def test_a_part_of_lines_that_cannot_be_removed_is_not_there_twice(small_disk, fill, monkeypatch, notices, moved):
     path, aside = small_disk / "r.txt", small_disk / "aside.txt"
     text = "".join(f"{number}{'x' * 3000}\n" for number in range(5))
-    lines = LineFile(str(path), notify=told.append)
+    lines = LineFile(str(path), notify=notices.append)
     lines.write("first\n")
     ballast = fill(small_disk, but_bytes=8192)
 
@@ -222,7 +222,7 @@ def test_a_part_of_lines_that_cannot_be_removed_is_not_there_twice(small_disk, f
     assert [file.read_text() for file in (aside, path) if file.exists()] == (
         ["first\n", text] if moved else [f"first\n{text}"]
     )
-    assert len(told) == moved
+    assert len(notices) == moved
 
 
 @pytest.mark.parametrize("call", ["pread", "ftruncate", "fstat"])

@@ -26,7 +26,7 @@ HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling
 
 
 @pytest.fixture
-def open_sink(broker, tmp_path: Path, told: list[str], feed) -> Iterator[Callable[..., MqttSink]]:
+def open_sink(broker, tmp_path: Path, notices: list[str], feed) -> Iterator[Callable[..., MqttSink]]:
     with ExitStack() as stack:
 
         def start(scheme: str = "mqtt", credentials: str | None = None, images=None, **options) -> MqttSink:
@@ -35,7 +35,7 @@ def open_sink(broker, tmp_path: Path, told: list[str], feed) -> Iterator[Callabl
             settings = MqttSettings.parse(url, credentials, **options)
             monitor = Monitor("demo", lambda: HOT)
             monitor.add(feed.next("happy", "sad")[1])
-            sink = MqttSink(settings, LABELS, monitor, told.append, pauses_s=(0.1,), read_snapshot=images)
+            sink = MqttSink(settings, LABELS, monitor, notices.append, pauses_s=(0.1,), read_snapshot=images)
             return stack.enter_context(sink)
 
         yield start
@@ -49,7 +49,7 @@ def first_arrivals(sequences: list[int]) -> list[int]:
     return list(dict.fromkeys(sequences))
 
 
-def test_events_arrive_once_and_in_order_with_state_and_health(broker, open_sink, told):
+def test_events_arrive_once_and_in_order_with_state_and_health(broker, open_sink, notices):
     broker.start()
     with ExitStack() as stack:
         listener = broker.listen(stack)
@@ -64,7 +64,7 @@ def test_events_arrive_once_and_in_order_with_state_and_health(broker, open_sink
         assert (state["faces"], state["label"], state["labels"]) == (2, "happy", ["happy", "sad"])
         assert json.loads(listener.on("edgekit/test/health")[0])["temperature_c"] == 71.5
         wait_until(lambda: len(sink._spool) == 0)
-    assert told == []
+    assert notices == []
 
 
 def test_the_latest_image_is_retained_and_shown_by_home_assistant(broker, open_sink):
@@ -107,7 +107,7 @@ def test_availability_is_retained_and_is_offline_after_the_end_and_after_a_kill(
         wait_until(lambda: live.on("edgekit/dies/availability") == [b"online", b"offline"])
 
 
-def test_a_broker_that_is_killed_and_comes_back_gets_every_event_in_order(broker, open_sink, told):
+def test_a_broker_that_is_killed_and_comes_back_gets_every_event_in_order(broker, open_sink, notices):
     broker.remember()
     broker.start()
     sink = open_sink()
@@ -120,34 +120,34 @@ def test_a_broker_that_is_killed_and_comes_back_gets_every_event_in_order(broker
                 sink.post(event(posted))
                 posted += 1
             broker.kill()
-            wait_until(lambda: told and "events are buffered" in told[-1])
+            wait_until(lambda: notices and "events are buffered" in notices[-1])
             for _ in range(50):
                 in_outages.append(posted)
                 sink.post(event(posted))
                 posted += 1
             wait_until(lambda: len(sink._spool) >= 50)
             broker.start()
-            wait_until(lambda: "reconnected" in told[-1])
+            wait_until(lambda: "reconnected" in notices[-1])
         wait_until(lambda: listener.sequences()[-1:] == [posted - 1])
         wait_until(lambda: len(sink._spool) == 0)
         arrived = first_arrivals(listener.sequences())
     assert arrived == sorted(arrived)
     # What was confirmed in the moment of the kill is the broker's to lose, everything else is ours to bring.
     assert set(in_outages) <= set(arrived)
-    assert sum("reconnected" in line for line in told) == 3
-    assert all("events are buffered" in line or "reconnected" in line for line in told)
+    assert sum("reconnected" in line for line in notices) == 3
+    assert all("events are buffered" in line or "reconnected" in line for line in notices)
 
 
-def test_every_event_of_an_outage_arrives_once_the_broker_is_back(broker, open_sink, told):
+def test_every_event_of_an_outage_arrives_once_the_broker_is_back(broker, open_sink, notices):
     sink = open_sink()
     for sequence in range(300):
         sink.post(event(sequence, track_id=sequence % 5))
-    wait_until(lambda: len(sink._spool) == 300 and told != [])
-    assert told == [f"MQTT broker 127.0.0.1:{broker.port}: [Errno 111] Connection refused; events are buffered"]
+    wait_until(lambda: len(sink._spool) == 300 and notices != [])
+    assert notices == [f"MQTT broker 127.0.0.1:{broker.port}: [Errno 111] Connection refused; events are buffered"]
     broker.lines += ["persistence true", f"persistence_location {broker.folder}/", "autosave_interval 1"]
     broker.start()
     wait_until(lambda: len(sink._spool) == 0)
-    assert told[1:] == ["MQTT broker reconnected, 300 buffered events"]
+    assert notices[1:] == ["MQTT broker reconnected, 300 buffered events"]
 
 
 def test_events_survive_a_restart_of_the_run_and_go_before_new_ones(broker, open_sink):
@@ -211,7 +211,7 @@ def test_discovery_can_be_left_out(broker, open_sink):
         assert not any(name.startswith("homeassistant/") for name, _, _ in listener.messages)
 
 
-def test_a_password_is_accepted_and_a_wrong_one_is_reported_without_it(broker, open_sink, told, tmp_path):
+def test_a_password_is_accepted_and_a_wrong_one_is_reported_without_it(broker, open_sink, notices, tmp_path):
     passwords = tmp_path / "passwords"
     passwords.write_text("")
     passwords.chmod(0o600)
@@ -222,19 +222,19 @@ def test_a_password_is_accepted_and_a_wrong_one_is_reported_without_it(broker, o
     broker.lines = [f"listener {broker.port} 127.0.0.1", f"password_file {passwords}", "user root"]
     broker.start()
     wrong = open_sink(credentials="door:wrong-word")
-    wait_until(lambda: told != [])
-    assert "connection rejected: Not authorized" in told[0]
-    assert "wrong-word" not in str(told) + repr(wrong._settings)
+    wait_until(lambda: notices != [])
+    assert "connection rejected: Not authorized" in notices[0]
+    assert "wrong-word" not in str(notices) + repr(wrong._settings)
     wrong.__exit__(None, None, None)
     sink = open_sink(credentials="door:right:word")
     sink.post(event(0))
     wait_until(lambda: len(sink._spool) == 0)
-    assert len(told) == 1
+    assert len(notices) == 1
 
 
 # paho does not close the socket of a handshake that failed; collecting it does.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
-def test_tls_requires_an_authority_that_has_signed_the_certificate_of_the_broker(broker, open_sink, told, tmp_path):
+def test_tls_requires_an_authority_that_has_signed_the_certificate_of_the_broker(broker, open_sink, notices, tmp_path):
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl here: apt install openssl")
@@ -245,15 +245,15 @@ def test_tls_requires_an_authority_that_has_signed_the_certificate_of_the_broker
     broker.lines += [f"certfile {certificate}", f"keyfile {key}"]
     broker.start()
     stranger = open_sink("mqtts")
-    wait_until(lambda: told != [])
-    assert "certificate verify failed" in told[0]
+    wait_until(lambda: notices != [])
+    assert "certificate verify failed" in notices[0]
     stranger.__exit__(None, None, None)
-    assert len(told) == 1
+    assert len(notices) == 1
 
     trusting = open_sink("mqtts", ca=certificate)
     trusting.post(event(0))
     wait_until(lambda: len(trusting._spool) == 0)
-    assert len(told) == 1
+    assert len(notices) == 1
 
 
 @pytest.mark.parametrize(
@@ -277,9 +277,9 @@ def test_settings_that_cannot_be_are_refused_without_the_password(url, options, 
     assert "secret-word" not in str(raised.value)
 
 
-def test_a_file_that_is_no_certificate_is_refused_at_once(tmp_path, told):
+def test_a_file_that_is_no_certificate_is_refused_at_once(tmp_path, notices):
     path = tmp_path / "ca.pem"
     path.write_text("hello")
     settings = MqttSettings.parse("mqtts://host", None, ca=path, buffer=tmp_path / "b.sqlite")
     with pytest.raises(InputError, match=r"certificates '.*ca\.pem' cannot be loaded"):
-        MqttSink(settings, LABELS, Monitor("demo", lambda: None), told.append)
+        MqttSink(settings, LABELS, Monitor("demo", lambda: None), notices.append)

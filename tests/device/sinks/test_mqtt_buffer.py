@@ -39,12 +39,12 @@ def sequences(spool: Spool) -> list[int]:
 
 
 @pytest.fixture
-def open_spool(tmp_path: Path, told: list[str]) -> Iterator[Callable[..., Spool]]:
+def open_spool(tmp_path: Path, notices: list[str]) -> Iterator[Callable[..., Spool]]:
     """Open the buffer; what is still open at the end is closed, without a word."""
     opened: list[Spool] = []
 
     def start(path: Path = tmp_path / "buffer", limit: int = 10_000) -> Spool:
-        opened.append(Spool(path, limit, Account("mqtt"), told.append))
+        opened.append(Spool(path, limit, Account("mqtt"), notices.append))
         return opened[-1]
 
     yield start
@@ -53,7 +53,7 @@ def open_spool(tmp_path: Path, told: list[str]) -> Iterator[Callable[..., Spool]
 
 
 @pytest.fixture
-def open_sink(broker, tmp_path: Path, told: list[str]) -> Iterator[Callable[..., MqttSink]]:
+def open_sink(broker, tmp_path: Path, notices: list[str]) -> Iterator[Callable[..., MqttSink]]:
     """Start a run's sink; the broker may start later."""
     with ExitStack() as stack:
 
@@ -61,7 +61,7 @@ def open_sink(broker, tmp_path: Path, told: list[str]) -> Iterator[Callable[...,
             url = f"mqtt://127.0.0.1:{broker.port}"
             settings = MqttSettings.parse(url, None, topic="edgekit/test", buffer=buffer)
             monitor = Monitor("demo", lambda: None)
-            return stack.enter_context(MqttSink(settings, ("sad",), monitor, told.append, pauses_s=(0.1,)))
+            return stack.enter_context(MqttSink(settings, ("sad",), monitor, notices.append, pauses_s=(0.1,)))
 
         yield start
 
@@ -94,7 +94,7 @@ def write_sqlite(path: Path, number: int) -> None:
      "UPDATE waiting SET topic = CAST(x'ff' AS TEXT) WHERE id = 3",
      "UPDATE waiting SET payload = NULL WHERE id = 3"],
 )  # fmt: skip
-def test_rows_of_an_earlier_version_that_cannot_be_sent_are_set_aside(broker, open_sink, told, tmp_path, damage):
+def test_rows_of_an_earlier_version_that_cannot_be_sent_are_set_aside(broker, open_sink, notices, tmp_path, damage):
     path = tmp_path / "buffer"
     write_sqlite(path, 5)
     with closing(sqlite3.connect(path)) as database, database:
@@ -111,11 +111,11 @@ def test_rows_of_an_earlier_version_that_cannot_be_sent_are_set_aside(broker, op
         sink.write(None, None)
     assert counts(sink) == {"produced": 6, "written": 5, "dropped": {"damaged": 1}, "waiting": 0}
     copy = tmp_path / "buffer.damaged-1"
-    assert told == [f"MQTT buffer '{path}' is damaged: 4 events could be read, 1 entry could not, kept in '{copy}'"]
+    assert notices == [f"MQTT buffer '{path}' is damaged: 4 events could be read, 1 entry could not, kept in '{copy}'"]
     assert copy.read_bytes() == before
 
 
-def test_the_buffer_of_an_earlier_version_is_continued_under_its_name(tmp_path, monkeypatch, open_spool, told):
+def test_the_buffer_of_an_earlier_version_is_continued_under_its_name(tmp_path, monkeypatch, open_spool, notices):
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
     settings = MqttSettings.parse("mqtt://broker", None, topic="edgekit/door")
     assert settings.buffer_path == tmp_path / "mqtt-edgekit_door.buffer"
@@ -126,11 +126,11 @@ def test_the_buffer_of_an_earlier_version_is_continued_under_its_name(tmp_path, 
     assert sequences(spool) == [0, 1, 2]
     spool.close()
     assert sequences(open_spool(path)) == [0, 1, 2]
-    assert told == []
+    assert notices == []
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_random_damage_loses_only_the_damaged_lines(tmp_path, open_spool, told, seed):
+def test_random_damage_loses_only_the_damaged_lines(tmp_path, open_spool, notices, seed):
     path = tmp_path / "buffer"
     spool = open_spool()
     spool.append((TOPIC, payload(sequence)) for sequence in range(63))
@@ -157,14 +157,14 @@ def test_random_damage_loses_only_the_damaged_lines(tmp_path, open_spool, told, 
     document = counts(spool)
     if len(found) < 63:
         assert document["dropped"]["damaged"] > 0
-        assert "is damaged" in told[0]
+        assert "is damaged" in notices[0]
         assert (tmp_path / "buffer.damaged-1").read_bytes() == bytes(data)
     assert document["produced"] == document["waiting"] + sum(document["dropped"].values())
     spool.append([(TOPIC, payload(63))])
     spool.close()
-    lines_before = len(told)
+    lines_before = len(notices)
     assert sequences(open_spool()) == [*found, 63]
-    assert len(told) == lines_before, "the file is new"
+    assert len(notices) == lines_before, "the file is new"
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -205,7 +205,7 @@ def test_copies_of_damaged_files_are_limited_in_number(tmp_path, open_spool):
     assert (tmp_path / "buffer.damaged-9").read_text() == "damage 11\n"
 
 
-def test_a_damaged_file_on_a_full_disk_is_continued(small_disk, fill, open_spool, told):
+def test_a_damaged_file_on_a_full_disk_is_continued(small_disk, fill, open_spool, notices):
     path = small_disk / "buffer"
     spool = open_spool(path)
     spool.append((TOPIC, payload(sequence)) for sequence in range(50))
@@ -216,7 +216,7 @@ def test_a_damaged_file_on_a_full_disk_is_continued(small_disk, fill, open_spool
     fill(small_disk)
     spool = open_spool(path)
     assert sequences(spool) == list(range(1, 50))
-    assert told == [f"MQTT buffer '{path}' is damaged: 49 events could be read, 1 entry could not"]
+    assert notices == [f"MQTT buffer '{path}' is damaged: 49 events could be read, 1 entry could not"]
     spool.remove([message.number for message in spool.after(0, 100)])
     spool.sync()
     assert path.stat().st_size == 0
@@ -255,7 +255,7 @@ def full_disk(small_disk: Path, fill) -> Callable[[Path], Path]:
     return make
 
 
-def test_confirmations_that_a_full_disk_refuses_are_written_later(small_disk, full_disk, open_spool, told):
+def test_confirmations_that_a_full_disk_refuses_are_written_later(small_disk, full_disk, open_spool, notices):
     path = small_disk / "buffer"
     spool = open_spool(path)
     spool.append((TOPIC, payload(sequence)) for sequence in range(83))
@@ -265,7 +265,7 @@ def test_confirmations_that_a_full_disk_refuses_are_written_later(small_disk, fu
     spool.sync()
     spool.sync()
     problem = f"MQTT buffer '{path}' cannot be written (No space left on device)"
-    assert told == [f"{problem}: events are buffered in memory"]
+    assert notices == [f"{problem}: events are buffered in memory"]
     # What a kill at this moment costs: a second delivery, never a loss.
     copy = path.with_name("killed")
     ballast.unlink()
@@ -273,13 +273,13 @@ def test_confirmations_that_a_full_disk_refuses_are_written_later(small_disk, fu
     assert sequences(open_spool(copy)) == list(range(83))
     spool.append([(TOPIC, payload(83))])
     spool.sync()
-    assert told[1:] == [f"MQTT buffer '{path}' can be written again"]
+    assert notices[1:] == [f"MQTT buffer '{path}' can be written again"]
     kill(spool)
     assert sequences(open_spool(path)) == list(range(73, 84))
     assert counts(spool) == {"produced": 84, "written": 73, "dropped": {}, "waiting": 11}
 
 
-def test_the_end_of_a_run_on_a_full_disk_counts_lost_and_repeated_events(small_disk, full_disk, open_spool, told):
+def test_the_end_of_a_run_on_a_full_disk_counts_lost_and_repeated_events(small_disk, full_disk, open_spool, notices):
     path = small_disk / "buffer"
     spool = open_spool(path)
     spool.append((TOPIC, payload(sequence)) for sequence in range(20))
@@ -290,13 +290,15 @@ def test_the_end_of_a_run_on_a_full_disk_counts_lost_and_repeated_events(small_d
     spool.close()
     assert counts(spool) == {"produced": 32, "written": 5, "dropped": {"buffer not writable": 12}, "waiting": 15}
     problem = f"MQTT buffer '{path}' cannot be written (No space left on device)"
-    assert told == [
+    assert notices == [
         f"{problem}: events are buffered in memory",
         f"{problem}: 12 events lost, 5 delivered before are sent again by the next run",
     ]
 
 
-def test_a_run_without_a_broker_on_a_full_disk_reports_its_losses_once(open_sink, small_disk, fill, told, monkeypatch):
+def test_a_run_without_a_broker_on_a_full_disk_reports_its_losses_once(
+    open_sink, small_disk, fill, notices, monkeypatch
+):
     monkeypatch.setattr(sink_module, "_RETRY_S", 0.05)
     fill(small_disk)
     sink = open_sink(small_disk / "buffer")
@@ -306,11 +308,11 @@ def test_a_run_without_a_broker_on_a_full_disk_reports_its_losses_once(open_sink
     sink.__exit__(None, None, None)
     document = counts(sink)
     assert document["produced"] == 20 == document["waiting"] + document["dropped"]["buffer not writable"]
-    assert sum("lost" in line for line in told) == 1
+    assert sum("lost" in line for line in notices) == 1
     assert len(open_sink(small_disk / "buffer")._spool) == document["waiting"]
 
 
-def test_a_disk_that_stalls_at_the_end_is_not_waited_for(open_sink, told, monkeypatch):
+def test_a_disk_that_stalls_at_the_end_is_not_waited_for(open_sink, notices, monkeypatch):
     stalled = threading.Event()
     write = journal_module.write_all
 
@@ -329,12 +331,12 @@ def test_a_disk_that_stalls_at_the_end_is_not_waited_for(open_sink, told, monkey
         thread.join()
     # The event is in the file after all; the next run sends it.
     assert counts(sink)["dropped"] == {"buffer not writable": 1}
-    assert sum("(the disk stalls): 1 event lost" in line for line in told) == 1
-    assert not any("again by the next run" in line for line in told[1:] if "stalls" not in line)
+    assert sum("(the disk stalls): 1 event lost" in line for line in notices) == 1
+    assert not any("again by the next run" in line for line in notices[1:] if "stalls" not in line)
 
 
 @pytest.mark.parametrize("trouble", ["file deleted", "folder deleted", "folder moved"])
-def test_a_buffer_that_is_deleted_is_written_again(tmp_path, open_spool, told, trouble):
+def test_a_buffer_that_is_deleted_is_written_again(tmp_path, open_spool, notices, trouble):
     folder = tmp_path / "state"
     path = folder / "buffer"
     spool = open_spool(path)
@@ -351,16 +353,16 @@ def test_a_buffer_that_is_deleted_is_written_again(tmp_path, open_spool, told, t
     spool.sync()
     kill(spool)
     assert sequences(open_spool(path)) == [1, 2, 3, 4, 5]
-    assert told == []
+    assert notices == []
 
 
-def test_a_folder_that_is_missing_at_the_start_and_appears_later_is_used(tmp_path, open_spool, told):
+def test_a_folder_that_is_missing_at_the_start_and_appears_later_is_used(tmp_path, open_spool, notices):
     path = tmp_path / "disk" / "buffer"
     (tmp_path / "disk").write_text("nothing is mounted here")
     spool = open_spool(path)
     spool.append([(TOPIC, payload(7))])
     spool.sync()
-    assert told == [f"MQTT buffer '{path}' cannot be written (File exists): events are buffered in memory"]
+    assert notices == [f"MQTT buffer '{path}' cannot be written (File exists): events are buffered in memory"]
     (tmp_path / "disk").unlink()
     earlier = open_spool(path)
     earlier.append([(TOPIC, payload(1)), (TOPIC, payload(2))])
@@ -422,7 +424,7 @@ def test_whatever_fails_in_between_no_message_is_lost_or_counted_twice(tmp_path,
             assert counts(spool)["produced"] == len(waiting)
 
 
-def test_a_kill_loses_no_event_that_the_file_has(tmp_path, open_spool, told):
+def test_a_kill_loses_no_event_that_the_file_has(tmp_path, open_spool, notices):
     code = (
         "import os, sys, time\nfrom pathlib import Path\nfrom edgekit.device.events import Event\n"
         "from edgekit.device.sinks.monitor import Monitor\n"
@@ -440,7 +442,7 @@ def test_a_kill_loses_no_event_that_the_file_has(tmp_path, open_spool, told):
         assert child.stdout.readline() == b"saved\n"
         child.kill()
     assert sequences(open_spool()) == list(range(200))
-    assert told == []
+    assert notices == []
 
 
 def test_what_waits_for_longer_than_a_second_is_flushed_to_the_disk(open_sink, monkeypatch):
@@ -480,7 +482,7 @@ def test_messages_removed_while_the_file_is_written_do_not_come_back(open_spool,
     assert sequences(open_spool()) == [0, 2]
 
 
-def test_a_file_that_ends_without_a_line_break_is_continued_on_a_new_line(tmp_path, open_spool, told):
+def test_a_file_that_ends_without_a_line_break_is_continued_on_a_new_line(tmp_path, open_spool, notices):
     path = tmp_path / "buffer"
     spool = open_spool()
     spool.append([(TOPIC, payload(0))])
@@ -490,7 +492,7 @@ def test_a_file_that_ends_without_a_line_break_is_continued_on_a_new_line(tmp_pa
     spool.append([(TOPIC, payload(1))])
     spool.close()
     assert sequences(open_spool()) == [0, 1]
-    assert told == []
+    assert notices == []
 
 
 def test_the_file_stays_small_over_many_events(tmp_path, open_spool, monkeypatch):
@@ -505,7 +507,7 @@ def test_the_file_stays_small_over_many_events(tmp_path, open_spool, monkeypatch
     assert (tmp_path / "buffer").stat().st_size == 0
 
 
-def test_a_full_buffer_drops_the_oldest_counts_them_and_reports_it_once(open_spool, told):
+def test_a_full_buffer_drops_the_oldest_counts_them_and_reports_it_once(open_spool, notices):
     spool = open_spool(limit=10)
     for sequence in range(25):
         spool.append([(TOPIC, payload(sequence))])
@@ -514,10 +516,10 @@ def test_a_full_buffer_drops_the_oldest_counts_them_and_reports_it_once(open_spo
     # A confirmation that comes too late changes no count.
     spool.remove([1])
     assert counts(spool)["written"] == 0
-    assert told == ["the MQTT buffer is full (10 events): the oldest are dropped"]
+    assert notices == ["the MQTT buffer is full (10 events): the oldest are dropped"]
 
 
-def test_a_buffer_belongs_to_one_run(open_spool, told):
+def test_a_buffer_belongs_to_one_run(open_spool, notices):
     spool = open_spool()
     with pytest.raises(InputError, match="in use by another run"):
         open_spool()
@@ -529,7 +531,7 @@ def test_a_buffer_belongs_to_one_run(open_spool, told):
         open_spool()
     spool.close()
     assert len(open_spool()) == 5
-    assert told == []
+    assert notices == []
 
 
 def test_a_topic_belongs_to_one_run(open_sink, tmp_path):

@@ -26,13 +26,13 @@ def controls() -> Controls:
 
 
 @pytest.fixture
-def snapshots(tmp_path: Path, told: list[str]) -> Iterator[CommandSnapshots]:
-    with CommandSnapshots(tmp_path / "snapshots", told.append) as sink:
+def snapshots(tmp_path: Path, notices: list[str]) -> Iterator[CommandSnapshots]:
+    with CommandSnapshots(tmp_path / "snapshots", notices.append) as sink:
         yield sink
 
 
 @pytest.fixture
-def open_sink(broker, tmp_path, told, feed, controls, snapshots) -> Iterator[Callable[..., MqttSink]]:
+def open_sink(broker, tmp_path, notices, feed, controls, snapshots) -> Iterator[Callable[..., MqttSink]]:
     with ExitStack() as stack:
 
         def start(*allowed: str, **options) -> MqttSink:
@@ -41,9 +41,9 @@ def open_sink(broker, tmp_path, told, feed, controls, snapshots) -> Iterator[Cal
             )
             monitor = Monitor("demo", lambda: None, controls=controls)
             monitor.add(feed.next("happy")[1])
-            commands = Commands(allowed, controls, snapshots.request, told.append) if allowed else None
+            commands = Commands(allowed, controls, snapshots.request, notices.append) if allowed else None
             options = {"pauses_s": (0.1,), "commands": commands} | options
-            sink = MqttSink(settings, ("calm", "happy", "sad"), monitor, told.append, **options)
+            sink = MqttSink(settings, ("calm", "happy", "sad"), monitor, notices.append, **options)
             return stack.enter_context(sink)
 
         yield start
@@ -73,7 +73,7 @@ def configs(listener) -> dict[str, dict | None]:
     return {f"{parts[1]}/{parts[3]}": json.loads(body) if body else None for parts, body in found}
 
 
-def test_pause_and_resume_are_executed_and_their_state_is_retained(broker, open_sink, send, controls, told):
+def test_pause_and_resume_are_executed_and_their_state_is_retained(broker, open_sink, send, controls, notices):
     broker.start()
     with ExitStack() as stack:
         live = broker.listen(stack)
@@ -91,16 +91,16 @@ def test_pause_and_resume_are_executed_and_their_state_is_retained(broker, open_
         wait_until(lambda: live.on(f"{TOPIC}/paused")[-1] == b"OFF")
         wait_until(lambda: json.loads(live.on(f"{TOPIC}/state")[-1])["faces"] == 1)
     assert controls.commands == {"pause": 1, "resume": 1}
-    assert told == []
+    assert notices == []
 
 
-def test_a_retained_command_is_ignored_by_the_next_run(broker, open_sink, send, controls, told):
+def test_a_retained_command_is_ignored_by_the_next_run(broker, open_sink, send, controls, notices):
     broker.start()
     send(b"pause", retain=True)
     open_sink("pause")
     wait_until(lambda: controls.commands["ignored"] == 1)
     assert not controls.paused
-    assert told == ["MQTT: ignored a retained message; further ones are only counted"]
+    assert notices == ["MQTT: ignored a retained message; further ones are only counted"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_retained_command_is_ignored_by_the_next_run(broker, open_sink, send, 
     ],
 )
 def test_what_is_no_allowed_command_is_counted_and_reported_once(
-    broker, open_sink, send, controls, told, payload, shown
+    broker, open_sink, send, controls, notices, payload, shown
 ):
     broker.start()
     with ExitStack() as stack:
@@ -127,7 +127,7 @@ def test_what_is_no_allowed_command_is_counted_and_reported_once(
         send(b"pause")
         wait_until(lambda: controls.paused)
     assert controls.commands == {"ignored": 3, "pause": 1}
-    assert told == [f"MQTT: ignored a message that is no allowed command{shown}; further ones are only counted"]
+    assert notices == [f"MQTT: ignored a message that is no allowed command{shown}; further ones are only counted"]
 
 
 def test_without_allowed_commands_nothing_is_subscribed_or_announced(broker, open_sink, send, controls):
@@ -207,7 +207,7 @@ def test_a_snapshot_is_not_published_without_the_option(broker, open_sink, send,
         assert not live.on(f"{TOPIC}/command-snapshot")
 
 
-def test_a_paused_run_takes_no_snapshot(broker, open_sink, send, controls, told, snapshots):
+def test_a_paused_run_takes_no_snapshot(broker, open_sink, send, controls, notices, snapshots):
     broker.start()
     with ExitStack() as stack:
         live = broker.listen(stack)
@@ -216,12 +216,12 @@ def test_a_paused_run_takes_no_snapshot(broker, open_sink, send, controls, told,
         send(b"pause")
         send(b"snapshot")
         wait_until(lambda: controls.commands["ignored"] == 1)
-    assert told == ["MQTT: ignored snapshot, because the run is paused; further ones are only counted"]
+    assert notices == ["MQTT: ignored snapshot, because the run is paused; further ones are only counted"]
     assert not snapshots._requested
 
 
-def test_many_requests_make_one_image_per_second_and_faces_are_blurred(tmp_path, told, feed):
-    with CommandSnapshots(tmp_path, told.append, blur=FaceBlur(), draw=lambda image, _: image) as sink:
+def test_many_requests_make_one_image_per_second_and_faces_are_blurred(tmp_path, notices, feed):
+    with CommandSnapshots(tmp_path, notices.append, blur=FaceBlur(), draw=lambda image, _: image) as sink:
         for _ in range(50):
             sink.request()
             frame, result = feed.next("happy")
@@ -234,7 +234,7 @@ def test_many_requests_make_one_image_per_second_and_faces_are_blurred(tmp_path,
     assert stripes[:30, 200:, 0].std() > 60
 
 
-def test_a_refused_subscription_is_reported_once(broker, open_sink, told):
+def test_a_refused_subscription_is_reported_once(broker, open_sink, notices):
     plugins = [*Path("/usr/lib").rglob("mosquitto_dynamic_security.so")]
     if not plugins:
         pytest.skip("no plugin of mosquitto that refuses subscriptions here")
@@ -245,13 +245,13 @@ def test_a_refused_subscription_is_reported_once(broker, open_sink, told):
     broker.lines += [f"plugin {plugins[0]}", f"plugin_opt_config_file {rules}"]
     broker.start()
     open_sink("pause")
-    wait_until(lambda: told)
+    wait_until(lambda: notices)
     refused = (
         f"MQTT broker 127.0.0.1:{broker.port} refuses the subscription to '{TOPIC}/command': commands do not arrive; "
         "allow it in the broker's access control"
     )
-    assert told == [refused]
+    assert notices == [refused]
     broker.kill()
     broker.start()
-    wait_until(lambda: "reconnected" in told[-1])
-    assert told.count(refused) == 1
+    wait_until(lambda: "reconnected" in notices[-1])
+    assert notices.count(refused) == 1

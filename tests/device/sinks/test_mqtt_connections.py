@@ -23,13 +23,13 @@ PASSWORDS = shutil.which("mosquitto_passwd")
 
 
 @pytest.fixture
-def open_sink(broker, tmp_path: Path, told: list[str]) -> Iterator[Callable[..., MqttSink]]:
+def open_sink(broker, tmp_path: Path, notices: list[str]) -> Iterator[Callable[..., MqttSink]]:
     with ExitStack() as stack:
 
         def start(url: str, credentials: str | None = None, **options) -> MqttSink:
             options = {"topic": "edgekit/test", "buffer": tmp_path / "buffer"} | options
             settings = MqttSettings.parse(f"{url}:{broker.port}", credentials, **options)
-            sink = MqttSink(settings, ("sad",), Monitor("demo", lambda: None), told.append, pauses_s=(0.1,))
+            sink = MqttSink(settings, ("sad",), Monitor("demo", lambda: None), notices.append, pauses_s=(0.1,))
             stack.enter_context(sink)
             sink.post(Event("run-0", 1, "sad", None, 0.9, 1.0, 0, 0.0, 1.7e9))
             return sink
@@ -78,27 +78,27 @@ def certify(broker, tmp_path: Path) -> Certify:
     ids=["expired", "not yet valid", "other name"],
 )
 def test_a_certificate_that_is_not_valid_is_reported_and_its_successor_accepted(
-    broker, certify, open_sink, told, tmp_path, options, name, reason
+    broker, certify, open_sink, notices, tmp_path, options, name, reason
 ):
     wrong = certify(*options, name=name)
     trusted = shutil.copy(wrong, tmp_path / "trusted.pem")
     broker.start()
     sink = open_sink("mqtts://localhost", ca=Path(trusted))
-    wait_until(lambda: told != [])
-    assert reason in told[0]
-    assert "events are buffered" in told[0]
+    wait_until(lambda: notices != [])
+    assert reason in notices[0]
+    assert "events are buffered" in notices[0]
     sink.write(None, None)
     broker.kill()
     Path(trusted).write_bytes(certify().read_bytes())
     broker.start()
     wait_until(lambda: delivered(sink))
-    assert len(told) == 2
-    assert told[1] == "MQTT broker reconnected, 1 buffered event"
+    assert len(notices) == 2
+    assert notices[1] == "MQTT broker reconnected, 1 buffered event"
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
 def test_a_certificate_that_expires_during_the_run_is_reported_after_the_lost_connection(
-    broker, certify, open_sink, told, tmp_path
+    broker, certify, open_sink, notices, tmp_path
 ):
     trusted = shutil.copy(certify(), tmp_path / "trusted.pem")
     broker.start()
@@ -107,19 +107,19 @@ def test_a_certificate_that_expires_during_the_run_is_reported_after_the_lost_co
     broker.kill()
     expired = certify("-not_before", "20200101000000Z", "-not_after", "20200201000000Z")
     Path(trusted).write_bytes(expired.read_bytes())
-    wait_until(lambda: told != [])
+    wait_until(lambda: notices != [])
     broker.start()
-    wait_until(lambda: "certificate has expired" in told[-1])
-    assert len(told) == 2
+    wait_until(lambda: "certificate has expired" in notices[-1])
+    assert len(notices) == 2
     broker.kill()
     Path(trusted).write_bytes(certify().read_bytes())
     broker.start()
-    wait_until(lambda: told[-1] == "MQTT broker reconnected")
+    wait_until(lambda: notices[-1] == "MQTT broker reconnected")
 
 
 @pytest.mark.skipif(PASSWORDS is None, reason="no mosquitto_passwd here: apt install mosquitto")
 def test_a_login_refused_over_tls_is_reported_and_accepted_once_the_broker_has_it(
-    broker, certify, open_sink, told, tmp_path
+    broker, certify, open_sink, notices, tmp_path
 ):
     certificate = certify()
     passwords = tmp_path / "passwords"
@@ -128,17 +128,17 @@ def test_a_login_refused_over_tls_is_reported_and_accepted_once_the_broker_has_i
     broker.lines[1] = f"password_file {passwords}"
     broker.start()
     sink = open_sink("mqtts://localhost", "door:right-word", ca=certificate)
-    wait_until(lambda: told != [])
-    assert "connection rejected: Not authorized; events are buffered" in told[0]
-    assert "right-word" not in told[0]
+    wait_until(lambda: notices != [])
+    assert "connection rejected: Not authorized; events are buffered" in notices[0]
+    assert "right-word" not in notices[0]
     subprocess.run([PASSWORDS, "-b", str(passwords), "door", "right-word"], check=True, capture_output=True)
     broker.kill()
     broker.start()
     wait_until(lambda: delivered(sink))
-    assert len(told) == 2
+    assert len(notices) == 2
 
 
-def test_a_broker_that_changes_its_address_is_found_by_its_name(broker, open_sink, told, monkeypatch):
+def test_a_broker_that_changes_its_address_is_found_by_its_name(broker, open_sink, notices, monkeypatch):
     """The name is looked up at each connection; the test stands for the name server."""
     look_up = socket.getaddrinfo
 
@@ -150,7 +150,7 @@ def test_a_broker_that_changes_its_address_is_found_by_its_name(broker, open_sin
     sink = open_sink("mqtt://broker.test")
     wait_until(lambda: delivered(sink))
     broker.kill()
-    wait_until(lambda: told != [])
+    wait_until(lambda: notices != [])
     broker.move("127.0.0.2")
     broker.start()
     with ExitStack() as stack:
@@ -160,21 +160,21 @@ def test_a_broker_that_changes_its_address_is_found_by_its_name(broker, open_sin
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
-def test_a_broker_with_an_ipv6_address_only(broker, open_sink, told):
+def test_a_broker_with_an_ipv6_address_only(broker, open_sink, notices):
     broker.move("::1")
     sink = open_sink("mqtt://[::1]")
-    wait_until(lambda: told != [])
-    assert told == [f"MQTT broker [::1]:{broker.port}: [Errno 111] Connection refused; events are buffered"]
+    wait_until(lambda: notices != [])
+    assert notices == [f"MQTT broker [::1]:{broker.port}: [Errno 111] Connection refused; events are buffered"]
     broker.start()
     wait_until(lambda: delivered(sink))
 
 
-def test_failed_connections_leave_no_open_files(broker, told, tmp_path):
+def test_failed_connections_leave_no_open_files(broker, notices, tmp_path):
     settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic="edgekit/t", buffer=tmp_path / "b")
     gc.collect()
     gc.disable()
     try:
-        with MqttSink(settings, ("sad",), Monitor("demo", lambda: None), told.append, pauses_s=(0.001,)) as sink:
+        with MqttSink(settings, ("sad",), Monitor("demo", lambda: None), notices.append, pauses_s=(0.001,)) as sink:
             with broker_that_closes(broker.port) as served:
                 wait_until(lambda: len(served) > 5)
                 before = open_files()
@@ -209,7 +209,7 @@ def broker_that_closes(port: int) -> Iterator[list[bytes]]:
         thread.join()
 
 
-def test_pauses_grow_while_another_client_with_the_same_id_takes_the_connection(broker, tmp_path, told):
+def test_pauses_grow_while_another_client_with_the_same_id_takes_the_connection(broker, tmp_path, notices):
     asked = []
 
     class Pauses(tuple):
@@ -223,7 +223,7 @@ def test_pauses_grow_while_another_client_with_the_same_id_takes_the_connection(
     with ExitStack() as stack:
         # It connects again whenever its connection is closed.
         broker.listen(stack, client_id=settings.client_id)
-        stack.enter_context(MqttSink(settings, ("sad",), monitor, told.append, Pauses((0.1, 0.2, 0.3))))
+        stack.enter_context(MqttSink(settings, ("sad",), monitor, notices.append, Pauses((0.1, 0.2, 0.3))))
         wait_until(lambda: len(asked) >= 3)
     assert asked[:3] == [0, 1, 2]
-    assert "the connection was lost after 0 s (if this repeats: a machine with the same host name uses" in told[0]
+    assert "the connection was lost after 0 s (if this repeats: a machine with the same host name uses" in notices[0]

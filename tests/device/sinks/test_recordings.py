@@ -54,8 +54,8 @@ def recorded(path: Path) -> VideoOptions:
     return VideoOptions(path, 25.0, False, lambda frame: frame.sequence / 25)
 
 
-def recorder(options: VideoOptions, told: list[str]) -> RecorderThread:
-    return RecorderThread(RotatingVideo(options, Rotation(), None), f"recording to '{options.target}'", told.append)
+def recorder(options: VideoOptions, notices: list[str]) -> RecorderThread:
+    return RecorderThread(RotatingVideo(options, Rotation(), None), f"recording to '{options.target}'", notices.append)
 
 
 def dropped(sink: RecorderThread) -> int:
@@ -181,11 +181,11 @@ def test_a_table_with_other_columns_is_put_aside(tmp_path):
     assert (tmp_path / "r.1.csv").read_text() == "a,b\n1,2\n"
 
 
-def test_a_live_sources_lines_are_written_in_batches_and_whole_at_the_end(tmp_path, told, feed, monkeypatch):
+def test_a_live_sources_lines_are_written_in_batches_and_whole_at_the_end(tmp_path, notices, feed, monkeypatch):
     path, writes = tmp_path / "r.jsonl", []
     append = LineFile.append
     monkeypatch.setattr(LineFile, "append", lambda file, text: (append(file, text), writes.append(text)))
-    with JsonLinesSink(open_lines(str(path), Rotation(), True, told.append, "jsonl")) as sink:
+    with JsonLinesSink(open_lines(str(path), Rotation(), True, notices.append, "jsonl")) as sink:
         for _ in range(100):
             sink.write(*feed.next("happy"))
         wait_until(lambda: "".join(writes).count("\n") == 100)
@@ -193,14 +193,14 @@ def test_a_live_sources_lines_are_written_in_batches_and_whole_at_the_end(tmp_pa
         assert len(writes) < 20, "the card gets them together"
         sink.write(*feed.next("happy"))
     assert [json.loads(line)["sequence"] for line in path.read_text().splitlines()] == list(range(1, 102))
-    assert told == []
+    assert notices == []
 
 
 @pytest.mark.usefixtures("frequent_writes")
-def test_a_disk_that_fills_up_stops_the_lines_not_the_run_and_they_go_on(small_disk, told, fill, monkeypatch):
+def test_a_disk_that_fills_up_stops_the_lines_not_the_run_and_they_go_on(small_disk, notices, fill, monkeypatch):
     path = small_disk / "r.txt"
     file = LineFile(str(path))
-    lines = BatchedLines(file, "recording", told.append, retry_s=0.05)
+    lines = BatchedLines(file, "recording", notices.append, retry_s=0.05)
     lines.write("0\n")
     wait_until(path.exists)
     ballast = fill(small_disk)
@@ -208,76 +208,76 @@ def test_a_disk_that_fills_up_stops_the_lines_not_the_run_and_they_go_on(small_d
     monkeypatch.setattr(file, "append", lambda text: (attempts.append(text), LineFile.append(file, text)))
     for number in range(1, 2001):
         lines.write(f"{number}\n")
-    wait_until(lambda: told != [] and len(attempts) >= 3)
-    assert told == [f"cannot write '{path}': No space left on device: recording has stopped, the run continues"]
+    wait_until(lambda: notices != [] and len(attempts) >= 3)
+    assert notices == [f"cannot write '{path}': No space left on device: recording has stopped, the run continues"]
     ballast.unlink()
-    wait_until(lambda: len(told) == 2)
-    assert told[1] == "recording has resumed"
+    wait_until(lambda: len(notices) == 2)
+    assert notices[1] == "recording has resumed"
     lines.write("2001\n")
     lines.close()
     assert [int(line) for line in path.read_text().splitlines()] == list(range(2002))
 
 
 @pytest.mark.usefixtures("frequent_writes")
-def test_while_a_disk_is_full_the_oldest_lines_are_dropped_and_counted(tmp_path, told, monkeypatch):
+def test_while_a_disk_is_full_the_oldest_lines_are_dropped_and_counted(tmp_path, notices, monkeypatch):
     monkeypatch.setattr("edgekit.device.sinks.batches._MAX_BUFFERED_CHARS", 1000)
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "r.txt"
-    lines = BatchedLines(LineFile(str(path)), "recording", told.append, retry_s=0.02)
+    lines = BatchedLines(LineFile(str(path)), "recording", notices.append, retry_s=0.02)
     for number in range(1000):
         lines.write(f"{number:09}\n")
     # The lines of an attempt that is under way are dropped once it has failed.
-    wait_until(lambda: told != [] and lines.account.lost == 900)
+    wait_until(lambda: notices != [] and lines.account.lost == 900)
     (tmp_path / "file").unlink()
-    wait_until(lambda: len(told) == 2)
+    wait_until(lambda: len(notices) == 2)
     lines.close()
-    assert told[1] == "recording has resumed, 900 records were lost so far"
+    assert notices[1] == "recording has resumed, 900 records were lost so far"
     assert [int(line) for line in path.read_text().splitlines()] == list(range(900, 1000))
 
 
 @pytest.mark.usefixtures("frequent_writes")
-def test_frames_without_faces_need_no_memory_while_a_disk_fails(tmp_path, told, feed):
+def test_frames_without_faces_need_no_memory_while_a_disk_fails(tmp_path, notices, feed):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "r.csv"
-    lines = BatchedLines(LineFile(str(path)), "recording", told.append, retry_s=0.02)
+    lines = BatchedLines(LineFile(str(path)), "recording", notices.append, retry_s=0.02)
     sink = CsvSink(lines, ("happy",))
     for _ in range(1000):
         sink.write(*feed.next())
-    wait_until(lambda: told != [])
+    wait_until(lambda: notices != [])
     assert len(lines._buffer) <= 1
     (tmp_path / "file").unlink()
     sink.write(*feed.next())
-    wait_until(lambda: len(told) == 2)
+    wait_until(lambda: len(notices) == 2)
     sink.__exit__()
     assert path.read_text() == lines.header
     assert lines.account.as_document() == {"produced": 0, "written": 0, "dropped": {}, "waiting": 0}
 
 
 @pytest.mark.usefixtures("frequent_writes")
-def test_a_read_only_disk_stops_the_lines_not_the_run(small_disk, told):
+def test_a_read_only_disk_stops_the_lines_not_the_run(small_disk, notices):
     def remount(mode: str) -> None:
         subprocess.run(["mount", "-o", f"remount,{mode},size=1m", str(small_disk)], check=True)
 
     path = small_disk / "r.txt"
-    lines = BatchedLines(LineFile(str(path)), "recording", told.append, retry_s=0.05)
+    lines = BatchedLines(LineFile(str(path)), "recording", notices.append, retry_s=0.05)
     remount("ro")
     try:
         lines.write("1\n")
-        wait_until(lambda: told != [])
-        assert "Read-only file system: recording has stopped, the run continues" in told[0]
+        wait_until(lambda: notices != [])
+        assert "Read-only file system: recording has stopped, the run continues" in notices[0]
     finally:
         remount("rw")
-    wait_until(lambda: "recording has resumed" in told)
+    wait_until(lambda: "recording has resumed" in notices)
     lines.close()
     assert path.read_text() == "1\n"
 
 
-def test_a_disk_that_stalls_does_not_delay_the_run_and_loses_the_oldest_lines(tmp_path, told):
+def test_a_disk_that_stalls_does_not_delay_the_run_and_loses_the_oldest_lines(tmp_path, notices):
     # A write that the kernel keeps: to the recorder, a disk that hangs and a pipe that nobody empties are the same.
     path = tmp_path / "r.txt"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    lines = BatchedLines(LineFile(str(path)), "recording", told.append)
+    lines = BatchedLines(LineFile(str(path)), "recording", notices.append)
     text, number = "x" * 1000, 0
     end_s = time.monotonic() + PATIENCE_S
     while lines.account.lost < 100:
@@ -304,11 +304,11 @@ def test_a_disk_that_stalls_does_not_delay_the_run_and_loses_the_oldest_lines(tm
     assert received[-1].startswith("last ")
     assert numbers == sorted(set(numbers))
     assert (len(numbers), numbers[-1]) == (number - lines.account.lost, number - 1)
-    assert told == []
+    assert notices == []
 
 
-def test_an_exception_of_the_writer_ends_the_run(tmp_path, told):
-    lines = BatchedLines(LineFile(str(tmp_path / "r.txt")), "recording", told.append)
+def test_an_exception_of_the_writer_ends_the_run(tmp_path, notices):
+    lines = BatchedLines(LineFile(str(tmp_path / "r.txt")), "recording", notices.append)
 
     def run() -> None:
         end_s = time.monotonic() + PATIENCE_S
@@ -320,8 +320,8 @@ def test_an_exception_of_the_writer_ends_the_run(tmp_path, told):
         run()
 
 
-def test_a_recorded_sources_lines_still_end_the_run_on_a_full_disk(told):
-    lines = open_lines("/dev/full", Rotation(), None, told.append, "jsonl")
+def test_a_recorded_sources_lines_still_end_the_run_on_a_full_disk(notices):
+    lines = open_lines("/dev/full", Rotation(), None, notices.append, "jsonl")
     with pytest.raises(StorageError):
         lines.write("1\n")
 
@@ -383,23 +383,23 @@ def test_the_free_space_is_that_of_the_disk_of_a_folder_and_of_the_files_in_it(t
 
 
 @pytest.mark.parametrize("h264", [True, False], ids=["h264", "mpeg4"])
-def test_a_live_video_continues_after_a_full_disk_in_a_new_file(small_disk, told, feed, fill, h264):
+def test_a_live_video_continues_after_a_full_disk_in_a_new_file(small_disk, notices, feed, fill, h264):
     path = small_disk / "o.mp4"
     video = RotatingVideo(replace(live(path), h264=h264), Rotation(), blur=None)
-    sink = RecorderThread(video, "recording", told.append, retry_s=0.02, resume_bytes=300_000)
+    sink = RecorderThread(video, "recording", notices.append, retry_s=0.02, resume_bytes=300_000)
     with sink:
         record_until(lambda: video._file.size_bytes() > 0, sink, feed)
         ballast = fill(small_disk, but_bytes=200_000)
-        record_until(lambda: told != [], sink, feed)
-        assert ("No space left on device" if h264 else "because the disk is full") in told[0]
-        assert told[0].endswith("recording has stopped, the run continues")
+        record_until(lambda: notices != [], sink, feed)
+        assert ("No space left on device" if h264 else "because the disk is full") in notices[0]
+        assert notices[0].endswith("recording has stopped, the run continues")
         wait_until(path.exists)
         assert frames_of(path) > 0
         frames = feed.sequence
         record_until(lambda: feed.sequence > frames + 100, sink, feed)
-        assert len(told) == 1
+        assert len(notices) == 1
         ballast.unlink()
-        record_until(lambda: "recording has resumed" in told, sink, feed)
+        record_until(lambda: "recording has resumed" in notices, sink, feed)
         record_until(lambda: video._file.size_bytes() > 0, sink, feed)
     assert names(small_disk) == ["o.1.mp4", "o.mp4"]
     assert frames_of(small_disk / "o.1.mp4") > 0
@@ -408,7 +408,7 @@ def test_a_live_video_continues_after_a_full_disk_in_a_new_file(small_disk, told
     assert counts["written"] + sum(counts["dropped"].values()) == counts["produced"] == feed.sequence
 
 
-def test_an_encoder_that_is_too_slow_delays_no_frame(tmp_path, told, feed, monkeypatch):
+def test_an_encoder_that_is_too_slow_delays_no_frame(tmp_path, notices, feed, monkeypatch):
     released = []
     write = VideoSink.write
 
@@ -417,7 +417,7 @@ def test_an_encoder_that_is_too_slow_delays_no_frame(tmp_path, told, feed, monke
         write(self, *recorded)
 
     monkeypatch.setattr(VideoSink, "write", slow)
-    with recorder(live(tmp_path / "o.mp4"), told) as sink:
+    with recorder(live(tmp_path / "o.mp4"), notices) as sink:
         for _ in range(100):
             sink.write(*feed.next())
         assert dropped(sink) >= 96
@@ -428,8 +428,8 @@ def test_an_encoder_that_is_too_slow_delays_no_frame(tmp_path, told, feed, monke
     assert counts["written"] + dropped(sink) == counts["produced"] == 100
 
 
-def test_a_live_video_that_no_encoder_takes_ends_the_run(tmp_path, told, feed):
-    sink = recorder(live(tmp_path / "o.mp4"), told)
+def test_a_live_video_that_no_encoder_takes_ends_the_run(tmp_path, notices, feed):
+    sink = recorder(live(tmp_path / "o.mp4"), notices)
     frame, result = feed.next()
     object.__setattr__(frame, "image", np.zeros((4, 20_000, 3), np.uint8))
 
@@ -468,7 +468,7 @@ def test_blurred_faces_are_not_in_the_video(tmp_path, feed):
     assert max(shown[True, 0], shown[True, 1]) < 20
 
 
-def test_a_face_stays_hidden_over_left_out_frames_and_into_the_next_piece(tmp_path, told, feed, monkeypatch):
+def test_a_face_stays_hidden_over_left_out_frames_and_into_the_next_piece(tmp_path, notices, feed, monkeypatch):
     hidden = []
     ready = threading.Event()
 
@@ -478,7 +478,7 @@ def test_a_face_stays_hidden_over_left_out_frames_and_into_the_next_piece(tmp_pa
 
     monkeypatch.setattr(VideoSink, "write", record)
     video = RotatingVideo(live(tmp_path / "o.mp4"), Rotation(), blur=FaceBlur())
-    with RecorderThread(video, "recording", told.append) as sink:
+    with RecorderThread(video, "recording", notices.append) as sink:
         sink.write(*feed.next(at_s=1.0))
         # The thread holds the first frame, so that the queue stays full once it is.
         wait_until(sink._queue.empty)
@@ -506,11 +506,11 @@ def test_a_recordings_faces_are_hidden_for_half_a_second_of_its_own_time(tmp_pat
     assert hidden == [1] * 13 + [0], "0.5 s are twelve pictures at 25 a second"
 
 
-def test_an_encoder_that_hangs_does_not_delay_the_end(tmp_path, told, feed, monkeypatch):
+def test_an_encoder_that_hangs_does_not_delay_the_end(tmp_path, notices, feed, monkeypatch):
     monkeypatch.setattr("edgekit.device.sinks.recorder._CLOSE_TIMEOUT_S", 0.2)
     released = threading.Event()
     monkeypatch.setattr(VideoSink, "write", lambda *_: released.wait(PATIENCE_S))
-    sink = recorder(live(tmp_path / "o.mp4"), told)
+    sink = recorder(live(tmp_path / "o.mp4"), notices)
     with sink:
         while not dropped(sink):
             sink.write(*feed.next())
@@ -546,17 +546,17 @@ def move(folder: Path) -> None:
 
 @pytest.mark.parametrize("h264", [True, False], ids=["h264", "mpeg4"])
 @pytest.mark.parametrize("happens", [remove, move])
-def test_a_folder_that_disappears_stops_the_video_not_the_run(tmp_path, told, feed, happens, h264):
+def test_a_folder_that_disappears_stops_the_video_not_the_run(tmp_path, notices, feed, happens, h264):
     path = tmp_path / "videos" / "o.mp4"
     video = RotatingVideo(replace(live(path), h264=h264), Rotation(), None)
-    sink = RecorderThread(video, "recording", told.append, retry_s=0.02)
+    sink = RecorderThread(video, "recording", notices.append, retry_s=0.02)
     with sink:
         record_until(lambda: video._file.size_bytes() > 1000, sink, feed)
         happens(path.parent)
-        record_until(lambda: "recording has resumed" in told, sink, feed)
+        record_until(lambda: "recording has resumed" in notices, sink, feed)
         record_until(lambda: video._file.size_bytes() > 1000, sink, feed)
     stopped = f"cannot write '{path}': No such file or directory: recording has stopped, the run continues"
-    assert told[:2] == [stopped, "recording has resumed"]
+    assert notices[:2] == [stopped, "recording has resumed"]
     counts = sink.accounts[0].as_document()
     assert counts["produced"] == feed.sequence
     assert counts["waiting"] == 0
@@ -566,18 +566,18 @@ def test_a_folder_that_disappears_stops_the_video_not_the_run(tmp_path, told, fe
     assert not h264 or counts["written"] >= frames_of(path), "the file before had frames too"
 
 
-def test_an_error_of_the_medium_begins_a_new_file(tmp_path, told, feed):
+def test_an_error_of_the_medium_begins_a_new_file(tmp_path, notices, feed):
     """A limit of the size of a file, as that of FAT on memory sticks: the kernel refuses the write."""
     path = tmp_path / "o.mp4"
-    sink = RecorderThread(RotatingVideo(live(path), Rotation(), None), "recording", told.append, retry_s=0.02)
+    sink = RecorderThread(RotatingVideo(live(path), Rotation(), None), "recording", notices.append, retry_s=0.02)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
     try:
         with sink:
-            record_until(lambda: told.count("recording has resumed") == 2, sink, feed)
+            record_until(lambda: notices.count("recording has resumed") == 2, sink, feed)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert told[0] == f"cannot write '{path}': File too large: recording has stopped, the run continues"
+    assert notices[0] == f"cannot write '{path}': File too large: recording has stopped, the run continues"
     counts = sink.accounts[0].as_document()
     assert counts["waiting"] == 0
     assert counts["written"] + counts["dropped"].get("disk not writable", 0) <= counts["produced"] == feed.sequence
@@ -587,27 +587,29 @@ def test_an_error_of_the_medium_begins_a_new_file(tmp_path, told, feed):
 
 
 @pytest.mark.parametrize("realtime", [True, False])
-def test_without_pyav_opencv_encodes_and_one_line_names_the_cure(write_clip, tmp_path, told, monkeypatch, realtime):
+def test_without_pyav_opencv_encodes_and_one_line_names_the_cure(write_clip, tmp_path, notices, monkeypatch, realtime):
     monkeypatch.setitem(sys.modules, "av", None)
     path = tmp_path / "o.mp4"
-    with open_source(str(write_clip()), told.append, realtime) as source:
-        sink = open_video(path, source, Rotation(), None, told.append, draw_faces)
+    with open_source(str(write_clip()), notices.append, realtime) as source:
+        sink = open_video(path, source, Rotation(), None, notices.append, draw_faces)
         with sink:
             for frame in source:
                 sink.write(frame, Feed().next()[1])
     assert frames_of(path) > 0
-    assert len(told) == 1
-    assert "browsers and phones do not play it" in told[0]
-    assert "[video]" in told[0]
+    assert len(notices) == 1
+    assert "browsers and phones do not play it" in notices[0]
+    assert "[video]" in notices[0]
 
 
-def test_every_frame_of_an_outage_is_counted_as_not_written(tmp_path, told, feed):
+def test_every_frame_of_an_outage_is_counted_as_not_written(tmp_path, notices, feed):
     (tmp_path / "file").touch()
-    sink = RecorderThread(RotatingVideo(live(tmp_path / "file" / "o.mp4"), Rotation(), None), "recording", told.append)
+    sink = RecorderThread(
+        RotatingVideo(live(tmp_path / "file" / "o.mp4"), Rotation(), None), "recording", notices.append
+    )
     with sink:
         for number in range(20):
             sink.write(*feed.next("happy"))
             wait_until(lambda number=number: sink.accounts[0].as_document()["dropped"] == {NOT_WRITABLE: number + 1})
-    assert told == [
+    assert notices == [
         f"cannot write '{tmp_path / 'file' / 'o.mp4'}': File exists: recording has stopped, the run continues"
     ]

@@ -43,9 +43,9 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return ready
 
 
-def test_an_event_has_the_frame_that_triggered_it(tmp_path, told, feed):
+def test_an_event_has_the_frame_that_triggered_it(tmp_path, notices, feed):
     outlet = Outlet()
-    snapshots = EventSnapshots(tmp_path / "new", told.append, draw=lambda image, _: image)
+    snapshots = EventSnapshots(tmp_path / "new", notices.append, draw=lambda image, _: image)
     with EventSink(EventRules(hold_s=0.0), [outlet], snapshots=snapshots) as sink:
         for number, label in enumerate(["happy", "happy", "sad"]):
             sink.write(*feed.next(label, at_s=float(number)))
@@ -57,7 +57,7 @@ def test_an_event_has_the_frame_that_triggered_it(tmp_path, told, feed):
         # The brightness of `feed`'s frames.
         assert read_image(tmp_path / "new" / one.snapshot).mean() == pytest.approx(40 + 7 * one.sequence, abs=2)
     assert sink.accounts[0].as_document() == {"produced": 2, "written": 2, "dropped": {}, "waiting": 0}
-    assert told == []
+    assert notices == []
 
 
 def test_an_event_without_snapshots_has_no_such_field(feed):
@@ -67,23 +67,23 @@ def test_an_event_without_snapshots_has_no_such_field(feed):
     assert "snapshot" not in outlet.events[0].as_document()
 
 
-def test_the_oldest_images_are_deleted_also_those_of_earlier_runs_and_nothing_else(tmp_path, told, feed):
+def test_the_oldest_images_are_deleted_also_those_of_earlier_runs_and_nothing_else(tmp_path, notices, feed):
     (tmp_path / "mine.jpg").write_text("a file of the user")
     for first in (0, 3):
-        with EventSnapshots(tmp_path, told.append, max_files=4) as snapshots:
+        with EventSnapshots(tmp_path, notices.append, max_files=4) as snapshots:
             for number in range(first, first + 3):
                 name = snapshots.take(event(number), *feed.next("happy")).snapshot
                 assert snapshots.jpeg(name) == (tmp_path / name).read_bytes()
     assert [name.split("-")[-1] for name in names(tmp_path)] == ["2.jpg", "3.jpg", "4.jpg", "5.jpg", "mine.jpg"]
 
 
-def test_what_a_power_cut_left_of_an_image_is_removed_and_nothing_else(tmp_path, told, killed_write):
+def test_what_a_power_cut_left_of_an_image_is_removed_and_nothing_else(tmp_path, notices, killed_write):
     name = image_name(1.7e9, "happy", "1f0c9a2b-1")
     killed_write(tmp_path / name)
     for other in (".hidden.jpg", ".a.jpg.12345678.png", "b.jpg.12345678.jpg"):
         (tmp_path / other).write_text("a file of the user")
     assert len(list(tmp_path.iterdir())) == 4
-    with EventSnapshots(tmp_path, told.append):
+    with EventSnapshots(tmp_path, notices.append):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".a.jpg.12345678.png",
@@ -92,8 +92,8 @@ def test_what_a_power_cut_left_of_an_image_is_removed_and_nothing_else(tmp_path,
     ]
 
 
-def test_the_images_together_are_no_larger_than_the_limit(tmp_path, told, feed):
-    with EventSnapshots(tmp_path, told.append, max_bytes=200_000) as snapshots:
+def test_the_images_together_are_no_larger_than_the_limit(tmp_path, notices, feed):
+    with EventSnapshots(tmp_path, notices.append, max_bytes=200_000) as snapshots:
         for number in range(6):
             frame, result = feed.next("happy")
             frame.image_bgr[:] = np.random.default_rng(number).integers(0, 256, frame.image_bgr.shape, np.uint8)
@@ -102,11 +102,11 @@ def test_the_images_together_are_no_larger_than_the_limit(tmp_path, told, feed):
     assert 2 <= len(names(tmp_path)) < 6
 
 
-def test_blurred_faces_are_not_in_the_image(tmp_path, told, feed):
+def test_blurred_faces_are_not_in_the_image(tmp_path, notices, feed):
     shown = {}
     for blurred in (False, True):
         folder = tmp_path / str(blurred)
-        with EventSnapshots(folder, told.append, blur=FaceBlur() if blurred else None) as snapshots:
+        with EventSnapshots(folder, notices.append, blur=FaceBlur() if blurred else None) as snapshots:
             frame, result = feed.next("happy")
             frame.image_bgr[:, ::2] = 255
             snapshots.update(frame, result)
@@ -116,8 +116,8 @@ def test_blurred_faces_are_not_in_the_image(tmp_path, told, feed):
     assert shown[True] < 20 < 60 < shown[False]
 
 
-def test_an_event_that_comes_while_the_disk_stalls_is_posted_without_an_image(tmp_path, told, feed, slow):
-    with EventSnapshots(tmp_path, told.append) as snapshots:
+def test_an_event_that_comes_while_the_disk_stalls_is_posted_without_an_image(tmp_path, notices, feed, slow):
+    with EventSnapshots(tmp_path, notices.append) as snapshots:
         taken = [snapshots.take(event(number), *feed.next("happy")) for number in range(20)]
         slow.set()
         wait_until(lambda: snapshots.account.waiting == 0)
@@ -129,23 +129,23 @@ def test_an_event_that_comes_while_the_disk_stalls_is_posted_without_an_image(tm
     assert counts["written"] == len(names(tmp_path)) == len(with_image)
 
 
-def test_a_full_disk_is_reported_once_and_its_end_too(small_disk, told, feed, fill):
+def test_a_full_disk_is_reported_once_and_its_end_too(small_disk, notices, feed, fill):
     ballast = fill(small_disk)
-    with EventSnapshots(small_disk, told.append) as snapshots:
+    with EventSnapshots(small_disk, notices.append) as snapshots:
         for number in range(3):
             name = snapshots.take(event(number), *feed.next("happy")).snapshot
             assert snapshots.jpeg(name) is None
-        assert len(told) == 1
-        assert "No space left" in told[0]
-        assert told[0].endswith("has stopped, the run continues")
+        assert len(notices) == 1
+        assert "No space left" in notices[0]
+        assert notices[0].endswith("has stopped, the run continues")
         ballast.unlink()
         assert snapshots.jpeg(snapshots.take(event(3), *feed.next("happy")).snapshot) is not None
-    assert told[1] == f"snapshots of events to '{small_disk}' has resumed"
+    assert notices[1] == f"snapshots of events to '{small_disk}' has resumed"
     assert snapshots.account.as_document()["dropped"] == {"disk not writable": 3}
 
 
-def test_a_full_disk_keeps_the_older_images(small_disk, told, feed, fill):
-    with EventSnapshots(small_disk, told.append, max_files=2) as snapshots:
+def test_a_full_disk_keeps_the_older_images(small_disk, notices, feed, fill):
+    with EventSnapshots(small_disk, notices.append, max_files=2) as snapshots:
         older = [snapshots.take(event(number), *feed.next("happy")).snapshot for number in range(2)]
         assert all(map(snapshots.jpeg, older))
         ballast = fill(small_disk)
@@ -161,24 +161,24 @@ def test_a_full_disk_keeps_the_older_images(small_disk, told, feed, fill):
     assert names(small_disk) == [older[1], newest]
 
 
-def test_a_large_frame_is_made_smaller(tmp_path, told, feed):
+def test_a_large_frame_is_made_smaller(tmp_path, notices, feed):
     frame, result = feed.next("happy")
     object.__setattr__(frame, "image", np.zeros((1600, 2560, 3), np.uint8))
-    with EventSnapshots(tmp_path, told.append) as snapshots:
+    with EventSnapshots(tmp_path, notices.append) as snapshots:
         snapshots.take(event(0), frame, result)
     (path,) = tmp_path.iterdir()
     assert cv2.imread(str(path)).shape == (800, 1280, 3)
 
 
 @pytest.mark.parametrize("label", ["a/b", "../x", "überrascht", ""])
-def test_any_label_gives_a_file_name(tmp_path, told, feed, label):
-    with EventSnapshots(tmp_path / "in", told.append) as snapshots:
+def test_any_label_gives_a_file_name(tmp_path, notices, feed, label):
+    with EventSnapshots(tmp_path / "in", notices.append) as snapshots:
         snapshots.take(event(0, label), *feed.next("happy"))
     assert len(names(tmp_path / "in")) == 1
     assert names(tmp_path) == ["in"]
 
 
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path, told):
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path, notices):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is not a folder"):
-        EventSnapshots(tmp_path / "file", told.append)
+        EventSnapshots(tmp_path / "file", notices.append)

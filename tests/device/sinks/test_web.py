@@ -87,7 +87,7 @@ class Web:
 
 
 @pytest.fixture
-def web(feed, told) -> Iterator[Callable[..., Web]]:
+def web(feed, notices) -> Iterator[Callable[..., Web]]:
     """Serve on a free port; gives `Web`."""
     with ExitStack() as stack:
 
@@ -95,11 +95,11 @@ def web(feed, told) -> Iterator[Callable[..., Web]]:
             address: str = "127.0.0.1:0", token: str | None = None, account: Account | None = None, **options
         ) -> Web:
             monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
-            sink = WebSink(address, token, monitor, notify=told.append, **options)
+            sink = WebSink(address, token, monitor, notify=notices.append, **options)
             return Web(stack.enter_context(sink), monitor, feed)
 
         yield serve
-    assert told == []
+    assert notices == []
 
 
 def _whole_line(stream: http.client.HTTPResponse) -> bytes:
@@ -349,9 +349,9 @@ def test_a_viewer_who_takes_nothing_holds_up_nobody(web):
         wait_until(lambda: site.sink.preview.viewers == 0)
 
 
-def test_a_viewer_that_reads_nothing_does_not_delay_the_end(feed, told):
+def test_a_viewer_that_reads_nothing_does_not_delay_the_end(feed, notices):
     monitor = Monitor("demo", lambda: None)
-    with WebSink("0", None, monitor, notify=told.append, max_fps=100) as sink, ExitStack() as stack:
+    with WebSink("0", None, monitor, notify=notices.append, max_fps=100) as sink, ExitStack() as stack:
         site = Web(sink, monitor, feed)
         asleep = stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
         asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -361,7 +361,7 @@ def test_a_viewer_that_reads_nothing_does_not_delay_the_end(feed, told):
             wait_until(lambda: sink.preview.encoded > 30)
         sink.__exit__(None, None, None)
         wait_until(lambda: not sink._thread.is_alive())
-    assert told == []
+    assert notices == []
 
 
 def test_an_image_encoded_while_the_last_viewer_disconnects_is_not_kept(feed, monkeypatch):
@@ -686,9 +686,9 @@ def test_a_token_that_can_be_guessed_is_refused():
         Access("hunter2")
 
 
-def test_the_end_of_the_run_ends_all_streams(told, feed):
+def test_the_end_of_the_run_ends_all_streams(notices, feed):
     monitor = Monitor("demo", lambda: None)
-    sink = WebSink("0", None, monitor, notify=told.append)
+    sink = WebSink("0", None, monitor, notify=notices.append)
     with sink:
         site = Web(sink, monitor, feed)
         site.write()

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def site(feed, told) -> Iterator[Callable[..., WebSink]]:
+def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
     """A page whose run goes on until the test ends: a happy face, then a sad one, and so on."""
     ended = threading.Event()
     with ExitStack() as stack:
@@ -44,7 +44,7 @@ def site(feed, told) -> Iterator[Callable[..., WebSink]]:
             others: tuple[str, ...] = ("calm",),
         ) -> WebSink:
             monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
-            sink = stack.enter_context(WebSink(address, token, monitor, notify=told.append, max_fps=20))
+            sink = stack.enter_context(WebSink(address, token, monitor, notify=notices.append, max_fps=20))
             events = EventSink(EventRules(hold_s=0.2), [monitor])
 
             def play() -> None:
@@ -63,7 +63,7 @@ def site(feed, told) -> Iterator[Callable[..., WebSink]]:
             return sink
 
         yield serve
-    assert told == []
+    assert notices == []
 
 
 # What the picture shows at this moment, as one number.
@@ -165,14 +165,14 @@ def test_the_times_of_a_slow_source_are_not_cut_off_beside_the_chart(browser, si
     assert browser.execute_script(script) >= 0
 
 
-def test_an_image_is_shown_although_no_other_one_follows(browser, feed, told):
+def test_an_image_is_shown_although_no_other_one_follows(browser, feed, notices):
     monitor = Monitor("demo", lambda: HOT)
-    with WebSink("0", None, monitor, notify=told.append) as sink:
+    with WebSink("0", None, monitor, notify=notices.append) as sink:
         sink.write(*feed.next("happy"))
         # The page is loaded when its first image is shown.
         browser.get(sink.url)
         assert browser.execute_script("return document.getElementById('video').naturalWidth") == 320
-    assert (sink.preview.encoded, told) == (1, [])
+    assert (sink.preview.encoded, notices) == (1, [])
 
 
 def test_nothing_is_drawn_in_a_gap_of_the_chart(browser, site):

@@ -79,20 +79,20 @@ def event(sequence: int) -> Event:
     return Event(f"run-{sequence}", 1, "sad", "happy", 0.9, 1.0, sequence, float(sequence), 1.7e9)
 
 
-def test_events_are_posted_as_json_in_order_with_the_token(receiver, told):
-    with Webhook(receiver.url, "the-token", told.append) as hook:
+def test_events_are_posted_as_json_in_order_with_the_token(receiver, notices):
+    with Webhook(receiver.url, "the-token", notices.append) as hook:
         for sequence in range(5):
             hook.post(event(sequence))
         wait_until(lambda: counts(hook)["written"] == 5)
     assert receiver.received == [event(sequence).as_document() for sequence in range(5)]
     assert receiver.headers[0]["Authorization"] == "Bearer the-token"
     assert receiver.headers[0]["Content-Type"] == "application/json"
-    assert told == []
+    assert notices == []
 
 
-def test_an_event_has_its_image_if_it_is_there(receiver, told):
+def test_an_event_has_its_image_if_it_is_there(receiver, notices):
     images = {"a.jpg": b"\xff\xd8 an image"}
-    with Webhook(receiver.url, None, told.append, images.get) as hook:
+    with Webhook(receiver.url, None, notices.append, images.get) as hook:
         for name in ("a.jpg", "deleted.jpg", None):
             hook.post(replace(event(0), snapshot=name))
         wait_until(lambda: counts(hook)["written"] == 3)
@@ -102,51 +102,51 @@ def test_an_event_has_its_image_if_it_is_there(receiver, told):
     assert third == event(0).as_document()
 
 
-def test_a_receiver_that_stumbles_gets_the_event_again(receiver, told):
+def test_a_receiver_that_stumbles_gets_the_event_again(receiver, notices):
     receiver.answers = [503, 429]
-    with Webhook(receiver.url, None, told.append) as hook:
+    with Webhook(receiver.url, None, notices.append) as hook:
         hook.post(event(0))
         wait_until(lambda: counts(hook)["written"] == 1)
-    assert (len(receiver.headers), counts(hook)["dropped"], told) == (3, {}, [])
+    assert (len(receiver.headers), counts(hook)["dropped"], notices) == (3, {}, [])
     assert "Authorization" not in receiver.headers[0]
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
-def test_an_event_that_a_receiver_refuses_is_not_repeated_and_reported_once(receiver, told, status):
+def test_an_event_that_a_receiver_refuses_is_not_repeated_and_reported_once(receiver, notices, status):
     receiver.answers = [status] * 3
-    with Webhook(receiver.url, "the-token", told.append) as hook:
+    with Webhook(receiver.url, "the-token", notices.append) as hook:
         for sequence in range(4):
             hook.post(event(sequence))
         wait_until(lambda: counts(hook)["written"] == 1)
     assert (len(receiver.headers), counts(hook)["dropped"]) == (4, {"rejected": 3})
-    assert told == [
+    assert notices == [
         f"webhook 127.0.0.1 failed, events are dropped: HTTP status {status}",
         "webhook 127.0.0.1 accepts events again (3 dropped so far)",
     ]
 
 
-def test_a_redirect_does_not_carry_the_token_elsewhere(receiver, told):
+def test_a_redirect_does_not_carry_the_token_elsewhere(receiver, notices):
     receiver.answers = [302]
-    with Webhook(receiver.url, "the-token", told.append) as hook:
+    with Webhook(receiver.url, "the-token", notices.append) as hook:
         hook.post(event(0))
         wait_until(lambda: counts(hook)["dropped"] == {"rejected": 1})
     assert len(receiver.headers) == 1
-    assert "HTTP status 302" in told[0]
+    assert "HTTP status 302" in notices[0]
 
 
-def test_an_unreachable_receiver_is_reported_without_secrets_and_delays_no_frame(receiver, told):
+def test_an_unreachable_receiver_is_reported_without_secrets_and_delays_no_frame(receiver, notices):
     receiver.server_close()
-    with Webhook(receiver.url, "the-token", told.append) as hook:
+    with Webhook(receiver.url, "the-token", notices.append) as hook:
         for sequence in range(module._MAX_QUEUED_EVENTS * 2):
             hook.post(event(sequence))
-        wait_until(lambda: counts(hook)["dropped"] and told != [])
+        wait_until(lambda: counts(hook)["dropped"] and notices != [])
     document = counts(hook)
     assert document["waiting"] == 0
     assert sum(document["dropped"].values()) == document["produced"] == module._MAX_QUEUED_EVENTS * 2
-    assert len(told) == 2
-    assert "not confirmed at the end of the run" in told[1]
-    assert "secret-in-address" not in str(told)
-    assert "the-token" not in str(told)
+    assert len(notices) == 2
+    assert "not confirmed at the end of the run" in notices[1]
+    assert "secret-in-address" not in str(notices)
+    assert "the-token" not in str(notices)
 
 
 class Endless:
@@ -188,20 +188,20 @@ class Endless:
     ids=["interim responses at full speed", "interim responses", "drip"],
 )
 def test_a_response_that_never_ends_is_a_failure_and_uses_little_processor_time(
-    told, monkeypatch, pieces, pause_s, timeout_s, reason
+    notices, monkeypatch, pieces, pause_s, timeout_s, reason
 ):
     monkeypatch.setattr(module, "_TIMEOUT_S", timeout_s)
     receiver = Endless(pieces, pause_s)
     threading.Thread(target=receiver.serve, daemon=True).start()
     used: list[float] = []
     monkeypatch.setattr(Webhook, "_work", lambda hook: (work(hook), used.append(time.thread_time())), raising=True)
-    with Webhook(receiver.url, None, told.append) as hook:
+    with Webhook(receiver.url, None, notices.append) as hook:
         hook.post(event(0))
         wait_until(lambda: counts(hook)["dropped"])
     wait_until(lambda: used)
     receiver.close()
     assert counts(hook) == {"produced": 1, "written": 0, "dropped": {"receiver failed": 1}, "waiting": 0}
-    assert (receiver.requests, told) == (3, [f"webhook 127.0.0.1 failed, events are dropped: {reason}"])
+    assert (receiver.requests, notices) == (3, [f"webhook 127.0.0.1 failed, events are dropped: {reason}"])
     # Three attempts, each of which would otherwise use a core until its time is over.
     assert used[0] < 0.3
 
@@ -209,16 +209,16 @@ def test_a_response_that_never_ends_is_a_failure_and_uses_little_processor_time(
 work = Webhook._work
 
 
-def test_events_that_the_end_of_the_run_cuts_off_are_counted_and_reported(told, monkeypatch):
+def test_events_that_the_end_of_the_run_cuts_off_are_counted_and_reported(notices, monkeypatch):
     monkeypatch.setattr(module, "_CLOSE_TIMEOUT_S", 0.1)
     receiver = Endless(b"H", 0.02)
     threading.Thread(target=receiver.serve, daemon=True).start()
-    with Webhook(receiver.url, None, told.append) as hook:
+    with Webhook(receiver.url, None, notices.append) as hook:
         for sequence in range(3):
             hook.post(event(sequence))
         wait_until(lambda: receiver.requests)
     assert counts(hook) == {"produced": 3, "written": 0, "dropped": {"end of the run": 3}, "waiting": 0}
-    assert told == ["webhook 127.0.0.1: 3 events not confirmed at the end of the run"]
+    assert notices == ["webhook 127.0.0.1: 3 events not confirmed at the end of the run"]
     receiver.close()
 
 
@@ -241,39 +241,39 @@ def test_an_address_that_cannot_be_is_refused(url, message):
     assert "secret-word" not in str(raised.value)
 
 
-def test_a_secret_is_the_files_first_line_or_the_environments(tmp_path, told, monkeypatch):
+def test_a_secret_is_the_files_first_line_or_the_environments(tmp_path, notices, monkeypatch):
     path = tmp_path / "token"
     path.write_text("the-token\nsecond line\n")
     path.chmod(0o600)
     monkeypatch.setenv("SOME_TOKEN", "from-the-environment")
-    assert read_secret(path, "SOME_TOKEN", "token", told.append) == "the-token"
-    assert read_secret(None, "SOME_TOKEN", "token", told.append) == "from-the-environment"
-    assert read_secret(None, "NO_SUCH_TOKEN", "token", told.append) is None
-    assert told == []
+    assert read_secret(path, "SOME_TOKEN", "token", notices.append) == "the-token"
+    assert read_secret(None, "SOME_TOKEN", "token", notices.append) == "from-the-environment"
+    assert read_secret(None, "NO_SUCH_TOKEN", "token", notices.append) is None
+    assert notices == []
     path.chmod(0o644)
-    read_secret(path, "SOME_TOKEN", "token", told.append)
-    assert told == [f"other users can read the token in '{path}': run chmod 600 on it"]
+    read_secret(path, "SOME_TOKEN", "token", notices.append)
+    assert notices == [f"other users can read the token in '{path}': run chmod 600 on it"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"\x1b[2J\n"])
-def test_a_file_without_a_secret_is_refused(tmp_path, told, content):
+def test_a_file_without_a_secret_is_refused(tmp_path, notices, content):
     path = tmp_path / "token"
     path.write_bytes(content)
     with pytest.raises(InputError, match="the first line must be the token"):
-        read_secret(path, "SOME_TOKEN", "token", told.append)
+        read_secret(path, "SOME_TOKEN", "token", notices.append)
 
 
 @pytest.mark.parametrize("value", [b"two\nlines", b"not UTF-8 \xff", b"\x1b[2J", b"  "])
-def test_a_variable_without_a_secret_is_refused(told, monkeypatch, value):
+def test_a_variable_without_a_secret_is_refused(notices, monkeypatch, value):
     monkeypatch.setitem(os.environb, b"SOME_TOKEN", value)
     with pytest.raises(InputError, match="SOME_TOKEN must be the token in one line of plain text") as raised:
-        read_secret(None, "SOME_TOKEN", "token", told.append)
+        read_secret(None, "SOME_TOKEN", "token", notices.append)
     assert "lines" not in str(raised.value)
 
 
-def test_a_line_break_at_the_end_of_a_variable_is_no_part_of_the_secret(told, monkeypatch):
+def test_a_line_break_at_the_end_of_a_variable_is_no_part_of_the_secret(notices, monkeypatch):
     monkeypatch.setitem(os.environb, b"SOME_TOKEN", "schlüssel\n".encode())
-    assert read_secret(None, "SOME_TOKEN", "token", told.append) == "schlüssel"
+    assert read_secret(None, "SOME_TOKEN", "token", notices.append) == "schlüssel"
 
 
 def test_a_concurrent_group_exits_its_sinks_concurrently_and_those_entered_if_one_fails_to_enter(feed):
@@ -331,7 +331,7 @@ def test_a_concurrent_group_raises_what_a_sink_raises_and_exits_all(feed):
     assert happened == ["out", "out"]
 
 
-def test_a_redirect_to_a_malformed_address_is_a_rejection(told):
+def test_a_redirect_to_a_malformed_address_is_a_rejection(notices):
     def answer(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection:
@@ -340,9 +340,9 @@ def test_a_redirect_to_a_malformed_address_is_a_rejection(told):
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=answer, args=(listener,)).start()
-        with Webhook(f"http://127.0.0.1:{listener.getsockname()[1]}/", None, told.append) as sink:
+        with Webhook(f"http://127.0.0.1:{listener.getsockname()[1]}/", None, notices.append) as sink:
             sink.post(Event("run-0", 1, "sad", None, 0.9, 1.0, 0, 0.0, 1.7e9))
             wait_until(lambda: sink.accounts[0].lost)
             sink.write(None, None)
     assert sink.accounts[0].as_document()["dropped"] == {"rejected": 1}
-    assert "HTTP status 301" in told[0]
+    assert "HTTP status 301" in notices[0]

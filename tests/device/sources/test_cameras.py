@@ -131,9 +131,9 @@ def on_a_pi(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("pixel_format", ["YUV420", "NV12"])
-def test_the_pi_camera_gives_luma_as_it_comes_and_colours_in_order(camera_class, told, pixel_format):
+def test_the_pi_camera_gives_luma_as_it_comes_and_colours_in_order(camera_class, notices, pixel_format):
     camera_class.format = pixel_format
-    with open_camera("picamera2", told.append) as source:
+    with open_camera("picamera2", notices.append) as source:
         frame = next(iter(source))
         assert camera_class.opened == 1
         assert camera_class.configuration["buffer_count"] <= 3
@@ -163,8 +163,8 @@ def test_the_pi_camera_gives_luma_as_it_comes_and_colours_in_order(camera_class,
         ((1280, 720), {"region": Region(0, 640, 640, 640), "rotation": 90}, (640, 360)),
     ],
 )
-def test_the_detectors_stream_is_as_large_as_the_detectors_picture(camera_class, told, size_wh, wants, small_wh):
-    with open_camera("picamera2", told.append, CameraSettings(size_wh=size_wh, **wants)) as source:
+def test_the_detectors_stream_is_as_large_as_the_detectors_picture(camera_class, notices, size_wh, wants, small_wh):
+    with open_camera("picamera2", notices.append, CameraSettings(size_wh=size_wh, **wants)) as source:
         frame = next(iter(source))
         lores = camera_class.configuration["lores"]
     assert (lores and lores["size"]) == small_wh
@@ -172,9 +172,9 @@ def test_the_detectors_stream_is_as_large_as_the_detectors_picture(camera_class,
     assert frame.small_luma.shape[::-1][turned] == (small_wh or size_wh)
 
 
-def test_a_region_outside_the_cameras_frame_is_refused_and_the_camera_is_given_back(camera_class, told):
+def test_a_region_outside_the_cameras_frame_is_refused_and_the_camera_is_given_back(camera_class, notices):
     with pytest.raises(InputError, match="region 600,0,100,100 does not lie inside the frame of 640x480"):
-        open_camera("picamera2", told.append, CameraSettings(region=Region(600, 0, 100, 100)))
+        open_camera("picamera2", notices.append, CameraSettings(region=Region(600, 0, 100, 100)))
     assert camera_class.opened == 0
 
 
@@ -206,20 +206,20 @@ def test_without_a_detector_the_box_is_exactly_the_pi_cameras_frame(tiny_model):
 
 
 @pytest.mark.usefixtures("camera_class")
-def test_the_capture_time_of_a_pi_cameras_frame_is_that_of_the_sensor(told):
-    with open_camera("picamera2", told.append) as source:
+def test_the_capture_time_of_a_pi_cameras_frame_is_that_of_the_sensor(notices):
+    with open_camera("picamera2", notices.append) as source:
         frame = next(iter(source))
     assert time.monotonic() - frame.monotonic_s >= 0.05
     assert abs((time.time() - time.monotonic()) - (frame.wall_s - frame.monotonic_s)) < 1
 
 
-def test_a_pi_camera_gets_the_users_settings(camera_class, told):
+def test_a_pi_camera_gets_the_users_settings(camera_class, notices):
     camera_class.cameras = [{"Num": 0}, {"Num": 1}]
     settings = CameraSettings(
         size_wh=(1280, 720), fps=15, controls={"ExposureTime": 9000}, rotation=90, flip_vertical=True, sensor_mode=1,
         buffers=2,
     )  # fmt: skip
-    with open_camera("picamera2:1", told.append, settings) as source:
+    with open_camera("picamera2:1", notices.append, settings) as source:
         frame = next(iter(source))
         assert (source.name, source.fps) == ("camera 'picamera2:1'", 15)
     wanted = camera_class.configuration
@@ -242,9 +242,9 @@ def test_controls_keep_the_type_of_number_that_libcamera_needs():
     assert [type(value) for value in controls["FrameDurationLimits"]] == [int, int]
 
 
-def test_frame_durations_that_the_user_sets_are_the_cameras_rate(camera_class, told):
+def test_frame_durations_that_the_user_sets_are_the_cameras_rate(camera_class, notices):
     settings = CameraSettings(controls={"FrameDurationLimits": (100_000, 100_000)})
-    with open_camera("picamera2", told.append, settings) as source:
+    with open_camera("picamera2", notices.append, settings) as source:
         assert source.fps == 10
     assert camera_class.configuration["controls"] == {"FrameDurationLimits": (100_000, 100_000)}
 
@@ -267,9 +267,11 @@ def test_frame_durations_that_the_user_sets_are_the_cameras_rate(camera_class, t
         ("/dev/null", CameraSettings(recording=RECORDING), InputError, "recording needs picamera2: save"),
     ],
 )
-def test_what_a_camera_cannot_do_is_refused_and_the_camera_closed(camera_class, told, which, settings, error, message):
+def test_what_a_camera_cannot_do_is_refused_and_the_camera_closed(
+    camera_class, notices, which, settings, error, message
+):
     with pytest.raises(error, match=message):
-        open_camera(which, told.append, settings)
+        open_camera(which, notices.append, settings)
     assert camera_class.opened == 0
 
 
@@ -293,7 +295,7 @@ class Recording:
 
 
 @pytest.mark.parametrize("has_hardware", [True, False])
-def test_the_encoder_of_a_pi_camera_feeds_the_recording(camera_class, told, monkeypatch, has_hardware):
+def test_the_encoder_of_a_pi_camera_feeds_the_recording(camera_class, notices, monkeypatch, has_hardware):
     hardware, software = type("H264Encoder", (), {}), type("LibavH264Encoder", (), {})
     encoders, outputs = types.ModuleType("picamera2.encoders"), types.ModuleType("picamera2.outputs")
     encoders.H264Encoder, encoders.LibavH264Encoder, outputs.Output = hardware, software, object
@@ -308,25 +310,25 @@ def test_the_encoder_of_a_pi_camera_feeds_the_recording(camera_class, told, monk
 
     monkeypatch.setattr(camera_class, "start_encoder", start_encoder, raising=False)
     recording = Recording(camera_class)
-    with open_camera("picamera2", told.append, CameraSettings(recording=recording)):
+    with open_camera("picamera2", notices.append, CameraSettings(recording=recording)):
         assert camera_class.configuration["buffer_count"] > 3, "the encoder holds some"
     assert recording.received == [(640, 480), EncodedPacket(b"coded", True, 40_000), "stopped"]
     assert recording.open_at_stop == [1], "another thread may open a closed camera, and start the recording again"
-    assert [line for line in told if "encoding in software" in line] == told
-    assert len(told) == (0 if has_hardware else 1)
+    assert [line for line in notices if "encoding in software" in line] == notices
+    assert len(notices) == (0 if has_hardware else 1)
 
 
-def test_a_recording_without_pyav_is_refused_and_the_camera_closed(camera_class, told, monkeypatch):
+def test_a_recording_without_pyav_is_refused_and_the_camera_closed(camera_class, notices, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(InputError, match=r"recording needs PyAV .*python3-av"):
-        open_camera("picamera2", told.append, CameraSettings(recording=RECORDING))
+        open_camera("picamera2", notices.append, CameraSettings(recording=RECORDING))
     assert camera_class.opened == 0
 
 
-def test_a_pi_camera_that_gives_another_format_is_refused(camera_class, told):
+def test_a_pi_camera_that_gives_another_format_is_refused(camera_class, notices):
     camera_class.format = "XRGB8888"
     with pytest.raises(SourceError, match="XRGB8888 instead of YUV420"):
-        open_camera("picamera2", told.append)
+        open_camera("picamera2", notices.append)
     assert camera_class.opened == 0
 
 
@@ -343,10 +345,10 @@ def test_a_pi_camera_that_gives_another_format_is_refused(camera_class, told):
         ([{}], IndexError("list index out of range"), "cannot be opened"),
     ],
 )
-def test_the_error_of_a_pi_camera_that_cannot_be_used_has_the_reason(camera_class, told, cameras, fault, reason):
+def test_the_error_of_a_pi_camera_that_cannot_be_used_has_the_reason(camera_class, notices, cameras, fault, reason):
     camera_class.cameras, camera_class.fault = cameras, fault
     with pytest.raises(SourceError, match=reason):
-        open_camera("picamera2", told.append)
+        open_camera("picamera2", notices.append)
 
 
 def test_a_pi_camera_in_use_is_one_line_whatever_picamera2_logs(tmp_path, tiny_model):
@@ -370,38 +372,38 @@ class Picamera2:
     assert "Device or resource busy): stop the program that uses it" in done.stderr
 
 
-def test_the_error_of_a_libcamera_that_does_not_start_has_the_reason(camera_class, told, monkeypatch):
+def test_the_error_of_a_libcamera_that_does_not_start_has_the_reason(camera_class, notices, monkeypatch):
     def refuse() -> None:
         raise RuntimeError("Failed to start camera manager")
 
     monkeypatch.setattr(camera_class, "global_camera_info", refuse)
-    for look in (list_picameras, lambda: open_camera("picamera2", told.append)):
+    for look in (list_picameras, lambda: open_camera("picamera2", notices.append)):
         with pytest.raises(SourceError, match="Failed to start camera manager"):
             look()
 
 
-def test_a_pi_camera_whose_sensor_goes_silent_is_given_back_and_opened_again(camera_class, told, monkeypatch):
+def test_a_pi_camera_whose_sensor_goes_silent_is_given_back_and_opened_again(camera_class, notices, monkeypatch):
     monkeypatch.setattr(timeout_guard, "REPORT_S", 0.1)
     monkeypatch.setattr(timeout_guard, "LOST_S", 0.3)
-    with open_camera("picamera2", told.append) as source:
+    with open_camera("picamera2", notices.append) as source:
         frames = iter(source)
         before = next(frames)
         camera_class.silent = True
-        wait_until(lambda: any("was lost after" in line for line in told))
+        wait_until(lambda: any("was lost after" in line for line in notices))
         camera_class.silent = False
         while next(frames).sequence <= before.sequence:
             pass
-        wait_until(lambda: any("was reopened" in line for line in told))
+        wait_until(lambda: any("was reopened" in line for line in notices))
     assert camera_class.opened == 0
 
 
-def test_without_picamera2_the_cure_is_named(monkeypatch, told):
+def test_without_picamera2_the_cure_is_named(monkeypatch, notices):
     monkeypatch.setitem(sys.modules, "picamera2", None)
     with pytest.raises(SourceError, match=r"apt install python3-picamera2.*--system-site-packages"):
-        open_camera("picamera2", told.append)
+        open_camera("picamera2", notices.append)
 
 
-def test_a_picamera2_built_for_another_numpy_is_reported(monkeypatch, told):
+def test_a_picamera2_built_for_another_numpy_is_reported(monkeypatch, notices):
     def broken_import(name: str, *args: object) -> object:
         if name == "picamera2":
             raise ValueError("numpy.dtype size changed, may indicate binary incompatibility")
@@ -411,46 +413,46 @@ def test_a_picamera2_built_for_another_numpy_is_reported(monkeypatch, told):
     monkeypatch.delitem(sys.modules, "picamera2", raising=False)
     monkeypatch.setattr(builtins, "__import__", broken_import)
     with pytest.raises(SourceError, match=r"cannot be imported \(numpy.dtype size changed.*system's numpy"):
-        open_camera("picamera2", told.append)
+        open_camera("picamera2", notices.append)
 
 
 @pytest.mark.usefixtures("on_a_pi")
-def test_auto_takes_the_ribbon_camera_first_on_a_pi(camera_class, told):
-    with open_camera("auto", told.append) as source:
+def test_auto_takes_the_ribbon_camera_first_on_a_pi(camera_class, notices):
+    with open_camera("auto", notices.append) as source:
         assert "picamera2" in source.name
     assert camera_class.opened == 0
 
 
 @pytest.mark.usefixtures("on_a_pi")
-def test_auto_without_any_camera_on_a_pi_names_both_roads(camera_class, told, monkeypatch):
+def test_auto_without_any_camera_on_a_pi_names_both_roads(camera_class, notices, monkeypatch):
     camera_class.cameras = []
     monkeypatch.setattr(opencv, "v4l2_cameras", lambda *_, **__: [])
     with pytest.raises(SourceError, match=r"picamera2.*no camera found.*no USB camera is connected"):
-        open_camera("auto", told.append)
+        open_camera("auto", notices.append)
 
 
-def test_auto_elsewhere_tries_v4l2_and_the_error_lists_what_it_tried(told, monkeypatch):
+def test_auto_elsewhere_tries_v4l2_and_the_error_lists_what_it_tried(notices, monkeypatch):
     monkeypatch.setattr(sources, "_is_raspberry_pi", lambda: False)
     monkeypatch.setattr(opencv, "v4l2_cameras", lambda *_, **__: [Path("/dev/video970"), Path("/dev/video971")])
     with pytest.raises(SourceError, match=r"/dev/video970.*does not exist.*/dev/video971.*does not exist"):
-        open_camera("auto", told.append)
+        open_camera("auto", notices.append)
 
 
 @pytest.mark.parametrize("which", ["987", "/dev/video987"])
-def test_a_camera_that_is_not_there_is_an_absent_source(told, which):
+def test_a_camera_that_is_not_there_is_an_absent_source(notices, which):
     with pytest.raises(SourceError, match="camera '/dev/video987' does not exist"):
-        open_camera(which, told.append)
+        open_camera(which, notices.append)
 
 
-def test_a_node_that_is_no_camera_is_an_absent_source(told):
+def test_a_node_that_is_no_camera_is_an_absent_source(notices):
     with pytest.raises(SourceError, match="camera '/dev/null' cannot be opened"):
-        open_camera("/dev/null", told.append)
+        open_camera("/dev/null", notices.append)
 
 
 @pytest.mark.parametrize("which", ["front", "", "-1", "video0"])
-def test_a_camera_of_an_unknown_kind_is_refused(told, which):
+def test_a_camera_of_an_unknown_kind_is_refused(notices, which):
     with pytest.raises(InputError, match="is not one of: auto, picamera2, picamera2:N, usb"):
-        open_camera(which, told.append)
+        open_camera(which, notices.append)
 
 
 def test_usb_cameras_come_first_and_codecs_and_metadata_nodes_are_left_out(tmp_path):

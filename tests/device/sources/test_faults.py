@@ -58,7 +58,7 @@ def test_a_stream_is_given_up_before_a_services_watchdog_would_end_the_run():
     assert live._FIRST_OPEN_S + timeout_guard.FIRST_S < START_TIMEOUT_S
 
 
-def test_connecting_to_a_host_that_refuses_slowly_ends(told, monkeypatch):
+def test_connecting_to_a_host_that_refuses_slowly_ends(notices, monkeypatch):
     attempts = []
 
     def connect():
@@ -70,14 +70,16 @@ def test_connecting_to_a_host_that_refuses_slowly_ends(told, monkeypatch):
         return _OnePicture()
 
     with (
-        live.LiveSource("stream 'slow'", connect, told.append) as source,
+        live.LiveSource("stream 'slow'", connect, notices.append) as source,
         pytest.raises(SourceError, match="could not be reopened in 1 attempts: no answer"),
     ):
         list(source)
     assert len(attempts) == 2
 
 
-def test_a_driver_that_hangs_while_it_opens_is_left_behind_and_what_it_opens_too_late_is_given_back(told, monkeypatch):
+def test_a_driver_that_hangs_while_it_opens_is_left_behind_and_what_it_opens_too_late_is_given_back(
+    notices, monkeypatch
+):
     monkeypatch.setattr(live, "REOPEN_S", 0.3)
     lets_go = threading.Event()
     devices = []
@@ -93,16 +95,16 @@ def test_a_driver_that_hangs_while_it_opens_is_left_behind_and_what_it_opens_too
             devices.append(device)
         return device
 
-    with live.LiveSource("camera 'stuck'", connect, told.append) as source:
+    with live.LiveSource("camera 'stuck'", connect, notices.append) as source:
         sequences = [frame.sequence for frame in take(source, 2)]
     assert sequences == sorted(set(sequences))
-    assert ["reopening it" in told[0], "was reopened" in told[1]] == [True, True]
+    assert ["reopening it" in notices[0], "was reopened" in notices[1]] == [True, True]
     assert not devices[1].closed
     lets_go.set()
     wait_until(lambda: all(device.closed for device in devices))
 
 
-def test_a_driver_that_never_opens_ends_the_run_with_that_reason(told, monkeypatch):
+def test_a_driver_that_never_opens_ends_the_run_with_that_reason(notices, monkeypatch):
     monkeypatch.setattr(live, "_FIRST_OPEN_S", 0.2)
     lets_go = threading.Event()
 
@@ -111,7 +113,7 @@ def test_a_driver_that_never_opens_ends_the_run_with_that_reason(told, monkeypat
         raise SourceError("too late")
 
     with pytest.raises(SourceError, match=r"camera 'stuck' does not respond: it was not opened within 0\.2 s"):
-        live.LiveSource("camera 'stuck'", connect, told.append)
+        live.LiveSource("camera 'stuck'", connect, notices.append)
     lets_go.set()
     wait_until(lambda: not timeout_guard.any_reading())
 
@@ -132,23 +134,23 @@ class _OnePicture:
         self.closed = True
 
 
-def test_a_short_pause_of_a_stream_is_reported_without_a_reconnection(play, told, monkeypatch):
+def test_a_short_pause_of_a_stream_is_reported_without_a_reconnection(play, notices, monkeypatch):
     monkeypatch.setattr(timeout_guard, "LOST_S", PATIENCE_S)
     server = play([ENDLESS])
-    with open_source(server.url, told.append) as source:
+    with open_source(server.url, notices.append) as source:
         take(source, 20)
         server.held.set()
-        wait_until(lambda: told)
+        wait_until(lambda: notices)
         server.held.clear()
-        wait_until(lambda: len(told) > 1)
+        wait_until(lambda: len(notices) > 1)
         take(source, 20)
     # On a busy machine there may be more silences than this one.
-    assert all("delivered no image for" in line for line in told[::2])
-    assert all("delivers images again after" in line for line in told[1::2])
+    assert all("delivered no image for" in line for line in notices[::2])
+    assert all("delivers images again after" in line for line in notices[1::2])
     assert server.served == 1
 
 
-def test_a_slow_sender_whose_first_image_was_there_at_once_is_reported_once(told, monkeypatch):
+def test_a_slow_sender_whose_first_image_was_there_at_once_is_reported_once(notices, monkeypatch):
     monkeypatch.setattr(timeout_guard, "REPORT_S", 0.1)
 
     class Slow:
@@ -162,27 +164,27 @@ def test_a_slow_sender_whose_first_image_was_there_at_once_is_reported_once(told
 
         def close(self) -> None: ...
 
-    guard = timeout_guard.TimeoutGuard(Slow, "stream", told.append, PATIENCE_S)
+    guard = timeout_guard.TimeoutGuard(Slow, "stream", notices.append, PATIENCE_S)
     assert [guard.read() for _ in range(5)] == [1] * 5
     guard.close()
-    assert [line.split()[1] for line in told] == ["delivered", "delivers"]
+    assert [line.split()[1] for line in notices] == ["delivered", "delivers"]
 
 
-def test_a_sender_that_sends_nothing_more_is_reported_and_connected_to_again(play, told):
+def test_a_sender_that_sends_nothing_more_is_reported_and_connected_to_again(play, notices):
     server = play([("pictures", 20, SMALL), ("silence", 1000)], [ENDLESS])
-    with open_source(server.url, told.append) as source:
+    with open_source(server.url, notices.append) as source:
         frames = take(source, 60)
-    lost = next(place for place, line in enumerate(told) if "reopening it" in line)
-    assert "delivered no image for" in told[lost - 1]
-    assert "was reopened" in told[lost + 1]
+    lost = next(place for place, line in enumerate(notices) if "reopening it" in line)
+    assert "delivered no image for" in notices[lost - 1]
+    assert "was reopened" in notices[lost + 1]
     assert server.served >= 2
     sequences = [frame.sequence for frame in frames]
     assert sequences == sorted(set(sequences))
 
 
-def test_a_sender_that_stays_silent_ends_the_run(play, told, monkeypatch):
+def test_a_sender_that_stays_silent_ends_the_run(play, notices, monkeypatch):
     server = play([("pictures", 20, SMALL), ("silence", 1000)], [("silence", 1000)])
-    with open_source(server.url, told.append) as source:
+    with open_source(server.url, notices.append) as source:
         monkeypatch.setattr(timeout_guard, "FIRST_S", 0.5)
         monkeypatch.setattr(opencv, "OPEN_TIMEOUT_MS", 500)
         with pytest.raises(SourceError, match="could not be reopened in 3"):
@@ -190,11 +192,11 @@ def test_a_sender_that_stays_silent_ends_the_run(play, told, monkeypatch):
     wait_until(lambda: server.served == 4)
 
 
-def test_closing_does_not_wait_for_a_sender_that_sends_nothing(play, told, monkeypatch):
+def test_closing_does_not_wait_for_a_sender_that_sends_nothing(play, notices, monkeypatch):
     monkeypatch.setattr(timeout_guard, "LOST_S", 1000)
     monkeypatch.setattr(live, "_JOIN_S", 0.2)
     server = play([("pictures", 3, SMALL), ("silence", 1000)])
-    source = open_source(server.url, told.append)
+    source = open_source(server.url, notices.append)
     threading.Timer(0.6, source.stop).start()
     with source:
         take(source, 1000)
@@ -221,59 +223,59 @@ class Refusal(http.server.BaseHTTPRequestHandler):
         (f"http://{'a' * 70}.example/", r"\(invalid host name\)"),
     ],
 )
-def test_the_error_of_a_stream_that_cannot_be_opened_has_the_response_of_the_sender(told, address, reason):
+def test_the_error_of_a_stream_that_cannot_be_opened_has_the_response_of_the_sender(notices, address, reason):
     with socket.create_server(("127.0.0.1", 0)) as shut, http.server.HTTPServer(("127.0.0.1", 0), Refusal) as server:
         shut_port = shut.getsockname()[1]
         shut.close()
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         message = rf"cannot be opened {reason}: check the address and the sender"
         with pytest.raises(SourceError, match=message) as raised:
-            open_source(address.format(port=server.server_port, shut=shut_port), told.append)
+            open_source(address.format(port=server.server_port, shut=shut_port), notices.append)
         server.shutdown()
     assert "p%40ss" not in str(raised.value)
 
 
-def test_a_port_that_cannot_be_is_refused(told):
+def test_a_port_that_cannot_be_is_refused(notices):
     with pytest.raises(InputError, match="is not a network address: Port out of range"):
-        open_source("http://127.0.0.1:99999/", told.append)
+        open_source("http://127.0.0.1:99999/", notices.append)
 
 
-def test_damaged_data_in_a_stream_lose_only_the_frames_that_they_are_in(play, told):
+def test_damaged_data_in_a_stream_lose_only_the_frames_that_they_are_in(play, notices):
     server = play([("pictures", 20, SMALL), ("broken", 10), ("pictures", 20, SMALL), ("broken", 1), ENDLESS])
-    with open_source(server.url, told.append) as source:
+    with open_source(server.url, notices.append) as source:
         frames = take(source, 100)
     good = [frame for frame in frames if np.abs(frame.image_bgr.astype(int) - 100).max() <= 3]
     assert len(good) >= 60
     assert {frame.image_bgr.shape for frame in frames} == {(48, 64, 3)}
 
 
-def test_nothing_but_rubbish_is_a_lost_source(play, told, monkeypatch):
+def test_nothing_but_rubbish_is_a_lost_source(play, notices, monkeypatch):
     server = play([("pictures", 20, SMALL), ("broken", 10_000)], [("broken", 10_000)])
-    with open_source(server.url, told.append) as source:
+    with open_source(server.url, notices.append) as source:
         monkeypatch.setattr(timeout_guard, "FIRST_S", 0.5)
         monkeypatch.setattr(opencv, "OPEN_TIMEOUT_MS", 500)
         with pytest.raises(SourceError, match="could not be reopened"):
             take(source, 100_000)
 
 
-def test_a_stream_that_changes_its_size_continues(play, told):
+def test_a_stream_that_changes_its_size_continues(play, notices):
     server = play([("pictures", 20, SMALL), ("pictures", 10_000, LARGE)])
-    with open_source(server.url, told.append) as source:
+    with open_source(server.url, notices.append) as source:
         frames = take(source, 100)
     assert frames[0].image_bgr.shape == (48, 64, 3)
     assert frames[-1].image_bgr.shape in ((48, 64, 3), (120, 160, 3))
     assert np.abs(frames[-1].image_bgr.astype(int) - 100).max() <= 3
 
 
-def test_a_sender_that_returns_with_another_size_continues(play, told):
+def test_a_sender_that_returns_with_another_size_continues(play, notices):
     server = play([("pictures", 20, SMALL), ("end",)], [("pictures", 10_000, LARGE)])
-    with open_source(server.url, told.append) as source:
+    with open_source(server.url, notices.append) as source:
         frames = take(source, 1000, lambda frames: frames[-1].image_bgr.shape == (120, 160, 3))
     assert frames[0].image_bgr.shape == (48, 64, 3)
     assert frames[-1].image_bgr.shape == (120, 160, 3)
 
 
-def test_a_connection_cut_in_the_middle_of_a_picture_is_opened_again(play, told):
+def test_a_connection_cut_in_the_middle_of_a_picture_is_opened_again(play, notices):
     server = play([ENDLESS])
 
     class Cut(server.RequestHandlerClass):
@@ -288,7 +290,7 @@ def test_a_connection_cut_in_the_middle_of_a_picture_is_opened_again(play, told)
             self.connection.shutdown(socket.SHUT_RDWR)
 
     server.RequestHandlerClass = Cut
-    with open_source(server.url, told.append) as source:
+    with open_source(server.url, notices.append) as source:
         take(source, 60)
     assert server.served == 2
-    assert any("was reopened" in message for message in told)
+    assert any("was reopened" in message for message in notices)

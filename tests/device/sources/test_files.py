@@ -28,109 +28,109 @@ def cut(path: Path, share: float) -> Path:
     return path
 
 
-def frames_of(uri: str | Path, told: list[str]) -> list:
-    with open_source(str(uri), told.append) as source:
+def frames_of(uri: str | Path, notices: list[str]) -> list:
+    with open_source(str(uri), notices.append) as source:
         return list(source)
 
 
-def test_a_picture_is_one_frame_with_its_pixels(tmp_path, picture, told):
+def test_a_picture_is_one_frame_with_its_pixels(tmp_path, picture, notices):
     path = save(tmp_path / "face.png", picture)
-    with open_source(str(path), told.append) as source:
+    with open_source(str(path), notices.append) as source:
         assert (source.frame_count, source.fps, source.live, source.dropped) == (1, None, False, 0)
         (frame,) = source
     np.testing.assert_array_equal(frame.image_bgr, picture)
-    assert (frame.sequence, told) == (0, [])
+    assert (frame.sequence, notices) == (0, [])
 
 
-def test_a_gray_picture_becomes_three_equal_channels(tmp_path, picture, told):
-    (frame,) = frames_of(save(tmp_path / "gray.png", picture[:, :, 0]), told)
+def test_a_gray_picture_becomes_three_equal_channels(tmp_path, picture, notices):
+    (frame,) = frames_of(save(tmp_path / "gray.png", picture[:, :, 0]), notices)
     assert frame.image_bgr.shape == (40, 60, 3)
     for channel in range(3):
         np.testing.assert_array_equal(frame.image_bgr[:, :, channel], picture[:, :, 0])
 
 
-def test_images_of_a_format_that_is_not_read_are_named(tmp_path, picture, told):
+def test_images_of_a_format_that_is_not_read_are_named(tmp_path, picture, notices):
     save(tmp_path / "1.png", picture)
     (tmp_path / "2.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
-    assert len(frames_of(tmp_path, told)) == 1
-    assert told == [f"1 HEIC or AVIF image is not read, such as '{tmp_path}/2.heic': convert them to JPEG or PNG"]
+    assert len(frames_of(tmp_path, notices)) == 1
+    assert notices == [f"1 HEIC or AVIF image is not read, such as '{tmp_path}/2.heic': convert them to JPEG or PNG"]
     with pytest.raises(InputError, match=r"image '.*2\.heic' cannot be decoded: .* convert it to JPEG or PNG"):
-        frames_of(tmp_path / "2.heic", told)
+        frames_of(tmp_path / "2.heic", notices)
 
 
 @pytest.mark.parametrize("pattern", ["", "/*.png", "/f*"])
-def test_a_folder_or_pattern_gives_its_pictures_in_natural_order(tmp_path, told, pattern):
+def test_a_folder_or_pattern_gives_its_pictures_in_natural_order(tmp_path, notices, pattern):
     for number in (10, 9, 1):
         save(tmp_path / f"frame_{number}.png", np.full((4, 4, 3), number, np.uint8))
     (tmp_path / "f_notes.txt").write_text("not a picture")
     (tmp_path / "._frame_1.png").write_bytes(b"what a Mac keeps beside a file")
-    frames = frames_of(f"{tmp_path}{pattern}", told)
+    frames = frames_of(f"{tmp_path}{pattern}", notices)
     assert [int(frame.image_bgr[0, 0, 0]) for frame in frames] == [1, 9, 10]
     assert [frame.sequence for frame in frames] == [0, 1, 2]
 
 
-def test_a_named_pipe_plays_what_is_written_to_it(tmp_path, picture, told):
+def test_a_named_pipe_plays_what_is_written_to_it(tmp_path, picture, notices):
     path = tmp_path / "live.mjpeg"
     os.mkfifo(path)
     jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
     writer = threading.Thread(target=lambda: path.write_bytes(5 * jpeg))
     writer.start()
-    frames = frames_of(path, told)
+    frames = frames_of(path, notices)
     writer.join()
     assert [frame.sequence for frame in frames] == [0, 1, 2, 3, 4]
-    assert "is a named pipe: waiting" in told[0]
+    assert "is a named pipe: waiting" in notices[0]
 
 
-def test_a_pictures_frame_names_its_file_whatever_that_is_called(tmp_path, picture, told):
+def test_a_pictures_frame_names_its_file_whatever_that_is_called(tmp_path, picture, notices):
     odd = os.fsencode(tmp_path) + b'/odd \xff\n".png'
     Path(os.fsdecode(odd)).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-    with open_source(str(tmp_path), told.append) as source:
+    with open_source(str(tmp_path), notices.append) as source:
         (frame,) = source
     assert frame.file == f'{tmp_path}/odd \\xff\n".png'
-    with open_source(os.fsdecode(odd), told.append) as source:
+    with open_source(os.fsdecode(odd), notices.append) as source:
         assert source.name.encode() == f'{tmp_path}/odd \\udcff\n".png'.encode()
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path, picture, told):
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path, picture, notices):
     path = save(tmp_path / "face[1].png", picture)
-    assert len(frames_of(path, told)) == 1
+    assert len(frames_of(path, notices)) == 1
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 0.98])
-def test_a_truncated_picture_is_refused_by_name(tmp_path, picture, told, suffix, share):
+def test_a_truncated_picture_is_refused_by_name(tmp_path, picture, notices, suffix, share):
     path = cut(save(tmp_path / f"half{suffix}", picture), share)
     with pytest.raises(InputError, match=f"half{suffix}.*damaged"):
-        frames_of(path, told)
+        frames_of(path, notices)
 
 
-def test_a_damaged_image_in_a_folder_is_skipped_reported_and_counted(tmp_path, picture, told):
+def test_a_damaged_image_in_a_folder_is_skipped_reported_and_counted(tmp_path, picture, notices):
     save(tmp_path / "a.png", picture)
     cut(save(tmp_path / "b.png", picture), 0.5)
     save(tmp_path / "c.png", picture)
-    with open_source(str(tmp_path), told.append) as source:
+    with open_source(str(tmp_path), notices.append) as source:
         assert [frame.sequence for frame in source] == [0, 2]
         assert source.skipped == 1
-    (message,) = told
+    (message,) = notices
     assert "b.png" in message
     assert "skipped" in message
 
 
-def test_a_picture_that_the_disk_does_not_return_is_skipped_too(tmp_path, picture, told):
+def test_a_picture_that_the_disk_does_not_return_is_skipped_too(tmp_path, picture, notices):
     save(tmp_path / "0.png", picture)
     (tmp_path / "1.png").symlink_to("/proc/self/mem")
-    assert len(frames_of(tmp_path, told)) == 1
-    assert told == [f"image '{tmp_path}/1.png' cannot be read: Input/output error: skipped"]
+    assert len(frames_of(tmp_path, notices)) == 1
+    assert notices == [f"image '{tmp_path}/1.png' cannot be read: Input/output error: skipped"]
 
 
-def test_a_folder_of_broken_pictures_only_is_refused(tmp_path, told):
+def test_a_folder_of_broken_pictures_only_is_refused(tmp_path, notices):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_text("no picture")
     with pytest.raises(InputError, match="none of the 2 images"):
-        frames_of(tmp_path, told)
+        frames_of(tmp_path, notices)
 
 
-def test_nothing_to_read_is_refused(tmp_path, told):
+def test_nothing_to_read_is_refused(tmp_path, notices):
     (tmp_path / "notes.txt").write_text("hello")
     for uri, reason in {
         str(tmp_path): "no images",
@@ -140,50 +140,50 @@ def test_nothing_to_read_is_refused(tmp_path, told):
         "http://me:secret@127.0.0.1:9/\udce9": r"source 'http://me:\*\*\*@127.0.0.1:9/.' is not a network address",
     }.items():
         with pytest.raises(InputError, match=reason):
-            open_source(uri, told.append)
+            open_source(uri, notices.append)
 
 
-def test_a_video_gives_every_frame_in_order_with_growing_times(write_clip, told):
+def test_a_video_gives_every_frame_in_order_with_growing_times(write_clip, notices):
     levels = list(range(0, 250, 10))
-    with open_source(str(write_clip(levels=levels)), told.append) as source:
+    with open_source(str(write_clip(levels=levels)), notices.append) as source:
         assert (source.frame_count, source.fps, source.live) == (25, 20.0, False)
         frames = list(source)
     assert [frame.sequence for frame in frames] == list(range(25))
     np.testing.assert_allclose([frame.image_bgr.mean() for frame in frames], levels, atol=5)
     times = [frame.monotonic_s for frame in frames]
     assert times == sorted(times)
-    assert told == []
+    assert notices == []
 
 
-def test_a_video_whose_name_is_not_utf_8_is_refused(write_clip, told):
+def test_a_video_whose_name_is_not_utf_8_is_refused(write_clip, notices):
     # OpenCV ends the whole process with a segmentation fault.
     path = write_clip()
     odd = path.rename(os.fsdecode(os.fsencode(path.parent) + b"/odd \xff.mp4"))
     with pytest.raises(InputError, match="is not UTF-8, which OpenCV requires"):
-        open_source(str(odd), told.append)
+        open_source(str(odd), notices.append)
 
 
-def test_stop_ends_a_video_before_its_next_frame(write_clip, told):
-    with open_source(str(write_clip()), told.append) as source:
+def test_stop_ends_a_video_before_its_next_frame(write_clip, notices):
+    with open_source(str(write_clip()), notices.append) as source:
         for frame in source:
             if frame.sequence == 3:
                 source.stop()
     assert frame.sequence == 3
-    assert told == []
+    assert notices == []
 
 
 @pytest.mark.parametrize("content", [b"", b"just text\n" * 400, None])
-def test_a_video_without_a_frame_is_refused_when_opened(write_clip, told, content):
+def test_a_video_without_a_frame_is_refused_when_opened(write_clip, notices, content):
     path = write_clip("broken.mp4")
     if content is None:
         cut(path, 0.5)  # the index stands at the end
     else:
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"broken\.mp4.*damaged or not a video"):
-        open_source(str(path), told.append)
+        open_source(str(path), notices.append)
 
 
-def test_a_video_that_is_damaged_in_the_middle_gives_the_frames_before_and_behind(tmp_path, told):
+def test_a_video_that_is_damaged_in_the_middle_gives_the_frames_before_and_behind(tmp_path, notices):
     rng = np.random.default_rng(1)
     path = tmp_path / "damaged.mp4"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (64, 48))
@@ -194,9 +194,9 @@ def test_a_video_that_is_damaged_in_the_middle_gives_the_frames_before_and_behin
     # Zeros where the second half of the pictures was; the index at the end stays.
     data[len(data) // 2 : len(data) * 9 // 10] = bytes(len(data) * 9 // 10 - len(data) // 2)
     path.write_bytes(data)
-    frames = frames_of(path, told)
+    frames = frames_of(path, notices)
     assert 5 < len(frames) < 55
-    (message,) = told
+    (message,) = notices
     assert f"{60 - len(frames)} frames cannot be decoded" in message
     assert frames[-1].sequence == 59
 
@@ -217,13 +217,13 @@ def test_neither_opencv_nor_ffmpeg_prints_messages_about_damaged_files(write_cli
     assert (done.stdout, done.stderr) == ("refused\nrefused\n", "")
 
 
-def test_the_demo_is_six_seconds_of_moving_frames_and_always_the_same(told):
-    with open_source("demo", told.append) as source:
+def test_the_demo_is_six_seconds_of_moving_frames_and_always_the_same(notices):
+    with open_source("demo", notices.append) as source:
         assert (source.frame_count, source.fps, source.live) == (150, 25.0, False)
         first = list(source)
     assert len(first) == 150
     assert first[0].image_bgr.shape == (480, 640, 3)
-    with open_source("demo", told.append) as source:
+    with open_source("demo", notices.append) as source:
         for a, b in zip(first[:10], source, strict=False):
             np.testing.assert_array_equal(a.image_bgr, b.image_bgr)
     small = [np.ascontiguousarray(frame.image_bgr[::4, ::4]) for frame in first]

@@ -56,9 +56,9 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "_REOPEN_PAUSES_S", (0.01, 0.01, 0.01))
 
 
-def test_a_slow_reader_gets_the_newest_frame_and_the_others_are_counted(told):
+def test_a_slow_reader_gets_the_newest_frame_and_the_others_are_counted(notices):
     camera = Camera().give(0)
-    with LiveSource("camera 'test'", lambda: camera, told.append) as source:
+    with LiveSource("camera 'test'", lambda: camera, notices.append) as source:
         frames = iter(source)
         assert next(frames).sequence == 0
         camera.give(1, 2, 3, 4)
@@ -71,9 +71,9 @@ def test_a_slow_reader_gets_the_newest_frame_and_the_others_are_counted(told):
     assert camera.closed
 
 
-def test_no_frame_is_given_twice_and_stop_wakes_a_waiting_reader(told):
+def test_no_frame_is_given_twice_and_stop_wakes_a_waiting_reader(notices):
     camera = Camera().give(7)
-    with LiveSource("camera 'test'", lambda: camera, told.append) as source:
+    with LiveSource("camera 'test'", lambda: camera, notices.append) as source:
         sequences = []
         for frame in source:
             sequences.append(frame.sequence)
@@ -82,18 +82,18 @@ def test_no_frame_is_given_twice_and_stop_wakes_a_waiting_reader(told):
         camera.give(8)
 
 
-def test_a_device_without_a_picture_is_refused_and_closed(told):
+def test_a_device_without_a_picture_is_refused_and_closed(notices):
     camera = Camera().give(None)
     with pytest.raises(SourceError, match="camera 'test' was opened but delivers no image"):
-        LiveSource("camera 'test'", lambda: camera, told.append)
+        LiveSource("camera 'test'", lambda: camera, notices.append)
     assert camera.closed
 
 
 @pytest.mark.usefixtures("short_pauses")
-def test_a_lost_device_is_opened_again_and_the_run_continues(told):
+def test_a_lost_device_is_opened_again_and_the_run_continues(notices):
     cameras = [Camera().give(1, None), Camera().give(None), Camera().give(2)]
     waiting = iter(cameras)
-    with LiveSource("camera 'test'", lambda: next(waiting), told.append) as source:
+    with LiveSource("camera 'test'", lambda: next(waiting), notices.append) as source:
         frames = iter(source)
         levels = [int(next(frames).image_bgr[0, 0, 0])]
         if levels == [1]:
@@ -103,24 +103,24 @@ def test_a_lost_device_is_opened_again_and_the_run_continues(told):
         cameras[2].give(3)
     assert cameras[0].closed
     assert cameras[1].closed
-    assert ["was lost after" in told[0], "was reopened" in told[1], len(told)] == [True, True, 2]
+    assert ["was lost after" in notices[0], "was reopened" in notices[1], len(notices)] == [True, True, 2]
 
 
 @pytest.mark.usefixtures("short_pauses")
-def test_a_lost_device_that_cannot_be_closed_is_reported_in_one_line(told):
+def test_a_lost_device_that_cannot_be_closed_is_reported_in_one_line(notices):
     cameras = [Camera().give(1, None), Camera().give(2)]
     cameras[0].close = Mock(side_effect=RuntimeError("no such\ndevice"))
     waiting = iter(cameras)
-    with LiveSource("camera 'test'", lambda: next(waiting), told.append) as source:
-        wait_until(lambda: len(told) == 3)
+    with LiveSource("camera 'test'", lambda: next(waiting), notices.append) as source:
+        wait_until(lambda: len(notices) == 3)
         source.stop()
         cameras[1].give(3)
-    assert told[0] == "camera 'test' could not be closed: no such device"
-    assert "was reopened" in told[2]
+    assert notices[0] == "camera 'test' could not be closed: no such device"
+    assert "was reopened" in notices[2]
 
 
 @pytest.mark.usefixtures("short_pauses")
-def test_a_device_that_stays_away_ends_the_run_after_a_few_attempts(told):
+def test_a_device_that_stays_away_ends_the_run_after_a_few_attempts(notices):
     attempts = []
 
     def connect() -> Camera:
@@ -130,14 +130,14 @@ def test_a_device_that_stays_away_ends_the_run_after_a_few_attempts(told):
         return Camera().give(1, None)
 
     with (
-        LiveSource("camera 'test'", connect, told.append) as source,
+        LiveSource("camera 'test'", connect, notices.append) as source,
         pytest.raises(SourceError, match="could not be reopened in 3 attempts: cable out"),
     ):
         list(source)
     assert len(attempts) == 4
 
 
-def test_a_fault_in_the_grabbing_thread_reaches_the_reader(told):
+def test_a_fault_in_the_grabbing_thread_reaches_the_reader(notices):
     class Broken(Camera):
         def read(self):
             if self.read_count:
@@ -145,15 +145,15 @@ def test_a_fault_in_the_grabbing_thread_reaches_the_reader(told):
             return super().read()
 
     with (
-        LiveSource("camera 'test'", lambda: Broken().give(1), told.append) as source,
+        LiveSource("camera 'test'", lambda: Broken().give(1), notices.append) as source,
         pytest.raises(ZeroDivisionError, match="bug"),
     ):
         list(source)
 
 
-def test_an_http_stream_gives_newest_frames_in_order(play, told):
+def test_an_http_stream_gives_newest_frames_in_order(play, notices):
     server = play([("pictures", 10_000, SIZE_WH)])
-    with open_source(server.url, told.append) as source:
+    with open_source(server.url, notices.append) as source:
         assert source.live
         frames = []
         for frame in source:
@@ -171,28 +171,28 @@ def test_an_http_stream_gives_newest_frames_in_order(play, told):
 
 @pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("then", [("end",), ("silence", PATIENCE_S)])
-def test_a_stream_that_ends_or_stalls_is_opened_again(play, told, monkeypatch, then):
+def test_a_stream_that_ends_or_stalls_is_opened_again(play, notices, monkeypatch, then):
     monkeypatch.setattr(opencv, "_READ_TIMEOUT_MS", 1000)
     server = play([("pictures", 30, SIZE_WH), then])
-    with open_source(server.url, told.append) as source:
+    with open_source(server.url, notices.append) as source:
         for frame in source:
             if frame.sequence > 40:
                 break
     assert server.served >= 2
-    assert any("was reopened" in message for message in told)
+    assert any("was reopened" in message for message in notices)
 
 
 @pytest.mark.usefixtures("short_pauses")
-def test_a_stream_that_does_not_come_back_is_lost(play, told):
+def test_a_stream_that_does_not_come_back_is_lost(play, notices):
     server = play([("pictures", 30, SIZE_WH)], clients=1)
-    with open_source(server.url, told.append) as source, pytest.raises(SourceError, match="could not be reopened"):
+    with open_source(server.url, notices.append) as source, pytest.raises(SourceError, match="could not be reopened"):
         list(source)
     assert server.served == 1 + 3
 
 
-def test_an_address_that_does_not_answer_is_a_lost_source_and_its_password_is_not_shown(told):
+def test_an_address_that_does_not_answer_is_a_lost_source_and_its_password_is_not_shown(notices):
     with pytest.raises(SourceError, match=r"rtsp://me:\*\*\*@127\.0\.0\.1:9/live"):
-        open_source("rtsp://me:secret@127.0.0.1:9/live", told.append)
+        open_source("rtsp://me:secret@127.0.0.1:9/live", notices.append)
 
 
 @pytest.mark.parametrize(
@@ -213,17 +213,17 @@ def test_passwords_are_hidden_in_addresses_and_pipelines(text, shown):
 
 
 @pytest.mark.skipif(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER), reason="this OpenCV has GStreamer")
-def test_a_long_pipeline_is_not_taken_for_a_file(told):
+def test_a_long_pipeline_is_not_taken_for_a_file(notices):
     with pytest.raises(InputError, match="has no GStreamer"):
-        open_source("gst:" + "videotestsrc ! " * 30 + "appsink", told.append)
+        open_source("gst:" + "videotestsrc ! " * 30 + "appsink", notices.append)
 
 
 @pytest.mark.parametrize("shape", [(48, 64), (48, 64, 2), (48, 64, 4)], ids=["gray8", "yuy2", "bgrx"])
-def test_a_pipeline_of_another_format_than_bgr_is_refused(shape, told):
+def test_a_pipeline_of_another_format_than_bgr_is_refused(shape, notices):
     image = np.zeros(shape, np.uint8)
     capture = Mock(**{"isOpened.return_value": False, "get.return_value": 0.0, "read.return_value": (True, image)})
     with pytest.raises(SourceError, match="end the pipeline with videoconvert ! video/x-raw,format=BGR ! appsink"):
-        LiveSource("pipeline 'x'", lambda: opencv.CaptureDevice(capture), told.append)
+        LiveSource("pipeline 'x'", lambda: opencv.CaptureDevice(capture), notices.append)
 
 
 @pytest.fixture
@@ -243,24 +243,24 @@ def served(tmp_path):
         server.shutdown()
 
 
-def test_a_recording_behind_an_address_is_read_whole(write_clip, told, served):
+def test_a_recording_behind_an_address_is_read_whole(write_clip, notices, served):
     write_clip("clip.mp4")
-    with open_source(f"{served}/clip.mp4", told.append) as source:
+    with open_source(f"{served}/clip.mp4", notices.append) as source:
         assert not source.live
         assert len(list(source)) == 25
 
 
-def test_a_recording_of_which_the_server_sends_no_parts_is_to_be_downloaded(write_video, told, served):
+def test_a_recording_of_which_the_server_sends_no_parts_is_to_be_downloaded(write_video, notices, served):
     path = write_video("clip.mp4", range(0, 4000, 40), noise=100)
     assert path.stat().st_size > 500_000
     with pytest.raises(InputError, match="cannot send parts of a file: download the video first"):
-        open_source(f"{served}/clip.mp4", told.append)
+        open_source(f"{served}/clip.mp4", notices.append)
 
 
-def test_a_released_device_is_closed_and_opened_again_for_new_frames(told):
+def test_a_released_device_is_closed_and_opened_again_for_new_frames(notices):
     cameras = [Camera().give(1), Camera().give(2)]
     waiting = iter(cameras)
-    with LiveSource("camera 'test'", lambda: next(waiting), told.append) as source:
+    with LiveSource("camera 'test'", lambda: next(waiting), notices.append) as source:
         frames = iter(source)
         next(frames)
         source.release()
@@ -272,11 +272,11 @@ def test_a_released_device_is_closed_and_opened_again_for_new_frames(told):
         source.stop()
         cameras[1].give(3)
     assert cameras[1].closed
-    assert told == []
+    assert notices == []
 
 
 @pytest.mark.usefixtures("short_pauses")
-def test_a_released_device_that_another_program_has_taken_counts_as_lost(told):
+def test_a_released_device_that_another_program_has_taken_counts_as_lost(notices):
     cameras = [Camera().give(1), None, Camera().give(2)]
     waiting = iter(cameras)
 
@@ -286,7 +286,7 @@ def test_a_released_device_that_another_program_has_taken_counts_as_lost(told):
             raise SourceError("the device is busy")
         return camera
 
-    with LiveSource("camera 'test'", connect, told.append) as source:
+    with LiveSource("camera 'test'", connect, notices.append) as source:
         frames = iter(source)
         next(frames)
         source.release()
@@ -296,12 +296,12 @@ def test_a_released_device_that_another_program_has_taken_counts_as_lost(told):
         assert int(next(frames).image_bgr[0, 0, 0]) == 2
         source.stop()
         cameras[2].give(3)
-    assert [line.partition("was ")[2] for line in told] == ["lost after 1 frames: reopening it", "reopened"]
+    assert [line.partition("was ")[2] for line in notices] == ["lost after 1 frames: reopening it", "reopened"]
 
 
-def test_a_released_device_is_closed_when_the_run_stops(told):
+def test_a_released_device_is_closed_when_the_run_stops(notices):
     camera = Camera().give(1)
-    with LiveSource("camera 'test'", lambda: camera, told.append) as source:
+    with LiveSource("camera 'test'", lambda: camera, notices.append) as source:
         source.release()
         camera.give(7)
         wait_until(lambda: camera.closed)

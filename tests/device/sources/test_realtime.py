@@ -16,8 +16,8 @@ from edgekit.errors import InputError
 from tests.waiting import wait_until
 
 
-def test_a_video_plays_no_faster_than_it_was_taken(write_clip, told):
-    with open_source(str(write_clip(levels=range(0, 100, 10))), told.append, realtime=True) as source:
+def test_a_video_plays_no_faster_than_it_was_taken(write_clip, notices):
+    with open_source(str(write_clip(levels=range(0, 100, 10))), notices.append, realtime=True) as source:
         assert (source.live, source.fps, source.frame_count) == (True, 20.0, 10)
         frames = list(source)
     first = frames[0]
@@ -26,8 +26,8 @@ def test_a_video_plays_no_faster_than_it_was_taken(write_clip, told):
     assert len(frames) + source.dropped == 10
 
 
-def test_a_slow_taker_gets_newer_frames_and_the_others_are_counted(write_clip, told):
-    with open_source(str(write_clip(levels=range(0, 250, 10))), told.append, realtime=True) as source:
+def test_a_slow_taker_gets_newer_frames_and_the_others_are_counted(write_clip, notices):
+    with open_source(str(write_clip(levels=range(0, 250, 10))), notices.append, realtime=True) as source:
         sequences = []
         for frame in source:
             sequences.append(frame.sequence)
@@ -63,8 +63,8 @@ def test_a_recording_plays_on_while_a_frame_is_processed():
         assert source.dropped == 3
 
 
-def test_stop_ends_the_waiting(write_clip, told, monkeypatch):
-    with open_source(str(write_clip()), told.append, realtime=True) as source:
+def test_stop_ends_the_waiting(write_clip, notices, monkeypatch):
+    with open_source(str(write_clip()), notices.append, realtime=True) as source:
         monkeypatch.setattr(source, "_position_s", lambda frame: 60.0 * frame.sequence)
         sequences = []
         for frame in source:
@@ -73,15 +73,15 @@ def test_stop_ends_the_waiting(write_clip, told, monkeypatch):
         assert sequences == [0]
 
 
-def test_pictures_have_no_pace(tmp_path, told, picture):
+def test_pictures_have_no_pace(tmp_path, notices, picture):
     import cv2
 
     cv2.imwrite(str(tmp_path / "a.png"), picture)
     with pytest.raises(InputError, match="has no frame rate"):
-        open_source(str(tmp_path), told.append, realtime=True)
+        open_source(str(tmp_path), notices.append, realtime=True)
 
 
-def test_a_live_stream_has_a_pace_of_its_own(play, told):
-    with open_source(play([("pictures", 1000, (64, 48))]).url, told.append, realtime=True) as source:
+def test_a_live_stream_has_a_pace_of_its_own(play, notices):
+    with open_source(play([("pictures", 1000, (64, 48))]).url, notices.append, realtime=True) as source:
         assert source.live
-    assert "is a live source: realtime has no effect" in told[0]
+    assert "is a live source: realtime has no effect" in notices[0]

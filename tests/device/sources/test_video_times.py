@@ -20,8 +20,8 @@ STEADY_MS = [40 * number for number in range(30)]
 PAUSES_MS = [0, 40, 80, 120, 500, 1000, 1040, 1080, 3000, 3040, 5000, 5040]
 
 
-def times_ms(path: Path, told: list[str], realtime: bool = False) -> list[int]:
-    with open_source(str(path), told.append, realtime) as source:
+def times_ms(path: Path, notices: list[str], realtime: bool = False) -> list[int]:
+    with open_source(str(path), notices.append, realtime) as source:
         time_s = presentation_time_s(source)
         times = [time_s(frame) for frame in source]
     return [round((time - times[0]) * 1000) for time in times]
@@ -47,23 +47,23 @@ def damage(path: Path, *numbers: int) -> Path:
 
 
 @pytest.mark.parametrize("name", ["pauses.mkv", "pauses.mp4"])
-def test_a_variable_frame_rate_keeps_its_times_and_gives_no_warning(write_video, told, name):
+def test_a_variable_frame_rate_keeps_its_times_and_gives_no_warning(write_video, notices, name):
     path = write_video(name, PAUSES_MS)
-    assert times_ms(path, told) == PAUSES_MS
-    assert told == []
+    assert times_ms(path, notices) == PAUSES_MS
+    assert notices == []
 
 
-def test_in_real_time_each_frame_comes_at_its_own_time(write_video, told):
+def test_in_real_time_each_frame_comes_at_its_own_time(write_video, notices):
     path = write_video("pauses.mkv", [0, 40, 80, 300, 340, 900])
     # A frame that is late on a loaded machine is left out.
-    assert set(times_ms(path, told, realtime=True)) <= {0, 40, 80, 300, 340, 900}
-    assert told == []
+    assert set(times_ms(path, notices, realtime=True)) <= {0, 40, 80, 300, 340, 900}
+    assert notices == []
 
 
 @pytest.mark.parametrize("h264", [True, False])
-def test_a_recording_of_a_variable_frame_rate_lasts_as_long(write_video, tmp_path, told, h264):
+def test_a_recording_of_a_variable_frame_rate_lasts_as_long(write_video, tmp_path, notices, h264):
     path = tmp_path / "o.mp4"
-    with open_source(str(write_video("pauses.mkv", PAUSES_MS)), told.append) as source:
+    with open_source(str(write_video("pauses.mkv", PAUSES_MS)), notices.append) as source:
         options = VideoOptions.of(path, source, lambda image, _: image, h264)
         with RotatingVideo(options, Rotation(), None) as video:
             for frame in source:
@@ -75,34 +75,34 @@ def test_a_recording_of_a_variable_frame_rate_lasts_as_long(write_video, tmp_pat
 
 @pytest.mark.parametrize("name", ["damaged.mkv", "damaged.mp4"])
 @pytest.mark.parametrize("numbers", [[0], [8], [8, 9, 21]])
-def test_frames_that_cannot_be_decoded_are_skipped_and_counted(write_video, told, name, numbers):
+def test_frames_that_cannot_be_decoded_are_skipped_and_counted(write_video, notices, name, numbers):
     path = damage(write_video(name, STEADY_MS, noise=60), *numbers)
-    with open_source(str(path), told.append) as source:
+    with open_source(str(path), notices.append) as source:
         frames = list(source)
         assert source.skipped == len(numbers)
     left = [number for number in range(30) if number not in numbers]
     assert [frame.sequence for frame in frames] == left
     assert [round(frame.position_s * 1000) for frame in frames] == [STEADY_MS[number] for number in left]
-    assert told == [f"video '{path}': {len(numbers)} frames cannot be decoded and were skipped"]
+    assert notices == [f"video '{path}': {len(numbers)} frames cannot be decoded and were skipped"]
 
 
-def test_a_video_that_ends_early_gives_a_warning(write_video, told):
+def test_a_video_that_ends_early_gives_a_warning(write_video, notices):
     path = write_video("half.mkv", STEADY_MS, noise=60)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    assert 10 < len(times_ms(path, told)) < 20
-    (message,) = told
+    assert 10 < len(times_ms(path, notices)) < 20
+    (message,) = notices
     assert message.startswith(f"video '{path}' ends after 0.")
     assert message.endswith(" of 1.2 s: the rest is damaged or missing")
 
 
-def test_joined_videos_whose_time_stamps_start_again_play_one_after_the_other(write_video, tmp_path, told):
+def test_joined_videos_whose_time_stamps_start_again_play_one_after_the_other(write_video, tmp_path, notices):
     once = write_video("one.ts", STEADY_MS[:10], format="mpegts").read_bytes()
     (tmp_path / "two.ts").write_bytes(2 * once)
-    times = times_ms(tmp_path / "two.ts", told)
+    times = times_ms(tmp_path / "two.ts", notices)
     assert times == STEADY_MS[:20]
 
 
-def test_a_video_without_time_stamps_has_its_nominal_frame_rate(write_video, told):
+def test_a_video_without_time_stamps_has_its_nominal_frame_rate(write_video, notices):
     path = write_video("raw.h264", STEADY_MS, format="h264")
-    assert times_ms(path, told) == STEADY_MS
+    assert times_ms(path, notices) == STEADY_MS

@@ -318,7 +318,7 @@ def test_a_signal_finishes_the_frame_and_keeps_everything(child, tmp_path, numbe
     wait_until(
         lambda: jsonl.exists() and jsonl.read_text().count("\n") >= 3,
         alive=lambda: running.poll() is None,
-        told=lambda: running.communicate()[1],
+        failure=lambda: running.communicate()[1],
     )
     running.send_signal(number)
     output, errors = running.communicate(timeout=PATIENCE_S)

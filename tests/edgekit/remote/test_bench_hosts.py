@@ -223,7 +223,7 @@ def interrupted(words: Iterable[object], started: Path) -> tuple[str, str]:
         env={**os.environ, "PYTHONPATH": str(SOURCE)},
         text=True,
     ) as process:
-        wait_until(started.exists, alive=lambda: process.poll() is None, told=lambda: process.communicate()[1])
+        wait_until(started.exists, alive=lambda: process.poll() is None, failure=lambda: process.communicate()[1])
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr

@@ -77,13 +77,13 @@ def test_training_gets_from_a_crop_the_pixels_that_the_device_gets_from_the_phot
 
 def test_folders_stay_and_every_photograph_is_listed(photos: Path, tmp_path: Path) -> None:
     (photos / "photos.csv").write_text("path,person,label\ntrain/happy/one.png,Ann,happy\n")
-    told: list[str] = []
-    report = crop(photos, tmp_path / "crops", notify=told.append)
+    notices: list[str] = []
+    report = crop(photos, tmp_path / "crops", notify=notices.append)
     assert files_in(tmp_path / "crops") == ["crops.csv", "train/happy/one.png", "train/sad/two.png"]
     assert (report.photographs, report.crops, report.without_face, report.several_faces) == (4, 2, 1, 1)
     assert report.unreadable == ("photos/test/sad/text.jpg",)
     assert report.per_folder == {"train/happy": 1, "train/sad": 1}
-    assert [line for line in told if "text.jpg" in line and "skipped" in line]
+    assert [line for line in notices if "text.jpg" in line and "skipped" in line]
     by_source = {row["source"]: row for row in rows_of(tmp_path / "crops")}
     one = by_source["photos/train/happy/one.png"]
     assert (one["path"], one["person"], one["label"], one["faces"]) == ("train/happy/one.png", "Ann", "happy", "1")
@@ -302,6 +302,6 @@ def test_persons_that_are_named_after_the_crops_were_made_are_added_to_the_table
 
 def test_rows_of_photos_csv_that_name_no_image_are_reported(photos: Path, tmp_path: Path) -> None:
     (photos / "photos.csv").write_text("path,person\ntrain/happy/one.png,Ann\ntrain/happy/One.png,Ann\n")
-    told: list[str] = []
-    crop(photos, tmp_path / "crops", notify=told.append)
-    assert "not used: 1 row of photos.csv whose path is no image, such as 'train/happy/One.png'" in told
+    notices: list[str] = []
+    crop(photos, tmp_path / "crops", notify=notices.append)
+    assert "not used: 1 row of photos.csv whose path is no image, such as 'train/happy/One.png'" in notices

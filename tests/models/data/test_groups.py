@@ -202,10 +202,10 @@ def test_a_table_in_a_class_folder_lists_only_files_of_this_folder(tmp_path: Pat
 def test_a_table_whose_paths_are_no_images_is_reported(tmp_path: Path) -> None:
     _draw(tmp_path, lambda label, person, number: f"{label}/{person * PICTURES + number}.png")
     (tmp_path / "groups.csv").write_text("path,group\nopen\\0.png,1\nopen\\1.png,1\n")
-    told: list[str] = []
-    [part] = load_dataset(tmp_path, notify=told.append).splits.values()
+    notices: list[str] = []
+    [part] = load_dataset(tmp_path, notify=notices.append).splits.values()
     assert part.groups is None
-    assert told == ["no group in a table is used: none of its paths is an image, such as 'open\\0.png'"]
+    assert notices == ["no group in a table is used: none of its paths is an image, such as 'open\\0.png'"]
 
 
 def _cropped_video(folder: Path, video: str, count: int, start_s: int = 0) -> None:

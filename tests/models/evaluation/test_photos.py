@@ -65,8 +65,8 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_every_photograph_is_counted_once(photos: Path) -> None:
-    told: list[str] = []
-    [result] = evaluate(photos, notify=told.append)
+    notices: list[str] = []
+    [result] = evaluate(photos, notify=notices.append)
     assert (result.total, result.with_face.total, result.missed_total) == (4, 3, 1)
     assert result.missed == {"happy": 1, "sad": 0}
     assert (result.several_faces, result.left_out, result.unreadable) == (1, {"contempt": 1}, ("sad/text.png",))
@@ -75,7 +75,7 @@ def test_every_photograph_is_counted_once(photos: Path) -> None:
     assert result.per_class == {"happy": 1 / 3, "sad": 1.0}
     assert result.with_face.per_class == {"happy": 1 / 2, "sad": 1.0}
     assert result.detector == "haar"
-    assert ["text.png" in line and line.endswith(": skipped") for line in told] == [True]
+    assert ["text.png" in line and line.endswith(": skipped") for line in notices] == [True]
 
 
 def test_faces_are_found_once_for_all_models(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,10 +141,10 @@ def test_labels_come_from_a_table_where_there_is_one(photos: Path, tmp_path: Pat
     with tarfile.open(tmp_path / "photos.tar", "w") as archive:
         archive.add(photos, "photos")
     for data in (photos, tmp_path / "photos.tar"):
-        told: list[str] = []
-        [result] = evaluate(data, notify=told.append)
+        notices: list[str] = []
+        [result] = evaluate(data, notify=notices.append)
         assert result.with_face.confusion.tolist() == [[1, 0], [1, 0]]
-        assert told == [
+        assert notices == [
             "not used: 1 row of photos.csv whose path is no image, such as 'absent.png'",
             "4 pictures without a label in photos.csv are left out",
         ]
