@@ -1,6 +1,6 @@
 # make demo         the shipped model on the bundled sample, in an environment without torch
 # make test         installs everything and runs the tests that need neither root nor a booted machine
-# make test-slow    the dearest tests: whole test splits, trainings, studies, long scenarios
+# make test-slow    the longest tests: whole test splits, trainings, studies, long scenarios
 # make test-boards  an emulated Raspberry Pi and systemd (root, mmdebstrap, qemu-user)
 # make test-pi      only the emulated Raspberry Pi, with Debian Trixie and then Bookworm
 # make test-vivid   a V4L2 camera: the kernel's virtual one in a virtual machine (root, qemu-system-x86, busybox-static)

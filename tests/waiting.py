@@ -17,7 +17,7 @@ def wait_until(
     patience_s: float = PATIENCE_S,
     poll_s: float = 0.01,
 ) -> None:
-    """Return once `holds()`; fail with `failure()` when that takes too long, or what should bring it is not `alive()`."""
+    """Return once `holds()`; fail with `failure()` after `patience_s`, or when `alive()` is false."""
     end_s = time.monotonic() + patience_s
     while not holds():
         # What died may have brought it before.

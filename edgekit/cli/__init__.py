@@ -139,11 +139,11 @@ def _complete_file_names(command: click.Command) -> None:
 # Every command has the option; here it is only accepted before the command too, and `_run` reads it.
 @click.option("--debug", is_flag=True, hidden=True, expose_value=False)
 def cli() -> None:
-    """Take a small-input classifier from training to a Raspberry Pi.
+    """Train small image classifiers, export them to ONNX, and run them on a Raspberry Pi or PC.
 
     \b
     edgekit train --data fer2013.tar.gz -o runs/mine   train EdgeCNN
-    edgekit export runs/mine -o my.onnx                one self-describing file
+    edgekit export runs/mine -o my.onnx                one file: net, labels, preprocessing
     edgekit run --model my.onnx --camera               labels and frame rate
     """
 

@@ -66,7 +66,7 @@ def refuse_unused(context: click.Context, parameters: Sequence[str], reason: str
     Args:
         context: The parsed command.
         parameters: Names of the options' parameters.
-        reason: Completes the message "--option …", such as "goes with --eval".
+        reason: Completes the message "--option …", such as "has no effect without --eval".
 
     Raises:
         click.UsageError: One of the options is given.
@@ -106,14 +106,8 @@ def grouped_options(
     return decorate
 
 
-# --detector, --detector-model and --detector-size.
-detector_options = combined(
-    click.option(
-        "--detector",
-        "detector_name",
-        type=_DetectorName(["yunet", "haar", "none"]),
-        help="Face detector. With none, each frame is one face. Default: yunet; none for a model of whole images.",
-    ),
+# --detector-model and --detector-size.
+yunet_options = combined(
     click.option(
         "--detector-model",
         type=PATH,
@@ -126,6 +120,16 @@ detector_options = combined(
         metavar="PX",
         help="Longer side of the detector's input image. Default: 320, or the fixed size of the file.",
     ),
+)
+# --detector, --detector-model and --detector-size.
+detector_options = combined(
+    click.option(
+        "--detector",
+        "detector_name",
+        type=_DetectorName(["yunet", "haar", "none"]),
+        help="Face detector. With none, each frame is one face. Default: yunet, or none for a model of whole images.",
+    ),
+    yunet_options,
 )
 
 
@@ -147,7 +151,7 @@ def threads_option(function: _Function) -> _Function:
         "--threads",
         type=click.IntRange(1, MAX_THREADS),
         metavar="N",
-        help="Number of CPU threads. Default: chosen for this machine.",
+        help="CPU threads of each net. Default: chosen for this machine.",
     )(function)
 
 

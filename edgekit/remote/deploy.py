@@ -266,9 +266,9 @@ def read_answer(label: str, content: bytes) -> dict[str, Any]:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise HostError(f"{label}: the board's answer is not JSON{unexpected(content)}") from error
+        raise HostError(f"{label}: the board's response is not JSON{unexpected(content)}") from error
     if not isinstance(document, dict):
-        raise HostError(f"{label}: the board's answer is not valid{unexpected(content)}")
+        raise HostError(f"{label}: the board's response is not valid{unexpected(content)}")
     return document
 
 
@@ -309,7 +309,7 @@ def read_change(label: str, content: bytes) -> ReleaseChange:
         state = f"{current} runs again" if current else "nothing runs, as before"
         return ReleaseChange(release, before, current, f"{release} failed ({shown(document['error'])}): {state}")
     if release is None or current != release:
-        raise HostError(f"{label}: the board's answer is not valid")
+        raise HostError(f"{label}: the board's response is not valid")
     return ReleaseChange(
         release,
         before,

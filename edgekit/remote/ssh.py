@@ -238,7 +238,10 @@ class Connection:
         if is_open:
             return
         if timed_out.is_set():
-            raise HostError(f"{self.host.label}: no answer within {_OPEN_TIMEOUT_S:.0f} s: is the board up and idle?")
+            raise HostError(
+                f"{self.host.label}: no response within {_OPEN_TIMEOUT_S:.0f} s: check that the board runs and is not "
+                "overloaded"
+            )
         with suppress(subprocess.TimeoutExpired):
             master.wait(_CLOSE_TIMEOUT_S)
         stderr_reader.join(_CLOSE_TIMEOUT_S)

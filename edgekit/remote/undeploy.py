@@ -45,4 +45,4 @@ def read_removal(label: str, content: bytes) -> Removal:
         names = [tuple(shown(name) or "" for name in document[key]) for key in ("releases", "folders", "kept")]
         return Removal(document["service"] is True, *names)
     except (KeyError, TypeError) as error:
-        raise HostError(f"{label}: the board's answer is not valid") from error
+        raise HostError(f"{label}: the board's response is not valid") from error

@@ -138,12 +138,12 @@ class PromptTrainingOptions(TrainingOptions):
             raise InputError(
                 f"task '{self.task}' needs eval-data: one or several data sets to evaluate on"
                 if self.task in TRANSFER_TASKS
-                else f"eval-data goes with the tasks {' and '.join(TRANSFER_TASKS)}, not with '{self.task}'"
+                else f"eval-data is only for the tasks {' and '.join(TRANSFER_TASKS)}, not for '{self.task}'"
             )
         if self.task == "all" and self.shots is not None:
             raise InputError("task 'all' trains on all images: leave shots out, or choose another task")
         if self.task == "all" and self.crop_from == "original":
-            raise InputError("crop-from original goes with tasks of few images, not with 'all': leave it out")
+            raise InputError("crop-from original is only for tasks of few images, not for 'all': leave it out")
         if self.shots is not None and self.shots < 1:
             raise InputError(f"shots is {self.shots}: expected 1 or more")
         if self.min_area is not None and not 0 < self.min_area <= 1:

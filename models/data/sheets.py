@@ -53,7 +53,7 @@ def check_sheet_folder(folder: Path, data: Path | None) -> None:
 def save_sheets(scan: Scan, findings: Findings, folder: Path) -> list[Path]:
     """Draw one PNG per class in `folder`, which is created, and return the paths in label order.
 
-    Each PNG shows up to 100 random images, blank ones last. Images with a fault have a coloured frame.
+    Each PNG shows up to 100 random images, blank ones last. Images with a fault have a coloured border.
 
     Raises:
         StorageError: A file cannot be written.
@@ -93,7 +93,7 @@ def sheet_path(folder: Path, number: int, class_name: str) -> Path:
 def save_sheet(
     path: Path, title: str, subtitle: str, tiles: Sequence[tuple[ImageU8, Mark | None]], legend: Sequence[Mark]
 ) -> None:
-    """Draw one contact sheet: rows of images uint8 (H, W, 1 or 3 RGB), each framed in the colour of its mark if any.
+    """Draw one contact sheet: rows of images uint8 (H, W, 1 or 3 RGB), with a border in the colour of a mark.
 
     The marks of `legend` that occur are explained below the images.
 

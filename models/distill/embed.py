@@ -239,7 +239,7 @@ def _projection(last_layer: nn.Linear, space: EmbeddingSpace, moments: _Moments)
     factor = _SHARE * float(shared / (centred @ squares * centred).sum())
     if not factor > 0:
         raise InputError(
-            "net and teacher do not agree about the classes of these images: give a trained net, the teacher of its "
+            "net and teacher predict different classes for these images: give a trained net, the teacher of its "
             "classes, and images of them"
         )
     common = (vectors @ fitted).mean(dim=0)  # m

@@ -102,13 +102,11 @@ class DistillOptions(TrainingOptions):
         if not self.teachers:
             raise InputError("no teacher is given")
         if self.on_the_fly and self.views:
-            raise InputError("views are for cached outputs: leave views or on-the-fly out")
+            raise InputError("views and on-the-fly cannot be combined: leave out one of them")
         if self.on_the_fly and self.cache:
-            raise InputError("on-the-fly uses no cached outputs for training images: leave cache or on-the-fly out")
+            raise InputError("cache and on-the-fly cannot be combined: leave out one of them")
         if self.out_of_fold and (self.on_the_fly or self.unlabelled):
-            raise InputError(
-                "out-of-fold needs cached outputs and labelled images: leave on-the-fly and unlabelled out"
-            )
+            raise InputError("out-of-fold cannot be combined with on-the-fly or unlabelled: leave them out")
 
     @property
     def cache_folder(self) -> Path:
@@ -125,10 +123,10 @@ class DistillOptions(TrainingOptions):
         given = {name: power for name, power in named if power is not None}
         if self.ferplus is None or self.ferplus_labels != "posterior":
             if given:
-                raise InputError(f"{next(iter(given))}-power goes with ferplus and ferplus-labels posterior")
+                raise InputError(f"{next(iter(given))}-power needs ferplus and ferplus-labels posterior")
             return None
         if self.on_the_fly:
-            raise InputError("on-the-fly does not use votes: leave it or ferplus-labels posterior out")
+            raise InputError("on-the-fly and ferplus-labels posterior cannot be combined: leave out one of them")
         return VotePowers(**given)
 
 

@@ -161,7 +161,7 @@ def check_views(views: Views | None, recipe: Recipe, teacher: Teacher) -> None:
     stages = [recipe.stage(epoch)[0].plain_augmentation for epoch in (0, recipe.epochs - 1)]
     if not all(stage.is_crop_and_flip and stage.crop_px == training_crop_px(SIDE_PX) for stage in stages):
         raise InputError(
-            "views all-crops go with recipes that only crop and flip, such as fer2013-finish: change the recipe or "
+            "views all-crops need a recipe that only crops and flips, such as fer2013-finish: change the recipe or "
             "leave views out"
         )
     if teacher.space is not None:

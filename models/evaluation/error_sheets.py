@@ -23,7 +23,7 @@ _COLOURS = (
 def save_errors(folder: Path, images: ImageU8, evaluation: Evaluation) -> list[Path]:
     """Draw one contact sheet per true class that has errors, and return the paths in label order.
 
-    A sheet shows up to 50 wrongly classified images, the most confident predictions first. The frame's colour is that
+    A sheet shows up to 50 wrongly classified images, the most confident predictions first. The border's colour is that
     of the predicted class. Of a class without errors, the sheet of an earlier evaluation is removed.
 
     Args:
@@ -50,7 +50,7 @@ def save_errors(folder: Path, images: ImageU8, evaluation: Evaluation) -> list[P
             continue
         paths.append(path)
         of_class = int((evaluation.truths == number).sum())
-        subtitle = f"{len(wrong):,} of {of_class:,} images wrong; frame: predicted class, most confident first"
+        subtitle = f"{len(wrong):,} of {of_class:,} images wrong; border: predicted class, most confident first"
         tiles = [(images[index], legend[predicted[index]]) for index in wrong[:_MOST]]
         save_sheet(path, label, subtitle, tiles, legend)
     return paths

@@ -50,7 +50,7 @@ def check_device_pixels(
     if different:
         raise GateError(
             f"a device reads {len(different)} of {len(part)} validation images differently from training, first "
-            f"'{min(different)}': the checkpoint '{checkpoint_path}' is kept, but its accuracy does not hold on a "
+            f"'{min(different)}': the checkpoint '{checkpoint_path}' is kept, but its accuracy can be lower on a "
             "device; if the data did not change during the training, this is a fault of edgekit"
         )
     notify(f"a device reads {len(part)} of {len(part)} validation images as training did")

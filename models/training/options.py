@@ -86,7 +86,7 @@ class TrainingOptions:
         require_choice("ferplus_labels", self.ferplus_labels, Mode)
         if self.label_weight is not None:
             if self.ferplus is None or self.ferplus_labels != "mixed":
-                raise InputError("label-weight goes with ferplus and ferplus-labels mixed: give both, or leave it out")
+                raise InputError("label-weight needs ferplus and ferplus-labels mixed: give both, or leave it out")
             if not 0 <= self.label_weight <= 1:
                 raise InputError(f"label-weight is {self.label_weight}: expected 0 to 1")
         if self.mixup_alpha and not MIN_MIXUP_ALPHA <= self.mixup_alpha <= MAX_MIXUP_ALPHA:

@@ -43,7 +43,7 @@ formats_options = combined(
 
 def refuse_formats_options(context: click.Context) -> None:
     """Check that no option of --formats is given without it."""
-    refuse_unused(context, _OWN, "goes with --formats")
+    refuse_unused(context, _OWN, "has no effect without --formats")
 
 
 def bench_formats(

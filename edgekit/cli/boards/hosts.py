@@ -107,7 +107,7 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
             check_identities(hosts)
         else:
             of_hosts = ("only", "port", "identity", "ssh_option", "parallel")
-            refuse_unused(click.get_current_context(), of_hosts, "needs --host or --inventory")
+            refuse_unused(click.get_current_context(), of_hosts, "has no effect without --host or --inventory")
         install = kwargs.pop("install", True)
         if not hosts and not install:
             raise click.UsageError("--no-install needs --host or --inventory")

@@ -50,7 +50,9 @@ def command(
       edgekit eval soup.safetensors --data fer2013.tar.gz --split PublicTest --protocol ten-crop
     """
     if data is None:
-        refuse_unused(click.get_current_context(), ("ferplus", "train_split", "val_split", "seed"), "goes with --data")
+        refuse_unused(
+            click.get_current_context(), ("ferplus", "train_split", "val_split", "seed"), "has no effect without --data"
+        )
     from edgekit.cli.progress import by_stage, progress_bar
     from edgekit.models.average import average_checkpoints
 

@@ -61,6 +61,8 @@ def command(
 ) -> None:
     """Send model, settings and edgekit to boards, test them there, switch to the new release, and check that it runs.
 
+    MODEL is an .onnx or .ncnn file, `default`, `fer2013` or `distilled`.
+
     A board is changed only after the model has classified a frame on this board. If the new release gives no first
     frame, or ends soon after the first frame, the board is switched back to the previous release. After the first
     failure, the remaining boards are not changed, and the exit code is 4. The command can be repeated: a board whose

@@ -129,7 +129,8 @@ def command(
 ) -> None:
     """Measure the accuracy of MODEL.
 
-    MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, `default`, `fer2013` or `distilled`.
+    MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, the folder of a training, `default`, `fer2013` or
+    `distilled`.
 
     With --data, images are classified without a detector, on the same pixels as on a device. With --photos, the
     detector finds the largest face of each photograph, as `edgekit run --largest` does. Two accuracies are printed: for
@@ -162,7 +163,7 @@ def command(
     refuse_unused(
         click.get_current_context(),
         _ONLY_WITH_DATA if data is None else _ONLY_WITH_PHOTOS,
-        "goes with --data" if data is None else "goes with --photos",
+        "has no effect without --data" if data is None else "has no effect without --photos",
     )
     if len(models) > 1 and (data is not None or plot):
         raise click.UsageError(f"{len(models)} models are given: only --photos without --plot takes more than one")
@@ -193,7 +194,7 @@ def _groupings(text: str, of_photos: bool) -> tuple[str, ...]:
     known = tuple(GROUPINGS) if of_photos else ("brightness",)
     for name in names:
         if name not in known:
-            more = "" if of_photos or name not in GROUPINGS else "; the others go with --photos"
+            more = "" if of_photos or name not in GROUPINGS else "; the others need --photos"
             raise click.UsageError(f"--by '{name}' is not a measure: expected {', '.join(known)}{more}")
     return names
 

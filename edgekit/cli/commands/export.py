@@ -68,11 +68,13 @@ if TYPE_CHECKING:
 @quantize_options
 @common_options
 def command(out: Output, model: str, output: Path, **options: Any) -> None:
-    """Export MODEL, a .safetensors checkpoint, `default`, `fer2013` or `distilled`, to one self-describing file.
+    """Export MODEL to one file that contains the net, the labels and the preprocessing.
 
-    The file accepts any batch size. --target and --pass choose rewrites of the graph that do not change its output. The
-    file is written only if its logits on face crops are equal to the logits of the checkpoint. Equal checkpoints and
-    equal options give files with equal bytes.
+    MODEL is a .safetensors checkpoint, the folder of a training, `default`, `fer2013` or `distilled`.
+
+    The file accepts any batch size. --target and --pass choose rewrites of the graph that change its outputs by
+    rounding errors only. The file is written only if its logits on face crops differ from those of the checkpoint by at
+    most 1e-4 (1e-3 with ncnn). Equal checkpoints and equal options give files with equal bytes.
 
     --eval DATA verifies the file with at most 500 of your images. The images are read and classified in the same way as
     on a device. If pixels or labels differ from those of the training, the file is kept under another name (exit code

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.options import MAX_THREADS, PATH, NumberRange, detector_options, refuse_unused
+from edgekit.cli.options import MAX_THREADS, PATH, NumberRange, refuse_unused, yunet_options
 from edgekit.cli.output import Output, common_options
 from edgekit.known_boards import KNOWN_BOARDS
 
@@ -73,7 +73,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     metavar="N",
     help="With --pipeline: faces per frame.",
 )
-@detector_options
+@yunet_options
 @common_options
 def command(
     out: Output,
@@ -87,7 +87,6 @@ def command(
     pipeline: bool,
     detect_every: int,
     faces: int,
-    detector_name: str | None,
     detector_model: Path | None,
     detector_size: int | None,
 ) -> None:
@@ -109,10 +108,8 @@ def command(
       edgekit profile face_detection_yunet_2026may.onnx --size 320x256 --layers --json
     """
     if not pipeline:
-        loop_only = ("detect_every", "faces", "detector_name", "detector_model", "detector_size")
-        refuse_unused(click.get_current_context(), loop_only, "goes with --pipeline")
-    elif detector_name not in (None, "yunet"):
-        raise click.UsageError("--pipeline supports only YuNet: leave --detector out")
+        loop_only = ("detect_every", "faces", "detector_model", "detector_size")
+        refuse_unused(click.get_current_context(), loop_only, "has no effect without --pipeline")
     elif not seconds:
         raise click.UsageError("--pipeline scales times measured here: leave --seconds above 0")
     elif threads != 1:

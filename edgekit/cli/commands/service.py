@@ -84,8 +84,9 @@ def install(
     """Install a service that runs `edgekit run` with the settings of --config and the options after `--`.
 
     The service uses the Python and the folder of this command. An existing service of the same name is replaced. The
-    service can read the whole system. It can write only to its folder, the --writable folders and its cache. Without
-    --rotate-size or --rotate-age, each start replaces the files of --jsonl, --csv, --save and --record.
+    service can read the whole system. A service of the system can write only to its folder, the --writable folders,
+    its cache and /var/lib/edgekit. A service with --user can write wherever its user can. Without --rotate-size or
+    --rotate-age, each start replaces the files of --jsonl, --csv, --save and --record.
 
     \b
     Examples:
@@ -129,10 +130,11 @@ def status(out: Output, name: str, scope: str | None) -> None:
 
     \b
     Examples:
-      edgekit service status
-      edgekit service status --name door --json
+      edgekit service status --system
+      edgekit service status --user --name door --json
     """
-    found = _manager(_scope(scope), name).status(name)
+    chosen = _scope(scope)
+    found = _manager(chosen, name).status(name)
     rows = {
         "state": found.state,
         "manager": found.manager,
@@ -147,7 +149,10 @@ def status(out: Output, name: str, scope: str | None) -> None:
             out.say(f"{title:9} {value}")
     out.result(found.as_document())
     if found.state not in ("running", "starting"):
-        raise EdgekitError(f"service '{name}' is not running: {found.state}")
+        cure = (
+            f" as a {chosen} service; give the other of --user and --system" if found.state == "not installed" else ""
+        )
+        raise EdgekitError(f"service '{name}' is not running: {found.state}{cure}")
 
 
 @command.command("restart", short_help="Restart the service.")
@@ -180,8 +185,8 @@ def logs(out: Output, name: str, scope: str | None, lines: int, follow: bool) ->
 
     \b
     Examples:
-      edgekit service logs
-      edgekit service logs --lines 500 --follow
+      edgekit service logs --system
+      edgekit service logs --user --lines 500 --follow
     """
     if out.as_json and follow:
         raise click.UsageError("--json is one document and --follow never ends: give one of them")

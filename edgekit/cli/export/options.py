@@ -52,7 +52,8 @@ def target_options(function: _Function) -> _Function:
             type=click.Choice(list(TARGETS)),
             default=GENERIC,
             show_default=True,
-            help="Processor on which the file will run. It determines the rewrites and the form of int8.",
+            help="Processor on which the file will run: a53 (Pi 3B+, Zero 2 W), a72 (Pi 4), a76 (Pi 5), x86 (PC), or "
+            "generic (any). It determines the rewrites and the form of int8.",
         ),
         click.option(
             "--pass",
@@ -147,8 +148,8 @@ def _evaluation_options(function: _Function) -> _Function:
             default=0.5,
             show_default=True,
             metavar="POINTS",
-            help="With --eval: largest drop of the accuracy in percentage points. With a larger drop, the file is "
-            "refused (exit code 3).",
+            help="With --quantize and --eval: largest drop of the accuracy in percentage points. With a larger drop, "
+            "the file is refused (exit code 3).",
         ),
     )(function)
 
@@ -168,11 +169,11 @@ def check_combination(context: click.Context, options: Mapping[str, Any], is_pro
     if options["class_names"] and options["classes_file"]:
         raise InputError("--class and --classes both set the labels: give one of them")
     if options["calibrate"] is None:
-        refuse_unused(context, _CALIBRATION, "goes with --calibrate")
+        refuse_unused(context, _CALIBRATION, "has no effect without --calibrate")
     if options["evaluate_on"] is None:
-        refuse_unused(context, _EVALUATION, "goes with --eval")
+        refuse_unused(context, _EVALUATION, "has no effect without --eval")
     if options["quantization"] is None:
-        refuse_unused(context, ("max_drop",), "goes with --quantize")
+        refuse_unused(context, ("max_drop",), "has no effect without --quantize")
     if options["engine"] != "ncnn" and options["precision"] != "fp32":
         given = options["precision"]
         raise InputError(

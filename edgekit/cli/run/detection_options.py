@@ -89,7 +89,8 @@ _OPTIONS = (
     click.option(
         "--roi",
         metavar="X,Y,W,H",
-        help="Use only this region of the frame. Numbers up to 1 are fractions, larger numbers are pixels.",
+        help="Use only this region of the frame: its left, top, width and height. Give four fractions of the frame, "
+        "or four numbers of pixels.",
     ),
     min_face_option,
     click.option(

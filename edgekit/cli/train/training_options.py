@@ -54,7 +54,7 @@ def training_options(function: Callable[..., None]) -> Callable[..., None]:
     def wrapper(**arguments: Any) -> None:
         values = {field.name: arguments.pop(field.name) for field in dataclasses.fields(TrainingOptions)}
         if values["ferplus"] is None:
-            refuse_unused(click.get_current_context(), ("ferplus_labels",), "goes with --ferplus")
+            refuse_unused(click.get_current_context(), ("ferplus_labels",), "has no effect without --ferplus")
         function(options=TrainingOptions(**values), **arguments)
 
     return _with_sections(_TRAINING_SECTIONS, wrapper)

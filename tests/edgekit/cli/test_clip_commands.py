@@ -223,7 +223,7 @@ def test_a_net_gets_the_space_of_a_clip(edgekit: Run, tmp_path: Path) -> None:
     # The logits of a net and of a random CLIP have no relation: those of one of two opposite nets fit.
     [(out, output)] = [(out, output) for (code, out, _), output in done if code == 0]
     [err] = [err for (code, _, err), _ in done if code == 2]
-    assert "do not agree about the classes" in err.splitlines()[-1]
+    assert "predict different classes" in err.splitlines()[-1]
     assert "warning: 42 images are too few for the 152 inputs of the last layer" in err
     assert json.loads(out) == {"checkpoint": str(output), "architecture": "edgecnn@32", "images": 42}
     smile = ("--class", "smile=a grin", "--class", "frown=a frown", "--clip", "clip.safetensors")
@@ -275,14 +275,14 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ),
         ((*HICROPL, *CLIP, "--shots", 1, "--test-split", "x"), "no split 'x'"),
         ((*HICROPL, *CLIP, "--data", "faces.tar", "--crop-from", "original"), "needs image files in a folder"),
-        ((*HICROPL, *CLIP, "--task", "all", "--crop-from", "original"), "goes with tasks of few images"),
+        ((*HICROPL, *CLIP, "--task", "all", "--crop-from", "original"), "is only for tasks of few images"),
         ((*HICROPL, *CLIP, "--data", "persons", "--shots", 2), "is in the training and in the test images"),
         ((*HICROPL, *CLIP, "--descriptions", "faces"), "descriptions folder 'faces' has no file for data set 'faces'"),
         ((*HICROPL, *CLIP, "--shots", 1, "--descriptions", "long.json"), "description of class 'happy': text 'a very"),
         ((*HICROPL, *CLIP, "--shots", 1, "--descriptions", "wrong.json"), "descriptions file 'wrong.json'"),
         ((*HICROPL, *CLIP, "--shots", 1, "--recipe", "paper"), "prompts need 'hicropl'"),
         ((*HICROPL, *CLIP, "--task", "domain"), "task 'domain' needs eval-data"),
-        ((*HICROPL, *CLIP, "--eval-data", "pets"), "eval-data goes with the tasks"),
+        ((*HICROPL, *CLIP, "--eval-data", "pets"), "eval-data is only for the tasks"),
         ((*DOMAIN, "pets"), "'pets' has the class 'ape', which the training data does not have"),
         ((*CROSS, "pets", "--descriptions", "sentences"), "no file for data set 'pets'"),
         ((*HICROPL, *CLIP, "--task", "all", "--shots", 4), "leave shots out"),
@@ -323,7 +323,7 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ((*EXPORT, "prompts/best.safetensors", *CLIP, "--precision", "fp16"), "--precision fp16 is for --engine ncnn"),
         (
             (*EXPORT, "prompts/best.safetensors", *CLIP, "--no-pass", "ensemble", "--eval", "faces", "--max-drop", 1),
-            "--max-drop goes with --quantize",
+            "--max-drop has no effect without --quantize",
         ),
         ((*EXPORT, "default", "--no-pass", "ensemble"), "is for trained prompts"),
         ((*EXPORT, "default", *CLIP), "are for new classes"),

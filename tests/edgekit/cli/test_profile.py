@@ -262,13 +262,12 @@ def test_the_loop_of_a_detector_with_a_fixed_input_size_is_estimated_at_that_siz
     [
         (["--size", "320"], "is not a size such as 320x240"),
         (["--size", "320x240"], "has a fixed input size: leave size out"),
-        (["--pipeline", "--detector", "haar"], "--pipeline supports only YuNet"),
         (["--pipeline", "--seconds", "0"], "leave --seconds above 0"),
         (["--pipeline", "--threads", "4"], "leave --threads out"),
         (["--board", "pi2"], "pi2"),
         (["--seconds", "0", "--threads", "4"], "--threads has no effect with --seconds 0: leave it out"),
-        (["--faces", "2"], "--faces goes with --pipeline: leave it out"),
-        (["--detector-size", "256"], "--detector-size goes with --pipeline"),
+        (["--faces", "2"], "--faces has no effect without --pipeline: leave it out"),
+        (["--detector-size", "256"], "--detector-size has no effect without --pipeline"),
         (["--seconds", "nan"], "nan is not a number"),
     ],
 )

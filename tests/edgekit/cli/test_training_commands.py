@@ -290,17 +290,20 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
         (["train", "--data", "", "-o", "out"], "the path is empty"),
         (
             ["train", "--data", "{faces}", "-o", "out", "--ferplus-labels", "soft"],
-            "--ferplus-labels goes with --ferplus",
+            "--ferplus-labels has no effect without --ferplus",
         ),
         (
             ["train", "--data", "{faces}", "-o", "out", "--ferplus", "x", "--label-weight", "0.5"],
-            "label-weight goes with ferplus and ferplus-labels mixed",
+            "label-weight needs ferplus and ferplus-labels mixed",
         ),
-        (["average", "x", "y", "-o", "z.safetensors", "--val-split", "val"], "--val-split goes with --data"),
+        (
+            ["average", "x", "y", "-o", "z.safetensors", "--val-split", "val"],
+            "--val-split has no effect without --data",
+        ),
         (["train", "--data", "{faces}", "-o", "out", "--merge", "a=happy"], "has one class only, 'a'"),
         (
             ["distill", "--teacher", "x", "--data", "x", "-o", "o", "--on-the-fly", "--cache", "c"],
-            "uses no cached outputs",
+            "cache and on-the-fly cannot be combined",
         ),
         (["eval", "absent.onnx", "--data", "{faces}"], "model 'absent.onnx' does not exist"),
         (["eval", "{text}.onnx", "--data", "{faces}"], "cannot be loaded by onnxruntime"),

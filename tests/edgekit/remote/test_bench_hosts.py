@@ -376,7 +376,7 @@ def test_a_report_without_one_of_the_models_is_a_failure_of_the_board(
         (("--host", "a", "a" * 501), "is longer than 500 characters"),
         (("--inventory", "many"), "201 boards are more than the 200"),
         (("--host", "a", "--only", "b"), "no board has the label or address 'b'"),
-        ((), "--port needs --host or --inventory: leave it out"),
+        ((), "--port has no effect without --host or --inventory: leave it out"),
     ],
 )
 def test_bad_options_are_refused_with_one_line(
@@ -400,7 +400,7 @@ def test_too_many_boards_for_a_table_of_formats_are_refused_before_the_export(ch
 def test_a_number_of_boards_needs_boards(tiny_model: Path) -> None:
     done = call("bench", tiny_model, "--parallel", "3")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "--parallel needs --host or --inventory" in done.stderr
+    assert "--parallel has no effect without --host or --inventory" in done.stderr
 
 
 def test_a_missing_key_is_refused_before_connecting(tiny_model: Path) -> None:

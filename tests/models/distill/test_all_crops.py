@@ -106,13 +106,13 @@ def test_the_cache_is_read_again_and_members_and_votes_combine_per_view(tmp_path
 
 @pytest.mark.parametrize("name", ["fer2013", "camera", "fer2013-start"])
 def test_recipes_that_do_more_than_crop_and_flip_are_refused(name: str, bar_teacher: Callable[..., Any]) -> None:
-    with pytest.raises(InputError, match="views all-crops go with recipes that only crop and flip"):
+    with pytest.raises(InputError, match="views all-crops need a recipe that only crops and flips"):
         check_views("all-crops", RECIPES[name], pixel_teacher())
     check_views("center-flip", RECIPES[name], pixel_teacher())
     check_views("all-crops", RECIPES["fer2013-finish"], pixel_teacher())
     moved = dataclasses.replace(CROPS, cutout_px=4, cutout_probability=0.5)
     finish = dataclasses.replace(RECIPES["fer2013-finish"], finish=Finish(0.5, 0.1, moved))
-    with pytest.raises(InputError, match="only crop and flip"):
+    with pytest.raises(InputError, match="only crops and flips"):
         check_views("all-crops", finish, pixel_teacher())
     with pytest.raises(InputError, match="for teachers without embeddings"):
         check_views("all-crops", RECIPES["fer2013-finish"], bar_teacher(embeds=True).teacher())

@@ -131,5 +131,5 @@ def test_trained_folds_teach_a_student(bars: DataSet, bars_folder: Path, tmp_pat
         train(**options, **machine, model="mini-xception", folds=2, fold=0, output=tmp_path / "fold1", resume=True)
     with pytest.raises(InputError, match="with fit square, the student with stretch"):
         distill(**options, **(more | {"fit": "stretch", "output": tmp_path / "other"}), teachers=teachers)
-    with pytest.raises(InputError, match="leave on-the-fly and unlabelled out"):
+    with pytest.raises(InputError, match="out-of-fold cannot be combined with on-the-fly"):
         distill(**options, teachers=teachers, out_of_fold=True, on_the_fly=True, output=tmp_path / "other")
