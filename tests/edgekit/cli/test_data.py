@@ -1,4 +1,4 @@
-"""`edgekit data check` and `edgekit data label`, as a user types them."""
+"""`edgekit data check` and `edgekit data label` from the command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def animals(tmp_path: Path) -> Path:
-    """Four sound pictures of two classes in two splits."""
+    """Four valid images of two classes in two splits."""
     folder = tmp_path / "animals"
     generator = np.random.default_rng(0)
     for split in ("train", "test"):

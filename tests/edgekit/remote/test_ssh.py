@@ -180,7 +180,7 @@ def test_closing_the_connection_ends_what_holds_its_stdin(sshd: Sshd, tmp_path: 
 
 def test_a_connection_that_is_closed_before_it_opens_does_not_open(sshd: Sshd) -> None:
     connection = Connection(sshd.host())
-    connection.close()  # Ctrl-C, while the thread of this board starts
+    connection.close()  # like Ctrl-C during the start of the thread of this board
     with pytest.raises(HostError, match="interrupted"):
         connection.__enter__()
 
@@ -254,7 +254,7 @@ def test_a_refused_key_is_reported_with_the_cure(sshd: Sshd) -> None:
     key = sshd.folder / "other_id"
     with pytest.raises(HostError, match="none of your keys") as refused:
         Connection(sshd.host(identity=key, ssh_options=("-4", *sshd.options))).__enter__()
-    # `-4` is no option of ssh-copy-id.
+    # `-4` is not an option of ssh-copy-id.
     assert f"'ssh-copy-id -p {sshd.port} -i {key} {' '.join(sshd.options)} 127.0.0.1'" in str(refused.value)
 
 
