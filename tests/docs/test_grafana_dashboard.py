@@ -61,10 +61,10 @@ def test_each_label_is_one_of_its_metric(dashboard, exposed):
         for target in panel["targets"]:
             metrics = re.findall(r"edgekit_\w+", target["expr"])
             labels = OF_PROMETHEUS | set.intersection(*(exposed[metric] for metric in metrics))
-            asked = re.findall(r"(\w+)=~", target["expr"]) + re.findall(r"{{(\w+)}}", target["legendFormat"])
+            queried = re.findall(r"(\w+)=~", target["expr"]) + re.findall(r"{{(\w+)}}", target["legendFormat"])
             for grouped in re.findall(r"by \(([^)]*)\)", target["expr"]):
-                asked += grouped.split(", ")
-            assert set(asked) <= labels, panel["title"]
+                queried += grouped.split(", ")
+            assert set(queried) <= labels, panel["title"]
 
 
 def test_counters_are_rates_and_gauges_are_not(dashboard):

@@ -229,7 +229,7 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         broker.kill()
         time.sleep(0.1)
         # The broker may lose events that it had confirmed, but not yet delivered, when it was killed.
-        brokers = {event["event_id"] for event in receiver.events} - safe
+        undelivered = {event["event_id"] for event in receiver.events} - safe
         ballast = fill(small_disk)
         run.until_printed("events are buffered")
         run.until_printed("events are buffered in memory")
@@ -237,7 +237,7 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         server.held.set()
         run.until_printed("delivered no image")
         run.until_printed(f"stream '{server.url}' was lost after")
-        in_outage = {event["event_id"] for event in receiver.events} - safe - brokers
+        in_outage = {event["event_id"] for event in receiver.events} - safe - undelivered
         assert in_outage
         written = len(records(path))
 
@@ -247,11 +247,11 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         run.until_printed("MQTT broker reconnected")
         run.until_printed(f"stream '{server.url}' was reopened")
         run.until_printed(f"recording to '{path}' has resumed")
-        run.until(lambda: len(receiver.events) >= len(safe | brokers | in_outage) + 3)
+        run.until(lambda: len(receiver.events) >= len(safe | undelivered | in_outage) + 3)
         run.process.send_signal(signal.SIGTERM)
         assert run.end() == EXIT_OK
         posted = {event["event_id"] for event in receiver.events}
-        listener.until(lambda: posted - brokers <= {event["event_id"] for event in listener.events()})
+        listener.until(lambda: posted - undelivered <= {event["event_id"] for event in listener.events()})
         first_arrivals = list(dict.fromkeys(listener.sequences()))
     assert first_arrivals == sorted(first_arrivals)
     lines = records(path)

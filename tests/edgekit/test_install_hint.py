@@ -77,8 +77,8 @@ def test_every_module_that_edgekit_imports_has_its_extra() -> None:
     setup.read(root / "setup.cfg")
     always = {line.partition(">")[0] for line in setup["options"]["install_requires"].split()}
     imported = set()
-    for room in ("edgekit", "models", "export", "device"):
-        for path in sorted((root / room).rglob("*.py")):
+    for top_folder in ("edgekit", "models", "export", "device"):
+        for path in sorted((root / top_folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.ImportFrom) and node.level == 0:
                     imported.add(str(node.module).partition(".")[0])

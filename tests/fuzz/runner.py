@@ -91,13 +91,13 @@ def _run_child(folder: Path, inputs: list[str], outcome: Outcome) -> list[str]:
     """Run inputs in a child process; if an input ends the process, return the inputs after it."""
     done = 0
     with (
-        tempfile.TemporaryFile("w+", errors="replace") as said,
+        tempfile.TemporaryFile("w+", errors="replace") as errors,
         subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.runner", "--child", str(folder), *inputs],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=errors,
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "XDG_CACHE_HOME": str(folder)},
         ) as child,
@@ -118,8 +118,8 @@ def _run_child(folder: Path, inputs: list[str], outcome: Outcome) -> list[str]:
             done += 1
         timer.cancel()
         code = child.wait()
-        said.seek(0)
-        last = said.read()[-300:].strip()
+        errors.seek(0)
+        last = errors.read()[-300:].strip()
     if done == len(inputs):
         return []
     outcome.counts[f"{inputs[done].split()[0]} wrong"] += 1

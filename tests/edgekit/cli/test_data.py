@@ -175,13 +175,13 @@ def test_one_split_alone_is_counted_once_and_a_home_that_cannot_be_written_is_no
     animals: Path, tmp_path: Path
 ) -> None:
     shutil.rmtree(animals / "test")
-    hopeless = {"HOME": "/proc/nowhere", "XDG_CONFIG_HOME": "/proc/nowhere"}
+    unwritable = {"HOME": "/proc/nowhere", "XDG_CONFIG_HOME": "/proc/nowhere"}
     done = subprocess.run(
         [sys.executable, "-m", "edgekit.cli", "data", "check", str(animals), "--sheet", str(tmp_path / "sheets")],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **hopeless},
+        env={**os.environ, **unwritable},
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[4].split() == ["class", "train"]

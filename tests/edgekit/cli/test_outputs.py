@@ -406,15 +406,15 @@ def test_a_second_run_with_the_same_folder_of_snapshots_is_refused(edgekit, star
 def test_outputs_are_closed_at_once(edgekit, tiny_model, tmp_path, monkeypatch):
     from edgekit.device.sinks.line_file import LineFile
 
-    meeting = threading.Barrier(2, timeout=PATIENCE_S)
+    barrier = threading.Barrier(2, timeout=PATIENCE_S)
     close = LineFile.close
 
-    def meet(lines: LineFile) -> None:
+    def wait_and_close(lines: LineFile) -> None:
         # If the outputs were closed one after the other, the barrier would time out.
-        meeting.wait()
+        barrier.wait()
         close(lines)
 
-    monkeypatch.setattr(LineFile, "close", meet)
+    monkeypatch.setattr(LineFile, "close", wait_and_close)
     outputs = ("--jsonl", tmp_path / "r.jsonl", "--csv", tmp_path / "r.csv")
     code, _, err = edgekit("run", "--source", "demo", "--model", tiny_model, "--detector", "none", *outputs)
     assert code == EXIT_OK, err

@@ -223,8 +223,8 @@ def test_names_are_no_formulas_and_a_net_without_arithmetic_has_no_roofline(edge
     odd = small_net(tmp_path, helper.make_node("MatMul", ["x", "w"], ["y"], name=r"$\nonesuch{$"))
     code, _, err = edgekit("profile", odd, *arguments)
     assert code == 0, err
-    silent = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"], name="relu"))
-    code, _, err = edgekit("profile", silent, *arguments)
+    without_macs = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"], name="relu"))
+    code, _, err = edgekit("profile", without_macs, *arguments)
     assert code == 2
     assert "no layer of the file multiplies" in err
 

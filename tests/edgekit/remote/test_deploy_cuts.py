@@ -49,7 +49,7 @@ def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
     sshd: Sshd, board: Board, connection: Connection, make: MakePackage
 ) -> None:
     deploy(connection, make(1))
-    ill = make(2, source="missing.mp4")
+    failing = make(2, source="missing.mp4")
     cut = Connection(sshd.host())
 
     def cut_at(line: str) -> None:
@@ -57,7 +57,7 @@ def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
             cut._master.kill()
 
     with cut, pytest.raises(HostError, match="completes what it has begun"):
-        deploy_host(cut, ill, SERVICE, Quiet(cut_at))
+        deploy_host(cut, failing, SERVICE, Quiet(cut_at))
     end_s = time.monotonic() + PATIENCE_S
     while (board.root / "pending").exists():
         assert time.monotonic() < end_s
