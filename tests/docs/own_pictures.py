@@ -1,4 +1,4 @@
-"""Made pictures for the tutorials of own models: drawn parts, and jittered pictures of the package's portrait.
+"""Generated images for the tutorials on training a model: drawn parts, and shifted and rotated copies of a portrait.
 
 `python -m tests.docs.own_pictures FOLDER` makes the data set of the tutorial "Own objects".
 """
@@ -17,13 +17,13 @@ import edgekit
 from edgekit.preprocess import ImageU8
 
 PARTS = ("bolt", "nut", "washer")
-# The classes of faces are made up: the same portrait, darker or brighter by this factor.
+# The classes of faces are artificial: each is the same portrait, multiplied by this brightness factor.
 BRIGHTNESS = {"happy": 1.0, "neutral": 0.5, "surprise": 1.6}
 _PORTRAIT = Path(edgekit.__file__).parent / "assets" / "astronaut.png"
 
 
 def draw_part(kind: str, generator: np.random.Generator) -> ImageU8:
-    """Return 320 x 180 pixels, B, G, R: a part of any colour and angle on a blotched ground."""
+    """Return a BGR image of 320 x 180 pixels: a part of random colour and angle on a random, blurred background."""
     width, height = 320, 180
     ground = cv2.resize(generator.integers(60, 200, (4, 6, 3), dtype=np.uint8), (width, height))
     image = _noisy(ground.astype(float), generator)
@@ -47,7 +47,7 @@ def draw_part(kind: str, generator: np.random.Generator) -> ImageU8:
 
 
 def draw_face(kind: str, generator: np.random.Generator) -> ImageU8:
-    """Return 400 x 300 pixels, B, G, R: the portrait, moved and turned a little."""
+    """Return a BGR image of 400 x 300 pixels: the portrait, slightly shifted, rotated and scaled."""
     portrait = cv2.imread(str(_PORTRAIT))
     turn = cv2.getRotationMatrix2D((224, 128), generator.uniform(-6, 6), generator.uniform(0.95, 1.1))
     turn[:, 2] += generator.integers(-20, 21, 2)
@@ -81,7 +81,7 @@ def save_video(path: Path, frames: list[ImageU8]) -> None:
 
 
 def passers_by(count: int, seed: int) -> list[ImageU8]:
-    """Return frames with a face in every third one, so that each face is a track of its own."""
+    """Return frames with a face in every third one, so that each face is a separate track."""
     generator = np.random.default_rng(seed)
     kinds = tuple(BRIGHTNESS)
     empty = np.full((300, 400, 3), 90, np.uint8)
@@ -91,7 +91,7 @@ def passers_by(count: int, seed: int) -> list[ImageU8]:
 
 
 def face_class(crop: ImageU8) -> str | None:
-    """Return the made-up class of a crop by its brightness; None if it is no crop of the face."""
+    """Return the artificial class of a crop by its brightness, or None if the brightness fits no class."""
     brightness = float(crop.mean())
     nearest = min(BRIGHTNESS, key=lambda kind: abs(brightness - _SEEN[kind]))
     return nearest if abs(brightness - _SEEN[nearest]) < 25 else None

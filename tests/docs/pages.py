@@ -1,4 +1,4 @@
-"""Pages of the documentation: text, fenced blocks with their marks, sections."""
+"""Pages of the documentation: their text, fenced blocks and sections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FENCE = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block; `reason` is that of the mark `<!-- not run: REASON -->` in the line before it."""
+    """One fenced block; `reason` comes from a comment `<!-- not run: REASON -->` on the line before it."""
 
     language: str
     body: str
@@ -26,13 +26,13 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """Return README.md and all pages of docs/, without the tables that measurements write."""
+    """Return README.md and all pages of docs/, without the generated tables of measurements."""
     written = [path for path in sorted(DOCS.rglob("*.md")) if path.parent.name not in ("prompts", "study")]
     return [ROOT / "README.md", *written]
 
 
 def blocks(text: str, *languages: str) -> list[Block]:
-    """Return the fenced blocks of a text, of these languages if any are given."""
+    """Return the fenced blocks of a text; with `languages`, only the blocks in these languages."""
     found = [
         Block(match["language"], textwrap.dedent(match["body"]), match["reason"]) for match in _FENCE.finditer(text)
     ]

@@ -32,13 +32,13 @@ def all_options() -> set[str]:
 
 
 def options_of_scripts() -> set[str]:
-    """Return the options of the benchmarks, of publishing and of the tools, which pages name beside their commands."""
+    """Return the options of the scripts in benchmarks/, export/publish/ and tools/, which pages also name."""
     scripts = [path for folder in ("benchmarks", "export/publish", "tools") for path in (ROOT / folder).rglob("*.py")]
     return {name for path in scripts for name in re.findall(r'"(--[a-z][a-z0-9-]+)', path.read_text())}
 
 
 def faults_of(words: list[str]) -> list[str]:
-    """Return what a command line names that does not exist; `words` are without `edgekit`."""
+    """Return the commands and options of a command line that do not exist; `words` does not include `edgekit`."""
     command: click.Command = cli
     for index, word in enumerate(words):
         if not isinstance(command, click.Group) or word.startswith("-") or not re.fullmatch("[a-z]+", word):
@@ -58,7 +58,7 @@ def faults_of(words: list[str]) -> list[str]:
 
 
 def edgekit_words(line: str) -> list[list[str]]:
-    """Return the words after `edgekit` of each such command in a line of shell."""
+    """Return the words after `edgekit` for each edgekit command in a line of shell."""
     found = []
     for part in re.split(r"\s*(?:&&|\|\||\||;|>)\s*", line):
         match = re.match(r"(?:sudo |[A-Z_0-9]+=\S+ )*(?:\S*/)?edgekit(?: (.*))?$", part.removesuffix("…"))

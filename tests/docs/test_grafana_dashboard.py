@@ -1,4 +1,4 @@
-"""The Grafana dashboard queries metrics and labels that /metrics exposes, and all of them."""
+"""The Grafana dashboard queries all metrics that /metrics exposes, and only labels that these metrics have."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgekit.device.sinks.web.metrics import metrics_text
 from edgekit.device.sinks.web.preview import Preview
 
 DASHBOARD = Path(__file__).parents[2] / "docs/grafana/edgekit.json"
-# Added by Prometheus.
+# Labels that Prometheus adds.
 OF_PROMETHEUS = {"instance", "job"}
 
 
@@ -31,7 +31,7 @@ def dashboard() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def exposed() -> dict[str, set[str]]:
-    """The labels of each sample of a run in which everything occurred that is counted."""
+    """The labels of each exposed sample, by name, from a run in which every counted event occurred."""
     conditions = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
     account = Account("jsonl")
     account.produce()
@@ -61,10 +61,10 @@ def test_each_label_is_one_of_its_metric(dashboard, exposed):
         for target in panel["targets"]:
             metrics = re.findall(r"edgekit_\w+", target["expr"])
             labels = OF_PROMETHEUS | set.intersection(*(exposed[metric] for metric in metrics))
-            asked = re.findall(r"(\w+)=~", target["expr"]) + re.findall(r"{{(\w+)}}", target["legendFormat"])
+            queried = re.findall(r"(\w+)=~", target["expr"]) + re.findall(r"{{(\w+)}}", target["legendFormat"])
             for grouped in re.findall(r"by \(([^)]*)\)", target["expr"]):
-                asked += grouped.split(", ")
-            assert set(asked) <= labels, panel["title"]
+                queried += grouped.split(", ")
+            assert set(queried) <= labels, panel["title"]
 
 
 def test_counters_are_rates_and_gauges_are_not(dashboard):

@@ -1,4 +1,4 @@
-"""The examples of docs/how-to/python.md run as they stand."""
+"""The examples of docs/how-to/python.md run, with substitutes for the camera and for YuNet."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_page_has_eleven_examples() -> None:
     assert len(EXAMPLES) == 11
 
 
-# These train, export or measure.
+# Examples that train, export or measure.
 SLOW = {"Train, export and check", "Quantise with a gate", "Benchmark two files"}
 
 
@@ -45,11 +45,11 @@ SLOW = {"Train, export and check", "Quantise with a gate", "Benchmark two files"
 def test_an_example_runs(title: str, folder: Path, play: Callable[..., Any]) -> None:
     code = EXAMPLES[title]
     if "camera=" in code:
-        # No camera is here: a network camera takes its place.
+        # The test machine has no camera: a simulated network camera replaces it.
         address = play([("pictures", 1_000_000, (64, 48))]).url
         code = code.replace('camera="auto"', f'source="{address}"')
         assert address in code
-    # YuNet's file would be downloaded.
+    # Haar replaces YuNet, whose file would be downloaded.
     code = code.replace('edgekit.stream(source="', 'edgekit.stream(detector="haar", source="', 1)
     code = code.replace(', detector="haar", max_frames', ", max_frames")
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=folder, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""README.md: its commands and its Python run, and its figures are those of the measured documents."""
+"""The commands of README.md exist, its Python code runs, and its figures equal those of the measured documents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_two_commands_are_targets_of_make() -> None:
 
 def test_the_three_lines_of_python_run(tmp_path: Path) -> None:
     (code,) = blocks(README, "python")
-    # YuNet's file would be downloaded.
+    # Haar replaces YuNet, whose file would be downloaded.
     text = code.body.replace('source="demo"', 'source="demo", detector="haar"')
     done = subprocess.run([sys.executable, "-W", "error", "-c", text], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -30,7 +30,7 @@ def fields(title: str, column: int = 0, table: int = 0) -> set[str]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The outputs of a run of three images."""
+    """The folder with the outputs of a run on one image."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "images").mkdir()
     shutil.copy(ROOT / "edgekit/assets/astronaut.png", folder / "images")
@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_fields_of_a_frame_and_of_a_face(run: Path) -> None:
     frame = json.loads((run / "r.jsonl").read_text())
-    # A sample of the board is in some frames, the subject in those of models of whole images.
+    # Only some frames contain `health`; only frames of whole-image models contain `subject`.
     assert set(frame) | {"health", "subject"} == fields("A frame")
     assert set(frame["faces"][0]) == fields("A face")
 
@@ -60,7 +60,7 @@ def test_the_fields_of_an_event() -> None:
 def test_the_fields_of_the_state(tmp_path: Path) -> None:
     document = Monitor("demo", lambda: read_health(tmp_path)).document()
     assert set(_state_document(document)) == fields("State")
-    # The web server adds two.
+    # The web server adds two fields.
     assert set(document) | {"viewers", "stalled"} == fields("State", table=1)
     assert set(document["health"]) == fields("Health")
 

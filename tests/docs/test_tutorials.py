@@ -43,7 +43,7 @@ TUTORIALS = {path.stem: path.read_text() for path in sorted((DOCS / "tutorials")
 
 
 def commands(text: str) -> list[list[str]]:
-    """Return the words of each command of the shell blocks that are not marked."""
+    """Return the words of each command of the shell blocks that are not marked "not run"."""
     shell = [block for block in blocks(text, "sh") if block.reason is None]
     return [shlex.split(line) for block in shell for line in command_lines(block.body)]
 
@@ -63,7 +63,7 @@ def test_every_shell_block_is_run_or_has_a_reason(name: str) -> None:
 class Walk:
     """Runs a page's commands in a folder, with fewer epochs and with substitutes for camera, board and broker.
 
-    `camera` is the source of a run with --camera, `stream` that of a settings file.
+    `camera` is the source that replaces --camera; `stream` replaces `camera = true` in a settings file.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Walk:
         if path_of(command) == ("data", "label"):
             return label(command[1:], self._folder)
         done = call(*self._small(command[1:]))
-        # The doctor may find faults of this machine.
+        # The doctor can find faults of this machine.
         assert done.returncode == 0 or command[1] == "doctor", (command, done.stdout, done.stderr)
         return done.stdout
 
@@ -109,10 +109,10 @@ class Walk:
             words[place : place + ("0.0.0.0:8080" in words)] = ["127.0.0.1:0"]
         faces = words[0] == "run" and not {"parts.onnx", "--config"} & set(words)
         if faces or "--photos" in words or words[:2] == ["data", "crop"]:
-            words += ["--detector", "haar"]  # YuNet's file would be downloaded
+            words += ["--detector", "haar"]  # Haar replaces YuNet, whose file would be downloaded
         if "--host" in words:
             words[words.index("--host") + 1] = self._host.address
-            words += ["--user", *ssh_words(self._host)]  # also where the tests run as root
+            words += ["--user", *ssh_words(self._host)]  # a user service, even if the tests run as root
         if "--inventory" in words:
             # The boards share one home, so they must not be changed at the same time.
             words += ["--parallel", "1", *ssh_words(self._host)]
@@ -123,7 +123,7 @@ class Walk:
         return words
 
     def save_settings(self, text: str) -> None:
-        """Write the settings file of the page; its first line has the name."""
+        """Write a settings file of the page; the first line of `text` is its name."""
         name = text.splitlines()[0].removeprefix("# ")
         detector = "" if name == "parts.toml" else '\ndetector = "haar"'
         text = text.replace("camera = true", f'source = "{self._stream}"{detector}').replace(
@@ -137,7 +137,7 @@ class Walk:
 
 
 def label(command: list[str], folder: Path) -> str:
-    """Run `data label` and decide every group over HTTP; crops that are no face are discarded."""
+    """Run `data label` and label every group over HTTP; groups without a matching class are discarded."""
     start = [sys.executable, "-m", "edgekit.cli", *command, "--web", "127.0.0.1:0"]
     with subprocess.Popen(start, cwd=folder, stdout=subprocess.PIPE, text=True) as page:
         assert page.stdout is not None
@@ -160,7 +160,7 @@ def label(command: list[str], folder: Path) -> str:
 
 
 def fetch(address: str, path: str, body: dict[str, Any] | None = None) -> bytes:
-    """Return the answer to GET, or to POST of a JSON document."""
+    """Return the response to a GET request, or to a POST request with a JSON document."""
     connection = http.client.HTTPConnection(address, timeout=30)
     try:
         headers = {"Content-Type": "application/json"}

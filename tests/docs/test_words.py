@@ -1,4 +1,4 @@
-"""The words of the documentation: those of the glossary in CONTRIBUTING.md, plain and without personification."""
+"""The pages contain no banned word, and every page is in the index and in the navigation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.docs.pages import DOCS, ROOT, pages, prose
 
-# What not to write, and what to write instead.
+# Banned words as regular expressions, and their replacements.
 BANNED = {
     r"laps?": "stage time",
     r"finders?": "detection and tracking",
@@ -23,7 +23,7 @@ BANNED = {
     r"no longer|used to be|once believed": "what is; the history is git's",
     r"e\.g\.|i\.e\.|etc\.": "such as; that is; and so on",
 }
-# Generated from docstrings and help, which have their own review.
+# Pages that are generated from docstrings and help texts, which are reviewed separately.
 GENERATED = {"commands.md", "python-api.md"}
 
 

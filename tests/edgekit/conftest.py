@@ -1,4 +1,4 @@
-"""The command line, run in this process or, where faults are to come, in one of its own."""
+"""Fixtures that run the command line, in this process or in a separate one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PATIENCE_S = 60
 
 @pytest.fixture
 def edgekit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command line in this process and returns its exit code, stdout and stderr."""
+    """Return a function that runs the command line in this process and returns its exit code, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["edgekit", *map(str, arguments)])
-        # `main` ends its process, and ignores these signals from then on.
+        # `main` normally ends the process, so at its end it ignores these signals.
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
         try:
             with pytest.raises(SystemExit) as ended:
@@ -43,7 +43,7 @@ def edgekit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Contract], Path]:
-    """Makes the checkpoint of an EdgeCNN that was never trained, with a contract."""
+    """Return a function that saves a checkpoint of an untrained EdgeCNN with a given contract."""
 
     def make(contract: Contract) -> Path:
         import torch
@@ -61,7 +61,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Contract], 
 
 @pytest.fixture(scope="session")
 def checkpoint(untrained: Callable[[Contract], Path]) -> Path:
-    """An EdgeCNN that was never trained, for the seven expressions."""
+    """A checkpoint of an untrained EdgeCNN for the seven expressions."""
     return untrained(
         Contract(
             architecture="edgecnn",
@@ -74,7 +74,7 @@ def checkpoint(untrained: Callable[[Contract], Path]) -> Path:
 
 
 class Running:
-    """A run in a process of its own, its warnings read while it works."""
+    """A run in a separate process, whose stderr is read during the run."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -107,7 +107,7 @@ class Running:
 
 @pytest.fixture
 def start(tiny_model: Path) -> Iterator[Callable[..., Running]]:
-    """Start `edgekit run` in a process of its own, after the statements of `before`."""
+    """Return a function that starts `edgekit run` in a separate process, after the statements of `before`."""
     with ExitStack() as stack:
 
         def start(*arguments: object, before: str = "") -> Running:

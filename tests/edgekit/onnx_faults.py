@@ -1,6 +1,6 @@
 """Damaged and hostile ONNX files, and a program that passes them to the commands.
 
-The program writes file after file and calls `inspect`, `profile`, `run` and `verify` on each in one process with
+The program writes one file per seed and calls `inspect`, `profile`, `run` and `verify` on it, in one process with
 limited memory. It prints the calls that did not end with one error line; a crash ends the whole program.
 
     python -m tests.edgekit.onnx_faults FOLDER FIRST COUNT
@@ -35,7 +35,7 @@ _SIDE_PX = 12
 
 
 def good_model() -> onnx.ModelProto:
-    """Return a small classifier with a contract, of the kinds of layers that nets here have."""
+    """Return a small classifier with a contract and with the kinds of layers that edgekit's nets have."""
     generator = np.random.default_rng(0)
 
     def weight(name: str, *shape: int) -> onnx.TensorProto:
@@ -167,7 +167,7 @@ def _other_input(model: onnx.ModelProto, choice: random.Random) -> None:
 
 
 def _grown(model: onnx.ModelProto, choice: random.Random) -> None:
-    """Insert a node whose output takes gigabytes, from a few bytes of file."""
+    """Insert a node that needs a few bytes in the file and gigabytes or more for its output."""
     size = choice.choice(_HUGE)
     sizes = {"Tile": [1, 1, size, size], "Expand": [size, 3, _SIDE_PX, _SIDE_PX], "ConstantOfShape": [size, size]}
     kind = choice.choice(list(sizes))
@@ -227,7 +227,7 @@ CHANGES: tuple[Callable[[onnx.ModelProto, random.Random], None], ...] = (
 
 
 def changed(seed: int) -> bytes:
-    """Return the bytes of a damaged file; the first seeds have one change of each kind."""
+    """Return the bytes of a damaged file; each seed below `len(CHANGES)` applies another kind of change."""
     choice = random.Random(seed)  # noqa: S311 (no secret)
     model = good_model()
     if seed < len(CHANGES):
@@ -246,7 +246,7 @@ def changed(seed: int) -> bytes:
 
 
 def call(*arguments: object) -> tuple[object, str]:
-    """Return exit code and stderr of a command in this process, with what C libraries write to it."""
+    """Return exit code and stderr of a command in this process, including the output of C libraries."""
     sys.argv = ["edgekit", *map(str, arguments)]
     code: object = None
     before = os.dup(2)
@@ -266,7 +266,7 @@ def call(*arguments: object) -> tuple[object, str]:
 
 
 def draw(folder: Path) -> Path:
-    """Return a data set of three pictures of noise."""
+    """Write a data set of three noise images and return its folder."""
     for number, label in enumerate(LABELS):
         file = folder / "data" / "test" / label / "0.png"
         file.parent.mkdir(parents=True, exist_ok=True)

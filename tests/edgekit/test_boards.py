@@ -1,4 +1,4 @@
-"""Boards replayed from text: see the head of each file in tests/fixtures/boards for where it comes from."""
+"""Boards replayed from text files; the head of each file in tests/fixtures/boards states its origin."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ARM64 = Interpreter(architecture="aarch64", userland_bits=64, python="3.13.5")
 
 
 def unpack(name: str, root: Path) -> RunTool:
-    """Write the files of a captured board below `root` and return what runs its tools."""
+    """Write the files of a captured board below `root` and return a function that replays its tools."""
     parts = re.split(r"^==> (.+) <==\n", (FIXTURES / f"{name}.txt").read_text(), flags=re.MULTILINE)
     printed = {}
     for title, body in zip(parts[1::2], parts[2::2], strict=True):
@@ -188,7 +188,7 @@ def test_a_tool_that_is_missing_or_fails_gives_none(arguments: Sequence[str]) ->
 def test_without_firmware_the_kernels_voltage_alarm_is_used(
     tmp_path: Path, alarm: str, expected: tuple[str, ...]
 ) -> None:
-    # Names and files of the kernel's drivers/hwmon/raspberrypi-hwmon.c.
+    # Names and files as in the kernel's drivers/hwmon/raspberrypi-hwmon.c.
     sensor = tmp_path / "sys/class/hwmon/hwmon1"
     sensor.mkdir(parents=True)
     (sensor / "name").write_text("rpi_volt\n")

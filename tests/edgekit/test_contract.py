@@ -1,4 +1,4 @@
-"""The model file's contract: what is written is read back, and nothing wrong gets in."""
+"""The contract of a model file: a written contract is read back unchanged, and an invalid one is refused."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def document() -> dict[str, Any]:
 
 
 def paths(value: object, prefix: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield the way to every value inside a JSON document."""
+    """Yield the path to every value inside a JSON document."""
     if isinstance(value, dict | list):
         for key, child in value.items() if isinstance(value, dict) else enumerate(value):
             yield (*prefix, key)

@@ -1,4 +1,4 @@
-"""Pinned downloads against a real local server: whole, or not there."""
+"""Pinned downloads from a real local server: the cache contains the complete file or no file."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        pass  # clients that hang up are what these tests are about
+        pass  # some tests disconnect clients on purpose
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_a_failure_in_the_future_of_a_wrong_clock_is_ignored(server: Server, tmp
 
 def test_no_server_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with socket.socket() as bound:  # and not listening
+    with socket.socket() as bound:  # bound, but not listening
         bound.bind(("127.0.0.1", 0))
         entry = PinnedFile("model.onnx", f"http://127.0.0.1:{bound.getsockname()[1]}/right", "0" * 64, 1)
         with pytest.raises(UnavailableError, match="refused"):

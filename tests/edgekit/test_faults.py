@@ -1,4 +1,4 @@
-"""Faults on a running `edgekit run` that need real servers: RTSP killed and frozen; stream, broker and disk at once."""
+"""Faults of real servers during `edgekit run`: RTSP killed or frozen; stream, broker and disk failing together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 SYSTEM_PYTHON = "/usr/bin/python3"
 SIZE_WH = (320, 240)
 
-# Debian's server, in Debian's Python. Its clients share one encoder, as a camera's do.
+# GStreamer's RTSP server in Debian's Python. All clients share one encoder, as with a camera.
 RTSP_SERVER = """
 import sys
 import gi
@@ -49,7 +49,7 @@ GLib.MainLoop().run()
 
 
 class RtspServer:
-    """A real RTSP server that plays a moving portrait, on a port that stays the same over restarts."""
+    """A real RTSP server that plays a moving portrait and keeps its port after a restart."""
 
     def __init__(self, pictures: str, last: int) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -81,7 +81,7 @@ class RtspServer:
 
 @pytest.fixture(scope="module")
 def portrait(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The pattern of the names of 100 pictures of a moving portrait."""
+    """The file name pattern of 100 images of a moving portrait."""
     import cv2
 
     from edgekit.device.sources import open_source
@@ -95,7 +95,7 @@ def portrait(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def rtsp(portrait: str) -> Iterator[RtspServer]:
-    """A playing RTSP server, or a skip where there is none."""
+    """A running RTSP server; skips the test if none is installed."""
     try:
         tried = subprocess.run([SYSTEM_PYTHON, "-c", RTSP_SERVER, "", "", ""], capture_output=True, text=True)
         reason = tried.stderr.strip().rpartition("\n")[2]
@@ -110,7 +110,7 @@ def rtsp(portrait: str) -> Iterator[RtspServer]:
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """A webhook's receiver: it has the events of a run by a way that nothing here disturbs."""
+    """A webhook receiver, which records the events of a run; no fault of the tests affects it."""
 
     daemon_threads = True
 
@@ -141,7 +141,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def records(path: Path) -> list[dict]:
-    """Return the whole lines there are so far."""
+    """Return the records in the complete lines of a file."""
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
@@ -157,12 +157,12 @@ def with_faces(lines: list[dict]) -> int:
 
 
 def moved_px(lines: list[dict]) -> float:
-    """Return over how many pixels the left side of the first face went."""
+    """Return the range of the left edge of the first face, in pixels."""
     lefts = [line["faces"][0]["xyxy"][0] for line in lines if line["faces"]]
     return max(lefts) - min(lefts)
 
 
-# The same order of events as with the times users have, sooner.
+# Other time limits than the defaults; the order of events is the same.
 SOON = """
 from edgekit.device.sources import live, timeout_guard
 timeout_guard.REPORT_S, timeout_guard.LOST_S, live._REOPEN_PAUSES_S = 1.0, 2.0, (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -179,7 +179,7 @@ def test_an_rtsp_server_that_fails_is_reported_and_opened_again_when_it_is_back(
     if fault == "killed":
         rtsp.kill()
         run.until_printed("was lost after")
-        # The first attempts fail.
+        # The first attempts to reopen fail.
         time.sleep(1)
         rtsp.start()
     else:
@@ -228,8 +228,8 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         safe = {event["event_id"] for event in listener.events()}
         broker.kill()
         time.sleep(0.1)
-        # What the broker had confirmed and not yet passed on when it died is its to lose.
-        brokers = {event["event_id"] for event in receiver.events} - safe
+        # The broker may lose events that it had confirmed, but not yet delivered, when it was killed.
+        undelivered = {event["event_id"] for event in receiver.events} - safe
         ballast = fill(small_disk)
         run.until_printed("events are buffered")
         run.until_printed("events are buffered in memory")
@@ -237,7 +237,7 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         server.held.set()
         run.until_printed("delivered no image")
         run.until_printed(f"stream '{server.url}' was lost after")
-        in_outage = {event["event_id"] for event in receiver.events} - safe - brokers
+        in_outage = {event["event_id"] for event in receiver.events} - safe - undelivered
         assert in_outage
         written = len(records(path))
 
@@ -247,11 +247,11 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         run.until_printed("MQTT broker reconnected")
         run.until_printed(f"stream '{server.url}' was reopened")
         run.until_printed(f"recording to '{path}' has resumed")
-        run.until(lambda: len(receiver.events) >= len(safe | brokers | in_outage) + 3)
+        run.until(lambda: len(receiver.events) >= len(safe | undelivered | in_outage) + 3)
         run.process.send_signal(signal.SIGTERM)
         assert run.end() == EXIT_OK
         posted = {event["event_id"] for event in receiver.events}
-        listener.until(lambda: posted - brokers <= {event["event_id"] for event in listener.events()})
+        listener.until(lambda: posted - undelivered <= {event["event_id"] for event in listener.events()})
         first_arrivals = list(dict.fromkeys(listener.sequences()))
     assert first_arrivals == sorted(first_arrivals)
     lines = records(path)

@@ -1,4 +1,4 @@
-"""Locks on the names of output files, and what is not replaced by them."""
+"""Locks on the names of output files, and atomic writes, which replace no pipe or device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of the project that no other test checks: imports, packages, the public API, the generated page."""
+"""Project rules that no other test checks: imports, packages, help texts, the generated page of commands, links."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ONE_MODULE_ONLY = {
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the source tree, in which tests introduce faults, and from which they build packages."""
+    """A copy of the source tree, which tests damage temporarily and from which they build packages."""
     target = tmp_path_factory.mktemp("tree") / "tree"
     target.mkdir()
     for name in (*FOLDERS, "tools", "docs"):
@@ -58,7 +58,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
-    # Its own process with the copy first on the path, so that the copy is read and not the installed tree.
+    # A separate process with the copy first on the path, so that the tool reads the copy, not the installed tree.
     tool = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     return subprocess.run([sys.executable, "-c", tool], cwd=tree, env=environment, capture_output=True, text=True)
@@ -144,7 +144,7 @@ def test_folders_import_only_what_is_listed() -> None:
 
 @pytest.mark.parametrize("top_folder", ["device", "models", "export"])
 def test_opencv_has_its_limit_before_any_module_of_a_folder_imports_it(top_folder: str) -> None:
-    """OpenCV reads the limit of pixels, and whether it prints its own messages, when it is imported."""
+    """OpenCV reads its limit of pixels at import, so each folder sets the limit and does not import OpenCV itself."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV_")}
     limit = "os.environ.get('OPENCV_IO_MAX_IMAGE_PIXELS')"
     code = f"import os, sys, edgekit.{top_folder}; print('cv2' in sys.modules, {limit})"
@@ -190,7 +190,7 @@ def test_wheel_and_source_archive_hold_the_whole_package(tree: Path, tmp_path: P
     done = subprocess.run([sys.executable, tool, tmp_path / "dist"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
-    # The same check sees what is missing, in either of them.
+    # The check also finds files that are missing in the wheel or in the source archive.
     check = runpy.run_path(str(tool))
     (sdist,), (wheel,) = (tmp_path / "dist").glob("*.tar.gz"), (tmp_path / "dist").glob("*.whl")
     poorer = {path.name: tmp_path / path.name for path in (sdist, wheel)}

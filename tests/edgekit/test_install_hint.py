@@ -1,4 +1,4 @@
-"""Messages name an install command that works from where edgekit came from, and never a stranger's package."""
+"""Messages name an install command that fits the origin of the installation, never the unrelated package edgekit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _install(monkeypatch: pytest.MonkeyPatch, *direct_urls: object) -> None:
 def test_the_command_names_where_edgekit_came_from(
     direct_url: object, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _install(monkeypatch, None, direct_url)  # first, the metadata of a checkout, as Python finds them in its folder
+    _install(monkeypatch, None, direct_url)  # the first entry is the metadata that Python finds in a checkout
     assert install_command("mqtt") == expected
 
 
@@ -77,14 +77,14 @@ def test_every_module_that_edgekit_imports_has_its_extra() -> None:
     setup.read(root / "setup.cfg")
     always = {line.partition(">")[0] for line in setup["options"]["install_requires"].split()}
     imported = set()
-    for room in ("edgekit", "models", "export", "device"):
-        for path in sorted((root / room).rglob("*.py")):
+    for top_folder in ("edgekit", "models", "export", "device"):
+        for path in sorted((root / top_folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.ImportFrom) and node.level == 0:
                     imported.add(str(node.module).partition(".")[0])
                 elif isinstance(node, ast.Import):
                     imported |= {alias.name.partition(".")[0] for alias in node.names}
-    # picamera2 and libcamera are packages of the system; markupsafe comes with jinja2; pip and _typeshed need no extra.
+    # picamera2 and libcamera are system packages; markupsafe comes with jinja2; pip and _typeshed need no extra.
     others = {"edgekit", "picamera2", "libcamera", "markupsafe", "pip", "_typeshed"}
     assert imported - sys.stdlib_module_names - always - others - set(EXTRA_OF_MODULE) == set()
     assert set(EXTRA_OF_MODULE.values()) <= set(setup["options.extras_require"])

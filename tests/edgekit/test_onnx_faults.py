@@ -1,4 +1,4 @@
-"""Every command refuses damaged and hostile ONNX files with one line and bounded memory."""
+"""The commands refuse damaged and hostile ONNX files with one line and limited memory."""
 
 from __future__ import annotations
 

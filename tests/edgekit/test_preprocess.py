@@ -1,4 +1,4 @@
-"""From a face box to the net's input."""
+"""Preprocessing from a face box to the input tensor of a net."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public API: what `import edgekit` offers, and that it costs nothing before it is used."""
+"""The public API: the names of `import edgekit`, and their lazy imports."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_all_shipped_models_are_there() -> None:
 
 
 def test_a_model_that_is_not_shipped_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # An installation with one of them.
+    # An installation with one shipped model.
     for path in _files("default"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(modelfiles, "ASSETS", tmp_path)
@@ -57,7 +57,7 @@ def test_a_model_that_is_not_shipped_is_one_line(tmp_path: Path, monkeypatch: py
             InputError, match=r"model 'distilled' is not part of this installation: give a path or one of: default"
         ):
             CliRunner().invoke(cli, [*map(str, arguments)], catch_exceptions=False, standalone_mode=False)
-    # Copying its files into the folder is enough.
+    # A model is available as soon as its files are in the folder.
     for path in _files("default"):
         (tmp_path / f"distilled{path.suffix}").write_bytes(path.read_bytes())
     assert resolve_model("distilled") == tmp_path / "distilled.onnx"
@@ -111,7 +111,7 @@ def test_contract_and_card_have_the_accuracy_that_eval_measures(shared: Path, na
     document = _json("eval", name, "--data", shared / "data/fer2013.tar.gz", "--protocol", protocol)
     stated = {entry.protocol: entry for entry in Classifier(onnx).contract.provenance.accuracy}[protocol]
     assert isinstance(document["correct"], int)
-    # Rounding differs between processors: an image or two near a tie may change sides.
+    # Rounding differs between processors, so a few images near a tie may change their class.
     assert abs(document["correct"] - stated.correct) <= 3
     card = checkpoint.with_suffix(".md").read_text()
     assert re.search(rf"\| {protocol} \| [\d.]+% \| {stated.correct} of {stated.total} \|", card)
@@ -131,8 +131,8 @@ def test_the_portrait_is_happy_with_haar(name: str) -> None:
     assert _share_of_happy_frames("--model", name, "--detector", "haar") >= 0.8
 
 
-# Portraits in the public domain that are at hand: NASA's of Eileen Collins, and the US Navy's of Grace Hopper, which
-# comes with matplotlib. Neither shows anger.
+# Portraits in the public domain: NASA's portrait of Eileen Collins, and the US Navy's portrait of Grace Hopper, which
+# is part of matplotlib. Neither shows anger.
 PORTRAITS = {"astronaut": asset("astronaut.png"), "Grace Hopper": Path(get_data_path(), "sample_data/grace_hopper.jpg")}
 
 

@@ -1,4 +1,4 @@
-"""Functions stay short enough to be read at once."""
+"""No function has more code lines than the limit."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def functions(text: str) -> list[tuple[Function, int]]:
 
 
 def code_lines(text: str) -> set[int]:
-    """Return the numbers of the lines that hold more than blanks and comments."""
+    """Return the numbers of the lines that contain more than blanks and comments."""
     skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -64,5 +64,5 @@ def code_lines(text: str) -> set[int]:
 
 
 def is_command(function: Function) -> bool:
-    """Return whether click makes a command of it."""
+    """Return whether a decorator makes the function a click command."""
     return any("command" in ast.unparse(decorator).split("(")[0] for decorator in function.decorator_list)

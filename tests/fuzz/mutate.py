@@ -19,7 +19,7 @@ _WORDS = (
 
 
 def mutated(content: bytes, choice: random.Random) -> bytes:
-    """Return another document; equal arguments give equal results."""
+    """Return a mutated document; equal arguments give equal results."""
     for _ in range(choice.choice((1, 1, 1, 2, 4))):
         content = choice.choice((_json_value, _json_value, _number, _bytes, _words, _part))(content, choice)
     return content
@@ -78,7 +78,7 @@ def _words(content: bytes, choice: random.Random) -> bytes:
 
 
 def _part(content: bytes, choice: random.Random) -> bytes:
-    """Cut, delete, repeat or move a part."""
+    """Cut the content, or delete or repeat a part of it."""
     first, last = sorted(choice.randrange(len(content) + 1) for _ in range(2))
     part = content[first:last]
     return choice.choice(

@@ -1,4 +1,4 @@
-"""Readers of what others send over the network: streams, requests to the web page, answers of receivers and brokers."""
+"""Readers of untrusted network input: streams, web requests, responses of webhook receivers and MQTT brokers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PATIENCE_S = 20.0
 
 
 class _Peer:
-    """A server that sends the same bytes to every client: at once, or in parts, one for each part of a request."""
+    """A server that sends the same parts to every client, one part for each block of bytes that it receives."""
 
     def __init__(self, parts: list[bytes], stays: bool = False) -> None:
         self._parts, self._stays = parts, stays
@@ -75,13 +75,13 @@ def _read_frames(url: str) -> None:
 
 
 def http_stream(path: Path) -> None:
-    """Read frames of an address whose response is the file."""
+    """Read frames from an HTTP address whose response is the content of the file."""
     with _peer([path.read_bytes()]) as port:
         _read_frames(f"http://127.0.0.1:{port}/video")
 
 
 def http_streams() -> list[bytes]:
-    """Return responses of MJPEG cameras, of a single picture, and a redirect."""
+    """Return responses of MJPEG cameras, a response with a single image, and a redirect."""
     part = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n" % (len(_jpeg()), _jpeg())
     other = part.replace(_jpeg(), _jpeg(48)).replace(b"%d" % len(_jpeg()), b"%d" % len(_jpeg(48)), 1)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n"
@@ -96,13 +96,13 @@ def http_streams() -> list[bytes]:
 
 
 def rtsp_stream(path: Path) -> None:
-    """Read frames of an RTSP server whose answers are the parts of the file, separated by a line of dashes."""
+    """Read frames from an RTSP server whose responses are the parts of the file between lines of dashes."""
     with _peer(path.read_bytes().split(b"\n----\n"), stays=True) as port:
         _read_frames(f"rtsp://127.0.0.1:{port}/door")
 
 
 def rtsp_streams() -> list[bytes]:
-    """Return the answers to OPTIONS, DESCRIBE, SETUP and PLAY, and packets of a stream."""
+    """Return the responses to OPTIONS, DESCRIBE, SETUP and PLAY, and packets of a stream."""
     sdp = (
         b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=door\r\nt=0 0\r\nm=video 0 RTP/AVP/TCP 26\r\na=control:track1\r\n"
         b"a=rtpmap:26 JPEG/90000\r\n"
@@ -123,7 +123,7 @@ def rtsp_streams() -> list[bytes]:
 
 @cache
 def _web() -> tuple[Any, list[str]]:
-    """Return a web page that serves until the process ends, and what it has reported."""
+    """Return a web page that runs until the process ends, and the list of its notices."""
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.pipeline.stream_options import StreamOptions
     from edgekit.device.sinks.monitor import Monitor
@@ -138,7 +138,7 @@ def _web() -> tuple[Any, list[str]]:
 
 
 def web_request(path: Path) -> None:
-    """Send the file to the web page, which must stay healthy and report no error."""
+    """Send the file to the web page, which must still serve other requests and report no error."""
     sink, notices = _web()
     address = urlsplit(sink.url)
     with socket.create_connection((address.hostname, address.port), _SOON_S) as client, suppress(OSError):
@@ -154,7 +154,7 @@ def web_request(path: Path) -> None:
 
 
 def web_requests() -> list[bytes]:
-    """Return requests as browsers and programs send them."""
+    """Return typical requests of browsers and programs."""
     host = b"Host: 127.0.0.1:8080\r\n"
     picture = b"POST /classify HTTP/1.1\r\n" + host + b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b"
     login = b"POST /login HTTP/1.1\r\n" + host + b"Content-Length: 11\r\n\r\ntoken=right"
@@ -172,7 +172,7 @@ def _event(number: int) -> Any:
 
 
 def webhook_answer(path: Path) -> None:
-    """Post an event to a receiver that responds with the file; the account must be right."""
+    """Post an event to a receiver that responds with the file; the event must not stay in the queue."""
     from edgekit.device.sinks import webhook
 
     webhook._TIMEOUT_S, webhook._RETRY_PAUSES_S = _SOON_S, ()
@@ -186,7 +186,7 @@ def webhook_answer(path: Path) -> None:
 
 
 def webhook_answers() -> list[bytes]:
-    """Return responses of receivers."""
+    """Return responses of webhook receivers."""
     return [
         b"HTTP/1.1 204 No Content\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
@@ -218,7 +218,7 @@ def mqtt_answer(path: Path) -> None:
 
 
 def mqtt_answers() -> list[bytes]:
-    """Return what brokers send: the answer to the connection, confirmations, pings and messages."""
+    """Return packets of brokers: the response to a connection, confirmations, ping responses and messages."""
     accepted, rejected = b"\x20\x02\0\0", b"\x20\x02\0\5"
     confirmed = b"".join(b"\x40\x02" + number.to_bytes(2, "big") for number in range(1, 9))
     message = b"\x32\x0a\0\3a/b\0\1{}!"

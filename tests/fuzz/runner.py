@@ -1,10 +1,10 @@
-"""Runs inputs of seeds through the targets, in a child process with bounded memory, and reports what is wrong.
+"""Runs seeded inputs through the targets, in a child process with limited memory, and reports wrong results.
 
     python -m tests.fuzz.runner [--seconds S | --count N] [--first SEED] [--target NAME]... [--keep]
 
-After S seconds no further 50 seeds are begun. Wrong is an exception that is not edgekit's, an error of several lines,
-an input that takes longer than its target allows, and the end of the child process. `--keep` writes each such input to
-tests/fuzz/cases, whose files the test replays.
+After S seconds, no further block of 50 seeds starts. A result is wrong if the target raises an exception that is not
+edgekit's, raises an error of several lines, exceeds its time limit, or ends the child process. `--keep` writes each
+such input to tests/fuzz/cases, whose files the test replays.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from edgekit.errors import EdgekitError
 from tests.fuzz.targets import ROOT, TARGETS
 
 CASES = Path(__file__).parent / "cases"
-# Longest silence of the child process: its imports, or an input that no signal ends.
+# Maximum time without output of the child process: its imports, or an input that no signal ends.
 _SILENCE_S = 240
 _MEMORY_BYTES = 4 << 30
-# An input may take this many times its limit of processor time, because other processes share the machine.
+# The limit of elapsed time, as a multiple of that of processor time: other processes share the machine.
 _WAITING_FACTOR = 4
 
 
 @dataclass
 class Outcome:
-    """Numbers of inputs by result, and a line for each input that went wrong, by `TARGET SEED`."""
+    """The number of inputs for each `TARGET RESULT`, and the error of each wrong input by `TARGET SEED`."""
 
     counts: Counter[str] = field(default_factory=Counter)
     wrong: dict[str, str] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def fuzz(names: list[str], first: int, count: int | None, seconds: float | None 
 
 
 def keep(outcome: Outcome, folder: Path) -> None:
-    """Write each input that went wrong to a file `TARGET-SEED`."""
+    """Write each wrong input to a file `TARGET-SEED`."""
     folder.mkdir(exist_ok=True)
     for at in outcome.wrong:
         name, seed = at.split()
@@ -80,29 +80,29 @@ def replay(path: Path, folder: Path) -> None:
     """Run a case `TARGET-ANYTHING` through its target.
 
     Raises:
-        Exception: What the target raises, if it is wrong.
+        Exception: The exception of the target; an EdgekitError means that the target refused the input.
     """
-    # The longest name: `ncnn-member-1` is not of `ncnn`.
+    # The longest matching name: `ncnn-member-1` belongs to `ncnn-member`, not to `ncnn`.
     name = max((name for name in TARGETS if path.name.startswith(f"{name}-")), key=len)
     _read(name, path.read_bytes(), folder)
 
 
 def _run_child(folder: Path, inputs: list[str], outcome: Outcome) -> list[str]:
-    """Run inputs in a child; return those that are left after the one that ended it."""
+    """Run inputs in a child process; if an input ends the process, return the inputs after it."""
     done = 0
     with (
-        tempfile.TemporaryFile("w+", errors="replace") as said,
+        tempfile.TemporaryFile("w+", errors="replace") as errors,
         subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.runner", "--child", str(folder), *inputs],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=errors,
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "XDG_CACHE_HOME": str(folder)},
         ) as child,
     ):
-        # What a signal in the child cannot end is killed.
+        # A timer kills the child process if no signal inside it ends an input.
         timer = threading.Timer(_SILENCE_S, child.kill)
         timer.start()
         for line in child.stdout:
@@ -118,8 +118,8 @@ def _run_child(folder: Path, inputs: list[str], outcome: Outcome) -> list[str]:
             done += 1
         timer.cancel()
         code = child.wait()
-        said.seek(0)
-        last = said.read()[-300:].strip()
+        errors.seek(0)
+        last = errors.read()[-300:].strip()
     if done == len(inputs):
         return []
     outcome.counts[f"{inputs[done].split()[0]} wrong"] += 1
@@ -184,7 +184,7 @@ def _lines(outcome: Outcome, names: list[str]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Run the program and return its exit code: 1 if an input went wrong."""
+    """Run the program and return its exit code: 1 if a result was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("inputs", nargs="*", help=argparse.SUPPRESS)

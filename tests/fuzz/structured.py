@@ -1,6 +1,6 @@
-"""Inputs that are well-formed around one mutation: archives with right checksums, headers with right lengths.
+"""Mutated inputs with a valid structure: archives with correct checksums, headers with correct lengths.
 
-Plain mutations of bytes seldom get past a checksum.
+Plain mutations of bytes rarely pass a checksum.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NUMBERS = (0, 1, 2, 7, 48, 255, 65_536, 1 << 31, (1 << 63) - 1)
 
 
 def ncnn(examples: list[bytes], choice: random.Random) -> bytes:
-    """Return a .ncnn file of which one member is mutated, or the list of members."""
+    """Return a .ncnn file with one mutated, added or removed member."""
     with zipfile.ZipFile(io.BytesIO(choice.choice(examples))) as archive:
         members = [(name, archive.read(name)) for name in archive.namelist()]
     at = choice.randrange(len(members))
@@ -42,7 +42,7 @@ def ncnn(examples: list[bytes], choice: random.Random) -> bytes:
 
 
 def checkpoint(choice: random.Random) -> bytes:
-    """Return a safetensors file whose header has the right length, with a mutated contract, entry or tensor."""
+    """Return a safetensors file with a mutated metadata value or tensor entry, and the correct length of the header."""
     content = (ROOT / "edgekit/assets/default.safetensors").read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
     header, data = json.loads(content[8:end]), content[end:]
@@ -69,7 +69,7 @@ def checkpoint(choice: random.Random) -> bytes:
 
 
 def hdf5(choice: random.Random) -> bytes:
-    """Return a valid HDF5 file in the form of the EdgeCNN authors' data set, with a surprise."""
+    """Return a valid HDF5 file in the form of the EdgeCNN authors' data set, with one unusual entry."""
     import h5py
     import numpy as np
 
@@ -129,7 +129,7 @@ def _image() -> bytes:
 
 
 def archive(choice: random.Random) -> bytes:
-    """Return a .tar or .tar.gz of pictures in class folders with entries of strange kinds, names and sizes."""
+    """Return a .tar or .tar.gz of images in class folders, with entries of unusual kinds, names and sizes."""
     kinds = choice.choice((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT))
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=kinds) as packed:

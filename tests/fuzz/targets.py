@@ -1,7 +1,7 @@
-"""What is fuzzed: the functions through which files and answers of strangers enter, each with valid examples.
+"""Fuzz targets: the functions that read untrusted files and responses, each with valid examples.
 
 A target passes if it returns, or raises one of edgekit's own errors with one line of text. To add one, write a function
-of the file's path and enter it in `TARGETS` with its examples.
+that takes the path of a file, and add it to `TARGETS` with its examples.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Target:
-    """A reader of a file, with that suffix.
+    """A function that reads a file with the given suffix.
 
-    `make` returns the input of a seed. Reading takes at most `limit_s` seconds of processor time.
+    `make` returns an input from a seeded random generator. Reading takes at most `limit_s` seconds of processor time.
     """
 
     read: Callable[[Path], object]
@@ -36,7 +36,7 @@ class Target:
 
 
 def of_examples(examples: Callable[[], list[bytes]]) -> Callable[[random.Random], bytes]:
-    """Return a maker of mutations of examples, which are computed once."""
+    """Return a function that mutates one of the examples; the examples are computed once."""
     kept = cache(examples)
     return lambda choice: mutated(choice.choice(kept()), choice)
 
@@ -71,7 +71,7 @@ def _ncnn(path: Path) -> None:
     from edgekit.device.engines.ncnn_file import read_ncnn
 
     read_ncnn(path)
-    # Only files that are read run in a child process, which takes half a second.
+    # Only readable files reach the classifier, whose child process takes half a second.
     Classifier(path, 1)
 
 
@@ -101,7 +101,7 @@ def _checkpoint(path: Path) -> None:
 
 
 def _make_checkpoint(choice: random.Random) -> bytes:
-    """Mutate the header alone in most cases, because the weights have no structure."""
+    """Mutate only the header in most cases, because the weights have no structure."""
     content = (ROOT / "edgekit/assets/default.safetensors").read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
     if choice.random() < 0.2:
@@ -172,7 +172,7 @@ def _benchmark_examples() -> list[bytes]:
 
 
 def _board_answer(path: Path) -> None:
-    """Read what a board prints: probe, doctor, progress, and the answers of `board/deploy.py`."""
+    """Read the output of a board: probe, doctor, progress, and the results of `board/deploy.py`."""
     from edgekit.doctor.examination import parse_findings
     from edgekit.remote.deploy import read_change, read_releases
     from edgekit.remote.doctor import captured
@@ -195,7 +195,7 @@ def _board_answer(path: Path) -> None:
     for read in readers:
         with suppress(EdgekitError):
             read()
-    with suppress(ValueError):  # the caller names the board
+    with suppress(ValueError):  # the caller adds the name of the board
         parse_probe(text, 0.0)
 
 
@@ -267,7 +267,7 @@ def _archive(path: Path) -> None:
 
 
 def _crops(path: Path) -> None:
-    """Read records of collected crops, from a folder that has no image."""
+    """Read records of collected crops from a folder without images."""
     from edgekit.device.label.store import LabelStore
 
     folder = path.with_suffix(".folder")

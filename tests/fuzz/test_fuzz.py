@@ -1,6 +1,6 @@
-"""Inputs of strangers, mutated with fixed seeds: each is read or refused with one line, in bounded time and memory.
+"""Untrusted inputs, mutated with fixed seeds: each is read or refused with one line, in limited time and memory.
 
-`make fuzz SECONDS=3600` tries more seeds. What it finds becomes a file in `cases`.
+`make fuzz SECONDS=3600` runs more seeds and writes each wrong input to a file in `cases`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from edgekit.errors import EdgekitError
 from tests.fuzz import runner, targets
 
-# A few seconds: the CI runs further seeds.
+# These take a few seconds; the CI runs further seeds.
 COUNT = 8
 
 
@@ -47,7 +47,7 @@ def test_a_find_is_kept_as_a_case(tmp_path: Path) -> None:
     ],
 )
 def test_a_fault_is_found(fault: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # `sitecustomize` plants the fault in the child process.
+    # `sitecustomize` adds a target with the fault to the child process.
     (tmp_path / "sitecustomize.py").write_text(
         "from edgekit.errors import InputError\n"
         "from tests.fuzz.targets import TARGETS, Target\n"

@@ -1,4 +1,4 @@
-"""`edgekit bench` as a user calls it."""
+"""`edgekit bench` from the command line."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_the_end_of_a_connection_ends_the_worker_too_and_leaves_no_frames(
 ) -> None:
     command_line = [*EDGEKIT, "bench", str(tiny_model), "--detector", "none", "--seconds", "600", "--threads", "1"]
     environment = {**os.environ, "EDGEKIT_PROGRESS_LINES": "1"}
-    # Tests that run under nohup would hand on that a hangup is ignored.
+    # Under nohup, the child process would inherit the ignored SIGHUP.
     default = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
     with subprocess.Popen(
         command_line, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=default
@@ -225,7 +225,7 @@ def test_the_end_of_a_connection_ends_the_worker_too_and_leaves_no_frames(
         assert process.stderr is not None
         assert any("edgekit-progress" in line for line in process.stderr)
         (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        # Other programs have files there, too: those of this one have no name.
+        # /dev/shm also contains files of other programs; the files of this process are already deleted.
         opened = [os.readlink(path) for path in Path(f"/proc/{process.pid}/fd").iterdir()]  # noqa: PTH115
         assert [path for path in opened if path.startswith("/dev/shm/") and not path.endswith(" (deleted)")] == []
         assert any(path.endswith(" (deleted)") for path in opened)
@@ -265,7 +265,7 @@ def test_a_process_that_is_killed_leaves_the_report_of_those_before(tiny_model: 
         deadline_s = time.monotonic() + 60
         while not (workers := children(process.pid)) and time.monotonic() < deadline_s:
             time.sleep(0.01)
-        os.kill(workers[0], signal.SIGKILL)  # as the kernel does when the memory runs out
+        os.kill(workers[0], signal.SIGKILL)  # as the kernel does without free memory
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "was killed: the memory probably ran out" in stderr
@@ -275,7 +275,7 @@ def test_a_process_that_is_killed_leaves_the_report_of_those_before(tiny_model: 
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that the main thread of a process has started."""
+    """Return the ids of the processes that the main thread of a process has started."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 

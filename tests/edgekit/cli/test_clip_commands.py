@@ -68,7 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "sentences").mkdir()
     (folder / "sentences/faces.json").write_text(json.dumps({"happy": ["a smile"]}))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # OpenAI's form of archive is an old one
+        warnings.simplefilter("ignore")  # torch deprecates TorchScript, the archive format of OpenAI's CLIPs
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(folder / "other.pt"))
     archive = (folder / "other.pt").read_bytes()
     (folder / "torn.pt").write_bytes(archive[:-200])
@@ -220,7 +220,7 @@ def test_a_net_gets_the_space_of_a_clip(edgekit: Run, tmp_path: Path) -> None:
     data = ("--teacher", "clip.safetensors", "--data", "faces", "--cache", str(tmp_path / "cache"), "--json")
     nets = {"fer2013": tmp_path / "a.safetensors", str(tmp_path / "opposite.safetensors"): tmp_path / "b.safetensors"}
     done = [(edgekit("embed", name, *data, "-o", str(output)), output) for name, output in nets.items()]
-    # The logits of a net and of a random CLIP have no relation: those of one of two opposite nets fit.
+    # The logits of a net and of a random CLIP are unrelated, so one of two nets with opposite logits is accepted.
     [(out, output)] = [(out, output) for (code, out, _), output in done if code == 0]
     [err] = [err for (code, _, err), _ in done if code == 2]
     assert "predict different classes" in err.splitlines()[-1]

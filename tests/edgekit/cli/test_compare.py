@@ -1,4 +1,4 @@
-"""`edgekit compare` and `edgekit report` as a user calls them."""
+"""`edgekit compare` and `edgekit report` from the command line."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 
 @pytest.fixture
 def reference() -> dict[str, Any]:
-    """A measured document."""
+    """A measured benchmark report."""
     return json.loads((RESULTS / "vm-epyc-2.json").read_text())  # type: ignore[no-any-return]
 
 
 @pytest.fixture
 def written(tmp_path: Path, reference: dict[str, Any]) -> Callable[[str, float], Path]:
-    """Writes the reference, all of its times multiplied, marks taken away."""
+    """Return a function that writes the reference report with multiplied medians and without quality flags."""
 
     def write(name: str, factor: float) -> Path:
         for cell in reference["boards"][0]["cells"]:

@@ -1,4 +1,4 @@
-"""Shell completion, by click's protocol of each shell and in the shells themselves."""
+"""Shell completion: by click's protocol for each shell, and in the real shells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
 _edgekit_completion edgekit
 printf '%s\\n' "${COMPREPLY[@]}"
 """
-# Completion needs an interactive zsh; here the functions that it provides print what they are given.
+# Completion needs an interactive zsh: these functions replace those of zsh and print the completions.
 ZSH = """
 compdef() { :; }
 compadd() { print -l -- "${(@P)@[-1]}"; }
@@ -44,7 +44,7 @@ complete --do-complete $argv[1]
 def by_protocol(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Complete:
-    """Return the completions of a command line, as each shell's script requests them."""
+    """Return a function that completes a command line through the same variables as the script of a shell."""
 
     def complete(line: str) -> list[str]:
         words = line.split(" ")
@@ -64,7 +64,7 @@ def by_protocol(
 
 @pytest.fixture(params=["bash", "zsh", "fish"])
 def in_shell(request: pytest.FixtureRequest, tmp_path: Path) -> Complete:
-    """Return the completions of a command line in the shell itself."""
+    """Return a function that completes a command line in a real shell."""
     shell = shutil.which(request.param)
     if shell is None:
         pytest.skip(f"no {request.param} here: apt-get install {request.param}")

@@ -1,4 +1,4 @@
-"""Settings of `edgekit run` in a file: read, overridden, printed, read again, and refused with a hint."""
+"""Settings files of `edgekit run`: reading, overriding, printing, and error messages with a hint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgekit.cli.config import config_options, setting_options
 
 @pytest.fixture
 def settings(edgekit, tmp_path: Path):
-    """Write a file of settings and return what is in force with it and these arguments."""
+    """Return a function that writes a settings file and returns the effective settings with it and with arguments."""
 
     def effective(text: str, *arguments: object) -> dict:
         path = tmp_path / "edgekit.toml"

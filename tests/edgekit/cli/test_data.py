@@ -1,4 +1,4 @@
-"""`edgekit data check` and `edgekit data label`, as a user types them."""
+"""`edgekit data check` and `edgekit data label` from the command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def animals(tmp_path: Path) -> Path:
-    """Four sound pictures of two classes in two splits."""
+    """Four valid images of two classes in two splits."""
     folder = tmp_path / "animals"
     generator = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -175,13 +175,13 @@ def test_one_split_alone_is_counted_once_and_a_home_that_cannot_be_written_is_no
     animals: Path, tmp_path: Path
 ) -> None:
     shutil.rmtree(animals / "test")
-    hopeless = {"HOME": "/proc/nowhere", "XDG_CONFIG_HOME": "/proc/nowhere"}
+    unwritable = {"HOME": "/proc/nowhere", "XDG_CONFIG_HOME": "/proc/nowhere"}
     done = subprocess.run(
         [sys.executable, "-m", "edgekit.cli", "data", "check", str(animals), "--sheet", str(tmp_path / "sheets")],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **hopeless},
+        env={**os.environ, **unwritable},
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[4].split() == ["class", "train"]

@@ -1,4 +1,4 @@
-"""`edgekit distill`, and `edgekit export` with other labels, as a user types them."""
+"""`edgekit distill`, and `edgekit export` with other labels, from the command line."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def faces(draw_faces: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder data set: 14 pictures to train on and 7 to choose by."""
+    """A folder data set with 14 training images and 7 validation images."""
     return draw_faces(tmp_path_factory.mktemp("faces"), {"train": 14, "val": 7})
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training."""
+    """A training folder that contains only the checkpoint of an untrained net."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("teacher")
     net = create_model("mini-xception", 7)
@@ -179,7 +179,7 @@ def test_votes_are_combined_with_the_teachers_outputs(edgekit: Run, faces: Path,
     training = load_checkpoint(tmp_path / "votes/best.safetensors").training
     assert training["distillation"]["votes"] == {"teacher": 0.7, "votes": 0.5}
     assert training["ferplus"] == "posterior"
-    # What is learned towards differs, and the labels stay those of the data.
+    # The training targets of the three trainings differ, so their losses differ.
     assert len(set(losses.values())) == 3
     mixed = ["--ferplus", votes, "--ferplus-labels", "mixed", "--label-weight", 0.2, "-o", tmp_path / "mixed"]
     code, _, err = edgekit(*common, *mixed)

@@ -1,4 +1,4 @@
-"""Surroundings in which no command can work, or a path leads nowhere: one line, and the exit code of bad input."""
+"""Missing working folder, too little memory and circular links: one error line and the right exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUN = ("run", "--source", "demo", "--detector", "none", "--max-frames", "1")
 
 
 def start(*words: object, before: str = "", cwd: Path | None = None, limit_bytes: int | None = None) -> tuple[int, str]:
-    """Return exit code and stderr of a command in a process of its own."""
+    """Return exit code and stderr of a command in a separate process."""
     code = f"{before}\nfrom edgekit.cli import main; main()"
     limits = (lambda: resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))) if limit_bytes else None
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""`edgekit export` as a command: output, files and exit codes."""
+"""`edgekit export` from the command line: output, files and exit codes."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_checkpoint_that_returns_nan_is_refused_and_the_old_file_stays(
 
 
 def bad_checkpoints(folder: Path, good_path: Path) -> Iterator[tuple[str, Path, str]]:
-    """Yield a name, a file that is no usable checkpoint, and what its error must contain."""
+    """Yield a name, a file that is not a usable checkpoint, and the expected part of the error message."""
 
     def file(name: str, content: bytes) -> Path:
         path = folder / f"{name}.safetensors"
@@ -184,7 +184,7 @@ def test_a_full_disk_is_reported_and_no_file_is_left(edgekit: Run, checkpoint: P
 def test_ctrl_c_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
     command: list[str | Path] = [EDGEKIT, "export", checkpoint, "-o", tmp_path / "model.onnx"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        # The temporary file is there while the net is traced, which takes seconds.
+        # The temporary file exists during the tracing of the net, which takes seconds.
         while not names(tmp_path) and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
@@ -201,7 +201,7 @@ def test_what_a_killed_export_left_is_removed_by_the_next(edgekit: Run, checkpoi
             time.sleep(0.01)
         process.kill()
     assert len(names(tmp_path)) == 1
-    # An export that fails early removes it too, and takes no time.
+    # An export that fails early also removes it, and takes less time.
     assert edgekit("export", checkpoint, "-o", target, "--merge", "a=nosuch")[0] == 2
     assert names(tmp_path) == []
 

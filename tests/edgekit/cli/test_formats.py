@@ -1,4 +1,4 @@
-"""`edgekit bench MODEL --formats` as a user calls it, on a net and a data set made on the spot."""
+"""`edgekit bench MODEL --formats` from the command line, with an untrained net and a generated data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edgekit run --source gst:…` with the system's OpenCV, which has GStreamer; pip's has not."""
+"""`edgekit run --source gst:…` with the system's OpenCV, which supports GStreamer; the OpenCV from pip does not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgekit.errors import EXIT_OK, EXIT_SOURCE
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 ROOT = Path(__file__).parents[3]
-# Each takes a second on a machine with nothing else to do, and a package index may be slow.
+# Each command takes about a second on an idle machine, but a package index may be slow.
 TIMEOUT_S = 600
 HAS_GSTREAMER = "import cv2, sys; sys.exit(not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))"
 
@@ -28,7 +28,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def system_edgekit() -> Run:
-    """The command line in the system's Python, on the system's OpenCV."""
+    """Return a function that calls `edgekit run` in the system's Python, with the system's OpenCV."""
     if (
         not Path(SYSTEM_PYTHON).exists()
         or subprocess.run([SYSTEM_PYTHON, "-c", HAS_GSTREAMER], capture_output=True).returncode
@@ -51,7 +51,7 @@ def system_edgekit() -> Run:
 
 
 def cached_packages(version: str, wanted: list[str]) -> Path:
-    """Return a folder with these packages for the system's Python, kept over test runs."""
+    """Return a folder with these packages for the system's Python, which is kept between test runs."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit-test-packages"
     cache.mkdir(parents=True, exist_ok=True)
     packages = cache / hashlib.sha256("\n".join([version, *wanted]).encode()).hexdigest()[:16]
@@ -77,7 +77,7 @@ def cached_packages(version: str, wanted: list[str]) -> Path:
     ],
 )
 def test_a_pipeline_gives_its_frames_in_the_right_colours(system_edgekit, tiny_model, tmp_path, pipeline):
-    """The model's logits are the means of red, green and blue: what it sees is what was made."""
+    """The model's logits are the means of red, green and blue, so its label is the colour of the frames."""
     lines = tmp_path / "r.jsonl"
     options = ("--model", tiny_model, "--detector", "none", "--max-frames", 5, "--jsonl", lines, "--json")
     done = system_edgekit("--source", f"gst:{pipeline}", *options)
@@ -91,7 +91,7 @@ def test_a_pipeline_gives_its_frames_in_the_right_colours(system_edgekit, tiny_m
 
 
 def test_a_pipeline_that_cannot_run_is_one_line(system_edgekit, tiny_model):
-    # With an element that does not exist, OpenCV itself waits for 30 seconds.
+    # All elements exist, because OpenCV waits for 30 seconds if an element is missing.
     source = "gst:filesrc location=/no/such/file ! decodebin"
     done = system_edgekit("--source", source, "--model", tiny_model, "--detector", "none")
     assert done.returncode == EXIT_SOURCE

@@ -1,4 +1,4 @@
-"""`edgekit inspect` as a command, on good, unusual and hostile files."""
+"""`edgekit inspect` from the command line, with good, unusual and hostile files."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def fields(text: str) -> dict[str, str]:
-    """Return the lines `label  value` of the people's view."""
+    """Return the lines `label  value` of the text output as a dictionary."""
     return {line[:13].strip(): line[14:] for line in text.splitlines()}
 
 
 def with_document(model: Path, target: Path, document: str | None) -> Path:
-    """Write `model` with another contract document, or none."""
+    """Write `model` with another contract document, or without one."""
     proto = onnx.load(model)
     del proto.metadata_props[:]
     if document is not None:
@@ -51,7 +51,7 @@ def contract_of(model: Path) -> Contract:
 
 @pytest.fixture
 def untraced(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
-    """Count another graph in the place of a checkpoint's net, which takes seconds to trace."""
+    """Replace the graph of a checkpoint's net, whose tracing takes seconds, by that of `tiny_model`."""
     from edgekit.export.onnx import to_onnx
 
     monkeypatch.setattr(to_onnx, "to_onnx", lambda *_: onnx.load(tiny_model))

@@ -1,4 +1,4 @@
-"""What all commands have in common: help in sections, one line per error, whatever happens to streams and files."""
+"""Behaviour of all commands: help in sections, one line per error, unusable streams and protected files."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ except KeyboardInterrupt:
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
-# A second Ctrl-C: while the first one is reported, at exit, and while the interpreter destroys its modules.
+# Sends a second Ctrl-C while the first one is reported, at exit, or while the interpreter destroys its modules.
 AGAIN = """
 import atexit, os, signal
 import click

@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.cli.run.memory import RunMemory
 
-# Prints the number of arenas after eight threads have allocated at the same time.
+# `count` prints the malloc arenas as XML after eight threads have allocated memory at the same time.
 _COUNT = """
 import ctypes, sys, threading
 from edgekit.cli.run.memory import RunMemory

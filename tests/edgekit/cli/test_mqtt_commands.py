@@ -1,4 +1,4 @@
-"""Commands by MQTT to a running `edgekit run`, with a real broker and a real stream."""
+"""MQTT commands to a running `edgekit run`, with a real broker and a real stream."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ mqtt-command-snapshot = true
         run.until(lambda: state().get("paused"))
         served = server.served
         send("resume")
-        # The stream was released, and is opened again.
+        # The pause released the stream, so the run opens it again.
         run.until(lambda: server.served == served + 1)
         run.until(lambda: state().get("faces") == 1)
         send("pause")

@@ -1,4 +1,4 @@
-"""Signals and limits of time against models that compute for ever: the process ends, and keeps what it has."""
+"""Signals and time limits with models that compute for ever: the process ends and keeps its results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def reported(call):
     return enter(call)
 native_calls.NativeCall.__enter__ = reported
 """
-# Bounds the calls whose subject begins with these words; a busy machine may need longer for the others.
+# Limits the calls whose subject begins with these words to 0.5 s; other calls may need longer on a busy machine.
 SOON = """
 from edgekit import native_calls
 begin = native_calls.NativeCall.__init__
@@ -49,7 +49,7 @@ native_calls.NativeCall.__init__ = limited
 
 @pytest.fixture
 def model(tmp_path: Path) -> Make:
-    """Write one of `hostile_models`."""
+    """Return a function that writes one of `hostile_models`."""
 
     def write(name: str) -> Path:
         path = tmp_path / f"{name}.onnx"
@@ -61,7 +61,7 @@ def model(tmp_path: Path) -> Make:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder of a black image, which every model answers, and a white one."""
+    """A folder with a black image, which every model classifies, and a white image."""
     folder = tmp_path / "images"
     folder.mkdir()
     for index, value in enumerate((0, 255)):
@@ -89,7 +89,7 @@ def test_a_signal_ends_an_operator_that_cannot_be_cancelled(start, model, images
     run = start("--model", model("slow_pool"), "--source", images, "--jsonl", jsonl, *threads, before=REPORTED)
     run.until(lambda: run.stderr_text.count("calling an inference") == 2)
     run.process.send_signal(signal.SIGTERM)
-    # Without threads the main thread never runs again: its exit code is not that of a run that ended well.
+    # With one thread, the main thread never leaves the call, so the exit code is that of an interrupted run.
     assert run.end() == (EXIT_INTERRUPTED if threads else EXIT_OK)
     assert [Path(json.loads(line)["file"]).name for line in jsonl.read_text().splitlines()] == ["0.png"]
 
@@ -98,13 +98,13 @@ def test_a_signal_ends_an_operator_that_cannot_be_cancelled(start, model, images
 def test_a_signal_ends_a_file_that_does_not_finish_loading(model, command):
     path = model("slow_to_load")
     words = {"run": ["--source", "demo", "--model", path], "bench": [path], "inspect": [path]}[command]
-    # `inspect` loads without optimisation, which computes nothing.
+    # `inspect` loads without optimisation, so loading computes nothing: the test switches the optimisation on.
     before = REPORTED.replace("import sys\n", "import sys\nfrom edgekit.device.engines import session\n")
     before += "session._LEVELS['none'] = session._LEVELS['all']\n"
     with process(before, command, *words) as running:
         until(running, "calling loading")
         running.send_signal(signal.SIGTERM)
-        # A run that SIGTERM ends has done its job.
+        # SIGTERM is a normal end of a run.
         assert running.wait(60) == (0 if command == "run" else EXIT_INTERRUPTED)
 
 
@@ -203,7 +203,7 @@ def until(running: subprocess.Popen[str], text: str) -> None:
 
 @pytest.fixture
 def stalled_pipe(tmp_path: Path) -> Iterator[tuple[Path, Callable[[Path], None]]]:
-    """A named pipe, and a function that writes images to it until a file has lines, and waits for the rest."""
+    """A named pipe, and a function that writes images to it until a JSONL file has lines and waits for the rest."""
     path = tmp_path / "video.mjpeg"
     os.mkfifo(path)
     jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 128, np.uint8))[1].tobytes()
@@ -214,7 +214,7 @@ def stalled_pipe(tmp_path: Path) -> Iterator[tuple[Path, Callable[[Path], None]]
             while not (jsonl.exists() and jsonl.read_text()):
                 writer.write(jpeg)
                 count += 1
-            # The decoder has the last image when the next one begins.
+            # The decoder returns an image when the next one begins, so the last image is missing.
             wait_until(lambda: jsonl.read_text().count("\n") >= count - 1)
 
         yield path, play

@@ -1,4 +1,4 @@
-"""The commands with .ncnn files: export, inspect, verify, bench beside ONNX files, run."""
+"""The commands with .ncnn files: export, inspect, verify, eval, bench together with ONNX files, run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def model(checkpoint: Path) -> Path:
-    """The file with all rewrites that ncnn may have."""
+    """An .ncnn file with all rewrites that are available for ncnn."""
     target = checkpoint.with_name("model.ncnn")
     done = CliRunner().invoke(
         export, [str(checkpoint), "-o", str(target), "--engine", "ncnn", "--target", "a53", "--json"]
@@ -47,7 +47,7 @@ def test_a_file_in_half_floats_is_verified_with_its_own_tolerance(
     assert code == 0, err
     assert json.loads(out)["contract"]["precision"] == "float16"
     assert err.count("float16: half floats need fewer instructions on a Cortex-A76") == 1
-    # Weights and graph are those of the file in float32.
+    # The weights and the graph equal those of the float32 file.
     assert read_ncnn(target).weights == read_ncnn(model).weights
     assert read_ncnn(target).graph == read_ncnn(model).graph
     against = ("--against", checkpoint, "--data", data, "--split", "test")

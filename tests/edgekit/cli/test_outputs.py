@@ -1,4 +1,4 @@
-"""`edgekit run` and the outputs that talk to others, as a user meets them."""
+"""Outputs of `edgekit run` from the command line: web page, webhook, files, snapshots and collected crops."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_a_posted_picture_has_the_faces_of_its_record(edgekit, start, play, tiny
 
 @pytest.fixture
 def stream() -> Iterator[str]:
-    """The address of a stream of pictures that does not end: edgekit's own page serves it."""
+    """The address of an endless MJPEG stream, which edgekit's web page serves."""
     from edgekit.device.detections import FrameResult
     from edgekit.device.sinks.monitor import Monitor
     from edgekit.device.sinks.web import WebSink
@@ -293,7 +293,7 @@ def stream() -> Iterator[str]:
 
 def test_a_live_run_outlives_a_full_disk_and_records_again(tiny_model, small_disk, stream):
     jsonl, ballast = small_disk / "r.jsonl", small_disk / "ballast"
-    # The same order of events, sooner, and no message about a stream that a busy machine sends late.
+    # A shorter batch interval makes the test faster; long stall limits avoid a warning on a busy machine.
     soon = "from edgekit.device.sinks import batches; batches.BatchedLines.__init__.__defaults__ = (0.2,)\n"
     soon += "from edgekit.device.sources import timeout_guard; timeout_guard.REPORT_S = timeout_guard.LOST_S = 60"
     command = [sys.executable, "-c", f"{soon}\nfrom edgekit.cli import main; main()", "run", "--model", str(tiny_model)]
@@ -350,7 +350,7 @@ def test_a_file_or_folder_that_is_deleted_in_the_run_is_written_again(start, pla
     camera = play([("pictures", 100_000, (64, 48))])
     run = start("--source", camera.url, option, path)
     run.until(path.exists)
-    # Its name goes first: the run would make another file in a folder that is just being emptied.
+    # The folder is renamed first, because the run could create a file in it during the deletion.
     shutil.rmtree(path.parent.rename(tmp_path / "removed"))
     run.until(path.exists)
     path.rename(tmp_path / "moved")
@@ -372,7 +372,7 @@ def test_a_second_run_with_the_same_output_is_refused_until_the_first_one_ends(
     second = ("run", "--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 2)
     server = play([("pictures", 100_000, (64, 48))])
     first = start("--source", server.url, option, tmp_path / name)
-    # The lock is taken before the source is opened.
+    # The run takes the lock before it opens the source.
     first.until(lambda: server.served)
     assert (locked.parent / f".{locked.name}.lock").exists()
     code, out, err = edgekit(*second, option, tmp_path / "link" / name)
@@ -384,7 +384,7 @@ def test_a_second_run_with_the_same_output_is_refused_until_the_first_one_ends(
     assert not [path.name for path in tmp_path.rglob(".*")], "no lock is left"
 
 
-# The limits of a folder hold for all images in it: each of two runs would delete images of the other one.
+# The limits of a folder apply to all images in it, so each of two runs would delete images of the other run.
 @pytest.mark.parametrize("option", ["--event-snapshots", "--command-snapshots"])
 def test_a_second_run_with_the_same_folder_of_snapshots_is_refused(edgekit, start, play, tiny_model, tmp_path, option):
     folder = tmp_path / "images"
@@ -392,7 +392,7 @@ def test_a_second_run_with_the_same_folder_of_snapshots_is_refused(edgekit, star
     second = ("run", "--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 2)
     server = play([("pictures", 100_000, (64, 48))])
     first = start("--source", server.url, "--event-snapshots", folder)
-    # The lock is taken before the source is opened.
+    # The run takes the lock before it opens the source.
     first.until(lambda: server.served)
     code, out, err = edgekit(*second, option, folder, *needed)
     assert (code, out, err.count("\n")) == (2, "", 1)
@@ -406,15 +406,15 @@ def test_a_second_run_with_the_same_folder_of_snapshots_is_refused(edgekit, star
 def test_outputs_are_closed_at_once(edgekit, tiny_model, tmp_path, monkeypatch):
     from edgekit.device.sinks.line_file import LineFile
 
-    meeting = threading.Barrier(2, timeout=PATIENCE_S)
+    barrier = threading.Barrier(2, timeout=PATIENCE_S)
     close = LineFile.close
 
-    def meet(lines: LineFile) -> None:
-        # One after the other, they would never meet.
-        meeting.wait()
+    def wait_and_close(lines: LineFile) -> None:
+        # If the outputs were closed one after the other, the barrier would time out.
+        barrier.wait()
         close(lines)
 
-    monkeypatch.setattr(LineFile, "close", meet)
+    monkeypatch.setattr(LineFile, "close", wait_and_close)
     outputs = ("--jsonl", tmp_path / "r.jsonl", "--csv", tmp_path / "r.csv")
     code, _, err = edgekit("run", "--source", "demo", "--model", tiny_model, "--detector", "none", *outputs)
     assert code == EXIT_OK, err

@@ -1,4 +1,4 @@
-"""`edgekit data crop` and `edgekit eval --photos`, as a user types them."""
+"""`edgekit data crop` and `edgekit eval --photos` from the command line."""
 
 from __future__ import annotations
 
@@ -121,14 +121,14 @@ def test_a_measure_that_the_detector_does_not_give_is_an_error_after_the_results
 
 def test_eval_draws_its_errors(edgekit: Run, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "errors").mkdir()
-    earlier = tmp_path / "errors" / "0-angry.png"  # of another model: no photograph is angry here
+    earlier = tmp_path / "errors" / "0-angry.png"  # an earlier sheet: this data has no class angry
     earlier.write_bytes(b"")
     code, out, err = edgekit("eval", "fer2013", "--data", photos, "--split", "all", "--errors", tmp_path / "errors")
     assert code == 0, err
     assert f"contact sheets of errors: {tmp_path}/errors" in out
     assert not earlier.exists()
     drawn = {path.name for path in (tmp_path / "errors").iterdir()}
-    assert "4-sad.png" in drawn  # a strip of background, which no net calls sad
+    assert "4-sad.png" in drawn  # its image is a strip of background, which is not classified as sad
     assert all(cv2.imread(str(tmp_path / "errors" / name)) is not None for name in drawn)
 
 

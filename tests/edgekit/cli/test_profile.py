@@ -1,4 +1,4 @@
-"""`edgekit profile` from the outside, on nets of ours and of others."""
+"""`edgekit profile` from the command line, with edgekit's nets and with other ONNX files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_default_model_layer_by_layer(edgekit: Run) -> None:
     assert isinstance(measured, dict)
     shares = sum(layer["share"] or 0 for layer in layers)
     assert shares + measured["runtime_share"] == pytest.approx(1)
-    # Most of the time goes to convolutions, and they are found under the file's own names.
+    # Convolutions take a large share of the time, which is assigned to the layers by their names in the file.
     assert sum(layer["share"] or 0 for layer in layers if layer["op_type"] == "Conv") > 0.4
     estimates = document["estimates"]
     assert isinstance(estimates, list)
@@ -80,7 +80,7 @@ def test_a_model_of_a_dynamic_size_names_the_option(edgekit: Run, tmp_path: Path
 
 
 def eight_bit_graph(folder: Path) -> Path:
-    """A convolution, quantised, behind a size computed from the input's shape."""
+    """Write a quantised convolution after a resize whose target size is computed from the input's shape."""
     rng = np.random.default_rng(0)
     tensors = {
         "s": np.float32(0.1),
@@ -223,8 +223,8 @@ def test_names_are_no_formulas_and_a_net_without_arithmetic_has_no_roofline(edge
     odd = small_net(tmp_path, helper.make_node("MatMul", ["x", "w"], ["y"], name=r"$\nonesuch{$"))
     code, _, err = edgekit("profile", odd, *arguments)
     assert code == 0, err
-    silent = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"], name="relu"))
-    code, _, err = edgekit("profile", silent, *arguments)
+    without_macs = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"], name="relu"))
+    code, _, err = edgekit("profile", without_macs, *arguments)
     assert code == 2
     assert "no layer of the file multiplies" in err
 
@@ -244,7 +244,7 @@ def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
         assert rare["high_fps"] == pytest.approx(3 * rare["low_fps"])
         assert rare["middle_ms"] == pytest.approx(sum(part["middle_ms"] for part in rare["parts"]))
         assert rare["detector_wh"] == [256, 192]
-    # Four threads share the processors; stages side by side are for one each.
+    # The staged frame rate exists for one thread per stage only: four threads already use all processors.
     assert five[0]["staged_low_fps"] > five[0]["low_fps"]
     assert five[1]["staged_low_fps"] is None
 

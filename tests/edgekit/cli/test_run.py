@@ -1,4 +1,4 @@
-"""`edgekit run` as a user meets it: outcomes, messages, exit codes and stops."""
+"""`edgekit run` from the command line: results, messages, exit codes and signals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PATIENCE_S = 60
 
 @pytest.fixture
 def crops(tmp_path: Path) -> Path:
-    """A folder of three pictures that the tiny model calls red, green and blue."""
+    """A folder of three images that the tiny model classifies as red, green and blue."""
     folder = tmp_path / "crops"
     folder.mkdir()
     for index, colour_bgr in enumerate([(0, 0, 250), (0, 250, 0), (250, 0, 0)]):
@@ -41,7 +41,7 @@ def crops(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def edgekit_run(tiny_model: Path):
-    """Run the command in this process with the tiny model, every frame a face; returns the exit code."""
+    """Return a function that runs the command in this process, each frame as one face, and returns the exit code."""
 
     def run(*arguments: object, detector: str = "none") -> int:
         return _run(["run", "--model", str(tiny_model), "--detector", detector, *map(str, arguments)])
@@ -51,7 +51,7 @@ def edgekit_run(tiny_model: Path):
 
 @pytest.fixture
 def child(tiny_model: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start the command in a process of its own; `before` is code that runs there first."""
+    """Return a function that starts the command in a separate process; `before` is code that runs there first."""
     with ExitStack() as stack:
 
         def start(*arguments: object, before: str = "") -> subprocess.Popen[str]:
@@ -287,7 +287,7 @@ def test_a_full_disk_ends_the_run_with_its_own_code_and_the_summary(edgekit_run,
 
 
 def test_results_before_a_late_failure_are_reported_and_kept(child, tmp_path):
-    # A file may not grow beyond 3000 bytes: some lines fit.
+    # The size of a file is limited to 3000 bytes: some lines fit.
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); "
     jsonl = tmp_path / "r.jsonl"
     running = child("--source", "demo", "--json", "--jsonl", jsonl, before=limit)

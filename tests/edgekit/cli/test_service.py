@@ -1,6 +1,6 @@
-"""`edgekit service` as a user calls it, with the real `edgekit run` on a real stream and a stand-in for systemd.
+"""`edgekit service` from the command line, with a real `edgekit run`, a real stream and a fake systemd.
 
-tests/systemd runs it with a real systemd.
+tests/systemd tests it with a real systemd.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Service = Callable[..., tuple[int, Any]]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder and an empty working directory of the test's own."""
+    """A temporary home folder; the working directory is another empty folder."""
     home, folder = tmp_path / "home", tmp_path / "work"
     for path in (home, folder):
         path.mkdir()
@@ -49,7 +49,7 @@ def systemd(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @pytest.fixture
 def service(systemd: FakeSystemd, capfd: pytest.CaptureFixture[str]) -> Service:
-    """Run `edgekit service` with arguments; return the exit code and the JSON document or the text."""
+    """Return a function that runs `edgekit service` and returns the exit code and the JSON document or the text."""
     del systemd
 
     def call(name: str, *arguments: object) -> tuple[int, Any]:
@@ -79,7 +79,7 @@ def test_a_run_is_a_service_from_install_to_remove(service, play, tiny_model):
     first = until(service, lambda found: found["state"] == "running")
     assert first["starts_at_boot"]
     assert service("status")[0] == EXIT_OK
-    # It runs in the current folder, and systemd's quoting returns the arguments unchanged.
+    # The service runs in the current folder and receives its arguments unchanged.
     wait_until(Path("50% of $X.jsonl").exists)
 
     assert service("restart")[0] == EXIT_OK

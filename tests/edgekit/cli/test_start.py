@@ -1,11 +1,11 @@
-"""What `edgekit run` imports until its first result: nothing for outputs that were not chosen."""
+"""`edgekit run` imports only the modules that its first result needs."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-# Ends the process when the first record is to be written.
+# Prints the imported modules and ends the process when the run opens the file of its results.
 FIRST_RESULT = """
 import os, sys
 results, = sys.argv[1:2]
@@ -18,7 +18,7 @@ sys.argv = ["edgekit", "run", *sys.argv[2:], "--jsonl", results]
 from edgekit.cli import main
 main()
 """
-# Each is for another output, another source, a download, a settings file, or the summary.
+# Modules for other outputs, other sources, downloads, settings files or the summary.
 NOT_NEEDED = {
     "av",
     "difflib",

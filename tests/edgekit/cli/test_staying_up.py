@@ -1,4 +1,4 @@
-"""Faults on a running `edgekit run`: its messages, that it continues, and its exit code."""
+"""Faults during an `edgekit run`: messages, continuation and exit codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SMALL = (64, 48)
 ENDLESS = ("pictures", 100_000, SMALL)
 
 
-# The same order of events as with the times users have, sooner.
+# Shorter stall limits and reopen pauses than the defaults; the order of events is the same.
 SOON = """
 from edgekit.device.sources import live, opencv, timeout_guard
 timeout_guard.REPORT_S, timeout_guard.LOST_S, live._REOPEN_PAUSES_S = 0.6, 1.2, (0.1, 0.1)
@@ -31,7 +31,7 @@ def test_a_camera_without_frames_is_reported_and_opened_again_and_the_run_contin
     run.until_printed("delivered no image for 0.6 s")
     run.until_printed("was reopened")
     jsonl = tmp_path / "r.jsonl"
-    # The first connection gave 50 pictures, 0 to 49.
+    # The first connection delivered the images 0 to 49.
     wait_until(lambda: json.loads(jsonl.read_text().splitlines()[-1])["sequence"] >= 50)
     wait_until(lambda: jsonl.read_text().count('"health"') >= 2)
     run.process.send_signal(signal.SIGTERM)
@@ -53,7 +53,7 @@ def test_a_camera_that_does_not_come_back_ends_the_run_with_its_own_code(start, 
 
 def test_sigterm_before_the_first_picture_still_ends_with_a_document(start, play):
     server = play([("silence", 1000)])
-    # The run ends when the stream's own time is over.
+    # The run ends at the latest when the opening of the stream times out.
     run = start("--source", server.url, before=SOON + "opencv.OPEN_TIMEOUT_MS = 2_000\n")
     run.until(lambda: server.served == 1)
     run.process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The commands' text on a terminal of 80 columns."""
+"""Text output of the commands in a terminal of 80 columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edgekit train`, `eval` and `import`, as a user types them."""
+"""`edgekit train`, `eval` and `import` from the command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from edgekit.models.train import TrainOptions
 
 @pytest.fixture(scope="module")
 def faces(draw_faces: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder data set: 28 pictures to train on, 14 to choose by and 14 to test on."""
+    """A folder data set with 28 training, 14 validation and 14 test images."""
     return draw_faces(tmp_path_factory.mktemp("faces"), {"train": 28, "val": 14, "test": 14})
 
 
@@ -38,13 +38,13 @@ class Done(NamedTuple):
 
 @pytest.fixture
 def run(edgekit: Callable[..., tuple[int, str, str]]) -> Callable[..., Done]:
-    """Run the command line in this process."""
+    """Return a function that runs the command line in this process."""
     return lambda *arguments: Done(*edgekit(*arguments))
 
 
 @pytest.fixture(scope="module")
 def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output folder of a training of one epoch, by the public API with the options of the commands below."""
+    """The output folder of a training of one epoch through the Python API, with the options of the commands below."""
     output = tmp_path_factory.mktemp("runs") / "mine"
     result = edgekit.train(data=str(faces), output=str(output), epochs=1, batch_size=14)
     assert result.checkpoint == output / "best.safetensors"
@@ -207,11 +207,11 @@ def test_checkpoint_and_exported_file_have_the_same_confusion(
 
 def test_a_picture_of_enormous_size_is_refused_by_its_header(tmp_path: Path) -> None:
     encoded = bytearray(cv2.imencode(".jpg", np.zeros((48, 48), np.uint8))[1].tobytes())
-    frame = encoded.index(b"\xff\xc0")  # the frame's header: length, precision, height, width
+    frame = encoded.index(b"\xff\xc0")  # the JPEG frame header: length, precision, height, width
     encoded[frame + 5 : frame + 9] = 2 * (30_000).to_bytes(2, "big")
     folder = _two_classes(tmp_path)
     (folder / "train/a/2.jpg").write_bytes(encoded)
-    # In a child process: OpenCV reads its limit when it is imported, which this process has done.
+    # In a child process, because OpenCV reads its limit at import, and this process has imported it already.
     command = [sys.executable, "-m", "edgekit.cli", "train", "--data", folder, "-o", tmp_path / "run"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
@@ -256,7 +256,7 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
         [*command, "--batch-size", "14"],
         stderr=subprocess.PIPE,
         text=True,
-        # A test run that was itself started by nohup or in the background would hand on that it ignores them.
+        # A test run under nohup or in the background ignores these signals, and the child would inherit that.
         preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),
     )
     while not (output / "metrics.jsonl").exists() and process.poll() is None:

@@ -1,4 +1,4 @@
-"""Progress of a training where no terminal draws a bar."""
+"""Progress lines of a training without a terminal."""
 
 from __future__ import annotations
 
@@ -81,5 +81,5 @@ BoardReporter(out, 2).finished(HostResult(parse_host("pi")))
 def test_progress_that_stderr_does_not_take_ends_neither_a_training_nor_a_deploy() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", _TO_A_FULL_DISK], stdout=subprocess.PIPE, stderr=full)
-    # Python's own exit code for a stderr that cannot be flushed at exit is 120.
+    # Python ends with exit code 120 if it cannot flush stderr at exit.
     assert done.returncode in (0, 120)

@@ -1,4 +1,4 @@
-"""`edgekit verify` as a command: what passes, what is refused, and which layer it names."""
+"""`edgekit verify` from the command line: accepted files, refused files, and the first layer that differs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def model(checkpoint: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of all kinds that are read: gray and in colour, of the size and of others."""
+    """Gray and colour images of several sizes, as PNG and JPEG files."""
     folder = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(0)
     for index, label in enumerate(CONTRACT.labels):
@@ -101,7 +101,7 @@ def test_other_crops_are_refused_and_the_first_is_named(
     assert document["crops"]["different"] == 28
     assert document["crops"]["first"] == "test/angry/0.png"
     assert "preprocessing differs on 28 of 28 images" in err
-    # The net is the same: on the same pixels no layer differs.
+    # The net is the same, so no layer differs on the same pixels.
     assert document["first_difference"] is None
 
 

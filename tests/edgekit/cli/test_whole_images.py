@@ -1,4 +1,4 @@
-"""`edgekit run` and its neighbours with a model that classifies whole images: one label per frame, no detector."""
+"""The commands with a model that classifies whole images: one label per frame and no detector."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from edgekit.report.view import facts
 
 
 def drawn_in(label: str) -> tuple[int, int, int]:
-    """The colour of a label's box and plate."""
+    """Return the colour in which a label and its box are drawn."""
     return class_colour(Face((0, 0, 1, 1), 1.0, label, 1.0, dict.fromkeys(("red", "green", "blue"), 0.0)))
 
 
 @pytest.fixture(autouse=True)
 def no_detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Fail if a detector is created or downloaded, or anything is written to the cache of downloads."""
+    """Fail if a detector is created or downloaded; the cache of downloads is a temporary folder."""
 
     def refuse(*_: object, **__: object) -> None:
         pytest.fail("a detector was created or downloaded")
@@ -49,7 +49,7 @@ def no_detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for module in ("edgekit.device.pipeline.stream", "edgekit.device.detection", "edgekit.device.benchmark.run"):
         __import__(module)
         monkeypatch.setattr(sys.modules[module], "create_detector", refuse)
-    # Each module that has imported the function, and last its own: a later first import would keep the refusal.
+    # The module that defines the function comes last: modules imported after its patch would keep `refuse`.
     for owner in ("edgekit.device.detection", "edgekit.export.profiling.run", "edgekit.downloads"):
         monkeypatch.setattr(f"{owner}.cached_download", refuse)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -57,7 +57,7 @@ def no_detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def run(tiny_image_model: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
-    """Run the command on a source and return its JSON lines."""
+    """Return a function that runs the command on a source and returns its JSON lines."""
 
     def on(source: object, *arguments: object) -> list[dict[str, Any]]:
         lines = tmp_path / "out.jsonl"

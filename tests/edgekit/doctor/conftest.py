@@ -1,4 +1,4 @@
-"""Boards replayed from tests/fixtures/boards."""
+"""A fixture that replays boards from tests/fixtures/boards."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Replay = Callable[..., Probe]
 
 
 def sections(name: str) -> dict[str, str]:
-    """Return the parts of a fixture by title, those of the one it stands `# on:` below them."""
+    """Return the sections of a fixture by title; they extend or replace those of the fixture in its line `# on:`."""
     text = (FIXTURES / f"{name}.txt").read_text()
     head, *parts = re.split(r"^==> (.+) <==\n", text, flags=re.MULTILINE)
     below = re.search(r"^# on: (\S+)", head, re.MULTILINE)
     found = sections(below.group(1)) if below else {}
     for title, body in zip(parts[::2], parts[1::2], strict=True):
-        # The same tool may have ended otherwise on the board below.
+        # The tool can have another exit code in the fixture of `# on:`.
         plain = re.sub(r" \(exit -?\d+\)$", "", title)
         found = {key: value for key, value in found.items() if re.sub(r" \(exit -?\d+\)$", "", key) != plain}
         found[title] = body
@@ -33,7 +33,7 @@ def sections(name: str) -> dict[str, str]:
 
 @pytest.fixture
 def replay(tmp_path: Path) -> Replay:
-    """Makes a probe of a board from its fixture, with other sections in place of its own."""
+    """Return a function that makes a probe of a board from its fixture; given sections replace those of the fixture."""
     return replayed_in(tmp_path)
 
 
@@ -50,7 +50,7 @@ def replayed_in(folder: Path) -> Replay:
             link = re.fullmatch(r"(\S+) -> (\S+)", title)
             if tool:
                 code = int(tool.group(2) or 0)
-                # What a failed tool printed is looked for in both; the fixture does not say which it was.
+                # A fixture does not state whether a failed tool wrote to stdout or stderr, so both contain the output.
                 results[tool.group(1)] = ToolResult(code, body, body if code else "")
             elif title == "interpreter":
                 values = json.loads(body)

@@ -1,4 +1,4 @@
-"""What the doctor reports of boards, good and bad; see the head of each fixture for where it comes from."""
+"""The doctor's findings on good and bad boards; the head of each fixture states its origin."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_good_board_has_nothing_amiss(replay: Replay, name: str) -> None:
     found = findings(replay(name))
     assert {finding.status for finding in found.values()} == {"ok"}, found
     assert not any(finding.cure for finding in found.values())
-    assert len(found) == len(CHECKS) - 2  # no accelerator, and nobody holds a camera
+    assert len(found) == len(CHECKS) - 2  # no accelerator, and no camera in use
 
 
 def test_the_findings_of_a_good_board(replay: Replay) -> None:
@@ -161,7 +161,7 @@ def test_a_zero_2_w_short_of_contiguous_memory(replay: Replay) -> None:
     assert "Qt conflicts" in found["opencv"].text
     assert found["python"].status == "warning"
     assert "--system-site-packages" in (found["picamera2"].cure or "")
-    assert found["temperature"].status == "ok"  # the limit at 60 °C is the 3B+'s alone
+    assert found["temperature"].status == "ok"  # only the 3B+ has the limit at 60 °C
 
 
 def test_a_zero_2_w_without_dma_heap(replay: Replay) -> None:

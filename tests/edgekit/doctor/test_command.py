@@ -1,4 +1,4 @@
-"""`edgekit doctor` as a user calls it, on this machine; its bundle; libraries that really die."""
+"""`edgekit doctor` on this machine, its bundle, and libraries that crash at import."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_examined_libraries_keep_no_record_of_their_user(tmp_path: Path) -> 
 
 @pytest.fixture
 def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Puts a module of the given name and text before the real one of child processes."""
+    """Return a function that writes a module which child processes import in place of the real one."""
 
     def plant(name: str, text: str) -> None:
         (tmp_path / f"{name}.py").write_text(text)

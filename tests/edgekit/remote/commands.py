@@ -1,4 +1,4 @@
-"""Calls the command line in this process."""
+"""Functions that call the command line in this process."""
 
 from __future__ import annotations
 

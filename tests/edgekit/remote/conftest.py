@@ -1,4 +1,4 @@
-"""A real sshd with keys of its own and a home that is thrown away: on a loopback port, or as hosts of their own."""
+"""A real sshd with its own keys and a temporary home folder, on a loopback port or in a network namespace."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _START_TIMEOUT_S = 20
 
 @dataclass(frozen=True)
 class Sshd:
-    """Where it listens and what a client needs; `home` stands in for the board's cache folder."""
+    """A running sshd: its address, its port and the folder of its keys; `home` is the home folder of the board."""
 
     port: int
     folder: Path
@@ -59,14 +59,14 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 def _path_without_edgekit() -> str:
-    """Return PATH without folders that contain an edgekit, such as an active environment: the board has its own."""
+    """Return PATH without folders that contain an edgekit, such as an active environment."""
     folders = os.environ["PATH"].split(os.pathsep)
     return os.pathsep.join(folder for folder in folders if not (Path(folder) / "edgekit").exists())
 
 
 @contextmanager
 def serve(folder: Path, address: str, port: int, within: Sequence[str] = ()) -> Iterator[Sshd]:
-    """Run an sshd there; `within` are the words that start a program where it shall run."""
+    """Run an sshd at an address and a port; `within` is a prefix of its command, such as `ip netns exec NAME`."""
     program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None or shutil.which("ssh") is None:
         pytest.skip("no sshd here: apt-get install openssh-server openssh-client")
@@ -125,7 +125,7 @@ def board(sshd: Sshd) -> Iterator[Board]:
 
 @pytest.fixture
 def make(tmp_path: Path, tiny_model: Path, play: Callable[..., Any]) -> MakePackage:
-    """Return a package whose model has a hash of its own, and that finds its faces in a real stream."""
+    """Return a function that makes a package; each number has another model hash, and the source is a real stream."""
     url = play([("pictures", 1_000_000, (64, 48))]).url
 
     def make(number: int = 1, source: str = url, keep: int = 3, content: bytes | None = None) -> Package:

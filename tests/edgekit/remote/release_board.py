@@ -1,4 +1,4 @@
-"""A board for releases: a folder of this machine behind the real sshd, with a stand-in for systemd."""
+"""A simulated board for releases: a folder of this machine behind a real sshd, with a fake systemd."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MakePackage = Callable[..., Package]
 
 
 class Quiet:
-    """Hears and forgets, but calls `on_line` with each line."""
+    """A reporter that passes each message to `on_line` and ignores progress."""
 
     def __init__(self, on_line: Callable[[str], None] = lambda _: None) -> None:
         self.on_line = on_line
@@ -41,7 +41,7 @@ class Quiet:
 
 @dataclass
 class Board:
-    """The board's side: its home, and what runs on it."""
+    """The home folder and the fake systemd of a simulated board."""
 
     home: Path
     systemd: FakeSystemd
@@ -59,12 +59,12 @@ class Board:
         return (self.root / "current").readlink().name
 
     def status(self) -> dict[str, str]:
-        """Return what systemd shows of the service."""
+        """Return the load state, active state and process id of the service."""
         words = ("show", "edgekit.service", "--property=LoadState,ActiveState,MainPID")
         return dict(line.split("=", 1) for line in self.systemd.systemctl(*words).splitlines())
 
     def wait_until_it_runs(self) -> int:
-        """Return the process of the service once it has finished a frame."""
+        """Wait until the service has finished a frame; return its process id."""
         end_s = time.monotonic() + PATIENCE_S
         while (found := self.status())["ActiveState"] != "active":
             assert time.monotonic() < end_s, (found, (self.systemd.folder / "edgekit.log").read_text())
@@ -72,7 +72,7 @@ class Board:
         return int(found["MainPID"])
 
     def model_that_runs(self) -> bytes:
-        """Return the model that the running process was started with, by its own words and the link."""
+        """Return the content of the model file that the command line of the running process names."""
         pid = self.wait_until_it_runs()
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         return Path(os.fsdecode(words[words.index(b"--model") + 1])).read_bytes()
@@ -81,7 +81,7 @@ class Board:
 def make_package(
     folder: Path, model: Path, number: int, source: str, keep: int = 3, content: bytes | None = None
 ) -> Package:
-    """Return a release of a model with a hash of its own; `content` takes the model's place."""
+    """Return a package whose model hash depends on `number`; `content` replaces the content of the model file."""
     import onnx
 
     document = onnx.load(model)
@@ -103,7 +103,7 @@ def content(package: Package) -> bytes:
 
 
 def board_plan(board: Board, package: Package, files: dict[str, Path]) -> dict[str, Any]:
-    """Return what a board's own part of a deploy is given, for files that are there already."""
+    """Return the argument of the board's part of a deploy, for files that are already on the board."""
     return {
         "action": "deploy", "name": "edgekit", "scope": "user", "health_s": 60, "trial_s": 60, "settle_s": 0.2,
         "keep": 3, "environment": None, "code": None, "command": str(board.home / ".local/bin/edgekit"),

@@ -41,7 +41,7 @@ Plant = Callable[[str], None]
 
 @pytest.fixture
 def plant(sshd: Sshd) -> Iterator[Plant]:
-    """Writes a script as `edgekit` into the board's ~/.local/bin."""
+    """Return a function that writes a shell script to ~/.local/bin/edgekit of the board."""
     path = sshd.home / ".local/bin/edgekit"
     path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -175,7 +175,7 @@ def test_a_board_measures_both_engines_and_gets_the_missing_one(
         (".onnx", "onnxruntime"),
         (".ncnn", "ncnn"),
     }
-    # Without a download the error names the set of wheels: ncnn needs another one.
+    # Offline, the error names the set of wheels: ncnn needs another set.
     for name, value in (("EDGEKIT_OFFLINE", "1"), ("XDG_CACHE_HOME", str(tmp_path)), ("HOME", str(tmp_path))):
         monkeypatch.setenv(name, value)
     sets = set()
@@ -215,7 +215,7 @@ def test_the_camera_option_reaches_the_board_and_its_preparation(
 
 
 def interrupted(words: Iterable[object], started: Path) -> tuple[str, str]:
-    """Press Ctrl-C when the file `started` exists; return what the command prints to stdout and stderr."""
+    """Run a command, send it SIGINT when the file `started` exists, and return its stdout and stderr."""
     with subprocess.Popen(
         [sys.executable, "-m", "edgekit.cli", *map(str, words)],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Releases on a board through the real sshd: the board is a folder of this machine with a stand-in for systemd."""
+"""Releases on a simulated board through a real sshd: a folder of this machine with a fake systemd."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_releases_replace_each_other_and_go_back(board: Board, connection: Conne
     assert (second.error, second.before) == (None, first.release)
     assert board.model_that_runs() == content(two)
     assert board.wait_until_it_runs() != pid
-    # The service is the same: nothing but one message to systemd lies between the two.
+    # The process that keeps the service and its unit are unchanged.
     assert (board.systemd.keeper("edgekit"), board.unit.read_text()) == (keeper, unit)
     assert (board.root / "data/results.jsonl").stat().st_size > 0
 
@@ -188,7 +188,7 @@ def test_a_model_that_does_not_load_changes_nothing(
 def test_a_release_that_does_not_come_up_is_taken_back(board: Board, connection: Connection, make: MakePackage) -> None:
     good = make(1)
     first = deploy(connection, good)
-    # Its model and settings are fine; its camera is not there.
+    # The model and the settings are valid, but the source does not exist.
     second = deploy(connection, make(2, source="missing.mp4"))
     assert second.current == first.release
     assert second.error is not None
@@ -280,12 +280,12 @@ def test_a_file_that_changed_in_the_boards_store_is_refused_or_sent_anew(
     board: Board, connection: Connection, make: MakePackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = deploy(connection, make(1))
-    # An editor that writes in place changes the store's file with the release's.
+    # The release's file is a hard link to the store's file, so an editor that writes in place changes both.
     settings = board.root / "current/edgekit.toml"
     with settings.open("a") as stream:
         stream.write("# edited on the board\n")
     with monkeypatch.context() as patched:
-        patched.setattr(deploying, "send", lambda *_: 0)  # the file changes after it was sent
+        patched.setattr(deploying, "send", lambda *_: 0)  # as if the file changed after the transfer
         with pytest.raises(HostError, match=r"edgekit\.toml is damaged on the board's disk: deploy again"):
             deploy(connection, make(1))
     assert board.current == first.release
@@ -304,7 +304,7 @@ def test_an_environment_becomes_part_of_the_release(
     packages = [path for path in sys.path if path.endswith("site-packages")]
     (site / "packages.pth").write_text("\n".join(packages))
     shutil.copytree(SOURCE / "edgekit", code / "edgekit", ignore=shutil.ignore_patterns("__pycache__"))
-    # Up to 0.1 the distribution was called edgekit.
+    # The name of the distribution of version 0.1 was edgekit.
     (code / "edgekit-0.1.0.dist-info").mkdir()
     (code / "edgekit-0.1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: edgekit\nVersion: 0.1.0\n")
     (environment / ".ready").write_text("")
@@ -312,7 +312,7 @@ def test_an_environment_becomes_part_of_the_release(
     monkeypatch.setattr(deploying, "prepare", lambda *_, **__: ready)
     first = deploy(connection, replace(make(1), install=True))
     assert first.error is None
-    # What the cache had may go; what runs is the release's own.
+    # The release has its own copies, so the files of the cache can be removed.
     shutil.rmtree(environment)
     shutil.rmtree(code)
     second = deploy(connection, make(2))
@@ -412,13 +412,13 @@ def test_a_file_that_the_settings_name_must_be_on_the_board(tmp_path: Path) -> N
     with pytest.raises(HostError, match=r"mqtt-ca '~/ca\.pem': write the path without '~'"):
         try_out('mqtt-ca = "~/ca.pem"')
     (tmp_path / "data/token").write_text("t")
-    for mark in ("", "\ufeff"):  # editors of Windows begin a file with a mark
+    for mark in ("", "\ufeff"):  # editors of Windows write a byte order mark
         with pytest.raises(ValueError, match="Expecting value"):  # /bin/true prints no summary of a run
             try_out(f'{mark}web-token-file = "token"')
 
 
 def test_a_service_that_takes_long_to_end_is_not_ill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What systemd prints between SIGTERM and the old process's end: deactivating, with its pid."""
+    """Between SIGTERM and the end of the old process, the status is stopped and has the old pid."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setattr(board_service, "_POLL_S", 0)
     ending, gone = {"state": "stopped", "pid": 7}, {"state": "stopped", "pid": None, "last_exit": "exit code 1"}

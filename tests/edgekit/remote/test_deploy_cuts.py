@@ -1,5 +1,4 @@
-"""What a cut in the middle of a deploy leaves: a lost connection, SIGKILL at any moment, and for a power cut the order
-in which things reach the disk."""
+"""Interrupted deploys: a lost connection, SIGKILL at any moment, and the order of disk writes for power cuts."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ def board_environment(board: Board) -> dict[str, str]:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a process that was killed has ended: it is gone, or waits to be collected."""
+    """Return whether a killed process has ended: it does not exist, or it is a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
@@ -50,7 +49,7 @@ def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
     sshd: Sshd, board: Board, connection: Connection, make: MakePackage
 ) -> None:
     deploy(connection, make(1))
-    ill = make(2, source="missing.mp4")
+    failing = make(2, source="missing.mp4")
     cut = Connection(sshd.host())
 
     def cut_at(line: str) -> None:
@@ -58,7 +57,7 @@ def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
             cut._master.kill()
 
     with cut, pytest.raises(HostError, match="completes what it has begun"):
-        deploy_host(cut, ill, SERVICE, Quiet(cut_at))
+        deploy_host(cut, failing, SERVICE, Quiet(cut_at))
     end_s = time.monotonic() + PATIENCE_S
     while (board.root / "pending").exists():
         assert time.monotonic() < end_s
@@ -73,7 +72,7 @@ def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
 def test_sigkill_at_any_moment_leaves_a_release_that_runs(
     board: Board, connection: Connection, make: MakePackage, everything: bool
 ) -> None:
-    """Five moments each, spread over what a whole deploy takes; ten in all."""
+    """Five deploys per parameter are killed at random moments within the duration of a whole deploy."""
     deploy(connection, make(1))
     drawn = random.Random(7)  # noqa: S311 - moments, no secrets
     environment = board_environment(board)
@@ -101,7 +100,7 @@ def test_sigkill_at_any_moment_leaves_a_release_that_runs(
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if everything:
-            # First the keeper, so that it sees nothing of its child's end.
+            # First stop the keeper of the fake systemd, so that it does not handle the end of its child.
             keeper = board.systemd.keeper("edgekit")
             os.kill(keeper, signal.SIGSTOP)
             for pid in (keeper, int(board.status()["MainPID"])):
@@ -109,7 +108,7 @@ def test_sigkill_at_any_moment_leaves_a_release_that_runs(
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                     wait_until(partial(has_ended, pid))
-            # As at the next boot.
+            # Start the service as at the next boot.
             board.systemd.systemctl("start", "edgekit.service")
         assert board.model_that_runs() in good
         assert (board.root / "current/model.onnx").read_bytes() in good
@@ -131,14 +130,14 @@ def test_for_a_power_cut_all_is_on_the_disk_before_what_counts_on_it(
     words = program("deploy", board_plan(board, package, {name: each.path for name, each in package.files.items()}))
     calls = "trace=/^(fsync|fdatasync|sync|syncfs|rename.*|symlink.*|unlink.*|vfork|clone.*|fork)$"
     environment = board_environment(board)
-    # Without -f: the steps are the process's own, its children try and judge. -y: descriptors by their paths.
+    # Without -f, because the process itself makes the steps, not its children. -y prints descriptors as paths.
     command = [strace, "-y", "-z", "-s", "1000", "-e", calls, "-o", str(trace), sys.executable, *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10 * PATIENCE_S)
     if "ptrace" in done.stderr.lower():
         pytest.skip(f"nothing can be traced here: {done.stderr[-200:]}")
     assert done.returncode == 0, done.stderr
     root, release = re.escape(str(board.root)), json.loads(done.stdout)["release"]
-    # In this order, whatever lies between.
+    # The required order; other calls may lie between the steps.
     steps = [
         rf"fsync\(\d+<{root}/releases/\.new-{release}/\.release\.json\.[^>]*>",
         r"(?<!f)sync\(\)",
@@ -150,7 +149,7 @@ def test_for_a_power_cut_all_is_on_the_disk_before_what_counts_on_it(
         rf'symlink\w*\("releases/{release}", .*"{root}/\.current"',
         rf'rename\w*\(.*"{root}/\.current", .*"{root}/current"',
         rf"fsync\(\d+<{root}>",
-        r"(clone|fork)",  # the request to the service
+        r"(clone|fork)",  # the request to systemd
         r"(?<!f)sync\(\)",
         rf'unlink\w*\(.*"{root}/pending"',
         rf"fsync\(\d+<{root}>",
@@ -158,5 +157,5 @@ def test_for_a_power_cut_all_is_on_the_disk_before_what_counts_on_it(
     lines = iter(trace.read_text().splitlines())
     for number, step in enumerate(steps):
         assert any(re.search(step, line) for line in lines), (number, step, trace.read_text())
-    # What a cut leaves half done is never what counts: only whole files get these names.
+    # The link `current` is replaced by renames only, so it exists at every moment.
     assert not re.findall(rf'unlink\w*\(.*"{root}/current"', trace.read_text())

@@ -1,4 +1,4 @@
-"""`edgekit doctor --host` through a real sshd: in this machine's bare Python, and with hostile boards."""
+"""`edgekit doctor --host` through a real sshd, with this machine's bare Python and with hostile boards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .conftest import Sshd
 
 
 class Silent:
-    """Prints nothing; keeps the progress of boards."""
+    """A reporter that ignores messages and records the progress."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[str, float, float]] = []
@@ -45,7 +45,7 @@ def run(sshd: Sshd, *more: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def python(sshd: Sshd) -> Iterator[Path]:
-    """The Python next to the board's installed edgekit, which tests replace."""
+    """A script in place of the Python next to the board's installed edgekit; tests replace it."""
     folder = sshd.home / "edgekit-env/bin"
     folder.mkdir(parents=True)
     for name in ("edgekit", "python"):
@@ -71,7 +71,7 @@ def test_a_board_is_examined_by_its_bare_python_and_nothing_is_left(connection: 
 
 
 def test_the_doctor_that_is_sent_needs_no_package_at_all(connection: Connection, python: Path) -> None:
-    # -S: not even a site-packages folder; children that import libraries have none either.
+    # With -S, Python has no site-packages folder.
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
     found = {finding.check: finding for finding in examine_host(connection, Silent()).findings}
     assert found["disk"].status in ("ok", "warning")
@@ -144,7 +144,7 @@ def test_missing_libraries_of_a_new_board_are_a_note(
     prints(python, FINE % MISSING, '{"python": "x"}')
     (finding,) = examine_host(connection, Silent()).findings
     assert (finding.status, finding.cure) == ("fault", "pip install it")
-    # The same Python, but of a board without edgekit.
+    # The same Python, on a board without edgekit.
     found = probe(connection)
     assert found.python is not None
     new = dataclasses.replace(found, python=dataclasses.replace(found.python, path=str(python)), commands=())
@@ -210,7 +210,7 @@ def test_the_capture_of_a_hostile_board_is_bounded_and_harmless(
 
 @pytest.mark.parametrize("text", ["\n" * 1_000_000, "opencv" * 200_000, "serial" * 200_000, "aa:" * 400_000])
 def test_redacting_takes_linear_time(text: str) -> None:
-    # Patterns that take quadratic time are stopped by the process's timeout.
+    # The timeout of the process ends patterns that take quadratic time.
     code = "import sys; from edgekit.doctor.bundle import redact; redact(sys.stdin.read(), ['alice'])"
     subprocess.run([sys.executable, "-c", code], input=text, text=True, timeout=60, check=True)
 

@@ -1,4 +1,4 @@
-"""Boards whose disk fills while a release or a benchmark arrives."""
+"""Boards whose disk becomes full during a deploy or a benchmark."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def large_model(tiny_model: Path) -> bytes:
 
 @pytest.fixture
 def small_cache(board: Board, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The board's cache, to which files are sent, on a disk of 1 MiB that fills after the check of free space."""
+    """The board's cache, which receives the files, on a disk of 1 MiB; the check of free space is disabled."""
     for module in ("deploy", "bench"):
         monkeypatch.setattr(f"edgekit.remote.{module}.check_space", lambda *_: None)
     cache = board.home / ".cache"
@@ -61,7 +61,7 @@ def test_a_disk_that_fills_while_files_are_sent_changes_nothing(
     with pytest.raises(HostError, match="No space left on device"):
         deploy(connection, make(3))
     ballast.unlink()
-    # The part of the model that did fit occupies nothing.
+    # The failed transfer of the large model leaves no data that occupies the disk.
     assert deploy(connection, make(3)).error is None
 
 

@@ -1,4 +1,4 @@
-"""Boards whose shell prints a text of its own before, or instead of, the output of a program."""
+"""Boards whose shell prints a text before the output of a program, or instead of it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Greet = Callable[[str], None]
 
 @pytest.fixture
 def greet(sshd: Sshd) -> Iterator[Greet]:
-    """Write the start file of the board's shell."""
+    """Return a function that writes the start file of the board's shell."""
     path = sshd.home / ".bashrc"
 
     def write(text: str) -> None:

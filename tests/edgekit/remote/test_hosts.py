@@ -1,4 +1,4 @@
-"""Addresses and inventories: accepted and refused ones."""
+"""Accepted and refused addresses and inventories of boards."""
 
 from __future__ import annotations
 

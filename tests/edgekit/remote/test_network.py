@@ -1,4 +1,4 @@
-"""Two boards in network namespaces: the link to one of them is cut while both measure."""
+"""Two boards in network namespaces: the link to one board is cut during a benchmark of both."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .conftest import Sshd, serve
 SOURCE = Path(edgekit.__file__).parents[1]
 PATIENCE_S = 300
 PORT = 2222
-# The board's edgekit: it starts to measure when the file `go on` exists, so that the cable is cut in the middle.
+# The edgekit of a board measures only after the file `go on` exists, so that the test can cut the link before.
 OWN = f"""#!/bin/sh
 echo 'edgekit-progress ["starting", 0, 1]' >&2
 touch "$HOME/started"
@@ -61,7 +61,7 @@ def boards(tmp_path: Path) -> Iterator[list[Board]]:
 
 
 def _board(stack: ExitStack, folder: Path, number: int) -> Board:
-    # The range for benchmarks of networks (RFC 2544), which is not routed; by process, for parallel test runs.
+    # Addresses of RFC 2544, which are not routed; they depend on the process id, for parallel test runs.
     name = f"ek{os.getpid() % 100_000}b{number}"
     subnet = f"198.18.{os.getpid() % 250}"
     near, far = (f"{subnet}.{4 * number + end}" for end in (1, 2))
@@ -89,7 +89,7 @@ def _board(stack: ExitStack, folder: Path, number: int) -> Board:
 
 
 def _remove(name: str) -> None:
-    # Commands over the cut connection still run.
+    # Commands over the cut connection are still running.
     for process in ip("netns", "pids", name).stdout.split():
         with suppress(ProcessLookupError):
             os.kill(int(process), signal.SIGKILL)

@@ -192,7 +192,7 @@ def test_boards_of_one_platform_share_one_download(tmp_path: Path, monkeypatch: 
     def download(wheel: Upload, target: Target, folder: Path, is_cancelled: Callable[[], bool]) -> None:
         del wheel, target, is_cancelled
         downloads.append(folder)
-        time.sleep(0.2)  # long enough for the others to come
+        time.sleep(0.2)  # long enough for the other threads to start
         folder.mkdir()
         (folder / "wheels.json").write_text("[]")
 
@@ -224,7 +224,7 @@ def test_a_failed_download_is_reported_with_pips_reason(
 
 
 def use_as_pip(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Let the download call a script of `sh` in place of `python -m pip`."""
+    """Make the download call a shell script in place of `python -m pip`."""
     program = folder / "python"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
@@ -263,7 +263,7 @@ def test_after_ctrl_c_a_waiting_board_begins_no_download(tmp_path: Path, monkeyp
     def download(wheel: Upload, target: Target, folder: Path, is_cancelled: Callable[[], bool]) -> None:
         del wheel, target, is_cancelled
         downloads.append(folder)
-        interrupted.set()  # a terminal sends Ctrl-C to pip, too
+        interrupted.set()  # a terminal also sends Ctrl-C to pip
         raise HostError("pip: interrupted")
 
     def prepare_board(_: int) -> None:
@@ -289,7 +289,7 @@ def test_ctrl_c_ends_the_wait_for_the_download_of_another_process(tmp_path: Path
         dependency_wheels(own, target, tmp_path, lambda: True)
     (path,) = (tmp_path / "wheels").glob(".board-*.lock")
     with ThreadPoolExecutor(1) as pool, path.open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the lock belongs to the open file, as that of another process
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a lock of another open file, like that of another process
         board = pool.submit(dependency_wheels, own, target, tmp_path, is_cancelled)
         assert waiting.wait(10)
         interrupted.set()
@@ -382,7 +382,7 @@ def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
     assert "unpacking" in steps
     done = run_edgekit(connection, first, ["bench", "a b", "$(x)"], limit_bytes=1000, variables=["COLOUR=a 'b'"])
     assert json.loads(done.text) == [["bench", "a b", "$(x)"], "numpy", "a 'b'"]
-    # Nothing is sent twice, and the store is empty again.
+    # Nothing is sent twice, and the store has the same files as before.
     again = probe(connection)
     assert again.store.complete == found.store.complete
     second = prepare(connection, again)
@@ -395,7 +395,7 @@ def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
     assert not list(site.rglob("scripts"))
 
     cache = sshd.home / ".cache/edgekit"
-    shutil.rmtree(cache / "ncnn-checked", ignore_errors=True)  # of an edgekit on the board, in other tests
+    shutil.rmtree(cache / "ncnn-checked", ignore_errors=True)  # from an edgekit on the board in other tests
     (cache / "yunet.onnx.failed").touch()
     assert clean(connection) > 0
     assert not cache.exists()
@@ -472,7 +472,7 @@ def test_a_store_that_receives_a_file_is_not_cleaned(connection: Connection, ssh
 
 @contextmanager
 def running_edgekit(sshd: Sshd, tmp_path: Path, installed: bool = False) -> Iterator[EdgekitCommand]:
-    """Run edgekit on the board for the duration of the block; it ends with its connection.
+    """Run edgekit on the board during the block; it ends with its connection.
 
     With `installed`, it runs as an edgekit that is installed on the board.
     """

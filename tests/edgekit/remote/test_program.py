@@ -51,7 +51,7 @@ def test_the_oldest_python_parses_it() -> None:
 
 
 def run(name: str, argument: dict[str, object]) -> subprocess.CompletedProcess[str]:
-    # -S: not even a site-packages folder.
+    # With -S, Python has no site-packages folder.
     return subprocess.run([sys.executable, "-S", *program(name, argument)], capture_output=True, text=True)
 
 

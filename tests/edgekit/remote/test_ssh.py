@@ -114,10 +114,10 @@ def test_a_connection_that_ends_a_moment_before_its_process_is_lost(
 
 
 @pytest.mark.parametrize(
-    ("heard", "is_there"), [(b"hello token\n", True), (b"hello\ntoken\n", True), (b"hello", False)]
+    ("printed", "is_there"), [(b"hello token\n", True), (b"hello\ntoken\n", True), (b"hello", False)]
 )
-def test_a_greeting_of_the_shell_is_skipped(heard: bytes, is_there: bool) -> None:
-    assert _read_until(BytesIO(heard), b"token\n", Tail()) == is_there
+def test_a_greeting_of_the_shell_is_skipped(printed: bytes, is_there: bool) -> None:
+    assert _read_until(BytesIO(printed), b"token\n", Tail()) == is_there
 
 
 def test_stdin_arrives_complete(connection: Connection) -> None:
@@ -149,8 +149,8 @@ def test_a_program_that_hangs_times_out(connection: Connection) -> None:
 def test_a_program_without_input_and_output_times_out(connection: Connection) -> None:
     with pytest.raises(HostError, match=r"sent and read nothing for 0\.5 s"):
         connection.run(["sleep", "600"], stdin=bytes(1 << 26), timeout_s=None, silence_s=0.5)
-    talkative = shell("for word in 1 2 3 4 5; do sleep 0.5; echo $word >&2; done; echo end")
-    assert connection.run(talkative, silence_s=2).text == "end\n"
+    slow_output = shell("for word in 1 2 3 4 5; do sleep 0.5; echo $word >&2; done; echo end")
+    assert connection.run(slow_output, silence_s=2).text == "end\n"
 
 
 def test_endless_messages_are_stopped(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_closing_the_connection_ends_what_holds_its_stdin(sshd: Sshd, tmp_path: 
 
 def test_a_connection_that_is_closed_before_it_opens_does_not_open(sshd: Sshd) -> None:
     connection = Connection(sshd.host())
-    connection.close()  # Ctrl-C, while the thread of this board starts
+    connection.close()  # like Ctrl-C during the start of the thread of this board
     with pytest.raises(HostError, match="interrupted"):
         connection.__enter__()
 
@@ -254,7 +254,7 @@ def test_a_refused_key_is_reported_with_the_cure(sshd: Sshd) -> None:
     key = sshd.folder / "other_id"
     with pytest.raises(HostError, match="none of your keys") as refused:
         Connection(sshd.host(identity=key, ssh_options=("-4", *sshd.options))).__enter__()
-    # `-4` is no option of ssh-copy-id.
+    # `-4` is not an option of ssh-copy-id.
     assert f"'ssh-copy-id -p {sshd.port} -i {key} {' '.join(sshd.options)} 127.0.0.1'" in str(refused.value)
 
 

@@ -65,7 +65,7 @@ def test_a_file_in_the_store_is_not_sent(connection: Connection, store: Store, m
     send(connection, store, upload)
     before = stored(store, upload).stat().st_ino
     assert send(connection, replace(store, complete=frozenset({upload.name})), upload) == 0
-    # Nor if another sender has sent it since the store was read.
+    # It is also not replaced if another sender sent it after the store was read.
     send(connection, store, upload)
     assert stored(store, upload).stat().st_ino == before
     assert len(contents(store)) == 1
@@ -158,7 +158,7 @@ def test_a_board_that_accepts_no_data_times_out(
         fcntl.flock(half, fcntl.LOCK_EX)
         with pytest.raises(HostError, match="sent and read nothing"):
             send(connection, store, upload)
-    # The first writer may have stored what it had received before it ended.
+    # The first transfer may have stored a part of the file before it ended.
     assert 0 < send(connection, store, upload) <= SIZE
     assert stored(store, upload).read_bytes() == upload.path.read_bytes()
 

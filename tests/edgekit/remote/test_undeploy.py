@@ -1,4 +1,4 @@
-"""Removing what deploy made, through the real sshd: the board is a folder with a stand-in for systemd."""
+"""Removing a deployed service and its releases through a real sshd, on a simulated board with a fake systemd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A document to look at, with numbers made up for the tests: no machine measured them."""
+"""A benchmark document with invented numbers, which no machine measured."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def cell(model: str, kind: str, threads: int, p50_ms: float, started_s: float) -
 
 @pytest.fixture
 def make_document() -> MakeDocument:
-    """Makes a document of one board: two kinds of work with one and four threads, for each model."""
+    """Return a function that makes a document of one board: per model, two kinds of cells with one and four threads."""
 
     def make(*models: str, slower: float = 1.0, label: str | None = None) -> Document:
         names = models or ("edgecnn.onnx",)

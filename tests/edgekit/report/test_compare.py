@@ -1,4 +1,4 @@
-"""Which differences are real, what may be compared, and what a gate lets through."""
+"""Comparison of benchmark reports: significant differences, comparable reports and gates."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_the_detectors_input_matters_to_cells_with_a_detector_only(make_document
     for made in (small, large):
         made["boards"][0]["cells"] = [cell for cell in made["boards"][0]["cells"] if cell["kind"] == "inference"]
     assert compare(small, large).boards[0].differences == ()
-    # A report of an earlier version does not state it.
+    # A report of an earlier version does not contain this size.
     unknown = set_in(make_document(), "settings", "detector_size_px", None)
     assert compare(unknown, make_document()).boards[0].differences == ()
 

@@ -1,4 +1,4 @@
-"""A report as table, Markdown, CSV and page; the page in a real browser where there is one."""
+"""A report as terminal table, Markdown, CSV and HTML page; the page also in a real browser, if one is installed."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_charts_of_a_loop_weigh_stages_by_how_often_they_run(make_document: 
 
 
 class Page(HTMLParser):
-    """Counts what a page would load or run."""
+    """Collects the tags of a page and the attributes that load resources or run code."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ def test_an_overview_compares_the_boards(make_document: MakeDocument) -> None:
     assert "…" not in shown
     html = page_form.to_html(report)
     assert "<td>kitchen</td><td>20.00</td><td>90.00</td><td></td>" in html
-    assert "fps:" not in shown + html  # there is no such column without the kind loop
+    assert "fps:" not in shown + html  # this column needs cells of the kind loop
 
 
 def test_an_overview_compares_equal_files_whatever_their_names(make_document: MakeDocument) -> None:
@@ -261,13 +261,13 @@ def test_a_browser_lays_the_page_out_within_a_phone_and_a_desktop(
     chromium: str, tmp_path: Path, make_document: MakeDocument, width: int
 ) -> None:
     html = to_html(with_text_everywhere(make_document(), HOSTILE))
-    # To look inside, the test lets one script of its own in; the page's own policy is tried below.
+    # The test removes the page's policy to run its own script; the next test checks the policy.
     digest_free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
     assert digest_free != html
     page = tmp_path / "page.html"
     frame = tmp_path / "frame.html"
     page.write_text(digest_free.replace("</body>", f"{PROBE}</body>").replace("alert(1)", "window.hit=1"))
-    # A headless window is never narrower than 500 px; a frame is.
+    # A headless window is at least 500 px wide, but a frame can be narrower.
     frame.write_text(f'<iframe src="page.html" width="{width}" height="800"></iframe><script>setTimeout(() => '
                      "{document.title = frames[0].document.title}, 500)</script>")  # fmt: skip
     done = browse(
@@ -305,7 +305,7 @@ def test_long_file_names_and_quality_flags_do_not_reach_the_times_in_the_charts(
 def test_a_whisker_that_leaves_the_chart_has_no_end_mark(make_document: MakeDocument) -> None:
     document = make_document()
     cells = [cell for cell in document["boards"][0]["cells"] if cell["kind"] == "inference"]
-    cells[0]["median_interval_ms"] = [15.0, 90.0]  # the bars have 20 ms, and the chart ends at 40 ms
+    cells[0]["median_interval_ms"] = [15.0, 90.0]  # the bars are at 20 ms, and the chart ends at 40 ms
     chart = comparison(from_document(document, "it").boards[0], "inference")
     lines_and_end_marks = 2 + 4
     assert chart.count('class="whisker"') == lines_and_end_marks - 1

@@ -1,4 +1,4 @@
-"""What is read from boards is hostile: only documents that match the schema are read."""
+"""Benchmark documents can come from hostile boards: only documents that match the schema are read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_schema_is_a_json_schema_and_accepts_the_document(make_document: Mak
 
 
 def parts_of(value: Any, like: Any) -> Any:
-    """Return a JSON value with only those keys that another has."""
+    """Return a JSON value with only the keys that `like` has."""
     if isinstance(like, dict):
         return {key: parts_of(value[key], inner) for key, inner in like.items()}
     if isinstance(like, list):

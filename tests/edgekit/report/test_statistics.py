@@ -1,4 +1,4 @@
-"""The interval of a median contains the true median as often as stated, and a comparison finds a difference."""
+"""Statistics of latencies: intervals of medians and ratios, stable warm-ups, histograms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRUE_MS = 2.0
 
 
 def processes(random: np.random.Generator, count: int, between: float, within: float) -> list[Samples]:
-    """Return latencies whose neighbours resemble each other, in processes that differ, around `TRUE_MS`."""
+    """Return autocorrelated latencies of processes with different medians around `TRUE_MS`."""
     made = []
     for _ in range(count):
         noise = np.empty(60)

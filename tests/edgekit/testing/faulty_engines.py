@@ -49,7 +49,7 @@ class ChangesItsInput(OnnxRuntimeEngine):
 
 
 class SharesItsBuffer(OnnxRuntimeEngine):
-    """One output array for all calls of a thread, as a view of a library's tensor."""
+    """Returns one array for all calls of a thread, like a view of a library's output tensor."""
 
     _buffers = threading.local()
 
@@ -75,7 +75,7 @@ class WrongWithFourThreads(OnnxRuntimeEngine):
 
 
 class OneInputForAllThreads(OnnxRuntimeEngine):
-    """The input is kept where other threads write theirs, as in a library's input tensor."""
+    """Stores the inputs of all threads in one place, like a library's input tensor."""
 
     def infer(self, tensor: Any) -> Any:
         self._input = tensor

@@ -1,4 +1,4 @@
-"""The conformance tests of engines: edgekit's own pass, and each rule that an engine breaks is found."""
+"""The conformance tests of engines: a conforming engine passes, and each broken rule is found."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_engine_outside_any_group_conforms(tiny_model: Path) -> None:
 
 
 def takes_uint8(source: Path, target: Path) -> Path:
-    """Write the model that `tiny_model` is, with the scaling of its pixels inside."""
+    """Write the graph of `tiny_model` for uint8 pixels, with the scaling inside the graph."""
     model = onnx.load(source)
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
     model.graph.node[0].input[0] = "scaled"
