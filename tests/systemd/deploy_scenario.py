@@ -1,7 +1,7 @@
-"""Deploys releases over ssh onto the machine that a systemd was booted on, and prints what happened as JSON lines.
+"""Deploys releases over ssh to a machine with a booted systemd, and prints each step as a JSON line.
 
-`deploy_scenario.py FOLDER PORT MODEL...`; run by boot.sh, looked at by test_deploy_systemd.py, which puts an sshd's
-files into FOLDER.
+Usage: `deploy_scenario.py FOLDER PORT MODEL...`. boot.sh runs it. test_deploy_systemd.py writes the files of an sshd
+into FOLDER and checks the output.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 from stage import PATIENCE_S, serve, tell
 
 NAME = "edgekit"
-# Of what a deploy on the board is given to run.
+# A part of the program that a deploy runs on the board.
 LOADER = b"class _SentModules("
 
 
 class Machine:
-    """What is there, and how it is reached."""
+    """The board, and the commands that reach it over ssh."""
 
     def __init__(self, folder: Path, port: str) -> None:
         self.folder = folder
@@ -48,12 +48,12 @@ class Machine:
         return result
 
     def current(self) -> str | None:
-        """Return the release that the link names."""
+        """Return the name of the current release, or None."""
         link = self.root / "current"
         return link.readlink().name if link.is_symlink() else None
 
     def runs(self) -> str | None:
-        """Return the hash of the model that the service was started with."""
+        """Return the hash of the model that the service runs, or None."""
         pid = self.status()["pid"]
         if pid is None:
             return None
@@ -92,8 +92,8 @@ def main(folder: Path, port: str, models: list[str]) -> None:
         machine.tell("second", call(machine.deploy(two, "good.toml")))
         machine.tell("bad", call(machine.deploy(three, "bad.toml")))
 
-        # Everything of a deploy is killed when the link is renamed and nobody has been told; then the service, as at
-        # the next boot.
+        # All processes of a deploy are killed when the link has been renamed and before the deploy reports it. Then the
+        # service is killed, and systemd starts it as at the next boot.
         before = machine.current()
         with subprocess.Popen(machine.deploy(three, "good.toml"), stdout=subprocess.DEVNULL) as deploying:
             until(lambda: machine.current() != before)

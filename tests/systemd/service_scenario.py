@@ -1,6 +1,6 @@
-"""Lives through a service's life below a systemd that was booted for it, and prints what happened as JSON lines.
+"""Installs, kills, restarts and removes services below a booted systemd, and prints each step as a JSON line.
 
-`service_scenario.py FOLDER MODEL`; run by boot.sh, looked at by test_service_systemd.py.
+Usage: `service_scenario.py FOLDER MODEL`. boot.sh runs it, and test_service_systemd.py checks the output.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from stage import PATIENCE_S, serve, tell
 
 UNITS = Path("/etc/systemd/system")
-# Nobody waits five seconds for a restart and a minute for the watchdog here.
+# Replaces the default 5 s until a restart and the default 60 s of the watchdog.
 QUICK = "[Service]\nRestartSec=0.2\nRestartSteps=0\nRestartMaxDelaySec=infinity\nWatchdogSec=4\n"
 
 
@@ -57,14 +57,14 @@ def install(name: str, folder: Path, *run_options: str) -> subprocess.CompletedP
 
 def main(folder: Path, model: str) -> None:
     stream = serve()
-    # The one that fails for certain waits long enough to be seen.
+    # The service "outside" fails; it keeps the default pause before a restart, so that its failure can be read.
     for name in ("camera", "bad"):
         (UNITS / f"{name}.service.d").mkdir()
         (UNITS / f"{name}.service.d/quick.conf").write_text(QUICK)
     common = ("--model", model, "--detector", "none")
 
     odd_name = "a b%h$HOME.jsonl"
-    # No broker is there: the events wait where the service may write.
+    # There is no broker, so the events wait in the state folder of the service.
     nobody = "mqtt://127.0.0.1:9"
     install("camera", folder, *common, "--source", stream, "--jsonl", odd_name, "--mqtt", nobody)
     running = until("camera", lambda found: found["state"] == "running" and "frames/s" in (found["text"] or ""))

@@ -1,6 +1,6 @@
-"""Uses the guest's camera as users do, pulls it out and plugs it in again, and prints what happened as JSON lines.
+"""Runs edgekit with the guest's camera, unplugs it and plugs it in again, and prints each step as a JSON line.
 
-`scenario.py MODEL FOLDER`; run by tests/guest.py, looked at by test_camera.py.
+Usage: `scenario.py MODEL FOLDER`. tests/guest.py runs it, and test_camera.py checks the output.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NODE = Path("/dev/video0")
 DRIVER = Path("/sys/bus/platform/drivers/vivid")
 DEVICE = "vivid.0"
 SIZE = "640x360"
-# The guest's processors are emulated.
+# Long, because the guest's processor is emulated.
 PATIENCE_S = 300
 
 
@@ -48,7 +48,7 @@ def main(model: str, folder: Path) -> None:
 
 
 def unplugged(run: tuple[str, ...], jsonl: Path) -> None:
-    """Pull the camera out under a run that goes on, and plug it in again."""
+    """Unplug the camera during a run, and plug it in again."""
     command = words(*run, "--camera", NODE, "--camera-size", SIZE, "--jsonl", jsonl)
     said: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""Detectors by name, and what happens when YuNet's file cannot be had."""
+"""Creation of detectors by name, and the fallback when YuNet's file cannot be downloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cameras are here, and what is in their way."""
+"""Discovery of cameras and their modes, and obstacles to their use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEBCAM = Node("HD Webcam", True, (Mode("MJPG", (1280, 720), (30.0, 15.0)), Mode(
 
 
 class Driver:
-    """Answers as the kernel's uvcvideo does: structures of linux/videodev2.h, EINVAL behind the last of a list."""
+    """Responds like the kernel's uvcvideo: structures of linux/videodev2.h, EINVAL after the last entry of a list."""
 
     formats = (b"MJPG", b"YUYV")
     sizes = ((1280, 720), (640, 480))
@@ -74,7 +74,7 @@ def test_a_device_that_is_not_v4l2_is_reported():
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A machine with two USB cameras' nodes."""
+    """The file system of a machine with the nodes of two USB cameras."""
     (tmp_path / "sys/bus/usb").mkdir(parents=True)
     for number in (0, 2):
         node = tmp_path / f"sys/class/video4linux/video{number}"
