@@ -313,7 +313,7 @@ class Broker:
         command = [MOSQUITTO, "-c", str(self.folder / "broker.conf")]
         with (self.folder / "broker.log").open("ab") as log:
             self.running = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_until(self._answers)
+        wait_until(self._accepts_connections)
 
     def kill(self) -> None:
         self.running.kill()
@@ -323,7 +323,7 @@ class Broker:
         """Subscribe to all topics until `stack` is closed."""
         return Listener(self.host, self.port, stack, client_id)
 
-    def _answers(self) -> bool:
+    def _accepts_connections(self) -> bool:
         assert self.running.poll() is None, (self.folder / "broker.log").read_text()
         try:
             socket.create_connection((self.host, self.port)).close()

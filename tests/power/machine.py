@@ -140,9 +140,9 @@ class Machine:
             try:
                 return until.enter_context(Connection(self._sshd.host()))
             except HostError as error:
-                said = f"{error}\n{self._console.read_text(errors='replace')[-2000:]}\n{self._output()}"
-                assert self._process.poll() is None, said
-                assert time.monotonic() < end_s, said
+                message = f"{error}\n{self._console.read_text(errors='replace')[-2000:]}\n{self._output()}"
+                assert self._process.poll() is None, message
+                assert time.monotonic() < end_s, message
                 time.sleep(0.2)
 
     def _output(self) -> str:

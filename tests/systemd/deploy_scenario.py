@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stage import PATIENCE_S, serve, tell
+from stage import PATIENCE_S, print_step, serve
 
 NAME = "edgekit"
 # A part of the program that a deploy runs on the board.
@@ -60,10 +60,10 @@ class Machine:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         return (Path(os.fsdecode(words[words.index(b"--model") + 1])).resolve().parent.name).partition("-")[2]
 
-    def tell(self, step: str, done: subprocess.CompletedProcess[str]) -> None:
+    def print_step(self, step: str, done: subprocess.CompletedProcess[str]) -> None:
         found = self.status()
         said = done.stdout + done.stderr
-        tell(step, code=done.returncode, said=said, current=self.current(), runs=self.runs(), **found)
+        print_step(step, code=done.returncode, said=said, current=self.current(), runs=self.runs(), **found)
 
 
 def call(words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -88,9 +88,9 @@ def main(folder: Path, port: str, models: list[str]) -> None:
     daemon = ["/usr/sbin/sshd", "-D", "-e", "-f", folder / "sshd_config"]
     with subprocess.Popen(daemon, stderr=subprocess.DEVNULL) as sshd:
         until(lambda: call(machine.edgekit("releases")).returncode == 0)
-        machine.tell("first", call(machine.deploy(one, "good.toml")))
-        machine.tell("second", call(machine.deploy(two, "good.toml")))
-        machine.tell("bad", call(machine.deploy(three, "bad.toml")))
+        machine.print_step("first", call(machine.deploy(one, "good.toml")))
+        machine.print_step("second", call(machine.deploy(two, "good.toml")))
+        machine.print_step("bad", call(machine.deploy(three, "bad.toml")))
 
         # All processes of a deploy are killed when the link has been renamed and before the deploy reports it. Then the
         # service is killed, and systemd starts it as at the next boot.
@@ -105,11 +105,11 @@ def main(folder: Path, port: str, models: list[str]) -> None:
         subprocess.run(["systemctl", "kill", "--signal", "KILL", f"{NAME}.service"], check=True)
         until(lambda: machine.status()["state"] == "running" and machine.runs())
         done = call(machine.edgekit("releases", "--json"))
-        tell("cut", cut=json.loads(done.stdout)["boards"][0]["cut"], runs=machine.runs(), **machine.status())
+        print_step("cut", cut=json.loads(done.stdout)["boards"][0]["cut"], runs=machine.runs(), **machine.status())
 
-        machine.tell("rollback", call(machine.edgekit("rollback")))
+        machine.print_step("rollback", call(machine.edgekit("rollback")))
         done = call(machine.edgekit("releases", "--json"))
-        tell("after", cut=json.loads(done.stdout)["boards"][0]["cut"])
+        print_step("after", cut=json.loads(done.stdout)["boards"][0]["cut"])
         sshd.terminate()
 
 

@@ -37,12 +37,12 @@ def boot(folder: Path, script: str, *arguments: object) -> list[dict[str, Any]]:
         [*namespaces, "bash", str(LAB / "boot.sh"), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
-        said = machine.communicate(timeout=PATIENCE_S)[0].decode(errors="replace")
+        console = machine.communicate(timeout=PATIENCE_S)[0].decode(errors="replace")
     except subprocess.TimeoutExpired:
         machine.kill()
-        said = machine.communicate()[0].decode(errors="replace")
+        console = machine.communicate()[0].decode(errors="replace")
     output = (folder / "output").read_text() if (folder / "output").exists() else ""
     if not output:
-        pytest.skip(f"no systemd can be booted here: {said.strip()[-300:]}")
+        pytest.skip(f"no systemd can be booted here: {console.strip()[-300:]}")
     print(output)
     return [json.loads(line) for line in output.splitlines() if line.startswith("{")]

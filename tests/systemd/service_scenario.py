@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stage import PATIENCE_S, serve, tell
+from stage import PATIENCE_S, print_step, serve
 
 UNITS = Path("/etc/systemd/system")
 # Replaces the default 5 s until a restart and the default 60 s of the watchdog.
@@ -51,7 +51,7 @@ def install(name: str, folder: Path, *run_options: str) -> subprocess.CompletedP
         f"PYTHONPATH={os.environ['PYTHONPATH']}",
     ]
     done = edgekit("install", *place, "--", *run_options)
-    tell("install", name=name, code=done.returncode, errors=done.stderr)
+    print_step("install", name=name, code=done.returncode, errors=done.stderr)
     return done
 
 
@@ -72,7 +72,7 @@ def main(folder: Path, model: str) -> None:
     while not (folder / odd_name).exists() and time.monotonic() < end_s:
         time.sleep(0.1)
     groups = re.search(r"^Groups:\t(.*)$", Path(f"/proc/{running['pid']}/status").read_text(), re.MULTILINE)
-    tell(
+    print_step(
         "running",
         **running,
         groups=groups and groups.group(1).split(),
@@ -82,37 +82,37 @@ def main(folder: Path, model: str) -> None:
 
     os.kill(running["pid"], signal.SIGKILL)
     again = until("camera", lambda found: found["state"] == "running" and found["restarts"] == 1)
-    tell("killed", **again)
+    print_step("killed", **again)
 
     os.kill(again["pid"], signal.SIGSTOP)
     found = until("camera", lambda now: now["state"] == "running" and now["restarts"] == 2)
-    tell("frozen", **found)
+    print_step("frozen", **found)
 
     done = edgekit("restart", "--name", "camera")
     fresh = until("camera", lambda now: now["state"] == "running" and now["pid"] not in (None, found["pid"]))
-    tell("restarted", code=done.returncode, errors=done.stderr, before=found["pid"], **fresh)
+    print_step("restarted", code=done.returncode, errors=done.stderr, before=found["pid"], **fresh)
 
     subprocess.run(["systemctl", "stop", "camera.service"], check=True)
-    tell("stopped", **status("camera"))
-    tell("logs", text=edgekit("logs", "--name", "camera", "--lines", "1000", "--json").stdout)
+    print_step("stopped", **status("camera"))
+    print_step("logs", text=edgekit("logs", "--name", "camera", "--lines", "1000", "--json").stdout)
 
     install("bad", folder, "--source", "gone.mp4")
-    tell("bad", **until("bad", lambda found: found["state"] == "failed"))
+    print_step("bad", **until("bad", lambda found: found["state"] == "failed"))
 
     install("outside", folder, *common, "--source", "demo", "--jsonl", "/etc/outside.jsonl")
     found = until("outside", lambda found: found["last_exit"] is not None)
-    tell("outside", **found, wrote=Path("/etc/outside.jsonl").exists())
+    print_step("outside", **found, wrote=Path("/etc/outside.jsonl").exists())
 
     (UNITS / "other.service").write_text("[Service]\nExecStart=/bin/true\n")
     install("other", folder, "--source", "demo")
-    tell("restart other", code=edgekit("restart", "--name", "other").returncode)
-    tell(
+    print_step("restart other", code=edgekit("restart", "--name", "other").returncode)
+    print_step(
         "removed other", code=edgekit("remove", "--name", "other").returncode, there=(UNITS / "other.service").exists()
     )
 
     for name in ("camera", "bad", "outside"):
         edgekit("remove", "--name", name)
-    tell("removed", **status("camera"), there=(UNITS / "camera.service").exists())
+    print_step("removed", **status("camera"), there=(UNITS / "camera.service").exists())
 
 
 if __name__ == "__main__":

@@ -40,5 +40,5 @@ def serve() -> str:
     return f"http://127.0.0.1:{server.server_port}/"
 
 
-def tell(step: str, **facts: Any) -> None:
+def print_step(step: str, **facts: Any) -> None:
     print(json.dumps({"step": step, **facts}), flush=True)

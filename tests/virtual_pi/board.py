@@ -211,7 +211,7 @@ class VirtualPi:
         tool.chmod(0o755)
 
     def _wait(self) -> None:
-        def answers() -> bool:
+        def responds() -> bool:
             if self._process is None or self._process.poll() is not None:
                 return True
             try:
@@ -221,7 +221,7 @@ class VirtualPi:
             except OSError:
                 return False
 
-        _wait_until(answers, "its sshd does not answer")
+        _wait_until(responds, "its sshd does not answer")
         if self._process is None or self._process.poll() is not None:
             raise UnavailableError(f"it does not boot: {(self.folder / 'sshd.log').read_text()[-500:]}")
 

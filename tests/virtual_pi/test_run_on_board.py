@@ -185,7 +185,7 @@ def get(run: Run) -> Iterator[Callable[[str], http.client.HTTPResponse]]:
     command = run.pi.ssh(*tunnel, "true")[:-1]
     connections = []
 
-    def ask(path: str) -> http.client.HTTPResponse:
+    def request_page(path: str) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
         connections.append(connection)
         connection.request("GET", path)
@@ -197,7 +197,7 @@ def get(run: Run) -> Iterator[Callable[[str], http.client.HTTPResponse]]:
 
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_for(listens, run)
-        yield ask
+        yield request_page
         for connection in connections:
             connection.close()
         process.kill()

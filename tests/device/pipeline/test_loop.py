@@ -273,13 +273,13 @@ def test_an_exception_of_a_stage_ends_the_run_with_its_reason(
     owner = {"detect": detector, "logits": classifier, "write": sink}[stage]
     real, calls = getattr(owner, stage), []
 
-    def dies(*arguments):
+    def fails(*arguments):
         calls.append(1)
         if len(calls) == 5:
             raise StorageError("the disk broke")
         return real(*arguments)
 
-    monkeypatch.setattr(owner, stage, dies)
+    monkeypatch.setattr(owner, stage, fails)
     before = threading.active_count()
     with open_source(str(write_clip(size_wh=(128, 128))), notices.append) as source:
         with pytest.raises(StorageError, match="the disk broke"):

@@ -210,11 +210,11 @@ def broker_that_closes(port: int) -> Iterator[list[bytes]]:
 
 
 def test_pauses_grow_while_another_client_with_the_same_id_takes_the_connection(broker, tmp_path, notices):
-    asked = []
+    indices = []
 
     class Pauses(tuple):
         def __getitem__(self, index):
-            asked.append(index)
+            indices.append(index)
             return super().__getitem__(index)
 
     broker.start()
@@ -224,6 +224,6 @@ def test_pauses_grow_while_another_client_with_the_same_id_takes_the_connection(
         # The listener connects again whenever its connection is closed.
         broker.listen(stack, client_id=settings.client_id)
         stack.enter_context(MqttSink(settings, ("sad",), monitor, notices.append, Pauses((0.1, 0.2, 0.3))))
-        wait_until(lambda: len(asked) >= 3)
-    assert asked[:3] == [0, 1, 2]
+        wait_until(lambda: len(indices) >= 3)
+    assert indices[:3] == [0, 1, 2]
     assert "the connection was lost after 0 s (if this repeats: a machine with the same host name uses" in notices[0]

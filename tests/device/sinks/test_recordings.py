@@ -375,11 +375,11 @@ def test_a_rotation_keeps_the_given_number_of_files_those_of_earlier_runs_includ
 @pytest.mark.parametrize("name", ["", "new.mp4", "missing/new.mp4"])
 def test_the_free_space_is_that_of_the_disk_of_a_folder_and_of_the_files_in_it(tmp_path, monkeypatch, name):
     (tmp_path / "disk").mkdir()
-    asked = []
+    paths = []
     statvfs = os.statvfs
-    monkeypatch.setattr(os, "statvfs", lambda place: asked.append(Path(place)) or statvfs(place))
+    monkeypatch.setattr(os, "statvfs", lambda place: paths.append(Path(place)) or statvfs(place))
     assert free_bytes(tmp_path / "disk" / name) > 0
-    assert asked == [tmp_path / "disk"]
+    assert paths == [tmp_path / "disk"]
 
 
 @pytest.mark.parametrize("h264", [True, False], ids=["h264", "mpeg4"])

@@ -112,12 +112,12 @@ def test_a_file_that_this_process_holds_open_is_found_by_its_number(tmp_path):
 
 
 def test_a_node_that_may_not_be_used_and_one_that_is_no_camera(machine):
-    def ask(path: Path) -> Node:
+    def query(path: Path) -> Node:
         if path.name == "video0":
             raise PermissionError(errno.EACCES, "Permission denied")
         return replace(WEBCAM, captures=False)
 
-    (camera,) = list_cameras(machine, ask, nobody).cameras
+    (camera,) = list_cameras(machine, query, nobody).cameras
     assert camera.blocked == "permission denied: add your user to the group 'video'"
 
 
