@@ -1,4 +1,4 @@
-"""Debian's Chromium without a window, for pages in a real browser."""
+"""Headless Chromium, for tests of pages in a real browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures every room uses."""
+"""Fixtures for all test folders."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ import pytest
 
 from tests.waiting import wait_until
 
-# Test processes share the cores, and torch's threads wait for each other: one each, in child processes too.
+# One thread per test process and child process: they share the cores, and torch's threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A suite started in the background inherits "ignore SIGINT", and so would the children that tests interrupt.
+# A background process inherits an ignored SIGINT, and so do its children; but tests interrupt their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of shared data and reference vectors, or a skip that says how to name it."""
+    """The folder of shared data and reference vectors; the test is skipped if the folder is missing."""
     folder = Path(os.environ.get("EDGEKIT_SHARED") or Path(__file__).parents[2] / "shared")
     if not folder.is_dir():
         pytest.skip(f"no shared data at '{folder}': set EDGEKIT_SHARED")
@@ -69,7 +69,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_image_model(tiny_model: Path) -> Path:
-    """What `tiny_model` is, for whole images."""
+    """`tiny_model` for whole images."""
     import onnx
 
     from edgekit.contract import METADATA_KEY, Contract
@@ -85,7 +85,7 @@ def tiny_image_model(tiny_model: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_ncnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `tiny_model` is, in a file for ncnn."""
+    """`tiny_model` as a file for ncnn."""
     from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
     from edgekit.device.engines.ncnn_file import pack_ncnn
 
@@ -104,7 +104,7 @@ def tiny_ncnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def draw_faces() -> Callable[[Path, dict[str, int]], Path]:
-    """Make a folder data set of noise: for each split so many pictures of 48 x 48, the seven expressions in turn."""
+    """Return a function that writes 48 x 48 noise images, `counts` per split, with the seven expressions in turn."""
 
     def draw(folder: Path, counts: dict[str, int]) -> Path:
         import cv2
@@ -125,9 +125,9 @@ def draw_faces() -> Callable[[Path, dict[str, int]], Path]:
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
-    """A disk of 1 MiB, or a skip where it may not be mounted.
+    """A disk of 1 MiB; the test is skipped if the disk cannot be mounted.
 
-    It is not below pytest's own folder: a killed run leaves it mounted, and every later run would fail to clean up.
+    It is outside of pytest's folder: a killed run leaves it mounted, and later runs cannot remove a mounted folder.
     """
     disk = Path(tempfile.mkdtemp(prefix="edgekit-small-disk-"))
     mounted = subprocess.run(
@@ -146,9 +146,10 @@ Script = Sequence[tuple]
 
 
 class Stream(http.server.ThreadingHTTPServer):
-    """An MJPEG camera that plays a script to each client; the last script to all further ones, none to the rest.
+    """An MJPEG camera that plays one script per client, and the last script to all further clients.
 
-    While `held` is set it says nothing to anybody and keeps the connections.
+    After `clients` clients it responds with status 503. While `held` is set, it sends no image and keeps the
+    connections open.
     """
 
     daemon_threads = True
@@ -162,7 +163,7 @@ class Stream(http.server.ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/video"
 
     def handle_error(self, request, client_address) -> None:
-        pass  # clients leave in the middle of a picture
+        pass  # clients disconnect in the middle of an image
 
 
 class StreamHandler(http.server.BaseHTTPRequestHandler):
@@ -216,7 +217,7 @@ def _rubbish(seed: int) -> bytes:
 
 @pytest.fixture
 def play() -> Iterator[Callable[..., Stream]]:
-    """Start a `Stream`: give it scripts, and `clients` if not everybody is served."""
+    """Return a function that starts a `Stream` with scripts; the option `clients` limits the served clients."""
     servers = []
 
     def start(*scripts: Script, **options) -> Stream:
@@ -233,9 +234,9 @@ def play() -> Iterator[Callable[..., Stream]]:
 
 
 class ScriptedBoard:
-    """A Raspberry Pi's files below `root`, and its `vcgencmd` in `tools`; what they say changes with `set`.
+    """A Raspberry Pi's files below `root`, and its `vcgencmd` in `tools`; `set` changes their values.
 
-    The tool prints what the real one does: see tests/fixtures/boards/pi3bplus-hot.txt for where that is from.
+    The output has the form of the real tool; tests/fixtures/boards/pi3bplus-hot.txt names the sources.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -258,7 +259,7 @@ class ScriptedBoard:
         self.set()
 
     def set(self, temperature_c: float = 45.0, flags: int = 0, clock_mhz: int = 1400) -> None:
-        """Say this from now on."""
+        """Set the state of the board."""
         for path, text in {
             self.root / "sys/class/thermal/thermal_zone0/temp": f"{temperature_c * 1000:.0f}",
             self._state / "throttled": f"{flags:#x}",
@@ -270,20 +271,20 @@ class ScriptedBoard:
 
     @property
     def times_asked(self) -> int:
-        """How often the firmware's tool ran."""
+        """The number of runs of the firmware's tool."""
         asked = self._state / "asked"
         return len(asked.read_text()) if asked.exists() else 0
 
 
 @pytest.fixture
 def scripted_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedBoard:
-    """A board whose state the test decides; its tool is found before any other."""
+    """A board whose state the test sets; its tools are first in PATH."""
     board = ScriptedBoard(tmp_path / "board")
     monkeypatch.setenv("PATH", f"{board.tools}:{os.environ['PATH']}")
     return board
 
 
-# Debian puts it where only root looks.
+# Debian installs mosquitto in /usr/sbin, which is only in root's PATH.
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 
 
@@ -299,12 +300,12 @@ class Broker:
         self.running: subprocess.Popen[bytes] | None = None
 
     def remember(self) -> None:
-        """Know subscribers, and what they wait for, over a kill, as brokers of the field do."""
+        """Keep subscriptions and queued messages over a kill, like a broker in production."""
         self.lines += ["persistence true", f"persistence_location {self.folder}/"]
         self.lines += ["autosave_on_changes true", "autosave_interval 1"]
 
     def move(self, host: str) -> None:
-        """Have another address from the next start on."""
+        """Change the address from the next start on."""
         self.host, self.lines[0] = host, f"listener {self.port} {host}"
 
     def start(self) -> None:
@@ -312,17 +313,17 @@ class Broker:
         command = [MOSQUITTO, "-c", str(self.folder / "broker.conf")]
         with (self.folder / "broker.log").open("ab") as log:
             self.running = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_until(self._answers)
+        wait_until(self._accepts_connections)
 
     def kill(self) -> None:
         self.running.kill()
         self.running.wait()
 
     def listen(self, stack: ExitStack, client_id: str = "") -> Listener:
-        """Subscribe to everything until `stack` is left."""
+        """Subscribe to all topics until `stack` is closed."""
         return Listener(self.host, self.port, stack, client_id)
 
-    def _answers(self) -> bool:
+    def _accepts_connections(self) -> bool:
         assert self.running.poll() is None, (self.folder / "broker.log").read_text()
         try:
             socket.create_connection((self.host, self.port)).close()
@@ -332,7 +333,7 @@ class Broker:
 
 
 class Listener:
-    """A subscriber that remembers what arrived."""
+    """A subscriber that records its messages."""
 
     def __init__(self, host: str, port: int, stack: ExitStack, client_id: str) -> None:
         import paho.mqtt.client as paho
@@ -366,7 +367,7 @@ class Listener:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    """A broker yet to be started, or a skip where there is none."""
+    """A broker that is not started; the test is skipped if mosquitto is not installed."""
     if MOSQUITTO is None:
         pytest.skip("no mosquitto here: apt install mosquitto")
     broker = Broker(tmp_path)
@@ -377,9 +378,9 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 @pytest.fixture
 def fill() -> Callable[..., Path]:
-    """Fill a disk up to `but_bytes`; deleting the file that does it makes room.
+    """Return a function that fills a disk except for `but_bytes`; the deletion of the returned file frees the space.
 
-    The disk is at no time fuller than that: a writer in another thread would fail too early.
+    The disk is never fuller than that, because a writer in another thread would fail too early.
     """
 
     def fill(disk: Path, but_bytes: int = 0) -> Path:

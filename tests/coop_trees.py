@@ -1,4 +1,4 @@
-"""Data sets of noise in the folders of CoOp's instructions: the eleven of the tables, and ImageNet's shifted copies."""
+"""Data sets of noise in the folder layout of CoOp: the eleven data sets of its tables, and four ImageNet variants."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COUNTS = {"train": 3, "val": 2, "test": 2}
 
 
 def make_imagenet(data: Path) -> None:
-    """Make `imagenet` with 4 classes, and its four copies, of which -A and -R have two of the classes."""
+    """Make `imagenet` with 4 classes, and its four variants; -A and -R have two of the classes."""
     for folder in ("imagenet", "imagenetv2", "imagenet-sketch", "imagenet-adversarial", "imagenet-rendition"):
         (data / folder).mkdir(parents=True)
         lines = [f"{name} {label}\n" for name, label in zip(FOLDERS, CLASSES, strict=True)]
@@ -78,7 +78,7 @@ def make_all(data: Path) -> Path:
 
 
 def _images(folder: Path, number: int, count: int, prefix: str = "") -> list[Path]:
-    """Write pictures 40 px high and 56 px wide, whose colour depends on the class, and return their files.
+    """Write images of 40 px height and 56 px width, whose colour depends on the class, and return their files.
 
     The classes 0 to 3 are blue, green, red, and blue and green.
     """

@@ -1,4 +1,4 @@
-"""The demo without an end, for runs that a test stops: on a busy machine its six seconds may be over before that."""
+"""The demo without an end, for runs that a test stops: on a busy machine, the demo's six seconds can be too short."""
 
 from __future__ import annotations
 

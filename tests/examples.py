@@ -1,4 +1,4 @@
-"""How many examples property tests try: few where a developer waits, all in the CI."""
+"""The number of examples of property tests: all examples in CI, a quarter elsewhere."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""A stand-in for a user's systemd: `systemctl`, `journalctl` and `loginctl` in a folder of the test's own.
+"""A stand-in for a user's systemd: the programs `systemctl`, `journalctl` and `loginctl` in a folder of the test.
 
-`FakeSystemd(folder)` writes the three programs; whoever has `folder` first in PATH uses them. One process per service
-(`_keep`) starts the unit's command, receives its READY=1, and starts it again when `systemctl restart` sends a signal:
-one message that a caller's death cannot halve, as with the real one. Nothing is restarted after a failure.
+`FakeSystemd(folder)` writes the three programs; a process with `folder` first in PATH uses them. For each service, one
+process (`_keep`) starts the unit's command, receives its READY=1, and starts it again when `systemctl restart` sends a
+signal. A restart is one signal, so that it is complete even if the caller dies, as with the real systemd. No service
+is restarted after a failure.
 
-The answers have the form that systemd 257 prints; tests/systemd runs the same code against a real systemd.
+The output has the form of systemd 257; tests/systemd runs the same code with a real systemd.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ _ALWAYS = {
 
 
 class FakeSystemd:
-    """The folder of the three programs; services live as long as the `with` block."""
+    """The folder of the three programs; services end with the `with` block."""
 
     def __init__(self, folder: Path, home: Path, running: bool = True) -> None:
-        """Write the programs; with `running` False they answer as on a machine that systemd does not run."""
+        """Write the programs; with `running` False, their output is that of a machine without a running systemd."""
         self.folder = folder
         self._home = home
         folder.mkdir(parents=True)
@@ -54,21 +55,21 @@ class FakeSystemd:
             self.systemctl("disable", "--now", f"{path.stem}.service")
 
     def systemctl(self, *words: str) -> str:
-        """Return what `systemctl --user` with these words prints."""
+        """Return the output of `systemctl --user` with these words."""
         environment = {**os.environ, "HOME": str(self._home)}
         environment.pop("XDG_CONFIG_HOME", None)
         command = [self.folder / "systemctl", "--user", *words]
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
     def keeper(self, name: str) -> int:
-        """Return the process that keeps a service."""
+        """Return the id of the process that keeps a service running (`_keep`)."""
         pid: int = json.loads((self.folder / f"{name}.state").read_text())["keeper"]
         return pid
 
 
 def programs(folder: str, python: str) -> dict[str, str]:
-    """Return name → text of the files that must be in `folder`, which must be writable."""
-    # Without Python, which an emulated board starts too slowly for this question.
+    """Return name → text of the files for `folder`, which must be writable."""
+    # The shell handles this request, because an emulated board starts Python too slowly.
     asked = f"if [ -e '{folder}/offline' ]; then echo offline; exit 1; fi; echo running; exit"
     names = ("systemctl", "journalctl", "loginctl")
     texts = {
@@ -103,7 +104,7 @@ def _main(program: str, words: Sequence[str]) -> int:
 
 
 def _look_at_system(unit: str) -> dict[str, str]:
-    """Of system services, a test only says that they are there, by an empty file `NAME.system`."""
+    """Return the state of a system service: it exists, and is stopped, if a test has written the file `NAME.system`."""
     return _STOPPED if _file(unit, "system").exists() else _NOT_FOUND
 
 
@@ -154,7 +155,7 @@ def _keep(unit: str) -> None:
 
 
 def _run_once(unit: str, notify: socket.socket, wake: int) -> bool:
-    """Start the unit's command and wait for its end and what is wanted then; return whether to start it again."""
+    """Run the unit's command until a restart or a stop is requested; return whether to start it again."""
     with _file(unit, "log").open("ab") as log:
         child = _spawn(unit, str(notify.getsockname()), log)
     _show(unit, ActiveState="activating", SubState="start", MainPID=str(child.pid))

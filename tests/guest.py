@@ -1,6 +1,6 @@
 """A virtual machine with Debian's kernel and this machine's files, read-only over 9p.
 
-So the Python and the edgekit under test run in it unchanged. It is emulated without KVM, so that it works anywhere.
+It therefore runs the Python and the edgekit under test. It is emulated without KVM, which not every machine has.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# It takes minutes on an idle machine; the limit is for a loaded one.
+# The guest takes minutes on an idle machine; the limit is for a busy machine.
 _BOOTED_S = 3600
 _TOOLS = {
     "qemu-system-x86_64": "qemu-system-x86",

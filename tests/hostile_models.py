@@ -1,4 +1,4 @@
-"""ONNX files whose graphs run for ever, for minutes, or that break their contracts."""
+"""ONNX models that need endless time, much time or much memory, or that break their contracts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _POOL_PX = 2_000
 
 
 def endless_loop(collects: bool = False) -> onnx.ModelProto:
-    """Return a model that loops for ever on an image that is not black; with `collects` it also takes more memory."""
+    """Return a model that loops endlessly on an image that is not black; with `collects` its memory grows, too."""
     info = helper.make_tensor_value_info
     inputs = [info("i", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("x", TensorProto.FLOAT, None)]
     nodes = [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Identity", ["x"], ["x_on"])]

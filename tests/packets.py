@@ -1,4 +1,4 @@
-"""H.264 packets as the encoder of a camera delivers them."""
+"""H.264 packets like those of a camera's encoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def level(number: int) -> int:
 
 
 def packets(count: int, noise: int = 0) -> list[EncodedPacket]:
-    """Return pictures as an encoder gives them, each brighter than the one before, with headers at key frames."""
+    """Return encoded frames of different brightness (`level`), with headers at key frames."""
     av = pytest.importorskip("av", reason="no PyAV here: pip install av")
     rng = np.random.default_rng(1)
     codec = av.CodecContext.create("libx264", "w")

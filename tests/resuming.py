@@ -1,4 +1,4 @@
-"""A training that is interrupted and resumed, compared with one that is not."""
+"""Comparison of an interrupted and resumed training with an uninterrupted training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgekit.models.training.task import TrainingJob
 def train_whole_and_resumed(
     job: Callable[[], TrainingJob], folder: Path, interrupted_after: int
 ) -> dict[str, torch.Tensor]:
-    """Train once whole, and once with an interruption after that many steps; return the weights, which must be equal.
+    """Train without and with an interruption after that many steps; check that the weights are equal; return them.
 
     The trainings are in the folders "whole" and "resumed".
     """

@@ -1,11 +1,11 @@
-"""Waiting for what another thread or process does: the one loop for it, so that no test waits for ever or in vain."""
+"""The wait for another thread or process: the one loop for it, with a time limit and a check that it is alive."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-# Of a condition that comes at once on a machine with nothing else to do.
+# The limit for a condition that holds within moments on an idle machine.
 PATIENCE_S = 60
 
 
@@ -20,7 +20,7 @@ def wait_until(
     """Return once `holds()`; fail with `failure()` after `patience_s`, or when `alive()` is false."""
     end_s = time.monotonic() + patience_s
     while not holds():
-        # What died may have brought it before.
+        # The condition can become true just before the other side dies.
         assert alive() or holds(), failure()
         assert time.monotonic() < end_s, failure()
         time.sleep(poll_s)

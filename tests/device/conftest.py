@@ -1,4 +1,4 @@
-"""Real media made on the spot."""
+"""Fixtures for the device tests: test videos, images, frames with results, and a browser."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WriteClip = Callable[..., Path]
 
 @pytest.fixture
 def write_clip(tmp_path: Path) -> WriteClip:
-    """Write an .mp4 whose frames are plain grays of the given levels: a frame can be told by its mean."""
+    """Write an .mp4 of plain gray frames with the given levels: the mean of a frame identifies it."""
 
     def write(name: str = "clip.mp4", levels: Sequence[int] = range(0, 250, 10), size_wh: tuple[int, int] = (64, 48)):
         path = tmp_path / name
@@ -38,7 +38,7 @@ def write_clip(tmp_path: Path) -> WriteClip:
 
 @pytest.fixture
 def write_video(tmp_path: Path) -> WriteClip:
-    """Write a video by PyAV whose frames have given times in milliseconds; each is brighter than the one before."""
+    """Write a video with PyAV; its frames have the given times in milliseconds and changing brightness."""
     av = pytest.importorskip("av", reason="no PyAV here: pip install av")
 
     def write(name: str, times_ms: Sequence[int], codec: str = "libx264", noise: int = 0, **container: str) -> Path:
@@ -65,26 +65,26 @@ def write_video(tmp_path: Path) -> WriteClip:
 
 @pytest.fixture
 def picture() -> ImageU8:
-    """Noise that no encoder makes small: cutting its file cuts pixels."""
+    """An image of noise: it does not compress, so that a truncated file lacks pixels."""
     return np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 
 
 @pytest.fixture
 def notices() -> list[str]:
-    """What a source notified; hand it `notices.append`."""
+    """The notified lines; pass `notices.append` as `notify`."""
     return []
 
 
 class Feed:
-    """Frames and results as a pipeline makes them; each frame is gray in its own way."""
+    """Makes frames and results like those of a pipeline; the gray level differs from frame to frame."""
 
     def __init__(self) -> None:
         self.sequence = 0
 
     def next(self, *labels: str, at_s: float | None = None) -> tuple[Frame, FrameResult]:
-        """Return the next frame with one face a label, tracks 1, 2 and so on, captured now or at `at_s`.
+        """Return the next frame with one face per label, tracks 1, 2 and so on, captured now or at `at_s`.
 
-        The label "uncertain" is that of a face whose classes have nearly equal probabilities.
+        A face with the label "uncertain" has nearly equal class probabilities.
         """
         self.sequence += 1
         now_s = time.monotonic() if at_s is None else at_s
@@ -116,7 +116,7 @@ def _face(label: str, track_id: int) -> Face:
 
 @pytest.fixture
 def feed() -> Feed:
-    """Makes frames and results."""
+    """A new `Feed`."""
     return Feed()
 
 

@@ -1,4 +1,4 @@
-"""A small net for ncnn with all kinds of layers that real ones have, and files with changed parts."""
+"""A small ncnn net with every kind of layer that exported nets have, and files with changed parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BinaryOp mul 2 1 12 13 14 0=2
 Reshape flat 1 1 14 15 0=128
 InnerProduct head 1 1 15 out0 0=3 1=1 2=384
 """
-# Of the layers above that have some: so many weights, so many biases.
+# The numbers of weights and of biases, for each layer above that has weights.
 WEIGHTS = ((72, 8), (72, 8), (384, 3))
 CONTRACT = Contract(
     architecture="small",

@@ -43,7 +43,7 @@ def test_the_label_stays_inside_the_frame(xyxy):
     image = np.zeros((480, 640, 3), np.uint8)
     drawn = draw_faces(image, [face(*xyxy, label="contempt")])
     plate = (drawn == ORANGE_BGR).all(axis=2)
-    # The plate is the widest filled run of a row: whole, so as wide as its text wherever it stands.
+    # The rows of the plate have the most filled pixels; a complete plate is as wide as its text.
     widest = max(int(row.sum()) for row in plate[:-1])
     assert widest > 120
 

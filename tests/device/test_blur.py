@@ -1,4 +1,4 @@
-"""Boxes to hide: of the latest half second, and never fewer than the faces of the frame."""
+"""Blurred boxes: those of the last half second, and at least all faces of the frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pauses: what waits, for how long, and what ends the wait."""
+"""Pauses: their duration, their end, and the release of a source."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_source_that_can_be_released_is_and_others_are_left_alone(controls):
             steps.append("reacquire")
 
     class Video:
-        def release(self):  # OpenCV's name for the end of a video
+        def release(self):  # OpenCV's name for closing a video
             steps.append("closed")
 
     controls.pause()

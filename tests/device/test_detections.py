@@ -1,4 +1,4 @@
-"""One type for faces: arrays that can be sliced, and single faces in plain Python values."""
+"""`Detections`: arrays that can be sliced, and single faces as plain Python values."""
 
 from __future__ import annotations
 

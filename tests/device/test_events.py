@@ -1,4 +1,4 @@
-"""When a label is an event: hold, cooldown, tracks, gaps."""
+"""Events of labels: hold time, cooldown, tracks and gaps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgekit.device.events import EventDetector, EventRules
 
 
 def play(feed, rules: EventRules, *labels: str | tuple[str, ...] | None, step_s: float = 0.5):
-    """Give one frame each step with these faces; return (time, track, previous, label) of each event."""
+    """Process one frame per step with these faces; return (time, track, previous, label) of each event."""
     detector = EventDetector(rules)
     events = []
     for index, faces in enumerate(labels):
@@ -59,7 +59,7 @@ def test_a_face_missed_for_a_moment_continues_and_one_missed_for_long_starts_aga
     rules = EventRules(hold_s=1.0)
     assert play(feed, rules, "sad", None, "sad", None) == [(1.0, 1, None, "sad")]
     assert play(feed, rules, "sad", None, None, None, "sad", "sad") == []
-    # Nor does a cooldown, for whose sake a track is remembered longer, make two short visits one long one.
+    # A cooldown keeps a track for longer, but does not join two short visits into a long one.
     remembered = EventRules(hold_s=1.0, cooldown_s=60.0)
     assert play(feed, remembered, "sad", None, None, None, "sad", "sad") == []
     assert play(feed, rules, *["sad"] * 3, None, None, None, *["sad"] * 3) == [
@@ -70,7 +70,7 @@ def test_a_face_missed_for_a_moment_continues_and_one_missed_for_long_starts_aga
 
 def test_a_label_is_held_at_a_frame_rate_below_one_frame_per_second_too(feed):
     labels = ["sad"] * 5
-    # The hold time begins with the second frame: the first period is not known before.
+    # The hold time starts at the second frame, because the frame period is unknown before.
     assert play(feed, EventRules(hold_s=3.0), *labels, step_s=2) == [(6, 1, None, "sad")]
     missed = ["sad"] * 3 + [None] * 2 + ["sad"] * 5
     assert play(feed, EventRules(hold_s=5.0), *missed, step_s=2) == [(16, 1, None, "sad")]

@@ -1,4 +1,4 @@
-"""Pictures are read whole or refused in edgekit's words."""
+"""Images are decoded completely, or refused with an error of edgekit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_small_file_of_more_pixels_than_any_camera_has_is_refused(tmp_path: Pa
     path = tmp_path / "bomb.png"
     assert cv2.imwrite(str(path), np.zeros((12_000, 12_000), np.uint8))
     assert path.stat().st_size < 1_000_000
-    # In a process of its own, since OpenCV reads its limit when it is loaded.
+    # In a separate process, because OpenCV reads its limit when it is loaded.
     code = f"from pathlib import Path\nfrom edgekit.device.imaging import read_image\nread_image(Path({str(path)!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "bomb.png' cannot be decoded" in done.stderr

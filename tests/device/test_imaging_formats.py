@@ -1,4 +1,4 @@
-"""Every format is read alike by training and `edgekit run`: a table of files with the pixels expected of each."""
+"""Training and `edgekit run` read the same pixels from each format: a table of files and their expected pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgekit.preprocess import ImageU8
 
 SIDE_PX = 16
 _SMOOTH = np.linspace(0, 255, SIDE_PX)
-# A smooth picture, so that lossy formats stay close to it; no two of its eight orientations are equal.
+# A smooth image: lossy formats change it only slightly, and its eight orientations are different.
 RGB: ImageU8 = np.stack(
     [np.tile(_SMOOTH, (SIDE_PX, 1)), np.tile(_SMOOTH[:, None], SIDE_PX), np.outer(_SMOOTH, _SMOOTH) / 255], axis=2
 ).astype(np.uint8)
@@ -50,7 +50,7 @@ def opencv(image: NDArray[Any], suffix: str) -> bytes:
 
 
 def bmp_of_32_bits(image: ImageU8) -> bytes:
-    """Return a BMP with masks of the colours, whose fourth byte of a pixel is unused."""
+    """Return a BMP with colour masks, in which the fourth byte of each pixel is unused."""
     height, width = image.shape[:2]
     pixels = np.zeros((height, width, 4), np.uint8)
     pixels[..., :3] = image[::-1, :, ::-1]
@@ -61,7 +61,7 @@ def bmp_of_32_bits(image: ImageU8) -> bytes:
 
 
 def turned(image: ImageU8, orientation: int) -> ImageU8:
-    """Return a picture turned as `PIL.ImageOps.exif_transpose` turns it."""
+    """Return an image rotated and flipped like `PIL.ImageOps.exif_transpose`."""
     methods = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -78,10 +78,10 @@ rgb, gray, alpha = Image.fromarray(RGB), Image.fromarray(GRAY), Image.fromarray(
 rgba = Image.merge("RGBA", (*rgb.split(), alpha))
 WIDE = RGB.astype(np.uint16) * 257
 WIDE_RGBA = np.dstack([WIDE[..., ::-1], ALPHA.astype(np.uint16) * 257])
-# A later image of each animation is another picture.
+# The second image of each animation differs from the first.
 ANIMATED = {"save_all": True, "append_images": [OTHER]}
 
-# Name of the file, its bytes, the expected R, G, B or gray, and the largest difference that a lossy format makes.
+# The file name, its bytes, the expected RGB or gray pixels, and the largest difference of a lossy format.
 TABLE: list[tuple[str, bytes, ImageU8, int]] = [
     ("rgb.png", pillow(rgb, "PNG"), RGB, 0),
     ("gray.png", pillow(gray, "PNG"), GRAY, 0),

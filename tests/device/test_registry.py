@@ -1,4 +1,4 @@
-"""What other packages register: the example of docs/how-to/extending.md, run, and what is no registration."""
+"""Registrations of other packages: the example of docs/how-to/extending.md, and invalid registrations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def install(site: Path, name: str, points: dict[str, str], code: str) -> None:
-    """Lay a package down as pip does: a module, and its metadata beside it."""
+    """Install a package like pip: write its module and its metadata."""
     (site / f"{name}.py").write_text(code)
     info = site / f"{name}-1.0.dist-info"
     info.mkdir(parents=True)
@@ -47,7 +47,7 @@ def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path, tiny_model
     package.mkdir()
     (package / "pyproject.toml").write_text(project)
     (package / "edgekit_example.py").write_text(code)
-    # As pip does, without the start of pip.
+    # Build and install the wheel like pip, without the start of pip.
     build = "from setuptools.build_meta import build_wheel; build_wheel('.')"
     done = subprocess.run([sys.executable, "-c", build], cwd=package, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -121,7 +121,7 @@ def test_an_engine_of_another_package_runs_files_of_its_suffix(site, tmp_path, t
         engine_of(file)
     install(site, "other_engine", {"edgekit.engines": "other = other_engine:Other\nonnx = other_engine:Other"}, ENGINE)
     assert (engine_of(file), contract_in(file).architecture) == ("other", "mean")
-    assert type(open_engine(tiny_model, 1)).__name__ == "OnnxRuntimeEngine"  # edgekit's own win
+    assert type(open_engine(tiny_model, 1)).__name__ == "OnnxRuntimeEngine"  # edgekit's own engines have precedence
     face = np.full((8, 8, 3), (0, 0, 255), np.uint8)
     assert edgekit.load_model(file).predict(face).labels == ("red",)
     assert open_named(file).contract.labels == ("red", "green", "blue")

@@ -1,4 +1,4 @@
-"""Stages in threads: order, loss only where it is allowed, failures that reach the consumer, threads that end."""
+"""Stages in threads: the order of items, dropped items, exceptions, and the end of the threads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_stages_really_work_side_by_side() -> None:
 
     def meet(items: Iterator[int]) -> Iterator[int]:
         for item in items:
-            if item:  # the first has nobody to meet yet
+            if item:  # the consumer waits only after it has received item 0
                 meeting.wait()
             yield item
 
@@ -97,7 +97,7 @@ def test_a_consumer_that_leaves_ends_all_threads() -> None:
     with Stages(threaded=True, every_item=True) as stages:
         first = stages.prefetch("second", stages.prefetch("first", itertools.count()))
         assert next(first) == 0
-    # `no_thread_is_left` sees to the rest.
+    # The fixture `no_thread_is_left` checks that the threads end.
 
 
 def test_leaving_does_not_wait_for_a_stage_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_leaving_does_not_wait_for_a_stage_that_hangs(monkeypatch: pytest.Monkey
 
 
 def test_a_stage_that_closes_its_own_run_does_not_wait_for_itself() -> None:
-    """Python may collect a run that nobody closed in any thread, one of its own stages included."""
+    """The garbage collector can close a run in any thread, also in a thread of one of its stages."""
     stages = Stages(threaded=True, every_item=True)
     begun, ended, errors = threading.Event(), threading.Event(), []
 

@@ -1,7 +1,7 @@
-"""The table of faults of disks and folders, and the disks on which they happen.
+"""The table of faults of disks and folders, and the disks for these faults.
 
-Every sink that writes files is tested with every row (`sinks.py`, `tests/device/sinks/test_faults.py`): a new sink is
-one more row there, a new fault one more row here.
+Every sink that writes files is tested with every row (`sinks.py`, `tests/device/sinks/test_faults.py`). A new sink is a
+new row in `sinks.py`; a new fault is a new row here.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import pytest
 
 from tests.waiting import wait_until
 
-# Of Linux, see renameat2(2).
+# Constants of Linux, see renameat2(2).
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 class Disk:
-    """A disk with the folder `out`, to which a sink writes, and the folder `aside` for what a fault removes from it."""
+    """A disk with the folder `out`, to which a sink writes, and the folder `aside` for files that a fault removes."""
 
     def __init__(self, root: Path, control: Path | None = None) -> None:
         self.out = root / "out"
@@ -39,24 +39,24 @@ class Disk:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """All folders with the sink's files, those of removed folders too."""
+        """All folders with files of the sink, including removed folders."""
         return (self.out, *sorted(self.aside.iterdir()))
 
     def fail(self, fault: str) -> None:
-        """Make every operation fail, or stall; "" ends it."""
+        """Make the operations of the disk fail or stall; "" ends the fault."""
         assert self._control is not None
-        # In one step: the disk must not read half of it.
+        # Replaced in one step, so that the disk does not read a partial file.
         new = self._control.with_suffix(".new")
         new.write_text(fault)
         new.replace(self._control)
 
     def move_out(self) -> Path:
         """Move the folder `out` away and return its new place."""
-        self.out.mkdir(exist_ok=True)  # the sink may not have made it again since the fault before
+        self.out.mkdir(exist_ok=True)  # the sink may not have created it again since the previous fault
         return self.out.rename(self.aside / str(next(self._numbers)))
 
     def replace_out(self) -> None:
-        """Move the folder `out` away and put a file in its place, in one step: the sink would make a folder again."""
+        """Replace the folder `out` by a file, in one step, so that the sink cannot create the folder in between."""
         self.out.mkdir(exist_ok=True)
         place = self.aside / str(next(self._numbers))
         place.write_text("in the way")
@@ -70,7 +70,7 @@ class Disk:
         shutil.rmtree(moved)
 
     def delete_files(self) -> None:
-        """Delete the files in `out`; as `delete_out`."""
+        """Delete the files in `out`; they keep a second name in `aside`."""
         self._keep(self.files(), self.out)
 
     def _keep(self, files: list[Path], parent: Path) -> None:
@@ -88,14 +88,14 @@ class Disk:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that happens to a disk.
+    """A fault of a disk.
 
     Attributes:
         name: Name of the test's case.
-        disk: On which kind of disk it can happen.
-        begin: Makes it happen.
-        end: Ends it.
-        is_outage: Whether nothing can be written until it ends.
+        disk: Kind of disk that can have the fault.
+        begin: Starts the fault.
+        end: Ends the fault.
+        is_outage: Whether nothing can be written until the fault ends.
         reason: Reason of the losses in the account.
     """
 

@@ -1,7 +1,7 @@
 """A disk in user space (FUSE) that fails on command: python -m tests.faults.fuse_disk CONTENT MOUNT_POINT CONTROL.
 
-The file CONTROL contains the name of an error number (EIO, EROFS, ENOSPC) or "stall"; empty: no fault. Files that are
-open fail too, which neither a full nor a remounted tmpfs can show.
+The file CONTROL contains the name of an error number (EIO, EROFS, ENOSPC) or "stall"; empty: no fault. Operations on
+open files fail, too. A full or remounted tmpfs does not have these faults.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class FaultyDisk(mfusepy.Operations):
 
 
 if __name__ == "__main__":
-    # The kernel asks for the state of every file again, so that a test sees what it did itself.
+    # Without cached attributes, the kernel reads the state of a file each time, so that a test sees its own changes.
     mfusepy.FUSE(
         FaultyDisk(),
         str(MOUNT_POINT),

@@ -49,14 +49,14 @@ CONTRACT = Contract(
 
 
 class LiveSource:
-    """What a sink needs to know of a camera."""
+    """The attributes of a camera that a sink reads."""
 
     name, fps, live = "camera", 25.0, True
 
 
 @dataclass(frozen=True)
 class SinkCase:
-    """A sink, and how to count what it has on the disk.
+    """A sink, and a function that counts its items on the disk.
 
     Attributes:
         name: Name of the test's case.
@@ -77,9 +77,9 @@ class SinkCase:
 
 
 def quicken(monkeypatch: pytest.MonkeyPatch, close_timeout_s: float = 60.0) -> None:
-    """Make all sinks write and retry sooner; the order of events is the same.
+    """Make all sinks write and retry sooner.
 
-    A busy machine must not make a sink count items as lost at its end: they wait `close_timeout_s` for their threads.
+    At their end, sinks wait `close_timeout_s` for their threads, so that a busy machine causes no losses.
     """
     for timeout in ("batches._CLOSE", "collect._CLOSE", "recorder._CLOSE", "h264_recorder._CLOSE", "mqtt.sink._SAVE"):
         monkeypatch.setattr(f"edgekit.device.sinks.{timeout}_TIMEOUT_S", close_timeout_s, raising=False)
@@ -133,13 +133,13 @@ def _put_packet(sink: Sink, frame: Frame, result: FrameResult) -> None:
 
 @cache
 def _coded_cycle() -> list[EncodedPacket]:
-    """Return a few packets that a camera's encoder repeats; the first one is the only key frame."""
+    """Return a few packets, which the test repeats; only the first packet is a key frame."""
     return packets(KEY_EVERY, noise=30)
 
 
 def _mqtt(folder: Path, notify: Notify) -> MqttSink:
-    # Nobody listens at port 1: all events wait in the buffer file.
-    topic = f"edgekit/{secrets.token_hex(4)}"  # tests run in parallel, and a topic is one run's alone
+    # No broker listens at port 1, so all events wait in the buffer file.
+    topic = f"edgekit/{secrets.token_hex(4)}"  # tests run in parallel, and a topic belongs to one run
     settings = MqttSettings.parse("mqtt://127.0.0.1:1", None, topic=topic, buffer=folder / _BUFFER)
     return MqttSink(
         settings,
@@ -156,7 +156,7 @@ def _post(sink: Sink, frame: Frame, result: FrameResult) -> None:
 
 
 def _collect_faces(sink: Sink, frame: Frame, result: FrameResult) -> None:
-    """Pass a result whose faces are arrays, as those of the pipeline."""
+    """Pass a result whose faces are arrays, like those of the pipeline."""
     faces = result.faces
     detections = Detections(
         np.array([face.xyxy for face in faces], np.float32),
@@ -179,7 +179,7 @@ def _csv_sequences(folders: Iterable[Path]) -> Counter[int]:
 
 
 def _crop_sequences(folders: Iterable[Path]) -> Counter[int]:
-    """The sequences of the lines in crops.jsonl; each crop is an image that can be read."""
+    """Return the sequence numbers in crops.jsonl; check that each crop is a readable image."""
     places = list(folders)
     crops = [json.loads(line) for line in _lines(places, "crops.jsonl") if line]
     for crop in crops:
@@ -188,7 +188,7 @@ def _crop_sequences(folders: Iterable[Path]) -> Counter[int]:
 
 
 def _buffered_sequences(folders: Iterable[Path]) -> Counter[int]:
-    """The events that the next run would send."""
+    """Return the sequence numbers of the events that the next run sends."""
     stored: Counter[int] = Counter()
     for folder in folders:
         if (folder / _BUFFER).exists():

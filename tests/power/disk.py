@@ -1,8 +1,8 @@
 """A disk that loses unflushed writes in a power cut.
 
 qemu (blklogwrites) logs the guest's writes and flushes in the format of Linux's dm-log-writes. The image of qemu is not
-used after a cut, because this machine's page cache keeps all writes to it. Instead the image from before the boot
-gets the writes up to the last flush; of the later writes any part, in any order, may have reached a real disk.
+used after a cut, because this machine's page cache keeps all writes to it. Instead, the image from before the boot
+gets the writes up to the last flush. A real disk can lose any of the later writes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SUPERBLOCK_AT, _INCOMPATIBLE_AT, _NEEDS_RECOVERY = 1024, 0x60, 4
 
 @dataclass(frozen=True)
 class Loss:
-    """Numbers of 4 KiB blocks that were written after the last flush, and that the cut lost."""
+    """Counts of 4 KiB blocks: those written after the last flush, and those of them that the cut lost."""
 
     unflushed: int
     lost: int
@@ -56,7 +56,7 @@ class Disk:
         """Set `image` to the content of the disk after the last cut.
 
         Args:
-            drawn: Decides for each block written after the last flush whether it is lost; None: all are.
+            drawn: Decides for each block written after the last flush whether it is lost; None: all are lost.
         """
         writes = list(_logged(self._log))
         last = max((number for number, (flags, _, _) in enumerate(writes) if flags & _FLUSH), default=-1)

@@ -34,7 +34,7 @@ _SYSTEMD = "/run/systemd-stand-in"
 _PATIENCE_S = 600
 _MODULES = ("virtio_blk", "ext4", "virtio_net")
 
-# Boots: disk, network, the user's service by the stand-in for systemd, sshd.
+# The boot: network, disk, the user's service (started by the stand-in for systemd), and sshd.
 _SCRIPT = f"""
 busybox ip link set lo up; busybox ip address add 10.0.2.15/24 dev eth0; busybox ip link set eth0 up
 mkdir /dev/shm {BOARD} /run/sshd; mount -t tmpfs shm /dev/shm
@@ -75,7 +75,7 @@ print(json.dumps({{
 
 
 class Machine:
-    """A virtual machine, switched off.
+    """A virtual machine that is off at first.
 
     Raises:
         UnavailableError: A virtual machine is not possible here.
@@ -112,7 +112,7 @@ class Machine:
 
     @contextmanager
     def on(self) -> Iterator[Connection]:
-        """Switch it on and yield a connection; afterwards it is off in any case."""
+        """Switch the machine on and yield a connection; switch the machine off at the end."""
         network = f"user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{self._port}-:22"
         with self._console.open("wb") as console:
             self._process = subprocess.Popen(
@@ -140,9 +140,9 @@ class Machine:
             try:
                 return until.enter_context(Connection(self._sshd.host()))
             except HostError as error:
-                said = f"{error}\n{self._console.read_text(errors='replace')[-2000:]}\n{self._output()}"
-                assert self._process.poll() is None, said
-                assert time.monotonic() < end_s, said
+                message = f"{error}\n{self._console.read_text(errors='replace')[-2000:]}\n{self._output()}"
+                assert self._process.poll() is None, message
+                assert time.monotonic() < end_s, message
                 time.sleep(0.2)
 
     def _output(self) -> str:

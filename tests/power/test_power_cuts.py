@@ -1,7 +1,7 @@
 """Power cuts during deploys, onto a virtual machine with its own kernel and disk (`make test-power`).
 
-A deploy runs over SSH on a guest, whose qemu is killed during it. The guest's memory is lost, and so is the content of
-its disk's cache, completely or in part (disk.py). The guest boots again from that disk, and ext4 replays its journal.
+A deploy runs over SSH on a guest, whose qemu is killed during the deploy. The guest loses its memory, and all or a part
+of its disk's cache (disk.py). The guest boots again from that disk, and ext4 replays its journal.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def make(tmp_path: Path, tiny_model: Path, play: Callable[..., Any]) -> Make:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[], Machine]]:
-    """Make a machine, switched off."""
+    """Return a function that creates a machine, which is off."""
     if not os.environ.get("EDGEKIT_TEST_POWER"):
         pytest.skip("cutting the power of a virtual machine takes minutes: make test-power")
     if shutil.which("mke2fs") is None or shutil.which("sshd", path="/usr/sbin") is None:
@@ -117,7 +117,7 @@ def cut_after(machine: Machine, package: Package, part: str, delay_s: float) -> 
 
 
 def damage(found: dict[str, Any], packages: dict[str, Package]) -> list[str]:
-    """Return the damage of a board's releases; `packages` are all that were sent, by the model's hash."""
+    """Return the damage of a board's releases; `packages` contains all sent packages, by the hash of the model."""
     wrong = [] if found["current"] in found["releases"] else [f"{found['current']} is not there"]
     for name, release in found["releases"].items():
         about, files = release["about"], release["files"]
@@ -160,7 +160,7 @@ def test_power_cut_at_any_moment_leaves_the_old_or_the_new_release_whole_and_run
             package = fresh()
             delay_s = (cut + drawn.random()) / cuts * lasts_s[part]
             done = cut_after(machine, package, part, delay_s)
-            # Alternately all or some of the disk's cache is lost.
+            # The cut loses all or some of the disk's cache, in turn.
             loss = machine.disk.cut(drawn if cut % 2 else None)
             losses.append(loss)
             replayed = machine.disk.needs_recovery()
@@ -190,7 +190,7 @@ def test_power_cut_at_any_moment_leaves_the_old_or_the_new_release_whole_and_run
 
 
 def test_an_unsynced_file_is_lost(start: Callable[[], Machine]) -> None:
-    """Shows that this disk loses unsynced writes: of two files only the one that edgekit wrote is left."""
+    """The disk loses unsynced writes: of two files, only the file that edgekit wrote is left."""
     machine = start()
     with machine.on() as connection:
         assert connection.run([sys.executable, "-c", _WRITE]).returncode == 0

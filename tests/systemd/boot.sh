@@ -1,7 +1,7 @@
 #!/bin/bash
-# Boots this machine's own systemd as process 1 of new namespaces, over a copy-on-write view of the disk, and runs
-# FOLDER/script in it with bash: boot.sh FOLDER. FOLDER is the one place that both sides see written.
-# Needs root, and to be called below: unshare --mount --pid --cgroup --ipc --uts --fork --kill-child
+# Usage: boot.sh FOLDER, as root, below: unshare --mount --pid --cgroup --ipc --uts --fork --kill-child
+# Boots this machine's systemd as process 1 of new namespaces, over a copy-on-write view of the disk, and runs
+# FOLDER/script there with bash. Only writes to FOLDER are visible on both sides.
 set -eu
 folder=$1
 lab=$folder/lab
@@ -16,7 +16,7 @@ mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 mount -t tmpfs tmpfs "$root/run"
-# Not the machine's own /dev: the journal puts its socket there.
+# A new /dev, because the journal creates its socket in /dev.
 mount -t tmpfs tmpfs "$root/dev"
 for node in null zero full random urandom tty; do
     touch "$root/dev/$node"
@@ -30,13 +30,13 @@ for place in $(findmnt --noheadings --list --output TARGET --types ext4,xfs,btrf
     mount --bind "$place" "$root$place" 2>/dev/null || true
 done
 
-# Only what the test needs starts.
+# Only the units that the test needs are started.
 units=$root/etc/systemd/system
 mkdir -p "$units/lab.target.wants"
 for target in sysinit basic network-online; do
     printf '[Unit]\nDescription=%s, empty\nDefaultDependencies=no\n' "$target" > "$units/$target.target"
 done
-# A folder below /tmp would pull it in, and it would hide what is there.
+# Without this line, a folder below /tmp starts tmp.mount, which hides the files in /tmp.
 ln -sf /dev/null "$units/tmp.mount"
 printf '[Unit]\nDescription=lab\nDefaultDependencies=no\nAllowIsolate=yes\n' > "$units/lab.target"
 cat > "$units/lab.service" <<UNIT

@@ -1,7 +1,7 @@
-"""Deploys releases over ssh onto the machine that a systemd was booted on, and prints what happened as JSON lines.
+"""Deploys releases over ssh to a machine with a booted systemd, and prints each step as a JSON line.
 
-`deploy_scenario.py FOLDER PORT MODEL...`; run by boot.sh, looked at by test_deploy_systemd.py, which puts an sshd's
-files into FOLDER.
+Usage: `deploy_scenario.py FOLDER PORT MODEL...`. boot.sh runs it. test_deploy_systemd.py writes the files of an sshd
+into FOLDER and checks the output.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stage import PATIENCE_S, serve, tell
+from stage import PATIENCE_S, print_step, serve
 
 NAME = "edgekit"
-# Of what a deploy on the board is given to run.
+# A part of the program that a deploy runs on the board.
 LOADER = b"class _SentModules("
 
 
 class Machine:
-    """What is there, and how it is reached."""
+    """The board, and the commands that reach it over ssh."""
 
     def __init__(self, folder: Path, port: str) -> None:
         self.folder = folder
@@ -48,22 +48,22 @@ class Machine:
         return result
 
     def current(self) -> str | None:
-        """Return the release that the link names."""
+        """Return the name of the current release, or None."""
         link = self.root / "current"
         return link.readlink().name if link.is_symlink() else None
 
     def runs(self) -> str | None:
-        """Return the hash of the model that the service was started with."""
+        """Return the hash of the model that the service runs, or None."""
         pid = self.status()["pid"]
         if pid is None:
             return None
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         return (Path(os.fsdecode(words[words.index(b"--model") + 1])).resolve().parent.name).partition("-")[2]
 
-    def tell(self, step: str, done: subprocess.CompletedProcess[str]) -> None:
+    def print_step(self, step: str, done: subprocess.CompletedProcess[str]) -> None:
         found = self.status()
         said = done.stdout + done.stderr
-        tell(step, code=done.returncode, said=said, current=self.current(), runs=self.runs(), **found)
+        print_step(step, code=done.returncode, said=said, current=self.current(), runs=self.runs(), **found)
 
 
 def call(words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -88,12 +88,12 @@ def main(folder: Path, port: str, models: list[str]) -> None:
     daemon = ["/usr/sbin/sshd", "-D", "-e", "-f", folder / "sshd_config"]
     with subprocess.Popen(daemon, stderr=subprocess.DEVNULL) as sshd:
         until(lambda: call(machine.edgekit("releases")).returncode == 0)
-        machine.tell("first", call(machine.deploy(one, "good.toml")))
-        machine.tell("second", call(machine.deploy(two, "good.toml")))
-        machine.tell("bad", call(machine.deploy(three, "bad.toml")))
+        machine.print_step("first", call(machine.deploy(one, "good.toml")))
+        machine.print_step("second", call(machine.deploy(two, "good.toml")))
+        machine.print_step("bad", call(machine.deploy(three, "bad.toml")))
 
-        # Everything of a deploy is killed when the link is renamed and nobody has been told; then the service, as at
-        # the next boot.
+        # All processes of a deploy are killed when the link has been renamed and before the deploy reports it. Then the
+        # service is killed, and systemd starts it as at the next boot.
         before = machine.current()
         with subprocess.Popen(machine.deploy(three, "good.toml"), stdout=subprocess.DEVNULL) as deploying:
             until(lambda: machine.current() != before)
@@ -105,11 +105,11 @@ def main(folder: Path, port: str, models: list[str]) -> None:
         subprocess.run(["systemctl", "kill", "--signal", "KILL", f"{NAME}.service"], check=True)
         until(lambda: machine.status()["state"] == "running" and machine.runs())
         done = call(machine.edgekit("releases", "--json"))
-        tell("cut", cut=json.loads(done.stdout)["boards"][0]["cut"], runs=machine.runs(), **machine.status())
+        print_step("cut", cut=json.loads(done.stdout)["boards"][0]["cut"], runs=machine.runs(), **machine.status())
 
-        machine.tell("rollback", call(machine.edgekit("rollback")))
+        machine.print_step("rollback", call(machine.edgekit("rollback")))
         done = call(machine.edgekit("releases", "--json"))
-        tell("after", cut=json.loads(done.stdout)["boards"][0]["cut"])
+        print_step("after", cut=json.loads(done.stdout)["boards"][0]["cut"])
         sshd.terminate()
 
 

@@ -1,4 +1,4 @@
-"""Boots this machine's own systemd for one script (boot.sh), and returns what that told."""
+"""Boots this machine's systemd for one script (boot.sh) and returns the output of the script."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ PATIENCE_S = 600
 
 
 def boot(folder: Path, script: str, *arguments: object) -> list[dict[str, Any]]:
-    """Return the JSON lines that a script of this folder prints below a systemd; `folder` is what both sides see.
+    """Run a script of tests/systemd below a systemd and return its JSON lines; both sides share the folder `folder`.
 
-    The test is skipped where none can be booted.
+    The test is skipped if no systemd can be booted.
     """
     if os.geteuid() != 0:
         pytest.skip("booting a systemd needs root")
@@ -37,12 +37,12 @@ def boot(folder: Path, script: str, *arguments: object) -> list[dict[str, Any]]:
         [*namespaces, "bash", str(LAB / "boot.sh"), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
-        said = machine.communicate(timeout=PATIENCE_S)[0].decode(errors="replace")
+        console = machine.communicate(timeout=PATIENCE_S)[0].decode(errors="replace")
     except subprocess.TimeoutExpired:
         machine.kill()
-        said = machine.communicate()[0].decode(errors="replace")
+        console = machine.communicate()[0].decode(errors="replace")
     output = (folder / "output").read_text() if (folder / "output").exists() else ""
     if not output:
-        pytest.skip(f"no systemd can be booted here: {said.strip()[-300:]}")
+        pytest.skip(f"no systemd can be booted here: {console.strip()[-300:]}")
     print(output)
     return [json.loads(line) for line in output.splitlines() if line.startswith("{")]

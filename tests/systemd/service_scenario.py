@@ -1,6 +1,6 @@
-"""Lives through a service's life below a systemd that was booted for it, and prints what happened as JSON lines.
+"""Installs, kills, restarts and removes services below a booted systemd, and prints each step as a JSON line.
 
-`service_scenario.py FOLDER MODEL`; run by boot.sh, looked at by test_service_systemd.py.
+Usage: `service_scenario.py FOLDER MODEL`. boot.sh runs it, and test_service_systemd.py checks the output.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stage import PATIENCE_S, serve, tell
+from stage import PATIENCE_S, print_step, serve
 
 UNITS = Path("/etc/systemd/system")
-# Nobody waits five seconds for a restart and a minute for the watchdog here.
+# Replaces the default 5 s until a restart and the default 60 s of the watchdog.
 QUICK = "[Service]\nRestartSec=0.2\nRestartSteps=0\nRestartMaxDelaySec=infinity\nWatchdogSec=4\n"
 
 
@@ -51,20 +51,20 @@ def install(name: str, folder: Path, *run_options: str) -> subprocess.CompletedP
         f"PYTHONPATH={os.environ['PYTHONPATH']}",
     ]
     done = edgekit("install", *place, "--", *run_options)
-    tell("install", name=name, code=done.returncode, errors=done.stderr)
+    print_step("install", name=name, code=done.returncode, errors=done.stderr)
     return done
 
 
 def main(folder: Path, model: str) -> None:
     stream = serve()
-    # The one that fails for certain waits long enough to be seen.
+    # The service "outside" fails; it keeps the default pause before a restart, so that its failure can be read.
     for name in ("camera", "bad"):
         (UNITS / f"{name}.service.d").mkdir()
         (UNITS / f"{name}.service.d/quick.conf").write_text(QUICK)
     common = ("--model", model, "--detector", "none")
 
     odd_name = "a b%h$HOME.jsonl"
-    # No broker is there: the events wait where the service may write.
+    # There is no broker, so the events wait in the state folder of the service.
     nobody = "mqtt://127.0.0.1:9"
     install("camera", folder, *common, "--source", stream, "--jsonl", odd_name, "--mqtt", nobody)
     running = until("camera", lambda found: found["state"] == "running" and "frames/s" in (found["text"] or ""))
@@ -72,7 +72,7 @@ def main(folder: Path, model: str) -> None:
     while not (folder / odd_name).exists() and time.monotonic() < end_s:
         time.sleep(0.1)
     groups = re.search(r"^Groups:\t(.*)$", Path(f"/proc/{running['pid']}/status").read_text(), re.MULTILINE)
-    tell(
+    print_step(
         "running",
         **running,
         groups=groups and groups.group(1).split(),
@@ -82,37 +82,37 @@ def main(folder: Path, model: str) -> None:
 
     os.kill(running["pid"], signal.SIGKILL)
     again = until("camera", lambda found: found["state"] == "running" and found["restarts"] == 1)
-    tell("killed", **again)
+    print_step("killed", **again)
 
     os.kill(again["pid"], signal.SIGSTOP)
     found = until("camera", lambda now: now["state"] == "running" and now["restarts"] == 2)
-    tell("frozen", **found)
+    print_step("frozen", **found)
 
     done = edgekit("restart", "--name", "camera")
     fresh = until("camera", lambda now: now["state"] == "running" and now["pid"] not in (None, found["pid"]))
-    tell("restarted", code=done.returncode, errors=done.stderr, before=found["pid"], **fresh)
+    print_step("restarted", code=done.returncode, errors=done.stderr, before=found["pid"], **fresh)
 
     subprocess.run(["systemctl", "stop", "camera.service"], check=True)
-    tell("stopped", **status("camera"))
-    tell("logs", text=edgekit("logs", "--name", "camera", "--lines", "1000", "--json").stdout)
+    print_step("stopped", **status("camera"))
+    print_step("logs", text=edgekit("logs", "--name", "camera", "--lines", "1000", "--json").stdout)
 
     install("bad", folder, "--source", "gone.mp4")
-    tell("bad", **until("bad", lambda found: found["state"] == "failed"))
+    print_step("bad", **until("bad", lambda found: found["state"] == "failed"))
 
     install("outside", folder, *common, "--source", "demo", "--jsonl", "/etc/outside.jsonl")
     found = until("outside", lambda found: found["last_exit"] is not None)
-    tell("outside", **found, wrote=Path("/etc/outside.jsonl").exists())
+    print_step("outside", **found, wrote=Path("/etc/outside.jsonl").exists())
 
     (UNITS / "other.service").write_text("[Service]\nExecStart=/bin/true\n")
     install("other", folder, "--source", "demo")
-    tell("restart other", code=edgekit("restart", "--name", "other").returncode)
-    tell(
+    print_step("restart other", code=edgekit("restart", "--name", "other").returncode)
+    print_step(
         "removed other", code=edgekit("remove", "--name", "other").returncode, there=(UNITS / "other.service").exists()
     )
 
     for name in ("camera", "bad", "outside"):
         edgekit("remove", "--name", name)
-    tell("removed", **status("camera"), there=(UNITS / "camera.service").exists())
+    print_step("removed", **status("camera"), there=(UNITS / "camera.service").exists())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What scenarios have in common: a stream of pictures, and lines of JSON about what happened."""
+"""Common parts of the scenarios: a stream of images, and the output of steps as JSON lines."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Stream(http.server.BaseHTTPRequestHandler):
 
 
 def serve() -> str:
-    """Start an endless stream of pictures and return its URL."""
+    """Start an endless stream of images and return its URL."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stream)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return f"http://127.0.0.1:{server.server_port}/"
 
 
-def tell(step: str, **facts: Any) -> None:
+def print_step(step: str, **facts: Any) -> None:
     print(json.dumps({"step": step, **facts}), flush=True)

@@ -1,4 +1,4 @@
-"""Releases over a real sshd on a machine whose services a real systemd keeps, booted in namespaces of its own."""
+"""Releases over a real sshd on a machine with a real systemd, which is booted in separate namespaces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .lab import ROOT, boot
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, dict[str, Any]]:
-    """What happened at each step of deploy_scenario.py, by the step's name."""
+    """The output of each step of deploy_scenario.py, by the name of the step."""
     if shutil.which("sshd", path="/usr/sbin") is None or shutil.which("ssh") is None:
         pytest.skip("no sshd here: apt-get install openssh-server openssh-client")
     lab = tmp_path_factory.mktemp("lab")

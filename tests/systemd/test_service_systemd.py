@@ -1,4 +1,4 @@
-"""The service below a real systemd, booted in namespaces of its own."""
+"""The service below a real systemd, which is booted in separate namespaces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .lab import boot
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, dict[str, Any]]:
-    """What happened at each step of service_scenario.py, by the step's name."""
+    """The output of each step of service_scenario.py, by the name of the step."""
     folder = tmp_path_factory.mktemp("lab")
     work = folder / "work"
     work.mkdir()

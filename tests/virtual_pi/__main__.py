@@ -1,6 +1,7 @@
-"""Boots an emulated board for one command: `python -m tests.virtual_pi COMMAND...`; --host and others are appended.
+"""Boots an emulated board for one command: `python -m tests.virtual_pi COMMAND...`.
 
-Example: `python -m tests.virtual_pi edgekit doctor`. EDGEKIT_PI_SUITE selects the Debian, as for the tests.
+The options that reach the board, such as --host, are appended to the command. EDGEKIT_PI_SUITE selects the Debian
+release, as in the tests. Example: `python -m tests.virtual_pi edgekit doctor`.
 """
 
 from __future__ import annotations

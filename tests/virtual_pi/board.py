@@ -61,10 +61,10 @@ exec chroot "$4" /usr/sbin/sshd -D -e -f /etc/ssh/sshd_config.virtual
 
 
 class VirtualPi:
-    """One board in a folder of its own, on a port of the loopback interface; it runs within the `with` block.
+    """A board with its own folder, on a port of the loopback interface; it runs within the `with` block.
 
-    Its disk is a layer over the shared system, so that every board starts fresh. `disk_folder` puts that layer
-    elsewhere, for example on a small disk. With `camera`, libcamera's virtual camera plays the images in
+    Its disk is a layer over the shared system, so that every board starts without changes. `disk_folder` is another
+    folder for that layer, for example on a small disk. With `camera`, libcamera's virtual camera plays the images in
     `camera.FRAMES`.
 
     Raises on entering:
@@ -106,7 +106,7 @@ class VirtualPi:
         return self.folder / "sys"
 
     def path(self, inside: str) -> Path:
-        """Return the path of a file in the board's own layer: written by the board or planted by a test."""
+        """Return the path of a file in the board's layer: a file that the board or a test has written."""
         return self._disk / "upper" / inside.lstrip("/")
 
     def live(self, inside: str) -> Path:
@@ -129,10 +129,10 @@ class VirtualPi:
         self.stop()
 
     def start(self) -> None:
-        """Boot it; files on its disk are kept."""
+        """Boot the board; the files on its disk are kept."""
         system = self.prepare()
         root = self.folder / "root"
-        # However this process ends, the board goes with it.
+        # The kernel kills the board when this process ends, also after a kill.
         unshare = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--uts", "--ipc", "--fork"]
         unshare += ["--kill-child", "--propagation", "private"]
         places = [system, self._disk / "upper", self._disk / "work", root, self.sys]
@@ -147,7 +147,7 @@ class VirtualPi:
         self._wait()
 
     def prepare(self) -> Path:
-        """Make its disk, keys and configuration without booting it, and return the shared system.
+        """Create the disk, the keys and the configuration without a boot, and return the shared system.
 
         Raises:
             UnavailableError: It cannot run on this machine.
@@ -166,7 +166,7 @@ class VirtualPi:
         return system
 
     def stop(self) -> None:
-        """Kill all its processes at once, as a power cut does."""
+        """Kill all processes of the board at once, like a power cut."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(signal.SIGKILL)  # `unshare --fork` ignores SIGTERM
@@ -189,7 +189,7 @@ class VirtualPi:
             path.chmod(mode)
 
     def new_host_key(self) -> None:
-        """Replace its host key, as reinstalling a board does; it must not be running."""
+        """Replace the host key, like a reinstallation; the board must be off."""
         host_key = self.path("etc/ssh/ssh_host_ed25519_key")
         host_key.unlink()
         subprocess.run(_keygen(host_key), check=True)
@@ -211,17 +211,17 @@ class VirtualPi:
         tool.chmod(0o755)
 
     def _wait(self) -> None:
-        def answers() -> bool:
+        def responds() -> bool:
             if self._process is None or self._process.poll() is not None:
                 return True
             try:
                 with socket.create_connection(("127.0.0.1", self.port), 1) as line:
-                    line.settimeout(30)  # an emulated sshd on a busy machine takes seconds to answer
+                    line.settimeout(30)  # an emulated sshd on a busy machine takes seconds to respond
                     return line.recv(4) == b"SSH-"
             except OSError:
                 return False
 
-        _wait_until(answers, "its sshd does not answer")
+        _wait_until(responds, "its sshd does not answer")
         if self._process is None or self._process.poll() is not None:
             raise UnavailableError(f"it does not boot: {(self.folder / 'sshd.log').read_text()[-500:]}")
 
@@ -288,7 +288,7 @@ def _keygen(path: Path) -> list[str]:
 
 def _inside(root: Path) -> Iterator[Path]:
     """Yield the folders in /proc of the processes of a board."""
-    # Its mounts are visible in its namespaces only, and exist as long as one of its processes.
+    # The mounts of a board are visible only in its namespaces, and exist until its last process ends.
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if str((process / "root").readlink()) == str(root):

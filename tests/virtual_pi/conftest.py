@@ -81,7 +81,7 @@ class Benchmark:
 def first_bench(
     pi: VirtualPi, edgekit: EdgekitRun, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Benchmark:
-    """The first benchmark on a board that has nothing of edgekit yet, with a pipeline over one image."""
+    """The first benchmark on a board without edgekit, with a pipeline over one image."""
     import cv2
     import numpy as np
 
@@ -109,7 +109,7 @@ def cache_copy(first_bench: Benchmark, pi: VirtualPi, tmp_path_factory: pytest.T
 
 @pytest.fixture
 def cached_environment(fresh_pi: VirtualPi, cache_copy: Path) -> None:
-    """The environment of a benchmark on a fresh board: unpacking it on the emulated processor takes minutes."""
+    """Copy the environment of the first benchmark to a fresh board, because unpacking it there takes minutes."""
     target = fresh_pi.path(CACHE)
     target.parent.mkdir(parents=True)
     for folder in (target.parent, target.parent.parent):

@@ -1,4 +1,4 @@
-"""Benchmarks on the emulated board, from a fresh board to a report and back to a clean board."""
+"""Benchmarks on the emulated board: refused boards, first report, second report, and removal."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_no_shell_interprets_file_names(first_bench: Benchmark, pi: VirtualPi) -
 def second_bench(
     first_bench: Benchmark, pi: VirtualPi, edgekit: EdgekitRun, tmp_path_factory: pytest.TempPathFactory
 ) -> subprocess.CompletedProcess[str]:
-    """A second benchmark, on a throttled board and one that is off."""
+    """A second benchmark, on a throttled board and on a board that is off."""
     assert first_bench.done.returncode == 0
     inventory = tmp_path_factory.mktemp("second bench") / "boards.toml"
     inventory.write_text(

@@ -1,4 +1,4 @@
-"""A release on the emulated board: prepared there, run by a stand-in for systemd, replaced by the one before if bad."""
+"""Releases on the emulated board, with a stand-in for systemd: a good release runs, a bad release is rolled back."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def test_a_release_runs_on_the_board_and_a_bad_one_gives_way_to_it(
         bad = settings(tmp_path / "bad.toml", dead.url)
         done = edgekit("deploy", tiny_model, "--config", bad, "--settle", 1, *fresh_pi.arguments)
         assert done.returncode == 4, done.stdout
-        assert dead.served >= 1  # it was tried
+        assert dead.served >= 1  # the bad release was tried
 
         served = stream.served
-        assert served >= 2  # and the first one runs again
+        assert served >= 2  # the first release runs again
         done = edgekit("releases", "--json", *fresh_pi.arguments)
         assert done.returncode == 0, done.stderr
         (board,) = json.loads(done.stdout)["boards"]

@@ -1,4 +1,4 @@
-"""`edgekit doctor --host` on emulated boards with planted faults: each is found, with its cure."""
+"""`edgekit doctor --host` on emulated boards with planted faults: the output has each fault and its cure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .system import PYTHONS
 
 DISK_MIB, FREE_MIB = 200, 10
 
-# `sdot v0.4s, v1.16b, v2.16b`: of the dot product's extension, which a Cortex-A53 lacks. A real library has it too, but
-# asks the processor first; one that does not is what users meet.
+# `sdot v0.4s, v1.16b, v2.16b` belongs to the dot product extension, which a Cortex-A53 lacks. A correct library reads
+# the features of the processor before it uses the instruction. This code does not, like some faulty libraries.
 ILLEGAL = """
 import ctypes, mmap
 memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -84,8 +84,8 @@ def small_pi(suite: str, tmp_path: Path) -> Iterator[VirtualPi]:
 
 @contextmanager
 def held_camera(pi: VirtualPi) -> Iterator[None]:
-    """Run a program on the board that has its camera open."""
-    # The doctor recognises cameras by their names.
+    """Run a program on the board that holds the camera open."""
+    # The doctor identifies cameras by the names of their nodes.
     (pi.live("dev") / "video0").write_bytes(b"")
     command = pi.ssh("exec 3</dev/video0; echo held; exec sleep 3600")
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
@@ -101,7 +101,7 @@ def plant_packages(pi: VirtualPi, suite: str) -> None:
     for name in ("onnxruntime", "opencv-python", "opencv-python-headless"):
         about = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.99.0\n"
         pi.plant(f"{packages}/{name.replace('-', '_')}-1.99.0.dist-info/METADATA", about)
-    # This machine's own numpy: for another processor, and for another Python mostly.
+    # numpy of this machine: built for another processor, and usually for another Python.
     import numpy
 
     shutil.copytree(
@@ -133,7 +133,7 @@ def test_every_planted_fault_is_named_with_what_mends_it(
         assert found["status"] == fault.status, found
         assert re.search(fault.text, found["text"]), found
         assert re.search(fault.cure, found["cure"]), found
-        # Where nothing is planted nothing is found; a fresh board's user is in no group.
+        # The board without planted faults has no such finding, except for the groups: its user is in no group.
         if fault.check != "groups":
             assert not re.search(fault.text, well.get(fault.check, {"text": ""})["text"]), well
     assert not [found for found in faulty.values() if "check failed" in found["text"]]

@@ -36,14 +36,14 @@ COOL_C, HOT_C = 48.3, 83.0
 FLAGS = "0x50005"
 FRAME_WH = (640, 480)
 MOST_LEVELS_OFF = 10
-# Debian puts it where only root looks.
+# Debian installs mosquitto in /usr/sbin, which is only in root's PATH.
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto here: apt install mosquitto")
 
 
 def wait_for(holds: Callable[[], object], run: Run | None = None) -> None:
-    """Wait for a condition until the patience or the run ends."""
+    """Wait for a condition; fail if the time limit has passed or the run has ended."""
     wait_until(
         holds,
         alive=lambda: run is None or run.process.poll() is None,
@@ -82,7 +82,7 @@ class Run:
         return (self.folder / "stderr").read_text()[-2000:]
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the complete lines of its results file."""
+        """Return the complete lines of the results file."""
         path = self.pi.path(f"home/{USER}/results.jsonl")
         text = path.read_text() if path.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
@@ -114,7 +114,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 @pytest.fixture(scope="module")
 def camera_pi(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualPi]:
-    """A board whose camera sees a face, with this checkout of edgekit."""
+    """A board with this checkout of edgekit, whose camera plays images of a face."""
     pi = prepared(VirtualPi(tmp_path_factory.mktemp("camera-pi"), suite, camera=True))
     show(pi.path(FRAMES))
     install_edgekit(pi, suite)
@@ -172,7 +172,7 @@ def run(camera_pi: VirtualPi, broker: Broker, tmp_path: Path, request: pytest.Fi
     yield Run(camera_pi, process, web_port, tmp_path)
     process.kill()
     process.wait()
-    # The next test finds the camera free and the board cool, whatever happened.
+    # The next test needs a free camera and a cool board, also after a failure.
     subprocess.run(camera_pi.ssh("kill -KILL $(cat pid) 2>/dev/null; :"), check=True, timeout=PATIENCE_S)
     set_health(camera_pi, COOL_C, "0x0")
 
@@ -185,7 +185,7 @@ def get(run: Run) -> Iterator[Callable[[str], http.client.HTTPResponse]]:
     command = run.pi.ssh(*tunnel, "true")[:-1]
     connections = []
 
-    def ask(path: str) -> http.client.HTTPResponse:
+    def request_page(path: str) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
         connections.append(connection)
         connection.request("GET", path)
@@ -197,7 +197,7 @@ def get(run: Run) -> Iterator[Callable[[str], http.client.HTTPResponse]]:
 
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_for(listens, run)
-        yield ask
+        yield request_page
         for connection in connections:
             connection.close()
         process.kill()
@@ -218,7 +218,7 @@ def is_hot(health: dict[str, Any] | None) -> bool:
 def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_told(
     run: Run, broker: Broker, get: Callable[[str], http.client.HTTPResponse]
 ) -> None:
-    # The camera's pictures come through picamera2 and have the face in them.
+    # The images from picamera2 contain the face.
     wait_for(lambda: any(record["faces"] for record in run.records()), run)
     (face,) = next(record for record in run.records() if record["faces"])["faces"]
     assert face["label"]
@@ -228,7 +228,7 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     assert all(record["frame_wh"] == list(FRAME_WH) for record in run.records())
     assert not any(is_hot(record.get("health")) for record in run.records())
 
-    # A viewer sees it.
+    # The web page shows the state and the images.
     state = json.loads(get("/api/state").read())
     assert state["source"] == "camera 'picamera2'"
     assert get("/").read().startswith(b"<!doctype html>")
@@ -239,12 +239,12 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     assert difference(decoded(stream.read(int(line.split()[1])))) < MOST_LEVELS_OFF
     assert b"edgekit_" in get("/metrics").read()
 
-    # The broker hears of it.
+    # The broker receives events and health.
     wait_for(lambda: broker.on("event") and broker.on("health"), run)
     assert broker.on("availability")[-1] == b"online"
     assert json.loads(broker.on("event")[0])["label"] == face["label"]
 
-    # Heat and throttling are in results, messages and page, and less is done.
+    # Results, messages and page contain heat and throttling, and detections become rarer.
     set_health(run.pi, HOT_C, FLAGS)
     wait_for(lambda: any(is_hot(record.get("health")) for record in run.records()), run)
     wait_for(lambda: any(is_hot(json.loads(payload)) for payload in broker.on("health")), run)
@@ -252,7 +252,7 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     wait_for(lambda: "detection in 1 of" in run.output(), run)
     wait_for(lambda: any("detect" not in record["stage_ms"] for record in run.records()), run)
 
-    # Told to stop, it finishes and says goodbye.
+    # After SIGTERM, the run finishes and publishes "offline".
     subprocess.run(run.pi.ssh("kill -TERM $(cat pid)"), check=True, timeout=PATIENCE_S)
     assert run.process.wait(PATIENCE_S) == 0, run.output()
     summary = json.loads((run.folder / "stdout").read_text())
@@ -348,7 +348,7 @@ def first_pictures(video: Path, count: int) -> list[np.ndarray]:
     return [picture for ok, picture in (capture.read() for _ in range(count)) if ok]
 
 
-# With all its buffers held, a camera gives no image, as if its cable was pulled out.
+# A stopped camera delivers no image, like a camera whose cable was pulled out.
 SILENCE = """
 from picamera2 import Picamera2
 from edgekit.device.sources.picamera import _PiCamera

@@ -1,6 +1,6 @@
-"""Uses the guest's camera as users do, pulls it out and plugs it in again, and prints what happened as JSON lines.
+"""Runs edgekit with the guest's camera, unplugs it and plugs it in again, and prints each step as a JSON line.
 
-`scenario.py MODEL FOLDER`; run by tests/guest.py, looked at by test_camera.py.
+Usage: `scenario.py MODEL FOLDER`. tests/guest.py runs it, and test_camera.py checks the output.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NODE = Path("/dev/video0")
 DRIVER = Path("/sys/bus/platform/drivers/vivid")
 DEVICE = "vivid.0"
 SIZE = "640x360"
-# The guest's processors are emulated.
+# Long, because the guest's processor is emulated.
 PATIENCE_S = 300
 
 
@@ -28,27 +28,27 @@ def words(*options: object) -> list[str]:
     return [sys.executable, "-m", "edgekit.cli", *map(str, options)]
 
 
-def tell(step: str, **facts: Any) -> None:
+def print_step(step: str, **facts: Any) -> None:
     print(json.dumps({"step": step, **facts}), flush=True)
 
 
-def ask(step: str, *options: object) -> None:
+def run_step(step: str, *options: object) -> None:
     done = subprocess.run(words(*options), capture_output=True, text=True, timeout=PATIENCE_S)
     document = json.loads(done.stdout) if done.stdout.startswith("{") else done.stdout
-    tell(step, code=done.returncode, document=document, said=done.stderr)
+    print_step(step, code=done.returncode, document=document, said=done.stderr)
 
 
 def main(model: str, folder: Path) -> None:
     run = ("run", "--model", model, "--detector", "none", "--json")
-    ask("cameras", "cameras", "--json")
-    ask("yuyv", *run, "--camera", NODE, "--camera-size", SIZE, "--camera-format", "YUYV", "--max-frames", 10)
-    ask("mjpg", *run, "--camera", "--camera-format", "MJPG", "--max-frames", 3)
-    ask("no usb", *run, "--camera", "usb", "--max-frames", 3)
+    run_step("cameras", "cameras", "--json")
+    run_step("yuyv", *run, "--camera", NODE, "--camera-size", SIZE, "--camera-format", "YUYV", "--max-frames", 10)
+    run_step("mjpg", *run, "--camera", "--camera-format", "MJPG", "--max-frames", 3)
+    run_step("no usb", *run, "--camera", "usb", "--max-frames", 3)
     unplugged(run, folder / "r.jsonl")
 
 
 def unplugged(run: tuple[str, ...], jsonl: Path) -> None:
-    """Pull the camera out under a run that goes on, and plug it in again."""
+    """Unplug the camera during a run, and plug it in again."""
     command = words(*run, "--camera", NODE, "--camera-size", SIZE, "--jsonl", jsonl)
     said: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -63,7 +63,7 @@ def unplugged(run: tuple[str, ...], jsonl: Path) -> None:
             return jsonl.read_text().count("\n") if jsonl.exists() else 0
 
         until(lambda: lines() >= 5)
-        ask("busy", "cameras", "--json")
+        run_step("busy", "cameras", "--json")
         before = time.monotonic()
         (DRIVER / "unbind").write_text(DEVICE)
         until(lambda: any("reopening it" in line for line in said))
@@ -79,7 +79,7 @@ def unplugged(run: tuple[str, ...], jsonl: Path) -> None:
         code = process.wait(PATIENCE_S)
         reader.join()
     sequences = [json.loads(line)["sequence"] for line in jsonl.read_text().splitlines()]
-    tell(
+    print_step(
         "unplugged", code=code, document=document, said=said, sequences=sequences, gone=gone, told_after_s=told_after_s
     )
 

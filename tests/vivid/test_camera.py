@@ -1,4 +1,4 @@
-"""A V4L2 camera that is really one to the kernel: vivid, in a virtual machine (`make test-vivid`)."""
+"""A V4L2 camera of the kernel: vivid, in a virtual machine (`make test-vivid`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WEBCAM = {"vivid": "n_devs=1 node_types=0x1 num_inputs=1 input_types=0"}
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, dict[str, Any]]:
-    """What happened at each step of scenario.py, by the step's name."""
+    """The output of each step of scenario.py, by the name of the step."""
     if not os.environ.get("EDGEKIT_TEST_VIVID"):
         pytest.skip("booting an emulated machine takes minutes: make test-vivid")
     share = tmp_path_factory.mktemp("vivid")
@@ -52,7 +52,7 @@ def test_it_gives_frames_of_the_size_and_format_that_were_asked_for(steps):
     assert step["code"] == EXIT_OK, step["said"]
     assert (step["document"]["frames"], step["document"]["source"]) == (10, "camera '/dev/video0'")
     assert "instead of" not in step["said"]
-    # The driver's own time of the picture, not that of its reading.
+    # The age counts from the driver's capture time, not from the read of the image.
     assert 0 < step["document"]["stages"]["age"]["p50_ms"] < 10_000
 
 

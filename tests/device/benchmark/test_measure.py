@@ -1,4 +1,4 @@
-"""What one process measures, the order of cells, the frame cache, and the readings of the machine."""
+"""The measurements of one process, the order of cells, the frame cache, and the machine readings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ UNKNOWN = Conditions(*[None] * 9)
 
 
 class Frames(RecordedSource):
-    """Frames of 1 MiB, numbered in every pixel."""
+    """A source of 1 MiB frames; each pixel of a frame is its number."""
 
     name = "frames"
     fps = None
@@ -52,7 +52,7 @@ class Frames(RecordedSource):
 
 
 class Spy(WholeFrame):
-    """Remembers the frames it saw and the threads OpenCV had."""
+    """A detector that records its frames and OpenCV's thread count."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
@@ -178,7 +178,7 @@ def test_the_memory_of_a_process_excludes_the_frames_of_the_benchmark(
         return measure(Cell("tiny", tiny_model, 1, kind), inputs, seconds=0.001).process.resident_mib
 
     without_mib = resident_mib(replace(CACHE, frames=(np.ones((1024, 1024, 3), np.uint8),)))
-    assert resident_mib(map_frame_cache(path)) < without_mib + 90  # of 180
+    assert resident_mib(map_frame_cache(path)) < without_mib + 90  # the cache has 180 MiB
 
 
 @pytest.mark.parametrize("kind", ["inference", "classifier"])
@@ -221,7 +221,7 @@ def test_frames_are_repeated_and_counted_after_the_warm_up(tiny_model: Path) -> 
 
 
 class Finder(Spy):
-    """Finds one face in every frame, under a name whose faces are tracked."""
+    """A detector that finds one face in each frame; its faces are tracked, because its name is not "none"."""
 
     name = "finder"
 
@@ -248,7 +248,7 @@ def test_the_loop_is_that_of_a_run_with_its_threads_and_tracker(
     assert (done.detector, done.faces_per_frame) == ("finder", 1.0)
     assert len(done.ages_ms) == len(done.stages_ms["classify"]) == frames
     assert ("wait" in done.stages_ms) == done.threads.staged
-    # The face does not move: it is followed, and detected in one frame of ten.
+    # The face does not move, so it is tracked between detections and detected in one frame of ten.
     assert frames / 15 < len(done.stages_ms["detect"]) < frames / 5
     assert done.process.images_per_s == pytest.approx(frames / done.process.busy_s, rel=0.05)
 
@@ -275,7 +275,7 @@ def test_an_error_in_the_loop_is_raised(tiny_model: Path) -> None:
 
 
 class FakeCamera:
-    """Gives a picture every 5 ms."""
+    """Returns a frame every 5 ms."""
 
     fps = 200.0
 
@@ -284,7 +284,7 @@ class FakeCamera:
         return FRAMES[0]
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is no resource to release."""
 
 
 def test_a_camera_is_measured_with_the_wait_for_its_frames(tiny_model: Path, notices: list[str]) -> None:
@@ -301,7 +301,7 @@ def test_a_camera_is_measured_with_the_wait_for_its_frames(tiny_model: Path, not
     assert len(done.ages_ms) == len(done.samples_ms) == 20
     assert (
         done.process.images_per_s <= 220
-    )  # no faster than the camera gives them, give or take a frame that was waiting
+    )  # the camera's 200 frames/s, and a margin for a frame that was already captured
 
 
 def test_a_warm_up_ends_when_the_times_are_stable_or_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Several processes per cell, repeats after throttling, pauses, Ctrl-C, dying workers, and the report."""
+"""Several processes per cell, repeats after throttling, pauses, Ctrl-C, killed workers, and the report."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_workers_error_is_raised_here(tmp_path: Path) -> None:
 def test_the_error_names_what_killed_a_worker(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, message: str
 ) -> None:
-    # A module of onnxruntime's name that dies as one built for another processor does.
+    # A module named onnxruntime that kills its process when it is imported.
     (tmp_path / "onnxruntime.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n")
     monkeypatch.setattr(rounds.edgekit, "__file__", str(tmp_path / "edgekit" / "__init__.py"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[3]), *sys.path]))
@@ -121,7 +121,7 @@ COOL, HOT = run_of(), run_of(0, 0x80008)
 
 
 def measured_flags(runs: list[Run], allow_throttled: bool = False) -> tuple[list[Any], list[Any], bool]:
-    """Run a plan of one cell, twice, with these runs; return the flags kept, those discarded, and if all was done."""
+    """Measure one cell with two processes; return the flags of kept and of discarded runs, and whether all finished."""
     left = list(runs)
 
     def run(job: Job, progress: Callable[[float], None]) -> Run:

@@ -1,4 +1,4 @@
-"""Detectors by name, and what happens when YuNet's file cannot be had."""
+"""Creation of detectors by name, and the fallback when YuNet's file cannot be downloaded."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ def test_without_network_haar_is_used_and_a_warning_is_printed_once(
 ) -> None:
     monkeypatch.setattr(detect, "YUNET", NOWHERE)
     monkeypatch.setenv("EDGEKIT_OFFLINE", offline)
-    said: list[str] = []
-    detector = create_detector("yunet", notify=said.append)
+    lines: list[str] = []
+    detector = create_detector("yunet", notify=lines.append)
     assert detector.name == "haar"
-    (line,) = [text for text in said if "Haar" in text]
+    (line,) = [text for text in lines if "Haar" in text]
     assert "--detector-model" in line
     assert f"{NOWHERE.url} to '{own_cache / NOWHERE.name}'" in line
     assert "\n" not in line
     detector.detect(np.zeros((48, 64, 3), np.uint8))
-    assert len([text for text in said if "Haar" in text]) == 1
+    assert len([text for text in lines if "Haar" in text]) == 1
 
 
 def test_an_explicit_file_is_used_after_a_failed_download(shared: Path, own_cache: Path) -> None:

@@ -1,4 +1,4 @@
-"""The Haar cascade, tuned to be usable."""
+"""The Haar cascade detector."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgekit.model_store import asset
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    # OpenCV's threads wait for each other, and on a busy machine for the other programs as well.
+    # Several OpenCV threads wait for each other, which is slow on a busy machine.
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     yield

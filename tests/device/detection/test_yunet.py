@@ -1,4 +1,4 @@
-"""YuNet: the same faces as OpenCV's FaceDetectorYN, from any file and for any frame."""
+"""YuNet: the same faces as OpenCV's FaceDetectorYN, frames of any size, and refused model files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def images_of(shared: Path) -> list[np.ndarray]:
 
 
 def opencvs_faces(path: Path, image: np.ndarray, content_wh: tuple[int, int], canvas_wh: tuple[int, int]):
-    """FaceDetectorYN on the very picture our net sees: xyxy, landmarks and scores in pixels of `image`."""
+    """Return boxes, landmarks and scores of FaceDetectorYN for the net's input image, in pixels of `image`."""
     seen = cv2.resize(image, content_wh, interpolation=cv2.INTER_LINEAR)
     right, bottom = canvas_wh[0] - content_wh[0], canvas_wh[1] - content_wh[1]
     seen = cv2.copyMakeBorder(seen, 0, bottom, 0, right, cv2.BORDER_CONSTANT)
@@ -54,7 +54,7 @@ def opencvs_faces(path: Path, image: np.ndarray, content_wh: tuple[int, int], ca
 
 
 def tiny_model(path: Path, *, outputs: dict[str, np.ndarray], height: int | str, width: int | str) -> Path:
-    """A graph that gives the same outputs whatever it sees."""
+    """Write a model with constant outputs."""
     nodes = [helper.make_node("Constant", [], [name], value=numpy_helper.from_array(v)) for name, v in outputs.items()]
     graph = helper.make_graph(
         nodes,

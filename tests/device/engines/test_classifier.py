@@ -1,4 +1,4 @@
-"""The classifier: answers by its contract, and a file whose contract and graph disagree never gets to run."""
+"""The classifier: predictions by its contract, and refused files whose contract and graph differ."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def altered(
     graph: Callable[[onnx.GraphProto], None] | None = None,
     contract: Callable[[Contract], Contract] | None = None,
 ) -> Path:
-    """Write `model` with another graph or contract."""
+    """Write a copy of `model` with a changed graph or contract."""
     proto = onnx.load(model)
     if graph:
         graph(proto.graph)
@@ -181,7 +181,7 @@ def images(*shapes: tuple[int, ...]) -> list[ImageU8]:
 
 
 def of_the_runtime(model: Classifier, image: ImageU8) -> list[float]:
-    """Return what `run --detector none` computes."""
+    """Return the probabilities that `run --detector none` computes."""
     result = recognise(Frame(0, 0.0, 0.0, as_frame(image)), FaceTracker(WholeFrame(), None), model, StageTimer())
     assert result.faces.probabilities is not None
     return list(result.faces.probabilities[0].tolist())

@@ -1,4 +1,4 @@
-"""The example of an engine, examples/edgekit-litert, installed as pip does: it conforms, runs and refuses."""
+"""The example engine examples/edgekit-litert, from its wheel: conformance, a run, and refused files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ncnn engine: the results of ONNX Runtime, and files that would crash ncnn are refused."""
+"""The ncnn engine: results equal to ONNX Runtime, and refused files that crash ncnn."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder, in a process that has checked no file yet."""
+    """An empty cache folder, and an empty set of checked files in this process."""
     monkeypatch.setattr(ncnn_check, "_passed", set())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache/edgekit"
@@ -62,7 +62,7 @@ def test_both_engines_answer_the_same(tiny_model: Path, tiny_ncnn: Path, count: 
 
 
 def test_rows_that_fill_no_vector_are_read_right(small: Path) -> None:
-    # 9 x 9 pixels are no multiple of the 16 bytes at which ncnn begins a channel.
+    # ncnn aligns each channel to 16 bytes; 9 x 9 pixels are no multiple of 16 bytes.
     from onnx import TensorProto, helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
 
@@ -144,7 +144,7 @@ def test_the_number_of_threads_is_the_requested_one(small: Path, threads: int) -
 
 
 def test_idle_threads_sleep_and_the_environment_stays_as_it_was(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)  # which `edgekit.models` sets, if another test imported it
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)  # set by `edgekit.models`, if another test imported it
     code = """
 import os, sys
 from pathlib import Path
@@ -255,7 +255,7 @@ def test_a_text_that_is_no_graph_is_refused(tmp_path: Path, old: str, new: str, 
         (None, ncnn_nets.weights()[:100], "its graph needs 2200 bytes of weights, it has 100"),
         (None, ncnn_nets.weights() + bytes(4), "its graph needs 2200 bytes of weights, it has 2204"),
         (ncnn_nets.GRAPH.replace("6=72 9=1", "6=999999999 9=1"), None, "its graph needs 4000001908 bytes of weights"),
-        # Writes its second input into the first at an offset of the file's choice.
+        # CopyTo writes its second input into the first, at an offset that the file contains.
         (
             ncnn_nets.GRAPH.replace("BinaryOp add", "CopyTo add"),
             None,
@@ -300,7 +300,7 @@ def test_layers_are_listed_with_their_parameters(small: Path) -> None:
     assert [layer.parameters for layer in layers if layer.parameters] == [sum(sizes) for sizes in ncnn_nets.WEIGHTS]
 
 
-# Graphs that take all memory or never end.
+# Graphs that need too much memory or too much time.
 def without_weights(*layers: str) -> str:
     rows = ["Input in0 0 1 in0", *layers, "Pooling mean 1 1 last out0 0=1 4=1"]
     return "\n".join(["7767517", f"{len(rows)} {len(rows)}", *rows, ""])
@@ -313,11 +313,11 @@ SLOW = without_weights("Pooling slow 1 1 in0 last 0=0 1=1501 11=1501 2=1 3=750 5
 @pytest.mark.parametrize(
     ("graph", "content", "message"),
     [
-        # Measured with ncnn 1.0.20261020: this one aborts the process.
+        # This graph aborts the process with ncnn 1.0.20261020.
         (ncnn_nets.GRAPH.replace("4=1 14=1 5=1 6=72 7=8", "4=2 14=1 5=1 6=72 7=8"), None, r"crashes ncnn \(SIG"),
         (ncnn_nets.GRAPH.replace("-233,-233", "400,-233"), None, "inference ends with ncnn's error|crashes ncnn"),
         (HUGE, b"\0" * 8, "inference ends with ncnn's error -100|needs more than 256 MiB|crashes ncnn"),
-        # ncnn itself would read beyond these weights.
+        # ncnn itself reads beyond these weights.
         (
             without_weights("InnerProduct last 1 1 in0 last 0=3 1=0 2=6"),
             b"\0" * 28,

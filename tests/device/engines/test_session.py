@@ -1,4 +1,4 @@
-"""Opening model files: settings reach the engine, and a file that will not do says why in one line."""
+"""Opening of model files: engine settings, and one-line errors for unusable files."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_later_minor_contract_is_read(tiny_model: Path, tmp_path: Path) -> Non
 
 
 def test_the_engine_keeps_no_record_of_its_user(tiny_model: Path, tmp_path: Path) -> None:
-    # onnxruntime's telemetry, where its build has one, gives the user a number in a file and notes down each session.
+    # The telemetry of some onnxruntime builds writes a user id to a file and records each session.
     imports = "from pathlib import Path; from edgekit.device.engines.session import open_session"
     code = f"{imports}; open_session(Path({str(tiny_model)!r}), 1)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}

@@ -1,4 +1,4 @@
-"""When less is done, by scripted samples; nothing here waits."""
+"""Load shedding with scripted health samples, without waiting."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def sample(now_s: float, temperature_c: float | None = None, flags: int | None =
 
 
 def levels(script: list[tuple[int, float | None, int | None]], limits: LoadLimits = LIMITS) -> list[int]:
-    """Return the level of each second, the script being rows of (seconds, temperature, flags)."""
+    """Return the level of each second; the rows of `script` are (seconds, temperature, flags)."""
     state, now_s, result = LoadState(), 1000.0, []
     for seconds, temperature_c, flags in script:
         for _ in range(seconds):

@@ -1,4 +1,4 @@
-"""Health samples: what they hold, how often the firmware is asked, and what a run's samples amount to."""
+"""Health samples: their contents, the rate of firmware reads, and the summary of a run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_sampler_follows_the_board_and_reads_the_firmware_rarely(scripted_bo
         wait_until(lambda: sampler.latest().conditions.clock_mhz == 1200 and sampler.latest().conditions.throttling.now)
         assert sampler.latest().conditions.temperature_c == 83.0
     count = len(seen)
-    # Two questions, every fifth time; one round more may have begun.
+    # Every fifth sample reads the firmware twice; one more sample may have started.
     assert scripted_board.times_asked <= 2 * (count / FIRMWARE_EVERY + 2)
     document = sampler.summary().as_document()
     assert (document["samples"], document["max_temperature_c"], document["min_clock_mhz"]) == (count, 83.0, 1200)
@@ -70,7 +70,7 @@ def test_samples_go_on_after_a_shortage_of_files(scripted_board, tmp_path, notic
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     with HealthSampler(tmp_path, notices.append, [seen.append], root=scripted_board.root, period_s=0.01):
         wait_until(lambda: seen)
-        # Every open file has a lower number than this limit: no other can be opened.
+        # The file descriptors 0 to 2 are in use, so no file can be opened with this limit.
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))
         try:
             wait_until(lambda: notices)

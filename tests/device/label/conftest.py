@@ -1,4 +1,4 @@
-"""The page for labelling, as a client sees it."""
+"""A labelling page with an HTTP client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.device.sinks.web.server import WebServer
 
 
 class Client:
-    """Requests to a page; `store` is the state behind it."""
+    """Sends requests to a page; `store` is the label store of the page."""
 
     def __init__(self, page: WebServer, store: LabelStore) -> None:
         self.url, self.store = page.url, store
@@ -38,14 +38,14 @@ class Client:
         return json.loads(self.request("GET", "/api/state")[1])
 
     def post(self, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
-        """Return status and document of a change, sent as the page does."""
+        """Send a change like the page; return the status and document of the response."""
         status, answer = self.request("POST", path, json.dumps(body), Content_Type="application/json")
         return status, json.loads(answer)
 
 
 @pytest.fixture
 def label(tmp_path: Path, notices: list[str]) -> Iterator[Callable[..., Client]]:
-    """Serve the page for `tmp_path`/c; a second call is a restart."""
+    """Serve the page for `tmp_path`/c; a second call restarts it."""
     with ExitStack() as stack:
 
         def serve(token: str | None = None, address: str = "127.0.0.1:0", **options: Any) -> Client:

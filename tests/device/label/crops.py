@@ -13,7 +13,7 @@ CLASSES = ("calm", "happy", "sad")
 
 
 def collect(folder: Path, tracks: Sequence[int], *, prefix: str = "run") -> list[str]:
-    """Append crops as `edgekit run --collect` does: for each track so many; return their names.
+    """Append crops like `edgekit run --collect`, `tracks[i]` crops for track i; return their names.
 
     Earlier tracks are less certain, so the page shows them first.
     """

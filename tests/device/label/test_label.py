@@ -1,4 +1,4 @@
-"""The page for labelling over HTTP: decisions, undo, conflicts, deleted crops, and who may ask."""
+"""The labelling page over HTTP: decisions, undo, conflicts, deleted crops, and access control."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def test_rows_of_groups_from_another_folder_are_kept(label, tmp_path):
 
 
 def test_a_group_that_was_changed_by_hand_is_kept(label, tmp_path):
-    """So that all tracks of a person can have one group."""
+    """A user edits the table so that all tracks of a person have one group."""
     names = collect(tmp_path / "c", [1, 1, 1])
     client = label()
     for name in names[:2]:
@@ -323,7 +323,7 @@ def test_a_group_that_was_changed_by_hand_is_kept(label, tmp_path):
 
 
 def test_a_table_of_groups_that_a_spreadsheet_has_written_is_kept(label, tmp_path):
-    """With a byte-order mark, semicolons, Windows line ends, other columns and an empty line."""
+    """The table has a byte-order mark, semicolons, Windows line ends, other columns and an empty line."""
     names = collect(tmp_path / "c", [1, 1])
     label().post("/api/decide", files=[names[0]], label="sad")
     table = tmp_path / "c" / "labelled" / "groups.csv"
@@ -369,7 +369,7 @@ def test_a_decision_is_answered_at_once_among_hundreds_of_crops(label, tmp_path)
         start_s = time.perf_counter()
         assert client.post("/api/decide", files=[name], label="sad")[0] == 200
         times_s.append(time.perf_counter() - start_s)
-    # Generous for a busy machine; benchmarks/device/labelling.py measures it.
+    # A high limit for a busy machine; benchmarks/device/labelling.py measures the time.
     assert sorted(times_s)[20] < 0.5
 
 

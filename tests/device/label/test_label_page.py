@@ -1,4 +1,4 @@
-"""The page for labelling in a real browser: Debian's Chromium without a window, driven by the keyboard."""
+"""The labelling page in a real browser: headless Chromium with keyboard input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def press(browser, *keys: str) -> None:
 
 
 def shows(browser, name: str) -> None:
-    """Wait until a crop is shown first, with its pixels."""
+    """Wait until the crop `name` is shown first and its pixels are loaded."""
     image = "document.querySelector('#crops img')"
     wait(
         browser,
@@ -44,7 +44,7 @@ def test_twenty_crops_are_labelled_by_keys_one_is_undone_and_a_track_is_one_deci
     crops = collect(folder, [3, *[1] * 15, 2])  # a track of three, 15 single crops, a track of two
     track, singles, pair = crops[:3], crops[3:18], crops[18:]
     client = label()
-    browser.get_log("browser")  # of the tests before, which provoke conflicts
+    browser.get_log("browser")  # removes the log entries of earlier tests, which provoke conflicts
     browser.get(client.url)
     waiting(browser, 20)
     shows(browser, track[0])
@@ -59,7 +59,7 @@ def test_twenty_crops_are_labelled_by_keys_one_is_undone_and_a_track_is_one_deci
     shows(browser, singles[14])
     press(browser, "1")
     shows(browser, pair[0])
-    press(browser, "u")  # the last single crop comes back
+    press(browser, "u")  # the last single crop is shown again
     shows(browser, singles[14])
     press(browser, "3")
     shows(browser, pair[0])
@@ -68,7 +68,7 @@ def test_twenty_crops_are_labelled_by_keys_one_is_undone_and_a_track_is_one_deci
     press(browser, "3")
     waiting(browser, 0)
     assert "All crops are labelled" in browser.find_element("tag name", "body").text
-    # Single crop number i is of track i + 1, whose label the model gives by track modulo 3.
+    # Single crop i has track i + 1, and the model's label of a track is CLASSES[track % 3].
     expected = {name: CLASSES[(index + 1) % 3] for index, name in enumerate(singles[:13])}
     expected |= dict.fromkeys(track, "happy") | {singles[14]: "sad", pair[0]: "calm", pair[1]: "sad"}
     for name in CLASSES:
@@ -84,7 +84,7 @@ def test_two_pages_agree_and_a_late_decision_is_a_conflict(browser, label, tmp_p
     client = label()
     browser.get(client.url)
     shows(browser, first)
-    browser.execute_script("load = () => {}")  # this page does not ask for news
+    browser.execute_script("load = () => {}")  # this page does not reload its state
     client.post("/api/decide", files=[first], label="sad")
     press(browser, "1")
     wait(browser, "document.getElementById('message').textContent.includes('decided on another page')")

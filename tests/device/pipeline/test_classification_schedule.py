@@ -1,4 +1,4 @@
-"""Which faces of a frame are classified."""
+"""The choice of the faces that are classified in a frame."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEP_S = 0.04
 
 
 def pictures(*seeds: int) -> ImageU8:
-    """Crops of blocks of noise, a different picture for each seed."""
+    """Return crops of noise blocks, a different crop for each seed."""
     blocks = [np.random.default_rng(seed).integers(40, 200, (11, 11, 1), np.uint8) for seed in seeds]
     return np.stack([block.repeat(4, axis=0).repeat(4, axis=1) for block in blocks])
 
@@ -176,7 +176,7 @@ def test_every_frame_and_faces_without_a_track_are_always_classified(every, trac
 
 
 def counts(**options) -> tuple[int, int]:
-    """The faces of the first frames of the demo, and those that were classified."""
+    """Return the number of faces in the first 12 frames of the demo, and how many of them were classified."""
     faces = [
         face
         for result in edgekit.stream(source="demo", detector="haar", max_frames=12, **options)

@@ -1,4 +1,4 @@
-"""The main loop, with a real model, real pictures and detectors that say what the test wants."""
+"""The main loop, with a real model, real images, and detectors with given results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COLOURS_BGR = ((0, 0, 255), (255, 0, 0), (0, 255, 0))
 
 
 class Blocks:
-    """Finds the coloured blocks of `blocks_picture`."""
+    """A detector that returns the first `count` blocks of `blocks_picture`."""
 
     name = "blocks"
 
@@ -51,7 +51,7 @@ class Blocks:
 
 
 def go(source, detector, classifier, sinks, meter, max_frames=None, **options) -> None:
-    """Run, every frame searched."""
+    """Run the loop with detection in every frame."""
     write_results(sinks, source, FaceTracker(detector, None), classifier, meter, max_frames, **options)
 
 
@@ -173,7 +173,7 @@ def test_max_frames_ends_the_run_quietly(classifier, write_clip, notices):
 
 
 class Dropping:
-    """A live source that loses two frames for each it gives, and is then lost itself."""
+    """A live source that drops two frames before each frame except the first, and then raises a SourceError."""
 
     name, fps, frame_count, live, skipped = "camera 'test'", 30.0, None, True, 0
 
@@ -191,7 +191,7 @@ class Dropping:
     def __exit__(self, *exception: object) -> None: ...
 
     def write(self, *_: object) -> None:
-        """As a sink: ask for the next frame only when one has arrived, so that none gives way."""
+        """As a sink: release the next frame when one has arrived, so that no other frame is dropped."""
         self.given.set()
 
     def __iter__(self) -> Iterator:
@@ -252,7 +252,7 @@ def results(path: Path, detector, classifier, notices, **options) -> list:
 
 
 def test_threads_change_no_result_of_a_file(shared, yunet_model, classifier, notices):
-    """Boxes, ids, classified crops, smoothed probabilities: nothing depends on the time things took."""
+    """Boxes, ids, classified crops and smoothed probabilities do not depend on stage times."""
     detector = create_detector("yunet", model_path=yunet_model, notify=notices.append)
     path = shared / "data/media/fer_test.mp4"
     alone = results(path, detector, classifier, notices, threaded=False)
@@ -273,13 +273,13 @@ def test_an_exception_of_a_stage_ends_the_run_with_its_reason(
     owner = {"detect": detector, "logits": classifier, "write": sink}[stage]
     real, calls = getattr(owner, stage), []
 
-    def dies(*arguments):
+    def fails(*arguments):
         calls.append(1)
         if len(calls) == 5:
             raise StorageError("the disk broke")
         return real(*arguments)
 
-    monkeypatch.setattr(owner, stage, dies)
+    monkeypatch.setattr(owner, stage, fails)
     before = threading.active_count()
     with open_source(str(write_clip(size_wh=(128, 128))), notices.append) as source:
         with pytest.raises(StorageError, match="the disk broke"):
@@ -301,7 +301,7 @@ def test_a_stopped_run_finishes_what_it_has_and_no_more(write_clip, classifier, 
         go(source, Blocks(), classifier, [sink], LatencyMeter())
     sequences = [frame.sequence for frame, _ in sink.seen]
     assert sequences == list(range(len(sequences)))
-    # One in each stage and one before each.
+    # One frame in each stage and one before each stage.
     assert 1 <= len(sequences) <= 7
 
 
@@ -323,7 +323,7 @@ def test_the_demo_has_one_face_in_every_frame(request, classifier, notices, dete
 
 
 class _every:  # noqa: N801
-    """Every nth frame of a source: the clip is smooth."""
+    """Every nth frame of a source; successive frames are similar."""
 
     def __init__(self, source, step: int) -> None:
         self._source, self._step, self.dropped, self.live, self.fps = source, step, 0, False, source.fps

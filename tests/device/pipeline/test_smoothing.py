@@ -1,4 +1,4 @@
-"""Probabilities over time."""
+"""Smoothing of class probabilities over time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.examples import examples
 
 
 def rows(*first: float) -> np.ndarray:
-    """Rows of two classes, the first with these probabilities."""
+    """Return rows of two classes; `first` is the probability of the first class in each row."""
     return np.array([[value, 1 - value] for value in first], np.float32)
 
 
@@ -151,7 +151,7 @@ def test_the_label_always_has_the_largest_of_probabilities_that_sum_to_one(
         assert shown[label] == shown.max()
         assert shown.sum() == pytest.approx(1, abs=1e-5)
         if previous is not None and seconds and time_s - previous[1] <= 2:
-            # A label that is among the best stays.
+            # The label changes only if the previous label has a smaller probability.
             assert label == previous[0] or shown[previous[0]] < shown[label]
         previous = label, float(time_s)
 
@@ -162,14 +162,14 @@ def test_a_label_that_is_behind_shares_the_probability_of_the_classes_above_it()
     (shown,), (label,) = smoother.smooth(np.array([[0.2, 0.38, 0.42]], np.float32), ids(1), 1.0)
     assert label == 1
     np.testing.assert_allclose(shown, [0.2, 0.4, 0.4], rtol=1e-6)
-    # The averages go on from the unshared values: a lead of 0.1 is measured between them.
+    # The averages continue from the values before sharing, and their difference is the lead of 0.1.
     (shown,), (label,) = smoother.smooth(np.array([[0.2, 0.34, 0.46]], np.float32), ids(1), 2.0)
     assert label == 2
     np.testing.assert_allclose(shown, [0.2, 0.34, 0.46], rtol=1e-6)
 
 
 def skipped(values: list[float], every: int, cut_at: int = -1) -> list[float]:
-    """The smoothed probability of each frame, if the classifier returns `values` and every Nth frame is classified."""
+    """Return the smoothed probability of each frame; every Nth frame is classified, with an output from `values`."""
     smoother, shown = Smoother(0.4), []
     for index in range(len(values)):
         smoothed, _ = smoother.smooth(

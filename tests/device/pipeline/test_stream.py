@@ -1,4 +1,4 @@
-"""`edgekit.stream`: results as `edgekit run` computes them, from Python."""
+"""`edgekit.stream`: the results of `edgekit run` in Python."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_closing_early_ends_threads_and_source(tiny_model: Path) -> None:
     with edgekit.stream(source="demo", detector="none", model=tiny_model, threaded=True) as stream:
         assert next(stream).sequence == 0
         assert set(threading.enumerate()) - before
-    # Closing waits for half a second, which a busy machine can take.
+    # Closing waits half a second for the threads; on a busy machine they can end later.
     wait_until(lambda: set(threading.enumerate()) <= before)
     assert list(stream) == []
 
@@ -232,7 +232,7 @@ def test_a_model_with_a_label_uncertain_has_no_threshold(tiny_model: Path, crops
 
 
 def with_contract(model: Path, path: Path, **changes: object) -> Path:
-    """Write a copy of a model file with another contract."""
+    """Write a copy of a model file with a changed contract."""
     loaded = onnx.load(model)
     contract = replace(contract_in(model), **changes)  # type: ignore[arg-type]
     onnx.helper.set_model_props(loaded, {METADATA_KEY: contract.to_json()})
@@ -265,7 +265,7 @@ def test_without_a_detector_the_classifier_gets_its_threads(
 def test_a_paused_recording_continues_where_it_stopped(
     tiny_model: Path, crops: Path, threaded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A pause of 1000 s, which no delay of a busy machine comes near.
+    # The pause is 1000 s, much longer than any delay of a busy machine.
     offset_s = 0.0
     clocks = SimpleNamespace(monotonic=lambda: time.monotonic() + offset_s, sleep=time.sleep)
     monkeypatch.setattr("edgekit.device.controls.time", clocks)
@@ -290,7 +290,8 @@ def test_a_paused_recording_continues_where_it_stopped(
         assert seen == expected
         assert len(paused) == 1
         assert paused[0] >= 1000
-        # The pause is part of neither a stage nor the frame rate. The sinks, which are this test, may overlap it.
+        # The pause is part of neither a stage time nor the frame rate. This test is the sink, whose stage time may
+        # include the pause.
         meter = stream.meter
     assert max(stage.max_ms for name, stage in meter.stages().items() if name not in ("sinks", "age")) < 500e3
     assert 0 < meter.elapsed_s < 500

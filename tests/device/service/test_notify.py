@@ -29,7 +29,7 @@ class Clock:
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
-    """A manager's end and its address, as NOTIFY_SOCKET names it."""
+    """The socket of a service manager, and its address for NOTIFY_SOCKET."""
     address = f"@edgekit-test-{os.getpid()}" if request.param == "abstract" else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(f"\0{address[1:]}" if address.startswith("@") else address)

@@ -1,4 +1,4 @@
-"""The systemd unit: its text, and that systemd accepts it."""
+"""The text of the systemd unit, and its verification by systemd."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_systemd_takes_the_unit(tmp_path, scope, folder_name):
 
 
 def verify(path: Path, scope: str, runtime: Path) -> str:
-    """Return what `systemd-analyze verify` has against a unit."""
+    """Return the messages of `systemd-analyze verify` about a unit."""
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "SYSTEMD_LOG_COLOR": "0"}
     command = ["systemd-analyze", f"--{scope}", "--recursive-errors=no", "verify", path]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""What the tests of all sinks have in common."""
+"""Fixtures for the tests of all sinks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.waiting import PATIENCE_S
 
-# How long the end of a run, or an outlet of an event, waits for the threads of sinks.
+# The timeouts with which the end of a run, or the delivery of an event, waits for the threads of sinks.
 _TIMEOUTS = (
     *("batches._CLOSE", "collect._CLOSE", "h264_recorder._CLOSE", "recorder._CLOSE", "snapshots._CLOSE"),
     *("snapshots._WAIT", "webhook._CLOSE", "mqtt.sink._CLOSE", "mqtt.sink._FLUSH", "mqtt.sink._SAVE"),
@@ -20,9 +20,9 @@ _TIMEOUTS = (
 
 @pytest.fixture(autouse=True)
 def patient_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no sink give up its thread at the end: on a busy machine the users' second or two can pass before it runs.
+    """Raise the timeouts for threads of sinks: on a busy machine, a thread can need more than the default of 0.5-2 s.
 
-    A test of a thread that is given up sets its own time.
+    A test of an abandoned thread sets its own timeout.
     """
     for name in _TIMEOUTS:
         module, _, timeout = name.rpartition(".")
@@ -32,7 +32,7 @@ def patient_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def killed_write() -> Callable[[Path], None]:
-    """Return a function that leaves what remains of a file when its process is killed while it writes the file."""
+    """Return a function that leaves the temporary file of a process that was killed during a write."""
     code = (
         "import os, sys; from pathlib import Path; from edgekit.files import atomic_path\n"
         "with atomic_path(Path(sys.argv[1])) as temporary: temporary.write_text('a part'); os._exit(0)"

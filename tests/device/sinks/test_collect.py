@@ -1,4 +1,4 @@
-"""Collected crops: which are chosen, what is stored, and what happens when the disk or the limit is full."""
+"""Collected crops: their selection, the stored files, full folders, and disk errors."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ BOX = (40.3, 30.2, 140.9, 170.4)
 
 
 class Recording:
-    """A source of ten frames per second, or a camera."""
+    """A source of ten frames per second; a live one is a camera."""
 
     name, fps, live = "clip.mp4", 10.0, False
 
 
 class Run:
-    """Passes made frames to a sink."""
+    """Passes generated frames to a `CollectSink`."""
 
     def __init__(
         self, folder: Path, strategy, notices: list[str], *, contract=GRAY, live: bool = False, **limits
@@ -64,7 +64,7 @@ class Run:
         self.sink.__exit__(*exception)
 
     def write(self, time_s: float, *faces, box=BOX, image=None, landmarks=None) -> None:
-        """Pass a frame at a time; each face is (track id, probabilities)."""
+        """Pass a frame with the given time; each face is (track id, probabilities)."""
         if image is None:
             image = np.random.default_rng(len(self.images)).integers(0, 256, (240, 320, 3), np.uint8)
         self.images.append(image)
@@ -139,7 +139,7 @@ def test_large_crops_are_limited_and_whole_images_keep_their_shape(tmp_path, not
     shapes = {name: [read_image(tmp_path / name / line["file"]).shape[:2] for line in lines(tmp_path / name)]
               for name in ("face", "whole")}  # fmt: skip
     assert shapes == {"face": [(256, 256)], "whole": [(192, 256), (50, 200)]}
-    # Crops of a track get one label: each whole image is labelled by itself, although a camera's have one track id.
+    # Crops of a track get one label. Whole images have no track in the file, so that each image gets its own label.
     assert [line["track"] for line in lines(tmp_path / "whole")] == [None, None]
 
 

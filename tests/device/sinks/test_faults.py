@@ -1,4 +1,4 @@
-"""Every sink that writes files under every fault of disks and folders: nothing is lost without being counted."""
+"""Every sink that writes files, with every fault of disks and folders: every loss is counted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NUMBERS = itertools.count()
 
 @pytest.fixture(scope="module")
 def fuse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], tuple[Path, Path]]]:
-    """Return the folder and the control file of a FUSE disk, which is mounted for all tests that need it."""
+    """Return a function that mounts a FUSE disk once and returns its folder and control file."""
     with ExitStack() as mounted:
         mounts: list[tuple[Path, Path]] = []
 
@@ -51,7 +51,7 @@ def make_disk(fuse, tmp_path) -> Iterator[Callable[..., Disk]]:
 
 
 class Writing:
-    """Passes frames to a sink as a camera does."""
+    """Passes frames to a sink like a camera."""
 
     def __init__(self, case: SinkCase, sink: Sink, feed) -> None:
         self.case, self.sink, self.feed = case, sink, feed
@@ -84,7 +84,7 @@ def check(case: SinkCase, account: Account, disk: Disk, frames: int) -> dict:
     assert counts["waiting"] == 0 or case.counted_as == "waiting"
     if case.stored is not None:
         stored = case.stored(disk.folders)
-        # What waits is written again after its file was deleted or moved.
+        # Waiting items are written again after their file was deleted or moved.
         assert case.counted_as == "waiting" or set(stored.values()) <= {1}, "nothing is stored twice"
         assert len(stored) == counts[case.counted_as]
     return counts
@@ -133,7 +133,7 @@ def test_the_losses_of_a_fault_until_the_end_of_the_run_are_counted(case, fault,
     fault.end(disk)
     assert sum(counts["dropped"].values()) > 0
     if stalls:
-        # The write that was under way succeeds after the run has counted it as lost.
+        # The stalled write succeeds after the run has counted it as lost.
         assert counts["produced"] == feed.sequence
         # The thread that waited for the disk ends, and its file is closed.
         sink.__exit__(None, None, None)

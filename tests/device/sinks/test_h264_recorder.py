@@ -1,4 +1,4 @@
-"""A camera's own video: pieces of MP4 from packets of H.264, playable at any time, and a disk that takes none."""
+"""Recording of a camera's H.264 packets: playable MP4 files, rotation, and disk errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytest.importorskip("av", reason="no PyAV here: pip install av")
 
 
 def levels(path: Path) -> list[int]:
-    """Return the brightness of each picture of a video, as the level it was made of."""
+    """Return the mean brightness of each frame of a video."""
     capture = cv2.VideoCapture(str(path))
     found = []
     while (read := capture.read())[0]:
@@ -102,7 +102,7 @@ def test_a_disk_that_fails_is_reported_once_and_the_recording_continues(tmp_path
     recording.start(SIZE_WH)
     for packet in coded:
         recording.put(packet)
-    # Later packets of this video must not begin a file once there is a folder.
+    # The folder is created when the queue is empty, so that no queued packet starts a file.
     wait_until(lambda: notices and recording._queue.empty())
     assert "recording to" in notices[0]
     assert "has stopped, the run continues" in notices[0]
@@ -154,7 +154,7 @@ def test_a_file_that_failed_is_freed_without_the_garbage_collector(small_disk, f
 
 @pytest.fixture
 def stall(monkeypatch) -> threading.Event:
-    """Return an event until which no packet can be written."""
+    """Return an event; no packet is written before the event is set."""
     over, put = threading.Event(), PacketFile.put
 
     def wait_and_put(file: PacketFile, packet: EncodedPacket) -> None:
@@ -174,7 +174,7 @@ def test_a_disk_that_stalls_until_the_end_delays_nothing_and_its_frames_are_coun
         for packet in coded:
             recording.put(packet)
     counts = recording.account.as_document()
-    # A camera that is closed later changes nothing.
+    # A camera that is closed after the recorder changes no count.
     recording.put(coded[0])
     recording.stop()
     stall.set()

@@ -1,4 +1,4 @@
-"""JSON lines and CSV: what stands in them, and whole lines whatever happens."""
+"""JSON lines and CSV: their contents, and complete lines after errors."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def test_a_pipe_is_written_to_for_longer_than_a_file_and_is_never_renamed(tmp_pa
             lines.write("1,2\n")
         assert reader.read() == f"{header}1,2\n1,2\n1,2\n".encode()
         assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
-        # As after an error of the pipe.
+        # The file is closed and opened again, as after an error of the pipe.
         lines.close()
         lines.write("3,4\n")
         lines.close()

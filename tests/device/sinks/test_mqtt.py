@@ -1,4 +1,4 @@
-"""Events over a real broker: arrival, order, outages, restarts, TLS, and what Home Assistant is told."""
+"""Events over a real broker: arrival, order, outages, restarts, TLS, and the discovery of Home Assistant."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_availability_is_retained_and_is_offline_after_the_end_and_after_a_kill(
         sink.__exit__(None, None, None)
         wait_until(lambda: live.on("edgekit/test/availability")[-1] == b"offline")
 
-        # Killed, it cannot say goodbye: the broker does, by its last will.
+        # A killed process cannot publish "offline", so the broker publishes its last will.
         code = (
             "import sys, time\nfrom edgekit.device.sinks.monitor import Monitor\n"
             "from edgekit.device.sinks.mqtt import MqttSettings, MqttSink\n"
@@ -132,7 +132,7 @@ def test_a_broker_that_is_killed_and_comes_back_gets_every_event_in_order(broker
         wait_until(lambda: len(sink._spool) == 0)
         arrived = first_arrivals(listener.sequences())
     assert arrived == sorted(arrived)
-    # What was confirmed in the moment of the kill is the broker's to lose, everything else is ours to bring.
+    # A killed broker can lose events that it has just confirmed. The sink delivers all other events.
     assert set(in_outages) <= set(arrived)
     assert sum("reconnected" in line for line in notices) == 3
     assert all("events are buffered" in line or "reconnected" in line for line in notices)
@@ -170,7 +170,7 @@ def test_home_assistant_gets_a_complete_discovery_document(broker, open_sink):
     with ExitStack() as stack:
         open_sink()
         listener = broker.listen(stack)
-        # An empty one removes an entity.
+        # An empty document removes an entity.
         wait_until(lambda: sum(name.startswith("homeassistant/") for name, body, _ in listener.messages if body) == 7)
         configs = {name: json.loads(body) for name, body, _ in listener.messages if name.endswith("/config") and body}
     assert len({config["unique_id"] for config in configs.values()}) == 7
@@ -188,7 +188,7 @@ def test_topics_that_differ_only_in_special_characters_have_their_own_devices_an
     found = [{topic for topic, _ in discovery_messages(settings, LABELS)} for settings in each]
     assert len(set.union(*found)) == sum(map(len, found))
     assert len({settings.buffer_path for settings in each}) == len(topics)
-    # The ids of other topics stay, because Home Assistant keeps its settings by id.
+    # Topics without special characters have ids without a suffix, because Home Assistant keeps its settings by id.
     assert "homeassistant/sensor/edgekit_front_door/faces/config" in found[3]
 
 
@@ -204,7 +204,7 @@ def test_home_assistant_gets_no_faces_of_whole_images():
 def test_discovery_can_be_left_out(broker, open_sink):
     broker.start()
     with ExitStack() as stack:
-        # Before the first state, because the next one follows after ten seconds.
+        # The listener subscribes before the first state, because the next state follows after ten seconds.
         listener = broker.listen(stack)
         open_sink(discovery=False)
         wait_until(lambda: listener.on("edgekit/test/state"))
@@ -232,7 +232,7 @@ def test_a_password_is_accepted_and_a_wrong_one_is_reported_without_it(broker, o
     assert len(notices) == 1
 
 
-# paho does not close the socket of a handshake that failed; collecting it does.
+# paho does not close the socket of a failed handshake; the garbage collector closes it.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
 def test_tls_requires_an_authority_that_has_signed_the_certificate_of_the_broker(broker, open_sink, notices, tmp_path):
     openssl = shutil.which("openssl")

@@ -1,4 +1,4 @@
-"""The buffer of MQTT events: what is damaged, cannot be written or is deleted costs nothing else, and is counted."""
+"""The buffer of MQTT events: damaged entries, disk errors and deleted files cost no other event and are counted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sequences(spool: Spool) -> list[int]:
 
 @pytest.fixture
 def open_spool(tmp_path: Path, notices: list[str]) -> Iterator[Callable[..., Spool]]:
-    """Open the buffer; what is still open at the end is closed, without a word."""
+    """Open the buffer; its file is closed after the test."""
     opened: list[Spool] = []
 
     def start(path: Path = tmp_path / "buffer", limit: int = 10_000) -> Spool:
@@ -76,12 +76,12 @@ def counts(source: MqttSink | Spool) -> dict:
 
 
 def kill(spool: Spool) -> None:
-    """Leave the file as a killed process does."""
+    """Close the file without the end of a run, like a killed process."""
     spool._journal.close()
 
 
 def write_sqlite(path: Path, number: int) -> None:
-    """Write the file that edgekit 0.2 left behind."""
+    """Write a buffer in the format of edgekit 0.2."""
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("CREATE TABLE waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT, payload BLOB)")
         rows = [(TOPIC, payload(sequence).encode()) for sequence in range(number)]
@@ -174,7 +174,7 @@ def test_random_damage_to_the_file_of_an_earlier_version_stops_nothing(tmp_path,
     generator = random.Random(seed)  # noqa: S311 - not for cryptography
     data = bytearray(path.read_bytes())
     for _ in range(generator.randrange(1, 20)):
-        # The first bytes tell what kind of file it is.
+        # The first 16 bytes identify the type of the file.
         data[generator.randrange(16, len(data))] = generator.randrange(256)
     path.write_bytes(data)
     spool = open_spool()
@@ -246,7 +246,7 @@ def test_events_confirmed_while_the_disk_is_full_are_not_sent_again(broker, open
 
 @pytest.fixture
 def full_disk(small_disk: Path, fill) -> Callable[[Path], Path]:
-    """Leave no byte free, not even in the last page of the buffer; deleting the file that is returned makes room."""
+    """Fill the disk and the last page of the buffer; the deletion of the returned file frees space."""
 
     def make(path: Path) -> Path:
         path.write_bytes(path.read_bytes() + b"\n" * (-path.stat().st_size % 4096))
@@ -266,7 +266,7 @@ def test_confirmations_that_a_full_disk_refuses_are_written_later(small_disk, fu
     spool.sync()
     problem = f"MQTT buffer '{path}' cannot be written (No space left on device)"
     assert notices == [f"{problem}: events are buffered in memory"]
-    # What a kill at this moment costs: a second delivery, never a loss.
+    # After a kill at this moment, the next run delivers events a second time, but loses none.
     copy = path.with_name("killed")
     ballast.unlink()
     copy.write_bytes(path.read_bytes())
@@ -329,7 +329,7 @@ def test_a_disk_that_stalls_at_the_end_is_not_waited_for(open_sink, notices, mon
     stalled.set()
     for thread in sink._threads:
         thread.join()
-    # The event is in the file after all; the next run sends it.
+    # The stalled write succeeds later, and the next run sends the event.
     assert counts(sink)["dropped"] == {"buffer not writable": 1}
     assert sum("(the disk stalls): 1 event lost" in line for line in notices) == 1
     assert not any("again by the next run" in line for line in notices[1:] if "stalls" not in line)
@@ -513,7 +513,7 @@ def test_a_full_buffer_drops_the_oldest_counts_them_and_reports_it_once(open_spo
         spool.append([(TOPIC, payload(sequence))])
     assert sequences(spool) == list(range(15, 25))
     assert counts(spool) == {"produced": 25, "written": 0, "dropped": {"buffer full": 15}, "waiting": 10}
-    # A confirmation that comes too late changes no count.
+    # The confirmation of a dropped event changes no count.
     spool.remove([1])
     assert counts(spool)["written"] == 0
     assert notices == ["the MQTT buffer is full (10 events): the oldest are dropped"]
@@ -535,7 +535,7 @@ def test_a_buffer_belongs_to_one_run(open_spool, notices):
 
 
 def test_a_topic_belongs_to_one_run(open_sink, tmp_path):
-    # As two services, whose state folders differ: the broker would close each one's connection for the other.
+    # Two services have different state folders; a broker closes the connection of one for that of the other.
     first = open_sink()
     with pytest.raises(InputError, match="topic 'edgekit/test' is in use by another run"):
         open_sink(tmp_path / "other")
@@ -549,7 +549,7 @@ def test_a_device_is_not_a_buffer(open_spool):
 
 
 def test_a_clock_that_jumps_changes_neither_events_nor_their_order(broker, open_sink, feed, monkeypatch):
-    """A board without a clock battery starts in the past and jumps when it synchronises, in either direction."""
+    """The clock of a board without a battery starts in the past and jumps in either direction when it is set."""
     wall_s = iter([1.7e9, 1.7e9, 0.0, 0.1, 1.8e9, 1.8e9, 1.6e9, 1.6e9])
     monkeypatch.setattr("time.time", lambda: next(wall_s))
     broker.start()

@@ -1,4 +1,4 @@
-"""Commands over a real broker: what is executed, what is ignored, and what Home Assistant gets to show."""
+"""Commands over a real broker: executed and ignored commands, and the entities of Home Assistant."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def open_sink(broker, tmp_path, notices, feed, controls, snapshots) -> Iterator[
 
 @pytest.fixture
 def send(broker) -> Iterator[Callable[..., None]]:
-    """Publish a payload to the run's command topic and wait until the broker has it."""
+    """Publish a payload to the run's command topic and wait until the broker confirms it."""
     import paho.mqtt.client as paho
 
     client = paho.Client(paho.CallbackAPIVersion.VERSION2)
@@ -156,7 +156,7 @@ def test_home_assistant_gets_a_switch_a_button_and_what_is_unavailable_in_a_paus
     assert switch["command_topic"] == f"{TOPIC}/command"
     assert (switch["payload_on"], switch["payload_off"]) == ("pause", "resume")
     assert (switch["state_topic"], switch["state_on"], switch["state_off"]) == (f"{TOPIC}/paused", "ON", "OFF")
-    # A retained command would be ignored, and a paused run must be resumable.
+    # A run ignores retained commands, and a paused run must accept "resume".
     assert (switch["retain"], switch["availability_topic"]) == (False, f"{TOPIC}/availability")
     assert (button["command_topic"], button["payload_press"]) == (f"{TOPIC}/command", "snapshot")
     for name in ("button/take_snapshot", "sensor/faces", "sensor/label", "binary_sensor/present", "sensor/fps"):
@@ -188,7 +188,7 @@ def test_a_snapshot_is_the_next_frame_and_published_only_by_option(broker, open_
         wait_until(lambda: any(name == f"{TOPIC}/command-snapshot" and kept for name, _, kept in late.messages))
     (path,) = (snapshots._folder).iterdir()
     assert live.on(f"{TOPIC}/command-snapshot") == [path.read_bytes()]
-    # The brightness of `feed`'s frame, which the drawn box hardly changes.
+    # The drawn box hardly changes the brightness of the frame.
     assert read_image(path).mean() == pytest.approx(frame.image_bgr.mean(), abs=6)
 
 

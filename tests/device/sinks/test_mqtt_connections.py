@@ -1,4 +1,4 @@
-"""Ways to a broker that fail and heal: certificates, logins over TLS, addresses that change, IPv6 alone."""
+"""Connections to a broker that fail and recover: certificates, logins over TLS, changed addresses, only IPv6."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Certify = Callable[..., Path]
 
 @pytest.fixture
 def certify(broker, tmp_path: Path) -> Certify:
-    """Give the broker a certificate that vouches for itself; options go to openssl."""
+    """Return a function that gives the broker a self-signed certificate; its options are passed to openssl."""
     if OPENSSL is None:
         pytest.skip("no openssl here: apt install openssl")
     certificate, key = tmp_path / "broker.pem", tmp_path / "broker.key"
@@ -65,13 +65,13 @@ def certify(broker, tmp_path: Path) -> Certify:
     return certify
 
 
-# paho does not close the socket of a handshake that failed; collecting it does.
+# paho does not close the socket of a failed handshake; the garbage collector closes it.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("options", "name", "reason"),
     [
         (("-not_before", "20200101000000Z", "-not_after", "20200201000000Z"), "localhost", "certificate has expired"),
-        # As for a board whose clock starts in the past.
+        # A board whose clock is in the past gets this error.
         (("-not_before", "21000101000000Z", "-not_after", "21000201000000Z"), "localhost", "is not yet valid"),
         ((), "elsewhere", "Hostname mismatch"),
     ],
@@ -139,7 +139,7 @@ def test_a_login_refused_over_tls_is_reported_and_accepted_once_the_broker_has_i
 
 
 def test_a_broker_that_changes_its_address_is_found_by_its_name(broker, open_sink, notices, monkeypatch):
-    """The name is looked up at each connection; the test stands for the name server."""
+    """The name is resolved at each connection; the test replaces the name server."""
     look_up = socket.getaddrinfo
 
     def name_server(host, *arguments, **options):
@@ -191,7 +191,7 @@ def open_files() -> int:
 
 @contextmanager
 def broker_that_closes(port: int) -> Iterator[list[bytes]]:
-    """A broker that closes each connection after the request; yields the requests."""
+    """Run a broker that closes each connection after the request; yield the requests."""
     served: list[bytes] = []
 
     def serve() -> None:
@@ -210,20 +210,20 @@ def broker_that_closes(port: int) -> Iterator[list[bytes]]:
 
 
 def test_pauses_grow_while_another_client_with_the_same_id_takes_the_connection(broker, tmp_path, notices):
-    asked = []
+    indices = []
 
     class Pauses(tuple):
         def __getitem__(self, index):
-            asked.append(index)
+            indices.append(index)
             return super().__getitem__(index)
 
     broker.start()
     settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic="edgekit/pi", buffer=tmp_path / "b")
     monitor = Monitor("demo", lambda: None)
     with ExitStack() as stack:
-        # It connects again whenever its connection is closed.
+        # The listener connects again whenever its connection is closed.
         broker.listen(stack, client_id=settings.client_id)
         stack.enter_context(MqttSink(settings, ("sad",), monitor, notices.append, Pauses((0.1, 0.2, 0.3))))
-        wait_until(lambda: len(asked) >= 3)
-    assert asked[:3] == [0, 1, 2]
+        wait_until(lambda: len(indices) >= 3)
+    assert indices[:3] == [0, 1, 2]
     assert "the connection was lost after 0 s (if this repeats: a machine with the same host name uses" in notices[0]

@@ -1,4 +1,4 @@
-"""Annotated pictures of pictures."""
+"""Annotated images: the output for image files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recordings of a camera that runs for months: rotation, batches, and disks that fill up and come back."""
+"""Recordings of a live source: rotation, batches of lines, and full or failing disks."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def names(folder: Path) -> list[str]:
 
 @pytest.fixture
 def frequent_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same order of events, sooner."""
+    """Shorten the interval between batches to 0.05 s."""
     monkeypatch.setattr("edgekit.device.sinks.batches._FLUSH_S", 0.05)
 
 
@@ -189,7 +189,7 @@ def test_a_live_sources_lines_are_written_in_batches_and_whole_at_the_end(tmp_pa
         for _ in range(100):
             sink.write(*feed.next("happy"))
         wait_until(lambda: "".join(writes).count("\n") == 100)
-        # One, or a few on a machine that stops for seconds.
+        # One write, or a few on a machine that stops for seconds.
         assert len(writes) < 20, "the card gets them together"
         sink.write(*feed.next("happy"))
     assert [json.loads(line)["sequence"] for line in path.read_text().splitlines()] == list(range(1, 102))
@@ -226,7 +226,7 @@ def test_while_a_disk_is_full_the_oldest_lines_are_dropped_and_counted(tmp_path,
     lines = BatchedLines(LineFile(str(path)), "recording", notices.append, retry_s=0.02)
     for number in range(1000):
         lines.write(f"{number:09}\n")
-    # The lines of an attempt that is under way are dropped once it has failed.
+    # The lines of a running attempt are dropped after it has failed.
     wait_until(lambda: notices != [] and lines.account.lost == 900)
     (tmp_path / "file").unlink()
     wait_until(lambda: len(notices) == 2)
@@ -273,7 +273,7 @@ def test_a_read_only_disk_stops_the_lines_not_the_run(small_disk, notices):
 
 
 def test_a_disk_that_stalls_does_not_delay_the_run_and_loses_the_oldest_lines(tmp_path, notices):
-    # A write that the kernel keeps: to the recorder, a disk that hangs and a pipe that nobody empties are the same.
+    # A write to a full pipe blocks like a write to a disk that hangs.
     path = tmp_path / "r.txt"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -284,7 +284,7 @@ def test_a_disk_that_stalls_does_not_delay_the_run_and_loses_the_oldest_lines(tm
         assert time.monotonic() < end_s
         lines.write(f"{number} {text}\n")
         number += 1
-    # Without a writer, a pipe's reader is at its end at once.
+    # The reader of a pipe without a writer gets the end of the file at once.
     wait_until(lambda: lines._lines._handle is not None)
     os.set_blocking(reader, True)
     received: list[str] = []
@@ -375,11 +375,11 @@ def test_a_rotation_keeps_the_given_number_of_files_those_of_earlier_runs_includ
 @pytest.mark.parametrize("name", ["", "new.mp4", "missing/new.mp4"])
 def test_the_free_space_is_that_of_the_disk_of_a_folder_and_of_the_files_in_it(tmp_path, monkeypatch, name):
     (tmp_path / "disk").mkdir()
-    asked = []
+    paths = []
     statvfs = os.statvfs
-    monkeypatch.setattr(os, "statvfs", lambda place: asked.append(Path(place)) or statvfs(place))
+    monkeypatch.setattr(os, "statvfs", lambda place: paths.append(Path(place)) or statvfs(place))
     assert free_bytes(tmp_path / "disk" / name) > 0
-    assert asked == [tmp_path / "disk"]
+    assert paths == [tmp_path / "disk"]
 
 
 @pytest.mark.parametrize("h264", [True, False], ids=["h264", "mpeg4"])
@@ -455,7 +455,7 @@ def test_blurred_faces_are_not_in_the_video(tmp_path, feed):
             frame, result = feed.next("happy", at_s=1.0)
             frame.image_bgr[:] = stripes
             sink.write(frame, result)
-            # The detector misses the face for a moment: it is still there, and still hidden.
+            # The detector misses the face in this frame, but the face stays blurred.
             missed, nothing = feed.next(at_s=1.2)
             missed.image_bgr[:] = stripes
             sink.write(missed, nothing)
@@ -480,7 +480,7 @@ def test_a_face_stays_hidden_over_left_out_frames_and_into_the_next_piece(tmp_pa
     video = RotatingVideo(live(tmp_path / "o.mp4"), Rotation(), blur=FaceBlur())
     with RecorderThread(video, "recording", notices.append) as sink:
         sink.write(*feed.next(at_s=1.0))
-        # The thread holds the first frame, so that the queue stays full once it is.
+        # The thread holds the first frame, so that a full queue stays full.
         wait_until(sink._queue.empty)
         written = 1
         while not dropped(sink):
@@ -498,7 +498,7 @@ def test_a_face_stays_hidden_over_left_out_frames_and_into_the_next_piece(tmp_pa
 
 
 def test_a_recordings_faces_are_hidden_for_half_a_second_of_its_own_time(tmp_path, feed):
-    """Read slower than it was taken: the next frame comes 0.9 s later and is 0.04 s away."""
+    """The file is read slowly: the next frame arrives after 0.9 s, with a presentation time 0.04 s later."""
     blur = FaceBlur(lambda frame: frame.sequence / 25)
     with RotatingVideo(recorded(tmp_path / "o.mp4"), Rotation(), blur) as video:
         hidden = [len(video.hidden_boxes(*feed.next("happy", at_s=1.0)))]
@@ -516,13 +516,13 @@ def test_an_encoder_that_hangs_does_not_delay_the_end(tmp_path, notices, feed, m
             sink.write(*feed.next())
     assert sink._thread.is_alive(), "left behind, not waited for"
     released.set()
-    # The end may have found the queue full.
+    # If the queue was full at the end of the run, the thread has not received its end mark.
     sink._queue.put(None)
     sink._thread.join(PATIENCE_S)
 
 
 def noisy(feed, number: int) -> tuple:
-    """A frame that no encoder makes small, a fifth of a second after the one before."""
+    """Return a frame of noise, which compresses badly, at the time `number` / 5 s."""
     frame, result = feed.next("happy", at_s=number / 5)
     frame.image_bgr[:] = np.random.default_rng(number).integers(0, 256, frame.image_bgr.shape, np.uint8)
     return frame, result
@@ -567,7 +567,7 @@ def test_a_folder_that_disappears_stops_the_video_not_the_run(tmp_path, notices,
 
 
 def test_an_error_of_the_medium_begins_a_new_file(tmp_path, notices, feed):
-    """A limit of the size of a file, as that of FAT on memory sticks: the kernel refuses the write."""
+    """The kernel refuses a write beyond the limit of the file size, as on a memory stick with FAT."""
     path = tmp_path / "o.mp4"
     sink = RecorderThread(RotatingVideo(live(path), Rotation(), None), "recording", notices.append, retry_s=0.02)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

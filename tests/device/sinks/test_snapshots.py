@@ -1,4 +1,4 @@
-"""Images of events: which frame, how many, and what a bad disk costs."""
+"""Images of events: the chosen frame, limits of number and size, and disk errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Outlet:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Hold the thread that writes until the event is set."""
+    """Block the writer thread until the event is set."""
     ready = threading.Event()
     write = EventSnapshots._write
     monkeypatch.setattr(EventSnapshots, "_write", lambda *item: (ready.wait(60), write(*item)))
@@ -151,7 +151,7 @@ def test_a_full_disk_keeps_the_older_images(small_disk, notices, feed, fill):
         ballast = fill(small_disk)
         for number in range(2, 5):
             frame, result = feed.next("happy")
-            # Larger than the older images: deleting one of them would not make room.
+            # The new image is larger than the older images: the deletion of one of them frees too little space.
             frame.image_bgr[:] = np.random.default_rng(number).integers(0, 256, frame.image_bgr.shape, np.uint8)
             assert snapshots.jpeg(snapshots.take(event(number), frame, result).snapshot) is None
         assert set(older) <= set(names(small_disk))

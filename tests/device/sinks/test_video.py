@@ -1,4 +1,4 @@
-"""The recorded video: playable, complete, and kept or gone but never half there."""
+"""The recorded video: complete and playable, also after a kill or a full disk."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_frames_of_other_sizes_are_fitted_into_the_first(tmp_path, h264):
 def test_a_live_video_plays_in_real_time(tmp_path):
     path = tmp_path / "out.mp4"
     with VideoSink(options(path, 20.0, live=True, h264=False)) as sink:
-        for sequence in range(11):  # 10 frames a second into 20, then a frame that comes early, then a long pause
+        for sequence in range(11):  # 10 frames per second into 20, then an early frame, then a long pause
             sink.write(frame(sequence, seconds=sequence / 10), result())
         sink.write(frame(11, seconds=1.01), result())
         sink.write(frame(12, seconds=500.0), result())
@@ -263,7 +263,7 @@ def test_a_disk_that_is_full_from_the_start_leaves_no_empty_file(small_disk, fil
 
 
 def test_a_disk_that_is_full_at_the_end_leaves_no_video(small_disk, monkeypatch):
-    # Without the look ahead the encoder writes into the void: nothing but playing the file can tell.
+    # Without the check of free space, the encoder loses frames without an error, and only the file shows the loss.
     monkeypatch.setattr("edgekit.device.sinks.opencv_video.OpenCvFile._require_space", lambda _: None)
     path = small_disk / "out.mp4"
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The web page's server: who gets in, what is answered, and that no viewer costs the pipeline anything."""
+"""The server of the web page: access control, responses, and viewers that do not delay the pipeline."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Web:
 
     @contextmanager
     def playing(self, noise: np.ndarray | None = None) -> Iterator[None]:
-        """Frames come until the block ends, of noise if given."""
+        """Write frames until the block ends, with the image `noise` if it is given."""
         ended = threading.Event()
 
         def play() -> None:
@@ -88,7 +88,7 @@ class Web:
 
 @pytest.fixture
 def web(feed, notices) -> Iterator[Callable[..., Web]]:
-    """Serve on a free port; gives `Web`."""
+    """Return a function that serves a page on a free port and returns its `Web`."""
     with ExitStack() as stack:
 
         def serve(
@@ -149,7 +149,7 @@ def test_an_image_that_no_other_one_follows_is_sent_twice(web):
     with site.stream() as stream:
         first, second = read_picture(stream), read_picture(stream)
         assert np.array_equal(first, second)
-        # The third one is the next frame.
+        # The third image is the next frame.
         site.write("sad", "calm", "sad")
         assert not np.array_equal(read_picture(stream), first)
     assert site.sink.preview.encoded == 2
@@ -292,7 +292,7 @@ def test_the_address_for_others_is_one_that_they_can_reach(listens_at, own_addre
         url = url_for_others(listener, own_address)
         port = listener.getsockname()[1]
         assert url == (None if host is None else f"http://{host}:{port}/")
-        # With a broker on this machine the default route decides, if there is one.
+        # With a broker on this machine, the address is that of the default route, if there is one.
         local = url_for_others(listener, "127.0.0.1") or ""
         assert "127.0.0.1" not in local
         assert "0.0.0.0" not in local
@@ -325,7 +325,7 @@ def test_nothing_is_encoded_for_nobody_and_once_for_ten(web):
         assert site.sink.preview.viewers == 10
         frames = site._feed.sequence
     assert pictures == 50
-    # The last frame from before the viewers came, and each later one at most once; per viewer it would be ten times.
+    # The last frame before the viewers and each later frame are encoded at most once, not once per viewer.
     assert 5 <= encoded <= frames - 19
     with site.playing():
         wait_until(lambda: site.sink.preview.viewers == 0)
@@ -356,7 +356,7 @@ def test_a_viewer_that_reads_nothing_does_not_delay_the_end(feed, notices):
         asleep = stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
         asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         asleep.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        # Large images fill every buffer on the way soon; then the stream waits.
+        # Large images fill all buffers soon; then the stream waits.
         with site.playing(np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)):
             wait_until(lambda: sink.preview.encoded > 30)
         sink.__exit__(None, None, None)
@@ -397,13 +397,13 @@ def test_an_exception_of_the_encoder_ends_the_run(feed, monkeypatch):
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is waited for as long as for users: the same order of events, sooner."""
+    """Shorten the timeouts for clients that do not send or read."""
     monkeypatch.setattr("edgekit.device.sinks.web.access._DEAD_AFTER_MS", 4000)
     monkeypatch.setattr("edgekit.device.sinks.web.server._REQUEST_TIMEOUT_S", 0.5)
 
 
 def is_cut(connection: socket.socket) -> bool:
-    """Wait until the other side has left, reading nothing that it may have sent before."""
+    """Return whether the server disconnects in time; do not read what it has sent."""
     gone = select.poll()
     gone.register(connection, select.POLLHUP | select.POLLRDHUP | select.POLLERR)
     return bool(gone.poll(PATIENCE_S * 1000))
@@ -503,7 +503,7 @@ def test_waves_of_slow_clients_do_not_shut_out_viewers(web, sent):
             for _ in range(250):
                 client = stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
                 client.sendall(sent)
-            # The slow ones hold as many connections as they can get.
+            # The slow clients hold as many connections as the server allows.
             wait_until(lambda: len(connections) > 90)
             assert site.get("/login")[0] == 200
             assert site.get("/api/state", Authorization=f"Bearer {TOKEN}")[0] == 200
@@ -696,7 +696,7 @@ def test_the_end_of_the_run_ends_all_streams(notices, feed):
             streams = [stack.enter_context(site.stream(path)) for path in ("/stream.mjpg", "/api/events")]
             read_picture(streams[0])
             sink.__exit__(None, None, None)
-            # It waits for a second, which a busy machine can take.
+            # The end waits less than 1 s for the thread; on a busy machine the thread can end later.
             wait_until(lambda: not sink._thread.is_alive())
             assert streams[0].read() == b""
     with pytest.raises(ConnectionRefusedError):

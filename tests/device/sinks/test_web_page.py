@@ -1,4 +1,4 @@
-"""The web page in a real browser: Debian's Chromium without a window."""
+"""The web page in a real browser: headless Chromium."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
-    """A page whose run goes on until the test ends: a happy face, then a sad one, and so on."""
+    """Serve a page with frames until the test ends; the first face is happy and sad in turn."""
     ended = threading.Event()
     with ExitStack() as stack:
 
@@ -66,7 +66,7 @@ def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
     assert notices == []
 
 
-# What the picture shows at this moment, as one number.
+# The sum of the pixel values of the current image.
 PIXELS = """
 const done = arguments[0], video = document.getElementById("video");
 const canvas = new OffscreenCanvas(video.naturalWidth, video.naturalHeight), pen = canvas.getContext("2d");
@@ -76,7 +76,7 @@ done(Array.from(pen.getImageData(0, 0, canvas.width, canvas.height).data).reduce
 
 
 def wait_for_images(browser, count: int) -> None:
-    """Wait until the video has shown so many different images."""
+    """Wait until the video has shown `count` different images."""
     seen: set[int] = set()
 
     def have_come() -> bool:
@@ -87,7 +87,7 @@ def wait_for_images(browser, count: int) -> None:
 
 
 def test_frames_move_and_the_chart_grows(browser, site, tmp_path: Path):
-    browser.get_log("browser")  # of the tests before
+    browser.get_log("browser")  # removes the log entries of earlier tests
     browser.get(site().url)
     wait(browser, "document.getElementById('status').textContent === 'live'")
     wait(browser, "document.getElementById('video').naturalWidth === 320")
@@ -114,12 +114,12 @@ def test_frames_move_and_the_chart_grows(browser, site, tmp_path: Path):
     ):
         assert part in text
     wait(browser, "document.getElementById('events').textContent.includes('happy → sad')")
-    # Browsers report here what a policy forbade and what a script stumbled over.
+    # The browser's log contains violations of the content policy and errors of scripts.
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert browser.save_screenshot(str(tmp_path / "page.png"))
 
 
-# Whether the first point of an empty chart is drawn: the share of coloured pixels in the column before the right edge.
+# Draws the first point of an empty chart; returns the share of coloured pixels in the column before the right edge.
 FIRST_POINT = """
 points.length = 0;
 show(Object.assign({}, arguments[0], {stage_ms: arguments[1]}));
@@ -136,7 +136,7 @@ def test_the_first_point_is_drawn_and_the_stages_are_explained(browser, site):
     state = browser.execute_async_script("fetch('/api/state').then((got) => got.json()).then(arguments[0])")
     assert browser.execute_script(FIRST_POINT, state, {}) < 0.1, "only the grid"
     assert browser.execute_script(FIRST_POINT, state, {"detect": 20.0}) > 0.8
-    # Neither a mouse nor a pointer is needed.
+    # The Enter key opens the explanation.
     meaning = "the face detector; the mean includes frames without detection"
     assert meaning not in browser.find_element("tag name", "body").text
     browser.find_element("css selector", "summary").send_keys("\ue007")
@@ -286,7 +286,7 @@ def test_a_link_from_another_site_leads_a_viewer_to_the_page_and_a_new_token_to_
     browser.execute_script(f"location.href = 'http://127.0.0.2:{port}/'")
     wait(browser, "location.host.startsWith('127.0.0.2') && document.readyState === 'complete'")
     wait(browser, "document.getElementById('status')?.textContent === 'live'")
-    # As after a restart of the run with another token.
+    # This is the state after a restart of the run with another token.
     browser.delete_all_cookies()
     for connection in list(sink._server.server_state.connections):
         connection.loop.call_soon_threadsafe(connection.transport.abort)
@@ -296,7 +296,7 @@ def test_a_link_from_another_site_leads_a_viewer_to_the_page_and_a_new_token_to_
 def test_several_viewers_in_the_browser_see_it_move_for_one_encoding(browser, site, feed):
     sink = site(TOKEN, "0.0.0.0:0")
     port = sink.url.rstrip("/").rpartition(":")[2]
-    # A browser opens six connections a host at most: every viewer calls this machine by another of its addresses.
+    # A browser opens at most six connections per host, so each viewer uses another address of this machine.
     for index in range(VIEWERS):
         browser.switch_to.new_window("tab")
         browser.get(f"http://127.0.0.{2 + index}:{port}/login")

@@ -1,4 +1,4 @@
-"""Webhooks against a real web server that behaves well, badly, or not at all."""
+"""Webhooks with a real web server: delivery, failures, endless responses, secrets, and concurrent exits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATIENCE_S = 30
 
 
 class Receiver(ThreadingHTTPServer):
-    """Answers with the statuses in `answers`, then with 204; remembers what came."""
+    """Responds with the statuses in `answers`, then with 204; records the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -42,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         status = self.server.answers.pop(0) if self.server.answers else 204
-        # Before the answer: after it the next event may come, to another thread.
+        # Recorded before the response, because after it the next event can arrive in another thread.
         self.server.headers.append(dict(self.headers))
         if status == 204:
             self.server.received.append(json.loads(body))
@@ -150,7 +150,7 @@ def test_an_unreachable_receiver_is_reported_without_secrets_and_delays_no_frame
 
 
 class Endless:
-    """A receiver that responds to each request with the same pieces for ever, with a pause before each."""
+    """A receiver that responds to each request with `pieces` again and again, with a pause before each."""
 
     def __init__(self, pieces: bytes, pause_s: float) -> None:
         self._pieces, self._pause_s = pieces, pause_s
@@ -202,7 +202,7 @@ def test_a_response_that_never_ends_is_a_failure_and_uses_little_processor_time(
     receiver.close()
     assert counts(hook) == {"produced": 1, "written": 0, "dropped": {"receiver failed": 1}, "waiting": 0}
     assert (receiver.requests, notices) == (3, [f"webhook 127.0.0.1 failed, events are dropped: {reason}"])
-    # Three attempts, each of which would otherwise use a core until its time is over.
+    # Three attempts; without the limit, each of them uses a core until its timeout.
     assert used[0] < 0.3
 
 
@@ -288,7 +288,7 @@ def test_a_concurrent_group_exits_its_sinks_concurrently_and_those_entered_if_on
             return self
 
         def __exit__(self, *_: object) -> None:
-            # One after the other, they would never meet.
+            # The barrier times out if the sinks exit one after the other.
             meeting.wait()
             happened.append("out")
 

@@ -1,4 +1,4 @@
-"""The window: refused in one line where it cannot be opened."""
+"""The window: a one-line error where it cannot be opened."""
 
 from __future__ import annotations
 

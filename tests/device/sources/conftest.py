@@ -1,4 +1,4 @@
-"""What the tests of all sources have in common."""
+"""Fixtures for the tests of all sources."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tests.waiting import PATIENCE_S
 
 @pytest.fixture(autouse=True)
 def patient_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a source wait for its thread at the end: on a busy machine two seconds can pass before the device is closed.
+    """Raise the timeout for the thread of a source: on a busy machine, 2 s can be too short to close the device.
 
-    A test of a thread that is given up sets its own time.
+    A test of an abandoned thread sets its own timeout.
     """
     monkeypatch.setattr(live, "_JOIN_S", PATIENCE_S)

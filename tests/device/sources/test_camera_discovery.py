@@ -1,4 +1,4 @@
-"""Which cameras are here, and what is in their way."""
+"""Discovery of cameras and their modes, and obstacles to their use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEBCAM = Node("HD Webcam", True, (Mode("MJPG", (1280, 720), (30.0, 15.0)), Mode(
 
 
 class Driver:
-    """Answers as the kernel's uvcvideo does: structures of linux/videodev2.h, EINVAL behind the last of a list."""
+    """Responds like the kernel's uvcvideo: structures of linux/videodev2.h, EINVAL after the last entry of a list."""
 
     formats = (b"MJPG", b"YUYV")
     sizes = ((1280, 720), (640, 480))
@@ -74,7 +74,7 @@ def test_a_device_that_is_not_v4l2_is_reported():
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A machine with two USB cameras' nodes."""
+    """The file system of a machine with the nodes of two USB cameras."""
     (tmp_path / "sys/bus/usb").mkdir(parents=True)
     for number in (0, 2):
         node = tmp_path / f"sys/class/video4linux/video{number}"
@@ -112,12 +112,12 @@ def test_a_file_that_this_process_holds_open_is_found_by_its_number(tmp_path):
 
 
 def test_a_node_that_may_not_be_used_and_one_that_is_no_camera(machine):
-    def ask(path: Path) -> Node:
+    def query(path: Path) -> Node:
         if path.name == "video0":
             raise PermissionError(errno.EACCES, "Permission denied")
         return replace(WEBCAM, captures=False)
 
-    (camera,) = list_cameras(machine, ask, nobody).cameras
+    (camera,) = list_cameras(machine, query, nobody).cameras
     assert camera.blocked == "permission denied: add your user to the group 'video'"
 
 

@@ -1,4 +1,4 @@
-"""Cameras: which one is chosen, and what is said when it is not there. No camera is needed."""
+"""Cameras: their choice, their settings, and the errors of missing ones. These tests need no camera."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ RECORDING = H264Recorder(Path("door.mp4"), Rotation(), print)
 
 
 class FakePicamera2:
-    """Replays what picamera2 0.3.38 does, as its source and manual ("Configuring the camera", "Requests") say.
+    """Behaves like picamera2 0.3.38, according to its source and manual ("Configuring the camera", "Requests").
 
-    A request's buffer of format YUV420 is luma, then u, then v, in rows of `stride` bytes, chroma rows half as long;
-    `SensorTimestamp` is nanoseconds since boot. Without a camera the class raises IndexError, with one that is in use
-    RuntimeError; after `close` it can be opened again.
+    The buffer of a request in format YUV420 contains luma, then u, then v, in rows of `stride` bytes; chroma rows are
+    half as long. `SensorTimestamp` is in nanoseconds since boot. The constructor raises RuntimeError if `fault` is set
+    or if a camera is open. After `close`, a camera can be opened again.
     """
 
     cameras: list[dict[str, object]] = [{"Model": "imx219", "Num": 0}]  # noqa: RUF012
@@ -85,7 +85,7 @@ class FakePicamera2:
 
     def capture_request(self, wait: float | None = None) -> FakePicamera2:
         if self.silent:
-            # As `Future.result`, by which picamera2 waits: for ever, or until the time is over.
+            # Like `Future.result`, with which picamera2 waits: without limit, or until the timeout.
             threading.Event().wait(wait)
             raise TimeoutError
         return self
@@ -93,7 +93,7 @@ class FakePicamera2:
     def make_buffer(self, name: str) -> np.ndarray:
         stream = self.configuration[name]
         (width, height), stride = stream["size"], stream["stride"]
-        rows = np.full((height * 3 // 2, stride), 7, np.uint8)  # 7: padding that nobody may look at
+        rows = np.full((height * 3 // 2, stride), 7, np.uint8)  # 7: padding, which must not be read
         rows[:height, :width] = self.yuv[0]
         for place, value in enumerate(self.yuv[1:]):
             if self.format == "NV12":
@@ -155,7 +155,7 @@ def test_the_pi_camera_gives_luma_as_it_comes_and_colours_in_order(camera_class,
         ((1280, 720), {"detector_px": 64}, (320, 180)),
         ((1280, 720), {"min_face_px": 60}, (640, 360)),
         ((1280, 720), {"detector_px": 320, "min_face_px": 60}, (320, 180)),
-        # A region that the detector sees alone has its pixels in the small stream, or in the main one.
+        # The detector gets only the region, from the small stream or from the main stream.
         ((1280, 720), {"region": Region(0, 0, 0.5, 0.5)}, (640, 360)),
         ((1280, 720), {"region": Region(320, 180, 320, 180)}, None),
         ((1280, 720), {"region": Region(0, 0, 0.5, 0.5), "min_face_px": 96}, (320, 180)),
@@ -276,7 +276,7 @@ def test_what_a_camera_cannot_do_is_refused_and_the_camera_closed(
 
 
 class Recording:
-    """Receives packets as a recorder does."""
+    """Receives packets like a recorder."""
 
     def __init__(self, camera_class) -> None:
         self._camera_class = camera_class

@@ -1,4 +1,4 @@
-"""Real HTTP streams that do what cameras and networks do: fall silent, end, change size, send rubbish."""
+"""Real HTTP streams with the faults of cameras and networks: silence, end, changed size, damaged data."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from edgekit.device.sources import live, open_source, opencv, timeout_guard
 from edgekit.errors import InputError, SourceError
 from tests.waiting import PATIENCE_S, wait_until
 
-# As users see them: the fixture below shortens the times.
+# The times of a real run; the fixture below shortens them.
 REPORTED_AFTER_S, LOST_AFTER_S = timeout_guard.REPORT_S, timeout_guard.LOST_S
 SMALL, LARGE = (64, 48), (160, 120)
 
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same order of events, sooner; OpenCV's own time-out is far away, as with a driver that has none."""
+    """Shorten the timeouts, but lengthen that of OpenCV, as for a driver without a timeout."""
     monkeypatch.setattr(live, "_REOPEN_PAUSES_S", (0.01, 0.01, 0.01))
     monkeypatch.setattr(timeout_guard, "REPORT_S", 0.4)
     monkeypatch.setattr(timeout_guard, "LOST_S", 1.0)
@@ -51,7 +51,7 @@ def test_the_times_users_see_are_within_two_seconds():
 
 
 def test_a_stream_is_given_up_before_a_services_watchdog_would_end_the_run():
-    # The worst: silence after slow pictures, and a last attempt that opens late and then says nothing.
+    # The worst case: silence after slow images, and a last attempt that opens late and then delivers no image.
     until_lost_s, last_attempt_s = timeout_guard.FIRST_S, live.REOPEN_S + timeout_guard.FIRST_S
     assert until_lost_s + live.LAST_ATTEMPT_S + last_attempt_s < WATCHDOG_S
     assert opencv.OPEN_TIMEOUT_MS / 1e3 < live.REOPEN_S, "the stream's own reason says more"
@@ -64,7 +64,7 @@ def test_connecting_to_a_host_that_refuses_slowly_ends(notices, monkeypatch):
     def connect():
         attempts.append(1)
         if len(attempts) > 1:
-            # As if this attempt had taken all the time there is.
+            # As if this attempt had used all the time for attempts.
             monkeypatch.setattr(live, "LAST_ATTEMPT_S", 0.0)
             raise SourceError("no answer")
         return _OnePicture()
@@ -86,9 +86,9 @@ def test_a_driver_that_hangs_while_it_opens_is_left_behind_and_what_it_opens_too
 
     def connect():
         device = _OnePicture()
-        if len(devices) == 1:  # the second time it hangs, as a driver may after its cable was pulled
+        if len(devices) == 1:  # the second call hangs, like a driver after its cable was pulled
             devices.append(device)
-            # The next attempt has all the time it needs.
+            # The next attempt has enough time.
             monkeypatch.setattr(live, "REOPEN_S", PATIENCE_S)
             lets_go.wait(PATIENCE_S)
         else:
@@ -119,7 +119,7 @@ def test_a_driver_that_never_opens_ends_the_run_with_that_reason(notices, monkey
 
 
 class _OnePicture:
-    """A device that gives one picture and is lost."""
+    """A device that delivers one image and is then lost."""
 
     fps = None
 
@@ -144,7 +144,7 @@ def test_a_short_pause_of_a_stream_is_reported_without_a_reconnection(play, noti
         server.held.clear()
         wait_until(lambda: len(notices) > 1)
         take(source, 20)
-    # On a busy machine there may be more silences than this one.
+    # On a busy machine there can be more pauses than this one.
     assert all("delivered no image for" in line for line in notices[::2])
     assert all("delivers images again after" in line for line in notices[1::2])
     assert server.served == 1
@@ -204,7 +204,7 @@ def test_closing_does_not_wait_for_a_sender_that_sends_nothing(play, notices, mo
 
 
 class Refusal(http.server.BaseHTTPRequestHandler):
-    """A camera that wants `pi:p@ss`, and has nothing but /there."""
+    """A camera that responds with 404 to the login `pi:p@ss`, and with 401 to all others."""
 
     def do_GET(self) -> None:
         known = self.headers.get("Authorization") == "Basic " + base64.b64encode(b"pi:p@ss").decode()

@@ -1,4 +1,4 @@
-"""Pictures, folders, patterns, videos and the demo clip as sources."""
+"""Images, folders, patterns, videos and the demo as sources."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_video_gives_every_frame_in_order_with_growing_times(write_clip, notic
 
 
 def test_a_video_whose_name_is_not_utf_8_is_refused(write_clip, notices):
-    # OpenCV ends the whole process with a segmentation fault.
+    # For such a name, OpenCV ends the process with a segmentation fault.
     path = write_clip()
     odd = path.rename(os.fsdecode(os.fsencode(path.parent) + b"/odd \xff.mp4"))
     with pytest.raises(InputError, match="is not UTF-8, which OpenCV requires"):
@@ -176,7 +176,7 @@ def test_stop_ends_a_video_before_its_next_frame(write_clip, notices):
 def test_a_video_without_a_frame_is_refused_when_opened(write_clip, notices, content):
     path = write_clip("broken.mp4")
     if content is None:
-        cut(path, 0.5)  # the index stands at the end
+        cut(path, 0.5)  # removes the index, which is at the end
     else:
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"broken\.mp4.*damaged or not a video"):
@@ -191,7 +191,7 @@ def test_a_video_that_is_damaged_in_the_middle_gives_the_frames_before_and_behin
         writer.write(rng.integers(0, 256, (48, 64, 3), np.uint8))
     writer.release()
     data = bytearray(path.read_bytes())
-    # Zeros where the second half of the pictures was; the index at the end stays.
+    # Zeros replace most of the second half of the frames; the index at the end stays.
     data[len(data) // 2 : len(data) * 9 // 10] = bytes(len(data) * 9 // 10 - len(data) // 2)
     path.write_bytes(data)
     frames = frames_of(path, notices)
@@ -229,4 +229,4 @@ def test_the_demo_is_six_seconds_of_moving_frames_and_always_the_same(notices):
     small = [np.ascontiguousarray(frame.image_bgr[::4, ::4]) for frame in first]
     steps = [cv2.absdiff(a, b).mean() for a, b in itertools.pairwise(small)]
     assert min(steps) > 0.3
-    assert max(steps) < 15  # calm: no jump between neighbours
+    assert max(steps) < 15  # no jump between successive frames

@@ -1,4 +1,4 @@
-"""Live sources: the newest frame, dropped ones counted, lost devices opened again; real HTTP streams."""
+"""Live sources: the newest frame, counted drops, reopened devices, and real HTTP streams."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE_WH = (64, 48)
 
 
 class Camera:
-    """A device whose pictures the test hands in; None is a lost device."""
+    """A device that delivers the images passed to `give`; None is a lost device."""
 
     fps = 30.0
 
@@ -46,7 +46,7 @@ class Camera:
 
 @pytest.fixture(autouse=True)
 def patient_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No device here is late for its user: a picture that a busy machine gives late is no news and no loss."""
+    """Raise the time limits, so that a slow test machine causes neither a warning nor a lost source."""
     for name in ("REPORT_S", "LOST_S", "_CLOSE_S"):
         monkeypatch.setattr(timeout_guard, name, PATIENCE_S)
 
@@ -158,7 +158,7 @@ def test_an_http_stream_gives_newest_frames_in_order(play, notices):
         frames = []
         for frame in source:
             frames.append(frame)
-            time.sleep(0.1)  # slower than the 50 a second that come at most
+            time.sleep(0.1)  # slower than the stream, which has at most 50 frames per second
             if len(frames) == 6:
                 break
         dropped = source.dropped
@@ -228,7 +228,7 @@ def test_a_pipeline_of_another_format_than_bgr_is_refused(shape, notices):
 
 @pytest.fixture
 def served(tmp_path):
-    """The address of an HTTP server that sends the files of the test's folder, each as a whole only."""
+    """The address of an HTTP server that sends whole files of the test's folder, but no parts of files."""
 
     class Files(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args) -> None:

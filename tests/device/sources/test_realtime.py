@@ -1,4 +1,4 @@
-"""Recordings at their own pace."""
+"""Recordings that play in real time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_slow_taker_gets_newer_frames_and_the_others_are_counted(write_clip, n
 
 
 class Gated(RecordedSource):
-    """A recording whose second frame can be decoded once the first one is taken."""
+    """A recording whose second frame is available after the first frame was taken."""
 
     name, fps, frame_count = "gated", 1000.0, 5
 

@@ -1,4 +1,4 @@
-"""Videos with times of their own and with damage: real files, made by PyAV and read without it."""
+"""Videos with variable frame times and with damage: real files, written with PyAV and read without it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stored_ms(path: Path) -> list[int]:
 
 
 def damage(path: Path, *numbers: int) -> Path:
-    """Overwrite the packets of these numbers."""
+    """Overwrite the packets with these numbers and return the path."""
     with av.open(str(path)) as file:
         packets = [bytes(packet) for packet in file.demux(video=0) if packet.size]
     data = path.read_bytes()
@@ -55,7 +55,7 @@ def test_a_variable_frame_rate_keeps_its_times_and_gives_no_warning(write_video,
 
 def test_in_real_time_each_frame_comes_at_its_own_time(write_video, notices):
     path = write_video("pauses.mkv", [0, 40, 80, 300, 340, 900])
-    # A frame that is late on a loaded machine is left out.
+    # A frame that is late on a busy machine is dropped.
     assert set(times_ms(path, notices, realtime=True)) <= {0, 40, 80, 300, 340, 900}
     assert notices == []
 

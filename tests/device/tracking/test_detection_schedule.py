@@ -1,4 +1,4 @@
-"""When to search again."""
+"""The schedule of detections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding faces: detections here and there, following between; region, least size, largest."""
+"""Detection and tracking of faces: schedule, ids, region, smallest face, largest face, and detector input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FACE_PX = 48
 
 
 class Squares:
-    """Finds the bright squares of `picture`, and remembers what it was shown."""
+    """A detector that finds the bright squares of `picture` and records the sizes of its input images."""
 
     name = "squares"
 
@@ -39,7 +39,7 @@ class Squares:
 def picture(
     *corners_xy: tuple[int, int], sizes: tuple[int, ...] = (), size_wh: tuple[int, int] = SIZE_WH
 ) -> np.ndarray:
-    """A dim noise with squares of bright noise; each square's noise is its own and moves with it."""
+    """Return dark noise with bright squares; each square has its own noise, which moves with it."""
     image = np.random.default_rng(0).integers(20, 60, (*size_wh[::-1], 3), np.uint8)
     for index, (x, y) in enumerate(corners_xy):
         side = sizes[index] if sizes else FACE_PX

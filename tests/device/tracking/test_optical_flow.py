@@ -1,4 +1,4 @@
-"""Boxes follow what is in them."""
+"""Optical flow: boxes move with their content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def texture() -> ImageU8:
 
 
 def warped(picture: ImageU8, scale: float, shift: tuple[float, float]) -> ImageU8:
-    """Scale about the box's centre, then shift."""
+    """Return the image scaled about the centre of `BOX` and then shifted."""
     centre = (BOX[:2] + BOX[2:]) / 2
     matrix = np.float32([[scale, 0, 0], [0, scale, 0]])
     matrix[:, 2] = centre - scale * centre + shift

@@ -1,4 +1,4 @@
-"""Ids: the same face keeps its own, whatever boxes do."""
+"""Track ids: a face keeps its id over detections, moves and short gaps."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_face_that_passes_behind_another_comes_back_under_its_own_id() -> None
     step_s = 0.1
     for step in range(21):
         left, right = at(20 * step), at(400 - 20 * step, 104)
-        # While they overlap the detector sees the front one only.
+        # While the faces overlap, the detector finds only the front face.
         hidden = abs(left[0] - right[0]) < 30
         tracker.correct(found(right) if hidden else found(left, right), step * step_s)
         if not hidden:
