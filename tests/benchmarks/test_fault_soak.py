@@ -1,4 +1,4 @@
-"""The endurance test with faults: a short real one passes, and its verdict finds what is wrong."""
+"""The endurance test with faults: a short real run passes, and the verdict reports each failure."""
 
 from __future__ import annotations
 

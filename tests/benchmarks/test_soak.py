@@ -1,4 +1,4 @@
-"""The soak: that it finds what it looks for, and that a short real one passes."""
+"""The soak test: its verdict reports each fault, and a short real run passes."""
 
 from __future__ import annotations
 

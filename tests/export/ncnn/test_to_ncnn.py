@@ -1,4 +1,4 @@
-"""Files for ncnn: pnnx converts what was exported, and what it converts wrongly is not let through."""
+"""Export to ncnn: pnnx converts the exported graph, and a wrong conversion is refused."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_export_answers_as_the_onnx_file_and_leaves_nothing_behind(
     assert replace(theirs.contract, **names) == ours.contract
     assert (ours.contract.input.name, ours.contract.output.name) == ("in0", "out0")
 
-    # The same file again gives the same bytes; another net's weights do not pass for it.
+    # A second conversion of the same file gives the same bytes.
     again = to_ncnn.to_ncnn(onnx.load(exported.path))
     assert again == target.read_bytes()
 
@@ -111,7 +111,7 @@ def test_random_nets_answer_the_same_on_ncnn(
 
 
 def test_a_graph_that_pnnx_converts_wrongly_is_refused() -> None:
-    # pnnx turns a choice of channels into a cut at one of them and reports no error.
+    # pnnx converts the selection of channels (Gather) to a Crop layer and reports no error.
     builder = Builder(0)
     builder.conv(4)
     builder.tensors.append(onnx.numpy_helper.from_array(np.array([2, 0, 3, 1]), "order"))

@@ -1,4 +1,4 @@
-"""BatchNorm folding: equal answers where it folds, hands off where it may not."""
+"""BatchNorm folding: equal outputs where folding is possible, no change where it is not."""
 
 from __future__ import annotations
 

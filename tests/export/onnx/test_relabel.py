@@ -1,4 +1,4 @@
-"""A student's labels change at export: the file answers as torch does with the new class vectors."""
+"""New labels of a student at export: the file returns torch's logits for the new class vectors."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def prompted_student(folder: Path, clip: FrozenClip, prompts: Path) -> Path:
 
 
 def _assert_answers(path: Path, student: Path, vectors: torch.Tensor) -> None:
-    """The file at `path` gives 100 times the cosines of the student's embeddings with `vectors`."""
+    """Assert that the file at `path` returns the student's logits with the class vectors `vectors`."""
     checkpoint, classifier = load_checkpoint(student), Classifier(path)
     crops = portrait_crops(checkpoint.contract)[:8]
     net = build_net(checkpoint)
@@ -123,7 +123,7 @@ def test_an_average_of_students_has_the_labels_of_their_teacher(
 ) -> None:
     first = load_checkpoint(prompted_student)
     state = {name: value * 1.5 if name.startswith("net.") else value for name, value in first.state.items()}
-    # Both have the factor 100 before calibration.
+    # Both have the logit scale 100 before calibration.
     second = replace(first.contract, temperature=2.0)
     save_checkpoint(
         folder / "second.safetensors", Checkpoint(second, {**state, LOGIT_SCALE: torch.tensor(50.0)}, first.training)
@@ -166,7 +166,7 @@ def test_words_that_are_in_no_caption_are_named(folder: Path, clip: FrozenClip, 
         "warning: label 'pain' may not work: the captions of the CLIP's training do not contain pain, strong (nearest "
     )
     relabel_by_text(checkpoint, labels, str(folder / "clip.safetensors"), None, messages.append)
-    assert len(messages) == 2  # another CLIP's file does not state its texts
+    assert len(messages) == 2  # this CLIP's file does not list its training texts
 
 
 def test_a_prompted_clip_reads_the_name_of_a_label(
@@ -217,7 +217,7 @@ def test_a_large_space_and_scale_pass_verification(folder: Path) -> None:
     torch.manual_seed(0)
     net = create_model("edgecnn@512", 7)
     assert isinstance(net, EmbeddingNet)
-    # As a CLIP's: classes close to each other.
+    # Class vectors close to each other, as those of a CLIP.
     net.set_classes(F.normalize(torch.randn(1, 512) + 0.5 * torch.randn(7, 512), dim=1), 100.0)
     labels = tuple("abcdefg")
     save_checkpoint(

@@ -91,7 +91,7 @@ def test_base_and_novel_classes_are_counted_among_themselves(clip: FrozenClip, b
     data = load_task_data(bars_folder, "base-to-novel", 48, 2, 0, Splits())
     assert isinstance(data.test, ImageFiles)
     (test,) = batches(data.test, 48)
-    test = test.subset(np.arange(21) != np.flatnonzero(test.labels == 4)[0])  # the counts tell the classes apart
+    test = test.subset(np.arange(21) != np.flatnonzero(test.labels == 4)[0])  # for different counts of both halves
     data = replace(data, test=test)
     result = measure("base-to-novel", prompted(clip, data.trained), data, descriptions_for)
     base, novel = result.scores
@@ -133,7 +133,7 @@ def test_prompts_learned_on_gray_pictures_are_shown_gray_ones_as_eval_shows_them
     target = Target("pets", ("cat", "ape", "owl"), "test", ImageSet(colour, np.arange(3)))
     net = prompted(clip, bars.classes)
     measure("cross-dataset", net, load_data(bars), descriptions_for, [target])
-    prompts, zero_shot = shown[1:]  # one pass over gray images gives both
+    prompts, zero_shot = shown[1:]  # the gray source images need one pass, the target's colour images two
     own = prompted_classifier(net.with_classes(descriptions_for(target.classes)), "pets", gray=True)
     expected = aligned(DataSet("pets", target.classes, {}), target.images, own.contract)
     np.testing.assert_array_equal(prompts.images, expected.images)

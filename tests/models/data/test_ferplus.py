@@ -1,4 +1,4 @@
-"""FER+ votes reach the images they were given for, and mean what each mode says."""
+"""FER+ votes are matched with their images, and each mode computes its labels or targets from them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def clear(label: int) -> list[int]:
 
 
 def faces(votes: dict[str, list[tuple[int, list[int]]]], named: bool = True) -> DataSet:
-    """A data set of (label, votes) by split; an image's only pixel is its number."""
+    """Return a data set with the labels in `votes`, by split; the only pixel of an image is its index."""
     splits = {}
     for usage, rows in votes.items():
         names = np.array([f"train/x/{usage}_{index}.jpg" for index in range(len(rows))]) if named else None
@@ -76,8 +76,8 @@ def test_both_forms_find_their_images(tmp_path: Path, by_path: bool) -> None:
     ("votes", "label"),
     [
         (votes_for(anger=6, fear=4), 0),
-        (votes_for(anger=5, fear=5), None),  # no more than half
-        (votes_for(anger=5, fear=1, disgust=1, sadness=1, neutral=1, unknown=1), 0),  # single votes count as none
+        (votes_for(anger=5, fear=5), None),  # not more than half
+        (votes_for(anger=5, fear=1, disgust=1, sadness=1, neutral=1, unknown=1), 0),  # single votes are ignored
         (votes_for(anger=5, fear=3, unknown=2), None),
         (votes_for(contempt=9, anger=1), None),
         (votes_for(unknown=6, anger=4), None),

@@ -1,4 +1,4 @@
-"""RAF-DB, CK+ and other arrangements of files, made small in the form their owners hand out."""
+"""Small copies of the file layouts of RAF-DB, CK+ and other data sets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def packed(folder: Path) -> Path:
 
 @pytest.fixture
 def raf(tmp_path: Path) -> Path:
-    """Ten images of RAF-DB as its owners hand it out: value 10 times the label, the last three to test on."""
+    """Ten images in RAF-DB's original layout; red is 10 times the label; the last three are test images."""
     folder = tmp_path / "basic"
     labels = [1, 2, 3, 4, 5, 6, 7, 7, 1, 5]
     lines = []
@@ -140,7 +140,7 @@ CK_CLASSES = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surpr
 
 
 def ck_plus(folder: Path, splits: tuple[str, ...] = ("",)) -> Path:
-    """Three frames a subject, subject i showing class i modulo 7; a frame's value tells subject and class."""
+    """Write three frames per subject; subject i shows class i modulo 7; its frames have the values 10 i to 10 i + 2."""
     for index in range(21):
         name = CK_CLASSES[index % 7]
         for frame in range(3):
@@ -214,7 +214,7 @@ def test_no_subject_is_on_both_sides(tmp_path: Path) -> None:
         subjects = [set((part.images[:, 0, 0, 0] // 10).tolist()) for part in (training, validation)]
         assert len(training) + len(validation) == 63
         assert subjects[0].isdisjoint(subjects[1])
-        assert len(validation) == 21  # one subject of three images of each class
+        assert len(validation) == 21  # one subject per class, three images each
         chosen.add(frozenset(subjects[1]))
     assert len(chosen) > 1
 
@@ -280,7 +280,7 @@ def test_folders_that_are_links_or_cannot_be_read_are_named(tmp_path: Path) -> N
     (tmp_path / "pets/train/bird").symlink_to("../val/cat")
     closed = tmp_path / "pets/train/dog"
     closed.chmod(0)
-    readable = os.access(closed, os.R_OK)  # by root
+    readable = os.access(closed, os.R_OK)  # true for root
     lines: list[str] = []
     data = load_dataset(tmp_path / "pets", notify=lines.append)
     closed.chmod(0o755)

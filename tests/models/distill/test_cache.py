@@ -1,4 +1,4 @@
-"""The cache asks a teacher once about each view, notices damage, and goes on where it was."""
+"""The cache computes each view once, detects damaged files, and continues after an interruption."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_damaged_and_foreign_files_are_noticed_and_made_again(
     assert np.array_equal(
         distillation_targets(bars.teacher(), images, "center", tmp_path, notify=said.append).logits, expected
     )
-    assert bars.crops_seen == before + 20  # the one file's images
+    assert bars.crops_seen == before + 20  # the images of the damaged file
     assert len(said) == 1
     assert str(path) in said[0]
     distillation_targets(bars.teacher(), images, "center", tmp_path, notify=said.append)

@@ -1,4 +1,4 @@
-"""Out-of-fold targets are those of the teacher that has not seen the image, and the folds must be complete."""
+"""An out-of-fold target comes from a teacher that was not trained on the image; all folds must be present."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CROP = CropSpec(0.0, True, (48, 48), (44, 44))
 
 
 def constant_teacher(number: int, fold: dict[str, int] | None) -> Teacher:
-    """A teacher that returns logit `number` for class `number`, and records the numbers of images it classifies."""
+    """Return a teacher whose logits are 5 for class `number` and 0 for all others."""
 
     def predict(crops: np.ndarray) -> TeacherOutputs:
         return TeacherOutputs(np.tile(np.eye(7, dtype=np.float32)[number] * 5, (len(crops), 1)))

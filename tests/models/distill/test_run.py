@@ -1,4 +1,4 @@
-"""What a student takes from its options and its teachers: recipe, balance, subject."""
+"""Recipe, class balance and subject of a student, from its options and its teachers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPTIONS: dict[str, Any] = {"epochs": 1, "batch_size": 8, "accelerator": "cpu", "
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A folder data set of noise, with 4 dark and 12 light pictures to train on."""
+    """A folder data set of noise, with 4 training pictures of class dark and 12 of class light."""
     generator = np.random.default_rng(0)
     for split, counts in (("train", (4, 12)), ("val", (4, 4))):
         for name, count in zip(LABELS, counts, strict=True):

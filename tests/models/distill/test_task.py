@@ -1,4 +1,4 @@
-"""Students learn what their teacher says, not what the labels say, and resume bit for bit."""
+"""Students learn the outputs of their teacher instead of the labels; trainings resume bit for bit."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_student_agrees_with_its_teacher_and_not_with_the_labels(
     bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path, embeds: bool, views: Any, weights: LossWeights
 ) -> None:
     teacher = bar_teacher(embeds=embeds)
-    # The labels it is chosen by are the teacher's, those it is given for training stay the true ones.
+    # The validation labels are the teacher's classes; the training labels stay the true ones.
     wrong = {name: dataclasses.replace(part, labels=teacher.named(part.images)) for name, part in bars.splits.items()}
     data = dataclasses.replace(bars, splits={**wrong, "Training": bars.splits["Training"]})
     recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
@@ -94,7 +94,7 @@ def test_on_the_fly_the_teacher_sees_the_crops_that_the_student_sees(
     train_job(_job(bars, teacher, recipe, DistillationConfig(ONLY_KL, views=None), tmp_path / "c"), tmp_path / "run")
     assert {crops.shape for crops in seen} == {(14, 44, 44, 1)}
     assert len(seen) == 2 * 4
-    # 25 places and two directions: few crops come twice.
+    # 25 positions and two orientations: few crops occur twice.
     assert len({crop.tobytes() for crops in seen for crop in crops}) > 0.8 * 2 * 56
     assert not (tmp_path / "c").exists()
 

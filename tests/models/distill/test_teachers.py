@@ -1,4 +1,4 @@
-"""Every kind of teacher answers as what it is made of, and says in one line what is wrong with it."""
+"""Each kind of teacher returns the outputs of its model; a bad teacher raises a one-line error."""
 
 from __future__ import annotations
 
