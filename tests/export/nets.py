@@ -110,7 +110,7 @@ def contract_of(
     )
 
 
-def answers(model: onnx.ModelProto, contract: Contract) -> NDArray[np.float32]:
+def logits_of(model: onnx.ModelProto, contract: Contract) -> NDArray[np.float32]:
     channels = 1 if contract.crop.grayscale else 3
     size_hw = contract.input.size_hw
     crops = np.random.default_rng(5).integers(0, 256, (3, *size_hw, channels), np.uint8)
@@ -132,7 +132,7 @@ def after(
     bare.CopyFrom(result)
     del bare.graph.value_info[:]
     onnx.checker.check_model(bare, full_check=True)
-    np.testing.assert_allclose(answers(bare, new_contract), answers(model, contract), atol=1e-4)
+    np.testing.assert_allclose(logits_of(bare, new_contract), logits_of(model, contract), atol=1e-4)
     assert replace(new_contract, input=contract.input) == contract
     return bare, new_contract, changed
 

@@ -30,7 +30,7 @@ from edgekit.models.nets.grouped import set_training_progress
 from edgekit.models.nets.registry import create_model
 from tests.examples import examples
 
-from ..nets import Builder, after, answers, contract_of, random_nets
+from ..nets import Builder, after, contract_of, logits_of, random_nets
 
 
 def with_contract(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
@@ -107,7 +107,7 @@ def test_random_nets_answer_the_same_on_ncnn(
     path.write_bytes(to_ncnn.to_ncnn(with_contract(rewritten, contract)))
     shape = (3, *contract.input.size_hw, 1 if contract.crop.grayscale else 3)
     crops = np.random.default_rng(5).integers(0, 256, shape, np.uint8)
-    np.testing.assert_allclose(Classifier(path, 1).logits(crops), answers(rewritten, contract), atol=1e-3)
+    np.testing.assert_allclose(Classifier(path, 1).logits(crops), logits_of(rewritten, contract), atol=1e-3)
 
 
 def test_a_graph_that_pnnx_converts_wrongly_is_refused() -> None:

@@ -96,7 +96,7 @@ def prompted_student(folder: Path, clip: FrozenClip, prompts: Path) -> Path:
     return _student(folder / "prompted.safetensors", prompted_teacher(prompts, clip, torch.device("cpu")))
 
 
-def _assert_answers(path: Path, student: Path, vectors: torch.Tensor) -> None:
+def _assert_logits(path: Path, student: Path, vectors: torch.Tensor) -> None:
     """Assert that the file at `path` returns the student's logits with the class vectors `vectors`."""
     checkpoint, classifier = load_checkpoint(student), Classifier(path)
     crops = portrait_crops(checkpoint.contract)[:8]
@@ -115,7 +115,7 @@ def test_new_classes_are_encoded_by_the_text_tower(folder: Path, clip: FrozenCli
     assert exported.contract.labels == ("smiling face", "frowning face")
     assert exported.contract.provenance.accuracy == ()
     assert exported.contract.provenance.checkpoint_sha256 == sha256_of(student)
-    _assert_answers(target, student, frozen_classifier(clip, NEW))
+    _assert_logits(target, student, frozen_classifier(clip, NEW))
 
 
 def test_an_average_of_students_has_the_labels_of_their_teacher(
@@ -134,7 +134,7 @@ def test_an_average_of_students_has_the_labels_of_their_teacher(
     target = folder / "average.onnx"
     export_checkpoint(average, target, _by_text(str(folder / "clip.safetensors"), prompts))
     vectors = build_prompted(load_prompts(prompts), clip).with_classes(NEW).text_features()
-    _assert_answers(target, average, vectors.detach())
+    _assert_logits(target, average, vectors.detach())
     with pytest.raises(InputError, match="differ in class vectors: average students of one teacher"):
         average_checkpoints([str(prompted_student), str(student)], folder / "refused.safetensors")
 
@@ -199,7 +199,7 @@ def test_prompted_teachers_encode_with_their_prompts(
     with torch.no_grad():
         vectors = build_prompted(load_prompts(prompts), clip).with_classes(NEW).text_features()
     assert (vectors - frozen_classifier(clip, NEW)).abs().max() > 1e-3
-    _assert_answers(target, prompted_student, vectors)
+    _assert_logits(target, prompted_student, vectors)
 
 
 def test_projector_vectors_and_scale_are_the_last_products_of_the_graph(folder: Path, student: Path) -> None:

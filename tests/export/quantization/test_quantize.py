@@ -131,10 +131,10 @@ def faces(default: onnx.ModelProto, crops: ImageU8) -> DataSet:
     """Return the portrait's crops as a data set with the predictions of the float32 net as labels."""
     contract = contract_of(default)
     with tempfile.TemporaryDirectory() as folder:
-        answers = opened(default, Path(folder)).logits(crops).argmax(1)
+        predictions = opened(default, Path(folder)).logits(crops).argmax(1)
     pictures = np.zeros((len(crops), *contract.crop.resize_hw, 1), np.uint8)
     pictures[:, 2:-2, 2:-2] = crops
-    return DataSet("portrait", contract.labels, {"test": ImageSet(pictures, answers.astype(np.int64))})
+    return DataSet("portrait", contract.labels, {"test": ImageSet(pictures, predictions.astype(np.int64))})
 
 
 def test_calibration_is_drawn_by_the_seed(default: onnx.ModelProto, crops: ImageU8) -> None:

@@ -148,14 +148,14 @@ def test_shifted_copies_have_some_of_the_trained_classes_and_are_counted_among_t
     net = prompted(clip, bars.classes)
     some = bars.splits["PrivateTest"].subset(np.flatnonzero(np.isin(bars.splits["PrivateTest"].labels, (3, 4))))
     shifted = Target("shifted", ("sad", "happy"), "test", replace(some, labels=(some.labels == 3).astype(np.int64)))
-    asked: list[tuple[str, tuple[str, ...]]] = []
+    calls: list[tuple[str, tuple[str, ...]]] = []
 
     def describe(classes: Sequence[str], *, dataset: str) -> Descriptions:
-        asked.append((dataset, tuple(classes)))
+        calls.append((dataset, tuple(classes)))
         return descriptions_for(classes)
 
     result = measure("domain", net, data, describe, [shifted])
-    assert asked == [("shifted", ("sad", "happy"))]
+    assert calls == [("shifted", ("sad", "happy"))]
     own = prompted_classifier(net.with_classes(descriptions_for(("sad", "happy"))), "shifted", gray=True)
     assert isinstance(shifted.images, ImageSet)
     assert result.scores[1].accuracy == evaluate(own, shifted.images, "center-crop").accuracy

@@ -89,9 +89,9 @@ def test_a_list_with_a_byte_order_mark_is_read(raf: Path) -> None:
 
 def test_images_that_the_list_does_not_name_are_left_out_aloud(raf: Path) -> None:
     (raf / "EmoLabel/list_patition_label.txt").write_text("train_00001.jpg 2\n")
-    said: list[str] = []
-    assert len(load_dataset(raf, notify=said.append).splits["train"]) == 1
-    assert said == ["9 images that are not in 'EmoLabel/list_patition_label.txt' are removed"]
+    notices: list[str] = []
+    assert len(load_dataset(raf, notify=notices.append).splits["train"]) == 1
+    assert notices == ["9 images that are not in 'EmoLabel/list_patition_label.txt' are removed"]
 
 
 def test_a_list_without_aligned_images_is_refused(raf: Path) -> None:
@@ -122,11 +122,11 @@ def test_folders_1_to_7_are_raf_db_if_tables_or_names_show_it(tmp_path: Path, ev
 
 
 def test_folders_1_to_7_stay_numbers_if_nothing_shows_raf_db(tmp_path: Path) -> None:
-    said: list[str] = []
-    data = load_dataset(numbered(tmp_path / "digits", "{split}{index}.png"), notify=said.append)
+    notices: list[str] = []
+    data = load_dataset(numbered(tmp_path / "digits", "{split}{index}.png"), notify=notices.append)
     assert data.classes == ("1", "2", "3", "4", "5", "6", "7")
     assert data.name == "digits"
-    assert said[0].startswith("class folders 1 to 7 keep their names")
+    assert notices[0].startswith("class folders 1 to 7 keep their names")
 
 
 def test_a_table_that_contradicts_the_folders_is_refused(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_splits_of_ck_plus_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("contempt", "count", "classes", "says"),
+    ("contempt", "count", "classes", "expected"),
     [
         ("drop", 54, EXPRESSIONS[:6], ["9 images of contempt are removed"]),
         ("keep", 63, (*EXPRESSIONS[:6], "contempt"), []),
@@ -181,14 +181,14 @@ def test_splits_of_ck_plus_are_kept(tmp_path: Path) -> None:
     ],
 )
 def test_contempt_is_treated_as_the_option_states(
-    tmp_path: Path, contempt: str, count: int, classes: tuple[str, ...], says: list[str]
+    tmp_path: Path, contempt: str, count: int, classes: tuple[str, ...], expected: list[str]
 ) -> None:
-    said: list[str] = []
-    data = load_dataset(ck_plus(tmp_path), contempt=contempt, notify=said.append)
+    notices: list[str] = []
+    data = load_dataset(ck_plus(tmp_path), contempt=contempt, notify=notices.append)
     assert data.classes == classes
     part = data.splits["all"]
     assert len(part) == count
-    assert [line.partition(" (")[0] for line in said] == says
+    assert [line.partition(" (")[0] for line in notices] == expected
     shown = part.images[:, 0, 0, 0] // 10 % 7
     of_contempt = set(part.labels[shown == CK_CLASSES.index("contempt")].tolist())
     assert of_contempt == {"drop": set(), "keep": {6}, "Disgust": {1}}[contempt]

@@ -38,10 +38,10 @@ def _job(
     training: ImageSet | None = None,
 ) -> TrainingJob:
     training = training or data.splits["Training"]
-    answers = distillation_targets(teacher, training.images, config.views, cache) if config.views else None
+    targets = distillation_targets(teacher, training.images, config.views, cache) if config.views else None
     architecture = student_architecture("mini-xception", teacher)
     contract = contract_for(architecture, data.classes, data.name, data.is_gray)
-    task = DistillationTask(contract, recipe, training, data.splits["PublicTest"], teacher, config, answers)
+    task = DistillationTask(contract, recipe, training, data.splits["PublicTest"], teacher, config, targets)
     return TrainingJob(task, recipe, {"teacher": teacher.record()}, accelerator="cpu")
 
 
@@ -85,12 +85,12 @@ def test_on_the_fly_the_teacher_sees_the_crops_that_the_student_sees(
 ) -> None:
     bars_teacher, seen = bar_teacher(), []
 
-    def answer(crops: Any) -> Any:
+    def predict(crops: Any) -> Any:
         seen.append(crops)
         return bars_teacher.predict(crops)
 
     recipe = dataclasses.replace(short, epochs=2)
-    teacher = dataclasses.replace(bars_teacher.teacher(), predict=answer)
+    teacher = dataclasses.replace(bars_teacher.teacher(), predict=predict)
     train_job(_job(bars, teacher, recipe, DistillationConfig(ONLY_KL, views=None), tmp_path / "c"), tmp_path / "run")
     assert {crops.shape for crops in seen} == {(14, 44, 44, 1)}
     assert len(seen) == 2 * 4
@@ -104,12 +104,12 @@ def test_with_mixup_the_teacher_sees_the_mixed_images(
 ) -> None:
     seen = []
 
-    def answer(crops: Any) -> Any:
+    def predict(crops: Any) -> Any:
         seen.append(crops)
         return bar_teacher().predict(crops)
 
     recipe = dataclasses.replace(short, epochs=1, augmentation=Augmentation(crop_px=48, flip=False), mixup_alpha=2.0)
-    teacher = dataclasses.replace(bar_teacher().teacher(), predict=answer)
+    teacher = dataclasses.replace(bar_teacher().teacher(), predict=predict)
     config = DistillationConfig(LossWeights(1, 0.5, 0), views=None)
     train_job(_job(bars, teacher, recipe, config, tmp_path / "c"), tmp_path / "run")
     plain = {image.tobytes() for image in bars.splits["Training"].images}

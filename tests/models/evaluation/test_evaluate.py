@@ -41,8 +41,8 @@ def test_a_right_classifier_is_right(bars: DataSet, protocol: str) -> None:
 
 
 def test_per_class_and_confusion() -> None:
-    answers = np.array([0, 0, 0, 1, 1, 1, 2, 2])
-    result = Evaluation(("a", "b", "c"), np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.eye(3, dtype=np.float32)[answers])
+    predictions = np.array([0, 0, 0, 1, 1, 1, 2, 2])
+    result = Evaluation(("a", "b", "c"), np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.eye(3, dtype=np.float32)[predictions])
     assert result.confusion.tolist() == [[3, 1, 0], [0, 2, 2], [0, 0, 0]]
     assert result.accuracy == 5 / 8
     assert result.per_class == {"a": 0.75, "b": 0.5, "c": None}
