@@ -29,7 +29,7 @@ def requirements() -> list[str]:
         for line in extras[extra].split("\n"):
             if re.split(r"[<>=!]", line)[0] in names:
                 found.append(line if extra == "dev" else re.sub(r">=([^,]+).*", r"==\1.*", line))
-    # No extra names it: it comes with matplotlib, and tests make image files with it.
+    # No extra lists it: it comes with matplotlib, and tests make image files with it.
     return [*found, "pillow"]
 
 

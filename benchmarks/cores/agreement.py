@@ -2,7 +2,7 @@
 
     python benchmarks/cores/agreement.py mine.onnx half.onnx half.ncnn --core a76 --data fer2013.tar.gz
 
-Half floats are computed on few processors only: this shows what they change, where a PC would compute float32. The
+Only few processors compute in half floats. The emulated core shows their effect, where a PC computes in float32. The
 limits are those of `edgekit verify`. Exit code 3 if a file exceeds them.
 """
 

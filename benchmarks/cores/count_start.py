@@ -5,8 +5,8 @@
     python benchmarks/cores/count_start.py --against before --detector-model face_detection_yunet_2026may.onnx
 
 A start is `edgekit run --source demo --max-frames 1` in a process of its own, until `benchmarks/device/first_result.py`
-ends it at the first record. Python's own start and all threads are counted, processes that it starts are not. What the
-imports of numpy, OpenCV and onnxruntime cost is counted in another process, because that is not edgekit's.
+ends it at the first record. Python's own start and all threads are counted, processes that it starts are not. The
+imports of numpy, OpenCV and onnxruntime are counted in another process, because they are not part of edgekit.
 Uses the emulator and the system of `count.py` (README.md). Modules are compiled before.
 """
 

@@ -111,7 +111,7 @@ def pictures(clip: str, console: Console) -> list[bytes]:
 
 
 def soak(clip: str, plan: Plan, options: Sequence[str], folder: Path, console: Console) -> tuple[Seen, int, Any, str]:
-    """Run with all faults; return what was seen, the exit code, the document and the messages of the run."""
+    """Run with all faults; return the observations, the exit code, the document and the messages of the run."""
     seen = Seen()
     with ExitStack() as opened:
         disk = Disk(folder / "disk", 2048)
@@ -132,7 +132,7 @@ def soak(clip: str, plan: Plan, options: Sequence[str], folder: Path, console: C
         for path in ("/api/events", *["/stream.mjpg"] * plan.viewers):
             threading.Thread(target=_view, args=(web, path, seen, running), daemon=True).start()
         _observe(running, web, seen, plan, (disk, camera, broker), console)
-        # The camera is back and the disk is free; the broker has what waits.
+        # The camera and the broker work again, and the disk is free.
         ended_s = time.monotonic()
         running.send_signal(signal.SIGTERM)
         document, _ = running.communicate(timeout=_STOP_TIMEOUT_S)
@@ -285,7 +285,7 @@ def judge(
             failed.append(f"{name}: {len(twice)} are there more than once, such as {twice[0]}")
     later = [use.resident_mib * _MB_PER_MIB for second, use in seen.samples if second >= plan.warm_up_s]
     tenth = max(1, len(later) // 10)
-    # Of a tenth each: the buffers of an outage are no growth.
+    # Medians of a tenth of the samples each, so that the buffers of an outage do not count as growth.
     growth_mb = median(later[-tenth:]) - median(later[:tenth]) if later else 0.0
     if growth_mb >= MAX_GROWTH_MB:
         failed.append(f"memory grew by {growth_mb:.1f} MB, more than {MAX_GROWTH_MB:g}")

@@ -4,7 +4,7 @@ python -m benchmarks.device.labelling
 
 Chromium without a window shows the page; a driver presses the key of a class for each track. Clocks in the page
 measure from the key until the pixels of the next track are on the screen, and until the server has moved the files and
-answered. The time that the driver needs between two keys is not part of either.
+responded. The time that the driver needs between two keys is not part of either.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def subscribed(port: int) -> Iterator[list[str]]:
 
 
 def stress(frames: int, rate_hz: float, restart_s: float, folder: Path) -> Verdict:
-    """Post one event per frame while the broker is restarted; return what became of them."""
+    """Post one event per frame while the broker is restarted; return the verdict."""
     broker = Broker(folder)
     notices: list[str] = []
     restarts = 0

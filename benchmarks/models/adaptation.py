@@ -1,13 +1,13 @@
-"""Adapts a shipped model to faces of other persons with the recipe `adapt`, and measures what it gains and loses.
+"""Adapts a shipped model to faces of other persons with the recipe `adapt`, and measures gain and loss of accuracy.
 
 \b
     edgekit data crop photos.tar -o crops
     python benchmarks/models/adaptation.py --crops crops --data fer2013.tar.gz --ferplus ferplus_votes.csv
 
-Half of the persons, the same in all draws, is measured only: mean recall of angry, happy, sad, surprise and neutral,
-and accuracy. The training crops are drawn from the other half, at most the given number per class. The accuracies on
-FER-2013 and on the majorities of FER+ show what is forgotten. The persons come from the photographs' table, which
-`edgekit data crop` copies to `crops.csv`.
+Half of the persons, the same in all draws, is used only for evaluation: accuracy, and mean recall of angry, happy, sad,
+surprise and neutral. The training crops are drawn from the other half, at most the given number per class. The
+accuracies on FER-2013 and on the majorities of FER+ show the loss on old data. The persons come from the photographs'
+table, which `edgekit data crop` copies to `crops.csv`.
 
 With --choose, a fifth of the persons of the other half is measured instead, another one in each draw. Settings of the
 recipe are chosen so.
@@ -72,7 +72,7 @@ def draw(photos: Photos, per_class: int, seed: int, choose: bool) -> tuple[NDArr
 
 
 def read_old(data: Path, ferplus: Path) -> dict[str, ImageSet]:
-    """Return the images that show what is forgotten, by the name of the column."""
+    """Return the images that show the loss on old data, by the name of the column."""
     fer2013 = load_dataset(data)
     splits = {f"FER-2013 {name}": fer2013.split(name) for name in ("PublicTest", "PrivateTest")}
     return {**splits, "FER+ PrivateTest": majority_part(fer2013, ferplus, "PrivateTest")}

@@ -44,7 +44,7 @@ _IMAGENET_BASE_TO_NOVEL = (40, 128)
 
 @dataclass(frozen=True)
 class Settings:
-    """What all results of a table share, besides the authors' settings; None: the authors' value."""
+    """Settings that all results of a table share, besides the authors' settings; None: the authors' value."""
 
     clip: str
     descriptions: str | None

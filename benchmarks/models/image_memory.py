@@ -5,7 +5,7 @@
 
 Makes pictures of 224 x 224 pixels of two classes. `eval` classifies them at that size, with a classifier that computes
 nothing; `distill` trains mini-xception for one epoch at 48 pixels. Prints the largest size of anonymous memory: pages
-of a mapped file, which the system takes back when it needs memory, are not part of it.
+of a mapped file, which the system can free when it needs memory, are not part of it.
 """
 
 from __future__ import annotations

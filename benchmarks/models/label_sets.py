@@ -8,7 +8,7 @@ Each label has sentences under one or more names, and the expressions that it st
 the FER+ votes. Each cell has accuracy / mean recall in percent. For `labels by text`, the text tower makes one vector
 from the label's name and all its sentences. For `labels by text, merged`, each name is a label of its own, and these
 labels are merged. `old labels, merged` is the sum of the old labels' probabilities, which needs no text. `most frequent
-label` is the accuracy of always naming this label.
+label` is the accuracy of always predicting this label.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the exchange between the towers (the flow) adds to trained HiCroPL prompts, layer by layer.
+"""Effect of the exchange between the towers (the flow) on trained HiCroPL prompts, layer by layer.
 
 \b
     python benchmarks/models/prompt_flow.py --clip runs/mini/best.safetensors --data fer2013.tar.gz \\

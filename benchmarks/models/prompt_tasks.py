@@ -1,4 +1,4 @@
-"""Few-shot tasks on which prompts have something to learn: HiCroPL, simpler prompts, and two linear baselines.
+"""Few-shot tasks for a CLIP: comparison of HiCroPL, simpler prompts, and two linear baselines.
 
 \b
     edgekit data crop photos.tar -o faces
@@ -12,7 +12,7 @@ Tasks; a task without its data is left out:
     labels        few images with the majority of the FER+ votes as label (--ferplus), for a CLIP of FER-2013's labels
     photographs   few face crops of photographs (--faces), and of darkened, blurred and compressed copies; the persons
                   of training and test differ
-    classes       groups of the expressions as new classes; with --base-clip, classes that this CLIP never saw
+    classes       groups of the expressions as new classes; with --base-clip, classes new to this CLIP
     cross         few images of one data set, evaluated on the others (FER-2013, --ferplus, --faces, --ck)
 
 Training images are balanced and test images are not, so accuracy and balanced accuracy (mean recall) are both measured.
@@ -71,7 +71,7 @@ FLOWS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What the cells of one run share; a cell measured with other settings is measured again."""
+    """Settings that the cells of one run share; a cell measured with other settings is measured again."""
 
     split: str
     epochs: int

@@ -27,7 +27,7 @@ class LiteRtEngine:
     """The `InferenceEngine` of a .tflite file with one image as input. It runs the images of a batch one by one."""
 
     def __init__(self, path: Path, intra_op_threads: int, spinning: bool = False) -> None:
-        """Load the file. LiteRT's threads cannot be told to wait actively, so `spinning` has no effect."""
+        """Load the file. LiteRT has no setting for active waiting of its threads, so `spinning` has no effect."""
         del spinning
         self._path = path
         net, self.contract = read(path)

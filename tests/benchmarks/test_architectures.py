@@ -1,4 +1,4 @@
-"""The study's steps on small inputs: what is measured once is kept, and what belongs together is shown together."""
+"""The architecture study on small inputs: results are reused, and the report combines only matching results."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_an_untrained_net_is_exported_and_costed_once(
     first = study.evaluate_net(NET, tmp_path, None)
     assert (first["parameters"], first["macs"], first["accuracy"], first["budget"]) == (57_095, 4_708_128, None, None)
     assert first["moved_bytes"] == first["weight_bytes"] + first["read_bytes"] + first["written_bytes"]
-    # As in a trained net, each convolution before one of the 14 BatchNorms got a bias; the last has one of its own.
+    # As in a trained net, folding adds a bias to each convolution before one of 14 BatchNorms; the last has its own.
     graph = onnx.load(tmp_path / f"{NET}.onnx").graph
     assert sum(node.op_type == "Conv" and len(node.input) == 3 for node in graph.node) == 14 + 1
     monkeypatch.setattr(study, "export_checkpoint", None)

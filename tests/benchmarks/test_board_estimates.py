@@ -1,4 +1,4 @@
-"""The fit of the boards' rooflines: on points of a known machine, and the shipped figures from the published rows."""
+"""The fit of the boards' rooflines, on points of a known machine and on the published latencies."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_point_that_does_not_belong_is_not_covered(fitting: ModuleType) -> Non
     made.append(fitting.Point(made[0].measured_ms * 5, made[0].macs, made[0].moved_bytes))
     result = fitting.fit(made)
     assert result.coverage == pytest.approx(0.9)
-    # Measured is five times what the others say, up to what it takes out of the fit.
+    # The measured time is five times the true one; the outlier also changes the fit a little.
     assert result.errors[-1] == pytest.approx(5, rel=0.1)
 
 

@@ -1,4 +1,4 @@
-"""The measurements of distilling compare what they say."""
+"""The distillation benchmarks: times of training steps, and accuracies of merged classes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_merged_classes_are_measured(load: Load, faces: DataSet, tmp_path: Path)
     torch.manual_seed(0)
     net = create_model("mini-xception@12", 7)
     assert isinstance(net, EmbeddingNet)
-    # Whatever it sees, it is nearest to "happy".
+    # The embedding of each image is nearest to "happy".
     net.set_classes(torch.eye(7, 12), 10.0)
     with torch.no_grad():
         net.net.classifier.weight.zero_()

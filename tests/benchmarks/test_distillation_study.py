@@ -1,4 +1,4 @@
-"""The tables of distilling: trainings that have results are not run again, and pages say what was met."""
+"""The distillation tables: finished trainings are not repeated, and pages state which requirements are met."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_students_are_set_beside_nets_of_labels_alone_and_their_teacher(
     student = load_checkpoint(tmp_path / "runs/mini-xception-distilled-0/best.safetensors")
     assert student.training["distillation"]["temperature"] == 4
     hot = ("students", *common, *places, *teachers, "--", "--temperature", 4)
-    assert page == output(*hot)  # from the results that are there
+    assert page == output(*hot)  # from the stored results
     other = CliRunner().invoke(study.main, [*map(str, hot[:-1]), "2"])
     assert other.exit_code == 1
     assert "is of another command" in other.output

@@ -1,4 +1,4 @@
-"""The tables of exported files show what was counted, and say where nothing was."""
+"""The tables of exported files show counts and estimates, and mark missing ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The endurance test with faults: a short real one passes, and its verdict finds what is wrong."""
+"""The endurance test with faults: a short real run passes, and the verdict reports each failure."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_equal_counts_pass(script):
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "failure"),
     [
         ({"stored": "ab"}, "jsonl: 3 written, but 2 are there"),
         ({"stored": "abcc"}, "jsonl: 1 are there more than once, such as c"),
@@ -50,8 +50,8 @@ def test_equal_counts_pass(script):
         ({"outputs": {}}, "there is no account of jsonl"),
     ],
 )
-def test_what_is_wrong_is_found(script, changes, complaint):
-    assert complaint in verdict(script, **changes)
+def test_what_is_wrong_is_found(script, changes, failure):
+    assert failure in verdict(script, **changes)
 
 
 @pytest.mark.slow

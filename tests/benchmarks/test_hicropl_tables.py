@@ -1,4 +1,4 @@
-"""HiCroPL's tables on made data sets in CoOp's folders: rows, averages, differences, and continuation."""
+"""HiCroPL's tables on synthetic data sets in CoOp's folders: rows, averages, differences and resumption."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gpt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Descriptions in the authors' files, for three data sets; all others share one sentence for one class."""
+    """A folder in the form of the authors' description files, each with sentences for one or two classes."""
     folder = tmp_path_factory.mktemp("gpt_file")
     for name in (split[1] for split in SPLIT_FILES):
         (folder / f"{name}.json").write_text(json.dumps({f"{name}_0": [f"The first of {name}."]}))

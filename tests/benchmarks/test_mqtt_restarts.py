@@ -1,4 +1,4 @@
-"""The stress test of MQTT events: it passes on a small run, and its verdict finds what is missing."""
+"""The stress test of MQTT events: a small run passes, and the verdict reports missing events."""
 
 from __future__ import annotations
 

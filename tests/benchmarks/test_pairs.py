@@ -1,4 +1,4 @@
-"""Works that are compared take turns in going first, and are compared pair by pair."""
+"""Comparison by pairs of runs: the function that runs first alternates, and each pair has a ratio."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_pairs_alternate_and_ratios_are_those_of_neighbours(
 
         return run
 
-    # In the second pair the machine is slow, in the third something slows one of the works.
+    # In the second pair the machine is slow; in the third, only one of the functions is slow.
     result = pairs.time_pairs(work("a", [1, 10, 1]), work("b", [2, 20, 8]), 3)
     assert called == ["a0", "b0", "b1", "a1", "a2", "b2"]
     assert result == pairs.Pairs(first_s=1, second_s=8, ratio=2, ratios=(2, 2, 8))

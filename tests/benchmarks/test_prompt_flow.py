@@ -1,4 +1,4 @@
-"""What the exchange between the towers adds: the ablation, and the command on made data."""
+"""The effect of the exchange between the towers: the ablation, and the command on synthetic data."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_start_is_that_of_a_training(load: Callable[[str], ModuleType]) -> N
     trained = net.learner.state_dict()
     for seed, is_start in ((3, True), (4, False)):
         start = flow.first_prompts(net, seed).state_dict()
-        # The first epoch has a rate of its own, which is small.
+        # The learning rate of the first epoch is small.
         assert all(torch.allclose(start[name], trained[name], atol=1e-3) for name in start) is is_start
 
 

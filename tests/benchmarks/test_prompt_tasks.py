@@ -106,7 +106,7 @@ def test_a_run_measures_every_cell_once_and_continues(
     assert done.exit_code == 0, done.output
     path = tmp_path / "out" / "cells.jsonl"
     cells = tasks["read_cells"](path)
-    assert len(cells) == 4 * (1 + 2 * 3)  # groupings; zero-shot, and three rows of two numbers of shots
+    assert len(cells) == 4 * (1 + 2 * 3)  # 4 groupings, each with zero-shot and three rows for two numbers of shots
     assert {cell["row"] for cell in cells} == {"zero-shot", "bias per class", "linear probe", "HiCroPL, λ = 0"}
     page = (tmp_path / "out" / "tasks.md").read_text()
     assert "### mood" in page
@@ -114,7 +114,7 @@ def test_a_run_measures_every_cell_once_and_continues(
     assert "Fewer images than shots, mood: positive has 3 images" not in page
     assert (tmp_path / "out" / "classes-PublicTest.png").stat().st_size > 10_000
     lines = path.read_text().splitlines()
-    path.write_text("\n".join(lines[:-2]) + "\n" + lines[-1][:20])  # interrupted while it wrote a line
+    path.write_text("\n".join(lines[:-2]) + "\n" + lines[-1][:20])  # an interruption left half a line
     again = CliRunner().invoke(tasks["main"], command, catch_exceptions=False)
     assert again.output.count(" shots, seed ") == 2
     assert len(tasks["read_cells"](path)) == len(cells)
@@ -180,5 +180,5 @@ def test_cells_of_other_data_are_measured_again(
     old = [{name: value for name, value in cell.items() if name != "data"} for cell in tasks["read_cells"](path)]
     (fer_folder / "Training/happy/0.png").unlink()
     assert measured() == count
-    path.write_text("".join(json.dumps(cell) + "\n" for cell in old))  # from before the data were recorded
+    path.write_text("".join(json.dumps(cell) + "\n" for cell in old))  # cells without the identity of the data
     assert measured() == 0

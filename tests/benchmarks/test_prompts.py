@@ -1,4 +1,4 @@
-"""The comparison of prompts: what it plans, and what its page says of results."""
+"""The comparison of prompts: its plan, its page of results, and its checks of stored settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_page_shows_mean_and_spread_and_keeps_private_test_for_the_end(
     assert "| zero-shot |  | 40.00% |" in page
     assert "| HiCroPL | 2 | 60.00% ± 7.07 |" in page
     assert "| independent prompts | 2 | 55.00% ± 7.07 |" in page
-    assert page.count("| HiCroPL | 2 |") == 2  # ablations are set beside it
+    assert page.count("| HiCroPL | 2 |") == 2  # the table of ablations repeats its row
     assert "PrivateTest" not in page
     (plan[0].folder(tmp_path) / "final.json").write_text(json.dumps({"summary": {"accuracy": 0.7}}))
     page = prompts["report"](prompts["collected"](plan, tmp_path), facts)
@@ -79,7 +79,7 @@ def test_settings_are_compared_with_those_of_kept_results(prompts: dict[str, Any
     }
     with pytest.raises(InputError, match="have shots 16, not 4"):
         with_kept(path, {"shots": 4})
-    assert with_kept(path, {"data_sha256": "ab"})["data_sha256"] == "ab"  # results from before it was recorded
+    assert with_kept(path, {"data_sha256": "ab"})["data_sha256"] == "ab"  # the results do not record it
     path.write_text(json.dumps({"data_sha256": "cd"}))
     with pytest.raises(InputError, match="have data_sha256 cd, not ab"):
         with_kept(path, {"data_sha256": "ab"})

@@ -1,4 +1,4 @@
-"""The soak: that it finds what it looks for, and that a short real one passes."""
+"""The soak test: its verdict reports each fault, and a short real run passes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_steady_run_in_order_passes(soak):
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "failure"),
     [
         (lambda second: ProcessUse(100 + second / 8, 115, 9, 7), "memory grew"),
         (lambda _: ProcessUse(100, 155, 9, 7), "peak memory"),
@@ -48,10 +48,10 @@ def test_a_steady_run_in_order_passes(soak):
         (lambda second: ProcessUse(100, 110, 9 + second // 20, 7), "threads"),
     ],
 )
-def test_memory_that_keeps_growing_is_detected(soak, change, complaint):
+def test_memory_that_keeps_growing_is_detected(soak, change, failure):
     samples = [(float(second), change(second)) for second in range(100)]
     (failed,) = soak.judge(samples, ordered(soak), EXIT_OK, 60, 0).failed
-    assert complaint in failed
+    assert failure in failed
 
 
 def test_what_grows_during_the_warm_up_or_for_a_moment_does_not_count(soak):

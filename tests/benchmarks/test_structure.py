@@ -1,4 +1,4 @@
-"""A graph's structure, separated from its weights."""
+"""The checksum of a graph's structure does not depend on its weights."""
 
 from __future__ import annotations
 

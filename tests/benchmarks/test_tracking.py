@@ -1,4 +1,4 @@
-"""The tracking gate on its made clip: following passes, holding the last box does not, and the judge can tell."""
+"""The tracking gate: tracking passes on the made clip, holding the last box fails, and each fault is detected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_following_passes_the_gate_on_known_boxes_and_holding_fails(tracking: Mo
     model = shared / "data/yunet/face_detection_yunet_2026may.onnx"
     detector = tracking.YuNet(model, tracking.DETECTOR_SIZE_PX, 0.7, intra_op_threads=1)
     figures = tracking.measure(tracking.made_clip(detector, shared / "data/media"), detector, "auto", rounds=1)
-    # What it costs is for the benchmark to say, on a machine that is quiet.
+    # The benchmark measures the cost, on an idle machine.
     assert replace(figures, cost=0.0).faults == []
     assert figures.hold_agreement < 0.9 < 0.95 <= figures.agreement
     assert figures.correct > 0.95

@@ -1,4 +1,4 @@
-"""The comparison of training steps compares the same mathematics."""
+"""Both sides of the training-speed comparison compute the same losses."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def default() -> Checkpoint:
 
 
 def counted_runs(net: nn.Module) -> list[str]:
-    """Return a list that grows by one whenever the net's first dense layer runs its first half."""
+    """Return a list that gets an entry each time the net computes the first half of its first dense layer."""
     ran: list[str] = []
     name, module = next((name, module) for name, module in net.named_modules() if name.endswith("expand_norm"))
     module.register_forward_hook(lambda *_: ran.append(name))
     return ran
 
 
-# With other layouts torch sums in another order.
+# The order of torch's sums depends on the memory layout.
 @pytest.mark.parametrize(("layout", "tolerance"), [(torch.channels_last, 1e-4), (torch.contiguous_format, 1e-3)])
 def test_both_sides_compute_the_same_and_only_theirs_computes_twice(
     load: Callable[[str], ModuleType], default: Checkpoint, layout: torch.memory_format, tolerance: float

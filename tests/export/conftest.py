@@ -1,4 +1,4 @@
-"""A checkpoint with weights that are not trained but not trivial either, and its export."""
+"""Fixtures: a contract, an untrained checkpoint with random BatchNorm values, and its export."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgekit.models.nets.registry import create_model
 
 
 def stir(net: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every BatchNorm statistics and weights of its own, as training would."""
+    """Set random weights and statistics in each BatchNorm, as after a training."""
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""Small random nets of the layer kinds the rewrites know, as graphs, and what they answer to pictures."""
+"""Small random nets as ONNX graphs, of the layer kinds that the rewrites support, and their logits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = 3
 
 @dataclass
 class Builder:
-    """Grows a graph layer by layer; `value` is the tensor at its end, with `channels` channels."""
+    """Builds a graph layer by layer; `value` is its last tensor, with `channels` channels."""
 
     seed: int
     value: str = "image"
@@ -110,7 +110,7 @@ def contract_of(
     )
 
 
-def answers(model: onnx.ModelProto, contract: Contract) -> NDArray[np.float32]:
+def logits_of(model: onnx.ModelProto, contract: Contract) -> NDArray[np.float32]:
     channels = 1 if contract.crop.grayscale else 3
     size_hw = contract.input.size_hw
     crops = np.random.default_rng(5).integers(0, 256, (3, *size_hw, channels), np.uint8)
@@ -124,22 +124,22 @@ def answers(model: onnx.ModelProto, contract: Contract) -> NDArray[np.float32]:
 def after(
     model: onnx.ModelProto, contract: Contract, names: Collection[str]
 ) -> tuple[onnx.ModelProto, Contract, dict[str, int]]:
-    """Return the rewritten model, its contract and what changed; it is checked to be valid and to answer the same."""
-    graph = ir.from_proto(onnx.ModelProto.FromString(model.SerializeToString()))  # renaming reaches into the proto
+    """Return the rewritten model, its contract and the counts of changes; check validity and equal logits."""
+    graph = ir.from_proto(onnx.ModelProto.FromString(model.SerializeToString()))  # renaming changes the proto
     new_contract, changed = rewritten(graph, contract, names)
     result = ir.to_proto(graph)
     bare = onnx.ModelProto()
     bare.CopyFrom(result)
     del bare.graph.value_info[:]
     onnx.checker.check_model(bare, full_check=True)
-    np.testing.assert_allclose(answers(bare, new_contract), answers(model, contract), atol=1e-4)
+    np.testing.assert_allclose(logits_of(bare, new_contract), logits_of(model, contract), atol=1e-4)
     assert replace(new_contract, input=contract.input) == contract
     return bare, new_contract, changed
 
 
 @st.composite
 def random_nets(draw: st.DrawFn) -> tuple[Builder, Contract]:
-    """Small nets of dense blocks, normalisations and pools, and contracts for them."""
+    """Draw a small net of dense blocks, normalisations and pools, and its contract."""
     net = Builder(draw(st.integers(0, 10_000)))
     equal = draw(st.booleans())
     mean = (0.3,) * 3 if equal else draw(st.sampled_from([(0.0,) * 3, (0.5, 0.4, 0.3)]))

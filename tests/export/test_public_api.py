@@ -221,7 +221,7 @@ def test_only_verify_reports_that_accuracy_is_not_compared(small: Path, wide_fac
 def test_a_file_that_differs_on_own_images_is_kept_under_another_name(
     small: Path, wide_faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "as_frame", lambda image: as_frame(image)[:, ::-1])  # a device that mirrors
+    monkeypatch.setattr(parity, "as_frame", lambda image: as_frame(image)[:, ::-1])  # as if a device mirrored images
     folder = tmp_path / "new"
     with pytest.raises(GateError, match=r"preprocessing differs on 7 of 7 images.*kept as '.*own.refused.onnx'"):
         edgekit.export(small, folder / "own.onnx", evaluate_on=wide_faces, evaluation_split="test")

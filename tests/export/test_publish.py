@@ -1,4 +1,4 @@
-"""The files of a shipped model: measured, exported, and a card that states its teacher."""
+"""Publishing a model: measurement, export, and a model card with its training and teacher."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def faces(draw_faces: Callable[..., Path], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Photographs of happy: two with a face; and one of sad without."""
+    """Photographs: two of class happy with a face, one of class sad without a face."""
     portrait = read_image(asset("astronaut.png"))
     for name, image in (("happy/1.png", portrait), ("happy/2.png", portrait[:, ::-1]), ("sad/1.png", portrait[:50])):
         file = tmp_path / "photos" / name
@@ -182,7 +182,7 @@ def test_the_card_of_an_average_of_unknown_nets_is_refused() -> None:
 @pytest.mark.parametrize(
     "record",
     [
-        {"average_of": [{"name": "a", "sha256": "aa"}]},  # of `edgekit average` without --data
+        {"average_of": [{"name": "a", "sha256": "aa"}]},  # the record of `edgekit average` without --data
         {"data_name": "fer2013", "data_sha256": "dd", "validation": "PublicTest", "average_of": 5},
         {"data_name": "fer2013", "data_sha256": "dd", "validation": "PublicTest", "average_of": [3]},
         {"imported_from_sha256": "aa"},

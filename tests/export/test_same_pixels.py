@@ -1,4 +1,4 @@
-"""Training's reader and the device's path give the same pixels and labels, whatever the size, colours and fit."""
+"""Training and device compute the same pixels and labels, for each image size, colour mode and fit."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def tiny_label(index: int) -> str:
 def test_a_face_model_without_a_detector_fits_the_frame_as_its_contract_states(
     tiny_model: Path, tmp_path: Path, fit: Fit
 ) -> None:
-    # Red in the middle, blue outside: only a square cut sees no blue.
+    # Red in the middle, blue outside: only a square crop contains no blue.
     image = np.zeros((20, 60, 3), np.uint8)
     image[..., 0] = 200
     image[:, 20:40] = (0, 0, 220)

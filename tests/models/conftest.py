@@ -1,4 +1,4 @@
-"""Small data sets with something to learn: each class is a bar at another place, under noise."""
+"""Small synthetic data sets: each class is a bright bar at its own height, plus noise."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def bars() -> DataSet:
 
 @pytest.fixture
 def bars_folder(bars: DataSet, tmp_path: Path) -> Path:
-    """The same images as <split>/<class>/*.png."""
+    """Return a folder with the images of `bars` as <split>/<class>/*.png."""
     folder = tmp_path / "bars"
     for split, part in bars.splits.items():
         for index, (image, label) in enumerate(zip(part.images, part.labels, strict=True)):

@@ -1,4 +1,4 @@
-"""Which format is recommended: the rule, on rows made up here."""
+"""The rule that recommends a format, on constructed rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cell() -> CellResult:
 
 @pytest.fixture
 def row(cell: CellResult):  # type: ignore[no-untyped-def]
-    """Makes a row: median, half of its interval in percent (None: no interval), size, whether accuracy drops."""
+    """Return a function that makes a row; `percent` is half of the median's interval (None: no interval)."""
 
     def make(name: str, p50_ms: float, percent: float | None, size_bytes: int, drop: str | None = None) -> FormatRow:
         interval = None if percent is None else (p50_ms * (1 - percent / 100), p50_ms * (1 + percent / 100))
@@ -52,7 +52,7 @@ def test_of_equally_fast_ones_the_smallest_is(row) -> None:  # type: ignore[no-u
     best, reason = recommended(rows)
     assert best.file.name == "int8-qoperator"
     assert reason.startswith("as fast as int8-qdq within the intervals and the smallest such file")
-    # 20 % slower is slower, in spite of the intervals.
+    # A median that is 20 % higher is outside the intervals.
     best, _ = recommended([*rows[:2], row("int8-qoperator", 1.2, 4, 200)])
     assert best.file.name == "int8-qdq"
 

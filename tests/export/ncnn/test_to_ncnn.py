@@ -1,4 +1,4 @@
-"""Files for ncnn: pnnx converts what was exported, and what it converts wrongly is not let through."""
+"""Export to ncnn: pnnx converts the exported graph, and a wrong conversion is refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from edgekit.models.nets.grouped import set_training_progress
 from edgekit.models.nets.registry import create_model
 from tests.examples import examples
 
-from ..nets import Builder, after, answers, contract_of, random_nets
+from ..nets import Builder, after, contract_of, logits_of, random_nets
 
 
 def with_contract(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
@@ -61,7 +61,7 @@ def test_an_export_answers_as_the_onnx_file_and_leaves_nothing_behind(
     assert replace(theirs.contract, **names) == ours.contract
     assert (ours.contract.input.name, ours.contract.output.name) == ("in0", "out0")
 
-    # The same file again gives the same bytes; another net's weights do not pass for it.
+    # A second conversion of the same file gives the same bytes.
     again = to_ncnn.to_ncnn(onnx.load(exported.path))
     assert again == target.read_bytes()
 
@@ -107,11 +107,11 @@ def test_random_nets_answer_the_same_on_ncnn(
     path.write_bytes(to_ncnn.to_ncnn(with_contract(rewritten, contract)))
     shape = (3, *contract.input.size_hw, 1 if contract.crop.grayscale else 3)
     crops = np.random.default_rng(5).integers(0, 256, shape, np.uint8)
-    np.testing.assert_allclose(Classifier(path, 1).logits(crops), answers(rewritten, contract), atol=1e-3)
+    np.testing.assert_allclose(Classifier(path, 1).logits(crops), logits_of(rewritten, contract), atol=1e-3)
 
 
 def test_a_graph_that_pnnx_converts_wrongly_is_refused() -> None:
-    # pnnx turns a choice of channels into a cut at one of them and reports no error.
+    # pnnx converts the selection of channels (Gather) to a Crop layer and reports no error.
     builder = Builder(0)
     builder.conv(4)
     builder.tensors.append(onnx.numpy_helper.from_array(np.array([2, 0, 3, 1]), "order"))

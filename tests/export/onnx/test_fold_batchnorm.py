@@ -1,4 +1,4 @@
-"""BatchNorm folding: equal answers where it folds, hands off where it may not."""
+"""BatchNorm folding: equal outputs where folding is possible, no change where it is not."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def folded(model: onnx.ModelProto) -> tuple[int, onnx.ModelProto]:
     return count, result
 
 
-def answers(model: onnx.ModelProto, channels: int) -> list[np.ndarray]:
+def outputs_of(model: onnx.ModelProto, channels: int) -> list[np.ndarray]:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model.SerializeToString(), options)
@@ -83,7 +83,7 @@ def test_a_folded_convolution_gives_the_same_answers(
     count, result = folded(model)
     assert count == 1
     assert [node.op_type for node in result.graph.node] == ["Conv"]
-    before, after = (answers(each, groups * width)[0] for each in (model, result))
+    before, after = (outputs_of(each, groups * width)[0] for each in (model, result))
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
 
 
@@ -132,5 +132,5 @@ def test_two_convolutions_that_share_a_weight_each_get_their_own() -> None:
     model.graph.output.append(helper.make_tensor_value_info("y2", TensorProto.FLOAT, ["n", None, None, None]))
     count, result = folded(model)
     assert count == 2
-    for before, after in zip(answers(model, 4), answers(result, 4), strict=True):
+    for before, after in zip(outputs_of(model, 4), outputs_of(result, 4), strict=True):
         np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Classes put together at export: the file gives the sum of the old probabilities, for any net and engine."""
+"""Classes merged at export: the file returns the sums of the old probabilities, for each net and engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from edgekit.models.nets.registry import NETS, create_model
 from edgekit.preprocess import FloatArray
 
 LABELS = ("angry", "happy", "sad", "fear", "neutral")
-# Not in the order of the labels, and "fear" is left out.
+# Not in the order of the labels; "fear" is removed.
 MERGES = {"calm": ("neutral",), "bad": ("sad", "angry"), "good": ("happy",)}
 
 
@@ -46,7 +46,7 @@ def _softmax(logits: FloatArray) -> FloatArray:
 
 
 def _sums(path: Path, crops: np.ndarray) -> FloatArray:  # type: ignore[type-arg]
-    """The old net's probabilities, without the left-out class, summed up."""
+    """Return the old net's probabilities without the removed class, summed for each new class."""
     checkpoint = load_checkpoint(path)
     logits = TorchClassifier(build_net(checkpoint), checkpoint.contract).logits(crops)
     kept = _softmax(logits[:, [0, 1, 2, 4]])

@@ -1,4 +1,4 @@
-"""Each rewrite on the graph it is for, on graphs it must leave alone, and all of them on random nets."""
+"""Each rewrite on a graph that it applies to and on graphs that it must not change; all rewrites on random nets."""
 
 from __future__ import annotations
 

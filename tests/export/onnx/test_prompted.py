@@ -1,4 +1,4 @@
-"""A prompted CLIP as one ONNX file: it answers as the CLIP does, with the ensemble and without."""
+"""Export of a prompted CLIP to one ONNX file with equal logits, with and without the ensemble."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ PROMPTS = PromptConfig(n_ctx=3, depth=2, cross_layer=1)
 def make(
     folder: Path, config: PromptConfig = PROMPTS, activation: Activation = "gelu", gray: bool = False
 ) -> tuple[Path, str]:
-    """Write a CLIP and prompts for it."""
+    """Write a CLIP and prompts for it; return the path of the prompts and of the CLIP."""
     clip_config = replace(CONFIG, activation=activation)
     clip_path = folder / "clip.safetensors"
     save_clip(clip_path, seeded_model(clip_config, 1), clip_config)
     torch.manual_seed(0)
     net = PromptedClip(load_clip(clip_path), config, CLASSES)
     with torch.no_grad():
-        net.learner.vision_prompts.mul_(20)  # so that they tell
+        net.learner.vision_prompts.mul_(20)  # so that the prompts change the logits
     path = folder / "prompts.safetensors"
     save_prompts(path, prompt_checkpoint(net, {"data_name": "faces", "gray": gray}))
     return path, str(clip_path)
@@ -81,7 +81,7 @@ def test_the_file_answers_as_the_prompted_clip(
     assert contract.provenance.checkpoint_sha256 == sha256_of(path)
     expected = prompted_classifier(net, "faces", gray).logits(crops)
     np.testing.assert_allclose(file.logits(crops), expected, atol=1e-3)
-    assert np.ptp(expected[:, 0]) > 0.01  # images differ
+    assert np.ptp(expected[:, 0]) > 0.01  # the logits depend on the image
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A student's labels change at export: the file answers as torch does with the new class vectors."""
+"""New labels of a student at export: the file returns torch's logits for the new class vectors."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def prompted_student(folder: Path, clip: FrozenClip, prompts: Path) -> Path:
     return _student(folder / "prompted.safetensors", prompted_teacher(prompts, clip, torch.device("cpu")))
 
 
-def _assert_answers(path: Path, student: Path, vectors: torch.Tensor) -> None:
-    """The file at `path` gives 100 times the cosines of the student's embeddings with `vectors`."""
+def _assert_logits(path: Path, student: Path, vectors: torch.Tensor) -> None:
+    """Assert that the file at `path` returns the student's logits with the class vectors `vectors`."""
     checkpoint, classifier = load_checkpoint(student), Classifier(path)
     crops = portrait_crops(checkpoint.contract)[:8]
     net = build_net(checkpoint)
@@ -115,7 +115,7 @@ def test_new_classes_are_encoded_by_the_text_tower(folder: Path, clip: FrozenCli
     assert exported.contract.labels == ("smiling face", "frowning face")
     assert exported.contract.provenance.accuracy == ()
     assert exported.contract.provenance.checkpoint_sha256 == sha256_of(student)
-    _assert_answers(target, student, frozen_classifier(clip, NEW))
+    _assert_logits(target, student, frozen_classifier(clip, NEW))
 
 
 def test_an_average_of_students_has_the_labels_of_their_teacher(
@@ -123,7 +123,7 @@ def test_an_average_of_students_has_the_labels_of_their_teacher(
 ) -> None:
     first = load_checkpoint(prompted_student)
     state = {name: value * 1.5 if name.startswith("net.") else value for name, value in first.state.items()}
-    # Both have the factor 100 before calibration.
+    # Both have the logit scale 100 before calibration.
     second = replace(first.contract, temperature=2.0)
     save_checkpoint(
         folder / "second.safetensors", Checkpoint(second, {**state, LOGIT_SCALE: torch.tensor(50.0)}, first.training)
@@ -134,7 +134,7 @@ def test_an_average_of_students_has_the_labels_of_their_teacher(
     target = folder / "average.onnx"
     export_checkpoint(average, target, _by_text(str(folder / "clip.safetensors"), prompts))
     vectors = build_prompted(load_prompts(prompts), clip).with_classes(NEW).text_features()
-    _assert_answers(target, average, vectors.detach())
+    _assert_logits(target, average, vectors.detach())
     with pytest.raises(InputError, match="differ in class vectors: average students of one teacher"):
         average_checkpoints([str(prompted_student), str(student)], folder / "refused.safetensors")
 
@@ -166,7 +166,7 @@ def test_words_that_are_in_no_caption_are_named(folder: Path, clip: FrozenClip, 
         "warning: label 'pain' may not work: the captions of the CLIP's training do not contain pain, strong (nearest "
     )
     relabel_by_text(checkpoint, labels, str(folder / "clip.safetensors"), None, messages.append)
-    assert len(messages) == 2  # another CLIP's file does not state its texts
+    assert len(messages) == 2  # this CLIP's file does not list its training texts
 
 
 def test_a_prompted_clip_reads_the_name_of_a_label(
@@ -199,7 +199,7 @@ def test_prompted_teachers_encode_with_their_prompts(
     with torch.no_grad():
         vectors = build_prompted(load_prompts(prompts), clip).with_classes(NEW).text_features()
     assert (vectors - frozen_classifier(clip, NEW)).abs().max() > 1e-3
-    _assert_answers(target, prompted_student, vectors)
+    _assert_logits(target, prompted_student, vectors)
 
 
 def test_projector_vectors_and_scale_are_the_last_products_of_the_graph(folder: Path, student: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_large_space_and_scale_pass_verification(folder: Path) -> None:
     torch.manual_seed(0)
     net = create_model("edgecnn@512", 7)
     assert isinstance(net, EmbeddingNet)
-    # As a CLIP's: classes close to each other.
+    # Class vectors close to each other, as those of a CLIP.
     net.set_classes(F.normalize(torch.randn(1, 512) + 0.5 * torch.randn(7, 512), dim=1), 100.0)
     labels = tuple("abcdefg")
     save_checkpoint(

@@ -1,4 +1,4 @@
-"""The exported file: what is in it, what is not, and what happens when it cannot be made."""
+"""The exported ONNX file: its content, its reproducibility, and errors of the export."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_warnings_of_others_still_show_during_an_export(contract: Contract) -> N
 
     with pytest.warns(UserWarning, match="look here") as seen:
         to_onnx(Warns(SMALL), replace(contract, labels=("a", "b", "c")))
-    # Once as the net is tried, and again as it is traced.
+    # Once in the trial forward pass, and again during tracing.
     assert len(seen) > 1
 
 

@@ -1,4 +1,4 @@
-"""The counter, held against the published net's table and against counts done by hand."""
+"""The cost of a graph equals the table of the published net and counts by hand."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def cost_of(op_type: str, inputs: dict[str, Dims], weights: dict[str, Any], **at
 def test_the_published_net_has_the_cost_of_the_paper(exported: Exported, edgecnn: nn.Module) -> None:
     assert exported.cost.macs == 48_827_432
     assert parameter_count(edgecnn) == exported.net_parameters == 418_487
-    # 15 layers of 32 + 8 channels lose a scale each, and their shift replaces the convolution's bias.
+    # Of scale, shift and bias, folding leaves one value per channel, in 15 layers of 32 + 8 channels.
     assert exported.cost.parameters == 418_487 - 2 * 15 * (32 + 8)
 
 
@@ -243,12 +243,12 @@ def test_bytes_moved_by_hand() -> None:
     }
     assert (cost.weight_bytes, cost.read_bytes, cost.written_bytes, cost.moved_bytes) == (1188, 896, 596, 2680)
     assert cost.moveless == ("Flatten",)
-    # The convolution and the fully connected layer, two operations a multiply-accumulate.
+    # The convolution and the fully connected layer, two operations per multiply-accumulate.
     assert cost.flops_per_byte == 2 * (48 * 18 + 48 * 5) / 2680
 
 
 def test_the_most_that_lives_at_a_time_by_hand() -> None:
-    # The addition's two inputs and its output; what Flatten gives is the same memory.
+    # The addition's two inputs and its output; Flatten's output uses the same memory.
     assert graph_cost(small_graph()).peak_activation_bytes == 4 * 3 * 48
 
 
@@ -313,12 +313,12 @@ def test_free_shapes_give_no_bytes_instead_of_wrong_ones() -> None:
 def test_bytes_the_published_net_moves(exported: Exported) -> None:
     cost = exported.cost
     assert cost.weight_bytes == 4 * 417_287
-    # Values: stem and its pool, three blocks and what stands between them (484, 121, 25 places), the head.
+    # Values: stem and its pool, three blocks and the transitions between them (484, 121, 25 positions), the head.
     written = 32 * (1936 + 484) + 496 * 484 + 64 * 121 + 624 * 121 + 96 * 25 + 1400 * 25 + 152 * 26 + 7
     read = 3 * 1936 + 32 * 1936 + (640 + 64) * 484 + (896 + 96) * 121 + 2184 * 25 + 152 * 51
     assert (cost.read_bytes, cost.written_bytes) == (4 * read, 4 * written) == (2_363_520, 1_768_444)
     assert cost.moved_bytes == 5_801_112
-    # The stem's output and what is pooled from it.
+    # The outputs of the stem and of its pool.
     assert cost.peak_activation_bytes == 4 * 32 * (1936 + 484)
 
 
@@ -326,6 +326,6 @@ def test_any_onnx_file_will_do(shared: Path) -> None:
     cost = graph_cost(load_graph(shared / "data/yunet/face_detection_yunet_2023mar.onnx"))
     assert cost.macs == 344_224_000
     first = cost.layers[0]
-    # 3x3 over 3 channels at half of 640 x 640, to 16 channels.
+    # A 3x3 convolution from 3 to 16 channels, at half of 640 x 640.
     assert (first.op_type, first.macs) == ("Conv", 16 * 320 * 320 * 27)
     assert graph_cost(load_graph(shared / "data/yunet/face_detection_yunet_2026may.onnx")).macs is None

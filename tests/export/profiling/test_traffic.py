@@ -1,4 +1,4 @@
-"""Bytes past a cache, held against counts done by hand."""
+"""Bytes moved between cache and memory equal counts by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgekit.export.profiling.traffic import memory_bytes
 
 
 def chain(kinds: list[str]) -> onnx.ModelProto:
-    """A convolution of 1x1 over 4 channels of 8x8 (1024 bytes a tensor, 64 of weights), then nodes of these kinds."""
+    """Return a 1x1 convolution over 4 channels of 8x8 (1024 bytes per tensor, 64 of weights) and nodes of `kinds`."""
     nodes = [helper.make_node("Conv", ["x", "w"], ["t0"])]
     for index, kind in enumerate(kinds):
         output = "y" if index == len(kinds) - 1 else f"t{index + 1}"
@@ -57,10 +57,10 @@ def test_swish_of_two_nodes_is_one_activation() -> None:
     ("cache", "moved"),
     [
         (0, (2112, 3072)),
-        # One tensor fits at a time. The convolution fetches x and the weights, for which x leaves; its result throws
-        # the weights out. The addition finds that and fetches x once more; what nobody reads again is not written.
+        # One tensor fits. The convolution reads x and the weights, which evict x; its result evicts the weights. The
+        # addition finds this result in the cache and reads x again. A result that is not read again is not written.
         (1024, (1024 + 64, 1024)),
-        # The weights stay; the input of the second inference is another image.
+        # The weights stay in the cache; the second inference reads another input image.
         (100_000, (1024, 0)),
     ],
 )
@@ -74,7 +74,7 @@ def test_more_cache_never_moves_more(exported: Exported) -> None:
     totals = {size: sum(count or 0 for count in memory_bytes(model, size << 10)) for size in sizes_kib}
     assert list(totals.values()) == sorted(totals.values(), reverse=True)
     assert totals[4096] == 4 * 44 * 44 * 3  # the input image alone
-    # The weights do not stay in 512 KiB: each comes in once an inference.
+    # The weights do not stay in a cache of 512 KiB: each is read once per inference.
     assert totals[512] >= graph_cost(model).weight_bytes  # type: ignore[operator]
 
 
@@ -97,7 +97,7 @@ def test_quantisation_is_part_of_its_neighbours() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     moved = memory_bytes(model, 0, fuse_activations=False)
-    # The input is turned into bytes once; the convolution reads bytes, weights included, and writes bytes.
+    # The input is converted to bytes once; the convolution reads bytes, weights included, and writes bytes.
     assert moved == (1024 + 256 + 5, 0, 0, 256 + 16 + 256, 0, 0)
 
 

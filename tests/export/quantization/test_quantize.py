@@ -1,4 +1,4 @@
-"""Quantised files: small, close to their originals, the same every time, and refused when they answer worse."""
+"""Quantised files: small, close to float32, reproducible, and refused if the accuracy drops."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_static_files_are_small_and_close(
     assert seen[-1][0] == seen[-1][1]
     contract = contract_of(made.model)
     assert contract.precision == "int8"
-    # On some processors the quantiser keeps the stem in float32; why was not measured.
+    # On some processors the quantiser keeps the stem in float32; the reason is not known.
     assert (contract.calibration or "").removesuffix(
         ", float32: stem"
     ) == f"portrait, minmax, {form} {types} per channel"
@@ -109,7 +109,7 @@ def test_dynamic_and_half_floats_say_what_they_are(default: onnx.ModelProto, cro
 def test_too_little_space_for_the_quantisers_files_is_named(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = to_onnx(create_model("mini-xception", 7), contract_for("mini-xception", EXPRESSIONS, "faces", gray=True))
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
-    # The quantiser first writes a second file of the same size, which fits only half.
+    # The quantiser first writes a second file of the same size, of which only half fits.
     (small_disk / "other").write_bytes(bytes((1 << 20) - int(1.5 * small.ByteSize())))
     with pytest.raises(StorageError, match=f"'{small_disk}' is too small"):
         quantize_dynamic(small)
@@ -128,13 +128,13 @@ def test_the_float32_file_is_not_replaced(default: onnx.ModelProto, tmp_path: Pa
 
 
 def faces(default: onnx.ModelProto, crops: ImageU8) -> DataSet:
-    """The portrait's crops as a data set, labelled as the float32 net answers; every answer of it is right."""
+    """Return the portrait's crops as a data set with the predictions of the float32 net as labels."""
     contract = contract_of(default)
     with tempfile.TemporaryDirectory() as folder:
-        answers = opened(default, Path(folder)).logits(crops).argmax(1)
+        predictions = opened(default, Path(folder)).logits(crops).argmax(1)
     pictures = np.zeros((len(crops), *contract.crop.resize_hw, 1), np.uint8)
     pictures[:, 2:-2, 2:-2] = crops
-    return DataSet("portrait", contract.labels, {"test": ImageSet(pictures, answers.astype(np.int64))})
+    return DataSet("portrait", contract.labels, {"test": ImageSet(pictures, predictions.astype(np.int64))})
 
 
 def test_calibration_is_drawn_by_the_seed(default: onnx.ModelProto, crops: ImageU8) -> None:
@@ -145,7 +145,7 @@ def test_calibration_is_drawn_by_the_seed(default: onnx.ModelProto, crops: Image
     np.testing.assert_array_equal(one.crops, calibration_crops(dataset, "test", contract, 5, 0).crops)
     assert not np.array_equal(one.crops, calibration_crops(dataset, "test", contract, 5, 1).crops)
     assert len(calibration_crops(dataset, "test", contract, 500, 0).crops) == len(crops)
-    # The contract has the name that the split has in the data.
+    # The text contains the name that the split has in the data.
     assert calibration_crops(dataset, "PrivateTest", contract, 5, 0).text == one.text
 
 
@@ -193,7 +193,7 @@ def test_the_gate_refuses_what_answers_worse_and_keeps_it_under_another_name(
     source, target = tmp_path / "float.onnx", tmp_path / "int8.onnx"
     onnx.save(default, source)
     target.write_text("old")
-    # Ranges found on black pictures fit no face.
+    # Calibration ranges of black pictures do not fit faces.
     calibration = Calibration(np.zeros_like(crops[:2]), "black")
     data = (faces(default, crops), "test")
     with pytest.raises(GateError, match=r"accuracy of int8 drops by .* points.*int8.refused.onnx"):

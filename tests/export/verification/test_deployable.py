@@ -1,4 +1,4 @@
-"""What the oldest supported onnxruntime can run, by the list and by that runtime itself where it is there."""
+"""Graphs that the oldest supported onnxruntime can run: by the list and, if it is installed, by that runtime."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def graph(op_type: str, opset: int, domain: str = "", ir_version: int = 10, **at
     return model
 
 
-# Each with whether onnxruntime 1.20 can run it.
+# Each graph, and whether onnxruntime 1.20 can run it.
 CASES = {
     "relu 18": (graph("Relu", 18), True),
     "relu 21": (graph("Relu", 21), True),

@@ -1,4 +1,4 @@
-"""The check of an exported file: what it compares, and that it refuses a file that differs."""
+"""The check of an exported file compares logits and refuses a file that differs."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_portrait_crops_are_many_views_of_one_face(contract: Contract, crops: Im
     assert len({crop.tobytes() for crop in crops}) == 54
     assert crops.std(axis=(1, 2, 3)).min() > 20
     np.testing.assert_array_equal(crops, portrait_crops(contract))
-    # Each box has its mirror image behind it, up to rounding of the box.
+    # Each crop is followed by its mirror image, up to rounding of the box.
     assert np.abs(crops[0::2].astype(int) - crops[1::2, :, ::-1]).mean() < 4
 
 

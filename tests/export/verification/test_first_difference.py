@@ -1,4 +1,4 @@
-"""Where two sides begin to differ: nothing in a good export, the planted layer in a bad one."""
+"""First layer at which two models differ: none in a correct export, the changed layer in a wrong one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints keep everything, and what is no checkpoint is refused in one line."""
+"""Checkpoints are read back unchanged; files that are no checkpoints raise a one-line error."""
 
 from __future__ import annotations
 

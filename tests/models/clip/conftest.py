@@ -1,4 +1,4 @@
-"""A small CLIP, and the shared fixture: a toy CLIP and a prompt learner's state, with what both must give."""
+"""Fixtures: a small CLIP, and a toy CLIP with prompts and expected outputs from shared/reference/hicropl."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Golden:
 
     @staticmethod
     def gradients(net: PromptedClip) -> dict[str, Tensor | None]:
-        """Return the gradients under the fixture's names, stacks of prompts taken apart."""
+        """Return the gradients under the fixture's names, with one entry for each layer of a stack of prompts."""
         found: dict[str, Tensor | None] = {}
         for name, parameter in net.learner.named_parameters():
             theirs = _fixture_name(name)
@@ -117,7 +117,7 @@ def _learner_state(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fixture_name(name: str) -> str:
-    """Return the fixture's name of a parameter; of a stack of prompts, the part before the layer's number."""
+    """Return the fixture's name of a parameter; for a stack of prompts, the name without the layer number."""
     for side, own in _SIDES.items():
         if name == f"{own}_prompts":
             return f"cross_prompts_{side}."

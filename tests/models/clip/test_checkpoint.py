@@ -1,4 +1,4 @@
-"""Trained prompts in their own small file, tied to the CLIP they were trained on."""
+"""Prompt files contain only the trained prompts, and are valid only for the CLIP of their training."""
 
 from __future__ import annotations
 

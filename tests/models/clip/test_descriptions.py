@@ -1,4 +1,4 @@
-"""Descriptions of classes: the shipped ones, those of a file, and the template for the rest."""
+"""Class descriptions: the shipped ones, those of a file, and the template for all other classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prompted CLIP, held against vectors computed from the authors' method and from their released code."""
+"""The prompted CLIP equals reference vectors of the paper's method and of the authors' released code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLIPs from files of every published form, by name and random; other files are refused with one line."""
+"""Loading a CLIP from each published file format, by name, and at random; other files raise a one-line error."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from edgekit.typed_json import convert
 
 
 def as_openai(model: Any) -> dict[str, Tensor]:
-    """Return the state dict as OpenAI's files hold it: half precision, with three numbers beside the weights."""
+    """Return the state dict in the form of OpenAI's files: half precision, plus three integers."""
     numbers = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
     halves = {name: tensor.half() for name, tensor in model.state_dict().items()}
     return halves | {name: torch.tensor(number) for name, number in numbers.items()}
 
 
 class _Jit(nn.Module):
-    """A module that scripts, with the parameters of another and its names."""
+    """A scriptable module with the parameters of another module under the same names, in half precision."""
 
     def __init__(self, source: nn.Module) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def save_training(model: nn.Module, path: Path) -> None:
 
 
 def save_split(model: nn.Module, path: Path) -> None:
-    """As open_clip's models with a text tower of their own are saved."""
+    """Save in the form of open_clip's models with a separate text tower."""
     top = ("visual.", "logit_scale")
     state = {name if name.startswith(top) else f"text.{name}": t for name, t in model.state_dict().items()}
     save_file(state, path)
@@ -101,7 +101,7 @@ def archive(small_config: ClipConfig, tmp_path_factory: pytest.TempPathFactory) 
 def test_every_form_gives_the_same_clip(small_config: ClipConfig, tmp_path: Path, name: str) -> None:
     save, activation = FORMS[name]
     model: Any = seeded_model(small_config, 5)
-    for parameter in model.parameters():  # what half precision can hold
+    for parameter in model.parameters():  # values that half precision represents exactly
         parameter.data = parameter.data.half().float()
     save(model, tmp_path / name)
     clip = load_clip(tmp_path / name)
@@ -130,7 +130,7 @@ def test_the_activation_can_be_given(small_config: ClipConfig, tmp_path: Path) -
 
 
 def test_a_saved_clip_states_its_architecture(tmp_path: Path) -> None:
-    # Heads of 16 cannot be read off the weights.
+    # A head width of 16 cannot be derived from the weights.
     config = ClipConfig(
         image_size_px=48,
         patch_size_px=8,
@@ -269,7 +269,7 @@ def test_damaged_files_are_refused(small_config: ClipConfig, archive: Path, tmp_
 
 
 def repacked(source: Path, target: Path, pickled: bytes, compression: int = zipfile.ZIP_STORED) -> Path:
-    """Copy an archive with another list of tensors."""
+    """Copy an archive and replace its data.pkl by `pickled`."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
         for name in old.namelist():
             if name.endswith("/data.pkl"):

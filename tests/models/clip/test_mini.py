@@ -1,4 +1,4 @@
-"""The small CLIP: captions composed from labels and votes, and a loss that permits equal captions."""
+"""The small CLIP: captions from labels and votes, pretraining, and a loss for batches with equal captions."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_shifts_go_beyond_the_crops_room() -> None:
     images = torch.zeros(1, 1, 48, 48, dtype=torch.uint8)
     images[..., 24:] = 255
     numbers = torch.full((1, 11), 0.5)
-    numbers[0, 1] = 0.999  # as far to the right as it goes
+    numbers[0, 1] = 0.999  # the largest shift to the right
     moved = augment(images, numbers, Augmentation(48, flip=False, translation=0.25))
     assert np.isclose(float(moved[0, 0, 0].mean()), 0.75, atol=0.02)  # a quarter of the side
     still = augment(images, numbers, Augmentation(48, flip=False, rotation_deg=1e-9))

@@ -1,4 +1,4 @@
-"""Our passes through the towers give what open_clip's own give."""
+"""edgekit's forward passes through the towers equal those of open_clip; inserted prompts have an effect."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_prompts_of_the_last_layer_are_read_too(depth: int) -> None:
     clip = random_clip(CONFIG, 1)
     images, prompts = torch.randn(1, 3, 32, 32), torch.randn(depth, 2, 128)
     changed = prompts.clone()
-    changed[-1] = torch.randn(2, 128)  # a constant would be normalised away
+    changed[-1] = torch.randn(2, 128)  # the normalisation would remove a constant
     with torch.no_grad():
         features = [encode_image(clip.model.visual, images, each) for each in (prompts, changed)]
     assert (features[0] - features[1]).abs().max() > 1e-3

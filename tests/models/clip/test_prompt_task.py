@@ -1,4 +1,4 @@
-"""Prompts are trained in the common loop: as published, only the learner, and to be resumed bit for bit."""
+"""Prompt training in the common loop: published hyper-parameters, a frozen CLIP, and bit-exact resumption."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_learning_rates_are_the_published_ones(golden: Golden) -> None:
     recipe = RECIPES["hicropl"]
     rates = [recipe.learning_rate(epoch, step, 9) for epoch in range(recipe.epochs) for step in (0, 8)]
     assert rates[::2] == pytest.approx(golden.facts["lr_per_epoch"], rel=1e-12)
-    assert rates[1::2] == rates[::2]  # one rate an epoch
+    assert rates[1::2] == rates[::2]  # one rate per epoch
     short = RECIPES["hicropl-short"]
     assert [short.learning_rate(epoch, 0, 9) for epoch in range(2)] == [1e-5, 2.5e-3]
     assert (recipe.epochs, recipe.batch_size, short.epochs) == (50, 32, 5)
@@ -110,7 +110,7 @@ def test_training_lowers_the_loss_and_keeps_the_last_epoch(clip: FrozenClip, bar
     assert checkpoint.classes == bars.classes
     net = build_prompted(checkpoint, clip)
     saved = load_file(tmp_path / BEST_NAME)
-    assert saved.keys() == net.learner.state_dict().keys() == state(tmp_path).keys()  # and nothing of the CLIP
+    assert saved.keys() == net.learner.state_dict().keys() == state(tmp_path).keys()  # no tensor of the CLIP
 
 
 def test_an_interrupted_training_resumes_bit_for_bit(clip: FrozenClip, bars: DataSet, tmp_path: Path) -> None:

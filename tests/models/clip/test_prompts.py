@@ -1,4 +1,4 @@
-"""Trained parameters and knowledge flow of the prompt learner; invalid settings are refused with one line."""
+"""Trained parameters and knowledge flow of the prompt learner; invalid settings raise a one-line error."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_everything_that_is_learned_gets_a_gradient(small_clip: FrozenClip, conf
     for name, parameter in net.learner.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
-        if name.endswith("prompts"):  # those of each layer
+        if name.endswith("prompts"):  # one row per layer
             assert (parameter.grad.flatten(1).norm(dim=1) > 0).all(), name
         else:
             assert parameter.grad.norm() > 0, name
@@ -63,7 +63,7 @@ def test_upstream_compat_gives_mappers_and_proxies_no_gradient(small_clip: Froze
 
 @torch.no_grad()
 def moved(net: PromptedClip, name: str, layer: int) -> tuple[list[int], list[int]]:
-    """Return the layers whose text and vision prompts change with one layer's learned values."""
+    """Return the layers whose text and vision prompts change when the learned values of one layer change."""
     learned = getattr(net.learner, name)
     before = net.learner()
     before_text, before_vision = before.text.clone(), before.vision.clone()
@@ -119,7 +119,7 @@ def test_short_contexts_start_from_words(small_clip: FrozenClip) -> None:
 
 
 def test_prompts_equal_to_the_context_words_do_not_change_the_text_features(small_clip: FrozenClip) -> None:
-    """One prompted layer of the context's own words is the plain text tower."""
+    """One prompted layer with the embeddings of the context words gives the features of the plain text tower."""
     net = prompted(small_clip, replace(SMALL, depth=1, flow="independent", ensemble=False, consistency_on="prompted"))
     plain = torch.nn.functional.normalize(small_clip.encode_text(net.class_tokens), dim=1)
     torch.testing.assert_close(net.text_features(), plain, rtol=0, atol=1e-5)

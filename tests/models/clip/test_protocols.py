@@ -91,7 +91,7 @@ def test_base_and_novel_classes_are_counted_among_themselves(clip: FrozenClip, b
     data = load_task_data(bars_folder, "base-to-novel", 48, 2, 0, Splits())
     assert isinstance(data.test, ImageFiles)
     (test,) = batches(data.test, 48)
-    test = test.subset(np.arange(21) != np.flatnonzero(test.labels == 4)[0])  # the counts tell the classes apart
+    test = test.subset(np.arange(21) != np.flatnonzero(test.labels == 4)[0])  # for different counts of both halves
     data = replace(data, test=test)
     result = measure("base-to-novel", prompted(clip, data.trained), data, descriptions_for)
     base, novel = result.scores
@@ -133,7 +133,7 @@ def test_prompts_learned_on_gray_pictures_are_shown_gray_ones_as_eval_shows_them
     target = Target("pets", ("cat", "ape", "owl"), "test", ImageSet(colour, np.arange(3)))
     net = prompted(clip, bars.classes)
     measure("cross-dataset", net, load_data(bars), descriptions_for, [target])
-    prompts, zero_shot = shown[1:]  # one pass over gray images gives both
+    prompts, zero_shot = shown[1:]  # the gray source images need one pass, the target's colour images two
     own = prompted_classifier(net.with_classes(descriptions_for(target.classes)), "pets", gray=True)
     expected = aligned(DataSet("pets", target.classes, {}), target.images, own.contract)
     np.testing.assert_array_equal(prompts.images, expected.images)
@@ -148,14 +148,14 @@ def test_shifted_copies_have_some_of_the_trained_classes_and_are_counted_among_t
     net = prompted(clip, bars.classes)
     some = bars.splits["PrivateTest"].subset(np.flatnonzero(np.isin(bars.splits["PrivateTest"].labels, (3, 4))))
     shifted = Target("shifted", ("sad", "happy"), "test", replace(some, labels=(some.labels == 3).astype(np.int64)))
-    asked: list[tuple[str, tuple[str, ...]]] = []
+    calls: list[tuple[str, tuple[str, ...]]] = []
 
     def describe(classes: Sequence[str], *, dataset: str) -> Descriptions:
-        asked.append((dataset, tuple(classes)))
+        calls.append((dataset, tuple(classes)))
         return descriptions_for(classes)
 
     result = measure("domain", net, data, describe, [shifted])
-    assert asked == [("shifted", ("sad", "happy"))]
+    assert calls == [("shifted", ("sad", "happy"))]
     own = prompted_classifier(net.with_classes(descriptions_for(("sad", "happy"))), "shifted", gray=True)
     assert isinstance(shifted.images, ImageSet)
     assert result.scores[1].accuracy == evaluate(own, shifted.images, "center-crop").accuracy

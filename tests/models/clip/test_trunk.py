@@ -98,7 +98,7 @@ def test_stored_feature_maps_give_the_loss_of_the_pixels(bars: DataSet, trunk_pa
     losses = []
     numbers = torch.rand(28, 13, generator=torch.Generator().manual_seed(0))
     numbers[:, -1] = 0.5
-    for rate in (0.0, 1e-9):  # only a frozen trunk's maps are stored
+    for rate in (0.0, 1e-9):  # only the feature maps of a frozen trunk are stored
         recipe = replace(RECIPE, rates=((RECIPE.rates[0][0], rate),))
         task = task_on(bars, trunk_path, recipe)
         torch.manual_seed(0)

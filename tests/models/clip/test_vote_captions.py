@@ -1,4 +1,4 @@
-"""Captions of votes: shares of expressions, contempt, and what the picture shows."""
+"""Captions from FER+ votes: shares of expressions, contempt, and image properties such as sharpness."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_classes_without_votes_are_refused() -> None:
 
 
 def test_the_loss_of_captions_counts_each_caption_once() -> None:
-    """With fixed equal features of the images, the best similarities are the logarithms of the frequencies."""
+    """For fixed, equal image features, the loss is lowest if the similarities are the logs of the frequencies."""
     image = F.normalize(torch.ones(4, 1), dim=1)
     which = torch.tensor([0, 0, 0, 1])
 

@@ -1,4 +1,4 @@
-"""Augmentation of batches does what it says and nothing else."""
+"""Augmentation of batches: crops, mirroring, rotation, brightness, contrast and cutout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rare classes count as much as frequent ones."""
+"""Class weights and balanced sampling give each class the same total weight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Camera augmentation changes images as a camera does, by the drawn amounts, and leaves the other images plain."""
+"""Camera augmentation: each effect has the drawn strength, and images that are not selected stay unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def smooth_image(side: int = 48) -> np.ndarray:
 
 
 def taken(image: np.ndarray, camera: Camera, **values: float) -> Tensor:
-    """Return one image (S, S) as `camera` takes it, with the named columns' numbers, all others 0.5."""
+    """Return an image (S, S) after camera augmentation; random numbers that `values` does not name are 0.5."""
     numbers = torch.full((1, COLUMNS), 0.5, dtype=torch.float64)
     for name, value in values.items():
         numbers[0, globals()[name]] = value
@@ -42,9 +42,9 @@ def test_compression_is_that_of_a_jpeg_file(quality: int, side: int) -> None:
     ok, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert ok
     decoded = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE).astype(np.float32)
-    inner = slice(0, 40)  # the encoder continues the image beyond its border in another way
+    inner = slice(0, 40)  # the encoder pads the image at its border in another way
     difference, change = (np.abs(decoded - other)[inner, inner] for other in (own.numpy(), image))
-    # Coefficients that lie between two steps may be rounded the other way.
+    # Coefficients halfway between two quantisation steps may be rounded differently.
     assert np.median(difference) < 0.5
     assert difference.mean() < 0.35 * change.mean()
 
@@ -136,7 +136,7 @@ def test_an_image_does_not_depend_on_the_others_in_its_batch() -> None:
     numbers = draw(16, torch.Generator().manual_seed(0), augmentation)
     whole = augment(images, numbers, augmentation)
     parts = [augment(images[rank::2], numbers[rank::2], augmentation) for rank in range(2)]
-    # A coefficient that is rounded the other way changes a block by less than 0.05.
+    # A coefficient that is rounded differently changes a block by less than 0.05.
     torch.testing.assert_close(torch.stack(parts, dim=1).flatten(0, 1), whole, rtol=0, atol=0.05)
     assert float((torch.stack(parts, dim=1).flatten(0, 1) - whole).abs().mean()) < 1e-4
 

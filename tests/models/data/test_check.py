@@ -1,4 +1,4 @@
-"""The check of a data set counts what was planted."""
+"""The check of a data set finds and counts each kind of fault."""
 
 from __future__ import annotations
 

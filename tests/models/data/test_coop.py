@@ -1,4 +1,4 @@
-"""CoOp's split files, pictures cut as CLIP cuts them, and images picked before they are decoded."""
+"""CoOp's split files, CLIP's central square crop, and selection of images before decoding."""
 
 from __future__ import annotations
 

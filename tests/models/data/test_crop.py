@@ -1,4 +1,4 @@
-"""Faces cut out of photographs: the pixels are those of the device, and a folder of crops is never half done."""
+"""Face crops from photographs: they have the device's pixels, and an interrupted run leaves only whole files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def files_in(folder: Path) -> list[str]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """One face, two faces, none, and a file that is no picture, in folders of splits and classes."""
+    """Photographs with one, two and no faces, and a file that is no image, in <split>/<class>/."""
     folder = tmp_path / "photos"
     write(folder / "train/happy/one.png", PORTRAIT)
     write(folder / "train/sad/two.png", np.hstack([PORTRAIT[:300, 90:390]] * 2))

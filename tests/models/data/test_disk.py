@@ -1,4 +1,4 @@
-"""Images that do not fit in memory are in a file on the disk: loading, evaluation and distillation give the same."""
+"""Images that do not fit in memory are kept on disk; loading, evaluation and distillation give equal results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgekit.models.evaluation import run
 
 @pytest.fixture
 def small_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Little free memory; returns the user's cache folder of edgekit."""
+    """Simulate little free memory; return edgekit's cache folder."""
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 1000 kB\nMemAvailable: 400 kB\n")
     monkeypatch.setattr(disk, "_MEMINFO", meminfo)

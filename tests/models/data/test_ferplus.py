@@ -1,4 +1,4 @@
-"""FER+ votes reach the images they were given for, and mean what each mode says."""
+"""FER+ votes are matched with their images, and each mode computes its labels or targets from them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def clear(label: int) -> list[int]:
 
 
 def faces(votes: dict[str, list[tuple[int, list[int]]]], named: bool = True) -> DataSet:
-    """A data set of (label, votes) by split; an image's only pixel is its number."""
+    """Return a data set with the labels in `votes`, by split; the only pixel of an image is its index."""
     splits = {}
     for usage, rows in votes.items():
         names = np.array([f"train/x/{usage}_{index}.jpg" for index in range(len(rows))]) if named else None
@@ -76,8 +76,8 @@ def test_both_forms_find_their_images(tmp_path: Path, by_path: bool) -> None:
     ("votes", "label"),
     [
         (votes_for(anger=6, fear=4), 0),
-        (votes_for(anger=5, fear=5), None),  # no more than half
-        (votes_for(anger=5, fear=1, disgust=1, sadness=1, neutral=1, unknown=1), 0),  # single votes count as none
+        (votes_for(anger=5, fear=5), None),  # not more than half
+        (votes_for(anger=5, fear=1, disgust=1, sadness=1, neutral=1, unknown=1), 0),  # single votes are ignored
         (votes_for(anger=5, fear=3, unknown=2), None),
         (votes_for(contempt=9, anger=1), None),
         (votes_for(unknown=6, anger=4), None),
@@ -107,20 +107,20 @@ def test_soft_targets_are_shares_among_the_seven(tmp_path: Path) -> None:
 
 def test_images_that_leave_take_everything_along(tmp_path: Path) -> None:
     rows = {**AGREEING, "Training": [(0, clear(0)), (1, votes_for(NF=10)), (2, clear(2)), (3, clear(3))]}
-    said: list[str] = []
+    notices: list[str] = []
     path = write_votes(tmp_path / "votes.csv", rows)
-    part = with_ferplus(faces(rows), path, "soft", notify=said.append).splits["Training"]
+    part = with_ferplus(faces(rows), path, "soft", notify=notices.append).splits["Training"]
     assert part.images.flatten().tolist() == [0, 2, 3]
     assert part.names is not None
     assert part.targets is not None
     assert [name[-5] for name in part.names] == ["0", "2", "3"]
     assert part.targets.argmax(axis=1).tolist() == [0, 2, 3]
-    assert said == ["FER+ votes for 11 of 11 images; 1 without a majority for an expression are removed"]
+    assert notices == ["FER+ votes for 11 of 11 images; 1 without a majority for an expression are removed"]
 
 
 def test_mixed_targets_are_a_weighted_mean_of_smoothed_label_and_votes(tmp_path: Path) -> None:
-    torn = (0, votes_for(fear=6, surprise=2, anger=1, contempt=2))
-    rows = {**AGREEING, "Training": [torn, (4, votes_for(anger=1, contempt=7)), *AGREEING["Training"]]}
+    divided = (0, votes_for(fear=6, surprise=2, anger=1, contempt=2))
+    rows = {**AGREEING, "Training": [divided, (4, votes_for(anger=1, contempt=7)), *AGREEING["Training"]]}
     data = faces(rows)
     path = write_votes(tmp_path / "votes.csv", rows)
     result = with_ferplus(data, path, "mixed", label_weight=0.25)
@@ -145,24 +145,24 @@ def test_mixed_leaves_out_training_images_that_most_votes_call_no_face_or_unknow
     stays = [votes_for(unknown=5, anger=5), votes_for(NF=1), votes_for()]
     training = [*AGREEING["Training"], *[(0, votes) for votes in (*kinds, *stays)]]
     rows = {**AGREEING, "Training": training * 9, "PublicTest": [(0, votes) for votes in kinds]}
-    said: list[str] = []
+    notices: list[str] = []
     path = write_votes(tmp_path / "votes.csv", rows)
-    result = with_ferplus(faces(rows), path, "mixed", notify=said.append)
+    result = with_ferplus(faces(rows), path, "mixed", notify=notices.append)
     assert result.splits["Training"].images.flatten().tolist() == [
         number for number in range(9 * 13) if number % 13 not in (7, 8, 9)
     ]
     assert len(result.splits["PublicTest"]) == 3
-    assert "0.5 label + 0.5 votes; 27 training images" in said[0]
+    assert "0.5 label + 0.5 votes; 27 training images" in notices[0]
 
 
 def test_the_posterior_is_how_often_a_label_goes_with_the_votes(tmp_path: Path) -> None:
-    torn = votes_for(fear=5, surprise=5)
-    training = [(2, torn)] * 30 + [(5, torn)] * 10 + [(label, clear(label)) for label in range(7)] * 6
-    rows = {"Training": training, "PublicTest": [(2, torn)]}
+    divided = votes_for(fear=5, surprise=5)
+    training = [(2, divided)] * 30 + [(5, divided)] * 10 + [(label, clear(label)) for label in range(7)] * 6
+    rows = {"Training": training, "PublicTest": [(2, divided)]}
     data = faces(rows)
     path = write_votes(tmp_path / "votes.csv", rows)
-    said: list[str] = []
-    result = with_ferplus(data, path, "posterior", notify=said.append)
+    notices: list[str] = []
+    result = with_ferplus(data, path, "posterior", notify=notices.append)
     part = result.splits["Training"]
     assert part.targets is not None
     assert part.targets.sum(axis=1) == pytest.approx(1, abs=1e-5)
@@ -172,7 +172,7 @@ def test_the_posterior_is_how_often_a_label_goes_with_the_votes(tmp_path: Path) 
     assert result.splits["PublicTest"] is data.splits["PublicTest"]
     assert result.name == "fer2013"
     assert result.checksum() != data.checksum()
-    assert said == ["FER+ votes for 83 of 83 images; training target: P(label | votes)"]
+    assert notices == ["FER+ votes for 83 of 83 images; training target: P(label | votes)"]
 
 
 def test_the_posterior_is_fitted_on_one_thread_whatever_the_number(
@@ -182,11 +182,11 @@ def test_the_posterior_is_fitted_on_one_thread_whatever_the_number(
     seen = set()
     cross_entropy = functional.cross_entropy
 
-    def watched(*arguments: torch.Tensor) -> torch.Tensor:
+    def recorded(*arguments: torch.Tensor) -> torch.Tensor:
         seen.add(torch.get_num_threads())
         return cross_entropy(*arguments)
 
-    monkeypatch.setattr(functional, "cross_entropy", watched)
+    monkeypatch.setattr(functional, "cross_entropy", recorded)
     path = write_votes(tmp_path / "votes.csv", AGREEING)
     threads = torch.get_num_threads()
     try:
@@ -202,12 +202,12 @@ def test_images_without_votes_get_the_prediction_for_zero_votes(tmp_path: Path) 
     rows = {"Training": [(label, clear(label)) for label in range(7)] * 10}
     missing = {f"train/x/Training_{index}.jpg" for index in (3, 10)}
     path = write_votes(tmp_path / "votes.csv", rows, left_out=missing)
-    said: list[str] = []
-    targets = with_ferplus(faces(rows), path, "posterior", notify=said.append).splits["Training"].targets
+    notices: list[str] = []
+    targets = with_ferplus(faces(rows), path, "posterior", notify=notices.append).splits["Training"].targets
     assert targets is not None
     assert (targets[3] == targets[10]).all()
     assert targets[3].argmax() == 3
-    assert said[0].startswith("FER+ votes for 68 of 70 images")
+    assert notices[0].startswith("FER+ votes for 68 of 70 images")
 
 
 def test_votes_of_other_images_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Few shots are drawn exactly, seeded and nested; halves of the classes; classes left out."""
+"""Few-shot sampling: exact counts, one draw per seed, nested samples; base classes and removed classes."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_base_classes_are_the_first_half_rounded_up() -> None:
 def test_classes_left_out_leave_no_trace(bars: DataSet) -> None:
     training = bars.splits["Training"]
     votes = np.full((len(training), 7), 1 / 7, np.float32)
-    votes[training.labels == 0] = np.eye(7, dtype=np.float32)[2]  # whoever is angry was called afraid by all
+    votes[training.labels == 0] = np.eye(7, dtype=np.float32)[2]  # all votes for angry faces are for fear
     data = replace(bars, splits={**bars.splits, "Training": replace(training, targets=votes)})
     rest = without_classes(data, ["fear", "sad"])
     assert rest.classes == tuple(name for name in EXPRESSIONS if name not in ("fear", "sad"))

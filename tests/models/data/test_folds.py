@@ -1,4 +1,4 @@
-"""Folds keep images that belong together in one fold, and do not depend on which other images there are."""
+"""Identical images and the images of a person share a fold; the fold does not depend on unrelated images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A validation part is cut off by whole persons or tracks, however the data names them."""
+"""Validation splits by person or track, for each way in which a data set can name these groups."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PERSONS, PICTURES = 6, 4
 
 
 def _draw(folder: Path, name_of: Callable[[str, int, int], str]) -> None:
-    """Write the pictures of 6 persons in two classes, in the file that `name_of` (class, person, number) returns."""
+    """Write 4 pictures of each of 6 persons in two classes; `name_of(class, person, number)` returns the file name."""
     generator = np.random.default_rng(0)
     for label in ("open", "shut"):
         for person in range(PERSONS):
@@ -170,7 +170,7 @@ def test_a_single_folder_with_a_usual_name_is_a_split(tmp_path: Path, split: str
 
 
 def test_where_a_table_lists_some_images_the_others_are_groups_of_their_own(tmp_path: Path) -> None:
-    """Labelled tracks in groups.csv, beside pictures that were added by hand."""
+    """groups.csv lists labelled tracks; one picture was added by hand."""
     _in_table(tmp_path, "groups.csv", "{file},{group}", "path,group")
     added = cv2.imread(str(tmp_path / "open" / "0.png"))
     assert cv2.imwrite(str(tmp_path / "open" / "added.png"), 255 - added)
@@ -220,7 +220,7 @@ def _cropped_video(folder: Path, video: str, count: int, start_s: int = 0) -> No
 
 
 def test_neighbouring_frames_of_a_video_are_on_one_side(tmp_path: Path) -> None:
-    """With one video per class, too, a part of each video is left for validation."""
+    """With one video per class, validation gets a part of each video."""
     for label in ("open", "shut"):
         _cropped_video(tmp_path / label, "clip", 60)
     training, validation, text = train_and_validation(load_dataset(tmp_path), None, None, seed=3)
@@ -233,7 +233,7 @@ def test_neighbouring_frames_of_a_video_are_on_one_side(tmp_path: Path) -> None:
 
 
 def test_classes_that_follow_each_other_in_one_video_are_all_validated(tmp_path: Path) -> None:
-    """Each class is in one fifth of the video: if this were its only group, nothing could be held back."""
+    """Each class is one fifth of the video: if that were a single group, nothing could be held back."""
     for number, label in enumerate("abcde"):
         _cropped_video(tmp_path / label, "clip", 10, start_s=10 * number)
     tables = [(tmp_path / label / "crops.csv").read_text().splitlines() for label in "abcde"]

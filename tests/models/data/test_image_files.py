@@ -1,4 +1,4 @@
-"""Images in files give the pixels of those in memory, and crops of whole pictures."""
+"""Images read from files: the same pixels as in memory, and crops of whole pictures."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_damaged_file_is_named_in_one_line(folder: Path) -> None:
 
 
 def test_crops_of_a_file_are_those_of_its_pixels(tmp_path: Path) -> None:
-    """On a square picture that is not made smaller, a crop is the one of the image in memory."""
+    """For a square picture that is not resized, a crop from the file is close to the crop from memory."""
     smooth = cv2.resize(np.random.default_rng(1).integers(0, 255, (6, 6, 3), dtype=np.uint8), (48, 48))
     (tmp_path / "test/a").mkdir(parents=True)
     assert cv2.imwrite(str(tmp_path / "test/a/0.png"), smooth)
@@ -112,7 +112,7 @@ def test_crops_reach_parts_outside_the_central_square(tmp_path: Path) -> None:
     assert left.unique().tolist() == [1.0]
     assert right.unique().tolist() == pytest.approx([128 / 255])
     (square,) = decoded([files_of(tmp_path)], 8)
-    assert square.images.max() < 32  # black but for the interpolation at the edges
+    assert square.images.max() < 32  # black, except for the interpolation at the edges
 
 
 def test_prefetched_batches_are_the_requested_ones(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""RAF-DB, CK+ and other arrangements of files, made small in the form their owners hand out."""
+"""Small copies of the file layouts of RAF-DB, CK+ and other data sets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def packed(folder: Path) -> Path:
 
 @pytest.fixture
 def raf(tmp_path: Path) -> Path:
-    """Ten images of RAF-DB as its owners hand it out: value 10 times the label, the last three to test on."""
+    """Ten images in RAF-DB's original layout; red is 10 times the label; the last three are test images."""
     folder = tmp_path / "basic"
     labels = [1, 2, 3, 4, 5, 6, 7, 7, 1, 5]
     lines = []
@@ -89,9 +89,9 @@ def test_a_list_with_a_byte_order_mark_is_read(raf: Path) -> None:
 
 def test_images_that_the_list_does_not_name_are_left_out_aloud(raf: Path) -> None:
     (raf / "EmoLabel/list_patition_label.txt").write_text("train_00001.jpg 2\n")
-    said: list[str] = []
-    assert len(load_dataset(raf, notify=said.append).splits["train"]) == 1
-    assert said == ["9 images that are not in 'EmoLabel/list_patition_label.txt' are removed"]
+    notices: list[str] = []
+    assert len(load_dataset(raf, notify=notices.append).splits["train"]) == 1
+    assert notices == ["9 images that are not in 'EmoLabel/list_patition_label.txt' are removed"]
 
 
 def test_a_list_without_aligned_images_is_refused(raf: Path) -> None:
@@ -122,11 +122,11 @@ def test_folders_1_to_7_are_raf_db_if_tables_or_names_show_it(tmp_path: Path, ev
 
 
 def test_folders_1_to_7_stay_numbers_if_nothing_shows_raf_db(tmp_path: Path) -> None:
-    said: list[str] = []
-    data = load_dataset(numbered(tmp_path / "digits", "{split}{index}.png"), notify=said.append)
+    notices: list[str] = []
+    data = load_dataset(numbered(tmp_path / "digits", "{split}{index}.png"), notify=notices.append)
     assert data.classes == ("1", "2", "3", "4", "5", "6", "7")
     assert data.name == "digits"
-    assert said[0].startswith("class folders 1 to 7 keep their names")
+    assert notices[0].startswith("class folders 1 to 7 keep their names")
 
 
 def test_a_table_that_contradicts_the_folders_is_refused(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ CK_CLASSES = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surpr
 
 
 def ck_plus(folder: Path, splits: tuple[str, ...] = ("",)) -> Path:
-    """Three frames a subject, subject i showing class i modulo 7; a frame's value tells subject and class."""
+    """Write three frames per subject; subject i shows class i modulo 7; its frames have the values 10 i to 10 i + 2."""
     for index in range(21):
         name = CK_CLASSES[index % 7]
         for frame in range(3):
@@ -173,7 +173,7 @@ def test_splits_of_ck_plus_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("contempt", "count", "classes", "says"),
+    ("contempt", "count", "classes", "expected"),
     [
         ("drop", 54, EXPRESSIONS[:6], ["9 images of contempt are removed"]),
         ("keep", 63, (*EXPRESSIONS[:6], "contempt"), []),
@@ -181,14 +181,14 @@ def test_splits_of_ck_plus_are_kept(tmp_path: Path) -> None:
     ],
 )
 def test_contempt_is_treated_as_the_option_states(
-    tmp_path: Path, contempt: str, count: int, classes: tuple[str, ...], says: list[str]
+    tmp_path: Path, contempt: str, count: int, classes: tuple[str, ...], expected: list[str]
 ) -> None:
-    said: list[str] = []
-    data = load_dataset(ck_plus(tmp_path), contempt=contempt, notify=said.append)
+    notices: list[str] = []
+    data = load_dataset(ck_plus(tmp_path), contempt=contempt, notify=notices.append)
     assert data.classes == classes
     part = data.splits["all"]
     assert len(part) == count
-    assert [line.partition(" (")[0] for line in said] == says
+    assert [line.partition(" (")[0] for line in notices] == expected
     shown = part.images[:, 0, 0, 0] // 10 % 7
     of_contempt = set(part.labels[shown == CK_CLASSES.index("contempt")].tolist())
     assert of_contempt == {"drop": set(), "keep": {6}, "Disgust": {1}}[contempt]
@@ -214,7 +214,7 @@ def test_no_subject_is_on_both_sides(tmp_path: Path) -> None:
         subjects = [set((part.images[:, 0, 0, 0] // 10).tolist()) for part in (training, validation)]
         assert len(training) + len(validation) == 63
         assert subjects[0].isdisjoint(subjects[1])
-        assert len(validation) == 21  # one subject of three images of each class
+        assert len(validation) == 21  # one subject per class, three images each
         chosen.add(frozenset(subjects[1]))
     assert len(chosen) > 1
 
@@ -280,7 +280,7 @@ def test_folders_that_are_links_or_cannot_be_read_are_named(tmp_path: Path) -> N
     (tmp_path / "pets/train/bird").symlink_to("../val/cat")
     closed = tmp_path / "pets/train/dog"
     closed.chmod(0)
-    readable = os.access(closed, os.R_OK)  # by root
+    readable = os.access(closed, os.R_OK)  # true for root
     lines: list[str] = []
     data = load_dataset(tmp_path / "pets", notify=lines.append)
     closed.chmod(0o755)

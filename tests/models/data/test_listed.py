@@ -1,4 +1,4 @@
-"""ImageNet, its copies and FGVC-Aircraft: classes and splits by their lists."""
+"""ImageNet, its shifted copies and FGVC-Aircraft: classes and splits from their list files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes put together, and pictures without any."""
+"""Merged classes, and pictures without labels."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_targets_are_summed_over_the_classes_that_stay(bars: DataSet) -> None:
 
 
 def test_a_target_of_none_of_the_classes_that_stay_gives_way_to_the_label(bars: DataSet) -> None:
-    part = bars.splits["Training"].subset(np.array([3]))  # happy, and surprised to everybody else
+    part = bars.splits["Training"].subset(np.array([3]))  # the label is happy, the target is surprise
     part = replace(part, targets=np.eye(7, dtype=np.float32)[[5]])
     merged = merge_classes(replace(bars, splits={"Training": part}), parse_merges(TEXTS, EXPRESSIONS))
     np.testing.assert_array_equal(merged.splits["Training"].targets, [[1, 0, 0]])

@@ -1,4 +1,4 @@
-"""Every form of a data set gives the same images; damaged ones are refused in one line."""
+"""All file formats of a data set give the same images; damaged files raise a one-line error."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _write_hdf5(path: Path, data: DataSet) -> Path:
 
 
 def _write_prefixed(folder: Path, data: DataSet) -> Path:
-    """The shared copy's form: two folders, the official split in the file name."""
+    """Write the layout of shared/data/fer2013.tar.gz: two folders, with the official split in the file name."""
     for usage, part in data.splits.items():
         for index, (image, label) in enumerate(zip(part.images, part.labels, strict=True)):
             top = "train" if usage == "Training" else "test"
@@ -98,7 +98,7 @@ def test_an_archive_with_an_endless_name_is_refused(tmp_path: Path) -> None:
 
 
 def _packed(bars_folder: Path, archive: Path) -> tuple[bytes, int]:
-    """Write the folder as an uncompressed archive; return its bytes and where some member in the middle begins."""
+    """Write the folder as an uncompressed archive; return its bytes and the offset of a member in the middle."""
     with tarfile.open(archive, "w") as tar:
         tar.add(bars_folder, "bars")
     with tarfile.open(archive) as tar:

@@ -1,4 +1,4 @@
-"""Random parts of pictures: where they lie, how large, which way round."""
+"""Random resized crops: position, area, aspect ratio and mirroring."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WHOLE = torch.tensor([[1.0, 0.5, 0.5, 0.5, 0.9]])  # all of the area, square, no
 
 
 def ramp(side: int) -> torch.Tensor:
-    """A picture whose values grow from left to right."""
+    """Return a picture whose values increase from left to right."""
     return torch.linspace(0, 255, side).round().to(torch.uint8).expand(1, 1, side, side).contiguous()
 
 

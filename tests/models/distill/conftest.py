@@ -1,4 +1,4 @@
-"""Teachers that follow a rule, a small CLIP, and a short recipe."""
+"""Fixtures: a rule-based teacher, a small CLIP and a short recipe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EMBED_DIM = 12
 
 @dataclass
 class BarTeacher:
-    """Knows which bar an image has and calls each by the next one's name; counts what it was asked about."""
+    """A teacher for `bars` that predicts the class after the true one; records the shapes of its inputs."""
 
     sha256: str = "a" * 64
     embeds: bool = False
@@ -34,7 +34,7 @@ class BarTeacher:
 
     @staticmethod
     def named(images: ImageU8) -> np.ndarray:
-        """Return its classes for whole images or crops of any height."""
+        """Return the predicted classes for whole images or centred crops of any height."""
         rows = images.mean(axis=(2, 3))  # (N, H)
         cut = (48 - rows.shape[1]) // 2
         bands = np.stack([rows[:, 6 + 5 * bar - cut : 10 + 5 * bar - cut].mean(axis=1) for bar in range(7)], axis=1)

@@ -28,7 +28,7 @@ CROPS = Augmentation(crop_px=44)
 
 
 def pixel_teacher(sha256: str = "a" * 64) -> Teacher:
-    """A teacher whose outputs depend on every pixel and its place."""
+    """Return a teacher whose outputs depend on the value and the position of each pixel."""
     weights = np.random.default_rng(int(sha256[0], 16)).normal(size=(44 * 44, 7)).astype(np.float32)
 
     def predict(crops: np.ndarray) -> TeacherOutputs:

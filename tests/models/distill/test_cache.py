@@ -1,4 +1,4 @@
-"""The cache asks a teacher once about each view, notices damage, and goes on where it was."""
+"""The cache computes each view once, detects damaged files, and continues after an interruption."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def test_outputs_are_cached_in_any_memory_layout(bar_teacher: Make, images: Imag
     bars = bar_teacher()
     plain = bars.teacher()
 
-    def answer(crops: ImageU8) -> TeacherOutputs:
+    def predict(crops: ImageU8) -> TeacherOutputs:
         return TeacherOutputs(np.asfortranarray(plain.predict(crops).logits))
 
-    first = distillation_targets(replace(plain, predict=answer), images, "center-flip", tmp_path)
+    first = distillation_targets(replace(plain, predict=predict), images, "center-flip", tmp_path)
     seen = bars.crops_seen
     assert np.array_equal(first.logits, distillation_targets(plain, images, "center-flip", tmp_path).logits)
     assert bars.crops_seen == seen
@@ -114,15 +114,15 @@ def test_damaged_and_foreign_files_are_noticed_and_made_again(
     expected = distillation_targets(bars.teacher(), images, "center", tmp_path).logits
     path, other, _ = files(tmp_path)
     damage(path, other)
-    before, said = bars.crops_seen, []
+    before, notices = bars.crops_seen, []
     assert np.array_equal(
-        distillation_targets(bars.teacher(), images, "center", tmp_path, notify=said.append).logits, expected
+        distillation_targets(bars.teacher(), images, "center", tmp_path, notify=notices.append).logits, expected
     )
-    assert bars.crops_seen == before + 20  # the one file's images
-    assert len(said) == 1
-    assert str(path) in said[0]
-    distillation_targets(bars.teacher(), images, "center", tmp_path, notify=said.append)
-    assert len(said) == 1
+    assert bars.crops_seen == before + 20  # the images of the damaged file
+    assert len(notices) == 1
+    assert str(path) in notices[0]
+    distillation_targets(bars.teacher(), images, "center", tmp_path, notify=notices.append)
+    assert len(notices) == 1
 
 
 def test_an_interrupted_run_continues(bar_teacher: Make, images: ImageU8, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_members_of_an_ensemble_are_cached_each_by_itself(bar_teacher: Make, ima
 
 
 def test_the_target_is_the_mean_over_the_views(images: ImageU8, tmp_path: Path) -> None:
-    def answer(crops: ImageU8) -> TeacherOutputs:
+    def predict(crops: ImageU8) -> TeacherOutputs:
         left = crops[:, :, : crops.shape[2] // 2].mean(axis=(1, 2, 3))
         angle = np.where(left > 25, 0.0, np.pi / 2)
         return TeacherOutputs(
@@ -165,7 +165,7 @@ def test_the_target_is_the_mean_over_the_views(images: ImageU8, tmp_path: Path) 
     images[:, :, :24] = 40
     images[:, :, 24:] = 10
     targets = distillation_targets(
-        Teacher("classifier", "x", ("a", "b"), "c" * 64, answer), images, "center-flip", tmp_path
+        Teacher("classifier", "x", ("a", "b"), "c" * 64, predict), images, "center-flip", tmp_path
     )
     np.testing.assert_allclose(targets.logits, [[25, -25]] * 4)
     np.testing.assert_allclose(targets.embeddings, [[0.5**0.5, 0.5**0.5]] * 4, atol=1e-3)

@@ -1,4 +1,4 @@
-"""A net in a CLIP's embedding space has its own predictions, and takes labels by text."""
+"""`embed` moves a net into a CLIP's embedding space: its predictions stay the same, and text defines new labels."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def test_predictions_are_those_of_the_net_and_other_labels_are_possible(
 ) -> None:
     output = tmp_path / "student.safetensors"
     nets = [_net(tmp_path / f"net{sign}.safetensors", bars, sign) for sign in (1, -1)]
-    # The logits of a random net and of a random CLIP have no relation: those of one of two opposite nets fit.
+    # A random net and a random CLIP are unrelated: of two nets with opposite logits, exactly one agrees enough.
     fitting = [net for net in nets if _fits(net, clip, bars_folder)]
     assert len(fitting) == 1
     result = embed(str(fitting[0]), str(clip), bars_folder, output, threads=1)
     assert (result.architecture, result.images) == ("edgecnn@24", len(bars.splits["Training"]))
     own, new = _logits(fitting[0], bars), _logits(output, bars)
     own, new = (logits - logits.mean(axis=1, keepdims=True) for logits in (own, new))
-    ratios = (own * new).sum(axis=1) / (own * own).sum(axis=1)  # of each image: the length of its vector differs
+    ratios = (own * new).sum(axis=1) / (own * own).sum(axis=1)  # one per image: the lengths of the vectors differ
     np.testing.assert_allclose(new, own * ratios[:, None], atol=1e-3 * float(np.abs(own).max()))
     assert 0.5 < ratios.min() < ratios.max() < 2
     assert np.abs(softmax(new) - softmax(own)).max() < 0.1
@@ -88,7 +88,7 @@ def test_other_texts_are_compared_with_what_the_teacher_sees() -> None:
     vectors = torch.nn.functional.normalize(torch.randn(3, 6, generator=generator), dim=1)
     layer = torch.nn.Linear(9, 3)
     with torch.no_grad():
-        weights = vectors @ true.float()  # the net predicts as the teacher does
+        weights = vectors @ true.float()  # the net has the teacher's predictions
         layer.weight.copy_(weights[:, :-1])
         layer.bias.copy_(weights[:, -1])
     moments = _Moments(features.T @ features, features.T @ embeddings, len(features))

@@ -1,4 +1,4 @@
-"""The parts of the loss against values computed by hand."""
+"""The terms of the distillation loss equal values computed by hand."""
 
 from __future__ import annotations
 

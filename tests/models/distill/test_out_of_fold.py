@@ -1,4 +1,4 @@
-"""Out-of-fold targets are those of the teacher that has not seen the image, and the folds must be complete."""
+"""An out-of-fold target comes from a teacher that was not trained on the image; all folds must be present."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CROP = CropSpec(0.0, True, (48, 48), (44, 44))
 
 
 def constant_teacher(number: int, fold: dict[str, int] | None) -> Teacher:
-    """A teacher that returns logit `number` for class `number`, and records the numbers of images it classifies."""
+    """Return a teacher whose logits are 5 for class `number` and 0 for all others."""
 
     def predict(crops: np.ndarray) -> TeacherOutputs:
         return TeacherOutputs(np.tile(np.eye(7, dtype=np.float32)[number] * 5, (len(crops), 1)))
@@ -114,13 +114,13 @@ def test_trained_folds_teach_a_student(bars: DataSet, bars_folder: Path, tmp_pat
     options: dict[str, Any] = {"data": bars_folder, "epochs": 1, "batch_size": 28, "accelerator": "cpu"}
     machine = {"precision": "fp32", "threads": 1}
     for fold in range(2):
-        said: list[str] = []
+        notices: list[str] = []
         output = tmp_path / f"fold{fold}"
-        train(**options, **machine, model="mini-xception", folds=2, fold=fold, output=output, notify=said.append)
+        train(**options, **machine, model="mini-xception", folds=2, fold=fold, output=output, notify=notices.append)
         assert load_checkpoint(output / "best.safetensors").training["fold"] == {"folds": 2, "fold": fold}
         left_out = int((fold_numbers(bars.splits["Training"], 2) == fold).sum())
-        assert f"fold {fold} of 2 is left out: {left_out} of 56 training images" in said
-        assert any(line.startswith(f"{56 - left_out} training images") for line in said)
+        assert f"fold {fold} of 2 is left out: {left_out} of 56 training images" in notices
+        assert any(line.startswith(f"{56 - left_out} training images") for line in notices)
     teachers = [str(tmp_path / f"fold{fold}") for fold in range(2)]
     more = {"student": "mini-xception", "out_of_fold": True, "output": tmp_path / "student"}
     distill(**options, **machine, **more, teachers=teachers)

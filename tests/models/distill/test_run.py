@@ -1,4 +1,4 @@
-"""What a student takes from its options and its teachers: recipe, balance, subject."""
+"""Recipe, class balance and subject of a student, from its options and its teachers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPTIONS: dict[str, Any] = {"epochs": 1, "batch_size": 8, "accelerator": "cpu", "
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A folder data set of noise, with 4 dark and 12 light pictures to train on."""
+    """A folder data set of noise, with 4 training pictures of class dark and 12 of class light."""
     generator = np.random.default_rng(0)
     for split, counts in (("train", (4, 12)), ("val", (4, 4))):
         for name, count in zip(LABELS, counts, strict=True):
@@ -45,11 +45,11 @@ def _teacher(path: Path, subject: Subject = "face") -> str:
 
 
 def test_adapt_takes_all_layers_for_new_classes_and_balances_them(pictures: Path, tmp_path: Path) -> None:
-    said: list[str] = []
+    notices: list[str] = []
     options = {"teachers": [_teacher(tmp_path / "teacher.safetensors")], "recipe": "adapt", "init": "fer2013"}
-    distill(data=pictures, output=tmp_path / "run", **options, **OPTIONS, notify=said.append)
+    distill(data=pictures, output=tmp_path / "run", **options, **OPTIONS, notify=notices.append)
     training = load_checkpoint(tmp_path / "run/best.safetensors").training
-    assert any("the recipe is adapt-new-classes" in line for line in said)
+    assert any("the recipe is adapt-new-classes" in line for line in notices)
     assert training["recipe"]["depth_decay"] == 0.5
     assert training["balance"] == "sampler"
 
@@ -74,12 +74,12 @@ def test_options_may_be_text_and_are_checked() -> None:
 
 
 def test_training_images_are_checked_as_in_train(pictures: Path, tmp_path: Path) -> None:
-    said: list[str] = []
+    notices: list[str] = []
     teacher = _teacher(tmp_path / "teacher.safetensors")
     options: dict[str, Any] = {"data": pictures, "student": "mini-xception", "teachers": [teacher], **OPTIONS}
     shutil.copy(pictures / "val/dark/0.png", pictures / "train/dark/9.png")
-    distill(**options, output=tmp_path / "run", notify=said.append)
-    assert any("1 training images are validation images too, such as train/dark/9.png" in line for line in said)
+    distill(**options, output=tmp_path / "run", notify=notices.append)
+    assert any("1 training images are validation images too, such as train/dark/9.png" in line for line in notices)
     shutil.rmtree(pictures / "train/dark")
     with pytest.raises(InputError, match="class 'dark' has no training image"):
         distill(**options, output=tmp_path / "other")

@@ -1,4 +1,4 @@
-"""Students learn what their teacher says, not what the labels say, and resume bit for bit."""
+"""Students learn the outputs of their teacher instead of the labels; trainings resume bit for bit."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def _job(
     training: ImageSet | None = None,
 ) -> TrainingJob:
     training = training or data.splits["Training"]
-    answers = distillation_targets(teacher, training.images, config.views, cache) if config.views else None
+    targets = distillation_targets(teacher, training.images, config.views, cache) if config.views else None
     architecture = student_architecture("mini-xception", teacher)
     contract = contract_for(architecture, data.classes, data.name, data.is_gray)
-    task = DistillationTask(contract, recipe, training, data.splits["PublicTest"], teacher, config, answers)
+    task = DistillationTask(contract, recipe, training, data.splits["PublicTest"], teacher, config, targets)
     return TrainingJob(task, recipe, {"teacher": teacher.record()}, accelerator="cpu")
 
 
@@ -67,7 +67,7 @@ def test_the_student_agrees_with_its_teacher_and_not_with_the_labels(
     bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path, embeds: bool, views: Any, weights: LossWeights
 ) -> None:
     teacher = bar_teacher(embeds=embeds)
-    # The labels it is chosen by are the teacher's, those it is given for training stay the true ones.
+    # The validation labels are the teacher's classes; the training labels stay the true ones.
     wrong = {name: dataclasses.replace(part, labels=teacher.named(part.images)) for name, part in bars.splits.items()}
     data = dataclasses.replace(bars, splits={**wrong, "Training": bars.splits["Training"]})
     recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
@@ -85,16 +85,16 @@ def test_on_the_fly_the_teacher_sees_the_crops_that_the_student_sees(
 ) -> None:
     bars_teacher, seen = bar_teacher(), []
 
-    def answer(crops: Any) -> Any:
+    def predict(crops: Any) -> Any:
         seen.append(crops)
         return bars_teacher.predict(crops)
 
     recipe = dataclasses.replace(short, epochs=2)
-    teacher = dataclasses.replace(bars_teacher.teacher(), predict=answer)
+    teacher = dataclasses.replace(bars_teacher.teacher(), predict=predict)
     train_job(_job(bars, teacher, recipe, DistillationConfig(ONLY_KL, views=None), tmp_path / "c"), tmp_path / "run")
     assert {crops.shape for crops in seen} == {(14, 44, 44, 1)}
     assert len(seen) == 2 * 4
-    # 25 places and two directions: few crops come twice.
+    # 25 positions and two orientations: few crops occur twice.
     assert len({crop.tobytes() for crops in seen for crop in crops}) > 0.8 * 2 * 56
     assert not (tmp_path / "c").exists()
 
@@ -104,12 +104,12 @@ def test_with_mixup_the_teacher_sees_the_mixed_images(
 ) -> None:
     seen = []
 
-    def answer(crops: Any) -> Any:
+    def predict(crops: Any) -> Any:
         seen.append(crops)
         return bar_teacher().predict(crops)
 
     recipe = dataclasses.replace(short, epochs=1, augmentation=Augmentation(crop_px=48, flip=False), mixup_alpha=2.0)
-    teacher = dataclasses.replace(bar_teacher().teacher(), predict=answer)
+    teacher = dataclasses.replace(bar_teacher().teacher(), predict=predict)
     config = DistillationConfig(LossWeights(1, 0.5, 0), views=None)
     train_job(_job(bars, teacher, recipe, config, tmp_path / "c"), tmp_path / "run")
     plain = {image.tobytes() for image in bars.splits["Training"].images}

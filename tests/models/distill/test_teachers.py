@@ -1,4 +1,4 @@
-"""Every kind of teacher answers as what it is made of, and says in one line what is wrong with it."""
+"""Each kind of teacher returns the outputs of its model; a bad teacher raises a one-line error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 LABELS = ("a", "b", "c")
 DESCRIPTIONS = {"happy": ("a smiling face",), "sad": ("a face in tears", "a frown")}
 PROMPTS = PromptConfig(n_ctx=2, depth=2, cross_layer=1)
-SAID = PlainOnnx(LABELS, None, "rgb", 1 / 255, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2), "logits")
+PLAIN = PlainOnnx(LABELS, None, "rgb", 1 / 255, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2), "logits")
 
 
 @pytest.fixture
@@ -104,11 +104,11 @@ def test_crops_of_another_size_are_resized_and_made_gray(crops: ImageU8) -> None
 
 
 def test_labels_are_matched_by_name(checkpoint: Path, crops: ImageU8) -> None:
-    teacher, said = classifier_teacher(checkpoint, CPU), []
-    ordered = for_labels(teacher, ("C", "a"), said.append)
+    teacher, notices = classifier_teacher(checkpoint, CPU), []
+    ordered = for_labels(teacher, ("C", "a"), notices.append)
     assert ordered.labels == ("C", "a")
     assert np.array_equal(ordered.predict(crops).logits, teacher.predict(crops).logits[:, [2, 0]])
-    assert said == ["teacher 'net0/best.safetensors' has classes that the data lacks; they are removed: b"]
+    assert notices == ["teacher 'net0/best.safetensors' has classes that the data lacks; they are removed: b"]
     with pytest.raises(InputError, match="lacks the data's class 'happy': its labels are a, b, c"):
         for_labels(teacher, ("a", "happy"))
 
@@ -127,42 +127,42 @@ def test_an_ensemble_gives_the_mean_of_probabilities(checkpoint: Path, crops: Im
 @pytest.mark.parametrize("shape", [("n", 3, 8, 8), (1, 3, 8, 8), (4, 3, "h", "w"), ("n", 8, 8, 3)])
 def test_any_onnx_classifier_teaches(tmp_path: Path, shape: tuple[Any, ...]) -> None:
     path = plain_onnx(tmp_path / "plain.onnx", shape)
-    teacher = plain_onnx_teacher(path, replace(SAID, size_px=8))
+    teacher = plain_onnx_teacher(path, replace(PLAIN, size_px=8))
     colours = np.array([[0, 0, 0], [255, 0, 51], [102, 255, 255], [9, 8, 7], [1, 1, 1]], np.uint8)
     crops = np.repeat(np.repeat(colours[:, None, None], 16, axis=1), 16, axis=2)
     expected = (colours / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.2]
     np.testing.assert_allclose(teacher.predict(crops).logits, expected, atol=1e-5)
-    swapped = plain_onnx_teacher(path, replace(SAID, size_px=8, channels="bgr"))
+    swapped = plain_onnx_teacher(path, replace(PLAIN, size_px=8, channels="bgr"))
     swapped_mean = (colours[:, ::-1] / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.2]
     np.testing.assert_allclose(swapped.predict(crops).logits, swapped_mean, atol=1e-5)
     assert swapped.sha256 != teacher.sha256
 
 
 def test_probabilities_become_logits(tmp_path: Path, crops: ImageU8) -> None:
-    logits = plain_onnx_teacher(plain_onnx(tmp_path / "a.onnx", ("n", 3, 8, 8)), SAID).predict(crops).logits
+    logits = plain_onnx_teacher(plain_onnx(tmp_path / "a.onnx", ("n", 3, 8, 8)), PLAIN).predict(crops).logits
     path = plain_onnx(tmp_path / "b.onnx", ("n", 3, 8, 8), probabilities=True)
-    found = plain_onnx_teacher(path, replace(SAID, output="probabilities")).predict(crops).logits
+    found = plain_onnx_teacher(path, replace(PLAIN, output="probabilities")).predict(crops).logits
     np.testing.assert_allclose(softmax(found), softmax(logits), atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("plain", "message"),
     [
         (
             PlainOnnx(),
             "has no edgekit contract: give its labels, size, channels, scale, mean, std, output",
         ),
-        (replace(SAID, size_px=8, std=None), "contract: give its std "),
-        (replace(SAID, size_px=8, labels=("a", "b")), "2 labels are given, the graph has 3 outputs"),
-        (replace(SAID, size_px=8, mean=(0.5,)), "'input.mean' has 1 values"),
-        (replace(SAID, size_px=8, labels=("a", "b", "a")), "'labels' has a duplicate name"),
-        (replace(SAID, size_px=8, channels="gray", mean=(0.0,), std=(1.0,)), "the graph has 3 channels"),
+        (replace(PLAIN, size_px=8, std=None), "contract: give its std "),
+        (replace(PLAIN, size_px=8, labels=("a", "b")), "2 labels are given, the graph has 3 outputs"),
+        (replace(PLAIN, size_px=8, mean=(0.5,)), "'input.mean' has 1 values"),
+        (replace(PLAIN, size_px=8, labels=("a", "b", "a")), "'labels' has a duplicate name"),
+        (replace(PLAIN, size_px=8, channels="gray", mean=(0.0,), std=(1.0,)), "the graph has 3 channels"),
     ],
 )
-def test_properties_that_a_plain_onnx_file_lacks_must_be_given(tmp_path: Path, said: PlainOnnx, message: str) -> None:
+def test_properties_that_a_plain_onnx_file_lacks_must_be_given(tmp_path: Path, plain: PlainOnnx, message: str) -> None:
     path = plain_onnx(tmp_path / "plain.onnx", (1, 3, "h", "w"))
     with pytest.raises(InputError, match=message) as caught:
-        plain_onnx_teacher(path, said)
+        plain_onnx_teacher(path, plain)
     assert "\n" not in str(caught.value)
 
 
@@ -172,19 +172,19 @@ def test_an_onnx_file_without_an_input_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "constant.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     with pytest.raises(InputError, match="is not an image classifier"):
-        plain_onnx_teacher(path, SAID)
+        plain_onnx_teacher(path, PLAIN)
 
 
 def test_a_size_other_than_the_graphs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the given size is 9, the graph's input is \[8, 8\]"):
-        plain_onnx_teacher(plain_onnx(tmp_path / "plain.onnx", (1, 3, 8, 8)), replace(SAID, size_px=9))
+        plain_onnx_teacher(plain_onnx(tmp_path / "plain.onnx", (1, 3, 8, 8)), replace(PLAIN, size_px=9))
 
 
 def test_a_clip_compares_whole_images_with_descriptions(small_clip: FrozenClip, crops: ImageU8) -> None:
     teacher = zero_shot_teacher(small_clip, DESCRIPTIONS, CPU)
-    answers = teacher.predict(crops)
+    outputs = teacher.predict(crops)
     assert teacher.space is not None
-    assert answers.embeddings is not None
+    assert outputs.embeddings is not None
     assert teacher.labels == ("happy", "sad")
     with torch.no_grad():
         first, second = (
@@ -198,8 +198,8 @@ def test_a_clip_compares_whole_images_with_descriptions(small_clip: FrozenClip, 
         ).view(shape)
         seen = F.normalize(small_clip.encode_image(pixels), dim=1).numpy()
     np.testing.assert_allclose(teacher.space.class_vectors[1], mean, atol=1e-6)
-    np.testing.assert_allclose(answers.embeddings, seen, atol=1e-5)
-    np.testing.assert_allclose(answers.logits[:, 1], float(small_clip.logit_scale) * seen @ mean, atol=1e-4)
+    np.testing.assert_allclose(outputs.embeddings, seen, atol=1e-5)
+    np.testing.assert_allclose(outputs.logits[:, 1], float(small_clip.logit_scale) * seen @ mean, atol=1e-4)
     assert zero_shot_teacher(small_clip, {**DESCRIPTIONS, "sad": ("a frown",)}, CPU).sha256 != teacher.sha256
     quick = FrozenClip(small_clip.model, replace(small_clip.config, activation="quick-gelu"), "other")
     assert zero_shot_teacher(quick, DESCRIPTIONS, CPU).sha256 != teacher.sha256
@@ -225,13 +225,13 @@ def test_prompts_return_the_outputs_of_the_prompted_clip(small_clip: FrozenClip,
 def test_prompts_that_were_trained_on_gray_pictures_see_gray_ones(small_clip: FrozenClip, tmp_path: Path) -> None:
     net = PromptedClip(small_clip, PROMPTS, DESCRIPTIONS)
     flat = np.full((1, 32, 32, 3), (250, 20, 60), np.uint8)
-    answers = {}
+    logits = {}
     for gray in (True, False):
         save_prompts(tmp_path / f"{gray}.safetensors", prompt_checkpoint(net, {"gray": gray}))
         teacher = prompted_teacher(tmp_path / f"{gray}.safetensors", small_clip, CPU)
-        answers[gray] = [teacher.predict(crops).logits for crops in (flat, to_teacher_input(flat, (32, 32), gray=True))]
-    np.testing.assert_allclose(*answers[True], atol=1e-4)
-    assert np.abs(answers[False][0] - answers[False][1]).max() > 1e-3
+        logits[gray] = [teacher.predict(crops).logits for crops in (flat, to_teacher_input(flat, (32, 32), gray=True))]
+    np.testing.assert_allclose(*logits[True], atol=1e-4)
+    assert np.abs(logits[False][0] - logits[False][1]).max() > 1e-3
 
 
 def test_prompts_that_change_when_used_cannot_teach(small_clip: FrozenClip, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_teachers_are_known_by_their_files(checkpoint: Path, clip_file: Path, pr
     assert opened(clip_file).kind == "clip"
     assert opened(prompts, labels=("sad", "happy"), clip=str(clip_file)).labels == ("sad", "happy")
     path = plain_onnx(tmp_path / "plain.onnx", (1, 3, 8, 8))
-    assert opened(path, checkpoint, plain=SAID).kind == "ensemble"
+    assert opened(path, checkpoint, plain=PLAIN).kind == "ensemble"
     assert opened("default", labels=("happy", "sad")).kind == "classifier"
 
 
@@ -272,7 +272,7 @@ def test_teachers_are_known_by_their_files(checkpoint: Path, clip_file: Path, pr
             {"descriptions": Path("x")},
             "no teacher is a CLIP without prompts: leave descriptions out",
         ),
-        ("{checkpoint}", {"plain": SAID}, "no teacher lacks a contract"),
+        ("{checkpoint}", {"plain": PLAIN}, "no teacher lacks a contract"),
     ],
 )
 def test_a_file_that_is_no_teacher_is_reported_in_one_line(

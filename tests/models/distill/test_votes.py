@@ -1,4 +1,4 @@
-"""A teacher and votes together know what either knows."""
+"""Combined targets of a teacher and FER+ votes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_product_is_that_of_probabilities_over_the_prior() -> None:
     found = both([[0.1, 0.8, 0.1], [0.5, 0.25, 0.25]], VotePowers(1, 1))
     product = np.array([0.5 * 0.1 / 0.5, 0.3 * 0.8 / 0.25, 0.2 * 0.1 / 0.25])
     assert found[0] == pytest.approx(product / product.sum(), abs=1e-6)
-    # Votes that say no more than the prior change nothing.
+    # Votes equal to the prior change nothing.
     assert found[1] == pytest.approx([0.2, 0.2, 0.6], abs=1e-6)
 
 

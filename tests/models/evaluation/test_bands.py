@@ -1,4 +1,4 @@
-"""Accuracy by what is measured of a face: bands, intervals, and angles of a head from its landmarks."""
+"""Accuracy by bands of a measure of the face, confidence intervals, and head angles from landmarks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.models.evaluation.evaluate import Evaluation
 
 
 def evaluation(sizes: list[float]) -> Evaluation:
-    """Four faces of two classes; the last one is wrong."""
+    """Return the evaluation of four faces of two classes; the last face is classified wrongly."""
     logits = np.eye(2, dtype=np.float32)[[0, 0, 1, 0]]
     return Evaluation(("a", "b"), np.array([0, 0, 1, 1]), logits, measures={"size": np.array(sizes)})
 
@@ -30,7 +30,7 @@ def test_each_face_is_in_one_band_and_edges_belong_to_the_upper_one() -> None:
 def test_a_face_without_the_measure_is_in_no_band() -> None:
     found = accuracy_by(evaluation([20, math.nan, 60, 60]), "size", ["b"])
     assert (sum(band.total for band in found.bands), found.unmeasured) == (3, 1)
-    # Only class b counts for the mean recall: it has no face in the lowest band, and one of two right in the next.
+    # The mean recall is that of class b alone: no face in the lowest band, one of two correct in the next.
     assert [band.mean_recall for band in found.bands[:2]] == [None, 0.5]
     assert found.as_document()["bands"][1]["interval"] == list(wilson_interval(1, 2))
 

@@ -1,4 +1,4 @@
-"""Confidence is compared with the share of right answers, bin by bin."""
+"""Calibration compares confidence and accuracy in each bin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy is measured the same way for a checkpoint and for a file, and as the authors measured theirs."""
+"""Evaluation of classifiers: accuracy, matching of classes, FER+ labels, and the authors' reference accuracy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.ferplus import save_votes
 
 
 class _Brightest:
-    """Answers with the class whose bar is brightest: right on the bars, if the crop is where it should be."""
+    """Predicts the class of the brightest bar; correct on `bars` if the position of the crop is correct."""
 
     contract: Contract = contract_for("edgecnn", EXPRESSIONS, "x", gray=True)
 
@@ -41,8 +41,8 @@ def test_a_right_classifier_is_right(bars: DataSet, protocol: str) -> None:
 
 
 def test_per_class_and_confusion() -> None:
-    answers = np.array([0, 0, 0, 1, 1, 1, 2, 2])
-    result = Evaluation(("a", "b", "c"), np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.eye(3, dtype=np.float32)[answers])
+    predictions = np.array([0, 0, 0, 1, 1, 1, 2, 2])
+    result = Evaluation(("a", "b", "c"), np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.eye(3, dtype=np.float32)[predictions])
     assert result.confusion.tolist() == [[3, 1, 0], [0, 2, 2], [0, 0, 0]]
     assert result.accuracy == 5 / 8
     assert result.per_class == {"a": 0.75, "b": 0.5, "c": None}
@@ -85,7 +85,7 @@ def test_images_are_measured_against_the_majority_of_ferplus(bars: DataSet, tmp_
     rows[first + 1][2:] = rows[2][2:] = votes_for(happiness=5, fear=5)  # no majority; row 2 is Training's third image
     with (tmp_path / "votes.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([["usage", "kaggle_path", *COLUMNS], *rows])
-    # The image without a majority is in Training too, and so is the third one.
+    # Training also contains the image without a majority and the image of contempt.
     splits["Training"] = replace(splits["Training"], images=splits["Training"].images.copy())
     splits["Training"].images[1:3] = splits["PrivateTest"].images[1:3]
     data = replace(bars, splits=splits)

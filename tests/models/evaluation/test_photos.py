@@ -1,4 +1,4 @@
-"""Whole photographs are classified as the device does, and every photograph is counted once."""
+"""Whole photographs are classified as on the device, and each photograph is counted once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOBODY = np.full((100, 150, 3), 90, np.uint8)
 
 
 class ByBrightness:
-    """Classifies a bright crop as happy and a dark one as sad; keeps what it got."""
+    """Classifies a bright crop as happy and a dark one as sad; records the crops."""
 
     def __init__(self, subject: Subject = "face") -> None:
         contract = contract_for("edgecnn", EXPRESSIONS, "x", gray=True)
@@ -52,7 +52,7 @@ def evaluate(photos: Path, *models: object, **options) -> list[PhotoEvaluation]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """happy: one right, one wrong, one missed; sad: one right with two faces, one unreadable; contempt: one."""
+    """happy: one correct, one wrong, one without face; sad: one correct (two faces), one unreadable; contempt: one."""
     folder = tmp_path / "photos"
     dark = (PORTRAIT // 3).astype(np.uint8)
     write(folder / "happy/right.png", PORTRAIT)
@@ -85,7 +85,7 @@ def test_faces_are_found_once_for_all_models(photos: Path, monkeypatch: pytest.M
     other = ByBrightness()
     other.contract = three
     results = evaluate(photos, ByBrightness(), whole, other)
-    assert len(calls) == 5  # all that can be read; contempt is a class of one of the models
+    assert len(calls) == 5  # all readable photographs; contempt is a class of one of the models
     assert [result.total for result in results] == [4, 4, 5]
     assert [result.left_out for result in results] == [{"contempt": 1}, {"contempt": 1}, {}]
 

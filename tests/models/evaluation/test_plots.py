@@ -1,4 +1,4 @@
-"""The plot of an evaluation draws class names and titles as they are written."""
+"""The plot of an evaluation: special characters, axis labels, long names and many classes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_long_names_leave_room_for_the_axes(tmp_path: Path) -> None:
 def test_many_classes_are_drawn_without_texts(tmp_path: Path) -> None:
     labels = tuple(f"class {number}" for number in range(160))
     evaluation = Evaluation(labels, np.arange(160), np.eye(160, dtype=np.float32))
-    save_evaluation(tmp_path / "plot.png", evaluation, "test")  # a larger image is an error of PIL
+    save_evaluation(tmp_path / "plot.png", evaluation, "test")  # PIL raises an error for a larger image
     save_evaluation(tmp_path / "plot.svg", evaluation, "test")
     assert "<!-- class 7" not in (tmp_path / "plot.svg").read_text()
 

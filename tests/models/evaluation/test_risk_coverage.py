@@ -1,4 +1,4 @@
-"""Coverage and accuracy of the images that are answered above a threshold."""
+"""Coverage and accuracy of the images whose confidence reaches a threshold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TRUTHS = np.array([0, 1, 1, 1])
 
 def test_each_threshold_has_the_share_that_is_answered_and_right() -> None:
     curve = risk_coverage(PROBABILITIES, TRUTHS, (0.0, 0.6, 0.65, 0.8, 1.0))
-    assert curve.coverage.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]  # 0.6 itself is answered, as in the runtime
+    assert curve.coverage.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]  # 0.6 itself is included, as in the runtime
     assert curve.accuracy[:4].tolist() == [0.75, 2 / 3, 1.0, 1.0]
     assert np.isnan(curve.accuracy[4])
 
@@ -26,5 +26,5 @@ def test_without_a_threshold_it_is_the_accuracy_and_coverage_falls() -> None:
     assert curve.accuracy[0] == (probabilities.argmax(axis=1) == truths).mean()
     assert (np.diff(curve.coverage) <= 0).all()
     for threshold, coverage in zip(curve.thresholds, curve.coverage, strict=True):
-        # What the runtime calls uncertain.
+        # The condition of the runtime for an uncertain result.
         assert coverage == (~(probabilities.max(axis=1) < np.float32(threshold))).mean()

@@ -1,4 +1,4 @@
-"""A net with branches is trained, and saved as the plain net that computes the same."""
+"""A net with branches is trained, and saved as the plain net with the same outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGES = torch.rand(4, 3, 44, 44, generator=torch.Generator().manual_seed(0))
 
 
 def _with_random_branches(net: nn.Module) -> nn.Module:
-    """Give the branches an effect: gains, offsets and statistics other than those of a new net."""
+    """Set random gains, offsets and statistics, so that the branches change the output."""
     generator = torch.Generator().manual_seed(1)
     for module in net.modules():
         if isinstance(module, BranchedConv2d):

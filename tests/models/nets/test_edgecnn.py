@@ -1,4 +1,4 @@
-"""The published net, held against the authors' checkpoint and vectors computed from it."""
+"""EdgeCNN equals the authors' net: outputs of each stage, one training step, and numbers of parameters."""
 
 from __future__ import annotations
 

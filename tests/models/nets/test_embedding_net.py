@@ -1,4 +1,4 @@
-"""Nets in an embedding space: any net by name, rebuilt from a checkpoint."""
+"""Nets in an embedding space: creation of each net by name, and loading from a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nets of others behave as edgekit's own: they train by its loop, are saved, loaded and exported."""
+"""External nets are trained, saved, loaded and exported like edgekit's own nets."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ PARAMETERS = {
     "mobilenetv3-small": 1_525_031,
     "shufflenetv2-x0.5": 348_967,
 }
-# Of edgekit's own and torchvision's smallest net; the others train and export by the same code, but for longer.
+# mini-xception and the smallest net of torchvision; the other nets use the same code, but take longer.
 MACS = {"mini-xception": 4_708_128, "shufflenetv2-x0.5": 2_226_544}
-# The last step's learning rate is 0.
+# Two steps, because the learning rate of the last step is 0.
 TWO_STEPS = Recipe(epochs=1, augmentation=Augmentation(crop_px=44), batch_size=4, max_lr=0.01)
 
 
@@ -62,7 +62,7 @@ def test_a_net_trains_and_exports_to_a_file_with_the_same_outputs(name: str, bar
     changed = [key for key in before if before[key].is_floating_point() and not torch.equal(before[key], after[key])]
     assert len(changed) > len(before) / 2
 
-    # Verified against torch on the way.
+    # The export compares the file's logits with torch.
     exported = export_checkpoint(tmp_path / BEST_NAME, tmp_path / "net.onnx")
     assert exported.cost.macs == MACS[name]
     assert exported.cost.moved_bytes is not None

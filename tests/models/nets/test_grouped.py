@@ -1,4 +1,4 @@
-"""EdgeCNN-G: learned groups lose connections on schedule and condense to the same function."""
+"""EdgeCNN-G: connections are removed on schedule, and the condensed net computes the same logits."""
 
 from __future__ import annotations
 

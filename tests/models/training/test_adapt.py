@@ -1,4 +1,4 @@
-"""The recipe for small own data: frozen layers, interpolation with the initial weights, early stop, new classes."""
+"""The recipe `adapt` for small data sets: frozen layers, weight interpolation, early stopping, new classes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_it_stops_early_when_nothing_improves(bars: DataSet, tmp_path: Path) -> 
 def test_an_early_stop_is_stated_and_in_the_result(
     labels: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both recipes stop: `adapt`, and `adapt-new-classes` that it becomes for other classes."""
+    """`adapt` stops early, and so does `adapt-new-classes`, which replaces it for other classes."""
     for name in ("adapt", "adapt-new-classes"):
         assert 0 < RECIPES[name].patience < RECIPES[name].epochs
         monkeypatch.setitem(RECIPES, name, replace(RECIPES[name], patience=2, max_lr=1e-12))
@@ -76,7 +76,7 @@ def test_an_early_stop_is_stated_and_in_the_result(
 
 
 def _write_pictures(folder: Path, labels: tuple[str, str], count: int) -> None:
-    """Write pictures of noise, of which those of the second class are brighter."""
+    """Write pictures of noise; those of the second class are brighter."""
     generator = np.random.default_rng(0)
     for label, brightness in zip(labels, (0, 90), strict=True):
         for index in range(count):

@@ -1,4 +1,4 @@
-"""The temperature after training: fitted, folded into the weights, recorded; predictions stay."""
+"""Calibration after training: the temperature is fitted, folded into the weights and recorded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_fitted_temperature_is_the_one_the_logits_were_scaled_by() -> None:
     logits = generator.normal(size=(4000, 5)).astype(np.float32)
     uniform = generator.uniform(size=(4000, 1))
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    truths = (shares.cumsum(axis=1) < uniform).sum(axis=1)  # drawn with the probabilities that the logits state
+    truths = (shares.cumsum(axis=1) < uniform).sum(axis=1)  # drawn from the probabilities of the logits
     assert fit_temperature(logits, truths) == pytest.approx(1, abs=0.1)
     assert fit_temperature(3 * logits, truths) == pytest.approx(3, abs=0.3)
 
@@ -45,7 +45,7 @@ def test_a_temperature_changes_no_prediction_and_is_recorded(architecture: str, 
     part = ImageSet(images, np.arange(30) % 3)
     before = _logits(path, part)
     truths = before.argmax(axis=1)
-    truths[:9] = (truths[:9] + 1) % 3  # right on 70 %
+    truths[:9] = (truths[:9] + 1) % 3  # correct on 70 %
     messages: list[str] = []
     temperature = calibrate(path, replace(part, labels=truths), messages.append)
     after = load_checkpoint(path)

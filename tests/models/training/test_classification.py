@@ -1,4 +1,4 @@
-"""What classification and distillation have in common."""
+"""`NetTask`, the base of classification and distillation: label loss and finishing stage."""
 
 from __future__ import annotations
 

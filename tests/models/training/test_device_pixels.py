@@ -1,4 +1,4 @@
-"""The check at the end of a training finds pixels that a device would not compute."""
+"""The check after a training detects pixels that differ from those of a device."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Fit], Path]:
-    """Write an untrained checkpoint with that fit in its contract."""
+    """Return a function that writes an untrained checkpoint with a given fit in its contract."""
     torch.manual_seed(0)
     net = create_model("mini-xception", 2)
 

@@ -1,4 +1,4 @@
-"""BatchNorm over all processes computes what the replaced module computes, activation and dropout included."""
+"""BatchNorm over all processes gives the outputs of the replaced module, including activation and dropout."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.train import train
 
-# A net with dropout, whose random numbers must not depend on where the images are, and two passes over each batch.
+# A net with dropout, whose random numbers must not depend on the image storage; SAM needs two passes per batch.
 OPTIONS = {
     "model": "mobilenetv3-small",
     "image_size": 64,
@@ -52,7 +52,7 @@ def test_the_contract_export_and_eval_follow_the_size(in_memory: Path, pictures:
     contract = load_checkpoint(in_memory / "best.safetensors").contract
     assert contract.crop.resize_hw == (64, 64)
     assert contract.input.size_hw == contract.crop.center_crop_hw == (56, 56)
-    exported = edgekit.export(in_memory, tmp_path / "net.onnx")  # a training's folder is a model
+    exported = edgekit.export(in_memory, tmp_path / "net.onnx")  # the folder of a training is accepted as a model
     assert exported.contract.input.size_hw == (56, 56)
     ours = edgekit.evaluate(in_memory, pictures, split="testing")  # another usual name of "test"
     theirs = edgekit.evaluate(tmp_path / "net.onnx", pictures)

@@ -1,4 +1,4 @@
-"""Where a training starts: all of a checkpoint, or all but its last layer."""
+"""Initial weights of a training: all weights of a checkpoint, or all except the last layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop learns, resumes bit for bit, and gives the same result on two processes as on one."""
+"""The training loop: learning, resumption bit for bit, and equal results with one and two processes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ONE_EPOCH = dataclasses.replace(SHORT, epochs=1)
 
 
 class _SmallNet(nn.Sequential):
-    """A small net with what a resumed training must restore: BatchNorm statistics and dropout's random numbers."""
+    """A small net with BatchNorm statistics and dropout, whose state a resumed training must restore."""
 
     def __init__(self, num_classes: int) -> None:
         layers = (nn.Conv2d(3, 4, 7, 4), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.3))
@@ -174,7 +174,7 @@ def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path)
 
 
 def _train_in_fp16(monkeypatch: pytest.MonkeyPatch, loss_scale: float) -> None:
-    """Let trainings compute in fp16 on the CPU, where convolutions are slow, with a loss scale as on a GPU."""
+    """Make trainings use fp16 on the CPU, with a loss scale as on a GPU; convolutions are slow there."""
 
     def launch(*_: object) -> Fabric:
         scaler = torch.amp.GradScaler("cpu", init_scale=loss_scale)
@@ -222,7 +222,7 @@ def test_another_subject_or_fit_is_not_resumed(bars: DataSet, finished: Path, na
 
 
 def test_a_state_without_a_setting_that_is_off_is_resumed(bars: DataSet, finished: Path) -> None:
-    # As an earlier version of edgekit wrote it, which did not have the setting.
+    # An earlier version of edgekit, which does not have the setting, writes such a state.
     path = finished / STATE_NAME
     state = torch.load(path, weights_only=True)
     for name in ("patience", "max_lr"):
@@ -407,7 +407,7 @@ def _train_here(folder: Path, output: Path, epochs: int, resume: bool = False) -
 
 @pytest.mark.slow
 def test_two_processes_give_the_result_of_one(bars_folder: Path, tmp_path: Path) -> None:
-    # Two steps: training amplifies rounding, which stays far below the effect of a BatchNorm over half of the batch.
+    # Two steps: training amplifies rounding errors. They stay far below the effect of BatchNorm over half a batch.
     _train_here(bars_folder, tmp_path / "one", epochs=1)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *torchrun, *_command(bars_folder, tmp_path / "two", epochs=1), "--json"]

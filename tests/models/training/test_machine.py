@@ -1,4 +1,4 @@
-"""What a training finds out about its machine: bf16, and other programs on the cores."""
+"""Properties of the machine that a training detects: support of bf16, and load by other programs."""
 
 from __future__ import annotations
 

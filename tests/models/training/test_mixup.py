@@ -120,4 +120,4 @@ def test_a_share_that_underflows_is_refused(alpha: float) -> None:
 def test_shares_of_the_smallest_alpha_are_those_of_one_image() -> None:
     TrainingOptions(data="x", output="y", mixup_alpha=MIN_MIXUP_ALPHA)
     shares = draw_shares(50_000, MIN_MIXUP_ALPHA, torch.Generator().manual_seed(0))
-    assert not (shares == 0.5).any()  # two draws at or below the smallest number
+    assert not (shares == 0.5).any()  # 0.5 means that both draws underflowed

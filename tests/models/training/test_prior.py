@@ -38,10 +38,10 @@ def _logits(checkpoint: Checkpoint, bars: DataSet) -> np.ndarray:
 
 def test_logits_change_by_the_logarithm_of_the_shares_once(bars: DataSet, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    said: list[str] = []
+    notices: list[str] = []
     before = _logits(_checkpoint(bars, path), bars)
     for _ in range(2):  # as after a resume
-        adjust_prior(path, PRIOR, 0.5, said.append)
+        adjust_prior(path, PRIOR, 0.5, notices.append)
     checkpoint = load_checkpoint(path)
     change = _logits(checkpoint, bars) - before
     expected = -0.5 * (np.log(PRIOR) - np.log(PRIOR).mean())
@@ -49,7 +49,7 @@ def test_logits_change_by_the_logarithm_of_the_shares_once(bars: DataSet, tmp_pa
     assert checkpoint.training["seed"] == 3
     assert checkpoint.training["prior_adjustment"]["strength"] == 0.5
     assert checkpoint.training["prior_adjustment"]["prior"] == pytest.approx(PRIOR.tolist())
-    assert said == [
+    assert notices == [
         "logits adjusted by 0.5 times the logarithm of the training data's shares: angry 40.0%, disgust 10.0%, "
         "fear 10.0%, happy 10.0%, sad 10.0%, surprise 10.0%, neutral 10.0%"
     ]
@@ -71,13 +71,13 @@ def test_a_training_adjusts_before_it_calibrates(bars_folder: Path, tmp_path: Pa
         "batch_size": 28,
         "accelerator": "cpu",
     }
-    said: list[str] = []
+    notices: list[str] = []
     train(**options, output=tmp_path / "plain")
-    train(**options, output=tmp_path / "adjusted", prior_strength=1.0, notify=said.append)
+    train(**options, output=tmp_path / "adjusted", prior_strength=1.0, notify=notices.append)
     plain, adjusted = (load_checkpoint(tmp_path / name / "best.safetensors") for name in ("plain", "adjusted"))
     assert "prior_adjustment" not in plain.training
     assert adjusted.training["prior_adjustment"]["prior"] == pytest.approx([1 / 7] * 7)
-    kinds = [message.split()[0] for message in said]
+    kinds = [message.split()[0] for message in notices]
     assert kinds.index("logits") < kinds.index("calibrated")
     with pytest.raises(InputError, match=r"its prior_strength was 1\.0, now it is 0\.5"):
         train(**options, output=tmp_path / "adjusted", prior_strength=0.5, resume=True)

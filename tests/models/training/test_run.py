@@ -1,4 +1,4 @@
-"""Steps that all trainings share."""
+"""Steps that are common to all trainings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_persons_in_training_and_validation_images_are_reported() -> None:
 
 
 def test_another_seed_holds_back_the_same_images(tmp_path: Path, bars_folder: Path) -> None:
-    """Else a net that starts from another one, or an average, is measured with images that it was trained on."""
+    """Otherwise a fine-tuned net or an average of nets is evaluated on its own training images."""
     data = bars_folder / "Training"
     one, other = (read_training_data(TrainOptions(data=data, output=tmp_path / "out", seed=seed)) for seed in (0, 1))
     assert one.validation_name.startswith("held back from all")

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation: a step follows the gradient at raised weights; nothing else of a training moves."""
+"""Sharpness-aware minimisation: a step uses the gradient at the raised weights; nothing else changes."""
 
 from __future__ import annotations
 
