@@ -159,7 +159,7 @@ class LineFile:
             self._notify(f"'{self._target}' was deleted or moved: a new file was begun")
 
     def _is_gone(self) -> bool:
-        """Return whether the path no longer leads to the open file."""
+        """Return whether the path leads to another file than the open one, or to none."""
         assert self._handle is not None
         try:
             return not os.path.samestat(os.fstat(self._handle), Path(self._target).stat())

@@ -158,7 +158,7 @@ def prepare(
 def _install(
     connection: Connection, python: Python, plan: Mapping[str, Any], notify: Notify, progress: Progress
 ) -> bool:
-    """Run `board/setup.py` on the board; return False if wheels are no longer in the store."""
+    """Run `board/setup.py` on the board; return False if wheels are missing in the store."""
 
     def report(line: str) -> None:
         step = read_progress(line)

@@ -42,7 +42,7 @@ def check_damaged_files(subject: Subject) -> str:
 
 
 def check_release(subject: Subject) -> str:
-    """An engine that is no longer used leaves no file, thread or memory behind."""
+    """An engine that is out of use leaves no file, thread or memory behind."""
     with _child(subject, "release") as child:
         out, err = _output(child)
     if child.returncode:

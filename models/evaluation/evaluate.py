@@ -44,7 +44,7 @@ Protocols = Literal["center-crop", "center-flip", "ten-crop"]
 
 # Crops of each image.
 _VIEWS: dict[Protocols, int] = {"center-crop": 1, "center-flip": 2, "ten-crop": 10}
-# Larger batches are slower: their activations no longer fit the cache.
+# Larger batches are slower: their activations exceed the cache.
 _BATCH_CROPS = 160
 
 

@@ -155,7 +155,7 @@ class Spool:
         self._settle(added, removed)
 
     def _settle(self, added: Sequence[Message], removed: set[int]) -> None:
-        """Note that the file holds `added` and no longer holds `removed`."""
+        """Update the record of what the file holds: `added` is in it, `removed` is not."""
         with self._lock:
             for message in added:
                 self._unsaved.pop(message.number, None)

@@ -314,7 +314,7 @@ def replaced_results(values: Mapping[str, Any]) -> list[str]:
 
 
 def warn_of_replaced(out: Output, files: Sequence[str], cure: str) -> None:
-    """Warn of results that each start of a service replaces, if there are any; `cure` says how to keep them."""
+    """Warn of results that each start of a service replaces, if there are any; `cure` states how to keep them."""
     if files:
         names = ", ".join(f"'{name}'" for name in files)
         out.warn(f"each start of the service replaces {names}: {cure} to keep the results")

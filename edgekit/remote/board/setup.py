@@ -21,7 +21,7 @@ from typing import Any
 from edgekit.errors import HostError
 from edgekit.remote.progress import progress_line
 
-# Exit code: wheels are no longer in the store, because another call has installed and removed them.
+# Exit code: wheels are missing in the store, because another call has installed and removed them.
 WHEELS_GONE = 9
 _READY = ".ready"
 _IMPORTS = ("numpy", "cv2", "onnxruntime", "click", "jinja2", "msgspec", "platformdirs", "rich")
