@@ -64,7 +64,8 @@ class TrainingResult:
     """A finished training: paths of the checkpoint and the learning curves, and the reports of all epochs.
 
     `best` is the report of the epoch whose weights are in the checkpoint: the one with the highest validation accuracy,
-    or the last one if the recipe keeps the last. `validation_name` describes the validation images. The logits
+    or the last one if the recipe keeps the last. With a logit adjustment, its validation accuracy and loss are those of
+    the adjusted weights. `validation_name` describes the validation images. The logits
     are divided by `temperature` (1: not calibrated). `stopped_early` is whether the recipe's patience ended the
     training before its number of epochs.
     """
