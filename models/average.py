@@ -30,12 +30,14 @@ from edgekit.models.checkpoints.checkpoint import (
 from edgekit.models.data import ImageSet, train_and_validation, training_split
 from edgekit.models.data.augment import Augmentation, augment, draw
 from edgekit.models.data.ferplus import majority_part, vote_counts
+from edgekit.models.data.merging import merged
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import aligned
 from edgekit.models.model_loading import build_net, check_weights
 from edgekit.models.nets.embedding_net import CLASS_VECTORS
 from edgekit.models.training.calibrate import calibrated, uncalibrated
 from edgekit.models.training.prior import without_adjustment
+from edgekit.typed_json import convert
 
 _BATCH = 256
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -71,7 +73,7 @@ def average_checkpoints(
         models: At least two checkpoints or folders of trainings, of one architecture and the same labels. Students of
             a CLIP have the same teacher.
         output: The .safetensors file to write.
-        data: The data set that the nets were trained on.
+        data: The data set that the nets were trained on; its classes are merged as in the training of the first net.
         ferplus: CSV of FER+ votes, for nets whose training targets were mostly votes: the temperature is fitted to the
             majorities of the votes instead of the labels of the validation split.
         train_split: Name of the training split; None: one of the usual names.
@@ -106,6 +108,8 @@ def average_checkpoints(
             for name, path, checkpoint in zip(models, paths, checkpoints, strict=True)
         ]
     }
+    if merges := _merges(paths[0], checkpoints[0]):
+        record["merged"] = list(merges)
     averaged = Checkpoint(contract, {name: _mean([state[name] for state in states]) for name in states[0]}, record)
     if data is None:
         save_checkpoint(output, averaged)
@@ -113,6 +117,8 @@ def average_checkpoints(
     crop = contract.crop
     reading = of_stage(progress, "reading images")
     dataset = load_dataset(data, crop.resize_hw[0], reading, notify=notify, fit=crop.fit)
+    if not set(dataset.classes) <= set(contract.labels):
+        dataset = merged(dataset, merges, notify)
     training, validation, name = train_and_validation(dataset, train_split, val_split)
     record |= {"data_sha256": dataset.checksum(), "data_name": dataset.name, "validation": name}
     if ferplus is not None:
@@ -153,6 +159,18 @@ def _require_alike(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> 
         groups = (_learned_groups(net.state) for net in (checkpoint, checkpoints[0]))
         if not all(torch.equal(*pair) for pair in zip(*groups, strict=True)):
             raise InputError(f"'{path}' and '{paths[0]}' differ in learned groups, which have no mean: leave one out")
+
+
+@dataclass(frozen=True)
+class _MergeRecord:
+    """Part of a checkpoint's record: texts NEW=OLD,OLD of merged classes."""
+
+    merged: tuple[str, ...] = ()
+
+
+def _merges(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the texts NEW=OLD,OLD by which the classes were merged for the training of the checkpoint at `path`."""
+    return convert(checkpoint.training, _MergeRecord, f"training record of '{path}': field").merged
 
 
 def _learned_groups(state: Mapping[str, Tensor]) -> list[Tensor]:

@@ -69,14 +69,16 @@ def predicted_ms(point: Point, macs_per_s: float, bytes_per_s: float) -> float:
 def fit(points: Sequence[Point]) -> Fit:
     """Return the compute and bandwidth, on a grid, with the smallest squared error of the log latency.
 
-    `errors` is empty with fewer than `LEAST_ROWS` points.
+    With fewer than `LEAST_ROWS` points, compute and bandwidth are NaN and `errors` is empty.
     """
+    if len(points) < LEAST_ROWS:
+        return Fit(math.nan, math.nan, ())
     measured = np.log([point.measured_ms for point in points])  # (points,)
     grid = np.log(np.stack([_over_grid(point) for point in points]))  # (points, compute, bandwidth)
     squared = (measured[:, None, None] - grid) ** 2
     total = squared.sum(axis=0)
     errors = []
-    for index in range(len(points) if len(points) >= LEAST_ROWS else 0):
+    for index in range(len(points)):
         row, column = np.unravel_index((total - squared[index]).argmin(), total.shape)
         errors.append(math.exp(measured[index] - grid[index, row, column]))
     row, column = np.unravel_index(total.argmin(), total.shape)

@@ -78,7 +78,7 @@ def open_prompts(path: Path, clip: str | None, descriptions: Mapping[str, Sequen
 def prompts_contract(path: Path, net: PromptedClip) -> Contract:
     """Return the contract of the exported file.
 
-    The file takes whole pictures, converted to gray if the prompts were trained on gray pictures.
+    The file classifies crops of faces, converted to gray if the prompts were trained on gray pictures.
     """
     training = load_prompts(path).training
     name, gray = str(training.get("data_name", "unknown")), bool(training.get("gray"))

@@ -4,7 +4,7 @@ The loop captures each frame, runs the detector on every Nth frame and optical f
 faces. A model that classifies whole images needs neither detector nor optical flow.
 
 Nets are estimated by the board's roofline. All other parts are measured on this machine with one thread and scaled by
-the ratio of the classifier's one-thread estimate on the board to its measured time here.
+the ratio of the classifier's one-thread estimate on the board to its time here, which is measured in the same way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,9 +102,9 @@ class PipelineEstimate:
 
 def estimate_pipeline(
     classifier_profile: Profile,
-    model: Path,
     detector_model: Path | None,
     board: KnownBoard,
+    here_ms: Mapping[str, float],
     *,
     threads: int,
     detect_every: int,
@@ -114,10 +114,10 @@ def estimate_pipeline(
     """Return the estimate of the loop at 640x480 on a board, or the reason why there is none.
 
     Args:
-        classifier_profile: Profile of `model`, measured on this machine with one thread.
-        model: The classifier's file.
+        classifier_profile: Profile of the classifier; its measured times are not used.
         detector_model: YuNet's file; None for a model that classifies whole images.
         board: The board.
+        here_ms: Times on this machine, from `measure_here`.
         threads: Threads of both nets on the board.
         detect_every: The detector runs on every Nth frame, optical flow on the others.
         detector_size_px: Longer side of the detector's input, if the size of this input is dynamic.
@@ -129,9 +129,7 @@ def estimate_pipeline(
     classify, alone = classifier_profile.on(board, threads), classifier_profile.on(board, 1)
     if isinstance(classify, str) or isinstance(alone, str):
         return classify if isinstance(classify, str) else str(alone)
-    assert classifier_profile.measured is not None
-    scale = alone.middle_ms / classifier_profile.measured.median_ms
-    here = _measure_here(model, detector_model, detector_size_px, faces)
+    scale = alone.middle_ms / here_ms["classifier"]
     scaled = f"measured here, times {scale:.2g}"
     detector_wh: tuple[int, int] | None = None
     find_parts: tuple[Part, ...] = ()
@@ -143,8 +141,8 @@ def estimate_pipeline(
         share = 1 / detect_every
         find_parts = (
             Part(f"detector net, 1 of {detect_every} frames", "detect", detect.middle_ms * share, "roofline"),
-            Part("detector: scale and decode", "detect", here["around detector"] * scale * share, scaled),
-            Part("track: flow between detections", "detect", here["track"] * scale * (1 - share), scaled),
+            Part("detector: scale and decode", "detect", here_ms["around detector"] * scale * share, scaled),
+            Part("track: flow between detections", "detect", here_ms["track"] * scale * (1 - share), scaled),
         )
     cut = "faces: cut and prepare" if detector_model is not None else "image: fit and prepare"
     return PipelineEstimate(
@@ -155,22 +153,26 @@ def estimate_pipeline(
         faces=faces,
         precision=classifier_profile.precision,
         parts=(
-            Part("capture: colour and copy", "capture", here["capture"] * scale, scaled),
+            Part("capture: colour and copy", "capture", here_ms["capture"] * scale, scaled),
             *find_parts,
-            Part(cut, "classify", here["prepare"] * scale, scaled),
+            Part(cut, "classify", here_ms["prepare"] * scale, scaled),
             Part("classifier net", "classify", classify.middle_ms * faces, "roofline"),
         ),
     )
 
 
-def _measure_here(model: Path, detector_model: Path | None, size_px: int, faces: int) -> dict[str, float]:
-    """Return the time in ms per call, on this machine with one thread, of each part that is not a net."""
+def measure_here(model: Path, detector_model: Path | None, size_px: int, faces: int) -> dict[str, float]:
+    """Return the time in ms per call, on this machine with one thread, of each part that is not a net.
+
+    The key "classifier" has the time of one inference of the classifier for one face or image.
+    """
     frames = _portraits(faces)
     yuv = cv2.cvtColor(frames[0], cv2.COLOR_BGR2YUV_I420)
     before_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        contract = Classifier(model, 1).contract
+        classifier = Classifier(model, 1)
+        contract = classifier.contract
         box = _FACE_XYXY if contract.subject == "face" else (0, 0, *FRAME_WH)
         xyxy = np.tile(np.array(box, np.float32), (faces, 1))
 
@@ -179,7 +181,9 @@ def _measure_here(model: Path, detector_model: Path | None, size_px: int, faces:
             softmax(np.zeros((faces, len(contract.labels)), np.float32))
             return to_input(crops, contract.input)
 
+        one_face = prepare()[:1]
         return {
+            "classifier": _ms(lambda: classifier.infer(one_face)),
             "capture": _ms(lambda: cv2.cvtColor(yuv, cv2.COLOR_YUV2BGR_I420)),
             "prepare": _ms(prepare),
             **({} if detector_model is None else _measure_detection(detector_model, size_px, frames)),

@@ -11,7 +11,7 @@ from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, create_detector
 from edgekit.device.engines.classifier import Classifier
 from edgekit.downloads import YUNET, UnavailableError, cached_download
 from edgekit.errors import InputError
-from edgekit.export.profiling.pipeline_estimate import PipelineEstimate, estimate_pipeline
+from edgekit.export.profiling.pipeline_estimate import PipelineEstimate, estimate_pipeline, measure_here
 from edgekit.export.profiling.profile import Profile, has_free_size, profile_file
 from edgekit.export.profiling.roofline import Estimate
 from edgekit.known_boards import KNOWN_BOARDS, KnownBoard
@@ -92,9 +92,9 @@ def profile(
         model: Any .onnx file, or a shipped model's name.
         board: A key of `edgekit.known_boards.KNOWN_BOARDS`; None: all boards.
         size_wh: Width and height of inputs whose width and height are dynamic.
-        seconds: Duration of the measurement; 0: no measurement.
-        threads: Threads of the measurement.
-        loop: Settings of an estimate of the whole loop at 640x480; needs a measurement with one thread.
+        seconds: Duration of the measurement of the layers; 0: no measurement.
+        threads: Threads of the measurement of the layers.
+        loop: Settings of an estimate of the whole loop at 640x480; None: no such estimate.
         progress: Called with (stage, percent done, 100).
         notify: Called with one line for the user.
 
@@ -111,8 +111,6 @@ def profile(
         raise InputError(f"model '{path}' has a fixed input size: leave size out")
     if board is not None and board not in KNOWN_BOARDS:
         raise InputError(f"board '{board}' is unknown: use one of {', '.join(KNOWN_BOARDS)}")
-    if loop and (not seconds or threads != 1):
-        raise InputError("the estimate of the loop needs a measurement with one thread: give seconds, and threads=1")
     detector = _loop_detector(path, loop, notify) if loop else None  # None for a model of whole images too
     boards = [KNOWN_BOARDS[board]] if board else list(KNOWN_BOARDS.values())
     found = profile_file(
@@ -157,18 +155,20 @@ def _on_board(board: KnownBoard, threads: int, result: _Estimate | str) -> Board
 def _loop_estimates(
     found: Profile, path: Path, detector: Path | None, loop: LoopOptions, cases: Sequence[tuple[KnownBoard, int]]
 ) -> tuple[BoardEstimate[PipelineEstimate], ...]:
+    size_px = loop.detector_size_px or DEFAULT_INPUT_SIZE_PX
+    here_ms = measure_here(path, detector, size_px, loop.faces)
     return tuple(
         _on_board(
             board,
             threads,
             estimate_pipeline(
                 found,
-                path,
                 detector,
                 board,
+                here_ms,
                 threads=threads,
                 detect_every=loop.detect_every,
-                detector_size_px=loop.detector_size_px or DEFAULT_INPUT_SIZE_PX,
+                detector_size_px=size_px,
                 faces=loop.faces,
             ),
         )

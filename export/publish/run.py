@@ -21,8 +21,9 @@ from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.models.evaluation.plots import save_evaluation
-from edgekit.models.model_loading import build_net, contract_for
+from edgekit.models.model_loading import build_net
 from edgekit.models.nets.registry import parameter_count
+from edgekit.preprocess import CROP_MARGIN
 
 # In the folder of the docs: one document and, if photographs were measured, one picture per model.
 MODELS_FOLDER = "models"
@@ -67,7 +68,7 @@ def publish(
     training_facts(name, checkpoint.training)  # the card needs them, after the long measurement
     contract = checkpoint.contract
     # An older checkpoint may contain another crop margin of live faces than the current one.
-    crop = contract_for(contract.architecture, contract.labels, "", contract.crop.grayscale, contract.crop.fit).crop
+    crop = replace(contract.crop, margin=CROP_MARGIN)
     below = contract.uncertain_below if uncertain_below is None else uncertain_below
     contract = replace(contract, crop=crop, uncertain_below=below)
     figures = measure(TorchClassifier(build_net(checkpoint), contract), sources, notify)

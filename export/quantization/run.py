@@ -26,6 +26,7 @@ from edgekit.models.data import DataSet
 from edgekit.models.data.merging import merge_classes, parse_merges
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import TorchClassifier
+from edgekit.models.training.options import MAX_SEED
 
 
 def quantize(
@@ -99,6 +100,8 @@ def quantize(
             f"'{path}' is exported already: choose rewrites, labels and uncertain_below when you export it"
         )
     _check_method(method, calibrate, types, form)
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed is {seed}: expected 0 to {MAX_SEED}")
     check_target(file)
     check_replaces_none(file, [path])
     remove_leftovers(file)

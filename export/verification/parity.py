@@ -28,8 +28,8 @@ from edgekit.device.imaging import as_frame, resize
 from edgekit.models.callbacks import Notify, Progress, StageProgress
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.originals import load_some, originals
-from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation
-from edgekit.preprocess import FloatArray, ImageU8, center_crop, crop_image, to_gray
+from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, with_contract_channels
+from edgekit.preprocess import FloatArray, ImageU8, center_crop, crop_image
 
 _BATCH_CROPS = 160
 _STANDARD_ERRORS = 2
@@ -149,7 +149,7 @@ def measure_parity(
     """
     theirs, ours = reference.contract, device.contract
     dataset, part = images.dataset, images.part
-    expected = center_crop(_as_trained(part.images, theirs), theirs.input.size_hw)
+    expected = center_crop(with_contract_channels(part, theirs).images, theirs.input.size_hw)
     crops, difference, different, first = _device_crops(
         images, ours, expected, partial(progress, "device side: reading")
     )
@@ -201,12 +201,6 @@ def accuracy_drop(reference: Evaluation, other: Evaluation, allowed: float) -> s
         f"accuracy drops by {(lost - won) / reference.total:.2%}, allowed: {allowed:.1%} "
         f"plus {margin / reference.total:.2%}, two standard errors on {reference.total} images"
     )
-
-
-def _as_trained(images: ImageU8, contract: Contract) -> ImageU8:
-    if contract.crop.grayscale and images.shape[-1] == 3:
-        return np.stack([to_gray(np.ascontiguousarray(image[..., ::-1])) for image in images])[..., np.newaxis]
-    return images
 
 
 def _device_crops(

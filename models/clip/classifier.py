@@ -99,7 +99,7 @@ def zero_shot_classifier(
 def clip_contract(
     architecture: str, config: ClipConfig, labels: tuple[str, ...], dataset_name: str, gray: bool
 ) -> Contract:
-    """Return the contract of a CLIP as a classifier: it takes whole images of the CLIP's input size.
+    """Return the contract of a CLIP as a classifier of faces; the net's input has the size of the CLIP's.
 
     Its `crop` is what a device does; in torch a CLIP gets the pixels of its authors, see `to_clip_square`.
     """

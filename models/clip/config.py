@@ -31,11 +31,12 @@ class PromptConfig:
         cross_layer: k: knowledge flows from text to vision in layers 1 to k, from vision to text in layers k + 1 to D.
         consistency_weight: λ, weight of the distance between trained and frozen features.
         context_words: Initial text prompts of the first layer if n is at most 4; words beyond n stay in front of the
-            class name and are not trained.
+            class name and are not trained. No training option sets this field.
         flow: Flow of knowledge between the towers. "hicropl": as given by `cross_layer`; "one-way": from text to vision
             in all D layers, as in MaPLe; "independent": no flow, each tower trains its own prompts. The latter two do
             not use `cross_layer`.
-        ensemble: Whether features are the mean of prompted and frozen features.
+        ensemble: Whether features are the mean of prompted and frozen features. No training option sets this field;
+            False is for the comparison with the authors' code.
         consistency_on: Features that are compared with the frozen ones: those of the ensemble, as in the authors' code,
             or the prompted ones alone.
         upstream_compat: Reproduce the authors' released code: every forward pass, also in evaluation, overwrites the

@@ -111,7 +111,8 @@ def scan_dataset(
     """Read all images of a data set of any format; unreadable images become records with a `problem`.
 
     Raises:
-        InputError: The path does not exist, its format is not recognised, or an archive, CSV or HDF5 file is damaged.
+        InputError: The path does not exist, its format is not recognised, an archive, CSV or HDF5 file is damaged, or
+            an HDF5 file has no images.
     """
     if is_split_file(path) or is_of_files(path):
         with open_layout(path, contempt, notify) as (files, layout):
@@ -129,6 +130,8 @@ def scan_dataset(
             for split, part in ordered
             for number, label in enumerate(part.labels, start=1)
         ]
+        if not places:
+            raise InputError(f"data '{path}' has no images")
         # Stored as RGB; decoded image files are BGR.
         images = (image[..., ::-1] for _, part in ordered for image in part.images)
         records, thumbnails = _collect(places, images, progress)

@@ -20,6 +20,7 @@ from edgekit.models.data import (
     usual_training_split,
     usual_validation_split,
 )
+from edgekit.models.data.groups import shared_groups
 from edgekit.models.data.image_files import ImageFiles
 from edgekit.models.data.merging import merge_classes, renumbered
 from edgekit.models.data.readers import Groups, Labels, Selection
@@ -151,10 +152,7 @@ def require_persons_apart(training: ImageFiles | ImageSet, test: ImageFiles | Im
     Raises:
         InputError: There is such a group.
     """
-    if training.groups is None or test.groups is None:
-        return
-    shared = np.intersect1d(training.groups, test.groups)
-    if len(shared):
+    if shared := shared_groups(training.groups, test.groups):
         raise InputError(
             f"'{shared[0]}' is in the training and in the test images, as are {len(shared) - 1} other persons or "
             "groups: keep each in one split"

@@ -1,7 +1,8 @@
 """Folds of a training split, for teachers that classify only images that they were not trained on.
 
 An image's fold follows from its pixels, or from its person or track where these are known, and not from the number or
-order of the images. So a training on a part of the images, such as those with FER+ votes, has the same folds.
+order of the images. So a training on a part of the images, such as those with FER+ votes, has the same folds, unless
+groups share an image: they are in one fold, but may be in two folds if the part lacks this image.
 """
 
 from __future__ import annotations

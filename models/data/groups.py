@@ -9,7 +9,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import PurePosixPath
 
@@ -26,6 +26,7 @@ _WORD = "(?:person|subject|track|group)"
 _FOLDER = re.compile(rf"{_WORD}[-_ ]?\w+", re.IGNORECASE)
 # person-12_003.jpg, track7-003.png; and CK+: subject, sequence, frame.
 _FILE = re.compile(rf"({_WORD}[-_ ]?\d+)[-_ ]|(S\d{{3}})_\d{{3}}_\d{{8}}\.", re.IGNORECASE)
+_TRACK_NUMBER = re.compile(r"track[-_ ]?\d+", re.IGNORECASE)
 
 
 def group_folders(images: Sequence[PurePosixPath], splits: Set[str]) -> bool:
@@ -44,6 +45,17 @@ def group_in_name(file: str) -> str | None:
     """Return the group in the name of a file; None if it has none."""
     match = _FILE.match(file)
     return match and (match[1] or match[2])
+
+
+def shared_groups(first: Iterable[str] | None, second: Iterable[str] | None) -> list[str]:
+    """Return the groups that are in both parts of a data set, sorted; None stands for groups that are not known.
+
+    Bare track numbers, such as `track-3`, are left out: each run numbers its tracks from 1, so that equal numbers are
+    tracks of different runs.
+    """
+    if first is None or second is None:
+        return []
+    return sorted(name for name in {*first} & {*second} if not _TRACK_NUMBER.fullmatch(name))
 
 
 def groups_in_table(table: PurePosixPath, content: bytes, images: Set[PurePosixPath]) -> dict[PurePosixPath, str]:

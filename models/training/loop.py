@@ -182,12 +182,12 @@ class _Trainer:
         self.fabric = fabric
         self.history: list[EpochReport] = []
         self.steps_taken = 0
-        net = job.task.build(fabric.device)
+        net = job.task.build(fabric.device).to(fabric.device)  # before the copies, which must be on the same device
         share = job.recipe.initial_share
         # The interpolation of initial and trained weights, and the initial weights.
         self.blend = (copy.deepcopy(net), copy.deepcopy(net.state_dict())) if share else None
         # The averaged net is evaluated and saved; without averaging it is the net itself.
-        self.average = _copy(net, job.task.learned(net)).to(fabric.device) if job.recipe.ema_decay else net
+        self.average = _copy(net, job.task.learned(net)) if job.recipe.ema_decay else net
         if fabric.world_size > 1:
             gather_batchnorms(net, fabric)
         self.plain = net.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -19,6 +19,9 @@ from torch import Tensor
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.data import ImageSet
+from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
+from edgekit.models.model_loading import build_net
 from edgekit.models.nets.registry import class_dimensions
 from edgekit.models.training.options import MAX_PRIOR_STRENGTH
 from edgekit.preprocess import FloatArray
@@ -29,10 +32,27 @@ _RECORD = "prior_adjustment"
 _LEAST_SHARE = 1e-4
 
 
-def adjust_prior(path: Path, prior: FloatArray, strength: float, notify: Notify = ignore_message) -> None:
+def adjust_prior(
+    path: Path,
+    prior: FloatArray,
+    strength: float,
+    notify: Notify = ignore_message,
+    validation: ImageSet | None = None,
+) -> Checkpoint:
     """Subtract `strength` times log `prior` (classes,) from the last layer's bias of the checkpoint at `path`.
 
     Call it before the calibration. Nothing is changed if the checkpoint is adjusted already, as after a resume.
+
+    Args:
+        path: The checkpoint.
+        prior: Shares of the classes (classes,).
+        strength: Factor of the logarithm.
+        notify: Called with messages for the user.
+        validation: Images on which the adjusted net is evaluated; their accuracy and loss replace those in the record
+            `best`. None: the record is kept.
+
+    Returns:
+        The adjusted checkpoint.
 
     Raises:
         InputError: The file is not a checkpoint, or its net's last layer has no bias.
@@ -40,13 +60,20 @@ def adjust_prior(path: Path, prior: FloatArray, strength: float, notify: Notify 
     """
     checkpoint = load_checkpoint(path)
     if _RECORD in checkpoint.training:
-        return
+        return checkpoint
     name = class_bias(checkpoint.contract.architecture)
     state = {**checkpoint.state, name: checkpoint.state[name] - _offset(prior, strength)}
     record = {"strength": strength, "prior": [float(share) for share in prior]}
-    save_checkpoint(path, replace(checkpoint, state=state, training={**checkpoint.training, _RECORD: record}))
+    adjusted = replace(checkpoint, state=state, training={**checkpoint.training, _RECORD: record})
+    if validation is not None:
+        found = evaluate(TorchClassifier(build_net(adjusted), adjusted.contract), validation, "center-crop")
+        figures = {"validation_accuracy": found.accuracy, "validation_loss": found.loss}
+        best = {**adjusted.training.get("best", {}), **figures}
+        adjusted = replace(adjusted, training={**adjusted.training, "best": best})
+    save_checkpoint(path, adjusted)
     shares = ", ".join(f"{label} {share:.1%}" for label, share in zip(checkpoint.contract.labels, prior, strict=True))
     notify(f"logits adjusted by {strength:g} times the logarithm of the training data's shares: {shares}")
+    return adjusted
 
 
 @dataclass(frozen=True)

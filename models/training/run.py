@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from edgekit.contract import Contract
@@ -23,6 +22,7 @@ from edgekit.models.data import DataSet, ImageSet, check_classes, identical_to, 
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, with_ferplus
+from edgekit.models.data.groups import shared_groups
 from edgekit.models.data.merging import merged
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.nets.registry import create_model
@@ -64,7 +64,8 @@ class TrainingResult:
     """A finished training: paths of the checkpoint and the learning curves, and the reports of all epochs.
 
     `best` is the report of the epoch whose weights are in the checkpoint: the one with the highest validation accuracy,
-    or the last one if the recipe keeps the last. `validation_name` describes the validation images. The logits
+    or the last one if the recipe keeps the last. With a logit adjustment, its validation accuracy and loss are those of
+    the adjusted weights. `validation_name` describes the validation images. The logits
     are divided by `temperature` (1: not calibrated). `stopped_early` is whether the recipe's patience ended the
     training before its number of epochs.
     """
@@ -199,12 +200,9 @@ def check_training_images(data: TrainingData, notify: Notify) -> None:
             f"validation images ({data.validation_name}) have no image of class {missing}: "
             "their accuracy does not count these classes"
         )
-    if data.training.groups is not None and data.validation.groups is not None:
-        shared = np.intersect1d(data.training.groups, data.validation.groups)
-        shared = shared[~np.char.startswith(shared, "track")]  # each run numbers its tracks from 1
-        if len(shared):
-            found = counted(len(shared), "person or group", "persons or groups")
-            notify(f"{found} in both training and validation images, such as '{shared[0]}': the accuracy is too high")
+    if shared := shared_groups(data.training.groups, data.validation.groups):
+        found = counted(len(shared), "person or group", "persons or groups")
+        notify(f"{found} in both training and validation images, such as '{shared[0]}': the accuracy is too high")
     leaked = identical_to(data.training.images, data.validation.images)
     if leaked.any():
         names = data.training.names

@@ -20,7 +20,7 @@ from edgekit import model_store as modelfiles
 from edgekit.cli import cli
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.imaging import read_image
-from edgekit.errors import InputError
+from edgekit.errors import GateError, InputError
 from edgekit.export.publish.card import card
 from edgekit.export.publish.measure import Figures, Sources, figures_document
 from edgekit.export.publish.results import BEGIN, END, results_tables, update_results
@@ -28,10 +28,13 @@ from edgekit.export.publish.run import publish, write_card
 from edgekit.export.publish.training_text import training_section
 from edgekit.files import sha256_of
 from edgekit.model_store import asset
-from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.load import save_clip, seeded_model
 from edgekit.models.data import EXPRESSIONS
+from edgekit.models.model_loading import contract_for
+from edgekit.models.nets.registry import create_model
+from edgekit.preprocess import CROP_MARGIN
 from tests.ferplus import save_votes
 
 
@@ -211,6 +214,23 @@ def test_the_tables_of_the_results_page_are_those_of_the_documents() -> None:
         pytest.skip("docs/models has no document: publish a model with --docs docs")
     page = (docs / "reference/results.md").read_text()
     assert page.partition(f"{BEGIN}\n\n")[2].partition(f"\n{END}")[0] == results_tables(docs / "models")
+
+
+def test_a_published_model_keeps_its_image_size_and_gets_the_current_margin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_export(*_: object) -> None:
+        raise GateError("the export is not needed here")
+
+    monkeypatch.setattr("edgekit.export.publish.run.export_checkpoint", no_export)
+    contract = contract_for("mobilenetv3-small", EXPRESSIONS, "own", gray=True, fit="pad", image_size_px=96)
+    old = replace(contract, crop=replace(contract.crop, margin=CROP_MARGIN / 2))
+    training = load_checkpoint(asset("fer2013.safetensors")).training
+    net = create_model("mobilenetv3-small", len(EXPRESSIONS))
+    save_checkpoint(tmp_path / "mine.safetensors", Checkpoint(old, net.state_dict(), training))
+    with pytest.raises(GateError):
+        publish(tmp_path / "mine.safetensors", tmp_path / "assets", "fer2013", Sources())
+    assert load_checkpoint(tmp_path / "assets/fer2013.safetensors").contract.crop == contract.crop
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from tests.ferplus import save_votes
 def _write(bars: DataSet, path: Path, seed: int, architecture: str = "mini-xception", temperature: float = 1.0) -> str:
     torch.manual_seed(seed)
     contract = contract_for(architecture, bars.classes, bars.name, gray=True)
-    net = create_model(architecture, 7)
+    net = create_model(architecture, len(bars.classes))
     net.train()(torch.rand(8, 3, 44, 44))  # other BatchNorm statistics than those of a new net
     save_checkpoint(
         path, Checkpoint(replace(contract, temperature=temperature, uncertain_below=0.3), net.state_dict(), {})
@@ -90,6 +91,26 @@ def test_with_data_the_statistics_are_those_of_the_averaged_net(
     again = tmp_path / "again.safetensors"
     average_checkpoints(models, again, bars_folder)
     assert again.read_bytes() == output.read_bytes()
+
+
+def test_the_classes_of_the_data_are_merged_as_in_the_training(
+    bars: DataSet, bars_folder: Path, tmp_path: Path
+) -> None:
+    merges = ["positive=happy,surprise", "negative=angry,sad,fear"]
+    models = []
+    for seed in range(2):
+        models.append(_write(replace(bars, classes=("positive", "negative")), tmp_path / f"{seed}.safetensors", seed))
+        save_checkpoint(Path(models[-1]), replace(load_checkpoint(Path(models[-1])), training={"merged": merges}))
+    notices: list[str] = []
+    average_checkpoints(models, tmp_path / "soup.safetensors", bars_folder, notify=notices.append)
+    soup = load_checkpoint(tmp_path / "soup.safetensors")
+    assert soup.training["merged"] == merges
+    assert soup.contract.labels == ("positive", "negative")
+    assert "classes in no merge are removed: disgust, neutral" in notices
+    (bars_folder / "own").mkdir()
+    for name in ("positive", "negative"):  # data whose classes are the merged ones already
+        shutil.copytree(bars_folder / "Training" / "happy", bars_folder / "own" / name)
+    average_checkpoints(models, tmp_path / "own.safetensors", bars_folder / "own")
 
 
 def test_a_small_last_batch_does_not_count_more_than_its_images(

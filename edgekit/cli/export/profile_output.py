@@ -123,8 +123,8 @@ def _show_totals(out: Output, profile: Profile) -> None:
         kinds = ", ".join(f"{one_line(kind)} {share:.0%}" for kind, share in measured.by_kind()[:4])
         out.say(
             f"here        {measured.median_ms:.2f} ms, median of {measured.runs}, "
-            f"{counted(measured.intra_op_threads, 'thread')}, "
-            f"profiler on: {kinds}; {profile.runtime_share or 0:.0%} in nodes the runtime added",
+            f"{counted(measured.intra_op_threads, 'thread')}; shares, from the profiler: "
+            f"{kinds}; {profile.runtime_share or 0:.0%} in nodes the runtime added",
             indent=_INDENT,
         )
 

@@ -7,13 +7,16 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.errors import InputError
+from edgekit.export.profiling import layer_times, pipeline_estimate
 from edgekit.export.profiling.run import LoopOptions
 
 Run = Callable[..., tuple[int, str, str]]
@@ -249,6 +252,54 @@ def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
     assert five[1]["staged_low_fps"] is None
 
 
+def test_parts_are_measured_once_and_scaled_by_the_classifier_timed_in_the_same_way(
+    edgekit: Run, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[Callable[[], object]] = []
+
+    def two_ms(function: Callable[[], object]) -> float:
+        timed.append(function)
+        function()
+        return 2.0
+
+    monkeypatch.setattr(pipeline_estimate, "_ms", two_ms)
+    detector = shared / "data/yunet/face_detection_yunet_2026may.onnx"
+    document = document_of(edgekit, "default", "--pipeline", "--detector-model", detector, "--seconds", "0")
+    # Classifier, capture, preparation, the detector with and without its pre- and postprocessing, and tracking.
+    assert len(timed) == 6
+    loops, estimates = document["pipeline"], document["estimates"]
+    assert isinstance(loops, list)
+    assert isinstance(estimates, list)
+    assert len(loops) == len(estimates) == 8
+    for loop, one_thread in zip(loops, np.repeat(estimates[::2], 2), strict=True):
+        parts = {part["name"].partition(":")[0]: part["middle_ms"] for part in loop["parts"]}
+        middle_ms = np.sqrt(one_thread["low_ms"] * one_thread["high_ms"])
+        assert parts["capture"] == pytest.approx(middle_ms)
+
+
+def test_the_profiler_runs_for_few_inferences(edgekit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profiled: list[bool] = []
+    inferences: dict[bool, int] = {False: 0, True: 0}
+    load, run = layer_times.load_session, layer_times.run_session
+
+    def load_session(path: Path, source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+        profiled.append(options.enable_profiling)
+        return load(path, source, options)
+
+    def run_session(*arguments: Any) -> list[Any]:
+        inferences[profiled[-1]] += 1
+        return run(*arguments)
+
+    monkeypatch.setattr(layer_times, "load_session", load_session)
+    monkeypatch.setattr(layer_times, "run_session", run_session)
+    model = small_net(tmp_path, helper.make_node("MatMul", ["x", "w"], ["y"], name="product"))
+    measured = document_of(edgekit, model, "--board", "pi4", "--seconds", "0.3")["measured"]
+    assert isinstance(measured, dict)
+    assert profiled == [False, True]
+    assert inferences[True] == min(measured["runs"], 50)
+    assert inferences[False] == measured["runs"] + 3
+
+
 def test_the_loop_of_a_detector_with_a_fixed_input_size_is_estimated_at_that_size(edgekit: Run, shared: Path) -> None:
     detector = shared / "data/yunet/face_detection_yunet_2023mar.onnx"
     arguments = ("--board", "pi3b+", "--pipeline", "--detector-model", detector, "--seconds", "0.05")
@@ -262,8 +313,6 @@ def test_the_loop_of_a_detector_with_a_fixed_input_size_is_estimated_at_that_siz
     [
         (["--size", "320"], "is not a size such as 320x240"),
         (["--size", "320x240"], "has a fixed input size: leave size out"),
-        (["--pipeline", "--seconds", "0"], "leave --seconds above 0"),
-        (["--pipeline", "--threads", "4"], "leave --threads out"),
         (["--board", "pi2"], "pi2"),
         (["--seconds", "0", "--threads", "4"], "--threads has no effect with --seconds 0: leave it out"),
         (["--faces", "2"], "--faces has no effect without --pipeline: leave it out"),

@@ -57,6 +57,14 @@ def test_unreadable_images_are_listed_and_counted(bars_folder: Path) -> None:
     assert (len(scan.records), found.distinct) == (98, 96)
 
 
+def test_an_hdf5_file_without_images_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["Training_pixel"] = np.empty((0, 48, 48), np.uint8)
+        file["Training_label"] = np.empty(0, np.int64)
+    with pytest.raises(InputError, match=r"data\.h5' has no images"):
+        scan_dataset(tmp_path / "data.h5")
+
+
 def test_a_data_set_without_a_readable_image_is_reported_too(tmp_path: Path) -> None:
     (tmp_path / "train" / "cat").mkdir(parents=True)
     (tmp_path / "train" / "cat" / "0.png").write_text("text")

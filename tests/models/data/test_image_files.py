@@ -135,3 +135,6 @@ def test_a_person_on_both_sides_is_refused(folder: Path) -> None:
     require_persons_apart(*apart)
     with pytest.raises(InputError, match="'person-9' is in the training and in the test images, as are 0 other"):
         require_persons_apart(apart[0], grouped.subset(np.arange(210) >= 95))
+    tracks = np.array(["track-1"] * len(files))  # each run numbers its tracks from 1
+    numbered = ImageFiles(files.where, files.read, files.paths, files.labels, files.names, tracks)
+    require_persons_apart(numbered.subset(np.arange(210) < 100), numbered.subset(np.arange(210) >= 100))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from edgekit.models.model_loading import contract_for
 from edgekit.models.train import _report_chance, train
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.init_weights import read_initial_weights
-from edgekit.models.training.loop import BEST_NAME, EpochReport, train_job
+from edgekit.models.training.loop import BEST_NAME, EpochReport, _Trainer, train_job
 from edgekit.models.training.optimizer import freeze, layer_rates
 from edgekit.models.training.recipes import RECIPES
 from edgekit.models.training.run import TrainingResult
@@ -48,6 +49,22 @@ def test_only_the_last_layer_moves_and_only_by_its_share(bars: DataSet, tmp_path
     moved, moved_fully = (state["classifier.weight"] - start["classifier.weight"] for state in (shared, whole))
     assert moved_fully.abs().max() > 0
     assert torch.allclose(moved, (1 - QUICK.initial_share) * moved_fully, atol=1e-6)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_all_copies_of_the_net_are_on_the_device_of_the_training(bars: DataSet, ema_decay: float) -> None:
+    """Interpolated weights of two devices raise an error; the device "meta" stands for a GPU."""
+    device = torch.device("meta")
+    fabric = SimpleNamespace(device=device, world_size=1, setup=lambda net, optimizer: (net, optimizer))
+    contract = contract_for("mini-xception", bars.classes, bars.name, bars.is_gray)
+    recipe = replace(QUICK, ema_decay=ema_decay)
+    task = ClassificationTask(contract, recipe, bars.splits["Training"], bars.splits["PublicTest"])
+    trainer = _Trainer(TrainingJob(task, recipe, {}), fabric)
+    assert trainer.blend is not None
+    blended, initial = trainer.blend
+    for state in (blended.state_dict(), initial, trainer.average.state_dict(), trainer.plain.state_dict()):
+        assert {tensor.device for tensor in state.values()} == {device}
+    trainer.result()
 
 
 def test_it_stops_early_when_nothing_improves(bars: DataSet, tmp_path: Path) -> None:

@@ -428,6 +428,7 @@ def test_training_killed_after_an_epoch_resumes_to_the_same_weights(bars_folder:
     wait_until(lambda: (parts / STATE_NAME).exists() or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert (parts / STATE_NAME).exists(), "the training ended before it finished an epoch"
     _train_here(bars_folder, parts, epochs=4, resume=True)
     _assert_equal(_weights(tmp_path / "whole"), _weights(parts))
 

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import DataSet
 from edgekit.models.data.balance import class_prior
+from edgekit.models.data.readers import load_dataset
 from edgekit.models.distill.run import distill
 from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
 from edgekit.models.model_loading import build_net, contract_for
@@ -87,6 +89,43 @@ def test_a_training_adjusts_before_it_calibrates(bars_folder: Path, tmp_path: Pa
     student = {"teachers": [str(tmp_path / "plain")], "student": "mini-xception", "prior_strength": 0.5}
     distilled = distill(**options, **student, output=tmp_path / "student").training.checkpoint
     assert load_checkpoint(distilled).training["prior_adjustment"]["strength"] == 0.5
+
+
+def test_the_reported_accuracy_is_that_of_the_adjusted_weights(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for split, counts in (("train", (40, 8)), ("val", (12, 12))):
+        for label, count in zip(("common", "rare"), counts, strict=True):
+            for index in range(count):
+                file = tmp_path / "data" / split / label / f"{index}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                assert cv2.imwrite(str(file), generator.integers(0, 255, (48, 48), np.uint8))
+    options: dict[str, Any] = {
+        "data": tmp_path / "data",
+        "output": tmp_path / "run",
+        "model": "mini-xception",
+        "epochs": 2,
+        "batch_size": 24,
+        "accelerator": "cpu",
+        "precision": "fp32",
+        "threads": 1,
+        "prior_strength": 2.0,
+    }
+    notices: list[str] = []
+    result = train(**options, calibrate=False, notify=notices.append)
+    checkpoint = load_checkpoint(result.checkpoint)
+    validation = load_dataset(tmp_path / "data").splits["val"]
+    found = evaluate(TorchClassifier(build_net(checkpoint), checkpoint.contract), validation, "center-crop")
+    before = result.history[result.best_epoch - 1]
+    assert before.validation_loss != pytest.approx(found.loss, rel=1e-3)
+    for best in (result.document()["best"], checkpoint.training["best"]):
+        assert (best["validation_accuracy"], best["validation_loss"]) == (found.accuracy, found.loss)
+        assert best["epoch"] == result.best_epoch
+    assert f"after the adjustment: {found.accuracy:.2%} on val" in notices
+    calibrated = train(**options, resume=True)
+    content = calibrated.checkpoint.read_bytes()
+    again = train(**options, resume=True)
+    assert again.best == calibrated.best == result.best
+    assert again.checkpoint.read_bytes() == content
 
 
 def test_a_net_whose_last_layer_has_no_bias_is_refused() -> None:
