@@ -215,7 +215,7 @@ class CollectSink(Sink):
         self._presentation_time_s = presentation_time_s(source)
         self.accounts = (folder.account,)
         self._closing = threading.Event()
-        self._waiting: queue.Queue[Crop | None] = queue.Queue(_MAX_WAITING)
+        self._waiting: queue.Queue[Crop | None] = queue.Queue()
         self._thread = Worker(self._work, "collect") if source.live else None
 
     @property
@@ -230,7 +230,7 @@ class CollectSink(Sink):
 
     def __exit__(self, *exception: object) -> None:
         """Save what the strategy still holds; do not wait long for a disk that stalls."""
-        self._save(self._strategy.finish())
+        self._save(self._strategy.finish(), max_waiting=math.inf)
         if self._thread is not None:
             self._closing.set()
             self._thread.finish(self._waiting, _CLOSE_TIMEOUT_S)
@@ -254,16 +254,15 @@ class CollectSink(Sink):
         """Return the counts for the summary of a run."""
         return {"folder": str(self.folder.folder), "saved": self.folder.saved, "left_out": self.left_out}
 
-    def _save(self, crops: Iterable[Crop]) -> None:
+    def _save(self, crops: Iterable[Crop], max_waiting: float = _MAX_WAITING) -> None:
         for crop in crops:
             self.folder.account.produce()
             if self._thread is None:
                 if not self.folder.save(crop):
                     self.folder.account.drop(self.folder.reason)
-                continue
-            try:
-                self._waiting.put_nowait(crop)
-            except queue.Full:
+            elif self._waiting.qsize() < max_waiting:
+                self._waiting.put(crop)
+            else:
                 self.folder.account.drop(self.folder.reason)
 
     def _work(self) -> None:

@@ -205,6 +205,14 @@ def test_best_of_track_saves_the_largest_sharpest_most_frontal_crop_when_the_tra
     assert [line["sequence"] for line in lines(tmp_path)] == [2, 40], "the end of the run ends the tracks"
 
 
+def test_the_crops_of_many_tracks_are_saved_at_the_end_of_a_run_with_a_camera(tmp_path, notices, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.collect._CLOSE_TIMEOUT_S", 60)
+    monkeypatch.setattr("edgekit.device.sinks.collect._MAX_WAITING", 2)
+    with Run(tmp_path, best_of_track(), notices, live=True) as run:
+        run.write(0, *((track, SURE) for track in range(40)))
+    assert (len(lines(tmp_path)), run.sink.left_out, notices) == (40, 0, [])
+
+
 @pytest.mark.parametrize("limits", [{"max_crops": 3}, {"max_bytes": 200_000}], ids=["number", "bytes"])
 def test_a_full_folder_is_reported_once_and_what_is_left_out_is_counted(tmp_path, notices, limits):
     with Run(tmp_path, EveryInterval(1), notices, **limits) as run:
