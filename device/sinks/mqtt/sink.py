@@ -126,7 +126,10 @@ class MqttSink(Sink):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Wait up to about one second for the delivery of buffered events; the next run sends the rest."""
+        """Wait up to about one second for the delivery of buffered events; the next run sends the rest.
+
+        Raises the exception of one of the sink's threads, if there was one.
+        """
         saving, connecting = self._threads
         self._closing.set()
         self._wake.set()
@@ -137,6 +140,8 @@ class MqttSink(Sink):
         if saving.is_alive():
             self._spool.give_up("the disk stalls")
         self._topic_lock.close()
+        for thread in self._threads:
+            thread.check()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Raise the exception of one of the sink's threads, if there was one.

@@ -222,6 +222,16 @@ def test_events_that_the_end_of_the_run_cuts_off_are_counted_and_reported(notice
     receiver.close()
 
 
+def test_a_failure_at_the_last_event_ends_the_run(receiver, notices):
+    def fail(_: str) -> bytes:
+        raise ZeroDivisionError
+
+    hook = Webhook(receiver.url, None, notices.append, fail)
+    with pytest.raises(ZeroDivisionError), hook:
+        hook.post(replace(event(0), snapshot="a.jpg"))
+    assert counts(hook)["dropped"] == {"end of the run": 1}
+
+
 def test_events_of_a_full_queue_are_sent_at_the_end_of_the_run(receiver, notices, monkeypatch):
     monkeypatch.setattr(module, "_MAX_QUEUED_EVENTS", 3)
     monkeypatch.setattr(module, "_CLOSE_TIMEOUT_S", PATIENCE_S)
