@@ -227,13 +227,15 @@ class MqttSink(Sink):
 
     def _announce(self, session: Session) -> None:
         """Publish the discovery messages."""
+        # Read once, because the connection can be lost at any time.
+        own_address = session.own_address
         messages = discovery_messages(
             self._settings,
             self._labels,
             self._subject,
             images=[topic for topic, _, _ in self._images()],
             commands=() if self._commands is None else self._commands.allowed,
-            page_url=self._page_url(session.own_address) if self._page_url and session.own_address else None,
+            page_url=self._page_url(own_address) if self._page_url and own_address else None,
         )
         for topic, payload in messages:
             session.publish(topic, payload, retain=True)
