@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.contract import UNCERTAIN, Subject
-from edgekit.preprocess import FloatArray
+from edgekit.preprocess import FloatArray, square_crop_box
 
 IntArray: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -77,6 +77,8 @@ class Detections:
             `probabilities`.
         uncertain: bool (N,), see `Face.uncertain`; None: no face is uncertain.
         classified: bool (N,), see `Face.classified`; None: all faces were classified.
+        are_regions: Whether the boxes are parts of the frame in which nothing was detected: the whole frame, or the
+            region of interest. The classifier's crop of a region has no margin.
     """
 
     xyxy: FloatArray
@@ -90,6 +92,7 @@ class Detections:
     raw_probabilities: FloatArray | None = None
     uncertain: BoolArray | None = None
     classified: BoolArray | None = None
+    are_regions: bool = False
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -107,8 +110,9 @@ class Detections:
         """Return one face for an integer, else the selected faces."""
         if isinstance(index, int | np.integer):
             return self._face(int(index))
-        arrays = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "classes"}
-        return replace(self, **{name: array[index] for name, array in arrays.items() if array is not None})
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        arrays: dict[str, Any] = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        return replace(self, **{name: array[index] for name, array in arrays.items()})
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -141,6 +145,21 @@ class Detections:
             uncertain=uncertain,
             classified=self.classified is None or bool(self.classified[index]),
         )
+
+
+def crop_boxes(faces: Detections, frame_wh: tuple[int, int], margin: float) -> list[tuple[int, int, int, int]]:
+    """Return the part of the frame that each crop shows: left, top, right, bottom in whole pixels inside the frame.
+
+    For a detected face it is the square of `preprocess.square_crop_box` with `margin`, for a region the box itself.
+    """
+    if not faces.are_regions:
+        return [square_crop_box(xyxy, frame_wh, margin) for xyxy in faces.xyxy]
+    width, height = frame_wh
+    boxes = []
+    for x0, y0, x1, y1 in faces.xyxy.round().astype(int).tolist():
+        left, top = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
+        boxes.append((left, top, min(max(x1, left + 1), width), min(max(y1, top + 1), height)))
+    return boxes
 
 
 @dataclass(frozen=True)

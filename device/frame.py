@@ -113,7 +113,7 @@ class Source(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Frames replaced by newer ones before they were read."""
+        """Frames that were captured but not read: replaced by newer ones, or discarded at the start of a pause."""
         ...
 
     @property

@@ -20,6 +20,7 @@ from edgekit.device.benchmark.frame_cache import CachedSource, FrameCache
 from edgekit.device.benchmark.loop import measure_loop
 from edgekit.device.benchmark.sampling import Recorder, Run, Settling
 from edgekit.device.detection import Detector
+from edgekit.device.detections import Detections
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import Frame, Source
 from edgekit.device.pipeline.loop import crop_faces, recognise
@@ -181,9 +182,10 @@ def _classifier_iteration(classifier: Classifier, kind: Kind, batch: int) -> Cal
     frame = Frame(0, 0.0, 0.0, np.random.default_rng(0).integers(0, 256, (*_FRAME_WH[::-1], 3), np.uint8))
     box = _FACE_XYXY if contract.subject == "face" else (0, 0, *_FRAME_WH)
     xyxy = np.tile(np.array(box, np.float32), (batch, 1))
+    faces = Detections(xyxy, np.ones(batch, np.float32), are_regions=contract.subject == "image")
 
     def crops() -> ImageU8:
-        return crop_faces(frame, xyxy, contract)
+        return crop_faces(frame, faces, contract)
 
     if kind == "inference":
         tensor = to_input(crops(), contract.input)

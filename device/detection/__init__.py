@@ -90,7 +90,7 @@ class WholeFrame:
     def detect(self, image_bgr: ImageU8) -> Detections:
         """Return one box of the size of the image, with score 1."""
         height, width = image_bgr.shape[:2]
-        return Detections(np.array([[0, 0, width, height]], np.float32), np.ones(1, np.float32))
+        return Detections(np.array([[0, 0, width, height]], np.float32), np.ones(1, np.float32), are_regions=True)
 
 
 def detect_faces(

@@ -63,7 +63,7 @@ class Classifier:
         intra_op_threads: Threads within one inference.
     """
 
-    def __init__(self, path: Path, intra_op_threads: int | None = None, spinning: bool = False) -> None:
+    def __init__(self, path: Path, intra_op_threads: int | None = None) -> None:
         """Load the model file at `path`; see `open_engine`. The default of `intra_op_threads` is
         `default_intra_op_threads`.
 
@@ -72,7 +72,7 @@ class Classifier:
         """
         self.path = path
         self.intra_op_threads = intra_op_threads or default_intra_op_threads()
-        self._engine = open_engine(path, self.intra_op_threads, spinning)
+        self._engine = open_engine(path, self.intra_op_threads)
         self.contract = self._engine.contract
         self.mirror = False
 

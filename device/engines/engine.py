@@ -66,13 +66,12 @@ def device_suffixes(model: str) -> tuple[str, ...]:
     return tuple(f".{name}" for name in registry.names("engine"))
 
 
-def open_engine(path: Path, intra_op_threads: int, spinning: bool = False) -> InferenceEngine:
+def open_engine(path: Path, intra_op_threads: int) -> InferenceEngine:
     """Load a model file with its engine.
 
     Args:
         path: The file.
         intra_op_threads: Threads within one inference, at least 1.
-        spinning: Whether idle threads wait actively between inferences, which keeps processors busy.
 
     Raises:
         InputError: The file cannot be loaded, has no valid contract, its graph does not fit the contract, or its engine
@@ -80,7 +79,7 @@ def open_engine(path: Path, intra_op_threads: int, spinning: bool = False) -> In
     """
     engine_of(path)
     # An engine is imported for its own files only: imports take seconds on a Pi.
-    engine: InferenceEngine = registry.find("engine", path.suffix[1:])(path, intra_op_threads, spinning)
+    engine: InferenceEngine = registry.find("engine", path.suffix[1:])(path, intra_op_threads)
     return engine
 
 

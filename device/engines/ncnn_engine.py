@@ -35,7 +35,6 @@ class NcnnEngine:
         self,
         path: Path,
         intra_op_threads: int,
-        spinning: bool = False,
         *,
         checked: bool = False,
         precision: Precision | None = None,
@@ -48,7 +47,7 @@ class NcnnEngine:
         file = read_ncnn(path)
         self._path = path
         self._layers = file.layers
-        self._ncnn = load_library(path, spinning)
+        self._ncnn = load_library(path)
         if not checked:
             check_once(path, file, self._ncnn.__version__)
         self.contract = file.contract
@@ -117,15 +116,15 @@ class NcnnEngine:
         return InputError(f"model '{self._path}' cannot be run by ncnn: {reason}: export it again")
 
 
-def load_library(path: Path, spinning: bool) -> Any:
-    """Import ncnn and return its module. ncnn's idle threads sleep unless `spinning`.
+def load_library(path: Path) -> Any:
+    """Import ncnn and return its module. ncnn's idle threads sleep, unless the user has set OMP_WAIT_POLICY.
 
     Raises:
         InputError: ncnn is not installed; `path` is the model in the message.
     """
     # OpenMP reads the variable once, when it is loaded.
     before = os.environ.get(_WAITING)
-    if before is None and not spinning:
+    if before is None:
         os.environ[_WAITING] = "PASSIVE"
     try:
         import ncnn

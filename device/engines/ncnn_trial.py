@@ -21,7 +21,7 @@ from edgekit.errors import EXIT_FAULT, EXIT_OK, InputError
 
 def main(path: Path, memory_bytes: int) -> int:
     """Run the file and return the exit code."""
-    load_library(path, spinning=False)
+    load_library(path)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit_bytes = used_bytes + memory_bytes

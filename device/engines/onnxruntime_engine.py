@@ -20,10 +20,10 @@ _OUTPUT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 class OnnxRuntimeEngine:
     """The `InferenceEngine` of an .onnx file."""
 
-    def __init__(self, path: Path, intra_op_threads: int, spinning: bool = False) -> None:
+    def __init__(self, path: Path, intra_op_threads: int) -> None:
         """Load the file; see `edgekit.device.engines.engine.open_engine`."""
         self._path = path
-        self._session = open_session(path, intra_op_threads, spinning)
+        self._session = open_session(path, intra_op_threads)
         self.contract = read_contract(self._session, path)
         found = contradictions(self._session, self.contract)
         if found:

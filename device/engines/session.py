@@ -55,20 +55,12 @@ def available_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def open_session(
-    path: Path,
-    intra_op_threads: int,
-    spinning: bool = False,
-    level: GraphLevel = "all",
-) -> ort.InferenceSession:
-    """Return a CPU session of an .onnx file.
+def open_session(path: Path, intra_op_threads: int, level: GraphLevel = "all") -> ort.InferenceSession:
+    """Return a CPU session of an .onnx file, whose idle threads sleep.
 
     Args:
         path: The model file.
         intra_op_threads: Threads within one inference, at least 1.
-        spinning: Whether idle threads wait actively between inferences. A single model is faster with
-            spinning, but the pipeline takes nearly twice as long with two spinning threads as with one, because
-            spinning threads take processors from capture.
         level: ONNX Runtime's level of graph optimisation.
 
     Raises:
@@ -76,7 +68,7 @@ def open_session(
             than `FIRST_CALL_S` to load.
     """
     require_file(path, "model")
-    return load_session(path, str(path), session_options(intra_op_threads, spinning, level))
+    return load_session(path, str(path), session_options(intra_op_threads, level))
 
 
 def load_session(path: Path, source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
@@ -123,7 +115,7 @@ def run_session(
     return outputs
 
 
-def session_options(intra_op_threads: int, spinning: bool = False, level: GraphLevel = "all") -> ort.SessionOptions:
+def session_options(intra_op_threads: int, level: GraphLevel = "all") -> ort.SessionOptions:
     """Return the session options of `open_session`."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
@@ -131,7 +123,9 @@ def session_options(intra_op_threads: int, spinning: bool = False, level: GraphL
     options.graph_optimization_level = _LEVELS[level]
     options.log_severity_level = _LOG_FATAL
     options.add_session_config_entry("session.use_env_allocators", "1")
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    # A single model is faster with spinning threads, but the pipeline takes nearly twice as long with two spinning
+    # threads as with one, because they take processors from capture.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgekit.contract import Contract
 from edgekit.device.controls import Controls
-from edgekit.device.detections import Detections, FrameResult
+from edgekit.device.detections import Detections, FrameResult, crop_boxes
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import Frame, Source
 from edgekit.device.imaging import resize
@@ -22,7 +22,7 @@ from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.stages import Stages
 from edgekit.device.tracking.localizer import Localizer
-from edgekit.preprocess import FloatArray, ImageU8, crop_face, crop_image
+from edgekit.preprocess import ImageU8, crop_image
 
 AGE = "age"
 # Stage name of the time a frame waits between two stages.
@@ -143,7 +143,7 @@ def classify(
         InputError: The model returns NaN or infinity.
     """
     contract = classifier.contract
-    crops = crop_faces(frame, faces.xyxy, contract)
+    crops = crop_faces(frame, faces, contract)
     smoother, schedule = smoother or Smoother(0), schedule or ClassificationSchedule()
     choice = schedule.choose(crops, faces.track_ids, time_s)
     timer.mark("crop")
@@ -174,22 +174,21 @@ def classify(
     )
 
 
-def crop_faces(frame: Frame, xyxy: FloatArray, contract: Contract) -> ImageU8:
+def crop_faces(frame: Frame, faces: Detections, contract: Contract) -> ImageU8:
     """Return the crops of all faces of a frame as one batch: uint8 (N, H, W, 1 or 3), N may be 0.
 
-    For a model of whole images the boxes are regions in whole pixels. They are cut without a margin and fitted by
-    `preprocess.crop_image`; so is the whole frame, the only box of the detector "none".
+    A crop shows the part of the frame that `crop_boxes` returns. A region is fitted as the contract states; the square
+    of a face is resized as it is.
     """
-    size_hw = contract.input.size_hw
-    if len(xyxy) == 0:
-        return np.zeros((0, *size_hw, 1 if contract.crop.grayscale else 3), np.uint8)
+    crop, size_hw = contract.crop, contract.input.size_hw
+    if len(faces) == 0:
+        return np.zeros((0, *size_hw, 1 if crop.grayscale else 3), np.uint8)
     # A gray net needs no colours: a camera's luma is used as it is.
-    luma = frame.luma if contract.crop.grayscale else None
+    luma = frame.luma if crop.grayscale else None
     image = frame.image_bgr if luma is None else luma
-    if contract.subject == "image" or xyxy.tolist() == [[0, 0, *frame.size_wh]]:
-        regions = (image[y0:y1, x0:x1] for x0, y0, x1, y1 in xyxy.astype(int))
-        return np.stack([crop_image(region, contract.crop, size_hw, resize) for region in regions])
-    return np.stack([crop_face(image, box, contract.crop, size_hw, resize) for box in xyxy])
+    fitted = crop if faces.are_regions else replace(crop, fit="stretch")
+    boxes = crop_boxes(faces, frame.size_wh, crop.margin)
+    return np.stack([crop_image(image[y0:y1, x0:x1], fitted, size_hw, resize) for x0, y0, x1, y1 in boxes])
 
 
 def _captured(source: Source, max_frames: int | None, controls: Controls) -> Iterator[_InFlight]:

@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 
 from edgekit.contract import Contract
-from edgekit.device.detections import Face, FrameResult
+from edgekit.device.detections import Face, FrameResult, crop_boxes
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.imaging import at_most, resize
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.crop_folder import Crop, CropFolder
 from edgekit.device.sinks.worker import Worker
-from edgekit.preprocess import FloatArray, ImageU8, square_crop_box
+from edgekit.preprocess import FloatArray, ImageU8
 
 MAX_SIDE_PX = 256
 
@@ -40,10 +40,11 @@ _CLOSE_TIMEOUT_S = 1.5
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A classified face of a frame; `landmarks_xy` is float32 (5, 2) or None, see `Detections`."""
+    """A classified face of a frame; `box` is from `crop_boxes`, `landmarks_xy` is float32 (5, 2) or None."""
 
     frame: Frame
     face: Face
+    box: tuple[int, int, int, int]
     landmarks_xy: FloatArray | None
     contract: Contract
 
@@ -53,7 +54,7 @@ class Candidate:
         # As `crop_faces` of the pipeline: a gray net gets a camera's luma as it is.
         luma = self.frame.luma if self.contract.crop.grayscale else None
         image = self.frame.image_bgr if luma is None else luma
-        x0, y0, x1, y1 = self._box()
+        x0, y0, x1, y1 = self.box
         return at_most(image[y0:y1, x0:x1], MAX_SIDE_PX)
 
     def crop(self) -> Crop:
@@ -76,14 +77,6 @@ class Candidate:
         if self.frame.file is not None:
             document["image"] = self.frame.file
         return Crop(np.array(self.image), document)
-
-    def _box(self) -> tuple[int, int, int, int]:
-        width, height = self.frame.size_wh
-        if self.contract.subject == "face":
-            return square_crop_box(self.face.xyxy, (width, height), self.contract.crop.margin)
-        x0, y0, x1, y1 = (round(value) for value in self.face.xyxy)
-        x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
-        return x0, y0, min(max(x1, x0 + 1), width), min(max(y1, y0 + 1), height)
 
 
 class Strategy(Protocol):
@@ -222,7 +215,7 @@ class CollectSink(Sink):
         self._presentation_time_s = presentation_time_s(source)
         self.accounts = (folder.account,)
         self._closing = threading.Event()
-        self._waiting: queue.Queue[Crop | None] = queue.Queue(_MAX_WAITING)
+        self._waiting: queue.Queue[Crop | None] = queue.Queue()
         self._thread = Worker(self._work, "collect") if source.live else None
 
     @property
@@ -237,7 +230,7 @@ class CollectSink(Sink):
 
     def __exit__(self, *exception: object) -> None:
         """Save what the strategy still holds; do not wait long for a disk that stalls."""
-        self._save(self._strategy.finish())
+        self._save(self._strategy.finish(), max_waiting=math.inf)
         if self._thread is not None:
             self._closing.set()
             self._thread.finish(self._waiting, _CLOSE_TIMEOUT_S)
@@ -250,9 +243,10 @@ class CollectSink(Sink):
         if self._thread is not None:
             self._thread.check()
         landmarks = result.faces.landmarks_xy
+        boxes = crop_boxes(result.faces, frame.size_wh, self._contract.crop.margin)
         candidates = [
-            Candidate(frame, face, None if landmarks is None else landmarks[index], self._contract)
-            for index, face in enumerate(result.faces)
+            Candidate(frame, face, box, None if landmarks is None else landmarks[index], self._contract)
+            for index, (face, box) in enumerate(zip(result.faces, boxes, strict=True))
         ]
         self._save(self._strategy.choose(candidates, self._presentation_time_s(frame)))
 
@@ -260,16 +254,15 @@ class CollectSink(Sink):
         """Return the counts for the summary of a run."""
         return {"folder": str(self.folder.folder), "saved": self.folder.saved, "left_out": self.left_out}
 
-    def _save(self, crops: Iterable[Crop]) -> None:
+    def _save(self, crops: Iterable[Crop], max_waiting: float = _MAX_WAITING) -> None:
         for crop in crops:
             self.folder.account.produce()
             if self._thread is None:
                 if not self.folder.save(crop):
                     self.folder.account.drop(self.folder.reason)
-                continue
-            try:
-                self._waiting.put_nowait(crop)
-            except queue.Full:
+            elif self._waiting.qsize() < max_waiting:
+                self._waiting.put(crop)
+            else:
                 self.folder.account.drop(self.folder.reason)
 
     def _work(self) -> None:

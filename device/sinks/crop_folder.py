@@ -1,6 +1,6 @@
 """Crops for labelling, saved while a run goes on: PNG files and one JSON line for each.
 
-    DIR/crops/RUN-00001.png     the square that the classifier saw, before its resizing
+    DIR/crops/RUN-00001.png     the part of the frame that the classifier saw, before its resizing
     DIR/crops.jsonl             file, time, label, probabilities, track, score, source
 
 `edgekit.device.label` shows them in a browser and sorts them into class folders.

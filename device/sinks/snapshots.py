@@ -94,9 +94,10 @@ class Snapshots:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Write the queued images, for a short time."""
+        """Write the queued images, for a short time. Raises the exception of the thread, if any."""
         self._thread.finish(self._queue, _CLOSE_TIMEOUT_S)
         self.account.close(ENCODER_TOO_SLOW)
+        self._thread.check()
 
     def update(self, frame: Frame, result: FrameResult) -> None:
         """Keep the boxes to blur; must be called for every frame. Raises the exception of the thread, if any."""

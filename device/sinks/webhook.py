@@ -85,13 +85,15 @@ class Webhook(Sink):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Wait up to one second until the queued events are sent; count and report those that are not."""
+        """Wait up to one second until the queued events are sent; count and report those that are not.
+
+        Raises the exception of the thread, if there was one.
+        """
         self._closing.set()
-        with suppress(queue.Full):
-            self._queue.put_nowait(None)
-            self._thread.join(_CLOSE_TIMEOUT_S)
+        self._thread.finish(self._queue, _CLOSE_TIMEOUT_S)
         if left := self._account.close("end of the run"):
             self._notify(f"webhook {self._name}: {counted(left, 'event')} not confirmed at the end of the run")
+        self._thread.check()
 
     def post(self, event: Event) -> None:
         """Queue an event; a full queue drops its oldest one."""

@@ -104,9 +104,10 @@ class LiveSource:
         self._stopping = True
 
     def release(self) -> None:
-        """Close the device after its current image, so that another program may use it; discard the waiting frame."""
+        """Close the device after its current image, so that another program may use it; drop the waiting frame."""
         with self._news:
             self._released = True
+            self.dropped += self._slot is not None
             self._slot = None
 
     def reacquire(self) -> None:

@@ -12,9 +12,11 @@ import numpy as np
 from edgekit.device.tracking.tracks import iou
 from edgekit.preprocess import FloatArray, ImageU8
 
-# Frames between two detections: the maximum, the first interval after a face appeared or disappeared, and the interval
-# while tracks may be mixed up.
-_LONGEST, _SHORTEST, _DOUBTFUL = 10, 4, 2
+# Frames from one detection to the next: the maximum, and the number while tracks may be mixed up.
+_LONGEST, _DOUBTFUL = 10, 2
+# While there are faces, changes of the image are checked from this frame after a detection in which a face appeared or
+# disappeared; one frame later after each further detection.
+_FIRST_CHECKED = 4
 # Upper limit in seconds, for cameras with a low frame rate.
 _LONGEST_S = 0.5
 # Change is measured on an image of this size in gray levels, after subtracting the change of exposure.
@@ -83,37 +85,39 @@ class Every:
 
 
 class Adaptive:
-    """Runs the detector rarely while the image is still, and at once when a face is lost or the scene changes.
+    """Runs the detector on every tenth frame, and at once when a face is lost or the scene changes.
 
-    Poorly tracked faces, overlapping faces and changes outside the known faces (a person may have entered) shorten the
-    interval.
+    With poorly tracked or overlapping faces, it runs on every second frame. A change outside the known faces (a person
+    may have entered) also causes a detection. While there are faces, such changes are not checked in the first frames
+    after a detection: in 3 frames if a face has appeared or disappeared in it, and in one more after each further
+    detection.
     """
 
     follows = True
 
     def __init__(self) -> None:
         self._coarse: FloatArray | None = None
-        self._interval = _SHORTEST
+        self._first_checked = _FIRST_CHECKED
         self._confirm_next = False
 
     def due(self, state: TrackingState) -> bool:
-        """Return whether a change requires a detection, or the interval has passed."""
+        """Return whether the last detection is ten frames or half a second ago, or a change requires a detection."""
         if state.lost or self._confirm_next or state.frames >= _LONGEST or state.elapsed_s >= _LONGEST_S:
             return True
         if state.frames >= _DOUBTFUL and (state.followed < _MIN_FOLLOWED or _touch(state.boxes)):
             return True
-        if state.boxes and state.frames < self._interval:
+        if state.boxes and state.frames < self._first_checked:
             # No check for a cut is needed: at a cut the tracker would have lost the faces.
             return False
         outside, everywhere = self._change(state)
         return everywhere >= _CUT_LEVELS or outside >= _CHANGED_CELLS
 
     def detected(self, luma: ImageU8, changed: bool) -> None:
-        """Use this frame as the reference for changes of the image; lengthen the interval if no face has changed."""
+        """Use this frame as the reference for changes of the image, and set from which frame they are checked."""
         self._coarse = _coarse(luma)
         # One detection can be wrong: the next frame confirms a face that appeared or disappeared.
         self._confirm_next = changed
-        self._interval = _SHORTEST if changed else min(self._interval + 1, _LONGEST)
+        self._first_checked = _FIRST_CHECKED if changed else min(self._first_checked + 1, _LONGEST)
 
     def _change(self, state: TrackingState) -> tuple[int, float]:
         """Return the change since the last detection: number of changed cells outside faces, and mean of all cells."""

@@ -162,7 +162,7 @@ class FaceTracker:
 
     def _select(self, faces: Detections) -> Detections:
         """Return all faces, or only the largest; the chosen face is kept until another is clearly larger."""
-        if not self._largest_only or len(faces) < 2:
+        if not self._largest_only or not len(faces):
             return faces
         areas = (faces.xyxy[:, 2:] - faces.xyxy[:, :2]).prod(axis=1)
         best = int(areas.argmax())

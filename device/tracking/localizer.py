@@ -62,7 +62,7 @@ class WholeImage:
         """
         del timer
         xyxy = np.array([self._xyxy(frame)], np.float32)
-        return Detections(xyxy, np.ones(1, np.float32), track_ids=self._track_ids)
+        return Detections(xyxy, np.ones(1, np.float32), track_ids=self._track_ids, are_regions=True)
 
     def set_load_level(self, detect_every_at_least: int = 1, detector_scale: float = 1.0) -> None:
         """Do nothing: without a detector only a lower frame rate reduces the load."""

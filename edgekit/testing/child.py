@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.device.procfs import read_process
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_OK
 from edgekit.testing.subject import Subject
 
@@ -77,12 +78,9 @@ def _settled(before: dict[str, int]) -> dict[str, int]:
 
 
 def _resources() -> dict[str, int]:
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return {
-        "files": len(list(Path("/proc/self/fd").iterdir())),
-        "threads": int(status["Threads"]),
-        "memory_kib": int(status["VmRSS"].split()[0]),
-    }
+    use = read_process()
+    assert use is not None
+    return {"files": use.open_files, "threads": use.threads, "memory_kib": round(use.resident_mib * 1024)}
 
 
 if __name__ == "__main__":

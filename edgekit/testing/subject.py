@@ -51,9 +51,9 @@ class Subject:
     model: Path
     against: Path
 
-    def open(self, intra_op_threads: int = 1, spinning: bool = False, path: Path | None = None) -> InferenceEngine:
+    def open(self, intra_op_threads: int = 1, path: Path | None = None) -> InferenceEngine:
         """Return the model, or another file, loaded by the engine."""
-        loaded: InferenceEngine = engine_factory(self.engine)(path or self.model, intra_op_threads, spinning)
+        loaded: InferenceEngine = engine_factory(self.engine)(path or self.model, intra_op_threads)
         return loaded
 
     @cached_property

@@ -26,9 +26,8 @@ _CONTRACT, _NET_SHA256 = "contract.json", "net.sha256"
 class LiteRtEngine:
     """The `InferenceEngine` of a .tflite file with one image as input. It runs the images of a batch one by one."""
 
-    def __init__(self, path: Path, intra_op_threads: int, spinning: bool = False) -> None:
-        """Load the file. LiteRT has no setting for active waiting of its threads, so `spinning` has no effect."""
-        del spinning
+    def __init__(self, path: Path, intra_op_threads: int) -> None:
+        """Load the file."""
         self._path = path
         net, self.contract = read(path)
         try:

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from edgekit.device.detection.yunet import YuNet, input_sizes
+from edgekit.device.detections import Detections
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.session import open_session
 from edgekit.device.frame import Frame
@@ -175,9 +176,10 @@ def measure_here(model: Path, detector_model: Path | None, size_px: int, faces: 
         contract = classifier.contract
         box = _FACE_XYXY if contract.subject == "face" else (0, 0, *FRAME_WH)
         xyxy = np.tile(np.array(box, np.float32), (faces, 1))
+        located = Detections(xyxy, np.ones(faces, np.float32), are_regions=contract.subject == "image")
 
         def prepare() -> Any:
-            crops = crop_faces(Frame(0, 0.0, 0.0, frames[0]), xyxy, contract)
+            crops = crop_faces(Frame(0, 0.0, 0.0, frames[0]), located, contract)
             softmax(np.zeros((faces, len(contract.labels)), np.float32))
             return to_input(crops, contract.input)
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.device.detections import Detections
+from edgekit.device.frame import Frame
 from edgekit.device.imaging import as_frame, decode_image, resize
+from edgekit.device.pipeline.loop import crop_faces
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.data import ImageSet
@@ -24,7 +26,7 @@ from edgekit.models.data.readers import dataset_name, is_of_files
 from edgekit.models.evaluation.bands import brightness_of, face_measures, stacked
 from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, evaluate, open_named
 from edgekit.models.torch_threads import set_torch_threads
-from edgekit.preprocess import ImageU8, crop_face, crop_image
+from edgekit.preprocess import ImageU8, crop_image
 
 
 @dataclass(frozen=True)
@@ -175,15 +177,15 @@ class _Tally:
         The crop shows the first of `faces`, which are ordered by size, or the whole image for a model of whole images.
         `image` is uint8 (H, W, 3) B, G, R.
         """
-        crop, size_hw = self._contract.crop, self._contract.input.size_hw
         if not self.needs_faces:
+            crop, size_hw = self._contract.crop, self._contract.input.size_hw
             self._crops.append(crop_image(image, crop, size_hw, resize))
         elif len(faces) == 0:
             self._missed[label] += 1
             return
         else:
             self._several += len(faces) > 1
-            self._crops.append(crop_face(image, faces.xyxy[0], crop, size_hw, resize))
+            self._crops.append(crop_faces(Frame(0, 0.0, 0.0, image), faces[:1], self._contract)[0])
             self._measures.append(face_measures(faces))
         self._truths.append(self._contract.labels.index(label))
 

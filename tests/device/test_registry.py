@@ -108,8 +108,8 @@ ENGINE = """
 from edgekit.device.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 class Other(OnnxRuntimeEngine):
-    def __init__(self, path, intra_op_threads, spinning=False):
-        super().__init__(path, intra_op_threads, spinning)
+    def __init__(self, path, intra_op_threads):
+        super().__init__(path, intra_op_threads)
 """
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import edgekit
 from edgekit.contract import METADATA_KEY, Contract, Fit
+from edgekit.device.detection import WholeFrame
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import as_frame, read_image
 from edgekit.device.pipeline.loop import crop_faces
@@ -71,8 +72,7 @@ def test_pixels_and_labels_are_equal_in_training_and_on_a_device(
         assert part.names is not None
         for file_name, pixels in zip(part.names, trained, strict=True):
             image = as_frame(read_image(folder / str(file_name)))
-            box = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32)
-            (crop,) = crop_faces(Frame(0, 0.0, 0.0, image), box, contract)
+            (crop,) = crop_faces(Frame(0, 0.0, 0.0, image), WholeFrame().detect(image), contract)
             np.testing.assert_array_equal(np.broadcast_to(pixels, crop.shape), crop)
         evaluated = evaluate(model, folder, split="test").logits.argmax(axis=1)
         for file_name, label in zip(part.names, evaluated, strict=True):
@@ -98,5 +98,5 @@ def test_a_face_model_without_a_detector_fits_the_frame_as_its_contract_states(
     image[:, 20:40] = (0, 0, 220)
     _, contract = with_contract(tiny_model, tmp_path, fit=fit)
     frame = Frame(0, 0.0, 0.0, image)
-    (crop,) = crop_faces(frame, np.array([[0, 0, 60, 20]], np.float32), replace(contract, subject="face"))
+    (crop,) = crop_faces(frame, WholeFrame().detect(image), replace(contract, subject="face"))
     assert bool((crop[..., 2] > 0).any()) == (fit != "square")

@@ -126,7 +126,10 @@ class MqttSink(Sink):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Wait up to about one second for the delivery of buffered events; the next run sends the rest."""
+        """Wait up to about one second for the delivery of buffered events; the next run sends the rest.
+
+        Raises the exception of one of the sink's threads, if there was one.
+        """
         saving, connecting = self._threads
         self._closing.set()
         self._wake.set()
@@ -137,6 +140,8 @@ class MqttSink(Sink):
         if saving.is_alive():
             self._spool.give_up("the disk stalls")
         self._topic_lock.close()
+        for thread in self._threads:
+            thread.check()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Raise the exception of one of the sink's threads, if there was one.
@@ -222,13 +227,15 @@ class MqttSink(Sink):
 
     def _announce(self, session: Session) -> None:
         """Publish the discovery messages."""
+        # Read once, because the connection can be lost at any time.
+        own_address = session.own_address
         messages = discovery_messages(
             self._settings,
             self._labels,
             self._subject,
             images=[topic for topic, _, _ in self._images()],
             commands=() if self._commands is None else self._commands.allowed,
-            page_url=self._page_url(session.own_address) if self._page_url and session.own_address else None,
+            page_url=self._page_url(own_address) if self._page_url and own_address else None,
         )
         for topic, payload in messages:
             session.publish(topic, payload, retain=True)

@@ -34,7 +34,7 @@ def test_none_takes_the_whole_frame_as_one_face() -> None:
     found = create_detector("none", notify=fail).detect(np.zeros((48, 64, 3), np.uint8))
     np.testing.assert_array_equal(found.xyxy, [[0, 0, 64, 48]])
     np.testing.assert_array_equal(found.scores, [1])
-    assert len(found) == 1
+    assert (len(found), found.are_regions) == (1, True)
 
 
 def test_haar_by_name() -> None:

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ import pytest
 
 import edgekit
 from edgekit.cli import _run
-from edgekit.contract import METADATA_KEY
+from edgekit.contract import METADATA_KEY, Fit
 from edgekit.device.detections import Face
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in
@@ -27,8 +27,10 @@ from edgekit.device.imaging import resize
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.pipeline.threads import plan_threads
+from edgekit.device.region import Region
 from edgekit.device.sources import CameraSettings
 from edgekit.device.stage_timer import StageTimer
+from edgekit.device.tracking.localizer import WholeImage
 from edgekit.errors import EXIT_OK, InputError
 from edgekit.preprocess import crop_image
 from tests.waiting import wait_until
@@ -183,7 +185,7 @@ def test_pictures_are_classified_with_their_mirror_image(
     model = edgekit.load_model("fer2013")
     settings = {"model": "fer2013", "detector": "haar", "classify_every": 1, "max_frames": 3, **options}
     for frame, result in edgekit.stream(source=source, **settings).with_frames():
-        crops = crop_faces(frame, result.faces.xyxy, model.contract)
+        crops = crop_faces(frame, result.faces, model.contract)
         plain, mirrored = (model.probabilities(each) for each in (crops, np.ascontiguousarray(crops[:, :, ::-1])))
         assert result.faces.raw_probabilities is not None
         expected = (plain + mirrored) / 2 if both_views else plain
@@ -244,9 +246,25 @@ def test_a_region_is_cut_as_it_is_and_then_fitted(tiny_image_model: Path) -> Non
     contract = Classifier(tiny_image_model, 1).contract
     gray = replace(contract, crop=replace(contract.crop, grayscale=True))
     image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    box = np.array([[8, 4, 40, 28]], np.float32)
-    (crop,) = crop_faces(Frame(0, 0.0, 0.0, image), box, gray)
+    frame = Frame(0, 0.0, 0.0, image)
+    (crop,) = crop_faces(frame, WholeImage(Region(8, 4, 32, 24), is_sequence=False).find(frame, StageTimer()), gray)
     np.testing.assert_array_equal(crop, crop_image(image[4:28, 8:40], gray.crop, (8, 8), resize))
+
+
+@pytest.mark.parametrize("fit", get_args(Fit))
+def test_without_a_detector_only_the_pixels_of_the_region_are_classified(
+    tiny_model: Path, tmp_path: Path, fit: Fit
+) -> None:
+    crop = replace(contract_in(tiny_model).crop, margin=0.1, fit=fit)
+    model = with_contract(tiny_model, tmp_path / "model.onnx", crop=crop)
+    image = np.full((48, 64, 3), 250, np.uint8)
+    image[5:35, 10:30] = (0, 0, 200)
+    assert cv2.imwrite(str(tmp_path / "image.png"), image)
+    (result,) = edgekit.stream(
+        source=tmp_path / "image.png", model=model, detector="none", region=Region(10, 5, 20, 30)
+    )
+    expected = edgekit.load_model(model).predict(image[5:35, 10:30]).probabilities
+    np.testing.assert_allclose(result.faces.probabilities, expected, atol=1e-6)
 
 
 def test_without_a_detector_the_classifier_gets_its_threads(

@@ -6,15 +6,17 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
 import pytest
 
-from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
+from edgekit.contract import Contract, CropSpec, Fit, InputSpec, OutputSpec
 from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image, resize
+from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.sinks.collect import CollectSink, EveryInterval, best_of_track, uncertain
 from edgekit.device.sinks.crop_folder import CropFolder
 from edgekit.device.sources.yuv import Planes
@@ -63,8 +65,8 @@ class Run:
     def __exit__(self, *exception: object) -> None:
         self.sink.__exit__(*exception)
 
-    def write(self, time_s: float, *faces, box=BOX, image=None, landmarks=None) -> None:
-        """Pass a frame with the given time; each face is (track id, probabilities)."""
+    def write(self, time_s: float, *faces, box=BOX, image=None, landmarks=None, are_regions=False) -> FrameResult:
+        """Pass a frame with the given time; each face is (track id, probabilities). Return its result."""
         if image is None:
             image = np.random.default_rng(len(self.images)).integers(0, 256, (240, 320, 3), np.uint8)
         self.images.append(image)
@@ -78,8 +80,11 @@ class Run:
             probabilities=np.array([row for _, row in faces], np.float32).reshape(-1, 3),
             classes=LABELS,
             label_indices=np.array([int(np.argmax(row)) for _, row in faces], np.int64),
+            are_regions=are_regions,
         )
-        self.sink.write(frame, FrameResult(frame.sequence, time_s, frame.wall_s, frame.size_wh, found, {}, 1.0))
+        result = FrameResult(frame.sequence, time_s, frame.wall_s, frame.size_wh, found, {}, 1.0)
+        self.sink.write(frame, result)
+        return result
 
 
 def lines(folder: Path) -> list[dict]:
@@ -119,6 +124,18 @@ def test_training_on_a_saved_crop_gets_the_pixels_that_the_device_classified(tmp
     np.testing.assert_array_equal(saved, seen)
 
 
+@pytest.mark.parametrize("fit", get_args(Fit))
+@pytest.mark.parametrize("box", [(0, 0, 200, 240), (40, 30, 140, 70)], ids=["frame", "region"])
+def test_training_on_a_saved_region_gets_the_pixels_that_the_device_classified(tmp_path, notices, fit, box):
+    contract = replace(COLOUR, crop=replace(COLOUR.crop, fit=fit))
+    image = np.random.default_rng(0).integers(0, 256, (240, 200, 3), np.uint8)
+    with Run(tmp_path, EveryInterval(10), notices, contract=contract) as run:
+        result = run.write(0, (1, SURE), box=box, image=image, are_regions=True)
+    (seen,) = crop_faces(Frame(0, 0.0, 0.0, image), result.faces, contract)
+    saved = crop_image(read_image(tmp_path / lines(tmp_path)[0]["file"]), contract.crop, (44, 44), resize)
+    np.testing.assert_array_equal(saved, seen)
+
+
 def test_a_cameras_luma_is_saved_as_a_gray_net_sees_it(tmp_path, notices):
     generator = np.random.default_rng(0)
     luma, u, v = (generator.integers(16, 236, size, np.uint8) for size in ((240, 320), (120, 160), (120, 160)))
@@ -134,8 +151,8 @@ def test_large_crops_are_limited_and_whole_images_keep_their_shape(tmp_path, not
     with Run(tmp_path / "face", EveryInterval(10), notices) as run:
         run.write(0, (1, SURE), image=image, box=(100, 0, 700, 600))
     with Run(tmp_path / "whole", EveryInterval(10), notices, contract=replace(COLOUR, subject="image")) as run:
-        run.write(0, (1, SURE), image=image, box=(0, 0, 800, 600))
-        run.write(10, (1, SURE), image=image, box=(100, 50, 300, 100))
+        run.write(0, (1, SURE), image=image, box=(0, 0, 800, 600), are_regions=True)
+        run.write(10, (1, SURE), image=image, box=(100, 50, 300, 100), are_regions=True)
     shapes = {name: [read_image(tmp_path / name / line["file"]).shape[:2] for line in lines(tmp_path / name)]
               for name in ("face", "whole")}  # fmt: skip
     assert shapes == {"face": [(256, 256)], "whole": [(192, 256), (50, 200)]}
@@ -186,6 +203,14 @@ def test_best_of_track_saves_the_largest_sharpest_most_frontal_crop_when_the_tra
         assert [line["sequence"] for line in lines(tmp_path)] == [2]
         run.write(4, (2, SURE))
     assert [line["sequence"] for line in lines(tmp_path)] == [2, 40], "the end of the run ends the tracks"
+
+
+def test_the_crops_of_many_tracks_are_saved_at_the_end_of_a_run_with_a_camera(tmp_path, notices, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.collect._CLOSE_TIMEOUT_S", 60)
+    monkeypatch.setattr("edgekit.device.sinks.collect._MAX_WAITING", 2)
+    with Run(tmp_path, best_of_track(), notices, live=True) as run:
+        run.write(0, *((track, SURE) for track in range(40)))
+    assert (len(lines(tmp_path)), run.sink.left_out, notices) == (40, 0, [])
 
 
 @pytest.mark.parametrize("limits", [{"max_crops": 3}, {"max_bytes": 200_000}], ids=["number", "bytes"])

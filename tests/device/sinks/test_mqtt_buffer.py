@@ -312,6 +312,22 @@ def test_a_run_without_a_broker_on_a_full_disk_reports_its_losses_once(
     assert len(open_sink(small_disk / "buffer")._spool) == document["waiting"]
 
 
+@pytest.mark.parametrize("work", ["_connect", "_save"])
+def test_a_failure_of_a_thread_at_the_end_ends_the_run(tmp_path, notices, monkeypatch, work):
+    def fail(sink: MqttSink) -> None:
+        sink._ended.wait() if work == "_save" else sink._closing.wait()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(MqttSink, work, fail)
+    settings = MqttSettings.parse("mqtt://127.0.0.1:1", None, topic="edgekit/test", buffer=tmp_path / "buffer")
+    with (
+        pytest.raises(ZeroDivisionError),
+        MqttSink(settings, ("sad",), Monitor("demo", lambda: None), notices.append) as sink,
+    ):
+        pass
+    sink._spool._journal.close()
+
+
 def test_a_disk_that_stalls_at_the_end_is_not_waited_for(open_sink, notices, monkeypatch):
     stalled = threading.Event()
     write = journal_module.write_all

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from edgekit.device.imaging import read_image
 from edgekit.device.sinks.command_snapshots import CommandSnapshots
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt import Commands, MqttSettings, MqttSink
+from edgekit.device.sinks.mqtt.session import Session
 from tests.waiting import wait_until
 
 TOPIC = "edgekit/test"
@@ -168,6 +170,17 @@ def test_home_assistant_gets_a_switch_a_button_and_what_is_unavailable_in_a_paus
     assert entities["image/command_snapshot"]["image_topic"] == f"{TOPIC}/command-snapshot"
     for document in filter(None, entities.values()):
         assert document["device"]["configuration_url"] == "http://127.0.0.1:8080/"
+
+
+def test_a_connection_that_is_lost_while_the_page_is_announced_does_not_end_the_run(broker, open_sink, monkeypatch):
+    addresses = iter(["127.0.0.1"])
+    monkeypatch.setattr(Session, "own_address", property(lambda _: next(addresses, "")))
+    broker.start()
+    with ExitStack() as stack:
+        live = broker.listen(stack)
+        open_sink("pause", page_url=lambda own: f"http://{ip_address(own)}:8080/")
+        wait_until(lambda: live.on(f"{TOPIC}/availability"))
+        assert configs(live)["switch/pause"]["device"]["configuration_url"] == "http://127.0.0.1:8080/"
 
 
 def test_a_snapshot_is_the_next_frame_and_published_only_by_option(broker, open_sink, send, snapshots, feed, controls):

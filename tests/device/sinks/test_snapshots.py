@@ -129,6 +129,16 @@ def test_an_event_that_comes_while_the_disk_stalls_is_posted_without_an_image(tm
     assert counts["written"] == len(names(tmp_path)) == len(with_image)
 
 
+def test_a_failure_at_the_last_image_ends_the_run(tmp_path, notices, feed):
+    def fail(*_: object) -> np.ndarray:
+        raise ZeroDivisionError
+
+    snapshots = EventSnapshots(tmp_path, notices.append, draw=fail)
+    with pytest.raises(ZeroDivisionError), snapshots:
+        snapshots.take(event(0), *feed.next("happy"))
+    assert snapshots.account.as_document()["dropped"] == {"encoder or disk too slow": 1}
+
+
 def test_a_full_disk_is_reported_once_and_its_end_too(small_disk, notices, feed, fill):
     ballast = fill(small_disk)
     with EventSnapshots(small_disk, notices.append) as snapshots:

@@ -222,6 +222,35 @@ def test_events_that_the_end_of_the_run_cuts_off_are_counted_and_reported(notice
     receiver.close()
 
 
+def test_a_failure_at_the_last_event_ends_the_run(receiver, notices):
+    def fail(_: str) -> bytes:
+        raise ZeroDivisionError
+
+    hook = Webhook(receiver.url, None, notices.append, fail)
+    with pytest.raises(ZeroDivisionError), hook:
+        hook.post(replace(event(0), snapshot="a.jpg"))
+    assert counts(hook)["dropped"] == {"end of the run": 1}
+
+
+def test_events_of_a_full_queue_are_sent_at_the_end_of_the_run(receiver, notices, monkeypatch):
+    monkeypatch.setattr(module, "_MAX_QUEUED_EVENTS", 3)
+    monkeypatch.setattr(module, "_CLOSE_TIMEOUT_S", PATIENCE_S)
+    hook = Webhook(receiver.url, None, notices.append)
+    first_runs, may_run = threading.Event(), threading.Event()
+    deliver = hook._deliver
+    hook._deliver = lambda body: (first_runs.set(), may_run.wait(PATIENCE_S), deliver(body))
+    hook.__enter__()
+    hook.post(event(0))
+    assert first_runs.wait(PATIENCE_S)
+    for sequence in range(1, 4):
+        hook.post(event(sequence))
+    finish = hook._thread.finish
+    hook._thread.finish = lambda *arguments: (may_run.set(), finish(*arguments))
+    hook.__exit__()
+    assert counts(hook) == {"produced": 4, "written": 4, "dropped": {}, "waiting": 0}
+    assert notices == []
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [

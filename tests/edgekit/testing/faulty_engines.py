@@ -66,8 +66,8 @@ class Noisy(OnnxRuntimeEngine):
 
 
 class WrongWithFourThreads(OnnxRuntimeEngine):
-    def __init__(self, path: Path, intra_op_threads: int, spinning: bool = False) -> None:
-        super().__init__(path, intra_op_threads, spinning)
+    def __init__(self, path: Path, intra_op_threads: int) -> None:
+        super().__init__(path, intra_op_threads)
         self._error = np.float32(intra_op_threads == 4)
 
     def infer(self, tensor: Any) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
 import pytest
 
 import edgekit
-from edgekit.contract import Contract, Subject
+from edgekit.contract import Contract, Fit, Subject
 from edgekit.device.imaging import read_image, resize
 from edgekit.errors import InputError
 from edgekit.model_store import asset
@@ -120,6 +121,16 @@ def test_the_probabilities_are_those_of_a_run(tmp_path: Path, mirror: bool) -> N
     exponents = np.exp(result.with_face.logits)
     np.testing.assert_allclose(exponents / exponents.sum(axis=1, keepdims=True), seen, atol=1e-5)
     assert len(seen) == len(views)
+
+
+@pytest.mark.parametrize("fit", get_args(Fit))
+def test_without_a_detector_the_photograph_is_fitted_as_the_contract_states(photos: Path, fit: Fit) -> None:
+    model = ByBrightness()
+    model.contract = replace(model.contract, crop=replace(model.contract.crop, fit=fit))
+    evaluate_photos((model,), photos, detector="none", mirror=False)
+    image = read_image(photos / "sad/right.png")
+    crop = crop_image(image, model.contract.crop, model.contract.input.size_hw, resize)
+    assert crop.tobytes() in {each.tobytes() for each in model.crops}
 
 
 def test_checkpoint_and_exported_file_give_the_same(photos: Path) -> None:
