@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.boards.hosts import needs_detector, print_failures, raise_failures, yunet_upload
+from edgekit.cli.boards.hosts import needs_detector, raise_failures, yunet_upload
 from edgekit.cli.options import combined
 from edgekit.cli.output import Output
 
@@ -75,22 +75,21 @@ def show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> N
 
     Raises:
         HostError: A board failed.
-        KeyboardInterrupt: Ctrl-C was pressed; the results until then are printed first.
+        KeyboardInterrupt: Ctrl-C was pressed.
     """
-    from edgekit.remote.deploy import INTERRUPTED, change_document
+    from edgekit.remote.deploy import change_document
 
     done = []
     try:
         for result in results:
             done.append(result)
             change = result.result
-            if result.error in (None, INTERRUPTED) or not result.tried:
+            if result.error is None or not result.tried:
                 out.say(f"{result.host.label}: {result.error or (change and _describe(change))}")
-    except KeyboardInterrupt:
-        print_failures([each for each in done if each.error not in (None, INTERRUPTED) and each.tried])
-        raise
     finally:
         out.result({"boards": [change_document(result) for result in done]})
+    if any(result.interrupted for result in done):
+        out.warn("interrupted: check the boards with 'edgekit releases'")
     raise_failures(done)
 
 
