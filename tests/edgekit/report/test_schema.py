@@ -201,7 +201,7 @@ json_values = st.recursive(
 
 @settings(max_examples=examples(100), deadline=None)
 @given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
-def test_anything_is_read_or_refused(content: bytes) -> None:
+def test_other_content_is_refused(content: bytes) -> None:
     with pytest.raises(InputError):
         parse_document(content, "it")
 
