@@ -89,7 +89,6 @@ lint: $(TEST)/installed
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
 	$(TEST)/bin/lint-imports
-	$(TEST)/bin/python -m edgekit.cli.reference --check
 	$(TEST)/bin/python -m tools.reference_pages --check
 	$(TEST)/bin/codespell
 

@@ -133,6 +133,16 @@ detector_options = combined(
 )
 
 
+# --name, --user and --system; the last two are passed as `scope`.
+service_options = combined(
+    click.option("--name", default="edgekit", show_default=True, metavar="NAME", help="Name of the service."),
+    click.option("--user", "scope", flag_value="user", help="A user service. Default for all users except root."),
+    click.option(
+        "--system", "scope", flag_value="system", help="A system service, which only root can change. Default for root."
+    ),
+)
+
+
 def min_face_option(function: _Function) -> _Function:
     """Add --min-face PX."""
     return click.option(

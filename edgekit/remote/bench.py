@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 
 import msgspec
 
@@ -27,8 +27,6 @@ from edgekit.text import one_line, printable
 # During a pause of --cool-down (an hour at most) and while intervals are computed at the end, nothing is printed.
 _SILENCE_S = 7200
 _WARNING = "edgekit: warning: "
-# Error of the boards that had no report when Ctrl-C was pressed.
-INTERRUPTED = "interrupted before its benchmark ended"
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,7 @@ def bench_hosts(
 ) -> list[HostResult[HostReport]]:
     """Run a benchmark on several boards and return the results in the order of `hosts`.
 
-    After Ctrl-C, the finished boards are returned too, and the other boards have the error `INTERRUPTED`. A board whose
-    benchmark failed after some measurements has a result and an error.
+    A board whose benchmark failed after some measurements has a result and an error. Ctrl-C: see `run_on_hosts`.
 
     Args:
         hosts: The boards.
@@ -82,15 +79,8 @@ def bench_hosts(
         reporter: Receives messages and progress.
         finished: Called with the result of each board as soon as it is there.
     """
-    results: dict[Host, HostResult[HostReport]] = {}
-
-    def keep(done: HostResult[HostReport]) -> None:
-        results[done.host] = done if done.result is None else replace(done, error=done.result.failure)
-        finished(results[done.host])
-
-    with suppress(KeyboardInterrupt):
-        run_on_hosts(hosts, partial(bench_host, job=job, reporter=reporter), parallel, keep)
-    return [results.get(host) or HostResult(host, error=INTERRUPTED) for host in hosts]
+    work = partial(bench_host, job=job, reporter=reporter)
+    return run_on_hosts(hosts, work, parallel, finished, attrgetter("failure"))
 
 
 def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> HostReport:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
+from operator import attrgetter
 from typing import Any, Literal
 
 from edgekit import __version__
@@ -32,8 +33,6 @@ _TRIAL_S = 300
 _TIMEOUT_S = 1800
 # An interrupted change is completed first, and each of the two changes can go back.
 _MAX_SETTLINGS = 4
-# Error of the boards that had not finished when Ctrl-C was pressed.
-INTERRUPTED = "interrupted: check with 'edgekit releases'"
 
 
 @dataclass(frozen=True)
@@ -180,37 +179,24 @@ def roll_out(
     all hosts are one group. `finished` is called with each result as soon as it is there; results are yielded at the
     end of their group.
 
-    Raises:
-        KeyboardInterrupt: Ctrl-C was pressed. The results of the current group are yielded first; hosts that had not
-            finished have the error `INTERRUPTED`.
+    After Ctrl-C, the results of the current group are the last ones (see `run_on_hosts`). A board that has begun its
+    change completes it.
     """
     groups = [hosts]
     if canary is not None:
         parts = hosts[:canary], hosts[canary:]
         groups = [part[at : at + parallel] for part in parts for at in range(0, len(part), parallel)]
-    changes: dict[Host, HostResult[ReleaseChange]] = {}
-
-    def keep(done: HostResult[ReleaseChange]) -> None:
-        changes[done.host] = replace(done, error=done.result.error) if done.result else done
-        finished(changes[done.host])
-
     failed = False
     for group in groups:
         if failed:
             error = "not tried, because another board failed"
             yield from (HostResult(host, error=error, tried=False) for host in group)
             continue
-        interruption = None
-        try:
-            run_on_hosts(group, work, parallel, keep)
-        except KeyboardInterrupt as error:
-            # Waiting hosts are not started; a board that has begun its change completes it.
-            interruption = error
-        results = [changes.get(host) or HostResult(host, error=INTERRUPTED) for host in group]
+        results = run_on_hosts(group, work, parallel, finished, attrgetter("error"))
         failed = any(done.error is not None for done in results)
         yield from results
-        if interruption is not None:
-            raise interruption
+        if any(done.interrupted for done in results):
+            return
 
 
 def change_document(done: HostResult[ReleaseChange]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -79,10 +80,10 @@ def own_wheel(cache: Path | None = None) -> Upload:
     Raises:
         InputError: edgekit is not installed, or its metadata is missing.
     """
-    content = _pack_wheel()
-    folder = (cache or default_cache_dir()) / "wheels" / f"own-{hashlib.sha256(content).hexdigest()}"
-    path = folder / f"{_WHEEL_NAME}-py3-none-any.whl"
     with _own_wheel_lock:  # boards are prepared in parallel
+        content = _pack_wheel()
+        folder = (cache or default_cache_dir()) / "wheels" / f"own-{hashlib.sha256(content).hexdigest()}"
+        path = folder / f"{_WHEEL_NAME}-py3-none-any.whl"
         if not path.exists() or path.read_bytes() != content:
             write_atomic(path, content)
             _remove_old_wheels(folder, "own-*", _KEPT_OWN)
@@ -236,6 +237,7 @@ def _remove_old_wheels(newest: Path, pattern: str, keep: int) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
+@functools.cache
 def _pack_wheel() -> bytes:
     installed = _distribution()
     info = f"{_WHEEL_NAME}.dist-info"

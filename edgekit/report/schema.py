@@ -1,4 +1,4 @@
-"""Reads benchmark documents safely, and generates their JSON Schema: `python -m edgekit.report.schema [--check]`.
+"""Reads benchmark documents safely, and generates their JSON Schema.
 
 A document may come from a board or from another person. `parse_document` bounds its size and depth, checks its types
 and ranges (see `edgekit.report.document`), and removes characters that could move a terminal's cursor or reverse text.
@@ -6,9 +6,6 @@ and ranges (see `edgekit.report.document`), and removes characters that could mo
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,13 +14,12 @@ from typing import Any
 import msgspec
 
 from edgekit.errors import InputError
-from edgekit.files import require_file, write_atomic
+from edgekit.files import require_file
 from edgekit.report.document import MAX_BOARDS, MAX_NAME_CHARS, SCHEMA, BenchmarkReport, BoardResult
 from edgekit.text import printable
 from edgekit.typed_json import convert, parse_json
 
 MAX_BYTES = 64 << 20
-SCHEMA_FILE = Path(__file__).with_name("bench.schema.json")
 
 # A benchmark of the largest size has fewer values (and commas). Each takes memory, and a hostile document could pack
 # eight times as many into the same number of bytes.
@@ -160,23 +156,3 @@ def _check_board(board: BoardResult, name: str) -> None:
             raise InputError(f"{where}: the interval's lower limit is above its upper limit")
         if not cell.histogram.low_ms < cell.histogram.high_ms:
             raise InputError(f"{where}: the histogram has no width")
-
-
-def main() -> int:
-    """Write the schema file; with --check only compare the existing file, and return 1 if it is out of date."""
-    parser = argparse.ArgumentParser(prog="python -m edgekit.report.schema", description="Writes bench.schema.json.")
-    parser.add_argument("--check", action="store_true", help="change nothing, fail if the file is out of date")
-    parser.add_argument("path", nargs="?", type=Path, default=SCHEMA_FILE)
-    arguments = parser.parse_args()
-    text = json.dumps(json_schema(), indent=2) + "\n"
-    if not arguments.check:
-        write_atomic(arguments.path, text)
-        return 0
-    if arguments.path.exists() and arguments.path.read_text() == text:
-        return 0
-    print(f"{arguments.path} is out of date: run 'python -m edgekit.report.schema'", file=sys.stderr)
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The generated pages of docs/reference/ are up to date, and a stale one is detected."""
+"""The generated pages and the JSON Schema are up to date, and stale ones are detected and written again."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from tests.docs.pages import DOCS, ROOT
 
 
-def check(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tools.reference_pages", "--check", str(folder)]
+def reference_pages(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tools.reference_pages", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_the_pages_are_up_to_date() -> None:
-    done = check(DOCS / "reference")
+    done = reference_pages("--check")
     assert done.returncode == 0, done.stderr
 
 
@@ -38,10 +38,17 @@ def test_the_descriptions_of_options_fit_the_width_of_the_site() -> None:
     assert max(len(line) for line in lines if line.startswith(" " * 30)) <= 80
 
 
-def test_a_stale_page_is_detected(tmp_path: Path) -> None:
-    shutil.copytree(DOCS / "reference", tmp_path / "reference")
-    page = tmp_path / "reference" / "settings.md"
-    page.write_text(page.read_text().replace("rotate-size", "rotate-sise"))
-    done = check(tmp_path / "reference")
-    assert (done.returncode, done.stderr.count("is out of date")) == (1, 1)
-    assert "settings.md" in done.stderr
+def test_stale_pages_are_detected_and_written_again(tmp_path: Path) -> None:
+    stale = {"docs/reference/settings.md": "rotate-size", "docs/reference/commands.md": "--seed"}
+    stale |= {"edgekit/report/bench.schema.json": "boards"}
+    for folder in ("docs/reference", "edgekit/report"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for name, word in stale.items():
+        page = tmp_path / name
+        page.write_text(page.read_text().replace(word, "outdated"))
+    done = reference_pages("--check", tmp_path)
+    assert done.returncode == 1
+    assert sorted(line.split()[0] for line in done.stderr.splitlines()) == sorted(stale)
+    assert reference_pages(tmp_path).returncode == 0
+    for name in stale:
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text()

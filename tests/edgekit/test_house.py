@@ -250,21 +250,6 @@ def test_every_command_has_examples() -> None:
         assert "Examples:" in (command.help or ""), name
 
 
-def test_the_page_of_commands_is_up_to_date() -> None:
-    done = reference(ROOT, "--check")
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_check_of_the_page_finds_a_stale_one(tmp_path: Path) -> None:
-    page = tmp_path / "commands.md"
-    page.write_text((ROOT / "docs/reference/commands.md").read_text().replace("--seed", "--sead"))
-    done = reference(ROOT, "--check", str(page))
-    assert done.returncode == 1
-    assert "out of date" in done.stderr
-    assert reference(ROOT, str(page)).returncode == 0
-    assert page.read_text() == (ROOT / "docs/reference/commands.md").read_text()
-
-
 def test_links_between_documents_lead_somewhere() -> None:
     for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
@@ -284,8 +269,3 @@ def test_the_demo_check_requires_four_frames_in_five(tmp_path: Path) -> None:
 
 def fresh_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-
-
-def reference(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgekit.cli.reference", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)

@@ -9,21 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.boards.hosts import (
-    BoardReporter,
-    HostChoice,
-    needs_detector,
-    print_failures,
-    raise_failures,
-    yunet_upload,
-)
+from edgekit.cli.boards.hosts import BoardReporter, HostChoice, needs_detector, raise_failures, yunet_upload
 from edgekit.cli.output import Output, one_line
 from edgekit.errors import HostError, InputError
 
 if TYPE_CHECKING:
     from edgekit.cli.render.reports import ReportFiles
-    from edgekit.remote.bench import HostReport, Job
-    from edgekit.remote.parallel import HostResult
+    from edgekit.remote.bench import Job
     from edgekit.remote.transfer import Upload
     from edgekit.report.document import BenchmarkReport
 
@@ -45,7 +37,7 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
     """
     from contextlib import ExitStack
 
-    from edgekit.remote.bench import INTERRUPTED, bench_hosts, merged_report
+    from edgekit.remote.bench import bench_hosts, merged_report
     from edgekit.report.terminal import report_view
 
     job = _job(out, chosen, models)
@@ -58,7 +50,6 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
             document = merged_report(results)
             if document is None:
                 # Raised within the stack, so that existing report files are kept.
-                _raise_interruption(results)
                 raise_failures(results)
                 return
             write(document)
@@ -72,19 +63,9 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
             out.say(f"{host.label}: {host.overhead_s:.1f} s until the measurement started, {sent}")
     for path in files.paths:
         out.say(f"report: {path}")
-    if any(done.error == INTERRUPTED for done in results):
+    if any(done.interrupted for done in results):
         out.warn(f"interrupted: the report has {len(document.boards)} of {len(results)} boards")
-    _raise_interruption(results)
     raise_failures(results)
-
-
-def _raise_interruption(results: Sequence[HostResult[HostReport]]) -> None:
-    """After Ctrl-C, print why boards have failed before, and raise KeyboardInterrupt again."""
-    from edgekit.remote.bench import INTERRUPTED
-
-    if any(done.error == INTERRUPTED for done in results):
-        print_failures([done for done in results if done.error not in (None, INTERRUPTED)])
-        raise KeyboardInterrupt
 
 
 def bench_files_on_hosts(out: Output, chosen: HostChoice, files: Mapping[str, Path]) -> BenchmarkReport:
@@ -106,7 +87,6 @@ def bench_files_on_hosts(out: Output, chosen: HostChoice, files: Mapping[str, Pa
     # A table of formats needs all of them.
     report = merged_report([replace(done, result=None) if done.error else done for done in results])
     if report is None:
-        _raise_interruption(results)
         raise_failures(results)
         raise HostError("no board was measured")
     return report

@@ -26,6 +26,7 @@ def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> Non
     """Check boards, print their findings, and write a bundle for each board if `bundle` is given.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; the findings of the finished boards are printed before.
         HostError: A board could not be checked; the findings of the others are printed before.
         EdgekitError: A board has faults.
     """

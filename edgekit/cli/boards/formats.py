@@ -72,7 +72,7 @@ def bench_formats(
     from edgekit.cli.render.formats import show_formats
     from edgekit.export.formats.run import FORMATS, benchmark_formats
     from edgekit.export.formats.table import KIND
-    from edgekit.remote.bench import INTERRUPTED
+    from edgekit.remote.parallel import INTERRUPTED
     from edgekit.report.schema import check_fits
 
     check_fits(boards=len(chosen.hosts))

@@ -142,7 +142,7 @@ def report_boards(out: Output, results: Sequence[HostResult[_T]], show: Callable
     """Call `show` with the label and the result of each board, print the JSON document, and raise the failures.
 
     Raises:
-        HostError: As `raise_failures`.
+        KeyboardInterrupt, HostError: As `raise_failures`.
     """
     found = {done.host.label: done.result for done in results if done.result is not None}
     for label, result in found.items():
@@ -156,23 +156,22 @@ def raise_failures(results: Sequence[HostResult[Any]]) -> None:
     """Raise one error for all boards that failed. Of several boards, the error of each is printed on stderr first.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C was pressed.
         HostError: At least one board failed.
     """
     failed = [done for done in results if done.error is not None and done.tried]
+    if len(results) > 1:
+        for done in failed:
+            echo(one_line(f"{done.host.label}: {done.error}"), err=True)
+    if any(done.interrupted for done in results):
+        raise KeyboardInterrupt
     if failed and len(results) == 1:
         raise HostError(f"{failed[0].host.label}: {failed[0].error}")
     if failed:
-        print_failures(failed)
         not_tried = sum(not done.tried for done in results)
         rest = f", {not_tried} not tried" if not_tried else ""
         labels = ", ".join(done.host.label for done in failed)
         raise HostError(f"{len(failed)} of {len(results)} boards failed{rest}: {labels}")
-
-
-def print_failures(failed: Sequence[HostResult[Any]]) -> None:
-    """Print the error of each of these boards on stderr."""
-    for done in failed:
-        echo(one_line(f"{done.host.label}: {done.error}"), err=True)
 
 
 def yunet_upload(out: Output) -> Upload | None:

@@ -1,4 +1,4 @@
-"""Helpers of `edgekit deploy`, `rollback`, `releases` and `undeploy`: options, the release to deploy, the results."""
+"""Helpers of `edgekit deploy`, `rollback`, `releases` and `undeploy`: the release to deploy, the results."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from edgekit.cli.boards.hosts import needs_detector, print_failures, raise_failures, yunet_upload
-from edgekit.cli.options import combined
+from edgekit.cli.boards.hosts import needs_detector, raise_failures, yunet_upload
 from edgekit.cli.output import Output
 
 if TYPE_CHECKING:
@@ -18,18 +15,6 @@ if TYPE_CHECKING:
 
 # Settings that need packages in addition to edgekit-pi[device], and the extra that installs them.
 _EXTRAS = {"mqtt": "mqtt", "save": "video", "web": "preview"}
-
-
-# --name, --user and --system; the last two are passed as `scope`.
-release_options = combined(
-    click.option("--name", default="edgekit", show_default=True, metavar="NAME", help="The service's name."),
-    click.option(
-        "--user", "scope", flag_value="user", help="A service of the board's user. Default for all users except root."
-    ),
-    click.option(
-        "--system", "scope", flag_value="system", help="A service of the system; needs login as root. Default for root."
-    ),
-)
 
 
 def chosen_service(name: str, scope: Any) -> Service:
@@ -75,22 +60,21 @@ def show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> N
 
     Raises:
         HostError: A board failed.
-        KeyboardInterrupt: Ctrl-C was pressed; the results until then are printed first.
+        KeyboardInterrupt: Ctrl-C was pressed.
     """
-    from edgekit.remote.deploy import INTERRUPTED, change_document
+    from edgekit.remote.deploy import change_document
 
     done = []
     try:
         for result in results:
             done.append(result)
             change = result.result
-            if result.error in (None, INTERRUPTED) or not result.tried:
+            if result.error is None or not result.tried:
                 out.say(f"{result.host.label}: {result.error or (change and _describe(change))}")
-    except KeyboardInterrupt:
-        print_failures([each for each in done if each.error not in (None, INTERRUPTED) and each.tried])
-        raise
     finally:
         out.result({"boards": [change_document(result) for result in done]})
+    if any(result.interrupted for result in done):
+        out.warn("interrupted: check the boards with 'edgekit releases'")
     raise_failures(done)
 
 

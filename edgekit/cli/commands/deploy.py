@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, no_install_option, require_hosts
-from edgekit.cli.boards.releases import chosen_service, read_package, release_options, show_changes
-from edgekit.cli.options import NumberRange
+from edgekit.cli.boards.releases import chosen_service, read_package, show_changes
+from edgekit.cli.options import NumberRange, service_options
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.run.checks import checked_settings
 from edgekit.cli.run.output_options import replaced_results, warn_of_replaced
@@ -44,7 +44,7 @@ from edgekit.cli.run.output_options import replaced_results, warn_of_replaced
     metavar="SECONDS",
     help="Time for which the release must run after its first frame.",
 )
-@release_options
+@service_options
 @host_options
 @no_install_option
 @common_options

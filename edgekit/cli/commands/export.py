@@ -16,7 +16,7 @@ from edgekit.cli.export.options import (
     target_options,
     verify_arguments,
 )
-from edgekit.cli.options import PATH, NumberRange
+from edgekit.cli.options import PATH, NumberRange, merge_option
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.sections import SectionedCommand, section
 
@@ -50,13 +50,7 @@ if TYPE_CHECKING:
         help="For --class and --classes: the teacher's CLIP. For trained prompts: their CLIP.",
     ),
     click.option("--prompts", type=PATH, metavar="FILE|DIR", help="Prompts of the teacher, if it has prompts."),
-    click.option(
-        "--merge",
-        "merges",
-        multiple=True,
-        metavar="NEW=OLD,OLD",
-        help="Merge old labels into a new one. Labels that no --merge names are removed. Repeatable.",
-    ),
+    merge_option,
     click.option(
         "--uncertain-below",
         type=NumberRange(0, 1),

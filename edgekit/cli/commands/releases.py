@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, report_boards, require_hosts
-from edgekit.cli.boards.releases import chosen_service, release_options
+from edgekit.cli.boards.releases import chosen_service
+from edgekit.cli.options import service_options
 from edgekit.cli.output import Output, common_options
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("releases", short_help="List the releases on boards, and the state of the service.")
-@release_options
+@service_options
 @host_options
 @common_options
 def command(out: Output, chosen: HostChoice, name: str, scope: Any) -> None:

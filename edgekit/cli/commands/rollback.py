@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, require_hosts
-from edgekit.cli.boards.releases import chosen_service, release_options, show_changes
+from edgekit.cli.boards.releases import chosen_service, show_changes
+from edgekit.cli.options import service_options
 from edgekit.cli.output import Output, common_options
 
 
@@ -18,7 +19,7 @@ from edgekit.cli.output import Output, common_options
     metavar="RELEASE",
     help="Switch to this release; 'edgekit releases' lists them. The part after the number is the same on all boards.",
 )
-@release_options
+@service_options
 @host_options
 @common_options
 def command(out: Output, chosen: HostChoice, wanted: str | None, name: str, scope: Any) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.options import combined
+from edgekit.cli.options import service_options
 from edgekit.cli.output import Output, common_options, printable
 from edgekit.cli.run.checks import checked_values
 from edgekit.cli.run.output_options import replaced_results, warn_of_replaced
@@ -21,18 +21,6 @@ from edgekit.files import real_path
 if TYPE_CHECKING:
     from edgekit.device.service.spec import Scope
     from edgekit.device.service.systemd import SystemdManager
-
-
-# --name, --user and --system; the last two are passed as `scope`.
-_service_options = combined(
-    click.option("--name", default="edgekit", show_default=True, metavar="NAME", help="Name of the service."),
-    click.option(
-        "--user", "scope", flag_value="user", help="A service of your user account. Default for all users except root."
-    ),
-    click.option(
-        "--system", "scope", flag_value="system", help="A service of the machine; needs root. Default for root."
-    ),
-)
 
 
 @click.group("service", short_help="Run `edgekit run` as a systemd service.")
@@ -51,7 +39,7 @@ def command() -> None:
 
 
 @command.command("install", short_help="Install or replace the service, and start it.")
-@_service_options
+@service_options
 @click.option("--config", type=click.Path(path_type=Path), metavar="TOML", help="Settings of `edgekit run`.")
 @click.option(
     "--folder",
@@ -122,7 +110,7 @@ def install(
 
 
 @command.command("status", short_help="Show the state of the service.")
-@_service_options
+@service_options
 @common_options
 def status(out: Output, name: str, scope: str | None) -> None:
     """Show the service's state, number of restarts and last status text. If the service neither runs nor starts, the
@@ -156,7 +144,7 @@ def status(out: Output, name: str, scope: str | None) -> None:
 
 
 @command.command("restart", short_help="Restart the service.")
-@_service_options
+@service_options
 @common_options
 def restart(out: Output, name: str, scope: str | None) -> None:
     """Restart the service, also after a permanent failure.
@@ -174,7 +162,7 @@ def restart(out: Output, name: str, scope: str | None) -> None:
 
 
 @command.command("logs", short_help="Show the log of the service.")
-@_service_options
+@service_options
 @click.option(
     "--lines", type=click.IntRange(1, 100_000), default=50, show_default=True, metavar="N", help="Number of lines."
 )
@@ -202,7 +190,7 @@ def logs(out: Output, name: str, scope: str | None, lines: int, follow: bool) ->
 
 
 @command.command("remove", short_help="Stop and remove the service.")
-@_service_options
+@service_options
 @common_options
 def remove(out: Output, name: str, scope: str | None) -> None:
     """Stop and remove the service. Its results and the settings file are kept.

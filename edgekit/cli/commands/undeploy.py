@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, report_boards, require_hosts
-from edgekit.cli.boards.releases import chosen_service, release_options
+from edgekit.cli.boards.releases import chosen_service
+from edgekit.cli.options import service_options
 from edgekit.cli.output import Output, common_options
 from edgekit.text import counted
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command("undeploy", short_help="Remove releases and their service from boards.")
 @click.option("--keep-data", is_flag=True, help="Keep the recordings and the settings of the current release.")
-@release_options
+@service_options
 @host_options
 @common_options
 def command(out: Output, chosen: HostChoice, keep_data: bool, name: str, scope: Any) -> None:

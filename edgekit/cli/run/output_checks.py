@@ -62,9 +62,10 @@ def _check_snapshots_by_command(outputs: Outputs) -> None:
         raise click.UsageError("--command-snapshots and --event-snapshots name the same folder: give each its own")
 
 
-# By prefix of the parameters: the outputs of which these parameters need at least one.
+# By prefix of the parameters: the parameters of which these need at least one.
 _NEEDED_OUTPUTS = {
     "rotate_": ("save", "record", "jsonl", "csv_file"),
+    "rotate_keep": ("rotate_size", "rotate_age"),
     "blur_": ("save", "web", "event_snapshots", "command_snapshots"),
     "draw_": ("save", "web", "show", "event_snapshots", "command_snapshots"),
     "collect_": ("collect",),
@@ -88,10 +89,16 @@ def _refuse_without_effect(outputs: Outputs) -> None:
     if context is None:
         return
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    texts = flags | {"jsonl": "--jsonl FILE", "mqtt_commands": "--mqtt-commands snapshot"}
+    given = {name for name, value in vars(outputs).items() if value}
+    if outputs.jsonl == STDOUT:
+        given.remove("jsonl")  # stdout is not rotated
+    if "snapshot" not in allowed_commands(outputs):
+        given.discard("mqtt_commands")
     for name, flag in flags.items():
         if name is None or context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
             continue
         for prefix, needed in _NEEDED_OUTPUTS.items():
-            if name.startswith(prefix) and not any(getattr(outputs, other) for other in needed):
-                places = ", ".join(flags[other] for other in needed)
+            if name.startswith(prefix) and given.isdisjoint(needed):
+                places = ", ".join(texts[other] for other in needed)
                 raise click.UsageError(f"{flag} has no effect without {places}: give one, or leave it out")

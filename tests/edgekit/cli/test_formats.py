@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from edgekit.export.formats.run import FORMATS, this_machines_target
-from edgekit.remote.bench import INTERRUPTED
+from edgekit.remote.parallel import INTERRUPTED
 from edgekit.report.schema import read_document
 from tests.waiting import wait_until
 

@@ -16,7 +16,11 @@ import pytest
         (["--mqtt", "mqtt://b", "--mqtt-commands", "snapshot"], "needs a folder: give --command-snapshots"),
         (["--mqtt", "mqtt://b", "--mqtt-command-snapshot"], "needs --mqtt-commands snapshot"),
         (["--mqtt-commands", "pause"], "--mqtt-commands has no effect without --mqtt"),
-        (["--command-snapshots", "s"], "--command-snapshots has no effect without --mqtt-commands"),
+        (["--command-snapshots", "s"], "--command-snapshots has no effect without --mqtt-commands snapshot"),
+        (
+            ["--mqtt", "mqtt://b", "--mqtt-commands", "pause", "--command-snapshots", "s"],
+            "--command-snapshots has no effect without --mqtt-commands snapshot",
+        ),
         (
             ["--mqtt", "mqtt://b", "--mqtt-commands", "snapshot", "--command-snapshots", "s", "--event-snapshots", "s"],
             "name the same folder: give each its own",

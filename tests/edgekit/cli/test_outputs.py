@@ -125,7 +125,12 @@ def test_video_without_its_extra_is_saved_and_the_extra_is_named(tiny_model, tmp
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        (("--rotate-size", "1MB"), "--rotate-size has no effect without --save, --record, --jsonl, --csv"),
+        (("--rotate-size", "1MB"), "--rotate-size has no effect without --save, --record, --jsonl FILE, --csv"),
+        (
+            ("--jsonl", "-", "--rotate-size", "1MB"),
+            "--rotate-size has no effect without --save, --record, --jsonl FILE",
+        ),
+        (("--csv", "r.csv", "--rotate-keep", "3"), "--rotate-keep has no effect without --rotate-size, --rotate-age"),
         (("--record", "r.mp4"), "--record is for a Raspberry Pi's camera: use --save, or --camera"),
         (("--mqtt-topic", "x"), "--mqtt-topic has no effect without --mqtt"),
         (("--web-fps", "5", "--webhook", "http://127.0.0.1:1/"), "--web-fps has no effect without --web"),
@@ -188,7 +193,9 @@ def test_a_file_as_folder_for_crops_is_refused(edgekit, tiny_model, tmp_path: Pa
 
 def test_settings_in_a_file_may_wait_for_their_output(edgekit, tiny_model, tmp_path: Path):
     config = tmp_path / "edgekit.toml"
-    config.write_text('rotate-size = "1MB"\nevent-hold = 1\nmqtt-topic = "x"\n')
+    config.write_text(
+        'rotate-size = "1MB"\nrotate-keep = 3\nevent-hold = 1\nmqtt-topic = "x"\ncommand-snapshots = "s"\n'
+    )
     looked_at = ("--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 1)
     assert edgekit("run", "--config", config, *looked_at)[0] == 0
 

@@ -152,10 +152,9 @@ def test_a_bundle_contains_neither_names_nor_addresses(tmp_path: Path) -> None:
         assert kept in text
 
 
-@pytest.mark.parametrize("text", ["1.2.3", "version 1.21.0", "a::b", "Cortex-A53", "16:44:05", "0x50005"])
+@pytest.mark.parametrize("text", ["1.2.3", "version 1.21.0", "Cortex-A53", "16:44:05", "0x50005"])
 def test_what_is_no_secret_stays(text: str) -> None:
-    if text != "a::b":
-        assert redact(text, ["pi"]) == text
+    assert redact(text, ["pi"]) == text
 
 
 def test_findings_from_elsewhere_are_read_back_and_made_harmless() -> None:

@@ -8,8 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import venv
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -32,7 +32,7 @@ from edgekit.remote.board.runtime import Runtime
 from edgekit.remote.deploy import ReleaseChange, Service, deploy_host, list_host, roll_out, rollback_host
 from edgekit.remote.doctor import examine_host
 from edgekit.remote.hosts import parse_host
-from edgekit.remote.parallel import HostResult
+from edgekit.remote.parallel import INTERRUPTED, HostResult
 from edgekit.remote.prepare import EdgekitCommand
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import pack
@@ -349,40 +349,32 @@ def test_a_rollout_stops_at_the_first_failure(sshd: Sshd) -> None:
 
 def test_ctrl_c_yields_the_boards_that_have_finished(sshd: Sshd) -> None:
     hosts = [sshd.host(label=label) for label in ("one", "two", "three")]
+    one_finished = threading.Event()
 
     def work(connection: Connection) -> ReleaseChange:
         if connection.host.label == "two":
-            os.kill(os.getpid(), signal.SIGINT)
+            one_finished.wait(60)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
             connection.run(["sleep", "600"])
         return ReleaseChange("0002", current="0002")
 
-    found = []
-    finished: list[str] = []
-
-    def collect() -> None:
-        results = roll_out(hosts, work, canary=None, parallel=1, finished=lambda done: finished.append(done.host.label))
-        for done in results:
-            found.append((done.host.label, done.error, done.result is not None))
-
-    with pytest.raises(KeyboardInterrupt):
-        collect()
-    interrupted = "interrupted: check with 'edgekit releases'"
-    assert found == [("one", None, True), ("two", interrupted, False), ("three", interrupted, False)]
-    assert finished == ["one"]
+    results = roll_out(hosts, work, canary=2, parallel=2, finished=lambda _: one_finished.set())
+    found = [(done.host.label, done.error, done.interrupted) for done in results]
+    assert found == [("one", None, True), ("two", INTERRUPTED, True)], "the next group is not begun"
 
 
 def test_ctrl_c_prints_why_other_boards_have_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    def results() -> Iterator[HostResult[ReleaseChange]]:
-        yield HostResult(parse_host("one"), ReleaseChange("0002", current="0002"))
-        yield HostResult(parse_host("two"), error="no answer")
-        yield HostResult(parse_host("three"), error=deploying.INTERRUPTED)
-        raise KeyboardInterrupt
-
+    results = [
+        HostResult(parse_host("one"), ReleaseChange("0002", current="0002"), interrupted=True),
+        HostResult(parse_host("two"), error="no answer", interrupted=True),
+        HostResult(parse_host("three"), error=INTERRUPTED, interrupted=True),
+    ]
     with pytest.raises(KeyboardInterrupt):
-        show_changes(Output(as_json=False, quiet=False), results())
+        show_changes(Output(as_json=False, quiet=False), iter(results))
     printed = capsys.readouterr()
-    assert printed.out.splitlines() == ["one: 0002 runs", f"three: {deploying.INTERRUPTED}"]
-    assert printed.err.splitlines() == ["two: no answer"]
+    assert printed.out.splitlines() == ["one: 0002 runs"]
+    hint = "edgekit: warning: interrupted: check the boards with 'edgekit releases'"
+    assert printed.err.splitlines() == [hint, "two: no answer", f"three: {INTERRUPTED}"]
 
 
 def test_the_line_that_starts_a_release_is_quoted_for_a_shell(tmp_path: Path) -> None:

@@ -151,24 +151,35 @@ def test_no_install_needs_an_installation(board: Probe) -> None:
     assert use_installed(replace(board, commands=("/opt/edgekit",)), "pi").words == ("/opt/edgekit",)
 
 
-def test_boards_that_are_prepared_in_parallel_write_the_wheel_once(
+@pytest.fixture
+def forget_wheel() -> Iterator[Callable[[], None]]:
+    """A function that makes this process pack its wheel again; it is also called before and after the test."""
+    wheeling._pack_wheel.cache_clear()
+    yield wheeling._pack_wheel.cache_clear
+    wheeling._pack_wheel.cache_clear()
+
+
+@pytest.mark.usefixtures("forget_wheel")
+def test_boards_that_are_prepared_in_parallel_pack_and_write_the_wheel_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packed, removals = threading.Barrier(4), []
-
-    def pack_together() -> bytes:
-        packed.wait()
-        return b"wheel"
-
-    monkeypatch.setattr(wheeling, "_pack_wheel", pack_together)
+    begun, packs, removals = threading.Barrier(4), [], []
+    monkeypatch.setattr(wheeling, "_package_files", lambda: packs.append(1) or [("edgekit/x.py", b"x")])
     monkeypatch.setattr(wheeling, "_remove_old_wheels", lambda *arguments: removals.append(arguments))
+
+    def prepare_board(_: int) -> Upload:
+        begun.wait(60)
+        return own_wheel(tmp_path)
+
     with ThreadPoolExecutor(4) as pool:
-        uploads = set(pool.map(own_wheel, [tmp_path] * 4))
-    assert (len(uploads), len(removals)) == (1, 1)
+        uploads = set(pool.map(prepare_board, range(4)))
+    assert (len(packs), len(uploads), len(removals)) == (1, 1, 1)
 
 
-def test_the_same_files_make_the_same_wheel(tmp_path: Path) -> None:
-    one, other = own_wheel(tmp_path / "a"), own_wheel(tmp_path / "b")
+def test_the_same_files_make_the_same_wheel(tmp_path: Path, forget_wheel: Callable[[], None]) -> None:
+    one = own_wheel(tmp_path / "a")
+    forget_wheel()
+    other = own_wheel(tmp_path / "b")
     assert one.sha256 == other.sha256
     with zipfile.ZipFile(one.path) as archive:
         names = archive.namelist()

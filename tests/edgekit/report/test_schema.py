@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -18,7 +16,7 @@ from hypothesis import strategies as st
 from edgekit.errors import InputError
 from edgekit.report.document import BenchmarkReport
 from edgekit.report.merging import merge
-from edgekit.report.schema import MAX_BYTES, SCHEMA_FILE, from_document, json_schema, parse_document, read_document
+from edgekit.report.schema import MAX_BYTES, from_document, json_schema, parse_document, read_document
 from edgekit.typed_json import convert
 from tests.examples import examples
 
@@ -46,17 +44,6 @@ def parts_of(value: Any, like: Any) -> Any:
     if isinstance(like, list):
         return [parts_of(item, inner) for item, inner in zip(value, like, strict=True)]
     return value
-
-
-def test_the_published_schema_is_up_to_date(tmp_path: Path) -> None:
-    module = [sys.executable, "-m", "edgekit.report.schema"]
-    assert subprocess.run([*module, "--check"]).returncode == 0
-    stale = tmp_path / "schema.json"
-    stale.write_text("{}")
-    done = subprocess.run([*module, "--check", stale], capture_output=True, text=True)
-    assert (done.returncode, "out of date" in done.stderr) == (1, True)
-    assert subprocess.run([*module, stale]).returncode == 0
-    assert stale.read_text() == SCHEMA_FILE.read_text()
 
 
 def test_documents_of_schema_2_0_are_read_with_the_present_names(make_document: MakeDocument) -> None:
@@ -201,7 +188,7 @@ json_values = st.recursive(
 
 @settings(max_examples=examples(100), deadline=None)
 @given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
-def test_anything_is_read_or_refused(content: bytes) -> None:
+def test_other_content_is_refused(content: bytes) -> None:
     with pytest.raises(InputError):
         parse_document(content, "it")
 

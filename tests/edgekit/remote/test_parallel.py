@@ -1,0 +1,121 @@
+"""Ctrl-C while several hosts are in use, with connections that reach no host."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any, NoReturn
+
+import click
+import pytest
+
+from edgekit.cli import cli
+from edgekit.errors import HostError
+from edgekit.remote import parallel
+from edgekit.remote.deploy import ReleaseList
+from edgekit.remote.doctor import Examined
+from edgekit.remote.hosts import Host, parse_host
+from edgekit.remote.parallel import INTERRUPTED, HostResult, run_on_hosts
+from edgekit.remote.undeploy import Removal
+
+
+class NoConnection:
+    """A connection to nothing."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.closed = threading.Event()
+
+    def __enter__(self) -> NoConnection:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.fixture(autouse=True)
+def no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "Connection", NoConnection)
+
+
+def test_after_ctrl_c_every_host_that_finished_has_its_result() -> None:
+    begun = threading.Barrier(3)
+
+    def work(connection: Any) -> str:
+        begun.wait(60)
+        if connection.host.label == "first":
+            return "done"
+        connection.closed.wait(60)
+        if connection.host.label == "cut":
+            raise HostError("cut: connection lost")
+        return "done late"
+
+    finished = []
+
+    def interrupt_at_first(done: HostResult[str]) -> None:
+        finished.append(done.host.label)
+        if done.host.label == "first":
+            signal.raise_signal(signal.SIGINT)
+
+    hosts = [parse_host(name) for name in ("first", "late", "cut")]
+    results = run_on_hosts(hosts, work, 3, interrupt_at_first)
+    assert [(done.host.label, done.result, done.error) for done in results] == [
+        ("first", "done", None),
+        ("late", "done late", None),
+        ("cut", None, INTERRUPTED),
+    ]
+    assert all(done.interrupted for done in results)
+    assert finished == ["first", "late"]
+
+
+def test_an_error_before_ctrl_c_is_kept() -> None:
+    failed = threading.Event()
+
+    def work(connection: Any) -> NoReturn:
+        if connection.host.label == "two":
+            failed.set()
+        raise HostError(f"{connection.host.label}: no answer")
+
+    def interrupt(done: HostResult[Any]) -> None:
+        if done.host.label == "one":
+            failed.wait(60)
+            signal.raise_signal(signal.SIGINT)
+
+    results = run_on_hosts([parse_host("one"), parse_host("two")], work, 1, interrupt)
+    assert [done.error for done in results] == ["no answer", "no answer"]
+
+
+@pytest.mark.parametrize(
+    ("words", "function", "result", "printed"),
+    [
+        ("undeploy", "undeploy.undeploy_host", Removal(service=True), "one: removed service 'edgekit'"),
+        ("releases", "deploy.list_host", ReleaseList(), "one: service not installed"),
+        ("host clean", "prepare.clean", 2048, "one: 2.0 MiB removed"),
+        ("doctor", "doctor.examine_host", Examined([]), "one"),
+    ],
+)
+def test_ctrl_c_prints_the_boards_that_have_finished(
+    words: str,
+    function: str,
+    result: object,
+    printed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def work(connection: Any, **_: object) -> object:
+        if connection.host.label == "one":
+            return result
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        connection.closed.wait(60)
+        raise HostError("two: connection lost")
+
+    monkeypatch.setattr(f"edgekit.remote.{function}", work)
+    hosts = [word for name in ("one", "two", "three") for word in ("--host", name)]
+    with pytest.raises(click.Abort):
+        cli.main([*words.split(), *hosts, "--parallel", "1"], standalone_mode=False)
+    shown = capsys.readouterr()
+    assert shown.out.startswith(printed)
+    assert shown.err.endswith(f"two: {INTERRUPTED}\nthree: {INTERRUPTED}\n\n")
