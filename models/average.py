@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +37,9 @@ from edgekit.models.evaluation.evaluate import aligned
 from edgekit.models.model_loading import build_net, check_weights
 from edgekit.models.nets.embedding_net import CLASS_VECTORS
 from edgekit.models.training.calibrate import calibrated, uncalibrated
-from edgekit.models.training.prior import without_adjustment
+from edgekit.models.training.options import MAX_PRIOR_STRENGTH
+from edgekit.models.training.prior import adjusted, recorded_prior, without_adjustment
+from edgekit.preprocess import FloatArray
 from edgekit.typed_json import convert
 
 _BATCH = 256
@@ -58,6 +61,7 @@ def average_checkpoints(
     data: Path | None = None,
     *,
     ferplus: Path | None = None,
+    prior_strength: float = 0.0,
     train_split: str | None = None,
     val_split: str | None = None,
     seed: int = 0,
@@ -76,6 +80,8 @@ def average_checkpoints(
         data: The data set that the nets were trained on; its classes are merged as in the training of the first net.
         ferplus: CSV of FER+ votes, for nets whose training targets were mostly votes: the temperature is fitted to the
             majorities of the votes instead of the labels of the validation split.
+        prior_strength: Logit adjustment of the average, see `TrainingOptions`; less than 0 raises the recall of common
+            classes. The shares of the classes are the mean of those that the nets' adjusted trainings recorded.
         train_split: Name of the training split; None: one of the usual names.
         val_split: Name of the validation split; None: one of the usual names, or a part of the training images.
         seed: Seed of the crops.
@@ -86,6 +92,9 @@ def average_checkpoints(
         InputError: A model or the data cannot be used, the models differ, or the output is one of them.
         StorageError: The output cannot be written.
     """
+    if not abs(prior_strength) <= MAX_PRIOR_STRENGTH:
+        limits = f"{-MAX_PRIOR_STRENGTH} to {MAX_PRIOR_STRENGTH}"
+        raise InputError(f"prior-strength is {prior_strength}: expected {limits}")
     paths = [resolve_model(name, (CHECKPOINT_SUFFIX,)) for name in models]
     if len(paths) < 2:
         raise InputError("an average needs at least two models: name more")
@@ -111,8 +120,9 @@ def average_checkpoints(
     if merges := _merges(paths[0], checkpoints[0]):
         record["merged"] = list(merges)
     averaged = Checkpoint(contract, {name: _mean([state[name] for state in states]) for name in states[0]}, record)
+    prior = _mean_prior(paths, checkpoints) if prior_strength else None
     if data is None:
-        save_checkpoint(output, averaged)
+        save_checkpoint(output, averaged if prior is None else adjusted(averaged, prior, prior_strength, notify))
         return Average(output, contract.architecture)
     crop = contract.crop
     reading = of_stage(progress, "reading images")
@@ -135,9 +145,22 @@ def average_checkpoints(
     training, validation = (aligned(dataset, part, contract) for part in (training, validation))
     net = build_net(averaged)
     _compute_statistics(net, training, crop.center_crop_hw[0], seed, progress)
-    result = calibrated(replace(averaged, state=net.state_dict(), training=record), validation, notify)
+    result = replace(averaged, state=net.state_dict(), training=record)
+    if prior is not None:
+        result = adjusted(result, prior, prior_strength, notify)
+    result = calibrated(result, validation, notify)
     save_checkpoint(output, result)
     return Average(output, contract.architecture, result.contract.temperature)
+
+
+def _mean_prior(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> FloatArray:
+    """Return the mean of the class shares that the checkpoints record, float32 (classes,)."""
+    recorded = [recorded_prior(path, checkpoint) for path, checkpoint in zip(paths, checkpoints, strict=True)]
+    priors = [prior for prior in recorded if prior is not None]
+    if not priors:
+        raise InputError("prior-strength needs a net that was trained with --prior-strength: none is among the models")
+    mean: FloatArray = np.mean(priors, axis=0, dtype=np.float32)
+    return mean
 
 
 def _require_alike(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> None:

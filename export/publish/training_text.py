@@ -46,17 +46,19 @@ NET. The last layer was fitted by least squares to the vectors of TEACHER for {t
 def _average(training: Mapping[str, Any]) -> str:
     """Return the section on a model whose weights are the mean of the weights of several nets."""
     nets = training["average_of"]
-    if not all("best" in net.get("training", {}) for net in nets):
+    if not all({"best", "average_of"} & net.get("training", {}).keys() for net in nets):
         raise InputError("a net of the average has no record of its training: average the trained nets themselves")
     names = " ".join(f"NET{number}" for number, _ in enumerate(nets, 1))
-    ferplus = " --ferplus ferplus_votes.csv" if "ferplus_sha256" in training else ""
+    options = " --ferplus ferplus_votes.csv" if "ferplus_sha256" in training else ""
+    if "prior_adjustment" in training:
+        options += f" --prior-strength {training['prior_adjustment']['strength']:g}"
     known = {net["sha256"]: f"NET{number}" for number, net in enumerate(nets, 1)}
     sections = "\n".join(_net_of_average(f"NET{number}", net, known) for number, net in enumerate(nets, 1))
     return f"""## Training
 
 The weights are the mean of the weights of {len(nets)} nets:
 
-    edgekit average {names} --data fer2013.tar.gz{ferplus}
+    edgekit average {names} --data fer2013.tar.gz{options}
 
 The commands below were composed from the records in the checkpoints. The names of files are placeholders.
 
@@ -65,6 +67,13 @@ The commands below were composed from the records in the checkpoints. The names 
 
 def _net_of_average(name: str, net: Mapping[str, Any], names: Mapping[str, str]) -> str:
     record = net["training"]
+    if "average_of" in record:
+        inner = "".join(f"- sha256 `{each['sha256']}`\n" for each in record["average_of"])
+        return f"""### {name}
+
+The checkpoint has sha256 `{net["sha256"]}`. Its weights are the mean of the weights of these nets:
+
+{inner}"""
     epoch, epochs = record["best"]["epoch"], record["recipe"]["epochs"]
     teachers = [f"- teacher: {line}\n" for line in _teachers(name, record.get("teacher", {"members": []}))]
     listed = "".join(["\n", *teachers]) if teachers else ""

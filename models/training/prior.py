@@ -61,19 +61,28 @@ def adjust_prior(
     checkpoint = load_checkpoint(path)
     if _RECORD in checkpoint.training:
         return checkpoint
+    result = adjusted(checkpoint, prior, strength, notify)
+    if validation is not None:
+        found = evaluate(TorchClassifier(build_net(result), result.contract), validation, "center-crop")
+        figures = {"validation_accuracy": found.accuracy, "validation_loss": found.loss}
+        best = {**result.training.get("best", {}), **figures}
+        result = replace(result, training={**result.training, "best": best})
+    save_checkpoint(path, result)
+    return result
+
+
+def adjusted(checkpoint: Checkpoint, prior: FloatArray, strength: float, notify: Notify = ignore_message) -> Checkpoint:
+    """Return an uncalibrated checkpoint, with `strength` times log `prior` (classes,) subtracted from its logits.
+
+    Raises:
+        InputError: The net's last layer has no bias.
+    """
     name = class_bias(checkpoint.contract.architecture)
     state = {**checkpoint.state, name: checkpoint.state[name] - _offset(prior, strength)}
     record = {"strength": strength, "prior": [float(share) for share in prior]}
-    adjusted = replace(checkpoint, state=state, training={**checkpoint.training, _RECORD: record})
-    if validation is not None:
-        found = evaluate(TorchClassifier(build_net(adjusted), adjusted.contract), validation, "center-crop")
-        figures = {"validation_accuracy": found.accuracy, "validation_loss": found.loss}
-        best = {**adjusted.training.get("best", {}), **figures}
-        adjusted = replace(adjusted, training={**adjusted.training, "best": best})
-    save_checkpoint(path, adjusted)
     shares = ", ".join(f"{label} {share:.1%}" for label, share in zip(checkpoint.contract.labels, prior, strict=True))
     notify(f"logits adjusted by {strength:g} times the logarithm of the training data's shares: {shares}")
-    return adjusted
+    return replace(checkpoint, state=state, training={**checkpoint.training, _RECORD: record})
 
 
 @dataclass(frozen=True)
@@ -90,18 +99,38 @@ def without_adjustment(path: Path, checkpoint: Checkpoint, state: Mapping[str, T
     Raises:
         InputError: The record is not valid.
     """
-    if _RECORD not in checkpoint.training:
+    record = _recorded(path, checkpoint)
+    if record is None:
         return state
+    name = class_bias(checkpoint.contract.architecture)
+    return {**state, name: state[name] + _offset(np.array(record.prior, np.float32), record.strength)}
+
+
+def recorded_prior(path: Path, checkpoint: Checkpoint) -> FloatArray | None:
+    """Return the shares of the classes in the training of the checkpoint at `path`, float32 (classes,).
+
+    Only trainings with a logit adjustment record the shares; for others, it is None.
+
+    Raises:
+        InputError: The record is not valid.
+    """
+    record = _recorded(path, checkpoint)
+    return None if record is None else np.array(record.prior, np.float32)
+
+
+def _recorded(path: Path, checkpoint: Checkpoint) -> _Adjustment | None:
+    if _RECORD not in checkpoint.training:
+        return None
     try:
-        name = class_bias(checkpoint.contract.architecture)
+        class_bias(checkpoint.contract.architecture)
         record = convert(checkpoint.training[_RECORD], _Adjustment, "field")
-        if not 0 <= record.strength <= MAX_PRIOR_STRENGTH:
-            raise InputError(f"strength is {record.strength}: expected 0 to {MAX_PRIOR_STRENGTH}")
+        if not abs(record.strength) <= MAX_PRIOR_STRENGTH:
+            raise InputError(f"strength is {record.strength}: expected {-MAX_PRIOR_STRENGTH} to {MAX_PRIOR_STRENGTH}")
         if len(record.prior) != len(checkpoint.contract.labels) or not all(0 <= share <= 1 for share in record.prior):
             raise InputError("prior is not a share of 0 to 1 for each label")
     except InputError as error:
         raise InputError(f"checkpoint '{path}' has no valid {_RECORD}: {error}") from error
-    return {**state, name: state[name] + _offset(np.array(record.prior, np.float32), record.strength)}
+    return record
 
 
 def _offset(prior: FloatArray, strength: float) -> Tensor:

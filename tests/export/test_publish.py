@@ -168,6 +168,23 @@ def test_the_card_of_an_average_has_the_command_of_each_net() -> None:
     )
 
 
+def test_the_card_of_an_average_lists_the_nets_of_an_average_among_its_nets() -> None:
+    training = load_checkpoint(asset("fer2013.safetensors")).training
+    inner = [{"name": name, "sha256": name * 2} for name in ("c", "d")]
+    nets = [
+        {"name": "a", "sha256": "aa", "training": {"average_of": inner}},
+        {"name": "b", "sha256": "bb", "training": {**training, "initial_sha256": "aa"}},
+    ]
+    section = training_section("default", {"average_of": nets, "prior_adjustment": {"strength": -0.1}})
+    assert "    edgekit average NET1 NET2 --data fer2013.tar.gz --prior-strength -0.1\n" in section
+    assert (
+        "has sha256 `aa`. Its weights are the mean of the weights of these nets:\n\n- sha256 `cc`\n- sha256 `dd`\n"
+        in section
+    )
+    assert section.count("The initial weights were those of NET1.") == 1
+    assert "\n\n\n" not in section
+
+
 def test_the_checksum_of_prompts_is_that_of_their_contents() -> None:
     training = load_checkpoint(asset("distilled.safetensors")).training
     digest = training["teacher"]["sha256"]

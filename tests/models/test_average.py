@@ -20,8 +20,8 @@ from edgekit.models.data.readers import load_dataset
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.grouped import set_training_progress
 from edgekit.models.nets.registry import create_model
-from edgekit.models.training.calibrate import calibrate
-from edgekit.models.training.prior import adjust_prior
+from edgekit.models.training.calibrate import calibrate, uncalibrated
+from edgekit.models.training.prior import adjust_prior, class_bias, without_adjustment
 from tests.ferplus import save_votes
 
 
@@ -67,6 +67,28 @@ def test_logit_adjustments_of_the_nets_are_undone(bars: DataSet, tmp_path: Path)
     soup = load_checkpoint(tmp_path / "soup.safetensors").state
     for name, value in load_checkpoint(plain).state.items():
         torch.testing.assert_close(soup[name], value)
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+def test_the_average_is_adjusted_by_the_class_shares_that_its_nets_record(
+    bars: DataSet, bars_folder: Path, tmp_path: Path, with_data: bool
+) -> None:
+    data = bars_folder if with_data else None
+    plain = _write(bars, tmp_path / "plain.safetensors", 0, "edgecnn")
+    other = _write(bars, tmp_path / "adjusted.safetensors", 1, "edgecnn")
+    with pytest.raises(InputError, match="prior-strength needs a net that was trained with --prior-strength"):
+        average_checkpoints([plain, other], tmp_path / "none.safetensors", data, prior_strength=-0.2)
+    shares = np.array([0.4, *[0.1] * 6], np.float32)
+    adjust_prior(Path(other), shares, 0.5)
+    average_checkpoints([plain, other], tmp_path / "mean.safetensors", data)
+    average_checkpoints([plain, other], tmp_path / "common.safetensors", data, prior_strength=-0.2)
+    mean, common = (load_checkpoint(tmp_path / f"{name}.safetensors") for name in ("mean", "common"))
+    biases = [uncalibrated(each)[class_bias("edgecnn")] for each in (common, mean)]
+    offset = 0.2 * (np.log(shares) - np.log(shares).mean())
+    torch.testing.assert_close(biases[0] - biases[1], torch.from_numpy(offset), rtol=1e-4, atol=1e-5)
+    # The record undoes the adjustment in an average of averages.
+    undone = without_adjustment(tmp_path / "common.safetensors", common, uncalibrated(common))
+    torch.testing.assert_close(undone[class_bias("edgecnn")], biases[1], rtol=1e-4, atol=1e-5)
 
 
 def test_with_data_the_statistics_are_those_of_the_averaged_net(

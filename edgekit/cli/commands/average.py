@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.options import PATH, SEED, refuse_unused
+from edgekit.cli.options import PATH, SEED, NumberRange, refuse_unused
 from edgekit.cli.output import Output, common_options
+from edgekit.models.training.options import MAX_PRIOR_STRENGTH
 
 
 @click.command("average", short_help="Average the weights of several trained nets.")
@@ -19,6 +20,15 @@ from edgekit.cli.output import Output, common_options
     type=PATH,
     metavar="CSV",
     help="FER+ votes for FER-2013. The calibration uses the majorities of the votes as labels.",
+)
+@click.option(
+    "--prior-strength",
+    type=NumberRange(-MAX_PRIOR_STRENGTH, MAX_PRIOR_STRENGTH),
+    default=0.0,
+    show_default=True,
+    metavar="T",
+    help="Subtract T times the logarithm of each class's share from the logits. Below 0, the recall of common classes "
+    "rises. The shares are those of the nets that were trained with --prior-strength.",
 )
 @click.option("--train-split", help="Split for the training. Default: Training or train.")
 @click.option(
@@ -33,6 +43,7 @@ def command(
     output: Path,
     data: Path | None,
     ferplus: Path | None,
+    prior_strength: float,
     train_split: str | None,
     val_split: str | None,
     seed: int,
@@ -62,6 +73,7 @@ def command(
             output,
             data,
             ferplus=ferplus,
+            prior_strength=prior_strength,
             train_split=train_split,
             val_split=val_split,
             seed=seed,
