@@ -3,8 +3,9 @@
 The loop captures each frame, runs the detector on every Nth frame and optical flow on the others, and classifies the
 faces. A model that classifies whole images needs neither detector nor optical flow.
 
-Nets are estimated by the board's roofline. All other parts are measured on this machine with one thread and scaled by
-the ratio of the classifier's one-thread estimate on the board to its time here, which is measured in the same way.
+Nets are estimated by the board's roofline. All other parts are measured on this machine with one thread and scaled by a
+factor. The factor is the one-thread estimate of the shipped `default` on the board, divided by its time here, which is
+measured in the same way. It is therefore the same for all models.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from edgekit.preprocess import ImageU8, softmax, to_input
 FRAME_WH = (640, 480)
 _FACE_XYXY = (240.0, 160.0, 400.0, 320.0)
 _LEAST_RUNS, _LEAST_S = 25, 0.3
+# The net by which this machine is compared with a board.
+_REFERENCE = "default.onnx"
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,11 @@ def estimate_pipeline(
     Raises:
         InputError: A file cannot be used.
     """
-    classify, alone = classifier_profile.on(board, threads), classifier_profile.on(board, 1)
-    if isinstance(classify, str) or isinstance(alone, str):
-        return classify if isinstance(classify, str) else str(alone)
-    scale = alone.middle_ms / here_ms["classifier"]
+    classify = classifier_profile.on(board, threads)
+    reference = profile_file(asset(_REFERENCE), cache_kib=board.shared_cache_kib).on(board, 1)
+    if isinstance(classify, str) or isinstance(reference, str):
+        return classify if isinstance(classify, str) else str(reference)
+    scale = reference.middle_ms / here_ms["reference"]
     scaled = f"measured here, times {scale:.2g}"
     detector_wh: tuple[int, int] | None = None
     find_parts: tuple[Part, ...] = ()
@@ -165,15 +169,16 @@ def estimate_pipeline(
 def measure_here(model: Path, detector_model: Path | None, size_px: int, faces: int) -> dict[str, float]:
     """Return the time in ms per call, on this machine with one thread, of each part that is not a net.
 
-    The key "classifier" has the time of one inference of the classifier for one face or image.
+    The key "reference" has the time of one inference of the shipped `default`.
     """
     frames = _portraits(faces)
     yuv = cv2.cvtColor(frames[0], cv2.COLOR_BGR2YUV_I420)
     before_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        classifier = Classifier(model, 1)
-        contract = classifier.contract
+        contract = Classifier(model, 1).contract
+        reference = Classifier(asset(_REFERENCE), 1)
+        tensor = to_input(np.zeros((1, *reference.contract.crop.center_crop_hw, 3), np.uint8), reference.contract.input)
         box = _FACE_XYXY if contract.subject == "face" else (0, 0, *FRAME_WH)
         xyxy = np.tile(np.array(box, np.float32), (faces, 1))
         located = Detections(xyxy, np.ones(faces, np.float32), are_regions=contract.subject == "image")
@@ -183,9 +188,8 @@ def measure_here(model: Path, detector_model: Path | None, size_px: int, faces: 
             softmax(np.zeros((faces, len(contract.labels)), np.float32))
             return to_input(crops, contract.input)
 
-        one_face = prepare()[:1]
         return {
-            "classifier": _ms(lambda: classifier.infer(one_face)),
+            "reference": _ms(lambda: reference.infer(tensor)),
             "capture": _ms(lambda: cv2.cvtColor(yuv, cv2.COLOR_YUV2BGR_I420)),
             "prepare": _ms(prepare),
             **({} if detector_model is None else _measure_detection(detector_model, size_px, frames)),
