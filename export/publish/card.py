@@ -24,8 +24,8 @@ _PURPOSES = {
 }
 
 _PHOTO_CHOICES = """
-But three settings of `default` were chosen with the photographs: the label weight, the nets of the average, and the
-threshold of `uncertain`."""
+But four settings of `default` were chosen with the photographs: the label weight, the nets of the averages, the logit
+adjustment, and the threshold of `uncertain`."""
 
 _CARD = """{front}
 # Model card: {name}
