@@ -342,7 +342,7 @@ def exit_codes() -> str:
         "# Exit codes",
         _NOTE,
         "Every command ends with one of these codes. An error is one line on stderr. The line contains the subject, "
-        "the value and the cure. `--debug` adds the traceback. The Python functions raise the classes of the last "
+        "the value and the solution. `--debug` adds the traceback. The Python functions raise the classes of the last "
         "column.",
         _table(("code", "meaning", "in Python"), rows),
         "After exit code 2 (bad settings), systemd does not restart a service. After exit code 75 (lost camera), "
