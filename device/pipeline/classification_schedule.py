@@ -21,7 +21,7 @@ _ROUNDING_S = 1e-6
 # Faces classified per frame, beside new ones; the others wait for the next frame.
 _PER_FRAME = 2
 # A face with a label is undecided while its two largest smoothed probabilities differ by less.
-_UNDECIDED = 0.2
+_UNDECIDED = 0.16
 # An undecided face is classified in every frame of this number.
 _UNDECIDED_FRAMES = 2
 # Change of a crop is the mean difference of two crops of this size, in standard deviations of their pixels.
@@ -29,9 +29,9 @@ _COARSE_PX = 11
 # Smallest standard deviation, in levels of 0 to 255: noise of a plain area is no change.
 _LEAST_CONTRAST = 8.0
 # The change that requires a classification grows with the difference of the two largest probabilities.
-_CHANGED, _CHANGED_PER_MARGIN = 0.18, 0.4
+_CHANGED, _CHANGED_PER_MARGIN = 0.18, 0.41
 # Change from one frame to the next of a face that is replaced or hidden; tracking and detection move crops less.
-_CUT = 0.4
+_CUT = 0.5
 
 
 @dataclass(frozen=True)

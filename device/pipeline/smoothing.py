@@ -15,7 +15,7 @@ DEFAULT_SMOOTHING_S = 0.4
 # again when its largest probability exceeds the threshold by this much.
 _LEAD = 0.1
 # A face whose largest probability is closer to the limit of "uncertain" is close to a change.
-_CLOSE_WITH_LABEL, _CLOSE_UNCERTAIN = 0.06, 0.08
+_CLOSE_WITH_LABEL, _CLOSE_UNCERTAIN = 0.077, 0.096
 # A face that was absent for longer starts without history.
 FORGET_S = 2.0
 

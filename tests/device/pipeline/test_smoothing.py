@@ -69,7 +69,7 @@ def test_the_distance_to_the_threshold_delays_the_label_by_a_third_of_a_second(b
 
 def test_an_uncertain_face_is_close_to_a_change_earlier_than_a_face_with_a_label() -> None:
     smoother, close = Smoother(1.0), []
-    for index, value in enumerate([0.57, 0.55, 0.48, 0.51, 0.53]):
+    for index, value in enumerate([0.58, 0.55, 0.48, 0.502, 0.53]):
         largest = np.array([[value, 0.0, 0.0]], np.float32)
         smoother.smooth(largest, ids(1), index * 0.1)
         close.append(bool(smoother.certainty(largest, ids(1), 0.5).is_close[0]))
