@@ -19,7 +19,7 @@ ERROR_PREFIX = "edgekit: error: "
 
 
 class EdgekitError(Exception):
-    """Base class of errors that the user can correct. The message is one line: the subject, the value and the solution."""
+    """Base class of errors that the user can correct. The message is one line: subject, value and solution."""
 
     exit_code = EXIT_FAULT
 
