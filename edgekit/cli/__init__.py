@@ -143,7 +143,7 @@ def cli() -> None:
 
     \b
     edgekit train --data fer2013.tar.gz -o runs/mine   train EdgeCNN
-    edgekit export runs/mine -o my.onnx                one file: net, labels, preprocessing
+    edgekit export runs/mine -o my.onnx                net and labels in one file
     edgekit run --model my.onnx --camera               labels and frame rate
     """
 

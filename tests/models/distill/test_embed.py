@@ -51,7 +51,7 @@ def _fits(net: Path, clip: Path, data: Path) -> bool:
     try:
         embed(str(net), str(clip), data, net.with_name("try.safetensors"), threads=1)
     except InputError as error:
-        return "do not agree about the classes" not in str(error)
+        return "predict different classes" not in str(error)
     return True
 
 
