@@ -22,7 +22,7 @@ from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.stages import Stages
 from edgekit.device.tracking.localizer import Localizer
-from edgekit.preprocess import ImageU8, crop_image
+from edgekit.preprocess import ImageU8, crop_face, crop_image
 
 AGE = "age"
 # Stage name of the time a frame waits between two stages.
@@ -186,9 +186,10 @@ def crop_faces(frame: Frame, faces: Detections, contract: Contract) -> ImageU8:
     # A gray net needs no colours: a camera's luma is used as it is.
     luma = frame.luma if crop.grayscale else None
     image = frame.image_bgr if luma is None else luma
-    fitted = crop if faces.are_regions else replace(crop, fit="stretch")
-    boxes = crop_boxes(faces, frame.size_wh, crop.margin)
-    return np.stack([crop_image(image[y0:y1, x0:x1], fitted, size_hw, resize) for x0, y0, x1, y1 in boxes])
+    if faces.are_regions:
+        boxes = crop_boxes(faces, frame.size_wh, crop.margin)
+        return np.stack([crop_image(image[y0:y1, x0:x1], crop, size_hw, resize) for x0, y0, x1, y1 in boxes])
+    return np.stack([crop_face(image, xyxy, crop, size_hw, resize) for xyxy in faces.xyxy])
 
 
 def _captured(source: Source, max_frames: int | None, controls: Controls) -> Iterator[_InFlight]:

@@ -41,7 +41,7 @@ FRAME_WH = (640, 480)
 _FACE_XYXY = (240.0, 160.0, 400.0, 320.0)
 _LEAST_RUNS, _LEAST_S = 25, 0.3
 # The net by which this machine is compared with a board.
-_REFERENCE = "default.onnx"
+REFERENCE = "default.onnx"
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class PipelineEstimate:
 
 def estimate_pipeline(
     classifier_profile: Profile,
+    reference: Profile,
     detector_model: Path | None,
     board: KnownBoard,
     here_ms: Mapping[str, float],
@@ -119,6 +120,7 @@ def estimate_pipeline(
 
     Args:
         classifier_profile: Profile of the classifier; its measured times are not used.
+        reference: Profile of the shipped `default`.
         detector_model: YuNet's file; None for a model that classifies whole images.
         board: The board.
         here_ms: Times on this machine, from `measure_here`.
@@ -131,10 +133,10 @@ def estimate_pipeline(
         InputError: A file cannot be used.
     """
     classify = classifier_profile.on(board, threads)
-    reference = profile_file(asset(_REFERENCE), cache_kib=board.shared_cache_kib).on(board, 1)
-    if isinstance(classify, str) or isinstance(reference, str):
-        return classify if isinstance(classify, str) else str(reference)
-    scale = reference.middle_ms / here_ms["reference"]
+    alone = reference.on(board, 1)
+    if isinstance(classify, str) or isinstance(alone, str):
+        return classify if isinstance(classify, str) else str(alone)
+    scale = alone.middle_ms / here_ms["reference"]
     scaled = f"measured here, times {scale:.2g}"
     detector_wh: tuple[int, int] | None = None
     find_parts: tuple[Part, ...] = ()
@@ -177,7 +179,7 @@ def measure_here(model: Path, detector_model: Path | None, size_px: int, faces: 
     cv2.setNumThreads(1)
     try:
         contract = Classifier(model, 1).contract
-        reference = Classifier(asset(_REFERENCE), 1)
+        reference = Classifier(asset(REFERENCE), 1)
         tensor = to_input(np.zeros((1, *reference.contract.crop.center_crop_hw, 3), np.uint8), reference.contract.input)
         box = _FACE_XYXY if contract.subject == "face" else (0, 0, *FRAME_WH)
         xyxy = np.tile(np.array(box, np.float32), (faces, 1))

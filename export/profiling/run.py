@@ -11,11 +11,11 @@ from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, create_detector
 from edgekit.device.engines.classifier import Classifier
 from edgekit.downloads import YUNET, UnavailableError, cached_download
 from edgekit.errors import InputError
-from edgekit.export.profiling.pipeline_estimate import PipelineEstimate, estimate_pipeline, measure_here
+from edgekit.export.profiling.pipeline_estimate import REFERENCE, PipelineEstimate, estimate_pipeline, measure_here
 from edgekit.export.profiling.profile import Profile, has_free_size, profile_file
 from edgekit.export.profiling.roofline import Estimate
 from edgekit.known_boards import KNOWN_BOARDS, KnownBoard
-from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
+from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX, asset, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 
 _Estimate = TypeVar("_Estimate", Estimate, PipelineEstimate)
@@ -157,12 +157,14 @@ def _loop_estimates(
 ) -> tuple[BoardEstimate[PipelineEstimate], ...]:
     size_px = loop.detector_size_px or DEFAULT_INPUT_SIZE_PX
     here_ms = measure_here(path, detector, size_px, loop.faces)
+    reference = profile_file(asset(REFERENCE), cache_kib=found.cache_kib)
     return tuple(
         _on_board(
             board,
             threads,
             estimate_pipeline(
                 found,
+                reference,
                 detector,
                 board,
                 here_ms,

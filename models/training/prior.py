@@ -122,7 +122,7 @@ def _recorded(path: Path, checkpoint: Checkpoint) -> _Adjustment | None:
     if _RECORD not in checkpoint.training:
         return None
     try:
-        class_bias(checkpoint.contract.architecture)
+        class_bias(checkpoint.contract.architecture)  # raises an error if the net has none
         record = convert(checkpoint.training[_RECORD], _Adjustment, "field")
         if not abs(record.strength) <= MAX_PRIOR_STRENGTH:
             raise InputError(f"strength is {record.strength}: expected {-MAX_PRIOR_STRENGTH} to {MAX_PRIOR_STRENGTH}")
