@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 @host_options
 @common_options
 def command(out: Output, chosen: HostChoice, name: str, scope: Any) -> None:
-    """List the releases on boards, and the state of the service. * marks the current release, which the
-    service runs. ✗ marks failed releases.
+    """List the releases on boards, and the state of the service.
+
+    * marks the current release, which the service runs when it runs. ✗ marks other releases that failed.
 
     \b
     Examples:
