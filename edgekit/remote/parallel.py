@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 # Error of the hosts that had not finished when Ctrl-C was pressed.
 INTERRUPTED = "interrupted before it had finished"
+
+# A wait without a limit misses a Ctrl-C that comes just before the wait begins.
+_LONGEST_WAIT_S = 0.5
 
 
 class HostReporter(Protocol):
@@ -55,39 +58,46 @@ def run_on_hosts(
     that finished are returned. The other hosts have the error `INTERRUPTED`.
 
     Args:
-        hosts: The hosts.
+        hosts: The hosts; each has its own label.
         work: Called once per host, from several threads.
         parallel: Maximum number of hosts at a time.
         finished: Called with each result as soon as it is there.
         failure: Returns the error of a host that has a result too; None if there is no error.
     """
     connections = [Connection(host) for host in hosts]
-    results: dict[Future[HostResult[T]], HostResult[T]] = {}
+    started: set[Future[HostResult[T]]] = set()
+    results: dict[Host, HostResult[T]] = {}
 
-    def keep(future: Future[HostResult[T]]) -> None:
-        results[future] = future.result()
-        finished(results[future])
+    def keep(result: HostResult[T]) -> None:
+        results[result.host] = result
+        finished(result)
 
     with ThreadPoolExecutor(parallel, thread_name_prefix="host") as pool:
-        futures = [pool.submit(_run_on_host, connection, work, failure) for connection in connections]
         try:
-            for future in as_completed(futures):
-                keep(future)
-            return [results[future] for future in futures]
+            for connection in connections:
+                started.add(pool.submit(_run_on_host, connection, work, failure))
+            running = started
+            while running:
+                done, running = wait(running, _LONGEST_WAIT_S, FIRST_COMPLETED)
+                for future in done:
+                    keep(future.result())
+            return [results[host] for host in hosts]
         except BaseException as error:
-            ended = [future for future in futures if future.done()]
-            for future in futures:
+            ended = {future for future in started if future.done()}
+            for future in started:
                 future.cancel()
             for connection in connections:
                 connection.close()
             if not isinstance(error, KeyboardInterrupt):
                 raise
-    for future in set(futures) - set(results):
+    for future in started:
+        if future.cancelled() or future.result().host in results:
+            continue
         # After Ctrl-C, an error is that of the closed connection.
-        if future in ended or (not future.cancelled() and future.result().result is not None):
-            keep(future)
-    found = [results.get(future) or HostResult(hosts[index], error=INTERRUPTED) for index, future in enumerate(futures)]
-    return [replace(done, interrupted=True) for done in found]
+        if future in ended or future.result().result is not None:
+            keep(future.result())
+    found = [results.get(host) or HostResult(host, error=INTERRUPTED) for host in hosts]
+    return [replace(result, interrupted=True) for result in found]
 
 
 def _run_on_host(

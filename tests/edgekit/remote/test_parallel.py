@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -39,6 +43,16 @@ class NoConnection:
 @pytest.fixture(autouse=True)
 def no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "Connection", NoConnection)
+
+
+def waits_for_hosts(thread: int) -> bool:
+    """Whether a thread is inside `wait`; elsewhere Python can ignore an exception, such as in an import's callback."""
+    frame: FrameType | None = sys._current_frames()[thread]
+    while frame is not None:
+        if frame.f_code is wait.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def test_after_ctrl_c_every_host_that_finished_has_its_result() -> None:
@@ -88,6 +102,38 @@ def test_an_error_before_ctrl_c_is_kept() -> None:
     assert [done.error for done in results] == ["no answer", "no answer"]
 
 
+def test_ctrl_c_while_the_hosts_are_started_keeps_the_results_of_those_that_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    submit = ThreadPoolExecutor.submit
+
+    def submit_one(pool: ThreadPoolExecutor, work: Any, connection: Any, *arguments: Any) -> Any:
+        if connection.host.label == "two":
+            raise KeyboardInterrupt
+        future = submit(pool, work, connection, *arguments)
+        future.result(60)
+        return future
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit_one)
+    results = run_on_hosts([parse_host("one"), parse_host("two")], lambda _: "done", 1)
+    assert [(done.host.label, done.result, done.error) for done in results] == [
+        ("one", "done", None),
+        ("two", None, INTERRUPTED),
+    ]
+
+
+def test_a_ctrl_c_that_does_not_end_the_wait_for_the_hosts_is_noticed() -> None:
+    # A signal just before the wait does not end it. A signal that another thread receives does not end it either.
+    def work(connection: Any) -> str:
+        signal.raise_signal(signal.SIGINT)
+        if not connection.closed.wait(60):
+            return "Ctrl-C was not noticed"
+        raise HostError("one: connection lost")
+
+    (result,) = run_on_hosts([parse_host("one")], work, 1)
+    assert result.error == INTERRUPTED
+
+
 @pytest.mark.parametrize(
     ("words", "function", "result", "printed"),
     [
@@ -108,7 +154,10 @@ def test_ctrl_c_prints_the_boards_that_have_finished(
     def work(connection: Any, **_: object) -> object:
         if connection.host.label == "one":
             return result
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        main = threading.main_thread().ident or 0
+        while not waits_for_hosts(main):
+            time.sleep(0.01)
+        signal.pthread_kill(main, signal.SIGINT)
         connection.closed.wait(60)
         raise HostError("two: connection lost")
 
