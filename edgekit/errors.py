@@ -11,7 +11,7 @@ EXIT_USAGE = 2
 EXIT_GATE = 3
 EXIT_HOSTS = 4
 EXIT_IO = 74
-EXIT_SOURCE = 75
+EXIT_TEMPORARY = 75
 EXIT_INTERRUPTED = 130
 
 # Begins the line that a command prints before it ends with an error.
@@ -42,10 +42,14 @@ class StorageError(EdgekitError):
     exit_code = EXIT_IO
 
 
-class SourceError(EdgekitError):
-    """A camera or another frame source is missing or was lost; a later attempt may succeed."""
+class TemporaryError(EdgekitError):
+    """A camera, memory or a network address is missing at the moment; a later attempt may succeed."""
 
-    exit_code = EXIT_SOURCE
+    exit_code = EXIT_TEMPORARY
+
+
+class SourceError(TemporaryError):
+    """A camera or another frame source is missing or was lost."""
 
 
 class HostError(EdgekitError):

@@ -71,7 +71,7 @@ _EXIT_CODES = (
     (errors.EXIT_GATE, None),
     (errors.EXIT_HOSTS, None),
     (errors.EXIT_IO, None),
-    (errors.EXIT_SOURCE, None),
+    (errors.EXIT_TEMPORARY, None),
     (
         errors.EXIT_INTERRUPTED,
         "ended by Ctrl-C or SIGTERM; `edgekit run` ends with 0 after SIGTERM, `edgekit data label` after both",
@@ -345,8 +345,8 @@ def exit_codes() -> str:
         "the value and the solution. `--debug` adds the traceback. The Python functions raise the classes of the last "
         "column.",
         _table(("code", "meaning", "in Python"), rows),
-        "After exit code 2 (bad settings), systemd does not restart a service. After exit code 75 (lost camera), "
-        "systemd restarts the service.",
+        "After exit code 2 (bad settings), systemd does not restart a service. After exit code 75 (such as a lost "
+        "camera), systemd restarts the service.",
     ]
     return _page(lines)
 

@@ -18,7 +18,7 @@ import onnxruntime as ort
 
 from edgekit.device.detections import Detections
 from edgekit.device.engines.session import default_intra_op_threads, open_session, run_session
-from edgekit.errors import InputError
+from edgekit.errors import EdgekitError, InputError
 from edgekit.preprocess import FloatArray, ImageU8
 from edgekit.text import one_line
 
@@ -71,12 +71,13 @@ class YuNet:
         """Return the faces of a uint8 (H, W, 3) image, with landmarks.
 
         Raises:
-            InputError: The inference fails, because there is too little memory for the size of the input.
+            InputError: The inference fails, because there is too little memory for the size of the first input.
+            TemporaryError: The same, after an inference that did not fail.
         """
         tensor = self._letterbox(image_bgr)
         try:
             values = run_session(self._session, self._path, _OUTPUTS, {self._input_name: tensor})
-        except InputError:
+        except EdgekitError:
             raise
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise InputError(

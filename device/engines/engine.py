@@ -11,9 +11,10 @@ from typing import Protocol
 
 from edgekit.contract import Contract
 from edgekit.device import registry
-from edgekit.errors import InputError
+from edgekit.errors import InputError, TemporaryError
 from edgekit.model_store import DEVICE_SUFFIXES, NCNN_SUFFIX, ONNX_SUFFIX
 from edgekit.preprocess import FloatArray, ImageU8
+from edgekit.text import one_line
 
 # Names in reports. An engine of another package is named by its suffix.
 _OWN = {ONNX_SUFFIX: "onnxruntime", NCNN_SUFFIX: "ncnn"}
@@ -37,7 +38,15 @@ class InferenceEngine(Protocol):
 
         Raises:
             InputError: The graph fails.
+            TemporaryError: The graph fails, although it did not before.
         """
+
+
+def failed_again(path: Path, reason: str) -> TemporaryError:
+    """Return the error of an inference that fails, although earlier ones of the same model file did not."""
+    return TemporaryError(
+        f"an inference of model '{path}' fails, but earlier ones did not: is the memory full? ({one_line(reason)})"
+    )
 
 
 def engine_of(path: Path) -> str:

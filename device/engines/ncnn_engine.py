@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from edgekit.contract import Contract, Precision
+from edgekit.device.engines.engine import failed_again
 from edgekit.device.engines.ncnn_check import check_once
 from edgekit.device.engines.ncnn_file import read_ncnn
 from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT
-from edgekit.errors import InputError
+from edgekit.errors import EdgekitError, InputError
 from edgekit.install_hint import install_command
 from edgekit.preprocess import FloatArray, ImageU8
 
@@ -46,6 +47,7 @@ class NcnnEngine:
         """
         file = read_ncnn(path)
         self._path = path
+        self._has_run = False
         self._layers = file.layers
         self._ncnn = load_library(path)
         if not checked:
@@ -68,8 +70,11 @@ class NcnnEngine:
 
         Raises:
             InputError: The graph fails.
+            TemporaryError: The graph fails, although it did not before.
         """
-        return np.stack([self._infer_one(image) for image in np.asarray(tensor, np.float32)])
+        logits = np.stack([self._infer_one(image) for image in np.asarray(tensor, np.float32)])
+        self._has_run = True
+        return logits
 
     def check_weights(self, image: FloatArray) -> None:
         """Check that each layer has as many weights as its input needs.
@@ -106,11 +111,14 @@ class NcnnEngine:
         try:
             failed, output = extractor.extract(blob)
         except (ValueError, RuntimeError, MemoryError) as error:  # C++ exceptions of ncnn
-            raise self._refusal(f"inference fails: {str(error) or type(error).__name__}") from error
+            raise self._failure(f"inference fails: {str(error) or type(error).__name__}") from error
         if failed:
             reason = f"inference ends with ncnn's error {failed} (-100: shapes that do not fit, or too little memory)"
-            raise self._refusal(reason)
+            raise self._failure(reason)
         return output
+
+    def _failure(self, reason: str) -> EdgekitError:
+        return failed_again(self._path, reason) if self._has_run else self._refusal(reason)
 
     def _refusal(self, reason: str) -> InputError:
         return InputError(f"model '{self._path}' cannot be run by ncnn: {reason}: export it again")

@@ -9,7 +9,7 @@ import onnxruntime as ort
 
 from edgekit.contract import Contract, ElementType, channel_count
 from edgekit.device.engines.session import open_session, read_contract, run_session
-from edgekit.errors import InputError
+from edgekit.errors import EdgekitError, InputError
 from edgekit.preprocess import FloatArray, ImageU8
 from edgekit.text import counted, one_line
 
@@ -34,11 +34,12 @@ class OnnxRuntimeEngine:
 
         Raises:
             InputError: The graph fails, or does not return one row per image.
+            TemporaryError: As `run_session`.
         """
         names, feed = [self.contract.output.name], {self.contract.input.name: tensor}
         try:
             (output,) = run_session(self._session, self._path, names, feed)
-        except InputError:
+        except EdgekitError:
             raise
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             reason = one_line(str(error))

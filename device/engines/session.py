@@ -7,11 +7,12 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import onnxruntime as ort
 
 from edgekit.contract import METADATA_KEY, Contract, GraphLevel, required_fields
+from edgekit.device.engines.engine import failed_again
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.native_calls import FIRST_CALL_S, NativeCall
@@ -87,8 +88,8 @@ def load_session(path: Path, source: str | bytes, options: ort.SessionOptions) -
             ) from error
 
 
-# Sessions whose first inference has ended.
-_tried: WeakSet[ort.InferenceSession] = WeakSet()
+# The shapes of the inputs with which an inference of a session has succeeded.
+_tried: WeakKeyDictionary[ort.InferenceSession, set[tuple[tuple[int, ...], ...]]] = WeakKeyDictionary()
 
 
 def run_session(
@@ -104,14 +105,23 @@ def run_session(
 
     Raises:
         InputError: The first inference of the session takes more than `FIRST_CALL_S`.
+        TemporaryError: The inference fails, although one with inputs of the same shapes did not; or, after the first
+            inference, there is too little memory.
         Exception: Whatever onnxruntime raises; its exceptions share no base class of their own.
     """
     options = ort.RunOptions()
     limit_s = None if session in _tried else FIRST_CALL_S
+    shapes = tuple(tensor.shape for tensor in feed.values())
     with NativeCall(f"an inference of model '{path}'", lambda: setattr(options, "terminate", True), limit_s):
-        outputs: list[Any] = session.run(names, feed, options)
-    if limit_s is not None:
-        _tried.add(session)
+        try:
+            outputs: list[Any] = session.run(names, feed, options)
+        except Exception as error:
+            # Another shape can be one that the graph does not take.
+            is_memory = session in _tried and "alloc" in str(error).lower()
+            if not is_memory and shapes not in _tried.get(session, ()):
+                raise
+            raise failed_again(path, str(error)) from error
+    _tried.setdefault(session, set()).add(shapes)
     return outputs
 
 

@@ -14,7 +14,7 @@ import torch
 
 from edgekit.contract import Channels, Contract, CropSpec, InputSpec, OutputSpec, channel_count
 from edgekit.device.engines.session import default_intra_op_threads, has_contract, open_session, run_session
-from edgekit.errors import InputError
+from edgekit.errors import EdgekitError, InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import ONNX_SUFFIX
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
@@ -184,7 +184,7 @@ class _PlainNet:
                 self._session, self._path, [self.contract.output.name], {self.contract.input.name: tensor}
             )
             return np.asarray(values, np.float32).reshape(len(tensor), -1)[:count]
-        except InputError:
+        except EdgekitError:
             raise
         except Exception as error:  # onnxruntime's exceptions have no common base class
             reason = str(error).splitlines()[0]

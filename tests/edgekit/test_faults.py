@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.errors import EXIT_OK, EXIT_SOURCE
+from edgekit.errors import EXIT_OK, EXIT_TEMPORARY
 from tests.waiting import wait_until
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -203,7 +203,7 @@ def test_an_rtsp_server_that_stays_away_ends_the_run(start, rtsp, tmp_path):
     run = start("--source", rtsp.url, "--jsonl", tmp_path / "r.jsonl", before=soon)
     run.until(lambda: records(tmp_path / "r.jsonl"))
     rtsp.kill()
-    assert run.end() == EXIT_SOURCE
+    assert run.end() == EXIT_TEMPORARY
     assert "could not be reopened in 2 attempts" in run.stderr_text
     assert json.loads(run.document)["frames"] == len(records(tmp_path / "r.jsonl"))
 

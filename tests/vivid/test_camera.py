@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgekit.errors import EXIT_OK, EXIT_SOURCE
+from edgekit.errors import EXIT_OK, EXIT_TEMPORARY
 from tests.guest import SHARE, UnavailableError, run_in_guest
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_a_format_that_the_camera_lacks_is_said(steps):
 
 
 def test_a_camera_of_another_bus_is_no_usb_camera(steps):
-    assert steps["no usb"]["code"] == EXIT_SOURCE
+    assert steps["no usb"]["code"] == EXIT_TEMPORARY
     assert "no USB camera is connected" in steps["no usb"]["said"]
 
 

@@ -9,7 +9,7 @@ import ipaddress
 import re
 import socket
 
-from edgekit.errors import InputError
+from edgekit.errors import InputError, TemporaryError
 
 _DEFAULT_HOST = "127.0.0.1"
 _DEFAULT_PORT = 8080
@@ -96,13 +96,14 @@ def bind(address: str, token: str | None) -> socket.socket:
     """Return a listening socket for HOST:PORT, HOST or PORT; port 0 selects a free port.
 
     Raises:
-        InputError: The address is invalid or in use, or reachable from other machines while there is no token.
+        InputError: The address is invalid or not permitted, or reachable from other machines while there is no token.
+        TemporaryError: The address is in use, or does not exist on this machine, such as before the network is up.
     """
     host, port = _parse(address)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise InputError(
+        raise TemporaryError(
             f"web address '{address}': unknown host '{host}': use a name or address of this machine"
         ) from error
     family, _, _, _, where = found[0]
@@ -119,7 +120,8 @@ def bind(address: str, token: str | None) -> socket.socket:
         listener.listen(64)
     except OSError as error:
         listener.close()
-        raise InputError(f"web address '{address}' cannot be used: {error.strerror or error}: use another") from error
+        kind = InputError if isinstance(error, PermissionError) else TemporaryError
+        raise kind(f"web address '{address}' cannot be used: {error.strerror or error}: use another") from error
     return listener
 
 

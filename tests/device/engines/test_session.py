@@ -9,13 +9,22 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from edgekit.contract import METADATA_KEY, Contract
-from edgekit.device.engines.session import available_processors, default_intra_op_threads, open_session, read_contract
+from edgekit.device.engines.session import (
+    available_processors,
+    default_intra_op_threads,
+    open_session,
+    read_contract,
+    run_session,
+)
 from edgekit.errors import InputError
+from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
 
 
 def test_settings_reach_the_engine(tiny_model: Path) -> None:
@@ -33,6 +42,50 @@ def test_the_default_is_one_thread_on_a_pc_and_every_allowed_processor_on_a_boar
     monkeypatch.setattr("platform.machine", lambda: machine)
     assert default_intra_op_threads() == threads
     assert available_processors() == 3
+
+
+def test_too_little_memory_after_the_first_inference_is_temporary() -> None:
+    model = resolve_model("default", DEVICE_SUFFIXES)
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from edgekit.device.engines.classifier import Classifier
+from edgekit.errors import TemporaryError
+model = Classifier(Path(sys.argv[1]), 1)
+size_hw = model.contract.input.size_hw
+crops = np.zeros((200, *size_hw, 3), np.uint8)
+model.probabilities(crops[:1])
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+tensors = crops.size * 4
+resource.setrlimit(resource.RLIMIT_AS, (used + tensors + (10 << 20), resource.RLIM_INFINITY))
+try:
+    model.probabilities(crops)
+except TemporaryError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(model.probabilities(crops[:2]).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code, model], capture_output=True, text=True, timeout=100)
+    error, shape = done.stdout.splitlines()
+    assert error.startswith(f"an inference of model '{model}' fails, but earlier ones did not: is the memory full?")
+    assert shape == "(2, 7)", done.stderr
+
+
+def test_a_shape_that_the_graph_does_not_take_is_not_temporary(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor("shape", TensorProto.INT64, [2], [1, 2])],
+    )
+    path = tmp_path / "one.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    session = open_session(path, 1)
+    run_session(session, path, None, {"x": np.zeros((1, 2), np.float32)})
+    with pytest.raises(Fail, match="Reshape"):
+        run_session(session, path, None, {"x": np.zeros((2, 2), np.float32)})
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text, not a model\nat all\n", b"\xff" * 100, b"\x08\x08"])

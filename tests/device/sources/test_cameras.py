@@ -24,7 +24,7 @@ from edgekit.device.sinks.rotation import Rotation
 from edgekit.device.sources import CameraSettings, open_camera, opencv, timeout_guard
 from edgekit.device.sources.picamera import list_picameras
 from edgekit.device.sources.settings import EncodedPacket, parse_controls
-from edgekit.errors import EXIT_OK, EXIT_SOURCE, InputError, SourceError
+from edgekit.errors import EXIT_OK, EXIT_TEMPORARY, InputError, SourceError
 from tests.waiting import wait_until
 
 RECORDING = H264Recorder(Path("door.mp4"), Rotation(), print)
@@ -368,7 +368,7 @@ class Picamera2:
     command = [sys.executable, "-m", "edgekit.cli", "run", "--camera", "picamera2", "--model", tiny_model]
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
-    assert (done.returncode, done.stderr.count("\n")) == (EXIT_SOURCE, 1), done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (EXIT_TEMPORARY, 1), done.stderr
     assert "Device or resource busy): stop the program that uses it" in done.stderr
 
 

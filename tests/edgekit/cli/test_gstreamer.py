@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.errors import EXIT_OK, EXIT_SOURCE
+from edgekit.errors import EXIT_OK, EXIT_TEMPORARY
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 ROOT = Path(__file__).parents[3]
@@ -94,7 +94,7 @@ def test_a_pipeline_that_cannot_run_is_one_line(system_edgekit, tiny_model):
     # All elements exist, because OpenCV waits for 30 seconds if an element is missing.
     source = "gst:filesrc location=/no/such/file ! decodebin"
     done = system_edgekit("--source", source, "--model", tiny_model, "--detector", "none")
-    assert done.returncode == EXIT_SOURCE
+    assert done.returncode == EXIT_TEMPORARY
     last = done.stderr.splitlines()[-1]  # after GStreamer's own lines
     assert last.startswith("edgekit: error: pipeline 'filesrc")
     assert last.endswith("does not run: test it with gst-launch-1.0")

@@ -21,7 +21,7 @@ from edgekit.cli import _run
 from edgekit.cli.run.signals import StopSignals
 from edgekit.contract import METADATA_KEY, Contract
 from edgekit.device.sources.demo import DemoSource
-from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_SOURCE, EXIT_USAGE
+from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_TEMPORARY, EXIT_USAGE
 from tests.endless_demo import ENDLESS_DEMO
 from tests.packets import KEY_EVERY, SIZE_WH, packets
 from tests.waiting import wait_until
@@ -262,7 +262,7 @@ def test_a_text_file_as_model_is_refused(edgekit_run, tmp_path, capsys):
 
 
 def test_a_camera_that_is_not_there_is_an_absent_source(edgekit_run, capsys):
-    assert edgekit_run("--camera", "987") == EXIT_SOURCE
+    assert edgekit_run("--camera", "987") == EXIT_TEMPORARY
     assert "camera '/dev/video987' does not exist" in capsys.readouterr().err
 
 

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from edgekit.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOURCE
+from edgekit.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TEMPORARY
 from tests.waiting import wait_until
 
 PATIENCE_S = 60
@@ -44,7 +44,7 @@ def test_a_camera_without_frames_is_reported_and_opened_again_and_the_run_contin
 def test_a_camera_that_does_not_come_back_ends_the_run_with_its_own_code(start, play):
     server = play([("pictures", 50, SMALL), ("end",)], clients=1)
     run = start("--source", server.url, before=SOON)
-    assert run.end() == EXIT_SOURCE
+    assert run.end() == EXIT_TEMPORARY
     assert "could not be reopened in 2 attempts" in run.stderr_text
     document = json.loads(run.document)
     assert document["ended"] == "failed"
