@@ -31,11 +31,14 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Offset of the colour type in the first chunk.
 _PNG_COLOUR_TYPE = 25
 _JPEG_SIGNATURE = b"\xff\xd8"
+# Markers without a segment (ITU-T T.81, B.1.1.3): TEM, RST0 to RST7, SOI and EOI; 0 is not a marker.
+_JPEG_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xDA))
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 # Where a PNG's or a WebP's EXIF data starts: a TIFF header behind the name of the chunk.
 _EXIF = re.compile(rb"(?:eXIf|EXIF.{4}(?:Exif\0\0)?)(?=II\*\0|MM\0\*)", re.DOTALL)
 _ORIENTATION_TAG = 0x0112
 _WHITE = 255
+_BLOCK_ROWS = 64
 
 
 def resize(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:
@@ -84,16 +87,23 @@ def decode_image(data: bytes, name: str) -> ImageU8:
         InputError: The bytes are not an image, or the image is damaged, too large, or of a format that the installed
             OpenCV does not read.
     """
-    image = _decoded(data, cv2.IMREAD_ANYCOLOR) if _is_whole(data) else None
+    image = None
+    if _is_whole(data):
+        image = _transparent(data) if _may_be_transparent(data) else None
+        if image is None:
+            image = _decoded(data, cv2.IMREAD_ANYCOLOR)
     if image is None:
         raise InputError(f"image '{name}' cannot be decoded: {_reason(data)}")
-    if not _may_be_transparent(data):
-        return image
+    return image
+
+
+def _transparent(data: bytes) -> ImageU8 | None:
+    """Return an encoded image with an alpha channel on white and upright; None if it has no such channel."""
     stored = _decoded(data, cv2.IMREAD_UNCHANGED)
     if stored is None or stored.ndim != 3 or stored.shape[2] != 4:
-        return image
+        return None
     if data.startswith(b"BM") and not stored[..., 3].any():
-        return image  # many programs leave the fourth byte of a pixel unused, and write 0
+        return None  # many programs leave the fourth byte of a pixel unused, and write 0
     # libtiff has multiplied the colours of 8 bits with their alpha.
     premultiplied = data.startswith(_TIFF_SIGNATURES) and stored.dtype == np.uint8
     return _upright(_on_white(stored, premultiplied), _orientation(data))
@@ -127,6 +137,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
         if marker == 0xFF:  # fill byte
             position += 1
             continue
+        if marker in _JPEG_WITHOUT_LENGTH:  # not allowed before the frame header, and skipped by decoders
+            return None
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack(">HH", data[position + 5 : position + 9])
             return width, height
@@ -183,10 +195,14 @@ def _reason(data: bytes) -> str:
 
 def _on_white(image_bgra: NDArray[Any], premultiplied: bool) -> ImageU8:
     """Return an image (H, W, 4) of 8 or 16 bits as uint8 (H, W, 3), its transparent parts on white."""
-    wide = image_bgra.astype(np.uint32) >> 8 * (image_bgra.dtype.itemsize - 1)
-    colours, alpha = wide[..., :3], wide[..., 3:]
-    weighted = colours * _WHITE if premultiplied else colours * alpha
-    composited: ImageU8 = ((weighted + _WHITE * (_WHITE - alpha) + _WHITE // 2) // _WHITE).astype(np.uint8)
+    composited: ImageU8 = np.empty((*image_bgra.shape[:2], 3), np.uint8)
+    # In blocks, because the numbers of a whole image of 25 megapixels would take more than a gigabyte.
+    for top in range(0, len(image_bgra), _BLOCK_ROWS):
+        rows = slice(top, top + _BLOCK_ROWS)
+        wide = image_bgra[rows].astype(np.uint32) >> 8 * (image_bgra.dtype.itemsize - 1)
+        colours, alpha = wide[..., :3], wide[..., 3:]
+        weighted = colours * _WHITE if premultiplied else colours * alpha
+        composited[rows] = (weighted + _WHITE * (_WHITE - alpha) + _WHITE // 2) // _WHITE
     return composited
 
 

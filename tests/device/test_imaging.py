@@ -50,6 +50,38 @@ def test_a_small_file_of_more_pixels_than_any_camera_has_is_refused(tmp_path: Pa
     assert "bomb.png' cannot be decoded" in done.stderr
 
 
+def test_a_transparent_image_takes_little_more_memory_than_its_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    side_px = 3000
+    assert cv2.imwrite(str(path), np.full((side_px, side_px, 4), 100, np.uint8))
+    code = f"""
+import resource
+from pathlib import Path
+from edgekit.device.imaging import read_image
+def most_kib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before_kib = most_kib()
+image = read_image(Path({str(path)!r}))
+print((most_kib() - before_kib) * 1024 / {side_px**2}, image.shape, image.min(), image.max())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    bytes_per_pixel, pixels = done.stdout.split(maxsplit=1)
+    assert pixels.strip() == f"({side_px}, {side_px}, 3) 194 194"
+    # Four bytes as stored, and three of the result.
+    assert float(bytes_per_pixel) < 12
+
+
+def test_a_jpeg_with_a_marker_that_hides_its_size_is_refused() -> None:
+    data = cv2.imencode(".jpg", np.zeros((300, 500, 3), np.uint8))[1].tobytes()
+    # OpenCV skips the marker TEM, which has no length. With FF E0 as its length, the next header would be the second.
+    hiding = data[:2] + b"\xff\x01" + data[2:]
+    small = b"\xff\xc0\0\x11\x08\0\x10\0\x10" + bytes(20)
+    hiding = hiding.ljust(4 + 0xFFE0, b"\0") + small
+    assert decode_image(hiding, "p").shape == (300, 500, 3)
+    with pytest.raises(InputError, match="not a JPEG or PNG"):
+        check_picture_size(hiding, "p", 1000)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_the_size_of_a_picture_is_checked_before_it_is_decoded(suffix: str) -> None:
     data = cv2.imencode(suffix, np.zeros((30, 50, 3), np.uint8))[1].tobytes()
