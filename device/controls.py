@@ -48,9 +48,9 @@ class Controls:
     @property
     def resumed_for_s(self) -> float:
         """Seconds since the last pause: 0 during one, infinite without any."""
-        if self._paused:
+        _, since_s, ended_s = self._times
+        if self._paused or since_s is not None:
             return 0.0
-        ended_s = self._times[2]
         return float("inf") if ended_s is None else time.monotonic() - ended_s
 
     def pause(self) -> None:

@@ -14,6 +14,9 @@ from edgekit.device.detections import Face, FrameResult
 # longer than this number of periods.
 _MAX_GAP_S = 1.0
 _MAX_GAP_PERIODS = 2.5
+# Tracks that are kept at most, during a long cooldown. A tracker uses a number for one face only, so that few tracks
+# reappear.
+_MAX_TRACKS = 100
 
 
 @dataclass(frozen=True)
@@ -111,9 +114,9 @@ class EventDetector:
         self._tracks: dict[tuple[str, int], _Track] = {}
         self._run_id = secrets.token_hex(4)
         self._numbers = itertools.count()
-        # Time of the latest frame, and the longest gap, from the period before it: an outage does not extend it.
         self._latest_s: float | None = None
-        self._max_gap_s = _MAX_GAP_S
+        # Seconds between the latest three frames. The smaller value counts, so that an outage does not extend the gap.
+        self._periods_s: tuple[float, float] = (0.0, 0.0)
 
     def update(self, result: FrameResult, at_s: float | None = None) -> list[Event]:
         """Return the events of this frame, in the order of its faces.
@@ -133,14 +136,20 @@ class EventDetector:
                 track.event_label, track.event_s, track.has_left = track.label, now_s, False
         self._remove_ended(now_s)
         if self._latest_s is not None:
-            self._max_gap_s = max(_MAX_GAP_S, _MAX_GAP_PERIODS * (now_s - self._latest_s))
+            period_s = now_s - self._latest_s
+            self._periods_s = (self._periods_s[1] or period_s, period_s)
         self._latest_s = now_s
         return events
 
+    @property
+    def _max_gap_s(self) -> float:
+        return max(_MAX_GAP_S, _MAX_GAP_PERIODS * min(self._periods_s))
+
     def _update_track(self, key: tuple[str, int], face: Face, now_s: float) -> _Track | None:
-        track = self._tracks.get(key)
+        track = self._tracks.pop(key, None)
         if track is not None:
             track.seen_s = now_s
+            self._tracks[key] = track  # the order is that of `seen_s`
         if face.uncertain or face.probability < self._rules.min_probability:
             return None
         if track is None:
@@ -177,6 +186,7 @@ class EventDetector:
     def _remove_ended(self, now_s: float) -> None:
         # Tracks are kept during the cooldown, which also applies to a track that reappears.
         kept_s = max(self._max_gap_s, self._rules.cooldown_s)
-        ended = [key for key, track in self._tracks.items() if now_s - track.seen_s > kept_s]
-        for key in ended:
+        for key in list(itertools.takewhile(lambda key: self._tracks[key].seen_s < now_s, self._tracks)):
+            if len(self._tracks) <= _MAX_TRACKS and now_s - self._tracks[key].seen_s <= kept_s:
+                return
             del self._tracks[key]

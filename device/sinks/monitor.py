@@ -105,6 +105,11 @@ class Monitor:
         with self._lock:
             return time.monotonic() - (self._started_s if self._added_s is None else self._added_s)
 
+    @property
+    def is_latest_from_before_pause(self) -> bool:
+        """Whether the run pauses, or has no result since the last pause."""
+        return self.since_last_frame_s() > self.controls.resumed_for_s
+
     def is_stalled(self, after_s: float) -> bool:
         """Return whether a run that is not paused has no result since `after_s` seconds."""
         return min(self.since_last_frame_s(), self.controls.resumed_for_s) > after_s

@@ -134,6 +134,28 @@ def test_tracks_that_ended_do_not_pile_up(feed):
     assert len(detector._tracks) <= 7
 
 
+def test_a_long_cooldown_keeps_few_tracks(feed):
+    from dataclasses import replace
+
+    detector = EventDetector(EventRules(hold_s=0, cooldown_s=86_400))
+    for index in range(1000):
+        _, result = feed.next("sad", at_s=float(index))
+        still = replace(result.faces[0], track_id=-1)
+        assert len(detector.update(replace(result, faces=(still, replace(still, track_id=index))))) == 1 + (index == 0)
+    assert len(detector._tracks) == 100
+
+
+def test_an_outage_before_an_uncertain_face_does_not_count_as_hold_time(feed):
+    from dataclasses import replace
+
+    detector = EventDetector(EventRules(hold_s=1.0))
+    for at_s, uncertain in ((0, False), (0.1, False), (0.2, False), (20.2, True), (20.3, False), (21.2, False)):
+        _, result = feed.next("sad", at_s=at_s)
+        assert detector.update(replace(result, faces=(replace(result.faces[0], uncertain=uncertain),))) == []
+    _, result = feed.next("sad", at_s=21.3)
+    assert [event.held_s for event in detector.update(result)] == [pytest.approx(1.0)]
+
+
 @pytest.mark.parametrize("cooldown_s", [0.0, 60.0])
 def test_a_track_that_returns_within_its_cooldown_causes_no_new_event(feed, cooldown_s):
     rules = EventRules(hold_s=0, cooldown_s=cooldown_s)

@@ -314,7 +314,7 @@ class _StateSchedule:
             return []
         self._checked_s = now_s
         document = self._monitor.document()
-        state = _state_document(document)
+        state = _state_document(document, is_current=not self._monitor.is_latest_from_before_pause)
         key = (state["faces"], state["label"], state["paused"])
         is_old = now_s - self._all_sent_s >= _MAX_STATE_PERIOD_S
         if document["latest"] is None or (key == self._sent_key and not is_old):
@@ -326,9 +326,9 @@ class _StateSchedule:
         return [("state", state), ("health", document["health"] or {})]
 
 
-def _state_document(document: dict[str, Any]) -> dict[str, Any]:
-    # What was last seen is not the state of a paused run.
-    faces = [] if document["paused"] else (document["latest"] or {}).get("faces", [])
+def _state_document(document: dict[str, Any], *, is_current: bool) -> dict[str, Any]:
+    # What was last seen is not the state of a paused run, nor of a resumed one before its first frame.
+    faces = (document["latest"] or {}).get("faces", []) if is_current else []
     largest = max(faces, key=lambda face: _area(face["xyxy"]), default=None)
     return {
         "faces": len(faces),

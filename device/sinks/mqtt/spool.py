@@ -40,6 +40,8 @@ class Spool:
         self._unsaved: dict[int, None] = {}
         self._unremoved: set[int] = set()
         self._latest = 0
+        # Messages with a greater number wait: older ones are being read from the file.
+        self._held_above: int | None = None
         self._reported_full = False
         self._gave_up = False
         # Why the file cannot be written; "" while it can.
@@ -72,7 +74,8 @@ class Spool:
     def after(self, number: int, count: int) -> list[Message]:
         """Return the `count` oldest messages with numbers greater than `number`."""
         with self._lock:
-            later = (message for message in self._messages.values() if message.number > number)
+            last = self._latest if self._held_above is None else self._held_above
+            later = (message for message in self._messages.values() if number < message.number <= last)
             return list(itertools.islice(later, count))
 
     def remove(self, numbers: Iterable[int]) -> None:
@@ -172,12 +175,17 @@ class Spool:
             if not is_start:
                 # Numbers of this run are taken.
                 found = [Message(self._latest + 1 + place, m.topic, m.payload) for place, m in enumerate(found)]
-            self._latest = max([self._latest, *(message.number for message in found)])
+            self._latest = self._held_above = max([self._latest, *(message.number for message in found)])
             waiting = list(self._messages.values())
             removed = set(self._unremoved)
-        copy = self._renew(contents, [*waiting, *found], can_continue=is_start and not contents.rewrite)
-        with self._lock:
-            self._messages.update({message.number: message for message in found})
+        try:
+            copy = self._renew(contents, [*waiting, *found], can_continue=is_start and not contents.rewrite)
+            with self._lock:
+                self._messages |= {message.number: message for message in found}
+                # Messages that were appended meanwhile have greater numbers.
+                self._messages = dict(sorted(self._messages.items()))
+        finally:
+            self._held_above = None
         self._account.produce(len(found))
         self._settle(waiting, removed)
         if contents.damaged:

@@ -392,6 +392,37 @@ def test_a_folder_that_is_missing_at_the_start_and_appears_later_is_used(tmp_pat
     assert counts(spool) == {"produced": 3, "written": 1, "dropped": {}, "waiting": 2}
 
 
+def test_events_of_an_earlier_run_are_sent_before_an_event_that_comes_while_they_are_read(
+    tmp_path, open_spool, monkeypatch
+):
+    path = tmp_path / "disk" / "buffer"
+    (tmp_path / "disk").write_text("nothing is mounted here")
+    spool = open_spool(path)
+    spool.append([(TOPIC, payload(7))])
+    (tmp_path / "disk").unlink()
+    earlier = open_spool(path)
+    earlier.append([(TOPIC, payload(1)), (TOPIC, payload(2))])
+    earlier.close()
+    sent = []
+
+    def send() -> None:
+        for message in spool.after(sent[-1].number if sent else 0, 10):
+            sent.append(message)
+
+    write = journal_module.write_all
+
+    def write_slowly(write_some, data: bytes) -> None:
+        spool.append([(TOPIC, payload(8))])
+        send()
+        write(write_some, data)
+
+    monkeypatch.setattr(journal_module, "write_all", write_slowly)
+    spool.sync()
+    monkeypatch.undo()
+    send()
+    assert [json.loads(message.payload)["sequence"] for message in sent] == [7, 1, 2, 8]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_fails_in_between_no_message_is_lost_or_counted_twice(tmp_path, open_spool, monkeypatch, seed):
     generator = random.Random(seed)  # noqa: S311 - not for cryptography

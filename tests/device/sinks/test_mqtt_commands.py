@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from ipaddress import ip_address
@@ -16,6 +17,7 @@ from edgekit.device.imaging import read_image
 from edgekit.device.sinks.command_snapshots import CommandSnapshots
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt import Commands, MqttSettings, MqttSink
+from edgekit.device.sinks.mqtt import sink as sink_module
 from edgekit.device.sinks.mqtt.session import Session
 from tests.waiting import wait_until
 
@@ -94,6 +96,31 @@ def test_pause_and_resume_are_executed_and_their_state_is_retained(broker, open_
         wait_until(lambda: json.loads(live.on(f"{TOPIC}/state")[-1])["faces"] == 1)
     assert controls.commands == {"pause": 1, "resume": 1}
     assert notices == []
+
+
+def test_faces_from_before_a_pause_are_not_the_state_after_it(feed, controls, monkeypatch):
+    monkeypatch.setattr(sink_module, "_MIN_STATE_PERIOD_S", 0)
+    monitor = Monitor("demo", lambda: None, controls=controls)
+    schedule = sink_module._StateSchedule(monitor)
+
+    def faces() -> int:
+        (state,) = [document for name, document in schedule.due() if name == "state"]
+        return state["faces"]
+
+    monitor.add(feed.next("sad")[1])
+    assert faces() == 1
+    controls.pause()
+    run = threading.Thread(target=lambda: controls.wait(object()))
+    run.start()
+    wait_until(lambda: controls.paused_s > 0)
+    assert faces() == 0
+    controls.resume()
+    # Until the paused thread notices it, and then until there is a frame.
+    assert monitor.is_latest_from_before_pause
+    run.join(60)
+    assert faces() == 0
+    monitor.add(feed.next("sad")[1])
+    assert faces() == 1
 
 
 def test_a_retained_command_is_ignored_by_the_next_run(broker, open_sink, send, controls, notices):

@@ -678,7 +678,7 @@ def test_a_wrong_address_is_refused(address, message):
 def test_after_an_address_that_may_exist_later_a_service_is_started_again():
     with bind("0", None) as taken, pytest.raises(TemporaryError, match="cannot be used: Address already in use"):
         bind(str(taken.getsockname()[1]), None)
-    with pytest.raises(TemporaryError, match="unknown host 'no-such-host.invalid'"):
+    with pytest.raises(TemporaryError, match=r"unknown host 'no-such-host\.invalid'"):
         bind("no-such-host.invalid:80", TOKEN)
     # An address of documentation (RFC 5737), as that of a board before its router has answered.
     with pytest.raises(TemporaryError, match="cannot be used: Cannot assign requested address"):
