@@ -61,7 +61,9 @@ class Region:
         )
         # Rounded, because 0.4 + 0.2 is more than 0.6.
         x0, y0 = math.floor(round(left, 6)), math.floor(round(top, 6))
-        x1, y1 = math.ceil(round(right, 6)), math.ceil(round(bottom, 6))
+        # At least one pixel, for fractions that are almost 0.
+        x0, y0 = min(x0, frame_w - 1), min(y0, frame_h - 1)
+        x1, y1 = max(math.ceil(round(right, 6)), x0 + 1), max(math.ceil(round(bottom, 6)), y0 + 1)
         if x1 > frame_w or y1 > frame_h:
             raise InputError(
                 f"region {self} does not lie inside the frame of {frame_w}x{frame_h}: choose a smaller one"

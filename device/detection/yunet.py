@@ -27,6 +27,9 @@ NMS_THRESHOLD = 0.3
 # Largest number of candidates for non-maximum suppression.
 TOP_K = 5000
 
+# No coordinate in the net's input has a larger absolute value.
+_LARGEST_PX = 1e6
+
 _STRIDES_PX = (8, 16, 32)
 _HEAD_SIZES = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 _OUTPUTS = tuple(f"{head}_{stride}" for head in _HEAD_SIZES for stride in _STRIDES_PX)
@@ -71,7 +74,8 @@ class YuNet:
         """Return the faces of a uint8 (H, W, 3) image, with landmarks.
 
         Raises:
-            InputError: The inference fails, because there is too little memory for the size of the first input.
+            InputError: The inference fails, because there is too little memory for the size of the first input; or the
+                boxes are not finite.
             TemporaryError: The same, after an inference that did not fail.
         """
         tensor = self._letterbox(image_bgr)
@@ -85,7 +89,11 @@ class YuNet:
                 f"smaller --detector-size or a larger --min-face ({one_line(str(error))})"
             ) from error
         outputs = dict(zip(_OUTPUTS, values, strict=True))
-        xyxy, scores, landmarks_xy = decode(outputs, tensor.shape[3], self._score_threshold)
+        with np.errstate(over="ignore", invalid="ignore"):  # of another net's outputs
+            xyxy, scores, landmarks_xy = decode(outputs, tensor.shape[3], self._score_threshold)
+        # `not <`, because a comparison with NaN is false.
+        if not np.abs(np.concatenate((xyxy.ravel(), landmarks_xy.ravel()))).max(initial=0) < _LARGEST_PX:
+            raise InputError(f"detector '{self._path}' returns boxes that are not finite: use another file")
         kept = suppress(xyxy, scores, NMS_THRESHOLD, TOP_K)
         to_frame: FloatArray = np.divide(self._frame_wh, self._content_wh, dtype=np.float32)
         return Detections(xyxy[kept] * np.tile(to_frame, 2), scores[kept], landmarks_xy[kept] * to_frame)

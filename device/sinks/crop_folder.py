@@ -91,8 +91,7 @@ class CropFolder:
         document = {"file": name, **crop.document, "source": self._source_name}
         document["track"] = None if track is None else f"{self._run}-{track}"
         line = (json.dumps(document, allow_nan=False) + "\n").encode()
-        size = len(encoded) + len(line)
-        if self._is_full(size):
+        if self._is_full(len(encoded)):
             self.account.drop("folder full")
             return True
         path = self.folder / name
@@ -113,18 +112,17 @@ class CropFolder:
         self.account.write()
         self.saved += 1
         self._crops += 1
-        self._bytes += size
+        self._bytes += len(encoded)
         return True
 
     def _count(self) -> None:
-        """Count the crops that wait for labelling, and the bytes of the folder."""
+        """Count the crops that wait for labelling, and their bytes."""
         sizes = []
         for path in (self.folder / CROPS_FOLDER).glob("*.png"):
-            with suppress(FileNotFoundError):  # labelled in this moment
+            with suppress(OSError):  # labelled in this moment, or damaged
                 sizes.append(path.stat().st_size)
-        index = self.folder / CROPS_FILE
         self._crops = len(sizes)
-        self._bytes = sum(sizes) + (index.stat().st_size if index.is_file() else 0)
+        self._bytes = sum(sizes)
 
     def _exceeds_limits(self, size: int) -> bool:
         return self._crops >= self._max_crops or self._bytes + size > self._max_bytes

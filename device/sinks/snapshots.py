@@ -170,7 +170,8 @@ class Snapshots:
             remove_folder_leftovers(self._folder, ".jpg")
             for path in sorted(self._folder.iterdir()):
                 if _NAME.fullmatch(path.name):
-                    self._stored.append((path.name, path.stat().st_size))
+                    with suppress(OSError):  # deleted in this moment, or damaged
+                        self._stored.append((path.name, path.stat().st_size))
         self._stored_bytes = sum(size_bytes for _, size_bytes in self._stored)
 
     def _done(self, name: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgekit.cli.run.output_options import STDOUT, Outputs, allowed_commands, output_files, rotation_of
+from edgekit.device.sinks.rotation import is_older_name
 from edgekit.files import real_path
 
 
@@ -25,6 +26,9 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
     places = [real_path(path) for path in (*output_files(outputs), *buffers)]
     if twice := [path for path in places if places.count(path) > 1]:
         raise click.UsageError(f"'{twice[0]}' is the file of two outputs: give each its own")
+    for output in places if rotation_of(outputs).active else ():
+        if clash := [path for path in places if is_older_name(path, output)]:
+            raise click.UsageError(f"'{clash[0]}' is the name of an older file of '{output}': choose another name")
     if source is not None and any(_replaces(place, real_path(Path(source)), outputs) for place in places):
         raise click.UsageError(f"'{source}' is the source and would be overwritten: write to another file")
     if outputs.record is not None and source is not None:
@@ -43,8 +47,6 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
 
 def _replaces(output: Path, source: Path, outputs: Outputs) -> bool:
     """Return whether an output replaces the source, or renames or deletes it as one of its older files."""
-    from edgekit.device.sinks.rotation import is_older_name
-
     return source == output or (rotation_of(outputs).active and is_older_name(source, output))
 
 

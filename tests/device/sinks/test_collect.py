@@ -221,7 +221,7 @@ def test_a_full_folder_is_reported_once_and_what_is_left_out_is_counted(tmp_path
     saved = len(lines(tmp_path))
     assert len(list(tmp_path.glob("crops/*"))) == saved == run.sink.folder.saved < 20
     assert run.sink.document() == {"folder": str(tmp_path), "saved": saved, "left_out": 20 - saved}
-    assert sum(path.stat().st_size for path in tmp_path.rglob("*.*")) <= limits.get("max_bytes", 10**9)
+    assert sum(path.stat().st_size for path in tmp_path.glob("crops/*")) <= limits.get("max_bytes", 10**9)
     assert len(notices) == 1
     assert f"'{tmp_path}' is full ({saved} crops" in notices[0]
 
@@ -233,6 +233,22 @@ def test_crops_that_are_labelled_during_the_run_make_room_for_others(tmp_path, n
             for path in tmp_path.glob("crops/*") if second % 3 == 1 else ():
                 path.rename(tmp_path / path.name)
     assert (run.sink.folder.saved, run.sink.left_out, notices) == (9, 0, [])
+
+
+def test_the_lines_of_labelled_crops_take_no_room_from_others(tmp_path, notices):
+    tmp_path.joinpath("crops.jsonl").write_text('{"file": "crops/a.png"}\n' * 10_000)
+    with Run(tmp_path, EveryInterval(1), notices, max_bytes=200_000) as run:
+        run.write(0, (1, SURE))
+    assert (run.sink.folder.saved, notices) == (1, [])
+
+
+def test_a_damaged_crop_does_not_prevent_a_start(tmp_path, notices):
+    damaged = tmp_path / "crops" / "a.png"
+    damaged.parent.mkdir()
+    damaged.symlink_to(damaged)
+    with Run(tmp_path, EveryInterval(1), notices) as run:
+        run.write(0, (1, SURE))
+    assert (run.sink.folder.saved, notices) == (1, [])
 
 
 def test_a_second_run_appends_counts_the_first_ones_crops_and_has_its_own_tracks(tmp_path, notices):

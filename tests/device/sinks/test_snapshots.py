@@ -77,6 +77,17 @@ def test_the_oldest_images_are_deleted_also_those_of_earlier_runs_and_nothing_el
     assert [name.split("-")[-1] for name in names(tmp_path)] == ["2.jpg", "3.jpg", "4.jpg", "5.jpg", "mine.jpg"]
 
 
+def test_an_image_that_cannot_be_read_does_not_hide_the_others_from_the_limit(tmp_path, notices, feed):
+    with EventSnapshots(tmp_path, notices.append) as snapshots:
+        for number in range(5):
+            snapshots.jpeg(snapshots.take(event(number), *feed.next("happy")).snapshot)
+    damaged = tmp_path / image_name(1.0, "happy", "1f0c9a2b-1")
+    damaged.symlink_to(damaged)
+    with EventSnapshots(tmp_path, notices.append, max_files=2) as snapshots:
+        snapshots.jpeg(snapshots.take(event(5), *feed.next("happy")).snapshot)
+    assert [name.split("-")[-1] for name in names(tmp_path)] == ["1.jpg", "4.jpg", "5.jpg"]
+
+
 def test_what_a_power_cut_left_of_an_image_is_removed_and_nothing_else(tmp_path, notices, killed_write):
     name = image_name(1.7e9, "happy", "1f0c9a2b-1")
     killed_write(tmp_path / name)

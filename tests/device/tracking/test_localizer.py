@@ -21,6 +21,8 @@ FRAME = Frame(0, 0.0, 0.0, np.zeros((240, 320, 3), np.uint8))
         (Region(20, 30, 40, 50), [20, 30, 60, 80]),
         (Region(0.4, 0.4, 0.2, 0.2), [128, 96, 192, 144]),
         (Region(0, 0, 1, 1), [0, 0, 320, 240]),
+        (Region(0.5, 0.5, 1e-12, 1e-12), [160, 120, 161, 121]),
+        (Region(1, 0, 1e-17, 1), [319, 0, 320, 240]),
     ],
 )
 def test_the_only_box_is_the_frame_or_its_region(region, xyxy) -> None:

@@ -202,6 +202,10 @@ def test_a_broken_picture_among_others_is_a_warning_and_counted(edgekit_run, cro
             ["--source", "a.12.mp4", "--save", "./a.mp4", "--rotate-size", "1MB"],
             "'a.12.mp4' is the source and would be",
         ),
+        (
+            ["--source", "demo", "--jsonl", "r.jsonl", "--csv", "r.3.jsonl", "--rotate-size", "1MB"],
+            "is the name of an older file of",
+        ),
         (["--source", "demo", "--webhook", "http://h/", "--webhook-snapshot"], "need --event-snapshots"),
         (["--source", "demo", "--draw-ids"], "has no effect without --save"),
         (["--source", "demo", "--save", "out.jpg"], "is for images"),
