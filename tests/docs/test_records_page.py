@@ -59,7 +59,7 @@ def test_the_fields_of_an_event() -> None:
 
 def test_the_fields_of_the_state(tmp_path: Path) -> None:
     document = Monitor("demo", lambda: read_health(tmp_path)).document()
-    assert set(_state_document(document)) == fields("State")
+    assert set(_state_document(document, is_current=True)) == fields("State")
     # The web server adds two fields.
     assert set(document) | {"viewers", "stalled"} == fields("State", table=1)
     assert set(document["health"]) == fields("Health")
