@@ -30,7 +30,7 @@ from edgekit.models.checkpoints.checkpoint import (
 )
 from edgekit.models.data import ImageSet, train_and_validation, training_split
 from edgekit.models.data.augment import Augmentation, augment, draw
-from edgekit.models.data.ferplus import majority_part, vote_counts
+from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, majority_part, vote_counts
 from edgekit.models.data.merging import merged
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import aligned
@@ -70,6 +70,8 @@ def average_checkpoints(
 ) -> Average:
     """Write the mean of the weights of checkpoints, as they were before calibration and logit adjustment.
 
+    The adjustment of a net is not undone after `embed`, which does not separate it from the other weights.
+
     With data, the BatchNorm statistics are computed again on the training images (cropped and mirrored at random), and
     a temperature is fitted on the validation images; without, the statistics are averaged, too.
 
@@ -78,8 +80,9 @@ def average_checkpoints(
             a CLIP have the same teacher.
         output: The .safetensors file to write.
         data: The data set that the nets were trained on; its classes are merged as in the training of the first net.
-        ferplus: CSV of FER+ votes, for nets whose training targets were mostly votes: the temperature is fitted to the
-            majorities of the votes instead of the labels of the validation split.
+        ferplus: CSV of FER+ votes, for nets that were trained towards the votes ("soft", "majority", or "mixed" with a
+            label weight below 0.5): the temperature is fitted to the majorities of the votes instead of the labels of
+            the validation split.
         prior_strength: Logit adjustment of the average, see `TrainingOptions`; less than 0 raises the recall of common
             classes. The shares of the classes are the mean of those that the nets' adjusted trainings recorded.
         train_split: Name of the training split; None: one of the usual names.
@@ -126,17 +129,23 @@ def average_checkpoints(
         return Average(output, contract.architecture)
     crop = contract.crop
     reading = of_stage(progress, "reading images")
-    dataset = load_dataset(data, crop.resize_hw[0], reading, notify=notify, fit=crop.fit)
-    if not set(dataset.classes) <= set(contract.labels):
-        dataset = merged(dataset, merges, notify)
+    dataset = load_dataset(
+        data, crop.resize_hw[0], reading, notify=notify, fit=crop.fit, cache="auto", cache_folder=output.parent
+    )
+    unmerged, merges = dataset, () if set(dataset.classes) <= set(contract.labels) else merges
+    dataset = merged(dataset, merges, notify)
     training, validation, name = train_and_validation(dataset, train_split, val_split)
     record |= {"data_sha256": dataset.checksum(), "data_name": dataset.name, "validation": name}
+    if ferplus is None and any(_is_trained_on_votes(checkpoint.training) for checkpoint in checkpoints):
+        notify(
+            "the nets were trained towards FER+ votes, but the calibration uses the labels of the data: give ferplus"
+        )
     if ferplus is not None:
         if name in dataset.splits:
-            validation = majority_part(dataset, ferplus, name)
+            validation = majority_part(unmerged, ferplus, name, merges)
             record["ferplus_sha256"] = sha256_of(ferplus)
         else:
-            vote_counts(dataset, ferplus, training_split(dataset, train_split))  # a wrong file is an error here, too
+            vote_counts(unmerged, ferplus, training_split(unmerged, train_split))  # a wrong file is an error here, too
             notify("the data has no validation split: the calibration uses the labels of a part of the training split")
         if len(validation) == 0:
             raise InputError(f"FER+ file '{ferplus}' has no majority for any image of split '{name}'")
@@ -151,6 +160,12 @@ def average_checkpoints(
     result = calibrated(result, validation, notify)
     save_checkpoint(output, result)
     return Average(output, contract.architecture, result.contract.temperature)
+
+
+def _is_trained_on_votes(training: Mapping[str, Any]) -> bool:
+    weight = training.get("label_weight")
+    is_mostly_votes = isinstance(weight, float) and weight < DEFAULT_LABEL_WEIGHT
+    return training.get("ferplus") in ("soft", "majority") or is_mostly_votes
 
 
 def _mean_prior(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> FloatArray:
@@ -179,6 +194,8 @@ def _require_alike(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> 
         vectors = [net.state.get(CLASS_VECTORS, torch.empty(0)) for net in (checkpoint, checkpoints[0])]
         if not torch.equal(*vectors):
             raise InputError(f"'{path}' and '{paths[0]}' differ in class vectors: average students of one teacher")
+        if _merges(path, checkpoint) != _merges(paths[0], checkpoints[0]):
+            raise InputError(f"'{path}' and '{paths[0]}' were trained with other merged classes: leave one of them out")
         groups = (_learned_groups(net.state) for net in (checkpoint, checkpoints[0]))
         if not all(torch.equal(*pair) for pair in zip(*groups, strict=True)):
             raise InputError(f"'{path}' and '{paths[0]}' differ in learned groups, which have no mean: leave one out")

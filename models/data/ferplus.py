@@ -7,6 +7,7 @@ CSV with the column `kaggle_path`, the image file's path below the folder that c
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ from edgekit.files import require_file
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, training_split
 from edgekit.models.data.layout import canonical_class
+from edgekit.models.data.merging import merged
 
 Mode = Literal["posterior", "soft", "majority", "mixed"]
 DEFAULT_LABEL_WEIGHT = 0.5
@@ -170,7 +172,7 @@ def vote_counts(dataset: DataSet, path: Path, train: str) -> dict[str, NDArray[n
         )
     votes = read_votes(path)
     counts = _by_order(dataset, votes, path) if votes.paths is None else _by_path(dataset, votes, votes.paths, path)
-    _check(dataset.split(train), counts[train], path)
+    _check(train, dataset.split(train), counts[train], path)
     return counts
 
 
@@ -186,17 +188,18 @@ def contempt_majority(dataset: DataSet, path: Path, split: str, train: str) -> N
     return np.asarray(cleaned[:, COLUMNS.index("contempt")] > cleaned.sum(axis=1) / 2)
 
 
-def majority_part(dataset: DataSet, path: Path, split: str) -> ImageSet:
+def majority_part(dataset: DataSet, path: Path, split: str, merges: Sequence[str] = ()) -> ImageSet:
     """Return a split with the majority of its votes as labels, without the images that have no such majority.
 
-    The rules are those of "majority" in `with_ferplus`.
+    The rules are those of "majority" in `with_ferplus`. The labels are merged afterwards, see `merged`.
 
     Raises:
-        InputError: As for `with_ferplus`.
+        InputError: As for `with_ferplus` and `merged`.
     """
     part = dataset.splits[split]
     counts = vote_counts(replace(dataset, splits={split: part}), path, split)[split]
-    return _relabelled(part, counts, "majority")
+    part = _relabelled(part, counts, "majority")
+    return merged(replace(dataset, splits={split: part}), merges, ignore_message).splits[split]
 
 
 def _count(text: str | None, where: str, column: str) -> int:
@@ -241,18 +244,19 @@ def _by_order(dataset: DataSet, votes: Votes, path: Path) -> dict[str, NDArray[n
     return result
 
 
-def _check(training: ImageSet, counts: NDArray[np.float32], path: Path) -> None:
+def _check(split: str, images: ImageSet, counts: NDArray[np.float32], path: Path) -> None:
     voted = counts.any(axis=1)
-    if voted.sum() < _MIN_MATCH * len(training):
+    if voted.sum() < _MIN_MATCH * len(images):
         raise InputError(
-            f"FER+ file '{path}' has votes for {voted.sum()} of {len(training)} training images: "
+            f"FER+ file '{path}' has votes for {voted.sum()} of {len(images)} images of split '{split}': "
             "use the votes of this data set"
         )
     best = counts[:, EXPRESSION_COLUMNS].argmax(axis=1)
-    agreement = float((best == training.labels)[voted].mean()) if voted.any() else 0.0
+    agreement = float((best == images.labels)[voted].mean()) if voted.any() else 0.0
     if agreement < _MIN_AGREEMENT:
         raise InputError(
-            f"FER+ file '{path}' agrees with {agreement:.0%} of the training labels: use the votes of this data set"
+            f"FER+ file '{path}' agrees with {agreement:.0%} of the labels of split '{split}': use the votes of this "
+            "data set"
         )
 
 

@@ -111,7 +111,10 @@ def embed(
     net = build_net(checkpoint)
     name, last_layer = _last_layer(net, contract.architecture)
     reading = of_stage(progress, "reading images")
-    dataset = load_dataset(data, contract.crop.resize_hw[0], reading, notify=notify, fit=contract.crop.fit)
+    crop = contract.crop
+    dataset = load_dataset(
+        data, crop.resize_hw[0], reading, notify=notify, fit=crop.fit, cache="auto", cache_folder=output.parent
+    )
     options = TeacherOptions(clip, descriptions, dataset.name, activation, threads=threads)
     opened = open_teacher([teacher], contract.labels, options, notify)
     space = opened.space
@@ -119,7 +122,7 @@ def embed(
         raise InputError(f"teacher '{teacher}' has no embedding space: give a CLIP, or prompts with their CLIP")
     _check_space(space)
     images = dataset.split(training_split(dataset, train_split))
-    crops = center_crop(with_contract_channels(images, contract).images, contract.crop.center_crop_hw)
+    crops = center_crop(with_contract_channels(images, contract).images, crop.center_crop_hw)
     classifier = TorchClassifier(net, contract)
     _features(classifier, last_layer, crops[:1])  # reports weights that cannot be used before the teacher runs
     if len(images) <= last_layer.in_features:
@@ -137,6 +140,7 @@ def embed(
     moments = _moments(classifier, last_layer, crops, torch.from_numpy(targets.embeddings), fitting)
     projection, scale = _projection(last_layer, space, moments)
     record = {
+        **{key: value for key, value in checkpoint.training.items() if key == "merged"},
         "embedded": {"name": model, "sha256": sha256_of(path), "training": dict(checkpoint.training)},
         "teacher": opened.record(),
         "data_name": dataset.name,

@@ -15,7 +15,7 @@ from edgekit.errors import InputError
 from edgekit.files import check_writable
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.clip.architecture import Activation
-from edgekit.models.data import ImageSet
+from edgekit.models.data import ImageSet, identical_to
 from edgekit.models.data.balance import class_shares
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.unlabelled import load_unlabelled, with_unlabelled
@@ -38,6 +38,7 @@ from edgekit.models.training.loop import EpochCallback, StepCallback, check_outp
 from edgekit.models.training.options import TrainingOptions, options_from, require_choice
 from edgekit.models.training.prior import class_bias
 from edgekit.models.training.run import (
+    TrainingData,
     TrainingResult,
     check_prior_strength,
     check_training_images,
@@ -203,7 +204,7 @@ def distill(
         class_bias(contract.architecture)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)  # a wrong file is reported before the teacher runs for hours
     recipe = net_recipe_of(options, initial, notify)
-    training, unlabelled_sha256 = _with_unlabelled(options, data.training, dataset.is_gray, notify, progress)
+    training, unlabelled_sha256 = _with_unlabelled(options, data, dataset.is_gray, notify, progress)
     config = DistillationConfig(weights, options.temperature, views, unlabelled_sha256, powers, options.out_of_fold)
     targets = None
     if views:
@@ -257,17 +258,19 @@ def _teacher_options(options: DistillOptions, dataset: str) -> TeacherOptions:
 
 
 def _with_unlabelled(
-    options: DistillOptions, training: ImageSet, is_gray: bool, notify: Notify, progress: StageProgress | None
+    options: DistillOptions, data: TrainingData, is_gray: bool, notify: Notify, progress: StageProgress | None
 ) -> tuple[ImageSet, str | None]:
     """Return the training images with the unlabelled images appended, and the checksum of the unlabelled ones."""
     if options.unlabelled is None:
-        return training, None
+        return data.training, None
     reading = of_stage(progress, "reading unlabelled images")
     more = load_unlabelled(
         options.unlabelled, SIDE_PX, is_gray, reading, fit=options.fit, folder=options.output, notify=notify
     )
     notify(f"{len(more)} images without labels are used as well")
-    return with_unlabelled(training, more), pixels_sha256(more)
+    if leaked := int(identical_to(more, data.validation.images).sum()):
+        notify(f"{leaked} images without labels are validation images too: their accuracy is too high")
+    return with_unlabelled(data.training, more), pixels_sha256(more)
 
 
 def _compared(

@@ -32,7 +32,7 @@ class Calibration:
     def expected_error(self) -> float:
         """Expected calibration error, 0..1: mean of |accuracy - confidence| over the bins, weighted by their counts.
 
-        Source: Guo et al., ICML 2017 (arXiv 1706.04599), equation 5.
+        Source: Guo et al., ICML 2017 (arXiv 1706.04599), equation 3.
         """
         gaps = np.abs(self.accuracy - self.confidence)
         return float(np.nansum(gaps * self.counts) / self.counts.sum())

@@ -11,15 +11,12 @@ from torch import Tensor
 
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edgekit.models.data import EXPRESSIONS, ImageSet
-from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, majority_part
+from edgekit.models.data import ImageSet
 from edgekit.models.evaluation.calibration import fit_temperature
 from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier, evaluate
 from edgekit.models.model_loading import build_net
 from edgekit.models.nets.embedding_net import LOGIT_SCALE
 from edgekit.models.nets.registry import class_dimensions, plain_name
-from edgekit.models.training.options import TrainingOptions
-from edgekit.models.training.run import TrainingData
 
 # With fewer validation images the temperature fits their noise.
 MIN_IMAGES = 20
@@ -88,21 +85,6 @@ def calibrated(checkpoint: Checkpoint, validation: ImageSet, notify: Notify = ig
         f"calibration error {errors[0]:.3f} before, {errors[1]:.3f} after"
     )
     return Checkpoint(contract, state, {**checkpoint.training, "calibration": record})
-
-
-def calibration_images(options: TrainingOptions, data: TrainingData) -> ImageSet:
-    """Return the images that the temperature is fitted on: the validation images.
-
-    If the training targets are mostly FER+ votes (mode "mixed", label weight below 0.5), their labels are the
-    majorities of the votes: with the data's own labels the fitted temperature would be too high.
-    """
-    name, dataset = data.validation_name, data.dataset
-    # Only mode "mixed" has a label weight; its default is 0.5.
-    if options.ferplus is None or options.label_weight is None or options.label_weight >= DEFAULT_LABEL_WEIGHT:
-        return data.validation
-    if dataset.classes != EXPRESSIONS or name not in dataset.splits:  # merged classes, or a part of the training split
-        return data.validation
-    return majority_part(dataset, options.ferplus, name)
 
 
 def _scaled_tensors(architecture: str) -> Collection[str]:

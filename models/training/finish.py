@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from edgekit.models.callbacks import Notify
 from edgekit.models.data.balance import class_prior
-from edgekit.models.training.calibrate import calibrate, calibration_images, remove_calibration
+from edgekit.models.training.calibrate import calibrate, remove_calibration
 from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.options import TrainingOptions
@@ -36,7 +36,7 @@ def finish_net(
         result = replace(result, best=replace(result.best, **figures))
         notify(f"after the adjustment: {result.validation_accuracy:.2%} on {result.validation_name}")
     if is_calibrated:
-        result = replace(result, temperature=calibrate(path, calibration_images(options, data), notify))
+        result = replace(result, temperature=calibrate(path, data.calibration, notify))
     else:
         remove_calibration(path)
     check_device_pixels(path, data.validation, options.data, options.contempt, notify)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -21,7 +21,7 @@ from edgekit.models.checkpoints.provenance import training_provenance
 from edgekit.models.data import DataSet, ImageSet, check_classes, identical_to, train_and_validation, training_split
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
-from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, with_ferplus
+from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, majority_part, with_ferplus
 from edgekit.models.data.groups import shared_groups
 from edgekit.models.data.merging import merged
 from edgekit.models.data.readers import load_dataset
@@ -40,7 +40,7 @@ from edgekit.models.training.loop import (
 from edgekit.models.training.options import Precision, TrainingOptions
 from edgekit.models.training.precision import choose_precision
 from edgekit.models.training.recipes import FROM_TRAINED, Balance, Recipe, get_recipe
-from edgekit.models.training.state import state_fingerprint
+from edgekit.models.training.state import damage, state_fingerprint
 from edgekit.models.training.task import Task, TrainingJob
 from edgekit.text import counted
 
@@ -49,7 +49,8 @@ from edgekit.text import counted
 class TrainingData:
     """A data set with its training and validation images; the names describe where these come from.
 
-    `training_name` is None where `dataset` contains sampled images only.
+    `training_name` is None where `dataset` contains sampled images only. `voted` are the validation images with the
+    majorities of FER+ votes as labels, if the training targets are mostly votes.
     """
 
     dataset: DataSet
@@ -57,6 +58,15 @@ class TrainingData:
     validation: ImageSet
     validation_name: str
     training_name: str | None = None
+    voted: ImageSet | None = None
+
+    @property
+    def calibration(self) -> ImageSet:
+        """The images that the temperature is fitted on.
+
+        For targets that are mostly votes, the temperature for the data's own labels would be too high.
+        """
+        return self.validation if self.voted is None else self.voted
 
 
 @dataclass(frozen=True)
@@ -179,11 +189,28 @@ def read_training_data(
         dataset = with_ferplus(
             dataset, options.ferplus, options.ferplus_labels, options.train_split, notify, _label_weight(options)
         )
-    dataset = merged(dataset, merges, notify)
+    unmerged, dataset = dataset, merged(dataset, merges, notify)
     if len(dataset.classes) < 2:
         raise InputError(f"data '{options.data}' has one class only, '{dataset.classes[0]}': training needs two")
-    parts = train_and_validation(dataset, options.train_split, options.val_split)
-    return TrainingData(dataset, *parts, training_split(dataset, options.train_split))
+    training, validation, name = train_and_validation(dataset, options.train_split, options.val_split)
+    voted = _voted_validation(options, unmerged, name, merges, notify)
+    return TrainingData(dataset, training, validation, name, training_split(dataset, options.train_split), voted)
+
+
+def _voted_validation(
+    options: TrainingOptions, unmerged: DataSet, name: str, merges: Sequence[str], notify: Notify
+) -> ImageSet | None:
+    # Only mode "mixed" has a label weight; its default is 0.5. In the other modes, votes have replaced the labels.
+    if options.ferplus is None or options.label_weight is None or options.label_weight >= DEFAULT_LABEL_WEIGHT:
+        return None
+    if name not in unmerged.splits:
+        notify("the calibration uses the labels of the held-back images, not their votes")
+        return None
+    try:
+        return majority_part(unmerged, options.ferplus, name, merges)
+    except InputError as error:
+        notify(f"the calibration uses the labels of {name}, not votes: {error}")
+        return None
 
 
 def check_training_images(data: TrainingData, notify: Notify) -> None:
@@ -232,6 +259,8 @@ def with_precision(options: TrainingOptions, contract: Contract, batch_size: int
     state = options.output / STATE_NAME
     if options.resume and state.exists():
         recorded: Precision = state_fingerprint(state).get("precision", "fp32")
+        if recorded not in get_args(Precision):
+            raise damage(state)
         return recorded
     if options.accelerator != "cpu" and torch.cuda.is_available():
         return "fp32"

@@ -69,7 +69,7 @@ def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
         state = TrainingState(**_fields(path))
         _check_types(state)
     except TypeError as error:
-        raise _damage(path) from error
+        raise damage(path) from error
     if difference := _first_difference("", state.fingerprint, fingerprint):
         raise InputError(f"cannot resume '{path}': {difference}: use the same settings or another -o")
     return state
@@ -112,16 +112,17 @@ def _fields(path: Path) -> dict[str, Any]:
             # torch does not compare the checksums of the archive's members.
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, zlib.error, struct.error) as error:
-        raise _damage(path) from error
+        raise damage(path) from error
     if damaged:
-        raise _damage(path)
+        raise damage(path)
     try:
         return load_tensors(path)
     except InputError as error:
-        raise _damage(path) from error
+        raise damage(path) from error
 
 
-def _damage(path: Path) -> InputError:
+def damage(path: Path) -> InputError:
+    """Return the error for a damaged state."""
     return InputError(
         f"training state '{path}' is damaged or of another version of edgekit: start again with another -o"
     )

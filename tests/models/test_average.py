@@ -135,6 +135,47 @@ def test_the_classes_of_the_data_are_merged_as_in_the_training(
     average_checkpoints(models, tmp_path / "own.safetensors", bars_folder / "own")
 
 
+@pytest.mark.parametrize(
+    ("training", "is_reported"),
+    [
+        ({}, False),
+        ({"ferplus": "posterior"}, False),
+        ({"ferplus": "mixed", "label_weight": 0.5}, False),
+        ({"ferplus": "mixed", "label_weight": 0.15}, True),
+        ({"ferplus": "soft"}, True),
+        ({"ferplus": "majority"}, True),
+    ],
+)
+def test_a_calibration_by_labels_of_nets_that_learned_votes_is_reported(
+    bars: DataSet, bars_folder: Path, tmp_path: Path, training: dict[str, object], is_reported: bool
+) -> None:
+    models = [_write(bars, tmp_path / f"{seed}.safetensors", seed) for seed in range(2)]
+    save_checkpoint(Path(models[1]), replace(load_checkpoint(Path(models[1])), training=training))
+    notices: list[str] = []
+    average_checkpoints(models, tmp_path / "soup.safetensors", bars_folder, notify=notices.append)
+    assert any("trained towards FER+ votes" in line for line in notices) == is_reported
+
+
+def test_votes_are_merged_as_the_classes_of_the_training(draw_faces: Callable[..., Path], tmp_path: Path) -> None:
+    data = draw_faces(tmp_path / "faces", {"Training": 70, "PublicTest": 70})
+    save_votes(data, tmp_path / "votes.csv")
+    faces = replace(load_dataset(data), classes=("good", "bad"))
+    models = []
+    for seed in range(2):
+        models.append(_write(faces, tmp_path / f"{seed}.safetensors", seed))
+        record = {"merged": ["good=happy,surprise", "bad=sad,angry"]}
+        save_checkpoint(Path(models[-1]), replace(load_checkpoint(Path(models[-1])), training=record))
+    messages: list[str] = []
+    output = tmp_path / "soup.safetensors"
+    average_checkpoints(models, output, data, ferplus=tmp_path / "votes.csv", notify=messages.append)
+    assert load_checkpoint(output).training["ferplus_sha256"] == sha256_of(tmp_path / "votes.csv")
+    assert any("40 validation images" in line for line in messages)
+    other = replace(load_checkpoint(Path(models[1])), training={"merged": ["good=happy", "bad=sad,angry"]})
+    save_checkpoint(Path(models[1]), other)
+    with pytest.raises(InputError, match="were trained with other merged classes"):
+        average_checkpoints(models, output, data)
+
+
 def test_a_small_last_batch_does_not_count_more_than_its_images(
     bars: DataSet, bars_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,9 +51,10 @@ def command(
     """Average the weights of nets whose trainings started from the same weights (a uniform model soup).
 
     The nets must have the same architecture and labels. Calibrations and logit adjustments (--prior-strength) of the
-    nets are undone. With --data, the BatchNorm statistics are computed on the training split, and the result is
-    calibrated. Without --data, the BatchNorm statistics are averaged, too, and the result is not calibrated. Give
-    --ferplus if the nets were trained with --ferplus-labels mixed and a --label-weight below 0.5.
+    nets are undone, but not the adjustments of nets that 'edgekit embed' has changed. With --data, the BatchNorm
+    statistics are computed on the training split, and the result is calibrated. Without --data, the BatchNorm
+    statistics are averaged, too, and the result is not calibrated. Give --ferplus if the nets were trained towards the
+    votes: with --ferplus-labels soft or majority, or with mixed and a --label-weight below 0.5.
 
     \b
     Examples:

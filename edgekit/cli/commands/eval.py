@@ -295,19 +295,23 @@ def _evaluate_clip(
 ) -> Evaluation:
     """Evaluate trained prompts, or a CLIP alone where `model` is "zero-shot"."""
     from edgekit.errors import InputError
+    from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
     from edgekit.models.clip.opening import open_clip_classifier
     from edgekit.models.data import DataSet
+    from edgekit.models.data.sheets import check_sheet_folder
     from edgekit.models.evaluation.run import evaluate, read_evaluation_data
     from edgekit.models.torch_threads import set_torch_threads
 
     set_torch_threads(options["threads"])
     if options["merges"] and options["ferplus"]:
         raise InputError("--merge with --ferplus is for nets: leave one of them out for a CLIP")
+    if options["errors"]:
+        check_sheet_folder(options["errors"], data)
 
     def read(size_px: int) -> DataSet:
         return read_evaluation_data(data, size_px, "clip", options["merges"], options["contempt"], **messages)
 
-    prompts = None if model == "zero-shot" else Path(model)
+    prompts = None if model == "zero-shot" else resolve_model(model, (CHECKPOINT_SUFFIX,))
     notify = messages["notify"]
     classifier, dataset = open_clip_classifier(clip_source, prompts, descriptions, read, notify, activation)
     return evaluate(classifier, dataset, **{**options, "merges": ()}, **messages)  # merged when they were read

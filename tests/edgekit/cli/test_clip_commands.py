@@ -135,7 +135,11 @@ def test_the_authors_settings_are_options_and_a_small_class_gives_all(edgekit: R
 def test_eval_gives_what_training_reported(edgekit: Run) -> None:
     reported = json.loads(Path("prompts/results.json").read_text())["scores"][0]
     arguments = ("--clip", "clip.safetensors", "--data", "faces", "--split", "test", "--json")
-    for model, key in (("prompts/best.safetensors", "accuracy"), ("zero-shot", "zero_shot_accuracy")):
+    for model, key in (
+        ("prompts", "accuracy"),
+        ("prompts/best.safetensors", "accuracy"),
+        ("zero-shot", "zero_shot_accuracy"),
+    ):
         code, stdout, stderr = edgekit("eval", model, *arguments)
         assert code == 0, stderr
         assert json.loads(stdout)["accuracy"] == pytest.approx(reported[key])
@@ -339,6 +343,7 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         (("eval", "clip.safetensors", *CLIP, "--data", "faces"), "contains no trained prompts"),
         (("eval", "zero-shot", "--data", "faces"), "need --clip"),
         (("eval", "zero-shot", *CLIP, "--data", "faces", "--split", "x"), "has no split 'x'"),
+        (("eval", "zero-shot", *CLIP, "--data", "faces", "--errors", "faces/e"), "'faces/e' lies in the data 'faces'"),
         (
             ("eval", "zero-shot", *CLIP, "--data", "faces", "--split", "test", "--protocol", "ten-crop"),
             "takes whole images",

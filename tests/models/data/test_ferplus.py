@@ -14,10 +14,7 @@ from torch.nn import functional
 
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
-from edgekit.models.data.ferplus import COLUMNS, read_votes, with_ferplus
-from edgekit.models.train import TrainOptions
-from edgekit.models.training.calibrate import calibration_images
-from edgekit.models.training.run import TrainingData
+from edgekit.models.data.ferplus import COLUMNS, majority_part, read_votes, with_ferplus
 
 VOTE_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 
@@ -214,10 +211,10 @@ def test_votes_of_other_images_are_refused(tmp_path: Path) -> None:
     rows = {"Training": [(label, clear(label)) for label in range(7)] * 10}
     data = faces(rows)
     few = write_votes(tmp_path / "few.csv", rows, left_out={f"train/x/Training_{index}.jpg" for index in range(8)})
-    with pytest.raises(InputError, match="votes for 62 of 70 training images"):
+    with pytest.raises(InputError, match="votes for 62 of 70 images of split 'Training'"):
         with_ferplus(data, few)
     shifted = {"Training": [rows["Training"][-1], *rows["Training"][:-1]]}
-    with pytest.raises(InputError, match="agrees with 0% of the training labels"):
+    with pytest.raises(InputError, match="agrees with 0% of the labels of split 'Training'"):
         with_ferplus(faces(rows, named=False), write_votes(tmp_path / "shifted.csv", shifted, by_path=False))
     short = write_votes(tmp_path / "short.csv", {"Training": rows["Training"][:-1]}, by_path=False)
     with pytest.raises(InputError, match="has 69 rows of Training, but the data 70 images"):
@@ -268,16 +265,11 @@ def test_the_shared_votes_explain_two_labels_of_three(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("by_path", [True, False])
-@pytest.mark.parametrize(("label_weight", "labels"), [(0.15, [1, 2]), (0.5, [0, 3, 2])])
-def test_a_model_that_learns_mostly_votes_is_calibrated_by_them(
-    tmp_path: Path, by_path: bool, label_weight: float, labels: list[int]
-) -> None:
+def test_the_majorities_of_a_split_are_merged_afterwards(tmp_path: Path, by_path: bool) -> None:
     validation = [(0, votes_for(disgust=10)), (3, votes_for(contempt=10)), (2, clear(2))]
     votes = {"Training": AGREEING["Training"], "PublicTest": [*validation, *AGREEING["PublicTest"]]}
     path = write_votes(tmp_path / "votes.csv", votes, by_path)
-    dataset = with_ferplus(faces(votes, named=by_path), path, "mixed", label_weight=label_weight)
-    data = TrainingData(dataset, dataset.splits["Training"], dataset.splits["PublicTest"], "PublicTest")
-    options = TrainOptions(
-        data=tmp_path, output=tmp_path, ferplus=path, ferplus_labels="mixed", label_weight=label_weight
-    )
-    assert calibration_images(options, data).labels.tolist() == [*labels, *range(7)]
+    dataset = with_ferplus(faces(votes, named=by_path), path, "mixed", label_weight=0.15)
+    assert majority_part(dataset, path, "PublicTest").labels.tolist() == [1, 2, *range(7)]
+    merged = majority_part(dataset, path, "PublicTest", ["good=happy,surprise", "bad=angry,disgust"])
+    assert merged.labels.tolist() == [1, 1, 1, 0, 0]

@@ -35,7 +35,7 @@ def _net(path: Path, bars: DataSet, sign: int, architecture: str = "edgecnn") ->
     state = create_model(architecture, 7).state_dict()
     state = {name: sign * value if name.startswith("classifier") else value for name, value in state.items()}
     save_checkpoint(
-        path, Checkpoint(contract_for(architecture, bars.classes, bars.name, gray=True), state, {"seed": 3})
+        path, Checkpoint(contract_for(architecture, bars.classes, bars.name, gray=True), state, {"merged": ["a=b"]})
     )
     return path
 
@@ -73,7 +73,8 @@ def test_predictions_are_those_of_the_net_and_other_labels_are_possible(
     assert np.abs(softmax(new) - softmax(own)).max() < 0.1
 
     student = load_checkpoint(output)
-    assert student.training["embedded"]["training"] == {"seed": 3}
+    assert student.training["embedded"]["training"] == {"merged": ["a=b"]}
+    assert student.training["merged"] == ["a=b"], "an average merges the classes of its data by this record"
     assert student.contract.labels == EXPRESSIONS
     relabelled = relabel_by_text(student, {"smile": ("a grin",), "frown": ("a frown",)}, str(clip), None)
     assert relabelled.contract.labels == ("smile", "frown")

@@ -73,6 +73,18 @@ def test_options_may_be_text_and_are_checked() -> None:
         distill(options, epochs=2)
 
 
+def test_images_without_labels_that_are_validation_images_are_reported(pictures: Path, tmp_path: Path) -> None:
+    notices: list[str] = []
+    more = tmp_path / "more"
+    shutil.copytree(pictures / "val/dark", more)
+    shutil.copy(pictures / "train/light/0.png", more / "9.png")
+    options: dict[str, Any] = {"data": pictures, "student": "mini-xception", "unlabelled": more, **OPTIONS}
+    teachers = [_teacher(tmp_path / "teacher.safetensors")]
+    distill(teachers=teachers, output=tmp_path / "run", **options, notify=notices.append)
+    assert "5 images without labels are used as well" in notices
+    assert "4 images without labels are validation images too: their accuracy is too high" in notices
+
+
 def test_training_images_are_checked_as_in_train(pictures: Path, tmp_path: Path) -> None:
     notices: list[str] = []
     teacher = _teacher(tmp_path / "teacher.safetensors")

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from edgekit.errors import InputError
 from edgekit.models.data import DataSet, ImageSet
+from edgekit.models.model_loading import contract_for
 from edgekit.models.train import TrainOptions
-from edgekit.models.training.run import TrainingData, check_prior_strength, check_training_images, read_training_data
+from edgekit.models.training.run import (
+    TrainingData,
+    check_prior_strength,
+    check_training_images,
+    read_training_data,
+    with_precision,
+)
+from tests.ferplus import save_votes
+
+Draw = Callable[[Path, dict[str, int]], Path]
 
 
 def of_labels(labels: list[int], seed: int) -> ImageSet:
@@ -49,6 +61,48 @@ def test_another_seed_holds_back_the_same_images(tmp_path: Path, bars_folder: Pa
     one, other = (read_training_data(TrainOptions(data=data, output=tmp_path / "out", seed=seed)) for seed in (0, 1))
     assert one.validation_name.startswith("held back from all")
     np.testing.assert_array_equal(one.validation.images, other.validation.images)
+
+
+def test_a_model_that_learns_mostly_votes_is_calibrated_by_them(draw_faces: Draw, tmp_path: Path) -> None:
+    data = draw_faces(tmp_path / "faces", {"Training": 28, "PublicTest": 14, "val": 7})
+    save_votes(data, tmp_path / "votes.csv")
+    head, *rows = [line.split(",") for line in (tmp_path / "votes.csv").read_text().splitlines()]
+    of_happy = next(row[2:] for row in rows if "/happy/" in row[1])
+    for row in rows:
+        if row[:1] == ["PublicTest"] and "/sad/" in row[1]:
+            row[2:] = of_happy
+    rows = [row for row in rows if row[0] != "val"]
+    (tmp_path / "votes.csv").write_text("\n".join(",".join(row) for row in [head, *rows]))
+    notices: list[str] = []
+
+    def labels(weight: float, *merges: str, **splits: str) -> list[str]:
+        options = TrainOptions(
+            data=data,
+            output=tmp_path / "out",
+            ferplus=tmp_path / "votes.csv",
+            ferplus_labels="mixed",
+            label_weight=weight,
+            **splits,  # type: ignore[arg-type]
+        )
+        read = read_training_data(options, merges, notices.append)
+        return [read.dataset.classes[label] for label in read.calibration.labels]
+
+    assert labels(0.5).count("sad") == labels(0.5).count("happy") == 2
+    assert (labels(0.15).count("sad"), labels(0.15).count("happy")) == (0, 4)
+    merges = ("good=happy,surprise", "bad=sad,angry")
+    assert (labels(0.15, *merges).count("good"), labels(0.15, *merges).count("bad")) == (6, 2)
+    assert not any("calibration" in line for line in notices)
+    # Votes that are missing are no reason to lose a training at its end.
+    assert labels(0.15, val_split="val").count("sad") == 1
+    assert "the calibration uses the labels of val, not votes: FER+ file" in notices[-1]
+    assert "has votes for 0 of 7 images of split 'val'" in notices[-1]
+
+
+def test_a_damaged_precision_in_a_state_is_refused(tmp_path: Path) -> None:
+    torch.save({"fingerprint": {"precision": "bf17"}}, tmp_path / "last.pt")
+    options = TrainOptions(data=tmp_path, output=tmp_path, resume=True)
+    with pytest.raises(InputError, match=r"last\.pt' is damaged"):
+        with_precision(options, contract_for("edgecnn", ("a", "b"), "d", gray=True), 64, print)
 
 
 def test_class_shares_are_not_corrected_twice() -> None:
