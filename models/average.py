@@ -28,7 +28,7 @@ from edgekit.models.checkpoints.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from edgekit.models.data import ImageSet, train_and_validation, training_split
+from edgekit.models.data import DataSet, ImageSet, train_and_validation, training_split
 from edgekit.models.data.augment import Augmentation, augment, draw
 from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, majority_part, vote_counts
 from edgekit.models.data.merging import merged
@@ -136,19 +136,14 @@ def average_checkpoints(
     dataset = merged(dataset, merges, notify)
     training, validation, name = train_and_validation(dataset, train_split, val_split)
     record |= {"data_sha256": dataset.checksum(), "data_name": dataset.name, "validation": name}
-    if ferplus is None and any(_is_trained_on_votes(checkpoint.training) for checkpoint in checkpoints):
-        notify(
-            "the nets were trained towards FER+ votes, but the calibration uses the labels of the data: give ferplus"
-        )
-    if ferplus is not None:
-        if name in dataset.splits:
-            validation = majority_part(unmerged, ferplus, name, merges)
-            record["ferplus_sha256"] = sha256_of(ferplus)
-        else:
-            vote_counts(unmerged, ferplus, training_split(unmerged, train_split))  # a wrong file is an error here, too
-            notify("the data has no validation split: the calibration uses the labels of a part of the training split")
-        if len(validation) == 0:
-            raise InputError(f"FER+ file '{ferplus}' has no majority for any image of split '{name}'")
+    if ferplus is None:
+        _report_missing_votes(checkpoints, notify)
+    elif name in dataset.splits:
+        validation = _voted(unmerged, ferplus, name, merges)
+        record["ferplus_sha256"] = sha256_of(ferplus)
+    else:
+        vote_counts(unmerged, ferplus, training_split(unmerged, train_split))  # a wrong file is an error here, too
+        notify("the data has no validation split: the calibration uses the labels of a part of the training split")
     if len(training) < 2:
         raise InputError(f"'{data}' has one training image: BatchNorm statistics need at least two")
     training, validation = (aligned(dataset, part, contract) for part in (training, validation))
@@ -162,10 +157,20 @@ def average_checkpoints(
     return Average(output, contract.architecture, result.contract.temperature)
 
 
-def _is_trained_on_votes(training: Mapping[str, Any]) -> bool:
-    weight = training.get("label_weight")
-    is_mostly_votes = isinstance(weight, float) and weight < DEFAULT_LABEL_WEIGHT
-    return training.get("ferplus") in ("soft", "majority") or is_mostly_votes
+def _voted(unmerged: DataSet, ferplus: Path, split: str, merges: Sequence[str]) -> ImageSet:
+    part = majority_part(unmerged, ferplus, split, merges)
+    if len(part) == 0:
+        raise InputError(f"FER+ file '{ferplus}' has no majority for any image of split '{split}'")
+    return part
+
+
+def _report_missing_votes(checkpoints: Sequence[Checkpoint], notify: Notify) -> None:
+    for checkpoint in checkpoints:
+        weight = checkpoint.training.get("label_weight")
+        is_mostly_votes = isinstance(weight, float) and weight < DEFAULT_LABEL_WEIGHT
+        if is_mostly_votes or checkpoint.training.get("ferplus") in ("soft", "majority"):
+            notify("the nets were trained towards FER+ votes, but the calibration uses the data's labels: give ferplus")
+            return
 
 
 def _mean_prior(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> FloatArray:

@@ -145,7 +145,7 @@ def train(
     job = make_job(options, data, task, recipe, record, precision)
     result = run_training(job, options, data, notify, on_step, on_epoch)
     result = finish_net(result, options, data, options.calibrate, notify)
-    _report_chance(result, data.validation, notify)
+    _report_chance(result, data.validation, options.recipe == "adapt", notify)
     return result
 
 
@@ -156,11 +156,12 @@ def _without(data: TrainingData, fold: Fold, notify: Notify) -> TrainingData:
     return replace(data, training=data.training.subset(kept))
 
 
-def _report_chance(result: TrainingResult, validation: ImageSet, notify: Notify) -> None:
+def _report_chance(result: TrainingResult, validation: ImageSet, is_adapted: bool, notify: Notify) -> None:
     """Print a line about a model that is right no more often than the most frequent class alone would be."""
     share = np.bincount(validation.labels).max() / len(validation)
     if result.validation_accuracy <= share:
+        advice = "more pictures" if is_adapted else "more pictures, --init default --recipe adapt, or more --epochs"
         notify(
             f"predicting the most frequent class for every image would be right on {share:.2%} of the validation "
-            "images: use more pictures, --init default --recipe adapt, or more --epochs"
+            f"images: use {advice}"
         )

@@ -129,7 +129,7 @@ def check_different(hosts: Sequence[Host]) -> None:
     for what, values in (("host", addresses), ("label", [host.label for host in hosts])):
         twice = next((value for value in values if values.count(value) > 1), None)
         if twice is not None:
-            raise InputError(f"{what} given twice: {one_line(twice)}")
+            raise InputError(f"{what} given twice: {one_line(twice)}: leave one out")
 
 
 def select(hosts: Sequence[Host], names: Sequence[str]) -> list[Host]:

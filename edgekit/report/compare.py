@@ -244,8 +244,9 @@ def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
     from_memory = any(cell.kind in ("per-frame", "loop") for cell in cells)
     if from_memory and caches[0] and caches[1] and caches[0].pixels_sha256 != caches[1].pixels_sha256:
         differences.append(f"frames '{caches[0].source}' and '{caches[1].source}' are not the same")
+    title, baseline = board_title(after), board_title(before)
     return BoardChange(
-        board_title(after),
+        title if title == baseline else f"A: {baseline}; B: {title}",
         tuple(dict.fromkeys(differences)),  # each once, in their order
         (*_text_differences(before.versions, after.versions), *_text_differences(before.notes, after.notes)),
         tuple(cells),

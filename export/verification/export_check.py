@@ -10,7 +10,7 @@ from torch import nn
 
 from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.tolerance import largest_difference
+from edgekit.device.engines.tolerance import FLOAT32_SHARE, largest_difference
 from edgekit.errors import GateError
 from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.preprocess import ImageU8
@@ -23,7 +23,8 @@ class ExportCheck:
     """Largest absolute differences of logits over `crops` face crops.
 
     `max_abs_difference` compares the file's logits with torch's. `batch_difference` compares the file's logits for all
-    crops in one batch with those for one crop at a time. Both are below `tolerance`.
+    crops in one batch with those for one crop at a time. Both are below `tolerance`, the larger of the value in
+    `check_export` and 1e-5 times the largest logit.
     """
 
     crops: int
@@ -47,7 +48,7 @@ def check_export(
         net: The net; it classifies through `TorchClassifier`, as in evaluation.
         contract: The checkpoint's contract.
         crops: uint8 (N, H, W, 1 or 3), N ≥ 1; see `edgekit.device.engines.portrait.portrait_crops`.
-        tolerance: The check fails if logits differ by this value or more.
+        tolerance: The check fails if logits differ by this value or more, and by 1e-5 of the largest logit or more.
         same_top1: Whether top-1 must also be equal on every crop.
 
     Raises:
@@ -63,6 +64,7 @@ def check_export(
             f"the checkpoint's output contains NaN or infinity: {np.count_nonzero(~np.isfinite(expected))} of "
             f"{expected.size} logits on {len(crops)} face crops: use an earlier checkpoint, or train again"
         )
+    tolerance = max(tolerance, FLOAT32_SHARE * float(np.abs(expected).max()))
     result = ExportCheck(
         crops=len(crops),
         max_abs_difference=largest_difference(batched, expected),
@@ -73,12 +75,12 @@ def check_export(
     if not result.max_abs_difference < tolerance:
         raise GateError(
             f"the exported file differs from the checkpoint: max abs difference of logits "
-            f"{result.max_abs_difference:.2e} on {len(crops)} face crops, allowed is less than {tolerance:.0e}"
+            f"{result.max_abs_difference:.2e} on {len(crops)} face crops, allowed is less than {tolerance:.1e}"
         )
     if not result.batch_difference < tolerance:
         raise GateError(
             f"the exported file gives other logits for one face than for a batch: max abs difference "
-            f"{result.batch_difference:.2e}, allowed is less than {tolerance:.0e}"
+            f"{result.batch_difference:.2e}, allowed is less than {tolerance:.1e}"
         )
     changed = int((batched.argmax(axis=1) != expected.argmax(axis=1)).sum())
     if same_top1 and changed:

@@ -54,6 +54,8 @@ _BATCH = 256
 _SHARE = 0.5
 # Added to the diagonal of the normal equations, relative to its mean: inputs may be linearly dependent.
 _RIDGE = 1e-6
+# The shipped student has 43. With texts that hardly differ, one rounding of a cosine changes a logit by 1e-4.
+_LARGE_SCALE = 1000
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,11 @@ def embed(
     fitting = of_stage(progress, "fitting the last layer")
     moments = _moments(classifier, last_layer, crops, torch.from_numpy(targets.embeddings), fitting)
     projection, scale = _projection(last_layer, space, moments)
+    if scale > _LARGE_SCALE:
+        notify(
+            f"warning: the logits are {scale:.0f} times the cosines, because the teacher's texts are almost equal: "
+            "labels by text will not work well; train the CLIP longer"
+        )
     record = {
         **{key: value for key, value in checkpoint.training.items() if key == "merged"},
         "embedded": {"name": model, "sha256": sha256_of(path), "training": dict(checkpoint.training)},

@@ -105,4 +105,6 @@ def _noisy(pixels: NDArray[np.float64], generator: np.random.Generator) -> Image
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        raise SystemExit("usage: python -m tests.docs.own_pictures FOLDER")
     save_parts(Path(sys.argv[1]))

@@ -120,6 +120,7 @@ def test_every_planted_fault_is_named_with_what_mends_it(
     small_pi.plant("usr/bin/timedatectl", "#!/bin/sh\necho no\n")
     sys_files = {"throttled": "0x50005", "class/thermal/thermal_zone0/temp": "82300"}
     sys_files["devices/system/cpu/cpu0/cpufreq/scaling_governor"] = "powersave"
+    sys_files["devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"] = "600000"
     for name, value in sys_files.items():
         (small_pi.sys / name).write_text(f"{value}\n")
     room = os.statvfs(small_pi.path(""))

@@ -82,4 +82,4 @@ def _describe(change: ReleaseChange) -> str:
     if change.already_current:
         return f"{change.release} is already current"
     state = "runs" if change.service_installed else "is in place, no service was installed"
-    return f"{change.release} {state}" + (f"; previous release: {change.before}" if change.before else "")
+    return f"{change.release} {state}" + (f"; before: {change.before}" if change.before else "")

@@ -234,7 +234,7 @@ def label(
         stopped = threading.Event()
         with StopSignals() as signals, label_page(store, address, token, out.warn) as page:
             signals.on_stop(stopped.set)
-            out.say(f"label {store.summary()['waiting']} crops at {page.url} (Ctrl-C ends)")
+            out.say(f"label {counted(store.summary()['waiting'], 'crop')} at {page.url} (Ctrl-C ends)")
             while not stopped.wait(1.0):
                 page.check()
     summary = store.summary()

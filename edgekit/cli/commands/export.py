@@ -68,7 +68,8 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
 
     The file accepts any batch size. --target and --pass choose rewrites of the graph that change its outputs by
     rounding errors only. The file is written only if its logits on face crops differ from those of the checkpoint by at
-    most 1e-4 (1e-3 with ncnn). Equal checkpoints and equal options give files with equal bytes.
+    most 1e-4 (1e-3 with ncnn), or 1e-5 times the largest logit if that is more. Equal checkpoints and equal options
+    give files with equal bytes.
 
     --eval DATA verifies the file with at most 500 of your images. The images are read and classified in the same way as
     on a device. If pixels or labels differ from those of the training, the file is kept under another name (exit code

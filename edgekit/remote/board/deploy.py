@@ -183,7 +183,9 @@ def _rollback_target(releases: Releases, wanted: str | None) -> str:
     current = releases.current()
     target = releases.about(current)["previous"] if wanted is None and current else wanted
     if target is None:
-        raise HostError("there is no release before the current one")
+        raise HostError(
+            "the current release has no previous one: choose another release with --to; 'edgekit releases' lists them"
+        )
     named = [name for name in releases.ids() if target in (name, name.partition("-")[2])]
     if not named:
         raise HostError(f"there is no release {target!r}: 'edgekit releases' lists them")

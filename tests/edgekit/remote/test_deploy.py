@@ -66,7 +66,7 @@ def test_releases_replace_each_other_and_go_back(board: Board, connection: Conne
     assert [each.release for each in listed.releases] == [first.release, second.release]
     assert listed.releases[0].model == "it's; $(touch planted) 1.onnx"
     assert (listed.current, listed.cut, listed.service["state"]) == (first.release, False, "running")
-    with pytest.raises(HostError, match="no release before"):
+    with pytest.raises(HostError, match="has no previous one: choose"):
         rollback_host(connection, SERVICE, None, Quiet())
     with pytest.raises(HostError, match=r"there is no release '\.\./\.\./x'"):
         rollback_host(connection, SERVICE, "../../x", Quiet())
@@ -480,7 +480,7 @@ def test_the_commands_speak_and_fail_with_their_codes(sshd: Sshd, make: MakePack
     assert listed.returncode == 0, listed.stderr
     assert f"* {rows[0]['release']}" in listed.stdout
     back = call("rollback", *host)
-    assert (back.returncode, back.stderr.count("no release before")) == (4, 1)
+    assert (back.returncode, back.stderr.count("has no previous one")) == (4, 1)
     model_part = rows[0]["release"].partition("-")[2]
     tables = inventory.read_text().split("\n[[host]]")
     (tmp_path / "dead_first.toml").write_text(f'[[host]]\nhost = "127.0.0.1"\nlabel = "dead"\nport = 1\n{tables[0]}\n')

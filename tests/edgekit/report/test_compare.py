@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -117,6 +118,15 @@ def test_the_detectors_input_matters_to_cells_with_a_detector_only(make_document
     # A report of an earlier version does not contain this size.
     unknown = set_in(make_document(), "settings", "detector_size_px", None)
     assert compare(unknown, make_document()).boards[0].differences == ()
+
+
+def test_two_boards_are_both_named(make_document: MakeDocument) -> None:
+    one, other = make_document(), make_document()
+    one["boards"][0]["label"], other["boards"][0]["label"] = "room-01", "room-02"
+    (change,) = compare(one, other, allow_different=True).boards
+    assert re.fullmatch("A: room-01, .*; B: room-02, .*", change.board)
+    (same,) = compare(one, one).boards
+    assert same.board.startswith("room-01, ")
 
 
 def test_other_versions_are_noted_not_refused(make_document: MakeDocument) -> None:

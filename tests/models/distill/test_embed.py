@@ -56,14 +56,19 @@ def _fits(net: Path, clip: Path, data: Path) -> bool:
 
 
 def test_predictions_are_those_of_the_net_and_other_labels_are_possible(
-    clip: Path, bars: DataSet, bars_folder: Path, tmp_path: Path
+    clip: Path, bars: DataSet, bars_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "student.safetensors"
     nets = [_net(tmp_path / f"net{sign}.safetensors", bars, sign) for sign in (1, -1)]
     # A random net and a random CLIP are unrelated: of two nets with opposite logits, exactly one agrees enough.
     fitting = [net for net in nets if _fits(net, clip, bars_folder)]
     assert len(fitting) == 1
-    result = embed(str(fitting[0]), str(clip), bars_folder, output, threads=1)
+    notices: list[str] = []
+    result = embed(str(fitting[0]), str(clip), bars_folder, output, threads=1, notify=notices.append)
+    assert not any("texts are almost equal" in line for line in notices)
+    monkeypatch.setattr("edgekit.models.distill.embed._LARGE_SCALE", 0)
+    embed(str(fitting[0]), str(clip), bars_folder, output, threads=1, notify=notices.append)
+    assert "because the teacher's texts are almost equal" in notices[-1]
     assert (result.architecture, result.images) == ("edgecnn@24", len(bars.splits["Training"]))
     own, new = _logits(fitting[0], bars), _logits(output, bars)
     own, new = (logits - logits.mean(axis=1, keepdims=True) for logits in (own, new))
