@@ -186,7 +186,9 @@ class EventDetector:
     def _remove_ended(self, now_s: float) -> None:
         # Tracks are kept during the cooldown, which also applies to a track that reappears.
         kept_s = max(self._max_gap_s, self._rules.cooldown_s)
-        for key in list(itertools.takewhile(lambda key: self._tracks[key].seen_s < now_s, self._tracks)):
-            if len(self._tracks) <= _MAX_TRACKS and now_s - self._tracks[key].seen_s <= kept_s:
+        for key in list(self._tracks):
+            # Presentation times can go back, at the end of a file that is played again.
+            unseen_s = abs(now_s - self._tracks[key].seen_s)
+            if unseen_s <= self._max_gap_s or (len(self._tracks) <= _MAX_TRACKS and unseen_s <= kept_s):
                 return
             del self._tracks[key]

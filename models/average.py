@@ -167,7 +167,7 @@ def _voted(unmerged: DataSet, ferplus: Path, split: str, merges: Sequence[str]) 
 def _report_missing_votes(checkpoints: Sequence[Checkpoint], notify: Notify) -> None:
     for checkpoint in checkpoints:
         weight = checkpoint.training.get("label_weight")
-        is_mostly_votes = isinstance(weight, float) and weight < DEFAULT_LABEL_WEIGHT
+        is_mostly_votes = isinstance(weight, int | float) and weight < DEFAULT_LABEL_WEIGHT
         if is_mostly_votes or checkpoint.training.get("ferplus") in ("soft", "majority"):
             notify("the nets were trained towards FER+ votes, but the calibration uses the data's labels: give ferplus")
             return
@@ -199,8 +199,9 @@ def _require_alike(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> 
         vectors = [net.state.get(CLASS_VECTORS, torch.empty(0)) for net in (checkpoint, checkpoints[0])]
         if not torch.equal(*vectors):
             raise InputError(f"'{path}' and '{paths[0]}' differ in class vectors: average students of one teacher")
-        if _merges(path, checkpoint) != _merges(paths[0], checkpoints[0]):
-            raise InputError(f"'{path}' and '{paths[0]}' were trained with other merged classes: leave one of them out")
+        merged_classes = [_meaning(_merges(*each)) for each in ((path, checkpoint), (paths[0], checkpoints[0]))]
+        if all(merged_classes) and merged_classes[0] != merged_classes[1]:
+            raise InputError(f"'{path}' and '{paths[0]}' differ in merged classes (--merge): leave one of them out")
         groups = (_learned_groups(net.state) for net in (checkpoint, checkpoints[0]))
         if not all(torch.equal(*pair) for pair in zip(*groups, strict=True)):
             raise InputError(f"'{path}' and '{paths[0]}' differ in learned groups, which have no mean: leave one out")
@@ -216,6 +217,11 @@ class _MergeRecord:
 def _merges(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     """Return the texts NEW=OLD,OLD by which the classes were merged for the training of the checkpoint at `path`."""
     return convert(checkpoint.training, _MergeRecord, f"training record of '{path}': field").merged
+
+
+def _meaning(merges: Sequence[str]) -> dict[str, set[str]]:
+    parts = (text.partition("=") for text in merges)
+    return {new.strip(): {name.strip() for name in old.split(",")} for new, _, old in parts}
 
 
 def _learned_groups(state: Mapping[str, Tensor]) -> list[Tensor]:

@@ -18,7 +18,7 @@ import onnxruntime as ort
 
 from edgekit.device.detections import Detections
 from edgekit.device.engines.session import default_intra_op_threads, open_session, run_session
-from edgekit.errors import EdgekitError, InputError
+from edgekit.errors import InputError, TemporaryError
 from edgekit.preprocess import FloatArray, ImageU8
 from edgekit.text import one_line
 
@@ -74,17 +74,17 @@ class YuNet:
         """Return the faces of a uint8 (H, W, 3) image, with landmarks.
 
         Raises:
-            InputError: The inference fails, because there is too little memory for the size of the first input; or the
-                boxes are not finite.
-            TemporaryError: The same, after an inference that did not fail.
+            InputError: The inference fails, or returns boxes outside of any image.
+            TemporaryError: There is too little memory.
         """
         tensor = self._letterbox(image_bgr)
         try:
             values = run_session(self._session, self._path, _OUTPUTS, {self._input_name: tensor})
-        except EdgekitError:
+        except InputError:
             raise
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise InputError(
+            kind = TemporaryError if isinstance(error, TemporaryError) else InputError
+            raise kind(
                 f"detector '{self._path}' fails on an input of {tensor.shape[3]}x{tensor.shape[2]} pixels: use a "
                 f"smaller --detector-size or a larger --min-face ({one_line(str(error))})"
             ) from error
@@ -93,7 +93,7 @@ class YuNet:
             xyxy, scores, landmarks_xy = decode(outputs, tensor.shape[3], self._score_threshold)
         # `not <`, because a comparison with NaN is false.
         if not np.abs(np.concatenate((xyxy.ravel(), landmarks_xy.ravel()))).max(initial=0) < _LARGEST_PX:
-            raise InputError(f"detector '{self._path}' returns boxes that are not finite: use another file")
+            raise InputError(f"detector '{self._path}' returns boxes outside of any image: use another file")
         kept = suppress(xyxy, scores, NMS_THRESHOLD, TOP_K)
         to_frame: FloatArray = np.divide(self._frame_wh, self._content_wh, dtype=np.float32)
         return Detections(xyxy[kept] * np.tile(to_frame, 2), scores[kept], landmarks_xy[kept] * to_frame)

@@ -42,11 +42,9 @@ class InferenceEngine(Protocol):
         """
 
 
-def failed_again(path: Path, reason: str) -> TemporaryError:
-    """Return the error of an inference that fails, although earlier ones of the same model file did not."""
-    return TemporaryError(
-        f"an inference of model '{path}' fails, but earlier ones did not: is the memory full? ({one_line(reason)})"
-    )
+def memory_error(what: str, reason: str) -> TemporaryError:
+    """Return the error of an inference, or another work named `what`, that probably fails for lack of memory."""
+    return TemporaryError(f"{what} fails: is the memory full? ({one_line(reason)})")
 
 
 def engine_of(path: Path) -> str:

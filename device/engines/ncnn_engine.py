@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.contract import Contract, Precision
-from edgekit.device.engines.engine import failed_again
+from edgekit.device.engines.engine import memory_error
 from edgekit.device.engines.ncnn_check import check_once
 from edgekit.device.engines.ncnn_file import read_ncnn
 from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT
@@ -118,7 +118,9 @@ class NcnnEngine:
         return output
 
     def _failure(self, reason: str) -> EdgekitError:
-        return failed_again(self._path, reason) if self._has_run else self._refusal(reason)
+        if self._has_run:
+            return memory_error(f"an inference of model '{self._path}'", reason)
+        return self._refusal(reason)
 
     def _refusal(self, reason: str) -> InputError:
         return InputError(f"model '{self._path}' cannot be run by ncnn: {reason}: export it again")

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgekit.contract import channel_count
 from edgekit.device.engines.ncnn_engine import NcnnEngine, load_library
-from edgekit.errors import EXIT_FAULT, EXIT_OK, InputError
+from edgekit.errors import EXIT_FAULT, EXIT_OK, EdgekitError
 
 
 def main(path: Path, memory_bytes: int) -> int:
@@ -36,7 +36,7 @@ def main(path: Path, memory_bytes: int) -> int:
     except MemoryError:
         print(f"it needs more than {memory_bytes >> 20} MiB of memory")
         return EXIT_FAULT
-    except InputError as error:
+    except EdgekitError as error:
         # Remove the beginning and the cure of the message, because `ncnn_check` adds them to the reason.
         print(str(error).removeprefix(f"model '{path}' cannot be run by ncnn: ").removesuffix(": export it again"))
         return EXIT_FAULT

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import onnxruntime as ort
 
 from edgekit.contract import METADATA_KEY, Contract, GraphLevel, required_fields
-from edgekit.device.engines.engine import failed_again
+from edgekit.device.engines.engine import memory_error
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.native_calls import FIRST_CALL_S, NativeCall
@@ -77,12 +77,15 @@ def load_session(path: Path, source: str | bytes, options: ort.SessionOptions) -
 
     Raises:
         InputError: As `open_session`; `path` is the name in messages.
+        TemporaryError: There is too little memory.
     """
     with NativeCall(f"loading model '{path}'", lambda: None, FIRST_CALL_S):
         try:
             return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if _is_lack_of_memory(error):
+                raise memory_error(f"loading model '{path}'", reason) from error
             raise InputError(
                 f"model '{path}' cannot be loaded by onnxruntime {ort.__version__}: is it an ONNX file? ({reason})"
             ) from error
@@ -105,8 +108,8 @@ def run_session(
 
     Raises:
         InputError: The first inference of the session takes more than `FIRST_CALL_S`.
-        TemporaryError: The inference fails, although one with inputs of the same shapes did not; or, after the first
-            inference, there is too little memory.
+        TemporaryError: There is too little memory, or the inference fails although one with inputs of the same shapes
+            did not.
         Exception: Whatever onnxruntime raises; its exceptions share no base class of their own.
     """
     options = ort.RunOptions()
@@ -117,12 +120,16 @@ def run_session(
             outputs: list[Any] = session.run(names, feed, options)
         except Exception as error:
             # Another shape can be one that the graph does not take.
-            is_memory = session in _tried and "alloc" in str(error).lower()
-            if not is_memory and shapes not in _tried.get(session, ()):
+            if not _is_lack_of_memory(error) and shapes not in _tried.get(session, ()):
                 raise
-            raise failed_again(path, str(error)) from error
+            raise memory_error(f"an inference of model '{path}'", str(error)) from error
     _tried.setdefault(session, set()).add(shapes)
     return outputs
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    # onnxruntime's exceptions have no class for it: "Failed to allocate memory", "std::bad_alloc".
+    return "alloc" in str(error).lower()
 
 
 def session_options(intra_op_threads: int, level: GraphLevel = "all") -> ort.SessionOptions:

@@ -30,6 +30,7 @@ from edgekit.errors import (
     EXIT_INTERRUPTED,
     EXIT_IO,
     EXIT_OK,
+    EXIT_TEMPORARY,
     EXIT_USAGE,
     EdgekitError,
     InputError,
@@ -50,9 +51,9 @@ SECTIONS = {
 # Modules whose names are not their commands' names: `import` is a keyword of Python.
 _MODULES = {"import": "import_"}
 
-_OUT_OF_MEMORY = "out of memory: use a smaller batch or close other programs"
-# The dynamic linker's words for a library that does not fit into the memory.
-_NO_MEMORY = ("failed to map segment", "annot allocate memory")
+_OUT_OF_MEMORY = "out of memory: close other programs, or use smaller batches or frames"
+# The words of the dynamic linker and of OpenCV.
+_NO_MEMORY = ("failed to map segment", "annot allocate memory", "Insufficient memory")
 # Python's words.
 _NO_THREAD = "can't start new thread"
 _OUT_OF_THREADS = (
@@ -217,10 +218,10 @@ def _call(arguments: list[str], debug: bool, interruptions: _Interruptions) -> i
         code = EXIT_USAGE if error.errno == errno.ENAMETOOLONG else EXIT_IO
         return _report(error, describe_os_error(error), code, debug)
     except MemoryError as error:
-        return _report(error, _OUT_OF_MEMORY, EXIT_FAULT, debug)
+        return _report(error, _OUT_OF_MEMORY, EXIT_TEMPORARY, debug)
     except Exception as error:
-        if isinstance(error, ImportError) and any(text in str(error) for text in _NO_MEMORY):
-            return _report(error, _OUT_OF_MEMORY, EXIT_FAULT, debug)
+        if any(text in str(error) for text in _NO_MEMORY):
+            return _report(error, _OUT_OF_MEMORY, EXIT_TEMPORARY, debug)
         if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
             return _report(error, _OUT_OF_THREADS, EXIT_FAULT, debug)
         if interruptions.received:

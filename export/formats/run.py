@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from edgekit.boards import read_board
 from edgekit.device.benchmark.run import benchmark
-from edgekit.errors import GateError, InputError
+from edgekit.errors import GateError, InputError, TemporaryError
 from edgekit.export.formats.table import KIND, MAX_DROP, FormatFile, FormatsReport
 from edgekit.export.ncnn.to_ncnn import export_to_ncnn
 from edgekit.export.onnx.targets import GENERIC, TARGETS, QuantizedForm, chosen_passes
@@ -165,7 +165,7 @@ def _made_and_evaluated(
             progress(f"exporting {name}", 0, None)
             path = maker.make(name, progress)
             evaluation = evaluate_file(path, maker.calibration[0], split, partial(progress, f"evaluating {name}"))
-        except (InputError, GateError) as error:
+        except (InputError, GateError, TemporaryError) as error:
             if not files:
                 raise
             left_out[name] = str(error)

@@ -147,7 +147,8 @@ def embed(
             "labels by text will not work well; train the CLIP longer"
         )
     record = {
-        **{key: value for key, value in checkpoint.training.items() if key == "merged"},
+        # What an average needs to know.
+        **{key: value for key, value in checkpoint.training.items() if key in ("merged", "ferplus", "label_weight")},
         "embedded": {"name": model, "sha256": sha256_of(path), "training": dict(checkpoint.training)},
         "teacher": opened.record(),
         "data_name": dataset.name,

@@ -145,6 +145,28 @@ def test_a_long_cooldown_keeps_few_tracks(feed):
     assert len(detector._tracks) == 100
 
 
+def test_a_crowd_of_faces_that_are_missed_for_a_moment_causes_no_more_events(feed):
+    from dataclasses import replace
+
+    detector = EventDetector(EventRules(hold_s=0, cooldown_s=60))
+    events = 0
+    for index in range(20):
+        _, result = feed.next("sad", at_s=index * 0.1)
+        faces = [replace(result.faces[0], track_id=track) for track in range(150) if (track + index) % 10]
+        events += len(detector.update(replace(result, faces=tuple(faces))))
+    assert events == 150
+
+
+def test_tracks_of_a_time_that_goes_back_do_not_pile_up(feed):
+    from dataclasses import replace
+
+    detector = EventDetector(EventRules(hold_s=0))
+    for index in range(1000):
+        _, result = feed.next("sad", at_s=1000 if index == 0 else float(index))
+        detector.update(replace(result, faces=(replace(result.faces[0], track_id=index),)))
+    assert len(detector._tracks) <= 4
+
+
 def test_an_outage_before_an_uncertain_face_does_not_count_as_hold_time(feed):
     from dataclasses import replace
 

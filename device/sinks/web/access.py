@@ -103,9 +103,8 @@ def bind(address: str, token: str | None) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise TemporaryError(
-            f"web address '{address}': unknown host '{host}': use a name or address of this machine"
-        ) from error
+        kind = InputError if isinstance(error, UnicodeError) else TemporaryError
+        raise kind(f"web address '{address}': unknown host '{host}': use a name or address of this machine") from error
     family, _, _, _, where = found[0]
     if token is None and not ipaddress.ip_address(str(where[0]).partition("%")[0]).is_loopback:
         raise InputError(

@@ -666,6 +666,7 @@ def test_an_address_open_to_others_needs_a_token(address):
         ("http://localhost", "must look like"),
         ("localhost:http", "must look like"),
         ("localhost:70000", "the highest port is 65535"),
+        ("a..b:80", r"unknown host 'a\.\.b'"),
         ("127.0.0.1:80:80", "must look like"),
         ("", "must look like"),
     ],

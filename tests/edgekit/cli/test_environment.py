@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.errors import EXIT_IO, EXIT_USAGE
+from edgekit.errors import EXIT_IO, EXIT_TEMPORARY, EXIT_USAGE
 
 RUN = ("run", "--source", "demo", "--detector", "none", "--max-frames", "1")
 
@@ -48,6 +48,32 @@ def test_too_little_memory_to_reserve_is_one_line(words: tuple[str, ...], limit_
     assert code == EXIT_USAGE
     assert err.startswith(f"edgekit: error: this shell lets a program reserve {limit_mib} MiB of memory (ulimit -v)")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("library", ["numpy", "OpenCV"])
+def test_too_little_memory_during_a_run_is_one_line_and_temporary(library: str) -> None:
+    large = {
+        "numpy": "np.empty(1 << 46, np.uint8)",
+        "OpenCV": "cv2.resize(np.zeros((2, 2), np.uint8), (30_000, 30_000))",
+    }
+    before = f"""
+import resource
+import cv2
+import numpy as np
+from edgekit.device.engines import classifier
+def to_input(*arguments):
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))
+    try:
+        {large[library]}
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+classifier.to_input = to_input
+"""
+    code, err = start(*RUN, before=before)
+    assert (code, err.splitlines()[-1]) == (
+        EXIT_TEMPORARY,
+        "edgekit: error: out of memory: close other programs, or use smaller batches or frames",
+    )
 
 
 def test_the_least_memory_is_enough() -> None:
