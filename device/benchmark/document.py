@@ -34,6 +34,7 @@ from edgekit.report.power import PowerReading, mean_watts
 from edgekit.report.statistics import histogram, median_interval
 
 _INTERVAL_DIGITS = 5
+_SMALLEST_LIMIT_MS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,11 @@ def _cache_info(cache: FrameCache) -> FrameCacheInfo:
     )
 
 
+def _rounded(limit_ms: float) -> float:
+    # Not 0, which no limit of a ratio can be.
+    return max(round(limit_ms, _INTERVAL_DIGITS), _SMALLEST_LIMIT_MS)
+
+
 def _cell_result(measured: Measured, started_s: float, power: Sequence[PowerReading]) -> CellResult:
     runs, first = measured.runs, measured.runs[0]
     processes = [
@@ -132,7 +138,7 @@ def _cell_result(measured: Measured, started_s: float, power: Sequence[PowerRead
         detector=first.detector,
         faces_per_frame=round(float(np.mean(faces)), 4) if faces else None,
         latency=latency_of(all_ms),
-        median_interval_ms=interval and (round(interval[0], _INTERVAL_DIGITS), round(interval[1], _INTERVAL_DIGITS)),
+        median_interval_ms=interval and (_rounded(interval[0]), _rounded(interval[1])),
         images_per_s=round(images_per_s, 3),
         load_ms=round(float(np.median([process.load_ms for process in processes])), 3),
         resident_mib=max(process.resident_mib for process in processes),

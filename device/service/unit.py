@@ -128,13 +128,14 @@ def _restart(systemd_version: int) -> list[str]:
 
 
 def _system_sandbox(spec: ServiceSpec, cache: Path | None) -> list[str]:
-    writable = [spec.folder, *spec.writable, *([cache] if cache else [])]
+    # Without the cache, which may be cleared, the service starts, too: "-".
+    writable = [*map(str, (spec.folder, *spec.writable)), *([f"-{cache}"] if cache else [])]
     # %C of the system is /var/cache; edgekit uses its subfolder `edgekit`.
     own_cache = [] if cache else ["CacheDirectory=edgekit", "Environment=XDG_CACHE_HOME=%C"]
     return [
         *_SYSTEM_SANDBOX,
         *(f"DeviceAllow={device} rw" for device in _DEVICES),
-        f"ReadWritePaths={' '.join(quote(str(path)) for path in writable)}",
+        f"ReadWritePaths={' '.join(quote(path) for path in writable)}",
         # The folder for data that outlives a run (the MQTT buffer), because home folders are read-only.
         f"StateDirectory=edgekit/{spec.name}",
         *own_cache,

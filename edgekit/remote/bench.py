@@ -157,9 +157,17 @@ def _failure(done: CommandResult, error: str | None) -> str | None:
 def _host_outcome(done: HostResult[HostReport]) -> HostOutcome:
     """Return a host's outcome for the report, without its address, because reports are shown to other people."""
     overhead_s = done.result.overhead_s if done.result else None
+    error = done.error
+    if error is not None:
+        host = done.host
+        names = {host.address: host.label, host.address.rpartition("@")[2]: host.label}
+        names |= {str(host.identity): host.identity.name} if host.identity else {}
+        for name, shown in names.items():
+            error = error.replace(name, shown)
+        error = error[:MAX_ERROR_CHARS]
     return HostOutcome(
         label=done.host.label,
-        error=done.error and done.error[:MAX_ERROR_CHARS],
+        error=error,
         overhead_s=None if overhead_s is None else round(overhead_s, 2),
         sent_bytes=done.result.sent_bytes if done.result else 0,
     )

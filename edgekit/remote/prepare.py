@@ -283,7 +283,7 @@ shift 2
 exec 3<&0
 setsid "$@" </dev/null 3<&- &
 child=$!
-{ cat <&3; kill -s TERM -- "-$child"; sleep 10; kill -s KILL -- "-$child"; } >/dev/null 2>&1 7<&- 8<&- 9<&- &
+{ cat <&3; kill -s TERM -- "-$child"; sleep 120; kill -s KILL -- "-$child"; } >/dev/null 2>&1 7<&- 8<&- 9<&- &
 watch=$!
 exec 3<&-
 wait "$child"
@@ -297,7 +297,7 @@ set -eu
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/edgekit
 root=$cache/board
 # The notes of failed downloads; the files of an edgekit that is installed on the board stay.
-finish() { rm -f "$cache"/*.failed; rmdir "$cache" 2>/dev/null || true; echo "$1"; exit 0; }
+finish() { rm -f "$cache"/*.failed; echo "$1"; exit 0; }
 [ -d "$root" ] || finish 0
 exec 8>>"$root/setup.lock"
 flock -n 8 || exit 8

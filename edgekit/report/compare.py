@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal, TypeAlias
@@ -194,6 +194,8 @@ def _model_named(board: BoardResult, name: str) -> str:
     found = [one for one in names if one == name] or [one for one in names if PurePath(one).name == name]
     if not found:
         raise InputError(f"the report has no model '{name}': it has {', '.join(names)}")
+    if len(found) > 1:
+        raise InputError(f"the report has several models '{name}': choose one of {', '.join(found)}")
     return found[0]
 
 
@@ -261,22 +263,46 @@ def _in_order(board: BoardResult) -> list[CellResult]:
 
 
 def _paired_models(before: BoardResult, after: BoardResult) -> tuple[dict[str, str], list[str]]:
-    """Return the names of paired models, before to after, and the differences between them."""
-    sums = {model.name: model.sha256 for model in after.models}
-    by_sum = {model.sha256: model.name for model in after.models}
-    by_file_name = {PurePath(model.name).name: model.name for model in after.models}
-    single = len(before.models) == len(after.models) == 1
-    pairs, differences = {}, []
-    for model in before.models:
-        file_name = PurePath(model.name).name
-        other = model.name if sums.get(model.name) == model.sha256 else by_sum.get(model.sha256)
-        if other is None:
-            other = by_file_name.get(file_name) or (after.models[0].name if single else None)
+    """Return the names of paired models, before to after, and the differences between them.
+
+    Each model has one partner: a file with the same content, with the same name if there are several; else the model of
+    the same name; else the only one with the same file name; else the other model, if each board has one.
+    """
+    old = {model.name: model.sha256 for model in before.models}
+    rest = {model.name: model.sha256 for model in after.models}
+    pairs: dict[str, str] = {}
+
+    def pair(partner: Callable[[str], str | None]) -> None:
+        for name in (name for name in old if name not in pairs):
+            other = partner(name)
             if other is not None:
-                differences.append(f"model '{file_name}' is another file than '{PurePath(other).name}'")
-        if other is not None:
-            pairs[model.name] = other
-    return pairs, differences
+                pairs[name] = other
+                del rest[other]
+
+    def only(names: Iterable[str]) -> str | None:
+        found = list(names)
+        return found[0] if len(found) == 1 else None
+
+    def of_file_name(name: str) -> str | None:
+        file_name = PurePath(name).name
+        if [PurePath(other).name for other in old.keys() - pairs.keys()].count(file_name) > 1:
+            return None
+        return only(other for other in rest if PurePath(other).name == file_name)
+
+    pair(lambda name: name if rest.get(name) == old[name] else None)
+    pair(lambda name: next((other for other, content in sorted(rest.items()) if content == old[name]), None))
+    pair(lambda name: name if name in rest else None)
+    pair(of_file_name)
+    if len(old) == len(after.models) == 1:
+        pair(lambda _: only(rest))
+    ordered = {model.name: pairs[model.name] for model in before.models if model.name in pairs}
+    contents = {model.name: model.sha256 for model in after.models}
+    differences = [
+        f"model '{PurePath(name).name}' is another file than '{PurePath(other).name}'"
+        for name, other in ordered.items()
+        if old[name] != contents[other]
+    ]
+    return ordered, differences
 
 
 def _board_differences(before: BoardResult, after: BoardResult) -> Iterator[str]:

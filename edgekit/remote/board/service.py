@@ -126,16 +126,18 @@ class Service:
     def _start(self, release: str) -> str | None:
         wanted = self._install_words(release)
         before = self.status(release)
-        if self._read_note() == {"install": wanted, "done": True} and before["state"] != "not installed":
+        # An edgekit that is installed on the board can be another one than before.
+        note = {"install": wanted, "command": self._releases.about(release)["command"], "done": True}
+        if self._read_note() == note and before["state"] != "not installed":
             words = ["service", "restart", *self._which]
         else:
-            self._write_note({"install": wanted, "done": False})
+            self._write_note({**note, "done": False})
             words = wanted
         done = self._edgekit(release, *words)
         if done.returncode:
             return last_error(done.stderr)
         if words is wanted:
-            self._write_note({"install": wanted, "done": True})
+            self._write_note(note)
             for line in done.stderr.splitlines():
                 if "warning: " in line:
                     report(line)

@@ -193,8 +193,9 @@ def test_the_report_follows_the_schema_and_pools_the_processes(tiny_model: Path)
         allow_throttled=False,
         intra_op_threads=(1,),
     )
+    subject = Subject(read_board(), [describe_model("tiny", tiny_model)], None, settings, {"fan": "none"})
     report = build_report(
-        Subject(read_board(), [describe_model("tiny", tiny_model)], None, settings, {"fan": "none"}),
+        subject,
         measured,
         started_s=started_s,
         complete=ended_by is None,
@@ -208,6 +209,14 @@ def test_the_report_follows_the_schema_and_pools_the_processes(tiny_model: Path)
     starts = [process.started_s for process in made.processes]
     assert starts == sorted(starts)
     assert starts[0] > 0
+    # The interval of processes with such different times begins near 0.
+    runs = [
+        msgspec.structs.replace(run, samples_ms=(0.05 * factor,) * 40)
+        for run, factor in zip(measured[0].runs, (1, 1, 400), strict=True)
+    ]
+    wide = build_report(subject, [replace(measured[0], runs=runs)], started_s=started_s, complete=True)
+    assert from_document(msgspec.json.decode(msgspec.json.encode(wide)), "it") == wide
+    assert wide.boards[0].cells[0].median_interval_ms[0] == 1e-5  # type: ignore[index]
     assert made.energy is not None
     assert made.energy.mean_w == 2.0
     assert made.energy.joules_per_image == pytest.approx(2.0 / made.images_per_s, rel=1e-3)

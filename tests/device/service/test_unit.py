@@ -60,6 +60,11 @@ def test_the_unit_is_watched_restarted_and_shut_in(tmp_path):
         assert values(text, key) == [value], key
 
 
+def test_a_system_service_starts_without_the_cache_that_was_cleared(tmp_path):
+    text = unit_text(make_spec(tmp_path), "system", cache=tmp_path / "the cache")
+    assert values(text, "ReadWritePaths") == [f'"{tmp_path}" "-{tmp_path}/the cache"']
+
+
 def test_an_older_systemd_gets_one_pause_that_stays_below_the_limit_of_starts(tmp_path):
     text = unit_text(make_spec(tmp_path), "system", systemd_version=252)
     assert values(text, "RestartSteps") == []

@@ -152,6 +152,13 @@ def test_a_bundle_contains_neither_names_nor_addresses(tmp_path: Path) -> None:
         assert kept in text
 
 
+def test_a_bundle_contains_no_mounts_of_servers() -> None:
+    mounts = "//nas.smith.lan/photos /mnt cifs username=alice.smith 0 0\n/dev/mmcblk0p2 / ext4 rw 0 0\n"
+    text = capture_text({"proc/mounts": mounts, "proc/cpuinfo": "a b\n"})
+    assert "smith" not in text
+    assert "==> proc/mounts <==\n/dev/mmcblk0p2 / ext4 rw 0 0\n==> proc/cpuinfo <==\na b\n" in text
+
+
 @pytest.mark.parametrize("text", ["1.2.3", "version 1.21.0", "Cortex-A53", "16:44:05", "0x50005"])
 def test_what_is_no_secret_stays(text: str) -> None:
     assert redact(text, ["pi"]) == text

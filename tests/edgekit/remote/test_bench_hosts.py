@@ -19,7 +19,7 @@ import pytest
 import edgekit
 from edgekit.cli.boards.hosts import BoardReporter
 from edgekit.cli.output import Output
-from edgekit.remote.bench import HostReport, merged_report
+from edgekit.remote.bench import HostReport, _host_outcome, merged_report
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import INTERRUPTED, HostResult
 from edgekit.remote.probe import probe
@@ -302,6 +302,14 @@ def test_a_board_with_too_little_space_writes_no_report(
     plant('kill -9 $(ps -o ppid= -p "$PPID"); sleep 60')
     done = bench(sshd, tiny_model, "--host", "127.0.0.1")
     assert "; no measurement arrived: benchmark this board again\n" in done.stderr
+
+
+def test_a_report_contains_neither_address_nor_key_of_a_board() -> None:
+    host = Host("alice@10.20.30.40", "kitchen", 2222, Path("/home/alice/.ssh/acme"))
+    cure = "'ssh-copy-id -p 2222 -i /home/alice/.ssh/acme alice@10.20.30.40' installs your key on 10.20.30.40"
+    outcome = _host_outcome(HostResult(host, error=f"the board refuses your key: {cure}"))
+    shown = "'ssh-copy-id -p 2222 -i acme kitchen' installs your key on kitchen"
+    assert outcome.error == f"the board refuses your key: {shown}"
 
 
 def test_ctrl_c_keeps_the_reports_of_finished_boards(

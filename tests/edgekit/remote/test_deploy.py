@@ -430,6 +430,27 @@ def test_a_service_that_takes_long_to_end_is_not_ill(monkeypatch: pytest.MonkeyP
     assert judged(up, {"state": "running", "pid": 9}, settle_s=60) == "the run ended, and the service is running"
 
 
+def test_another_edgekit_on_the_board_gets_a_unit_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    releases, calls = Releases("edgekit"), []
+    releases.root.mkdir(parents=True)
+    commands = {"0001-a": "old/edgekit", "0002-b": "old/edgekit", "0003-c": "new/edgekit"}
+    monkeypatch.setattr(releases, "about", lambda release: {"command": commands[release]})
+    service = board_service.Service(releases, "edgekit", "user", health_s=60, settle_s=0)
+    monkeypatch.setattr(service, "status", lambda _: {"state": "running", "pid": 7})
+    monkeypatch.setattr(service, "_install_words", lambda _: ["service", "install"])
+    monkeypatch.setattr(service, "_check", lambda *_: None)
+
+    def edgekit(release: str, *words: str) -> SimpleNamespace:
+        calls.append((release, words[1]))
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(service, "_edgekit", edgekit)
+    for release in commands:
+        assert service._start(release) is None
+    assert calls == [("0001-a", "install"), ("0002-b", "restart"), ("0003-c", "install")]
+
+
 def test_a_release_may_have_to_run_longer_than_it_may_take_to_its_first_frame(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

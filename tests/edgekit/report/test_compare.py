@@ -156,6 +156,36 @@ def test_a_model_is_the_same_by_its_file_whatever_it_is_called(make_document: Ma
     assert (len(change.cells), change.differences) == (4, ())
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        # name and content of each model
+        ({"a/best": "1", "b/best": "2"}, {"a/best": "3", "b/best": "4"}, {"a/best": "a/best", "b/best": "b/best"}),
+        ({"a/best": "1", "b/best": "2"}, {"a/best": "3", "b/best": "2"}, {"a/best": "a/best", "b/best": "b/best"}),
+        ({"a": "1", "b": "2"}, {"a": "2", "c": "3"}, {"b": "a"}),
+        ({"a/best": "1", "b/best": "2", "x": "3"}, {"c/best": "4", "x": "5"}, {"x": "x"}),
+        ({"a/best": "1"}, {"b/best": "2", "b/other": "3"}, {"a/best": "b/best"}),
+        ({"a": "1", "b": "1"}, {"c": "1", "d": "1"}, {"a": "c", "b": "d"}),
+        ({"a": "1"}, {"b": "2"}, {"a": "b"}),
+    ],
+)
+def test_each_model_has_at_most_one_partner(
+    make_document: MakeDocument, before: dict[str, str], after: dict[str, str], expected: dict[str, str]
+) -> None:
+    reports = []
+    for models in (before, after):
+        reports.append(make_document(*models))
+        for model, content in zip(reports[-1]["boards"][0]["models"], models.values(), strict=True):
+            model["sha256"] = content * 64
+    (change,) = compare(*reports, allow_different=True).boards
+    assert {cell.baseline: cell.model for cell in change.cells} == expected
+
+
+def test_a_baseline_that_several_models_have_is_refused(make_document: MakeDocument) -> None:
+    with pytest.raises(InputError, match="several models 'best': choose one of a/best, b/best"):
+        compare(make_document("a/best", "b/best"), baseline="best")
+
+
 def test_two_single_models_are_paired_with_allow_different(make_document: MakeDocument) -> None:
     other = set_in(make_document("int8.onnx"), "models", 0, "sha256", "f" * 64)
     (change,) = compare(make_document("float.onnx"), other, allow_different=True).boards
