@@ -187,7 +187,7 @@ class EventDetector:
         # Tracks are kept during the cooldown, which also applies to a track that reappears.
         kept_s = max(self._max_gap_s, self._rules.cooldown_s)
         for key in list(self._tracks):
-            # Presentation times can go back, at the end of a file that is played again.
+            # `abs`, so that no track is kept for ever if the time goes back.
             unseen_s = abs(now_s - self._tracks[key].seen_s)
             if unseen_s <= self._max_gap_s or (len(self._tracks) <= _MAX_TRACKS and unseen_s <= kept_s):
                 return

@@ -128,8 +128,8 @@ def run_session(
 
 
 def _is_lack_of_memory(error: Exception) -> bool:
-    # onnxruntime's exceptions have no class for it: "Failed to allocate memory", "std::bad_alloc".
-    return "alloc" in str(error).lower()
+    # onnxruntime's exceptions have no class for it.
+    return any(words in str(error) for words in ("bad_alloc", "ailed to allocate memory"))
 
 
 def session_options(intra_op_threads: int, level: GraphLevel = "all") -> ort.SessionOptions:

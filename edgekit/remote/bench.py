@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,20 +158,21 @@ def _failure(done: CommandResult, error: str | None) -> str | None:
 def _host_outcome(done: HostResult[HostReport]) -> HostOutcome:
     """Return a host's outcome for the report, without its address, because reports are shown to other people."""
     overhead_s = done.result.overhead_s if done.result else None
-    error = done.error
-    if error is not None:
-        host = done.host
-        names = {host.address: host.label, host.address.rpartition("@")[2]: host.label}
-        names |= {str(host.identity): host.identity.name} if host.identity else {}
-        for name, shown in names.items():
-            error = error.replace(name, shown)
-        error = error[:MAX_ERROR_CHARS]
     return HostOutcome(
         label=done.host.label,
-        error=error,
+        error=done.error and _without_address(done.error, done.host)[:MAX_ERROR_CHARS],
         overhead_s=None if overhead_s is None else round(overhead_s, 2),
         sent_bytes=done.result.sent_bytes if done.result else 0,
     )
+
+
+def _without_address(text: str, host: Host) -> str:
+    names = {host.address: host.label, host.address.rpartition("@")[2]: host.label}
+    names |= {str(host.identity): host.identity.name} if host.identity else {}
+    for name, shown in names.items():
+        # Whole words only: an address can be as short as "a".
+        text = re.sub(rf"(?<![\w.@/-]){re.escape(name)}(?![\w/-])", shown.replace("\\", r"\\"), text)
+    return text
 
 
 def _read_report(content: bytes, label: str) -> BenchmarkReport:

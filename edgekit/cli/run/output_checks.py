@@ -27,8 +27,8 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
     if twice := [path for path in places if places.count(path) > 1]:
         raise click.UsageError(f"'{twice[0]}' is the file of two outputs: give each its own")
     rotated = [getattr(outputs, name) for name in _NEEDED_OUTPUTS["rotate_"]] if rotation_of(outputs).active else []
-    for output in rotated:
-        if clash := [path for path in places if output and is_older_name(path, real_path(Path(output)))]:
+    for output in filter(None, rotated):
+        if clash := [path for path in places if is_older_name(path, real_path(Path(output)))]:
             raise click.UsageError(f"'{clash[0]}' is the name of an older file of '{output}': choose another name")
     if source is not None and any(_replaces(place, real_path(Path(source)), outputs) for place in places):
         raise click.UsageError(f"'{source}' is the source and would be overwritten: write to another file")

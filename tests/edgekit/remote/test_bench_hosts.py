@@ -310,6 +310,8 @@ def test_a_report_contains_neither_address_nor_key_of_a_board() -> None:
     outcome = _host_outcome(HostResult(host, error=f"the board refuses your key: {cure}"))
     shown = "'ssh-copy-id -p 2222 -i acme kitchen' installs your key on kitchen"
     assert outcome.error == f"the board refuses your key: {shown}"
+    short = _host_outcome(HostResult(Host("pi@a", "kitchen"), error="an answer of pi@a is bad: a."))
+    assert short.error == "an answer of kitchen is bad: kitchen."
 
 
 def test_ctrl_c_keeps_the_reports_of_finished_boards(
