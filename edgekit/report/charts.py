@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import PurePath
 from typing import TypeVar
 
 from markupsafe import Markup
@@ -35,12 +34,12 @@ def cell_name(cell: CellResult, with_model: bool = True) -> str:
     name = counted(cell.intra_op_threads, "thread")
     if cell.engine != "onnxruntime":
         name += f", {cell.engine}"
-    return f"{PurePath(cell.model).name}, {name}" if with_model else name
+    return f"{cell.model}, {name}" if with_model else name
 
 
 def _bar_name(cell: CellResult, suffix: str = "") -> str:
     """Return the text above a bar; of a long file name, the middle is left out."""
-    model = PurePath(cell.model).name
+    model = cell.model
     suffix = f", {cell_name(cell, with_model=False)}{suffix}"
     excess = len(model) + len(suffix) - _MAX_NAME_CHARS
     if excess > 0:

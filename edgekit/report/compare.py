@@ -184,8 +184,8 @@ def _compare_with(board: BoardResult, base: str, model: str) -> tuple[list[CellC
         for name in (base, model)
     )
     cells = [_change(before[key], after[key]) for key in before if key in after]
-    unmatched = [f"{_name_of(before[key])}: not measured for {PurePath(model).name}" for key in before.keys() - after]
-    unmatched += [f"{_name_of(after[key])}: not measured for {PurePath(base).name}" for key in after.keys() - before]
+    unmatched = [f"{_name_of(before[key])}: not measured for {model}" for key in before.keys() - after]
+    unmatched += [f"{_name_of(after[key])}: not measured for {base}" for key in after.keys() - before]
     return cells, sorted(unmatched)
 
 
@@ -298,7 +298,7 @@ def _paired_models(before: BoardResult, after: BoardResult) -> tuple[dict[str, s
     ordered = {model.name: pairs[model.name] for model in before.models if model.name in pairs}
     contents = {model.name: model.sha256 for model in after.models}
     differences = [
-        f"model '{PurePath(name).name}' is another file than '{PurePath(other).name}'"
+        f"model '{name}' is another file than '{other}'"
         for name, other in ordered.items()
         if old[name] != contents[other]
     ]
@@ -393,4 +393,4 @@ def _name_of(cell: CellResult) -> str:
 
 
 def _cell_name(model: str, kind: str, threads: int) -> str:
-    return f"{PurePath(model).name}, {kind}, {counted(threads, 'thread')}"
+    return f"{model}, {kind}, {counted(threads, 'thread')}"

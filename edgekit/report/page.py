@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -31,9 +31,9 @@ def to_html(report: BenchmarkReport) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["base_name"] = lambda name: PurePath(name).name
     style = (_FOLDER / "page.css").read_text()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    report = view.with_short_names(report)
     boards = report.boards
     return environment.get_template("page.html.jinja").render(
         report=report,

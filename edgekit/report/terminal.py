@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
-
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,6 +14,7 @@ from edgekit.text import WARNING_COLOUR
 
 def report_view(report: BenchmarkReport) -> Group:
     """Return for each board its title, one table per model, facts and warnings; at the end, overviews of the boards."""
+    report = view.with_short_names(report)
     parts: list[RenderableType] = []
     for board in report.boards:
         warning = view.virtualization_warning(board)
@@ -33,7 +32,7 @@ def report_view(report: BenchmarkReport) -> Group:
 
 
 def _overview(overview: view.Overview) -> Table:
-    title = Text(PurePath(overview.model).name)
+    title = Text(overview.model)
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in overview.columns:
         is_text = name in ("board", "quality flags")
@@ -46,9 +45,9 @@ def _overview(overview: view.Overview) -> Table:
 def _table(board: BoardResult, model: str) -> RenderableType:
     cells = view.cells_of(board, model)
     if not cells:
-        return Text(f"{PurePath(model).name}: not measured")
+        return Text(f"{model}: not measured")
     shown = view.shown_columns(board.cells)
-    title = Text(PurePath(model).name)
+    title = Text(model)
     engine, engines = view.COLUMNS.index("engine"), {cell.engine for cell in cells}
     if engine in shown and len(engines) == 1:
         # The engine is in the title instead of a column, so that quality flags fit into eighty columns.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
+
+import msgspec
 
 from edgekit.boards import throttle_text
 from edgekit.report.document import KINDS, BenchmarkReport, BoardResult, BoardState, CellResult, ThreadUse
@@ -113,6 +116,27 @@ def thread_text(use: ThreadUse) -> str:
     """Return the threads of a loop in words."""
     stages = "one thread per stage" if use.staged else "one thread for all stages"
     return f"{stages}; threads: detector {use.detector}, classifier {use.classifier}, OpenCV {use.opencv}"
+
+
+def with_short_names(report: BenchmarkReport) -> BenchmarkReport:
+    """Return a report in which each model is named by its file name, and by as many folders as make it unique."""
+    names = {model.name for board in report.boards for model in board.models}
+    short = {name: _shortest(name, names) for name in names}
+
+    def shortened(board: BoardResult) -> BoardResult:
+        models = tuple(msgspec.structs.replace(model, name=short[model.name]) for model in board.models)
+        cells = tuple(msgspec.structs.replace(cell, model=short[cell.model]) for cell in board.cells)
+        return msgspec.structs.replace(board, models=models, cells=cells)
+
+    return msgspec.structs.replace(report, boards=tuple(map(shortened, report.boards)))
+
+
+def _shortest(name: str, names: Collection[str]) -> str:
+    parts = PurePath(name).parts
+    for count in range(1, len(parts) + 1):
+        if all(other == name or PurePath(other).parts[-count:] != parts[-count:] for other in names):
+            return str(PurePath(*parts[-count:]))
+    return name
 
 
 def cells_of(result: BoardResult, model: str) -> list[CellResult]:

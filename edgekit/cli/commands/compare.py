@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -114,7 +114,7 @@ def _table(cells: list[CellChange]) -> Table:
     from edgekit.report.view import ms
     from edgekit.text import GOOD_COLOUR
 
-    names = [PurePath(name).name for name in (cells[0].baseline, cells[0].model)]
+    names = (cells[0].baseline, cells[0].model)
     title = Text(names[0] if names[0] == names[1] else f"A: {names[0]}, B: {names[1]}")
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in _COLUMNS:

@@ -309,3 +309,13 @@ def test_a_whisker_that_leaves_the_chart_has_no_end_mark(make_document: MakeDocu
     chart = comparison(from_document(document, "it").boards[0], "inference")
     lines_and_end_marks = 2 + 4
     assert chart.count('class="whisker"') == lines_and_end_marks - 1
+
+
+def test_models_whose_files_have_the_same_name_can_be_told_apart(make_document: MakeDocument) -> None:
+    document = make_document("/home/me/runs/a/best.onnx", "/home/me/runs/b/best.onnx", "x/other.onnx")
+    for text in (table(document), to_html(document)):
+        assert "a/best.onnx" in text
+        assert "b/best.onnx" in text
+        assert "/home/me" not in text
+        assert "x/other.onnx" not in text
+        assert "other.onnx" in text
