@@ -248,7 +248,8 @@ class BoardInfo(msgspec.Struct, frozen=True, kw_only=True):
 class BoardResult(msgspec.Struct, frozen=True, kw_only=True, rename={"frame_cache": "clip"}):
     """One board with settings and results. `label` is the user's name for the board; null if there is only one board.
     `notes` are conditions that the user has given, such as fan, power supply and ambient temperature. `complete` is
-    false if the measurement was interrupted.
+    false if the measurement was interrupted. `measured_utc` is set in merged reports: `created_utc` of the board's own
+    report.
     """
 
     label: Annotated[str, Meta(max_length=100)] | None
@@ -262,6 +263,8 @@ class BoardResult(msgspec.Struct, frozen=True, kw_only=True, rename={"frame_cach
     frame_cache: FrameCacheInfo | None
     models: Annotated[tuple[ModelInfo, ...], Meta(max_length=200)]
     cells: Annotated[tuple[CellResult, ...], Meta(min_length=1, max_length=2000)]
+    # Since 2.1.
+    measured_utc: Annotated[str, Meta(max_length=40)] | None = None
 
 
 class HostOutcome(msgspec.Struct, frozen=True, kw_only=True):

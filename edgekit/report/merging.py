@@ -29,7 +29,9 @@ def merge(reports: Sequence[BenchmarkReport], labels: Sequence[Sequence[str | No
     labels = labels or [[board.label for board in report.boards] for report in reports]
     for report, names in zip(reports, labels, strict=True):
         named = list(zip(report.boards, names, strict=True))
-        boards += [msgspec.structs.replace(board, label=name) for board, name in named]
+        for board, name in named:
+            measured_utc = board.measured_utc or report.created_utc
+            boards.append(msgspec.structs.replace(board, label=name, measured_utc=measured_utc))
         changed = {board.label: name for board, name in named if name is not None}
         hosts += [msgspec.structs.replace(host, label=changed.get(host.label, host.label)) for host in report.hosts]
     check_fits(boards=max(len(boards), len(hosts)))

@@ -17,7 +17,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@")
 
 def to_markdown(report: BenchmarkReport) -> str:
     """Return the report as Markdown, one table per board."""
-    lines = ["# Benchmark", "", f"Measured {_escaped(report.created_utc)}.", ""]
+    lines = ["# Benchmark", "", f"{_escaped(view.created(report))}.", ""]
     missing = view.not_measured(report)
     lines += [f"**{_escaped(missing)}**\n"] if missing else []
     columns = ("model", *view.COLUMNS)
@@ -39,7 +39,7 @@ def to_csv(report: BenchmarkReport) -> str:
     rows = []
     for board in report.boards:
         models = {model.name: model for model in board.models}
-        rows += [_csv_row(board, models[cell.model], cell) for cell in board.cells]
+        rows += [_csv_row(board, models[cell.model], cell, report.created_utc) for cell in board.cells]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
@@ -47,7 +47,7 @@ def to_csv(report: BenchmarkReport) -> str:
     return stream.getvalue()
 
 
-def _csv_row(board: BoardResult, model: ModelInfo, cell: CellResult) -> dict[str, Any]:
+def _csv_row(board: BoardResult, model: ModelInfo, cell: CellResult, created_utc: str) -> dict[str, Any]:
     low_ms, high_ms = cell.median_interval_ms or (None, None)
     readings = [reading for process in cell.processes for reading in process.during]
     temperatures_c = [reading.temperature_c for reading in readings if reading.temperature_c is not None]
@@ -56,6 +56,7 @@ def _csv_row(board: BoardResult, model: ModelInfo, cell: CellResult) -> dict[str
         "board": board.board.model,
         "label": board.label,
         "virtualization": board.board.virtualization,
+        "measured_utc": board.measured_utc or created_utc,
         "model": model.name,
         "model_sha256": model.sha256,
         "precision": model.precision,

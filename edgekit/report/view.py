@@ -64,10 +64,17 @@ def state_text(state: BoardState) -> str:
     return ", ".join(parts)
 
 
+def created(report: BenchmarkReport) -> str:
+    """Return the line with the date of a report. The boards of a merged report have dates of their own."""
+    is_merged = any(board.measured_utc for board in report.boards)
+    return f"{'Report of' if is_merged else 'Measured'} {report.created_utc}"
+
+
 def facts(result: BoardResult) -> list[str]:
     """Return the lines about how a board was measured: kinds, states, versions, frames, notes, method."""
     settings = result.settings
     lines = [KIND_NOTE, INTERVAL_NOTE]
+    lines += [f"measured: {result.measured_utc}"] if result.measured_utc else []
     lines += [f"before: {state_text(result.before)}", f"after: {state_text(result.after)}"]
     lines.append(f"with: {system_line(result)}")
     if cache := result.frame_cache:

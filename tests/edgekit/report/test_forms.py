@@ -189,6 +189,22 @@ def test_several_boards_share_a_page(make_document: MakeDocument) -> None:
     assert "kitchen, Raspberry Pi 3" in html
 
 
+def test_boards_of_merged_reports_keep_their_dates(make_document: MakeDocument) -> None:
+    dates = ["2026-01-01T00:00:00+00:00", "2026-02-02T00:00:00+00:00"]
+    alone = from_document(make_document(), "it")
+    merged = merge([from_document({**make_document(), "created_utc": date}, "it") for date in dates], [["a"], ["b"]])
+    again = merge([merged])
+    assert [board.measured_utc for board in again.boards] == dates
+    for form in (text_forms.to_markdown(again), page_form.to_html(again), table(again.as_document())):
+        for date in dates:
+            assert f"measured: {date}" in unescape(form).replace("\\", "")
+        assert "Measured" not in form
+    assert "Measured 2026-01-01" in page_form.to_html(alone)
+    assert [row["measured_utc"] for row in csv.DictReader(io.StringIO(text_forms.to_csv(again)))][
+        :: len(alone.boards[0].cells)
+    ] == dates
+
+
 def test_boards_without_results_are_named_without_the_reason(make_document: MakeDocument) -> None:
     failed = {"label": "attic & co", "error": "no answer from 10.0.0.7", "overhead_s": None, "sent_bytes": 0}
     measured = {"label": "kitchen", "error": None, "overhead_s": 1.0, "sent_bytes": 0}
