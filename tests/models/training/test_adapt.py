@@ -161,6 +161,10 @@ def test_a_model_that_is_no_better_than_the_most_frequent_class_is_reported(accu
     result = TrainingResult(Path("best"), Path("curves"), report, (report,), "val")
     validation = ImageSet(np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 1, 1, 1]))
     printed: list[str] = []
-    _report_chance(result, validation, printed.append)
+    _report_chance(result, validation, False, printed.append)
     assert len(printed) == lines
     assert all("right on 75.00% of the validation images" in line for line in printed)
+    assert all("use more pictures, --init default --recipe adapt, or more --epochs" in line for line in printed)
+    _report_chance(result, validation, True, printed.append)
+    assert all(line.endswith("use more pictures") for line in printed[lines:])
+    assert len(printed) == 2 * lines
