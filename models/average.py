@@ -31,7 +31,7 @@ from edgekit.models.checkpoints.checkpoint import (
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, training_split
 from edgekit.models.data.augment import Augmentation, augment, draw
 from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, majority_part, vote_counts
-from edgekit.models.data.merging import merged
+from edgekit.models.data.merging import merged, split_merge
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import aligned
 from edgekit.models.model_loading import build_net, check_weights
@@ -220,8 +220,7 @@ def _merges(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _meaning(merges: Sequence[str]) -> dict[str, set[str]]:
-    parts = (text.partition("=") for text in merges)
-    return {new.strip(): {name.strip() for name in old.split(",")} for new, _, old in parts}
+    return {new: set(old) for new, old in map(split_merge, merges)}
 
 
 def _learned_groups(state: Mapping[str, Tensor]) -> list[Tensor]:

@@ -346,8 +346,7 @@ def exit_codes() -> str:
         "the value and the solution. `--debug` adds the traceback. The Python functions raise the classes of the last "
         "column.",
         _table(("code", "meaning", "in Python"), rows),
-        "After exit code 2 (bad settings), systemd does not restart a service. After exit code 75 (such as a lost "
-        "camera), systemd restarts the service.",
+        "After exit code 2, systemd does not restart a service. After all other failures, it does.",
     ]
     return _page(lines)
 

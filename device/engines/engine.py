@@ -38,7 +38,7 @@ class InferenceEngine(Protocol):
 
         Raises:
             InputError: The graph fails.
-            TemporaryError: The graph fails, although it did not before.
+            TemporaryError: There is too little memory.
         """
 
 

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 import onnxruntime as ort
 
@@ -91,8 +91,8 @@ def load_session(path: Path, source: str | bytes, options: ort.SessionOptions) -
             ) from error
 
 
-# The shapes of the inputs with which an inference of a session has succeeded.
-_tried: WeakKeyDictionary[ort.InferenceSession, set[tuple[tuple[int, ...], ...]]] = WeakKeyDictionary()
+# Sessions whose first inference has ended.
+_tried: WeakSet[ort.InferenceSession] = WeakSet()
 
 
 def run_session(
@@ -108,22 +108,20 @@ def run_session(
 
     Raises:
         InputError: The first inference of the session takes more than `FIRST_CALL_S`.
-        TemporaryError: There is too little memory, or the inference fails although one with inputs of the same shapes
-            did not.
+        TemporaryError: There is too little memory.
         Exception: Whatever onnxruntime raises; its exceptions share no base class of their own.
     """
     options = ort.RunOptions()
     limit_s = None if session in _tried else FIRST_CALL_S
-    shapes = tuple(tensor.shape for tensor in feed.values())
     with NativeCall(f"an inference of model '{path}'", lambda: setattr(options, "terminate", True), limit_s):
         try:
             outputs: list[Any] = session.run(names, feed, options)
         except Exception as error:
-            # Another shape can be one that the graph does not take.
-            if not _is_lack_of_memory(error) and shapes not in _tried.get(session, ()):
-                raise
-            raise memory_error(f"an inference of model '{path}'", str(error)) from error
-    _tried.setdefault(session, set()).add(shapes)
+            if _is_lack_of_memory(error):
+                raise memory_error(f"an inference of model '{path}'", str(error)) from error
+            raise
+    if limit_s is not None:
+        _tried.add(session)
     return outputs
 
 

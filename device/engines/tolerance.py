@@ -11,7 +11,7 @@ from edgekit.contract import Precision
 from edgekit.preprocess import FloatArray
 
 # Tolerance as a share of the largest logit, for float32 rounding of logits above some tens, as in a CLIP's student.
-FLOAT32_SHARE = 1e-5
+_FLOAT32_SHARE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Tolerance:
 # float32 files must give equal top-1. int8 changes the shipped net's logits by 0.03 (relative) and 2 % of its top-1;
 # ONNX Runtime's optimisation levels alone change 1 to 3 % of the top-1 of an int8 file.
 _TOLERANCES: dict[Precision, Tolerance] = {
-    "float32": Tolerance(logits=1e-4, top1_share=1.0, logit_share=FLOAT32_SHARE),
+    "float32": Tolerance(logits=1e-4, top1_share=1.0, logit_share=_FLOAT32_SHARE),
     "float16": Tolerance(logits=None, top1_share=0.99, relative=0.01, drop=0.005),
     "int8": Tolerance(logits=None, top1_share=0.95, relative=0.15, drop=0.005),
 }
 # Other libraries compute 3x3 convolutions by Winograd's algorithm, which rounds more.
-_OTHER_ENGINES = Tolerance(logits=1e-3, top1_share=1.0, logit_share=FLOAT32_SHARE)
+_OTHER_ENGINES = Tolerance(logits=1e-3, top1_share=1.0, logit_share=_FLOAT32_SHARE)
 # In half floats that algorithm changes the shipped net's logits by 0.012 (relative) on an emulated Cortex-A76.
 _OTHER_ENGINES_HALF = Tolerance(logits=None, top1_share=0.98, relative=0.03, drop=0.005)
 

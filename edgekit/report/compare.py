@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal, TypeAlias
@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from edgekit.errors import InputError
-from edgekit.report.document import BenchmarkReport, BoardResult, CellResult
+from edgekit.report.document import BenchmarkReport, BoardResult, CellResult, ModelInfo
 from edgekit.report.quality_flags import EXPLANATIONS, INVALIDATING
 from edgekit.report.schema import read_document
 from edgekit.report.statistics import Interval, ratio_interval
@@ -265,44 +265,34 @@ def _in_order(board: BoardResult) -> list[CellResult]:
 def _paired_models(before: BoardResult, after: BoardResult) -> tuple[dict[str, str], list[str]]:
     """Return the names of paired models, before to after, and the differences between them.
 
-    Each model has one partner: a file with the same content, with the same name if there are several; else the model of
-    the same name; else the only one with the same file name; else the other model, if each board has one.
+    Two models are a pair if no other unpaired model has their content and name, their content, their name, or their
+    file name, in this order; or if each board has one model.
     """
-    old = {model.name: model.sha256 for model in before.models}
-    rest = {model.name: model.sha256 for model in after.models}
-    pairs: dict[str, str] = {}
-
-    def pair(partner: Callable[[str], str | None]) -> None:
-        for name in (name for name in old if name not in pairs):
-            other = partner(name)
-            if other is not None:
-                pairs[name] = other
-                del rest[other]
-
-    def only(names: Iterable[str]) -> str | None:
-        found = list(names)
-        return found[0] if len(found) == 1 else None
-
-    def of_file_name(name: str) -> str | None:
-        file_name = PurePath(name).name
-        if [PurePath(other).name for other in old.keys() - pairs.keys()].count(file_name) > 1:
-            return None
-        return only(other for other in rest if PurePath(other).name == file_name)
-
-    pair(lambda name: name if rest.get(name) == old[name] else None)
-    pair(lambda name: next((other for other, content in sorted(rest.items()) if content == old[name]), None))
-    pair(lambda name: name if name in rest else None)
-    pair(of_file_name)
-    if len(old) == len(after.models) == 1:
-        pair(lambda _: only(rest))
-    ordered = {model.name: pairs[model.name] for model in before.models if model.name in pairs}
-    contents = {model.name: model.sha256 for model in after.models}
-    differences = [
-        f"model '{name}' is another file than '{other}'"
-        for name, other in ordered.items()
-        if old[name] != contents[other]
+    left, right = list(before.models), list(after.models)
+    keys: list[Callable[[ModelInfo], object]] = [
+        lambda model: (model.sha256, model.name),
+        lambda model: model.sha256,
+        lambda model: model.name,
+        lambda model: PurePath(model.name).name,
     ]
-    return ordered, differences
+    if len(left) == len(right) == 1:
+        keys.append(lambda _: None)
+    found: dict[str, ModelInfo] = {}
+    for key in keys:
+        for model in list(left):
+            partners = [other for other in right if key(other) == key(model)]
+            if len(partners) == 1 and [key(other) for other in left].count(key(model)) == 1:
+                found[model.name] = partners[0]
+                left.remove(model)
+                right.remove(partners[0])
+    pairs, differences = {}, []
+    for model in before.models:
+        other = found.get(model.name)
+        if other is not None:
+            pairs[model.name] = other.name
+            if other.sha256 != model.sha256:
+                differences.append(f"model '{model.name}' is another file than '{other.name}'")
+    return pairs, differences
 
 
 def _board_differences(before: BoardResult, after: BoardResult) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import nn
 
 from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.tolerance import FLOAT32_SHARE, largest_difference
+from edgekit.device.engines.tolerance import largest_difference, tolerance_for
 from edgekit.errors import GateError
 from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.preprocess import ImageU8
@@ -64,7 +64,7 @@ def check_export(
             f"the checkpoint's output contains NaN or infinity: {np.count_nonzero(~np.isfinite(expected))} of "
             f"{expected.size} logits on {len(crops)} face crops: use an earlier checkpoint, or train again"
         )
-    tolerance = max(tolerance, FLOAT32_SHARE * float(np.abs(expected).max()))
+    tolerance = replace(tolerance_for("float32"), logits=tolerance).allowed_difference(expected) or tolerance
     result = ExportCheck(
         crops=len(crops),
         max_abs_difference=largest_difference(batched, expected),

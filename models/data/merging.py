@@ -25,20 +25,30 @@ def parse_merges(texts: Sequence[str], labels: Sequence[str]) -> Merges:
     merges: Merges = {}
     taken: set[str] = set()
     for text in texts:
-        new, mark, rest = text.partition("=")
-        names = tuple(name.strip() for name in rest.split(","))
-        if not mark or not new.strip() or not all(names):
-            raise InputError(f"merge '{text}': expected the form NEW=OLD,OLD")
-        if new.strip() in merges:
-            raise InputError(f"merge '{text}': the new class '{new.strip()}' is defined twice")
+        new, names = split_merge(text)
+        if new in merges:
+            raise InputError(f"merge '{text}': the new class '{new}' is defined twice")
         for name in names:
             if name not in labels:
                 raise InputError(f"merge '{text}': there is no class '{name}': the classes are {', '.join(labels)}")
             if name in taken:
                 raise InputError(f"merge '{text}': class '{name}' is merged twice")
             taken.add(name)
-        merges[new.strip()] = names
+        merges[new] = names
     return merges
+
+
+def split_merge(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the new label and the old labels of a text of the form `NEW=OLD,OLD`.
+
+    Raises:
+        InputError: The text has another form.
+    """
+    new, mark, rest = text.partition("=")
+    names = tuple(name.strip() for name in rest.split(","))
+    if not mark or not new.strip() or not all(names):
+        raise InputError(f"merge '{text}': expected the form NEW=OLD,OLD")
+    return new.strip(), names
 
 
 def merged(dataset: DataSet, texts: Sequence[str], notify: Notify) -> DataSet:

@@ -26,11 +26,13 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
     places = [real_path(path) for path in (*output_files(outputs), *buffers)]
     if twice := [path for path in places if places.count(path) > 1]:
         raise click.UsageError(f"'{twice[0]}' is the file of two outputs: give each its own")
-    rotated = [getattr(outputs, name) for name in _NEEDED_OUTPUTS["rotate_"]] if rotation_of(outputs).active else []
-    for output in filter(None, rotated):
-        if clash := [path for path in places if is_older_name(path, real_path(Path(output)))]:
+    names = [getattr(outputs, name) for name in _NEEDED_OUTPUTS["rotate_"]] if rotation_of(outputs).active else []
+    rotated = [real_path(Path(name)) for name in names if name not in (None, STDOUT)]
+    for output in rotated:
+        if clash := [path for path in places if is_older_name(path, output)]:
             raise click.UsageError(f"'{clash[0]}' is the name of an older file of '{output}': choose another name")
-    if source is not None and any(_replaces(place, real_path(Path(source)), outputs) for place in places):
+    original = None if source is None else real_path(Path(source))
+    if original is not None and (original in places or any(is_older_name(original, output) for output in rotated)):
         raise click.UsageError(f"'{source}' is the source and would be overwritten: write to another file")
     if outputs.record is not None and source is not None:
         raise click.UsageError("--record is for a Raspberry Pi's camera: use --save, or --camera")
@@ -44,11 +46,6 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
     if (outputs.mqtt_cert is None) != (outputs.mqtt_key is None):
         raise click.UsageError("--mqtt-cert and --mqtt-key belong together: give both")
     _refuse_without_effect(outputs)
-
-
-def _replaces(output: Path, source: Path, outputs: Outputs) -> bool:
-    """Return whether an output replaces the source, or renames or deletes it as one of its older files."""
-    return source == output or (rotation_of(outputs).active and is_older_name(source, output))
 
 
 def _check_snapshots_by_command(outputs: Outputs) -> None:

@@ -9,20 +9,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from edgekit.contract import METADATA_KEY, Contract
-from edgekit.device.engines.session import (
-    available_processors,
-    default_intra_op_threads,
-    open_session,
-    read_contract,
-    run_session,
-)
+from edgekit.device.engines.session import available_processors, default_intra_op_threads, open_session, read_contract
 from edgekit.errors import InputError
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
 
@@ -71,22 +63,6 @@ print(model.probabilities(crops[:2]).shape)
     command = [sys.executable, "-c", code, str(model), str(before)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.stdout == f"75 an inference of model '{model}' fails: is the memory full?\n(2, 7)\n", done.stderr
-
-
-def test_a_shape_that_the_graph_does_not_take_is_not_temporary(tmp_path: Path) -> None:
-    graph = helper.make_graph(
-        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [helper.make_tensor("shape", TensorProto.INT64, [2], [1, 2])],
-    )
-    path = tmp_path / "one.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    session = open_session(path, 1)
-    run_session(session, path, None, {"x": np.zeros((1, 2), np.float32)})
-    with pytest.raises(Fail, match="Reshape"):
-        run_session(session, path, None, {"x": np.zeros((2, 2), np.float32)})
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text, not a model\nat all\n", b"\xff" * 100, b"\x08\x08"])
