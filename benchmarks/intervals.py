@@ -9,6 +9,7 @@ correlated (first-order autoregressive).
 
 from __future__ import annotations
 
+import click
 import numpy as np
 
 from edgekit.report.statistics import Samples, median_interval
@@ -21,6 +22,7 @@ TRIALS = 150
 SPREADS = ((0.01, 0.01), (0.0, 0.02), (0.02, 0.005))
 
 
+@click.command()
 def main() -> None:
     """Print the table of coverage per number of processes and spread."""
     print("| processes | between processes | within | intervals that contain the true median | median width |")

@@ -226,7 +226,7 @@ def _setting(key: str, option: click.Option, context: click.Context) -> tuple[st
     elif isinstance(option.type, click.Choice):
         value = ", ".join(f'"{choice}"' for choice in option.type.choices)
     else:
-        value = option.make_metavar(context).strip("[]")
+        value = re.sub(r"^\[(.*)\]$", r"\1", option.make_metavar(context))
     default = option.get_default(context)
     shown = "" if default is None or default == () or type(default).__name__ == "Sentinel" else str(default)
     if option.is_flag:

@@ -71,6 +71,13 @@ class _StdoutClosedError(Exception):
 class _LazyGroup(click.Group):
     """click group that imports a command's module when the command is used, and lists the commands in sections."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for word in args:
+            # Without this error, edgekit would make a folder with the name "~".
+            if word.startswith("~/") or (word.startswith("--") and "=~/" in word):
+                raise click.UsageError(f"'{printable(word)}': the shell has not replaced '~': write the full path")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         _check_environment()
         try:

@@ -160,6 +160,8 @@ def _value(path: Path, key: str, option: click.Option, value: object, context: c
         raise InputError(f"{where}: write text or a number")
     if any(isinstance(item, str) and "\0" in item for item in items):
         raise InputError(f"{where}: leave out the character NUL")
+    if any(isinstance(item, str) and item.startswith("~/") for item in items):
+        raise InputError(f"{where}: write the path without '~'")
     is_text = not isinstance(option.type, (click.types.IntParamType, click.types.FloatParamType))
     # A subclass of edgekit's may accept words too, such as auto.
     only_numbers = type(option.type).__module__ == click.types.__name__ and not is_text

@@ -329,7 +329,7 @@ def _cell_differences(before: CellResult, after: CellResult) -> Iterator[str]:
 def _text_differences(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
     for name in {**before, **after}:
         if before.get(name) != after.get(name):
-            yield f"{name} {before.get(name, 'none')} and {after.get(name, 'none')}"
+            yield f"{name} {before.get(name, 'not given')} and {after.get(name, 'not given')}"
 
 
 def _doubts(board: BoardResult, where: str) -> Iterator[str]:

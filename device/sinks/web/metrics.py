@@ -102,7 +102,8 @@ def _health(health: dict[str, Any]) -> Iterator[str]:
         flags = int(str(throttling.get("flags", "0x0")), 16)
         yield from _family("edgekit_throttle_flags", "gauge", "Throttle flags of the firmware.", [({}, flags)])
         slowed: _Samples = [({}, int(bool(throttling.get("now"))))]
-        yield from _family("edgekit_throttled", "gauge", "1 while the firmware throttles the board.", slowed)
+        text = "1 while the board is throttled or its supply voltage is low."
+        yield from _family("edgekit_throttled", "gauge", text, slowed)
 
 
 def _family(name: str, kind: str, text: str, samples: _Samples) -> Iterator[str]:

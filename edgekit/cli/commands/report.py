@@ -51,6 +51,8 @@ def command(
 
     files = ReportFiles(output, html_path, markdown_path, csv_path)
     files.check()
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise click.UsageError(f"report '{twice[0]}' is given twice")
     reports = [read_document(path) for path in paths]
     report = reports[0] if len(reports) == 1 else merge(reports, _labels(paths, reports))
     with ExitStack() as stack:

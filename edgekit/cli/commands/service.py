@@ -73,7 +73,7 @@ def install(
 
     The service uses the Python and the folder of this command. An existing service of the same name is replaced. The
     service can read the whole system. A service of the system can write only to its folder, the --writable folders,
-    its cache and /var/lib/edgekit. A service with --user can write wherever its user can. Without --rotate-size or
+    its cache and /var/lib/edgekit/NAME. A service with --user can write wherever its user can. Without --rotate-size or
     --rotate-age, each start replaces the files of --jsonl, --csv, --save and --record.
 
     \b

@@ -89,8 +89,6 @@ class Runtime:
 
     def _check_files(self, settings: Mapping[str, Any]) -> None:
         for key, value in settings.items():
-            if str(value).startswith("~/"):
-                raise HostError(f"settings: {key} '{value}': write the path without '~'. Nothing was changed")
             path = self.data / str(value)
             if key in _FILE_KEYS and not (path.is_file() and os.access(path, os.R_OK)):
                 raise HostError(f"settings: {key}: no readable file '{path}': copy it there. Nothing was changed")

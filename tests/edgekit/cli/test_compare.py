@@ -207,6 +207,13 @@ def test_two_merged_reports_of_one_board_are_named_after_their_files(
     assert "NOT MEASURED (1 of 3 boards): attic" in err
 
 
+def test_a_report_given_twice_is_refused(edgekit: Run, reference: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "kitchen.json").write_text(json.dumps(reference))
+    code, _, err = edgekit("report", tmp_path / "kitchen.json", tmp_path / "kitchen.json")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is given twice" in err
+
+
 def test_boards_with_the_labels_of_another_merged_report_are_named_after_their_files_too(
     edgekit: Run, reference: dict[str, Any], tmp_path: Path
 ) -> None:

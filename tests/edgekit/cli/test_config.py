@@ -106,6 +106,7 @@ def test_every_option_is_a_key_and_is_printed(edgekit):
         ("detector = 'dlib'\n", "detector = 'dlib': 'dlib' is not one of"),
         ("event-label = 'sad'\n", "event-label = 'sad': write a list"),
         ('save = "a\\u0000.mp4"\n', "leave out the character NUL"),
+        ("jsonl = '~/r.jsonl'\n", "jsonl = '~/r.jsonl': write the path without '~'"),
         ("source = ['a']\n", "source = ['a']: write one value instead of a list"),
         ("source = 1979-05-27\n", "write text or a number"),
         ("rotate-size = '10 potatoes'\n", "'10 potatoes' is not a size: write"),

@@ -401,8 +401,6 @@ def test_a_file_that_the_settings_name_must_be_on_the_board(tmp_path: Path) -> N
     missing = rf"settings: web-token-file: no readable file '{tmp_path}/data/token': copy it there"
     with pytest.raises(HostError, match=missing):
         try_out('web-token-file = "token"')
-    with pytest.raises(HostError, match=r"mqtt-ca '~/ca\.pem': write the path without '~'"):
-        try_out('mqtt-ca = "~/ca.pem"')
     (tmp_path / "data/token").write_text("t")
     for mark in ("", "\ufeff"):  # editors of Windows write a byte order mark
         with pytest.raises(ValueError, match="Expecting value"):  # /bin/true prints no summary of a run

@@ -140,6 +140,11 @@ def test_other_notes_of_the_user_are_noted(make_document: MakeDocument) -> None:
     assert change.notes == ("fan none and 5 V",)
 
 
+def test_a_note_of_one_report_only_is_noted(make_document: MakeDocument) -> None:
+    (change,) = compare(make_document(), set_in(make_document(), "notes", {"fan": "none"})).boards
+    assert change.notes == ("fan not given and none",)
+
+
 def test_loops_with_other_threads_are_refused(make_document: MakeDocument) -> None:
     reports = [make_document() for _ in range(2)]
     for document, detector in zip(reports, (1, 2), strict=True):
