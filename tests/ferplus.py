@@ -8,6 +8,11 @@ from edgekit.models.data.ferplus import COLUMNS
 from edgekit.models.data.layout import canonical_class
 
 
+def votes_for(**counts: int) -> list[int]:
+    """Return the votes for each column of an image's row."""
+    return [counts.get(name, 0) for name in COLUMNS]
+
+
 def save_votes(faces: Path, path: Path) -> None:
     """Write FER+ votes that agree with the folders of the images."""
     files = [file.relative_to(faces) for file in sorted(faces.rglob("*.png"))]

@@ -101,7 +101,9 @@ def _described(thing: Any, name: str) -> Iterator[str]:
     yield f"### `{name}`"
     if not getattr(thing, "_is_protocol", False):
         yield _fenced(_signature(thing, name), "python")
-    yield _docstring(_doc(thing, name))
+    doc = inspect.getdoc(thing)
+    assert doc, f"{name} has no docstring"
+    yield _docstring(doc)
     if inspect.isclass(thing) and (members := list(_members(thing))):
         yield "**Properties and methods**"
         yield from members
@@ -117,12 +119,6 @@ def _members(cls: type) -> Iterator[str]:
         text = inspect.cleandoc(function.__doc__).partition("\n\n")[0].replace("\n", " ")
         kind = "" if isinstance(value, property) else "()"
         yield f"- `{member}{kind}`: {text}"
-
-
-def _doc(thing: Any, name: str) -> str:
-    doc = inspect.getdoc(thing) or ""
-    assert doc, f"{name} has no docstring"
-    return doc
 
 
 def _signature(call: Callable[..., Any], name: str) -> str:

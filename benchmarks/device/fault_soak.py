@@ -344,6 +344,6 @@ def main(
 
 if __name__ == "__main__":
     try:
-        main(standalone_mode=True)
+        main()
     except InputError as error:
         sys.exit(f"fault_soak: {error}")

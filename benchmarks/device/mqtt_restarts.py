@@ -195,6 +195,6 @@ def main(frames: int, rate_hz: float, restart_s: float, report: Path | None) -> 
 
 if __name__ == "__main__":
     try:
-        main(standalone_mode=True)
+        main()
     except InputError as error:
         sys.exit(f"mqtt_restarts: {error}")

@@ -259,47 +259,18 @@ def main(
     if any(detector.fixed_size_hw for detector in detectors.values()):
         raise click.ClickException(f"'{detector_model}' has a fixed input size: use the edition of May 2026")
     pipeline = our_pipeline(classifier, detectors[320], "auto" if classify_every == "auto" else 1)
+    loops = (
+        ("classic loop", classic_loop(classifier), REQUIRED_CLASSIC[classify_every]),
+        ("plain loop", plain_loop(classifier, detectors[320]), REQUIRED_PLAIN[classify_every]),
+        ("classifying every frame", our_pipeline(classifier, detectors[320], classify_every=1), REQUIRED_EVERY),
+    )
     comparisons = [
-        compare(
-            "pipeline / classic loop",
-            pipeline,
-            classic_loop(classifier),
-            frames,
-            rounds,
-            per_round=len(frames),
-            required=REQUIRED_CLASSIC[classify_every],
-        ),
-        compare(
-            "pipeline / plain loop",
-            pipeline,
-            plain_loop(classifier, detectors[320]),
-            frames,
-            rounds,
-            per_round=len(frames),
-            required=REQUIRED_PLAIN[classify_every],
-        ),
-        compare(
-            "pipeline / classifying every frame",
-            pipeline,
-            our_pipeline(classifier, detectors[320], classify_every=1),
-            frames,
-            rounds,
-            per_round=len(frames),
-            required=REQUIRED_EVERY,
-        ),
+        compare(f"pipeline / {name}", pipeline, theirs, frames, rounds, len(frames), required)
+        for name, theirs, required in loops
     ]
     for size, detector in detectors.items():
-        comparisons.append(
-            compare(
-                f"YuNet / OpenCV's at {size}",
-                our_yunet(detector),
-                opencvs_yunet(detector_model, size),
-                frames,
-                rounds,
-                per_round=30,
-                required=REQUIRED_YUNET,
-            )
-        )
+        ours, theirs = our_yunet(detector), opencvs_yunet(detector_model, size)
+        comparisons.append(compare(f"YuNet / OpenCV's at {size}", ours, theirs, frames, rounds, 30, REQUIRED_YUNET))
     show(comparisons, Console(stderr=as_json))
     if as_json:
         document = {

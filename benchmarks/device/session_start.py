@@ -25,6 +25,7 @@ import numpy as np
 
 from edgekit.contract import channel_count
 from edgekit.device.engines.engine import contract_in, open_engine
+from edgekit.device.procfs import read_process
 from edgekit.model_store import DEVICE_SUFFIXES, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 
 INFERENCES = 40
@@ -69,12 +70,6 @@ def save(model: Path, level: str, form: str, target: Path) -> None:
     ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
-def memory_kib(field: str) -> int:
-    """Return the value of a field of /proc/self/status, in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
-
-
 def measure(
     path: Path, input_name: str, shape: list[int], element_type: str, settings: dict[str, Any]
 ) -> dict[str, float]:
@@ -84,7 +79,7 @@ def measure(
         import ncnn  # noqa: F401 (imported before the clock starts)
     else:
         import onnxruntime as ort
-    before_kib = memory_kib("VmRSS")
+    before = read_process()
     started_s = time.perf_counter()
     if path.suffix == NCNN_SUFFIX:
         net = open_engine(path, 1)
@@ -100,12 +95,13 @@ def measure(
         begun_s = time.perf_counter()
         infer()
         taken_s.append(time.perf_counter() - begun_s)
+    after = read_process()
     return {
         "load_ms": (loaded_s - started_s) * 1e3,
         "first_ms": (first_s - loaded_s) * 1e3,
         "later_ms": statistics.median(taken_s) * 1e3,
-        "held_mib": (memory_kib("VmRSS") - before_kib) / 1024,
-        "peak_mib": memory_kib("VmHWM") / 1024,
+        "held_mib": after.resident_mib - before.resident_mib,
+        "peak_mib": after.peak_mib,
     }
 
 

@@ -246,6 +246,6 @@ def main(
 
 if __name__ == "__main__":
     try:
-        main(standalone_mode=True)
+        main()
     except EdgekitError as error:
         sys.exit(f"soak: {error}")

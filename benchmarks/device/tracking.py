@@ -18,7 +18,6 @@ The exit code is 3 if a requirement is not met.
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -179,13 +178,10 @@ def switches(clip: FrameCache, found: Sequence[Detections]) -> tuple[int, int]:
 
 
 def measure(clip: FrameCache, detector: YuNet, every: str, rounds: int) -> Figures:
-    def face_tracker(schedule: Schedule | None) -> FaceTracker:
-        return FaceTracker(detector, schedule)
-
     def schedule() -> Schedule:
         return Adaptive() if every == "auto" else Every(int(every))
 
-    reference = follow(face_tracker(None), clip)
+    reference = follow(FaceTracker(detector, None), clip)
     counting = _Counting(detector)
     found, searched = [], []
     follower = FaceTracker(counting, schedule())
@@ -202,10 +198,11 @@ def measure(clip: FrameCache, detector: YuNet, every: str, rounds: int) -> Figur
         correct = [agreement(visible, way)[0] for way in boxes]
     faces, switched = switches(clip, found)
 
-    def run(schedule: Schedule | None, _: int) -> None:
-        follow(face_tracker(schedule), clip)
-
-    pairs = time_pairs(functools.partial(run, None), lambda pair: run(schedule(), pair), rounds)
+    pairs = time_pairs(
+        lambda _: follow(FaceTracker(detector, None), clip),
+        lambda _: follow(FaceTracker(detector, schedule()), clip),
+        rounds,
+    )
     return Figures(
         clip=clip.name,
         frames=len(clip.images),
@@ -238,16 +235,8 @@ class _Counting:
 
 def show(figures: Sequence[Figures], console: Console) -> None:
     table = Table(title="Tracking, against YuNet on every frame", title_justify="left")
-    for name in (
-        "clip",
-        "searched",
-        "agreement",
-        "strays",
-        "holding",
-        "switches",
-        "cost",
-        "known faces: ref/ours/hold",
-    ):
+    columns = ("clip", "searched", "agreement", "strays", "holding", "switches", "cost", "known faces: ref/ours/hold")
+    for name in columns:
         table.add_column(name, justify="left" if name == "clip" else "right")
     for item in figures:
         known = [value for value in (item.reference_correct, item.correct, item.hold_correct) if value is not None]

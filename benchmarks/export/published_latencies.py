@@ -9,6 +9,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 
 @dataclass(frozen=True)
 class PublishedLatency:
@@ -33,18 +35,5 @@ class PublishedLatency:
 def published_latencies() -> list[PublishedLatency]:
     """Return the rows of `published_latencies.csv`."""
     with Path(__file__).with_name("published_latencies.csv").open(newline="") as stream:
-        return [
-            PublishedLatency(
-                board=row["board"],
-                cpu=row["cpu"],
-                clock_mhz=int(row["clock_mhz"]),
-                engine=row["engine"],
-                model=row["model"],
-                input_px=row["input_px"],
-                precision=row["precision"],
-                threads=int(row["threads"]) if row["threads"] else None,
-                avg_ms=float(row["avg_ms"]),
-                source=row["source"],
-            )
-            for row in csv.DictReader(stream)
-        ]
+        rows = [{name: text or None for name, text in row.items()} for row in csv.DictReader(stream)]
+    return msgspec.convert(rows, list[PublishedLatency], strict=False)

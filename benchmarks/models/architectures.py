@@ -156,11 +156,8 @@ def _budget_of(training: Any) -> dict[str, Any]:
 def _accuracy(path: Path, dataset: DataSet) -> dict[str, Any]:
     classifier = Classifier(path, intra_op_threads=1)
     images = aligned(dataset, dataset.split(TEST_SPLIT), classifier.contract)
-    center, ten = evaluate(classifier, images, "center-crop"), evaluate(classifier, images, "ten-crop")
-    return {
-        "center-crop": {"correct": center.correct, "total": center.total},
-        "ten-crop": {"correct": ten.correct, "total": ten.total},
-    }
+    results = {name: evaluate(classifier, images, name) for name in ("center-crop", "ten-crop")}
+    return {name: {"correct": result.correct, "total": result.total} for name, result in results.items()}
 
 
 def latencies(paths: dict[str, Path], rounds: int, inferences: int) -> dict[str, Any]:

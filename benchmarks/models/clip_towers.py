@@ -132,13 +132,11 @@ def compare_towers(
     )
 
 
-def measure_step(config: ClipConfig, batch: int, steps: int, clock: str, precision: str) -> StepCost:
+def measure_step(net: PromptedClip, batch: int, steps: int, clock: str, precision: str) -> StepCost:
     """Return the cost of a training step (the fastest of several) and of evaluating an image."""
-    torch.manual_seed(0)
-    net = PromptedClip(random_clip(config), preset(config), descriptions_for(EXPRESSIONS))
     optimizer = make_optimizer(RECIPES["hicropl"], net.learner)
-    images = torch.randn(batch, 3, config.image_size_px, config.image_size_px)
-    labels = torch.arange(batch) % len(EXPRESSIONS)
+    images = torch.randn(batch, 3, net.clip.image_size_px, net.clip.image_size_px)
+    labels = torch.arange(batch) % len(net.classes)
     now = CLOCKS[clock]
     seconds = []
     for _ in range(steps):
@@ -214,7 +212,7 @@ def towers(shape: str, threads: int | None, precision: str, clock: str, as_json:
         f"{result.ensemble_s:.2f} s, ratio {result.ensemble_ratio:.3f}",
         err=as_json,
     )
-    _say_json(as_json, {"clip": shape, "precision": precision, "clock": clock, "batch": batch, **asdict(result)})
+    _print_json(as_json, {"clip": shape, "precision": precision, "clock": clock, "batch": batch, **asdict(result)})
 
 
 @main.command()
@@ -243,20 +241,23 @@ def step(
     """Measure a step of prompt training for seven classes."""
     set_torch_threads(threads)
     try:
-        cost = measure_step(SHAPES[shape], batch, steps, clock, precision)
+        torch.manual_seed(0)
+        clip = random_clip(SHAPES[shape])
+        net = PromptedClip(clip, preset(clip.config), descriptions_for(EXPRESSIONS))
+        cost = measure_step(net, batch, steps, clock, precision)
     except EdgekitError as error:
         raise click.ClickException(str(error)) from error
-    said = estimate(cost, len(EXPRESSIONS), shots, RECIPES["hicropl"].epochs, tested)
+    duration = estimate(cost, len(EXPRESSIONS), shots, RECIPES["hicropl"].epochs, tested)
     click.echo(
         f"{shape}, {precision}, {torch.get_num_threads()} threads ({clock} time): a step of {batch} images takes "
         f"{cost.step_s:.2f} s, evaluating an image {cost.evaluated_image_s * 1000:.0f} ms, {cost.peak_mib:.0f} MiB at "
-        f"most, prompts {cost.prompts_mib:.0f} MiB; {said}",
+        f"most, prompts {cost.prompts_mib:.0f} MiB; {duration}",
         err=as_json,
     )
-    _say_json(as_json, {"clip": shape, "precision": precision, "clock": clock, **asdict(cost), "estimate": said})
+    _print_json(as_json, {"clip": shape, "precision": precision, "clock": clock, **asdict(cost), "estimate": duration})
 
 
-def _say_json(as_json: bool, document: dict[str, Any]) -> None:
+def _print_json(as_json: bool, document: dict[str, Any]) -> None:
     if as_json:
         about = {"board": asdict(read_board()), "torch": torch.__version__, "threads": torch.get_num_threads()}
         click.echo(json.dumps({**about, **document}, indent=2))

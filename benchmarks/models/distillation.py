@@ -105,8 +105,10 @@ def make_sides(student: str, embed_dim: int | None, batch: int) -> tuple[Side, S
         generator.integers(0, 256, (count, 48, 48, 1), np.uint8), generator.integers(0, classes, count, np.int64)
     )
     space = embed_dim and EmbeddingSpace(np.eye(classes, embed_dim, dtype=np.float32), 100.0)
-    teacher = Teacher("clip" if space else "classifier", "none", EXPRESSIONS, "0" * 64, _silent, space=space or None)
-    answers = TeacherOutputs(
+    teacher = Teacher(
+        "clip" if space else "classifier", "none", EXPRESSIONS, "0" * 64, _no_outputs, space=space or None
+    )
+    targets = TeacherOutputs(
         generator.normal(size=(count, classes)).astype(np.float32),
         generator.normal(size=(count, embed_dim)).astype(np.float32) if embed_dim else None,
     )
@@ -115,7 +117,7 @@ def make_sides(student: str, embed_dim: int | None, batch: int) -> tuple[Side, S
     config = DistillationConfig(loss_weights(teacher, None, 0.1, None))
     return (
         Side(ClassificationTask(plain, recipe, images, images), recipe),
-        Side(DistillationTask(own, recipe, images, images, teacher, config, answers), recipe),
+        Side(DistillationTask(own, recipe, images, images, teacher, config, targets), recipe),
     )
 
 
@@ -140,7 +142,7 @@ def compare(student: str, embed_dim: int | None, batch: int, pairs: int, steps_p
     )
 
 
-def _silent(_: Any) -> TeacherOutputs:
+def _no_outputs(_: Any) -> TeacherOutputs:
     raise AssertionError("the outputs are cached")
 
 

@@ -235,33 +235,33 @@ def students(
     def measure() -> dict[str, Any]:
         dataset, split, student, runs = study.load(), study.split, study.student, study.runs
         images = dataset.split(split).images  # a wrong --split is an error before hours of training
-        taught = [*(part for name in teachers for part in ("--teacher", name)), *(("--clip", clip) if clip else ())]
+        options = [*(part for name in teachers for part in ("--teacher", name)), *(("--clip", clip) if clip else ())]
         cache = ("--cache", runs / "answers", "--student", student)
         distilled, plain = [], []
         for seed in range(study.seeds):
-            asked = ["distill", *taught, *cache, *study.flags, "--seed", seed, *more]
-            distilled.append(run_once(runs / f"{student}-distilled-{seed}", asked))
+            command = ["distill", *options, *cache, *study.flags, "--seed", seed, *more]
+            distilled.append(run_once(runs / f"{student}-distilled-{seed}", command))
             trained = ["train", "--model", student, *study.flags, "--seed", seed]
             plain.append(run_once(runs / f"{student}-labels-{seed}", trained))
 
-        def answers(teacher: Teacher) -> TeacherOutputs:
+        def outputs_of(teacher: Teacher) -> TeacherOutputs:
             return distillation_targets(teacher, images, "center", runs / "answers")
 
-        options = TeacherOptions(clip=clip)
-        teacher = open_teacher(teachers, dataset.classes, options)
-        its = answers(teacher).logits
-        other = answers(open_teacher(agains, dataset.classes, options)).logits
-        members = {name: answers(member).logits for name, member in zip(teachers, teacher.members, strict=False)}
+        opening = TeacherOptions(clip=clip)
+        teacher = open_teacher(teachers, dataset.classes, opening)
+        teacher_logits = outputs_of(teacher).logits
+        other = outputs_of(open_teacher(agains, dataset.classes, opening)).logits
+        members = {name: outputs_of(member).logits for name, member in zip(teachers, teacher.members, strict=False)}
         return {
             "student": student,
             "teacher": teacher.name,
             "split": split,
             "budget": study.budget,
-            "teacher_accuracy": accuracy(its, dataset, split),
+            "teacher_accuracy": accuracy(teacher_logits, dataset, split),
             "again_accuracy": accuracy(other, dataset, split),
-            "retest": agreement(its, other),
-            "distilled": _compared(distilled, its, members, dataset, split),
-            "plain": _compared(plain, its, {}, dataset, split),
+            "retest": agreement(teacher_logits, other),
+            "distilled": _compared(distilled, teacher_logits, members, dataset, split),
+            "plain": _compared(plain, teacher_logits, {}, dataset, split),
         }
 
     _write(study.output, "students", or_line(measure), students_page)
@@ -325,12 +325,12 @@ def merged(
 
 
 def _compared(
-    paths: Sequence[Path], its: FloatArray, members: dict[str, FloatArray], dataset: DataSet, split: str
+    paths: Sequence[Path], teacher_logits: FloatArray, members: dict[str, FloatArray], dataset: DataSet, split: str
 ) -> dict[str, Any]:
     logits = [centre_logits(path, dataset, split) for path in paths]
     found: dict[str, Any] = {
         "accuracy": [accuracy(each, dataset, split) for each in logits],
-        "agreement": [agreement(each, its) for each in logits],
+        "agreement": [agreement(each, teacher_logits) for each in logits],
     }
     if members:
         found["member_agreement"] = {

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.files import write_atomic
-from edgekit.models.clip.protocols import harmonic_mean
 
 FIGURES = Path(__file__).with_name("hicropl_figures.json")
 AVERAGE, HARMONIC = "average", "harmonic mean"
@@ -54,7 +53,7 @@ def collected(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Values, V
         for values in (prompts, clip):
             if {"base", "novel"} <= values.keys():
                 # As in the paper: of the means over the seeds.
-                values[HARMONIC] = {0: harmonic_mean(_mean(values["base"]), _mean(values["novel"]))}
+                values[HARMONIC] = {0: statistics.harmonic_mean([_mean(values["base"]), _mean(values["novel"])])}
     return rows
 
 
@@ -75,7 +74,7 @@ def _lines(column: str, rows: Mapping[str, tuple[Values, Values]], figures: Mapp
 
 def _average(column: str, values: Sequence[Values]) -> float:
     if column == HARMONIC:  # as in the paper: of the average base and novel accuracies
-        return harmonic_mean(*(_average(name, values) for name in ("base", "novel")))
+        return statistics.harmonic_mean([_average(name, values) for name in ("base", "novel")])
     return statistics.mean(_mean(each[column]) for each in values)
 
 

@@ -116,7 +116,7 @@ def _identities(run: Run, data: Path) -> dict[str, str]:
 
 def measure(run: Run, settings: Settings, data: Path, output: Path) -> dict[str, Any]:
     """Train, evaluate, and write the file of results."""
-    result = train_prompts(options_of(run, settings, data, output), notify=_say)
+    result = train_prompts(options_of(run, settings, data, output), notify=_notify)
     document = {
         "settings": asdict(settings) | {"targets": list(run.targets)},
         "data": _identities(run, data),
@@ -147,7 +147,7 @@ def _hours(peta: float, tera_per_s: float) -> float:
     return 1000 * peta / tera_per_s / 3600
 
 
-def _say(message: str) -> None:
+def _notify(message: str) -> None:
     click.echo(message, err=True)
 
 
@@ -212,7 +212,7 @@ def _run(runs: Sequence[Run], settings: Settings, data: Path, output: Path, repo
     for run in runs:
         found = read_results(run, settings, data, output)
         if found is None and not report:
-            _say(f"{run.table}, {run.name}")
+            _notify(f"{run.table}, {run.name}")
             found = measure(run, settings, data, output)
         if found is not None:
             results.append(found)

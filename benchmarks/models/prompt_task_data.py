@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import click
@@ -195,34 +195,28 @@ def _photographs(sources: Sources, split: str) -> Iterator[Source]:
         _left_out("photographs", "--faces")
         return
 
-    def content_of(name: str) -> Callable[[int], Content]:
-        def content(seed: int) -> Content:
-            training, test = persons_apart(sources.photographs, seed, str(sources.faces))
-            pool, target = (_copied(part, COPIES[name]) for part in (training, test))
-            return Content(name, descriptions_for(EXPRESSIONS), pool, {name: target})
-
-        return content
+    def content(name: str, seed: int) -> Content:
+        training, test = persons_apart(sources.photographs, seed, str(sources.faces))
+        pool, target = (_copied(part, COPIES[name]) for part in (training, test))
+        return Content(name, descriptions_for(EXPRESSIONS), pool, {name: target})
 
     for name in COPIES:
-        yield Source("photographs", name, sources.clip, ("faces",), content_of(name))
+        yield Source("photographs", name, sources.clip, ("faces",), partial(content, name))
 
 
 def _classes(sources: Sources, split: str) -> Iterator[Source]:
-    def content_of(name: str, groups: Mapping[str, tuple[str, ...]]) -> Callable[[int], Content]:
-        def content(_seed: int) -> Content:
-            data = merge_classes(sources.fer, groups)
-            own = descriptions_for(EXPRESSIONS)
-            described = {new: tuple(text for old in olds for text in own[old]) for new, olds in groups.items()}
-            return Content(name, described, data.split("Training"), {name: data.split(split)})
-
-        return content
+    def content(name: str, groups: Mapping[str, tuple[str, ...]], _seed: int) -> Content:
+        data = merge_classes(sources.fer, groups)
+        own = descriptions_for(EXPRESSIONS)
+        described = {new: tuple(text for old in olds for text in own[old]) for new, olds in groups.items()}
+        return Content(name, described, data.split("Training"), {name: data.split(split)})
 
     for name, groups in GROUPINGS.items():
-        yield Source("classes", name, sources.clip, ("data",), content_of(name, groups))
+        yield Source("classes", name, sources.clip, ("data",), partial(content, name, groups))
     if sources.base_clip is not None:
         alone = {name: (name,) for name in EXPRESSIONS}
         name = "classes never seen"
-        yield Source("classes", name, sources.base_clip, ("data",), content_of(name, alone))
+        yield Source("classes", name, sources.base_clip, ("data",), partial(content, name, alone))
 
 
 def _cross(sources: Sources, split: str) -> Iterator[Source]:
@@ -237,13 +231,10 @@ def _cross(sources: Sources, split: str) -> Iterator[Source]:
             found["CK+"] = persons_apart(_expressions(sources.ck, sources.size_px), seed, str(sources.ck))
         return found
 
-    def content_of(name: str) -> Callable[[int], Content]:
-        def content(seed: int) -> Content:
-            found = parts(seed)
-            targets = {other: test for other, (_, test) in found.items()}
-            return Content(name, descriptions_for(EXPRESSIONS), found[name][0], targets)
-
-        return content
+    def content(name: str, seed: int) -> Content:
+        found = parts(seed)
+        targets = {other: test for other, (_, test) in found.items()}
+        return Content(name, descriptions_for(EXPRESSIONS), found[name][0], targets)
 
     given = {
         "FER-2013": sources.data,
@@ -253,7 +244,7 @@ def _cross(sources: Sources, split: str) -> Iterator[Source]:
     }
     for name, path in given.items():
         if path is not None:
-            yield Source("cross", name, sources.clip, ("data", "ferplus", "faces", "ck"), content_of(name))
+            yield Source("cross", name, sources.clip, ("data", "ferplus", "faces", "ck"), partial(content, name))
 
 
 def _left_out(task: str, option: str) -> None:
@@ -270,14 +261,12 @@ def _expressions(path: Path, size_px: int) -> ImageSet:
 def _gray(dataset: DataSet) -> DataSet:
     """Return the data set with gray images, as those that the CLIP is pretrained on."""
     splits = {
-        name: part if part.images.shape[-1] == 1 else replace(part, images=_in_gray(part.images))
+        name: part
+        if part.images.shape[-1] == 1
+        else replace(part, images=to_gray(part.images[..., ::-1])[..., np.newaxis])
         for name, part in dataset.splits.items()
     }
     return replace(dataset, splits=splits)
-
-
-def _in_gray(images: ImageU8) -> ImageU8:
-    return np.stack([to_gray(np.ascontiguousarray(image[..., ::-1])) for image in images])[..., np.newaxis]
 
 
 def _copied(part: ImageSet, change: Callable[[ImageU8], ImageU8]) -> ImageSet:

@@ -34,7 +34,7 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
+from clip_towers import measure_step
 from data_identity import data_identity
 from prompts_report import BASE, CHOSEN_ON, TESTED_ON, TITLES, report
 
@@ -139,20 +139,8 @@ def measure_pace(clip: FrozenClip, data: Path, n_ctx: int | None, precision: str
     config = replace(config, n_ctx=n_ctx or config.n_ctx)
     net = PromptedClip(clip, config, descriptions_for(EXPRESSIONS))
     batch = RECIPES["hicropl"].batch_size
-    images = torch.randn(batch, 3, clip.image_size_px, clip.image_size_px)
-    labels = torch.arange(batch) % len(EXPRESSIONS)
-    for _ in range(2):  # the first step is a warm-up
-        started = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-            loss = net.loss(images, labels).total
-        loss.backward()  # type: ignore[no-untyped-call]
-        step_s = time.perf_counter() - started
-    with torch.no_grad():
-        text = net.eval().text_features()
-        started = time.perf_counter()
-        net(images, text)
-        evaluated_s = (time.perf_counter() - started) / batch
-    return Pace(start_s, step_s, evaluated_s, batch), counts
+    cost = measure_step(net, batch, 2, "wall", precision)
+    return Pace(start_s, cost.step_s, cost.evaluated_image_s, batch), counts
 
 
 def seconds_of(run: Run, pace: Pace, counts: Mapping[str, int], epochs: int | None) -> float:

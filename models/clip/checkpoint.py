@@ -96,7 +96,7 @@ def prompt_checkpoint(prompted: PromptedClip, training: Mapping[str, Any]) -> Pr
     clip = prompted.clip
     return PromptCheckpoint(
         config=prompted.config,
-        clip=ClipIdentity(clip.source, clip.sha256, clip.weights_sha256(), clip.config),
+        clip=ClipIdentity(clip.source, clip.sha256, clip.weights_sha256, clip.config),
         descriptions=prompted.class_descriptions,
         state={name: tensor.detach().cpu().clone() for name, tensor in prompted.learner.state_dict().items()},
         training=training,
@@ -194,7 +194,7 @@ def build_prompted(checkpoint: PromptCheckpoint, clip: FrozenClip) -> PromptedCl
     wanted = checkpoint.clip
     if clip.config != wanted.config:
         raise InputError(f"the prompts were trained for '{wanted.source}', {_difference(wanted.config, clip.config)}")
-    if clip.sha256 != wanted.sha256 and clip.weights_sha256() != wanted.weights_sha256:
+    if clip.sha256 != wanted.sha256 and clip.weights_sha256 != wanted.weights_sha256:
         raise InputError(
             f"the prompts were trained for '{wanted.source}' (sha256 {wanted.sha256}), "
             f"not for the weights of '{clip.source}' (sha256 {clip.sha256}): give that CLIP"

@@ -86,7 +86,6 @@ class PromptConfig:
 
 PRESETS: Mapping[str, PromptConfig] = {
     "few-shot": PromptConfig(),
-    "base-to-novel": PromptConfig(),
     "cross-dataset": PromptConfig(n_ctx=2, depth=6, cross_layer=5),
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -14,8 +13,6 @@ def contrastive_loss() -> Any:
     """Return open_clip's loss over the batches of all processes."""
     from open_clip.loss import ClipLoss
 
-    # open_clip gathers with a function that torch has deprecated.
-    warnings.filterwarnings("ignore", message=".*all_gather is deprecated", category=FutureWarning)
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank = torch.distributed.get_rank() if distributed else 0
     world = torch.distributed.get_world_size() if distributed else 1

@@ -18,6 +18,17 @@ Descriptions = dict[str, tuple[str, ...]]
 
 TEMPLATE = "a photo of a {}."
 SHIPPED = Path(__file__).with_name("descriptions.json")
+# The sentences by which CoOp's authors classify with a plain CLIP (arXiv 2109.01134, zsclip.py), where they are not
+# `TEMPLATE`. The row "CLIP" of the tables of prompt learning, those of HiCroPL included, is measured with them.
+COOP_TEMPLATES: Mapping[str, str] = {
+    "OxfordPets": "a photo of a {}, a type of pet.",
+    "OxfordFlowers": "a photo of a {}, a type of flower.",
+    "FGVCAircraft": "a photo of a {}, a type of aircraft.",
+    "DescribableTextures": "{} texture.",
+    "EuroSAT": "a centered satellite photo of {}.",
+    "Food101": "a photo of {}, a type of food.",
+    "UCF101": "a photo of a person doing {}.",
+}
 
 _MAX_BYTES = 10_000_000
 # Start of the name of the authors' file, by CoOp's name of the data set: "caltech" for caltech_prompt.json.
@@ -131,6 +142,12 @@ def require_labels(names: Collection[str]) -> None:
 def sentences_or_template(name: str, sentences: Sequence[str]) -> tuple[str, ...]:
     """Return the sentences; if there are none, one sentence made from the template and the class's name."""
     return tuple(sentences) or (TEMPLATE.format(as_words(name)),)
+
+
+def template_descriptions(classes: Sequence[str], dataset: str) -> Descriptions:
+    """Return one sentence per class: CoOp's for this data set, `a photo of a {}.` for others."""
+    template = COOP_TEMPLATES.get(dataset, TEMPLATE)
+    return {name: (template.format(as_words(name)),) for name in classes}
 
 
 def as_words(name: str) -> str:

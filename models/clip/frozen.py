@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -31,18 +31,12 @@ class FrozenClip(nn.Module):
         self.config = config
         self.source = source
         self.texts = tuple(texts)
-        self._weights_sha256: str | None = None
-        self.sha256 = sha256 or self.weights_sha256()
+        self.sha256 = sha256 or self.weights_sha256
 
     @property
     def image_size_px(self) -> int:
         """Height and width of the input images in pixels."""
         return self.config.image_size_px
-
-    @property
-    def embed_dim(self) -> int:
-        """Length of a feature vector."""
-        return self.config.embed_dim
 
     @property
     def logit_scale(self) -> Tensor:
@@ -73,11 +67,10 @@ class FrozenClip(nn.Module):
         """
         return tokenize(texts, self.config).to(self.model.logit_scale.device)
 
+    @cached_property
     def weights_sha256(self) -> str:
-        """Return the SHA-256 of the weights, which is the same for every file that contains these weights."""
-        if self._weights_sha256 is None:
-            self._weights_sha256 = weights_digest(self.model.state_dict())
-        return self._weights_sha256
+        """SHA-256 of the weights, which is the same for every file that contains these weights."""
+        return weights_digest(self.model.state_dict())
 
 
 def tokenize(texts: Sequence[str], config: ClipConfig) -> Tensor:

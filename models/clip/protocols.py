@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import harmonic_mean
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +17,9 @@ from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.clip.architecture import ClipConfig
 from edgekit.models.clip.classifier import ClipClassifier, prompted_classifier, zero_shot_classifier
 from edgekit.models.clip.config import PRESETS, PromptConfig
-from edgekit.models.clip.descriptions import Describe
+from edgekit.models.clip.descriptions import Describe, template_descriptions
 from edgekit.models.clip.frozen import description_tokens
 from edgekit.models.clip.prompted import PromptedClip, frozen_classifier, prompts_kept
-from edgekit.models.clip.templates import template_descriptions
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, usual_test_split
 from edgekit.models.data.few_shot import (
     TEST,
@@ -297,10 +297,10 @@ def _base_to_novel(scorer: _Scorer, net: PromptedClip, data: TaskData) -> TaskRe
         {
             "base": base.accuracy,
             "novel": novel.accuracy,
-            "harmonic_mean": harmonic_mean(base.accuracy, novel.accuracy),
+            "harmonic_mean": harmonic_mean((base.accuracy, novel.accuracy)),
             "zero_shot_base": base.zero_shot_accuracy,
             "zero_shot_novel": novel.zero_shot_accuracy,
-            "zero_shot_harmonic_mean": harmonic_mean(base.zero_shot_accuracy, novel.zero_shot_accuracy),
+            "zero_shot_harmonic_mean": harmonic_mean((base.zero_shot_accuracy, novel.zero_shot_accuracy)),
         },
     )
 
@@ -320,8 +320,3 @@ def _require_known(targets: Sequence[Target], classes: Sequence[str]) -> None:
                 f"data set '{target.name}' has the class '{unknown[0]}', which the training data does not have: "
                 "task 'domain' needs copies of the trained classes, task 'cross-dataset' takes others"
             )
-
-
-def harmonic_mean(*values: float) -> float:
-    """Return the harmonic mean; 0 if a value is 0."""
-    return len(values) / sum(1 / value for value in values) if all(values) else 0.0

@@ -215,7 +215,8 @@ def train_prompts(
     name, originals = data.dataset.name, data.originals if options.crop_from == "original" else None
     described = describe(data.trained, dataset=name)
     task = PromptTask(clip, config, described, recipe, seen.training, seen.validation, name, originals)
-    record = {"task": options.task, "shots": _shots(options), "clip_activation": options.activation}
+    shots = None if options.task == "all" else options.shots or DEFAULT_SHOTS
+    record = {"task": options.task, "shots": shots, "clip_activation": options.activation}
     job = make_job(options, seen, task, recipe, record)
     trained = run_training(job, options, seen, notify, on_step, on_epoch)
     if not is_first_process():
@@ -244,10 +245,6 @@ def prompt_config(options: PromptTrainingOptions, clip: ClipConfig, notify: Noti
         )
     require_fit(config, clip)
     return config
-
-
-def _shots(options: PromptTrainingOptions) -> int | None:
-    return None if options.task == "all" else options.shots or DEFAULT_SHOTS
 
 
 def _recipe(options: PromptTrainingOptions) -> Recipe:

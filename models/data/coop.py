@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from edgekit.errors import InputError
@@ -40,7 +41,7 @@ def open_split_file(path: Path) -> Iterator[tuple[Files, Layout]]:
             file = root / entry.path
             if file not in existing:
                 raise InputError(f"data '{path}' lists '{entry.path}', which is not in '{path.parent / root}'")
-            resolved.append(ImageEntry(file, entry.name, entry.split, entry.class_name))
+            resolved.append(replace(entry, path=file))
         yield files, Layout(path.stem.removeprefix("split_zhou_") or path.stem, classes, tuple(resolved))
 
 

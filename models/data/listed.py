@@ -74,7 +74,8 @@ def _imagenet(path: Path, notify: Notify) -> tuple[list[str], list[ImageEntry]]:
                 f"data '{path}' has images of split '{split}' in '{above[split]}' and in '{folder.parent}': keep one"
             )
         found += (files := _files(path, folder))
-        entries += [ImageEntry(file, str(file), split, folders[folder.name]) for file in files if _is_image(file)]
+        images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+        entries += [ImageEntry(file, str(file), split, folders[folder.name]) for file in images]
     report_left_out(found, notify)
     unlisted = _unlisted_folders(path, {file.parent for file in found}, folders)
     if unlisted:
@@ -124,10 +125,6 @@ def _files(path: Path, folder: PurePosixPath) -> list[PurePosixPath]:
     """Return the files of a folder, relative to `path`."""
     with os.scandir(path / folder) as entries:
         return [folder / name for name in sorted(entry.name for entry in entries) if not name.startswith(".")]
-
-
-def _is_image(file: PurePosixPath) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _aircraft(path: Path) -> tuple[list[str], list[ImageEntry]]:

@@ -76,7 +76,7 @@ class OriginalCrops:
         """Return an image as gray (H, W) or RGB (H, W, 3)."""
         image = self._files.stored(index)
         if self._gray:
-            return image if image.ndim == 2 else to_gray(image)
+            return to_gray(image)
         return np.ascontiguousarray(
             np.broadcast_to(image[..., None], (*image.shape, 3)) if image.ndim == 2 else image[..., ::-1]
         )

@@ -56,17 +56,16 @@ def spread(total: int, limit: int | None) -> NDArray[np.int64]:
 def originals(
     path: Path, split: str, part: ImageSet, limit: int | None, *, contempt: str, progress: Progress
 ) -> Iterator[tuple[int, str, ImageU8]]:
-    """Yield each image of `part`, a result of `load_some`, as stored: index in `part`, name, pixels.
+    """Return an iterator of the images of `part`, a result of `load_some`, as stored: index in `part`, name, pixels.
 
     Pixels are uint8 (H, W) or (H, W, 3) BGR. The order is the fastest one to read.
 
     Raises:
         InputError: The data has changed or is damaged.
     """
-    if not (is_split_file(path) or is_of_files(path)):
-        yield from _from_arrays(path, split, len(part), limit, progress)
-        return
-    yield from stored_files(path, part, contempt, progress)
+    if is_split_file(path) or is_of_files(path):
+        return stored_files(path, part, contempt, progress)
+    return _from_arrays(path, split, len(part), limit, progress)
 
 
 def stored_files(

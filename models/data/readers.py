@@ -216,15 +216,10 @@ def _read_images(
         raise InputError(f"{count} (see `edgekit data check {path}`): {unreadable[0]}")
     splits, start = {}, 0
     for split, indices in chosen.items():
-        splits[split] = _image_set(layout, indices, pixels[start : start + len(indices)])
+        labels, names, groups = _facts(layout, indices)
+        splits[split] = ImageSet(pixels[start : start + len(indices)], labels, names=names, groups=groups)
         start += len(indices)
     return DataSet(_name(layout, path), layout.classes, splits)
-
-
-def _image_set(layout: Layout, indices: Sequence[int], images: ImageU8) -> ImageSet:
-    """Return the images of these entries with what the layout states of them."""
-    labels, names, groups = _facts(layout, indices)
-    return ImageSet(images, labels, names=names, groups=groups)
 
 
 def _facts(

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgekit.errors import InputError
 from edgekit.files import atomic_path, check_writable, real_path
 from edgekit.models.data.check import MAX_BLANKS, SAMPLE, Findings, Record, Scan
+from edgekit.models.data.pixels import stack
 from edgekit.preprocess import ImageU8
 
 if TYPE_CHECKING:
@@ -117,7 +115,7 @@ def save_sheet(
         y = top + number // _TILES * step
         if mark:
             pen.rectangle((x - 2, y - 2, x + _TILE_PX + 1, y + _TILE_PX + 1), fill=mark[1])
-        tile = Image.fromarray(_three_channels(thumbnail)).resize((_TILE_PX, _TILE_PX), Image.Resampling.BICUBIC)
+        tile = Image.fromarray(stack([thumbnail], gray=False)[0]).resize((_TILE_PX, _TILE_PX), Image.Resampling.BICUBIC)
         sheet.paste(tile, (x, y))
     x = _MARGIN_PX
     for text, colour in marks:
@@ -141,7 +139,3 @@ def _font(size_px: int) -> FreeTypeFont:
     from PIL import ImageFont
 
     return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size_px)
-
-
-def _three_channels(thumbnail: ImageU8) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(np.broadcast_to(thumbnail, (*thumbnail.shape[:2], 3)))

@@ -51,15 +51,16 @@ def load_unlabelled(
     """
     if not is_of_files(path):
         raise InputError(f"unlabelled data '{path}' is neither a folder nor a .tar archive of images")
-    channels = 1 if gray else 3
     with open_files(path, notify) as files:
         if not files.images:
             raise InputError(f"unlabelled data '{path}' contains no image")
-        shape = (len(files.images), size_px, size_px, channels)
+        shape = (len(files.images), size_px, size_px, 1 if gray else 3)
         images = new_array(folder and folder_on_disk(math.prod(shape), "auto", folder, notify), shape)
         for index, name in enumerate(files.images):
             image = to_size(decode_image(files.read(name), f"{path}/{name}"), size_px, fit)
-            images[index] = _with_channels(image, channels)
+            to_one = gray and image.shape[-1] == 3
+            # One channel is repeated where the array has three.
+            images[index] = to_gray(image[..., ::-1])[..., np.newaxis] if to_one else image
             if progress:
                 progress(index + 1, len(files.images))
     return images
@@ -72,11 +73,3 @@ def with_unlabelled(part: ImageSet, images: ImageU8) -> ImageSet:
         targets = np.concatenate([targets, np.zeros((len(images), targets.shape[1]), np.float32)])
     labels = np.full(len(images), UNKNOWN, np.int64)
     return ImageSet(joined(part.images, images), np.concatenate([part.labels, labels]), targets)
-
-
-def _with_channels(image: ImageU8, channels: int) -> ImageU8:
-    if image.shape[-1] == channels:
-        return image
-    if channels == 1:
-        return to_gray(np.ascontiguousarray(image[..., ::-1]))[..., np.newaxis]
-    return np.repeat(image, 3, axis=-1)

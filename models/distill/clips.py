@@ -30,7 +30,7 @@ def zero_shot_teacher(clip: FrozenClip, descriptions: Descriptions, device: torc
     """
     clip = clip.to(device)
     # The outputs also depend on activation and normalisation, which the weights do not contain.
-    described = json.dumps([clip.weights_sha256(), asdict(clip.config), *descriptions.items()])
+    described = json.dumps([clip.weights_sha256, asdict(clip.config), *descriptions.items()])
     return _teacher(
         "clip",
         clip.source,
@@ -86,6 +86,6 @@ def _teacher(
         embeddings = image_features(images).float().cpu().numpy()
         return TeacherOutputs(np.float32(scale) * embeddings @ vectors.T, embeddings)
 
-    identity = ClipIdentity(clip.source, clip.sha256, clip.weights_sha256(), config)
+    identity = ClipIdentity(clip.source, clip.sha256, clip.weights_sha256, config)
     facts = {"clip": asdict(identity)}
     return Teacher(kind, name, labels, sha256, predict, space=EmbeddingSpace(vectors, scale), facts=facts)

@@ -14,7 +14,8 @@ from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, res
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.tensorfile import read_header
 from edgekit.models.clip.architecture import Activation
-from edgekit.models.clip.checkpoint import is_prompts_file, load_prompts, require_clip
+from edgekit.models.clip.checkpoint import METADATA_KEY as PROMPTS_KEY
+from edgekit.models.clip.checkpoint import load_prompts, require_clip
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.load import load_clip
 from edgekit.models.distill.classifiers import PlainOnnx, classifier_teacher, is_plain_onnx, plain_onnx_teacher
@@ -98,16 +99,13 @@ def _kind(place: str) -> str:
         return "plain" if is_plain_onnx(path) else "classifier"
     if not path.exists() or path.suffix != CHECKPOINT_SUFFIX:
         return "clip"
-    if is_prompts_file(path):
-        return "prompts"
-    return "classifier" if METADATA_KEY in _metadata(path) else "clip"
-
-
-def _metadata(path: Path) -> dict[str, str]:
     try:
-        return read_header(path)
+        metadata = read_header(path)
     except InputError as error:
         raise InputError(f"teacher '{path}' is not a complete {CHECKPOINT_SUFFIX} file ({error})") from error
+    if PROMPTS_KEY in metadata:
+        return "prompts"
+    return "classifier" if METADATA_KEY in metadata else "clip"
 
 
 def _refuse_unused(kinds: Sequence[str], options: TeacherOptions) -> None:

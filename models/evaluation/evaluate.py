@@ -265,7 +265,7 @@ def with_contract_channels(images: ImageSet, contract: Contract) -> ImageSet:
     if contract.crop.grayscale and pixels.shape[-1] == 3:
         gray = new_array(folder_of(pixels), (*pixels.shape[:3], 1))
         for index, image in enumerate(pixels):
-            gray[index, ..., 0] = to_gray(np.ascontiguousarray(image[..., ::-1]))
+            gray[index, ..., 0] = to_gray(image[..., ::-1])
         pixels = gray
     return replace(images, images=pixels)
 

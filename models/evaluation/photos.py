@@ -145,7 +145,10 @@ def evaluate_photos(
 
 
 class _Tally:
-    """Counts and crops of one model, collected while the photographs are read."""
+    """Counts and crops of one model, collected while the photographs are read.
+
+    `left_out` counts the photographs of each class that the model does not have.
+    """
 
     def __init__(self, classifier: CropClassifier, mirror: bool) -> None:
         self.classifier = classifier
@@ -155,7 +158,7 @@ class _Tally:
         self._truths: list[int] = []
         self._measures: list[dict[str, float]] = []
         self._missed: Counter[str] = Counter()
-        self._left_out: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
         self._several = 0
 
     @property
@@ -166,10 +169,6 @@ class _Tally:
     def takes(self, label: str) -> bool:
         """Return whether the class `label` is one of the model's classes."""
         return label in self._contract.labels
-
-    def leave_out(self, label: str) -> None:
-        """Count a photograph of a class that the model does not have."""
-        self._left_out[label] += 1
 
     def add(self, image: ImageU8, label: str, faces: Detections) -> None:
         """Add a photograph: its crop for the model, or a missed face if `faces` is empty.
@@ -208,7 +207,7 @@ class _Tally:
         if not self._crops:
             raise InputError(
                 f"no readable photograph has a class of the model: its labels are {', '.join(labels)}, "
-                f"those of the data {', '.join(self._left_out) or 'none'}"
+                f"those of the data {', '.join(self.left_out) or 'none'}"
             )
         images = ImageSet(np.stack(self._crops), np.array(self._truths, np.int64))
         measures = {"brightness": brightness_of(images.images), **stacked(self._measures)}
@@ -217,7 +216,7 @@ class _Tally:
             replace(predictions, dataset=dataset, split=split, measures=measures),
             {label: self._missed[label] for label in labels},
             self._several,
-            dict(self._left_out),
+            dict(self.left_out),
             unreadable,
             detector if self.needs_faces else None,
             self._protocol == "center-flip",
@@ -241,7 +240,7 @@ def _read_photos(
         wanted = [tally for tally in tallies if tally.takes(entry.class_name)]
         for tally in tallies:
             if tally not in wanted:
-                tally.leave_out(entry.class_name)
+                tally.left_out[entry.class_name] += 1
         if not wanted:
             continue
         try:

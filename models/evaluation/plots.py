@@ -46,13 +46,11 @@ def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
     the accuracy of the images that are not "uncertain" against their share, for thresholds of the confidence.
 
     With more than 40 classes, the matrix has colours and class numbers only. The three stand below each other, so that
-    the text is legible at the width of a phone.
+    the text is legible at the width of a phone. `check_plot_path` checks the suffix of `path`.
 
     Raises:
-        InputError: The file name ends in none of .png, .svg, .pdf.
         StorageError: The file cannot be written.
     """
-    check_plot_path(path)
     from matplotlib.figure import Figure
 
     is_named = len(evaluation.labels) <= _MOST_NAMED

@@ -38,8 +38,4 @@ class EmbeddingNet(nn.Module):
         """Return logits (N, classes), or with `embeddings_only` the unit vectors (N, embed_dim)."""
         projected = self.net(images).float()  # (N, embed_dim)
         embeddings: Tensor = projected / projected.norm(dim=1, keepdim=True).clamp_min(_MIN_NORM)
-        return embeddings if embeddings_only else self.logits(embeddings)
-
-    def logits(self, embeddings: Tensor) -> Tensor:
-        """Return the scaled cosine similarities (N, classes) of unit vectors (N, embed_dim) to the class vectors."""
-        return embeddings @ (self.logit_scale * self.class_vectors).T
+        return embeddings if embeddings_only else embeddings @ (self.logit_scale * self.class_vectors).T

@@ -19,19 +19,14 @@ from edgekit.models.nets.edgecnn import INPUT_SIZE_PX
 TIMM_PREFIX = "timm/"
 
 
-def mobilenetv2(num_classes: int) -> nn.Module:
-    """Return torchvision's MobileNetV2 (arXiv 1801.04381): 2,232,839 parameters with 7 classes."""
-    return _from_torchvision("mobilenet_v2", num_classes)
+def from_torchvision(name: str, num_classes: int) -> nn.Module:
+    """Return a net of torchvision by its name in torchvision.
 
-
-def mobilenetv3_small(num_classes: int) -> nn.Module:
-    """Return torchvision's MobileNetV3-Small (arXiv 1905.02244): 1,525,031 parameters with 7 classes."""
-    return _from_torchvision("mobilenet_v3_small", num_classes)
-
-
-def shufflenetv2_x05(num_classes: int) -> nn.Module:
-    """Return torchvision's ShuffleNetV2 0.5x (arXiv 1807.11164): 348,967 parameters with 7 classes."""
-    return _from_torchvision("shufflenet_v2_x0_5", num_classes)
+    Raises:
+        InputError: torchvision is not installed.
+    """
+    net: nn.Module = _library("torchvision.models", name).get_model(name, weights=None, num_classes=num_classes)
+    return net
 
 
 def from_timm(name: str, num_classes: int) -> nn.Module:
@@ -53,11 +48,6 @@ def from_timm(name: str, num_classes: int) -> nn.Module:
     if shape != (1, num_classes):
         raise InputError(f"timm's {name} is not a classifier: its output has the shape {list(shape)}")
     return net.train()
-
-
-def _from_torchvision(name: str, num_classes: int) -> nn.Module:
-    net: nn.Module = _library("torchvision.models", name).get_model(name, weights=None, num_classes=num_classes)
-    return net
 
 
 def _library(module: str, net_name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -11,9 +12,9 @@ from edgekit.errors import InputError
 from edgekit.models.nets.branched import BRANCHED, edgecnn_branched
 from edgekit.models.nets.edgecnn import edgecnn, edgecnn_wide
 from edgekit.models.nets.embedding_net import EmbeddingNet
-from edgekit.models.nets.external_nets import TIMM_PREFIX, from_timm, mobilenetv2, mobilenetv3_small, shufflenetv2_x05
+from edgekit.models.nets.external_nets import TIMM_PREFIX, from_timm, from_torchvision
 from edgekit.models.nets.grouped import edgecnn_g, edgecnn_g_condensed, edgecnn_g_learned
-from edgekit.models.nets.mini_xception import mini_xception
+from edgekit.models.nets.mini_xception import MiniXception
 
 NETS: dict[str, Callable[[int], nn.Module]] = {
     "edgecnn": edgecnn,
@@ -22,10 +23,11 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
     "edgecnn-g-learned": edgecnn_g_learned,
     "edgecnn-g-condensed": edgecnn_g_condensed,
     "edgecnn-wide": edgecnn_wide,
-    "mini-xception": mini_xception,
-    "mobilenetv2": mobilenetv2,
-    "mobilenetv3-small": mobilenetv3_small,
-    "shufflenetv2-x0.5": shufflenetv2_x05,
+    "mini-xception": MiniXception,
+    # Parameters with 7 classes: 2,232,839 (arXiv 1801.04381), 1,525,031 (1905.02244) and 348,967 (1807.11164).
+    "mobilenetv2": partial(from_torchvision, "mobilenet_v2"),
+    "mobilenetv3-small": partial(from_torchvision, "mobilenet_v3_small"),
+    "shufflenetv2-x0.5": partial(from_torchvision, "shufflenet_v2_x0_5"),
 }
 # Nets that end in a global pooling; EdgeCNN's pooling is made for 44 px.
 _ANY_SIZE = {"mini-xception", "mobilenetv2", "mobilenetv3-small", "shufflenetv2-x0.5"}

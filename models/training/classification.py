@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from edgekit.contract import Contract
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
@@ -31,20 +31,6 @@ from edgekit.models.training.task import Examples, StepLoss, Task, Validation, o
 
 # Processes that read images from the disk: two keep ahead of a CPU's training.
 _WORKERS = 2
-
-
-class _Rows(Dataset[Tensor]):
-    """Images on disk, uint8 (N, C, H, W), read a batch at a time."""
-
-    def __init__(self, images: Tensor) -> None:
-        self._images = images
-
-    def __getitems__(self, indices: list[int]) -> Tensor:
-        return self._images[torch.tensor(indices)]
-
-
-def _unchanged(batch: Tensor) -> Tensor:
-    return batch
 
 
 class NetTask(Task):
@@ -128,13 +114,11 @@ class NetTask(Task):
     def prefetch(self, batches: Sequence[Tensor]) -> None:
         """Start worker processes that read the batches of an epoch, where the images are on disk."""
         if is_on_disk(self._training.images):
-            rows = _Rows(self.examples.images)
-            order = [batch.tolist() for batch in batches]
-            loader = DataLoader(
-                rows,
-                batch_sampler=order,
+            loader: DataLoader[Tensor] = DataLoader(
+                self.examples.images,  # type: ignore[arg-type] # a worker indexes it with a whole batch
+                batch_size=None,
+                sampler=[batch.tolist() for batch in batches],
                 num_workers=_WORKERS,
-                collate_fn=_unchanged,  # type: ignore[arg-type]
                 generator=torch.Generator(),  # the global one, from which dropout draws, stays unchanged
             )
             self._loaded = iter(loader)

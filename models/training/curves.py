@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.models.evaluation.plots import check_plot_path, save_figure
+from edgekit.models.evaluation.plots import save_figure
 
 if TYPE_CHECKING:
     from edgekit.models.training.loop import EpochReport
@@ -18,10 +18,8 @@ def save_learning_curves(path: Path, history: Sequence[EpochReport], saved: Epoc
     The two stand below each other, so that the text is legible at the width of a phone.
 
     Raises:
-        InputError: The file name ends in none of .png, .svg, .pdf.
         StorageError: The file cannot be written.
     """
-    check_plot_path(path)
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 

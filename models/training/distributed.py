@@ -37,7 +37,7 @@ def launch(accelerator: Accelerator, precision: Precision) -> Fabric:
     if precision == "fp16" and (accelerator == "cpu" or not torch.cuda.is_available()):
         raise InputError("fp16 training needs a GPU: use precision bf16 or fp32")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    # Fabric gathers with a function that torch has deprecated.
+    # Fabric and open_clip gather with a function that torch has deprecated.
     warnings.filterwarnings("ignore", message=".*all_gather is deprecated", category=FutureWarning)
     fabric = Fabric(
         accelerator=accelerator,

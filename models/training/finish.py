@@ -31,7 +31,7 @@ def finish_net(
     path = result.checkpoint
     if options.prior_strength:
         prior = class_prior(data.training, len(data.dataset.classes))
-        recorded = adjust_prior(path, prior, options.prior_strength, notify, data.validation).training["best"]
+        recorded = adjust_prior(path, prior, options.prior_strength, data.validation, notify).training["best"]
         figures = {name: recorded[name] for name in ("validation_accuracy", "validation_loss")}
         result = replace(result, best=replace(result.best, **figures))
         notify(f"after the adjustment: {result.validation_accuracy:.2%} on {result.validation_name}")

@@ -33,11 +33,7 @@ _LEAST_SHARE = 1e-4
 
 
 def adjust_prior(
-    path: Path,
-    prior: FloatArray,
-    strength: float,
-    notify: Notify = ignore_message,
-    validation: ImageSet | None = None,
+    path: Path, prior: FloatArray, strength: float, validation: ImageSet, notify: Notify = ignore_message
 ) -> Checkpoint:
     """Subtract `strength` times log `prior` (classes,) from the last layer's bias of the checkpoint at `path`.
 
@@ -47,9 +43,9 @@ def adjust_prior(
         path: The checkpoint.
         prior: Shares of the classes (classes,).
         strength: Factor of the logarithm.
-        notify: Called with messages for the user.
         validation: Images on which the adjusted net is evaluated; their accuracy and loss replace those in the record
-            `best`. None: the record is kept.
+            `best`.
+        notify: Called with messages for the user.
 
     Returns:
         The adjusted checkpoint.
@@ -62,11 +58,10 @@ def adjust_prior(
     if _RECORD in checkpoint.training:
         return checkpoint
     result = adjusted(checkpoint, prior, strength, notify)
-    if validation is not None:
-        found = evaluate(TorchClassifier(build_net(result), result.contract), validation, "center-crop")
-        figures = {"validation_accuracy": found.accuracy, "validation_loss": found.loss}
-        best = {**result.training.get("best", {}), **figures}
-        result = replace(result, training={**result.training, "best": best})
+    found = evaluate(TorchClassifier(build_net(result), result.contract), validation, "center-crop")
+    figures = {"validation_accuracy": found.accuracy, "validation_loss": found.loss}
+    best = {**result.training.get("best", {}), **figures}
+    result = replace(result, training={**result.training, "best": best})
     save_checkpoint(path, result)
     return result
 

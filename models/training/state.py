@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -33,17 +33,6 @@ class TrainingState:
     steps_taken: int
     history: list[dict[str, Any]]
     precision: dict[str, Any] = field(default_factory=dict)
-
-
-_TYPES = {
-    "fingerprint": dict,
-    "net": dict,
-    "average": dict,
-    "optimizer": dict,
-    "steps_taken": int,
-    "history": list,
-    "precision": dict,
-}
 
 
 def save_state(path: Path, state: TrainingState) -> None:
@@ -86,9 +75,9 @@ def state_fingerprint(path: Path) -> Mapping[str, Any]:
 
 
 def _check_types(state: TrainingState) -> None:
-    for name, kind in _TYPES.items():
-        if not isinstance(getattr(state, name), kind):
-            raise TypeError(f"{name} is not a {kind.__name__}")
+    for name, kind in get_type_hints(TrainingState).items():
+        if not isinstance(getattr(state, name), get_origin(kind) or kind):
+            raise TypeError(f"{name} is not of the type {kind}")
     if not state.history or state.steps_taken < len(state.history):
         raise TypeError("no finished epoch")
 

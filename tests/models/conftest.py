@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
+from tests.images import write_image
 
 
 def make_split(count: int, classes: int, seed: int) -> ImageSet:
@@ -33,6 +33,5 @@ def bars_folder(bars: DataSet, tmp_path: Path) -> Path:
     for split, part in bars.splits.items():
         for index, (image, label) in enumerate(zip(part.images, part.labels, strict=True)):
             file = folder / split / EXPRESSIONS[label] / f"{index:03d}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            assert cv2.imwrite(str(file), image)
+            write_image(file, image)
     return folder

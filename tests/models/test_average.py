@@ -60,7 +60,7 @@ def test_weights_are_averaged_without_the_temperatures(bars: DataSet, tmp_path: 
 def test_logit_adjustments_of_the_nets_are_undone(bars: DataSet, tmp_path: Path) -> None:
     plain = Path(_write(bars, tmp_path / "plain.safetensors", 0, "edgecnn"))
     other = Path(_write(bars, tmp_path / "adjusted.safetensors", 0, "edgecnn"))
-    adjust_prior(other, np.array([0.4, *[0.1] * 6], np.float32), 0.5)
+    adjust_prior(other, np.array([0.4, *[0.1] * 6], np.float32), 0.5, bars.splits["PublicTest"])
     calibrate(other, bars.splits["PublicTest"])
     assert load_checkpoint(other).contract.temperature != 1
     average_checkpoints([str(plain), str(other)], tmp_path / "soup.safetensors")
@@ -79,7 +79,7 @@ def test_the_average_is_adjusted_by_the_class_shares_that_its_nets_record(
     with pytest.raises(InputError, match="prior-strength needs a net that was trained with --prior-strength"):
         average_checkpoints([plain, other], tmp_path / "none.safetensors", data, prior_strength=-0.2)
     shares = np.array([0.4, *[0.1] * 6], np.float32)
-    adjust_prior(Path(other), shares, 0.5)
+    adjust_prior(Path(other), shares, 0.5, bars.splits["PublicTest"])
     average_checkpoints([plain, other], tmp_path / "mean.safetensors", data)
     average_checkpoints([plain, other], tmp_path / "common.safetensors", data, prior_strength=-0.2)
     mean, common = (load_checkpoint(tmp_path / f"{name}.safetensors") for name in ("mean", "common"))

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.models.clip.descriptions import SHIPPED, descriptions_for, read_descriptions
+from edgekit.models.clip.descriptions import SHIPPED, descriptions_for, read_descriptions, template_descriptions
 from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.templates import template_descriptions
 from edgekit.models.data import EXPRESSIONS
 
 

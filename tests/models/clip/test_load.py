@@ -109,11 +109,11 @@ def test_every_form_gives_the_same_clip(small_config: ClipConfig, tmp_path: Path
     assert clip.sha256 == sha256_of(tmp_path / name)
     assert clip.source == name
     expected = FrozenClip(build_like(model, clip.config), clip.config, "")
-    assert clip.weights_sha256() == expected.weights_sha256()
+    assert clip.weights_sha256 == expected.weights_sha256
     images, tokens = torch.randn(2, 3, 32, 32), clip.tokenize(["a face", "a photo of a happy face."])
     assert torch.equal(clip.encode_image(images), expected.encode_image(images))
     assert torch.equal(clip.encode_text(tokens), expected.encode_text(tokens))
-    assert clip.encode_image(images).shape == (2, clip.embed_dim)
+    assert clip.encode_image(images).shape == (2, clip.config.embed_dim)
 
 
 def build_like(model: nn.Module, config: ClipConfig) -> nn.Module:
@@ -145,7 +145,7 @@ def test_a_saved_clip_states_its_architecture(tmp_path: Path) -> None:
     save_clip(tmp_path / "mini.safetensors", model, config)
     clip = load_clip(tmp_path / "mini.safetensors")
     assert clip.config == config
-    assert clip.weights_sha256() == random_clip(config, 2).weights_sha256()
+    assert clip.weights_sha256 == random_clip(config, 2).weights_sha256
     assert clip.image_size_px == 48
     with pytest.raises(InputError, match="its activation is quick-gelu, not gelu"):
         load_clip(tmp_path / "mini.safetensors", activation="gelu")
@@ -154,7 +154,7 @@ def test_a_saved_clip_states_its_architecture(tmp_path: Path) -> None:
 def test_a_random_clip_is_its_seeds(small_config: ClipConfig) -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    digests = [random_clip(small_config, seed).weights_sha256() for seed in (1, 1, 2)]
+    digests = [random_clip(small_config, seed).weights_sha256 for seed in (1, 1, 2)]
     assert digests[0] == digests[1] != digests[2]
     assert torch.equal(torch.get_rng_state(), before)
 

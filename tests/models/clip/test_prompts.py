@@ -164,7 +164,7 @@ def test_bfloat16_stays_near(small_clip: FrozenClip) -> None:
 
 
 def test_the_papers_settings() -> None:
-    assert PRESETS["few-shot"] == PRESETS["base-to-novel"] == PromptConfig(16, 12, 6, 12.0)
+    assert PRESETS["few-shot"] == PromptConfig(16, 12, 6, 12.0)
     assert PRESETS["cross-dataset"] == PromptConfig(2, 6, 5, 12.0)
 
 

@@ -17,7 +17,7 @@ from edgekit.models.clip import protocols
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.classifier import prompted_classifier, zero_shot_classifier
 from edgekit.models.clip.config import PRESETS, PromptConfig
-from edgekit.models.clip.descriptions import Descriptions, descriptions_for
+from edgekit.models.clip.descriptions import Descriptions, descriptions_for, template_descriptions
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip
 from edgekit.models.clip.prompted import PromptedClip
@@ -32,7 +32,6 @@ from edgekit.models.clip.protocols import (
     preset_of,
     recipe_name_of,
 )
-from edgekit.models.clip.templates import template_descriptions
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.few_shot import Splits
 from edgekit.models.data.image_files import ImageFiles, batches
@@ -58,7 +57,7 @@ def load_data(bars: DataSet) -> TaskData:
 def test_each_task_has_its_published_values() -> None:
     assert {task: preset_of(task) for task in get_args(TaskName)} == {
         "few-shot": PRESETS["few-shot"],
-        "base-to-novel": PRESETS["base-to-novel"],
+        "base-to-novel": PRESETS["few-shot"],
         "cross-dataset": PRESETS["cross-dataset"],
         "domain": PRESETS["cross-dataset"],
         "all": PRESETS["few-shot"],

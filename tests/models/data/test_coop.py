@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +14,7 @@ from edgekit.errors import InputError
 from edgekit.models.data.check import analyse, scan_dataset
 from edgekit.models.data.pixels import to_clip_square
 from edgekit.models.data.readers import load_dataset
+from tests.images import write_image
 
 ROWS: dict[str, list[list[Any]]] = {
     "train": [["cats/0.png", 0, "maine coon"], ["cats/1.png", 1, "birman"], ["2.png", 0, "maine coon"]],
@@ -29,8 +29,7 @@ def split_file(tmp_path: Path) -> Path:
     for rows in ROWS.values():
         for file, _, _ in rows:
             path = tmp_path / "images" / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            assert cv2.imwrite(str(path), generator.integers(0, 255, (40, 60, 3), dtype=np.uint8))
+            write_image(path, generator.integers(0, 255, (40, 60, 3), dtype=np.uint8))
     path = tmp_path / "split_zhou_Pets.json"
     path.write_text(json.dumps(ROWS))
     return path

@@ -21,16 +21,11 @@ from edgekit.models.data.photos import PhotoDetector
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import with_contract_channels
 from edgekit.models.model_loading import contract_for
-from edgekit.preprocess import ImageU8, center_crop, crop_face
+from edgekit.preprocess import center_crop, crop_face
+from tests.images import write_image
 
 PORTRAIT = read_image(asset("astronaut.png"))
 NOBODY = np.full((100, 150, 3), 90, np.uint8)
-
-
-def write(path: Path, image: ImageU8) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), image)
-    return path
 
 
 def crop(photos: Path, output: Path, **options) -> CropReport:
@@ -49,9 +44,9 @@ def files_in(folder: Path) -> list[str]:
 def photos(tmp_path: Path) -> Path:
     """Photographs with one, two and no faces, and a file that is no image, in <split>/<class>/."""
     folder = tmp_path / "photos"
-    write(folder / "train/happy/one.png", PORTRAIT)
-    write(folder / "train/sad/two.png", np.hstack([PORTRAIT[:300, 90:390]] * 2))
-    write(folder / "test/sad/none.png", NOBODY)
+    write_image(folder / "train/happy/one.png", PORTRAIT)
+    write_image(folder / "train/sad/two.png", np.hstack([PORTRAIT[:300, 90:390]] * 2))
+    write_image(folder / "test/sad/none.png", NOBODY)
     (folder / "test/sad/text.jpg").write_text("no picture")
     return folder
 
@@ -62,7 +57,7 @@ def test_training_gets_from_a_crop_the_pixels_that_the_device_gets_from_the_phot
     tmp_path: Path, colour: bool, gray_net: bool
 ) -> None:
     image = PORTRAIT if colour else cv2.cvtColor(PORTRAIT, cv2.COLOR_BGR2GRAY)
-    write(tmp_path / "photos/happy/1.png", image)
+    write_image(tmp_path / "photos/happy/1.png", image)
     crop(tmp_path / "photos", tmp_path / "crops", max_side_px=10_000)
     contract = contract_for("edgecnn", EXPRESSIONS, "x", gray_net)
 
@@ -107,7 +102,7 @@ def test_the_largest_face_is_cropped(tmp_path: Path) -> None:
     small = resize(PORTRAIT[:300], (256, 150))
     together = np.zeros((300, 768, 3), np.uint8)
     together[:150, :256], together[:, 256:] = small, PORTRAIT[:300]
-    write(tmp_path / "photos/1.png", together)
+    write_image(tmp_path / "photos/1.png", together)
     report = crop(tmp_path / "photos", tmp_path / "crops", detector_size_px=768)
     assert report.several_faces == 1
     [row] = report.rows
@@ -139,10 +134,10 @@ def test_a_second_run_crops_what_is_missing_or_was_cropped_with_other_options(ph
 
 
 def test_photographs_of_another_folder_with_the_same_name_are_not_taken_for_cropped(tmp_path: Path) -> None:
-    write(tmp_path / "monday/photos/1.png", PORTRAIT)
-    write(tmp_path / "monday/photos/2.png", NOBODY)
-    write(tmp_path / "tuesday/photos/1.png", PORTRAIT[:, ::-1])
-    write(tmp_path / "tuesday/photos/2.png", PORTRAIT)
+    write_image(tmp_path / "monday/photos/1.png", PORTRAIT)
+    write_image(tmp_path / "monday/photos/2.png", NOBODY)
+    write_image(tmp_path / "tuesday/photos/1.png", PORTRAIT[:, ::-1])
+    write_image(tmp_path / "tuesday/photos/2.png", PORTRAIT)
     crop(tmp_path / "monday/photos", tmp_path / "crops")
     pixels = read_image(tmp_path / "crops/1.png")
     for options in ({}, {"max_side_px": 50}):
@@ -209,14 +204,14 @@ def test_frames_of_a_video_are_taken_at_intervals(tmp_path: Path) -> None:
 
 def test_pictures_that_differ_only_in_their_suffix_have_a_crop_each(tmp_path: Path) -> None:
     for name in ("1.png", "1.bmp"):
-        write(tmp_path / "photos" / name, PORTRAIT)
+        write_image(tmp_path / "photos" / name, PORTRAIT)
     crop(tmp_path / "photos", tmp_path / "crops")
     assert files_in(tmp_path / "crops") == ["1.bmp.png", "1.png.png", "crops.csv"]
 
 
 def test_crops_of_other_photographs_are_not_overwritten(tmp_path: Path) -> None:
     for name in ("monday", "tuesday"):
-        write(tmp_path / name / "1.png", PORTRAIT)
+        write_image(tmp_path / name / "1.png", PORTRAIT)
     crop(tmp_path / "monday", tmp_path / "crops")
     with pytest.raises(InputError, match=r"1\.png' is the crop of 'monday/1\.png' already: name another folder"):
         crop(tmp_path / "tuesday", tmp_path / "crops")
@@ -285,7 +280,7 @@ def test_a_table_of_crops_that_a_spreadsheet_has_saved_is_read_or_refused(photos
 
 @pytest.mark.parametrize("name", ["a\rb", "a\nb", 'a,"b', " a "])
 def test_a_file_name_of_any_form_stays_in_the_table(tmp_path: Path, name: str) -> None:
-    write(tmp_path / "photos/happy" / f"{name}.png", NOBODY)
+    write_image(tmp_path / "photos/happy" / f"{name}.png", NOBODY)
     crop(tmp_path / "photos", tmp_path / "crops")
     assert crop(tmp_path / "photos", tmp_path / "crops").present == 1
 

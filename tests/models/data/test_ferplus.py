@@ -15,12 +15,9 @@ from torch.nn import functional
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.ferplus import COLUMNS, majority_part, read_votes, with_ferplus
+from tests.ferplus import votes_for
 
 VOTE_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
-
-
-def votes_for(**counts: int) -> list[int]:
-    return [counts.get(name, 0) for name in COLUMNS]
 
 
 def clear(label: int) -> list[int]:

@@ -22,6 +22,7 @@ from edgekit.models.data import (
     usual_validation_split,
 )
 from edgekit.models.data.readers import load_dataset
+from tests.images import write_image
 
 PERSONS, PICTURES = 6, 4
 
@@ -33,8 +34,7 @@ def _draw(folder: Path, name_of: Callable[[str, int, int], str]) -> None:
         for person in range(PERSONS):
             for number in range(PICTURES):
                 file = folder / name_of(label, person, number)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                assert cv2.imwrite(str(file), generator.integers(0, 255, (48, 48), dtype=np.uint8))
+                write_image(file, generator.integers(0, 255, (48, 48), dtype=np.uint8))
 
 
 def _in_table(folder: Path, table: str, line: str, head: str = "") -> None:

@@ -17,6 +17,7 @@ from edgekit.models.data.image_files import ImageFiles, batches, decoded
 from edgekit.models.data.original_crops import OriginalCrops
 from edgekit.models.data.readers import list_files, load_dataset
 from edgekit.models.data.resized_crop import ResizedCrop, draw_crops, resized_crops
+from tests.images import write_image
 
 
 @pytest.fixture
@@ -25,8 +26,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("a", "b", "c"):
         for index in range(70):
             file = tmp_path / "test" / name / f"{index}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            assert cv2.imwrite(str(file), generator.integers(0, 255, (12, 16, 3), dtype=np.uint8))
+            write_image(file, generator.integers(0, 255, (12, 16, 3), dtype=np.uint8))
     return tmp_path
 
 

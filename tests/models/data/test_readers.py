@@ -18,6 +18,7 @@ from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, distinct_images, train_and_validation
 from edgekit.models.data.layout import canonical_class
 from edgekit.models.data.readers import load_dataset
+from tests.images import write_image
 
 
 def _write_csv(path: Path, data: DataSet) -> Path:
@@ -44,8 +45,7 @@ def _write_prefixed(folder: Path, data: DataSet) -> Path:
         for index, (image, label) in enumerate(zip(part.images, part.labels, strict=True)):
             top = "train" if usage == "Training" else "test"
             file = folder / "fer2013" / top / EXPRESSIONS[label] / f"{usage}_{index}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            assert cv2.imwrite(str(file), image)
+            write_image(file, image)
     return folder
 
 

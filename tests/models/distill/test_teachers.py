@@ -219,7 +219,7 @@ def test_prompts_return_the_outputs_of_the_prompted_clip(small_clip: FrozenClip,
         expected = net((spec_pixels - mean) / std).numpy()
     np.testing.assert_allclose(teacher.predict(crops).logits, expected, atol=1e-4)
     assert teacher.kind == "prompted-clip"
-    assert teacher.facts["clip"]["weights_sha256"] == small_clip.weights_sha256()
+    assert teacher.facts["clip"]["weights_sha256"] == small_clip.weights_sha256
 
 
 def test_prompts_that_were_trained_on_gray_pictures_see_gray_ones(small_clip: FrozenClip, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier, alig
 from edgekit.models.evaluation.run import evaluate as evaluate_model
 from edgekit.models.model_loading import contract_for, import_authors_checkpoint
 from edgekit.preprocess import FloatArray, ImageU8
-from tests.ferplus import save_votes
+from tests.ferplus import save_votes, votes_for
 
 
 class _Brightest:
@@ -125,10 +125,6 @@ def test_classes_of_data_that_is_already_read_are_merged(bars: DataSet) -> None:
     labels = bars.splits["PrivateTest"].labels
     counts = [int((labels == bars.classes.index(name)).sum()) for name in ("happy", "sad", "angry", "fear")]
     assert (result.labels, result.correct, result.total) == (("good", "bad"), counts[0], sum(counts))
-
-
-def votes_for(**counts: int) -> list[int]:
-    return [counts.get(name, 0) for name in COLUMNS]
 
 
 def test_an_empty_split_is_refused(bars: DataSet) -> None:

@@ -22,6 +22,7 @@ from edgekit.models.evaluation.evaluate import mean_recall, open_classifier
 from edgekit.models.evaluation.photos import PhotoEvaluation, evaluate_photos
 from edgekit.models.model_loading import contract_for
 from edgekit.preprocess import FloatArray, ImageU8, crop_image
+from tests.images import write_image
 
 PORTRAIT = read_image(asset("astronaut.png"))
 NOBODY = np.full((100, 150, 3), 90, np.uint8)
@@ -41,12 +42,6 @@ class ByBrightness:
         return np.stack([is_bright, ~is_bright], axis=1).astype(np.float32)
 
 
-def write(path: Path, image: ImageU8) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), image)
-    return path
-
-
 def evaluate(photos: Path, *models: object, **options) -> list[PhotoEvaluation]:
     return evaluate_photos(models or (ByBrightness(),), photos, detector="haar", **options)
 
@@ -56,12 +51,12 @@ def photos(tmp_path: Path) -> Path:
     """happy: one correct, one wrong, one without face; sad: one correct (two faces), one unreadable; contempt: one."""
     folder = tmp_path / "photos"
     dark = (PORTRAIT // 3).astype(np.uint8)
-    write(folder / "happy/right.png", PORTRAIT)
-    write(folder / "happy/wrong.png", dark)
-    write(folder / "happy/missed.png", NOBODY)
-    write(folder / "sad/right.png", np.hstack([dark[:300, 90:390]] * 2))
+    write_image(folder / "happy/right.png", PORTRAIT)
+    write_image(folder / "happy/wrong.png", dark)
+    write_image(folder / "happy/missed.png", NOBODY)
+    write_image(folder / "sad/right.png", np.hstack([dark[:300, 90:390]] * 2))
     (folder / "sad/text.png").write_text("no picture")
-    write(folder / "contempt/1.png", PORTRAIT)
+    write_image(folder / "contempt/1.png", PORTRAIT)
     return folder
 
 
@@ -112,7 +107,7 @@ def test_the_probabilities_are_those_of_a_run(tmp_path: Path, mirror: bool) -> N
     smaller = resize(np.ascontiguousarray(PORTRAIT[:300, 389:89:-1] // 2), (200, 200))
     views.append(np.hstack([np.vstack([smaller, np.zeros((100, 200, 3), np.uint8)]), PORTRAIT[:300, 90:390]]))
     for number, view in enumerate(views):
-        write(happy / f"{number}.png", np.ascontiguousarray(view))
+        write_image(happy / f"{number}.png", np.ascontiguousarray(view))
     [result] = evaluate(tmp_path / "photos", "default", mirror=mirror)
     options = {} if mirror else {"mirror": False}  # a run averages over mirror images of pictures
     with edgekit.stream(source=happy, detector="haar", largest_only=True, smooth_s=0, **options) as stream:
@@ -141,7 +136,7 @@ def test_checkpoint_and_exported_file_give_the_same(photos: Path) -> None:
 def test_a_file_for_ncnn_gives_what_the_file_for_onnxruntime_gives(
     tmp_path: Path, tiny_model: Path, tiny_ncnn: Path
 ) -> None:
-    write(tmp_path / "photos/red/1.png", PORTRAIT)
+    write_image(tmp_path / "photos/red/1.png", PORTRAIT)
     first, second = evaluate(tmp_path / "photos", tiny_model, tiny_ncnn)
     np.testing.assert_allclose(first.with_face.logits, second.with_face.logits, atol=1e-4)
 
@@ -163,8 +158,8 @@ def test_labels_come_from_a_table_where_there_is_one(photos: Path, tmp_path: Pat
 
 def test_a_split_is_chosen_by_name(tmp_path: Path) -> None:
     for split in ("train", "test"):
-        write(tmp_path / "splits" / split / "happy/1.png", PORTRAIT)
-    write(tmp_path / "splits/test/sad/1.png", PORTRAIT)
+        write_image(tmp_path / "splits" / split / "happy/1.png", PORTRAIT)
+    write_image(tmp_path / "splits/test/sad/1.png", PORTRAIT)
     assert evaluate(tmp_path / "splits")[0].total == 3
     assert evaluate(tmp_path / "splits", split="test")[0].total == 2
     with pytest.raises(InputError, match="have no split 'val': they have test, train"):
@@ -187,7 +182,7 @@ def test_a_wrong_table_is_one_line(photos: Path, table: str, message: str) -> No
 
 
 def test_photographs_without_any_face_are_an_error(tmp_path: Path) -> None:
-    write(tmp_path / "photos/happy/1.png", NOBODY)
+    write_image(tmp_path / "photos/happy/1.png", NOBODY)
     with pytest.raises(InputError, match="the detector 'haar' finds no face in 1 photographs"):
         evaluate(tmp_path / "photos")
 

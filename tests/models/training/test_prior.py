@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -22,6 +21,7 @@ from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.registry import create_model
 from edgekit.models.train import train
 from edgekit.models.training.prior import adjust_prior, class_bias
+from tests.images import write_image
 
 PRIOR = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], np.float32)
 
@@ -43,7 +43,7 @@ def test_logits_change_by_the_logarithm_of_the_shares_once(bars: DataSet, tmp_pa
     notices: list[str] = []
     before = _logits(_checkpoint(bars, path), bars)
     for _ in range(2):  # as after a resume
-        adjust_prior(path, PRIOR, 0.5, notices.append)
+        adjust_prior(path, PRIOR, 0.5, bars.splits["PublicTest"], notices.append)
     checkpoint = load_checkpoint(path)
     change = _logits(checkpoint, bars) - before
     expected = -0.5 * (np.log(PRIOR) - np.log(PRIOR).mean())
@@ -97,8 +97,7 @@ def test_the_reported_accuracy_is_that_of_the_adjusted_weights(tmp_path: Path) -
         for label, count in zip(("common", "rare"), counts, strict=True):
             for index in range(count):
                 file = tmp_path / "data" / split / label / f"{index}.png"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                assert cv2.imwrite(str(file), generator.integers(0, 255, (48, 48), np.uint8))
+                write_image(file, generator.integers(0, 255, (48, 48), np.uint8))
     options: dict[str, Any] = {
         "data": tmp_path / "data",
         "output": tmp_path / "run",
