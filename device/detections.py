@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -110,8 +110,7 @@ class Detections:
         """Return one face for an integer, else the selected faces."""
         if isinstance(index, int | np.integer):
             return self._face(int(index))
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        arrays: dict[str, Any] = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        arrays: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         return replace(self, **{name: array[index] for name, array in arrays.items()})
 
     @property

@@ -138,17 +138,20 @@ def append_line(path: Path, line: bytes) -> None:
     If a power cut has left a partial line at the end of the file, the new line begins after a line break.
 
     Raises:
-        OSError: The line cannot be written.
+        StorageError: The line cannot be written.
     """
-    with path.open("ab+", buffering=0) as stream:
-        end = stream.seek(0, 2)
-        if end and stream.seek(end - 1) >= 0 and stream.read(1) != b"\n":
-            line = b"\n" + line
-        try:
-            write_all(stream.write, line)
-        except OSError:
-            stream.truncate(end)
-            raise
+    try:
+        with path.open("ab+", buffering=0) as stream:
+            end = stream.seek(0, 2)
+            if end and stream.seek(end - 1) >= 0 and stream.read(1) != b"\n":
+                line = b"\n" + line
+            try:
+                write_all(stream.write, line)
+            except OSError:
+                stream.truncate(end)
+                raise
+    except OSError as error:
+        raise StorageError(f"cannot write '{path}': {error.strerror or error}") from error
 
 
 @contextmanager
@@ -166,7 +169,7 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            _lock(handle)
+            lock_file(handle)
         except BlockingIOError as error:
             raise InputError(f"another process is writing to '{folder}': wait for it or name another folder") from error
         try:
@@ -211,7 +214,7 @@ def exclusive_file(target: Path, folder: Path | None = None) -> Iterator[None]:
     finally:
         if handle is not None:
             with suppress(OSError):
-                if _is_at(lock, handle):
+                if is_at(lock, handle):
                     lock.unlink()
                 for folder in new_folders:
                     folder.rmdir()  # fails unless it is empty
@@ -224,9 +227,9 @@ def _open_locked(path: Path) -> int:
     while True:
         handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
         try:
-            _lock(handle)
+            lock_file(handle)
             # The process that held the lock may have deleted the file in between.
-            if _is_at(path, handle):
+            if is_at(path, handle):
                 return handle
         except BaseException:
             os.close(handle)
@@ -234,12 +237,15 @@ def _open_locked(path: Path) -> int:
         os.close(handle)
 
 
-def _is_at(path: Path, handle: int) -> bool:
+def is_at(path: Path, handle: int) -> bool:
     """Return whether `path` leads to the open file."""
-    return path.exists() and os.path.samestat(path.stat(), os.fstat(handle))
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
-def _lock(handle: int) -> None:
+def lock_file(handle: int) -> None:
     """Lock an open file or folder.
 
     Raises:

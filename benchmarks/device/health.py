@@ -45,12 +45,12 @@ def main(fake_firmware: bool, samples: int, period_s: float) -> None:
         sampler = HealthSampler(Path(folder), print, period_s=period_s)
         started_s = cpu_s()
         with sampler:
-            while sampler.summary().samples < samples:
+            while sampler.summary.samples < samples:
                 time.sleep(period_s)
-        mean_ms = (cpu_s() - started_s) / sampler.summary().samples * 1e3
+        mean_ms = (cpu_s() - started_s) / sampler.summary.samples * 1e3
     document = {
         "board": read_board().model,
-        "samples": sampler.summary().samples,
+        "samples": sampler.summary.samples,
         "firmware": fake_firmware,
         "cpu_ms": round(mean_ms, 3),
         "percent_of_a_core": round(mean_ms / (PERIOD_S * 1e3) * 100, 3),

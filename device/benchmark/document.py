@@ -38,7 +38,7 @@ _SMALLEST_LIMIT_MS = 1e-5
 
 
 @dataclass(frozen=True)
-class Subject:
+class BenchmarkSetup:
     """What was measured and how: the board, the models, the frames in memory, the user's settings and notes."""
 
     board: Board
@@ -67,7 +67,7 @@ def describe_model(name: str, path: Path) -> ModelInfo:
 
 
 def build_report(
-    subject: Subject,
+    setup: BenchmarkSetup,
     measured: Sequence[Measured],
     *,
     started_s: float,
@@ -77,7 +77,7 @@ def build_report(
     """Return the report of one board.
 
     Args:
-        subject: What was measured and how.
+        setup: What was measured and how.
         measured: At least one cell, each with at least one run.
         started_s: The start on the system's monotonic clock; times in the report count from this start.
         complete: Whether everything planned was measured.
@@ -87,15 +87,15 @@ def build_report(
     processes = sorted((process for cell in cells for process in cell.processes), key=lambda one: one.started_s)
     result = BoardResult(
         label=None,
-        board=msgspec.convert(subject.board.as_document(), BoardInfo),
+        board=msgspec.convert(setup.board.as_document(), BoardInfo),
         versions=versions(),
-        notes=dict(subject.notes),
-        settings=subject.settings,
+        notes=dict(setup.notes),
+        settings=setup.settings,
         complete=complete,
         before=processes[0].before,
         after=processes[-1].after,
-        frame_cache=None if subject.cache is None else _cache_info(subject.cache),
-        models=tuple(subject.models),
+        frame_cache=None if setup.cache is None else _cache_info(setup.cache),
+        models=tuple(setup.models),
         cells=tuple(cells),
     )
     return BenchmarkReport(schema=SCHEMA, created_utc=datetime.now(UTC).isoformat(timespec="seconds"), boards=(result,))

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from edgekit.boards import read_conditions
+from edgekit.contract import Subject
 from edgekit.device.benchmark.cells import Cell
 from edgekit.device.benchmark.frame_cache import CachedSource, FrameCache
 from edgekit.device.benchmark.loop import measure_loop
@@ -35,7 +36,8 @@ MIN_ITERATIONS = 100
 MAX_WARM_UP_S = 10.0
 _WINDOW_S = 0.1
 _WINDOW_ITERATIONS = 5
-_FRAME_WH = (640, 480)
+# The frame of inputs that are made here, and of estimates of the loop.
+FRAME_WH = (640, 480)
 _FACE_XYXY = (240.0, 160.0, 400.0, 320.0)
 
 
@@ -177,12 +179,17 @@ class _Pipeline:
         self.faces += len(result.faces)
 
 
+def example_boxes(subject: Subject, count: int) -> Detections:
+    """Return `count` equal boxes in a frame of `FRAME_WH`: faces of 160 pixels, or for a whole image the frame."""
+    box = _FACE_XYXY if subject == "face" else (0, 0, *FRAME_WH)
+    xyxy = np.tile(np.array(box, np.float32), (count, 1))
+    return Detections(xyxy, np.ones(count, np.float32), are_regions=subject == "image")
+
+
 def _classifier_iteration(classifier: Classifier, kind: Kind, batch: int) -> Callable[[], object]:
     contract = classifier.contract
-    frame = Frame(0, 0.0, 0.0, np.random.default_rng(0).integers(0, 256, (*_FRAME_WH[::-1], 3), np.uint8))
-    box = _FACE_XYXY if contract.subject == "face" else (0, 0, *_FRAME_WH)
-    xyxy = np.tile(np.array(box, np.float32), (batch, 1))
-    faces = Detections(xyxy, np.ones(batch, np.float32), are_regions=contract.subject == "image")
+    frame = Frame(0, 0.0, 0.0, np.random.default_rng(0).integers(0, 256, (*FRAME_WH[::-1], 3), np.uint8))
+    faces = example_boxes(contract.subject, batch)
 
     def crops() -> ImageU8:
         return crop_faces(frame, faces, contract)

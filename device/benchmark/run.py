@@ -18,7 +18,7 @@ from edgekit.device.benchmark.cells import (
     plan_cells,
     plan_rounds,
 )
-from edgekit.device.benchmark.document import Subject, build_report, describe_model
+from edgekit.device.benchmark.document import BenchmarkSetup, build_report, describe_model
 from edgekit.device.benchmark.frame_cache import FrameCache, load_frame_cache, shared_frame_cache
 from edgekit.device.benchmark.measure import MIN_ITERATIONS
 from edgekit.device.benchmark.rounds import Plan, measure_all, run_worker
@@ -161,9 +161,9 @@ def benchmark(
         measured, ended_by = measure_all(plan, processors=board.processors, progress=report)
     if ended_by is not None and not measured:
         raise ended_by
-    subject = Subject(board, described, cache, settings, notes or {})
+    setup = BenchmarkSetup(board, described, cache, settings, notes or {})
     readings = power(started_unix_s)
-    result = build_report(subject, measured, started_s=started_s, complete=ended_by is None, power=readings)
+    result = build_report(setup, measured, started_s=started_s, complete=ended_by is None, power=readings)
     if isinstance(ended_by, EdgekitError):
         raise IncompleteError(ended_by, result) from ended_by
     return result

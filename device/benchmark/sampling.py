@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,6 +12,7 @@ import numpy as np
 from edgekit.boards import Conditions
 from edgekit.device.benchmark.machine_watch import MachineWatch, OtherLoad
 from edgekit.device.pipeline.latency import summarize
+from edgekit.device.procfs import read_process
 from edgekit.report.document import BoardState, Latency, ProcessResult, ThreadUse, WarmUp
 from edgekit.report.statistics import is_stable
 
@@ -104,6 +103,8 @@ class Recorder:
 
     def result(self, load_ms: float, warm_up: WarmUp, before: Conditions, after: Conditions) -> ProcessResult:
         """Return the result of this process, without quality flags, which are determined later."""
+        own = read_process()
+        assert own is not None  # this process can be read
         return ProcessResult(
             started_s=self._watch.started_s,
             elapsed_s=round(self._watch.elapsed_s, 3),
@@ -112,7 +113,7 @@ class Recorder:
             warm_up=warm_up,
             latency=latency_of(self.samples_ms),
             images_per_s=round(self._batch * self.iterations / self.busy_s, 3),
-            resident_mib=round(resident_mib(), 1),
+            resident_mib=round(own.resident_mib, 1),
             others_processors=self._others.processors(),
             before=board_state(before),
             during=tuple(self._watch.readings),
@@ -129,9 +130,3 @@ def latency_of(samples_ms: Iterable[float]) -> Latency:
 def board_state(conditions: Conditions) -> BoardState:
     """Return the state of the board in the form that a report contains."""
     return msgspec.convert(conditions.as_document(), BoardState)
-
-
-def resident_mib() -> float:
-    """Return the memory of this process that is in RAM now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / (1 << 20)

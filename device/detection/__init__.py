@@ -217,9 +217,8 @@ def create_haar(options: DetectorOptions) -> Detector:
     return Haar(options.input_size_px, options.score_threshold)
 
 
-def create_whole_frame(options: DetectorOptions) -> Detector:
+def create_whole_frame(_options: DetectorOptions) -> Detector:
     """Return the detector whose only face is the whole frame."""
-    del options
     return WholeFrame()
 
 

@@ -101,13 +101,14 @@ def _run_child(path: Path, content: int, memory_bytes: int) -> None:
             pass_fds=(content,),
         )
     except subprocess.TimeoutExpired as error:
-        raise _refusal(path, f"one inference takes more than {TIMEOUT_S:g} s") from error
+        raise refusal(path, f"one inference takes more than {TIMEOUT_S:g} s") from error
     if done.returncode < 0:
-        raise _refusal(path, f"it crashes ncnn ({signal.Signals(-done.returncode).name})")
+        raise refusal(path, f"it crashes ncnn ({signal.Signals(-done.returncode).name})")
     if done.returncode:
         reason = one_line(done.stdout.strip())[:300]
-        raise _refusal(path, reason or f"a trial run ends with exit code {done.returncode}")
+        raise refusal(path, reason or f"a trial run ends with exit code {done.returncode}")
 
 
-def _refusal(path: Path, reason: str) -> InputError:
+def refusal(path: Path, reason: str) -> InputError:
+    """Return the error for a file that ncnn cannot run."""
     return InputError(f"model '{path}' cannot be run by ncnn: {reason}: export it again")

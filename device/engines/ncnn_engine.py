@@ -15,7 +15,7 @@ import numpy as np
 
 from edgekit.contract import Contract, Precision
 from edgekit.device.engines.engine import memory_error
-from edgekit.device.engines.ncnn_check import check_once
+from edgekit.device.engines.ncnn_check import check_once, refusal
 from edgekit.device.engines.ncnn_file import read_ncnn
 from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT
 from edgekit.errors import EdgekitError, InputError
@@ -63,7 +63,7 @@ class NcnnEngine:
         with _as_file(file.weights) as weights:
             if self._net.load_param_mem(file.graph) or self._net.load_model(weights):
                 reason = f"ncnn {self._ncnn.__version__} cannot load its graph and weights"
-                raise self._refusal(reason)
+                raise refusal(self._path, reason)
 
     def infer(self, tensor: FloatArray | ImageU8) -> FloatArray:
         """Return the logits (N, labels) of input tensors float32 (N, channels, H, W).
@@ -90,15 +90,17 @@ class NcnnEngine:
             if layer.weights_per_input or layer.weights:
                 blob = self._extract(extractor, layer.inputs[0])
                 if not layer.fits((blob.w, blob.h, blob.d, blob.c), blob.dims):
-                    raise self._refusal(
-                        f"layer '{layer.name}' has {layer.weights} weights, its input needs another number"
+                    raise refusal(
+                        self._path, f"layer '{layer.name}' has {layer.weights} weights, its input needs another number"
                     )
 
     def _infer_one(self, image: FloatArray) -> FloatArray:
         logits = np.array(self._extract(self._extractor(image), OUTPUT), np.float32)
         if logits.shape != (len(self.contract.labels),):
             labels = len(self.contract.labels)
-            raise self._refusal(f"its output has the shape {list(logits.shape)}, but its contract has {labels} labels")
+            raise refusal(
+                self._path, f"its output has the shape {list(logits.shape)}, but its contract has {labels} labels"
+            )
         return logits
 
     def _extractor(self, image: FloatArray) -> Any:
@@ -120,10 +122,7 @@ class NcnnEngine:
     def _failure(self, reason: str) -> EdgekitError:
         if self._has_run:
             return memory_error(f"an inference of model '{self._path}'", reason)
-        return self._refusal(reason)
-
-    def _refusal(self, reason: str) -> InputError:
-        return InputError(f"model '{self._path}' cannot be run by ncnn: {reason}: export it again")
+        return refusal(self._path, reason)
 
 
 def load_library(path: Path) -> Any:

@@ -47,11 +47,6 @@ class Layer:
     biases: int = 0
     weights_per_input: float = 0.0
 
-    @property
-    def parameters(self) -> int:
-        """Number of weights and biases."""
-        return self.weights + self.biases
-
     def fits(self, size_whdc: tuple[int, int, int, int], dims: int) -> bool:
         """Return whether the layer has the weights that an input blob of this size needs; ncnn does not check this."""
         width, height, depth, channels = size_whdc
@@ -84,7 +79,7 @@ def read_graph(text: str) -> tuple[Layer, ...]:
 
 def weight_bytes(layers: Iterable[Layer]) -> int:
     """Return the size of the weights' file: float32 values, and a tag of four bytes per layer with weights."""
-    return sum(4 * (layer.parameters + 1) for layer in layers if layer.kind in _WEIGHTED)
+    return sum(4 * (layer.weights + layer.biases + 1) for layer in layers if layer.kind in _WEIGHTED)
 
 
 def _layer(words: list[str]) -> Layer:

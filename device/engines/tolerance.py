@@ -84,10 +84,11 @@ def largest_difference(a: FloatArray, b: FloatArray) -> float:
 
 
 def relative_difference(reference: FloatArray, logits: FloatArray) -> float:
-    """Return rms(difference) / rms(reference)."""
+    """Return rms(difference) / rms(reference); 0 for equal arrays, also of zeros."""
     expected = reference.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return float(np.sqrt(np.mean((expected - logits) ** 2) / np.mean(expected**2)))
+        squares = (expected - logits) ** 2
+        return float(np.sqrt(np.mean(squares) / np.mean(expected**2))) if squares.any() else 0.0
 
 
 def same_top1(reference: FloatArray, logits: FloatArray) -> int:

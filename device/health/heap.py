@@ -21,9 +21,8 @@ class HeapTrimmer:
     def __init__(self) -> None:
         self._samples = 0
 
-    def __call__(self, sample: Health) -> None:
+    def __call__(self, _sample: Health) -> None:
         """Count a sample, and trim when it is time."""
-        del sample
         self._samples += 1
         if self._samples % _TRIM_EVERY == 0:
             with suppress(AttributeError, OSError):  # another C library

@@ -69,7 +69,7 @@ class RuntimeMonitor:
 
     def health(self) -> Health | None:
         """Return the newest sample; None before the first."""
-        return self._sampler.latest()
+        return self._sampler.latest
 
     def paced(self, source: Source) -> Source:
         """Return `source` with a frame rate that is reduced at high load levels."""
@@ -97,11 +97,11 @@ class RuntimeMonitor:
 
     def as_document(self) -> dict[str, Any]:
         """Return the summary of all samples and the highest load level, ready for JSON."""
-        return self._sampler.summary().as_document() | {"max_load_level": self._shedder.max_level}
+        return self._sampler.summary.as_document() | {"max_load_level": self._shedder.max_level}
 
     def describe(self) -> str:
         """Return the summary as one line of text; empty if nothing is known."""
-        return self._sampler.summary().describe()
+        return self._sampler.summary.describe()
 
     def _status(self) -> str:
         latest = self.health()

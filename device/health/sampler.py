@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +17,6 @@ PERIOD_S = 1.0
 # vcgencmd is a process, which costs more than reading all files of a sample; it runs for every fifth sample.
 FIRMWARE_EVERY = 5
 
-_BYTES_PER_MIB = 1 << 20
 # A disk or firmware that hangs must not delay the end of a run.
 _JOIN_S = 2.0
 
@@ -109,7 +108,12 @@ class HealthSummary:
 
 
 class HealthSampler:
-    """Thread that samples once per second in a `with` block; `latest` and `summary` may be called from any thread."""
+    """Thread that samples once per second in a `with` block; any thread may read the attributes.
+
+    Attributes:
+        latest: The newest sample; None before the first.
+        summary: The summary of all samples; it changes while the sampler runs.
+    """
 
     def __init__(
         self,
@@ -137,8 +141,8 @@ class HealthSampler:
         self._root = root
         self._run = _Cached(run)
         self._period_s = period_s
-        self._summary = HealthSummary()
-        self._latest: Health | None = None
+        self.summary = HealthSummary()
+        self.latest: Health | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="health", daemon=True)
 
@@ -149,14 +153,6 @@ class HealthSampler:
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
         self._thread.join(_JOIN_S)
-
-    def latest(self) -> Health | None:
-        """Return the newest sample; None before the first."""
-        return self._latest
-
-    def summary(self) -> HealthSummary:
-        """Return the summary of all samples; it changes while the sampler runs."""
-        return self._summary
 
     def _sample(self) -> None:
         next_s, is_failing = time.monotonic(), False
@@ -177,8 +173,8 @@ class HealthSampler:
         started_s = time.thread_time()
         self._run.start_sample()
         sample = read_health(self._folder, self._root, self._run)
-        self._summary.add(sample, (time.thread_time() - started_s) * 1e3)
-        self._latest = sample
+        self.summary.add(sample, (time.thread_time() - started_s) * 1e3)
+        self.latest = sample
         for watch in self._watchers:
             watch(sample)
 
@@ -186,8 +182,7 @@ class HealthSampler:
 def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -> Health:
     """Return one sample of board, process and disk."""
     try:
-        disk = os.statvfs(folder)
-        disk_free_mib = disk.f_bavail * disk.f_frsize // _BYTES_PER_MIB
+        disk_free_mib = shutil.disk_usage(folder).free >> 20
     except OSError:
         disk_free_mib = None
     return Health(time.monotonic(), time.time(), read_conditions(root, run), read_process(), disk_free_mib)

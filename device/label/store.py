@@ -24,7 +24,7 @@ from typing import Any
 
 from edgekit.device.label.crops import CollectedCrop, check_class, group_document, move, parse_crop
 from edgekit.device.sinks.crop_folder import CROPS_FILE, CROPS_FOLDER
-from edgekit.errors import EdgekitError, InputError, StorageError
+from edgekit.errors import EdgekitError, InputError
 from edgekit.files import append_line, exclusive_folder, real_path, write_atomic
 from edgekit.tables import csv_rows
 from edgekit.typed_json import convert, parse_json
@@ -97,7 +97,7 @@ class LabelStore:
         self._refused: list[str] = []  # classes of crops that cannot be offered
         self._has_given_classes = bool(classes)
         for name in classes:
-            self._add_class(name)
+            self.add_class(name)
         self._crops: dict[str, CollectedCrop] = {}
         # Where the decided crops are: a class, None for discarded ones. Neither here nor in `_missing`: waiting.
         self._labels: dict[str, str | None] = {}
@@ -248,10 +248,6 @@ class LabelStore:
         Raises:
             InputError: The name cannot be that of a folder, or differs from another class only in case.
         """
-        self._add_class(name)
-        self.version += 1
-
-    def _add_class(self, name: str) -> None:
         check_class(name)
         for other in self._classes:
             if other == name:
@@ -261,6 +257,7 @@ class LabelStore:
         if len(self._classes) >= _MAX_CLASSES:
             raise InputError(f"more than {_MAX_CLASSES} classes: use fewer")
         self._classes.append(name)
+        self.version += 1
 
     def _add_crop(self, crop: CollectedCrop) -> None:
         self._crops[crop.name] = crop
@@ -276,7 +273,7 @@ class LabelStore:
         for name in crop.probabilities:
             if name.lower() not in (known.lower() for known in (*self._classes, *self._refused)):
                 try:
-                    self._add_class(name)
+                    self.add_class(name)
                 except InputError as error:
                     self._refused.append(name)
                     self._notify(f"{error}; a crop of it can get another label")
@@ -289,7 +286,7 @@ class LabelStore:
         for folder in sorted(self.out.iterdir()) if self.out.is_dir() else ():
             names = [path.name for path in folder.glob("*.png")] if not folder.name.startswith(".") else []
             if names and folder.name not in self._classes:
-                self._add_class(folder.name)
+                self.add_class(folder.name)
             self._placed |= dict.fromkeys(names, folder.name)
 
     def _read_log(self) -> None:
@@ -345,12 +342,8 @@ class LabelStore:
         write_atomic(self.out / GROUPS_FILE, text.getvalue())
 
     def _log(self, line: dict[str, Any]) -> None:
-        path = self.folder / LABELS_FILE
         document = {**line, "time": datetime.now(UTC).isoformat(timespec="seconds")}
-        try:
-            append_line(path, (json.dumps(document) + "\n").encode())
-        except OSError as error:
-            raise StorageError(f"cannot write '{path}': {error.strerror or error}") from error
+        append_line(self.folder / LABELS_FILE, (json.dumps(document) + "\n").encode())
 
     def _is_waiting(self, name: str) -> bool:
         return name not in self._labels and name not in self._missing

@@ -63,7 +63,7 @@ class HeartbeatSink(Sink):
     def __init__(
         self,
         notifier: Notifier,
-        describe: Callable[[], str] | None = None,
+        describe: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Derive the pause between heartbeats from the notifier's watchdog time.
@@ -104,7 +104,7 @@ class HeartbeatSink(Sink):
         else:
             fps = (self._frames - self._sent_frames) / (now_s - self._sent_s)
             text = f"{self._frames} frames, {fps:.1f} frames/s, {_last_result(result)}"
-            more = self._describe() if self._describe else ""
+            more = self._describe()
             self._notifier.send(WATCHDOG="1", STATUS=f"{text}; {more}" if more else text)
         self._sent_s, self._sent_frames = now_s, self._frames
 

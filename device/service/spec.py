@@ -23,28 +23,15 @@ WATCHDOG_S = 60
 STOP_TIMEOUT_S = 10
 # No restart after these exit codes: the same settings would fail again.
 NO_RESTART_EXIT_CODES = (EXIT_USAGE,)
+# Pauses between restarts after failures: from the first to the longest in geometric steps.
+FIRST_PAUSE_S, LONGEST_PAUSE_S, PAUSE_STEPS = 5, 60, 5
+# More starts in this time are a permanent failure. Automatic restarts stay below this limit, so that a service is still
+# restarted after a camera was unplugged for a day. Repeated restarts by hand can exceed the limit.
+MAX_STARTS, STARTS_WINDOW_S = 20, 600
 # Groups that own cameras, their buffers and the video encoder on Raspberry Pi OS and Debian.
 DEVICE_GROUPS = ("video", "render")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-@dataclass(frozen=True)
-class RestartPolicy:
-    """Pauses between restarts after failures: from `first_pause_s` to `longest_pause_s` in `steps` geometric steps.
-
-    More than `burst` starts in `window_s` are a permanent failure. Automatic restarts stay below this limit, so that a
-    service is still restarted after a camera was unplugged for a day. Repeated restarts by hand can exceed the limit.
-    """
-
-    first_pause_s: float = 5
-    longest_pause_s: float = 60
-    steps: int = 5
-    burst: int = 20
-    window_s: float = 600
-
-
-RESTARTS = RestartPolicy()
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.device.service.spec import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    MAX_STARTS,
     NO_RESTART_EXIT_CODES,
-    RESTARTS,
+    PAUSE_STEPS,
     START_TIMEOUT_S,
+    STARTS_WINDOW_S,
     STOP_TIMEOUT_S,
     WATCHDOG_S,
     Scope,
@@ -75,8 +79,8 @@ def unit_text(
             f"Description=edgekit run ({_specifiers(spec.name)})",
             "After=network-online.target systemd-udev-trigger.service" if system else "",
             "Wants=network-online.target" if system else "",
-            f"StartLimitIntervalSec={RESTARTS.window_s:g}",
-            f"StartLimitBurst={RESTARTS.burst}",
+            f"StartLimitIntervalSec={STARTS_WINDOW_S}",
+            f"StartLimitBurst={MAX_STARTS}",
         ],
         "Service": [
             "Type=notify",
@@ -117,13 +121,13 @@ def _restart(systemd_version: int) -> list[str]:
     ends = ["Restart=on-failure", f"RestartPreventExitStatus={' '.join(map(str, NO_RESTART_EXIT_CODES))}"]
     if systemd_version >= _GROWING_PAUSES_SINCE:
         pauses = [
-            f"RestartSec={RESTARTS.first_pause_s:g}",
-            f"RestartSteps={RESTARTS.steps}",
-            f"RestartMaxDelaySec={RESTARTS.longest_pause_s:g}",
+            f"RestartSec={FIRST_PAUSE_S}",
+            f"RestartSteps={PAUSE_STEPS}",
+            f"RestartMaxDelaySec={LONGEST_PAUSE_S}",
         ]
     else:
         # One constant pause, long enough that the limit of starts is never reached.
-        pauses = [f"RestartSec={RESTARTS.window_s / RESTARTS.burst:g}"]
+        pauses = [f"RestartSec={STARTS_WINDOW_S / MAX_STARTS:g}"]
     return ends + pauses
 
 

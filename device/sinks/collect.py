@@ -218,11 +218,6 @@ class CollectSink(Sink):
         self._waiting: queue.Queue[Crop | None] = queue.Queue()
         self._thread = Worker(self._work, "collect") if source.live else None
 
-    @property
-    def left_out(self) -> int:
-        """Number of chosen crops that were not saved."""
-        return self.folder.account.lost
-
     def __enter__(self) -> Self:
         if self._thread is not None:
             self._thread.start()
@@ -252,7 +247,7 @@ class CollectSink(Sink):
 
     def document(self) -> dict[str, Any]:
         """Return the counts for the summary of a run."""
-        return {"folder": str(self.folder.folder), "saved": self.folder.saved, "left_out": self.left_out}
+        return {"folder": str(self.folder.folder), "saved": self.folder.saved, "left_out": self.folder.account.lost}
 
     def _save(self, crops: Iterable[Crop], max_waiting: float = _MAX_WAITING) -> None:
         for crop in crops:

@@ -99,9 +99,9 @@ class CropFolder:
             write_atomic(path, encoded)
             try:
                 append_line(self.folder / CROPS_FILE, line)
-            except OSError as error:
+            except StorageError:
                 path.unlink(missing_ok=True)
-                raise StorageError(f"cannot write '{self.folder / CROPS_FILE}': {error.strerror or error}") from error
+                raise
         except (StorageError, InputError, OSError) as error:
             self.reason = loss_reason(error)
             self._outage.begin(str(error))

@@ -16,7 +16,7 @@ from edgekit.device.accounting import Account, loss_reason
 from edgekit.device.imaging import IMAGE_SUFFIXES
 from edgekit.device.sinks.rotation import Rotation, shift
 from edgekit.errors import InputError, StorageError, warn
-from edgekit.files import write_all
+from edgekit.files import is_at, write_all
 from edgekit.model_store import MODEL_SUFFIXES
 from edgekit.native_calls import NativeCall
 
@@ -161,10 +161,7 @@ class LineFile:
     def _is_gone(self) -> bool:
         """Return whether the path leads to another file than the open one, or to none."""
         assert self._handle is not None
-        try:
-            return not os.path.samestat(os.fstat(self._handle), Path(self._target).stat())
-        except (FileNotFoundError, NotADirectoryError):
-            return True
+        return not is_at(Path(self._target), self._handle)
 
     def _take_back(self) -> None:
         """Remove the part of lines that an error left behind, and close the file.

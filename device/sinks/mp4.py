@@ -18,7 +18,7 @@ import cv2
 
 from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import InputError, StorageError
-from edgekit.files import write_all
+from edgekit.files import is_at, write_all
 from edgekit.preprocess import ImageU8
 
 # The header is written with the first fragment, because a camera's first key frame describes the video.
@@ -47,24 +47,79 @@ def missing_pyav() -> str:
         return str(error)
 
 
-class PacketFile:
-    """An MP4 file of packets that a camera has encoded."""
+class _FragmentedFile:
+    """A file that grows by fragments; the next key frame, or the end, completes a fragment.
 
-    def __init__(self, path: Path, size_wh: tuple[int, int]) -> None:
+    Attributes:
+        stored: Number of frames in complete fragments.
+    """
+
+    def __init__(self, path: Path) -> None:
         """Create or replace `path`, and its folder.
 
         Raises:
             StorageError: The file cannot be created.
         """
-        self._av = _pyav()
-        self._file = _Muxer(self._av, path)
-        self._stream = self._file.add_stream("h264", size_wh, 30)
-        self._first_us: int | None = None
+        self._av = av = _pyav()
+        self._file = _AppendedFile(path)
+        # PyAV also raises errors that are no OSError.
+        self._errors = (OSError, av.FFmpegError)
+        self._muxed = 0
+        self.stored = 0
+        self._container = av.open(self._file, "w", format="mp4", options=_MUXER_OPTIONS)
 
-    @property
-    def stored(self) -> int:
-        """Number of packets in complete fragments."""
-        return self._file.stored
+    def size_bytes(self) -> int:
+        """Return the current size of the file."""
+        return self._file.size_bytes
+
+    def close(self) -> None:
+        """Write the last fragment.
+
+        Raises:
+            StorageError: The file cannot be written, or was removed.
+        """
+        try:
+            self._container.close()
+            if self._muxed:
+                self._complete_fragment()
+        except self._errors as error:
+            raise self._file.failure(error) from error
+        finally:
+            self._file.close()
+
+    def _add_stream(self, codec: str, size_wh: tuple[int, int], rate: Fraction | int) -> Any:
+        """Return the file's only stream."""
+        stream = self._container.add_stream(codec, rate=rate)
+        stream.width, stream.height = size_wh
+        stream.pix_fmt = "yuv420p"
+        # The run's other threads need the other processors. For packets, PyAV opens an encoder that encodes nothing.
+        stream.codec_context.thread_count = 1
+        return stream
+
+    def _mux(self, packet: Any) -> None:
+        """Append a packet; raises as `close`."""
+        is_key = packet.is_keyframe
+        try:
+            self._container.mux(packet)
+            if is_key and self._muxed:
+                self._complete_fragment()
+        except self._errors as error:
+            raise self._file.failure(error) from error
+        self._muxed += 1
+
+    def _complete_fragment(self) -> None:
+        self._file.keep()
+        self.stored = self._muxed
+
+
+class PacketFile(_FragmentedFile):
+    """An MP4 file of packets that a camera has encoded."""
+
+    def __init__(self, path: Path, size_wh: tuple[int, int]) -> None:
+        """Create or replace `path`; raises as `_FragmentedFile`."""
+        super().__init__(path)
+        self._stream = self._add_stream("h264", size_wh, 30)
+        self._first_us: int | None = None
 
     def put(self, packet: EncodedPacket) -> None:
         """Append a packet; the first one is a key frame.
@@ -79,23 +134,11 @@ class PacketFile:
         coded.time_base = _PACKET_TIME_BASE
         coded.is_keyframe = packet.is_key
         coded.stream = self._stream
-        self._file.mux(coded)
-
-    def size_bytes(self) -> int:
-        """Return the current size of the file."""
-        return self._file.size_bytes()
-
-    def close(self) -> None:
-        """Write the last fragment; raises as `put`."""
-        self._file.close()
+        self._mux(coded)
 
 
-class H264File:
-    """An MP4 file of frames that are encoded here, each shown at its own time.
-
-    Attributes:
-        stored: Number of frames in complete fragments.
-    """
+class H264File(_FragmentedFile):
+    """An MP4 file of frames that are encoded here, each shown at its own time."""
 
     def __init__(self, path: Path, size_wh: tuple[int, int], fps: float) -> None:
         """Create or replace `path`, and its folder.
@@ -109,19 +152,13 @@ class H264File:
             InputError: The encoder does not support the size.
             StorageError: The file cannot be created.
         """
-        self._av = av = _pyav()
+        super().__init__(path)
         self._path = path
-        self._file = _Muxer(av, path)
-        self._stream = self._encoder(av, size_wh, min(max(fps, 0.1), _MAX_FPS))
-        self._key_picture = av.video.frame.PictureType.I
+        self._stream = self._encoder(size_wh, min(max(fps, 0.1), _MAX_FPS))
+        self._key_picture = self._av.video.frame.PictureType.I
         self._next_key_s = float("-inf")
         self._latest_tick = -1
         self._first_s: float | None = None
-
-    @property
-    def stored(self) -> int:
-        """Number of frames in complete fragments."""
-        return self._file.stored
 
     def write(self, image_bgr: ImageU8, time_s: float) -> None:
         """Append a frame, uint8 (H, W, 3) B, G, R; `time_s` counts from any origin and must not decrease.
@@ -140,16 +177,12 @@ class H264File:
             self._next_key_s = time_s + _KEY_FRAME_EVERY_S
         self._encode(picture)
 
-    def size_bytes(self) -> int:
-        """Return the current size of the file."""
-        return self._file.size_bytes()
-
     def close(self) -> None:
         """Write the last fragment; raises as `write`."""
         try:
             self._encode(None)
         finally:
-            self._file.close()
+            super().close()
 
     def _encode(self, picture: Any) -> None:
         """Append the packets of a frame; None: those that are still in the encoder."""
@@ -158,12 +191,12 @@ class H264File:
         except self._av.FFmpegError as error:
             raise StorageError(f"cannot encode '{self._path}': {error}") from error
         for packet in packets:
-            self._file.mux(packet)
+            self._mux(packet)
 
-    def _encoder(self, av: ModuleType, size_wh: tuple[int, int], fps: float) -> Any:
-        name = _encoder_name(av, size_wh)
+    def _encoder(self, size_wh: tuple[int, int], fps: float) -> Any:
+        name = _encoder_name(self._av, size_wh)
         try:
-            stream = self._file.add_stream(name, size_wh, Fraction(fps).limit_denominator(1001))
+            stream = self._add_stream(name, size_wh, Fraction(fps).limit_denominator(1001))
             context = stream.codec_context
             context.time_base = _TIME_BASE
             context.colorspace = context.color_primaries = context.color_trc = _BT601
@@ -175,67 +208,12 @@ class H264File:
             else:
                 context.bit_rate = _V4L2_BIT_RATE
             context.open()
-        except av.FFmpegError as error:
+        except self._av.FFmpegError as error:
             with suppress(StorageError):
-                self._file.close()
+                super().close()
             width, height = size_wh
             raise InputError(f"PyAV cannot encode {width}x{height} pixels as H.264: use smaller frames") from error
         return stream
-
-
-class _Muxer:
-    """A file that grows by fragments; the next key frame, or the end, completes a fragment."""
-
-    def __init__(self, av: ModuleType, path: Path) -> None:
-        self._file = _AppendedFile(path)
-        # PyAV also raises errors that are no OSError.
-        self._errors = (OSError, av.FFmpegError)
-        self._muxed = 0
-        self.stored = 0
-        self._container = av.open(self._file, "w", format="mp4", options=_MUXER_OPTIONS)
-
-    def add_stream(self, codec: str, size_wh: tuple[int, int], rate: Fraction | int) -> Any:
-        """Return the file's only stream."""
-        stream = self._container.add_stream(codec, rate=rate)
-        stream.width, stream.height = size_wh
-        stream.pix_fmt = "yuv420p"
-        # The run's other threads need the other processors. For packets, PyAV opens an encoder that encodes nothing.
-        stream.codec_context.thread_count = 1
-        return stream
-
-    def mux(self, packet: Any) -> None:
-        """Append a packet.
-
-        Raises:
-            StorageError: The file cannot be written, or was removed.
-        """
-        is_key = packet.is_keyframe
-        try:
-            self._container.mux(packet)
-            if is_key and self._muxed:
-                self._complete_fragment()
-        except self._errors as error:
-            raise self._file.failure(error) from error
-        self._muxed += 1
-
-    def close(self) -> None:
-        """Write the last fragment; raises as `mux`."""
-        try:
-            self._container.close()
-            if self._muxed:
-                self._complete_fragment()
-        except self._errors as error:
-            raise self._file.failure(error) from error
-        finally:
-            self._file.close()
-
-    def size_bytes(self) -> int:
-        """Return the current size of the file."""
-        return self._file.size_bytes
-
-    def _complete_fragment(self) -> None:
-        self._file.keep()
-        self.stored = self._muxed
 
 
 class _AppendedFile:
@@ -290,7 +268,7 @@ class _AppendedFile:
         with suppress(OSError):
             if self._kept_bytes:
                 self._stream.truncate(self._kept_bytes)
-            elif os.path.samestat(os.fstat(self._stream.fileno()), self._path.stat()):
+            elif is_at(self._path, self._stream.fileno()):
                 self._path.unlink()
         with suppress(OSError):
             self._stream.close()

@@ -1,4 +1,4 @@
-"""Video recording for long runs: file rotation, encoding in a thread, and recovery from disk outages."""
+"""Video recording for long runs: encoding in a thread, and recovery from disk outages."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from edgekit.device.accounting import ENCODER_TOO_SLOW, NOT_WRITABLE, Account
+from edgekit.device.accounting import ENCODER_TOO_SLOW, NOT_WRITABLE
 from edgekit.device.annotate import Draw
 from edgekit.device.blur import FaceBlur, Xyxy
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame, Source
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.mp4 import missing_pyav
-from edgekit.device.sinks.rotation import RESUME_BYTES, RETRY_S, Outage, Rotation, free_bytes
-from edgekit.device.sinks.video import VideoOptions, VideoSink
+from edgekit.device.sinks.rotation import RESUME_BYTES, RETRY_S, Outage, Rotation
+from edgekit.device.sinks.video import RotatingVideo, VideoOptions
 from edgekit.device.sinks.worker import Worker
 from edgekit.errors import EdgekitError, StorageError
 from edgekit.install_hint import install_command
@@ -59,90 +59,6 @@ def open_video(
             f"not play it, and it is playable only once it is complete: for H.264 run {install_command('video')}"
         )
     return RecorderThread(rotating, f"recording to '{target}'", notify) if source.live else rotating
-
-
-class RotatingVideo(Sink):
-    """A video in one or more files. `target` is the latest file; a higher number means an older file."""
-
-    def __init__(self, options: VideoOptions, rotation: Rotation, blur: FaceBlur | None) -> None:
-        """Prepare to write `options.target`; arguments as in `open_video`."""
-        self._options = options
-        self._rotation = rotation
-        self._file = self._make()
-        # One blur for all files, because a face may be visible across the change of files.
-        self._blur = blur
-        self._started_s: float | None = None
-        self._has_files = False
-        # Frames of the current file that are counted as written.
-        self._counted = 0
-        self.account = Account("save")
-        self.accounts = (self.account,)
-
-    def __exit__(self, *exception: object) -> None:
-        """Finish the current file.
-
-        Raises:
-            StorageError: The file cannot be finished.
-        """
-        self.finish_file()
-
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Append the frame with the faces drawn in, or blurred; raises as `record`."""
-        self.account.produce()
-        self.record(frame, result, self.hidden_boxes(frame, result))
-
-    def hidden_boxes(self, frame: Frame, result: FrameResult) -> list[Xyxy]:
-        """Return the boxes to blur in this frame; must be called for every frame, recorded or not."""
-        if self._blur is None:
-            return []
-        self._blur.update(frame, result)
-        return self._blur.boxes()
-
-    def record(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy]) -> None:
-        """Append the frame, to a new file if the rotation requires it; the caller has counted it as produced.
-
-        Raises:
-            StorageError: The disk is full or not writable, or the file was removed.
-            InputError: The encoder does not support the size of the frame.
-        """
-        now_s = time.monotonic()
-        if self._started_s is None:
-            self._started_s = now_s
-        elif self._rotation.is_due(self._file.size_bytes(), now_s - self._started_s):
-            try:
-                self.finish_file()
-            except StorageError:
-                self.account.drop(NOT_WRITABLE)  # this frame is in neither file
-                raise
-            self._started_s = now_s
-        self._file.write(frame, result, hidden_xyxy)
-        self._counted = self.account.write_up_to(self._file.stored, self._counted)
-
-    def finish_file(self) -> None:
-        """Complete the current file; the next frame begins another. Frames that are not in the file are dropped.
-
-        Raises:
-            StorageError: The file cannot be finished.
-        """
-        file, self._file, self._started_s = self._file, self._make(), None
-        try:
-            file.__exit__(None, None, None)
-        finally:
-            self._counted = self.account.write_up_to(file.stored, self._counted)
-            if lost := file.frames - self._counted:
-                self.account.drop(NOT_WRITABLE, lost)
-            self._counted = 0
-
-    def free_bytes(self) -> int:
-        """Return the free space on the disk of `target`, 0 if unknown."""
-        return free_bytes(self._options.target)
-
-    def _make(self) -> VideoSink:
-        return VideoSink(self._options, self._make_room)
-
-    def _make_room(self) -> None:
-        self._rotation.make_room(self._options.target, has_files=self._has_files)
-        self._has_files = True
 
 
 class RecorderThread(Sink):

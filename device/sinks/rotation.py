@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +83,7 @@ def free_bytes(path: Path) -> int:
     """Return the free space for a file or folder at `path`, which may be missing, as its folders; 0 if unknown."""
     whole = path.absolute()
     try:
-        disk = os.statvfs(next(place for place in (whole, *whole.parents) if place.exists()))
-        return disk.f_bavail * disk.f_frsize
+        return shutil.disk_usage(next(place for place in (whole, *whole.parents) if place.exists())).free
     except OSError:
         return 0
 

@@ -1,24 +1,29 @@
-"""Results as a video: the frames with boxes and labels drawn in."""
+"""Results as a video in one or more files: the frames with boxes and labels drawn in."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 
+from edgekit.device.accounting import NOT_WRITABLE, Account
 from edgekit.device.annotate import Draw, draw_faces
-from edgekit.device.blur import Xyxy, hide_boxes
+from edgekit.device.blur import FaceBlur, Xyxy, hide_boxes
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.imaging import resize
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.mp4 import H264File
 from edgekit.device.sinks.opencv_video import OpenCvFile
-from edgekit.errors import InputError
+from edgekit.device.sinks.rotation import Rotation, free_bytes
+from edgekit.errors import InputError, StorageError
 from edgekit.preprocess import ImageU8
+
+_VideoFile: TypeAlias = H264File | OpenCvFile
 
 _SUFFIX = ".mp4"
 # For sources without a frame rate.
@@ -61,89 +66,107 @@ class VideoOptions:
         return VideoOptions(target, fps, source.live, presentation_time_s(source, _STILLS_FPS), draw, h264)
 
 
-class VideoSink(Sink):
-    """Writes one .mp4 file, which is kept if the run ends early.
+class RotatingVideo(Sink):
+    """A video in one or more files, which are kept if the run ends early.
 
-    The video has the size of the first frame; frames of other sizes are fitted into it.
-
-    Attributes:
-        frames: Number of frames passed to `write`.
+    `target` is the latest file; a higher number means an older file. A file has the size of its first frame; frames of
+    other sizes are fitted into it.
     """
 
-    def __init__(self, options: VideoOptions, make_room: Callable[[], None] = lambda: None) -> None:
-        """Prepare to write the file; `make_room` is called just before it takes its name."""
+    def __init__(self, options: VideoOptions, rotation: Rotation, blur: FaceBlur | None) -> None:
+        """Prepare to write `options.target`; arguments as in `recorder.open_video`."""
         self._options = options
-        self._make_room = make_room
-        self._file: VideoFile | None = None
+        self._rotation = rotation
+        # One blur for all files, because a face may be visible across the change of files.
+        self._blur = blur
+        self._file: _VideoFile | None = None
         self._size_wh = (0, 0)
-        self.frames = 0
+        self._started_s = 0.0
+        self._has_files = False
+        # Frames of the current file, and how many of them are counted as written.
+        self._frames = 0
+        self._counted = 0
+        self.account = Account("save")
+        self.accounts = (self.account,)
 
     def __exit__(self, *exception: object) -> None:
-        """Complete the video.
+        """Finish the current file.
 
         Raises:
-            StorageError: The file on the disk is incomplete.
+            StorageError: The file cannot be finished.
         """
-        if self._file is not None:
-            self._file.close()
+        self.finish_file()
 
-    def write(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy] = ()) -> None:
-        """Append the frame with its faces drawn in and the boxes `hidden_xyxy` blurred.
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Append the frame with the faces drawn in, or blurred; raises as `record`."""
+        self.account.produce()
+        self.record(frame, result, self.hidden_boxes(frame, result))
+
+    def hidden_boxes(self, frame: Frame, result: FrameResult) -> list[Xyxy]:
+        """Return the boxes to blur in this frame; must be called for every frame, recorded or not."""
+        if self._blur is None:
+            return []
+        self._blur.update(frame, result)
+        return self._blur.boxes()
+
+    def record(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy]) -> None:
+        """Append the frame, to a new file if the rotation requires it; the caller has counted it as produced.
 
         Raises:
             StorageError: The disk is full or not writable, or the file was removed.
             InputError: The encoder does not support the size of the frame.
         """
-        self.frames += 1
+        if self._file is not None and self._is_due(self._file):
+            try:
+                self.finish_file()
+            except StorageError:
+                self.account.drop(NOT_WRITABLE)  # this frame is in neither file
+                raise
+        self._frames += 1
         image = hide_boxes(frame.image_bgr, hidden_xyxy) if hidden_xyxy else frame.image_bgr
         image = self._options.draw(image, result.faces)
         if self._file is None:
             self._file = self._open(image)
         self._file.write(_fit(image, self._size_wh), self._options.time_s(frame))
+        self._counted = self.account.write_up_to(self._file.stored, self._counted)
 
-    @property
-    def stored(self) -> int:
-        """Number of frames that are safe in the file."""
-        return self._file.stored if self._file is not None else 0
+    def finish_file(self) -> None:
+        """Complete the current file; the next frame begins another. Frames that are not in the file are dropped.
 
-    def size_bytes(self) -> int:
-        """Return the current size of the file."""
-        return self._file.size_bytes() if self._file is not None else 0
+        Raises:
+            StorageError: The file cannot be finished.
+        """
+        file, self._file = self._file, None
+        try:
+            if file is not None:
+                file.close()
+        finally:
+            if file is not None:
+                self._counted = self.account.write_up_to(file.stored, self._counted)
+            if lost := self._frames - self._counted:
+                self.account.drop(NOT_WRITABLE, lost)
+            self._frames = self._counted = 0
 
-    def _open(self, image: ImageU8) -> VideoFile:
+    def free_bytes(self) -> int:
+        """Return the free space on the disk of `target`, 0 if unknown."""
+        return free_bytes(self._options.target)
+
+    def _is_due(self, file: _VideoFile) -> bool:
+        return self._rotation.is_due(file.size_bytes(), time.monotonic() - self._started_s)
+
+    def _open(self, image: ImageU8) -> _VideoFile:
         height, width = image.shape[:2]
         # The encoders need an even width and height.
         self._size_wh = (width + width % 2, height + height % 2)
-        options = self._options
+        self._started_s, options = time.monotonic(), self._options
         if options.h264:
             self._make_room()
             return H264File(options.target, self._size_wh, options.fps)
         return OpenCvFile(options.target, self._size_wh, options.fps, options.live, self._make_room)
 
-
-class VideoFile(Protocol):
-    """A video file that is being written."""
-
-    @property
-    def stored(self) -> int:
-        """Number of frames that are safe in the file."""
-        ...
-
-    def write(self, image_bgr: ImageU8, time_s: float) -> None:
-        """Append a frame of the video's size.
-
-        Raises:
-            StorageError: The disk is full or not writable, or the file was removed.
-        """
-        ...
-
-    def size_bytes(self) -> int:
-        """Return the current size of the file."""
-        ...
-
-    def close(self) -> None:
-        """Complete the file; raises as `write`."""
-        ...
+    def _make_room(self) -> None:
+        self._rotation.make_room(self._options.target, has_files=self._has_files)
+        self._has_files = True
 
 
 def _fit(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:

@@ -44,9 +44,8 @@ class DemoSource(RecordedSource):
             yield Frame(sequence, time.monotonic(), time.time(), image)
 
 
-def open_demo(uri: str, notify: Callable[[str], None]) -> DemoSource:
+def open_demo(_uri: str, _notify: Callable[[str], None]) -> DemoSource:
     """Return the demo clip; the arguments are ignored."""
-    del uri, notify
     return DemoSource()
 
 

@@ -23,6 +23,8 @@ LAST_ATTEMPT_S = 25.0
 # than the time-out of a stream (opencv.OPEN_TIMEOUT_MS), because the stream's error names the reason.
 _FIRST_OPEN_S = 90.0
 REOPEN_S = 12.0
+# A larger age means that the time stamp is from another clock.
+_MAX_AGE_S = 10.0
 # Longest delay until a waiting thread notices `stop`.
 _POLL_S = 0.1
 # A driver may block a read for ever; closing the source must not wait for it.
@@ -35,7 +37,8 @@ class CapturedImage:
 
     Attributes:
         picture: uint8 (H, W, 3) B, G, R, or the planes that the camera delivered.
-        taken_s: Capture time on the clock of `time.monotonic`; None: the time of reading.
+        taken_s: Capture time on the clock of `time.monotonic`. None, or a time in the future or long ago, which is from
+            another clock: the time of reading.
         small: The same view with fewer pixels; only if `picture` is planes.
     """
 
@@ -215,6 +218,7 @@ def _frame(sequence: int, picture: Picture) -> Frame:
     now_s, wall_s = time.monotonic(), time.time()
     if not isinstance(picture, CapturedImage):
         return Frame(sequence, now_s, wall_s, picture)
-    taken_s = now_s if picture.taken_s is None else min(picture.taken_s, now_s)
-    wall_s -= now_s - taken_s
-    return Frame(sequence, taken_s, wall_s, picture.picture, small=picture.small)
+    taken_s = picture.taken_s
+    if taken_s is None or not 0 <= now_s - taken_s <= _MAX_AGE_S:
+        taken_s = now_s
+    return Frame(sequence, taken_s, wall_s - (now_s - taken_s), picture.picture, small=picture.small)

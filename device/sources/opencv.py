@@ -6,7 +6,6 @@ import base64
 import os
 import re
 import socket
-import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
@@ -29,8 +28,6 @@ OPEN_TIMEOUT_MS = 10_000
 _READ_TIMEOUT_MS = 5_000
 _DEFAULT_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935}
 _PROBE_TIMEOUT_S = 3.0
-# A larger age means that the time stamp is from another clock.
-_MAX_AGE_S = 10.0
 
 
 class CaptureDevice:
@@ -62,16 +59,13 @@ class CaptureDevice:
                 "videoconvert ! video/x-raw,format=BGR ! appsink"
             )
         image_bgr = oriented(np.asarray(image, np.uint8), self._settings)
-        return CapturedImage(image_bgr, self._taken_s()) if self._has_times else image_bgr
+        if not self._has_times:
+            return image_bgr
+        return CapturedImage(image_bgr, float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3)
 
     def close(self) -> None:
         """Release the device."""
         self._capture.release()
-
-    def _taken_s(self) -> float | None:
-        """Return the driver's capture time; None if it is not on the clock of `time.monotonic`."""
-        taken_s = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
-        return taken_s if 0 <= time.monotonic() - taken_s <= _MAX_AGE_S else None
 
 
 def oriented(image_bgr: ImageU8, settings: CameraSettings) -> ImageU8:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgekit.device.sources.live import CapturedImage, LiveSource
-from edgekit.device.sources.picamera_streams import FORMAT, configured_streams, full_view_px, lores_size
+from edgekit.device.sources.picamera_streams import FORMAT, full_view_px, lores_size, plane_readers
 from edgekit.device.sources.settings import CameraSettings, EncodedPacket, EncodedVideo
 from edgekit.device.sources.timeout_guard import read_timeout_s
 from edgekit.errors import InputError, SourceError
@@ -27,8 +27,6 @@ _BUFFERS = 3
 _BUFFERS_RECORDED = 6
 # libcamera's error for a rejected configuration contains the whole configuration.
 _MAX_REASON_CHARS = 200
-# A larger age means that the time stamp is from another clock.
-_MAX_AGE_S = 10.0
 
 
 def open_picamera(number: int, settings: CameraSettings, notify: Callable[[str], None]) -> LiveSource:
@@ -93,7 +91,7 @@ class _PiCamera:
         self._camera = _start(picamera2_class, name, number, settings)
         try:
             configuration = self._camera.camera_configuration()
-            self._streams = configured_streams(configuration, name)
+            self._readers = plane_readers(configuration, name)
             if self._recording is not None:
                 self._recording.start(configuration["main"]["size"])
                 _start_encoder(self._camera, self._recording, name, notify)
@@ -111,7 +109,7 @@ class _PiCamera:
             return None
         self._latest_read_s = time.monotonic() - started_s
         try:
-            planes = {name: stream.planes(request.make_buffer(name)) for name, stream in self._streams.items()}
+            planes = {name: read(request.make_buffer(name)) for name, read in self._readers.items()}
             taken_s = _taken_s(request.get_metadata())
         finally:
             request.release()
@@ -186,8 +184,7 @@ def _start_encoder(camera: Any, recording: EncodedVideo, name: str, notify: Call
     from picamera2.outputs import Output
 
     class RecordingOutput(Output):  # type: ignore[misc]
-        def outputframe(self, frame: Any, keyframe: bool = True, timestamp: int = 0, *more: Any) -> None:
-            del more
+        def outputframe(self, frame: Any, keyframe: bool = True, timestamp: int = 0, *_more: Any) -> None:
             recording.put(EncodedPacket(bytes(frame), keyframe, timestamp))
 
     try:
@@ -269,8 +266,7 @@ def _taken_s(metadata: Any) -> float | None:
     stamp_ns = metadata.get("SensorTimestamp")
     if not stamp_ns:
         return None
-    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - stamp_ns / 1e9
-    return time.monotonic() - age_s if 0 <= age_s <= _MAX_AGE_S else None
+    return time.monotonic() - (time.clock_gettime(time.CLOCK_BOOTTIME) - float(stamp_ns) / 1e9)
 
 
 def _mode(mode: Any) -> dict[str, Any]:

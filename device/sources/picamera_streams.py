@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,27 +18,6 @@ FORMAT = "YUV420"
 _LAYOUTS: dict[str, Layout] = {"YUV420": "i420", "NV12": "nv12"}
 # Minimum of the longer side of the detector's stream, because the tracker uses this stream too.
 _MIN_LORES_PX = 320
-
-
-class Stream:
-    """Memory layout of the buffers of one stream."""
-
-    def __init__(self, stream: dict[str, Any], full_range: bool, name: str) -> None:
-        if stream["format"] not in _LAYOUTS:
-            raise SourceError(f"{name} delivers format {stream['format']} instead of {FORMAT}: try camera 'usb'")
-        self._layout = _LAYOUTS[stream["format"]]
-        self._size_wh = (int(stream["size"][0]), int(stream["size"][1]))
-        self._stride = int(stream["stride"])
-        self._full_range = full_range
-
-    def planes(self, buffer: Any) -> Planes:
-        """Return the luma and chroma planes of a buffer as views.
-
-        Raises:
-            SourceError: The buffer is too small.
-        """
-        data = np.asarray(buffer, np.uint8).reshape(-1)
-        return split_planes(data, self._size_wh, self._stride, self._layout, self._full_range)
 
 
 def lores_size(size_wh: tuple[int, int], full_view_px: int) -> tuple[int, int] | None:
@@ -68,16 +48,24 @@ def full_view_px(size_wh: tuple[int, int], settings: CameraSettings) -> int:
     return math.ceil(detector_px * max(size_wh) / max(region_wh))
 
 
-def configured_streams(configuration: Any, name: str) -> dict[str, Stream]:
-    """Return the streams of a picamera2 configuration: "main", and "lores" if present; `name` is for messages.
+def plane_readers(configuration: Any, name: str) -> dict[str, Callable[[Any], Planes]]:
+    """Return the readers of the streams of a picamera2 configuration: "main", and "lores" if present.
+
+    A reader returns the luma and chroma planes of a buffer of its stream as views; a buffer that is too small raises
+    SourceError. `name` is for messages.
 
     Raises:
         SourceError: A stream has an unsupported format.
     """
     colour_space = configuration.get("colour_space")
     full_range = "full" in str(getattr(colour_space, "range", "full")).lower()
-    return {
-        stream: Stream(configuration[stream], full_range, name)
-        for stream in ("main", "lores")
-        if configuration.get(stream) is not None
-    }
+    present = {stream: configuration[stream] for stream in ("main", "lores") if configuration.get(stream) is not None}
+    return {stream: _plane_reader(layout, full_range, name) for stream, layout in present.items()}
+
+
+def _plane_reader(stream: dict[str, Any], full_range: bool, name: str) -> Callable[[Any], Planes]:
+    if stream["format"] not in _LAYOUTS:
+        raise SourceError(f"{name} delivers format {stream['format']} instead of {FORMAT}: try camera 'usb'")
+    layout, stride = _LAYOUTS[stream["format"]], int(stream["stride"])
+    size_wh = (int(stream["size"][0]), int(stream["size"][1]))
+    return lambda buffer: split_planes(np.asarray(buffer, np.uint8).reshape(-1), size_wh, stride, layout, full_range)

@@ -13,11 +13,11 @@ from edgekit.boards import read_board
 from edgekit.device.benchmark.run import benchmark
 from edgekit.errors import GateError, InputError, TemporaryError
 from edgekit.export.formats.table import KIND, MAX_DROP, FormatFile, FormatsReport
-from edgekit.export.ncnn.to_ncnn import export_to_ncnn
 from edgekit.export.onnx.targets import GENERIC, TARGETS, QuantizedForm, chosen_passes
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.quantization.gate import Calibration, Quantization, calibration_crops, evaluate_file, quantize_file
 from edgekit.export.quantization.quantize import StaticSettings
+from edgekit.export.run import export
 from edgekit.export.verification.parity import accuracy_drop
 from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
@@ -122,10 +122,9 @@ class _Maker:
         """
         path = self.folder / f"{name}{NCNN_SUFFIX if name.startswith('ncnn') else ONNX_SUFFIX}"
         if name == "float32":
-            export_checkpoint(self.checkpoint, path, None, chosen_passes(self.target))
+            export(self.checkpoint, path, target=self.target)
         elif name.startswith("ncnn"):
-            passes = chosen_passes(self.target, ncnn=True)
-            export_to_ncnn(self.checkpoint, path, None, passes, "fp16" if name == "ncnn-fp16" else "fp32")
+            export(self.checkpoint, path, target=self.target, precision="fp16" if name == "ncnn-fp16" else "fp32")
         elif name == "fp16":
             self._quantize(path, "fp16", "qdq", None, progress)
         else:

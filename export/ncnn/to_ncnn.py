@@ -25,9 +25,7 @@ from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT
 from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import InputError, StorageError
 from edgekit.export.onnx.exported import Exported
-from edgekit.export.onnx.relabelling import Relabel
-from edgekit.export.onnx.targets import GENERIC, TARGETS
-from edgekit.export.onnx.to_onnx import check_target, contract_of, convert, open_checkpoint
+from edgekit.export.onnx.to_onnx import check_target, contract_of, convert
 from edgekit.export.profiling.cost import graph_cost
 from edgekit.export.verification.export_check import check_export
 from edgekit.files import atomic_path, sha256_of, write_atomic
@@ -45,38 +43,25 @@ _TIMEOUT_S = 600
 _FULL_PRECISION = "fp16=0"
 
 
-def export_to_ncnn(
-    checkpoint_path: Path,
-    target: Path,
-    relabel: Relabel | None = None,
-    passes: Collection[str] = TARGETS[GENERIC].passes,
-    precision: NcnnPrecision = "fp32",
+def export_net_to_ncnn(
+    net: nn.Module, contract: Contract, target: Path, passes: Collection[str], precision: NcnnPrecision
 ) -> Exported:
-    """Export a checkpoint to `target` for ncnn; equal checkpoints give equal bytes.
+    """Export a net to `target` for ncnn, with its contract; equal nets and contracts give equal bytes.
 
     Args:
-        checkpoint_path: A .safetensors file.
+        net: Takes the contract's input and returns one logit per label.
+        contract: The contract stored in the file.
         target: The .ncnn file.
-        relabel: Function that gives the net other labels; see `edgekit.export.onnx.relabelling`.
         passes: Names of the rewrites; see `edgekit.export.onnx.targets`.
         precision: "fp16": ncnn computes in half floats where the processor has them. The check against torch is that of
             the float32 file; then half floats are compared with it on this processor, as every processor does at load.
 
     Raises:
-        InputError: The checkpoint cannot be used, `target` does not end in .ncnn, pnnx is not installed or does not
+        InputError: The net does not fit its contract, `target` does not end in .ncnn, pnnx is not installed or does not
             convert the net, or half floats change its results on this processor.
-        GateError: The file's logits or top-1 differ from the checkpoint's; `target` is left unchanged.
+        GateError: The file's logits or top-1 differ from the net's; `target` is left unchanged.
         StorageError: The file cannot be written.
     """
-    check_target(target, NCNN_SUFFIX)
-    pnnx_program()
-    return export_net_to_ncnn(*open_checkpoint(checkpoint_path, relabel), target, passes, precision)
-
-
-def export_net_to_ncnn(
-    net: nn.Module, contract: Contract, target: Path, passes: Collection[str], precision: NcnnPrecision
-) -> Exported:
-    """Export a net to `target` with its contract; the arguments and errors are those of `export_to_ncnn`."""
     check_target(target, NCNN_SUFFIX)
     model, changed = convert(net, contract, passes)
     content = to_ncnn(model)

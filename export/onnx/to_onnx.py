@@ -177,7 +177,9 @@ def _exported_graph(net: nn.Module, contract: Contract) -> ir.Model:
     spec = contract.input
     example = torch.zeros(_EXAMPLE_BATCH, channel_count(spec.channels), *spec.size_hw)
     _check_fit(net, example, contract)
-    with _quiet_exporter():
+    # torch warns about its own use of LeafSpec, and logs decisions that the user cannot change.
+    with only_errors("torch.onnx"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         program = torch.onnx.export(
             net,
             (example,),
@@ -212,7 +214,7 @@ def _check_fit(net: nn.Module, example: torch.Tensor, contract: Contract) -> Non
 
 
 def finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
-    """Set the contract and the producer fields, check the model with `onnx.checker`, and return it."""
+    """Set contract (the only metadata) and producer fields, check the model with `onnx.checker`, and return it."""
     model.ir_version = IR_VERSION
     model.producer_name = "edgekit"
     model.producer_version = __version__
@@ -228,14 +230,12 @@ def finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    # torch warns about its own use of LeafSpec, and logs decisions that the user cannot change.
-    logger = logging.getLogger("torch.onnx")
+def only_errors(logger_name: str | None = None) -> Iterator[None]:
+    """Let a logger, by default the root of all, log errors only."""
+    logger = logging.getLogger(logger_name)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-            yield
+        yield
     finally:
         logger.setLevel(level)

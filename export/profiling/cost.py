@@ -145,9 +145,9 @@ def graph_cost(model: onnx.ModelProto, seen: Mapping[str, TensorInfo] | None = N
                 output_shape=tensors[node.output[0]].shape if node.output and node.output[0] in tensors else None,
                 parameters=sum(math.prod(constants[name].dims) for name in _weights(node, constants, owned)),
                 macs=_macs(node, tensors),
-                weight_bytes=_size_bytes(weights, tensors) if moves else 0,
-                read_bytes=_size_bytes(activations, tensors) if moves else 0,
-                written_bytes=_size_bytes(filter(None, node.output), tensors) if moves else 0,
+                weight_bytes=size_bytes(weights, tensors) if moves else 0,
+                read_bytes=size_bytes(activations, tensors) if moves else 0,
+                written_bytes=size_bytes(filter(None, node.output), tensors) if moves else 0,
             )
         )
     kinds = {node.op_type for node in model.graph.node}
@@ -189,7 +189,8 @@ def _macs(node: onnx.NodeProto, tensors: Mapping[str, TensorInfo]) -> int | None
     return product((*output, *per_value))
 
 
-def _size_bytes(names: Iterable[str], tensors: Mapping[str, TensorInfo]) -> int | None:
+def size_bytes(names: Iterable[str], tensors: Mapping[str, TensorInfo]) -> int | None:
+    """Return the total size of tensors; None if one is unknown."""
     return _total(tensors[name].size_bytes if name in tensors else None for name in names)
 
 
@@ -213,7 +214,7 @@ def _peak_bytes(
     peak: int | None = 0
     for index, node in enumerate(graph.node):
         living.update(name for name in node.output if name and name not in constants and name not in source)
-        now = _size_bytes(living, tensors)
+        now = size_bytes(living, tensors)
         peak = None if peak is None or now is None else max(peak, now)
         living = {name for name in living if last_use.get(name, -1) > index}
     return peak

@@ -21,8 +21,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edgekit.device.benchmark.measure import FRAME_WH, example_boxes
 from edgekit.device.detection.yunet import YuNet, input_sizes
-from edgekit.device.detections import Detections
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.session import open_session
 from edgekit.device.frame import Frame
@@ -37,8 +37,6 @@ from edgekit.known_boards import KnownBoard
 from edgekit.model_store import asset
 from edgekit.preprocess import ImageU8, softmax, to_input
 
-FRAME_WH = (640, 480)
-_FACE_XYXY = (240.0, 160.0, 400.0, 320.0)
 _LEAST_RUNS, _LEAST_S = 25, 0.3
 # The net by which this machine is compared with a board.
 REFERENCE = "default.onnx"
@@ -181,9 +179,7 @@ def measure_here(model: Path, detector_model: Path | None, size_px: int, faces: 
         contract = Classifier(model, 1).contract
         reference = Classifier(asset(REFERENCE), 1)
         tensor = to_input(np.zeros((1, *reference.contract.crop.center_crop_hw, 3), np.uint8), reference.contract.input)
-        box = _FACE_XYXY if contract.subject == "face" else (0, 0, *FRAME_WH)
-        xyxy = np.tile(np.array(box, np.float32), (faces, 1))
-        located = Detections(xyxy, np.ones(faces, np.float32), are_regions=contract.subject == "image")
+        located = example_boxes(contract.subject, faces)
 
         def prepare() -> Any:
             crops = crop_faces(Frame(0, 0.0, 0.0, frames[0]), located, contract)

@@ -81,8 +81,7 @@ class Profile:
         """Return the estimated latency on a board, or the reason why there is no estimate."""
         roofline = roofline_of(board.name, self.precision, threads)
         work = [LayerWork(layer.name, layer.macs, layer.moved_bytes) for layer in self.layers]
-        found = estimate(work, roofline)
-        return found if found is not None else str(roofline.reason)
+        return roofline.reason or estimate(work, roofline)
 
 
 def profile_file(

@@ -95,10 +95,8 @@ def roofline_of(board: str, precision: Precision, threads: int) -> Roofline:
     return Roofline(board, precision, threads, None, math.nan, math.nan, 0, 0.0, math.nan, reason)
 
 
-def estimate(layers: Sequence[LayerWork], roofline: Roofline) -> Estimate | None:
-    """Return the estimated latency of a net; None if the roofline's `reason` is set."""
-    if roofline.reason is not None:
-        return None
+def estimate(layers: Sequence[LayerWork], roofline: Roofline) -> Estimate:
+    """Return the estimated latency of a net, by a roofline without `reason`."""
     computing = [layer.macs / roofline.macs_per_s * _MS_PER_S for layer in layers]
     moving = [layer.moved_bytes / roofline.bytes_per_s * _MS_PER_S for layer in layers]
     taken = [max(pair) for pair in zip(computing, moving, strict=True)]

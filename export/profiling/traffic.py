@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 import onnx
 
-from edgekit.export.profiling.cost import MOVE_NOTHING, RENAME
+from edgekit.export.profiling.cost import MOVE_NOTHING, RENAME, size_bytes
 from edgekit.export.tensors import TensorInfo, constant_tensors, graph_tensors
 
 # Operators that runtimes fuse into the convolution or matrix product before them.
@@ -64,13 +64,8 @@ def weight_bytes(model: onnx.ModelProto, seen: Mapping[str, TensorInfo] | None =
     constants = constant_tensors(model.graph)
     tensors = graph_tensors(model, constants, seen)
     stored_as = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    totals: list[int | None] = []
-    for node in model.graph.node:
-        names = [stored_as.get(name, name) for name in node.input]
-        sizes = [tensors[name].size_bytes for name in names if name in constants]
-        known = [size for size in sizes if size is not None]
-        totals.append(sum(known) if len(known) == len(sizes) else None)
-    return tuple(totals)
+    read = ([stored_as.get(name, name) for name in node.input] for node in model.graph.node)
+    return tuple(size_bytes([name for name in names if name in constants], tensors) for names in read)
 
 
 class _Cache:

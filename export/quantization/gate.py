@@ -163,5 +163,4 @@ def _with_accuracy(model: onnx.ModelProto, evaluation: tuple[DataSet, str], own:
     contract, (dataset, split) = contract_of(model), evaluation
     measured_on = named_split(dataset.splits, split)
     accuracy = (Accuracy(dataset.name, measured_on, _PROTOCOL, own.correct, own.total),)
-    del model.metadata_props[:]
     return finished(model, replace(contract, provenance=replace(contract.provenance, accuracy=accuracy)))

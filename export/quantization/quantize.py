@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -20,9 +19,10 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxscript import ir
 
 from edgekit.contract import SCHEMA_VERSION, Contract
+from edgekit.device.engines.tolerance import relative_difference
 from edgekit.errors import InputError, StorageError
 from edgekit.export.onnx.targets import QuantizedForm, QuantizedTypes
-from edgekit.export.onnx.to_onnx import contract_of, finished
+from edgekit.export.onnx.to_onnx import contract_of, finished, only_errors
 from edgekit.models.callbacks import Progress
 from edgekit.preprocess import FloatArray, ImageU8, to_input
 
@@ -75,7 +75,7 @@ def quantize_static(
     crops: ImageU8,
     settings: StaticSettings,
     calibration: str,
-    progress: Progress | None = None,
+    progress: Progress = lambda _, __: None,
 ) -> Quantized:
     """Return `model` with int8 weights (per channel) and 8-bit activations.
 
@@ -103,20 +103,18 @@ def quantize_static(
     def step() -> None:
         nonlocal done
         done += 1
-        if progress:
-            progress(done, total)
+        progress(done, total)
 
     def quantized(kept: tuple[str, ...]) -> tuple[onnx.ModelProto, float]:
         candidate = _quantized(model, crops, contract, settings, kept, step)
-        return candidate, _relative_error(_logits(candidate, crops, contract), expected)
+        return candidate, relative_difference(expected, _logits(candidate, crops, contract))
 
     result, error = quantized(())
     errors = {name: quantized((name,))[1] for name in candidates}
     kept = tuple(name for name in candidates if errors[name] < (1 - SENSITIVE_SHARE) * error)
     if kept:
         result, error = quantized(kept)
-    if progress:
-        progress(total, total)
+    progress(total, total)
     text = (
         f"{calibration}, {settings.method}, {settings.form} {settings.types} per channel"
         f"{', float32: ' + ' '.join(kept) if kept else ''}"
@@ -138,7 +136,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     contract = contract_of(model)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    with _quiet():
+    with only_errors(), redirect_stdout(StringIO()):
         converted = ir.from_proto(convert_float_to_float16(copy, keep_io_types=True))
     converted.graph.sort()  # the converter appends its casts at the end
     result = ir.to_proto(converted)
@@ -207,18 +205,12 @@ def _logits(model: onnx.ModelProto, crops: ImageU8, contract: Contract) -> Float
     return np.concatenate(logits).astype(np.float32)
 
 
-def _relative_error(found: FloatArray, expected: FloatArray) -> float:
-    scale = float(np.sqrt(np.mean(expected.astype(np.float64) ** 2)))
-    return float(np.sqrt(np.mean((found.astype(np.float64) - expected) ** 2))) / max(scale, 1e-12)
-
-
 def _with_contract(
     model: onnx.ModelProto, contract: Contract, precision: Literal["float16", "int8"], calibration: str | None
 ) -> onnx.ModelProto:
     """Return the model with the contract of a quantised file, without the accuracies measured on the float32 model."""
     provenance = replace(contract.provenance, accuracy=())
     new = replace(contract, schema=SCHEMA_VERSION, precision=precision, calibration=calibration, provenance=provenance)
-    del model.metadata_props[:]
     return finished(model, new)
 
 
@@ -226,12 +218,13 @@ def _with_contract(
 def _quantizer_files(model: onnx.ModelProto) -> Iterator[tuple[Path, Path]]:
     """Yield two paths in a temporary folder: a file with `model`, and the file for the quantised model.
 
-    The quantiser moves the tensors out of a model that it gets in memory.
+    The quantiser moves the tensors out of a model that it gets in memory. It logs advice that does not apply here, and
+    prints its histograms to stdout, which is for results.
 
     Raises:
         StorageError: There is too little space for the files.
     """
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
+    with only_errors(), redirect_stdout(StringIO()), tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "float.onnx"
         source.write_bytes(model.SerializeToString())
         try:
@@ -239,16 +232,3 @@ def _quantizer_files(model: onnx.ModelProto) -> Iterator[tuple[Path, Path]]:
         except DecodeError as error:  # onnx ignores that the disk is full when it writes the quantiser's files
             parent = Path(folder).parent
             raise StorageError(f"'{parent}' is too small for the files of the quantiser: free some space") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # The quantiser logs advice that does not apply here, and prints its histograms to stdout, which is for results.
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.device.engines.session import load_session, read_contract, run_session, session_options
+from edgekit.device.engines.tolerance import largest_difference, relative_difference
 from edgekit.errors import InputError
 from edgekit.export.profiling.cost import load_graph
 from edgekit.preprocess import FloatArray, ImageU8, to_input
@@ -56,16 +57,10 @@ def layer_differences(reference: Mapping[str, FloatArray], path: Path, crops: Im
         expected = reference.get(name)
         if expected is None or expected.shape != values.shape or expected.size == 0:
             continue
-        with np.errstate(invalid="ignore", over="ignore"):
-            gap = values.astype(np.float64) - expected
-            scale = float(np.sqrt(np.mean(expected.astype(np.float64) ** 2)))
-            rms = float(np.sqrt(np.mean(gap**2)))
-        relative = rms / scale if scale else (0.0 if rms == 0 else np.inf)
-        differences.append(
-            LayerDifference(
-                name, nodes[name].op_type, relative if np.isfinite(relative) else np.inf, float(np.abs(gap).max())
-            )
-        )
+        relative = relative_difference(expected, values)
+        relative = relative if np.isfinite(relative) else np.inf
+        largest = largest_difference(expected, values)
+        differences.append(LayerDifference(name, nodes[name].op_type, relative, largest))
     return differences
 
 

@@ -21,13 +21,12 @@ from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
-from edgekit.device.sinks.batches import BatchedLines
 from edgekit.device.sinks.collect import CollectSink, EveryInterval
 from edgekit.device.sinks.crop_folder import CropFolder
 from edgekit.device.sinks.csv import CsvSink
 from edgekit.device.sinks.h264_recorder import H264Recorder
 from edgekit.device.sinks.jsonl import JsonLinesSink
-from edgekit.device.sinks.lines import open_lines
+from edgekit.device.sinks.lines import BatchedLines, open_lines
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt import MqttSettings, MqttSink
 from edgekit.device.sinks.recorder import RecorderThread, open_video
@@ -81,9 +80,9 @@ def quicken(monkeypatch: pytest.MonkeyPatch, close_timeout_s: float = 60.0) -> N
 
     At their end, sinks wait `close_timeout_s` for their threads, so that a busy machine causes no losses.
     """
-    for timeout in ("batches._CLOSE", "collect._CLOSE", "recorder._CLOSE", "h264_recorder._CLOSE", "mqtt.sink._SAVE"):
+    for timeout in ("lines._CLOSE", "collect._CLOSE", "recorder._CLOSE", "h264_recorder._CLOSE", "mqtt.sink._SAVE"):
         monkeypatch.setattr(f"edgekit.device.sinks.{timeout}_TIMEOUT_S", close_timeout_s, raising=False)
-    monkeypatch.setattr("edgekit.device.sinks.batches._FLUSH_S", SOON_S)
+    monkeypatch.setattr("edgekit.device.sinks.lines._FLUSH_S", SOON_S)
     monkeypatch.setattr("edgekit.device.sinks.collect._RETRY_S", SOON_S)
     monkeypatch.setattr("edgekit.device.sinks.mqtt.sink._RETRY_S", SOON_S, raising=False)
     monkeypatch.setattr(BatchedLines.__init__, "__defaults__", (SOON_S,))

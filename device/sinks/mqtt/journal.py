@@ -8,7 +8,6 @@ A line holds a message, or the numbers of messages that were delivered or droppe
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from edgekit.device.sinks.mqtt.sqlite_buffer import is_sqlite, read_sqlite
 from edgekit.errors import InputError
-from edgekit.files import write_all
+from edgekit.files import is_at, lock_file, write_all
 
 # Longer than any line of this program; a longer line of another file is read in parts, all of them damaged.
 _MAX_LINE_BYTES = 1 << 20
@@ -67,12 +66,7 @@ class Journal:
     @property
     def usable(self) -> bool:
         """Whether the file is open and still in its place."""
-        if self._stream is None:
-            return False
-        try:
-            return os.path.samestat(os.fstat(self._stream.fileno()), self._path.stat())
-        except FileNotFoundError:
-            return False
+        return self._stream is not None and is_at(self._path, self._stream.fileno())
 
     def open(self) -> Contents:
         """Open or create the file and return its contents.
@@ -197,14 +191,12 @@ def _read_sqlite(path: Path) -> Contents:
 def _locked(path: Path, mode: str) -> io.FileIO:
     stream = io.FileIO(path, mode)
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(stream.fileno())
     except BlockingIOError as error:
         stream.close()
         raise InputError(
             f"MQTT buffer '{path}' is in use by another run: give each run its own --mqtt-topic"
         ) from error
-    except OSError:
-        pass  # a network file system without locks
     return stream
 
 

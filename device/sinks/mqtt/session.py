@@ -112,33 +112,28 @@ class Session:
             return None
         return info.mid
 
-    def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
-        del client, data, flags, properties
+    def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
             self._failure = RefusedError, f"connection rejected: {reason}"
         self._answered.set()
 
-    def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
-        del client, data, flags, reason, properties
+    def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, _reason: Any, _properties: Any) -> None:
         if not self._answered.is_set():
             self._failure = OSError, "the broker closed the connection"
             self._answered.set()
         self.lost = True
         self._wake.set()
 
-    def _on_publish(self, client: Any, data: Any, mid: int, reason: Any, properties: Any) -> None:
+    def _on_publish(self, _client: Any, _data: Any, mid: int, _reason: Any, _properties: Any) -> None:
         # paho holds a lock here that `publish` needs, so this callback only records the id.
-        del client, data, reason, properties
         self.confirmed.append(mid)
         self._wake.set()
 
-    def _on_subscribe(self, client: Any, data: Any, mid: int, reasons: Any, properties: Any) -> None:
-        del client, data, mid, properties
+    def _on_subscribe(self, _client: Any, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
         self.is_subscription_refused = any(reason.is_failure for reason in reasons)
         self._wake.set()
 
-    def _on_message(self, client: Any, data: Any, message: Any) -> None:
-        del client, data
+    def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
         if self._commands is not None:
             self._commands.receive(message.payload, message.retain)
             self._wake.set()

@@ -328,19 +328,20 @@ class _StateSchedule:
 
 def _state_document(document: dict[str, Any], *, is_current: bool) -> dict[str, Any]:
     # What was last seen is not the state of a paused run, nor of a resumed one before its first frame.
-    faces = (document["latest"] or {}).get("faces", []) if is_current else []
-    largest = max(faces, key=lambda face: _area(face["xyxy"]), default=None)
+    latest = document["latest"] or {}
+    faces = latest.get("faces", []) if is_current else []
+    largest: dict[str, Any] = max(faces, key=lambda face: _area(face["xyxy"]), default={})
     return {
         "faces": len(faces),
-        "label": None if largest is None else largest["label"],
-        "probability": None if largest is None else largest["probability"],
+        "label": largest.get("label"),
+        "probability": largest.get("probability"),
         "labels": [face["label"] for face in faces],
         "paused": document["paused"],
         "fps": document["fps"],
         "age_ms": document["age_ms"],
         "frames": document["frames"],
-        "wall_s": None if document["latest"] is None else document["latest"]["wall_s"],
-        "monotonic_s": None if document["latest"] is None else document["latest"]["monotonic_s"],
+        "wall_s": latest.get("wall_s"),
+        "monotonic_s": latest.get("monotonic_s"),
     }
 
 

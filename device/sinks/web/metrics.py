@@ -42,32 +42,25 @@ def metrics_text(monitor: Monitor, preview: Preview) -> str:
 def _lines(monitor: Monitor, preview: Preview) -> Iterator[str]:
     state = monitor.document()
     yield from _family("edgekit_info", "gauge", "Version of the program.", [({"version": __version__}, 1)])
-    yield from _family("edgekit_frames_total", "counter", "Frames with a result.", [({}, state["frames"])])
-    yield from _family("edgekit_frames_missed_total", "counter", "Frames without a result.", [({}, state["missed"])])
+    yield from _value("edgekit_frames_total", "counter", "Frames with a result.", state["frames"])
+    yield from _value("edgekit_frames_missed_total", "counter", "Frames without a result.", state["missed"])
     faces = [({"label": label}, count) for label, count in state["labels"].items()]
     yield from _family("edgekit_faces_total", "counter", "Classified faces or images by label.", faces)
-    yield from _family(
-        "edgekit_frames_per_second",
-        "gauge",
-        "Frame rate over the last five seconds or two frames.",
-        [({}, state["fps"])],
-    )
+    rate_text = "Frame rate over the last five seconds or two frames."
+    yield from _value("edgekit_frames_per_second", "gauge", rate_text, state["fps"])
     if state["age_ms"] is not None:
-        age: _Samples = [({}, state["age_ms"] / 1e3)]
-        yield from _family("edgekit_result_age_seconds", "gauge", "Time from capture to result.", age)
-    since: _Samples = [({}, round(monitor.since_last_frame_s(), 3))]
-    yield from _family("edgekit_since_last_frame_seconds", "gauge", "Time since the latest result.", since)
-    yield from _family("edgekit_paused", "gauge", "1 while the run is paused.", [({}, int(state["paused"]))])
-    paused: _Samples = [({}, state["paused_s"])]
-    yield from _family("edgekit_paused_seconds_total", "counter", "Time in pauses.", paused)
+        yield from _value("edgekit_result_age_seconds", "gauge", "Time from capture to result.", state["age_ms"] / 1e3)
+    since_s = round(monitor.since_last_frame_s(), 3)
+    yield from _value("edgekit_since_last_frame_seconds", "gauge", "Time since the latest result.", since_s)
+    yield from _value("edgekit_paused", "gauge", "1 while the run is paused.", int(state["paused"]))
+    yield from _value("edgekit_paused_seconds_total", "counter", "Time in pauses.", state["paused_s"])
     commands = [({"command": name}, count) for name, count in state["commands"].items()]
     yield from _family("edgekit_commands_total", "counter", "Commands received, or ignored, by name.", commands)
     yield from _stages(monitor)
     yield from _outputs(state["outputs"])
     yield from _health(state["health"] or {})
-    yield from _family("edgekit_web_viewers", "gauge", "Viewers of the video.", [({}, preview.viewers)])
-    encoded: _Samples = [({}, preview.encoded)]
-    yield from _family("edgekit_web_pictures_encoded_total", "counter", "Images encoded for viewers.", encoded)
+    yield from _value("edgekit_web_viewers", "gauge", "Viewers of the video.", preview.viewers)
+    yield from _value("edgekit_web_pictures_encoded_total", "counter", "Images encoded for viewers.", preview.encoded)
 
 
 def _stages(monitor: Monitor) -> Iterator[str]:
@@ -96,14 +89,19 @@ def _health(health: dict[str, Any]) -> Iterator[str]:
     for field, factor, name, text in _HEALTH:
         value = health.get(field)
         if isinstance(value, (int, float)):
-            yield from _family(name, "gauge", text, [({}, value * factor)])
+            yield from _value(name, "gauge", text, value * factor)
     throttling = health.get("throttling")
     if isinstance(throttling, dict):
         flags = int(str(throttling.get("flags", "0x0")), 16)
-        yield from _family("edgekit_throttle_flags", "gauge", "Throttle flags of the firmware.", [({}, flags)])
-        slowed: _Samples = [({}, int(bool(throttling.get("now"))))]
-        text = "1 while the board is throttled or its supply voltage is low."
-        yield from _family("edgekit_throttled", "gauge", text, slowed)
+        yield from _value("edgekit_throttle_flags", "gauge", "Throttle flags of the firmware.", flags)
+        is_throttled = int(bool(throttling.get("now")))
+        yield from _value(
+            "edgekit_throttled", "gauge", "1 while the board is throttled or its supply voltage is low.", is_throttled
+        )
+
+
+def _value(name: str, kind: str, text: str, value: float) -> Iterator[str]:
+    return _family(name, kind, text, [({}, value)])
 
 
 def _family(name: str, kind: str, text: str, samples: _Samples) -> Iterator[str]:

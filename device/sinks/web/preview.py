@@ -33,6 +33,11 @@ class Preview:
     """Holds the newest frame, which a thread encodes at a limited rate while there are viewers.
 
     The pipeline's thread calls `offer`; the event loop calls `join`, `next` and `leave`.
+
+    Attributes:
+        viewers: Number of viewers.
+        closing: Whether `stop` was called.
+        encoded: Number of encoded frames.
     """
 
     def __init__(self, max_fps: float, blur: FaceBlur | None, draw: Draw = draw_faces) -> None:
@@ -41,23 +46,13 @@ class Preview:
         self._newest: tuple[Frame, FrameResult] | None = None
         self._blur = blur
         self._draw = draw
-        self._viewers = 0
-        self._closing = False
+        self.viewers = 0
+        self.closing = False
         self._image: EncodedImage | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._image_ready: asyncio.Event | None = None
         self._thread = Worker(self._work, "preview")
         self.encoded = 0
-
-    @property
-    def viewers(self) -> int:
-        """Number of viewers."""
-        return self._viewers
-
-    @property
-    def closing(self) -> bool:
-        """Whether `stop` was called."""
-        return self._closing
 
     def start(self) -> None:
         """Start the encoding thread."""
@@ -66,7 +61,7 @@ class Preview:
     def stop(self) -> None:
         """End the encoding thread and the streams of all viewers."""
         with self._changed:
-            self._closing = True
+            self.closing = True
             self._changed.notify()
         self._announce()
         self._thread.join(1.0)
@@ -78,27 +73,27 @@ class Preview:
             if self._blur is not None:
                 self._blur.update(frame, result)
             self._newest = (frame, result)
-            if self._viewers:
+            if self.viewers:
                 self._changed.notify()
 
     def join(self) -> None:
         """Add a viewer; called on the event loop."""
         self._loop = asyncio.get_running_loop()
         with self._changed:
-            self._viewers += 1
+            self.viewers += 1
             self._changed.notify()
 
     def leave(self) -> None:
         """Remove a viewer."""
         with self._changed:
-            self._viewers -= 1
-            if not self._viewers:
+            self.viewers -= 1
+            if not self.viewers:
                 self._image = None
 
     async def next(self, after_version: int) -> EncodedImage | None:
         """Wait for an image later than `after_version` and return the newest; None after `stop`."""
         while True:
-            if self._closing:
+            if self.closing:
                 return None
             image = self._image
             if image is not None and image.version > after_version:
@@ -114,16 +109,16 @@ class Preview:
             self.encoded += 1
             with self._changed:
                 # If the last viewer has left meanwhile, a later viewer must not see this old image.
-                self._image = EncodedImage(self.encoded, jpeg) if self._viewers else None
+                self._image = EncodedImage(self.encoded, jpeg) if self.viewers else None
             self._announce()
             self._pause(started_s + self._period_s)
 
     def _take(self) -> tuple[ImageU8, FrameResult] | None:
         """Wait for a frame and a viewer, and return the image with its result; None after `stop`."""
         with self._changed:
-            while not self._closing and (self._newest is None or not self._viewers):
+            while not self.closing and (self._newest is None or not self.viewers):
                 self._changed.wait()
-            if self._closing or self._newest is None:
+            if self.closing or self._newest is None:
                 return None
             (frame, result), self._newest = self._newest, None
             boxes = self._blur.boxes() if self._blur is not None else []
@@ -136,7 +131,7 @@ class Preview:
 
     def _pause(self, until_s: float) -> None:
         with self._changed:
-            while not self._closing and (left_s := until_s - time.monotonic()) > 0:
+            while not self.closing and (left_s := until_s - time.monotonic()) > 0:
                 self._changed.wait(left_s)
 
     def _announce(self) -> None:

@@ -149,7 +149,7 @@ def _show_estimates(out: Output, cases: Sequence[BoardEstimate[Estimate]]) -> No
 
 
 def _show_loop(out: Output, loop: BoardEstimate[PipelineEstimate]) -> None:
-    from edgekit.export.profiling.pipeline_estimate import FRAME_WH
+    from edgekit.device.benchmark.measure import FRAME_WH
 
     found = loop.estimate
     if found is None:

@@ -99,13 +99,11 @@ class Convolution:
 
 def convolution(node: ir.Node | None) -> Convolution | None:
     """Return a Conv node with constant weights and explicit padding as a `Convolution`; None for any other node."""
-    if node is None or node.op_type != "Conv":
+    if node is None or node.op_type != "Conv" or not has_plain_padding(node):
         return None
-    if not has_plain_padding(node):
-        return None
-    weight = constant(node.inputs[1])
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
-    if weight is None or (bias is None and len(node.inputs) > 2 and node.inputs[2] is not None):
+    bias_value = node.inputs[2] if len(node.inputs) > 2 else None
+    weight, bias = constant(node.inputs[1]), constant(bias_value)
+    if weight is None or (bias is None and bias_value is not None):
         return None
     return Convolution(node, weight, np.zeros(len(weight)) if bias is None else bias)
 

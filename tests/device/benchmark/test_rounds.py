@@ -17,7 +17,7 @@ import pytest
 from edgekit.boards import Conditions, Throttling, read_board
 from edgekit.device.benchmark import rounds
 from edgekit.device.benchmark.cells import Cell
-from edgekit.device.benchmark.document import Subject, build_report, describe_model
+from edgekit.device.benchmark.document import BenchmarkSetup, build_report, describe_model
 from edgekit.device.benchmark.rounds import MAX_REPEATS, Plan, cool_down, measure_all, run_worker
 from edgekit.device.benchmark.sampling import Run, board_state, latency_of
 from edgekit.device.benchmark.worker import DetectorChoice, Job
@@ -193,9 +193,9 @@ def test_the_report_follows_the_schema_and_pools_the_processes(tiny_model: Path)
         allow_throttled=False,
         intra_op_threads=(1,),
     )
-    subject = Subject(read_board(), [describe_model("tiny", tiny_model)], None, settings, {"fan": "none"})
+    setup = BenchmarkSetup(read_board(), [describe_model("tiny", tiny_model)], None, settings, {"fan": "none"})
     report = build_report(
-        subject,
+        setup,
         measured,
         started_s=started_s,
         complete=ended_by is None,
@@ -214,7 +214,7 @@ def test_the_report_follows_the_schema_and_pools_the_processes(tiny_model: Path)
         msgspec.structs.replace(run, samples_ms=(0.05 * factor,) * 40)
         for run, factor in zip(measured[0].runs, (1, 1, 400), strict=True)
     ]
-    wide = build_report(subject, [replace(measured[0], runs=runs)], started_s=started_s, complete=True)
+    wide = build_report(setup, [replace(measured[0], runs=runs)], started_s=started_s, complete=True)
     assert from_document(msgspec.json.decode(msgspec.json.encode(wide)), "it") == wide
     assert wide.boards[0].cells[0].median_interval_ms[0] == 1e-5  # type: ignore[index]
     assert made.energy is not None

@@ -297,7 +297,7 @@ def test_layers_are_listed_with_their_parameters(small: Path) -> None:
     layers = read_ncnn(small).layers
     assert [layer.kind for layer in layers][:4] == ["Input", "Convolution", "Split", "ConvolutionDepthWise"]
     assert (layers[5].name, layers[5].inputs, layers[5].outputs) == ("cat", ("3", "5"), ("6",))
-    assert [layer.parameters for layer in layers if layer.parameters] == [sum(sizes) for sizes in ncnn_nets.WEIGHTS]
+    assert [(layer.weights, layer.biases) for layer in layers if layer.weights] == [*ncnn_nets.WEIGHTS]
 
 
 # Graphs that need too much memory or too much time.

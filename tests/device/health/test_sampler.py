@@ -40,17 +40,17 @@ def test_the_sampler_follows_the_board_and_reads_the_firmware_rarely(scripted_bo
     with HealthSampler(tmp_path, pytest.fail, [seen.append], root=scripted_board.root, period_s=0.01) as sampler:
         wait_until(lambda: len(seen) >= 3 * FIRMWARE_EVERY)
         scripted_board.set(temperature_c=83.0, flags=0x20002, clock_mhz=1200)
-        wait_until(lambda: sampler.latest().conditions.clock_mhz == 1200 and sampler.latest().conditions.throttling.now)
-        assert sampler.latest().conditions.temperature_c == 83.0
+        wait_until(lambda: sampler.latest.conditions.clock_mhz == 1200 and sampler.latest.conditions.throttling.now)
+        assert sampler.latest.conditions.temperature_c == 83.0
     count = len(seen)
     # Every fifth sample reads the firmware twice; one more sample may have started.
     assert scripted_board.times_asked <= 2 * (count / FIRMWARE_EVERY + 2)
-    document = sampler.summary().as_document()
+    document = sampler.summary.as_document()
     assert (document["samples"], document["max_temperature_c"], document["min_clock_mhz"]) == (count, 83.0, 1200)
     assert document["throttled"] == ["clock capped"]
     assert document["cost_ms"] > 0
     assert json.dumps(document)
-    assert "at most 83.0 °C" in sampler.summary().describe()
+    assert "at most 83.0 °C" in sampler.summary.describe()
     time.sleep(0.05)
     assert len(seen) == count, "it ended with its block"
 
@@ -90,8 +90,8 @@ def test_a_firmware_that_hangs_does_not_delay_the_end(tmp_path, monkeypatch):
         released.wait(PATIENCE_S)
 
     with HealthSampler(tmp_path, pytest.fail, root=tmp_path, run=hang) as sampler:
-        assert sampler.latest() is None
-    assert sampler.summary().describe() == ""
+        assert sampler.latest is None
+    assert sampler.summary.describe() == ""
     released.set()
 
 

@@ -121,7 +121,7 @@ def test_a_manager_that_left_or_does_not_read_stops_nothing(tmp_path):
 def test_the_status_of_whole_images_names_the_last_label(manager):
     end, address = manager
     clock = Clock()
-    with HeartbeatSink(Notifier(address, None), None, clock) as sink:
+    with HeartbeatSink(Notifier(address, None), clock=clock) as sink:
         result = replace(RESULT, faces=(Face((0, 0, 2, 2), 1.0, "door open", 0.9),), subject="image")
         sink.write(FRAME, result)
         clock.now_s += 5

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.device.service.spec import RestartPolicy, ServiceSpec
+from edgekit.device.service.spec import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    MAX_STARTS,
+    PAUSE_STEPS,
+    STARTS_WINDOW_S,
+    ServiceSpec,
+)
 from edgekit.device.service.unit import quote, unit_text
 from edgekit.errors import InputError
 
@@ -68,18 +75,16 @@ def test_a_system_service_starts_without_the_cache_that_was_cleared(tmp_path):
 def test_an_older_systemd_gets_one_pause_that_stays_below_the_limit_of_starts(tmp_path):
     text = unit_text(make_spec(tmp_path), "system", systemd_version=252)
     assert values(text, "RestartSteps") == []
-    policy = RestartPolicy()
-    assert float(values(text, "RestartSec")[0]) * policy.burst >= policy.window_s
+    assert float(values(text, "RestartSec")[0]) * MAX_STARTS >= STARTS_WINDOW_S
 
 
 def test_the_growing_pauses_stay_below_the_limit_of_starts():
-    policy = RestartPolicy()
     # systemd's formula for RestartSteps=: geometric steps.
-    growth = (policy.longest_pause_s / policy.first_pause_s) ** (1 / policy.steps)
-    pauses_s = [policy.first_pause_s * growth ** min(number, policy.steps) for number in range(100)]
+    growth = (LONGEST_PAUSE_S / FIRST_PAUSE_S) ** (1 / PAUSE_STEPS)
+    pauses_s = [FIRST_PAUSE_S * growth ** min(number, PAUSE_STEPS) for number in range(100)]
     assert [round(pause_s) for pause_s in pauses_s[:7]] == [5, 8, 14, 22, 37, 60, 60]
     starts_s = [0.0, *accumulate(pauses_s)]
-    assert max(sum(0 <= later - first < policy.window_s for later in starts_s) for first in starts_s) < policy.burst
+    assert max(sum(0 <= later - first < STARTS_WINDOW_S for later in starts_s) for first in starts_s) < MAX_STARTS
 
 
 def test_a_users_unit_has_no_setting_that_needs_root(tmp_path):

@@ -13,7 +13,7 @@ from tests.waiting import PATIENCE_S
 
 # The timeouts with which the end of a run, or the delivery of an event, waits for the threads of sinks.
 _TIMEOUTS = (
-    *("batches._CLOSE", "collect._CLOSE", "h264_recorder._CLOSE", "recorder._CLOSE", "snapshots._CLOSE"),
+    *("lines._CLOSE", "collect._CLOSE", "h264_recorder._CLOSE", "recorder._CLOSE", "snapshots._CLOSE"),
     *("snapshots._WAIT", "webhook._CLOSE", "mqtt.sink._CLOSE", "mqtt.sink._FLUSH", "mqtt.sink._SAVE"),
 )
 

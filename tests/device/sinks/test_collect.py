@@ -210,7 +210,7 @@ def test_the_crops_of_many_tracks_are_saved_at_the_end_of_a_run_with_a_camera(tm
     monkeypatch.setattr("edgekit.device.sinks.collect._MAX_WAITING", 2)
     with Run(tmp_path, best_of_track(), notices, live=True) as run:
         run.write(0, *((track, SURE) for track in range(40)))
-    assert (len(lines(tmp_path)), run.sink.left_out, notices) == (40, 0, [])
+    assert (len(lines(tmp_path)), run.sink.folder.account.lost, notices) == (40, 0, [])
 
 
 @pytest.mark.parametrize("limits", [{"max_crops": 3}, {"max_bytes": 200_000}], ids=["number", "bytes"])
@@ -232,7 +232,7 @@ def test_crops_that_are_labelled_during_the_run_make_room_for_others(tmp_path, n
             run.write(second, (1, SURE))
             for path in tmp_path.glob("crops/*") if second % 3 == 1 else ():
                 path.rename(tmp_path / path.name)
-    assert (run.sink.folder.saved, run.sink.left_out, notices) == (9, 0, [])
+    assert (run.sink.folder.saved, run.sink.folder.account.lost, notices) == (9, 0, [])
 
 
 def test_the_lines_of_labelled_crops_take_no_room_from_others(tmp_path, notices):
@@ -315,7 +315,7 @@ def test_a_crop_without_its_line_is_removed(tmp_path, notices):
     with Run(tmp_path, EveryInterval(1), notices) as run:
         run.write(0, (1, SURE))
     assert list((tmp_path / "crops").iterdir()) == []
-    assert (run.sink.left_out, len(notices)) == (1, 1)
+    assert (run.sink.folder.account.lost, len(notices)) == (1, 1)
 
 
 def test_a_folder_replaced_by_a_file_is_reported_once(tmp_path, notices):
@@ -325,7 +325,7 @@ def test_a_folder_replaced_by_a_file_is_reported_once(tmp_path, notices):
         (tmp_path / "c").write_text("")
         run.write(1, (1, SURE))
         run.write(2, (1, SURE))
-    assert (run.sink.left_out, len(notices)) == (2, 1)
+    assert (run.sink.folder.account.lost, len(notices)) == (2, 1)
     assert "the run continues" in notices[0]
 
 
@@ -348,4 +348,4 @@ def test_a_camera_is_not_delayed_and_loses_no_crop_at_the_end(tmp_path, notices)
         for second in range(20):
             run.write(second, (1, SURE))
     assert len(lines(tmp_path)) == 20
-    assert run.sink.left_out == 0
+    assert run.sink.folder.account.lost == 0

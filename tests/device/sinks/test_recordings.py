@@ -21,14 +21,14 @@ import pytest
 
 from edgekit.device.annotate import draw_faces
 from edgekit.device.blur import FaceBlur
-from edgekit.device.sinks.batches import BatchedLines
 from edgekit.device.sinks.csv import CsvSink
 from edgekit.device.sinks.jsonl import JsonLinesSink
 from edgekit.device.sinks.line_file import LineFile
-from edgekit.device.sinks.lines import open_lines
-from edgekit.device.sinks.recorder import RecorderThread, RotatingVideo, open_video
+from edgekit.device.sinks.lines import BatchedLines, open_lines
+from edgekit.device.sinks.mp4 import H264File
+from edgekit.device.sinks.recorder import RecorderThread, open_video
 from edgekit.device.sinks.rotation import Rotation, free_bytes, shift
-from edgekit.device.sinks.video import VideoOptions, VideoSink
+from edgekit.device.sinks.video import RotatingVideo, VideoOptions
 from edgekit.device.sources import open_source
 from edgekit.errors import InputError, StorageError
 from tests.device.conftest import Feed
@@ -69,7 +69,7 @@ def names(folder: Path) -> list[str]:
 @pytest.fixture
 def frequent_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the interval between batches to 0.05 s."""
-    monkeypatch.setattr("edgekit.device.sinks.batches._FLUSH_S", 0.05)
+    monkeypatch.setattr("edgekit.device.sinks.lines._FLUSH_S", 0.05)
 
 
 @pytest.mark.parametrize(("keep", "left"), [(3, "abc"), (None, "abcd")])
@@ -220,7 +220,7 @@ def test_a_disk_that_fills_up_stops_the_lines_not_the_run_and_they_go_on(small_d
 
 @pytest.mark.usefixtures("frequent_writes")
 def test_while_a_disk_is_full_the_oldest_lines_are_dropped_and_counted(tmp_path, notices, monkeypatch):
-    monkeypatch.setattr("edgekit.device.sinks.batches._MAX_BUFFERED_CHARS", 1000)
+    monkeypatch.setattr("edgekit.device.sinks.lines._MAX_BUFFERED_CHARS", 1000)
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "r.txt"
     lines = BatchedLines(LineFile(str(path)), "recording", notices.append, retry_s=0.02)
@@ -342,13 +342,13 @@ def test_a_rotating_video_has_every_frame_in_one_of_its_files(tmp_path, feed):
 def test_the_frame_of_a_rotation_that_fails_is_counted(tmp_path, feed, monkeypatch):
     sink = RotatingVideo(live(tmp_path / "o.mp4"), Rotation(age_s=0.0), None)
     sink.write(*feed.next())
-    finish = VideoSink.__exit__
+    finish = H264File.close
 
-    def fail(file: VideoSink, *exception: object) -> None:
-        finish(file, *exception)
+    def fail(file: H264File) -> None:
+        finish(file)
         raise StorageError("cannot finish the file")
 
-    monkeypatch.setattr(VideoSink, "__exit__", fail)
+    monkeypatch.setattr(H264File, "close", fail)
     with pytest.raises(StorageError):
         sink.write(*feed.next())
     assert sink.account.as_document() == {
@@ -388,7 +388,7 @@ def test_a_live_video_continues_after_a_full_disk_in_a_new_file(small_disk, noti
     video = RotatingVideo(replace(live(path), h264=h264), Rotation(), blur=None)
     sink = RecorderThread(video, "recording", notices.append, retry_s=0.02, resume_bytes=300_000)
     with sink:
-        record_until(lambda: video._file.size_bytes() > 0, sink, feed)
+        record_until(lambda: (file := video._file) is not None and file.size_bytes() > 0, sink, feed)
         ballast = fill(small_disk, but_bytes=200_000)
         record_until(lambda: notices != [], sink, feed)
         assert ("No space left on device" if h264 else "because the disk is full") in notices[0]
@@ -400,7 +400,7 @@ def test_a_live_video_continues_after_a_full_disk_in_a_new_file(small_disk, noti
         assert len(notices) == 1
         ballast.unlink()
         record_until(lambda: "recording has resumed" in notices, sink, feed)
-        record_until(lambda: video._file.size_bytes() > 0, sink, feed)
+        record_until(lambda: (file := video._file) is not None and file.size_bytes() > 0, sink, feed)
     assert names(small_disk) == ["o.1.mp4", "o.mp4"]
     assert frames_of(small_disk / "o.1.mp4") > 0
     assert frames_of(path) > 0
@@ -410,13 +410,13 @@ def test_a_live_video_continues_after_a_full_disk_in_a_new_file(small_disk, noti
 
 def test_an_encoder_that_is_too_slow_delays_no_frame(tmp_path, notices, feed, monkeypatch):
     released = []
-    write = VideoSink.write
+    write = RotatingVideo.record
 
     def slow(self, *recorded) -> None:
         wait_until(lambda: released != [])
         write(self, *recorded)
 
-    monkeypatch.setattr(VideoSink, "write", slow)
+    monkeypatch.setattr(RotatingVideo, "record", slow)
     with recorder(live(tmp_path / "o.mp4"), notices) as sink:
         for _ in range(100):
             sink.write(*feed.next())
@@ -476,7 +476,7 @@ def test_a_face_stays_hidden_over_left_out_frames_and_into_the_next_piece(tmp_pa
         ready.wait(PATIENCE_S)
         hidden.append(len(recorded[-1]))
 
-    monkeypatch.setattr(VideoSink, "write", record)
+    monkeypatch.setattr(RotatingVideo, "record", record)
     video = RotatingVideo(live(tmp_path / "o.mp4"), Rotation(), blur=FaceBlur())
     with RecorderThread(video, "recording", notices.append) as sink:
         sink.write(*feed.next(at_s=1.0))
@@ -509,7 +509,7 @@ def test_a_recordings_faces_are_hidden_for_half_a_second_of_its_own_time(tmp_pat
 def test_an_encoder_that_hangs_does_not_delay_the_end(tmp_path, notices, feed, monkeypatch):
     monkeypatch.setattr("edgekit.device.sinks.recorder._CLOSE_TIMEOUT_S", 0.2)
     released = threading.Event()
-    monkeypatch.setattr(VideoSink, "write", lambda *_: released.wait(PATIENCE_S))
+    monkeypatch.setattr(RotatingVideo, "record", lambda *_: released.wait(PATIENCE_S))
     sink = recorder(live(tmp_path / "o.mp4"), notices)
     with sink:
         while not dropped(sink):
@@ -551,10 +551,10 @@ def test_a_folder_that_disappears_stops_the_video_not_the_run(tmp_path, notices,
     video = RotatingVideo(replace(live(path), h264=h264), Rotation(), None)
     sink = RecorderThread(video, "recording", notices.append, retry_s=0.02)
     with sink:
-        record_until(lambda: video._file.size_bytes() > 1000, sink, feed)
+        record_until(lambda: (file := video._file) is not None and file.size_bytes() > 1000, sink, feed)
         happens(path.parent)
         record_until(lambda: "recording has resumed" in notices, sink, feed)
-        record_until(lambda: video._file.size_bytes() > 1000, sink, feed)
+        record_until(lambda: (file := video._file) is not None and file.size_bytes() > 1000, sink, feed)
     stopped = f"cannot write '{path}': No such file or directory: recording has stopped, the run continues"
     assert notices[:2] == [stopped, "recording has resumed"]
     counts = sink.accounts[0].as_document()

@@ -17,7 +17,8 @@ import pytest
 
 from edgekit.device.detections import Face, FrameResult
 from edgekit.device.sinks import mp4
-from edgekit.device.sinks.video import VideoOptions, VideoSink
+from edgekit.device.sinks.rotation import Rotation
+from edgekit.device.sinks.video import RotatingVideo, VideoOptions
 from edgekit.device.sources import Frame
 from edgekit.errors import InputError, SourceError, StorageError
 from tests.browser import PROGRAMS
@@ -28,9 +29,9 @@ FACE = Face((20, 30, 60, 70), 0.9, "happy", 0.8, {"happy": 0.8, "sad": 0.2})
 both_encoders = pytest.mark.parametrize("h264", [True, False], ids=["h264", "mpeg4"])
 
 
-def options(path: Path, fps: float = 25.0, live: bool = False, h264: bool = True) -> VideoOptions:
+def video(path: Path, fps: float = 25.0, live: bool = False, h264: bool = True) -> RotatingVideo:
     clock: Callable[[Frame], float] = lambda frame: frame.monotonic_s if live else frame.sequence / fps  # noqa: E731
-    return VideoOptions(path, fps, live, clock, h264=h264)
+    return RotatingVideo(VideoOptions(path, fps, live, clock, h264=h264), Rotation(), None)
 
 
 def frame(sequence: int = 0, size_wh: tuple[int, int] = (128, 96), level: int = 100, seconds: float = 0.0) -> Frame:
@@ -66,7 +67,7 @@ def times_s(path: Path) -> list[float]:
 @both_encoders
 def test_every_frame_is_in_the_video_with_its_faces_at_the_sources_rate(tmp_path, h264):
     path = tmp_path / "new" / "out.mp4"
-    with VideoSink(options(path, h264=h264)) as sink:
+    with video(path, h264=h264) as sink:
         for sequence in range(10):
             sink.write(frame(sequence), result(FACE))
         assert h264 or not path.exists(), "it gets its name when it is whole"
@@ -78,7 +79,7 @@ def test_every_frame_is_in_the_video_with_its_faces_at_the_sources_rate(tmp_path
     assert rows.max() <= 73
     assert difference[40:60, 19:22].any(), "the left edge of the box"
     assert [entry.name for entry in path.parent.iterdir()] == ["out.mp4"]
-    assert (sink.frames, sink.stored) == (10, 10)
+    assert sink.account.as_document() == {"produced": 10, "written": 10, "dropped": {}, "waiting": 0}
 
 
 def test_what_a_killed_run_left_of_this_video_is_removed_and_nothing_else(tmp_path):
@@ -95,8 +96,8 @@ with atomic_path(Path({str(tmp_path / "out.mp4")!r})):
     for name in others:
         (tmp_path / name).touch()
     with (
-        VideoSink(options(tmp_path / "out.mp4", h264=False)) as first,
-        VideoSink(options(tmp_path / "out.mp4", h264=False)) as same,
+        video(tmp_path / "out.mp4", h264=False) as first,
+        video(tmp_path / "out.mp4", h264=False) as same,
     ):
         first.write(frame(), result())
         assert not left.exists()
@@ -134,7 +135,7 @@ def test_a_killed_run_leaves_a_video_with_every_complete_fragment(tmp_path):
 @pytest.mark.parametrize("fps", [24.701716702186573, 240.1234567, 999.87, 0.2])
 def test_any_rate_can_be_recorded(tmp_path, fps, h264):
     path = tmp_path / "out.mp4"
-    with VideoSink(options(path, fps, h264=h264)) as sink:
+    with video(path, fps, h264=h264) as sink:
         for sequence in range(3):
             sink.write(frame(sequence), result())
     written_fps, frames = play(path)
@@ -145,7 +146,7 @@ def test_any_rate_can_be_recorded(tmp_path, fps, h264):
 @pytest.mark.parametrize("size_wh", [(1, 1), (33, 17), (176, 144), (1001, 3)])
 def test_any_frame_size_can_be_recorded(tmp_path, size_wh, h264):
     path = tmp_path / "out.mp4"
-    with VideoSink(options(path, h264=h264)) as sink:
+    with video(path, h264=h264) as sink:
         sink.write(frame(size_wh=size_wh), result(FACE))
     (image,) = play(path)[1]
     assert image.shape[:2] == (size_wh[1] + size_wh[1] % 2, size_wh[0] + size_wh[0] % 2)
@@ -154,7 +155,7 @@ def test_any_frame_size_can_be_recorded(tmp_path, size_wh, h264):
 @both_encoders
 def test_frames_of_other_sizes_are_fitted_into_the_first(tmp_path, h264):
     path = tmp_path / "out.mp4"
-    with VideoSink(options(path, h264=h264)) as sink:
+    with video(path, h264=h264) as sink:
         sink.write(frame(level=200), result())
         sink.write(frame(1, level=200, size_wh=(480, 960)), result())
     _, (_, tall) = play(path)
@@ -165,7 +166,7 @@ def test_frames_of_other_sizes_are_fitted_into_the_first(tmp_path, h264):
 
 def test_a_live_video_plays_in_real_time(tmp_path):
     path = tmp_path / "out.mp4"
-    with VideoSink(options(path, 20.0, live=True, h264=False)) as sink:
+    with video(path, 20.0, live=True, h264=False) as sink:
         for sequence in range(11):  # 10 frames per second into 20, then an early frame, then a long pause
             sink.write(frame(sequence, seconds=sequence / 10), result())
         sink.write(frame(11, seconds=1.01), result())
@@ -176,7 +177,7 @@ def test_a_live_video_plays_in_real_time(tmp_path):
 def test_each_frame_of_a_live_video_keeps_its_time(tmp_path):
     path = tmp_path / "out.mp4"
     times = [0.0, 0.033, 0.066, 0.4, 0.401, 2.5, 2.533, 9.0]
-    with VideoSink(options(path, 30.0, live=True)) as sink:
+    with video(path, 30.0, live=True) as sink:
         for sequence, time_s in enumerate(times):
             sink.write(frame(sequence, seconds=1000 + time_s), result())
     assert times_s(path) == times
@@ -188,7 +189,7 @@ def test_what_was_recorded_before_the_run_broke_off_is_kept(tmp_path, loss, h264
     path = tmp_path / "out.mp4"
 
     def record() -> None:
-        with VideoSink(options(path, h264=h264)) as sink:
+        with video(path, h264=h264) as sink:
             sink.write(frame(), result())
             raise loss
 
@@ -199,7 +200,7 @@ def test_what_was_recorded_before_the_run_broke_off_is_kept(tmp_path, loss, h264
 
 @both_encoders
 def test_without_a_frame_nothing_is_written(tmp_path, h264):
-    with VideoSink(options(tmp_path / "out.mp4", h264=h264)):
+    with video(tmp_path / "out.mp4", h264=h264):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -208,15 +209,14 @@ def test_without_a_frame_nothing_is_written(tmp_path, h264):
 def test_a_name_that_is_no_mp4_is_refused(tmp_path, name):
     (tmp_path / "folder.mp4").mkdir()
     with pytest.raises(InputError, match=r"ends in \.mp4"):
-        options(tmp_path / name)
+        video(tmp_path / name)
 
 
 @pytest.mark.parametrize(("h264", "width"), [(True, 20_000), (False, 9000)])
 def test_a_size_that_no_encoder_takes_is_refused_and_leaves_nothing(tmp_path, h264, width):
-    with VideoSink(options(tmp_path / "out.mp4", h264=h264)) as sink:
-        with pytest.raises(InputError, match="cannot encode"):
-            sink.write(frame(size_wh=(width, 4)), result())
-        assert sink.stored == 0
+    with video(tmp_path / "out.mp4", h264=h264) as sink, pytest.raises(InputError, match="cannot encode"):
+        sink.write(frame(size_wh=(width, 4)), result())
+    assert sink.account.as_document()["dropped"] == {"disk not writable": 1}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -227,7 +227,7 @@ def test_a_disk_that_fills_up_ends_the_video_whole(small_disk):
 
     def record() -> None:
         nonlocal written
-        with VideoSink(options(path, h264=False)) as sink:
+        with video(path, h264=False) as sink:
             for sequence in range(1000):
                 sink.write(noise(sequence, rng), result())
                 written += 1
@@ -242,7 +242,7 @@ def test_a_disk_that_fills_up_ends_the_video_whole(small_disk):
 def test_a_disk_that_fills_up_leaves_the_complete_fragments(small_disk):
     path = small_disk / "out.mp4"
     rng = np.random.default_rng(0)
-    sink = VideoSink(options(path, fps=5.0))
+    sink = video(path, fps=5.0)
 
     def record() -> None:
         with sink:
@@ -251,13 +251,14 @@ def test_a_disk_that_fills_up_leaves_the_complete_fragments(small_disk):
 
     with pytest.raises(StorageError, match="No space left on device"):
         record()
-    assert 0 < sink.stored < sink.frames
-    assert len(play(path)[1]) == sink.stored
+    counts = sink.account.as_document()
+    assert 0 < counts["written"] < counts["produced"]
+    assert len(play(path)[1]) == counts["written"]
 
 
 def test_a_disk_that_is_full_from_the_start_leaves_no_empty_file(small_disk, fill):
     fill(small_disk)
-    with pytest.raises(StorageError, match="No space left on device"), VideoSink(options(small_disk / "o.mp4")) as sink:
+    with pytest.raises(StorageError, match="No space left on device"), video(small_disk / "o.mp4") as sink:
         sink.write(frame(), result())
     assert [entry.name for entry in small_disk.iterdir()] == ["ballast"]
 
@@ -269,7 +270,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_no_video(small_disk, monkeypatch)
     rng = np.random.default_rng(0)
 
     def record() -> None:
-        with VideoSink(options(path, h264=False)) as sink:
+        with video(path, h264=False) as sink:
             for sequence in range(100):
                 sink.write(noise(sequence, rng), result())
 
@@ -281,7 +282,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_no_video(small_disk, monkeypatch)
 def test_without_the_boards_encoder_x264_encodes(tmp_path, monkeypatch):
     # A node that is no encoder, as on a board whose driver is missing.
     monkeypatch.setattr(mp4, "_V4L2_NODE", Path("/dev/null"))
-    with VideoSink(options(tmp_path / "out.mp4")) as sink:
+    with video(tmp_path / "out.mp4") as sink:
         sink.write(frame(), result())
     assert len(play(tmp_path / "out.mp4")[1]) == 1
 
@@ -313,7 +314,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 @pytest.mark.parametrize("size_wh", [(321, 239), (1280, 720)])
 def test_a_browser_plays_the_video_to_its_end_in_its_colours(tmp_path, browser, size_wh):
     image_bgr = np.full((*size_wh[::-1], 3), (40, 180, 60), np.uint8)
-    with VideoSink(options(tmp_path / "out.mp4", 25.0, live=True)) as sink:
+    with video(tmp_path / "out.mp4", 25.0, live=True) as sink:
         for sequence, time_s in enumerate([0.0, 0.04, 0.08, 1.3, 1.34, 2.96]):
             sink.write(Frame(sequence, time_s, 0.0, image_bgr), result())
     (tmp_path / "index.html").write_text("<title>video</title>")

@@ -382,7 +382,7 @@ def test_an_image_encoded_while_the_last_viewer_disconnects_is_not_kept(feed, mo
 def test_an_exception_of_the_encoder_ends_the_run(feed, monkeypatch):
     preview = Preview(100.0, blur=None)
     monkeypatch.setattr(preview, "_encode", lambda *_: 1 / 0)
-    monkeypatch.setattr(preview, "_viewers", 1)
+    monkeypatch.setattr(preview, "viewers", 1)
     preview.start()
 
     def run() -> None:

@@ -8,9 +8,8 @@ import cv2
 import pytest
 
 from edgekit.device.frame import presentation_time_s
-from edgekit.device.sinks.recorder import RotatingVideo
 from edgekit.device.sinks.rotation import Rotation
-from edgekit.device.sinks.video import VideoOptions
+from edgekit.device.sinks.video import RotatingVideo, VideoOptions
 from edgekit.device.sources import open_source
 from tests.device.conftest import Feed
 

@@ -301,7 +301,7 @@ def stream() -> Iterator[str]:
 def test_a_live_run_outlives_a_full_disk_and_records_again(tiny_model, small_disk, stream):
     jsonl, ballast = small_disk / "r.jsonl", small_disk / "ballast"
     # A shorter batch interval makes the test faster; long stall limits avoid a warning on a busy machine.
-    soon = "from edgekit.device.sinks import batches; batches.BatchedLines.__init__.__defaults__ = (0.2,)\n"
+    soon = "from edgekit.device.sinks import lines; lines.BatchedLines.__init__.__defaults__ = (0.2,)\n"
     soon += "from edgekit.device.sources import timeout_guard; timeout_guard.REPORT_S = timeout_guard.LOST_S = 60"
     command = [sys.executable, "-c", f"{soon}\nfrom edgekit.cli import main; main()", "run", "--model", str(tiny_model)]
     command += ["--source", stream, "--detector", "none", "--jsonl", str(jsonl), "-q"]

@@ -21,9 +21,9 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import GateError, InputError, StorageError
 from edgekit.export.ncnn import to_ncnn
-from edgekit.export.ncnn.to_ncnn import export_to_ncnn
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.targets import chosen_passes
+from edgekit.export.run import export
 from edgekit.export.verification.export_check import check_export
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.nets.grouped import set_training_progress
@@ -47,7 +47,7 @@ def test_an_export_answers_as_the_onnx_file_and_leaves_nothing_behind(
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     monkeypatch.chdir(tmp_path)
     target = tmp_path / "out" / "model.ncnn"
-    made = export_to_ncnn(checkpoint, target)
+    made = export(checkpoint, target)
     assert [path.name for path in target.parent.iterdir()] == ["model.ncnn"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "scratch"]
     assert list(scratch.iterdir()) == []
@@ -73,7 +73,7 @@ def test_a_net_with_learned_groups_keeps_its_zeros(contract: Contract, tmp_path:
     set_training_progress(net, 1.0)
     path, target = tmp_path / "net.safetensors", tmp_path / "net.ncnn"
     save_checkpoint(path, Checkpoint(replace(contract, architecture="edgecnn-g-learned"), net.state_dict()))
-    made = export_to_ncnn(path, target)  # pnnx cannot convert the gather operations of a condensed net
+    made = export(path, target)  # pnnx cannot convert the gather operations of a condensed net
     assert made.verification.max_abs_difference < 1e-3
     assert made.cost.macs > 40e6
 
@@ -187,7 +187,7 @@ def test_an_error_of_ncnn_names_the_output_and_not_its_temporary_file(
     monkeypatch.setattr(to_ncnn, "check_export", refuse)
     target = tmp_path / "model.ncnn"
     with pytest.raises(InputError, match=f"model '{target}' cannot be run by ncnn"):
-        export_to_ncnn(checkpoint, target)
+        export(checkpoint, target)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,7 +13,8 @@ import torch
 from edgekit.contract import Accuracy
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.portrait import portrait_crops
-from edgekit.export.ncnn.to_ncnn import export_to_ncnn
+from edgekit.export.ncnn.to_ncnn import export_net_to_ncnn
+from edgekit.export.onnx.targets import chosen_passes
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.evaluation.evaluate import TorchClassifier
@@ -70,7 +71,8 @@ def test_the_files_for_both_engines_give_the_sums(tmp_path: Path) -> None:
     path = _checkpoint(tmp_path / "start.safetensors", "edgecnn@24")
     files = tmp_path / "merged.onnx", tmp_path / "merged.ncnn"
     export_checkpoint(path, files[0], lambda checkpoint: build_merged_net(checkpoint, MERGES))
-    export_to_ncnn(path, files[1], lambda checkpoint: build_merged_net(checkpoint, MERGES))
+    merged = build_merged_net(load_checkpoint(path), MERGES)
+    export_net_to_ncnn(*merged, files[1], chosen_passes("generic"), "fp32")
     kinds = [node.op_type for node in onnx.load(files[0]).graph.node]
     after = kinds[max(index for index, kind in enumerate(kinds) if kind == "MatMul") + 1 :]
     assert after == ["Split", "Max", "Split", "Max", "Sub", "Clip", "Split", "ReduceLogSumExp", "Concat"]
