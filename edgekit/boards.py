@@ -16,7 +16,10 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
 
 Virtualization: TypeAlias = Literal["none", "virtual machine", "emulator"]
 RunTool: TypeAlias = Callable[[Sequence[str]], str | None]
@@ -65,10 +68,6 @@ class Board:
     def is_raspberry_pi(self) -> bool:
         """Whether the machine is a Raspberry Pi of any model."""
         return (self.model or "").startswith("Raspberry Pi")
-
-    def as_document(self) -> dict[str, Any]:
-        """Return the fields by name, ready for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -143,8 +142,8 @@ def read_board(root: Path = Path("/"), interpreter: Interpreter | None = None) -
     )
 
 
-def run_tool(arguments: Sequence[str]) -> str | None:
-    """Return the output of a system tool; None if it is missing, fails or times out."""
+def call_tool(arguments: Sequence[str], timeout_s: float = 5) -> CompletedProcess[str] | None:
+    """Return the result of a system tool, whatever its exit code; None if it is missing or times out."""
     import shutil
     import subprocess
 
@@ -152,18 +151,22 @@ def run_tool(arguments: Sequence[str]) -> str | None:
     if tool is None:
         return None
     try:
-        done = subprocess.run(
+        return subprocess.run(
             [tool, *arguments[1:]],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             text=True,
             errors="replace",
-            timeout=_TOOL_TIMEOUT_S,
-            check=True,
+            timeout=timeout_s,
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout
+
+
+def run_tool(arguments: Sequence[str]) -> str | None:
+    """Return the output of a system tool; None if it is missing, fails or times out."""
+    done = call_tool(arguments)
+    return done.stdout if done is not None and done.returncode == 0 else None
 
 
 def read_conditions(root: Path = Path("/"), run: RunTool = run_tool) -> Conditions:
@@ -206,23 +209,13 @@ def systemd_is_running() -> bool:
     `systemctl is-system-running` prints "offline" where another program is process 1, such as in a container.
     """
     import shutil
-    import subprocess
 
-    tool = shutil.which("systemctl")
-    if tool is None:
-        return False
-    command = [tool, "is-system-running"]
-    try:
-        # The exit code is 1 for "degraded" and "starting" too, so that `run_tool` cannot be used.
-        done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, text=True, errors="replace", timeout=_TOOL_TIMEOUT_S
-        )
-    except (OSError, subprocess.SubprocessError):
-        return Path("/run/systemd/system").is_dir()
+    # The exit code is 1 for "degraded" and "starting" too.
+    done = call_tool(["systemctl", "is-system-running"])
+    if done is None:
+        return shutil.which("systemctl") is not None and Path("/run/systemd/system").is_dir()
     return done.stdout.strip() != "offline"
 
-
-_TOOL_TIMEOUT_S = 5
 
 # Bits of get_throttled (Raspberry Pi documentation, "vcgencmd"). The same flags, shifted by 16 bits, mean "since boot".
 _SINCE_BOOT_SHIFT = 16

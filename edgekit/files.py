@@ -35,9 +35,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        # The lock lasts as long as this process writes: see `remove_leftovers`.
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(handle)  # as long as this process writes: see `remove_leftovers`
         yield temporary
         sync(temporary)
         temporary.replace(target)
@@ -222,7 +220,7 @@ def exclusive_file(target: Path, folder: Path | None = None) -> Iterator[None]:
 
 
 def _open_locked(path: Path) -> int:
-    """Create or open a file, lock it and return its handle; raises BlockingIOError as `_lock`."""
+    """Create or open a file, lock it and return its handle; raises BlockingIOError as `lock_file`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
@@ -301,10 +299,9 @@ def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
-    except OSError as error:
-        # Some file systems do not support fsync of a folder.
-        if not path.is_dir():
-            raise error
+    except OSError:
+        if not path.is_dir():  # some file systems do not support fsync of a folder
+            raise
     finally:
         os.close(handle)
 

@@ -7,6 +7,7 @@ this project is `edgekit-pi`.
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 DISTRIBUTION = "edgekit-pi"
 
@@ -60,20 +61,22 @@ def install_command(*extras: str) -> str:
     "pip install 'edgekit-pi[mqtt]'"
     """
     suffix = f"[{','.join(extras)}]" if extras else ""
-    source = _source()
-    if source is None:
+    path, folder = _source()
+    if path is None:
         requirement = f"{DISTRIBUTION}{suffix}"
-    elif source["editable"]:
-        return f"pip install -e {shlex.quote(source['path'] + suffix)}"
-    elif source["is_folder"]:
-        requirement = f"{source['path']}{suffix}"
+    elif folder is None:
+        # For an archive, pip needs a file:// URL.
+        requirement = f"{DISTRIBUTION}{suffix} @ file://{path}"
     else:
-        requirement = f"{DISTRIBUTION}{suffix} @ file://{source['path']}"
+        return f"pip install {'-e ' if folder.get('editable') else ''}{shlex.quote(path + suffix)}"
     return f"pip install {shlex.quote(requirement)}"
 
 
-def _source() -> dict[str, str] | None:
-    """Return the folder or archive that edgekit was installed from (PEP 610); None if it came from an index."""
+def _source() -> tuple[str | None, dict[str, Any] | None]:
+    """Return the folder or archive that edgekit was installed from, and for a folder its `dir_info` (PEP 610).
+
+    Both are None if edgekit came from an index.
+    """
     # Imported here, because every command imports this module and only an error needs it.
     import importlib.metadata
     import json
@@ -85,14 +88,8 @@ def _source() -> dict[str, str] | None:
         document = json.loads(next(filter(None, found), "{}"))
         url = urlsplit(document.get("url", ""))
         folder = document.get("dir_info")
-        editable = bool(folder and folder.get("editable"))
     except (ValueError, AttributeError, TypeError, RecursionError):
-        return None
+        return None, None
     if url.scheme != "file" or url.netloc not in ("", "localhost") or not url.path.startswith("/"):
-        return None
-    return {
-        # pip accepts a plain path for a folder, but needs a file:// URL for an archive.
-        "path": url.path if folder is None else unquote(url.path),
-        "is_folder": "" if folder is None else "yes",
-        "editable": "yes" if editable else "",
-    }
+        return None, None
+    return url.path if folder is None else unquote(url.path), folder

@@ -102,6 +102,19 @@ def tiny_ncnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def crops(tmp_path: Path) -> Path:
+    """A folder of three images that the tiny model classifies as red, green and blue."""
+    import cv2
+    import numpy as np
+
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    for index, colour_bgr in enumerate([(0, 0, 250), (0, 250, 0), (250, 0, 0)]):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((20, 20, 3), colour_bgr, np.uint8))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def draw_faces() -> Callable[[Path, dict[str, int]], Path]:
     """Return a function that writes 48 x 48 noise images, `counts` per split, with the seven expressions in turn."""

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.contract import METADATA_KEY
 from tests.edgekit.onnx_faults import good_model
 
 _POOL_PX = 2_000
+
+
+def with_document(model: Path, target: Path, document: str | None) -> Path:
+    """Write `model` with another contract document, or without one."""
+    proto = onnx.load(model)
+    del proto.metadata_props[:]
+    if document is not None:
+        helper.set_model_props(proto, {METADATA_KEY: document})
+    onnx.save(proto, target)
+    return target
 
 
 def endless_loop(collects: bool = False) -> onnx.ModelProto:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 # The limit for a condition that holds within moments on an idle machine.
 PATIENCE_S = 60
@@ -24,3 +25,11 @@ def wait_until(
         assert alive() or holds(), failure()
         assert time.monotonic() < end_s, failure()
         time.sleep(poll_s)
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a killed process has ended: it does not exist, or it is a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True

@@ -87,7 +87,7 @@ def build_report(
     processes = sorted((process for cell in cells for process in cell.processes), key=lambda one: one.started_s)
     result = BoardResult(
         label=None,
-        board=msgspec.convert(setup.board.as_document(), BoardInfo),
+        board=msgspec.convert(setup.board, BoardInfo, from_attributes=True),
         versions=versions(),
         notes=dict(setup.notes),
         settings=setup.settings,

@@ -50,6 +50,8 @@ SECTIONS = {
 }
 # Modules whose names are not their commands' names: `import` is a keyword of Python.
 _MODULES = {"import": "import_"}
+# Set by the shell while it completes a command line.
+_COMPLETION_VARIABLE = "_EDGEKIT_COMPLETE"
 
 _OUT_OF_MEMORY = "out of memory: close other programs, or use smaller batches or frames"
 # The words of the dynamic linker and of OpenCV.
@@ -95,7 +97,7 @@ class _LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"edgekit.cli.commands.{_MODULES.get(cmd_name, cmd_name)}")
         assert isinstance(module.command, click.Command)
-        if "_EDGEKIT_COMPLETE" in os.environ:
+        if _COMPLETION_VARIABLE in os.environ:
             _complete_file_names(module.command)
         if cmd_name in (*SECTIONS["Train"], *SECTIONS["Export"]):
             # Imported here for these commands only: a run starts without it.
@@ -121,23 +123,11 @@ class _LazyGroup(click.Group):
         return names + click.Command.shell_complete(self, ctx, incomplete)
 
 
-class _TextOrFile(click.ParamType):  # type: ignore[type-arg]
-    """click's text type, with completion of file names in the shell."""
-
-    name = "text"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from click.shell_completion import CompletionItem
-
-        del ctx, param
-        return [CompletionItem(incomplete, type="file")]
-
-
 def _complete_file_names(command: click.Command) -> None:
     """Let the shell complete file names for all text parameters, because MODEL, DATA and URI may be paths."""
     for parameter in command.params:
         if isinstance(parameter.type, click.types.StringParamType):
-            parameter.type = _TextOrFile()
+            parameter.type = click.Path(readable=False)
     for child in getattr(command, "commands", {}).values():
         _complete_file_names(child)
 
@@ -154,10 +144,6 @@ def cli() -> None:
     edgekit export runs/mine -o my.onnx                net and labels in one file
     edgekit run --model my.onnx --camera               labels and frame rate
     """
-
-
-# Set by the shell while it completes a command line.
-_COMPLETION_VARIABLE = "_EDGEKIT_COMPLETE"
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from edgekit.cli.options import PATH
 from edgekit.errors import InputError
 from edgekit.files import require_file
 
@@ -21,21 +22,20 @@ _Function = TypeVar("_Function", bound=Callable[..., None])
 _NOT_SETTINGS = frozenset({"config", "print_config", "as_json", "debug", "quiet"})
 
 
-def config_options(*alternatives: Mapping[str, Sequence[str]]) -> Callable[[_Function], _Function]:
+def config_options(alternatives: Mapping[str, Sequence[str]]) -> Callable[[_Function], _Function]:
     """Add --config and --print-config to a command whose other options are its settings.
 
     Each option of the command is a key of the file.
 
     Args:
-        alternatives: Groups of mutually exclusive parameters, each with the parameters that depend on it. If the
-            command line has a parameter of a group, the file's parameters of that group, and the parameters that
-            depend on them, are reset to their defaults.
+        alternatives: Mutually exclusive parameters, each with the parameters that depend on it. If the command line
+            has one of them, those of the file, and the parameters that depend on them, are reset to their defaults.
     """
 
     def decorate(function: _Function) -> _Function:
         @click.option(
             "--config",
-            type=click.Path(path_type=Path),
+            type=PATH,
             metavar="TOML",
             is_eager=True,
             expose_value=False,
@@ -46,7 +46,7 @@ def config_options(*alternatives: Mapping[str, Sequence[str]]) -> Callable[[_Fun
         @functools.wraps(function)
         def wrapper(*args: Any, print_config: bool, **kwargs: Any) -> None:
             context = click.get_current_context()
-            kwargs |= reset_superseded(context, *alternatives)
+            kwargs |= reset_superseded(context, alternatives)
             if print_config:
                 as_json = context.params.get("as_json", False)
                 click.echo(json.dumps(settings(context), indent=2) if as_json else render(context), nl=as_json)
@@ -119,11 +119,6 @@ def _load(context: click.Context, option: click.Parameter, path: Path | None) ->
         context.default_map = read_settings(path, context.command)
 
 
-def _defaults(command: click.Command) -> dict[str, Any]:
-    """Return the default value of each parameter, by name."""
-    return command.make_context(command.name, []).params
-
-
 def setting_options(command: click.Command) -> dict[str, click.Option]:
     """Return the options of a command that are keys of a settings file, by key, in the order of the help."""
     return {
@@ -183,20 +178,19 @@ def _value(path: Path, key: str, option: click.Option, value: object, context: c
     return as_given if several else as_given[0]
 
 
-def reset_superseded(context: click.Context, *alternatives: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def reset_superseded(context: click.Context, alternatives: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Reset parameters of a parsed command, and return their defaults; see `alternatives` in `config_options`.
 
-    Each of these parameters has a value from the file, and the command line has another parameter of its group.
+    Each of these parameters has a value from the file, and the command line has another of the alternatives.
     """
-    names: list[str] = []
-    for group in alternatives:
-        sources = {name: context.get_parameter_source(name) for name in group}
-        if ParameterSource.COMMANDLINE in sources.values():
-            for name, source in sources.items():
-                if source is ParameterSource.DEFAULT_MAP:
-                    names += [name, *group[name]]
-    defaults = _defaults(context.command) if names else {}
-    in_file = [name for name in names if context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP]
+    source = context.get_parameter_source
+    names: set[str] = set()
+    if any(source(name) is ParameterSource.COMMANDLINE for name in alternatives):
+        for name, dependent in alternatives.items():
+            if source(name) is ParameterSource.DEFAULT_MAP:
+                names |= {name, *dependent}
+    in_file = {name for name in names if source(name) is ParameterSource.DEFAULT_MAP}
+    defaults = context.command.make_context(context.command.name, []).params if in_file else {}
     reset = {name: defaults[name] for name in in_file}
     context.params |= reset
     return reset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,7 +60,7 @@ class _DetectorName(click.Choice[str]):
         return super().convert(value, param, ctx)
 
 
-def refuse_unused(context: click.Context, parameters: Sequence[str], reason: str) -> None:
+def refuse_unused(context: click.Context, parameters: Collection[str], reason: str) -> None:
     """Check that none of the options is given, because they would have no effect.
 
     Args:
@@ -131,8 +131,6 @@ detector_options = combined(
     ),
     yunet_options,
 )
-
-
 # --name, --user and --system; the last two are passed as `scope`.
 service_options = combined(
     click.option("--name", default="edgekit", show_default=True, metavar="NAME", help="Name of the service."),
@@ -141,59 +139,39 @@ service_options = combined(
         "--system", "scope", flag_value="system", help="A system service, which only root can change. Default for root."
     ),
 )
-
-
-def min_face_option(function: _Function) -> _Function:
-    """Add --min-face PX."""
-    return click.option(
-        "--min-face",
-        type=click.IntRange(0, 100_000),
-        default=0,
-        metavar="PX",
-        help="Discard faces smaller than PX. Without --detector-size, --min-face also sets the size of the "
-        "detector's input.",
-    )(function)
-
-
-def threads_option(function: _Function) -> _Function:
-    """Add --threads N."""
-    return click.option(
-        "--threads",
-        type=click.IntRange(1, MAX_THREADS),
-        metavar="N",
-        help="CPU threads of each net. Default: chosen for this machine.",
-    )(function)
-
-
-def contempt_option(function: _Function) -> _Function:
-    """Add --contempt, which determines how images of CK+'s eighth expression are used."""
-    return click.option(
-        "--contempt",
-        default="drop",
-        show_default=True,
-        metavar="drop|keep|CLASS",
-        help="Images of contempt, the eighth expression of CK+: drop them, keep them, or count them as CLASS.",
-    )(function)
-
-
-def activation_option(function: _Function) -> _Function:
-    """Add --activation, the activation function of a CLIP."""
-    return click.option(
-        "--activation",
-        type=click.Choice(["gelu", "quick-gelu"]),
-        help="Activation function of the CLIP, if its file does not name it. OpenAI's weights need quick-gelu.",
-    )(function)
-
-
-def merge_option(function: _Function) -> _Function:
-    """Add --merge NEW=OLD,OLD, which merges classes."""
-    return click.option(
-        "--merge",
-        "merges",
-        multiple=True,
-        metavar="NEW=OLD,OLD",
-        help="Merge old classes into a new one. Classes that no --merge names are removed. Repeatable.",
-    )(function)
+min_face_option = click.option(
+    "--min-face",
+    type=click.IntRange(0, 100_000),
+    default=0,
+    metavar="PX",
+    help="Discard faces smaller than PX. Without --detector-size, --min-face also sets the size of the detector's "
+    "input.",
+)
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    metavar="N",
+    help="CPU threads of each net. Default: chosen for this machine.",
+)
+contempt_option = click.option(
+    "--contempt",
+    default="drop",
+    show_default=True,
+    metavar="drop|keep|CLASS",
+    help="Images of contempt, the eighth expression of CK+: drop them, keep them, or count them as CLASS.",
+)
+activation_option = click.option(
+    "--activation",
+    type=click.Choice(["gelu", "quick-gelu"]),
+    help="Activation function of the CLIP, if its file does not name it. OpenAI's weights need quick-gelu.",
+)
+merge_option = click.option(
+    "--merge",
+    "merges",
+    multiple=True,
+    metavar="NEW=OLD,OLD",
+    help="Merge old classes into a new one. Classes that no --merge names are removed. Repeatable.",
+)
 
 
 def path_option(flag: str, metavar: str, text: str) -> Callable[[_Function], _Function]:

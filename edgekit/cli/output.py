@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,21 @@ class Output:
         console.width = max(console.width, min_columns)
         with lenient(self.as_json):
             console.print(table)
+
+    def table(self, left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table with columns of text on the left and of numbers on the right; nothing if there are no rows."""
+        if not rows:
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*left, box=None, pad_edge=False)
+        for column in right:
+            table.add_column(column, justify="right", no_wrap=True)
+        for row in rows:
+            # Text: rich would parse a plain string as markup.
+            table.add_row(*(Text(one_line(cell), overflow="fold") for cell in row))
+        self.show(table)
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr, also with -q; an error of stderr is ignored."""

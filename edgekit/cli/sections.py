@@ -2,7 +2,7 @@
 
     @click.command("run", cls=SectionedCommand)
     @section("Camera", click.option("--camera-size"), click.option("--camera-fps"))
-    @section("Settings", config_options())
+    @section("Settings", config_options(ALTERNATIVES))
     @common_options
     def command(...): ...
 

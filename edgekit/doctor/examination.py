@@ -1,22 +1,15 @@
-"""Runs all checks, and reads and writes their findings as JSON."""
+"""Runs all checks, and returns their findings as a JSON document."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from edgekit import __version__
 from edgekit.doctor import accelerators, cameras, detector, libraries, machine, service
-from edgekit.doctor.probe import Finding, Probe, Status
-from edgekit.errors import InputError
-from edgekit.text import one_line
+from edgekit.doctor.probe import Finding, Probe
 
 SCHEMA = "edgekit.doctor/1.0"
-_SCHEMA_PREFIX = "edgekit.doctor/1."
-_MAX_BYTES = 1 << 20
-_MAX_FINDINGS = 100
-_MAX_TEXT = 500
 
 CHECKS: tuple[Callable[[Probe], Finding | None], ...] = (
     machine.board,
@@ -59,32 +52,6 @@ def examine(probe: Probe, progress: Callable[[int, int | None], None] = lambda _
 def faults(findings: Sequence[Finding]) -> list[Finding]:
     """Return the findings that prevent edgekit from working."""
     return [finding for finding in findings if finding.status == "fault"]
-
-
-def parse_findings(content: bytes, name: str) -> list[Finding]:
-    """Return the findings in the output of another machine's `edgekit doctor --json`, with control characters escaped.
-
-    `name` is the subject of the error message.
-
-    Raises:
-        InputError: The output is not a document of `edgekit doctor --json`.
-    """
-    try:
-        document = json.loads(content[: _MAX_BYTES + 1])
-        if len(content) > _MAX_BYTES or not str(document["schema"]).startswith(_SCHEMA_PREFIX):
-            raise ValueError("unknown schema")
-        entries = list(document["findings"])[:_MAX_FINDINGS]
-        return [_finding(entry) for entry in entries]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{name} printed no findings of edgekit doctor: {one_line(str(error))[:100]}") from error
-
-
-def _finding(entry: Mapping[str, Any]) -> Finding:
-    check, status, text, cure = (entry[key] for key in ("check", "status", "text", "cure"))
-    if status not in get_args(Status):
-        raise ValueError(f"unknown status {status!r}")
-    texts = [one_line(str(value))[:_MAX_TEXT] for value in (check, text)]
-    return Finding(texts[0], status, texts[1], None if cure is None else one_line(str(cure))[:_MAX_TEXT])
 
 
 def as_document(findings: Sequence[Finding]) -> dict[str, Any]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Literal, TypeAlias
 
-from edgekit.boards import Board, Conditions, Interpreter, read_board, read_conditions
+from edgekit.boards import Board, Conditions, Interpreter, call_tool, read_board, read_conditions
 
 Status: TypeAlias = Literal["ok", "warning", "fault", "unknown"]
 
@@ -80,8 +79,7 @@ Import: TypeAlias = Callable[[str, Sequence[str]], ToolResult]
 
 def run_tool(arguments: Sequence[str]) -> ToolResult | None:
     """Return the result of a tool; None if it is missing or times out."""
-    tool = shutil.which(arguments[0])
-    return None if tool is None else _run([tool, *arguments[1:]], _TIMEOUT_S)
+    return _result(call_tool(arguments, _TIMEOUT_S))
 
 
 def import_in_child(module: str, distributions: Sequence[str]) -> ToolResult:
@@ -89,8 +87,8 @@ def import_in_child(module: str, distributions: Sequence[str]) -> ToolResult:
 
     The result's `out` has one line `name version` for each of `distributions` that is installed.
     """
-    done = _run([sys.executable, "-P", "-c", _IMPORT_CODE, module, *distributions], _IMPORT_TIMEOUT_S)
-    return done or ToolResult(1, "", f"importing {module} took longer than {_IMPORT_TIMEOUT_S} s")
+    done = call_tool([sys.executable, "-P", "-c", _IMPORT_CODE, module, *distributions], _IMPORT_TIMEOUT_S)
+    return _result(done) or ToolResult(1, "", f"importing {module} took longer than {_IMPORT_TIMEOUT_S} s")
 
 
 def cache_dir() -> Path:
@@ -165,14 +163,12 @@ class Probe:
         self.seen[title + exit_code] = done.out + done.err
 
 
-def _run(arguments: Sequence[str], timeout_s: float) -> ToolResult | None:
-    try:
-        done = subprocess.run(
-            arguments, capture_output=True, stdin=subprocess.DEVNULL, text=True, errors="replace", timeout=timeout_s
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return ToolResult(done.returncode, done.stdout[:_MAX_CHARACTERS], done.stderr[:_MAX_CHARACTERS])
+def _result(done: CompletedProcess[str] | None) -> ToolResult | None:
+    return (
+        None
+        if done is None
+        else ToolResult(done.returncode, done.stdout[:_MAX_CHARACTERS], done.stderr[:_MAX_CHARACTERS])
+    )
 
 
 def _has_system_packages() -> bool:

@@ -12,14 +12,15 @@ from operator import attrgetter
 import msgspec
 
 from edgekit.errors import ERROR_PREFIX, HostError, InputError
+from edgekit.remote.answers import unexpected
 from edgekit.remote.file_names import names_setting
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
-from edgekit.remote.prepare import EdgekitCommand, check_space, needs_picamera2, prepare, run_edgekit, use_installed
-from edgekit.remote.probe import Probe, probe
+from edgekit.remote.prepare import prepare_and_send, run_edgekit
+from edgekit.remote.probe import probe
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
-from edgekit.remote.ssh import CommandResult, Connection, ConnectionLostError, unexpected
-from edgekit.remote.transfer import Upload, send
+from edgekit.remote.ssh import CommandResult, Connection, ConnectionLostError
+from edgekit.remote.transfer import Upload
 from edgekit.report.document import MAX_ERROR_CHARS, BenchmarkReport, HostOutcome
 from edgekit.report.merging import merge
 from edgekit.report.schema import MAX_BYTES, parse_document
@@ -94,10 +95,9 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
     board = probe(connection)
     reporter.message(host, board.describe())
     uploads = [*job.models.values(), *job.files.values()]
-    command, sent_bytes = _edgekit_command(connection, board, job, uploads, reporter)
-    for upload in uploads:
-        report_progress = partial(reporter.progress, host, f"sending {upload.path.name}")
-        sent_bytes += send(connection, board.store, upload, report_progress)
+    command = prepare_and_send(
+        connection, board, uploads, install=job.install, camera=job.camera, extras=job.extras, reporter=reporter
+    )
     models = {board.store.path(upload): printable(name) for name, upload in job.models.items()}
     files = {option: board.store.path(upload) for option, upload in job.files.items()}
     file_names = {files[option]: printable(upload.path.name) for option, upload in job.files.items()}
@@ -133,7 +133,7 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
         failure = f"its report has no measurement of '{missing[0]}'{cure}"
     first_s = messages.first_progress_s
     overhead_s = None if first_s is None else first_s - connection.started_s
-    return HostReport(report, overhead_s, sent_bytes, failure)
+    return HostReport(report, overhead_s, command.sent_bytes, failure)
 
 
 def merged_report(results: Sequence[HostResult[HostReport]]) -> BenchmarkReport | None:
@@ -183,28 +183,6 @@ def _read_report(content: bytes, label: str) -> BenchmarkReport:
     if len(report.boards) != 1:
         raise HostError(f"{label}: its report has {len(report.boards)} boards, expected 1")
     return report
-
-
-def _edgekit_command(
-    connection: Connection, board: Probe, job: Job, uploads: Sequence[Upload], reporter: HostReporter
-) -> tuple[EdgekitCommand, int]:
-    """Return how to call edgekit on the board, and the number of bytes sent to install it."""
-    host = connection.host
-    extra_bytes = board.store.missing_bytes(uploads)
-    if not job.install:
-        installed = use_installed(board, host.label)
-        check_space(board, (), extra_bytes, host.label)
-        return installed, 0
-    command = prepare(
-        connection,
-        board,
-        camera=needs_picamera2(job.camera, board),
-        extras=job.extras,
-        extra_bytes=extra_bytes,
-        notify=partial(reporter.message, host),
-        progress=partial(reporter.progress, host),
-    )
-    return command, command.sent_bytes
 
 
 class _BoardMessages:

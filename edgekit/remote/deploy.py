@@ -1,4 +1,4 @@
-"""Releases on boards over SSH: send a release and switch to it, go back to an earlier one, list them.
+"""Releases on boards over SSH: send a release and switch to it, go back to an earlier one, list them, remove all.
 
 One program on the board makes all changes (`board/deploy.py`). It completes what it has begun even if the connection is
 lost.
@@ -6,22 +6,21 @@ lost.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from functools import partial
+from dataclasses import asdict, dataclass, fields, replace
 from operator import attrgetter
 from typing import Any, Literal
 
 from edgekit import __version__
 from edgekit.errors import ERROR_PREFIX, HostError
+from edgekit.remote.answers import read_answer
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
-from edgekit.remote.prepare import check_fit, check_space, needs_picamera2, prepare, use_installed
+from edgekit.remote.prepare import check_fit, prepare_and_send
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.program import program
-from edgekit.remote.ssh import Connection, ConnectionLostError, unexpected
-from edgekit.remote.transfer import Upload, send
+from edgekit.remote.ssh import Connection, ConnectionLostError
+from edgekit.remote.transfer import Upload
 from edgekit.text import one_line
 
 _LIMIT_BYTES = 1 << 20
@@ -92,13 +91,33 @@ class Release:
 
 
 @dataclass(frozen=True)
+class ServiceState:
+    """State of a service, from `edgekit service status`; None where unknown."""
+
+    state: str | None = None
+    text: str | None = None
+    last_exit: str | None = None
+    manager: str | None = None
+
+
+@dataclass(frozen=True)
 class ReleaseList:
     """Releases of a board, and the state of their service; `cut` is True if a change was interrupted."""
 
     releases: tuple[Release, ...] = ()
     current: str | None = None
     cut: bool = False
-    service: Mapping[str, Any] = field(default_factory=dict)
+    service: ServiceState = ServiceState()
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What was removed from a board: the service, the releases by name, and folders; `kept` are paths that stay."""
+
+    service: bool = False
+    releases: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 def deploy_host(connection: Connection, package: Package, service: Service, reporter: HostReporter) -> ReleaseChange:
@@ -111,35 +130,30 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
     board = probe(connection)
     reporter.message(host, board.describe())
     uploads = list(package.files.values())
-    extra_bytes = board.store.missing_bytes(uploads)
-    environment = code = installed = None
-    if package.install:
-        edgekit = prepare(
-            connection,
-            board,
-            camera=needs_picamera2(package.camera, board),
-            extras=package.extras,
-            extra_bytes=extra_bytes,
-            notify=partial(reporter.message, host),
-            progress=partial(reporter.progress, host),
-        )
-        environment, code = edgekit.environment, edgekit.code
-    else:
-        installed = use_installed(board, host.label).words[0]
-        check_space(board, (), extra_bytes, host.label)
-    for upload in uploads:
-        send(connection, board.store, upload, partial(reporter.progress, host, f"sending {upload.path.name}"))
-    plan = {
-        **plan_for("deploy", service),
-        "files": {name: [board.store.path(upload), upload.sha256] for name, upload in package.files.items()},
-        "environment": environment,
-        "code": code,
-        "command": installed,
-        "about": {"model": package.model_name, "edgekit": __version__},
-        "keep": package.keep,
-        "settle_s": package.settle_s,
-    }
-    return read_change(host.label, run_on_board(connection, board, plan, reporter))
+    edgekit = prepare_and_send(
+        connection,
+        board,
+        uploads,
+        install=package.install,
+        camera=package.camera,
+        extras=package.extras,
+        reporter=reporter,
+    )
+    content = _run_on_board(
+        connection,
+        board,
+        service,
+        reporter,
+        "deploy",
+        files={name: [board.store.path(upload), upload.sha256] for name, upload in package.files.items()},
+        environment=edgekit.environment,
+        code=edgekit.code,
+        command=None if package.install else edgekit.words[0],
+        about={"model": package.model_name, "edgekit": __version__},
+        keep=package.keep,
+        settle_s=package.settle_s,
+    )
+    return read_change(host.label, content)
 
 
 def rollback_host(
@@ -150,8 +164,8 @@ def rollback_host(
     Raises:
         HostError: The board rejected the change, or the connection was lost.
     """
-    plan = {**plan_for("rollback", service), "to": to, "settle_s": settle_s}
-    return read_change(connection.host.label, run_on_board(connection, probe(connection), plan, reporter))
+    content = _run_on_board(connection, probe(connection), service, reporter, "rollback", to=to, settle_s=settle_s)
+    return read_change(connection.host.label, content)
 
 
 def list_host(connection: Connection, service: Service, reporter: HostReporter) -> ReleaseList:
@@ -160,8 +174,20 @@ def list_host(connection: Connection, service: Service, reporter: HostReporter) 
     Raises:
         HostError: The board returned no valid list.
     """
-    content = run_on_board(connection, probe(connection), plan_for("releases", service), reporter)
-    return read_releases(connection.host.label, content)
+    content = _run_on_board(connection, probe(connection), service, reporter, "releases")
+    return read_answer(connection.host.label, content, ReleaseList)
+
+
+def undeploy_host(connection: Connection, service: Service, keep_data: bool, reporter: HostReporter) -> Removal:
+    """Remove service, releases and folders from the board of an open connection.
+
+    With `keep_data` the service's working folder and the settings of the current release stay.
+
+    Raises:
+        HostError: The service or a folder cannot be removed, or the connection was lost.
+    """
+    content = _run_on_board(connection, probe(connection), service, reporter, "undeploy", keep_data=keep_data)
+    return read_answer(connection.host.label, content, Removal)
 
 
 def roll_out(
@@ -205,25 +231,24 @@ def change_document(done: HostResult[ReleaseChange]) -> dict[str, Any]:
     return {"host": done.host.label, **change, "error": done.error, "tried": done.tried}
 
 
-def plan_for(action: str, service: Service) -> dict[str, Any]:
-    """Return the fields that the plan of every action has."""
-    return {
+def _run_on_board(
+    connection: Connection, board: Probe, service: Service, reporter: HostReporter, action: str, **details: Any
+) -> bytes:
+    """Run an action of `board/deploy.py` on the board and return what it printed; `details` are its own fields.
+
+    Raises:
+        HostError: The board rejected the action, or the connection was lost.
+    """
+    host = connection.host
+    python = check_fit(board, host.label)
+    plan = {
         "action": action,
         "name": service.name,
         "scope": service.scope,
         "health_s": _HEALTH_S,
         "trial_s": _TRIAL_S,
+        **details,
     }
-
-
-def run_on_board(connection: Connection, board: Probe, plan: Mapping[str, Any], reporter: HostReporter) -> bytes:
-    """Run the plan on the board and return what it printed.
-
-    Raises:
-        HostError: The board rejected the plan, or the connection was lost.
-    """
-    host = connection.host
-    python = check_fit(board, host.label)
 
     def report(line: str) -> None:
         if not line.startswith(ERROR_PREFIX):  # the error raised below has this line
@@ -232,7 +257,7 @@ def run_on_board(connection: Connection, board: Probe, plan: Mapping[str, Any], 
     try:
         done = connection.run(
             [python.path, *program("deploy", plan)],
-            timeout_s=_TIMEOUT_S + _MAX_SETTLINGS * plan.get("settle_s", 0),
+            timeout_s=_TIMEOUT_S + _MAX_SETTLINGS * details.get("settle_s", 0),
             limit_bytes=_LIMIT_BYTES,
             on_stderr_line=report,
         )
@@ -243,68 +268,16 @@ def run_on_board(connection: Connection, board: Probe, plan: Mapping[str, Any], 
     return done.stdout
 
 
-def read_answer(label: str, content: bytes) -> dict[str, Any]:
-    """Return the JSON object that a board printed.
-
-    Raises:
-        HostError: The output is not a JSON object; `label` is the board's name in the message.
-    """
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise HostError(f"{label}: the board's response is not JSON{unexpected(content)}") from error
-    if not isinstance(document, dict):
-        raise HostError(f"{label}: the board's response is not valid{unexpected(content)}")
-    return document
-
-
-def read_releases(label: str, content: bytes) -> ReleaseList:
-    """Return the list of releases that a board printed.
-
-    Raises:
-        HostError: The output is not a valid list; `label` is the board's name in the message.
-    """
-    document = read_answer(label, content)
-    try:
-        releases = tuple(
-            Release(
-                shown(row["release"]) or "",
-                shown(row["model"]) or "",
-                shown(row["edgekit"]) or "",
-                int(row["created_unix_s"]),
-                row["failed"] is True,
-            )
-            for row in document["releases"]
-        )
-        state = document.get("service") or {}
-        known = {name: shown(state.get(name)) for name in ("state", "text", "last_exit", "manager")}
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise HostError(f"{label}: the board's list of releases is not valid") from error
-    return ReleaseList(releases, shown(document.get("current")), document.get("cut") is True, known)
-
-
 def read_change(label: str, content: bytes) -> ReleaseChange:
     """Return the change that a board printed.
 
     Raises:
         HostError: The output is not a valid change; `label` is the board's name in the message.
     """
-    document = read_answer(label, content)
-    release, before, current = (shown(document.get(name)) for name in ("release", "before", "current"))
-    if document.get("error") is not None:
-        state = f"{current} runs again" if current else "nothing runs, as before"
-        return ReleaseChange(release, before, current, f"{release} failed ({shown(document['error'])}): {state}")
-    if release is None or current != release:
+    change = read_answer(label, content, ReleaseChange)
+    if change.error is not None:
+        state = f"{change.current} runs again" if change.current else "nothing runs, as before"
+        return replace(change, error=f"{change.release} failed ({change.error}): {state}")
+    if change.release is None or change.current != change.release:
         raise HostError(f"{label}: the board's response is not valid")
-    return ReleaseChange(
-        release,
-        before,
-        current,
-        already_current=document.get("already_current") is True,
-        service_installed=document.get("service_installed") is not False,
-    )
-
-
-def shown(value: object) -> str | None:
-    """Return a value of a board as one line that is safe to print; None for None."""
-    return None if value is None else one_line(str(value))[:300]
+    return change

@@ -6,20 +6,22 @@ The board needs only `python3`. Where it is missing or too old, the findings com
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
 
-from edgekit.doctor.examination import parse_findings
+import msgspec
+from msgspec import Meta
+
 from edgekit.doctor.libraries import NOT_INSTALLED
 from edgekit.doctor.probe import Finding
-from edgekit.errors import HostError, InputError
+from edgekit.errors import HostError
+from edgekit.remote.answers import read_answer
 from edgekit.remote.parallel import HostReporter
 from edgekit.remote.prepare import EdgekitCommand, run_edgekit, use_installed
 from edgekit.remote.probe import MIN_PYTHON, Probe, probe
 from edgekit.remote.program import program
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
-from edgekit.remote.ssh import CommandResult, Connection, shell, unexpected
+from edgekit.remote.ssh import CommandResult, Connection, shell
 from edgekit.text import one_line, printable
 
 _LIBRARIES = ("numpy", "onnxruntime", "opencv")
@@ -41,6 +43,23 @@ class Examined:
 
     findings: list[Finding]
     python: str | None = None
+    seen: dict[str, str] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What `edgekit doctor --json` prints."""
+
+    schema: Annotated[str, Meta(pattern=r"^edgekit\.doctor/1\.")]
+    findings: Annotated[list[Finding], Meta(min_length=1, max_length=100)]
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """The second line that `board/doctor.py` prints."""
+
+    python: str
     seen: dict[str, str] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
 
@@ -128,12 +147,11 @@ def _run_doctor(
 
 def _findings(done: CommandResult, content: bytes, label: str) -> list[Finding]:
     try:
-        findings = parse_findings(content, "it")
-    except InputError as error:
-        raise HostError(f"{label}: {_failure(done) or f'{error}{unexpected(content)}'}") from error
-    if not findings:
-        raise HostError(f"{label}: the board's doctor returned no findings")
-    return findings
+        return read_answer(label, content, Findings).findings
+    except HostError as error:
+        if failure := _failure(done):
+            raise HostError(f"{label}: {failure}") from error
+        raise
 
 
 def _failure(done: CommandResult) -> str:
@@ -150,17 +168,18 @@ def captured(findings: list[Finding], content: bytes, label: str) -> Examined:
         HostError: The line is not valid; `label` is the board's name in the message.
     """
     try:
-        document: Mapping[str, Any] = json.loads(content)
-        python, seen, names = str(document["python"]), dict(document.get("seen", {})), list(document.get("names", []))
-        shown = list(seen.items())[:_MAX_CAPTURED]
-        return Examined(
-            findings,
-            one_line(python)[:_MAX_TITLE_CHARS],
-            {one_line(title)[:_MAX_TITLE_CHARS]: _harmless(str(text)) for title, text in shown},
-            [str(name)[:_MAX_NAME_CHARS] for name in names[:_MAX_NAMES] if len(str(name)) > 2],
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        found = msgspec.convert(json.loads(content), _Captured)
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise HostError(f"{label}: the second line of the doctor's output is not valid") from error
+    return Examined(
+        findings,
+        one_line(found.python)[:_MAX_TITLE_CHARS],
+        {
+            one_line(title)[:_MAX_TITLE_CHARS]: _harmless(text)
+            for title, text in list(found.seen.items())[:_MAX_CAPTURED]
+        },
+        [name[:_MAX_NAME_CHARS] for name in found.names[:_MAX_NAMES] if len(name) > 2],
+    )
 
 
 def _harmless(text: str) -> str:

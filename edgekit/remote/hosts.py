@@ -15,7 +15,7 @@ from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.text import one_line
 
-MAX_PORT = 65_535
+_MAX_PORT = 65_535
 _MAX_INVENTORY_BYTES = 1 << 20
 _MAX_LABEL = 64
 _SHOWN_LABELS = 20
@@ -110,13 +110,11 @@ def read_inventory(
     tables = document.pop("host", None)
     if document or not isinstance(tables, list) or not tables:
         raise InputError(f"inventory '{path}' must contain only [[host]] tables, each with host = \"user@name\"")
-    hosts = []
-    for number, table in enumerate(tables, 1):
-        where = f"inventory '{path}', host {number}"
-        if not isinstance(table, dict):
-            raise InputError(f"{where} is not a table: write [[host]]")
-        hosts.append(_from_table(table, where, path.parent, port, identity, ssh_options))
-    return hosts
+    defaults = Host("", "", port, identity, tuple(ssh_options))
+    return [
+        _from_table(table, f"inventory '{path}', host {number}", path.parent, defaults)
+        for number, table in enumerate(tables, 1)
+    ]
 
 
 def check_different(hosts: Sequence[Host]) -> None:
@@ -170,14 +168,9 @@ def check_identities(hosts: Sequence[Host]) -> None:
             raise InputError(f"{host.label}: identity '{path}' is open to other users: chmod 600 '{path}'")
 
 
-def _from_table(
-    table: dict[str, Any],
-    where: str,
-    folder: Path,
-    port: int | None,
-    identity: Path | None,
-    ssh_options: Sequence[str],
-) -> Host:
+def _from_table(table: Any, where: str, folder: Path, defaults: Host) -> Host:
+    if not isinstance(table, dict):
+        raise InputError(f"{where} is not a table: write [[host]]")
     if "ssh_options" in table or "ssh_option" in table:
         raise InputError(
             f"{where}: an inventory must not set ssh options, which can run programs: use ~/.ssh/config or --ssh-option"
@@ -194,18 +187,17 @@ def _from_table(
     label = table.get("label", address)
     if not isinstance(label, str) or not label or len(label) > _MAX_LABEL or not label.isprintable():
         raise InputError(f"{where}: label must be 1 to {_MAX_LABEL} printable characters")
-    own_port = table.get("port", port)
-    if own_port is not None and (type(own_port) is not int or not 1 <= own_port <= MAX_PORT):
-        raise InputError(f"{where}: port must be a number from 1 to {MAX_PORT}")
-    own_identity = table.get("identity")
-    if own_identity is not None:
-        if not isinstance(own_identity, str) or not own_identity.isprintable() or not own_identity:
+    port, identity = table.get("port", defaults.port), table.get("identity")
+    if port is not None and (type(port) is not int or not 1 <= port <= _MAX_PORT):
+        raise InputError(f"{where}: port must be a number from 1 to {_MAX_PORT}")
+    if identity is not None:
+        if not isinstance(identity, str) or not identity.isprintable() or not identity:
             raise InputError(f"{where}: identity must be the path of a private key")
         try:
-            identity = folder / Path(own_identity).expanduser()
+            identity = folder / Path(identity).expanduser()
         except RuntimeError as error:
-            raise InputError(f"{where}: identity '{own_identity}' names an unknown user") from error
-    return Host(address, label, own_port, identity, tuple(ssh_options))
+            raise InputError(f"{where}: identity '{identity}' names an unknown user") from error
+    return Host(address, label, port, identity or defaults.identity, defaults.ssh_options)
 
 
 def _address(text: str) -> str:

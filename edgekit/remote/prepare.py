@@ -10,12 +10,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from edgekit.errors import ERROR_PREFIX, HostError
 from edgekit.remote.board.setup import WHEELS_GONE
+from edgekit.remote.parallel import HostReporter
 from edgekit.remote.probe import MIN_PYTHON, Probe, Python
 from edgekit.remote.probe import probe as probe_again
 from edgekit.remote.program import program
@@ -48,13 +49,58 @@ class EdgekitCommand:
     """How to call edgekit on a board: `words` are the part of the command line before the subcommand.
 
     `environment` and `code` are the folders that `prepare` made on the board; None for an installed edgekit.
-    `sent_bytes` is the number of bytes that `prepare` sent, 0 if nothing was missing.
+    `sent_bytes` is the number of bytes that were sent, 0 if nothing was missing.
     """
 
     words: tuple[str, ...]
     environment: str | None = None
     code: str | None = None
     sent_bytes: int = 0
+
+
+def prepare_and_send(
+    connection: Connection,
+    board: Probe,
+    uploads: Sequence[Upload],
+    *,
+    install: bool,
+    camera: str | None,
+    extras: tuple[str, ...],
+    reporter: HostReporter,
+) -> EdgekitCommand:
+    """Install edgekit on the board, send files to its store, and return how to call edgekit there.
+
+    Args:
+        connection: The board.
+        board: Its properties.
+        uploads: The files; they count in the result's `sent_bytes`.
+        install: False to use the edgekit that is installed on the board.
+        camera: The value of `run --camera`, which decides whether picamera2 is required.
+        extras: Extras to install in addition to `edgekit-pi[device]`.
+        reporter: Receives messages and progress.
+
+    Raises:
+        HostError: The board cannot be prepared, or cannot store a file.
+    """
+    host, extra_bytes = connection.host, board.store.missing_bytes(uploads)
+    if install:
+        command = prepare(
+            connection,
+            board,
+            camera=_needs_picamera2(camera, board),
+            extras=extras,
+            extra_bytes=extra_bytes,
+            notify=partial(reporter.message, host),
+            progress=partial(reporter.progress, host),
+        )
+    else:
+        command = use_installed(board, host.label)
+        _check_space(board, (), extra_bytes, host.label)
+    sent_bytes = command.sent_bytes
+    for upload in uploads:
+        progress = partial(reporter.progress, host, f"sending {upload.path.name}")
+        sent_bytes += send(connection, board.store, upload, progress)
+    return replace(command, sent_bytes=sent_bytes)
 
 
 def check_fit(probe: Probe, label: str) -> Python:
@@ -127,7 +173,7 @@ def prepare(
     for _ in range(_ATTEMPTS):
         missing = [] if environment in probe.environments else list(wheels)
         missing += [] if own.sha256 in probe.codes else [own]
-        check_space(probe, missing, extra_bytes, label)
+        _check_space(probe, missing, extra_bytes, label)
         if not missing:
             break
         for upload in missing:
@@ -174,7 +220,7 @@ def _install(
     return done.returncode == 0
 
 
-def needs_picamera2(camera: str | None, probe: Probe) -> bool:
+def _needs_picamera2(camera: str | None, probe: Probe) -> bool:
     """Return whether a camera needs the picamera2 of the board's system; `camera` is the value of `run --camera`."""
     if camera == "auto":  # a USB camera, if the board has no picamera2
         return probe.python is not None and probe.python.picamera2
@@ -252,7 +298,7 @@ def _environment_key(hashes: Sequence[str], python: Python, camera: bool) -> str
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def check_space(probe: Probe, missing: Sequence[Upload], extra_bytes: int, label: str) -> None:
+def _check_space(probe: Probe, missing: Sequence[Upload], extra_bytes: int, label: str) -> None:
     """Check that the board's disk has space for the missing wheels, for their content, and for `extra_bytes` more.
 
     Raises:

@@ -67,7 +67,7 @@ class Limits:
     silence_s: float | None
     stdout_bytes: int
     stderr_bytes: int
-    marker: bytes = b""
+    marker: bytes
 
 
 def communicate(
@@ -86,12 +86,12 @@ def communicate(
     with selectors.DefaultSelector() as selector:
         writer = _Writer(process, iter(chunks), hold_stdin, selector)
         reader = _Reader(process, selector, output, on_stderr_line, limits.marker)
-        deadlines = _Deadlines(limits)
+        end_s, silence_end_s = _after(limits.timeout_s), _after(limits.silence_s)
         while reader.open_streams and output.exceeded is None:
             ended = process.poll() is not None
             events = selector.select(0 if ended else _POLL_S)
             if events:
-                deadlines.restart_silence()
+                silence_end_s = _after(limits.silence_s)
             has_read = False
             for key, _ in events:
                 if key.fileobj is process.stdin:
@@ -104,29 +104,15 @@ def communicate(
                 output.exceeded = "stdout"
             elif reader.stderr_bytes > limits.stderr_bytes:
                 output.exceeded = "stderr"
-            else:
-                output.exceeded = deadlines.exceeded()
+            elif time.monotonic() > end_s:
+                output.exceeded = "time"
+            elif time.monotonic() > silence_end_s:
+                output.exceeded = "silence"
     reader.end()
     if output.exceeded is not None:
         process.kill()
     process.wait()
     return output
-
-
-class _Deadlines:
-    """Times at which a process is killed."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._silence_s = limits.silence_s
-        self._end_s = _after(limits.timeout_s)
-        self.restart_silence()
-
-    def restart_silence(self) -> None:
-        self._silence_end_s = _after(self._silence_s)
-
-    def exceeded(self) -> Literal["time", "silence"] | None:
-        now_s = time.monotonic()
-        return "time" if now_s > self._end_s else "silence" if now_s > self._silence_end_s else None
 
 
 class _Writer:
@@ -179,7 +165,6 @@ class _Reader:
         on_stderr_line: Callable[[str], None] | None,
         marker: bytes,
     ) -> None:
-        output.marked = not marker
         self._marker = marker
         self._stdout: IO[bytes] | None = process.stdout
         self._selector = selector

@@ -162,7 +162,10 @@ class Connection:
             output = communicate(process, chunks, hold_stdin, limits, on_stderr_line)
         finally:
             self._end(process)
-        if output.exceeded is not None and not output.marked:
+        was_lost = process.returncode < 0 or (process.returncode == _SSH_FAILED and self._ends_soon())
+        if output.exceeded is None and was_lost:
+            raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason()}")
+        if not output.marked:
             raise HostError(f"{self.host.label}: {_not_run(output.preamble, output.stderr.content())}")
         if output.exceeded is not None:
             reason = {
@@ -172,10 +175,6 @@ class Connection:
                 "silence": f"sent and read nothing for {silence_s} s",
             }[output.exceeded]
             raise HostError(f"{self.host.label}: '{one_line(arguments[0])}' {reason}")
-        if process.returncode < 0 or (process.returncode == _SSH_FAILED and self._ends_soon()):
-            raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason()}")
-        if not output.marked:
-            raise HostError(f"{self.host.label}: {_not_run(output.preamble, output.stderr.content())}")
         return CommandResult(process.returncode, bytes(output.stdout), output.stderr.content())
 
     def close(self) -> None:
@@ -352,15 +351,6 @@ def _private_folder() -> Path:
         return folder
     folder.rmdir()
     return Path(tempfile.mkdtemp(prefix="edgekit-", dir="/tmp"))
-
-
-def unexpected(output: bytes) -> str:
-    """Return the end of an error message about output that is not a JSON object: its beginning, and the cure."""
-    text = output[:4096].decode(errors="replace").strip()
-    if text.startswith("{"):
-        return ""
-    shown = f"'{one_line(text)[:100]}'" if text else "nothing"
-    return f" (it printed {shown}: remove what prints it from the board's 'edgekit' command)"
 
 
 def _token() -> str:

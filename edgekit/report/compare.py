@@ -10,10 +10,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from edgekit.errors import InputError
-from edgekit.report.document import BenchmarkReport, BoardResult, CellResult, ModelInfo
+from edgekit.report.document import BenchmarkReport, BoardResult, CellResult, Interval, ModelInfo
 from edgekit.report.quality_flags import EXPLANATIONS, INVALIDATING
 from edgekit.report.schema import read_document
-from edgekit.report.statistics import Interval, ratio_interval
+from edgekit.report.statistics import ratio_interval
 from edgekit.report.view import board_title, cells_of, thread_text
 from edgekit.text import counted
 
@@ -50,7 +50,7 @@ class CellChange:
     @property
     def name(self) -> str:
         """Return the name of the cell in messages."""
-        return _cell_name(self.model, self.kind, self.intra_op_threads)
+        return _cell_name(self)
 
     def is_regression(self, percent: float) -> bool:
         """Return whether the verdict is "slower" and the median grew by more than `percent`."""
@@ -184,8 +184,8 @@ def _compare_with(board: BoardResult, base: str, model: str) -> tuple[list[CellC
         for name in (base, model)
     )
     cells = [_change(before[key], after[key]) for key in before if key in after]
-    unmatched = [f"{_name_of(before[key])}: not measured for {model}" for key in before.keys() - after]
-    unmatched += [f"{_name_of(after[key])}: not measured for {base}" for key in after.keys() - before]
+    unmatched = [f"{_cell_name(before[key])}: not measured for {model}" for key in before.keys() - after]
+    unmatched += [f"{_cell_name(after[key])}: not measured for {base}" for key in after.keys() - before]
     return cells, sorted(unmatched)
 
 
@@ -375,12 +375,8 @@ def _interval(cell: CellResult) -> Interval | None:
 
 
 def _only_in(cell: CellResult, which: str) -> str:
-    return f"{_name_of(cell)}: only in the {which} report"
+    return f"{_cell_name(cell)}: only in the {which} report"
 
 
-def _name_of(cell: CellResult) -> str:
-    return _cell_name(cell.model, cell.kind, cell.intra_op_threads)
-
-
-def _cell_name(model: str, kind: str, threads: int) -> str:
-    return f"{model}, {kind}, {counted(threads, 'thread')}"
+def _cell_name(cell: CellResult | CellChange) -> str:
+    return f"{cell.model}, {cell.kind}, {counted(cell.intra_op_threads, 'thread')}"

@@ -17,10 +17,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.report.document import Histogram
+from edgekit.report.document import Histogram, Interval
 
 Samples: TypeAlias = NDArray[np.float64]
-Interval: TypeAlias = tuple[float, float]
 
 MIN_PROCESSES = 3
 BINS = 40

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -165,7 +165,7 @@ def test_other_text_is_no_throttle_flag(text: str | None) -> None:
 
 def test_documents_are_json_and_carry_the_flags_in_words(tmp_path: Path) -> None:
     board, now = board_and_conditions("pi3bplus-hot", tmp_path)
-    document = json.loads(json.dumps({"board": board.as_document(), "before": now.as_document()}))
+    document = json.loads(json.dumps({"board": asdict(board), "before": now.as_document()}))
     assert document["board"]["cpu"] == "Cortex-A53"
     assert document["before"]["throttling"] == {
         "flags": "0x80008",

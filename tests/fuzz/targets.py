@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from edgekit.errors import EdgekitError
@@ -173,21 +173,18 @@ def _benchmark_examples() -> list[bytes]:
 
 def _board_answer(path: Path) -> None:
     """Read the output of a board: probe, doctor, progress, and the results of `board/deploy.py`."""
-    from edgekit.doctor.examination import parse_findings
-    from edgekit.remote.deploy import read_change, read_releases
-    from edgekit.remote.doctor import captured
+    from edgekit.remote.answers import read_answer
+    from edgekit.remote.deploy import ReleaseList, Removal, read_change
+    from edgekit.remote.doctor import Findings, captured
     from edgekit.remote.prepare import parse_freed
     from edgekit.remote.probe import parse_probe
     from edgekit.remote.progress import read_progress
-    from edgekit.remote.undeploy import read_removal
 
     content = path.read_bytes()
     text = content.decode(errors="replace")
     readers: list[Callable[[], object]] = [
         lambda: read_change("board", content),
-        lambda: read_releases("board", content),
-        lambda: read_removal("board", content),
-        lambda: parse_findings(content, "it"),
+        *(partial(read_answer, "board", content, kind) for kind in (ReleaseList, Removal, Findings)),
         lambda: captured([], content, "board"),
         lambda: parse_freed(text),
         lambda: [read_progress(line) for line in text.splitlines()],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, raise_failures
 from edgekit.cli.output import Output
+from edgekit.text import counted
 
 if TYPE_CHECKING:
     from edgekit.remote.doctor import Examined
@@ -30,7 +31,7 @@ def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> Non
         HostError: A board could not be checked; the findings of the others are printed before.
         EdgekitError: A board has faults.
     """
-    from edgekit.cli.render.doctor import fault_count, show_findings
+    from edgekit.cli.render.doctor import show_findings
     from edgekit.doctor.examination import faults
     from edgekit.errors import EdgekitError
     from edgekit.remote.doctor import examine_host
@@ -55,7 +56,7 @@ def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> Non
     by_host = {done.host.label: faults(done.result.findings) for done in examined if done.result is not None}
     texts = [f"{label}: {', '.join(finding.check for finding in found)}" for label, found in by_host.items() if found]
     if texts:
-        raise EdgekitError(f"{fault_count([each for found in by_host.values() for each in found])}: {'; '.join(texts)}")
+        raise EdgekitError(f"{counted(sum(map(len, by_host.values())), 'fault')}: {'; '.join(texts)}")
 
 
 def bundle_paths(bundle: Path, hosts: Sequence[Host]) -> list[Path]:

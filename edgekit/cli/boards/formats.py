@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from edgekit.cli.render.reports import ReportFiles
     from edgekit.report.document import BenchmarkReport, Kind
 
-_OWN = ("data", "split", "target")
+# Parameters that have no effect without --formats.
+FORMATS_PARAMETERS = ("data", "split", "target")
 _UNUSED = ("pipeline", "source_uri", "camera", "detector_name", "detector_model", "detector_size", "power_file")
 
 # The options of --formats; the names of the parameters are not passed to boards.
@@ -39,11 +40,6 @@ formats_options = combined(
         "--host, generic.",
     ),
 )
-
-
-def refuse_formats_options(context: click.Context) -> None:
-    """Check that no option of --formats is given without it."""
-    refuse_unused(context, _OWN, "has no effect without --formats")
 
 
 def bench_formats(

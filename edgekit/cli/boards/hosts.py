@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgekit.cli.options import refuse_unused
+from edgekit.cli.options import PATH, refuse_unused
 from edgekit.cli.output import Output, echo, lenient, one_line
 from edgekit.errors import HostError
 from edgekit.text import printable
@@ -50,17 +50,12 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that select boards and connect to them, and pass a `HostChoice` as `chosen`."""
 
     @click.option("--host", "host", multiple=True, metavar="[USER@]HOST", help="A board to reach by SSH; repeatable.")
-    @click.option(
-        "--inventory",
-        type=click.Path(path_type=Path),
-        metavar="FILE.toml",
-        help="TOML file with boards ([[host]] tables).",
-    )
+    @click.option("--inventory", type=PATH, metavar="FILE.toml", help="TOML file with boards ([[host]] tables).")
     @click.option(
         "--only", multiple=True, metavar="LABEL", help="Use only the board with this label or address; repeatable."
     )
     @click.option("--port", type=click.IntRange(1, 65_535), metavar="N", help="SSH port; default: ssh's own.")
-    @click.option("--identity", type=click.Path(path_type=Path), metavar="FILE", help="Private key for SSH.")
+    @click.option("--identity", type=PATH, metavar="FILE", help="Private key for SSH.")
     @click.option(
         "--ssh-option",
         multiple=True,
@@ -116,15 +111,10 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def no_install_option(function: Callable[..., None]) -> Callable[..., None]:
-    """Add --no-install. This decorator must stand below `host_options`, which passes the value on in `HostChoice`."""
-    return click.option(
-        "--no-install",
-        "install",
-        flag_value=False,
-        default=True,
-        help="Use the edgekit installed on the board.",
-    )(function)
+# This decorator must stand below `host_options`, which passes the value on in `HostChoice`.
+no_install_option = click.option(
+    "--no-install", "install", flag_value=False, default=True, help="Use the edgekit installed on the board."
+)
 
 
 def require_hosts(chosen: HostChoice) -> tuple[Host, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,17 +38,7 @@ from edgekit.models.training.options import MAX_PRIOR_STRENGTH
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, metavar="N", help="Seed of the crops.")
 @common_options
-def command(
-    out: Output,
-    models: tuple[str, ...],
-    output: Path,
-    data: Path | None,
-    ferplus: Path | None,
-    prior_strength: float,
-    train_split: str | None,
-    val_split: str | None,
-    seed: int,
-) -> None:
+def command(out: Output, models: tuple[str, ...], output: Path, data: Path | None, **values: Any) -> None:
     """Average the weights of nets whose trainings started from the same weights (a uniform model soup).
 
     The nets must have the same architecture and labels. Calibrations and logit adjustments (--prior-strength) of the
@@ -69,18 +60,7 @@ def command(
     from edgekit.models.average import average_checkpoints
 
     with progress_bar(out) as bars:
-        result = average_checkpoints(
-            models,
-            output,
-            data,
-            ferplus=ferplus,
-            prior_strength=prior_strength,
-            train_split=train_split,
-            val_split=val_split,
-            seed=seed,
-            notify=out.say,
-            progress=by_stage(bars),
-        )
+        result = average_checkpoints(models, output, data, **values, notify=out.say, progress=by_stage(bars))
     out.say(f"{result.checkpoint}: {result.architecture}, the average of {len(models)} models")
     out.result(
         {

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.boards.formats import bench_formats, formats_options, refuse_formats_options
+from edgekit.cli.boards.formats import FORMATS_PARAMETERS, bench_formats, formats_options
 from edgekit.cli.boards.hosts import HostChoice, host_options, no_install_option
-from edgekit.cli.options import MAX_THREADS, SEED, NumberRange, detector_options, refuse_unused
+from edgekit.cli.options import MAX_THREADS, PATH, SEED, NumberRange, detector_options, refuse_unused
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.power_file import open_power_meter
 from edgekit.cli.render.reports import ReportFiles, report_options
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from edgekit.report.document import BenchmarkReport, Kind
 
 _MAX_NOTES = 30
+# Parameters with the names of arguments of `edgekit.benchmark`.
+_SETTINGS = ("threads", "seconds", "processes", "batch", "seed", "cool_down_s", "allow_throttled", "notes")
 _PIPELINE_OPTIONS = ("source_uri", "detector_name", "detector_model", "detector_size")
 
 
@@ -122,6 +124,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     "Conditions",
     click.option(
         "--cool-down",
+        "cool_down_s",
         type=NumberRange(0, 3600),
         default=20,
         show_default=True,
@@ -148,7 +151,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 )
 @section(
     "Report",
-    click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as JSON."),
+    click.option("-o", "--output", type=PATH, metavar="FILE", help="Write the report as JSON."),
     report_options,
 )
 @section("Boards", host_options, no_install_option)
@@ -157,29 +160,16 @@ def command(
     out: Output,
     chosen: HostChoice,
     models: tuple[str, ...],
-    threads: tuple[int, ...] | None,
     source_uri: str,
-    seconds: float,
-    processes: int,
-    batch: int,
     pipeline: bool,
     camera: str | None,
-    detector_name: str | None,
-    detector_model: Path | None,
-    detector_size: int | None,
-    seed: int,
-    cool_down: float,
-    allow_throttled: bool,
-    notes: dict[str, str],
     power_file: str | None,
     formats: str | None,
-    data: Path | None,
-    split: str | None,
-    target: str | None,
     output: Path | None,
     html_path: Path | None,
     markdown_path: Path | None,
     csv_path: Path | None,
+    **options: Any,
 ) -> None:
     """Measure how fast models are on this machine or on boards.
 
@@ -223,24 +213,17 @@ def command(
       edgekit bench runs/mine --formats int8-qdq,ncnn --data faces --target a53
           --host pi@raspberrypi.local --json
     """
-    del data, split, target  # `bench_formats` reads them
     files = ReportFiles(output, html_path, markdown_path, csv_path)
     files.check()
-    settings: dict[str, Any] = {
-        "threads": threads,
-        "seconds": seconds,
-        "processes": processes,
-        "batch": batch,
-        "seed": seed,
-        "cool_down_s": cool_down,
-        "allow_throttled": allow_throttled,
-        "notes": notes,
-    }
+    settings = {name: options[name] for name in _SETTINGS}
     if formats is not None:
         bench_formats(out, chosen, models, files, partial(_measure, out, settings))
         return
-    refuse_formats_options(click.get_current_context())
-    _refuse_pipeline_options(click.get_current_context(), pipeline, camera is not None)
+    context = click.get_current_context()
+    refuse_unused(context, FORMATS_PARAMETERS, "has no effect without --formats")
+    if not pipeline:  # a camera uses a detector, too
+        unused = _PIPELINE_OPTIONS if camera is None else ("source_uri",)
+        refuse_unused(context, unused, "has no effect with --no-pipeline")
     if chosen.hosts:
         from edgekit.cli.boards.bench import bench_on_hosts
         from edgekit.report.schema import check_fits
@@ -251,17 +234,11 @@ def command(
     settings |= {
         "source": source_uri,
         "camera": camera or "auto",
-        "detector": detector_name,
-        "detector_model": detector_model,
-        "detector_size_px": detector_size,
+        "detector": options["detector_name"],
+        "detector_model": options["detector_model"],
+        "detector_size_px": options["detector_size"],
     }
     _bench_here(out, settings, models, _kinds(pipeline, camera is not None), power_file, files)
-
-
-def _refuse_pipeline_options(context: click.Context, pipeline: bool, camera: bool) -> None:
-    """Check that no option of the pipeline is given with --no-pipeline; --camera uses a detector, too."""
-    unused = () if pipeline else ("source_uri",) if camera else _PIPELINE_OPTIONS
-    refuse_unused(context, unused, "has no effect with --no-pipeline")
 
 
 def _bench_here(
@@ -314,7 +291,7 @@ def _measure(
     """Measure models on this machine with a progress display; `settings` are arguments of `edgekit.benchmark`."""
     from edgekit.device.benchmark.run import benchmark
 
-    with _hangup_as_terminate(), _progress(out) as show:
+    with _progress(out) as show:
         return benchmark(models, kinds=kinds, report_name=report_name, progress=show, notify=out.warn, **settings)
 
 
@@ -344,17 +321,3 @@ def _progress(out: Output) -> Iterator[Callable[[BenchmarkProgress], None]]:
 
     with bar:
         yield show
-
-
-@contextmanager
-def _hangup_as_terminate() -> Iterator[None]:
-    """Handle the end of a terminal or of an SSH connection (SIGHUP) like SIGTERM, so that workers are ended too."""
-    import signal
-
-    before = signal.getsignal(signal.SIGHUP)
-    if before is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.options import NumberRange
+from edgekit.cli.options import PATH, NumberRange
 from edgekit.cli.output import Output, common_options
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ _COLUMNS = ("kind", "threads", "A ms", "B ms", "change", "95 % interval", "verdi
 
 
 @click.command("compare", short_help="Compare two benchmark reports, or the models of one report.")
-@click.argument("before", type=click.Path(path_type=Path), metavar="A.json")
-@click.argument("after", required=False, type=click.Path(path_type=Path), metavar="[B.json]")
+@click.argument("before", type=PATH, metavar="A.json")
+@click.argument("after", required=False, type=PATH, metavar="[B.json]")
 @click.option(
     "--baseline", metavar="MODEL", help="With one report: the model that the others are compared with. [default: first]"
 )

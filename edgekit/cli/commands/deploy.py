@@ -9,7 +9,7 @@ import click
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, no_install_option, require_hosts
 from edgekit.cli.boards.releases import chosen_service, read_package, show_changes
-from edgekit.cli.options import NumberRange, service_options
+from edgekit.cli.options import PATH, NumberRange, service_options
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.run.checks import checked_settings
 from edgekit.cli.run.output_options import replaced_results, warn_of_replaced
@@ -19,7 +19,7 @@ from edgekit.cli.run.output_options import replaced_results, warn_of_replaced
 @click.argument("model", metavar="MODEL")
 @click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
     metavar="TOML",
     help="Settings file of `edgekit run` on the boards. MODEL replaces the model of this file.",

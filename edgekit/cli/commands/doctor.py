@@ -7,11 +7,13 @@ from pathlib import Path
 import click
 
 from edgekit.cli.boards.hosts import HostChoice, host_options, no_install_option
+from edgekit.cli.options import PATH
 from edgekit.cli.output import Output, common_options
+from edgekit.text import counted
 
 
 @click.command("doctor", short_help="Check a machine and show how to repair it.")
-@click.option("--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Write a .tar.gz for a bug report.")
+@click.option("--bundle", type=PATH, metavar="FILE", help="Write a .tar.gz for a bug report.")
 @host_options
 @no_install_option
 @common_options
@@ -36,7 +38,7 @@ def command(out: Output, bundle: Path | None, chosen: HostChoice) -> None:
       edgekit doctor --inventory boards.toml --bundle report.tar.gz
     """
     from edgekit.cli.progress import progress_bar, updater
-    from edgekit.cli.render.doctor import fault_count, show_findings
+    from edgekit.cli.render.doctor import show_findings
     from edgekit.doctor.bundle import own_names, write_bundle
     from edgekit.doctor.examination import as_document, examine, faults
     from edgekit.doctor.probe import Probe
@@ -62,4 +64,4 @@ def command(out: Output, bundle: Path | None, chosen: HostChoice) -> None:
         out.say(f"bundle: {bundle}")
     found = faults(findings)
     if found:
-        raise EdgekitError(f"{fault_count(found)}: {', '.join(finding.check for finding in found)}")
+        raise EdgekitError(f"{counted(len(found), 'fault')}: {', '.join(finding.check for finding in found)}")

@@ -10,11 +10,8 @@ import click
 from edgekit.cli.export.options import (
     check_combination,
     export_arguments,
-    prompts_arguments,
-    quantize_arguments,
     quantize_options,
     target_options,
-    verify_arguments,
 )
 from edgekit.cli.options import PATH, NumberRange, merge_option
 from edgekit.cli.output import Output, common_options
@@ -129,16 +126,15 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
     check_target(output, NCNN_SUFFIX if options["engine"] == "ncnn" else ONNX_SUFFIX)
     file = options["classes_file"]
     classes = read_descriptions(file) if file else options["class_names"]
-    arguments = export_arguments(options, classes)
+    arguments = export_arguments(options, classes, is_prompts)
     quantized: QuantizedExport | None = None
     with progress_bar(out) as bars:
         arguments |= {"progress": by_stage(bars), "notify": out.say}
-        if options["quantization"]:
-            quantized = quantize(checkpoint, output, **quantize_arguments(options), **arguments)
+        if options["method"]:
+            quantized = quantize(checkpoint, output, **arguments)
             exported = quantized.source
         else:
-            own = prompts_arguments(options) if is_prompts else verify_arguments(options)
-            exported = export(checkpoint, output, **own, **arguments)
+            exported = export(checkpoint, output, **arguments)
     assert exported is not None
     sha256 = sha256_of(output)
     show_export(out, exported, quantized, sha256, show_labels=is_prompts or bool(classes or options["merges"]))
@@ -148,7 +144,7 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
             quantized,
             checkpoint=str(checkpoint),
             engine=options["engine"],
-            target=options["board"],
+            target=options["target"],
             sha256=sha256,
         )
     )

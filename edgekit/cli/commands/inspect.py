@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.output import Output, common_options, one_line
+from edgekit.cli.output import Output, common_options
 from edgekit.cli.render.provenance import limited, training_lines
 from edgekit.errors import EdgekitError, InputError
 
@@ -255,26 +255,15 @@ def _traffic_text(cost: GraphCost) -> str:
 
 
 def _show_layers(out: Output, contents: _Contents) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("layer", "kind", box=None, pad_edge=False)
-    rows: list[tuple[str, ...]] = []
     if contents.ncnn:
-        rows = [(layer.name, layer.kind) for layer in contents.ncnn.layers]
+        out.table(("layer", "kind"), (), [(layer.name, layer.kind) for layer in contents.ncnn.layers])
     elif contents.cost:
-        table.add_column("output")
-        for column in ("parameters", "MACs", "bytes"):
-            table.add_column(column, justify="right")
+        rows = []
         for layer in contents.cost.layers:
             shape = _shape_text(layer.output_shape) if layer.output_shape is not None else "?"
             counts = ("?" if count is None else f"{count:,}" for count in (layer.macs, layer.moved_bytes))
             rows.append((layer.name, layer.op_type, shape, f"{layer.parameters:,}", *counts))
-    for cells in rows:
-        # Text: rich would parse a plain string as markup.
-        table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
-    if rows:
-        out.show(table)
+        out.table(("layer", "kind", "output"), ("parameters", "MACs", "bytes"), rows)
 
 
 def _document(contents: _Contents) -> dict[str, Any]:

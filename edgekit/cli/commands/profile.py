@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,7 +33,9 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     type=click.Choice(list(KNOWN_BOARDS)),
     help="Estimate the latency on this board only. Default: all boards.",
 )
-@click.option("--size", callback=_size, metavar="WxH", help="Size of inputs whose height and width are dynamic.")
+@click.option(
+    "--size", "size_wh", callback=_size, metavar="WxH", help="Size of inputs whose height and width are dynamic."
+)
 @click.option(
     "--layers",
     "all_layers",
@@ -78,17 +81,14 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 def command(
     out: Output,
     model: str,
-    board: str | None,
-    size: tuple[int, int] | None,
     all_layers: bool,
-    seconds: float,
-    threads: int,
     plot: Path | None,
     pipeline: bool,
     detect_every: int,
     faces: int,
     detector_model: Path | None,
     detector_size: int | None,
+    **values: Any,
 ) -> None:
     """Show each layer's multiply-accumulates, bytes and share of the time, and estimate the latency on a board.
 
@@ -110,7 +110,7 @@ def command(
     if not pipeline:
         loop_only = ("detect_every", "faces", "detector_model", "detector_size")
         refuse_unused(click.get_current_context(), loop_only, "has no effect without --pipeline")
-    if not seconds:
+    if not values["seconds"]:
         refuse_unused(click.get_current_context(), ("threads",), "has no effect with --seconds 0")
     if plot:
         from edgekit.files import check_writable
@@ -124,16 +124,7 @@ def command(
 
     loop = LoopOptions(detect_every, faces, detector_model, detector_size) if pipeline else None
     with progress_bar(out) as bars:
-        report = profile(
-            model,
-            board=board,
-            size_wh=size,
-            seconds=seconds,
-            threads=threads,
-            loop=loop,
-            progress=by_stage(bars),
-            notify=out.warn,
-        )
+        report = profile(model, **values, loop=loop, progress=by_stage(bars), notify=out.warn)
     show_profile(out, report, all_layers)
     if plot:
         draw_roofline(out, plot, report)

@@ -43,7 +43,7 @@ def command(out: Output, chosen: HostChoice, name: str, scope: Any) -> None:
 
 def _show(out: Output, label: str, listed: ReleaseList) -> None:
     cut = "; a change was interrupted: deploy or roll back to complete it" if listed.cut else ""
-    out.say(f"{label}: service {listed.service.get('state') or 'not installed'}{cut}")
+    out.say(f"{label}: service {listed.service.state or 'not installed'}{cut}")
     for each in listed.releases:
         sign = "*" if each.release == listed.current else "✗" if each.failed else " "
         created = time.strftime("%Y-%m-%d %H:%M", time.localtime(min(max(each.created_unix_s, 0), 1 << 40)))

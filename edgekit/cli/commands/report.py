@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.cli.options import PATH
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.render.reports import ReportFiles, report_options
 from edgekit.text import printable
@@ -21,8 +22,8 @@ _MAX_LABEL = 64
 
 
 @click.command("report", short_help="Show benchmark reports, merge them, or write them as a page.")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="REPORT.json...")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write one JSON document.")
+@click.argument("paths", nargs=-1, required=True, type=PATH, metavar="REPORT.json...")
+@click.option("-o", "--output", type=PATH, metavar="FILE", help="Write one JSON document.")
 @report_options
 @common_options
 def command(

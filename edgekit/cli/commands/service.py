@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.options import service_options
+from edgekit.cli.options import PATH, service_options
 from edgekit.cli.output import Output, common_options, printable
 from edgekit.cli.run.checks import checked_values
 from edgekit.cli.run.output_options import replaced_results, warn_of_replaced
@@ -40,17 +40,17 @@ def command() -> None:
 
 @command.command("install", short_help="Install or replace the service, and start it.")
 @service_options
-@click.option("--config", type=click.Path(path_type=Path), metavar="TOML", help="Settings of `edgekit run`.")
+@click.option("--config", type=PATH, metavar="TOML", help="Settings of `edgekit run`.")
 @click.option(
     "--folder",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Working directory, which the service may write to; default: the current folder.",
 )
 @click.option(
     "--writable",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Further folder that the service may write to; repeatable.",
 )
@@ -61,7 +61,7 @@ def command() -> None:
 def install(
     out: Output,
     name: str,
-    scope: str | None,
+    scope: Scope | None,
     config: Path | None,
     folder: Path | None,
     writable: tuple[Path, ...],
@@ -112,7 +112,7 @@ def install(
 @command.command("status", short_help="Show the state of the service.")
 @service_options
 @common_options
-def status(out: Output, name: str, scope: str | None) -> None:
+def status(out: Output, name: str, scope: Scope | None) -> None:
     """Show the service's state, number of restarts and last status text. If the service neither runs nor starts, the
     exit code is 1.
 
@@ -146,7 +146,7 @@ def status(out: Output, name: str, scope: str | None) -> None:
 @command.command("restart", short_help="Restart the service.")
 @service_options
 @common_options
-def restart(out: Output, name: str, scope: str | None) -> None:
+def restart(out: Output, name: str, scope: Scope | None) -> None:
     """Restart the service, also after a permanent failure.
 
     \b
@@ -168,7 +168,7 @@ def restart(out: Output, name: str, scope: str | None) -> None:
 )
 @click.option("--follow", is_flag=True, help="Show new lines too, until Ctrl-C.")
 @common_options
-def logs(out: Output, name: str, scope: str | None, lines: int, follow: bool) -> None:
+def logs(out: Output, name: str, scope: Scope | None, lines: int, follow: bool) -> None:
     """Show the last lines of the service's log.
 
     \b
@@ -192,7 +192,7 @@ def logs(out: Output, name: str, scope: str | None, lines: int, follow: bool) ->
 @command.command("remove", short_help="Stop and remove the service.")
 @service_options
 @common_options
-def remove(out: Output, name: str, scope: str | None) -> None:
+def remove(out: Output, name: str, scope: Scope | None) -> None:
     """Stop and remove the service. Its results and the settings file are kept.
 
     \b
@@ -207,10 +207,8 @@ def remove(out: Output, name: str, scope: str | None) -> None:
     out.result(_document(name, manager, chosen, removed=True))
 
 
-def _scope(scope: str | None) -> Scope:
-    if scope is None:
-        return "system" if os.geteuid() == 0 else "user"
-    return "system" if scope == "system" else "user"
+def _scope(scope: Scope | None) -> Scope:
+    return scope or ("system" if os.geteuid() == 0 else "user")
 
 
 def _manager(scope: Scope, name: str) -> SystemdManager:

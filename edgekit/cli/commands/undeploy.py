@@ -14,7 +14,7 @@ from edgekit.cli.output import Output, common_options
 from edgekit.text import counted
 
 if TYPE_CHECKING:
-    from edgekit.remote.undeploy import Removal
+    from edgekit.remote.deploy import Removal
 
 
 @click.command("undeploy", short_help="Remove releases and their service from boards.")
@@ -34,8 +34,8 @@ def command(out: Output, chosen: HostChoice, keep_data: bool, name: str, scope: 
       edgekit undeploy --host pi@raspberrypi.local
       edgekit undeploy --inventory boards.toml --keep-data
     """
+    from edgekit.remote.deploy import undeploy_host
     from edgekit.remote.parallel import run_on_hosts
-    from edgekit.remote.undeploy import undeploy_host
 
     service = chosen_service(name, scope)
     hosts = require_hosts(chosen)

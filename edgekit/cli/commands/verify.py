@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,23 +24,11 @@ from edgekit.errors import GateError
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Compare at most N images, spread evenly over the split."
 )
-@click.option(
-    "--layers", "show_layers", is_flag=True, help="Show the difference of every layer that exists in both models."
-)
+@click.option("--layers", is_flag=True, help="Show the difference of every layer that exists in both models.")
 @contempt_option
 @threads_option
 @common_options
-def command(
-    out: Output,
-    model: str,
-    against: str,
-    data: Path,
-    split: str,
-    limit: int | None,
-    show_layers: bool,
-    contempt: str,
-    threads: int | None,
-) -> None:
+def command(out: Output, model: str, against: str, data: Path, split: str, layers: bool, **values: Any) -> None:
     """Classify the same images with training code and device code, from image file to label, and compare.
 
     MODEL is an exported file. Its crops must be equal to the crops of the training in every pixel. A float32 file must
@@ -63,18 +52,9 @@ def command(
 
     with progress_bar(out) as bars:
         report = verify(
-            model,
-            against,
-            data,
-            split=split,
-            limit=limit,
-            layers=show_layers,
-            contempt=contempt,
-            threads=threads,
-            progress=by_stage(bars),
-            notify=out.say,
+            model, against, data, split=split, layers=layers, **values, progress=by_stage(bars), notify=out.say
         )
-    show_report(out, report, show_layers)
+    show_report(out, report, layers)
     out.result({**verify_document(report), "data": str(data), "split": split})
     if not report.passed:
         raise GateError(f"'{report.model}' is refused: {'; '.join(report.faults)}")

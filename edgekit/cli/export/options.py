@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.options import PATH, SEED, NumberRange, refuse_unused
+from edgekit.cli.options import PATH, SEED, NumberRange, combined, refuse_unused
 from edgekit.cli.sections import section
 from edgekit.errors import InputError
 from edgekit.export.onnx.targets import GENERIC, PASSES, TARGETS
@@ -15,18 +15,16 @@ from edgekit.export.onnx.targets import GENERIC, PASSES, TARGETS
 if TYPE_CHECKING:
     from edgekit.export.onnx.relabelling import NewClasses
 
-_Function = TypeVar("_Function", bound=Callable[..., None])
-
 # The frozen tower of trained prompts, which --no-pass can leave out.
 ENSEMBLE = "ensemble"
 # Options that need --calibrate, and --eval.
 _CALIBRATION = ("calibrate_split", "calibration_images", "calibration_method", "seed")
-_EVALUATION = ("eval_split", "max_drop")
+_EVALUATION = ("evaluation_split", "max_drop_points")
 
 
-def target_options(function: _Function) -> _Function:
-    """Add --engine, --target, --pass and --no-pass."""
-    file = section(
+# --engine, --precision, --target, --pass and --no-pass.
+target_options = combined(
+    section(
         "File",
         click.option(
             "--engine",
@@ -43,12 +41,11 @@ def target_options(function: _Function) -> _Function:
             help="With --engine ncnn, fp16 computes in half floats on processors that support half floats, such as "
             "that of a Pi 5. auto: fp16 if --target is a76, else fp32.",
         ),
-    )
-    rewrites = section(
+    ),
+    section(
         "Rewrites",
         click.option(
             "--target",
-            "board",
             type=click.Choice(list(TARGETS)),
             default=GENERIC,
             show_default=True,
@@ -57,7 +54,7 @@ def target_options(function: _Function) -> _Function:
         ),
         click.option(
             "--pass",
-            "passes_on",
+            "passes",
             multiple=True,
             type=click.Choice(list(PASSES)),
             metavar="REWRITE",
@@ -71,17 +68,15 @@ def target_options(function: _Function) -> _Function:
             metavar="REWRITE",
             help=f"Leave out a rewrite or, for trained prompts, the {ENSEMBLE}. Repeatable.",
         ),
-    )
-    return file(rewrites(function))
-
-
-def quantize_options(function: _Function) -> _Function:
-    """Add --quantize, the options of quantisation, and those of the accuracy limit for the quantised file."""
-    quantisation = section(
+    ),
+)
+# --quantize, the options of quantisation, and those of the accuracy limit for the quantised file.
+quantize_options = combined(
+    section(
         "Quantisation",
         click.option(
             "--quantize",
-            "quantization",
+            "method",
             type=click.Choice(["int8", "dynamic", "fp16"]),
             help="int8: 8-bit weights and activations; needs --calibrate. dynamic: 8-bit weights, without "
             "calibration. fp16: half floats, for a Pi 5.",
@@ -124,12 +119,8 @@ def quantize_options(function: _Function) -> _Function:
         click.option(
             "--form", type=click.Choice(["qdq", "qoperator"]), help="Form of the int8 file. Default: the target's."
         ),
-    )
-    return quantisation(_evaluation_options(function))
-
-
-def _evaluation_options(function: _Function) -> _Function:
-    return section(
+    ),
+    section(
         "Evaluation",
         click.option(
             "--eval",
@@ -140,10 +131,15 @@ def _evaluation_options(function: _Function) -> _Function:
             "--quantize, the accuracy is measured before and after quantisation.",
         ),
         click.option(
-            "--eval-split", default="PrivateTest", metavar="NAME", help="Split of --eval. Default: PrivateTest or test."
+            "--eval-split",
+            "evaluation_split",
+            default="PrivateTest",
+            metavar="NAME",
+            help="Split of --eval. Default: PrivateTest or test.",
         ),
         click.option(
             "--max-drop",
+            "max_drop_points",
             type=NumberRange(0, 100),
             default=0.5,
             show_default=True,
@@ -151,7 +147,8 @@ def _evaluation_options(function: _Function) -> _Function:
             help="With --quantize and --eval: largest drop of the accuracy in percentage points. With a larger drop, "
             "the file is refused (exit code 3).",
         ),
-    )(function)
+    ),
+)
 
 
 def check_combination(context: click.Context, options: Mapping[str, Any], is_prompts: bool) -> None:
@@ -172,8 +169,8 @@ def check_combination(context: click.Context, options: Mapping[str, Any], is_pro
         refuse_unused(context, _CALIBRATION, "has no effect without --calibrate")
     if options["evaluate_on"] is None:
         refuse_unused(context, _EVALUATION, "has no effect without --eval")
-    if options["quantization"] is None:
-        refuse_unused(context, ("max_drop",), "has no effect without --quantize")
+    if options["method"] is None:
+        refuse_unused(context, ("max_drop_points",), "has no effect without --quantize")
     if options["engine"] != "ncnn" and options["precision"] != "fp32":
         given = options["precision"]
         raise InputError(
@@ -185,16 +182,16 @@ def check_combination(context: click.Context, options: Mapping[str, Any], is_pro
         return
     if without_ensemble:
         raise InputError(f"--no-pass {ENSEMBLE} is for trained prompts: leave it out")
-    _check_quantization(options["quantization"], options)
-    if options["engine"] == "ncnn" and options["quantization"] is not None:
+    _check_quantization(options["method"], options)
+    if options["engine"] == "ncnn" and options["method"] is not None:
         raise InputError("--engine ncnn has no --quantize: leave it out (--precision fp16 uses half floats)")
 
 
 def _check_prompts(options: Mapping[str, Any], without_ensemble: bool) -> None:
-    flags = {"--merge": "merges", "--prompts": "prompts", "--pass": "passes_on", "--quantize": "quantization"}
+    flags = {"--merge": "merges", "--prompts": "prompts", "--pass": "passes", "--quantize": "method"}
     flags |= {f"--{name}": name for name in ("calibrate", "types", "form")}
     foreign = [flag for flag, name in flags.items() if options[name]]
-    foreign += ["--engine ncnn"] * (options["engine"] == "ncnn") + ["--target"] * (options["board"] != GENERIC)
+    foreign += ["--engine ncnn"] * (options["engine"] == "ncnn") + ["--target"] * (options["target"] != GENERIC)
     foreign += [f"--no-pass {name}" for name in options["passes_off"] if name != ENSEMBLE]
     if foreign:
         raise InputError(f"{foreign[0]} has no effect with trained prompts: leave it out")
@@ -213,42 +210,23 @@ def _check_quantization(quantization: str | None, options: Mapping[str, Any]) ->
         raise InputError("--types and --form are for --quantize int8: leave them out")
 
 
-def export_arguments(options: Mapping[str, Any], classes: NewClasses) -> dict[str, Any]:
-    """Return the arguments that `edgekit.export` and `edgekit.quantize` share."""
-    return {
-        "target": options["board"],
-        "passes": options["passes_on"],
-        "without": [name for name in options["passes_off"] if name != ENSEMBLE],
-        "classes": classes,
-        **{name: options[name] for name in ("merges", "clip", "prompts", "uncertain_below")},
-    }
+# Parameters with the names of arguments of `edgekit.export` or `edgekit.quantize`.
+_OF_ALL = ("target", "passes", "merges", "clip", "prompts", "uncertain_below")
+_OF_NETS = ("evaluate_on", "evaluation_split", "precision")
+_OF_QUANTIZE = (
+    "method", "calibrate", "calibrate_split", "calibration_images", "calibration_method", "seed", "types", "form",
+    "evaluate_on", "evaluation_split", "max_drop_points",
+)  # fmt: skip
 
 
-def prompts_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `edgekit.export` for trained prompts."""
-    return {
-        "ensemble": ENSEMBLE not in options["passes_off"],
-        "compare_on": options["evaluate_on"],
-        "compare_split": options["eval_split"],
-    }
-
-
-def verify_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `edgekit.export` that concern a net's precision, and the verification of its file."""
-    return {
-        "evaluate_on": options["evaluate_on"],
-        "evaluation_split": options["eval_split"],
-        "precision": options["precision"],
-    }
-
-
-def quantize_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `edgekit.quantize` that concern quantisation."""
-    same = ("calibrate", "calibrate_split", "calibration_images", "calibration_method", "seed", "types", "form")
-    return {
-        "method": options["quantization"],
-        "evaluate_on": options["evaluate_on"],
-        "evaluation_split": options["eval_split"],
-        "max_drop_points": options["max_drop"],
-        **{name: options[name] for name in same},
-    }
+def export_arguments(options: Mapping[str, Any], classes: NewClasses, is_prompts: bool) -> dict[str, Any]:
+    """Return the arguments of `edgekit.quantize` with --quantize, else those of `edgekit.export`."""
+    own = _OF_QUANTIZE if options["method"] else () if is_prompts else _OF_NETS
+    arguments: dict[str, Any] = {name: options[name] for name in (*_OF_ALL, *own)}
+    if is_prompts:
+        arguments |= {
+            "ensemble": ENSEMBLE not in options["passes_off"],
+            "compare_on": options["evaluate_on"],
+            "compare_split": options["evaluation_split"],
+        }
+    return arguments | {"without": [name for name in options["passes_off"] if name != ENSEMBLE], "classes": classes}

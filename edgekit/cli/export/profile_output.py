@@ -80,18 +80,11 @@ def profile_document(report: ProfileReport) -> dict[str, Any]:
 
 
 def _show_layers(out: Output, profile: Profile, all_layers: bool) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     costliest = sorted(profile.layers, key=_weight, reverse=True)[:_SHOWN_LAYERS]
-    table = Table(box=None, pad_edge=False)
-    table.add_column("layer")
-    table.add_column("kind")
-    for column in ("MMACs", "weights\nkB", "activ.\nkB", "reused\nkB", "FLOPs\n/B", "here"):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = []
     for layer in profile.layers if all_layers else costliest:
         intensity, share = layer.flops_per_byte, layer.share
-        cells = (
+        row = (
             layer.name,
             layer.op_type,
             f"{layer.macs / 1e6:.3f}",
@@ -99,8 +92,9 @@ def _show_layers(out: Output, profile: Profile, all_layers: bool) -> None:
             "-" if intensity is None else f"{intensity:.1f}",
             "-" if share is None else f"{share:.1%}",
         )
-        table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
-    out.show(table)
+        rows.append(row)
+    columns = ("MMACs", "weights\nkB", "activ.\nkB", "reused\nkB", "FLOPs\n/B", "here")
+    out.table(("layer", "kind"), columns, rows)
     out.say("reused kB: weights and activations between memory and the cache; here: share of the time on this machine")
     if not all_layers and len(profile.layers) > _SHOWN_LAYERS:
         out.say(f"the costliest {_SHOWN_LAYERS} of {len(profile.layers)} layers; --layers shows all")
@@ -130,18 +124,13 @@ def _show_totals(out: Output, profile: Profile) -> None:
 
 
 def _show_estimates(out: Output, cases: Sequence[BoardEstimate[Estimate]]) -> None:
-    from rich.table import Table
-
-    table = Table("board", box=None, pad_edge=False)
-    for column in ("estimate", "bound by memory", "coverage"):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = []
     for case in cases:
         if found := case.estimate:
-            roofline = found.roofline
-            inside = f"{roofline.coverage:.0%} of {roofline.rows}"
-            table.add_row(_where(case), _interval(found.low_ms, found.high_ms), f"{found.memory_share:.0%}", inside)
-    if table.row_count:
-        out.show(table)
+            inside = f"{found.roofline.coverage:.0%} of {found.roofline.rows}"
+            rows.append((_where(case), _interval(found.low_ms, found.high_ms), f"{found.memory_share:.0%}", inside))
+    out.table(("board",), ("estimate", "bound by memory", "coverage"), rows)
+    if rows:
         out.say("coverage: share of the nets left out of the fit whose latency was inside their interval")
     for case in cases:
         if case.estimate is None:

@@ -53,34 +53,21 @@ def _show_accuracy(out: Output, check: ParityCheck) -> None:
     reference, device = check.parity.reference, check.parity.device
     if reference is None or device is None:
         return
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("class", box=None, pad_edge=False)
-    table.add_column("training side", justify="right")
-    table.add_column("device side", justify="right")
+    rows = []
     for label in check.contract.labels:
         shares = (side.per_class[label] for side in (reference, device))
-        table.add_row(escape(one_line(label)), *("-" if share is None else f"{share:.2%}" for share in shares))
-    table.add_row("all", f"{reference.accuracy:.2%}", f"{device.accuracy:.2%}")
-    out.show(table)
+        rows.append((label, *("-" if share is None else f"{share:.2%}" for share in shares)))
+    rows.append(("all", f"{reference.accuracy:.2%}", f"{device.accuracy:.2%}"))
+    out.table(("class",), ("training side", "device side"), rows)
 
 
 def _show_layers(out: Output, check: ParityCheck, show_all: bool) -> None:
     if check.layers == ():
         out.say("layers          none can be compared: no layer of both models has results in float32")
         return
-    if show_all:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table("layer", "kind", box=None, pad_edge=False)
-        table.add_column("relative difference", justify="right")
-        table.add_column("largest", justify="right")
-        for layer in check.layers or ():
-            cells = (layer.name, layer.op_type, f"{layer.relative:.1e}", f"{layer.max_abs:.1e}")
-            table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
-        out.show(table)
+    if show_all and check.layers:
+        rows = [(layer.name, layer.op_type, f"{layer.relative:.1e}", f"{layer.max_abs:.1e}") for layer in check.layers]
+        out.table(("layer", "kind"), ("relative difference", "largest"), rows)
     if first := check.first:
         out.say(f"first to differ {one_line(first.name)} ({first.op_type}), by {first.relative:.1e} of its values")
     elif check.layers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgekit.cli.output import Output, one_line
-from edgekit.text import GOOD_COLOUR, WARNING_COLOUR, counted
+from edgekit.text import GOOD_COLOUR, WARNING_COLOUR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,11 +20,6 @@ _SIGNS = {
     "fault": ("✗", "bold red"),
     "unknown": ("?", "dim"),
 }
-
-
-def fault_count(faults: Sequence[Finding]) -> str:
-    """Return the number of faults as text: `1 fault`, `2 faults`."""
-    return counted(len(faults), "fault")
 
 
 def show_findings(out: Output, findings: Sequence[Finding]) -> None:

@@ -11,20 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.options import combined
+from edgekit.cli.options import PATH, combined
 
 if TYPE_CHECKING:
     from edgekit.report.document import BenchmarkReport
 
 _SUFFIXES = {"json_path": ".json", "html_path": ".html", "markdown_path": ".md", "csv_path": ".csv"}
-
-
-_FILE = click.Path(path_type=Path)
 # --html, --markdown and --csv.
 report_options = combined(
-    click.option("--html", "html_path", type=_FILE, metavar="FILE", help="Write one self-contained HTML page."),
-    click.option("--markdown", "markdown_path", type=_FILE, metavar="FILE", help="Write the tables as Markdown."),
-    click.option("--csv", "csv_path", type=_FILE, metavar="FILE", help="Write CSV, one line per cell."),
+    click.option("--html", "html_path", type=PATH, metavar="FILE", help="Write one self-contained HTML page."),
+    click.option("--markdown", "markdown_path", type=PATH, metavar="FILE", help="Write the tables as Markdown."),
+    click.option("--csv", "csv_path", type=PATH, metavar="FILE", help="Write CSV, one line per cell."),
 )
 
 

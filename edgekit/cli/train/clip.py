@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.options import PATH, NumberRange, activation_option
+from edgekit.cli.options import PATH, NumberRange, activation_option, combined, refuse_unused
 from edgekit.cli.output import Output
 from edgekit.cli.train.training_options import training_view
 from edgekit.models.training.options import TrainingOptions
@@ -75,9 +75,7 @@ def clip_options(function: Callable[..., None]) -> Callable[..., None]:
         values = {name: arguments.pop(name) for name in _CLIP_OPTIONS}
         function(clip_values={name: value for name, value in values.items() if _is_given(name)}, **arguments)
 
-    for decorator in reversed(_OPTIONS):
-        wrapper = decorator(wrapper)
-    return wrapper
+    return combined(*_OPTIONS)(wrapper)
 
 
 def refuse_others_options(architecture: str) -> None:
@@ -87,9 +85,7 @@ def refuse_others_options(architecture: str) -> None:
         click.UsageError: Such an option was given.
     """
     foreign = _CLIP_OPTIONS - _OPTIONS_OF.get(architecture, set()) | _FOREIGN.get(architecture, set())
-    for parameter in click.get_current_context().command.params:
-        if parameter.name in foreign and _is_given(parameter.name):
-            raise click.UsageError(f"{parameter.opts[0]} has no effect with --model {architecture}: leave it out")
+    refuse_unused(click.get_current_context(), foreign, f"has no effect with --model {architecture}")
 
 
 def train_prompts(out: Output, options: TrainingOptions, clip_values: dict[str, Any]) -> None:

@@ -66,18 +66,14 @@ def evaluation_document(
 
 def print_breakdowns(out: Output, by: Sequence[Breakdown]) -> None:
     """Print accuracy, its 95 % Wilson interval and mean recall in bands, one table per measure."""
-    from rich.table import Table
-
     for breakdown in by:
-        table = Table("band", "faces", "accuracy", "95 % interval", "mean recall", box=None, pad_edge=False)
-        for column in table.columns[1:]:
-            column.justify = "right"
+        rows = []
         for band in breakdown.bands:
             interval = "-" if band.interval is None else f"{band.interval[0]:.1%} to {band.interval[1]:.1%}"
-            table.add_row(band.name, f"{band.total:,}", _percent(band.accuracy), interval, _percent(band.mean_recall))
+            rows.append((band.name, f"{band.total:,}", _percent(band.accuracy), interval, _percent(band.mean_recall)))
         unmeasured = f", {breakdown.unmeasured:,} faces without" if breakdown.unmeasured else ""
         out.say(f"by {breakdown.name} ({breakdown.text}){unmeasured}")
-        out.show(table)
+        out.table(("band",), ("faces", "accuracy", "95 % interval", "mean recall"), rows)
 
 
 def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Sequence[str]) -> None:
@@ -174,15 +170,12 @@ def _by_document(by: Sequence[Breakdown]) -> dict[str, Any]:
 
 def _print_accuracy_and_coverage(out: Output, result: Evaluation) -> None:
     """Print the share of accepted images at some thresholds, and their accuracy."""
-    from rich.table import Table
-
-    table = Table("threshold", box=None, pad_edge=False)
-    table.add_column("coverage", justify="right")
-    table.add_column("accuracy", justify="right")
-    for point in result.risk_coverage.as_document():
-        if point["threshold"] in _PRINTED_THRESHOLDS:
-            table.add_row(f"{point['threshold']:g}", _percent(point["coverage"]), _percent(point["accuracy"]))
-    out.show(table)
+    rows = [
+        (f"{point['threshold']:g}", _percent(point["coverage"]), _percent(point["accuracy"]))
+        for point in result.risk_coverage.as_document()
+        if point["threshold"] in _PRINTED_THRESHOLDS
+    ]
+    out.table(("threshold",), ("coverage", "accuracy"), rows)
 
 
 def _mean_recalls(per_class: Mapping[str, float | None], recall_of: Sequence[str]) -> str:

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.options import MAX_BATCH, PATH, SEED, NumberRange, refuse_unused, threads_option
+from edgekit.cli.options import MAX_BATCH, PATH, SEED, NumberRange, combined, refuse_unused, threads_option
 from edgekit.cli.output import Output, echo, lenient
 from edgekit.cli.progress import LINE_EVERY_S, by_stage, progress_bar
 from edgekit.cli.sections import section
@@ -32,32 +32,12 @@ if TYPE_CHECKING:
     from edgekit.models.callbacks import Notify, StageProgress
     from edgekit.models.training.loop import EpochReport, StepReport
 
-_Sections: TypeAlias = dict[str, tuple[Callable[..., Any], ...]]
-
 calibrate_option = click.option(
     "--calibrate/--no-calibrate",
     default=True,
     show_default=True,
     help="Fit a temperature on the validation images, and include it in the weights of the last layer.",
 )
-
-
-def data_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options for data and output; this decorator stands above `training_options`, which passes the values."""
-    return _with_sections(_DATA_SECTIONS, function)
-
-
-def training_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options for training and machine, and pass all values as one `options: TrainingOptions`."""
-
-    @functools.wraps(function)
-    def wrapper(**arguments: Any) -> None:
-        values = {field.name: arguments.pop(field.name) for field in dataclasses.fields(TrainingOptions)}
-        if values["ferplus"] is None:
-            refuse_unused(click.get_current_context(), ("ferplus_labels",), "has no effect without --ferplus")
-        function(options=TrainingOptions(**values), **arguments)
-
-    return _with_sections(_TRAINING_SECTIONS, wrapper)
 
 
 class TrainingView:
@@ -141,14 +121,10 @@ def training_view(out: Output, output: Path) -> Iterator[TrainingView]:
             raise
 
 
-def _with_sections(sections: _Sections, function: Callable[..., None]) -> Callable[..., None]:
-    for title, options in reversed(sections.items()):
-        function = section(title, *options)(function)
-    return function
-
-
-_DATA_SECTIONS: _Sections = {
-    "Data": (
+# The options for data and output; this decorator stands above `training_options`, which passes the values.
+data_options = combined(
+    section(
+        "Data",
         click.option("--data", type=PATH, required=True, help="Data set: class folders, .tar.gz, fer2013.csv or .h5."),
         click.option("--train-split", help="Split for the training. Default: Training or train."),
         click.option(
@@ -180,7 +156,8 @@ _DATA_SECTIONS: _Sections = {
             "weight. Default: 0.5.",
         ),
     ),
-    "Class shares": (
+    section(
+        "Class shares",
         click.option(
             "--prior-strength",
             type=NumberRange(0, MAX_PRIOR_STRENGTH),
@@ -191,13 +168,15 @@ _DATA_SECTIONS: _Sections = {
             "= 1, rare and common classes have equal influence.",
         ),
     ),
-    "Output": (
+    section(
+        "Output",
         click.option("-o", "--output", type=PATH, required=True, help="Folder for the results."),
         click.option("--resume", is_flag=True, help="Continue the training in the output folder."),
     ),
-}
-_TRAINING_SECTIONS: _Sections = {
-    "Training": (
+)
+_training_sections = combined(
+    section(
+        "Training",
         click.option(
             "--recipe",
             default="fer2013",
@@ -248,7 +227,8 @@ _TRAINING_SECTIONS: _Sections = {
             help="Seed of the initial weights, batches and augmentation.",
         ),
     ),
-    "Machine": (
+    section(
+        "Machine",
         click.option(
             "--precision",
             type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
@@ -265,4 +245,17 @@ _TRAINING_SECTIONS: _Sections = {
         ),
         threads_option,
     ),
-}
+)
+
+
+def training_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options for training and machine, and pass all values as one `options: TrainingOptions`."""
+
+    @functools.wraps(function)
+    def wrapper(**arguments: Any) -> None:
+        values = {field.name: arguments.pop(field.name) for field in dataclasses.fields(TrainingOptions)}
+        if values["ferplus"] is None:
+            refuse_unused(click.get_current_context(), ("ferplus_labels",), "has no effect without --ferplus")
+        function(options=TrainingOptions(**values), **arguments)
+
+    return _training_sections(wrapper)

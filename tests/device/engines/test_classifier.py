@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
 from edgekit.device.detection import WholeFrame
 from edgekit.device.engines.classifier import Classifier, Predictions, load_model
+from edgekit.device.engines.engine import contract_in
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import as_frame
 from edgekit.device.pipeline.loop import recognise
@@ -22,11 +23,6 @@ from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
 from tests import hostile_models
-
-
-def contract_of(model: Path) -> Contract:
-    (entry,) = onnx.load(model).metadata_props
-    return Contract.from_json(entry.value)
 
 
 def altered(
@@ -40,7 +36,7 @@ def altered(
     if graph:
         graph(proto.graph)
     if contract:
-        helper.set_model_props(proto, {METADATA_KEY: contract(contract_of(model)).to_json()})
+        helper.set_model_props(proto, {METADATA_KEY: contract(contract_in(model)).to_json()})
     target.write_bytes(proto.SerializeToString())
     return target
 

@@ -13,10 +13,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgekit.contract import METADATA_KEY, Contract
+from edgekit.contract import Contract
 from edgekit.device.engines.session import available_processors, default_intra_op_threads, open_session, read_contract
 from edgekit.errors import InputError
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
+from tests.hostile_models import with_document
 
 
 def test_settings_reach_the_engine(tiny_model: Path) -> None:
@@ -120,15 +121,6 @@ def test_weights_outside_the_models_folder_are_not_read(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="cannot be loaded"):
         open_session(path, 1)
-
-
-def with_document(model: Path, target: Path, document: str | None) -> Path:
-    proto = onnx.load(model)
-    del proto.metadata_props[:]
-    if document is not None:
-        helper.set_model_props(proto, {METADATA_KEY: document})
-    onnx.save(proto, target)
-    return target
 
 
 def test_the_contract_is_read_from_the_file(tiny_model: Path, tmp_path: Path) -> None:

@@ -40,16 +40,6 @@ def fail(text: str) -> None:
     raise AssertionError(text)
 
 
-@pytest.fixture
-def crops(tmp_path: Path) -> Path:
-    """A folder of three images that the tiny model classifies as red, green and blue."""
-    folder = tmp_path / "crops"
-    folder.mkdir()
-    for index, colour_bgr in enumerate([(0, 0, 250), (0, 250, 0), (250, 0, 0)]):
-        cv2.imwrite(str(folder / f"{index}.png"), np.full((20, 20, 3), colour_bgr, np.uint8))
-    return folder
-
-
 def test_a_detector_of_fixed_size_is_reported_with_its_size(shared: Path, tiny_model: Path) -> None:
     path = shared / "data/yunet/face_detection_yunet_2023mar.onnx"
     options = {"source": "demo", "model": tiny_model, "detector_model": path, "max_frames": 1, "notify": fail}

@@ -15,6 +15,7 @@ import torch
 from onnx import helper
 
 from edgekit.contract import METADATA_KEY, Accuracy, Contract, Provenance
+from edgekit.device.engines.engine import contract_in
 from edgekit.files import sha256_of
 from edgekit.install_hint import install_command
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
@@ -25,6 +26,7 @@ from edgekit.models.clip.load import random_clip, save_clip
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
+from tests.hostile_models import with_document
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -32,21 +34,6 @@ Run = Callable[..., tuple[int, str, str]]
 def fields(text: str) -> dict[str, str]:
     """Return the lines `label  value` of the text output as a dictionary."""
     return {line[:13].strip(): line[14:] for line in text.splitlines()}
-
-
-def with_document(model: Path, target: Path, document: str | None) -> Path:
-    """Write `model` with another contract document, or without one."""
-    proto = onnx.load(model)
-    del proto.metadata_props[:]
-    if document is not None:
-        helper.set_model_props(proto, {METADATA_KEY: document})
-    onnx.save(proto, target)
-    return target
-
-
-def contract_of(model: Path) -> Contract:
-    (entry,) = onnx.load(model).metadata_props
-    return Contract.from_json(entry.value)
 
 
 @pytest.fixture
@@ -59,7 +46,7 @@ def untraced(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
 
 def test_inspect_shows_the_contract_and_what_the_graph_holds(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
     provenance = Provenance("faces", "ab" * 32, "1234567", "0.1.0", (Accuracy("faces", "test", "center-crop", 3, 4),))
-    contract = replace(contract_of(tiny_model), provenance=provenance)
+    contract = replace(contract_in(tiny_model), provenance=provenance)
     path = with_document(tiny_model, tmp_path / "model.onnx", contract.to_json())
     code, out, err = edgekit("inspect", path)
     assert (code, err) == (0, "")
@@ -92,7 +79,7 @@ def test_inspect_shows_the_contract_and_what_the_graph_holds(edgekit: Run, tiny_
 
 
 def test_a_model_of_whole_images_shows_fit_and_temperature(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
-    contract = contract_of(tiny_model)
+    contract = contract_in(tiny_model)
     contract = replace(
         contract, subject="image", temperature=1.25, uncertain_below=0.4, crop=replace(contract.crop, fit="pad")
     )
@@ -110,7 +97,7 @@ def test_json_gives_everything_in_one_document(edgekit: Run, tiny_model: Path) -
     document = json.loads(out)
     assert code == 0
     assert document["sha256"] == sha256_of(tiny_model)
-    assert Contract.from_json(json.dumps(document["contract"])) == contract_of(tiny_model)
+    assert Contract.from_json(json.dumps(document["contract"])) == contract_in(tiny_model)
     assert [layer["op_type"] for layer in document["layers"]] == ["GlobalAveragePool", "Flatten"]
     assert document["layers"][1]["output_shape"] == [1, 3]
     assert (document["opset"], document["ir_version"], document["parameters"], document["macs"]) == (17, 8, 0, 0)
@@ -149,7 +136,7 @@ def test_a_model_without_contract_is_shown_with_what_is_missing(edgekit: Run, ti
 def test_a_contract_that_is_not_valid_here_is_refused_in_one_line(
     edgekit: Run, tiny_model: Path, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    document = json.dumps(json.loads(contract_of(tiny_model).to_json()) | change)
+    document = json.dumps(json.loads(contract_in(tiny_model).to_json()) | change)
     code, out, err = edgekit("inspect", with_document(tiny_model, tmp_path / "model.onnx", document))
     assert (code, out) == (2, "")
     assert message in err
@@ -169,7 +156,7 @@ def test_what_is_no_model_is_refused_in_one_line(edgekit: Run, tmp_path: Path, c
 
 def test_hostile_names_are_shown_harmlessly(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
     hostile = "\x1b[2J\x1b]0;owned\x07[bold red]x[/]\nMACs          0\u202e"
-    contract = replace(contract_of(tiny_model), labels=(hostile, "[/]", "c"), architecture=hostile)
+    contract = replace(contract_in(tiny_model), labels=(hostile, "[/]", "c"), architecture=hostile)
     proto = onnx.load(tiny_model)
     proto.graph.node[0].name = hostile
     proto.graph.node[1].name = "[/bold]"
@@ -206,7 +193,7 @@ def test_without_the_extra_the_contract_is_still_shown(
 def test_a_checkpoint_is_shown_with_the_nets_own_parameters(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
     labels = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-    base = contract_of(tiny_model)
+    base = contract_in(tiny_model)
     contract = replace(
         base,
         architecture="edgecnn",
@@ -326,7 +313,7 @@ def test_a_missing_model_is_refused(edgekit: Run) -> None:
 def test_a_contract_that_contradicts_its_graph_is_shown_with_both(
     edgekit: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
-    contract = contract_of(tiny_model)
+    contract = contract_in(tiny_model)
     size_hw = (16, 16)
     crop = replace(contract.crop, resize_hw=size_hw, center_crop_hw=size_hw)
     wrong = replace(contract, labels=("a", "b"), input=replace(contract.input, size_hw=size_hw), crop=crop)

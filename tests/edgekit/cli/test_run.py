@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import numpy as np
 import onnx
 import pytest
 
@@ -27,16 +26,6 @@ from tests.packets import KEY_EVERY, SIZE_WH, packets
 from tests.waiting import wait_until
 
 PATIENCE_S = 60
-
-
-@pytest.fixture
-def crops(tmp_path: Path) -> Path:
-    """A folder of three images that the tiny model classifies as red, green and blue."""
-    folder = tmp_path / "crops"
-    folder.mkdir()
-    for index, colour_bgr in enumerate([(0, 0, 250), (0, 250, 0), (250, 0, 0)]):
-        cv2.imwrite(str(folder / f"{index}.png"), np.full((20, 20, 3), colour_bgr, np.uint8))
-    return folder
 
 
 @pytest.fixture

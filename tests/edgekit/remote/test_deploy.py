@@ -29,14 +29,13 @@ from edgekit.remote import deploy as deploying
 from edgekit.remote.board import service as board_service
 from edgekit.remote.board.releases import Releases
 from edgekit.remote.board.runtime import Runtime
-from edgekit.remote.deploy import ReleaseChange, Service, deploy_host, list_host, roll_out, rollback_host
+from edgekit.remote.deploy import ReleaseChange, Service, deploy_host, list_host, roll_out, rollback_host, undeploy_host
 from edgekit.remote.doctor import examine_host
 from edgekit.remote.hosts import parse_host
 from edgekit.remote.parallel import INTERRUPTED, HostResult
 from edgekit.remote.prepare import EdgekitCommand
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import pack
-from edgekit.remote.undeploy import undeploy_host
 from tests.waiting import wait_until
 
 from .conftest import Sshd
@@ -65,7 +64,7 @@ def test_releases_replace_each_other_and_go_back(board: Board, connection: Conne
     listed = list_host(connection, SERVICE, Quiet())
     assert [each.release for each in listed.releases] == [first.release, second.release]
     assert listed.releases[0].model == "it's; $(touch planted) 1.onnx"
-    assert (listed.current, listed.cut, listed.service["state"]) == (first.release, False, "running")
+    assert (listed.current, listed.cut, listed.service.state) == (first.release, False, "running")
     with pytest.raises(HostError, match="has no previous one: choose"):
         rollback_host(connection, SERVICE, None, Quiet())
     with pytest.raises(HostError, match=r"there is no release '\.\./\.\./x'"):
@@ -131,7 +130,7 @@ def test_on_a_board_without_systemd_the_release_is_switched_and_no_service_is_in
     with pytest.raises(HostError, match=r"model: .*Nothing was changed"):
         deploy(connection, make(3, content=b"no model"))
     listed = list_host(connection, SERVICE, Quiet())
-    assert (listed.current, listed.cut, listed.service["state"]) == (second.release, False, "not installed")
+    assert (listed.current, listed.cut, listed.service.state) == (second.release, False, "not installed")
     assert rollback_host(connection, SERVICE, None, Quiet()).current == first.release
 
 
@@ -145,7 +144,7 @@ def test_a_damaged_release_hides_no_other_and_a_good_one_is_gone_back_to(
     (board.root / "pending").write_text("[]")
     listed = list_host(connection, SERVICE, Quiet())
     assert [(each.release, each.failed) for each in listed.releases] == [(first.release, False), (second.release, True)]
-    assert "is damaged" in listed.service["state"]
+    assert "is damaged" in listed.service.state
     with pytest.raises(HostError, match=r"release 0002-\w+ is damaged"):
         rollback_host(connection, SERVICE, None, Quiet())
     with pytest.raises(HostError, match="there is no release ''"):
@@ -285,7 +284,7 @@ def test_a_file_that_changed_in_the_boards_store_is_refused_or_sent_anew(
     with settings.open("a") as stream:
         stream.write("# edited on the board\n")
     with monkeypatch.context() as patched:
-        patched.setattr(deploying, "send", lambda *_: 0)  # as if the file changed after the transfer
+        patched.setattr("edgekit.remote.prepare.send", lambda *_: 0)  # as if the file changed after the transfer
         with pytest.raises(HostError, match=r"edgekit\.toml is damaged on the board's disk: deploy again"):
             deploy(connection, make(1))
     assert board.current == first.release
@@ -309,7 +308,7 @@ def test_an_environment_becomes_part_of_the_release(
     (code / "edgekit-0.1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: edgekit\nVersion: 0.1.0\n")
     (environment / ".ready").write_text("")
     ready = EdgekitCommand(("not called",), str(environment), str(code))
-    monkeypatch.setattr(deploying, "prepare", lambda *_, **__: ready)
+    monkeypatch.setattr("edgekit.remote.prepare.prepare", lambda *_, **__: ready)
     first = deploy(connection, replace(make(1), install=True))
     assert first.error is None
     # The release has its own copies, so the files of the cache can be removed.

@@ -21,7 +21,7 @@ from edgekit.errors import HostError
 from edgekit.remote.deploy import deploy_host, list_host
 from edgekit.remote.program import program
 from edgekit.remote.ssh import Connection
-from tests.waiting import wait_until
+from tests.waiting import has_ended, wait_until
 
 from .conftest import Sshd
 from .release_board import PATIENCE_S, SERVICE, Board, MakePackage, Quiet, board_plan, content, deploy
@@ -34,14 +34,6 @@ def board_environment(board: Board) -> dict[str, str]:
     for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
         environment.pop(name, None)
     return environment
-
-
-def has_ended(pid: int) -> bool:
-    """Return whether a killed process has ended: it does not exist, or it is a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 @pytest.mark.slow

@@ -30,8 +30,7 @@ def large_model(tiny_model: Path) -> bytes:
 @pytest.fixture
 def small_cache(board: Board, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The board's cache, which receives the files, on a disk of 1 MiB; the check of free space is disabled."""
-    for module in ("deploy", "bench"):
-        monkeypatch.setattr(f"edgekit.remote.{module}.check_space", lambda *_: None)
+    monkeypatch.setattr("edgekit.remote.prepare._check_space", lambda *_: None)
     cache = board.home / ".cache"
     shutil.rmtree(cache, ignore_errors=True)
     cache.symlink_to(small_disk)

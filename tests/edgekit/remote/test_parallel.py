@@ -16,11 +16,10 @@ import pytest
 from edgekit.cli import cli
 from edgekit.errors import HostError
 from edgekit.remote import parallel
-from edgekit.remote.deploy import ReleaseList
+from edgekit.remote.deploy import ReleaseList, Removal
 from edgekit.remote.doctor import Examined
 from edgekit.remote.hosts import Host, parse_host
 from edgekit.remote.parallel import INTERRUPTED, HostResult, run_on_hosts
-from edgekit.remote.undeploy import Removal
 
 
 class NoConnection:
@@ -137,7 +136,7 @@ def test_a_ctrl_c_that_does_not_end_the_wait_for_the_hosts_is_noticed() -> None:
 @pytest.mark.parametrize(
     ("words", "function", "result", "printed"),
     [
-        ("undeploy", "undeploy.undeploy_host", Removal(service=True), "one: removed service 'edgekit'"),
+        ("undeploy", "deploy.undeploy_host", Removal(service=True), "one: removed service 'edgekit'"),
         ("releases", "deploy.list_host", ReleaseList(), "one: service not installed"),
         ("host clean", "prepare.clean", 2048, "one: 2.0 MiB removed"),
         ("doctor", "doctor.examine_host", Examined([]), "one"),

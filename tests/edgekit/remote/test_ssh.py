@@ -20,7 +20,7 @@ from edgekit.errors import HostError, InputError
 from edgekit.remote.process_io import Tail
 from edgekit.remote.ssh import Connection, ConnectionLostError, _read_until, command_line, shell
 from tests.examples import examples
-from tests.waiting import wait_until
+from tests.waiting import has_ended, wait_until
 
 from .conftest import Sshd, know
 
@@ -196,7 +196,7 @@ def test_killing_this_process_closes_the_connection(sshd: Sshd, tmp_path: Path) 
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    wait_until(lambda: not Path(f"/proc/{int(done.stdout)}").exists() or is_zombie(int(done.stdout)))
+    wait_until(lambda: has_ended(int(done.stdout)))
 
 
 def test_an_unknown_host_key_is_refused_with_the_cure(sshd: Sshd) -> None:
@@ -300,10 +300,3 @@ def test_nothing_is_left_behind(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> 
             assert socket_folder.stat().st_mode & 0o777 == 0o700
             connected.run(["true"])
         assert list(Path(folder).iterdir()) == []
-
-
-def is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import HostError
+from edgekit.remote.deploy import Removal, undeploy_host
 from edgekit.remote.ssh import Connection
-from edgekit.remote.undeploy import Removal, undeploy_host
 
 from .conftest import Sshd
 from .release_board import SERVICE, SOURCE, Board, MakePackage, Quiet, deploy
