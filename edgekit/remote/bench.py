@@ -12,13 +12,13 @@ from operator import attrgetter
 import msgspec
 
 from edgekit.errors import ERROR_PREFIX, HostError, InputError
-from edgekit.remote.answers import unexpected
 from edgekit.remote.file_names import names_setting
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
 from edgekit.remote.prepare import prepare_and_send, run_edgekit
 from edgekit.remote.probe import probe
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
+from edgekit.remote.responses import unexpected
 from edgekit.remote.ssh import CommandResult, Connection, ConnectionLostError
 from edgekit.remote.transfer import Upload
 from edgekit.report.document import MAX_ERROR_CHARS, BenchmarkReport, HostOutcome

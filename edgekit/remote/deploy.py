@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from edgekit import __version__
 from edgekit.errors import ERROR_PREFIX, HostError
-from edgekit.remote.answers import read_answer
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
 from edgekit.remote.prepare import check_fit, prepare_and_send
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.program import program
+from edgekit.remote.responses import read_response
 from edgekit.remote.ssh import Connection, ConnectionLostError
 from edgekit.remote.transfer import Upload
 from edgekit.text import one_line
@@ -175,7 +175,7 @@ def list_host(connection: Connection, service: Service, reporter: HostReporter) 
         HostError: The board returned no valid list.
     """
     content = _run_on_board(connection, probe(connection), service, reporter, "releases")
-    return read_answer(connection.host.label, content, ReleaseList)
+    return read_response(connection.host.label, content, ReleaseList)
 
 
 def undeploy_host(connection: Connection, service: Service, keep_data: bool, reporter: HostReporter) -> Removal:
@@ -187,7 +187,7 @@ def undeploy_host(connection: Connection, service: Service, keep_data: bool, rep
         HostError: The service or a folder cannot be removed, or the connection was lost.
     """
     content = _run_on_board(connection, probe(connection), service, reporter, "undeploy", keep_data=keep_data)
-    return read_answer(connection.host.label, content, Removal)
+    return read_response(connection.host.label, content, Removal)
 
 
 def roll_out(
@@ -274,7 +274,7 @@ def read_change(label: str, content: bytes) -> ReleaseChange:
     Raises:
         HostError: The output is not a valid change; `label` is the board's name in the message.
     """
-    change = read_answer(label, content, ReleaseChange)
+    change = read_response(label, content, ReleaseChange)
     if change.error is not None:
         state = f"{change.current} runs again" if change.current else "nothing runs, as before"
         return replace(change, error=f"{change.release} failed ({change.error}): {state}")

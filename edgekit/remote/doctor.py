@@ -15,12 +15,12 @@ from msgspec import Meta
 from edgekit.doctor.libraries import NOT_INSTALLED
 from edgekit.doctor.probe import Finding
 from edgekit.errors import HostError
-from edgekit.remote.answers import read_answer
 from edgekit.remote.parallel import HostReporter
 from edgekit.remote.prepare import EdgekitCommand, run_edgekit, use_installed
 from edgekit.remote.probe import MIN_PYTHON, Probe, probe
 from edgekit.remote.program import program
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
+from edgekit.remote.responses import read_response
 from edgekit.remote.ssh import CommandResult, Connection, shell
 from edgekit.text import one_line, printable
 
@@ -147,7 +147,7 @@ def _run_doctor(
 
 def _findings(done: CommandResult, content: bytes, label: str) -> list[Finding]:
     try:
-        return read_answer(label, content, Findings).findings
+        return read_response(label, content, Findings).findings
     except HostError as error:
         if failure := _failure(done):
             raise HostError(f"{label}: {failure}") from error

@@ -173,18 +173,18 @@ def _benchmark_examples() -> list[bytes]:
 
 def _board_answer(path: Path) -> None:
     """Read the output of a board: probe, doctor, progress, and the results of `board/deploy.py`."""
-    from edgekit.remote.answers import read_answer
     from edgekit.remote.deploy import ReleaseList, Removal, read_change
     from edgekit.remote.doctor import Findings, captured
     from edgekit.remote.prepare import parse_freed
     from edgekit.remote.probe import parse_probe
     from edgekit.remote.progress import read_progress
+    from edgekit.remote.responses import read_response
 
     content = path.read_bytes()
     text = content.decode(errors="replace")
     readers: list[Callable[[], object]] = [
         lambda: read_change("board", content),
-        *(partial(read_answer, "board", content, kind) for kind in (ReleaseList, Removal, Findings)),
+        *(partial(read_response, "board", content, kind) for kind in (ReleaseList, Removal, Findings)),
         lambda: captured([], content, "board"),
         lambda: parse_freed(text),
         lambda: [read_progress(line) for line in text.splitlines()],

@@ -18,8 +18,8 @@ from edgekit.doctor.bundle import capture_text, own_names, redact, write_bundle
 from edgekit.doctor.examination import as_document
 from edgekit.doctor.probe import Finding, Probe, ToolResult, import_in_child, run_tool
 from edgekit.errors import HostError
-from edgekit.remote.answers import read_answer
 from edgekit.remote.doctor import Findings
+from edgekit.remote.responses import read_response
 
 EDGEKIT = (sys.executable, "-m", "edgekit.cli")
 Replay = Callable[..., Probe]
@@ -168,7 +168,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
 
 def test_findings_from_elsewhere_are_read_back_and_made_harmless() -> None:
     findings = [Finding("disk", "fault", "full\x1b[2J\n✓ all well", "free some"), Finding("camera", "ok", "one")]
-    read = read_answer("kitchen", json.dumps(as_document(findings)).encode(), Findings).findings
+    read = read_response("kitchen", json.dumps(as_document(findings)).encode(), Findings).findings
     assert read == [Finding("disk", "fault", "full\\x1b[2J ✓ all well", "free some"), findings[1]]
 
 
@@ -182,7 +182,7 @@ def test_findings_from_elsewhere_are_read_back_and_made_harmless() -> None:
 )  # fmt: skip
 def test_what_is_no_findings_is_refused(content: bytes) -> None:
     with pytest.raises(HostError, match="kitchen: the board's response is not valid"):
-        read_answer("kitchen", content, Findings)
+        read_response("kitchen", content, Findings)
 
 
 def test_what_a_bundle_holds_can_be_replayed(replay: Replay) -> None:

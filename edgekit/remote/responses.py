@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 _MAX_TEXT_CHARS = 500
 
 
-def read_answer(label: str, content: bytes, kind: type[_T]) -> _T:
+def read_response(label: str, content: bytes, kind: type[_T]) -> _T:
     """Return the JSON object that a board printed, as an instance of the data class `kind`.
 
     Each text is one printable line of at most 500 characters. A field that is null has its default. Unknown fields are
