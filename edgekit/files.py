@@ -35,7 +35,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        lock_file(handle)  # as long as this process writes: see `remove_leftovers`
+        # The lock lasts as long as this process writes; `remove_leftovers` of another process may have it for a moment.
+        with suppress(BlockingIOError):
+            lock_file(handle)
         yield temporary
         sync(temporary)
         temporary.replace(target)

@@ -330,7 +330,7 @@ def main(
         seen, exit_code, counts, messages = soak(clip, plan, options, Path(folder), Console(stderr=True))
     verdict = judge(seen, exit_code, counts["outputs"], counts["stored"], messages, plan)
     document = {
-        "board": read_board().as_document(),
+        "board": asdict(read_board()),
         "verdict": verdict,
         "samples": [{"second": round(second, 1), **asdict(use)} for second, use in seen.samples],
         "messages": messages.splitlines(),

@@ -185,7 +185,7 @@ def wait_until(holds: Callable[[], bool], problem: str) -> None:
 def main(frames: int, rate_hz: float, restart_s: float, report: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="edgekit-mqtt-") as folder:
         verdict = stress(frames, rate_hz, restart_s, Path(folder))
-    document = json.dumps({"board": read_board().as_document(), "verdict": asdict(verdict)}, indent=2)
+    document = json.dumps({"board": asdict(read_board()), "verdict": asdict(verdict)}, indent=2)
     if report is not None:
         write_atomic(report, document + "\n")
     print(json.dumps(asdict(verdict), indent=2))

@@ -230,7 +230,7 @@ def main(
         samples, order, exit_code = soak(source, options, minutes * 60, min_frames, console)
     verdict = judge(samples, order, exit_code, warm_up_s, min_frames)
     document = {
-        "board": read_board().as_document(),
+        "board": asdict(read_board()),
         "clips": [clip.name for clip in clips],
         "run_options": list(run_options),
         "verdict": asdict(verdict),

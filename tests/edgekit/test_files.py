@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -70,3 +71,24 @@ def test_ctrl_c_while_the_temporary_file_is_created_leaves_nothing(
     with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "model.onnx"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_written_while_another_process_looks_whether_it_is_left_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`remove_leftovers` gets the lock just after the temporary file was created, and removes the file."""
+    create = os.open
+    other: list[int] = []
+
+    def looked_at(path: Path, flags: int, *mode: int) -> int:
+        handle = create(path, flags, *mode)
+        if flags & os.O_EXCL:
+            other.append(create(path, os.O_RDONLY))
+            fcntl.flock(other[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        return handle
+
+    monkeypatch.setattr(os, "open", looked_at)
+    write_atomic(tmp_path / "model.onnx", "x")
+    os.close(other[0])
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["x"]

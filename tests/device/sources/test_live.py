@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgekit.device.sources import live, open_source, opencv, timeout_guard
-from edgekit.device.sources.live import LiveSource
+from edgekit.device.sources.live import CapturedImage, LiveSource
 from edgekit.errors import InputError, SourceError
 from tests.waiting import PATIENCE_S, wait_until
 
@@ -87,6 +87,20 @@ def test_a_device_without_a_picture_is_refused_and_closed(notices):
     with pytest.raises(SourceError, match="camera 'test' was opened but delivers no image"):
         LiveSource("camera 'test'", lambda: camera, notices.append)
     assert camera.closed
+
+
+@pytest.mark.parametrize(("age_s", "is_kept"), [(0.05, True), (5.0, True), (11.0, False), (-60.0, False)])
+def test_a_time_stamp_of_another_clock_is_replaced_by_the_time_of_reading(notices, monkeypatch, age_s, is_kept):
+    started_s, camera = time.monotonic(), Camera()
+    picture = CapturedImage(np.zeros((2, 2, 3), np.uint8), started_s - age_s)
+    monkeypatch.setattr(camera, "read", lambda: time.sleep(0.01) or picture)
+    with LiveSource("camera 'test'", lambda: camera, notices.append) as source:
+        frame = next(iter(source))
+    if is_kept:
+        assert frame.monotonic_s == picture.taken_s
+    else:
+        assert started_s < frame.monotonic_s <= time.monotonic()
+    assert frame.wall_s - frame.monotonic_s == pytest.approx(time.time() - time.monotonic(), abs=1)
 
 
 @pytest.mark.usefixtures("short_pauses")
