@@ -90,6 +90,8 @@ def _source() -> tuple[str | None, dict[str, Any] | None]:
         folder = document.get("dir_info")
     except (ValueError, AttributeError, TypeError, RecursionError):
         return None, None
+    if not isinstance(folder, dict | None):
+        return None, None
     if url.scheme != "file" or url.netloc not in ("", "localhost") or not url.path.startswith("/"):
         return None, None
     return url.path if folder is None else unquote(url.path), folder

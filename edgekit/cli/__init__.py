@@ -10,6 +10,7 @@ import errno
 import importlib
 import io
 import os
+import re
 import resource
 import signal
 import sys
@@ -50,6 +51,8 @@ SECTIONS = {
 }
 # Modules whose names are not their commands' names: `import` is a keyword of Python.
 _MODULES = {"import": "import_"}
+# A word whose path begins with "~/": the word itself, or the value in -oPATH or --output=PATH. ssh replaces '~' itself.
+_HOME_PATH = re.compile(r"(-\w|--(?!ssh-option=)[\w-]+=)?~/")
 # Set by the shell while it completes a command line.
 _COMPLETION_VARIABLE = "_EDGEKIT_COMPLETE"
 
@@ -74,10 +77,11 @@ class _LazyGroup(click.Group):
     """click group that imports a command's module when the command is used, and lists the commands in sections."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        for word in args:
+        # While the shell completes a command line, it has not replaced any '~'.
+        for word in () if ctx.resilient_parsing else args:
             # Without this error, edgekit would make a folder with the name "~".
-            if word.startswith("~/") or (word.startswith("--") and "=~/" in word):
-                raise click.UsageError(f"'{printable(word)}': the shell has not replaced '~': write the full path")
+            if _HOME_PATH.match(word):
+                raise click.UsageError(f"'{printable(word)}': the shell has not replaced '~': write the full path", ctx)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
@@ -194,7 +198,7 @@ def _call(arguments: list[str], debug: bool, interruptions: _Interruptions) -> i
         return error.exit_code
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
-        path = context.command_path if context else cli.name or "edgekit"
+        path = context.command_path if context else "edgekit"
         return _report(error, f"{error.format_message()} (see '{path} --help')", error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):
         return _report_interruption()

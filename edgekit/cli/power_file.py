@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import click
 
 if TYPE_CHECKING:
     from edgekit.report.power import PowerReading
@@ -35,7 +35,8 @@ def open_power_meter(where: str | None, warn: Callable[[str], None]) -> Callable
     if is_stream:
 
         def follow() -> None:
-            with click.open_file(where, errors="replace") as opened:
+            # Not `click.open_file`: Python aborts if another reader than `sys.stdin` waits on stdin at the exit.
+            with nullcontext(sys.stdin) if where == "-" else path.open(errors="replace") as opened:
                 for line in opened:
                     lines.append(line)  # line by line: the benchmark may end before the stream
 

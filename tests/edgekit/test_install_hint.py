@@ -39,6 +39,7 @@ def _install(monkeypatch: pytest.MonkeyPatch, *direct_urls: object) -> None:
             "pip install 'edgekit-pi[mqtt] @ file:///tmp/edgekit_pi-0.2.0-py3-none-any.whl'",
         ),
         ({"url": "https://example.org/edgekit_pi.whl", "archive_info": {}}, "pip install 'edgekit-pi[mqtt]'"),
+        ({"url": "file:///home/pi/edgekit", "dir_info": "damaged"}, "pip install 'edgekit-pi[mqtt]'"),
     ],
 )
 def test_the_command_names_where_edgekit_came_from(

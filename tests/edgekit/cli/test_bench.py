@@ -96,6 +96,19 @@ def test_a_power_meter_is_followed_on_stdin(tiny_model: Path) -> None:
     assert "1 lines are not" in result.stderr
 
 
+def test_a_power_meter_that_outlives_the_benchmark_does_not_abort_it() -> None:
+    code = (
+        "import time; from edgekit.cli.power_file import open_power_meter; read = open_power_meter('-', print)\n"
+        "while not read(0.0): time.sleep(0.01)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    with process:
+        assert process.stdin
+        process.stdin.write(b"1 2.5\n")
+        process.stdin.flush()
+        assert process.wait(60) == 0  # stdin is still open
+
+
 def test_a_power_file_that_is_missing_at_the_end_loses_no_measurement(tmp_path: Path) -> None:
     path = tmp_path / "meter.txt"
     path.write_text("0 2.5\n")

@@ -96,6 +96,7 @@ def test_options_are_completed(by_protocol: Complete) -> None:
 def test_the_values_of_a_choice_are_completed(by_protocol: Complete) -> None:
     assert by_protocol("edgekit run --detector ") == ["yunet", "haar", "none"]
     assert by_protocol("edgekit run --source demo --detector ha") == ["haar"]
+    assert by_protocol("edgekit run --model ~/my.onnx --jsonl=~/r.jsonl --detector ha") == ["haar"]
 
 
 @pytest.mark.parametrize("line", ["edgekit inspect my", "edgekit run --model my", "edgekit data check my"])

@@ -42,11 +42,19 @@ def test_a_name_that_no_file_can_have_is_a_wrong_value(edgekit: Run) -> None:
     assert err == f"edgekit: error: '{'x' * 300}': File name too long: use a shorter name\n"
 
 
-@pytest.mark.parametrize("words", [("~/model.onnx",), ("model.onnx", "--output=~/out.onnx")])
+@pytest.mark.parametrize("words", [("~/m.onnx",), ("m.onnx", "--output=~/o.onnx"), ("m.onnx", "-o~/o.onnx")])
 def test_a_home_folder_that_the_shell_has_not_replaced_is_refused(edgekit: Run, words: tuple[str, ...]) -> None:
     code, _, err = edgekit("export", *words)
     assert (code, err.count("\n")) == (2, 1)
     assert f"'{words[-1]}': the shell has not replaced '~'" in err
+    assert "(see 'edgekit --help')" in err
+
+
+@pytest.mark.parametrize(
+    "words", [["--note=of=~/lab"], ["--ssh-option=IdentityFile=~/key"], ["--ssh-option=-i", "--ssh-option=~/key"]]
+)
+def test_a_home_folder_in_other_text_is_accepted(edgekit: Run, words: list[str]) -> None:
+    assert "model 'absent.onnx' does not exist" in edgekit("bench", "absent.onnx", *words, "--host", "h")[2]
 
 
 def test_debug_is_accepted_before_the_command_too(edgekit: Run) -> None:
