@@ -222,7 +222,8 @@ def test_a_damaged_file_on_a_full_disk_is_continued(small_disk, fill, open_spool
     assert path.stat().st_size == 0
 
 
-def test_events_confirmed_while_the_disk_is_full_are_not_sent_again(broker, open_sink, small_disk, fill, monkeypatch):
+# `small_disk` stands first: it is unmounted after `open_sink` has closed the sinks, which would create the file again.
+def test_events_confirmed_while_the_disk_is_full_are_not_sent_again(small_disk, broker, open_sink, fill, monkeypatch):
     monkeypatch.setattr(sink_module, "_RETRY_S", 0.05)
     buffer = small_disk / "buffer"
     first = open_sink(buffer)
