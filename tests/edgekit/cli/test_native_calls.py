@@ -83,11 +83,20 @@ def test_a_signal_ends_an_endless_loop_and_keeps_the_results_so_far(start, model
     assert "error" not in run.stderr_text
 
 
+def _processor_s(pid: int) -> float:
+    """Return the processor time of a process and its threads."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.mark.parametrize("threads", [(), ("--single-thread",)])
 def test_a_signal_ends_an_operator_that_cannot_be_cancelled(start, model, images, tmp_path, threads):
     jsonl = tmp_path / "r.jsonl"
     run = start("--model", model("slow_pool"), "--source", images, "--jsonl", jsonl, *threads, before=REPORTED)
     run.until(lambda: run.stderr_text.count("calling an inference") == 2)
+    before_s = _processor_s(run.process.pid)
+    # The operators before the slow one can be cancelled, and take much less.
+    run.until(lambda: _processor_s(run.process.pid) > before_s + 2)
     run.process.send_signal(signal.SIGTERM)
     # With one thread, the main thread never leaves the call, so the exit code is that of an interrupted run.
     assert run.end() == (EXIT_INTERRUPTED if threads else EXIT_OK)
