@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections import Counter
-from typing import Any
+from typing import Any, Protocol
 
 # Reasons of dropped items that several sinks give.
 DISK_TOO_SLOW = "disk too slow"
@@ -20,6 +20,16 @@ _REASONS = {
     errno.ENOTDIR: "folder missing",
     errno.EEXIST: "folder missing",
 }
+
+
+class CountedFile(Protocol):
+    """A file of items; `stored` is the number of those that are safe in it."""
+
+    stored: int
+
+    def close(self) -> None:
+        """Complete the file; raises StorageError."""
+        ...
 
 
 class Account:
@@ -59,6 +69,20 @@ class Account:
         """Count the items of a file that were stored since `counted` of them were counted; return `stored`."""
         self.write(stored - counted)
         return stored
+
+    def finish(self, file: CountedFile | None, taken: int, counted: int) -> None:
+        """Close a file that took `taken` items, and count those that it does not store as dropped.
+
+        `counted` is the number of its items that are counted as written; None is a file that could not be opened.
+        """
+        try:
+            if file is not None:
+                file.close()
+        finally:
+            if file is not None:
+                counted = self.write_up_to(file.stored, counted)
+            if lost := taken - counted:
+                self.drop(NOT_WRITABLE, lost)
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Count items that are lost, by a short reason such as "disk full"."""

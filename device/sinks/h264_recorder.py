@@ -176,16 +176,9 @@ class H264Recorder(Sink):
 
     def _finish(self) -> None:
         """Complete the current file; frames that are not in the file are dropped."""
-        file, self._file = self._file, None
-        try:
-            if file is not None:
-                file.close()
-        finally:
-            if file is not None:
-                self._counted = self.account.write_up_to(file.stored, self._counted)
-            if lost := self._taken - self._counted:
-                self.account.drop(NOT_WRITABLE, lost)
-            self._taken = self._counted = 0
+        ended = self._file, self._taken, self._counted
+        self._file, self._taken, self._counted = None, 0, 0
+        self.account.finish(*ended)
 
     def _fail(self, error: StorageError) -> None:
         self._outage.begin(str(error))

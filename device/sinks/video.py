@@ -136,16 +136,9 @@ class RotatingVideo(Sink):
         Raises:
             StorageError: The file cannot be finished.
         """
-        file, self._file = self._file, None
-        try:
-            if file is not None:
-                file.close()
-        finally:
-            if file is not None:
-                self._counted = self.account.write_up_to(file.stored, self._counted)
-            if lost := self._frames - self._counted:
-                self.account.drop(NOT_WRITABLE, lost)
-            self._frames = self._counted = 0
+        ended = self._file, self._frames, self._counted
+        self._file, self._frames, self._counted = None, 0, 0
+        self.account.finish(*ended)
 
     def free_bytes(self) -> int:
         """Return the free space on the disk of `target`, 0 if unknown."""

@@ -164,11 +164,9 @@ class Probe:
 
 
 def _result(done: CompletedProcess[str] | None) -> ToolResult | None:
-    return (
-        None
-        if done is None
-        else ToolResult(done.returncode, done.stdout[:_MAX_CHARACTERS], done.stderr[:_MAX_CHARACTERS])
-    )
+    if done is None:
+        return None
+    return ToolResult(done.returncode, done.stdout[:_MAX_CHARACTERS], done.stderr[:_MAX_CHARACTERS])
 
 
 def _has_system_packages() -> bool:
