@@ -110,13 +110,21 @@ def build_merged_net(checkpoint: Checkpoint, merges: Mapping[str, Sequence[str]]
     Raises:
         InputError: The architecture is unknown, or the weights do not fit it.
     """
-    net = build_net(_with_labels(checkpoint, [old for group in merges.values() for old in group]))
+    kept = _with_labels(checkpoint, [old for group in merges.values() for old in group])
+    return merge_net(build_net(kept), kept.contract, merges)
+
+
+def merge_net(net: nn.Module, contract: Contract, merges: Mapping[str, Sequence[str]]) -> tuple[nn.Module, Contract]:
+    """Return a net with merged classes, and its contract.
+
+    `net` and `contract` have only the old labels of `merges`, in that order; the rest is as in `build_merged_net`.
+    """
     sizes = [len(group) for group in merges.values()]
     contract = replace(
-        checkpoint.contract,
+        contract,
         labels=tuple(merges),
         uncertain_below=0.0,
-        provenance=replace(checkpoint.contract.provenance, accuracy=()),
+        provenance=replace(contract.provenance, accuracy=()),
     )
     return (MergedClasses(net, sizes).eval() if max(sizes) > 1 else net), contract
 

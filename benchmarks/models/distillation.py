@@ -28,6 +28,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from torch import nn
 
 from edgekit.boards import read_board
 from edgekit.contract import Contract
@@ -202,11 +203,10 @@ def merged_accuracies(
     groups = parse_merges(merges, checkpoint.contract.labels)
     together = merge_classes(dataset, groups)
     truth = together.split(splits[0]).labels
-    nets = {"sum of old probabilities": build_merged_net(checkpoint, groups)}
+    nets: dict[str, tuple[nn.Module, Contract]] = {"sum of old probabilities": build_merged_net(checkpoint, groups)}
     if clip:
         texts = descriptions_for(tuple(groups), descriptions, click.echo)
-        by_text = relabel_by_text(checkpoint, texts, clip, prompts)
-        nets["vectors of new texts"] = build_net(by_text), by_text.contract
+        nets["vectors of new texts"] = relabel_by_text(checkpoint, texts, clip, prompts)
     logits = {name: _logits(net, contract, together, splits[0]) for name, (net, contract) in nets.items()}
     plain = build_net(checkpoint), checkpoint.contract
     kept = [number for number, name in enumerate(dataset.classes) if any(name in old for old in groups.values())]

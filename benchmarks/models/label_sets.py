@@ -31,7 +31,7 @@ from edgekit.models.data.merging import merge_classes
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.distill.relabel import relabel_by_text
 from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier, aligned, evaluate, mean_recall
-from edgekit.models.model_loading import build_merged_net, build_net
+from edgekit.models.model_loading import build_merged_net, merge_net
 
 SETS = Path(__file__).with_name("label_sets.json")
 _FILE = click.Path(path_type=Path, exists=True)
@@ -64,12 +64,11 @@ def _row(
     data = merge_classes(majority, groups)
     checkpoint = load_checkpoint(student)
     texts = {label: tuple(chain(*entry["sentences"].values())) for label, entry in labels.items()}
-    by_text = relabel_by_text(checkpoint, texts, clip, prompts)
-    one = _evaluated(build_net(by_text), by_text.contract, data, split)
+    one = _evaluated(*relabel_by_text(checkpoint, texts, clip, prompts), data, split)
     parts = {part: tuple(found) for entry in labels.values() for part, found in entry["sentences"].items()}
     of_parts = {label: tuple(entry["sentences"]) for label, entry in labels.items()}
     by_parts = relabel_by_text(checkpoint, parts, clip, prompts)
-    text_merged = _evaluated(*build_merged_net(by_parts, of_parts), data, split)
+    text_merged = _evaluated(*merge_net(*by_parts, of_parts), data, split)
     merged = _evaluated(*build_merged_net(checkpoint, groups), data, split)
     frequent = np.bincount(one.truths).max() / one.total
     cells = [

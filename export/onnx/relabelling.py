@@ -16,7 +16,7 @@ from edgekit.models.checkpoints.checkpoint import Checkpoint
 from edgekit.models.clip.descriptions import Descriptions, descriptions_for, require_labels
 from edgekit.models.data.merging import parse_merges, report_removed
 from edgekit.models.distill.relabel import relabel_by_text
-from edgekit.models.model_loading import build_merged_net, build_net
+from edgekit.models.model_loading import build_merged_net, build_net, merge_net
 
 # Returns the net with its new labels, and its contract.
 Relabel: TypeAlias = Callable[[Checkpoint], tuple[nn.Module, Contract]]
@@ -69,20 +69,23 @@ def _other_labels(
     descriptions = described_classes(classes, notify)
 
     def relabel(checkpoint: Checkpoint) -> tuple[nn.Module, Contract]:
-        if descriptions:
-            checkpoint = relabel_by_text(checkpoint, descriptions, clip, prompts, notify)
-        return _merged(checkpoint, merges, notify) if merges else (build_net(checkpoint), checkpoint.contract)
+        if not descriptions:
+            return build_merged_net(checkpoint, _groups(merges, checkpoint.contract.labels, notify))
+        if not merges:
+            return relabel_by_text(checkpoint, descriptions, clip, prompts, notify)
+        groups = _groups(merges, tuple(descriptions), notify)
+        kept = {name: descriptions[name] for group in groups.values() for name in group}
+        return merge_net(*relabel_by_text(checkpoint, kept, clip, prompts, notify), groups)
 
     return relabel
 
 
-def _merged(checkpoint: Checkpoint, merges: Sequence[str], notify: Notify) -> tuple[nn.Module, Contract]:
-    labels = checkpoint.contract.labels
+def _groups(merges: Sequence[str], labels: tuple[str, ...], notify: Notify) -> dict[str, tuple[str, ...]]:
     groups = parse_merges(merges, labels)
     if len(groups) < 2:
         raise InputError(f"merge '{merges[0]}' alone leaves one label: a classifier needs at least two")
     report_removed(groups, labels, notify)
-    return build_merged_net(checkpoint, groups)
+    return groups
 
 
 def described_classes(classes: NewClasses, notify: Notify) -> Descriptions:

@@ -6,7 +6,7 @@ Shapes: N images, C classes, embed_dim the length of the features. The shapes of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -195,6 +195,22 @@ def frozen_classifier(clip: FrozenClip, class_descriptions: Mapping[str, Sequenc
         tokens = description_tokens(name, sentences, clip.config)  # (sentences, context_length)
         means.append(_unit(clip.encode_text(tokens.to(clip.logit_scale.device))).mean(dim=0))
     return _unit(torch.stack(means))
+
+
+def sentence_vectors(
+    class_descriptions: Mapping[str, Sequence[str]], encode: Callable[[Mapping[str, Sequence[str]]], Tensor]
+) -> Tensor:
+    """Return one class vector per sentence: (sentences, C, embed_dim), where `sentences` is a power of two.
+
+    A class with fewer sentences has some of its vectors more than once. `encode` returns the vectors (C, embed_dim) of
+    classes with one sentence each.
+    """
+    texts = {name: sentences_or_template(name, sentences) for name, sentences in class_descriptions.items()}
+    most = max(len(sentences) for sentences in texts.values())
+    count = 1 << (most - 1).bit_length()
+    return torch.stack(
+        [encode({name: (each[index % len(each)],) for name, each in texts.items()}) for index in range(count)]
+    )
 
 
 def _context(clip: FrozenClip, config: PromptConfig) -> tuple[Tensor | None, str]:

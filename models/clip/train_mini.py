@@ -37,7 +37,7 @@ from edgekit.models.training.run import (
     recipe_of,
     run_training,
 )
-from edgekit.preprocess import softmax
+from edgekit.preprocess import FloatArray, softmax
 
 Captions = Literal["classic", "votes"]
 _DEFAULT_LAYERS, _MAX_LAYERS = 4, 12
@@ -54,8 +54,8 @@ class MiniClipOptions(TrainingOptions):
     - `layers`: layers of each tower above a trunk, by default 4.
     - `captions`: "classic" names the class with random traits; "votes" states the shares of the FER+ votes
       (`ferplus`) and what the picture shows; see `vote_captions`.
-    - `teacher`: models whose mean class probabilities the CLIP learns through the descriptions; `teacher_weight` is
-      the weight of that loss beside the contrastive one.
+    - `teacher`: models whose mean class probabilities the CLIP learns through the descriptions; a model that is given
+      twice has twice the weight. `teacher_weight` is the weight of that loss beside the contrastive one.
 
     Raises:
         InputError: A value is not allowed, or two options exclude each other.
@@ -171,22 +171,28 @@ def _contents(options: MiniClipOptions, whole: TrainingData, data: TrainingData)
 def _teacher_targets(
     paths: Sequence[Path], weight: float, data: TrainingData, notify: Notify, progress: StageProgress | None
 ) -> TeacherTargets | None:
-    """Return the mean probabilities of the teachers for the training images and their mirror images."""
+    """Return the mean probabilities of the teachers for the training images and their mirror images.
+
+    A teacher that is given twice counts twice.
+    """
     if not paths:
         return None
-    classifiers = [_with_classes(open_classifier(path), path, data.dataset.classes) for path in paths]
+    classifiers = {path: _with_classes(open_classifier(path), path, data.dataset.classes) for path in paths}
     mirrored = replace(data.training, images=data.training.images[:, :, ::-1])
-    probabilities = []
-    for path, (classifier, chosen) in zip(paths, classifiers, strict=True):
+    found = {}
+    for path, (classifier, chosen) in classifiers.items():
         notify(f"teacher {path.name} classifies {len(mirrored)} training images and their mirror images")
+        views = []
         for part, what in ((data.training, "images"), (mirrored, "mirror images")):
             report = of_stage(progress, f"teacher {path.name}: {what}")
             result = evaluate(classifier, with_contract_channels(part, classifier.contract), "center-crop", report)
-            probabilities.append(softmax(result.logits[:, chosen]))
-        agreement = (probabilities[-2].argmax(1) == data.training.labels).mean()
+            views.append(softmax(result.logits[:, chosen]))
+        agreement = (views[0].argmax(1) == data.training.labels).mean()
         notify(f"teacher {path.name} agrees with {agreement:.2%} of the training labels")
+        found[path] = np.stack(views).mean(axis=0, dtype=np.float32)
+    probabilities: FloatArray = np.stack([found[path] for path in paths]).mean(axis=0, dtype=np.float32)
     digest = sha256(" ".join(sha256_of(path) for path in paths).encode()).hexdigest()
-    return TeacherTargets(np.mean(probabilities, axis=0, dtype=np.float32), digest, weight)
+    return TeacherTargets(probabilities, digest, weight)
 
 
 def _with_classes(teacher: CropClassifier, path: Path, classes: Sequence[str]) -> tuple[CropClassifier, list[int]]:

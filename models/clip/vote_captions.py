@@ -2,17 +2,19 @@
 
 As in `captions`, all images of a batch with the same content get the same caption, and each batch draws new words. A
 batch names either one expression per image, drawn by its share, or the two largest shares and their sizes ("mostly sad,
-a little afraid"). Half of the batches add one property of the picture, of the images that have it most or least.
+a little afraid"). If the data have all expressions, a quarter of the batches name groups of them instead, such as
+"negative" or "not smiling": the share of a group is the sum of its expressions' shares. Half of the batches add one
+property of the picture, of the images that have it most or least.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -33,6 +35,7 @@ _SURE_SHARE = 0.8
 _GRADED_PROBABILITY = 0.6
 _NOUN_PROBABILITY = 0.35
 _PROPERTY_PROBABILITY = 0.5
+_GROUPING_PROBABILITY = 0.25
 # Share of the images that have a property most, and of those that have it least.
 _EXTREME_SHARE = 0.2
 CONTEMPT = "contempt"
@@ -40,6 +43,7 @@ CONTEMPT = "contempt"
 _COLUMN_OF = {canonical_class(name): index for index, name in enumerate(COLUMNS[:8])}
 _FORMS = ("alone", "sure", "mostly", "between")
 _FILE = Path(__file__).with_name("vote_captions.json")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,8 @@ def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed
     """
     generator = np.random.default_rng(seed)
     words = _Words(contents.names, generator)
-    count = len(contents.names)
-    shares = contents.shares[indices]  # (N, names)
+    shares = contents.shares[indices] @ words.members  # (N, contents)
+    count = shares.shape[1]
     if words.is_graded:
         largest, ranked = shares.topk(2, dim=1)  # (N, 2) each
         first, second = ranked.unbind(dim=1)
@@ -117,22 +121,54 @@ def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed
 
 
 def example_vote_captions(names: Sequence[str]) -> list[str]:
-    """Return captions that together have every form and every word of the captions of expressions."""
-    forms, known = _forms(), expression_words() | {CONTEMPT: _forms()[CONTEMPT]}
-    words = [known[name] for name in names]
-    texts = every_form_and_word(forms["single"], words, "adjectives")
-    texts += every_form_and_word(forms["noun"], words, "nouns")
-    first, last = (word["adjectives"][0] for word in (words[0], words[-1]))
+    """Return captions that together have every form and every word of the captions of expressions and their groups."""
+    forms, texts = _forms(), []
+    vocabularies = _vocabularies(tuple(names))
+    for vocabulary in vocabularies:
+        texts += every_form_and_word(forms["single"], vocabulary.words, "adjectives")
+        texts += every_form_and_word(forms["noun"], vocabulary.words, "nouns")
+    first, last = (vocabularies[0].words[index]["adjectives"][0] for index in (0, -1))
     texts += [form.format(first, last) for name in _FORMS[1:] for form in forms[name]]
     properties = [text for levels in forms["looks"].values() for level in levels for text in level]
     return texts + [forms["joints"][0].format(texts[0], text) for text in properties]
 
 
-class _Words:
-    """The words of all captions of one batch; `stated` is the number of the property that they state, or None."""
+@dataclass(frozen=True)
+class _Vocabulary:
+    """Words of expressions or of groups of expressions.
 
-    def __init__(self, names: Sequence[str], generator: np.random.Generator) -> None:
-        forms = _forms()
+    `members` is float32 (names, contents): 1 if an expression belongs to a group.
+    """
+
+    words: list[Mapping[str, list[str]]]
+    members: Tensor
+
+
+@cache
+def _vocabularies(names: tuple[str, ...]) -> list[_Vocabulary]:
+    """Return the vocabulary of the expressions, and with all of them also that of each grouping."""
+    forms, known = _forms(), expression_words()
+    own: dict[str, Mapping[str, list[str]]] = {
+        name: {kind: known.get(name, {}).get(kind, []) + more[kind] for kind in ("adjectives", "nouns")}
+        for name, more in forms["words"].items()
+    }
+    found = [_Vocabulary([own[name] for name in names], torch.eye(len(names)))]
+    for grouping in forms["groupings"] if CONTEMPT in names else ():
+        words = [group if "adjectives" in group else own[name] for name, group in grouping.items()]
+        members = torch.tensor([[float(name in group["of"]) for group in grouping.values()] for name in names])
+        found.append(_Vocabulary(words, members))
+    return found
+
+
+class _Words:
+    """The words of all captions of one batch.
+
+    `members` (names, contents) sums the shares of expressions to those of the contents that the captions name, and
+    `stated` is the number of the property that they state, or None.
+    """
+
+    def __init__(self, names: tuple[str, ...], generator: np.random.Generator) -> None:
+        forms, vocabularies = _forms(), _vocabularies(names)
         self._generator = generator
         self.is_graded = bool(generator.random() < _GRADED_PROBABILITY)
         is_noun = not self.is_graded and bool(generator.random() < _NOUN_PROBABILITY)
@@ -140,11 +176,14 @@ class _Words:
         if generator.random() < _PROPERTY_PROBABILITY:
             self.stated = int(generator.integers(len(forms["looks"])))
             self._property_texts = [self._pick(texts) for texts in list(forms["looks"].values())[self.stated]]
-        known = expression_words() | {CONTEMPT: forms[CONTEMPT]}
-        self._named = [self._pick(known[name]["nouns" if is_noun else "adjectives"]) for name in names]
-        self._template = self._pick(forms["noun" if is_noun else "single"])
-        self._parts = {name: self._pick(forms[name]) for name in _FORMS[1:]}
-        self._joint = self._pick(forms["joints"])
+        vocabulary = vocabularies[0]
+        if len(vocabularies) > 1 and generator.random() < _GROUPING_PROBABILITY:
+            vocabulary = self._pick(vocabularies[1:])
+        self.members = vocabulary.members
+        self._named = [self._pick(words["nouns" if is_noun else "adjectives"]) for words in vocabulary.words]
+        self._template: str = self._pick(forms["noun" if is_noun else "single"])
+        self._parts: dict[str, str] = {name: self._pick(forms[name]) for name in _FORMS[1:]}
+        self._joint: str = self._pick(forms["joints"])
 
     def caption(self, first: int, second: int, form: str, level: int) -> str:
         text = self._named[first]
@@ -155,8 +194,8 @@ class _Words:
             return text
         return self._joint.format(text, self._property_texts[(level + 1) // 2])
 
-    def _pick(self, texts: Sequence[str]) -> str:
-        return texts[int(self._generator.integers(len(texts)))]
+    def _pick(self, items: Sequence[_Item]) -> _Item:
+        return items[int(self._generator.integers(len(items)))]
 
 
 def _properties(images: ImageU8) -> NDArray[np.float64]:

@@ -1,4 +1,9 @@
-"""New labels for a trained student in an embedding space, without training: only its class vectors are replaced."""
+"""New labels for a trained student in an embedding space, without training: only its class vectors are replaced.
+
+Each sentence of a label has a class vector of its own, and the logit of the label is that of its most similar sentence.
+So a label may stand for faces that do not look alike, such as "negative" for angry and sad faces: the mean of their
+vectors would be far from both.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
@@ -20,8 +26,9 @@ from edgekit.models.checkpoints.checkpoint import Checkpoint
 from edgekit.models.clip.checkpoint import ClipIdentity, PromptCheckpoint, build_prompted, load_constant_prompts
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
-from edgekit.models.clip.prompted import frozen_classifier
-from edgekit.models.nets.embedding_net import CLASS_VECTORS
+from edgekit.models.clip.prompted import frozen_classifier, sentence_vectors
+from edgekit.models.model_loading import build_net
+from edgekit.models.nets.embedding_net import CLASS_VECTORS, EmbeddingNet
 from edgekit.typed_json import convert
 
 
@@ -56,8 +63,8 @@ def relabel_by_text(
     clip: str | None,
     prompts: Path | None,
     notify: Notify = ignore_message,
-) -> Checkpoint:
-    """Return the student with new classes, encoded by the text tower of its teacher.
+) -> tuple[EmbeddingNet, Contract]:
+    """Return the student with new classes, encoded by the text tower of its teacher, and its contract.
 
     Args:
         checkpoint: A student in an embedding space.
@@ -88,27 +95,36 @@ def relabel_by_text(
         prompts = resolve_model(str(prompts), (CHECKPOINT_SUFFIX,))
     trained = None if prompts is None else _teachers_prompts(prompts, teacher)
     frozen = load_clip(clip, teacher.clip.config.activation)
-    vectors = (
-        _plain_vectors(frozen, teacher.clip, descriptions)
-        if trained is None
-        else _prompted_vectors(trained, frozen, descriptions)
-    )
+    if trained is None:
+        _check_plain(frozen, teacher.clip)
+        vectors = sentence_vectors(descriptions, lambda classes: frozen_classifier(frozen, classes))
+    else:
+        prompted = build_prompted(trained, frozen)
+        with torch.no_grad():
+            vectors = sentence_vectors(descriptions, lambda classes: prompted.with_classes(classes).text_features())
     # A prompted tower reads the name of a label, too.
     texts = {name: (name, *sentences) if prompts else sentences for name, sentences in descriptions.items()}
     _report_distances(frozen, texts, vectors, notify)
-    return _relabelled(checkpoint, tuple(descriptions), vectors)
+    net = build_net(checkpoint)
+    assert isinstance(net, EmbeddingNet)
+    net.replace_classes(vectors)
+    # An accuracy measured with the old labels does not apply to the new ones.
+    provenance = replace(checkpoint.contract.provenance, accuracy=())
+    contract = replace(checkpoint.contract, labels=tuple(descriptions), uncertain_below=0.0, provenance=provenance)
+    return net, contract
 
 
 def _report_distances(clip: FrozenClip, texts: Mapping[str, Sequence[str]], vectors: Tensor, notify: Notify) -> None:
-    """Report the caption nearest to each class vector (classes, embed_dim), and the words that are in no caption.
+    """Report the caption nearest to each class, and the words that are in no caption.
 
-    The words decide about the warning, because the cosine does not: in a small CLIP's space all texts are close.
+    `vectors` are (sentences, classes, embed_dim). The words decide about the warning, because the cosine does not: in
+    a small CLIP's space all texts are close.
     """
     if not clip.texts:
         return
     known_words = _words(clip.texts)
     known = F.normalize(clip.encode_text(clip.tokenize(clip.texts)), dim=1)  # (texts, embed_dim)
-    cosines, nearest = (vectors @ known.T).max(dim=1)
+    cosines, nearest = (vectors @ known.T).amax(dim=0).max(dim=1)
     for (name, read), cosine, index in zip(texts.items(), cosines.tolist(), nearest.tolist(), strict=True):
         place = f"nearest caption '{clip.texts[index]}', cosine {cosine:.2f}"
         unread = sorted(_words(read) - known_words)
@@ -125,7 +141,7 @@ def _words(texts: Iterable[str]) -> set[str]:
     return {word for text in texts for word in re.findall(r"[^\W\d_]+", text.casefold())}
 
 
-def _plain_vectors(clip: FrozenClip, identity: ClipIdentity, descriptions: Mapping[str, Sequence[str]]) -> Tensor:
+def _check_plain(clip: FrozenClip, identity: ClipIdentity) -> None:
     if clip.weights_sha256 != identity.weights_sha256:
         raise InputError(f"CLIP '{clip.source}' is not the teacher's CLIP '{identity.source}': the weights differ")
     if clip.config != identity.config:
@@ -134,7 +150,6 @@ def _plain_vectors(clip: FrozenClip, identity: ClipIdentity, descriptions: Mappi
             f"architecture (activation {clip.config.activation}, the teacher's has {identity.config.activation}): "
             "give the teacher's file"
         )
-    return frozen_classifier(clip, descriptions)
 
 
 def _teachers_prompts(path: Path, teacher: _ClipTeacher) -> PromptCheckpoint:
@@ -148,11 +163,6 @@ def _teachers_prompts(path: Path, teacher: _ClipTeacher) -> PromptCheckpoint:
     if teacher.sha256 not in (checkpoint.outputs_sha256(), sha256_of(path)):
         raise InputError(f"prompts '{path}' are not the teacher's, '{teacher.name}': give those or train the same ones")
     return checkpoint
-
-
-@torch.no_grad()
-def _prompted_vectors(prompts: PromptCheckpoint, clip: FrozenClip, descriptions: Mapping[str, Sequence[str]]) -> Tensor:
-    return build_prompted(prompts, clip).with_classes(descriptions).text_features()
 
 
 def _require_space(checkpoint: Checkpoint) -> None:
@@ -177,11 +187,3 @@ def _teacher_of(checkpoint: Checkpoint) -> _ClipTeacher:
         cure = "average the students themselves" if nets else "distil it again"
         raise InputError(f"the checkpoint has no record of its CLIP teacher: {cure}")
     return teachers[0]
-
-
-def _relabelled(checkpoint: Checkpoint, labels: tuple[str, ...], vectors: Tensor) -> Checkpoint:
-    contract = checkpoint.contract
-    # An accuracy measured with the old labels does not apply to the new ones.
-    provenance = replace(contract.provenance, accuracy=())
-    contract = replace(contract, labels=labels, uncertain_below=0.0, provenance=provenance)
-    return replace(checkpoint, contract=contract, state={**checkpoint.state, CLASS_VECTORS: vectors.float().cpu()})

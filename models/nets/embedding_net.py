@@ -17,13 +17,15 @@ class EmbeddingNet(nn.Module):
     """Net whose logits (N, classes) are scaled cosine similarities of image embeddings to class vectors, as in CLIP.
 
     `net` maps float images to embed_dim outputs, so its last layer is the projection into the embedding space. The
-    class vectors are a buffer and are not trained, so the classes can be replaced without training.
+    class vectors are a buffer and are not trained, so the classes can be replaced without training. A class may have
+    several vectors, such as one for each sentence that describes it: its logit is that of the most similar vector.
     """
 
     def __init__(self, net: nn.Module, num_classes: int, embed_dim: int) -> None:
         """Wrap `net`; the class vectors are zeros until `set_classes` is called."""
         super().__init__()
         self.net = net
+        self._num_classes = num_classes
         self.class_vectors: Tensor
         self.logit_scale: Tensor
         self.register_buffer("class_vectors", torch.zeros(num_classes, embed_dim))
@@ -34,8 +36,21 @@ class EmbeddingNet(nn.Module):
         self.class_vectors.copy_(class_vectors)
         self.logit_scale.fill_(logit_scale)
 
+    def replace_classes(self, vectors: Tensor) -> None:
+        """Replace the classes by those of unit vectors (per class, classes, embed_dim).
+
+        The number of vectors per class is a power of two; a class with fewer vectors has some of them more than once.
+        """
+        self._num_classes = vectors.shape[1]
+        self.class_vectors = vectors.flatten(0, 1).to(self.class_vectors)
+
     def forward(self, images: Tensor, embeddings_only: bool = False) -> Tensor:
         """Return logits (N, classes), or with `embeddings_only` the unit vectors (N, embed_dim)."""
         projected = self.net(images).float()  # (N, embed_dim)
         embeddings: Tensor = projected / projected.norm(dim=1, keepdim=True).clamp_min(_MIN_NORM)
-        return embeddings if embeddings_only else embeddings @ (self.logit_scale * self.class_vectors).T
+        if embeddings_only:
+            return embeddings
+        logits = embeddings @ (self.logit_scale * self.class_vectors).T  # (N, per class * classes)
+        while logits.shape[1] > self._num_classes:  # by halves: pnnx does not convert a maximum reduction
+            logits = torch.maximum(*torch.split(logits, logits.shape[1] // 2, dim=1))
+        return logits

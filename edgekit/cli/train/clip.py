@@ -296,7 +296,7 @@ _OPTIONS = (
         metavar="MODEL",
         multiple=True,
         help="clip-mini: model whose class probabilities are a second training target. Repeatable; several models "
-        "are averaged.",
+        "are averaged, and a model that is given twice counts twice.",
     ),
     click.option(
         "--teacher-weight",

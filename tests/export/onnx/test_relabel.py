@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from edgekit.contract import Accuracy
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import InputError
+from edgekit.export.ncnn.to_ncnn import export_net_to_ncnn
 from edgekit.export.onnx.relabelling import NewClasses, Relabel, described_classes, relabelling
+from edgekit.export.onnx.targets import chosen_passes
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import graph_cost
 from edgekit.files import sha256_of
@@ -27,13 +29,13 @@ from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, s
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts, prompt_checkpoint, save_prompts
 from edgekit.models.clip.config import PromptConfig
+from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip, save_clip
 from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
 from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
 from edgekit.models.distill.relabel import relabel_by_text
 from edgekit.models.distill.teachers import Teacher
-from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.embedding_net import LOGIT_SCALE, EmbeddingNet
 from edgekit.models.nets.registry import create_model
@@ -96,16 +98,23 @@ def prompted_student(folder: Path, clip: FrozenClip, prompts: Path) -> Path:
     return _student(folder / "prompted.safetensors", prompted_teacher(prompts, clip, torch.device("cpu")))
 
 
-def _assert_logits(path: Path, student: Path, vectors: torch.Tensor) -> None:
-    """Assert that the file at `path` returns the student's logits with the class vectors `vectors`."""
+def _assert_logits(path: Path, student: Path, vectors: Sequence[torch.Tensor]) -> None:
+    """Assert that the file returns the student's cosines times its scale, with the largest of each label's vectors."""
     checkpoint, classifier = load_checkpoint(student), Classifier(path)
     crops = portrait_crops(checkpoint.contract)[:8]
     net = build_net(checkpoint)
     assert isinstance(net, EmbeddingNet)
-    net.class_vectors = vectors
-    expected = TorchClassifier(net, checkpoint.contract).logits(crops)
-    assert expected.shape == (8, len(vectors))
+    pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float().div(255).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        cosines = [net(pixels, embeddings_only=True) @ of_label.T for of_label in vectors]
+        expected = torch.stack([net.logit_scale * each.amax(dim=1) for each in cosines], dim=1)
     np.testing.assert_allclose(classifier.logits(crops), expected, atol=1e-4)
+
+
+def _each_sentence(encode: Callable[[Descriptions], torch.Tensor]) -> list[torch.Tensor]:
+    """Return the vectors of the sentences of each label of NEW, each from a class with this one sentence."""
+    with torch.no_grad():
+        return [torch.cat([encode({name: (text,)}) for text in texts]) for name, texts in NEW.items()]
 
 
 def test_new_classes_are_encoded_by_the_text_tower(folder: Path, clip: FrozenClip, student: Path) -> None:
@@ -115,7 +124,7 @@ def test_new_classes_are_encoded_by_the_text_tower(folder: Path, clip: FrozenCli
     assert exported.contract.labels == ("smiling face", "frowning face")
     assert exported.contract.provenance.accuracy == ()
     assert exported.contract.provenance.checkpoint_sha256 == sha256_of(student)
-    _assert_logits(target, student, frozen_classifier(clip, NEW))
+    _assert_logits(target, student, _each_sentence(lambda classes: frozen_classifier(clip, classes)))
 
 
 def test_an_average_of_students_has_the_labels_of_their_teacher(
@@ -133,15 +142,16 @@ def test_an_average_of_students_has_the_labels_of_their_teacher(
     assert load_checkpoint(average).state[LOGIT_SCALE] == 100
     target = folder / "average.onnx"
     export_checkpoint(average, target, _by_text(str(folder / "clip.safetensors"), prompts))
-    vectors = build_prompted(load_prompts(prompts), clip).with_classes(NEW).text_features()
-    _assert_logits(target, average, vectors.detach())
+    net = build_prompted(load_prompts(prompts), clip)
+    _assert_logits(target, average, _each_sentence(lambda classes: net.with_classes(classes).text_features()))
     with pytest.raises(InputError, match="differ in class vectors: average students of one teacher"):
         average_checkpoints([str(prompted_student), str(student)], folder / "refused.safetensors")
 
 
 def test_labels_by_text_can_be_merged(folder: Path, student: Path) -> None:
     text = str(folder / "clip.safetensors")
-    labels = {"smile": ("a smiling face",), "tears": ("a sad face", "a face in tears"), "fear": ("an afraid face",)}
+    tears = ("a sad face", "a face in tears", "a weeping person")
+    labels = {"smile": ("a smiling face",), "tears": tears, "fear": ("an afraid face",)}
     export_checkpoint(student, folder / "three.onnx", _by_text(text, None, labels))
     merged = export_checkpoint(
         student, folder / "two.onnx", _by_text(text, None, labels, ("bad=tears,fear", "good=smile"))
@@ -196,10 +206,24 @@ def test_prompted_teachers_encode_with_their_prompts(
     shutil.copy(text, folder / "pretraining/best.safetensors")
     relabel = _by_text(str(folder / "pretraining"), folder / "training")
     export_checkpoint(prompted_student, target, relabel)
-    with torch.no_grad():
-        vectors = build_prompted(load_prompts(prompts), clip).with_classes(NEW).text_features()
-    assert (vectors - frozen_classifier(clip, NEW)).abs().max() > 1e-3
+    net = build_prompted(load_prompts(prompts), clip)
+    vectors = _each_sentence(lambda classes: net.with_classes(classes).text_features())
+    plain = _each_sentence(lambda classes: frozen_classifier(clip, classes))
+    assert (torch.cat(vectors) - torch.cat(plain)).abs().max() > 1e-3
     _assert_logits(target, prompted_student, vectors)
+
+
+@pytest.mark.slow
+def test_the_file_for_ncnn_has_the_most_similar_sentence_too(folder: Path, student: Path) -> None:
+    labels = {"smile": ("a smiling face", "a grin", "a happy face"), "tears": ("a sad face",)}
+    relabelled = _by_text(str(folder / "clip.safetensors"), None, labels)(load_checkpoint(student))
+    export_checkpoint(student, folder / "sentences.onnx", lambda _: relabelled)
+    export_net_to_ncnn(*relabelled, folder / "sentences.ncnn", chosen_passes("generic"), "fp32")
+    files = [Classifier(folder / f"sentences.{suffix}") for suffix in ("onnx", "ncnn")]
+    crops = portrait_crops(files[0].contract)[:8]
+    first, second = (file.logits(crops) for file in files)
+    assert first.shape == (8, 2)
+    np.testing.assert_allclose(first, second, atol=1e-3)
 
 
 def test_projector_vectors_and_scale_are_the_last_products_of_the_graph(folder: Path, student: Path) -> None:

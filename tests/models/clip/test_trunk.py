@@ -12,6 +12,7 @@ import torch
 
 from edgekit.errors import InputError
 from edgekit.export.onnx.prompted import export_prompts
+from edgekit.models.callbacks import ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.checkpoints.tensorfile import read_header
 from edgekit.models.clip.architecture import Tower
@@ -21,7 +22,7 @@ from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.load import load_clip, random_clip, save_clip, seeded_model
 from edgekit.models.clip.mini import MiniClipTask, TeacherTargets, hybrid_config
 from edgekit.models.clip.prompted import PromptedClip
-from edgekit.models.clip.train_mini import MiniClipOptions, train_mini
+from edgekit.models.clip.train_mini import MiniClipOptions, _teacher_targets, train_mini
 from edgekit.models.clip.trunk import read_trunk
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.augment import Augmentation
@@ -32,7 +33,9 @@ from edgekit.models.nets.registry import create_model
 from edgekit.models.training.loop import BEST_NAME, train_job
 from edgekit.models.training.optimizer import make_optimizer
 from edgekit.models.training.recipes import RECIPES, Recipe
+from edgekit.models.training.run import read_training_data
 from edgekit.models.training.task import TrainingJob
+from edgekit.preprocess import FloatArray
 
 SMALL = replace(hybrid_config("edgecnn", 2), vision=Tower(64, 2, 1), text=Tower(32, 2, 1), embed_dim=32)
 RECIPE = replace(RECIPES["clip-mini-trunk"], epochs=2, batch_size=28, ema_decay=0.5)
@@ -207,6 +210,25 @@ def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
     ):
         with pytest.raises(InputError, match=message):
             train_mini(replace(options, resume=True, **changes))
+
+
+def test_a_teacher_that_is_given_twice_counts_twice_and_classifies_once(
+    bars_folder: Path, trunk_path: Path, tmp_path: Path
+) -> None:
+    other = checkpoint_of("mini-xception", tmp_path / "other.safetensors")
+    data = read_training_data(MiniClipOptions(data=bars_folder, output=tmp_path / "run"), (), ignore_message, None)
+    messages: list[str] = []
+
+    def probabilities(*teachers: Path) -> FloatArray:
+        found = _teacher_targets(teachers, 1.0, data, messages.append, None)
+        assert found is not None
+        return found.probabilities
+
+    first, second = probabilities(trunk_path), probabilities(other)
+    messages.clear()
+    both = probabilities(trunk_path, other, trunk_path)
+    np.testing.assert_allclose(both, (2 * first + second) / 3, atol=1e-6)
+    assert sum("classifies" in message for message in messages) == 2
 
 
 def test_the_labels_of_all_teachers_are_checked_before_one_classifies(

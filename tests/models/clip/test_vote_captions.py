@@ -29,7 +29,11 @@ from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.ferplus import COLUMNS
 
 FORMS = json.loads(Path(SHIPPED).with_name("vote_captions.json").read_text())
-WORDS = {**expression_words(), CONTEMPT: FORMS[CONTEMPT]}
+KNOWN = expression_words()
+WORDS = {
+    name: [word for kind in ("adjectives", "nouns") for word in KNOWN.get(name, {}).get(kind, []) + more[kind]]
+    for name, more in FORMS["words"].items()
+}
 PLAIN = np.full((1, 48, 48, 1), 128, np.uint8)
 
 
@@ -39,11 +43,7 @@ def votes_for(**counts: int) -> np.ndarray:
 
 def named(text: str) -> set[str]:
     """Return the expressions whose words occur in a text."""
-    return {
-        name
-        for name, words in WORDS.items()
-        if re.search(rf"\b({'|'.join([*words['adjectives'], *words['nouns']])})\b", text)
-    }
+    return {name for name, words in WORDS.items() if re.search(rf"\b({'|'.join(words)})\b", text)}
 
 
 def captions(contents: Contents, seeds: int = 60) -> set[str]:
@@ -119,11 +119,35 @@ def test_looks_are_those_of_the_picture() -> None:
     assert not any(text.endswith(tuple(FORMS["looks"]["brightness"][1])) for text in texts)
 
 
+def test_groups_are_named_by_the_sum_of_their_shares() -> None:
+    shares = torch.zeros(2, 8)
+    shares[0, EXPRESSIONS.index("sad")] = shares[0, EXPRESSIONS.index("angry")] = 0.5
+    shares[1, EXPRESSIONS.index("happy")] = 1
+    contents = Contents((*EXPRESSIONS, CONTEMPT), shares, torch.zeros(2, 4).long())
+    of_each: tuple[set[str], set[str]] = (set(), set())
+    for seed in range(400):
+        texts, which = captions_of_votes(contents, torch.arange(2), torch.zeros(2), seed)
+        for found, index in zip(of_each, which.tolist(), strict=True):
+            found.add(texts[index])
+    for group, own, other in (("negative", 0, 1), ("positive", 1, 0), ("not smiling", 0, 1), ("smiling", 1, 0)):
+        pattern = re.compile(rf"(?<!not )\b{group}\b")
+        assert any(pattern.search(text) for text in of_each[own]), group
+        assert not any(pattern.search(text) for text in of_each[other]), group
+    # The share of the group is 1, although each of its expressions has half of the votes.
+    assert any(re.search(r"\b(clearly|very|plainly) negative", text) for text in of_each[0])
+
+
+def test_captions_of_some_classes_name_no_groups() -> None:
+    every = captions(Contents(EXPRESSIONS[:4], torch.eye(4), torch.zeros(4, 4).long()), 200)
+    assert not re.search(r"\b(positive|negative|not smiling|emotion(al)?)\b", " ".join(every))
+
+
 def test_equal_content_has_equal_words_within_a_batch() -> None:
-    shares = F.one_hot(torch.tensor([3, 4, 3]), 7).float()
+    # Happy and neutral are in different groups of every grouping.
+    shares = F.one_hot(torch.tensor([EXPRESSIONS.index(name) for name in ("happy", "neutral", "happy")]), 8).float()
     for seed in range(20):
         texts, which = captions_of_votes(
-            Contents(EXPRESSIONS, shares, torch.zeros(3, 4).long()), torch.arange(3), torch.zeros(3), seed
+            Contents((*EXPRESSIONS, CONTEMPT), shares, torch.zeros(3, 4).long()), torch.arange(3), torch.zeros(3), seed
         )
         assert len(texts) == 2
         assert which.tolist() == [0, 1, 0]

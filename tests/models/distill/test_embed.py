@@ -81,9 +81,9 @@ def test_predictions_are_those_of_the_net_and_other_labels_are_possible(
     assert student.training["embedded"]["training"] == {"merged": ["a=b"]}
     assert student.training["merged"] == ["a=b"], "an average merges the classes of its data by this record"
     assert student.contract.labels == EXPRESSIONS
-    relabelled = relabel_by_text(student, {"smile": ("a grin",), "frown": ("a frown",)}, str(clip), None)
-    assert relabelled.contract.labels == ("smile", "frown")
-    assert build_net(relabelled)(torch.zeros(1, 3, 44, 44)).shape == (1, 2)
+    net, contract = relabel_by_text(student, {"smile": ("a grin",), "frown": ("a frown",)}, str(clip), None)
+    assert contract.labels == ("smile", "frown")
+    assert net(torch.zeros(1, 3, 44, 44)).shape == (1, 2)
 
 
 def test_other_texts_are_compared_with_what_the_teacher_sees() -> None:

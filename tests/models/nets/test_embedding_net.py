@@ -27,6 +27,19 @@ def test_every_net_can_live_in_an_embedding_space(name: str) -> None:
     torch.testing.assert_close(logits, 50 * embeddings @ vectors.T, atol=1e-4, rtol=1e-4)
 
 
+def test_the_logit_of_a_class_with_several_vectors_is_that_of_the_most_similar() -> None:
+    net = create_model("mini-xception@16", 3).eval()
+    assert isinstance(net, EmbeddingNet)
+    net.set_classes(torch.eye(3, 16), 20.0)
+    vectors = torch.nn.functional.normalize(torch.randn(4, 2, 16), dim=2)
+    net.replace_classes(vectors)
+    with torch.no_grad():
+        images = torch.rand(2, 3, 44, 44)
+        embeddings, logits = net(images, embeddings_only=True), net(images)
+    expected = 20 * (embeddings @ vectors.flatten(0, 1).T).view(2, 4, 2).amax(dim=1)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_only_the_net_is_trained() -> None:
     net = create_model("mini-xception@16", 3)
     assert all(name.startswith("net.") for name, _ in net.named_parameters())
