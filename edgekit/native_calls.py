@@ -71,7 +71,7 @@ class NativeCall:
             raise self.cancelled from error
 
     def cancel(self, reason: BaseException) -> None:
-        """Ask the library to end the call, whose block then raises `reason`."""
+        """Make the library end the call, whose block then raises `reason`."""
         self.cancelled = reason
         self._cancel()
 

@@ -63,6 +63,7 @@ _TYPES = (
     "edgekit.models.training.options.TrainingOptions",
     "edgekit.models.train.TrainOptions",
     "edgekit.models.distill.run.DistillOptions",
+    "edgekit.export.profiling.run.LoopOptions",
 )
 _EXIT_CODES = (
     (errors.EXIT_OK, "success; also a run with a camera that lost records and ends with a warning"),

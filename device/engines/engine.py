@@ -11,10 +11,9 @@ from typing import Protocol
 
 from edgekit.contract import Contract
 from edgekit.device import registry
-from edgekit.errors import InputError, TemporaryError
+from edgekit.errors import InputError
 from edgekit.model_store import DEVICE_SUFFIXES, NCNN_SUFFIX, ONNX_SUFFIX
 from edgekit.preprocess import FloatArray, ImageU8
-from edgekit.text import one_line
 
 # Names in reports. An engine of another package is named by its suffix.
 _OWN = {ONNX_SUFFIX: "onnxruntime", NCNN_SUFFIX: "ncnn"}
@@ -40,11 +39,6 @@ class InferenceEngine(Protocol):
             InputError: The graph fails.
             TemporaryError: There is too little memory.
         """
-
-
-def memory_error(what: str, reason: str) -> TemporaryError:
-    """Return the error of an inference, or another work named `what`, that probably fails for lack of memory."""
-    return TemporaryError(f"{what} fails: is the memory full? ({one_line(reason)})")
 
 
 def engine_of(path: Path) -> str:

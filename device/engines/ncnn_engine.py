@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.contract import Contract, Precision
-from edgekit.device.engines.engine import memory_error
+from edgekit.device.engines.memory import memory_error
 from edgekit.device.engines.ncnn_check import check_once, refusal
 from edgekit.device.engines.ncnn_file import read_ncnn
 from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT

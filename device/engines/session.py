@@ -12,7 +12,7 @@ from weakref import WeakSet
 import onnxruntime as ort
 
 from edgekit.contract import METADATA_KEY, Contract, GraphLevel, required_fields
-from edgekit.device.engines.engine import memory_error
+from edgekit.device.engines.memory import memory_error
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.native_calls import FIRST_CALL_S, NativeCall

@@ -58,7 +58,7 @@ _CURES = (
         r"no such identity|Load key .*: (?!error in libcrypto)|invalid format",
         "the key given with --identity cannot be read: check its path",
     ),
-    (r"command-line: line \d+: |unknown option|usage: ssh", "ssh does not know an option: check --ssh-option"),
+    (r"command-line: line \d+: |unknown option|usage: ssh", "ssh rejects an option: check --ssh-option"),
 )
 
 

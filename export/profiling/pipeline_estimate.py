@@ -1,7 +1,7 @@
 """Estimate of the frame rate of `edgekit run` on a board.
 
-The loop captures each frame, runs the detector on every Nth frame and optical flow on the others, and classifies the
-faces. A model that classifies whole images needs neither detector nor optical flow.
+The loop captures each frame, runs the detector on every Nth frame and optical flow on the others, and classifies each
+face in every frame or in every Nth frame. A model that classifies whole images needs neither detector nor optical flow.
 
 Nets are estimated by the board's roofline. All other parts are measured on this machine with one thread and scaled by a
 factor. The factor is the one-thread estimate of the shipped `default` on the board, divided by its time here, which is
@@ -27,6 +27,7 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.session import open_session
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image, resize
+from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
 from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Every
@@ -38,6 +39,7 @@ from edgekit.model_store import asset
 from edgekit.preprocess import ImageU8, softmax, to_input
 
 _LEAST_RUNS, _LEAST_S = 25, 0.3
+_FPS = 30
 # The net by which this machine is compared with a board.
 REFERENCE = "default.onnx"
 
@@ -64,6 +66,7 @@ class PipelineEstimate:
     detect_every: int
     detector_wh: tuple[int, int] | None
     faces: int
+    classify_every: int
     precision: str
     parts: tuple[Part, ...]
 
@@ -113,6 +116,7 @@ def estimate_pipeline(
     detect_every: int,
     detector_size_px: int,
     faces: int,
+    classify_every: int,
 ) -> PipelineEstimate | str:
     """Return the estimate of the loop at 640x480 on a board, or the reason why there is none.
 
@@ -126,6 +130,7 @@ def estimate_pipeline(
         detect_every: The detector runs on every Nth frame, optical flow on the others.
         detector_size_px: Longer side of the detector's input, if the size of this input is dynamic.
         faces: Faces per frame.
+        classify_every: Each face is classified in every Nth frame.
 
     Raises:
         InputError: A file cannot be used.
@@ -149,6 +154,7 @@ def estimate_pipeline(
             Part("detector: scale and decode", "detect", here_ms["around detector"] * scale * share, scaled),
             Part("track: flow between detections", "detect", here_ms["track"] * scale * (1 - share), scaled),
         )
+    net = "classifier net" if classify_every == 1 else f"classifier net, 1 of {classify_every} frames"
     cut = "faces: cut and prepare" if detector_model is not None else "image: fit and prepare"
     return PipelineEstimate(
         board=board.name,
@@ -156,17 +162,20 @@ def estimate_pipeline(
         detect_every=detect_every,
         detector_wh=detector_wh,
         faces=faces,
+        classify_every=classify_every,
         precision=classifier_profile.precision,
         parts=(
             Part("capture: colour and copy", "capture", here_ms["capture"] * scale, scaled),
             *find_parts,
             Part(cut, "classify", here_ms["prepare"] * scale, scaled),
-            Part("classifier net", "classify", classify.middle_ms * faces, "roofline"),
+            Part(net, "classify", classify.middle_ms * faces / classify_every, "roofline"),
         ),
     )
 
 
-def measure_here(model: Path, detector_model: Path | None, size_px: int, faces: int) -> dict[str, float]:
+def measure_here(
+    model: Path, detector_model: Path | None, size_px: int, faces: int, classify_every: int
+) -> dict[str, float]:
     """Return the time in ms per call, on this machine with one thread, of each part that is not a net.
 
     The key "reference" has the time of one inference of the shipped `default`.
@@ -180,9 +189,11 @@ def measure_here(model: Path, detector_model: Path | None, size_px: int, faces: 
         reference = Classifier(asset(REFERENCE), 1)
         tensor = to_input(np.zeros((1, *reference.contract.crop.center_crop_hw, 3), np.uint8), reference.contract.input)
         located = example_boxes(contract.subject, faces)
+        schedule, track_ids, numbers = ClassificationSchedule(classify_every), np.arange(faces), itertools.count()
 
         def prepare() -> Any:
             crops = crop_faces(Frame(0, 0.0, 0.0, frames[0]), located, contract)
+            schedule.choose(crops, track_ids, next(numbers) / _FPS)
             softmax(np.zeros((faces, len(contract.labels)), np.float32))
             return to_input(crops, contract.input)
 
@@ -207,7 +218,7 @@ def _measure_detection(detector_model: Path, size_px: int, frames: list[ImageU8]
 
     def follow() -> Any:
         number = next(numbers)
-        return face_tracker.find(Frame(number, number / 30, number / 30, frames[number % 2]), StageTimer())
+        return face_tracker.find(Frame(number, number / _FPS, number / _FPS, frames[number % 2]), StageTimer())
 
     return {"around detector": max(whole_ms - net_ms, 0.0), "track": _ms(follow)}
 

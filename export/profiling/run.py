@@ -28,22 +28,27 @@ _BOARD_THREADS = (1, 4)
 class LoopOptions:
     """Settings of the estimate of the whole loop.
 
-    `detect_every` is N: the detector, YuNet, runs on every Nth frame. `detector_model` is YuNet's file; default:
-    downloaded once. `detector_size_px` is the longer side of YuNet's input; None: 320, or the fixed size of the file.
-    `faces` is the number of faces per frame.
-    For a model that classifies whole images all settings must have their defaults.
+    For a model that classifies whole images all settings except `classify_every` must have their defaults.
+
+    Attributes:
+        detect_every: The detector, YuNet, runs on every Nth frame.
+        faces: Number of faces per frame.
+        detector_model: YuNet's file; None: downloaded once.
+        detector_size_px: Longer side of YuNet's input; None: 320, or the fixed size of the file.
+        classify_every: Each face is classified in every Nth frame.
 
     Raises:
-        InputError: `detect_every` is not 1 to 1000, or `faces` not 1 to 100.
+        InputError: `detect_every` or `classify_every` is not 1 to 1000, or `faces` not 1 to 100.
     """
 
     detect_every: int = 5
     faces: int = 1
     detector_model: Path | None = None
     detector_size_px: int | None = None
+    classify_every: int = 1
 
     def __post_init__(self) -> None:
-        for name, most in (("detect_every", 1000), ("faces", 100)):
+        for name, most in (("detect_every", 1000), ("faces", 100), ("classify_every", 1000)):
             if not 1 <= getattr(self, name) <= most:
                 raise InputError(f"{name} is {getattr(self, name)}: expected 1 to {most}")
 
@@ -94,7 +99,8 @@ def profile(
         size_wh: Width and height of inputs whose width and height are dynamic.
         seconds: Duration of the measurement of the layers; 0: no measurement.
         threads: Threads of the measurement of the layers.
-        loop: Settings of an estimate of the whole loop at 640x480; None: no such estimate.
+        loop: Settings of an estimate of the whole loop at 640x480, see
+            `edgekit.export.profiling.run.LoopOptions`; None: no such estimate.
         progress: Called with (stage, percent done, 100).
         notify: Called with one line for the user.
 
@@ -133,7 +139,7 @@ def _loop_detector(path: Path, loop: LoopOptions, notify: Notify) -> Path | None
     Classifier and YuNet are loaded once here, so that errors are raised before the measurement.
     """
     if Classifier(path, 1).contract.subject == "image":
-        if loop != LoopOptions():
+        if loop != LoopOptions(classify_every=loop.classify_every):
             raise InputError(f"model '{path}' classifies the whole image: leave out faces and the detector's settings")
         return None
     try:
@@ -156,7 +162,7 @@ def _loop_estimates(
     found: Profile, path: Path, detector: Path | None, loop: LoopOptions, cases: Sequence[tuple[KnownBoard, int]]
 ) -> tuple[BoardEstimate[PipelineEstimate], ...]:
     size_px = loop.detector_size_px or DEFAULT_INPUT_SIZE_PX
-    here_ms = measure_here(path, detector, size_px, loop.faces)
+    here_ms = measure_here(path, detector, size_px, loop.faces, loop.classify_every)
     reference = profile_file(asset(REFERENCE), cache_kib=found.cache_kib)
     return tuple(
         _on_board(
@@ -172,6 +178,7 @@ def _loop_estimates(
                 detect_every=loop.detect_every,
                 detector_size_px=size_px,
                 faces=loop.faces,
+                classify_every=loop.classify_every,
             ),
         )
         for board, threads in cases

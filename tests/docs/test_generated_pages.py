@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,13 @@ def test_the_python_page_has_the_arguments_of_export_and_marks_keyword_only_argu
     export = page[page.index("### `edgekit.export`") : page.index("### `edgekit.quantize`")]
     assert "\n    output: str | Path,\n    *,\n    target: str = 'generic',\n" in export
     assert "- `target`: Preset of rewrites" in export
+
+
+def test_the_python_page_describes_each_class_of_options_that_an_argument_has() -> None:
+    page = (DOCS / "reference" / "python-api.md").read_text()
+    classes = set(re.findall(r"^    \w+: (\w+Options)\b", page, re.MULTILINE))
+    assert "LoopOptions" in classes
+    assert {name for name in classes if not re.search(rf"^### `[\w.]+\.{name}`$", page, re.MULTILINE)} == set()
 
 
 def test_the_defaults_of_settings_are_written_as_in_a_settings_file() -> None:

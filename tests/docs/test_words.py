@@ -1,4 +1,4 @@
-"""Pages, docstrings and comments contain no banned word, and every page is in the index and in the navigation."""
+"""No text contains a banned word, and every page is in the index and in the navigation."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ BANNED = {
     r"lessons?": "distillation targets",
     r"prompt injections?": "prompt insertion",
     r"says|tells|asks|hears|knows|speaks|forgets|hopes|grows old": "states, prints, reads, contains, ...",
+    r"(?:do|does|did|can) ?not (?:say|tell|ask|hear|know|speak)": "does not state, print, read, contain, ...",
     r"is told|are told": "is reported",
     r"no longer|used to be|once believed": "what is; the history is git's",
     r"e\.g\.|i\.e\.|etc\.": "such as; that is; and so on",
@@ -50,6 +51,19 @@ def test_no_banned_word_in_docstrings_and_comments(folder: str) -> None:
         for path in files
         for text in _texts(path.read_text())
         for word in _banned_words(prose(text))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "device", "edgekit", "examples", "export", "models", "tools"])
+def test_no_banned_word_in_messages_and_help(folder: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {word}"
+        for path in (ROOT / folder).rglob("*.py")
+        if path.resolve() == path
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
+        for word in _banned_words(prose(node.value))
     ]
     assert found == []
 

@@ -20,10 +20,12 @@ from edgekit.contract import (
     Contract,
     CropSpec,
     ElementType,
+    Fit,
     GraphLevel,
     InputSpec,
     OutputSpec,
     Provenance,
+    Subject,
     channel_count,
 )
 from edgekit.errors import InputError
@@ -114,11 +116,20 @@ def contracts(draw: st.DrawFn) -> Contract:
             std=tuple(draw(st.lists(positive, min_size=count, max_size=count))),
             element_type=draw(st.sampled_from(get_args(ElementType))),
         ),
-        crop=CropSpec(draw(st.floats(0, 2)), channels == "gray" or draw(st.booleans()), resize_hw, size_hw),
+        crop=CropSpec(
+            draw(st.floats(0, 2)),
+            channels == "gray" or draw(st.booleans()),
+            resize_hw,
+            size_hw,
+            draw(st.sampled_from(get_args(Fit))),
+        ),
         output=OutputSpec(draw(texts)),
         precision=draw(st.sampled_from(["float32", "float16", "int8"])),
         calibration=draw(optional),
         verified_level=draw(st.none() | st.sampled_from(get_args(GraphLevel))),
+        subject=draw(st.sampled_from(get_args(Subject))),
+        temperature=draw(st.floats(0.05, 20)),
+        uncertain_below=draw(st.floats(0, 1)),
         provenance=Provenance(draw(texts), draw(optional), draw(optional), draw(optional), (accuracy,)),
     )
 
@@ -241,6 +252,24 @@ def test_a_version_that_is_none_is_refused(version: str) -> None:
     with pytest.raises(InputError, match=r"field 'schema' is .*expected 'MAJOR\.MINOR'") as caught:
         read(document() | {"schema": version})
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("version", "later_fields"),
+    [
+        ("1.0", ("input.element_type", "verified_level", "crop.fit", "subject", "temperature", "uncertain_below")),
+        ("1.1", ("crop.fit", "subject", "temperature", "uncertain_below")),
+    ],
+)
+def test_an_earlier_version_is_read_with_the_meaning_that_it_had(version: str, later_fields: tuple[str, ...]) -> None:
+    loaded = document() | {"schema": version}
+    for name in later_fields:
+        path = tuple(name.split("."))
+        del parent_of(loaded, path)[path[-1]]
+    contract = read(loaded)
+    assert (contract.subject, contract.crop.fit) == ("face", "square")
+    assert (contract.temperature, contract.uncertain_below) == (1.0, 0.0)
+    assert replace(contract, schema=SCHEMA_VERSION) == CONTRACT
 
 
 def test_a_later_minor_version_with_fields_unknown_here_is_read() -> None:

@@ -80,6 +80,7 @@ MODELS_LAYERS = "of models/ import only those below them"
 EXPORT_LAYERS = "of export/ import only those below them"
 CLI_LAYERS = "of the command line import only those below them"
 COMMANDS = "No command imports another"
+CIRCLES = "No modules import each other in a circle"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,8 @@ COMMANDS = "No command imports another"
         ("export/onnx/targets.py", "import edgekit.export.quantization.gate", EXPORT_LAYERS),
         ("edgekit/cli/render/reports.py", "import edgekit.cli.boards.hosts", CLI_LAYERS),
         ("edgekit/cli/commands/eval.py", "import edgekit.cli.commands.train", COMMANDS),
+        ("device/engines/memory.py", "def f() -> None:\n    import edgekit.device.engines.session", CIRCLES),
+        ("edgekit/remote/progress.py", "import edgekit.remote.board.setup", CIRCLES),
         ("edgekit/unplaced.py", "import torch", CORE_ONLY),
         ("edgekit/unplaced.py", "import json", LAYERS),
     ],
@@ -248,6 +251,11 @@ def test_every_command_has_examples() -> None:
         command = cli.get_command(None, name)  # type: ignore[arg-type]
         assert command is not None
         assert "Examples:" in (command.help or ""), name
+
+
+def test_ci_tries_all_examples_of_property_tests() -> None:
+    # The variable is read by tests/examples.py.
+    assert re.search("^export CI=1$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -6,12 +6,20 @@ import ast
 import configparser
 import importlib.metadata
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from edgekit.install_hint import EXTRA_OF_MODULE, install_command, missing_module
+
+# A command that installs the requirement `edgekit`, or this requirement with an extra or a version.
+_FOREIGN = re.compile(
+    r"\b(?:pip3?|pipx|uv tool|uv pip) (?:install|run)\b[^`#\n]*[ \t]['\"]?edgekit(?![\w./-])"
+    r"|\buvx edgekit\b"
+    r"|(?<![\w./~-])edgekit ?(?:\[[a-z]|[<>=!~]=)"
+)
 
 
 class Distribution:
@@ -59,17 +67,47 @@ def test_a_copy_that_was_never_installed_gets_the_index_command(monkeypatch: pyt
     assert install_command("device") == "pip install 'edgekit-pi[device]'"
 
 
-def test_no_source_names_the_other_project_as_a_requirement() -> None:
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("pip install edgekit", True),
+        ("python3 -m pip install -U \\\n    'edgekit'", True),
+        ("pip install 'numpy<2' \"edgekit[device]\"", True),
+        ("run `pipx install edgekit` once", True),
+        ("uvx edgekit run", True),
+        ('dependencies = ["edgekit>=0.2"]', True),
+        ("pip install 'edgekit-pi[device]'", False),
+        ("pip install ./edgekit", False),
+        ("~/edgekit-env/bin/pip install '.[device]'   # then run edgekit doctor", False),
+        ("`pip install .` is enough. Such an edgekit runs no model", False),
+        ("sudo edgekit service install --config edgekit.toml", False),
+    ],
+)
+def test_an_instruction_that_installs_the_other_project_is_found(text: str, expected: bool) -> None:
+    assert bool(_foreign_instructions(text)) == expected
+
+
+def test_no_file_names_the_other_project_as_a_requirement() -> None:
     root = Path(__file__).parents[2]
-    stranger = "edgekit" + "["
+    folders = ("edgekit", "models", "export", "device", "docs", "examples", "tools", "benchmarks", "tests", ".github")
+    files = [
+        *(path for path in root.glob("*") if path.is_file()),
+        root / ".ci/run",
+        *(path for folder in folders for path in sorted((root / folder).rglob("*"))),
+    ]
+    suffixes = ("", ".cfg", ".html", ".js", ".md", ".py", ".sh", ".toml", ".yaml", ".yml")
     found = [
-        f"{path.relative_to(root)}: {line.strip()}"
-        for pattern in ("edgekit/**/*.py", "models/**/*.py", "export/**/*.py", "device/**/*.py", "*.md", "docs/**/*.md")
-        for path in sorted(root.glob(pattern))
-        for line in path.read_text().splitlines()
-        if "pip install" in line and (f"'{stranger}" in line or f" {stranger}" in line or f'"{stranger}' in line)
+        f"{path.relative_to(root)}: {instruction}"
+        for path in files
+        if path.is_file() and path.suffix in suffixes and path != Path(__file__)
+        for instruction in _foreign_instructions(path.read_text(errors="replace"))
     ]
     assert found == []
+
+
+def _foreign_instructions(text: str) -> list[str]:
+    """Return the parts of a text that would install the package `edgekit` of the index, which is another project."""
+    return [match.group() for match in _FOREIGN.finditer(text.replace("\\\n", " "))]
 
 
 def test_every_module_that_edgekit_imports_has_its_extra() -> None:

@@ -76,6 +76,14 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     metavar="N",
     help="With --pipeline: faces per frame.",
 )
+@click.option(
+    "--classify-every",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="With --pipeline: each face is classified in every Nth frame.",
+)
 @yunet_options
 @common_options
 def command(
@@ -86,6 +94,7 @@ def command(
     pipeline: bool,
     detect_every: int,
     faces: int,
+    classify_every: int,
     detector_model: Path | None,
     detector_size: int | None,
     **values: Any,
@@ -108,7 +117,7 @@ def command(
       edgekit profile face_detection_yunet_2026may.onnx --size 320x256 --layers --json
     """
     if not pipeline:
-        loop_only = ("detect_every", "faces", "detector_model", "detector_size")
+        loop_only = ("detect_every", "faces", "classify_every", "detector_model", "detector_size")
         refuse_unused(click.get_current_context(), loop_only, "has no effect without --pipeline")
     if not values["seconds"]:
         refuse_unused(click.get_current_context(), ("threads",), "has no effect with --seconds 0")
@@ -122,7 +131,7 @@ def command(
     from edgekit.cli.progress import by_stage, progress_bar
     from edgekit.export.profiling.run import LoopOptions, profile
 
-    loop = LoopOptions(detect_every, faces, detector_model, detector_size) if pipeline else None
+    loop = LoopOptions(detect_every, faces, detector_model, detector_size, classify_every) if pipeline else None
     with progress_bar(out) as bars:
         report = profile(model, **values, loop=loop, progress=by_stage(bars), notify=out.warn)
     show_profile(out, report, all_layers)

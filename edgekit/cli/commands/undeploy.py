@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 def command(out: Output, chosen: HostChoice, keep_data: bool, name: str, scope: Any) -> None:
     """Stop and remove the service that deploy installed, all releases, and their folder with the recordings.
 
-    The command does not ask for confirmation. The result lists what was removed from each board. A service that deploy
-    did not install is not changed. If another process uses the folder, no release is removed. If a board fails, the
-    other boards are still processed, and the exit code is 4. `edgekit host clean` removes the cache of packages.
+    The command does not prompt for confirmation. The result lists what was removed from each board. A service that
+    deploy did not install is not changed. If another process uses the folder, no release is removed. If a board fails,
+    the other boards are still processed, and the exit code is 4. `edgekit host clean` removes the cache of packages.
 
     \b
     Examples:

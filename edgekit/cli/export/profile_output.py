@@ -150,6 +150,8 @@ def _show_loop(out: Output, loop: BoardEstimate[PipelineEstimate]) -> None:
         width, height = found.detector_wh
         frames, faces = counted(found.detect_every, "frame"), counted(found.faces, "face")
         subject = f"YuNet at {width}x{height} in 1 of {frames}, {faces}"
+    if found.classify_every > 1:
+        subject = f"{subject} classified in 1 of {counted(found.classify_every, 'frame')}"
     out.say(f"whole loop on {_where(loop)}, {FRAME_WH[0]}x{FRAME_WH[1]}, {subject}, {found.precision}: an estimate")
     out.say(f"  one thread: {low_fps:.0f} to {high_fps:.0f} frames/s, slowest part: {found.bound_by.name}")
     if found.staged_fps is not None:

@@ -252,6 +252,21 @@ def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
     assert five[1]["staged_low_fps"] is None
 
 
+def test_faces_that_are_classified_less_often_take_less_time(edgekit: Run, shared: Path) -> None:
+    detector = shared / "data/yunet/face_detection_yunet_2026may.onnx"
+    arguments = ("default", "--board", "pi3b+", "--pipeline", "--detector-model", detector, "--seconds", "0")
+    ((often, _), (rare, _)) = (
+        document_of(edgekit, *arguments, "--faces", 4, "--classify-every", every)["pipeline"] for every in (1, 3)
+    )
+    assert rare["classify_every"] == 3
+    (often_net, rare_net) = (loop["parts"][-1] for loop in (often, rare))
+    assert rare_net["name"] == "classifier net, 1 of 3 frames"
+    assert rare_net["middle_ms"] == pytest.approx(often_net["middle_ms"] / 3)
+    code, out, err = edgekit("profile", *arguments, "--faces", 4, "--classify-every", 3)
+    assert code == 0, err
+    assert "in 1 of 5 frames, 4 faces classified in 1 of 3 frames, fp32: an estimate" in out
+
+
 def test_parts_are_measured_once_and_scaled_by_one_reference_net_timed_in_the_same_way(
     edgekit: Run, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +333,7 @@ def test_the_loop_of_a_detector_with_a_fixed_input_size_is_estimated_at_that_siz
         (["--board", "pi2"], "pi2"),
         (["--seconds", "0", "--threads", "4"], "--threads has no effect with --seconds 0: leave it out"),
         (["--faces", "2"], "--faces has no effect without --pipeline: leave it out"),
+        (["--classify-every", "2"], "--classify-every has no effect without --pipeline: leave it out"),
         (["--detector-size", "256"], "--detector-size has no effect without --pipeline"),
         (["--seconds", "nan"], "nan is not a number"),
     ],
@@ -328,7 +344,7 @@ def test_bad_arguments_are_reported(edgekit: Run, arguments: list[str], message:
     assert message in err
 
 
-@pytest.mark.parametrize("given", [{"detect_every": 0}, {"faces": 0}, {"faces": 1_000_000}])
+@pytest.mark.parametrize("given", [{"detect_every": 0}, {"faces": 0}, {"faces": 1_000_000}, {"classify_every": 0}])
 def test_settings_of_the_loop_are_checked_in_python_too(given: dict[str, int]) -> None:
     name, value = next(iter(given.items()))
     with pytest.raises(InputError, match=f"{name} is {value}: expected 1 to"):

@@ -187,6 +187,8 @@ def test_the_estimate_of_the_loop_has_neither_detector_nor_flow(tmp_path, capsys
     loops = json.loads(captured.out)["pipeline"]
     assert [part["stage"] for part in loops[0]["parts"]] == ["capture", "classify", "classify"]
     assert "640x480, the whole image, " in captured.err
+    assert _run([*words, "--classify-every", "2"]) == EXIT_OK
+    assert "the whole image classified in 1 of 2 frames, " in capsys.readouterr().out
     assert _run([*words, "--faces", "2"]) == EXIT_USAGE
     assert "classifies the whole image: leave out faces and the detector's settings" in capsys.readouterr().err
 
