@@ -71,8 +71,8 @@ def relabel_by_text(
         descriptions: Sentences of each new label; see `edgekit.models.clip.descriptions`.
         clip: Name or file of the teacher's CLIP.
         prompts: File of the teacher's prompts, or the folder of their training, if it had prompts.
-        notify: Called with a line per label about its distance from the captions that the CLIP was trained on, if
-            the CLIP's file states these.
+        notify: Called with a line per label about its distance from the captions that the CLIP was trained on, and
+            with a line per sentence that is left out because of its words, if the CLIP's file states the captions.
 
     Raises:
         InputError: The student has no embedding space, `clip` and `prompts` are not its teacher's, or a sentence is
@@ -95,6 +95,7 @@ def relabel_by_text(
         prompts = resolve_model(str(prompts), (CHECKPOINT_SUFFIX,))
     trained = None if prompts is None else _teachers_prompts(prompts, teacher)
     frozen = load_clip(clip, teacher.clip.config.activation)
+    descriptions = _with_known_words(frozen, descriptions, notify)
     if trained is None:
         _check_plain(frozen, teacher.clip)
         vectors = sentence_vectors(descriptions, lambda classes: frozen_classifier(frozen, classes))
@@ -112,6 +113,30 @@ def relabel_by_text(
     provenance = replace(checkpoint.contract.provenance, accuracy=())
     contract = replace(checkpoint.contract, labels=tuple(descriptions), uncertain_below=0.0, provenance=provenance)
     return net, contract
+
+
+def _with_known_words(
+    clip: FrozenClip, descriptions: Mapping[str, Sequence[str]], notify: Notify
+) -> dict[str, Sequence[str]]:
+    """Return the descriptions without sentences that contain words of no caption, if a label has other sentences.
+
+    The vector of such a sentence can be near to the images of any other label, which then get the wrong one.
+    """
+    if not clip.texts:
+        return dict(descriptions)
+    known_words = _words(clip.texts)
+    found: dict[str, Sequence[str]] = {}
+    for name, sentences in descriptions.items():
+        unread = {text: sorted(_words([text]) - known_words) for text in sentences}
+        found[name] = [text for text in sentences if not unread[text]] or sentences
+        for text in sentences:
+            if text not in found[name]:
+                words = ", ".join(unread[text])
+                notify(
+                    f"warning: label '{name}': the sentence '{text}' is left out, because the captions of the CLIP's "
+                    f"training do not contain {words}"
+                )
+    return found
 
 
 def _report_distances(clip: FrozenClip, texts: Mapping[str, Sequence[str]], vectors: Tensor, notify: Notify) -> None:

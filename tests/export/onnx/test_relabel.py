@@ -168,7 +168,7 @@ def test_words_that_are_in_no_caption_are_named(folder: Path, clip: FrozenClip, 
     save_clip(path, clip.model, clip.config, {"texts": ["a smiling face", "a sad face"]})
     messages: list[str] = []
     checkpoint = load_checkpoint(student)
-    labels = {"smile": ("A smiling face.",), "pain": ("Strong pain", "a face")}
+    labels = {"smile": ("A smiling face.",), "pain": ("Strong pain",)}
     relabel_by_text(checkpoint, labels, str(path), None, messages.append)
     known, guess = messages
     assert known.startswith("label 'smile': nearest caption 'a smiling face', cosine ")
@@ -177,6 +177,24 @@ def test_words_that_are_in_no_caption_are_named(folder: Path, clip: FrozenClip, 
     )
     relabel_by_text(checkpoint, labels, str(folder / "clip.safetensors"), None, messages.append)
     assert len(messages) == 2  # this CLIP's file does not list its training texts
+
+
+def test_a_sentence_with_words_of_no_caption_is_left_out(folder: Path, clip: FrozenClip, student: Path) -> None:
+    path = folder / "texts.safetensors"
+    save_clip(path, clip.model, clip.config, {"texts": ["a smiling face", "a sad face"]})
+    messages: list[str] = []
+    checkpoint = load_checkpoint(student)
+    labels = {"glad": ("a smiling face", "a child who laughs", "a face"), "down": ("a crying child", "tears")}
+    net, _ = relabel_by_text(checkpoint, labels, str(path), None, messages.append)
+    expected = {"glad": ("a smiling face", "a face"), "down": ("a crying child", "tears")}
+    same, _ = relabel_by_text(checkpoint, expected, str(path), None, ignore_message)
+    assert torch.equal(net.class_vectors, same.class_vectors)
+    assert "the sentence 'a child who laughs' is left out" in messages[0]
+    assert messages[0].endswith("do not contain child, laughs, who")
+    assert messages[1].startswith("label 'glad': nearest caption")
+    # A label without any other sentence keeps its sentences.
+    assert messages[2].startswith("warning: label 'down' may not work: ")
+    assert len(messages) == 3
 
 
 def test_a_prompted_clip_reads_the_name_of_a_label(
