@@ -29,6 +29,7 @@ from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompted import frozen_classifier, sentence_vectors
 from edgekit.models.model_loading import build_net
 from edgekit.models.nets.embedding_net import CLASS_VECTORS, EmbeddingNet
+from edgekit.text import counted
 from edgekit.typed_json import convert
 
 
@@ -72,7 +73,7 @@ def relabel_by_text(
         clip: Name or file of the teacher's CLIP.
         prompts: File of the teacher's prompts, or the folder of their training, if it had prompts.
         notify: Called with a line per label about its distance from the captions that the CLIP was trained on, and
-            with a line per sentence that is left out because of its words, if the CLIP's file states the captions.
+            about sentences that are left out because of their words, if the CLIP's file states the captions.
 
     Raises:
         InputError: The student has no embedding space, `clip` and `prompts` are not its teacher's, or a sentence is
@@ -127,15 +128,13 @@ def _with_known_words(
     known_words = _words(clip.texts)
     found: dict[str, Sequence[str]] = {}
     for name, sentences in descriptions.items():
-        unread = {text: sorted(_words([text]) - known_words) for text in sentences}
-        found[name] = [text for text in sentences if not unread[text]] or sentences
-        for text in sentences:
-            if text not in found[name]:
-                words = ", ".join(unread[text])
-                notify(
-                    f"warning: label '{name}': the sentence '{text}' is left out, because the captions of the CLIP's "
-                    f"training do not contain {words}"
-                )
+        found[name] = [text for text in sentences if _words([text]) <= known_words] or sentences
+        if left_out := [text for text in sentences if text not in found[name]]:
+            words = ", ".join(sorted(_words(left_out) - known_words))
+            notify(
+                f"warning: label '{name}': {counted(len(left_out), 'sentence')} of {len(sentences)} left out, such as "
+                f"'{left_out[0]}': the captions of the CLIP's training do not contain {words}"
+            )
     return found
 
 
