@@ -176,12 +176,14 @@ def create_detector(
         notify: Called with one line about a download or a replaced detector.
 
     Raises:
-        InputError: The name is unknown, a value is out of range, the model file is missing, not a YuNet or of another,
-            fixed size, or the installed OpenCV has no Haar cascades.
+        InputError: The name is unknown, a value is out of range or not for this detector, the model file is missing,
+            not a YuNet or of another, fixed size, or the installed OpenCV has no Haar cascades.
         StorageError: The download is not the expected file.
     """
     if model_path is not None and name in _WITHOUT_FILE:
         raise InputError(f"detector '{name}' takes no model file: leave it out or choose the detector 'yunet'")
+    if input_size_px is not None and name == "none":
+        raise InputError("detector 'none' takes no input size: leave it out or choose another detector")
     size_px = DEFAULT_INPUT_SIZE_PX if input_size_px is None else input_size_px
     if not MIN_INPUT_SIZE_PX <= size_px <= MAX_INPUT_SIZE_PX:
         raise InputError(

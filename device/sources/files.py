@@ -16,6 +16,7 @@ import numpy as np
 
 from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.imaging import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_frame, opencv_text, read_image, report_unread
+from edgekit.device.sources.timeout_guard import call_in_thread
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.native_calls import NativeCall
@@ -187,9 +188,7 @@ class _PipedSource(VideoSource):
         # FFmpeg reads the open descriptor: opening the pipe again would wait for another writer.
         self._handle = handle
         try:
-            with NativeCall(f"opening video '{name}'", lambda: None):
-                capture = cv2.VideoCapture(f"pipe:{handle}", cv2.CAP_FFMPEG)
-            super().__init__(capture, name, notify)
+            super().__init__(cv2.VideoCapture(f"pipe:{handle}", cv2.CAP_FFMPEG), name, notify)
         except InputError:
             os.close(handle)
             raise
@@ -215,7 +214,9 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
         return _images(sorted(found, key=natural_key), name, f"pattern '{name}' matches", notify)
     if path.is_fifo():
         notify(f"source '{name}' is a named pipe: waiting for a writer")
-        return _PipedSource(_open_written_pipe(path), name, notify)
+        handle = _open_written_pipe(path)
+        # The wait for the first image is in a thread, so that a signal ends it.
+        return call_in_thread(lambda: _PipedSource(handle, name, notify), f"open video '{name}'")
     require_file(path, "source")
     if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES):
         return ImageSource([path], name, notify)

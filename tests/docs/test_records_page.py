@@ -13,6 +13,7 @@ import pytest
 from edgekit.device.events import Event
 from edgekit.device.health.sampler import read_health
 from edgekit.device.sinks.monitor import Monitor
+from edgekit.device.sinks.mqtt import discovery
 from edgekit.device.sinks.mqtt.sink import _state_document
 from edgekit.device.sinks.web import metrics
 from tests.docs.pages import DOCS, ROOT, section
@@ -69,3 +70,10 @@ def test_the_metrics() -> None:
     names = set(re.findall(r'"(edgekit_\w+)"', Path(metrics.__file__).read_text()))
     summary = "edgekit_stage_seconds"
     assert names - {summary} | {f"{summary}_sum", f"{summary}_count"} == fields("Metrics")
+
+
+def test_the_topics() -> None:
+    code = "".join(path.read_text() for path in Path(discovery.__file__).parent.glob("*.py"))
+    named = set(re.findall(r'topic}/([a-z-]+)"', code)) - {"command"}  # the run receives this one
+    listed = re.findall(r"^\| `TOPIC/([\w-]+)`", (DOCS / "how-to/mqtt.md").read_text(), re.MULTILINE)
+    assert set(listed) == named | set(discovery._IMAGES) | {"state", "health"}

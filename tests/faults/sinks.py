@@ -22,6 +22,7 @@ from edgekit.device.events import Event
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.collect import CollectSink, EveryInterval
+from edgekit.device.sinks.command_snapshots import CommandSnapshots
 from edgekit.device.sinks.crop_folder import CropFolder
 from edgekit.device.sinks.csv import CsvSink
 from edgekit.device.sinks.h264_recorder import H264Recorder
@@ -80,11 +81,13 @@ def quicken(monkeypatch: pytest.MonkeyPatch, close_timeout_s: float = 60.0) -> N
 
     At their end, sinks wait `close_timeout_s` for their threads, so that a busy machine causes no losses.
     """
-    for timeout in ("lines._CLOSE", "collect._CLOSE", "recorder._CLOSE", "h264_recorder._CLOSE", "mqtt.sink._SAVE"):
-        monkeypatch.setattr(f"edgekit.device.sinks.{timeout}_TIMEOUT_S", close_timeout_s, raising=False)
+    for module in ("lines", "collect", "recorder", "h264_recorder", "snapshots"):
+        monkeypatch.setattr(f"edgekit.device.sinks.{module}._CLOSE_TIMEOUT_S", close_timeout_s)
+    monkeypatch.setattr("edgekit.device.sinks.mqtt.sink._SAVE_TIMEOUT_S", close_timeout_s)
     monkeypatch.setattr("edgekit.device.sinks.lines._FLUSH_S", SOON_S)
     monkeypatch.setattr("edgekit.device.sinks.collect._RETRY_S", SOON_S)
-    monkeypatch.setattr("edgekit.device.sinks.mqtt.sink._RETRY_S", SOON_S, raising=False)
+    monkeypatch.setattr("edgekit.device.sinks.mqtt.sink._RETRY_S", SOON_S)
+    monkeypatch.setattr("edgekit.device.sinks.command_snapshots._MIN_PERIOD_S", 0.0)
     monkeypatch.setattr(BatchedLines.__init__, "__defaults__", (SOON_S,))
     monkeypatch.setattr(RecorderThread.__init__, "__defaults__", (SOON_S, 1 << 18))
     monkeypatch.setattr(H264Recorder.__init__, "__defaults__", (SOON_S, 1 << 18))
@@ -136,6 +139,10 @@ def _coded_cycle() -> list[EncodedPacket]:
     return packets(KEY_EVERY, noise=30)
 
 
+def _snapshots(folder: Path, notify: Notify) -> Sink:
+    return CommandSnapshots(folder, notify)
+
+
 def _mqtt(folder: Path, notify: Notify) -> MqttSink:
     # No broker listens at port 1, so all events wait in the buffer file.
     topic = f"edgekit/{secrets.token_hex(4)}"  # tests run in parallel, and a topic belongs to one run
@@ -152,6 +159,11 @@ def _post(sink: Sink, frame: Frame, result: FrameResult) -> None:
     sink.write(frame, result)
     sequence = frame.sequence
     sink.post(Event(f"run-{sequence}", 1, "happy", None, 0.9, 1.0, sequence, float(sequence), 1.7e9))
+
+
+def _request(sink: Sink, frame: Frame, result: FrameResult) -> None:
+    sink.request()
+    sink.write(frame, result)
 
 
 def _collect_faces(sink: Sink, frame: Frame, result: FrameResult) -> None:
@@ -186,6 +198,14 @@ def _crop_sequences(folders: Iterable[Path]) -> Counter[int]:
     return Counter(crop["sequence"] for crop in crops)
 
 
+def _image_numbers(folders: Iterable[Path]) -> Counter[int]:
+    """Return the numbers of the images; check that each image is readable."""
+    found = [path for folder in folders if folder.is_dir() for path in folder.glob("*.jpg")]
+    paths = [path for path in found if not path.name.startswith(".")]  # without incomplete files
+    assert all(cv2.imread(str(path)) is not None for path in paths)
+    return Counter(int(path.stem.rpartition("-")[2]) for path in paths)
+
+
 def _buffered_sequences(folders: Iterable[Path]) -> Counter[int]:
     """Return the sequence numbers of the events that the next run sends."""
     stored: Counter[int] = Counter()
@@ -202,6 +222,8 @@ SINKS = (
     SinkCase("jsonl with rotation", _rotated_jsonl, _json_sequences),
     SinkCase("csv", _csv, _csv_sequences),
     SinkCase("collect", _collect, _crop_sequences, write=_collect_faces),
+    # The images of events are written by the same thread.
+    SinkCase("snapshots", _snapshots, _image_numbers, reason="disk not writable", write=_request),
     # A live video repeats and drops frames so that it plays in real time.
     SinkCase("save", _video, None, reason="disk not writable"),
     SinkCase("record", _camera_video, None, reason="disk not writable", write=_put_packet),

@@ -8,6 +8,7 @@ import hmac
 import ipaddress
 import re
 import socket
+from typing import Any
 
 from edgekit.errors import InputError, TemporaryError
 
@@ -99,6 +100,33 @@ def bind(address: str, token: str | None) -> socket.socket:
         InputError: The address is invalid or not permitted, or reachable from other machines while there is no token.
         TemporaryError: The address is in use, or does not exist on this machine, such as before the network is up.
     """
+    family, where = _resolved(address, token)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _set_limits(listener)
+        listener.bind(where)
+        listener.listen(64)
+    except OSError as error:
+        listener.close()
+        kind = InputError if isinstance(error, PermissionError) else TemporaryError
+        raise kind(f"web address '{address}' cannot be used: {error.strerror or error}: use another") from error
+    return listener
+
+
+def check_address(address: str, token: str | None) -> None:
+    """Check an address and a token without listening.
+
+    Raises:
+        InputError: As `bind`, or the token is short enough to be guessed.
+        TemporaryError: The name of the address cannot be resolved.
+    """
+    Access(token)
+    _resolved(address, token)
+
+
+def _resolved(address: str, token: str | None) -> tuple[socket.AddressFamily, Any]:
+    """Return family and address for a socket that `token` permits to listen."""
     host, port = _parse(address)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -111,17 +139,7 @@ def bind(address: str, token: str | None) -> socket.socket:
             f"--web {address} shows images to other machines: set a token with --web-token-file FILE or "
             "EDGEKIT_WEB_TOKEN"
         )
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _set_limits(listener)
-        listener.bind(where)
-        listener.listen(64)
-    except OSError as error:
-        listener.close()
-        kind = InputError if isinstance(error, PermissionError) else TemporaryError
-        raise kind(f"web address '{address}' cannot be used: {error.strerror or error}: use another") from error
-    return listener
+    return family, where
 
 
 def url_of(listener: socket.socket) -> str:

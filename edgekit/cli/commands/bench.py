@@ -181,7 +181,7 @@ def command(
       classifier  the net and the preparation of its input
       per-frame   detector and classifier, one frame at a time
       loop        the loop of `edgekit run`
-      camera      detector and classifier on the newest frame of a camera; only with --camera
+      camera      detector and classifier on a camera's newest frame (--camera)
 
     A cell is one model with one kind and one number of threads. Each cell is measured in several processes, for at
     least --seconds and at least 100 iterations. Before each measurement, a warm-up lasts until the times are stable.

@@ -27,6 +27,7 @@ from edgekit.cli.run.input_options import (
 )
 from edgekit.cli.run.load_options import LoadOptions, add_load_options
 from edgekit.cli.run.memory import RunMemory
+from edgekit.cli.run.network_sinks import check_web
 from edgekit.cli.run.output_options import (
     STDOUT,
     Outputs,
@@ -122,6 +123,7 @@ def command(
         from edgekit.device.pipeline.summary import Tally
         from edgekit.device.sink import accounts_of
 
+        check_web(outputs)  # before a camera is opened
         recorder = recorder_of(outputs, out.warn)
         options = StreamOptions(
             source=source_uri,

@@ -28,7 +28,7 @@ def check_run(values: Mapping[str, Any]) -> None:
     source_uri = values["source_uri"]
     check_input_options(_group(InputOptions, values), source_uri, values["camera"])
     check_outputs(_group(Outputs, values), source_uri, values["as_json"])
-    check_detection_options(_group(DetectionOptions, values), values["detector_name"])
+    check_detection_options(_group(DetectionOptions, values), values["detector_name"], values["detector_size"])
 
 
 def checked_values(options: Sequence[str]) -> dict[str, Any]:

@@ -106,16 +106,22 @@ _OPTIONS = (
 add_detection_options = grouped_options("detection", DetectionOptions, _OPTIONS)
 
 
-def check_detection_options(detection: DetectionOptions, detector_name: str | None) -> None:
+def check_detection_options(
+    detection: DetectionOptions, detector_name: str | None, detector_size_px: int | None
+) -> None:
     """Check the options before anything slow is imported.
 
     Raises:
         click.UsageError: An option needs a detector, or smoothing.
     """
-    if detector_name == "none" and detection.detect_every != AUTO:
-        raise click.UsageError("--detect-every needs a detector; with --detector none every frame is a face")
-    if detector_name == "none" and detection.min_face:
-        raise click.UsageError("--min-face needs a detector; with --detector none every frame is a face")
+    need_detector = {
+        "--detector-size": detector_size_px is not None,
+        "--detect-every": detection.detect_every != AUTO,
+        "--min-face": detection.min_face > 0,
+        "--largest": detection.largest,
+    }
+    if detector_name == "none" and (given := [name for name, is_given in need_detector.items() if is_given]):
+        raise click.UsageError(f"{given[0]} needs a detector; with --detector none every frame is a face")
     if detection.smooth_s == 0 and detection.classify_every not in (AUTO, 1):
         raise click.UsageError("--classify-every needs smoothing, not --smooth 0: leave out one")
 

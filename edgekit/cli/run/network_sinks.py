@@ -55,14 +55,32 @@ def network_sinks(
     return network, outlets
 
 
-def _web(outputs: Outputs, address: str, stream: Stream, monitor: Monitor, notify: Callable[[str], None]) -> WebSink:
+def check_web(outputs: Outputs) -> None:
+    """Check the address and the token of --web.
+
+    Raises:
+        InputError: The address or the token cannot be used, or other machines reach the address without a token.
+        TemporaryError: The name of the address cannot be resolved.
+    """
+    if outputs.web is None:
+        return
+    from edgekit.device.sinks.web.access import check_address
+
+    check_address(outputs.web, _web_token(outputs, lambda _: None))
+
+
+def _web_token(outputs: Outputs, notify: Callable[[str], None]) -> str | None:
     from edgekit.device.sinks.credentials import read_secret
+
+    return read_secret(outputs.web_token_file, "EDGEKIT_WEB_TOKEN", "web token", notify)
+
+
+def _web(outputs: Outputs, address: str, stream: Stream, monitor: Monitor, notify: Callable[[str], None]) -> WebSink:
     from edgekit.device.sinks.web import WebSink
 
-    token = read_secret(outputs.web_token_file, "EDGEKIT_WEB_TOKEN", "web token", notify)
     return WebSink(
         address,
-        token,
+        _web_token(outputs, notify),
         monitor,
         max_fps=outputs.web_fps,
         blur=face_blur(outputs, stream.source),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from edgekit.device.sinks.rotation import Rotation
 
 STDOUT = "-"
+# As in device/sinks/crop_folder.py, which imports OpenCV.
+CROPS_FILE = "crops.jsonl"
 # Smaller limits would give too many files to read.
 _LEAST_ROTATION_BYTES = 10_000
 _LEAST_ROTATION_S = 1.0
@@ -322,7 +324,7 @@ def warn_of_replaced(out: Output, files: Sequence[str], cure: str) -> None:
 
 def output_files(outputs: Outputs) -> list[Path]:
     """Return the files to which one run only may write, without stdout and folders of images."""
-    crops = None if outputs.collect is None else outputs.collect / "crops.jsonl"
+    crops = None if outputs.collect is None else outputs.collect / CROPS_FILE
     names = (outputs.save, outputs.record, outputs.jsonl, outputs.csv_file, crops)
     return [Path(name) for name in names if name is not None and name != STDOUT]
 

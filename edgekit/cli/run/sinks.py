@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from edgekit.cli.output import Output
 from edgekit.cli.progress import is_progress_shown, progress_bar, updater
 from edgekit.cli.run.network_sinks import network_sinks
-from edgekit.cli.run.output_options import STDOUT, Outputs, allowed_commands, output_files, rotation_of
+from edgekit.cli.run.output_options import CROPS_FILE, STDOUT, Outputs, allowed_commands, output_files, rotation_of
 from edgekit.cli.run.pictures import command_snapshots, draw_function, event_snapshots, face_blur, warn_of_drawn_labels
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def exclusive_outputs(outputs: Outputs) -> Iterator[None]:
 
     with ExitStack() as locks:
         for target in output_files(outputs):
-            locks.enter_context(exclusive_file(target))
+            is_crops = outputs.collect is not None and target == outputs.collect / CROPS_FILE
+            locks.enter_context(exclusive_file(target, outputs.collect if is_crops else None))
         by_command = outputs.command_snapshots if "snapshot" in allowed_commands(outputs) else None
         for folder in (outputs.event_snapshots, by_command):
             if folder is not None:

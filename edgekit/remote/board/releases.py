@@ -23,6 +23,8 @@ from edgekit.files import sha256_of, sync, write_atomic
 from edgekit.remote.board.runtime import MODEL_NAMES, Runtime, report
 
 _REQUIRED = {"model", "edgekit", "created_unix_s", "previous", "command", "files"}
+# A list of releases with a value of another type would not be valid, and would hide the other releases.
+_TYPES = {"model": str, "edgekit": str, "created_unix_s": int, "files": dict}
 _ID = re.compile(r"[0-9]{4,9}-[0-9a-f]{8}")
 
 
@@ -57,7 +59,11 @@ class Releases:
             HostError: The file cannot be read or is not complete.
         """
         document = self.read(f"releases/{release}/release.json")
-        if document is None or not document.keys() >= _REQUIRED:
+        if (
+            document is None
+            or not document.keys() >= _REQUIRED
+            or any(not isinstance(document[name], kind) for name, kind in _TYPES.items())
+        ):
             raise HostError(f"release {release} is damaged: its release.json cannot be read")
         return document
 

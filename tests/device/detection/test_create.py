@@ -106,6 +106,7 @@ def test_another_file_than_the_pinned_one_is_an_error(monkeypatch: pytest.Monkey
         ("hog", {}, "'hog' does not exist: use one of yunet, haar, none"),
         ("haar", {"model_path": Path("x.onnx")}, "'haar' takes no model file"),
         ("none", {"model_path": Path("x.onnx")}, "'none' takes no model file"),
+        ("none", {"input_size_px": 320}, "'none' takes no input size"),
         ("haar", {"input_size_px": 31}, "31 px is out of range: give 32 to 4096"),
         ("haar", {"input_size_px": 100_000}, "100000 px is out of range"),
         ("haar", {"score_threshold": 0.0}, "threshold 0.0"),

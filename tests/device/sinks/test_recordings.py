@@ -326,6 +326,14 @@ def test_a_recorded_sources_lines_still_end_the_run_on_a_full_disk(notices):
         lines.write("1\n")
 
 
+def test_each_line_of_a_recorded_source_is_written_at_once(tmp_path, notices):
+    lines = open_lines(str(tmp_path / "r"), Rotation(), False, notices.append, "jsonl")
+    for number in range(3):
+        lines.write(f"{number}\n")
+        assert (tmp_path / "r").read_text().splitlines()[-1] == str(number)
+    lines.close()
+
+
 def test_a_rotating_video_has_every_frame_in_one_of_its_files(tmp_path, feed):
     path = tmp_path / "o.mp4"
     video = RotatingVideo(recorded(path), Rotation(size_bytes=5_000, keep=100), blur=None)

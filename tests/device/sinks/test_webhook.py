@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
 import socket
 import threading
 import time
@@ -123,6 +124,22 @@ def test_an_event_that_a_receiver_refuses_is_not_repeated_and_reported_once(rece
         f"webhook 127.0.0.1 failed, events are dropped: HTTP status {status}",
         "webhook 127.0.0.1 accepts events again (3 dropped so far)",
     ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_faults_in_any_order_the_account_is_what_the_receiver_has(receiver, notices, monkeypatch, seed):
+    monkeypatch.setattr(module, "_RETRY_PAUSES_S", (0.0, 0.0))
+    choose = random.Random(seed)  # noqa: S311 - not for security
+    receiver.answers = choose.choices((204, 500, 429, 404, 302), (4, 4, 2, 1, 1), k=200)
+    with Webhook(receiver.url, None, notices.append) as hook:
+        for sequence in range(60):
+            hook.post(event(sequence))
+        wait_until(lambda: counts(hook)["waiting"] == 0)
+    received = [document["sequence"] for document in receiver.received]
+    assert received == sorted(set(received))
+    account = counts(hook)
+    assert account["written"] == len(received) == 60 - sum(account["dropped"].values())
+    assert set(account["dropped"]) == {"rejected", "receiver failed"}
 
 
 def test_a_redirect_does_not_carry_the_token_elsewhere(receiver, notices):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
@@ -229,6 +233,11 @@ def stalled_pipe(tmp_path: Path) -> Iterator[tuple[Path, Callable[[Path], None]]
         yield path, play
 
 
+def unread_bytes(writer: IO[bytes]) -> int:
+    """Return how many bytes of a pipe its reader has not read."""
+    return struct.unpack("i", fcntl.ioctl(writer, termios.FIONREAD, bytes(4)))[0]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_wait_for_a_pipe_without_writer(start, stalled_pipe, tmp_path, number):
     jsonl = tmp_path / "r.jsonl"
@@ -250,6 +259,19 @@ def test_a_signal_ends_the_only_thread_while_it_waits_for_a_pipe(start, stalled_
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == EXIT_INTERRUPTED
     assert jsonl.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_for_the_first_image_of_a_pipe(start, tmp_path, number):
+    pipe = tmp_path / "video.mjpeg"
+    os.mkfifo(pipe)
+    run = start("--source", pipe, "--single-thread")
+    with pipe.open("wb", buffering=0) as writer:
+        writer.write(b"\xff\xd8\xff")
+        run.until(lambda: not unread_bytes(writer))
+        run.process.send_signal(number)
+        assert run.end() == (EXIT_OK if number == signal.SIGTERM else EXIT_INTERRUPTED)
+    assert number == signal.SIGINT or json.loads(run.document) == {"ended": "stopped", "frames": 0}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -66,6 +66,15 @@ def test_outputs_that_cannot_be_used_are_reported_before_the_run(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("token", "fault"), [(None, "set a token with"), (b"short", "the web token is too short")])
+def test_a_web_page_that_may_not_be_served_is_refused_before_the_source_is_opened(edgekit, monkeypatch, token, fault):
+    if token is not None:
+        monkeypatch.setitem(os.environb, b"EDGEKIT_WEB_TOKEN", token)
+    code, out, err = edgekit("run", "--source", "missing.mp4", "--web", "0.0.0.0:0")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert fault in err
+
+
 @pytest.mark.parametrize(
     ("variable", "option"),
     [
@@ -171,7 +180,7 @@ def test_blurred_faces_are_not_collected_by_settings_in_a_file(edgekit, tmp_path
 
 
 def test_faces_that_an_option_excludes_are_reported_as_not_blurred(edgekit, tiny_model, tmp_path: Path):
-    options = ("--detector", "none", "--max-frames", 1, "--save", tmp_path / "s.mp4", "--blur-faces", "-q")
+    options = ("--detector", "haar", "--max-frames", 1, "--save", tmp_path / "s.mp4", "--blur-faces", "-q")
     code, _, err = edgekit("run", "--model", tiny_model, "--source", "demo", *options)
     assert (code, err) == (0, "")
     code, _, err = edgekit(
@@ -384,7 +393,8 @@ def test_a_second_run_with_the_same_output_is_refused_until_the_first_one_ends(
     assert (locked.parent / f".{locked.name}.lock").exists()
     code, out, err = edgekit(*second, option, tmp_path / "link" / name)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert f"another process is writing to '{locked}': wait for it or name another file" in err
+    kind = "folder" if option == "--collect" else "file"
+    assert f"another process is writing to '{tmp_path / name}': wait for it or name another {kind}" in err
     first.process.kill()
     first.end()
     assert edgekit(*second, option, tmp_path / name)[0] == 0

@@ -209,6 +209,8 @@ def test_a_broken_picture_among_others_is_a_warning_and_counted(edgekit_run, cro
         (["--source", "demo", "--detect-every", "0"], "--detect-every"),
         (["--source", "demo", "--detect-every", "5"], "--detect-every needs a detector"),
         (["--source", "demo", "--min-face", "5"], "--min-face needs a detector"),
+        (["--source", "demo", "--largest"], "--largest needs a detector"),
+        (["--source", "demo", "--detector-size", "320"], "--detector-size needs a detector"),
         (["--source", "demo", "--roi", "1,2,3"], "region '1,2,3' is not of the form x,y,w,h"),
         (["--source", "demo", "--roi", "600,0,100,100"], "does not lie inside the frame of 640x480"),
         (["--source", "demo", "--camera-size", "640x480"], "--camera-size is for cameras"),

@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
+from edgekit.cli import cli
 from tests.terminal import COLUMNS, in_terminal, python_in_terminal
 
 RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
@@ -33,6 +35,20 @@ def test_the_text_of_a_command_fits_into_80_columns(command: tuple[object, ...],
     assert code == 0 or command == ("doctor",), text
     assert len(lines) > 10
     assert [line for line in lines if len(line.rstrip()) > COLUMNS] == []
+
+
+def test_help_fits_into_80_columns_but_for_examples_to_copy() -> None:
+    long, waiting = [], [click.Context(cli, info_name="edgekit", terminal_width=COLUMNS)]
+    for context in waiting:  # grows in the loop
+        command = context.command
+        # An example is one line, or continues with options in the next line.
+        text = re.sub(r"^( +edgekit | {8}--).*$", "", command.get_help(context), flags=re.MULTILINE)
+        long += [(context.command_path, line) for line in text.splitlines() if len(line) > COLUMNS]
+        if isinstance(command, click.Group):
+            found = {name: command.get_command(context, name) for name in command.list_commands(context)}
+            waiting += [click.Context(each, context, name) for name, each in found.items() if each]
+    assert len(waiting) > 20
+    assert long == []
 
 
 def test_lines_are_not_wrapped_where_programs_read_them(edgekit: Callable[..., tuple[int, str, str]]) -> None:

@@ -154,6 +154,19 @@ def test_a_damaged_release_hides_no_other_and_a_good_one_is_gone_back_to(
     assert board.model_that_runs() == content(make(1))
 
 
+@pytest.mark.parametrize("damage", [{"model": None}, {"edgekit": 2}, {"created_unix_s": "today"}])
+def test_a_damaged_field_of_a_release_hides_no_other(
+    board: Board, connection: Connection, make: MakePackage, damage: dict[str, object]
+) -> None:
+    (board.systemd.folder / "offline").touch()
+    first, second = deploy(connection, make(1)), deploy(connection, make(2))
+    about = board.root / f"releases/{first.release}/release.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | damage))
+    listed = list_host(connection, SERVICE, Quiet())
+    assert [(each.release, each.failed) for each in listed.releases] == [(first.release, True), (second.release, False)]
+    assert listed.releases[0].model == "damaged"
+
+
 @pytest.mark.slow
 def test_a_release_for_another_engine_takes_over_and_is_rolled_back(
     board: Board, connection: Connection, make: MakePackage, tiny_ncnn: Path
