@@ -21,6 +21,7 @@ from edgekit.files import remove_leftovers, write_atomic
 from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 from edgekit.models.clip.checkpoint import is_prompts_file
+from edgekit.models.clip.text_tower import text_tower_beside
 from edgekit.models.data import DataSet
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import TorchClassifier
@@ -106,7 +107,8 @@ def export(
         return export_prompts(prompted, contract, file, ensemble, data)
     if not ensemble or compare_on is not None:
         raise InputError(f"'{path}' holds no trained prompts: leave ensemble and compare_on out")
-    relabel = relabelling(merges, classes, clip, None if prompts is None else Path(prompts), notify, uncertain_below)
+    teachers_prompts = None if prompts is None else Path(prompts)
+    relabel = relabelling(merges, classes, clip, teachers_prompts, notify, uncertain_below, text_tower_beside(path))
     to_ncnn = file.suffix == NCNN_SUFFIX
     if precision != "fp32" and not to_ncnn:
         raise InputError(f"precision {precision} is for .ncnn files: leave it out, or see edgekit.quantize")

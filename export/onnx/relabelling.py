@@ -31,6 +31,7 @@ def relabelling(
     prompts: Path | None,
     notify: Notify,
     uncertain_below: float | None = None,
+    text_tower: Path | None = None,
 ) -> Relabel | None:
     """Return the function that gives a checkpoint other labels, or None if the checkpoint keeps its labels.
 
@@ -43,12 +44,13 @@ def relabelling(
         notify: Called with a line about removed labels, classes described by the template, and how far
             labels by text are from what the CLIP was trained on.
         uncertain_below: The contract's `uncertain_below`; None: the checkpoint's, or 0 with other labels.
+        text_tower: File of the teacher's text tower, for `classes` without `clip` and `prompts`; it need not exist.
 
     Raises:
         InputError: There is one class only, two are equal, or `clip` or `prompts` are given without `classes`. The
             returned function raises it for merges that do not fit the labels, and for an invalid `uncertain_below`.
     """
-    relabel = _other_labels(merges, classes, clip, prompts, notify)
+    relabel = _other_labels(merges, classes, clip, prompts, notify, text_tower)
     if uncertain_below is None:
         return relabel
 
@@ -60,7 +62,12 @@ def relabelling(
 
 
 def _other_labels(
-    merges: Sequence[str], classes: NewClasses, clip: str | None, prompts: Path | None, notify: Notify
+    merges: Sequence[str],
+    classes: NewClasses,
+    clip: str | None,
+    prompts: Path | None,
+    notify: Notify,
+    text_tower: Path | None,
 ) -> Relabel | None:
     if not classes and (clip or prompts):
         raise InputError("clip and prompts are for new classes: give some new classes, or leave both out")
@@ -72,10 +79,10 @@ def _other_labels(
         if not descriptions:
             return build_merged_net(checkpoint, _groups(merges, checkpoint.contract.labels, notify))
         if not merges:
-            return relabel_by_text(checkpoint, descriptions, clip, prompts, notify)
+            return relabel_by_text(checkpoint, descriptions, clip, prompts, notify, text_tower)
         groups = _groups(merges, tuple(descriptions), notify)
         kept = {name: descriptions[name] for group in groups.values() for name in group}
-        return merge_net(*relabel_by_text(checkpoint, kept, clip, prompts, notify), groups)
+        return merge_net(*relabel_by_text(checkpoint, kept, clip, prompts, notify, text_tower), groups)
 
     return relabel
 

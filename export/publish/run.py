@@ -19,6 +19,7 @@ from edgekit.files import sha256_of, write_atomic
 from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.clip.text_tower import text_tower_beside
 from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.models.evaluation.plots import save_evaluation
 from edgekit.models.model_loading import build_net
@@ -51,7 +52,7 @@ def publish(
     """Write checkpoint, exported file and card of a model, measured on the data that is at hand.
 
     Args:
-        checkpoint_path: The trained checkpoint.
+        checkpoint_path: The trained checkpoint. If its folder has the text tower of its teacher, it is copied, too.
         folder: Folder of NAME.safetensors, NAME.onnx and NAME.md.
         name: Name of the model.
         sources: The data.
@@ -75,6 +76,8 @@ def publish(
     contract = replace(contract, provenance=replace(contract.provenance, accuracy=figures.accuracy))
     weights = folder / f"{name}{CHECKPOINT_SUFFIX}"
     save_checkpoint(weights, Checkpoint(contract, checkpoint.state, checkpoint.training))
+    if text_tower_beside(checkpoint_path).is_file():
+        write_atomic(text_tower_beside(weights), text_tower_beside(checkpoint_path).read_bytes())
     export_checkpoint(weights, folder / f"{name}{ONNX_SUFFIX}")
     return _describe(folder, name, figures, docs)
 

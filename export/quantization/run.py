@@ -22,6 +22,7 @@ from edgekit.files import check_replaces_none, remove_leftovers
 from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.clip.text_tower import text_tower_beside
 from edgekit.models.data import DataSet
 from edgekit.models.data.merging import merge_classes, parse_merges
 from edgekit.models.data.readers import load_dataset
@@ -108,9 +109,9 @@ def quantize(
     chosen = chosen_passes(target, passes, without, quantized=True)
     relabel = None
     if path.suffix == CHECKPOINT_SUFFIX:
-        relabel = relabelling(
-            merges, classes, clip, None if prompts is None else Path(prompts), notify, uncertain_below
-        )
+        teachers_prompts = None if prompts is None else Path(prompts)
+        tower = text_tower_beside(path)
+        relabel = relabelling(merges, classes, clip, teachers_prompts, notify, uncertain_below, tower)
     # Both data sets are read, and their splits looked up, before the slow steps.
     given = ((calibrate, calibrate_split), (evaluate_on, evaluation_split))
     source_contract = _contract(path)

@@ -64,7 +64,7 @@ class PromptedClip(nn.Module):
         clip: FrozenClip,
         config: PromptConfig,
         class_descriptions: Mapping[str, Sequence[str]],
-        learner: PromptLearner | None = None,
+        learner: nn.Module | None = None,
     ) -> None:
         """Encode the descriptions with the frozen text tower.
 
@@ -72,7 +72,8 @@ class PromptedClip(nn.Module):
             clip: The frozen CLIP.
             config: Hyper-parameters.
             class_descriptions: Sentences per class in the order of the logits; a class without any gets a template.
-            learner: Trained prompts; default: new ones, drawn from torch's global generator.
+            learner: Module that returns the trained `Prompts`; default: a new `PromptLearner`, drawn from torch's
+                global generator.
 
         Raises:
             InputError: The prompts do not fit the towers, or a text is longer than the context.

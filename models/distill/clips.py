@@ -17,7 +17,8 @@ from edgekit.contract import InputSpec
 from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_constant_prompts
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.prompted import frozen_classifier
+from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
+from edgekit.models.clip.text_tower import TextTower
 from edgekit.models.distill.teachers import EmbeddingSpace, Kind, Teacher, TeacherOutputs, name_of, to_teacher_input
 from edgekit.preprocess import ImageU8, to_tensor
 
@@ -39,6 +40,7 @@ def zero_shot_teacher(clip: FrozenClip, descriptions: Descriptions, device: torc
         clip,
         lambda images: F.normalize(clip.encode_image(images), dim=-1),
         frozen_classifier(clip, descriptions),
+        None,
     )
 
 
@@ -60,6 +62,7 @@ def prompted_teacher(path: Path, clip: FrozenClip, device: torch.device) -> Teac
         net.clip,
         net.image_features,
         vectors,
+        net,
         bool(checkpoint.training.get("gray")),
     )
 
@@ -72,6 +75,7 @@ def _teacher(
     clip: FrozenClip,
     image_features: Callable[[Tensor], Tensor],
     class_vectors: Tensor,
+    prompted: PromptedClip | None,
     gray: bool = False,
 ) -> Teacher:
     side, config = clip.image_size_px, clip.config
@@ -87,5 +91,13 @@ def _teacher(
         return TeacherOutputs(np.float32(scale) * embeddings @ vectors.T, embeddings)
 
     identity = ClipIdentity(clip.source, clip.sha256, clip.weights_sha256, config)
-    facts = {"clip": asdict(identity)}
-    return Teacher(kind, name, labels, sha256, predict, space=EmbeddingSpace(vectors, scale), facts=facts)
+    return Teacher(
+        kind,
+        name,
+        labels,
+        sha256,
+        predict,
+        space=EmbeddingSpace(vectors, scale),
+        text_tower=TextTower(clip, prompted, sha256) if clip.texts else None,
+        facts={"clip": asdict(identity)},
+    )

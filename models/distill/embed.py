@@ -36,6 +36,7 @@ from edgekit.models.checkpoints.checkpoint import (
 )
 from edgekit.models.checkpoints.provenance import git_revision
 from edgekit.models.clip.architecture import Activation
+from edgekit.models.clip.text_tower import text_tower_beside, write_text_tower
 from edgekit.models.data import training_split
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.distill.cache import distillation_targets
@@ -60,11 +61,16 @@ _LARGE_SCALE = 1000
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """The new checkpoint, its architecture, and the number of images to which it was fitted."""
+    """The new checkpoint, its architecture, and the number of images to which it was fitted.
+
+    `text_tower` is the file beside it with the text tower of the teacher; None: the teacher is another
+    CLIP than those of edgekit.
+    """
 
     checkpoint: Path
     architecture: str
     images: int
+    text_tower: Path | None
 
 
 def embed(
@@ -83,6 +89,8 @@ def embed(
     progress: StageProgress | None = None,
 ) -> EmbedResult:
     """Write a net with a projector into the teacher's embedding space in place of its last layer.
+
+    If the teacher is a small CLIP of edgekit, its text tower is written beside the net, as NAME.text.safetensors.
 
     Args:
         model: Name of a shipped model, or a checkpoint or training folder of a net that ends in a linear layer.
@@ -159,7 +167,10 @@ def embed(
     provenance = replace(contract.provenance, accuracy=(), git_revision=git_revision(), edgekit_version=__version__)
     new = replace(contract, architecture=architecture, provenance=provenance)
     save_checkpoint(output, Checkpoint(new, _state(checkpoint, name, projection, space, scale), record))
-    return EmbedResult(output, architecture, len(images))
+    tower = None if opened.text_tower is None else text_tower_beside(output)
+    if tower is not None and opened.text_tower is not None:
+        write_text_tower(tower, opened.text_tower)
+    return EmbedResult(output, architecture, len(images), tower)
 
 
 def _check_space(space: EmbeddingSpace) -> None:

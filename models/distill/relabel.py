@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,7 +25,7 @@ from edgekit.models.checkpoints.checkpoint import Checkpoint
 from edgekit.models.clip.checkpoint import ClipIdentity, PromptCheckpoint, build_prompted, load_constant_prompts
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
-from edgekit.models.clip.prompted import frozen_classifier, sentence_vectors
+from edgekit.models.clip.text_tower import TextTower, read_text_tower
 from edgekit.models.model_loading import build_net
 from edgekit.models.nets.embedding_net import CLASS_VECTORS, EmbeddingNet
 from edgekit.text import counted
@@ -64,6 +63,7 @@ def relabel_by_text(
     clip: str | None,
     prompts: Path | None,
     notify: Notify = ignore_message,
+    text_tower: Path | None = None,
 ) -> tuple[EmbeddingNet, Contract]:
     """Return the student with new classes, encoded by the text tower of its teacher, and its contract.
 
@@ -74,18 +74,44 @@ def relabel_by_text(
         prompts: File of the teacher's prompts, or the folder of their training, if it had prompts.
         notify: Called with a line per label about its distance from the captions that the CLIP was trained on, and
             about sentences that are left out because of their words, if the CLIP's file states the captions.
+        text_tower: File of the teacher's text tower, which is used if it exists, and `clip` and `prompts` are None.
 
     Raises:
-        InputError: The student has no embedding space, `clip` and `prompts` are not its teacher's, or a sentence is
-            longer than the context.
+        InputError: The student has no embedding space, the files are not its teacher's, or a sentence is longer than
+            the context.
         UnavailableError: A CLIP that is given by name cannot be downloaded.
     """
     _require_space(checkpoint)
     teacher = _teacher_of(checkpoint)
+    if text_tower is None or clip is not None or prompts is not None or not text_tower.is_file():
+        tower = _tower_of_clip(teacher, clip, prompts)
+    else:
+        tower = read_text_tower(text_tower)
+        if tower.teacher_sha256 != teacher.sha256:
+            raise InputError(
+                f"'{text_tower}' is not the text tower of the student's teacher '{teacher.name}': give the teacher's "
+                "CLIP (--clip), or make the student again"
+            )
+    descriptions = _with_known_words(tower.clip, descriptions, notify)
+    vectors = tower.vectors(descriptions)
+    # A prompted tower reads the name of a label, too.
+    texts = {name: (name, *sentences) if tower.prompted else sentences for name, sentences in descriptions.items()}
+    _report_distances(tower.clip, texts, vectors, notify)
+    net = build_net(checkpoint)
+    assert isinstance(net, EmbeddingNet)
+    net.replace_classes(vectors)
+    # An accuracy measured with the old labels does not apply to the new ones.
+    provenance = replace(checkpoint.contract.provenance, accuracy=())
+    contract = replace(checkpoint.contract, labels=tuple(descriptions), uncertain_below=0.0, provenance=provenance)
+    return net, contract
+
+
+def _tower_of_clip(teacher: _ClipTeacher, clip: str | None, prompts: Path | None) -> TextTower:
     if clip is None:
         raise InputError(
             f"new classes need the text tower of the student's teacher, CLIP '{teacher.clip.source}' "
-            f"(sha256 {teacher.clip.sha256}): give this CLIP (--clip)"
+            f"(sha256 {teacher.clip.sha256}): give this CLIP (--clip), or copy the file NAME.text{CHECKPOINT_SUFFIX} "
+            "that was written beside the student"
         )
     is_prompted = teacher.kind == "prompted-clip"
     if is_prompted and prompts is None:
@@ -96,24 +122,9 @@ def relabel_by_text(
         prompts = resolve_model(str(prompts), (CHECKPOINT_SUFFIX,))
     trained = None if prompts is None else _teachers_prompts(prompts, teacher)
     frozen = load_clip(clip, teacher.clip.config.activation)
-    descriptions = _with_known_words(frozen, descriptions, notify)
     if trained is None:
         _check_plain(frozen, teacher.clip)
-        vectors = sentence_vectors(descriptions, lambda classes: frozen_classifier(frozen, classes))
-    else:
-        prompted = build_prompted(trained, frozen)
-        with torch.no_grad():
-            vectors = sentence_vectors(descriptions, lambda classes: prompted.with_classes(classes).text_features())
-    # A prompted tower reads the name of a label, too.
-    texts = {name: (name, *sentences) if prompts else sentences for name, sentences in descriptions.items()}
-    _report_distances(frozen, texts, vectors, notify)
-    net = build_net(checkpoint)
-    assert isinstance(net, EmbeddingNet)
-    net.replace_classes(vectors)
-    # An accuracy measured with the old labels does not apply to the new ones.
-    provenance = replace(checkpoint.contract.provenance, accuracy=())
-    contract = replace(checkpoint.contract, labels=tuple(descriptions), uncertain_below=0.0, provenance=provenance)
-    return net, contract
+    return TextTower(frozen, None if trained is None else build_prompted(trained, frozen), teacher.sha256)
 
 
 def _with_known_words(

@@ -15,6 +15,7 @@ from edgekit.errors import InputError
 from edgekit.files import check_writable
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.clip.architecture import Activation
+from edgekit.models.clip.text_tower import text_tower_beside, write_text_tower
 from edgekit.models.data import ImageSet, identical_to
 from edgekit.models.data.balance import class_shares
 from edgekit.models.data.fer2013 import SIDE_PX
@@ -164,7 +165,8 @@ def distill(
 ) -> DistillationResult:
     """Train a student on the outputs of teachers, then compare student and teachers on the validation images.
 
-    The output folder receives the files of `edgekit.train`. The student of a CLIP has the CLIP's embedding space.
+    The output folder receives the files of `edgekit.train`. The student of a CLIP has the CLIP's embedding space. For a
+    small CLIP of edgekit, the folder also receives its text tower, as best.text.safetensors.
     `edgekit.export` can therefore give the student other labels without training.
 
     Args:
@@ -222,6 +224,8 @@ def distill(
     result = DistillationResult(trained, teacher.record(), weights)
     if not is_first_process():
         return result  # the first process compares for all
+    if teacher.text_tower is not None:
+        write_text_tower(text_tower_beside(trained.checkpoint), teacher.text_tower)
     return _compared(result, teacher, data.validation, options.cache_folder, notify, progress)
 
 

@@ -17,6 +17,7 @@ from edgekit.errors import InputError
 from edgekit.files import real_path
 from edgekit.model_store import BEST_NAME
 from edgekit.models.callbacks import Notify, ignore_message
+from edgekit.models.clip.text_tower import TextTower
 from edgekit.preprocess import FloatArray, ImageU8, to_gray
 
 Kind = Literal["classifier", "clip", "prompted-clip", "ensemble"]
@@ -61,6 +62,7 @@ class Teacher:
         space: The teacher's embedding space; None: the teacher has none.
         members: The members of an ensemble; empty for a single model.
         subject: What a classifier's contract states that it classifies; None: not stated.
+        text_tower: Encoder of other labels by text, for a small CLIP of edgekit.
         facts: Further fields of the teacher's record in a checkpoint.
     """
 
@@ -73,6 +75,7 @@ class Teacher:
     space: EmbeddingSpace | None = None
     members: tuple[Teacher, ...] = ()
     subject: Subject | None = None
+    text_tower: TextTower | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:

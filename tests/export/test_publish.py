@@ -26,6 +26,7 @@ from edgekit.export.publish.measure import Figures, Sources, figures_document
 from edgekit.export.publish.results import BEGIN, END, results_tables, update_results
 from edgekit.export.publish.run import publish, write_card
 from edgekit.export.publish.training_text import training_section
+from edgekit.export.run import export
 from edgekit.files import sha256_of
 from edgekit.model_store import asset
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -256,7 +257,7 @@ def test_a_distilled_model_is_published_with_its_teacher_named(
 ) -> None:
     config = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 24, context_length=40)
     clip = tmp_path / "clip.safetensors"
-    save_clip(clip, seeded_model(config, 1), config)
+    save_clip(clip, seeded_model(config, 1), config, {"texts": ["a happy face", "a sad face"]})
     short = ["--student", "mini-xception", "--epochs", "1", "--batch-size", "28", "--accelerator", "cpu"]
     teachers = ["--teacher", str(clip), "--data", str(faces), "-o", str(tmp_path / "run"), *short, "-q"]
     assert CliRunner().invoke(cli, ["distill", *teachers], catch_exceptions=False).exit_code == 0
@@ -264,7 +265,7 @@ def test_a_distilled_model_is_published_with_its_teacher_named(
     folder = tmp_path / "assets"
     published = publish(tmp_path / "run/best.safetensors", folder, "distilled", Sources(faces))
     assert sorted(path.name for path in folder.iterdir()) == [
-        f"distilled.{end}" for end in ("md", "onnx", "safetensors")
+        f"distilled.{end}" for end in ("md", "onnx", "safetensors", "text.safetensors")
     ]
     contract = Classifier(folder / "distilled.onnx").contract
     assert contract.labels == EXPRESSIONS
@@ -277,6 +278,8 @@ def test_a_distilled_model_is_published_with_its_teacher_named(
     assert "The labels of the images\nwere not used" in card
     assert "cosine 1, kl 1. The temperature of the distillation is 2." in card
     assert f"{published.onnx.stat().st_size:,}" in card
+    mood = export(folder / "distilled.safetensors", tmp_path / "mood.onnx", classes=["happy", "sad"])
+    assert mood.contract.labels == ("happy", "sad")
     monkeypatch.setattr(modelfiles, "ASSETS", folder)
     assert modelfiles.resolve_model("distilled") == folder / "distilled.onnx"
     assert modelfiles.shipped_models() == ("distilled",)

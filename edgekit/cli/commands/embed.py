@@ -40,12 +40,15 @@ def command(out: Output, model: str, teacher: str, data: Path, output: Path, **v
     Nothing is trained: the teacher computes the embedding of each image, and the projector is fitted by least squares.
     The net must have the classes of the teacher.
 
+    If the CLIP was trained by `edgekit train`, its text tower is written beside the net, as NAME.text.safetensors. With
+    both files in one folder, `export --class` does not need the CLIP.
+
     \b
     Examples:
       edgekit embed default --teacher runs/prompts --clip runs/mini/best.safetensors
           --data fer2013.tar.gz -o student.safetensors
       edgekit export student.safetensors --class "smiling face" --class "serious face"
-          --clip runs/mini/best.safetensors --prompts runs/prompts/best.safetensors -o smile.onnx
+          -o smile.onnx
     """
     from edgekit.cli.progress import by_stage, progress_bar
     from edgekit.models.distill.embed import embed
@@ -53,4 +56,13 @@ def command(out: Output, model: str, teacher: str, data: Path, output: Path, **v
     with progress_bar(out) as bars:
         result = embed(model, teacher, data, output, **values, notify=out.say, progress=by_stage(bars))
     out.say(f"{result.checkpoint}: {result.architecture}, fitted to {result.images} images")
-    out.result({"checkpoint": str(result.checkpoint), "architecture": result.architecture, "images": result.images})
+    if result.text_tower is not None:
+        out.say(f"{result.text_tower}: the text tower of the teacher, for labels by text")
+    out.result(
+        {
+            "checkpoint": str(result.checkpoint),
+            "architecture": result.architecture,
+            "images": result.images,
+            "text_tower": result.text_tower and str(result.text_tower),
+        }
+    )

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     click.option(
         "--clip",
         metavar="FILE|DIR|NAME",
-        help="For --class and --classes: the teacher's CLIP. For trained prompts: their CLIP.",
+        help="For --class and --classes: the teacher's CLIP. Default: the file NAME.text.safetensors beside MODEL. "
+        "For trained prompts: their CLIP.",
     ),
     click.option("--prompts", type=PATH, metavar="FILE|DIR", help="Prompts of the teacher, if it has prompts."),
     merge_option,
@@ -83,9 +84,9 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
     labels are new or merged, the file then has no threshold.
 
     --merge merges labels without training. The probability of the new label is the sum of the probabilities of the old
-    labels. Labels that no --merge names are removed. A student of a CLIP can get new labels from texts (--class). The
-    text tower of the teacher encodes these texts during the export. The exported file does not need the text tower.
-    Labels from texts can be merged, too.
+    labels. Labels that no --merge names are removed. A student of a CLIP, such as `distilled`, can get new labels from
+    texts (--class). The text tower of the teacher encodes these texts during the export. The exported file does not
+    need the text tower. Labels from texts can be merged, too.
 
     With --clip, MODEL can also be a file of trained prompts. The exported file then contains the image tower with
     prompts, the image tower without prompts, and the text features as a matrix. The outputs of the two image towers are
@@ -101,8 +102,8 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
       edgekit export default -o mine.ncnn --engine ncnn
       edgekit export default -o int8.onnx --target a53 --quantize int8
           --calibrate fer2013.tar.gz --eval fer2013.tar.gz
-      edgekit export runs/student/best.safetensors --class "smiling face" --class "other face"
-          --clip clip.pt -o s.onnx
+      edgekit export distilled --class happy --class "sad face" --class neutral -o s.onnx
+      edgekit export runs/student/best.safetensors --classes labels.json --clip clip.pt -o s.onnx
       edgekit export default --merge positive=happy --merge negative=angry,disgust,fear,sad
           -o moods.onnx
       edgekit export runs/prompts/best.safetensors --clip ViT-B-16.pt -o clip.onnx

@@ -22,6 +22,7 @@ from edgekit.export.onnx.relabelling import NewClasses, Relabel, described_class
 from edgekit.export.onnx.targets import chosen_passes
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import graph_cost
+from edgekit.export.run import export
 from edgekit.files import sha256_of
 from edgekit.models.average import average_checkpoints
 from edgekit.models.callbacks import ignore_message
@@ -33,6 +34,7 @@ from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip, save_clip
 from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
+from edgekit.models.clip.text_tower import text_tower_beside, write_text_tower
 from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
 from edgekit.models.distill.relabel import relabel_by_text
 from edgekit.models.distill.teachers import Teacher
@@ -231,6 +233,32 @@ def test_prompted_teachers_encode_with_their_prompts(
     plain = _each_sentence(lambda classes: frozen_classifier(clip, classes))
     assert (torch.cat(vectors) - torch.cat(plain)).abs().max() > 1e-3
     _assert_logits(target, prompted_student, vectors)
+
+
+def test_a_text_tower_beside_the_student_replaces_the_clip(
+    folder: Path, clip: FrozenClip, prompts: Path, prompted_student: Path, student: Path
+) -> None:
+    known = FrozenClip(clip.model, clip.config, clip.source, texts=["a smiling face", "a grin", "a frowning frown"])
+    teacher = prompted_teacher(prompts, known, torch.device("cpu"))
+    assert teacher.text_tower is not None
+    alone = folder / "alone"
+    alone.mkdir()
+    shutil.copy(prompted_student, alone / "student.safetensors")
+    write_text_tower(text_tower_beside(alone / "student.safetensors"), teacher.text_tower)
+    export(alone / "student.safetensors", alone / "s.onnx", classes=NEW)
+    export(
+        alone / "student.safetensors",
+        alone / "c.onnx",
+        classes=NEW,
+        clip=str(folder / "clip.safetensors"),
+        prompts=prompts,
+    )
+    crops = portrait_crops(Classifier(alone / "s.onnx").contract)[:8]
+    by_tower, by_clip = (Classifier(alone / name).logits(crops) for name in ("s.onnx", "c.onnx"))
+    np.testing.assert_allclose(by_tower, by_clip, atol=0.3)  # half floats, and a scale of 100
+    shutil.copy(student, alone / "student.safetensors")
+    with pytest.raises(InputError, match=r"is not the text tower of the student's teacher 'random:1': give the"):
+        export(alone / "student.safetensors", alone / "refused.onnx", classes=NEW)
 
 
 @pytest.mark.slow

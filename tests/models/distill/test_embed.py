@@ -86,6 +86,24 @@ def test_predictions_are_those_of_the_net_and_other_labels_are_possible(
     assert net(torch.zeros(1, 3, 44, 44)).shape == (1, 2)
 
 
+def test_the_text_tower_of_a_small_clip_is_written_beside_the_student(
+    small_clip: FrozenClip, bars: DataSet, bars_folder: Path, tmp_path: Path
+) -> None:
+    clip, output = tmp_path / "known.safetensors", tmp_path / "student.safetensors"
+    save_clip(clip, small_clip.model, small_clip.config, {"texts": ["a grin", "a frown"]})
+    net = next(
+        net for sign in (1, -1) if _fits(net := _net(tmp_path / f"n{sign}.safetensors", bars, sign), clip, bars_folder)
+    )
+    embed(str(net), str(clip), bars_folder, output, threads=1)
+    labels, tower = {"smile": ("a grin",), "frown": ("a frown",)}, tmp_path / "student.text.safetensors"
+    by_clip, _ = relabel_by_text(load_checkpoint(output), labels, str(clip), None)
+    by_tower, _ = relabel_by_text(load_checkpoint(output), labels, None, None, text_tower=tower)
+    torch.testing.assert_close(by_tower.class_vectors, by_clip.class_vectors, atol=3e-3, rtol=0)
+    tower.unlink()
+    with pytest.raises(InputError, match=r"give this CLIP \(--clip\)"):
+        relabel_by_text(load_checkpoint(output), labels, None, None, text_tower=tower)
+
+
 def test_other_texts_are_compared_with_what_the_teacher_sees() -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.cat([torch.randn(400, 9, generator=generator), torch.ones(400, 1)], dim=1).double()
