@@ -65,8 +65,8 @@ def export(
         merges: Texts `NEW=OLD,OLD` that merge old labels into new ones; old labels that no text names are removed.
             With `classes`, the texts merge these.
         classes: New labels of a CLIP's student or of trained prompts, with or without describing sentences.
-        clip: The teacher's CLIP for `classes`, or the CLIP of trained prompts; by name or file. None: for `classes`, the
-            text tower NAME.text.safetensors beside the checkpoint.
+        clip: The teacher's CLIP for `classes`, or the CLIP of trained prompts; by name or file. None: for `classes`,
+            the text tower NAME.text.safetensors beside the checkpoint.
         prompts: The teacher's trained prompts for `classes`, if it has prompts.
         uncertain_below: A face or image whose largest probability is lower gets the label "uncertain"; 0: none. None:
             the checkpoint's threshold; with `merges` or `classes`, 0.
