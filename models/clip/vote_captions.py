@@ -2,7 +2,7 @@
 
 As in `captions`, all images of a batch with the same content get the same caption, and each batch draws new words. A
 batch names either one expression per image, drawn by its share, or the two largest shares and their sizes ("mostly sad,
-a little afraid"). If the data have all expressions, a quarter of the batches name groups of them instead, such as
+a little afraid"). If the data have all expressions, some of the batches name groups of them instead, such as
 "negative" or "not smiling": the share of a group is the sum of its expressions' shares. Half of the batches add one
 property of the picture, of the images that have it most or least.
 """
@@ -35,7 +35,7 @@ _SURE_SHARE = 0.8
 _GRADED_PROBABILITY = 0.6
 _NOUN_PROBABILITY = 0.35
 _PROPERTY_PROBABILITY = 0.5
-_GROUPING_PROBABILITY = 0.25
+_GROUPING_PROBABILITY = 0.15
 # Share of the images that have a property most, and of those that have it least.
 _EXTREME_SHARE = 0.2
 CONTEMPT = "contempt"
@@ -147,11 +147,8 @@ class _Vocabulary:
 @cache
 def _vocabularies(names: tuple[str, ...]) -> list[_Vocabulary]:
     """Return the vocabulary of the expressions, and with all of them also that of each grouping."""
-    forms, known = _forms(), expression_words()
-    own: dict[str, Mapping[str, list[str]]] = {
-        name: {kind: known.get(name, {}).get(kind, []) + more[kind] for kind in ("adjectives", "nouns")}
-        for name, more in forms["words"].items()
-    }
+    forms = _forms()
+    own: dict[str, Mapping[str, list[str]]] = {**expression_words(), CONTEMPT: forms[CONTEMPT]}
     found = [_Vocabulary([own[name] for name in names], torch.eye(len(names)))]
     for grouping in forms["groupings"] if CONTEMPT in names else ():
         words = [group if "adjectives" in group else own[name] for name, group in grouping.items()]

@@ -29,11 +29,7 @@ from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.ferplus import COLUMNS
 
 FORMS = json.loads(Path(SHIPPED).with_name("vote_captions.json").read_text())
-KNOWN = expression_words()
-WORDS = {
-    name: [word for kind in ("adjectives", "nouns") for word in KNOWN.get(name, {}).get(kind, []) + more[kind]]
-    for name, more in FORMS["words"].items()
-}
+WORDS = {**expression_words(), CONTEMPT: FORMS[CONTEMPT]}
 PLAIN = np.full((1, 48, 48, 1), 128, np.uint8)
 
 
@@ -43,7 +39,11 @@ def votes_for(**counts: int) -> np.ndarray:
 
 def named(text: str) -> set[str]:
     """Return the expressions whose words occur in a text."""
-    return {name for name, words in WORDS.items() if re.search(rf"\b({'|'.join(words)})\b", text)}
+    return {
+        name
+        for name, words in WORDS.items()
+        if re.search(rf"\b({'|'.join([*words['adjectives'], *words['nouns']])})\b", text)
+    }
 
 
 def captions(contents: Contents, seeds: int = 60) -> set[str]:
@@ -125,7 +125,7 @@ def test_groups_are_named_by_the_sum_of_their_shares() -> None:
     shares[1, EXPRESSIONS.index("happy")] = 1
     contents = Contents((*EXPRESSIONS, CONTEMPT), shares, torch.zeros(2, 4).long())
     of_each: tuple[set[str], set[str]] = (set(), set())
-    for seed in range(400):
+    for seed in range(1500):
         texts, which = captions_of_votes(contents, torch.arange(2), torch.zeros(2), seed)
         for found, index in zip(of_each, which.tolist(), strict=True):
             found.add(texts[index])
