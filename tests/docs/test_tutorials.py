@@ -250,7 +250,7 @@ def test_many_boards(
     (repeated,) = (text for command, text in printed.items() if "--canary" in command and "default" in command)
     assert "room-01: 0001-efc6a7c1 is already current" in repeated
     (rolled_back,) = (text for command, text in printed.items() if command.startswith("rollback"))
-    assert "room-01: 0001-efc6a7c1 runs; before: 0002-5fe037d1" in rolled_back
+    assert "room-01: 0001-efc6a7c1 runs; before: 0002-5a691b23" in rolled_back
     assert not board.root.exists()
 
 
