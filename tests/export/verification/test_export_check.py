@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.verification.export_check import TOLERANCE, check_export
 from edgekit.model_store import asset
 from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from edgekit.models.model_loading import import_authors_checkpoint
+from edgekit.models.model_loading import build_merged_net, import_authors_checkpoint
 from edgekit.preprocess import ImageU8
 
 
@@ -47,6 +48,18 @@ def test_large_logits_may_differ_by_their_rounding(checkpoint: Path, tmp_path: P
     state = {name: value * 1e5 if name.startswith("classifier") else value for name, value in loaded.state.items()}
     save_checkpoint(tmp_path / "large.safetensors", replace(loaded, state=state))
     found = export_checkpoint(tmp_path / "large.safetensors", tmp_path / "large.onnx").verification
+    assert TOLERANCE < found.max_abs_difference < found.tolerance
+
+
+def test_merged_logits_may_differ_by_the_rounding_of_the_old_ones(checkpoint: Path, tmp_path: Path) -> None:
+    loaded = load_checkpoint(checkpoint)
+    weight = loaded.state["classifier.weight"]
+    state = {**loaded.state, "classifier.weight": weight + 1e4 * weight[:1]}  # all logits have one large term
+    save_checkpoint(tmp_path / "large.safetensors", replace(loaded, state=state))
+    first, second, *rest = loaded.contract.labels
+    merges = {"both": (first, second), "rest": tuple(rest)}
+    relabel = partial(build_merged_net, merges=merges)
+    found = export_checkpoint(tmp_path / "large.safetensors", tmp_path / "large.onnx", relabel).verification
     assert TOLERANCE < found.max_abs_difference < found.tolerance
 
 
