@@ -18,6 +18,8 @@ from edgekit.models.data.merging import parse_merges, report_removed
 from edgekit.models.distill.relabel import relabel_by_text
 from edgekit.models.model_loading import build_merged_net, build_net, merge_net
 
+# The file has one vector per sentence, and each is encoded during the export.
+_MAX_LABELS, _MAX_SENTENCES = 1000, 256
 # Returns the net with its new labels, and its contract.
 Relabel: TypeAlias = Callable[[Checkpoint], tuple[nn.Module, Contract]]
 # Names of new labels; a mapping also has the sentences that describe each label.
@@ -99,9 +101,16 @@ def described_classes(classes: NewClasses, notify: Notify) -> Descriptions:
     """Return the sentences of each new class; classes without sentences get the shipped ones or the template.
 
     Raises:
-        InputError: There is one class only, or two are equal; see `require_labels`.
+        InputError: There is one class only, two are equal (see `require_labels`), or there are too many.
     """
     require_labels(classes)
+    if len(classes) > _MAX_LABELS:
+        raise InputError(f"{len(classes)} new labels: at most {_MAX_LABELS} are possible")
     if isinstance(classes, Mapping):
+        for name, sentences in classes.items():
+            if len(sentences) > _MAX_SENTENCES:
+                raise InputError(
+                    f"label '{name}' has {len(sentences)} sentences: at most {_MAX_SENTENCES} are possible"
+                )
         return {name: tuple(sentences) for name, sentences in classes.items()}
     return descriptions_for(classes, notify=notify)

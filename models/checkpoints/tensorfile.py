@@ -72,6 +72,8 @@ def check_values(state: Mapping[str, Tensor], subject: str, cure: str) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
+        with path.open("rb"):  # safetensors reports every reason as a missing file
+            pass
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError, ValueError) as error:

@@ -126,10 +126,13 @@ def require_labels(names: Collection[str]) -> None:
     """Check the names of a classifier's new labels.
 
     Raises:
-        InputError: There is one label only, a label is given twice, or two differ only in case, spaces or `_`.
+        InputError: There is one label only, a name is empty, a label is given twice, or two differ only in case, spaces
+            or `_`.
     """
     first: dict[str, str] = {}
     for name in names:
+        if not name.strip():
+            raise InputError("a label has an empty name: give each label a name")
         if (key := _key(name)) in first:
             same = f"class '{name}' is given twice"
             other = f"labels '{first[key]}' and '{name}' differ only in case or spaces"

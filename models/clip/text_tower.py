@@ -36,8 +36,9 @@ _IMAGE, _EMBEDDING = "visual.", "token_embedding.weight"
 _TOKENS, _ROWS, _PROMPTS = "tokens", "token_rows", "text_prompts"
 # The model needs an image tower, which is not used.
 _NO_IMAGES = Tower(64, 1, 1)
-# Limits for files of strangers; the small CLIP of edgekit has width 128 and 4 to 12 layers.
-_MAX_WIDTH, _MAX_LAYERS, _MAX_POSITIONS = 512, 24, 512
+# Limits for files of strangers; edgekit's small CLIP has width 128, up to 12 layers, 48 positions and 239 captions.
+_MAX_BYTES = 50_000_000
+_MAX_WIDTH, _MAX_LAYERS, _MAX_POSITIONS, _MAX_TEXTS = 256, 12, 128, 10_000
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ def read_text_tower(path: Path) -> TextTower:
         InputError: The file is damaged or contains no text tower.
     """
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"it is larger than {_MAX_BYTES // 1_000_000} MB")
         state, metadata = read_tensors(path)
         if _KEY not in metadata:
             raise InputError("it contains no text tower")
@@ -132,7 +135,7 @@ def read_text_tower(path: Path) -> TextTower:
         check_values(state, "it", "make the student again")
         state = {name: value if name == _TOKENS else value.float() for name, value in state.items()}
         return _built(document, state)
-    except (InputError, KeyError, ValueError, IndexError, RuntimeError) as error:
+    except (InputError, KeyError, ValueError, IndexError, OSError, RuntimeError) as error:
         reason = f"tensor {error} is missing" if isinstance(error, KeyError) else error
         raise InputError(f"text tower '{path}' cannot be used: {reason}") from error
 
@@ -144,6 +147,8 @@ def _built(document: _Document, state: dict[str, Tensor]) -> TextTower:
     embed_dim = state["text_projection"].shape[1]
     if max(width, embed_dim) > _MAX_WIDTH or layers > _MAX_LAYERS or positions > _MAX_POSITIONS:
         raise InputError(f"its width is {width}, with {layers} layers: expected a CLIP of 'edgekit train'")
+    if len(document.texts) > _MAX_TEXTS:
+        raise InputError(f"it has {len(document.texts)} captions: expected at most {_MAX_TEXTS}")
     config = ClipConfig(
         image_size_px=1,
         patch_size_px=1,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,8 +29,12 @@ from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.text_tower import TextTower, read_text_tower
 from edgekit.models.model_loading import build_net
 from edgekit.models.nets.embedding_net import CLASS_VECTORS, EmbeddingNet
-from edgekit.text import counted
+from edgekit.text import counted, one_line
 from edgekit.typed_json import convert
+
+_PROMPTED = "prompted-clip"
+# Captions that are encoded at a time.
+_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -83,17 +88,19 @@ def relabel_by_text(
     """
     _require_space(checkpoint)
     teacher = _teacher_of(checkpoint)
-    if text_tower is None or clip is not None or prompts is not None or not text_tower.is_file():
-        tower = _tower_of_clip(teacher, clip, prompts)
+    beside = text_tower if text_tower is not None and text_tower.is_file() else None
+    if beside is not None and teacher.kind == _PROMPTED and (clip is None) != (prompts is None):
+        raise InputError(f"'{beside}' has the text tower of CLIP and prompts: leave out clip and prompts, or give both")
+    if beside is None or clip is not None or prompts is not None:
+        tower = _tower_of_clip(teacher, clip, prompts, text_tower)
     else:
-        tower = read_text_tower(text_tower)
-        if tower.teacher_sha256 != teacher.sha256:
-            raise InputError(
-                f"'{text_tower}' is not the text tower of the student's teacher '{teacher.name}': give the teacher's "
-                "CLIP (--clip), or make the student again"
-            )
+        tower = _tower_beside(teacher, beside)
     descriptions = _with_known_words(tower.clip, descriptions, notify)
     vectors = tower.vectors(descriptions)
+    if vectors.shape[2] != checkpoint.state[CLASS_VECTORS].shape[1]:
+        raise InputError(
+            f"text tower '{beside}' has vectors of another length than the student: make the student again"
+        )
     # A prompted tower reads the name of a label, too.
     texts = {name: (name, *sentences) if tower.prompted else sentences for name, sentences in descriptions.items()}
     _report_distances(tower.clip, texts, vectors, notify)
@@ -106,14 +113,26 @@ def relabel_by_text(
     return net, contract
 
 
-def _tower_of_clip(teacher: _ClipTeacher, clip: str | None, prompts: Path | None) -> TextTower:
+def _tower_beside(teacher: _ClipTeacher, path: Path) -> TextTower:
+    tower = read_text_tower(path)
+    if tower.teacher_sha256 != teacher.sha256:
+        raise InputError(
+            f"'{path}' is not the text tower of the student's teacher '{teacher.name}': give the teacher's CLIP "
+            "(--clip), or make the student again"
+        )
+    return tower
+
+
+def _tower_of_clip(teacher: _ClipTeacher, clip: str | None, prompts: Path | None, text_tower: Path | None) -> TextTower:
     if clip is None:
+        file = (
+            "" if text_tower is None else f", or put its text tower, the file '{text_tower.name}', beside the student"
+        )
         raise InputError(
             f"new classes need the text tower of the student's teacher, CLIP '{teacher.clip.source}' "
-            f"(sha256 {teacher.clip.sha256}): give this CLIP (--clip), or copy the file NAME.text{CHECKPOINT_SUFFIX} "
-            "that was written beside the student"
+            f"(sha256 {teacher.clip.sha256}): give this CLIP (--clip){file}"
         )
-    is_prompted = teacher.kind == "prompted-clip"
+    is_prompted = teacher.kind == _PROMPTED
     if is_prompted and prompts is None:
         raise InputError(f"the student's teacher had prompts ('{teacher.name}'): give their file (--prompts)")
     if prompts is not None and not is_prompted:
@@ -158,10 +177,11 @@ def _report_distances(clip: FrozenClip, texts: Mapping[str, Sequence[str]], vect
     if not clip.texts:
         return
     known_words = _words(clip.texts)
-    known = F.normalize(clip.encode_text(clip.tokenize(clip.texts)), dim=1)  # (texts, embed_dim)
+    encoded = [clip.encode_text(tokens) for tokens in torch.split(clip.tokenize(clip.texts), _BATCH)]
+    known = F.normalize(torch.cat(encoded), dim=1)  # (texts, embed_dim)
     cosines, nearest = (vectors @ known.T).amax(dim=0).max(dim=1)
     for (name, read), cosine, index in zip(texts.items(), cosines.tolist(), nearest.tolist(), strict=True):
-        place = f"nearest caption '{clip.texts[index]}', cosine {cosine:.2f}"
+        place = f"nearest caption '{one_line(clip.texts[index])}', cosine {cosine:.3f}"
         unread = sorted(_words(read) - known_words)
         if unread:
             notify(
@@ -173,7 +193,9 @@ def _report_distances(clip: FrozenClip, texts: Mapping[str, Sequence[str]], vect
 
 
 def _words(texts: Iterable[str]) -> set[str]:
-    return {word for text in texts for word in re.findall(r"[^\W\d_]+", text.casefold())}
+    """Return words, numbers and symbols; of a text without any, the text itself."""
+    found = (re.findall(r"[^\W_]+|[^\w\s.,:;'\"!?()-]", text.casefold()) or [text] for text in texts)
+    return {word for words in found for word in words}
 
 
 def _check_plain(clip: FrozenClip, identity: ClipIdentity) -> None:
@@ -204,7 +226,7 @@ def _require_space(checkpoint: Checkpoint) -> None:
     if CLASS_VECTORS not in checkpoint.state:
         raise InputError(
             f"{checkpoint.contract.architecture} has no embedding space, so its labels are fixed: "
-            "distil a student from a CLIP, merge labels, or train on the new labels"
+            "use distilled, make a student of a CLIP, merge labels, or train on the new labels"
         )
 
 

@@ -170,9 +170,11 @@ def test_words_that_are_in_no_caption_are_named(folder: Path, clip: FrozenClip, 
     save_clip(path, clip.model, clip.config, {"texts": ["a smiling face", "a sad face"]})
     messages: list[str] = []
     checkpoint = load_checkpoint(student)
-    labels = {"smile": ("A smiling face.",), "pain": ("Strong pain",)}
+    labels = {"smile": ("A smiling face.",), "pain": ("Strong pain",), "18": ("a face, 18",), "?": ("...",)}
     relabel_by_text(checkpoint, labels, str(path), None, messages.append)
-    known, guess = messages
+    known, guess, *others = messages
+    assert [message.partition(" (nearest")[0].rpartition(" ")[2] for message in others] == ["18", "..."]
+    messages = messages[:2]
     assert known.startswith("label 'smile': nearest caption 'a smiling face', cosine ")
     assert guess.startswith(
         "warning: label 'pain' may not work: the captions of the CLIP's training do not contain pain, strong (nearest "
@@ -256,6 +258,10 @@ def test_a_text_tower_beside_the_student_replaces_the_clip(
     crops = portrait_crops(Classifier(alone / "s.onnx").contract)[:8]
     by_tower, by_clip = (Classifier(alone / name).logits(crops) for name in ("s.onnx", "c.onnx"))
     np.testing.assert_allclose(by_tower, by_clip, atol=0.3)  # half floats, and a scale of 100
+    with pytest.raises(InputError, match=r"has the text tower of CLIP and prompts: leave out"):
+        export(
+            alone / "student.safetensors", alone / "refused.onnx", classes=NEW, clip=str(folder / "clip.safetensors")
+        )
     shutil.copy(student, alone / "student.safetensors")
     with pytest.raises(InputError, match=r"is not the text tower of the student's teacher 'random:1': give the"):
         export(alone / "student.safetensors", alone / "refused.onnx", classes=NEW)
@@ -306,6 +312,9 @@ def test_a_large_space_and_scale_pass_verification(folder: Path) -> None:
         (["sad", "happy", "sad"], "class 'sad' is given twice"),
         (["sad", "Sad"], "labels 'sad' and 'Sad' differ only in case or spaces"),
         ({"not_sad": ("a face",), "not sad": ("a face",)}, "labels 'not_sad' and 'not sad' differ only"),
+        (["sad", " "], "a label has an empty name"),
+        ([str(number) for number in range(1001)], "1001 new labels: at most 1000"),
+        ({"sad": ("a face",) * 257, "happy": ("a face",)}, "label 'sad' has 257 sentences: at most 256"),
     ],
 )
 def test_a_classifier_has_two_distinct_labels(labels: NewClasses, message: str) -> None:

@@ -69,6 +69,7 @@ def _without(name: str) -> Callable[[dict[str, Tensor], dict[str, Any]], object]
         (lambda _, document: document.update(heads=7), "multiple of the heads"),
         (lambda _, document: document.update(schema="2.0"), "this edgekit reads 1.x"),
         (lambda _, document: document.pop("texts"), "texts"),
+        (lambda _, document: document.update(texts=["a face"] * 10_001), "10001 captions: expected at most 10000"),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_line(
@@ -90,6 +91,10 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.text.safetensors"
     path.write_bytes(b"no tensors")
     with pytest.raises(InputError, match="cannot be used"):
+        read_text_tower(path)
+    with path.open("r+b") as file:
+        file.truncate(60_000_000)  # without blocks on the disk
+    with pytest.raises(InputError, match="it is larger than 50 MB"):
         read_text_tower(path)
     write_tensors(path, {"a": torch.zeros(1)}, "other", {})
     with pytest.raises(InputError, match="it contains no text tower"):
