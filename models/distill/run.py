@@ -165,9 +165,9 @@ def distill(
 ) -> DistillationResult:
     """Train a student on the outputs of teachers, then compare student and teachers on the validation images.
 
-    The output folder receives the files of `edgekit.train`. The student of a CLIP has the CLIP's embedding space. For a
-    small CLIP of edgekit, the folder also receives its text tower, as best.text.safetensors.
-    `edgekit.export` can therefore give the student other labels without training.
+    The output folder receives the files of `edgekit.train`. The student of a CLIP has the CLIP's embedding space, so
+    `edgekit.export` can give the student other labels without training. For a small CLIP of edgekit, the folder also
+    receives its text tower, as best.text.safetensors.
 
     Args:
         options: The options. None: the options are made from `values`, the fields of `DistillOptions`.
