@@ -63,8 +63,7 @@ _LARGE_SCALE = 1000
 class EmbedResult:
     """The new checkpoint, its architecture, and the number of images to which it was fitted.
 
-    `text_tower` is the file beside it with the text tower of the teacher; None: the teacher is another
-    CLIP than those of edgekit.
+    `text_tower` is the file beside it with the text tower of the teacher; None: the teacher is no CLIP of edgekit.
     """
 
     checkpoint: Path
@@ -167,8 +166,9 @@ def embed(
     provenance = replace(contract.provenance, accuracy=(), git_revision=git_revision(), edgekit_version=__version__)
     new = replace(contract, architecture=architecture, provenance=provenance)
     save_checkpoint(output, Checkpoint(new, _state(checkpoint, name, projection, space, scale), record))
-    tower = None if opened.text_tower is None else text_tower_beside(output)
-    if tower is not None and opened.text_tower is not None:
+    tower = None
+    if opened.text_tower is not None:
+        tower = text_tower_beside(output)
         write_text_tower(tower, opened.text_tower)
     return EmbedResult(output, architecture, len(images), tower)
 

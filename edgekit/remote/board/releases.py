@@ -22,9 +22,8 @@ from edgekit.errors import HostError
 from edgekit.files import sha256_of, sync, write_atomic
 from edgekit.remote.board.runtime import MODEL_NAMES, Runtime, report
 
-_REQUIRED = {"model", "edgekit", "created_unix_s", "previous", "command", "files"}
-# A list of releases with a value of another type would not be valid, and would hide the other releases.
-_TYPES = {"model": str, "edgekit": str, "created_unix_s": int, "files": dict}
+# Required fields and their types: with another type, the list of releases would not be valid and would hide the others.
+_FIELDS = {"model": str, "edgekit": str, "created_unix_s": int, "previous": object, "command": object, "files": dict}
 _ID = re.compile(r"[0-9]{4,9}-[0-9a-f]{8}")
 
 
@@ -59,10 +58,8 @@ class Releases:
             HostError: The file cannot be read or is not complete.
         """
         document = self.read(f"releases/{release}/release.json")
-        if (
-            document is None
-            or not document.keys() >= _REQUIRED
-            or any(not isinstance(document[name], kind) for name, kind in _TYPES.items())
+        if document is None or not all(
+            name in document and isinstance(document[name], kind) for name, kind in _FIELDS.items()
         ):
             raise HostError(f"release {release} is damaged: its release.json cannot be read")
         return document
