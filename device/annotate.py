@@ -51,6 +51,8 @@ _SMALLER = 0.7
 def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], *, with_ids: bool = False) -> ImageU8:
     """Return a copy of a frame, uint8 (H, W, 3) B, G, R, with the box, label and probability of each face drawn in.
 
+    An uncertain face is grey and has no probability.
+
     Each class has one colour, the same in every frame and output. Labels do not cover each other as long as the frame
     has space for them. `drawn_label` describes labels that are not ASCII. A box that covers the whole frame is not
     outlined: then the label alone is at the top left.
@@ -123,7 +125,9 @@ def _plate(face: Face, with_ids: bool, frame_wh: tuple[int, int], others: Sequen
     """Return the label of a face at the first place where it covers none of `others`, smaller if there is none."""
     scale = max(_MIN_FONT_SCALE, min(frame_wh) / _PX_PER_FONT_SCALE)
     number = f"#{face.track_id} " if with_ids and face.track_id is not None else ""
-    text = f"{number}{drawn_label(face.label, list(face.probabilities))} {face.probability:.0%}"
+    # The probability of an uncertain face is that of a class that is not drawn.
+    probability = "" if face.uncertain else f" {face.probability:.0%}"
+    text = f"{number}{drawn_label(face.label, list(face.probabilities))}{probability}"
     best = None
     for smaller in (1.0, _SMALLER):
         plate = _plate_of(face, text, scale * smaller, frame_wh)

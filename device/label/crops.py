@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +30,7 @@ class CollectedCrop:
     probabilities: dict[str, Annotated[float, Meta(ge=0, le=1)]] = field(default_factory=dict)
     track: str | None = None
     time: str = ""
+    label: str = ""
 
     @property
     def name(self) -> str:
@@ -54,20 +57,32 @@ def parse_crop(line: bytes) -> CollectedCrop | None:
 def group_document(key: str, crops: list[CollectedCrop]) -> dict[str, Any]:
     """Return the JSON document of a group of crops, for the page.
 
-    `probabilities` is the mean over the crops, `margin` is the smallest margin of a crop.
+    `probabilities` is the mean over the crops, `margin` is the smallest margin of a crop. `suggestion` is the most
+    probable class of the group or of a crop, None without probabilities.
     """
     labels = dict.fromkeys(label for crop in crops for label in crop.probabilities)
     mean = {label: sum(crop.probabilities.get(label, 0.0) for crop in crops) / len(crops) for label in labels}
     return {
         "key": key,
         "margin": round(min(margin(crop.probabilities.values()) for crop in crops), 6),
-        "suggestion": max(mean, key=lambda label: mean[label], default=None),
+        "suggestion": _suggestion(mean, crops),
         "probabilities": {label: round(value, 4) for label, value in mean.items()},
         "crops": [
-            {"name": crop.name, "time": crop.time, "probabilities": crop.probabilities}
+            {
+                "name": crop.name,
+                "time": crop.time,
+                "probabilities": crop.probabilities,
+                "suggestion": _suggestion(crop.probabilities, [crop]),
+            }
             for crop in sorted(crops, key=lambda crop: margin(crop.probabilities.values()))
         ],
     }
+
+
+def _suggestion(probabilities: Mapping[str, float], crops: Sequence[CollectedCrop]) -> str | None:
+    """Return the most probable class; of equal ones, the label that most of the crops had in the run."""
+    counts = Counter(crop.label for crop in crops)
+    return max(probabilities, key=lambda label: (probabilities[label], counts[label]), default=None)
 
 
 def check_class(name: str) -> None:

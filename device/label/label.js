@@ -31,15 +31,18 @@ function setState(next, name) {
   items = state.groups.flatMap((group) => {
     const crops = group.crops.filter((crop) => !sent.has(crop.name));
     if (!split.has(group.key)) return crops.length ? [{ ...group, crops }] : [];
-    return crops.map((crop) => ({ ...group, crops: [crop], probabilities: crop.probabilities, suggestion: best(crop.probabilities) }));
+    return crops.map((crop) => ({ ...group, crops: [crop], probabilities: crop.probabilities, suggestion: crop.suggestion }));
   });
   const place = items.findIndex((item) => item.crops.some((crop) => crop.name === shown));
   at = place >= 0 ? place : Math.min(at, Math.max(0, items.length - 1));
   show();
 }
 
-const sorted = (probabilities) => Object.entries(probabilities).sort((a, b) => b[1] - a[1]);
-const best = (probabilities) => (sorted(probabilities)[0] || [null])[0];
+// The most probable first; of equal probabilities, the suggestion's is first.
+function sorted({ probabilities, suggestion }) {
+  const isSuggested = (entry) => Number(entry[0] === suggestion);
+  return Object.entries(probabilities).sort((a, b) => b[1] - a[1] || isSuggested(b) - isSuggested(a));
+}
 
 function show() {
   const item = items[at];
@@ -67,7 +70,7 @@ function showItem(item) {
   byId("crops").classList.toggle("single", item.crops.length === 1);
   byId("crops").replaceChildren(...item.crops.map((crop) => image(crop.name)));
   byId("crops").dataset.crop = item.crops[0].name;
-  byId("model").replaceChildren(...sorted(item.probabilities).slice(0, 3).map(([label, probability]) => {
+  byId("model").replaceChildren(...sorted(item).slice(0, 3).map(([label, probability]) => {
     const bar = element("div", undefined, "bar");
     const track = element("i");
     track.style.setProperty("--share", `${(100 * probability).toFixed(1)}%`);

@@ -27,6 +27,9 @@ _PHOTO_CHOICES = """
 But four settings of `default` were chosen with the photographs: the label weight, the nets of the averages, the logit
 adjustment, and the threshold of `uncertain`."""
 
+_VOTES = """The training also used FER+ (Barsoum et al. 2016), the votes of ten people for each of these images.
+"""
+
 _CARD = """{front}
 # Model card: {name}
 
@@ -72,7 +75,7 @@ pictures were labelled by people, and other people disagree with about a third o
 for research, and is not a part of edgekit.
 
 The net was trained on the split Training of FER-2013 (data set `{data_name}`, sha256 of the content `{data_sha256}`).
-{epoch} The accuracy was measured on {split}. The photographs were not used in the training.{photo_choices}
+{votes}{epoch} The accuracy was measured on {split}. The photographs were not used in the training.{photo_choices}
 
 The licence of FER-2013 does not permit its pictures in this card. To see the errors with the highest confidence, run
 `edgekit eval {name} --data fer2013.tar.gz --errors out/errors`.
@@ -142,6 +145,7 @@ def card(document: Mapping[str, Any], training: Mapping[str, Any], picture: Path
         results=_results(document),
         split=SPLIT,
         purpose=_PURPOSES[document["name"]],
+        votes=_VOTES if _used_votes(training) else "",
         photo_choices="" if document["name"] == "fer2013" else _PHOTO_CHOICES,
         recall=_recall(document),
         confidence=_confidence(document) + link,

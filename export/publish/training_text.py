@@ -17,6 +17,11 @@ _KINDS = {
     "clip": "a CLIP that classifies by descriptions of the classes",
     "prompted-clip": "a CLIP with trained prompts",
 }
+# The page with the commands of all nets, also of those whose records an average of averages does not contain.
+_ALL_COMMANDS = {
+    "default": "\n[Faces in front of a camera](../../docs/how-to/training.md#faces-in-front-of-a-camera) has the "
+    "commands of all nets."
+}
 _WEIGHT_OPTIONS = {"ce": "--ce-weight", "cosine": "--cosine-weight", "kl": "--kl-weight"}
 
 
@@ -24,7 +29,7 @@ def training_section(name: str, training: Mapping[str, Any]) -> str:
     """Return the card's section on the training of the model `name`."""
     if "embedded" in training:
         return _embedded(name, training)
-    return _average(training) if "average_of" in training else _one_training(name, training)
+    return _average(name, training) if "average_of" in training else _one_training(name, training)
 
 
 def _embedded(name: str, training: Mapping[str, Any]) -> str:
@@ -43,33 +48,34 @@ NET. The last layer was fitted by least squares to the vectors of TEACHER for {t
 """
 
 
-def _average(training: Mapping[str, Any]) -> str:
+def _average(name: str, training: Mapping[str, Any]) -> str:
     """Return the section on a model whose weights are the mean of the weights of several nets."""
     nets = training["average_of"]
     if not all({"best", "average_of"} & net.get("training", {}).keys() for net in nets):
         raise InputError("a net of the average has no record of its training: average the trained nets themselves")
-    names = " ".join(f"NET{number}" for number, _ in enumerate(nets, 1))
+    placeholders = " ".join(f"NET{number}" for number, _ in enumerate(nets, 1))
     options = " --ferplus ferplus_votes.csv" if "ferplus_sha256" in training else ""
     if "prior_adjustment" in training:
         options += f" --prior-strength {training['prior_adjustment']['strength']:g}"
+    page = _ALL_COMMANDS.get(name, "")
     known = {net["sha256"]: f"NET{number}" for number, net in enumerate(nets, 1)}
-    sections = "\n".join(_net_of_average(f"NET{number}", net, known) for number, net in enumerate(nets, 1))
+    sections = "\n".join(_net_of_average(name, f"NET{number}", net, known) for number, net in enumerate(nets, 1))
     return f"""## Training
 
 The weights are the mean of the weights of {len(nets)} nets:
 
-    edgekit average {names} --data fer2013.tar.gz{options}
+    edgekit average {placeholders} --data fer2013.tar.gz{options}
 
-The commands below were composed from the records in the checkpoints. The names of files are placeholders.
+The commands below were composed from the records in the checkpoints. The names of files are placeholders.{page}
 
 {sections}"""
 
 
-def _net_of_average(name: str, net: Mapping[str, Any], names: Mapping[str, str]) -> str:
+def _net_of_average(name: str, placeholder: str, net: Mapping[str, Any], known: Mapping[str, str]) -> str:
     record = net["training"]
     if "average_of" in record:
         inner = "".join(f"- sha256 `{each['sha256']}`\n" for each in record["average_of"])
-        return f"""### {name}
+        return f"""### {placeholder}
 
 The checkpoint has sha256 `{net["sha256"]}`. Its weights are the mean of the weights of these nets:
 
@@ -77,12 +83,12 @@ The checkpoint has sha256 `{net["sha256"]}`. Its weights are the mean of the wei
     epoch, epochs = record["best"]["epoch"], record["recipe"]["epochs"]
     teachers = [f"- teacher: {line}\n" for line in _teachers(name, record.get("teacher", {"members": []}))]
     listed = "".join(["\n", *teachers]) if teachers else ""
-    return f"""### {name}
+    return f"""### {placeholder}
 
     {_command(record)}
 
 The checkpoint has sha256 `{net["sha256"]}`. It is that of epoch {epoch} of {epochs}.
-{_initial(record, names)}
+{_initial(record, known)}
 {listed}"""
 
 

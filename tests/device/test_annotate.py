@@ -94,6 +94,13 @@ def test_an_uncertain_face_is_grey():
     assert tuple(drawn[120, 50]) == GREY_BGR
 
 
+def test_no_probability_is_drawn_beside_uncertain():
+    one = of_class("happy", 50, 60, 120, 150, track_id=3)
+    assert _plate(one, True, (300, 200), []).text == "#3 happy 88%"
+    uncertain = replace(one, label="uncertain", uncertain=True)
+    assert _plate(uncertain, True, (300, 200), []).text == "#3 uncertain"
+
+
 @pytest.mark.parametrize(("frame_wh", "faces"), [((160, 120), 7), ((640, 480), 12), ((1920, 1080), 12)])
 @pytest.mark.parametrize("seed", range(5))
 def test_the_labels_of_a_crowd_cover_no_other_label_and_stay_inside_the_frame(frame_wh, faces, seed):

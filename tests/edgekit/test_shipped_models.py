@@ -139,14 +139,15 @@ def test_the_portrait_is_happy_with_haar(name: str) -> None:
 PORTRAITS = {"astronaut": asset("astronaut.png"), "Grace Hopper": Path(get_data_path(), "sample_data/grace_hopper.jpg")}
 
 
+@pytest.mark.parametrize("name", ["default", "distilled"])
 @pytest.mark.parametrize("portrait", PORTRAITS)
-def test_people_who_are_not_angry_are_not_called_angry(portrait: str, shared: Path, tmp_path: Path) -> None:
+def test_people_who_are_not_angry_are_not_called_angry(portrait: str, name: str, shared: Path, tmp_path: Path) -> None:
     image = read_image(PORTRAITS[portrait])
     views = [image, np.ascontiguousarray(image[:, ::-1]), image // 2, resize(image, (256, 256))]
     for number, view in enumerate(views):
         assert cv2.imwrite(str(tmp_path / f"{number}.png"), view)
     detector = shared / "data/yunet/face_detection_yunet_2026may.onnx"
-    with edgekit.stream(source=tmp_path, model="default", detector_model=detector, smooth_s=0) as results:
+    with edgekit.stream(source=tmp_path, model=name, detector_model=detector, smooth_s=0) as results:
         faces = [face for result in results for face in result.faces]
     assert len(faces) == len(views)
     assert [face.label for face in faces if face.label == "angry"] == []

@@ -86,6 +86,7 @@ def test_a_card_has_the_hubs_front_matter_and_only_measured_figures(faces: Path,
     correct = document["fer2013"]["center-crop"]["correct"]
     assert values["fer2013", "Accuracy, center-crop"] == pytest.approx(100 * correct / 7, abs=0.01)
     assert values["photographs", "Accuracy"] == 66.67
+    assert "The training also used FER+ (Barsoum et al. 2016)" in card
     assert f"| FER-2013 PrivateTest | center-crop | {correct / 7:.2%} | {correct} of 7 |" in card
     assert "| FER+ PrivateTest | center-crop, majority among seven classes | " in card
     assert "| FER+ PrivateTest | center-flip, eight classes | " in card
@@ -169,6 +170,14 @@ def test_the_card_of_an_average_has_the_command_of_each_net() -> None:
     )
 
 
+def test_the_card_of_an_average_names_a_teacher_that_was_shipped_under_the_models_name() -> None:
+    training = load_checkpoint(asset("fer2013.safetensors")).training
+    teacher = {"kind": "classifier", "name": "default.onnx", "sha256": "ee"}
+    nets = [{"name": name, "sha256": name * 2, "training": {**training, "teacher": teacher}} for name in ("a", "b")]
+    line = "- teacher: a classifier, `default.onnx` (sha256 `ee`), shipped under this name before\n"
+    assert training_section("default", {"average_of": nets}).count(line) == 2
+
+
 def test_the_card_of_an_average_lists_the_nets_of_an_average_among_its_nets() -> None:
     training = load_checkpoint(asset("fer2013.safetensors")).training
     inner = [{"name": name, "sha256": name * 2} for name in ("c", "d")]
@@ -177,6 +186,7 @@ def test_the_card_of_an_average_lists_the_nets_of_an_average_among_its_nets() ->
         {"name": "b", "sha256": "bb", "training": {**training, "initial_sha256": "aa"}},
     ]
     section = training_section("default", {"average_of": nets, "prior_adjustment": {"strength": -0.1}})
+    assert "](../../docs/how-to/training.md#faces-in-front-of-a-camera) has the commands of all nets." in section
     assert "    edgekit average NET1 NET2 --data fer2013.tar.gz --prior-strength -0.1\n" in section
     assert (
         "has sha256 `aa`. Its weights are the mean of the weights of these nets:\n\n- sha256 `cc`\n- sha256 `dd`\n"

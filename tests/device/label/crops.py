@@ -12,6 +12,13 @@ import numpy as np
 CLASSES = ("calm", "happy", "sad")
 
 
+def set_fields(folder: Path, **fields: object) -> None:
+    """Change fields in the lines of all collected crops."""
+    index = folder / "crops.jsonl"
+    lines = [json.dumps(json.loads(line) | fields) for line in index.read_text().splitlines()]
+    index.write_text("".join(f"{line}\n" for line in lines))
+
+
 def collect(folder: Path, tracks: Sequence[int], *, prefix: str = "run") -> list[str]:
     """Append crops like `edgekit run --collect`, `tracks[i]` crops for track i; return their names.
 

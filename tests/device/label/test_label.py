@@ -13,7 +13,7 @@ from edgekit.device.label import LabelStore
 from edgekit.errors import InputError, StorageError
 from edgekit.files import exclusive_folder
 from edgekit.models.data.readers import load_dataset
-from tests.device.label.crops import CLASSES, collect
+from tests.device.label.crops import CLASSES, collect, set_fields
 from tests.edgekit.remote.commands import call
 
 TOKEN = "a-token-that-nobody-guesses"
@@ -41,6 +41,16 @@ def test_groups_are_tracks_and_uncertain_ones_come_first(label, tmp_path):
     ]
     assert [group["suggestion"] for group in state["groups"]] == list(CLASSES)
     assert (state["total"], state["waiting"], state["classes"]) == (6, 6, list(CLASSES))
+
+
+def test_of_equal_probabilities_the_label_of_the_run_is_suggested(label, tmp_path):
+    collect(tmp_path / "c", [2])
+    set_fields(tmp_path / "c", probabilities={"calm": 0.2, "happy": 0.4, "sad": 0.4}, label="sad")
+    [group] = label().state()["groups"]
+    assert group["suggestion"] == "sad"
+    assert [crop["suggestion"] for crop in group["crops"]] == ["sad", "sad"]
+    set_fields(tmp_path / "c", label="uncertain")
+    assert label().state()["groups"][0]["suggestion"] == "happy"
 
 
 def test_one_decision_labels_a_track_and_training_reads_the_result(label, tmp_path):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.browser import PROGRAMS, wait
-from tests.device.label.crops import CLASSES, collect
+from tests.device.label.crops import CLASSES, collect, set_fields
 
 pytestmark = pytest.mark.skipif(
     not all(PROGRAMS.values()), reason="no chromium and chromedriver here: apt install chromium chromium-driver"
@@ -165,3 +165,19 @@ def test_long_classes_are_not_cut_off_and_messages_are_visible_on_a_phone(browse
     cut = "span => span.scrollWidth > span.clientWidth"
     assert not browser.execute_script(f"return [...document.querySelectorAll('.classes span')].some({cut})")
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_suggestion_is_the_first_of_equal_probabilities_also_when_a_track_is_split(browser, label, tmp_path):
+    folder = tmp_path / "c"
+    first, second = collect(folder, [2])
+    set_fields(folder, probabilities={"calm": 0.2, "happy": 0.4, "sad": 0.4}, label="sad")
+    browser.get(label().url)
+    waiting(browser, 2)
+    shows(browser, first)
+    top = "return document.querySelector('#model .bar span').textContent"
+    assert browser.execute_script(top) == "sad"
+    press(browser, "s", " ")
+    shows(browser, second)
+    assert browser.execute_script(top) == "sad"
+    waiting(browser, 1)
+    assert names(folder / "labelled/sad") == [first]
