@@ -96,7 +96,7 @@ def export(
                 "leave target, passes, merges, prompts and precision out"
             )
         descriptions = described_classes(classes, notify) if classes else None
-        prompted = open_prompts(path, clip, descriptions)
+        prompted = open_prompts(path, clip, descriptions, notify)
         contract = replace(prompts_contract(path, prompted), uncertain_below=uncertain_below or 0.0)
         data = None
         if compare_on is not None:

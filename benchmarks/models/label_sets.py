@@ -5,10 +5,10 @@
         --prompts runs/prompts/best.safetensors --data fer2013.tar.gz --ferplus ferplus_votes.csv --split PrivateTest
 
 Each label has sentences under one or more names, and the expressions that it stands for. The truth is the majority of
-the FER+ votes. Each cell has accuracy / mean recall in percent. For `labels by text`, the text tower makes one vector
-from the label's name and all its sentences. For `labels by text, merged`, each name is a label of its own, and these
-labels are merged. `old labels, merged` is the sum of the old labels' probabilities, which needs no text. `most frequent
-label` is the accuracy of always predicting this label.
+the FER+ votes. Each cell has accuracy / mean recall in percent. For `labels by text`, a label has all its sentences,
+and its logit is that of its most similar sentence, as in `edgekit export --classes`. For `labels by text, merged`, each
+name is a label of its own, and these labels are merged. `old labels, merged` is the sum of the old labels'
+probabilities, which needs no text. `most frequent label` is the accuracy of always predicting this label.
 """
 
 from __future__ import annotations

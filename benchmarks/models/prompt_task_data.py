@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from edgekit.errors import InputError
 from edgekit.models.clip.descriptions import Descriptions, descriptions_for
 from edgekit.models.clip.load import load_clip
+from edgekit.models.clip.weights import read_clip_file
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, training_split
 from edgekit.models.data.ferplus import with_ferplus
-from edgekit.models.data.merging import merge_classes
+from edgekit.models.data.merging import merge_classes, renumbered
 from edgekit.models.data.readers import load_dataset
 from edgekit.preprocess import ImageU8, to_gray
 
@@ -205,6 +206,9 @@ def _photographs(sources: Sources, split: str) -> Iterator[Source]:
 
 
 def _classes(sources: Sources, split: str) -> Iterator[Source]:
+    if sources.base_clip is not None:
+        _require_left_out(sources.base_clip)
+
     def content(name: str, groups: Mapping[str, tuple[str, ...]], _seed: int) -> Content:
         data = merge_classes(sources.fer, groups)
         own = descriptions_for(EXPRESSIONS)
@@ -247,15 +251,33 @@ def _cross(sources: Sources, split: str) -> Iterator[Source]:
             yield Source("cross", name, sources.clip, ("data", "ferplus", "faces", "ck"), partial(content, name))
 
 
+def _require_left_out(clip: Path) -> None:
+    """Check that a CLIP was trained without some classes.
+
+    Raises:
+        InputError: Its file records no class that was left out.
+    """
+    if not read_clip_file(clip).left_out:
+        raise InputError(f"base-clip '{clip}' was not trained without some classes: train it with --leave-out")
+
+
 def _left_out(task: str, option: str) -> None:
     click.echo(f"task {task} is left out: it needs {option}", err=True)
 
 
 def _expressions(path: Path, size_px: int) -> ImageSet:
+    """Return the training split of a data set with its labels as indices into `EXPRESSIONS`.
+
+    The data may lack some expressions, as CK+ lacks neutral.
+
+    Raises:
+        InputError: The data has another class.
+    """
     dataset = _gray(load_dataset(path, size_px, fit="clip"))
-    if dataset.classes != EXPRESSIONS:
+    if not set(dataset.classes) <= set(EXPRESSIONS):
         raise InputError(f"data '{path}' has the classes {', '.join(dataset.classes)}: expected the seven expressions")
-    return dataset.split(training_split(dataset))
+    numbers = np.array([EXPRESSIONS.index(name) for name in dataset.classes])
+    return renumbered(dataset.split(training_split(dataset)), numbers)
 
 
 def _gray(dataset: DataSet) -> DataSet:

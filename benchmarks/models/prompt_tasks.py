@@ -291,7 +291,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--data", type=_FILE, required=True, help="FER-2013 in any form edgekit reads.")
 @click.option("--ferplus", type=_FILE, help="CSV of FER+ votes.")
 @click.option("--faces", type=_FILE, help="Face crops with persons, from `edgekit data crop`.")
-@click.option("--ck", type=_FILE, help="CK+ as folders of classes.")
+@click.option("--ck", type=_FILE, help="CK+ as folders of classes; it may lack neutral.")
 @click.option("--shots", type=click.IntRange(min=1), multiple=True, default=(1, 2, 4, 8, 16), show_default=True)
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--weight", "weights", type=float, multiple=True, default=(12.0, 2.0, 0.0), show_default=True, help="λ.")

@@ -21,12 +21,14 @@ from edgekit.errors import InputError
 from edgekit.export.onnx.exported import EnsembleComparison, EnsembleForm, Exported
 from edgekit.export.onnx.to_onnx import export_net
 from edgekit.files import sha256_of
+from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.clip.checkpoint import build_prompted, load_constant_prompts, load_prompts, require_clip
 from edgekit.models.clip.classifier import PROMPTED, clip_contract
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompt_insertion import embed_patches, encode_patches
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.data import DataSet, ImageSet
+from edgekit.models.distill.relabel import report_distances
 from edgekit.models.evaluation.evaluate import aligned, evaluate
 
 # Logits are cosines times 100, so rounding errors are larger than in other nets.
@@ -57,13 +59,20 @@ class PromptedTower(nn.Module):
         return features @ self.class_matrix
 
 
-def open_prompts(path: Path, clip: str | None, descriptions: Mapping[str, Sequence[str]] | None) -> PromptedClip:
+def open_prompts(
+    path: Path,
+    clip: str | None,
+    descriptions: Mapping[str, Sequence[str]] | None,
+    notify: Notify = ignore_message,
+) -> PromptedClip:
     """Return the prompted CLIP made of trained prompts and the CLIP they were trained for.
 
     Args:
         path: A file of trained prompts.
         clip: The CLIP they were trained for, by name or file.
         descriptions: Sentences of classes that replace the trained ones; see `edgekit.models.clip.descriptions`.
+        notify: Called with a line per new class about its distance from the captions that the CLIP was trained on, if
+            the CLIP's file states the captions.
 
     Raises:
         InputError: The prompts were trained with `upstream_compat`, `clip` is None or is not the CLIP that the prompts
@@ -72,7 +81,13 @@ def open_prompts(path: Path, clip: str | None, descriptions: Mapping[str, Sequen
     """
     checkpoint = load_constant_prompts(path)
     net = build_prompted(checkpoint, load_clip(require_clip(path, clip), checkpoint.clip.config.activation))
-    return net if descriptions is None else net.with_classes(descriptions)
+    if descriptions is None:
+        return net
+    net = net.with_classes(descriptions)
+    texts = {name: (name, *sentences) for name, sentences in descriptions.items()}
+    with torch.no_grad():
+        report_distances(net.clip, texts, net.text_features()[None], notify)
+    return net
 
 
 def prompts_contract(path: Path, net: PromptedClip) -> Contract:

@@ -19,11 +19,17 @@ class FrozenClip(nn.Module):
     """open_clip's model with frozen weights, always in eval mode.
 
     `model` is open_clip's `CLIP`, `source` the origin of the weights, `sha256` the checksum of their file. `texts` have
-    every word that the CLIP was trained on, if that is known.
+    every word that the CLIP was trained on, and `labels` are the classes of its training images, if that is known.
     """
 
     def __init__(
-        self, model: nn.Module, config: ClipConfig, source: str, sha256: str | None = None, texts: Sequence[str] = ()
+        self,
+        model: nn.Module,
+        config: ClipConfig,
+        source: str,
+        sha256: str | None = None,
+        texts: Sequence[str] = (),
+        labels: Sequence[str] = (),
     ) -> None:
         """Freeze `model`; without `sha256`, the checksum of the file is replaced by that of the weights."""
         super().__init__()
@@ -31,6 +37,7 @@ class FrozenClip(nn.Module):
         self.config = config
         self.source = source
         self.texts = tuple(texts)
+        self.labels = tuple(labels)
         self.sha256 = sha256 or self.weights_sha256
 
     @property

@@ -101,7 +101,7 @@ def _load_file(
         load_weights(model, file.state, "CLIP")
     except InputError as error:
         raise InputError(f"CLIP file '{path}': {error}") from error
-    return FrozenClip(model, config, source or path.name, sha256_of(path), file.texts)
+    return FrozenClip(model, config, source or path.name, sha256_of(path), file.texts, file.labels)
 
 
 def _download(source: str, activation: Activation | None) -> tuple[ClipConfig, Path]:

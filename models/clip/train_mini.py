@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -20,12 +21,14 @@ from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask, TeacherTargets, hybrid_config
-from edgekit.models.clip.trunk import read_trunk
+from edgekit.models.clip.trunk import TRUNKS, read_trunk
 from edgekit.models.clip.vote_captions import Contents, contents_of
 from edgekit.models.data.ferplus import vote_counts
 from edgekit.models.data.few_shot import of_classes, without_classes
 from edgekit.models.evaluation.evaluate import CropClassifier, evaluate, open_classifier, with_contract_channels
+from edgekit.models.model_loading import contract_for
 from edgekit.models.torch_threads import set_torch_threads
+from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, options_from, refuse_fields, require_choice
 from edgekit.models.training.run import (
@@ -40,6 +43,8 @@ from edgekit.models.training.run import (
 from edgekit.preprocess import FloatArray, softmax
 
 Captions = Literal["classic", "votes"]
+# Folder in the output folder for a trunk that is trained first.
+TRUNK_FOLDER = "trunk"
 _DEFAULT_LAYERS, _MAX_LAYERS = 4, 12
 _MAX_TEACHER_WEIGHT = 100
 
@@ -50,7 +55,9 @@ class MiniClipOptions(TrainingOptions):
 
     - `descriptions`: JSON file of sentences per class for the zero-shot validation; default: the shipped ones.
     - `leave_out`: classes to train without; neither their images nor captions that name them are used.
-    - `trunk`: model (name, checkpoint or folder of a training) whose trunk embeds the patches; None: a plain ViT.
+    - `trunk`: model (name, checkpoint or folder of a training) whose trunk embeds the patches; or "edgecnn", which is
+      trained first, on the same images, into the folder `trunk` of `output`; None: a plain ViT.
+    - `trunk_epochs`: number of epochs of a trunk that is trained first; default: that of the recipe `fer2013`.
     - `layers`: layers of each tower above a trunk, by default 4.
     - `captions`: "classic" names the class with random traits; "votes" states the shares of the FER+ votes
       (`ferplus`) and what the picture shows; see `vote_captions`.
@@ -65,6 +72,7 @@ class MiniClipOptions(TrainingOptions):
     descriptions: str | Path | None = None
     leave_out: Sequence[str] = ()
     trunk: str | None = None
+    trunk_epochs: int | None = None
     layers: int | None = None
     captions: Captions = "classic"
     teacher: Sequence[str] = ()
@@ -84,6 +92,10 @@ class MiniClipOptions(TrainingOptions):
             refuse_fields(self, ("ferplus_labels", "label_weight"), "captions 'votes', which keep the labels")
         if not self.teacher:
             refuse_fields(self, ("teacher_weight",), "a training without teacher")
+        if self.trunk_epochs is not None and self.trunk not in TRUNKS:
+            raise InputError(f"trunk_epochs is for a trunk that is trained first: give trunk as {' or '.join(TRUNKS)}")
+        if self.trunk_epochs is not None and self.trunk_epochs < 1:
+            raise InputError(f"trunk_epochs is {self.trunk_epochs}: expected 1 or more")
         if self.layers is not None and self.trunk is None:
             raise InputError("layers is for a CLIP on a trunk: give trunk, or leave layers out")
         if self.layers is not None and not 1 <= self.layers <= _MAX_LAYERS:
@@ -123,7 +135,12 @@ def train_mini(
     recipe = recipe_of(options)
     set_torch_threads(options.threads)
     check_output(options.output, options.resume)
-    trunk = None if options.trunk is None else read_trunk(resolve_model(options.trunk, (CHECKPOINT_SUFFIX,)))
+    is_trained_first = options.trunk in TRUNKS
+    if is_trained_first:
+        check_output(options.output / TRUNK_FOLDER, options.resume)
+    trunk = None
+    if options.trunk is not None and not is_trained_first:
+        trunk = read_trunk(resolve_model(options.trunk, (CHECKPOINT_SUFFIX,)))
     teachers = [resolve_model(name, (CHECKPOINT_SUFFIX, ONNX_SUFFIX)) for name in options.teacher]
     # Captions of votes keep all images and labels; `with_ferplus` removes images without a majority.
     source = replace(options, ferplus=None, captions="classic") if options.captions == "votes" else options
@@ -131,12 +148,16 @@ def train_mini(
     data = _without(whole, options.leave_out)
     if options.leave_out:
         notify(f"classes left out, with their images and captions: {', '.join(options.leave_out)}")
+        if trunk is not None:
+            _warn_if_known(f"trunk '{options.trunk}'", trunk.labels, options.leave_out, notify)
     check_training_images(data, notify)
     dataset = data.dataset
     path = Path(options.descriptions) if options.descriptions else None
     descriptions = descriptions_for(dataset.classes, path, notify, dataset=dataset.name)
-    config = CLIP_MINI if trunk is None else hybrid_config(trunk.architecture, options.layers or _DEFAULT_LAYERS)
-    task = MiniClipTask(
+    architecture = options.trunk if trunk is None else trunk.architecture
+    config = CLIP_MINI if architecture is None else hybrid_config(architecture, options.layers or _DEFAULT_LAYERS)
+    make_task = partial(
+        MiniClipTask,
         config,
         dataset.classes,
         descriptions,
@@ -144,12 +165,42 @@ def train_mini(
         data.training,
         data.validation,
         dataset.name,
-        trunk=trunk,
         contents=_contents(options, whole, data),
-        teacher=_teacher_targets(teachers, options.teacher_weight, data, notify, progress),
+        teacher=_teacher_targets(teachers, options.teacher_weight, data, notify, progress, options.leave_out),
     )
+    if is_trained_first:
+        make_task()  # reports errors before the training of the trunk
+        trunk = read_trunk(_trained_trunk(options, data, notify, on_step, on_epoch))
+    task = make_task(trunk=trunk)
     job = make_job(options, data, task, recipe, {"left_out": list(options.leave_out)})
     return run_training(job, options, data, notify, on_step, on_epoch)
+
+
+def _trained_trunk(
+    options: MiniClipOptions,
+    data: TrainingData,
+    notify: Notify,
+    on_step: StepCallback | None,
+    on_epoch: EpochCallback | None,
+) -> Path:
+    """Train the net `options.trunk` on the labels of the images, and return its checkpoint."""
+    name, dataset = str(options.trunk), data.dataset
+    own = TrainingOptions(
+        data=options.data,
+        output=options.output / TRUNK_FOLDER,
+        epochs=options.trunk_epochs,
+        fit=options.fit,
+        seed=options.seed,
+        precision=options.precision,
+        accelerator=options.accelerator,
+        resume=options.resume,
+    )
+    notify(f"first the trunk, an {name}, is trained: {own.output}")
+    contract = contract_for(name, dataset.classes, dataset.name, dataset.is_gray, own.fit)
+    recipe = recipe_of(own)
+    task = ClassificationTask(contract, recipe, data.training, data.validation)
+    job = make_job(own, data, task, recipe, {"left_out": list(options.leave_out)})
+    return run_training(job, own, data, notify, on_step, on_epoch).checkpoint
 
 
 def _contents(options: MiniClipOptions, whole: TrainingData, data: TrainingData) -> Contents | None:
@@ -168,8 +219,18 @@ def _contents(options: MiniClipOptions, whole: TrainingData, data: TrainingData)
     return contents_of(data.dataset.classes, data.training.labels, votes, data.training.images)
 
 
+def _warn_if_known(what: str, labels: Sequence[str], left_out: Sequence[str], notify: Notify) -> None:
+    if known := [name for name in left_out if name in labels]:
+        notify(f"warning: {what} was trained with {', '.join(known)}: for this CLIP, no such class is new")
+
+
 def _teacher_targets(
-    paths: Sequence[Path], weight: float, data: TrainingData, notify: Notify, progress: StageProgress | None
+    paths: Sequence[Path],
+    weight: float,
+    data: TrainingData,
+    notify: Notify,
+    progress: StageProgress | None,
+    left_out: Sequence[str] = (),
 ) -> TeacherTargets | None:
     """Return the mean probabilities of the teachers for the training images and their mirror images.
 
@@ -178,6 +239,8 @@ def _teacher_targets(
     if not paths:
         return None
     classifiers = {path: _with_classes(open_classifier(path), path, data.dataset.classes) for path in paths}
+    for path, (classifier, _) in classifiers.items():
+        _warn_if_known(f"teacher '{path}'", classifier.contract.labels, left_out, notify)
     mirrored = replace(data.training, images=data.training.images[:, :, ::-1])
     found = {}
     for path, (classifier, chosen) in classifiers.items():

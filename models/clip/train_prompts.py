@@ -208,6 +208,8 @@ def train_prompts(
     notify(_summary(clip))
     config = prompt_config(options, clip.config, notify)
     data, targets = _read_data(options, clip.image_size_px, notify, progress)
+    if known := [name for name in data.dataset.classes[len(data.trained) :] if name in clip.labels]:
+        notify(one_line(f"warning: the CLIP was trained with {', '.join(known)}: for this CLIP, no such class is new"))
     path = Path(options.descriptions) if options.descriptions else None
     check_evaluation(options.task, data, targets, partial(descriptions_for, path=path), clip.config)
     describe = partial(descriptions_for, path=path, notify=notify)

@@ -31,10 +31,11 @@ _LAST_LAYER = "classifier."
 
 @dataclass(frozen=True)
 class TrunkWeights:
-    """Weights of a trunk under EdgeCNN's names, its architecture, and the SHA-256 of the file they come from."""
+    """Weights of a trunk under EdgeCNN's names, its architecture, and labels and SHA-256 of the net they come from."""
 
     architecture: str
     state: Mapping[str, Tensor]
+    labels: tuple[str, ...]
     sha256: str
 
 
@@ -103,7 +104,8 @@ def read_trunk(path: Path) -> TrunkWeights:
     except InputError as error:
         raise InputError(f"trunk '{path}': {error}") from error
     state = {name: tensor for name, tensor in checkpoint.state.items() if not name.startswith(_LAST_LAYER)}
-    return TrunkWeights(checkpoint.contract.architecture, state, sha256_of(path))
+    contract = checkpoint.contract
+    return TrunkWeights(contract.architecture, state, contract.labels, sha256_of(path))
 
 
 def _net(architecture: str) -> EdgeCNN:

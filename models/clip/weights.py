@@ -30,18 +30,23 @@ _OPENAI_ONLY = "input_resolution"
 class ClipFile:
     """Weights in float32 with OpenAI's names; `config` is None for files that do not state their architecture.
 
-    `texts` have every word that the CLIP was trained on; they are empty for files that do not state them.
+    `texts` have every word that the CLIP was trained on. `labels` are the classes of its training images, and
+    `left_out` the classes of the data that it was trained without. All are empty for files that do not state them.
     """
 
     state: Mapping[str, Tensor]
     activation: Activation
     config: ClipConfig | None = None
     texts: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Training:
     texts: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,8 @@ def _read_safetensors(path: Path) -> ClipFile:
         header = convert(document, _Document, "field")
     except InputError as error:
         raise InputError(f"CLIP file '{path}' has no valid metadata: {error}") from error
-    return ClipFile(state, header.config.activation, header.config, header.training.texts)
+    config, training = header.config, header.training
+    return ClipFile(state, config.activation, config, training.texts, training.labels, training.left_out)
 
 
 def _cleaned(state: Mapping[str, object], path: Path) -> dict[str, Tensor]:

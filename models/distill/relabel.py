@@ -103,7 +103,7 @@ def relabel_by_text(
         )
     # A prompted tower reads the name of a label, too.
     texts = {name: (name, *sentences) if tower.prompted else sentences for name, sentences in descriptions.items()}
-    _report_distances(tower.clip, texts, vectors, notify)
+    report_distances(tower.clip, texts, vectors, notify)
     net = build_net(checkpoint)
     assert isinstance(net, EmbeddingNet)
     net.replace_classes(vectors)
@@ -168,11 +168,16 @@ def _with_known_words(
     return found
 
 
-def _report_distances(clip: FrozenClip, texts: Mapping[str, Sequence[str]], vectors: Tensor, notify: Notify) -> None:
+def report_distances(clip: FrozenClip, texts: Mapping[str, Sequence[str]], vectors: Tensor, notify: Notify) -> None:
     """Report the caption nearest to each class, and the words that are in no caption.
 
-    `vectors` are (sentences, classes, embed_dim). The words decide about the warning, because the cosine does not: in
-    a small CLIP's space all texts are close.
+    The words decide about the warning, because the cosine does not: in a small CLIP's space all texts are close.
+
+    Args:
+        clip: The CLIP; nothing is reported if its file does not state its captions.
+        texts: The texts of each class that the vectors are computed from.
+        vectors: Class vectors (sentences, classes, embed_dim), in the order of `texts`.
+        notify: Called with a line per class.
     """
     if not clip.texts:
         return

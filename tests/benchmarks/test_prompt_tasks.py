@@ -85,6 +85,23 @@ def test_no_person_is_on_both_sides() -> None:
 
 
 @pytest.mark.usefixtures("tasks")
+def test_ck_plus_is_read_without_neutral_and_with_its_subjects(tmp_path: Path) -> None:
+    data = sys.modules["prompt_task_data"]
+    for name in ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise"):
+        (tmp_path / name).mkdir()
+        for subject in ("S010", "S011"):
+            cv2.imwrite(str(tmp_path / name / f"{subject}_001_00000014.png"), np.full((48, 48), 9, np.uint8))
+    images = data._expressions(tmp_path, 48)
+    assert sorted(images.labels) == [EXPRESSIONS.index(name) for name in EXPRESSIONS if name != "neutral" for _ in "ab"]
+    training, test = data.persons_apart(images, 0, "CK+")
+    assert len(training) == len(test) == 6
+    (tmp_path / "bored").mkdir()
+    cv2.imwrite(str(tmp_path / "bored/S010_001_00000014.png"), np.zeros((48, 48), np.uint8))
+    with pytest.raises(InputError, match=r"has the classes .*bored.*: expected the seven expressions"):
+        data._expressions(tmp_path, 48)
+
+
+@pytest.mark.usefixtures("tasks")
 def test_copies_are_darker_softer_and_coarser() -> None:
     data = sys.modules["prompt_task_data"]
     image = np.random.default_rng(0).integers(0, 255, (48, 48, 1), np.uint8)
@@ -122,6 +139,18 @@ def test_a_run_measures_every_cell_once_and_continues(
     assert "has no cell of this CLIP and data with these settings" in other.output
     unknown = CliRunner().invoke(tasks["main"], [*command, "--only", "MaPLe"])
     assert "only 'MaPLe' begins no row: the rows are HiCroPL, λ = 0, " in unknown.output
+
+
+@pytest.mark.usefixtures("tasks")
+def test_a_base_clip_must_have_been_trained_without_some_classes(tmp_path: Path, clip_path: Path) -> None:
+    data = sys.modules["prompt_task_data"]
+    sources = data.Sources(clip_path, tmp_path, base_clip=clip_path)
+    with pytest.raises(InputError, match="was not trained without some classes: train it with --leave-out"):
+        next(data.make_tasks(sources, ["classes"], "PublicTest"))
+    base = tmp_path / "base.safetensors"
+    save_clip(base, random_clip(SMALL).model, SMALL, {"left_out": ["sad"]})
+    *_, last = data.make_tasks(replace(sources, base_clip=base), ["classes"], "PublicTest")
+    assert (last.name, last.clip) == ("classes never seen", base)
 
 
 @pytest.mark.usefixtures("tasks")

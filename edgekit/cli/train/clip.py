@@ -42,7 +42,7 @@ _OPTIONS_OF = {
         "min_area",
         "upstream_compat",
     },
-    MINI: {"descriptions", "leave_out", "trunk", "layers", "captions", "teacher", "teacher_weight"},
+    MINI: {"descriptions", "leave_out", "trunk", "trunk_epochs", "layers", "captions", "teacher", "teacher_weight"},
 }
 _CLIP_OPTIONS = _OPTIONS_OF[PROMPTS] | _OPTIONS_OF[MINI]
 # Options of `edgekit train` for nets, and those that a model does not have.
@@ -275,7 +275,14 @@ _OPTIONS = (
         "--trunk",
         metavar="MODEL",
         help="clip-mini: EdgeCNN that computes the patch embeddings: a name, a checkpoint or the folder of a "
-        "training. Default: a plain ViT without EdgeCNN.",
+        "training. edgecnn, edgecnn-wide or edgecnn-g: this net is trained first, on the same images. Default: a plain "
+        "ViT without EdgeCNN.",
+    ),
+    click.option(
+        "--trunk-epochs",
+        type=click.IntRange(1),
+        metavar="N",
+        help="clip-mini: epochs of a trunk that is trained first. Default: 72.",
     ),
     click.option(
         "--layers",

@@ -156,6 +156,19 @@ def test_other_classes_go_in_by_their_descriptions(tmp_path: Path, crops: np.nda
     assert file.logits(crops).shape == (5, 3)
 
 
+def test_new_classes_are_compared_with_the_captions(tmp_path: Path) -> None:
+    path, clip = make(tmp_path)
+    save_clip(Path(clip), seeded_model(CONFIG, 1), CONFIG, {"texts": ["a photo of a happy face", "a smile"]})
+    messages: list[str] = []
+    open_prompts(path, clip, {"happy": ("a smile",), "zebra": ("a photo of a zebra",)}, messages.append)
+    known, guess = messages
+    assert known.startswith("label 'happy': nearest caption '")
+    unread = "the captions of the CLIP's training do not contain zebra"
+    assert guess.startswith(f"warning: label 'zebra' may not work: {unread}")
+    open_prompts(path, clip, None, messages.append)
+    assert len(messages) == 2, "the trained classes are not compared"
+
+
 def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     path, clip = make(tmp_path, replace(PROMPTS, upstream_compat=True))
     with pytest.raises(InputError, match="with upstream-compat, which changes them at every pass"):

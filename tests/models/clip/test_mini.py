@@ -190,6 +190,8 @@ def test_a_recipe_for_other_sizes_is_refused(bars: DataSet) -> None:
     [
         ({"captions": "votes"}, "captions 'votes' are made from FER\\+ votes: give ferplus"),
         ({"layers": 4}, "layers is for a CLIP on a trunk: give trunk"),
+        ({"trunk_epochs": 4}, "trunk_epochs is for a trunk that is trained first: give trunk as edgecnn or"),
+        ({"trunk_epochs": 0, "trunk": "edgecnn"}, "trunk_epochs is 0: expected 1 or more"),
         ({"layers": 13, "trunk": "default"}, "layers is 13: expected 1 to 12"),
         ({"captions": "long"}, "captions is 'long': expected one of classic, votes"),
         (

@@ -20,11 +20,11 @@ from edgekit.models.clip.checkpoint import build_prompted, load_prompts
 from edgekit.models.clip.config import PRESETS, PromptConfig, at_depth, shortened
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.load import random_clip
+from edgekit.models.clip.load import random_clip, save_clip
 from edgekit.models.clip.prompt_task import PromptTask
 from edgekit.models.clip.protocols import load_task_data
 from edgekit.models.clip.train_prompts import PromptTrainingOptions, train_prompts
-from edgekit.models.data import DataSet
+from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.few_shot import Splits
 from edgekit.models.data.image_files import ImageFiles
 from edgekit.models.data.resized_crop import ResizedCrop
@@ -138,6 +138,28 @@ def test_another_activation_is_not_resumed(clip: FrozenClip, bars_folder: Path, 
     with pytest.raises(InputError, match="its clip_activation was 'gelu', now it is 'quick-gelu'"):
         train_prompts(**options, activation="quick-gelu", resume=True)
     assert train_prompts(**options, activation="gelu", resume=True).training.best_epoch == 1
+
+
+@pytest.mark.parametrize(("labels", "warned"), [(EXPRESSIONS, "sad, surprise, neutral"), (EXPRESSIONS[:4], None)])
+def test_novel_classes_that_the_clip_was_trained_with_are_reported(
+    bars_folder: Path, tmp_path: Path, labels: tuple[str, ...], warned: str | None
+) -> None:
+    config = ClipConfig(48, 16, Tower(64, 2, 1), Tower(32, 2, 1), 24)
+    save_clip(tmp_path / "clip.safetensors", random_clip(config).model, config, {"labels": list(labels)})
+    messages: list[str] = []
+    train_prompts(
+        clip=str(tmp_path / "clip.safetensors"),
+        data=bars_folder,
+        output=tmp_path / "run",
+        task="base-to-novel",
+        shots=1,
+        n_ctx=2,
+        epochs=1,
+        accelerator="cpu",
+        notify=messages.append,
+    )
+    expected = [f"warning: the CLIP was trained with {warned}: for this CLIP, no such class is new"] if warned else []
+    assert [message for message in messages if "warning" in message] == expected
 
 
 def test_validation_does_not_change_the_prompts_of_the_released_codes_way(clip: FrozenClip, bars: DataSet) -> None:

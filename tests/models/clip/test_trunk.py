@@ -12,8 +12,9 @@ import torch
 
 from edgekit.errors import InputError
 from edgekit.export.onnx.prompted import export_prompts
+from edgekit.files import sha256_of
 from edgekit.models.callbacks import ignore_message
-from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.checkpoints.tensorfile import read_header
 from edgekit.models.clip.architecture import Tower
 from edgekit.models.clip.classifier import PROMPTED, clip_contract
@@ -210,6 +211,63 @@ def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
     ):
         with pytest.raises(InputError, match=message):
             train_mini(replace(options, resume=True, **changes))
+
+
+def test_one_command_trains_the_trunk_first(bars_folder: Path, tmp_path: Path) -> None:
+    options = MiniClipOptions(
+        data=bars_folder,
+        output=tmp_path / "run",
+        trunk="edgecnn",
+        trunk_epochs=1,
+        layers=1,
+        leave_out=["sad"],
+        epochs=1,
+        accelerator="cpu",
+    )
+    trunk = tmp_path / "run/trunk" / BEST_NAME
+    with pytest.raises(InputError, match="choose recipe 'clip-mini'"):
+        train_mini(replace(options, recipe="fer2013"))
+    assert not trunk.exists(), "errors are reported before the trunk is trained"
+    messages: list[str] = []
+    result = train_mini(options, notify=messages.append)
+    assert f"first the trunk, an edgecnn, is trained: {trunk.parent}" in messages
+    assert not any("warning" in message for message in messages), "the trunk has not seen the class left out"
+    assert "sad" not in load_checkpoint(trunk).contract.labels
+    clip = load_clip(result.checkpoint)
+    assert clip.config == hybrid_config("edgecnn", 1)
+    assert torch.equal(clip.model.visual.conv1.trunk.stem.weight, read_trunk(trunk).state["stem.weight"])
+    digest = sha256_of(trunk)
+    assert train_mini(replace(options, resume=True)).checkpoint == result.checkpoint
+    assert sha256_of(trunk) == digest, "a finished trunk is not trained again"
+    with pytest.raises(InputError, match="already contains a training: resume it"):
+        train_mini(options)
+    (tmp_path / "run/last.pt").unlink()  # as if interrupted between trunk and CLIP
+    (tmp_path / "run" / BEST_NAME).unlink()
+    with pytest.raises(InputError, match="trunk' already contains a training: resume it"):
+        train_mini(options)
+    assert train_mini(replace(options, resume=True)).checkpoint.exists()
+
+
+def test_a_trunk_and_a_teacher_that_know_a_class_left_out_are_reported(
+    bars_folder: Path, trunk_path: Path, tmp_path: Path
+) -> None:
+    options = MiniClipOptions(
+        data=bars_folder,
+        output=tmp_path / "run",
+        trunk=str(trunk_path),
+        teacher=[str(trunk_path)],
+        layers=1,
+        leave_out=["sad"],
+        epochs=1,
+        accelerator="cpu",
+    )
+    messages: list[str] = []
+    train_mini(options, notify=messages.append)
+    known = "was trained with sad: for this CLIP, no such class is new"
+    assert [each for each in messages if "warning" in each] == [
+        f"warning: trunk '{trunk_path}' {known}",
+        f"warning: teacher '{trunk_path}' {known}",
+    ]
 
 
 def test_a_teacher_that_is_given_twice_counts_twice_and_classifies_once(
