@@ -72,11 +72,14 @@ class GatheredBatchNorm2d(nn.BatchNorm2d):
     """
 
     def __init__(self, norm: nn.BatchNorm2d, fabric: Fabric) -> None:
-        """Copy parameters and running statistics of `norm`."""
+        """Copy parameters, running statistics and mode of `norm`; frozen parameters stay frozen."""
         super().__init__(norm.num_features, norm.eps, norm.momentum)
         self.drop = getattr(norm, "drop", nn.Identity())
         self.act = getattr(norm, "act", nn.Identity())
         self.load_state_dict(norm.state_dict())
+        self.train(norm.training)
+        for own, copied in zip(self.parameters(), norm.parameters(), strict=True):
+            own.requires_grad_(copied.requires_grad)
         self._fabric = [fabric]  # in a list, so that nn.Module does not register it
 
     def forward(self, input: Tensor) -> Tensor:

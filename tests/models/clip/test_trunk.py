@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -246,6 +248,18 @@ def test_one_command_trains_the_trunk_first(bars_folder: Path, tmp_path: Path) -
     with pytest.raises(InputError, match="trunk' already contains a training: resume it"):
         train_mini(options)
     assert train_mini(replace(options, resume=True)).checkpoint.exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_trunk_first_and_leave_it_unchanged(bars_folder: Path, tmp_path: Path) -> None:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "edgekit.cli"]
+    own = ["--trunk", "edgecnn", "--trunk-epochs", "1", "--layers", "1", "--epochs", "2", "--accelerator", "cpu"]
+    command = [*torchrun, "train", "--model", "clip-mini", *own, "--data", bars_folder, "-o", tmp_path / "run"]
+    done = subprocess.run([sys.executable, *map(str, command)], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    trained = load_clip(tmp_path / "run" / BEST_NAME).model.visual.conv1.trunk.state_dict()
+    trunk = read_trunk(tmp_path / "run/trunk" / BEST_NAME).state
+    assert all(torch.equal(trained[name], value) for name, value in trunk.items())
 
 
 def test_a_trunk_and_a_teacher_that_know_a_class_left_out_are_reported(
