@@ -24,7 +24,7 @@ from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask, TeacherTargets, hy
 from edgekit.models.clip.trunk import TRUNKS, read_trunk
 from edgekit.models.clip.vote_captions import Contents, contents_of
 from edgekit.models.data.ferplus import vote_counts
-from edgekit.models.data.few_shot import of_classes, without_classes
+from edgekit.models.data.few_shot import of_classes, report_known, without_classes
 from edgekit.models.evaluation.evaluate import CropClassifier, evaluate, open_classifier, with_contract_channels
 from edgekit.models.model_loading import contract_for
 from edgekit.models.torch_threads import set_torch_threads
@@ -39,6 +39,7 @@ from edgekit.models.training.run import (
     read_training_data,
     recipe_of,
     run_training,
+    with_precision,
 )
 from edgekit.preprocess import FloatArray, softmax
 
@@ -55,8 +56,9 @@ class MiniClipOptions(TrainingOptions):
 
     - `descriptions`: JSON file of sentences per class for the zero-shot validation; default: the shipped ones.
     - `leave_out`: classes to train without; neither their images nor captions that name them are used.
-    - `trunk`: model (name, checkpoint or folder of a training) whose trunk embeds the patches; or "edgecnn", which is
-      trained first, on the same images, into the folder `trunk` of `output`; None: a plain ViT.
+    - `trunk`: model (name, checkpoint or folder of a training) whose trunk embeds the patches; or one of the
+      architectures `TRUNKS`, which is trained first, on the same images, into the folder `trunk` of `output`; None: a
+      plain ViT.
     - `trunk_epochs`: number of epochs of a trunk that is trained first; default: that of the recipe `fer2013`.
     - `layers`: layers of each tower above a trunk, by default 4.
     - `captions`: "classic" names the class with random traits; "votes" states the shares of the FER+ votes
@@ -149,7 +151,7 @@ def train_mini(
     if options.leave_out:
         notify(f"classes left out, with their images and captions: {', '.join(options.leave_out)}")
         if trunk is not None:
-            _warn_if_known(f"trunk '{options.trunk}'", trunk.labels, options.leave_out, notify)
+            report_known(f"trunk '{options.trunk}'", trunk.labels, options.leave_out, notify)
     check_training_images(data, notify)
     dataset = data.dataset
     path = Path(options.descriptions) if options.descriptions else None
@@ -166,11 +168,11 @@ def train_mini(
         data.validation,
         dataset.name,
         contents=_contents(options, whole, data),
-        teacher=_teacher_targets(teachers, options.teacher_weight, data, notify, progress, options.leave_out),
+        teacher=_teacher_targets(teachers, options.teacher_weight, data, options.leave_out, notify, progress),
     )
     if is_trained_first:
         make_task()  # reports errors before the training of the trunk
-        trunk = read_trunk(_trained_trunk(options, data, notify, on_step, on_epoch))
+        trunk = read_trunk(_trained_trunk(source, data, notify, on_step, on_epoch))
     task = make_task(trunk=trunk)
     job = make_job(options, data, task, recipe, {"left_out": list(options.leave_out)})
     return run_training(job, options, data, notify, on_step, on_epoch)
@@ -189,6 +191,9 @@ def _trained_trunk(
         data=options.data,
         output=options.output / TRUNK_FOLDER,
         epochs=options.trunk_epochs,
+        ferplus=options.ferplus,
+        ferplus_labels=options.ferplus_labels,
+        label_weight=options.label_weight,
         fit=options.fit,
         seed=options.seed,
         precision=options.precision,
@@ -199,7 +204,8 @@ def _trained_trunk(
     contract = contract_for(name, dataset.classes, dataset.name, dataset.is_gray, own.fit)
     recipe = recipe_of(own)
     task = ClassificationTask(contract, recipe, data.training, data.validation)
-    job = make_job(own, data, task, recipe, {"left_out": list(options.leave_out)})
+    precision = with_precision(own, contract, min(recipe.batch_size, len(data.training)), notify)
+    job = make_job(own, data, task, recipe, {"left_out": list(options.leave_out)}, precision)
     return run_training(job, own, data, notify, on_step, on_epoch).checkpoint
 
 
@@ -219,18 +225,13 @@ def _contents(options: MiniClipOptions, whole: TrainingData, data: TrainingData)
     return contents_of(data.dataset.classes, data.training.labels, votes, data.training.images)
 
 
-def _warn_if_known(what: str, labels: Sequence[str], left_out: Sequence[str], notify: Notify) -> None:
-    if known := [name for name in left_out if name in labels]:
-        notify(f"warning: {what} was trained with {', '.join(known)}: for this CLIP, no such class is new")
-
-
 def _teacher_targets(
     paths: Sequence[Path],
     weight: float,
     data: TrainingData,
+    left_out: Sequence[str],
     notify: Notify,
     progress: StageProgress | None,
-    left_out: Sequence[str] = (),
 ) -> TeacherTargets | None:
     """Return the mean probabilities of the teachers for the training images and their mirror images.
 
@@ -240,7 +241,7 @@ def _teacher_targets(
         return None
     classifiers = {path: _with_classes(open_classifier(path), path, data.dataset.classes) for path in paths}
     for path, (classifier, _) in classifiers.items():
-        _warn_if_known(f"teacher '{path}'", classifier.contract.labels, left_out, notify)
+        report_known(f"teacher '{path}'", classifier.contract.labels, left_out, notify)
     mirrored = replace(data.training, images=data.training.images[:, :, ::-1])
     found = {}
     for path, (classifier, chosen) in classifiers.items():

@@ -45,7 +45,7 @@ from edgekit.models.clip.protocols import (
     preset_of,
     recipe_name_of,
 )
-from edgekit.models.data.few_shot import Splits
+from edgekit.models.data.few_shot import Splits, report_known
 from edgekit.models.data.original_crops import CropFrom
 from edgekit.models.data.resized_crop import ResizedCrop
 from edgekit.models.torch_threads import set_torch_threads
@@ -208,8 +208,7 @@ def train_prompts(
     notify(_summary(clip))
     config = prompt_config(options, clip.config, notify)
     data, targets = _read_data(options, clip.image_size_px, notify, progress)
-    if known := [name for name in data.dataset.classes[len(data.trained) :] if name in clip.labels]:
-        notify(one_line(f"warning: the CLIP was trained with {', '.join(known)}: for this CLIP, no such class is new"))
+    report_known("the CLIP", clip.labels, data.dataset.classes[len(data.trained) :], notify)
     path = Path(options.descriptions) if options.descriptions else None
     check_evaluation(options.task, data, targets, partial(descriptions_for, path=path), clip.config)
     describe = partial(descriptions_for, path=path, notify=notify)

@@ -174,6 +174,15 @@ def without_classes(dataset: DataSet, left_out: Sequence[str]) -> DataSet:
     return merge_classes(dataset, {name: (name,) for name in kept})
 
 
+def report_known(what: str, labels: Sequence[str], new: Sequence[str], notify: Notify) -> None:
+    """Warn if a CLIP, or a net that it learns from, was trained with classes that ought to be new for the CLIP.
+
+    `what` names the CLIP or the net, and `labels` are the classes that it was trained with.
+    """
+    if known := [name for name in new if name in labels]:
+        notify(one_line(f"warning: {what} was trained with {', '.join(known)}: for this CLIP, no such class is new"))
+
+
 def tested_images(dataset: DataSet, validation: ImageSet, splits: Splits) -> ImageSet:
     """Return the test split of a data set; without one, `validation`."""
     test = splits.test or usual_test_split(dataset.splits)

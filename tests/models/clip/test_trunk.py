@@ -166,13 +166,7 @@ def test_prompts_above_a_trunk_are_exported(tmp_path: Path) -> None:
 def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
     bars_folder: Path, trunk_path: Path, tmp_path: Path
 ) -> None:
-    votes = tmp_path / "votes.csv"
-    files = sorted(path.relative_to(bars_folder) for path in bars_folder.rglob("*.png"))
-    rows = [
-        ",".join([path.parts[0], str(path), *("8" if _votes_for(path, name) else "0" for name in COLUMNS)])
-        for path in files
-    ]
-    votes.write_text("\n".join([",".join(["Usage", "kaggle_path", *COLUMNS]), *rows]))
+    votes = _votes(bars_folder, tmp_path / "votes.csv")
     messages: list[str] = []
     stages: dict[str, tuple[int, int | None]] = {}
     options = MiniClipOptions(
@@ -250,6 +244,24 @@ def test_one_command_trains_the_trunk_first(bars_folder: Path, tmp_path: Path) -
     assert train_mini(replace(options, resume=True)).checkpoint.exists()
 
 
+def test_a_trunk_that_is_trained_first_records_its_votes(bars_folder: Path, tmp_path: Path) -> None:
+    votes = _votes(bars_folder, tmp_path / "votes.csv")
+    options = MiniClipOptions(
+        data=bars_folder,
+        output=tmp_path / "run",
+        trunk="edgecnn",
+        trunk_epochs=1,
+        layers=1,
+        ferplus=votes,
+        ferplus_labels="majority",
+        epochs=1,
+        accelerator="cpu",
+    )
+    train_mini(options)
+    training = load_checkpoint(tmp_path / "run/trunk" / BEST_NAME).training
+    assert (training["ferplus"], training["ferplus_sha256"]) == ("majority", sha256_of(votes))
+
+
 @pytest.mark.slow
 def test_two_processes_train_the_trunk_first_and_leave_it_unchanged(bars_folder: Path, tmp_path: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "edgekit.cli"]
@@ -292,7 +304,7 @@ def test_a_teacher_that_is_given_twice_counts_twice_and_classifies_once(
     messages: list[str] = []
 
     def probabilities(*teachers: Path) -> FloatArray:
-        found = _teacher_targets(teachers, 1.0, data, messages.append, None)
+        found = _teacher_targets(teachers, 1.0, data, (), messages.append, None)
         assert found is not None
         return found.probabilities
 
@@ -345,6 +357,16 @@ def test_patches_are_left_out_except_in_the_last_quarter(bars: DataSet, trunk_pa
         task.start_epoch(net, epoch)
         task.loss(net, torch.arange(4), torch.full((4, 13), 0.5))
     assert tokens == [19, 19, 37]  # the class token, and 18 or 36 patches
+
+
+def _votes(folder: Path, path: Path) -> Path:
+    """Write FER+ votes for the images of a folder, and return their file."""
+    rows = [
+        ",".join([name.parts[0], str(name), *("8" if _votes_for(name, column) else "0" for column in COLUMNS)])
+        for name in sorted(each.relative_to(folder) for each in folder.rglob("*.png"))
+    ]
+    path.write_text("\n".join([",".join(["Usage", "kaggle_path", *COLUMNS]), *rows]))
+    return path
 
 
 def _votes_for(path: Path, column: str) -> bool:
