@@ -87,7 +87,7 @@ class Account:
     def drop(self, reason: str, count: int = 1) -> None:
         """Count items that are lost, by a short reason such as "disk full"."""
         with self._lock:
-            if not self._closed:
+            if count and not self._closed:
                 self._dropped[reason] += count
 
     def close(self, reason: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
     from edgekit.device.sinks.h264_recorder import H264Recorder
     from edgekit.device.sinks.monitor import ReadHealth
     from edgekit.device.sinks.rotation import Rotation
+
+
+@dataclass(frozen=True)
+class SinkOptions:
+    """Arguments of the function that creates a registered sink."""
+
+    value: str
+    source_name: str
+    fps: float | None
+    labels: Sequence[str]
+    notify: Callable[[str], None]
 
 
 @contextmanager
@@ -190,7 +202,6 @@ def _saved_frames(
 
 def _registered(outputs: Outputs, source: Source, labels: Sequence[str], notify: Callable[[str], None]) -> list[Sink]:
     from edgekit.device.registry import find
-    from edgekit.device.sink import SinkOptions
 
     named = (text.partition(":") for text in outputs.extra_sinks)
     return [find("sink", name)(SinkOptions(value, source.name, source.fps, labels, notify)) for name, _, value in named]

@@ -1,0 +1,75 @@
+"""Results as JSON lines: one object per frame."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.device.sink import RunContext, SinkOptions
+from edgekit.device.sinks.new.records import STDOUT, RecordSink
+from edgekit.options import option
+
+if TYPE_CHECKING:
+    from edgekit.device.detections import Face, FrameResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonLinesOptions(SinkOptions):
+    """Options of JSON lines."""
+
+    title = "Results"
+
+    jsonl: str | None = option("--jsonl", "Write one JSON object per frame; - is stdout.", metavar="FILE|-", main=True)
+
+    def files(self) -> list[Path]:
+        """Return the file."""
+        return [] if self.jsonl in (None, STDOUT) else [Path(str(self.jsonl))]
+
+    def open(self, run: RunContext) -> RecordSink | None:
+        """Return the sink."""
+        return None if self.jsonl is None else RecordSink("jsonl", self.jsonl, run, _line)
+
+
+def _line(result: FrameResult) -> tuple[str, int]:
+    return json.dumps(as_document(result), allow_nan=False) + "\n", 1
+
+
+def as_document(result: FrameResult) -> dict[str, Any]:
+    """Return the JSON document of one frame.
+
+    For a model of whole images the document has "subject", and the single entry of "faces" is the frame or its region.
+
+    Values are rounded: seconds and probabilities to six decimals, scores to four, milliseconds to three, boxes (pixels)
+    to two.
+    """
+    file = {} if result.file is None else {"file": result.file}
+    subject = {} if result.subject == "face" else {"subject": result.subject}
+    health = {} if result.health is None else {"health": dict(result.health)}
+    return {
+        "sequence": result.sequence,
+        **file,
+        **subject,
+        "monotonic_s": round(result.monotonic_s, 6),
+        "wall_s": round(result.wall_s, 6),
+        "frame_wh": list(result.frame_wh),
+        "age_ms": round(result.age_ms, 3),
+        "stage_ms": {stage: round(duration, 3) for stage, duration in result.stage_ms.items()},
+        "faces": [_face(face) for face in result.faces],
+        **health,
+    }
+
+
+def _face(face: Face) -> dict[str, Any]:
+    return {
+        "track_id": face.track_id,
+        "detected": face.detected,
+        "classified": face.classified,
+        "xyxy": [round(value, 2) for value in face.xyxy],
+        "score": round(face.score, 4),
+        "label": face.label,
+        "probability": round(face.probability, 6),
+        "probabilities": {label: round(value, 6) for label, value in face.probabilities.items()},
+        "raw_probabilities": {label: round(value, 6) for label, value in face.raw_probabilities.items()},
+    }

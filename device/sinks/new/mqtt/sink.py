@@ -1,0 +1,289 @@
+"""Sends events to an MQTT broker, at least once and in order, and the current state; the run never waits."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from ssl import SSLCertVerificationError
+from typing import Any, Self
+
+from edgekit.device.detections import FrameResult
+from edgekit.device.events import Event
+from edgekit.device.frame import Frame
+from edgekit.device.sink import RunContext, Sink
+from edgekit.device.sinks.monitor import Monitor
+from edgekit.device.sinks.mqtt.discovery import NOT_PAUSED, PAUSED, discovery_messages
+from edgekit.device.sinks.new.mqtt.commands import Commands
+from edgekit.device.sinks.new.mqtt.session import RefusedError, Session, check_certificates, lock_topic
+from edgekit.device.sinks.new.mqtt.settings import MqttSettings
+from edgekit.device.sinks.new.mqtt.spool import Spool
+from edgekit.device.sinks.worker import Worker
+from edgekit.text import counted
+
+# Largest number of unconfirmed events: enough for a slow network, few to resend after the connection was lost.
+_MAX_UNCONFIRMED = 20
+_MIN_STATE_PERIOD_S = 1.0
+_MAX_STATE_PERIOD_S = 10.0
+_RECONNECT_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+# After a connection that was lost sooner, the pauses continue to grow. Otherwise two clients with one id would close
+# each other's connection every second.
+_STABLE_S = 10.0
+_FLUSH_TIMEOUT_S = 0.8
+_MOST_EVENTS = 10_000
+
+
+class MqttSink(Sink):
+    """Sends every event when it occurs, and state and health regularly.
+
+    A thread sends the events of the buffer and removes those that the broker has confirmed. State and health are not
+    buffered, because old values are useless after an outage.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        run: RunContext,
+        commands: Commands | None = None,
+        pauses_s: Sequence[float] = _RECONNECT_PAUSES_S,
+    ) -> None:
+        """Open the buffer; entering the `with` block connects.
+
+        Args:
+            settings: Address, credentials and topics.
+            run: The run.
+            commands: Executes the commands that arrive; None: none are received.
+            pauses_s: Pauses between attempts to connect; the last one repeats.
+
+        Raises:
+            InputError: A certificate cannot be loaded.
+            TemporaryError: Another run uses the buffer or the topic.
+        """
+        check_certificates(settings)
+        self._settings = settings
+        self._run = run
+        self._commands = commands
+        self._pauses_s = pauses_s
+        self._notify = run.notify
+        self._snapshot: str | None = None
+        self._reported_refusal = False
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._account = run.account("mqtt")
+        self._topic_lock = lock_topic(settings)
+        try:
+            self._spool = Spool(settings.buffer_path, _MOST_EVENTS, self._account, run.notify)
+        except BaseException:
+            self._topic_lock.close()
+            raise
+        # Reasons that were reported in the current outage.
+        self._reasons: set[str] = set()
+        self._thread = Worker(self._connect, "mqtt")
+        run.shutdown.add(self._end)
+
+    def __enter__(self) -> Self:
+        """Start sending."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Wait up to about one second for the delivery of buffered events; the next run sends the rest.
+
+        Raises the exception of the sink's thread, if there was one.
+        """
+        self._run.shutdown.begin()
+        self._thread.join(self._run.shutdown.left_s)
+        self._spool.close()
+        self._topic_lock.close()
+        self._thread.check()
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Raise the exception of the sink's thread, if there was one. It reads results from the monitor."""
+        del frame, result
+        self._thread.check()
+
+    def post(self, event: Event) -> None:
+        """Add an event to the buffer."""
+        self._snapshot = event.snapshot or self._snapshot
+        self._spool.append(f"{self._settings.topic}/event", json.dumps(event.as_document(), allow_nan=False))
+        self._wake.set()
+
+    def _end(self) -> None:
+        self._closing.set()
+        self._wake.set()
+
+    def _connect(self) -> None:
+        """Connect, send until the connection is lost, and repeat."""
+        attempt = 0
+        while not self._closing.is_set():
+            connected_s = float("inf")
+            try:
+                with Session(self._settings, self._wake, self._commands) as session:
+                    connected_s = time.monotonic()
+                    self._report_connected()
+                    self._send(session)
+            except OSError as error:
+                # A restart does not cure these: they are reported also if the outage began for another reason.
+                lasts = isinstance(error, (SSLCertVerificationError, RefusedError))
+                self._report_outage(str(error) or type(error).__name__, lasts)
+            else:
+                if not self._closing.is_set():
+                    self._report_loss(time.monotonic() - connected_s)
+            if time.monotonic() - connected_s >= _STABLE_S:
+                attempt = 0
+            self._closing.wait(self._pauses_s[min(attempt, len(self._pauses_s) - 1)])
+            attempt += 1
+
+    def _send(self, session: Session) -> None:
+        topic = self._settings.topic
+        if self._settings.discovery:
+            self._announce(session)
+        session.publish(f"{topic}/availability", "online", retain=True)
+        unconfirmed: dict[int, int] = {}
+        sent_number = 0
+        sent: dict[str, str] = {}
+        schedule = _StateSchedule(self._run.monitor)
+        give_up_s = float("inf")
+        while not session.lost:
+            self._wake.clear()
+            self._confirm(session, unconfirmed)
+            for message in self._spool.after(sent_number, _MAX_UNCONFIRMED - len(unconfirmed)):
+                message_id = session.publish(message.topic, message.payload)
+                if message_id is None:
+                    return
+                unconfirmed[message_id] = sent_number = message.number
+            if self._closing.is_set():
+                give_up_s = min(give_up_s, time.monotonic() + _FLUSH_TIMEOUT_S)
+                if not unconfirmed or time.monotonic() >= give_up_s:
+                    session.publish(f"{topic}/availability", "offline", retain=True)
+                    return
+                self._wake.wait(0.1)
+                continue
+            self._send_changed(session, sent)
+            for name, document in schedule.due():
+                session.publish(f"{topic}/{name}", json.dumps(document, allow_nan=False), qos=0)
+            self._wake.wait(_MIN_STATE_PERIOD_S)
+
+    def _announce(self, session: Session) -> None:
+        """Publish the discovery messages."""
+        # Read once, because the connection can be lost at any time.
+        own_address = session.own_address
+        page_url, contract = self._run.links.page_url, self._run.contract
+        messages = discovery_messages(
+            self._settings,
+            contract.labels,
+            contract.subject,
+            images=[topic for topic, _ in self._images()],
+            commands=() if self._commands is None else self._commands.allowed,
+            page_url=page_url(own_address) if page_url and own_address else None,
+        )
+        for topic, payload in messages:
+            session.publish(topic, payload, retain=True)
+
+    def _images(self) -> list[tuple[str, str | None]]:
+        """Return the published images: last part of the topic, and name of the latest one."""
+        snapshots = self._run.links.snapshots
+        if snapshots is None or not self._run.links.sends_snapshots:
+            return []
+        takes = self._commands is not None and "snapshot" in self._commands.allowed
+        return [("snapshot", self._snapshot), *([("command-snapshot", snapshots.latest)] if takes else [])]
+
+    def _send_changed(self, session: Session, sent: dict[str, str]) -> None:
+        """Publish images and the pause, retained, if they are not as in `sent`, which maps topics to values."""
+        topic = self._settings.topic
+        if self._commands is not None and "pause" in self._commands.allowed:
+            paused = PAUSED if self._commands.controls.paused else NOT_PAUSED
+            if paused != sent.get("paused"):
+                sent["paused"] = paused
+                session.publish(f"{topic}/paused", paused, retain=True)
+        snapshots = self._run.links.snapshots
+        for name, latest in self._images():
+            if snapshots is not None and latest is not None and latest != sent.get(name):
+                sent[name] = latest
+                if (jpeg := snapshots.jpeg(latest)) is not None:
+                    session.publish(f"{topic}/{name}", jpeg, qos=0, retain=True)
+        if session.is_subscription_refused and not self._reported_refusal:
+            self._reported_refusal = True
+            self._notify(
+                f"MQTT broker {self._settings.address} refuses the subscription to '{self._settings.command_topic}': "
+                "commands do not arrive; allow it in the broker's access control"
+            )
+
+    def _confirm(self, session: Session, unconfirmed: dict[int, int]) -> None:
+        delivered = []
+        while session.confirmed:
+            number = unconfirmed.pop(session.confirmed.popleft(), None)
+            if number is not None:
+                delivered.append(number)
+        if delivered:
+            self._spool.remove(delivered)
+
+    def _report_connected(self) -> None:
+        if self._reasons:
+            self._reasons.clear()
+            buffered = f", {counted(len(self._spool), 'buffered event')}" if len(self._spool) else ""
+            dropped = self._account.lost
+            lost = f", {counted(dropped, 'event')} dropped so far" if dropped else ""
+            self._notify(f"MQTT broker reconnected{buffered}{lost}")
+
+    def _report_loss(self, lasted_s: float) -> None:
+        cause = "(if this repeats: a machine with the same host name uses this --mqtt-topic)"
+        hint = f" after {lasted_s:.0f} s {cause}" if lasted_s < _STABLE_S else ""
+        self._report_outage(f"the connection was lost{hint}")
+
+    def _report_outage(self, reason: str, lasts: bool = False) -> None:
+        if not self._reasons or (lasts and reason not in self._reasons):
+            self._reasons.add(reason)
+            self._notify(f"MQTT broker {self._settings.address}: {reason}; events are buffered")
+
+
+class _StateSchedule:
+    """Selects what to send: state when faces or labels change, state and health after ten seconds at the latest."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._checked_s = float("-inf")
+        self._all_sent_s = float("-inf")
+        self._sent_key: tuple[object, ...] = ()
+
+    def due(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the last part of the topic and the document of each message to send now."""
+        now_s = time.monotonic()
+        if now_s - self._checked_s < _MIN_STATE_PERIOD_S:
+            return []
+        self._checked_s = now_s
+        document = self._monitor.document()
+        state = _state_document(document, is_current=not self._monitor.is_latest_from_before_pause)
+        key = (state["faces"], state["label"], state["paused"])
+        is_old = now_s - self._all_sent_s >= _MAX_STATE_PERIOD_S
+        if document["latest"] is None or (key == self._sent_key and not is_old):
+            return []
+        self._sent_key = key
+        if not is_old:
+            return [("state", state)]
+        self._all_sent_s = now_s
+        return [("state", state), ("health", document["health"] or {})]
+
+
+def _state_document(document: dict[str, Any], *, is_current: bool) -> dict[str, Any]:
+    # What was last seen is not the state of a paused run, nor of a resumed one before its first frame.
+    latest = document["latest"] or {}
+    faces = latest.get("faces", []) if is_current else []
+    largest: dict[str, Any] = max(faces, key=lambda face: _area(face["xyxy"]), default={})
+    return {
+        "faces": len(faces),
+        "label": largest.get("label"),
+        "probability": largest.get("probability"),
+        "labels": [face["label"] for face in faces],
+        "paused": document["paused"],
+        "fps": document["fps"],
+        "age_ms": document["age_ms"],
+        "frames": document["frames"],
+        "wall_s": latest.get("wall_s"),
+        "monotonic_s": latest.get("monotonic_s"),
+    }
+
+
+def _area(xyxy: Sequence[float]) -> float:
+    return (xyxy[2] - xyxy[0]) * (xyxy[3] - xyxy[1])

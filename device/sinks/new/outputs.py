@@ -1,0 +1,94 @@
+"""All outputs of a run: checked, locked and opened from their options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from edgekit.device.sink import OutputContext, RunContext, Sink, SinkOptions
+from edgekit.device.sinks.disk_reserve import free_bytes
+from edgekit.device.sinks.new.file_series import is_older_name
+from edgekit.device.sinks.new.record import H264Recorder, RecordOptions
+from edgekit.device.sinks.output_options import OutputOptions
+from edgekit.errors import InputError
+from edgekit.files import exclusive_file, real_path
+
+_Kind = TypeVar("_Kind", bound=SinkOptions)
+
+# The lock of a folder is that of a file of this name in it.
+_FOLDER_LOCK = "snapshots"
+
+
+def option_of(options: Iterable[SinkOptions], kind: type[_Kind]) -> _Kind:
+    """Return the options of one class; its defaults if they are not among `options`."""
+    return next((each for each in options if isinstance(each, kind)), None) or kind()
+
+
+def check_outputs(options: Sequence[SinkOptions], source: str | None = None) -> None:
+    """Check that no output overwrites another one, or the source.
+
+    Raises:
+        InputError: Two outputs have the same file, or the source is the file of an output.
+    """
+    places = [real_path(path) for each in options for path in each.files()]
+    if twice := [path for path in places if places.count(path) > 1]:
+        raise InputError(f"'{twice[0]}' is the file of two outputs: give each its own")
+    rotated = places if option_of(options, OutputOptions).rotation.active else []
+    for output in rotated:
+        if clash := [path for path in places if is_older_name(path, output)]:
+            raise InputError(f"'{clash[0]}' is the name of an older file of '{output}': choose another name")
+    original = None if source is None else real_path(Path(source))
+    if original is not None and (original in places or any(is_older_name(original, output) for output in rotated)):
+        raise InputError(f"'{source}' is the source and would be overwritten: write to another file")
+
+
+@contextmanager
+def lock_outputs(options: Iterable[SinkOptions]) -> Iterator[None]:
+    """Lock the files and folders of the outputs against other runs for the duration of the block.
+
+    Raises:
+        TemporaryError: Another run writes to one of them.
+    """
+    with ExitStack() as locks:
+        for each in options:
+            for path in each.files():
+                locks.enter_context(exclusive_file(path))
+            for folder in each.folders():
+                locks.enter_context(exclusive_file(folder / _FOLDER_LOCK, folder))
+        yield
+
+
+def open_recorder(options: Iterable[SinkOptions], outputs: OutputContext) -> H264Recorder | None:
+    """Return the recorder of the camera's own video, before the camera is opened; None without --record."""
+    return option_of(options, RecordOptions).recorder(outputs)
+
+
+def open_sinks(options: Iterable[SinkOptions], run: RunContext) -> list[Sink]:
+    """Return the requested sinks, not yet entered, in the order of `options`: that of the registry.
+
+    Raises:
+        InputError: A sink cannot be created with these options.
+        TemporaryError: What a sink needs is missing at the moment.
+    """
+    from edgekit.device.sinks.daily_writes import DailyWrites
+    from edgekit.device.sinks.monitor import MonitorSink
+
+    if run.rules.blur_faces and run.excluding:
+        run.notify(f"--blur-faces does not blur the faces that {' or '.join(run.excluding)} excludes")
+    opened = [each.open(run) for each in options]
+    # The monitor comes first, because the web page and MQTT read it.
+    sinks: list[Sink] = [MonitorSink(run.monitor), *(sink for sink in opened if sink is not None)]
+    return [*sinks, DailyWrites(run.notify)] if run.source.live else sinks
+
+
+def results_folder(options: Iterable[SinkOptions]) -> Path:
+    """Return an existing folder on the disk of the results; of several disks, the one with the least free space.
+
+    Without files it is the working folder.
+    """
+    paths = [path.absolute() for each in options for path in (*each.files(), *each.folders())]
+    fullest = min(paths, key=free_bytes, default=Path.cwd())
+    return next(folder for folder in (fullest, *fullest.parents) if os.path.isdir(folder))  # noqa: PTH112 - no error

@@ -1,0 +1,140 @@
+"""JPEG images of the frames of events and of commands, in a folder whose oldest images are deleted."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cv2
+
+from edgekit.device.annotate import Draw
+from edgekit.device.blur import Xyxy, hide_boxes
+from edgekit.device.detections import FrameResult
+from edgekit.device.events import Event
+from edgekit.device.frame import Frame
+from edgekit.device.imaging import at_most
+from edgekit.device.sink import RunContext
+from edgekit.device.sinks.disk_reserve import PICTURES
+from edgekit.device.sinks.new.picture_folder import PictureFolder
+from edgekit.device.sinks.new.writer import Writer, WriterRules
+
+_MAX_SIDE_PX = 1280
+_JPEG_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
+# Few frames wait, because they are large.
+_MOST_FRAMES = 4
+_MOST_FILES = 10_000
+# How long a receiver waits for the image of its event.
+_WAIT_S = 2.0
+_POLL_S = 0.02
+# Shortest time between two images by command, however many commands arrive.
+_COMMAND_PERIOD_S = 1.0
+# Only files with such a name are ever deleted: time, label, id of run and image.
+_NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[\w-]*-[0-9a-f]+-\d+\.jpg", re.ASCII)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shot:
+    name: str
+    frame: Frame
+    result: FrameResult
+    hidden_xyxy: Sequence[Xyxy]
+
+
+class SnapshotWriter(Writer[_Shot]):
+    """Writes the frames of events, and the next frame after a request, at most one per second.
+
+    Attributes:
+        latest: Name of the latest image that was requested; None before the first.
+    """
+
+    def __init__(self, folder: Path, run: RunContext) -> None:
+        """Prepare to write to `folder`; other files in it are left alone.
+
+        Raises:
+            InputError: `folder` is a file.
+        """
+        most_bytes = round(run.rules.pictures_max_mb * 1e6)
+        pictures = PictureFolder(folder, ".jpg", most_files=_MOST_FILES, most_bytes=most_bytes, deletable=_NAME)
+        self._folder = folder
+        self._blur = run.blur()
+        self.latest: str | None = None
+        self._is_requested = False
+        self._requested_s = float("-inf")
+        self._run_id = secrets.token_hex(4)
+        self._count = 0
+        rules = WriterRules(
+            what=f"saving snapshots to '{folder}'",
+            most=_MOST_FRAMES,
+            slow="encoder or disk too slow",
+            reserve=run.reserve(folder, PICTURES),
+        )
+        account = run.account("event snapshots")
+        super().__init__(
+            _Images(pictures, run.draw), rules, account, run.shutdown, run.notify, threaded=run.source.live
+        )
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Keep the boxes to blur, and save the frame if it was requested."""
+        self.check()
+        if self._blur is not None:
+            self._blur.update(frame, result)
+        if self._is_requested and time.monotonic() - self._requested_s >= _COMMAND_PERIOD_S:
+            self._is_requested, self._requested_s, self._count = False, time.monotonic(), self._count + 1
+            name = _image_name(frame.wall_s, "snapshot", f"{self._run_id}-{self._count}")
+            if self._save(name, frame, result):
+                self.latest = name
+
+    def take(self, event: Event, frame: Frame, result: FrameResult) -> Event:
+        """Save the frame of an event and return the event with the name of its image; without one, if it is busy."""
+        name = _image_name(event.wall_s, event.label, event.event_id)
+        return replace(event, snapshot=name) if self._save(name, frame, result) else event
+
+    def request(self) -> None:
+        """Save the next frame; may be called from any thread."""
+        self._is_requested = True
+
+    def jpeg(self, name: str) -> bytes | None:
+        """Return an image by its name, after waiting for it for up to two seconds; None if it is not there."""
+        end_s = time.monotonic() + _WAIT_S
+        while self.account.waiting and not (self._folder / name).exists() and time.monotonic() < end_s:
+            time.sleep(_POLL_S)
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError:
+            return None
+
+    def _save(self, name: str, frame: Frame, result: FrameResult) -> bool:
+        return self.put(_Shot(name, frame, result, self._blur.boxes() if self._blur is not None else []))
+
+
+class _Images:
+    """Target of a `SnapshotWriter`: draws, encodes and writes images."""
+
+    def __init__(self, pictures: PictureFolder, draw: Draw) -> None:
+        self._pictures = pictures
+        self._draw = draw
+
+    def write(self, items: Sequence[_Shot]) -> int:
+        """Write the only image."""
+        (shot,) = items
+        image = shot.frame.image_bgr
+        image = hide_boxes(image, shot.hidden_xyxy) if shot.hidden_xyxy else image
+        drawn = at_most(self._draw(image, shot.result.faces), _MAX_SIDE_PX)
+        self._pictures.store(shot.name, cv2.imencode(".jpg", drawn, _JPEG_QUALITY)[1].tobytes())
+        return 1
+
+    def close(self) -> int:
+        """Do nothing."""
+        return 0
+
+
+def _image_name(wall_s: float, label: str, image_id: str) -> str:
+    """Return the file name of an image: its time, a label, and an id RUN-NUMBER that is unique across runs."""
+    taken = datetime.fromtimestamp(wall_s, UTC)
+    label = re.sub(r"[^A-Za-z0-9_-]", "_", label)[:40]
+    return f"{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03}Z-{label}-{image_id}.jpg"

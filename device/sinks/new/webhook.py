@@ -1,0 +1,158 @@
+"""Events posted to a web address."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.parse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from edgekit import __version__
+from edgekit.device.sink import RunContext, Sink, SinkOptions
+from edgekit.device.sinks.credentials import read_secret
+from edgekit.device.sinks.new.writer import END_OF_RUN, LostError, Writer, WriterRules
+from edgekit.errors import InputError, StorageError
+from edgekit.options import option
+
+if TYPE_CHECKING:
+    from edgekit.device.events import Event
+
+# Time limit for the connection to each address of the receiver, for sending, and for the response.
+_TIMEOUT_S = 5.0
+# Pauses before further attempts. Then the event is dropped, so that a receiver is not flooded after an outage.
+_RETRY_PAUSES_S = (1.0, 5.0, 15.0)
+_MOST_EVENTS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookOptions(SinkOptions):
+    """Options of the webhook."""
+
+    title = "Events"
+
+    webhook: str | None = option("--webhook", "Post events to this address as JSON.", metavar="URL", main=True)
+    webhook_token_file: Path | None = option(
+        "--webhook-token-file",
+        "File with the bearer token. EDGEKIT_WEBHOOK_TOKEN can contain the token instead.",
+        metavar="FILE",
+        needs="--webhook",
+    )
+
+    def open(self, run: RunContext) -> Sink | None:
+        """Return the sink, which receives the events of the run.
+
+        Raises:
+            InputError: The address is not http or https, or contains a password; or the token cannot be used.
+        """
+        if self.webhook is None:
+            return None
+        token = read_secret(self.webhook_token_file, "EDGEKIT_WEBHOOK_TOKEN", "webhook token", run.notify)
+        host = _check(self.webhook, token)
+        links = run.links
+        read_image = links.snapshots.jpeg if links.snapshots is not None and links.sends_snapshots else None
+        rules = WriterRules(
+            what=f"sending events to webhook {host}",
+            most=_MOST_EVENTS,
+            slow=END_OF_RUN,
+            holds=True,
+            pauses_s=_RETRY_PAUSES_S,
+            attempts=len(_RETRY_PAUSES_S) + 1,
+        )
+        receiver = _Receiver(self.webhook, token, host, read_image)
+        webhook = Webhook(receiver, rules, run.account("webhook"), run.shutdown, run.notify, threaded=True)
+        links.outlets.append(webhook)
+        return webhook
+
+
+class Webhook(Writer["Event"]):
+    """Posts each event, in order, from its own thread."""
+
+    def post(self, event: Event) -> None:
+        """Queue an event; if too many wait, the oldest one is dropped."""
+        self.put(event)
+
+
+class _Receiver:
+    """Target of a `Webhook`. Redirects are not followed, because the token is only for the given address."""
+
+    def __init__(
+        self, url: str, token: str | None, host: str, read_image: Callable[[str], bytes | None] | None
+    ) -> None:
+        import urllib.request
+
+        class NoRedirects(urllib.request.HTTPRedirectHandler):
+            def http_error_302(self, req: Any, fp: IO[bytes], code: int, msg: str, headers: Any) -> None:
+                """Let the response be an error. The new address is not read, because it may be malformed."""
+                del req, fp, code, msg, headers
+
+            http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+        self._opener = urllib.request.build_opener(NoRedirects)
+        self._url = url
+        self._host = host
+        self._read_image = read_image
+        self._headers = {"Content-Type": "application/json", "User-Agent": f"edgekit/{__version__}"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+
+    def write(self, items: Sequence[Event]) -> int:
+        """Post the only event.
+
+        Raises:
+            StorageError: The receiver cannot be reached, or cannot accept events at the moment.
+            LostError: It rejects the event.
+        """
+        import http.client
+        import urllib.error
+        import urllib.request
+
+        (event,) = items
+        body = json.dumps(self._document(event), allow_nan=False).encode()
+        request = urllib.request.Request(self._url, body, self._headers, method="POST")  # noqa: S310 - http(s) only
+        try:
+            with self._opener.open(request, timeout=_TIMEOUT_S):
+                return 1
+        except urllib.error.HTTPError as error:
+            error.close()
+            reason: object = f"HTTP status {error.code}"
+            if error.code < 500 and error.code not in (408, 429):
+                raise LostError("rejected", f"webhook {self._host}: {reason}") from error
+        except urllib.error.URLError as error:
+            reason = error.reason
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(error) or type(error).__name__
+        raise StorageError(f"webhook {self._host}: {reason}")
+
+    def close(self) -> int:
+        """Do nothing."""
+        return 0
+
+    def _document(self, event: Event) -> dict[str, Any]:
+        document = event.as_document()
+        if self._read_image is not None and event.snapshot is not None:
+            jpeg = self._read_image(event.snapshot)
+            if jpeg is not None:
+                document["snapshot_jpeg"] = base64.b64encode(jpeg).decode()
+        return document
+
+
+def _check(url: str, token: str | None) -> str:
+    """Return the host of a webhook's address; raises as `WebhookOptions.open`."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable() and " " not in url
+        # Checked here, because http.client would raise an error only when the first event is sent.
+        usable = usable and url.isascii() and bool((parts.hostname or "").encode("idna"))
+        _ = parts.port
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InputError("the webhook address must look like https://host/path")
+    if parts.username is not None or parts.password is not None:
+        raise InputError("the webhook address contains a password: use --webhook-token-file")
+    if token is not None and not token.isascii():
+        raise InputError("the webhook token contains non-ASCII characters: HTTP headers allow ASCII only")
+    return parts.hostname or ""
