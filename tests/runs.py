@@ -10,7 +10,7 @@ from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec, Subject
 from edgekit.device.accounting import Account
 from edgekit.device.controls import Controls
 from edgekit.device.sink import RunContext, Shutdown
-from edgekit.device.sinks.monitor import Monitor
+from edgekit.device.sinks.monitor import Monitor, ReadHealth
 from edgekit.device.sinks.output_options import OutputOptions
 from tests.waiting import PATIENCE_S
 
@@ -50,6 +50,7 @@ def run_of(
     labels: Sequence[str] = LABELS,
     subject: Subject = "face",
     end_s: float = PATIENCE_S,
+    health: ReadHealth = lambda: None,
     **rules: Any,
 ) -> RunContext:
     """Return a run of a live source, whose outputs have the shared options `rules` and `end_s` to end."""
@@ -63,7 +64,7 @@ def run_of(
         source=source or Source(),
         contract=contract(labels, subject),
         controls=controls,
-        monitor=Monitor("demo", lambda: None, lambda: accounts, controls),
+        monitor=Monitor("demo", health, lambda: accounts, controls),
         say=notify,
     )
 

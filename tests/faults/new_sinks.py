@@ -98,6 +98,7 @@ class _Events(Sink):
         self.spool.close()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
+        del frame
         self.spool.append("edgekit/door/event", json.dumps({"sequence": result.sequence}))
 
 

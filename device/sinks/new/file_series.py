@@ -130,8 +130,11 @@ class FileSeries(Generic[T]):
     def write(self, items: Sequence[T]) -> int:
         """Append items to the file, or to a new one if the rotation requires it or the file is gone."""
         safe = 0
-        if self._file is not None and self._is_over(self._file, items[0]):
+        if self._file is not None and not is_at(self._path, self._file.fileno()):  # deleted or moved
             safe = self.close()
+        if self._file is not None and self._is_due(self._file, items[0]):
+            safe = self.close()
+            self._rotation.make_room(self._path)
         if self._file is None:
             self._open(items[0])
         assert self._file is not None
@@ -142,9 +145,7 @@ class FileSeries(Generic[T]):
         ended, self._file = self._file, None
         return 0 if ended is None else ended.close()
 
-    def _is_over(self, file: OutputFile[T], item: T) -> bool:
-        if not is_at(self._path, file.fileno()):  # deleted or moved
-            return True
+    def _is_due(self, file: OutputFile[T], item: T) -> bool:
         is_due = self._rotation.is_due(file.size_bytes, time.monotonic() - self._begun_s)
         return is_due and self._begins(item) and self._path.is_file()
 

@@ -43,7 +43,7 @@ class Target(Protocol[_T_contra]):
 
 
 class LostError(Exception):
-    """Items are lost although the target works; `reason` is that of the account. Without a message it is not reported."""
+    """Items are lost although the target works; `reason` is that of the account. An empty message is not reported."""
 
     def __init__(self, reason: str, message: str = "") -> None:
         super().__init__(message)

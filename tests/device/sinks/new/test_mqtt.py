@@ -1,0 +1,313 @@
+"""Events over a real broker: arrival, order, outages, restarts, TLS, and the discovery of Home Assistant."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgekit.boards import Conditions, Throttling
+from edgekit.device.events import Event
+from edgekit.device.sinks.mqtt.discovery import discovery_messages
+from edgekit.device.sinks.new.mqtt.options import MqttOptions
+from edgekit.device.sinks.new.mqtt.settings import MqttSettings
+from edgekit.device.sinks.new.mqtt.sink import MqttSink
+from edgekit.errors import InputError, TemporaryError
+from tests.runs import run_of
+from tests.waiting import wait_until
+
+LABELS = ("calm", "happy", "sad")
+HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
+
+
+class Images:
+    latest = None
+
+    def __init__(self, images: dict[str, bytes]) -> None:
+        self.jpeg = images.get
+
+    def request(self) -> None:
+        pass
+
+
+@pytest.fixture
+def open_sink(broker, tmp_path: Path, notices: list[str], feed, monkeypatch) -> Iterator[Callable[..., MqttSink]]:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    with ExitStack() as stack:
+
+        def start(scheme: str = "mqtt", credentials: str | None = None, images=None, **options) -> MqttSink:
+            url = f"{scheme}://localhost:{broker.port}" if scheme == "mqtts" else f"mqtt://127.0.0.1:{broker.port}"
+            settings = MqttSettings.parse(url, credentials, **{"topic": "edgekit/test"} | options)
+            run = run_of(notices.append, health=lambda: HOT)
+            run.monitor.add(feed.next("happy", "sad")[1])
+            if images is not None:
+                run.links.snapshots, run.links.sends_snapshots = Images(images), True
+            return stack.enter_context(MqttSink(settings, run, pauses_s=(0.1,)))
+
+        yield start
+
+
+def event(sequence: int, track_id: int = 1) -> Event:
+    return Event(f"run-{sequence}", track_id, LABELS[sequence % 3], None, 0.9, 1.0, sequence, float(sequence), 1.7e9)
+
+
+def first_arrivals(sequences: list[int]) -> list[int]:
+    return list(dict.fromkeys(sequences))
+
+
+def test_events_arrive_once_and_in_order_with_state_and_health(broker, open_sink, notices):
+    broker.start()
+    with ExitStack() as stack:
+        listener = broker.listen(stack)
+        sink = open_sink()
+        for sequence in range(200):
+            sink.post(event(sequence, track_id=sequence % 3))
+        wait_until(lambda: len(listener.sequences()) >= 200)
+        assert listener.sequences() == list(range(200))
+        assert json.loads(listener.on("edgekit/test/event")[4]) == event(4, track_id=1).as_document()
+        wait_until(lambda: listener.on("edgekit/test/health"))
+        state = json.loads(listener.on("edgekit/test/state")[0])
+        assert (state["faces"], state["label"], state["labels"]) == (2, "happy", ["happy", "sad"])
+        assert json.loads(listener.on("edgekit/test/health")[0])["temperature_c"] == 71.5
+        wait_until(lambda: len(sink._spool) == 0)
+    assert notices == []
+
+
+def test_the_latest_image_is_retained_and_shown_by_home_assistant(broker, open_sink):
+    broker.start()
+    images = {"a.jpg": b"\xff\xd8 first", "b.jpg": b"\xff\xd8 second"}
+    with ExitStack() as stack:
+        live = broker.listen(stack)
+        sink = open_sink(images=images)
+        for name, image in images.items():
+            sink.post(replace(event(0), snapshot=name))
+            wait_until(lambda image=image: image in live.on("edgekit/test/snapshot"))
+        late = broker.listen(stack)
+        wait_until(lambda: ("edgekit/test/snapshot", images["b.jpg"], True) in late.messages)
+        (config,) = (json.loads(body) for topic, body, _ in late.messages if "/image/" in topic)
+        assert (config["image_topic"], config["content_type"]) == ("edgekit/test/snapshot", "image/jpeg")
+
+
+def test_availability_is_retained_and_is_offline_after_the_end_and_after_a_kill(broker, open_sink):
+    broker.start()
+    with ExitStack() as stack:
+        live = broker.listen(stack)
+        sink = open_sink()
+        wait_until(lambda: live.on("edgekit/test/availability") == [b"online"])
+        late = broker.listen(stack)
+        wait_until(lambda: ("edgekit/test/availability", b"online", True) in late.messages)
+        sink.__exit__(None, None, None)
+        wait_until(lambda: live.on("edgekit/test/availability")[-1] == b"offline")
+
+        # A killed process cannot publish "offline", so the broker publishes its last will.
+        code = (
+            "import time\nfrom edgekit.device.sinks.new.mqtt.settings import MqttSettings\n"
+            "from edgekit.device.sinks.new.mqtt.sink import MqttSink\nfrom tests.runs import run_of\n"
+            f"settings = MqttSettings.parse('mqtt://127.0.0.1:{broker.port}', None, topic='edgekit/dies')\n"
+            "MqttSink(settings, run_of(print)).__enter__()\ntime.sleep(600)\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[4]) as child:
+            wait_until(lambda: live.on("edgekit/dies/availability") == [b"online"])
+            child.kill()
+        wait_until(lambda: live.on("edgekit/dies/availability") == [b"online", b"offline"])
+
+
+def test_a_broker_that_is_killed_and_comes_back_gets_every_event_in_order(broker, open_sink, notices):
+    broker.remember()
+    broker.start()
+    sink = open_sink()
+    in_outages: list[int] = []
+    with ExitStack() as stack:
+        listener = broker.listen(stack, client_id="remembered")
+        posted = 0
+        for _ in range(3):
+            for _ in range(100):
+                sink.post(event(posted))
+                posted += 1
+            broker.kill()
+            wait_until(lambda: notices and "events are buffered" in notices[-1])
+            for _ in range(50):
+                in_outages.append(posted)
+                sink.post(event(posted))
+                posted += 1
+            wait_until(lambda: len(sink._spool) >= 50)
+            broker.start()
+            wait_until(lambda: "reconnected" in notices[-1])
+        wait_until(lambda: listener.sequences()[-1:] == [posted - 1])
+        wait_until(lambda: len(sink._spool) == 0)
+        arrived = first_arrivals(listener.sequences())
+    assert arrived == sorted(arrived)
+    # A killed broker can lose events that it has just confirmed. The sink delivers all other events.
+    assert set(in_outages) <= set(arrived)
+    assert sum("reconnected" in line for line in notices) == 3
+    assert all("events are buffered" in line or "reconnected" in line for line in notices)
+
+
+def test_every_event_of_an_outage_arrives_once_the_broker_is_back(broker, open_sink, notices):
+    sink = open_sink()
+    for sequence in range(300):
+        sink.post(event(sequence, track_id=sequence % 5))
+    wait_until(lambda: len(sink._spool) == 300 and notices != [])
+    assert notices == [f"MQTT broker 127.0.0.1:{broker.port}: [Errno 111] Connection refused; events are buffered"]
+    broker.lines += ["persistence true", f"persistence_location {broker.folder}/", "autosave_interval 1"]
+    broker.start()
+    wait_until(lambda: len(sink._spool) == 0)
+    assert notices[1:] == ["MQTT broker reconnected, 300 buffered events"]
+
+
+def test_events_survive_a_restart_of_the_run_and_go_before_new_ones(broker, open_sink):
+    first = open_sink()
+    for sequence in range(5):
+        first.post(event(sequence))
+    wait_until(lambda: len(first._spool) == 5)
+    first.__exit__(None, None, None)
+    broker.start()
+    with ExitStack() as stack:
+        listener = broker.listen(stack)
+        second = open_sink()
+        second.post(event(5))
+        wait_until(lambda: len(listener.sequences()) == 6)
+        assert listener.sequences() == [0, 1, 2, 3, 4, 5]
+
+
+def test_home_assistant_gets_a_complete_discovery_document(broker, open_sink):
+    broker.start()
+    with ExitStack() as stack:
+        open_sink()
+        listener = broker.listen(stack)
+        # An empty document removes an entity.
+        wait_until(lambda: sum(name.startswith("homeassistant/") for name, body, _ in listener.messages if body) == 7)
+        configs = {name: json.loads(body) for name, body, _ in listener.messages if name.endswith("/config") and body}
+    assert len({config["unique_id"] for config in configs.values()}) == 7
+    for config in configs.values():
+        assert config["availability_topic"] == "edgekit/test/availability"
+        assert config["device"]["identifiers"] == ["edgekit_test"]
+    assert configs["homeassistant/event/edgekit_test/changed/config"]["event_types"] == list(LABELS)
+    assert configs["homeassistant/sensor/edgekit_test/label/config"]["options"] == [*LABELS, "uncertain"]
+    assert configs["homeassistant/sensor/edgekit_test/temperature/config"]["device_class"] == "temperature"
+
+
+def test_topics_that_differ_only_in_special_characters_have_their_own_devices_and_buffers():
+    topics = ("edgekit/厨房", "edgekit/客厅", "edgekit/front door", "edgekit/front_door")
+    each = [MqttSettings.parse("mqtt://broker", None, topic=topic) for topic in topics]
+    found = [{topic for topic, _ in discovery_messages(settings, LABELS)} for settings in each]
+    assert len(set.union(*found)) == sum(map(len, found))
+    assert len({settings.buffer_path for settings in each}) == len(topics)
+    # Topics without special characters have ids without a suffix, because Home Assistant keeps its settings by id.
+    assert "homeassistant/sensor/edgekit_front_door/faces/config" in found[3]
+
+
+def test_home_assistant_gets_no_faces_of_whole_images():
+    settings = MqttSettings.parse("mqtt://broker", None, topic="edgekit/door")
+    messages = {topic.split("/")[3]: body for topic, body in discovery_messages(settings, LABELS, "image")}
+    absent = [name for name, body in messages.items() if body == b""]
+    assert absent == ["faces", "present", "pause", "take_snapshot", "snapshot", "command_snapshot"]
+    assert json.loads(messages["label"])["name"] == "Label"
+    assert json.loads(messages["changed"])["name"] == "Label changed"
+
+
+def test_discovery_can_be_left_out(broker, open_sink):
+    broker.start()
+    with ExitStack() as stack:
+        # The listener subscribes before the first state, because the next state follows after ten seconds.
+        listener = broker.listen(stack)
+        open_sink(discovery=False)
+        wait_until(lambda: listener.on("edgekit/test/state"))
+        assert not any(name.startswith("homeassistant/") for name, _, _ in listener.messages)
+
+
+def test_a_password_is_accepted_and_a_wrong_one_is_reported_without_it(broker, open_sink, notices, tmp_path):
+    passwords = tmp_path / "passwords"
+    passwords.write_text("")
+    passwords.chmod(0o600)
+    tool = shutil.which("mosquitto_passwd")
+    if tool is None:
+        pytest.skip("no mosquitto_passwd here: apt install mosquitto")
+    subprocess.run([tool, "-b", str(passwords), "door", "right:word"], check=True, capture_output=True)
+    broker.lines = [f"listener {broker.port} 127.0.0.1", f"password_file {passwords}", "user root"]
+    broker.start()
+    wrong = open_sink(credentials="door:wrong-word")
+    wait_until(lambda: notices != [])
+    assert "connection rejected: Not authorized" in notices[0]
+    assert "wrong-word" not in str(notices) + repr(wrong._settings)
+    wrong.__exit__(None, None, None)
+    sink = open_sink(credentials="door:right:word")
+    sink.post(event(0))
+    wait_until(lambda: len(sink._spool) == 0)
+    assert len(notices) == 1
+
+
+# paho does not close the socket of a failed handshake; the garbage collector closes it.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
+def test_tls_requires_an_authority_that_has_signed_the_certificate_of_the_broker(broker, open_sink, notices, tmp_path):
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl here: apt install openssl")
+    certificate, key = tmp_path / "broker.pem", tmp_path / "broker.key"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    broker.lines += [f"certfile {certificate}", f"keyfile {key}"]
+    broker.start()
+    stranger = open_sink("mqtts")
+    wait_until(lambda: notices != [])
+    assert "certificate verify failed" in notices[0]
+    stranger.__exit__(None, None, None)
+    assert len(notices) == 1
+
+    trusting = open_sink("mqtts", ca=certificate)
+    trusting.post(event(0))
+    wait_until(lambda: len(trusting._spool) == 0)
+    assert len(notices) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "message"),
+    [
+        ("http://host", {}, "must look like mqtt://host:1883"),
+        ("mqtt://", {}, "must look like"),
+        (f"mqtt://{'a' * 64}.de", {}, "must look like"),
+        ("mqtt://host:port", {}, "must look like"),
+        ("mqtt://user:secret-word@host", {}, "use --mqtt-credentials"),
+        ("mqtt://host/path", {}, "must look like"),
+        ("mqtt://host", {"topic": "a/#"}, "contains a wildcard"),
+        ("mqtt://host", {"topic": "/a"}, "use a name such as"),
+        ("mqtt://host", {"ca": Path(__file__)}, "is without TLS"),
+        ("mqtts://host", {"ca": Path("missing.pem")}, "does not exist"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_without_the_password(url, options, message):
+    with pytest.raises(InputError, match=message) as raised:
+        MqttSettings.parse(url, None, **options)
+    assert "secret-word" not in str(raised.value)
+
+
+def test_a_file_that_is_no_certificate_is_refused_at_once(tmp_path, notices):
+    path = tmp_path / "ca.pem"
+    path.write_text("hello")
+    settings = MqttSettings.parse("mqtts://host", None, ca=path)
+    with pytest.raises(InputError):
+        MqttSink(settings, run_of(notices.append))
+
+
+def test_a_second_run_with_the_same_topic_may_try_again_later(open_sink, monkeypatch, tmp_path):
+    first = open_sink()
+    with pytest.raises(TemporaryError):
+        open_sink()
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "other"))
+    with pytest.raises(TemporaryError):
+        open_sink()
+    first.__exit__(None, None, None)
+    open_sink()
+
+
+def test_a_command_for_images_needs_a_folder(notices):
+    with pytest.raises(InputError):
+        MqttOptions(mqtt="mqtt://127.0.0.1", mqtt_commands="snapshot").open(run_of(notices.append))

@@ -1,0 +1,242 @@
+"""Webhooks with a real web server: delivery, failures, endless responses, secrets, and concurrent exits."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from edgekit.device.events import Event
+from edgekit.device.sink import RunContext
+from edgekit.device.sinks.credentials import read_secret
+from edgekit.device.sinks.new import webhook as module
+from edgekit.device.sinks.new.webhook import Webhook, WebhookOptions
+from edgekit.errors import InputError
+from tests.runs import run_of
+from tests.waiting import wait_until
+
+PATIENCE_S = 30
+
+
+class Receiver(ThreadingHTTPServer):
+    """Responds with the statuses in `answers`, then with 204; records the requests."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers: list[int] = []
+        self.received: list[dict] = []
+        self.headers: list[dict[str, str]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/hook?key=secret-in-address"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status = self.server.answers.pop(0) if self.server.answers else 204
+        # Recorded before the response, because after it the next event can arrive in another thread.
+        self.server.headers.append(dict(self.headers))
+        if status == 204:
+            self.server.received.append(json.loads(body))
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/elsewhere")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch) -> None:
+    monkeypatch.setattr(module, "_RETRY_PAUSES_S", (0.01, 0.01))
+
+
+class Images:
+    latest = None
+
+    def __init__(self, images: dict[str, bytes]) -> None:
+        self.jpeg = images.get
+
+    def request(self) -> None:
+        pass
+
+
+@pytest.fixture
+def open_hook(receiver, notices, tmp_path) -> Callable[..., Webhook]:
+    def start(url: str = receiver.url, token: str | None = None, images=None, run: RunContext | None = None) -> Webhook:
+        run = run or run_of(notices.append)
+        if images is not None:
+            run.links.snapshots, run.links.sends_snapshots = Images(images), True
+        file = None
+        if token is not None:
+            file = tmp_path / "token"
+            file.write_text(token)
+            file.chmod(0o600)
+        hook = WebhookOptions(webhook=url, webhook_token_file=file).open(run)
+        assert run.links.outlets == [hook]
+        return hook
+
+    return start
+
+
+def counts(hook: Webhook) -> dict[str, Any]:
+    return hook.account.as_document()
+
+
+def event(sequence: int) -> Event:
+    return Event(f"run-{sequence}", 1, "sad", "happy", 0.9, 1.0, sequence, float(sequence), 1.7e9)
+
+
+def test_events_are_posted_as_json_in_order_with_the_token(receiver, open_hook, notices):
+    with open_hook(token="the-token") as hook:
+        for sequence in range(5):
+            hook.post(event(sequence))
+        wait_until(lambda: counts(hook)["written"] == 5)
+    assert receiver.received == [event(sequence).as_document() for sequence in range(5)]
+    assert receiver.headers[0]["Authorization"] == "Bearer the-token"
+    assert receiver.headers[0]["Content-Type"] == "application/json"
+    assert notices == []
+
+
+def test_an_event_has_its_image_if_it_is_there(receiver, open_hook):
+    images = {"a.jpg": b"\xff\xd8 an image"}
+    with open_hook(images=images) as hook:
+        for name in ("a.jpg", "deleted.jpg", None):
+            hook.post(replace(event(0), snapshot=name))
+        wait_until(lambda: counts(hook)["written"] == 3)
+    first, second, third = receiver.received
+    assert base64.b64decode(first.pop("snapshot_jpeg")) == images["a.jpg"]
+    assert (first["snapshot"], second["snapshot"]) == ("a.jpg", "deleted.jpg")
+    assert third == event(0).as_document()
+
+
+def test_a_receiver_that_fails_for_a_moment_gets_the_event_again(receiver, open_hook):
+    receiver.answers = [503, 429]
+    with open_hook() as hook:
+        hook.post(event(0))
+        wait_until(lambda: counts(hook)["written"] == 1)
+    assert (len(receiver.headers), counts(hook)["dropped"]) == (3, {})
+    assert "Authorization" not in receiver.headers[0]
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 404])
+def test_a_rejected_event_is_not_repeated_reported_once_and_its_token_goes_nowhere_else(
+    receiver, open_hook, notices, status
+):
+    receiver.answers = [status] * 3
+    with open_hook(token="the-token") as hook:
+        for sequence in range(4):
+            hook.post(event(sequence))
+        wait_until(lambda: counts(hook)["written"] == 1)
+    assert (len(receiver.headers), counts(hook)["dropped"]) == (4, {"rejected": 3})
+    assert len(notices) == 2
+    assert "secret-in-address" not in str(notices)
+    assert "the-token" not in str(notices)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_faults_in_any_order_the_account_is_what_the_receiver_has(receiver, open_hook, monkeypatch, seed):
+    monkeypatch.setattr(module, "_RETRY_PAUSES_S", (0.0, 0.0))
+    choose = random.Random(seed)  # noqa: S311 - not for security
+    receiver.answers = choose.choices((204, 500, 429, 404, 302), (4, 4, 2, 1, 1), k=200)
+    with open_hook() as hook:
+        for sequence in range(60):
+            hook.post(event(sequence))
+        wait_until(lambda: counts(hook)["waiting"] == 0)
+    received = [document["sequence"] for document in receiver.received]
+    assert received == sorted(set(received))
+    assert counts(hook)["written"] == len(received)
+
+
+def test_an_unreachable_receiver_loses_events_after_some_attempts(receiver, open_hook, notices):
+    receiver.server_close()
+    with open_hook() as hook:
+        hook.post(event(0))
+        wait_until(lambda: counts(hook)["dropped"])
+    assert (counts(hook)["waiting"], len(notices)) == (0, 1)
+
+
+def test_a_receiver_that_does_not_respond_delays_neither_the_run_nor_its_end(notices):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        run = run_of(notices.append, end_s=0.1)
+        hook = WebhookOptions(webhook=f"http://127.0.0.1:{silent.getsockname()[1]}/").open(run)
+        assert isinstance(hook, Webhook)
+        with hook:
+            for sequence in range(3):
+                hook.post(event(sequence))
+            connection, _ = silent.accept()
+        connection.close()
+    assert sum(counts(hook)["dropped"].values()) == 3
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://host/x",
+        "https:///x",
+        "file:///etc/passwd",
+        "https://host:port/",
+        "https://user:secret-word@host/",
+        "https://host/a b",
+        "https://host/tür",
+        f"https://{'a' * 64}.de/",
+    ],
+)
+def test_an_address_that_cannot_be_is_refused(notices, url):
+    with pytest.raises(InputError) as refused:
+        WebhookOptions(webhook=url).open(run_of(notices.append))
+    assert "secret-word" not in str(refused.value)
+
+
+def test_a_secret_is_the_files_first_line_or_the_environments(tmp_path, notices, monkeypatch):
+    path = tmp_path / "token"
+    path.write_text("the-token\nsecond line\n")
+    path.chmod(0o600)
+    monkeypatch.setenv("SOME_TOKEN", "from-the-environment")
+    assert read_secret(path, "SOME_TOKEN", "token", notices.append) == "the-token"
+    assert read_secret(None, "SOME_TOKEN", "token", notices.append) == "from-the-environment"
+    assert read_secret(None, "NO_SUCH_TOKEN", "token", notices.append) is None
+    assert notices == []
+    path.chmod(0o644)
+    read_secret(path, "SOME_TOKEN", "token", notices.append)
+    assert notices == [f"other users can read the token in '{path}': run chmod 600 on it"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"\x1b[2J\n"])
+def test_a_file_without_a_secret_is_refused(tmp_path, notices, content):
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="the first line must be the token"):
+        read_secret(path, "SOME_TOKEN", "token", notices.append)
+
+
+@pytest.mark.parametrize("value", [b"two\nlines", b"not UTF-8 \xff", b"\x1b[2J", b"  "])
+def test_a_variable_without_a_secret_is_refused(notices, monkeypatch, value):
+    monkeypatch.setitem(os.environb, b"SOME_TOKEN", value)
+    with pytest.raises(InputError, match="SOME_TOKEN must be the token in one line of plain text") as raised:
+        read_secret(None, "SOME_TOKEN", "token", notices.append)
+    assert "lines" not in str(raised.value)
+
+
+def test_a_line_break_at_the_end_of_a_variable_is_no_part_of_the_secret(notices, monkeypatch):
+    monkeypatch.setitem(os.environb, b"SOME_TOKEN", "schlüssel\n".encode())
+    assert read_secret(None, "SOME_TOKEN", "token", notices.append) == "schlüssel"
