@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.command import Command
 from edgekit.cli.options import (
     PATH,
     NumberRange,
@@ -17,7 +18,7 @@ from edgekit.cli.options import (
     path_option,
     threads_option,
 )
-from edgekit.cli.output import Output, common_options, one_line
+from edgekit.cli.output import Output, one_line
 from edgekit.errors import EdgekitError
 from edgekit.text import counted
 
@@ -44,7 +45,7 @@ def command() -> None:
     """
 
 
-@command.command("crop", short_help="Cut faces out of photographs and videos.")
+@command.command("crop", cls=Command, short_help="Cut faces out of photographs and videos.")
 @click.argument("photos", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Folder for the crops.")
 @click.option(
@@ -88,7 +89,6 @@ def command() -> None:
     help="Time between two frames of a video.",
 )
 @threads_option
-@common_options
 def crop(
     out: Output, photos: Path, output: Path, detector_size: int | None, margin: float | None, **options: Any
 ) -> None:
@@ -152,11 +152,10 @@ def _crops_document(report: CropReport, photos: Path, output: Path) -> dict[str,
     }
 
 
-@command.command("check", short_help="Count images, and find damaged, blank and duplicate images.")
+@command.command("check", cls=Command, short_help="Count images, and find damaged, blank and duplicate images.")
 @click.argument("path", type=PATH)
 @click.option("--sheet", type=PATH, metavar="DIR", help="Folder for one contact sheet (PNG) per class.")
 @contempt_option
-@common_options
 def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
     """Check the data set at PATH, in any format that `train` reads.
 
@@ -194,7 +193,7 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
         raise EdgekitError(f"data '{path}': {'; '.join(findings.faults)}")
 
 
-@command.command("label", short_help="Sort collected crops into class folders, in a browser.")
+@command.command("label", cls=Command, short_help="Sort collected crops into class folders, in a browser.")
 @click.argument("folder", metavar="DIR", type=PATH)
 @click.option("-o", "--output", type=PATH, metavar="OUT", help="Folder of the class folders; default: DIR/labelled.")
 @click.option("--classes", metavar="A,B,...", help="Classes to choose from; default: those of the collecting model.")
@@ -207,7 +206,6 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
     "File with the access token of the page. EDGEKIT_WEB_TOKEN can contain the token instead. Browsers on other "
     "machines need the token.",
 )
-@common_options
 def label(
     out: Output, folder: Path, output: Path | None, classes: str | None, address: str, web_token_file: Path | None
 ) -> None:

@@ -9,13 +9,14 @@ import click
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, no_install_option, require_hosts
 from edgekit.cli.boards.releases import chosen_service, read_package, show_changes
+from edgekit.cli.command import Command
 from edgekit.cli.options import PATH, NumberRange, service_options
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.output import Output
 from edgekit.cli.run.checks import checked_settings
 from edgekit.cli.run.output_options import replaced_results, warn_of_replaced
 
 
-@click.command("deploy", short_help="Install a model on boards as a service.")
+@click.command("deploy", cls=Command, short_help="Install a model on boards as a service.")
 @click.argument("model", metavar="MODEL")
 @click.option(
     "--config",
@@ -47,7 +48,6 @@ from edgekit.cli.run.output_options import replaced_results, warn_of_replaced
 @service_options
 @host_options
 @no_install_option
-@common_options
 def command(
     out: Output,
     chosen: HostChoice,

@@ -10,17 +10,17 @@ import click
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, report_boards, require_hosts
 from edgekit.cli.boards.releases import chosen_service
+from edgekit.cli.command import Command
 from edgekit.cli.options import service_options
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.output import Output
 
 if TYPE_CHECKING:
     from edgekit.remote.deploy import ReleaseList
 
 
-@click.command("releases", short_help="List the releases on boards, and the state of the service.")
+@click.command("releases", cls=Command, short_help="List the releases on boards, and the state of the service.")
 @service_options
 @host_options
-@common_options
 def command(out: Output, chosen: HostChoice, name: str, scope: Any) -> None:
     """List the releases on boards, and the state of the service.
 

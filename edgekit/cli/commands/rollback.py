@@ -8,11 +8,12 @@ import click
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, require_hosts
 from edgekit.cli.boards.releases import chosen_service, show_changes
+from edgekit.cli.command import Command
 from edgekit.cli.options import service_options
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.output import Output
 
 
-@click.command("rollback", short_help="Switch boards back to the previous release.")
+@click.command("rollback", cls=Command, short_help="Switch boards back to the previous release.")
 @click.option(
     "--to",
     "wanted",
@@ -21,7 +22,6 @@ from edgekit.cli.output import Output, common_options
 )
 @service_options
 @host_options
-@common_options
 def command(out: Output, chosen: HostChoice, wanted: str | None, name: str, scope: Any) -> None:
     """Switch boards back to the previous release, and check that it runs.
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.cli.command import Command
 from edgekit.cli.options import PATH, service_options
-from edgekit.cli.output import Output, common_options, printable
+from edgekit.cli.output import Output, printable
 from edgekit.cli.run.checks import checked_values
 from edgekit.cli.run.output_options import replaced_results, warn_of_replaced
 from edgekit.errors import EdgekitError, InputError
@@ -38,7 +39,7 @@ def command() -> None:
     """
 
 
-@command.command("install", short_help="Install or replace the service, and start it.")
+@command.command("install", cls=Command, short_help="Install or replace the service, and start it.")
 @service_options
 @click.option("--config", type=PATH, metavar="TOML", help="Settings of `edgekit run`.")
 @click.option(
@@ -57,7 +58,6 @@ def command() -> None:
 @click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="Environment variable; repeatable.")
 @click.option("--run-as", metavar="USER", help="User of a system service; default: the user who called sudo.")
 @click.argument("run_options", nargs=-1, type=click.UNPROCESSED)
-@common_options
 def install(
     out: Output,
     name: str,
@@ -109,9 +109,8 @@ def install(
     out.result(_document(name, manager, chosen, command=list(spec.command)))
 
 
-@command.command("status", short_help="Show the state of the service.")
+@command.command("status", cls=Command, short_help="Show the state of the service.")
 @service_options
-@common_options
 def status(out: Output, name: str, scope: Scope | None) -> None:
     """Show the service's state, number of restarts and last status text. If the service neither runs nor starts, the
     exit code is 1.
@@ -143,9 +142,8 @@ def status(out: Output, name: str, scope: Scope | None) -> None:
         raise EdgekitError(f"service '{name}' is not running: {found.state}{cure}")
 
 
-@command.command("restart", short_help="Restart the service.")
+@command.command("restart", cls=Command, short_help="Restart the service.")
 @service_options
-@common_options
 def restart(out: Output, name: str, scope: Scope | None) -> None:
     """Restart the service, also after a permanent failure.
 
@@ -161,13 +159,12 @@ def restart(out: Output, name: str, scope: Scope | None) -> None:
     out.result(_document(name, manager, chosen, restarted=True))
 
 
-@command.command("logs", short_help="Show the log of the service.")
+@command.command("logs", cls=Command, short_help="Show the log of the service.")
 @service_options
 @click.option(
     "--lines", type=click.IntRange(1, 100_000), default=50, show_default=True, metavar="N", help="Number of lines."
 )
 @click.option("--follow", is_flag=True, help="Show new lines too, until Ctrl-C.")
-@common_options
 def logs(out: Output, name: str, scope: Scope | None, lines: int, follow: bool) -> None:
     """Show the last lines of the service's log.
 
@@ -189,9 +186,8 @@ def logs(out: Output, name: str, scope: Scope | None, lines: int, follow: bool) 
         out.result({"name": name, "lines": done.stdout.decode(errors="replace").splitlines()})
 
 
-@command.command("remove", short_help="Stop and remove the service.")
+@command.command("remove", cls=Command, short_help="Stop and remove the service.")
 @service_options
-@common_options
 def remove(out: Output, name: str, scope: Scope | None) -> None:
     """Stop and remove the service. Its results and the settings file are kept.
 

@@ -9,19 +9,19 @@ import click
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, report_boards, require_hosts
 from edgekit.cli.boards.releases import chosen_service
+from edgekit.cli.command import Command
 from edgekit.cli.options import service_options
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.output import Output
 from edgekit.text import counted
 
 if TYPE_CHECKING:
     from edgekit.remote.deploy import Removal
 
 
-@click.command("undeploy", short_help="Remove releases and their service from boards.")
+@click.command("undeploy", cls=Command, short_help="Remove releases and their service from boards.")
 @click.option("--keep-data", is_flag=True, help="Keep the recordings and the settings of the current release.")
 @service_options
 @host_options
-@common_options
 def command(out: Output, chosen: HostChoice, keep_data: bool, name: str, scope: Any) -> None:
     """Stop and remove the service that deploy installed, all releases, and their folder with the recordings.
 
