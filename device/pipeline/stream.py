@@ -34,8 +34,9 @@ from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.registry import find
 from edgekit.device.sink import Sink
-from edgekit.device.sources import CameraSettings, open_camera, open_source
+from edgekit.device.sources import open_camera, open_source
 from edgekit.device.sources.files import ImageSource
+from edgekit.device.sources.settings import CameraSettings
 from edgekit.device.tracking.detection_schedule import Adaptive, Every
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.device.tracking.localizer import Localizer, WholeImage

@@ -8,19 +8,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 from click.core import ParameterSource
 
-from edgekit.cli.option_types import field_value, make_option
+from edgekit.cli.option_types import field_value, make_option, parameter_name
 from edgekit.cli.output import Output
 from edgekit.options import Option, Options, declared_options, defaults
 
 _OTHERS = "Other options"
 _TITLE = "help_section"
+_SHOWS_ALL = "edgekit.shows_all"
 # click's own limit for the column of flags.
 _MAX_COLUMN = 30
 _COMMON = (
@@ -38,7 +38,10 @@ class Command(click.Command):
         groups: The classes of options by the argument that receives their instances: one class, or several for a tuple.
         kinds: All these classes.
         declared: The declared options by the name of their parameter.
+        is_negatable: Whether each flag has its opposite, --no-FLAG, because a settings file may have set it.
     """
+
+    is_negatable: ClassVar[bool] = False
 
     def __init__(self, *args: Any, groups: Mapping[str, Group] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -46,9 +49,11 @@ class Command(click.Command):
         self.kinds = tuple(kind for group in self.groups.values() for kind in _classes(group))
         self.declared: dict[str, Option] = {}
         for kind in self.kinds:
-            made, declared = _made_options(kind), declared_options(kind)
-            self.params += made.values()
-            self.declared |= {option.name or "": declared[field] for field, option in made.items()}
+            for field, declared in declared_options(kind).items():
+                option = make_option(kind, field, declared, is_negatable=self.is_negatable)
+                setattr(option, _TITLE, declared.section or kind.title)
+                self.params.append(option)
+                self.declared[parameter_name(declared)] = declared
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return all parameters, with those of every command and --help."""
@@ -81,13 +86,26 @@ class Command(click.Command):
         """
         made: dict[str, Any] = {}
         for name, group in self.groups.items():
-            several = tuple(_instance(kind, ctx) for kind in _classes(group))
+            several = tuple(self._instance(kind, ctx) for kind in _classes(group))
             made[name] = several[0] if isinstance(group, type) else several
         return made
 
+    def _instance(self, kind: type[Options], ctx: click.Context) -> Options:
+        given = {}
+        for field, declared in declared_options(kind).items():
+            name = parameter_name(declared)
+            if is_set(ctx, name):
+                given[field] = field_value(declared, ctx.params[name])
+        return kind(**given)
+
+    @staticmethod
+    def show_all(ctx: click.Context) -> None:
+        """Let the help of this context list all options."""
+        ctx.meta[_SHOWS_ALL] = True
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one list of options per section, all in the same columns."""
-        shows_all = ctx.meta.get(_HELP_ALL.name or "", False)
+        shows_all = ctx.meta.get(_SHOWS_ALL, False)
         sections: dict[str, list[tuple[str, str]]] = {}
         hidden = 0
         for parameter in self.get_params(ctx):
@@ -116,6 +134,17 @@ def command(name: str, *, short_help: str, cls: type[Command] = Command, **group
     def decorate(function: Callable[..., None]) -> Command:
         own = list(reversed(getattr(function, "__click_params__", [])))
         return cls(name, callback=function, params=own, help=function.__doc__, short_help=short_help, groups=groups)
+
+    return decorate
+
+
+def subcommand(group: click.Group, name: str, *, short_help: str, **groups: Group) -> Callable[..., Command]:
+    """Return a decorator as `command`, for a command of a group such as `edgekit service`."""
+
+    def decorate(function: Callable[..., None]) -> Command:
+        made = command(name, short_help=short_help, cls=Command, **groups)(function)
+        group.add_command(made)
+        return made
 
     return decorate
 
@@ -171,22 +200,6 @@ def _classes(group: Group) -> tuple[type[Options], ...]:
     return (group,) if isinstance(group, type) else tuple(group)
 
 
-@functools.cache
-def _made_options(kind: type[Options]) -> dict[str, click.Option]:
-    """Return the click options of a class by field."""
-    made = {field: make_option(kind, field, declared) for field, declared in declared_options(kind).items()}
-    for field, declared in declared_options(kind).items():
-        setattr(made[field], _TITLE, declared.section or kind.title)
-    return made
-
-
-def _instance(kind: type[Options], ctx: click.Context) -> Options:
-    declared = declared_options(kind)
-    names = {field: option.name or "" for field, option in _made_options(kind).items()}
-    given = {field: ctx.params[name] for field, name in names.items() if is_set(ctx, name)}
-    return kind(**{field: field_value(declared[field], value) for field, value in given.items()})
-
-
 def _defaults(command: Command) -> dict[str, Any]:
     """Return the default of each field, by flag."""
     return {
@@ -230,8 +243,9 @@ def _check_dependencies(command: Command, ctx: click.Context) -> None:
 
 
 def _print_all(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    del option
     if value and not ctx.resilient_parsing:
-        ctx.meta[option.name or ""] = True
+        Command.show_all(ctx)
         click.echo(ctx.get_help(), color=ctx.color)
         ctx.exit()
 

@@ -112,12 +112,17 @@ def field_value(declared: Option, given: Any) -> Any:
     return tuple(map(declared.parse, given)) if isinstance(given, tuple) else declared.parse(given)
 
 
-def make_option(kind: type[Any], field: str, declared: Option) -> click.Option:
-    """Return the click option of a field; its parameter is named like its key in a settings file."""
-    value_type, default = ValueType.of(kind, field), defaults(kind)[field]
-    name = declared.key.replace("-", "_")
+def parameter_name(declared: Option) -> str:
+    """Return the name of the parameter of an option."""
+    return declared.key.replace("-", "_")
+
+
+def make_option(kind: type[Any], field: str, declared: Option, *, is_negatable: bool) -> click.Option:
+    """Return the click option of a field; `is_negatable` gives a flag its opposite, as does the default True."""
+    value_type, default, name = ValueType.of(kind, field), defaults(kind)[field], parameter_name(declared)
     if value_type.is_flag:
-        return click.Option([f"{declared.flag}/--no-{declared.key}", name], default=default, help=declared.help)
+        opposite = f"/--no-{declared.key}" if is_negatable or default else ""
+        return click.Option([f"{declared.flag}{opposite}", name], is_flag=True, default=default, help=declared.help)
     flags = [flag for flag in (declared.short, declared.flag) if flag]
     shown = declared.default_text if declared.default_text is not None else _default_text(default)
     options: dict[str, Any] = {} if declared.bare is None else {"is_flag": False, "flag_value": declared.bare}

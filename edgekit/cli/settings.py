@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import click
 
-from edgekit.cli.command import Command, is_set
-from edgekit.cli.option_types import Value
+from edgekit.cli.command import Command, command_named, is_set
+from edgekit.cli.option_types import Value, parameter_name
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.options import Option, declared_options, defaults
@@ -23,6 +23,7 @@ class SettingsCommand(Command):
         replaced: For each key of an earlier version that does not exist any more, what to write instead.
     """
 
+    is_negatable = True
     replaced: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -47,7 +48,7 @@ def values_in_effect(command: Command, ctx: click.Context) -> dict[str, Any]:
     values = {}
     for kind in command.kinds:
         for field, declared in declared_options(kind).items():
-            name = declared.key.replace("-", "_")
+            name = parameter_name(declared)
             default = declared.default_text if declared.parse is not None else defaults(kind)[field]
             values[declared.key] = _plain(ctx.params[name] if is_set(ctx, name) else default)
     return values
@@ -84,13 +85,39 @@ def read_settings(path: Path, command: SettingsCommand) -> dict[str, Any]:
     for key, value in document.items():
         if key not in options:
             raise InputError(f"settings '{path}': {_unknown(key, options, command.replaced)}")
-        name = key.replace("-", "_")
+        name = parameter_name(options[key])
         try:
             values[name] = _checked(options[key], types[name], value)
         except (ValueError, click.BadParameter) as error:
             reason = error.message if isinstance(error, click.BadParameter) else str(error)
             raise InputError(f"settings '{path}': {key} = {value!r}: {reason}") from error
     return {name: value for name, value in values.items() if value is not None}
+
+
+def checked_run(options: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a command line of `edgekit run`, by key, as `values_in_effect`.
+
+    Raises:
+        InputError: The settings file cannot be used, or values contradict each other.
+        click.UsageError: An option is not valid, or the options do not fit together.
+    """
+    run = command_named("run")
+    assert isinstance(run, SettingsCommand)
+    with run.make_context("edgekit run", list(options)) as ctx:
+        run.instances(ctx)
+        return values_in_effect(run, ctx)
+
+
+def checked_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of `edgekit run` with a settings file, by key.
+
+    Raises:
+        InputError: The settings cannot be used, or do not fit together.
+    """
+    try:
+        return checked_run([f"--config={path}"])
+    except click.UsageError as error:
+        raise InputError(f"settings '{path}': {error.message}") from error
 
 
 def _unknown(key: str, known: Mapping[str, object], replaced: Mapping[str, str]) -> str:

@@ -26,7 +26,8 @@ import numpy as np
 
 from edgekit.device.detections import Face
 from edgekit.device.imaging import IMAGE_SUFFIXES, at_most, decode_image
-from edgekit.device.sources import Source, open_source, presentation_time_s
+from edgekit.device.frame import Source, presentation_time_s
+from edgekit.device.sources import open_source
 from edgekit.errors import InputError
 from edgekit.files import exclusive_folder, real_path, write_atomic
 from edgekit.models.callbacks import Notify, Progress, ignore_message
