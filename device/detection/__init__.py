@@ -26,7 +26,7 @@ from edgekit.device.detections import Detections
 from edgekit.device.region import DEFAULT_INPUT_SIZE_PX, MAX_INPUT_SIZE_PX, MIN_INPUT_SIZE_PX
 from edgekit.downloads import YUNET, UnavailableError, cached_download, default_cache_dir
 from edgekit.errors import InputError, warn
-from edgekit.preprocess import ImageU8
+from edgekit.preprocess import AnyImage, ImageU8
 
 __all__ = [
     "DEFAULT_INPUT_SIZE_PX",
@@ -94,7 +94,7 @@ class WholeFrame:
 
 
 def detect_faces(
-    image_bgr: ImageU8,
+    image_bgr: AnyImage,
     *,
     detector: str = DEFAULT_DETECTOR,
     detector_model: str | Path | None = None,
@@ -124,7 +124,7 @@ def detect_faces(
     path = None if detector_model is None else Path(detector_model)
     kept: dict[str, Detector] = _kept.__dict__
     key = repr((detector, path, input_size_px, score_threshold))
-    check_image(image_bgr)
+    image = check_image(image_bgr)
     if key not in kept:
         kept[key] = create_detector(
             detector,
@@ -133,7 +133,7 @@ def detect_faces(
             score_threshold=score_threshold,
             notify=notify,
         )
-    return kept[key].detect(as_frame(image_bgr))
+    return kept[key].detect(as_frame(image))
 
 
 def needed_detector(subject: Subject, requested: str | None, model: Path) -> str:

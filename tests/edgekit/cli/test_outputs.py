@@ -116,7 +116,7 @@ def test_a_missing_part_names_its_extra(tiny_model, missing, option, extra):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert re.search(rf"this command needs '({'|'.join(missing)})': {re.escape(install_command(extra))}", done.stderr)
+    assert re.search(rf"this needs '({'|'.join(missing)})': {re.escape(install_command(extra))}", done.stderr)
 
 
 def test_video_without_its_extra_is_saved_and_the_extra_is_named(tiny_model, tmp_path):
