@@ -206,5 +206,5 @@ def _pad_px(font_scale: float) -> int:
 
 
 def _pixels(face: Face) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = (round(value) for value in face.xyxy.tolist())
+    x0, y0, x1, y1 = (round(float(value)) for value in face.xyxy)
     return x0, y0, x1, y1

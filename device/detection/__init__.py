@@ -167,7 +167,7 @@ def create_detector(
     """Return a detector by name.
 
     Args:
-        name: One of `DETECTOR_NAMES`, or a name that another package has registered.
+        name: One of `DETECTOR_NAMES`, YuNet's .onnx file, or a name that another package has registered.
         model_path: YuNet's model file. Without one it is downloaded once into the user's cache; if that fails, Haar
             replaces YuNet and `notify` receives the reason.
         input_size_px: Longer side of the detector's input; None: 320, or the fixed size of the file.
@@ -180,6 +180,8 @@ def create_detector(
             not a YuNet or of another, fixed size, or the installed OpenCV has no Haar cascades.
         StorageError: The download is not the expected file.
     """
+    if name.endswith(".onnx"):
+        name, model_path = "yunet", Path(name)
     if model_path is not None and name in _WITHOUT_FILE:
         raise InputError(f"detector '{name}' takes no model file: leave it out or choose the detector 'yunet'")
     if input_size_px is not None and name == "none":
@@ -197,7 +199,7 @@ def create_detector(
     if input_size_px is not None and fixed_px not in (None, input_size_px):
         raise InputError(
             f"detector '{model_path or name}' has a fixed input of {fixed_px} pixels, not {input_size_px}: "
-            "leave out --detector-size, or leave out --detector-model"
+            "leave out the size, or give another file"
         )
     return detector
 

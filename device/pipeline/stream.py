@@ -278,7 +278,9 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
         )
     if options.every_frame:
         options = replace(options, detect_every=1, classify_every=1)
-    return replace(options, detector=needed_detector(contract.subject, options.detector, model))
+    return replace(
+        options, detector=needed_detector(contract.subject, options.detector and str(options.detector), model)
+    )
 
 
 def _mirrors(options: StreamOptions, contract: Contract, source: Source) -> bool:
@@ -294,10 +296,8 @@ def _mirrors(options: StreamOptions, contract: Contract, source: Source) -> bool
 
 def _create_detector(options: StreamOptions, threads: int) -> Detector:
     assert options.detector is not None
-    is_file = options.detector.endswith(".onnx")
     return create_detector(
-        "yunet" if is_file else options.detector,
-        model_path=Path(options.detector) if is_file else None,
+        str(options.detector),
         input_size_px=options.detector_size_px,
         intra_op_threads=threads,
         notify=options.notify,

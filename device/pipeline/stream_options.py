@@ -85,7 +85,7 @@ class StreamOptions(Options):
         section="Faces",
         main=True,
     )
-    detector: str | None = option(
+    detector: Literal["yunet", "haar", "none"] | str | Path | None = option(
         "--detector",
         "Face detector: yunet, haar, none (each frame is one face), or YuNet's .onnx file, which is otherwise "
         "downloaded once. Default: yunet, or none for a model of whole images.",

@@ -316,7 +316,7 @@ def _crops_of(
 
 
 def _with_box(row: CropRow, path: str, face: Face) -> CropRow:
-    x0, y0, x1, y1 = (round(value, 1) for value in face.xyxy.tolist())
+    x0, y0, x1, y1 = (round(float(value), 1) for value in face.xyxy)
     return replace(row, path=path, x0=x0, y0=y0, x1=x1, y1=y1, score=round(face.score, 4))
 
 

@@ -284,9 +284,9 @@ def test_a_posted_picture_has_the_faces_of_its_record(edgekit, start, play, tiny
 def stream() -> Iterator[str]:
     """The address of an endless MJPEG stream, which edgekit's web page serves."""
     from edgekit.device.detections import FrameResult
+    from edgekit.device.frame import Frame
     from edgekit.device.sinks.monitor import Monitor
     from edgekit.device.sinks.web import WebSink
-    from edgekit.device.sources import Frame
 
     ended = threading.Event()
     with WebSink("0", None, Monitor("test", lambda: None), max_fps=60, notify=print) as sink:
