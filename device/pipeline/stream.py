@@ -278,9 +278,8 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
         )
     if options.every_frame:
         options = replace(options, detect_every=1, classify_every=1)
-    return replace(
-        options, detector=needed_detector(contract.subject, options.detector and str(options.detector), model)
-    )
+    requested = None if options.detector is None else str(options.detector)
+    return replace(options, detector=needed_detector(contract.subject, requested, model))
 
 
 def _mirrors(options: StreamOptions, contract: Contract, source: Source) -> bool:

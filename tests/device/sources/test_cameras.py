@@ -23,7 +23,7 @@ from edgekit.device.sinks.h264_recorder import H264Recorder
 from edgekit.device.sinks.rotation import Rotation
 from edgekit.device.sources import open_camera, opencv, timeout_guard
 from edgekit.device.sources.picamera import list_picameras
-from edgekit.device.sources.settings import CameraSettings, EncodedPacket, parse_controls
+from edgekit.device.sources.settings import CameraSettings, EncodedPacket, parse_control
 from edgekit.errors import EXIT_OK, EXIT_TEMPORARY, InputError, SourceError
 from tests.waiting import wait_until
 
@@ -234,7 +234,7 @@ def test_a_pi_camera_gets_the_users_settings(camera_class, notices):
 
 def test_controls_keep_the_type_of_number_that_libcamera_needs():
     texts = ["FrameDurationLimits=33333,66666", "ColourGains=1.5,2", "AwbEnable=false", "ExposureTime=9000", "Mode=x,y"]
-    controls = parse_controls(texts)
+    controls = dict(map(parse_control, texts))
     assert controls == {
         "FrameDurationLimits": (33333, 66666), "ColourGains": (1.5, 2.0), "AwbEnable": False, "ExposureTime": 9000,
         "Mode": "x,y",
