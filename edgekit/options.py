@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
@@ -42,11 +42,13 @@ class Option:
         help: One or two sentences.
         metavar: What the value is, such as "FILE"; default: derived from the type.
         parse: Returns the value of a text; raises ValueError or InputError. Default: derived from the type.
+        several: Whether an option with `parse` can be repeated; its field receives a tuple.
         bare: The value of the flag without a value; None: a value is required.
         least, most: Bounds of a number, included.
         needs: Flags of which one at least must be in effect, or this option has no effect.
         excludes: Flags that cannot be in effect together with this one.
         default_text: The default in the help; default: the value itself, if there is one.
+        section: Heading in the help; default: the title of the class.
         main: Whether `--help` lists the option; `--help-all` lists all of them.
     """
 
@@ -55,12 +57,14 @@ class Option:
     short: str | None = None
     metavar: str | None = None
     parse: Callable[[str], Any] | None = None
+    several: bool = False
     bare: object = None
     least: float | None = None
     most: float | None = None
     needs: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
     default_text: str | None = None
+    section: str | None = None
     main: bool = False
 
     @property
@@ -77,12 +81,14 @@ def option(
     short: str | None = None,
     metavar: str | None = None,
     parse: Callable[[str], Any] | None = None,
+    several: bool = False,
     bare: object = None,
     least: float | None = None,
     most: float | None = None,
     needs: str | tuple[str, ...] = (),
     excludes: str | tuple[str, ...] = (),
     default_text: str | None = None,
+    section: str | None = None,
     main: bool = False,
 ) -> Any:
     """Return the field of an `Options` class for one option; the arguments are those of `Option`.
@@ -91,7 +97,20 @@ def option(
     tuple of one of these for an option that can be repeated. Any other type needs `parse`.
     """
     declared = Option(
-        flag, help, short, metavar, parse, bare, least, most, _several(needs), _several(excludes), default_text, main
+        flag,
+        help,
+        short,
+        metavar,
+        parse,
+        several,
+        bare,
+        least,
+        most,
+        _several(needs),
+        _several(excludes),
+        default_text,
+        section,
+        main,
     )
     return dataclasses.field(default=default, metadata={_METADATA: declared})
 
@@ -118,6 +137,14 @@ def declared_options(kind: type[Any]) -> dict[str, Option]:
 def defaults(kind: type[Any]) -> dict[str, Any]:
     """Return the default of each field that has one, by name."""
     return dict(_defaults(kind))
+
+
+def as_document(options: Options) -> dict[str, Any]:
+    """Return the values of the declared options, ready for JSON; names are those of the settings file with _ for -."""
+    return {
+        declared.key.replace("-", "_"): _plain(getattr(options, name))
+        for name, declared in declared_options(type(options)).items()
+    }
 
 
 def check_bounds(name: str, declared: Option, value: object) -> None:
@@ -226,6 +253,14 @@ def _defaults(kind: type[Any]) -> Iterator[tuple[str, Any]]:
             yield field.name, field.default
         elif field.default_factory is not dataclasses.MISSING:
             yield field.name, field.default_factory()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

@@ -147,7 +147,7 @@ def test_people_who_are_not_angry_are_not_called_angry(portrait: str, name: str,
     for number, view in enumerate(views):
         assert cv2.imwrite(str(tmp_path / f"{number}.png"), view)
     detector = shared / "data/yunet/face_detection_yunet_2026may.onnx"
-    with edgekit.stream(source=tmp_path, model=name, detector_model=detector, smooth_s=0) as results:
+    with edgekit.stream(source=tmp_path, model=name, detector=detector, smooth_s=0) as results:
         faces = [face for result in results for face in result.faces]
     assert len(faces) == len(views)
     assert [face.label for face in faces if face.label == "angry"] == []
@@ -156,4 +156,4 @@ def test_people_who_are_not_angry_are_not_called_angry(portrait: str, name: str,
 @each_model
 def test_the_portrait_is_happy_with_yunet(shared: Path, name: str) -> None:
     model = shared / "data/yunet/face_detection_yunet_2026may.onnx"
-    assert _share_of_happy_frames("--model", name, "--detector-model", model) >= 0.8
+    assert _share_of_happy_frames("--model", name, "--detector", model) >= 0.8
