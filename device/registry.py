@@ -17,6 +17,8 @@ from edgekit.errors import InputError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from edgekit.device.sink import SinkOptions
+
 Kind: TypeAlias = Literal["engine", "source", "detector", "tracker", "sink"]
 
 _STREAMS = ("http", "https", "rtsp", "rtsps", "rtmp", "srt", "tcp", "udp")
@@ -40,8 +42,21 @@ _OWN: dict[Kind, dict[str, str]] = {
     "tracker": {
         "flow": "edgekit.device.tracking.optical_flow:create",
     },
-    # Built-in sinks have command-line options instead (edgekit/cli/run/output_options.py).
-    "sink": {},
+    # Classes of options (`device.sink.SinkOptions`), in the order in which a run opens the sinks: those that others use
+    # come first.
+    "sink": {
+        "files": "edgekit.device.sinks.output_options:OutputOptions",
+        "save": "edgekit.device.sinks.save:SaveOptions",
+        "record": "edgekit.device.sinks.record:RecordOptions",
+        "jsonl": "edgekit.device.sinks.jsonl:JsonLinesOptions",
+        "csv": "edgekit.device.sinks.csv:CsvOptions",
+        "collect": "edgekit.device.sinks.collect:CollectOptions",
+        "web": "edgekit.device.sinks.web.options:WebOptions",
+        "events": "edgekit.device.sinks.events:EventOptions",
+        "mqtt": "edgekit.device.sinks.mqtt.options:MqttOptions",
+        "webhook": "edgekit.device.sinks.webhook:WebhookOptions",
+        "window": "edgekit.device.sinks.window:WindowOptions",
+    },
 }
 
 
@@ -89,6 +104,23 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
             "the author of the package"
         )
     return factory  # type: ignore[no-any-return]
+
+
+def sink_options() -> tuple[type[SinkOptions], ...]:
+    """Return the classes of options of all sinks, built-in ones first; a package that cannot be imported is an error.
+
+    Raises:
+        InputError: As `find`, or the entry point of another package is no such class.
+    """
+    from edgekit.device.sink import SinkOptions
+
+    found = []
+    for name in names("sink"):
+        kind = find("sink", name)
+        if not isinstance(kind, type) or not issubclass(kind, SinkOptions):
+            raise InputError(f"sink '{name}' is not a class of options: its package is for another version of edgekit")
+        found.append(kind)
+    return tuple(found)
 
 
 def _others(kind: Kind) -> tuple[EntryPoint, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,8 +32,6 @@ class Sink(Protocol):
 
     A sink that opens and closes nothing inherits `__enter__` and `__exit__` from this class.
     """
-
-    accounts: Sequence[Account] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -221,8 +219,3 @@ class SinkOptions(Options):
         """
         del run
         return None
-
-
-def accounts_of(sinks: Iterable[Sink]) -> list[Account]:
-    """Return the accounts of all sinks; a sink of another package may have none."""
-    return [account for sink in sinks for account in getattr(sink, "accounts", ())]

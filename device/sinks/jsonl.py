@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from edgekit.device.detections import Face, FrameResult
-from edgekit.device.frame import Frame
-from edgekit.device.sink import Sink
-from edgekit.device.sinks.lines import Lines
+from edgekit.device.sink import RunContext, SinkOptions
+from edgekit.device.sinks.records import STDOUT, RecordSink
+from edgekit.options import option
+
+if TYPE_CHECKING:
+    from edgekit.device.detections import Face, FrameResult
 
 
-class JsonLinesSink(Sink):
-    """Writes `as_document` of every frame as one line."""
+@dataclass(frozen=True, kw_only=True)
+class JsonLinesOptions(SinkOptions):
+    """Options of JSON lines."""
 
-    def __init__(self, lines: Lines) -> None:
-        self._lines = lines
-        self.accounts = (lines.account,)
+    title = "Results"
 
-    def __exit__(self, *exception: object) -> None:
-        self._lines.close()
+    jsonl: str | None = option("--jsonl", "Write one JSON object per frame; - is stdout.", metavar="FILE|-", main=True)
 
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Append the frame's line."""
-        del frame
-        self._lines.write(json.dumps(as_document(result), allow_nan=False) + "\n")
+    def files(self) -> list[Path]:
+        """Return the file."""
+        return [] if self.jsonl in (None, STDOUT) else [Path(str(self.jsonl))]
+
+    def open(self, run: RunContext) -> RecordSink | None:
+        """Return the sink."""
+        return None if self.jsonl is None else RecordSink("jsonl", self.jsonl, run, _line)
+
+
+def _line(result: FrameResult) -> tuple[str, int]:
+    return json.dumps(as_document(result), allow_nan=False) + "\n", 1
 
 
 def as_document(result: FrameResult) -> dict[str, Any]:
@@ -57,7 +66,7 @@ def _face(face: Face) -> dict[str, Any]:
         "track_id": face.track_id,
         "detected": face.detected,
         "classified": face.classified,
-        "xyxy": [round(float(value), 2) for value in face.xyxy],
+        "xyxy": [round(value, 2) for value in face.xyxy],
         "score": round(face.score, 4),
         "label": face.label,
         "probability": round(face.probability, 6),

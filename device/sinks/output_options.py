@@ -9,14 +9,14 @@ from edgekit.device.sink import SinkOptions
 from edgekit.options import option, parse_bytes
 
 if TYPE_CHECKING:
-    from edgekit.device.sinks.new.file_series import Rotation
+    from edgekit.device.sinks.file_series import Rotation
 
 _FILES = ("--jsonl", "--csv", "--save", "--record")
 _PICTURES = ("--event-snapshots", "--collect")
 
 
 def _limits(text: str) -> str:
-    from edgekit.device.sinks.new.file_series import parse_limits
+    from edgekit.device.sinks.file_series import parse_limits
 
     parse_limits(text)
     return text
@@ -77,7 +77,7 @@ class OutputOptions(SinkOptions):
     @property
     def rotation(self) -> Rotation:
         """When a new file begins, and how many older ones are kept."""
-        from edgekit.device.sinks.new.file_series import Rotation, parse_limits
+        from edgekit.device.sinks.file_series import Rotation, parse_limits
 
         size_bytes, age_s = parse_limits(self.rotate_files) if self.rotate_files else (None, None)
         return Rotation(size_bytes, age_s, self.rotate_keep)

@@ -127,7 +127,7 @@ def _web() -> tuple[Any, list[str]]:
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.pipeline.stream_options import StreamOptions
     from edgekit.device.sinks.monitor import Monitor
-    from edgekit.device.sinks.web import WebSink
+    from edgekit.device.sinks.web.server import WebSink
 
     notices: list[str] = []
     stream = Stream(StreamOptions(source="demo", detector="none"), notices.append)

@@ -15,7 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from edgekit.device.sinks.mqtt.commands import Commands
 from edgekit.device.sinks.mqtt.settings import MqttSettings
-from edgekit.errors import InputError
+from edgekit.errors import InputError, TemporaryError
 
 _CONNECT_TIMEOUT_S = 5.0
 # A broker that disappears without closing the connection is detected after about this time.
@@ -146,7 +146,7 @@ def lock_topic(settings: MqttSettings) -> socket.socket:
     file of the buffer is no such lock: two services have different state folders.
 
     Raises:
-        InputError: Another run of this machine has the topic.
+        TemporaryError: Another run of this machine has the topic.
     """
     digest = hashlib.sha256(f"{settings.address} {settings.topic}".encode()).hexdigest()
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -155,7 +155,7 @@ def lock_topic(settings: MqttSettings) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             lock.close()
-            raise InputError(
+            raise TemporaryError(
                 f"MQTT topic '{settings.topic}' is in use by another run: give each run its own --mqtt-topic"
             ) from error
     return lock
@@ -165,17 +165,17 @@ def check_certificates(settings: MqttSettings) -> None:
     """Load the certificates once, so that a wrong file is an error and not an endless outage.
 
     Raises:
-        InputError: A certificate or key cannot be loaded.
+        InputError: A certificate or its key cannot be loaded.
     """
     try:
         _tls_context(settings)
     except OSError as error:
-        paths = ", ".join(f"'{path}'" for path in (settings.ca, settings.certificate, settings.key) if path is not None)
+        paths = ", ".join(f"'{path}'" for path in (settings.ca, settings.certificate) if path is not None)
         raise InputError(f"MQTT certificates {paths} cannot be loaded: {error}") from error
 
 
 def _tls_context(settings: MqttSettings) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=None if settings.ca is None else str(settings.ca))
-    if settings.certificate is not None and settings.key is not None:
-        context.load_cert_chain(settings.certificate, settings.key)
+    if settings.certificate is not None:
+        context.load_cert_chain(settings.certificate)
     return context

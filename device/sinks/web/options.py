@@ -62,6 +62,7 @@ class WebOptions(SinkOptions):
             recognise=None if run.recogniser is None else run.recogniser(),
             notify=run.notify,
         )
+        run.shutdown.add(web.end)
         run.links.outlets.append(run.monitor)
         run.links.page_url = web.url_for_others
         run.say(f"web page: {web.url}")

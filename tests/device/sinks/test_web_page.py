@@ -17,7 +17,7 @@ from edgekit.device.accounting import Account
 from edgekit.device.events import EventRules
 from edgekit.device.sinks.events import EventSink
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.web import WebSink
+from edgekit.device.sinks.web.server import WebSink
 from tests.browser import PROGRAMS, wait
 from tests.waiting import wait_until
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edgekit.device.sinks.h264_recorder import H264Recorder
+from edgekit.device.sinks.rotation import Rotation
 
 import edgekit
 from edgekit.cli import _run
 from edgekit.device import sources
 from edgekit.device.region import Region
-from edgekit.device.sinks.h264_recorder import H264Recorder
-from edgekit.device.sinks.rotation import Rotation
 from edgekit.device.sources import open_camera, opencv, timeout_guard
 from edgekit.device.sources.picamera import list_picameras
 from edgekit.device.sources.settings import CameraSettings, EncodedPacket, parse_control

@@ -286,7 +286,7 @@ def stream() -> Iterator[str]:
     from edgekit.device.detections import FrameResult
     from edgekit.device.frame import Frame
     from edgekit.device.sinks.monitor import Monitor
-    from edgekit.device.sinks.web import WebSink
+    from edgekit.device.sinks.web.server import WebSink
 
     ended = threading.Event()
     with WebSink("0", None, Monitor("test", lambda: None), max_fps=60, notify=print) as sink:

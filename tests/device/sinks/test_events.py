@@ -14,7 +14,7 @@ from edgekit.device.events import Event
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image
 from edgekit.device.sink import RunContext
-from edgekit.device.sinks.new.events import EventOptions, EventSink
+from edgekit.device.sinks.events import EventOptions, EventSink
 from edgekit.errors import InputError
 from tests.device.conftest import Feed
 from tests.runs import Source, counts, run_of

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from edgekit.device.accounting import Account
-from edgekit.device.sinks.new.mqtt.settings import MqttSettings
-from edgekit.device.sinks.new.mqtt.spool import Spool
+from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.errors import TemporaryError
-from tests.faults.new_sinks import quicken
+from tests.faults.sinks import quicken
 from tests.waiting import wait_until
 
 Open = Callable[..., Spool]
@@ -123,7 +123,7 @@ _KILLED = """
 import sys, time
 from pathlib import Path
 from edgekit.device.accounting import Account
-from edgekit.device.sinks.new.mqtt.spool import Spool
+from edgekit.device.sinks.mqtt.spool import Spool
 spool = Spool(Path(sys.argv[1]), 1000, Account("mqtt"), print)
 for number in range(50):
     spool.append("edgekit/door/event", '{"sequence": %d}' % number)

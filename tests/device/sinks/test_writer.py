@@ -12,7 +12,7 @@ import pytest
 
 from edgekit.device.accounting import Account
 from edgekit.device.sink import Shutdown
-from edgekit.device.sinks.new.writer import LostError, Writer, WriterRules
+from edgekit.device.sinks.writer import LostError, Writer, WriterRules
 from edgekit.errors import InputError, StorageError
 from tests.waiting import PATIENCE_S, wait_until
 

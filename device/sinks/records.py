@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from edgekit.device.sink import RunContext
 from edgekit.device.sinks.disk_reserve import RECORDS
-from edgekit.device.sinks.new.file_series import FileSeries
-from edgekit.device.sinks.new.text_file import StandardOutput, TextFile, has_header
-from edgekit.device.sinks.new.writer import Target, Writer, WriterRules
+from edgekit.device.sinks.file_series import FileSeries
+from edgekit.device.sinks.text_file import StandardOutput, TextFile, has_header
+from edgekit.device.sinks.writer import Target, Writer, WriterRules
 from edgekit.errors import InputError
 
 if TYPE_CHECKING:

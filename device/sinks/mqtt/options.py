@@ -68,9 +68,9 @@ class MqttOptions(SinkOptions):
         if self.mqtt is None:
             return None
         from edgekit.device.sinks.credentials import read_secret
-        from edgekit.device.sinks.new.mqtt.commands import Commands
-        from edgekit.device.sinks.new.mqtt.settings import MqttSettings
-        from edgekit.device.sinks.new.mqtt.sink import MqttSink
+        from edgekit.device.sinks.mqtt.commands import Commands
+        from edgekit.device.sinks.mqtt.settings import MqttSettings
+        from edgekit.device.sinks.mqtt.sink import MqttSink
 
         settings = MqttSettings.parse(
             self.mqtt,

@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
-from edgekit.device.sinks.new.writer import LostError
+from edgekit.device.sinks.writer import LostError
 from edgekit.errors import InputError
 from edgekit.files import remove_folder_leftovers, write_atomic
 

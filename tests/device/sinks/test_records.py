@@ -18,10 +18,10 @@ import pytest
 from edgekit.device.detections import Face, FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import RunContext
-from edgekit.device.sinks.new.csv import CsvOptions
-from edgekit.device.sinks.new.file_series import is_older_name, parse_limits
-from edgekit.device.sinks.new.jsonl import JsonLinesOptions
-from edgekit.device.sinks.new.records import RecordSink
+from edgekit.device.sinks.csv import CsvOptions
+from edgekit.device.sinks.file_series import is_older_name, parse_limits
+from edgekit.device.sinks.jsonl import JsonLinesOptions
+from edgekit.device.sinks.records import RecordSink
 from edgekit.errors import InputError, StorageError
 from tests.runs import Source, counts, run_of
 from tests.waiting import wait_until

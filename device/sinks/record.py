@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from edgekit.device.sink import OutputContext, RunContext, Sink, SinkOptions
 from edgekit.device.sinks.disk_reserve import VIDEO
-from edgekit.device.sinks.new.file_series import FileSeries, require_suffix
-from edgekit.device.sinks.new.writer import Writer, WriterRules
+from edgekit.device.sinks.file_series import FileSeries, require_suffix
+from edgekit.device.sinks.writer import Writer, WriterRules
 from edgekit.options import option
 
 if TYPE_CHECKING:
     from edgekit.device.detections import FrameResult
     from edgekit.device.frame import Frame
-    from edgekit.device.sinks.new.mp4 import PacketFile
+    from edgekit.device.sinks.mp4 import PacketFile
     from edgekit.device.sources.settings import EncodedPacket
 
 # A few seconds of video, for a disk that stalls.
@@ -97,7 +97,7 @@ class H264Recorder(Sink):
         Raises:
             InputError: PyAV is missing.
         """
-        from edgekit.device.sinks.new.mp4 import require_pyav
+        from edgekit.device.sinks.mp4 import require_pyav
 
         require_pyav()
         self._size_wh, self._skips_to_key = size_wh, False
@@ -114,7 +114,7 @@ class H264Recorder(Sink):
         self._writer.put(None, count=0)
 
     def _open_file(self, path: Path, packet: EncodedPacket) -> PacketFile:
-        from edgekit.device.sinks.new.mp4 import PacketFile
+        from edgekit.device.sinks.mp4 import PacketFile
 
         del packet
         return PacketFile(path, self._size_wh)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from edgekit.device.sink import OutputContext, RunContext, Sink, SinkOptions
 from edgekit.device.sinks.disk_reserve import free_bytes
-from edgekit.device.sinks.new.file_series import is_older_name
-from edgekit.device.sinks.new.record import H264Recorder, RecordOptions
+from edgekit.device.sinks.file_series import is_older_name
 from edgekit.device.sinks.output_options import OutputOptions
+from edgekit.device.sinks.record import H264Recorder, RecordOptions
 from edgekit.errors import InputError
 from edgekit.files import exclusive_file, real_path
+
+if TYPE_CHECKING:
+    from edgekit.device.pipeline.stream import Stream
+    from edgekit.device.sinks.monitor import ReadHealth
 
 _Kind = TypeVar("_Kind", bound=SinkOptions)
 
@@ -27,7 +31,7 @@ def option_of(options: Iterable[SinkOptions], kind: type[_Kind]) -> _Kind:
     return next((each for each in options if isinstance(each, kind)), None) or kind()
 
 
-def check_outputs(options: Sequence[SinkOptions], source: str | None = None) -> None:
+def check_outputs(options: Sequence[SinkOptions], source: str | Path | None = None) -> None:
     """Check that no output overwrites another one, or the source.
 
     Raises:
@@ -64,6 +68,43 @@ def lock_outputs(options: Iterable[SinkOptions]) -> Iterator[None]:
 def open_recorder(options: Iterable[SinkOptions], outputs: OutputContext) -> H264Recorder | None:
     """Return the recorder of the camera's own video, before the camera is opened; None without --record."""
     return option_of(options, RecordOptions).recorder(outputs)
+
+
+def run_context(
+    outputs: OutputContext,
+    stream: Stream,
+    health: ReadHealth,
+    recorder: H264Recorder | None,
+    say: Callable[[str], None],
+) -> RunContext:
+    """Return what a run offers to its sinks.
+
+    Args:
+        outputs: The context of the outputs.
+        stream: The stream whose results the sinks receive.
+        health: Returns the newest health sample.
+        recorder: The recorder of `open_recorder`.
+        say: Called with one line of the command's output.
+    """
+    from edgekit.device.sinks.monitor import Monitor
+
+    options = stream.options
+    restrictions = {
+        "--roi": options.region is not None,
+        "--min-face": options.min_face_px > 0,
+        "--largest": options.largest_only,
+    }
+    return RunContext(
+        **vars(outputs),
+        source=stream.source,
+        contract=stream.classifier.contract,
+        controls=stream.controls,
+        monitor=Monitor(stream.source.name, health, lambda: outputs.accounts, stream.controls),
+        say=say,
+        recogniser=stream.picture_recogniser,
+        recorder=recorder,
+        excluding=[flag for flag, is_given in restrictions.items() if is_given],
+    )
 
 
 def open_sinks(options: Iterable[SinkOptions], run: RunContext) -> list[Sink]:

@@ -34,9 +34,9 @@ class SaveOptions(SinkOptions):
         from edgekit.device.imaging import IMAGE_SUFFIXES
 
         if self.save.suffix.lower() in IMAGE_SUFFIXES or not self.save.suffix or self.save.is_dir():
-            from edgekit.device.sinks.new.saved_pictures import PictureSink
+            from edgekit.device.sinks.saved_pictures import PictureSink
 
             return PictureSink(self.save, run)
-        from edgekit.device.sinks.new.video import VideoSink
+        from edgekit.device.sinks.video import VideoSink
 
         return VideoSink(self.save, run)

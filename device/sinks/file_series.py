@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from edgekit.device.sinks.new.writer import LostError
+from edgekit.device.sinks.writer import LostError
 from edgekit.errors import InputError, StorageError
 from edgekit.files import is_at
 from edgekit.options import parse_bytes, parse_seconds

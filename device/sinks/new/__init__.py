@@ -1,1 +1,0 @@
-"""New engine (temporary place)."""

@@ -1,1 +1,0 @@
-"""Events, state and health sent to an MQTT broker, and commands received from it."""
