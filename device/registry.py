@@ -17,8 +17,6 @@ from edgekit.errors import InputError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from edgekit.device.sink import SinkOptions
-
 Kind: TypeAlias = Literal["engine", "source", "detector", "tracker", "sink"]
 
 _STREAMS = ("http", "https", "rtsp", "rtsps", "rtmp", "srt", "tcp", "udp")
@@ -104,23 +102,6 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
             "the author of the package"
         )
     return factory  # type: ignore[no-any-return]
-
-
-def sink_options() -> tuple[type[SinkOptions], ...]:
-    """Return the classes of options of all sinks, built-in ones first; a package that cannot be imported is an error.
-
-    Raises:
-        InputError: As `find`, or the entry point of another package is no such class.
-    """
-    from edgekit.device.sink import SinkOptions
-
-    found = []
-    for name in names("sink"):
-        kind = find("sink", name)
-        if not isinstance(kind, type) or not issubclass(kind, SinkOptions):
-            raise InputError(f"sink '{name}' is not a class of options: its package is for another version of edgekit")
-        found.append(kind)
-    return tuple(found)
 
 
 def _others(kind: Kind) -> tuple[EntryPoint, ...]:

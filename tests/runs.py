@@ -9,7 +9,7 @@ from typing import Any
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec, Subject
 from edgekit.device.accounting import Account
 from edgekit.device.controls import Controls
-from edgekit.device.sink import RunContext, Shutdown
+from edgekit.device.sinks.context import RunContext, Shutdown
 from edgekit.device.sinks.monitor import Monitor, ReadHealth
 from edgekit.device.sinks.output_options import OutputOptions
 from tests.waiting import PATIENCE_S

@@ -32,7 +32,7 @@ import paho.mqtt.client as paho
 from edgekit.boards import read_board
 from edgekit.device.controls import Controls
 from edgekit.device.events import Event
-from edgekit.device.sink import RunContext
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink

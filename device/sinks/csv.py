@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.device.sink import RunContext, SinkOptions
+from edgekit.device.sink import SinkOptions
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.records import STDOUT, RecordSink
 from edgekit.errors import InputError
 from edgekit.options import option

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.device.sink import RunContext, Sink, SinkLinks, SinkOptions
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.sinks.context import RunContext, SinkLinks
 from edgekit.errors import InputError
 from edgekit.options import option, parse_seconds
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.device.sink import RunContext, SinkOptions
+from edgekit.device.sink import SinkOptions
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.records import STDOUT, RecordSink
 from edgekit.options import option
 

@@ -8,7 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from edgekit.device.sink import OutputContext, RunContext, Sink, SinkOptions
+from edgekit.device.registry import find, names
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.sinks.context import OutputContext, RunContext
 from edgekit.device.sinks.disk_reserve import free_bytes
 from edgekit.device.sinks.file_series import is_older_name
 from edgekit.device.sinks.output_options import OutputOptions
@@ -24,6 +26,21 @@ _Kind = TypeVar("_Kind", bound=SinkOptions)
 
 # The lock of a folder is that of a file of this name in it.
 _FOLDER_LOCK = "snapshots"
+
+
+def sink_options() -> tuple[type[SinkOptions], ...]:
+    """Return the classes of options of all sinks, built-in ones first; a package that cannot be imported is an error.
+
+    Raises:
+        InputError: As `find`, or the entry point of another package is no such class.
+    """
+    found = []
+    for name in names("sink"):
+        kind = find("sink", name)
+        if not isinstance(kind, type) or not issubclass(kind, SinkOptions):
+            raise InputError(f"sink '{name}' is not a class of options: its package is for another version of edgekit")
+        found.append(kind)
+    return tuple(found)
 
 
 def option_of(options: Iterable[SinkOptions], kind: type[_Kind]) -> _Kind:

@@ -13,6 +13,10 @@ from edgekit.files import remove_folder_leftovers, write_atomic
 
 FOLDER_FULL = "folder full"
 
+# Of --collect: the folder of the crops, and the file with one line for each.
+CROPS_FOLDER = "crops"
+CROPS_FILE = "crops.jsonl"
+
 
 class PictureFolder:
     """Writes pictures; beyond the limits, the oldest are deleted, or no more are written.

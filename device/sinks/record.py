@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.device.sink import OutputContext, RunContext, Sink, SinkOptions
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.sinks.context import OutputContext, RunContext
 from edgekit.device.sinks.disk_reserve import VIDEO
 from edgekit.device.sinks.file_series import FileSeries, require_suffix
 from edgekit.device.sinks.writer import Writer, WriterRules

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.device.sink import RunContext
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.disk_reserve import RECORDS
 from edgekit.device.sinks.file_series import FileSeries
 from edgekit.device.sinks.text_file import StandardOutput, TextFile, has_header

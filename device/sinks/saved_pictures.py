@@ -13,7 +13,7 @@ from edgekit.device.blur import hide_boxes
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import IMAGE_SUFFIXES
-from edgekit.device.sink import RunContext
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.writer import Writer, WriterRules
 from edgekit.errors import InputError, StorageError
 from edgekit.files import real_path, write_atomic

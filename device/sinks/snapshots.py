@@ -18,7 +18,7 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import at_most
-from edgekit.device.sink import RunContext
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.disk_reserve import PICTURES
 from edgekit.device.sinks.picture_folder import PictureFolder
 from edgekit.device.sinks.writer import Writer, WriterRules

@@ -14,7 +14,7 @@ from edgekit.device.blur import Xyxy, hide_boxes
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame, presentation_time_s
 from edgekit.device.imaging import opencv_text, read_image, resize
-from edgekit.device.sink import RunContext
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.disk_reserve import VIDEO
 from edgekit.device.sinks.file_series import FileSeries, require_suffix
 from edgekit.device.sinks.mp4 import H264File, require_pyav

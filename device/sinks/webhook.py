@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edgekit import __version__
-from edgekit.device.sink import RunContext, Sink, SinkOptions
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.credentials import read_secret
 from edgekit.device.sinks.writer import END_OF_RUN, LostError, Writer, WriterRules
 from edgekit.errors import InputError, StorageError

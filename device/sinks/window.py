@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgekit.device.sink import RunContext, Sink, SinkOptions
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.sinks.context import RunContext
 from edgekit.errors import InputError
 from edgekit.install_hint import install_command
 from edgekit.options import option

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from edgekit.device.accounting import Account, loss_reason
-from edgekit.device.sink import Shutdown, Sink
+from edgekit.device.sink import Sink
+from edgekit.device.sinks.context import Shutdown
 from edgekit.device.sinks.disk_reserve import DISK_RESERVE, DiskReserve
 from edgekit.errors import StorageError
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.device.sink import RunContext, Sink, SinkOptions
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.sinks.context import RunContext
 from edgekit.errors import InputError
 from edgekit.options import option
 

@@ -12,7 +12,8 @@ from typing import Any, Self
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
-from edgekit.device.sink import RunContext, Sink
+from edgekit.device.sink import Sink
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt.commands import Commands
 from edgekit.device.sinks.mqtt.discovery import NOT_PAUSED, PAUSED, discovery_messages

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.device.sink import RunContext, Sink, SinkOptions
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.credentials import read_secret
 from edgekit.options import option
 

@@ -16,8 +16,8 @@ from edgekit.cli.run.signals import StopSignals
 from edgekit.cli.run.summary import print_summary, summary
 from edgekit.cli.settings import SettingsCommand
 from edgekit.device.pipeline.stream_options import StreamOptions
-from edgekit.device.registry import sink_options
-from edgekit.device.sink import OutputContext, SinkOptions
+from edgekit.device.sink import SinkOptions
+from edgekit.device.sinks.context import OutputContext
 from edgekit.device.sinks.jsonl import JsonLinesOptions
 from edgekit.device.sinks.output_options import OutputOptions
 from edgekit.device.sinks.outputs import (
@@ -28,6 +28,7 @@ from edgekit.device.sinks.outputs import (
     option_of,
     results_folder,
     run_context,
+    sink_options,
 )
 from edgekit.device.sinks.records import STDOUT
 from edgekit.device.sinks.web.options import WebOptions

@@ -13,7 +13,7 @@ import pytest
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image
-from edgekit.device.sink import RunContext
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.events import EventOptions, EventSink
 from edgekit.errors import InputError
 from tests.device.conftest import Feed

@@ -13,7 +13,7 @@ import pytest
 
 from edgekit.device.controls import Controls
 from edgekit.device.imaging import read_image
-from edgekit.device.sink import RunContext
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt import sink as sink_module
 from edgekit.device.sinks.mqtt.commands import Commands

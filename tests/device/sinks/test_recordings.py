@@ -16,7 +16,8 @@ import pytest
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image
-from edgekit.device.sink import RunContext, Sink
+from edgekit.device.sink import Sink
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.record import H264Recorder, RecordOptions
 from edgekit.device.sinks.save import SaveOptions
 from edgekit.device.sources import open_source

@@ -17,7 +17,7 @@ import pytest
 
 from edgekit.device.detections import Face, FrameResult
 from edgekit.device.frame import Frame
-from edgekit.device.sink import RunContext
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.csv import CsvOptions
 from edgekit.device.sinks.file_series import is_older_name, parse_limits
 from edgekit.device.sinks.jsonl import JsonLinesOptions

@@ -15,7 +15,7 @@ from edgekit.boards import Conditions, Throttling
 from edgekit.contract import Subject
 from edgekit.device.accounting import Account
 from edgekit.device.events import EventRules
-from edgekit.device.sink import SinkLinks
+from edgekit.device.sinks.context import SinkLinks
 from edgekit.device.sinks.events import EventSink
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.server import WebSink

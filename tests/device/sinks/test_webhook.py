@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from edgekit.device.events import Event
-from edgekit.device.sink import RunContext
 from edgekit.device.sinks import webhook as module
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.credentials import read_secret
 from edgekit.device.sinks.webhook import Webhook, WebhookOptions
 from edgekit.errors import InputError
