@@ -36,7 +36,8 @@ def test_settings_come_from_the_file_and_flags_override_them(settings):
 
 def test_quantities_are_written_as_people_do(settings):
     document = settings(
-        'jsonl = "r"\nweb = true\nrotate-files = "10MB,7d"\nevent-hold = 2\nevent-cooldown = "1.5s"\nroi = "0,0,0.5,1"\n'
+        'jsonl = "r"\nweb = true\nrotate-files = "10MB,7d"\n'
+        'event-hold = 2\nevent-cooldown = "1.5s"\nroi = "0,0,0.5,1"\n'
     )
     assert document["rotate-files"] == "10MB,7d"
     assert (document["event-hold"], document["event-cooldown"], document["roi"]) == ("2", "1.5s", "0,0,0.5,1")
