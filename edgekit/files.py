@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -274,14 +275,17 @@ def require_file(path: Path, what: str) -> Path:
         InputError: The file is missing, not a regular file, or unreadable.
     """
     try:
-        exists = path.exists()
-    except (OSError, ValueError) as error:  # a name that is too long, or contains NUL
-        raise InputError(f"{what} '{str(path)[:100]}' is not a file name: {error}") from error
-    if path.is_dir():
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{what} '{path}' does not exist: check the path") from error
+    except OSError as error:  # a folder without permission, or a name that is too long
+        cure = "check the path and the permissions of its folders"
+        raise InputError(f"{what} '{str(path)[:100]}' cannot be read: {error.strerror}: {cure}") from error
+    except ValueError as error:
+        raise InputError(f"{what} '{str(path)[:100]}' is not a file name: it contains NUL") from error
+    if stat.S_ISDIR(mode):
         raise InputError(f"{what} '{path}' is a folder, not a file")
-    if not exists:
-        raise InputError(f"{what} '{path}' does not exist: check the path")
-    if not path.is_file():
+    if not stat.S_ISREG(mode):
         raise InputError(f"{what} '{path}' is a pipe or a device, not a file")
     if not os.access(path, os.R_OK):
         raise InputError(f"{what} '{path}' cannot be read: check its permissions")

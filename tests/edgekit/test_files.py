@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.files import atomic_path, check_writable, exclusive_file, write_atomic
+from edgekit.files import atomic_path, check_writable, exclusive_file, require_file, write_atomic
 
 
 def test_a_name_is_locked_until_the_block_ends_and_no_lock_is_left(tmp_path: Path) -> None:
@@ -92,3 +92,26 @@ def test_a_file_is_written_while_another_process_looks_whether_it_is_left_over(
     write_atomic(tmp_path / "model.onnx", "x")
     os.close(other[0])
     assert [path.read_text() for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_file_in_a_folder_without_permission_is_named_with_the_cause(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65534)  # root may read every folder
+        with pytest.raises(InputError, match=r"Permission denied: check .*permissions"):
+            require_file(locked / "model.onnx", "model")
+    finally:
+        os.seteuid(user)
+
+
+def test_names_that_lead_to_no_file_are_refused(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    (tmp_path / "file").touch()
+    for name in ("loop", "file/inside", "missing", "x" * 300, "nul\0", "."):
+        with pytest.raises(InputError) as error:
+            require_file(tmp_path / name, "model")
+        assert "[Errno" not in str(error.value)
