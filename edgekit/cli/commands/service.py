@@ -121,6 +121,8 @@ def status(out: Output, name: str, scope: Scope | None) -> None:
       edgekit service status --system
       edgekit service status --user --name door --json
     """
+    from edgekit.deployed import current_releases, unusable
+
     chosen = _scope(scope)
     found = _manager(chosen, name).status(name)
     rows = {
@@ -137,9 +139,11 @@ def status(out: Output, name: str, scope: Scope | None) -> None:
             out.say(f"{title:9} {value}")
     out.result(found.as_document())
     if found.state not in ("running", "starting"):
-        cure = (
-            f" as a {chosen} service; give the other of --user and --system" if found.state == "not installed" else ""
-        )
+        cure = f" as a {chosen} service; give the other of --user and --system"
+        if found.state != "not installed":
+            release = current_releases().get(name)
+            fault = unusable(release) if release else None
+            cure = f"; {fault}" if fault else ""
         raise EdgekitError(f"service '{name}' is not running: {found.state}{cure}")
 
 
