@@ -111,6 +111,7 @@ class Service:
             self._systemctl("disable", "--quiet", "--now", unit)
             Path(path).unlink(missing_ok=True)
             self._systemctl("daemon-reload")
+            self._systemctl("reset-failed", unit, check=False)  # fails for a unit that has not failed
         self._note.unlink()
         return bool(path)
 
@@ -184,13 +185,13 @@ class Service:
             options += ["--detector-model", str(here / "detector.onnx")]
         return options
 
-    def _systemctl(self, *words: str) -> str:
+    def _systemctl(self, *words: str, check: bool = True) -> str:
         scope = ["--user"] if self._scope == "user" else []
         done = call_tool(["systemctl", *scope, *words], _TOOL_TIMEOUT_S)
-        if done is None or done.returncode:
+        if check and (done is None or done.returncode):
             reason = f"did not end within {_TOOL_TIMEOUT_S} s" if done is None else last_error(done.stderr)
             raise HostError(f"the service '{self._name}' cannot be removed: systemctl {words[0]}: {reason}")
-        return done.stdout
+        return done.stdout if done else ""
 
     def _edgekit(self, release: str, *words: str) -> subprocess.CompletedProcess[str]:
         return self._releases.runtime(release).call(words, _TOOL_TIMEOUT_S)

@@ -75,7 +75,9 @@ def service_status(board: Board) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("damage", [delete, cut_link, upgrade])
+@pytest.mark.parametrize(
+    "damage", [delete, pytest.param(cut_link, marks=pytest.mark.slow), pytest.param(upgrade, marks=pytest.mark.slow)]
+)
 def test_all_commands_work_on_it_and_a_deploy_of_the_same_model_repairs_it(
     board: Board, edgekit: Edgekit, make: MakePackage, damage: Callable[[Path], None]
 ) -> None:
