@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from edgekit.device.accounting import DISK_TOO_SLOW, loss_reason
+from edgekit.device.sinks.disk_reserve import DISK_RESERVE, never_low
 from edgekit.device.sinks.line_file import STDOUT, LineFile
 from edgekit.device.sinks.rotation import Outage, Rotation
 from edgekit.device.sinks.worker import Worker
@@ -32,11 +33,22 @@ class BatchedLines:
         account: Counts the records.
     """
 
-    def __init__(self, lines: LineFile, what: str, notify: Callable[[str], None], retry_s: float = _RETRY_S) -> None:
-        """Write to `lines`; `what` is the name of the recording in messages to `notify`."""
+    def __init__(
+        self,
+        lines: LineFile,
+        what: str,
+        notify: Callable[[str], None],
+        retry_s: float = _RETRY_S,
+        is_disk_low: Callable[[], bool] = never_low,
+    ) -> None:
+        """Write to `lines`; `what` is the name of the recording in messages to `notify`.
+
+        While `is_disk_low` returns true, lines are dropped.
+        """
         self._lines = lines
         self._outage = Outage(what, notify)
         self._retry_s = retry_s
+        self._is_disk_low = is_disk_low
         self._changed = threading.Condition()
         # Lines, and the number of their records.
         self._buffer: deque[tuple[str, int]] = deque()
@@ -121,6 +133,9 @@ class BatchedLines:
         """Write a batch, or put it back into the buffer; return the pause in seconds until the next."""
         if not batch:
             return _FLUSH_S
+        if self._is_disk_low():
+            self.account.drop(DISK_RESERVE, sum(records for _, records in batch))
+            return _FLUSH_S
         try:
             self._lines.append("".join(text for text, _ in batch))
         except (StorageError, OSError) as error:
@@ -143,14 +158,23 @@ class BatchedLines:
 Lines: TypeAlias = LineFile | BatchedLines
 
 
-def open_lines(target: str, rotation: Rotation, live: bool, notify: Callable[[str], None], name: str) -> Lines:
+def open_lines(
+    target: str,
+    rotation: Rotation,
+    live: bool,
+    notify: Callable[[str], None],
+    name: str,
+    is_disk_low: Callable[[], bool] = never_low,
+) -> Lines:
     """Return the writer for `target`, a file or `-` for stdout; `name` is that of its account.
 
-    Lines of a live source are written in batches by a thread, and a run survives a full or read-only disk. Lines of a
-    recording are written at once, and a disk error ends the run.
+    Lines of a live source are written in batches by a thread, and a run survives a full or read-only disk; they are
+    dropped while `is_disk_low` returns true. Lines of a recording are written at once, and a disk error ends the run.
 
     Raises:
         InputError: `target` is a folder, or named like an image or a model.
     """
     lines = LineFile(target, rotation, name=name, notify=notify)
-    return BatchedLines(lines, f"recording to '{target}'", notify) if live and target != STDOUT else lines
+    if not live or target == STDOUT:
+        return lines
+    return BatchedLines(lines, f"recording to '{target}'", notify, is_disk_low=is_disk_low)
