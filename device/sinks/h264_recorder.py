@@ -44,6 +44,7 @@ class H264Recorder(Sink):
         notify: Callable[[str], None],
         retry_s: float = RETRY_S,
         resume_bytes: int = RESUME_BYTES,
+        *,
         is_disk_low: Callable[[], bool] = never_low,
     ) -> None:
         """Prepare to write `target`; `notify` receives one line for each outage of the disk and its end.

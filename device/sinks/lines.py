@@ -27,7 +27,7 @@ _CLOSE_TIMEOUT_S = 1.5
 class BatchedLines:
     """Writes lines about once per second in a thread, so that a slow or failing disk neither delays nor ends a run.
 
-    While the disk fails, up to 1 MiB stays in memory.
+    While the disk fails or has too little free space, up to 1 MiB stays in memory.
 
     Attributes:
         account: Counts the records.
@@ -39,11 +39,12 @@ class BatchedLines:
         what: str,
         notify: Callable[[str], None],
         retry_s: float = _RETRY_S,
+        *,
         is_disk_low: Callable[[], bool] = never_low,
     ) -> None:
         """Write to `lines`; `what` is the name of the recording in messages to `notify`.
 
-        While `is_disk_low` returns true, lines are dropped.
+        While `is_disk_low` returns true, nothing is written.
         """
         self._lines = lines
         self._outage = Outage(what, notify)
@@ -56,6 +57,8 @@ class BatchedLines:
         self._closing = False
         self._thread: Worker | None = None
         self._reason = DISK_TOO_SLOW
+        # Whether the latest batch could not be written.
+        self._is_waiting = False
         self.account = lines.account
 
     @property
@@ -112,13 +115,13 @@ class BatchedLines:
                 return
 
     def _sleep(self, pause_s: float) -> None:
-        """Wait until `pause_s` is over, a batch is full (not in an outage) or `close` is called.
+        """Wait until `pause_s` is over, a batch is full (unless it cannot be written) or `close` is called.
 
         The caller holds the condition.
         """
         end_s = time.monotonic() + pause_s
         while not self._closing and (left_s := end_s - time.monotonic()) > 0:
-            if self._buffered_chars >= _FLUSH_CHARS and not self._outage.active:
+            if self._buffered_chars >= _FLUSH_CHARS and not self._is_waiting:
                 return
             self._changed.wait(left_s)
 
@@ -134,25 +137,28 @@ class BatchedLines:
         if not batch:
             return _FLUSH_S
         if self._is_disk_low():
-            self.account.drop(DISK_RESERVE, sum(records for _, records in batch))
+            self._put_back(batch, DISK_RESERVE)
             return _FLUSH_S
         try:
             self._lines.append("".join(text for text, _ in batch))
         except (StorageError, OSError) as error:
-            self._reason = loss_reason(error)
             self._outage.begin(str(error))
-            with self._changed:
-                batch.extend(self._buffer)
-                batch = deque(lines for lines in batch if lines[0])
-                self._buffer = batch
-                self._buffered_chars = sum(len(text) for text, _ in batch)
-                self._drop_oldest()
+            self._put_back(batch, loss_reason(error))
             return self._retry_s
-        self._reason = DISK_TOO_SLOW
+        self._reason, self._is_waiting = DISK_TOO_SLOW, False
         self.account.write(sum(records for _, records in batch))
         lost = self.account.lost
         self._outage.end(f", {lost} records were lost so far" if lost else "")
         return _FLUSH_S
+
+    def _put_back(self, batch: deque[tuple[str, int]], reason: str) -> None:
+        """Return lines that cannot be written to the buffer; those that do not fit are dropped for `reason`."""
+        self._reason, self._is_waiting = reason, True
+        with self._changed:
+            batch.extend(self._buffer)
+            self._buffer = deque(lines for lines in batch if lines[0])
+            self._buffered_chars = sum(len(text) for text, _ in self._buffer)
+            self._drop_oldest()
 
 
 Lines: TypeAlias = LineFile | BatchedLines
@@ -168,8 +174,9 @@ def open_lines(
 ) -> Lines:
     """Return the writer for `target`, a file or `-` for stdout; `name` is that of its account.
 
-    Lines of a live source are written in batches by a thread, and a run survives a full or read-only disk; they are
-    dropped while `is_disk_low` returns true. Lines of a recording are written at once, and a disk error ends the run.
+    Lines of a live source are written in batches by a thread, and a run survives a full or read-only disk;
+    nothing is written while `is_disk_low` returns true. Lines of a recording are written at once, and a disk error ends
+    the run.
 
     Raises:
         InputError: `target` is a folder, or named like an image or a model.

@@ -79,6 +79,7 @@ class RecorderThread(Sink):
         notify: Callable[[str], None],
         retry_s: float = RETRY_S,
         resume_bytes: int = RESUME_BYTES,
+        *,
         is_disk_low: Callable[[], bool] = never_low,
     ) -> None:
         self._video = video
