@@ -35,6 +35,7 @@ help:
 
 demo: $(DEMO)/installed
 	@mkdir -p $(OUT)
+	@rm -f $(OUT)/demo.mp4 $(OUT)/demo.jsonl
 	$(DEMO)/bin/edgekit run --source demo --save $(OUT)/demo.mp4 --jsonl $(OUT)/demo.jsonl > $(OUT)/demo.txt
 	@cat $(OUT)/demo.txt
 	@$(DEMO)/bin/python tools/check_demo.py $(OUT)/demo.jsonl

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgekit.errors import InputError, StorageError
+from edgekit.errors import InputError, StorageError, TemporaryError
+
+_FSTAB = Path("/etc/fstab")
 
 
 @contextmanager
@@ -162,7 +164,7 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
     If the block raises, a folder that was created here and is still empty is removed.
 
     Raises:
-        InputError: Another process has locked the folder.
+        TemporaryError: Another process has locked the folder.
         OSError: The folder cannot be created.
     """
     is_new = not folder.exists()
@@ -172,7 +174,9 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
         try:
             lock_file(handle)
         except BlockingIOError as error:
-            raise InputError(f"another process is writing to '{folder}': wait for it or name another folder") from error
+            raise TemporaryError(
+                f"another process is writing to '{folder}': wait for it or name another folder"
+            ) from error
         try:
             yield
         except BaseException:
@@ -195,7 +199,7 @@ def exclusive_file(target: Path, folder: Path | None = None) -> Iterator[None]:
     files in folders that cannot be written.
 
     Raises:
-        InputError: Another process has locked the name.
+        TemporaryError: Another process has locked the name.
     """
     target = real_path(target)
     lock = target.with_name(f"{_prefix(target)}lock")
@@ -207,7 +211,7 @@ def exclusive_file(target: Path, folder: Path | None = None) -> Iterator[None]:
             handle = _open_locked(lock)
     except BlockingIOError as error:
         place, kind = (target, "file") if folder is None else (real_path(folder), "folder")
-        raise InputError(f"another process is writing to '{place}': wait for it or name another {kind}") from error
+        raise TemporaryError(f"another process is writing to '{place}': wait for it or name another {kind}") from error
     except OSError:
         pass  # writing to the folder reports the reason
     try:
@@ -246,6 +250,20 @@ def is_at(path: Path, handle: int) -> bool:
         return False
 
 
+def check_mounted(path: Path) -> None:
+    """Check that the disk of `path` is mounted, if it is a disk of /etc/fstab.
+
+    Raises:
+        TemporaryError: It is not: a file would be written to the disk below the mount point.
+    """
+    with suppress(OSError):
+        for line in _FSTAB.read_text(errors="replace").splitlines():
+            fields = line.split("#")[0].split()
+            place = Path(fields[1].replace("\\040", " ")) if len(fields) > 1 else Path()
+            if place.is_absolute() and real_path(path).is_relative_to(place) and not place.is_mount():
+                raise TemporaryError(f"'{path}': the disk of '{place}' is not mounted: connect it")
+
+
 def lock_file(handle: int) -> None:
     """Lock an open file or folder.
 
@@ -273,10 +291,12 @@ def require_file(path: Path, what: str) -> Path:
 
     Raises:
         InputError: The file is missing, not a regular file, or unreadable.
+        TemporaryError: It is on a disk that is not mounted.
     """
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
+        check_mounted(path)
         raise InputError(f"{what} '{path}' does not exist: check the path") from error
     except OSError as error:  # a folder without permission, or a name that is too long
         cure = "check the path and the permissions of its folders"

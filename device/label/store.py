@@ -363,7 +363,8 @@ def exclusive_store(
     """Lock both folders of a `LabelStore` against other processes, and yield the store; see there for the arguments.
 
     Raises:
-        InputError: As `LabelStore`, or another process has locked one of the folders.
+        InputError: As `LabelStore`.
+        TemporaryError: Another process has locked one of the folders.
         StorageError: As `LabelStore`.
         OSError: The folder of the labelled crops cannot be created.
     """

@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 
 from edgekit.device.accounting import DISK_TOO_SLOW, Account, loss_reason
+from edgekit.device.sinks.disk_reserve import DISK_RESERVE, never_low
 from edgekit.device.sinks.rotation import Outage
 from edgekit.errors import InputError, StorageError
 from edgekit.files import append_line, remove_folder_leftovers, write_atomic
@@ -56,8 +57,11 @@ class CropFolder:
         *,
         max_crops: int = DEFAULT_MAX_CROPS,
         max_bytes: int = DEFAULT_MAX_MB * 10**6,
+        is_disk_low: Callable[[], bool] = never_low,
     ) -> None:
         """Continue `folder`; crops that it already holds count towards the limits.
+
+        While `is_disk_low` returns true, crops are dropped.
 
         Raises:
             InputError: `folder` is a file.
@@ -75,6 +79,7 @@ class CropFolder:
         self._outage = Outage(f"collecting to '{folder}'", notify)
         self._max_crops = max_crops
         self._max_bytes = max_bytes
+        self._is_disk_low = is_disk_low
         self._full = False
         # Unique across runs, also on a board whose clock is wrong.
         self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
@@ -93,6 +98,9 @@ class CropFolder:
         line = (json.dumps(document, allow_nan=False) + "\n").encode()
         if self._is_full(len(encoded)):
             self.account.drop("folder full")
+            return True
+        if self._is_disk_low():
+            self.account.drop(DISK_RESERVE)
             return True
         path = self.folder / name
         try:

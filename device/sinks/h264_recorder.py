@@ -17,6 +17,7 @@ from edgekit.device.accounting import DISK_TOO_SLOW, NOT_WRITABLE, Account
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
+from edgekit.device.sinks.disk_reserve import DISK_RESERVE, never_low
 from edgekit.device.sinks.mp4 import PacketFile, missing_pyav
 from edgekit.device.sinks.rotation import RESUME_BYTES, RETRY_S, Outage, Rotation, free_bytes
 from edgekit.device.sinks.worker import Worker
@@ -43,8 +44,12 @@ class H264Recorder(Sink):
         notify: Callable[[str], None],
         retry_s: float = RETRY_S,
         resume_bytes: int = RESUME_BYTES,
+        *,
+        is_disk_low: Callable[[], bool] = never_low,
     ) -> None:
         """Prepare to write `target`; `notify` receives one line for each outage of the disk and its end.
+
+        While `is_disk_low` returns true, nothing is recorded.
 
         Raises:
             InputError: `target` is not the name of an .mp4 file.
@@ -56,6 +61,7 @@ class H264Recorder(Sink):
         self._outage = Outage(f"recording to '{target}'", notify)
         self._retry_s = retry_s
         self._resume_bytes = resume_bytes
+        self._is_disk_low = is_disk_low
         self._retry_at_s = float("-inf")
         self._queue: queue.SimpleQueue[EncodedPacket | None] = queue.SimpleQueue()
         self._thread: Worker | None = None
@@ -63,7 +69,6 @@ class H264Recorder(Sink):
         self._is_closed = False
         self._file: PacketFile | None = None
         self._started_s = 0.0
-        self._has_files = False
         self._skips_to_key = False
         # Packets of the current file, and how many of them are counted as written.
         self._taken = 0
@@ -143,6 +148,11 @@ class H264Recorder(Sink):
             self._finish_or_fail()
 
     def _write(self, packet: EncodedPacket, size_wh: tuple[int, int]) -> None:
+        if self._is_disk_low():
+            if self._file is not None:
+                self._finish_or_fail()
+            self.account.drop(DISK_RESERVE)
+            return
         if packet.is_key and self._file is not None and self._is_due(self._file):
             self._finish_or_fail()
         if self._file is None and not (packet.is_key and self._may_begin()):
@@ -160,8 +170,7 @@ class H264Recorder(Sink):
         return not self._outage.active or free_bytes(self._target) >= self._resume_bytes
 
     def _begin(self, size_wh: tuple[int, int]) -> PacketFile:
-        self._rotation.make_room(self._target, has_files=self._has_files)
-        self._has_files = True
+        self._rotation.make_room(self._target)
         self._started_s = time.monotonic()
         return PacketFile(self._target, size_wh)
 

@@ -30,9 +30,9 @@ _WALL_S = re.compile(r'"wall_s": ?(\d+(?:\.\d+)?)')
 class LineFile:
     """A text file to which lines are appended in place, so that other programs can follow it; `-` is stdout.
 
-    The first line creates or empties the file. With a rotation an existing file is continued, for a service that
-    restarts; pipes and devices are not rotated. A line that does not fit on the disk is removed again, and `append` may
-    be retried. If the file or its folder is deleted or moved, the next line begins a new file.
+    An existing file is continued; one with another header is renamed. Pipes and devices are not rotated. A line that
+    does not fit on the disk is removed again, and `append` may be retried. If the file or its folder is deleted or
+    moved, the next line begins a new file.
 
     Attributes:
         header: The first line of every file, or "".
@@ -72,7 +72,6 @@ class LineFile:
         self._is_torn = False
         # When the file was begun, also by an earlier run, in monotonic time.
         self._begun_s = 0.0
-        self._continue = self._rotation.active
 
     def write(self, text: str, records: int = 1) -> None:
         """Append whole lines as `append`, and count their records as written or dropped.
@@ -192,17 +191,16 @@ class LineFile:
     def _open(self) -> None:
         path = Path(self._target)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self._continue and self.header and path.is_file() and _other_header(path, self.header.encode()):
-            shift(path, self._rotation.keep if self._rotation.active else None)
+        if self.header and path.is_file() and _other_header(path, self.header.encode()):
+            self._rotation.make_room(path)
         # With O_APPEND a line after a truncation follows the last whole line, without a gap of zeros.
         flags = (os.O_RDWR if path.is_file() else os.O_WRONLY) | os.O_CREAT | os.O_APPEND
-        self._handle = os.open(path, flags | (0 if self._continue else os.O_TRUNC), 0o666)
+        self._handle = os.open(path, flags, 0o666)
         status = os.fstat(self._handle)
         self._is_regular = stat.S_ISREG(status.st_mode)
-        self._whole_bytes = _drop_partial_line(self._handle) if self._continue else 0
+        self._whole_bytes = _drop_partial_line(self._handle)
         counts_age = self._rotation.age_s is not None and self._whole_bytes > 0
         self._begun_s = time.monotonic() - (_age_s(self._handle, self.header) if counts_age else 0.0)
-        self._continue = True
 
 
 def _other_header(path: Path, header: bytes) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from edgekit.device.accounting import DISK_TOO_SLOW, loss_reason
+from edgekit.device.sinks.disk_reserve import DISK_RESERVE, never_low
 from edgekit.device.sinks.line_file import STDOUT, LineFile
 from edgekit.device.sinks.rotation import Outage, Rotation
 from edgekit.device.sinks.worker import Worker
@@ -26,17 +27,29 @@ _CLOSE_TIMEOUT_S = 1.5
 class BatchedLines:
     """Writes lines about once per second in a thread, so that a slow or failing disk neither delays nor ends a run.
 
-    While the disk fails, up to 1 MiB stays in memory.
+    While the disk fails or has too little free space, up to 1 MiB stays in memory.
 
     Attributes:
         account: Counts the records.
     """
 
-    def __init__(self, lines: LineFile, what: str, notify: Callable[[str], None], retry_s: float = _RETRY_S) -> None:
-        """Write to `lines`; `what` is the name of the recording in messages to `notify`."""
+    def __init__(
+        self,
+        lines: LineFile,
+        what: str,
+        notify: Callable[[str], None],
+        retry_s: float = _RETRY_S,
+        *,
+        is_disk_low: Callable[[], bool] = never_low,
+    ) -> None:
+        """Write to `lines`; `what` is the name of the recording in messages to `notify`.
+
+        While `is_disk_low` returns true, nothing is written.
+        """
         self._lines = lines
         self._outage = Outage(what, notify)
         self._retry_s = retry_s
+        self._is_disk_low = is_disk_low
         self._changed = threading.Condition()
         # Lines, and the number of their records.
         self._buffer: deque[tuple[str, int]] = deque()
@@ -44,6 +57,8 @@ class BatchedLines:
         self._closing = False
         self._thread: Worker | None = None
         self._reason = DISK_TOO_SLOW
+        # Whether the latest batch could not be written.
+        self._is_waiting = False
         self.account = lines.account
 
     @property
@@ -100,13 +115,13 @@ class BatchedLines:
                 return
 
     def _sleep(self, pause_s: float) -> None:
-        """Wait until `pause_s` is over, a batch is full (not in an outage) or `close` is called.
+        """Wait until `pause_s` is over, a batch is full (unless it cannot be written) or `close` is called.
 
         The caller holds the condition.
         """
         end_s = time.monotonic() + pause_s
         while not self._closing and (left_s := end_s - time.monotonic()) > 0:
-            if self._buffered_chars >= _FLUSH_CHARS and not self._outage.active:
+            if self._buffered_chars >= _FLUSH_CHARS and not self._is_waiting:
                 return
             self._changed.wait(left_s)
 
@@ -121,36 +136,52 @@ class BatchedLines:
         """Write a batch, or put it back into the buffer; return the pause in seconds until the next."""
         if not batch:
             return _FLUSH_S
+        if self._is_disk_low():
+            self._put_back(batch, DISK_RESERVE)
+            return _FLUSH_S
         try:
             self._lines.append("".join(text for text, _ in batch))
         except (StorageError, OSError) as error:
-            self._reason = loss_reason(error)
             self._outage.begin(str(error))
-            with self._changed:
-                batch.extend(self._buffer)
-                batch = deque(lines for lines in batch if lines[0])
-                self._buffer = batch
-                self._buffered_chars = sum(len(text) for text, _ in batch)
-                self._drop_oldest()
+            self._put_back(batch, loss_reason(error))
             return self._retry_s
-        self._reason = DISK_TOO_SLOW
+        self._reason, self._is_waiting = DISK_TOO_SLOW, False
         self.account.write(sum(records for _, records in batch))
         lost = self.account.lost
         self._outage.end(f", {lost} records were lost so far" if lost else "")
         return _FLUSH_S
 
+    def _put_back(self, batch: deque[tuple[str, int]], reason: str) -> None:
+        """Return lines that cannot be written to the buffer; those that do not fit are dropped for `reason`."""
+        self._reason, self._is_waiting = reason, True
+        with self._changed:
+            batch.extend(self._buffer)
+            self._buffer = deque(lines for lines in batch if lines[0])
+            self._buffered_chars = sum(len(text) for text, _ in self._buffer)
+            self._drop_oldest()
+
 
 Lines: TypeAlias = LineFile | BatchedLines
 
 
-def open_lines(target: str, rotation: Rotation, live: bool, notify: Callable[[str], None], name: str) -> Lines:
+def open_lines(
+    target: str,
+    rotation: Rotation,
+    live: bool,
+    notify: Callable[[str], None],
+    name: str,
+    is_disk_low: Callable[[], bool] = never_low,
+) -> Lines:
     """Return the writer for `target`, a file or `-` for stdout; `name` is that of its account.
 
-    Lines of a live source are written in batches by a thread, and a run survives a full or read-only disk. Lines of a
-    recording are written at once, and a disk error ends the run.
+    Lines of a live source are written in batches by a thread, and a run survives a full or read-only disk;
+    nothing is written while `is_disk_low` returns true. Lines of a recording are written at once, and a disk error ends
+    the run.
 
     Raises:
         InputError: `target` is a folder, or named like an image or a model.
     """
     lines = LineFile(target, rotation, name=name, notify=notify)
-    return BatchedLines(lines, f"recording to '{target}'", notify) if live and target != STDOUT else lines
+    if not live or target == STDOUT:
+        return lines
+    return BatchedLines(lines, f"recording to '{target}'", notify, is_disk_low=is_disk_low)

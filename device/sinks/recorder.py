@@ -15,6 +15,7 @@ from edgekit.device.blur import FaceBlur, Xyxy
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame, Source
 from edgekit.device.sink import Sink
+from edgekit.device.sinks.disk_reserve import DISK_RESERVE, never_low
 from edgekit.device.sinks.mp4 import missing_pyav
 from edgekit.device.sinks.rotation import RESUME_BYTES, RETRY_S, Outage, Rotation
 from edgekit.device.sinks.video import RotatingVideo, VideoOptions
@@ -34,6 +35,7 @@ def open_video(
     blur: FaceBlur | None,
     notify: Callable[[str], None],
     draw: Draw,
+    is_disk_low: Callable[[], bool] = never_low,
 ) -> Sink:
     """Return a sink that records a video to `target`: H.264 if PyAV is installed, otherwise MPEG-4 by OpenCV.
 
@@ -47,6 +49,7 @@ def open_video(
         blur: Makes faces unrecognisable; must not be shared with another sink.
         notify: Called with one line for each warning, possibly from another thread.
         draw: Draws the faces into a frame.
+        is_disk_low: Whether the video of a live source pauses.
 
     Raises:
         InputError: `target` is not the name of an .mp4 file.
@@ -58,7 +61,9 @@ def open_video(
             f"recording to '{target}': PyAV cannot be used ({reason}), so the video is MPEG-4: browsers and phones do "
             f"not play it, and it is playable only once it is complete: for H.264 run {install_command('video')}"
         )
-    return RecorderThread(rotating, f"recording to '{target}'", notify) if source.live else rotating
+    if not source.live:
+        return rotating
+    return RecorderThread(rotating, f"recording to '{target}'", notify, is_disk_low=is_disk_low)
 
 
 class RecorderThread(Sink):
@@ -74,9 +79,12 @@ class RecorderThread(Sink):
         notify: Callable[[str], None],
         retry_s: float = RETRY_S,
         resume_bytes: int = RESUME_BYTES,
+        *,
+        is_disk_low: Callable[[], bool] = never_low,
     ) -> None:
         self._video = video
         self._resume_bytes = resume_bytes
+        self._is_disk_low = is_disk_low
         self._outage = Outage(what, notify)
         self._retry_s = retry_s
         self._queue: queue.Queue[tuple[Frame, FrameResult, list[Xyxy]] | None] = queue.Queue(_MAX_QUEUED_FRAMES)
@@ -117,10 +125,16 @@ class RecorderThread(Sink):
     def _work(self) -> None:
         retry_at_s = float("-inf")
         while (item := self._queue.get()) is not None:
-            if time.monotonic() < retry_at_s:
+            if self._is_disk_low():
+                self._account.drop(DISK_RESERVE)
+                self._finish()
+            elif time.monotonic() < retry_at_s:
                 self._account.drop(NOT_WRITABLE)
             elif not self._record(*item):
                 retry_at_s = time.monotonic() + self._retry_s
+        self._finish()
+
+    def _finish(self) -> None:
         try:
             self._video.finish_file()
         except StorageError as error:

@@ -1,10 +1,12 @@
-"""File rotation: results.jsonl is the latest file, results.1.jsonl the previous one, and so on."""
+"""Names of older files: results.1.jsonl is the previous one of a rotation, door.20261130T021500Z.mp4 one without."""
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edgekit.errors import StorageError
@@ -33,28 +35,23 @@ class Rotation:
         too_large = self.size_bytes is not None and size_bytes >= self.size_bytes
         return too_large or (self.age_s is not None and age_s >= self.age_s)
 
-    def make_room(self, video: Path, *, has_files: bool) -> None:
-        """Number the older files of a video, just before a new one takes the name.
-
-        Args:
-            video: The latest file.
-            has_files: Whether this run has recorded a file. Without a limit, only such a file is renamed: the camera or
-                the disk failed in between, and what was recorded before is kept.
+    def make_room(self, path: Path) -> None:
+        """Rename an existing file, just before a new one takes its name: with a limit by number, otherwise by time.
 
         Raises:
             StorageError: The folder cannot be written.
         """
         try:
             if self.active:
-                shift(video, self.keep)
-            elif has_files:
-                shift(video, None)
+                shift(path, self.keep)
+            else:
+                set_aside(path)
         except OSError as error:
-            raise StorageError(f"video '{video}' cannot be named: {error.strerror or error}") from error
+            raise StorageError(f"'{path}' cannot be renamed: {error.strerror or error}") from error
 
 
-def shift(path: Path, keep: int | None) -> None:
-    """Rename `path` to number 1, number 1 to 2, and so on; delete files beyond number `keep` (None: keep all).
+def shift(path: Path, keep: int) -> None:
+    """Rename `path` to number 1, number 1 to 2, and so on; delete files beyond number `keep`.
 
     Only consecutive numbers from 1 belong to the rotation: `door.2024.mp4` beside `door.mp4` is not renamed. Nor is a
     pipe or a device.
@@ -66,11 +63,28 @@ def shift(path: Path, keep: int | None) -> None:
         return
     for number in reversed(_numbers(path)):
         older = _numbered(path, number)
-        if keep is not None and number >= keep:
+        if number >= keep:
             older.unlink()
         else:
             older.replace(_numbered(path, number + 1))
     path.replace(_numbered(path, 1))
+
+
+def set_aside(path: Path) -> None:
+    """Rename `path` to a free name with the time of its last change, such as `door.20261130T021500Z.mp4`.
+
+    A pipe or a device is not renamed.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    if not path.is_file():
+        return
+    changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    stem = f"{path.stem}.{changed:%Y%m%dT%H%M%SZ}"
+    more = (f"-{number}" for number in itertools.count(2))
+    names = (path.with_name(f"{stem}{text}{path.suffix}") for text in itertools.chain([""], more))
+    path.replace(next(name for name in names if not name.exists()))
 
 
 def is_older_name(name: Path, path: Path) -> bool:
@@ -81,11 +95,20 @@ def is_older_name(name: Path, path: Path) -> bool:
 
 def free_bytes(path: Path) -> int:
     """Return the free space for a file or folder at `path`, which may be missing, as its folders; 0 if unknown."""
-    whole = path.absolute()
     try:
-        return shutil.disk_usage(next(place for place in (whole, *whole.parents) if place.exists())).free
+        return shutil.disk_usage(existing_place(path)).free
     except OSError:
         return 0
+
+
+def existing_place(path: Path) -> Path:
+    """Return `path`, or the nearest of its folders that exists.
+
+    Raises:
+        OSError: The disk fails.
+    """
+    whole = path.absolute()
+    return next(place for place in (whole, *whole.parents) if place.exists())
 
 
 def _numbers(path: Path) -> range:

@@ -22,6 +22,7 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import at_most
+from edgekit.device.sinks.disk_reserve import DISK_RESERVE, never_low
 from edgekit.device.sinks.rotation import Outage
 from edgekit.device.sinks.worker import Worker
 from edgekit.errors import InputError, StorageError
@@ -59,6 +60,7 @@ class Snapshots:
         max_bytes: int = 200_000_000,
         blur: FaceBlur | None = None,
         draw: Draw = draw_faces,
+        is_disk_low: Callable[[], bool] = never_low,
     ) -> None:
         """Prepare to write; the folder is created with the first image.
 
@@ -69,6 +71,7 @@ class Snapshots:
             max_bytes: Largest size of all images together.
             blur: Makes faces unrecognisable; must not be shared with another sink.
             draw: Draws the faces into a frame.
+            is_disk_low: Whether images are dropped.
 
         Raises:
             InputError: `folder` is a file.
@@ -80,6 +83,7 @@ class Snapshots:
         self._max_bytes = max_bytes
         self._blur = blur
         self._draw = draw
+        self._is_disk_low = is_disk_low
         self._outage = Outage(f"{self.what} to '{folder}'", notify)
         self._queue: queue.Queue[tuple[str, Frame, FrameResult, list[Xyxy]] | None] = queue.Queue(_MAX_QUEUED)
         self._changed = threading.Condition()
@@ -133,6 +137,9 @@ class Snapshots:
         while (item := self._queue.get()) is not None:
             name, frame, result, hidden = item
             try:
+                if self._is_disk_low():
+                    self.account.drop(DISK_RESERVE)
+                    continue
                 self._write(name, frame, result, hidden)
             except (StorageError, OSError) as error:
                 self.account.drop(NOT_WRITABLE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -82,7 +83,6 @@ class RotatingVideo(Sink):
         self._file: _VideoFile | None = None
         self._size_wh = (0, 0)
         self._started_s = 0.0
-        self._has_files = False
         # Frames of the current file, and how many of them are counted as written.
         self._frames = 0
         self._counted = 0
@@ -153,13 +153,10 @@ class RotatingVideo(Sink):
         self._size_wh = (width + width % 2, height + height % 2)
         self._started_s, options = time.monotonic(), self._options
         if options.h264:
-            self._make_room()
+            self._rotation.make_room(options.target)
             return H264File(options.target, self._size_wh, options.fps)
-        return OpenCvFile(options.target, self._size_wh, options.fps, options.live, self._make_room)
-
-    def _make_room(self) -> None:
-        self._rotation.make_room(self._options.target, has_files=self._has_files)
-        self._has_files = True
+        make_room = partial(self._rotation.make_room, options.target)
+        return OpenCvFile(options.target, self._size_wh, options.fps, options.live, make_room)
 
 
 def _fit(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:

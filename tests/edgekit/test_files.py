@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 
-from edgekit.errors import InputError
+from edgekit.errors import InputError, TemporaryError
 from edgekit.files import atomic_path, check_writable, exclusive_file, require_file, write_atomic
 
 
 def test_a_name_is_locked_until_the_block_ends_and_no_lock_is_left(tmp_path: Path) -> None:
     target = tmp_path / "new" / "r.jsonl"
     with exclusive_file(target):
-        with pytest.raises(InputError, match=r"another process is writing to .*/new/r\.jsonl'"), exclusive_file(target):
+        with (
+            pytest.raises(TemporaryError, match=r"another process is writing to .*/new/r\.jsonl'"),
+            exclusive_file(target),
+        ):
             pass
         with exclusive_file(target.with_name("other.jsonl")):
             pass
@@ -32,7 +35,7 @@ def test_a_lock_outlasts_the_file_and_ends_without_a_trace_when_its_folder_is_de
     with exclusive_file(target):
         target.write_text("1\n")
         target.rename(target.with_name("r.1.jsonl"))
-        with pytest.raises(InputError), exclusive_file(target):
+        with pytest.raises(TemporaryError), exclusive_file(target):
             pass
         target.parent.rename(tmp_path / "moved")
         with exclusive_file(target):

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from edgekit.device.sinks.mqtt.sqlite_buffer import is_sqlite, read_sqlite
-from edgekit.errors import InputError
+from edgekit.errors import InputError, TemporaryError
 from edgekit.files import is_at, lock_file, write_all
 
 # Longer than any line of this program; a longer line of another file is read in parts, all of them damaged.
@@ -72,7 +72,8 @@ class Journal:
         """Open or create the file and return its contents.
 
         Raises:
-            InputError: Another run uses the file, or it is a device.
+            TemporaryError: Another run uses the file.
+            InputError: The file is a device.
             OSError: The file cannot be opened for writing.
         """
         self.close()
@@ -194,7 +195,7 @@ def _locked(path: Path, mode: str) -> io.FileIO:
         lock_file(stream.fileno())
     except BlockingIOError as error:
         stream.close()
-        raise InputError(
+        raise TemporaryError(
             f"MQTT buffer '{path}' is in use by another run: give each run its own --mqtt-topic"
         ) from error
     return stream

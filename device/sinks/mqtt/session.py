@@ -15,7 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from edgekit.device.sinks.mqtt.commands import Commands
 from edgekit.device.sinks.mqtt.settings import MqttSettings
-from edgekit.errors import InputError
+from edgekit.errors import InputError, TemporaryError
 
 _CONNECT_TIMEOUT_S = 5.0
 # A broker that disappears without closing the connection is detected after about this time.
@@ -146,7 +146,7 @@ def lock_topic(settings: MqttSettings) -> socket.socket:
     file of the buffer is no such lock: two services have different state folders.
 
     Raises:
-        InputError: Another run of this machine has the topic.
+        TemporaryError: Another run of this machine has the topic.
     """
     digest = hashlib.sha256(f"{settings.address} {settings.topic}".encode()).hexdigest()
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -155,7 +155,7 @@ def lock_topic(settings: MqttSettings) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             lock.close()
-            raise InputError(
+            raise TemporaryError(
                 f"MQTT topic '{settings.topic}' is in use by another run: give each run its own --mqtt-topic"
             ) from error
     return lock

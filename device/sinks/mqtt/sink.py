@@ -23,7 +23,7 @@ from edgekit.device.sinks.mqtt.session import RefusedError, Session, check_certi
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.device.sinks.worker import Worker
-from edgekit.errors import InputError
+from edgekit.errors import TemporaryError
 from edgekit.text import counted
 
 # Largest number of unconfirmed events: enough for a slow network, few to resend after the connection was lost.
@@ -84,7 +84,8 @@ class MqttSink(Sink):
                 network of the broker; None: there is no page.
 
         Raises:
-            InputError: Another run uses the buffer, or a certificate cannot be loaded.
+            TemporaryError: Another run uses the buffer.
+            InputError: A certificate cannot be loaded.
         """
         check_certificates(settings)
         self._settings = settings
@@ -114,11 +115,11 @@ class MqttSink(Sink):
         """Start sending.
 
         Raises:
-            InputError: Another run of this machine uses the topic.
+            TemporaryError: Another run of this machine uses the topic.
         """
         try:
             self._topic_lock = lock_topic(self._settings)
-        except InputError:
+        except TemporaryError:
             self._spool.close()
             raise
         for thread in self._threads:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgekit.device.accounting import Account
 from edgekit.device.sinks.mqtt.journal import Contents, Journal, Message
-from edgekit.errors import InputError
+from edgekit.errors import EdgekitError
 from edgekit.text import counted
 
 # Entries of removed messages that the file may hold beside as many as there are messages.
@@ -27,7 +27,8 @@ class Spool:
         """Open the file with the messages of earlier runs, or create it.
 
         Raises:
-            InputError: Another run uses the file, or it is not a file.
+            TemporaryError: Another run uses the file.
+            InputError: The path is not a file.
         """
         self._path = path
         self._limit = limit
@@ -105,7 +106,7 @@ class Spool:
                 self._open()
             if flush:
                 self._journal.flush()
-        except (OSError, InputError) as error:
+        except (OSError, EdgekitError) as error:
             self._begin_outage(error)
             return
         if self.outage:

@@ -12,7 +12,6 @@ from edgekit.cli.boards.releases import chosen_service, read_package, show_chang
 from edgekit.cli.options import PATH, NumberRange, service_options
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.run.checks import checked_settings
-from edgekit.cli.run.output_options import replaced_results, warn_of_replaced
 
 
 @click.command("deploy", short_help="Install a model on boards as a service.")
@@ -77,9 +76,8 @@ def command(
 
     hosts = require_hosts(chosen)
     service = chosen_service(name, scope)
-    replaced = replaced_results(checked_settings(config))
+    checked_settings(config)
     package = read_package(out, model, config, keep, settle_s, chosen.install)
-    warn_of_replaced(out, replaced, "set rotate-size or rotate-age")
     with BoardReporter(out) as reporter:
         results = roll_out(
             hosts,

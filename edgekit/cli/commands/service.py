@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import chdir, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,6 @@ import click
 from edgekit.cli.options import PATH, service_options
 from edgekit.cli.output import Output, common_options, printable
 from edgekit.cli.run.checks import checked_values
-from edgekit.cli.run.output_options import replaced_results, warn_of_replaced
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import real_path
 
@@ -73,8 +73,8 @@ def install(
 
     The service uses the Python and the folder of this command. An existing service of the same name is replaced. The
     service can read the whole system. A service of the system can write only to its folder, the --writable folders,
-    its cache and /var/lib/edgekit/NAME. A service with --user can write wherever its user can. Without --rotate-size or
-    --rotate-age, each start replaces the files of --jsonl, --csv, --save and --record.
+    its cache and /var/lib/edgekit/NAME. A service with --user can write wherever its user can. Without --config and
+    --records, a service with --jsonl or --csv has --records changes.
 
     \b
     Examples:
@@ -90,12 +90,11 @@ def install(
     chosen = _scope(scope)
     if run_as is not None and chosen == "user":
         raise click.UsageError("--run-as is for a --system service: a user service runs as you")
-    settings = ["--config", str(real_path(config))] if config is not None else []
     run_folder = real_path(folder or Path())
-    replaced = _check_run_options(run_folder, [*settings, *run_options])
+    options = _checked_options(run_folder, config, run_options)
     spec = ServiceSpec(
         name=name,
-        command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *settings, *run_options),
+        command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *options),
         folder=run_folder,
         writable=tuple(map(real_path, writable)),
         environment=dict(map(_variable, variables)),
@@ -104,7 +103,6 @@ def install(
     manager = _manager(chosen, name)
     for warning in manager.install(spec):
         out.warn(warning)
-    warn_of_replaced(out, replaced, "give --rotate-size or --rotate-age")
     out.say(f"service '{name}' is installed and starts; see 'edgekit service status{_flags(name, chosen)}'")
     out.result(_document(name, manager, chosen, command=list(spec.command)))
 
@@ -234,13 +232,17 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _check_run_options(folder: Path, options: list[str]) -> list[str]:
-    """Check the options of `edgekit run` now, because the service could report an error only in its log.
+def _checked_options(folder: Path, config: Path | None, given: Sequence[str]) -> list[str]:
+    """Return the options of `edgekit run`, checked now, because the service could report an error only in its log.
 
-    Return the files that a start of the service replaces.
+    Without a settings file, the service writes only the records of changes, because an SD card wears out.
     """
+    options = [*(["--config", str(real_path(config))] if config is not None else []), *given]
     with chdir(folder) if folder.is_dir() else nullcontext():
-        return replaced_results(checked_values(options))
+        values = checked_values(options)
+    has_records = values["jsonl"] is not None or values["csv_file"] is not None
+    is_chosen = config is not None or any(word.partition("=")[0] == "--records" for word in given)
+    return [*options, *(["--records", "changes"] if has_records and not is_chosen else [])]
 
 
 def _existing_user(name: str | None) -> str | None:

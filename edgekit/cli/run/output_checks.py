@@ -66,6 +66,8 @@ def _check_snapshots_by_command(outputs: Outputs) -> None:
 _NEEDED_OUTPUTS = {
     "rotate_": ("save", "record", "jsonl", "csv_file"),
     "rotate_keep": ("rotate_size", "rotate_age"),
+    "records": ("results",),
+    "disk_": ("save", "record", "jsonl", "csv_file", "collect", "event_snapshots", "command_snapshots"),
     "blur_": ("save", "web", "event_snapshots", "command_snapshots"),
     "draw_": ("save", "web", "show", "event_snapshots", "command_snapshots"),
     "collect_": ("collect",),
@@ -89,8 +91,10 @@ def _refuse_without_effect(outputs: Outputs) -> None:
     if context is None:
         return
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-    texts = flags | {"jsonl": "--jsonl FILE", "mqtt_commands": "--mqtt-commands snapshot"}
+    texts = flags | {"jsonl": "--jsonl FILE", "mqtt_commands": "--mqtt-commands snapshot", "results": "--jsonl, --csv"}
     given = {name for name, value in vars(outputs).items() if value}
+    if not given.isdisjoint(("jsonl", "csv_file")):
+        given.add("results")
     if outputs.jsonl == STDOUT:
         given.remove("jsonl")  # stdout is not rotated
     if "snapshot" not in allowed_commands(outputs):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.options import NumberRange, grouped_options, path_option
-from edgekit.cli.output import Output
 from edgekit.cli.param_types import CollectWhen, Commands, Duration, Size
 from edgekit.cli.sections import section
 
@@ -40,6 +39,8 @@ class Outputs:
     rotate_size: int | None
     rotate_age: float | None
     rotate_keep: int
+    records: str
+    disk_reserve: int | None
     blur_faces: bool
     draw_ids: bool
     collect: Path | None
@@ -118,6 +119,21 @@ _RESULTS = section(
         show_default=True,
         metavar="N",
         help="Number of older files to keep.",
+    ),
+    click.option(
+        "--records",
+        type=click.Choice(["all", "changes"]),
+        default="all",
+        show_default=True,
+        help="Frames with records in --jsonl and --csv. changes: frames in which faces or labels change, and one per "
+        "second.",
+    ),
+    click.option(
+        "--disk-reserve",
+        type=Size(0),
+        metavar="SIZE",
+        help="Free space of the disk at which video stops; images stop at a half, records at a quarter of it. Default: "
+        "5 % of the disk, at most 256 MiB.",
     ),
     click.option(
         "--blur-faces/--no-blur-faces",
@@ -304,24 +320,6 @@ def rotation_of(outputs: Outputs) -> Rotation:
     return Rotation(outputs.rotate_size, outputs.rotate_age, outputs.rotate_keep)
 
 
-def replaced_results(values: Mapping[str, Any]) -> list[str]:
-    """Return the files of results that each further run replaces; `values` are those of the options, by parameter.
-
-    With a rotation, a further run continues the files.
-    """
-    if values.get("rotate_size") is not None or values.get("rotate_age") is not None:
-        return []
-    results = (values.get(name) for name in ("save", "record", "jsonl", "csv_file"))
-    return [str(name) for name in results if name is not None and name != STDOUT]
-
-
-def warn_of_replaced(out: Output, files: Sequence[str], cure: str) -> None:
-    """Warn of results that each start of a service replaces, if there are any; `cure` states how to keep them."""
-    if files:
-        names = ", ".join(f"'{name}'" for name in files)
-        out.warn(f"each start of the service replaces {names}: {cure} to keep the results")
-
-
 def output_files(outputs: Outputs) -> list[Path]:
     """Return the files to which one run only may write, without stdout and folders of images."""
     crops = None if outputs.collect is None else outputs.collect / CROPS_FILE
@@ -351,6 +349,8 @@ def recorder_of(outputs: Outputs, notify: Callable[[str], None]) -> H264Recorder
     """Return the recorder of the camera's own H.264 video; None without --record."""
     if outputs.record is None:
         return None
+    from edgekit.device.sinks.disk_reserve import VIDEO, DiskReserve
     from edgekit.device.sinks.h264_recorder import H264Recorder
 
-    return H264Recorder(outputs.record, rotation_of(outputs), notify)
+    reserve = DiskReserve(outputs.record, VIDEO, outputs.disk_reserve, f"recording to '{outputs.record}'", notify)
+    return H264Recorder(outputs.record, rotation_of(outputs), notify, is_disk_low=reserve.is_low)

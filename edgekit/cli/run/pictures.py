@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.cli.run.output_options import Outputs, allowed_commands
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from edgekit.device.blur import FaceBlur
     from edgekit.device.frame import Source
     from edgekit.device.sinks.command_snapshots import CommandSnapshots
+    from edgekit.device.sinks.disk_reserve import DiskReserve
     from edgekit.device.sinks.snapshots import EventSnapshots
 
 
@@ -56,6 +58,7 @@ def event_snapshots(outputs: Outputs, source: Source, notify: Callable[[str], No
         outputs.event_snapshots,
         notify,
         **_folder_options(outputs, source, outputs.event_snapshots_max, outputs.event_snapshots_max_mb),
+        is_disk_low=_reserve(outputs, EventSnapshots.what, outputs.event_snapshots, notify).is_low,
     )
 
 
@@ -69,7 +72,14 @@ def command_snapshots(outputs: Outputs, source: Source, notify: Callable[[str], 
         outputs.command_snapshots,
         notify,
         **_folder_options(outputs, source, outputs.command_snapshots_max, outputs.command_snapshots_max_mb),
+        is_disk_low=_reserve(outputs, CommandSnapshots.what, outputs.command_snapshots, notify).is_low,
     )
+
+
+def _reserve(outputs: Outputs, what: str, folder: Path, notify: Callable[[str], None]) -> DiskReserve:
+    from edgekit.device.sinks.disk_reserve import IMAGES, DiskReserve
+
+    return DiskReserve(folder, IMAGES, outputs.disk_reserve, f"{what} to '{folder}'", notify)
 
 
 def _folder_options(outputs: Outputs, source: Source, max_files: int, max_mb: float) -> dict[str, Any]:

@@ -22,26 +22,28 @@ if TYPE_CHECKING:
     from edgekit.device.sink import Sink
     from edgekit.device.sinks.collect import CollectSink, Strategy
     from edgekit.device.sinks.h264_recorder import H264Recorder
+    from edgekit.device.sinks.lines import Lines
     from edgekit.device.sinks.monitor import ReadHealth
-    from edgekit.device.sinks.rotation import Rotation
 
 
 @contextmanager
 def exclusive_outputs(outputs: Outputs) -> Iterator[None]:
-    """Lock the files of the outputs against other runs for the duration of the block.
+    """Lock the files of the outputs against other runs for the duration of the block, on disks that are mounted.
 
     Raises:
-        InputError: Another run writes to one of them.
+        TemporaryError: Another run writes to one of them, or its disk is not mounted.
     """
-    from edgekit.files import exclusive_file
+    from edgekit.files import check_mounted, exclusive_file
 
     with ExitStack() as locks:
         for target in output_files(outputs):
+            check_mounted(target)
             is_crops = outputs.collect is not None and target == outputs.collect / CROPS_FILE
             locks.enter_context(exclusive_file(target, outputs.collect if is_crops else None))
         by_command = outputs.command_snapshots if "snapshot" in allowed_commands(outputs) else None
         for folder in (outputs.event_snapshots, by_command):
             if folder is not None:
+                check_mounted(folder)
                 # Each run deletes the oldest images of the folder, without regard to those of another run.
                 locks.enter_context(exclusive_file(folder / "snapshots", folder))
         yield
@@ -71,6 +73,10 @@ def open_sinks(
     _check_for_stream(outputs, stream, notify)
     labels = contract.labels
     sinks = [*collecting, *_files(outputs, source, labels, notify)]
+    if source.live:
+        from edgekit.device.sinks.daily_writes import DailyWrites
+
+        sinks.append(DailyWrites(notify))
     if recorder is not None:
         sinks.append(recorder)
     # A window belongs to the main thread, and so may a sink of another package.
@@ -111,6 +117,7 @@ def collect_sinks(
     from edgekit.cli.param_types import parse_collect_when
     from edgekit.device.sinks.collect import CollectSink, EveryInterval, best_of_track, uncertain
     from edgekit.device.sinks.crop_folder import CropFolder
+    from edgekit.device.sinks.disk_reserve import IMAGES, DiskReserve
 
     folder = CropFolder(
         outputs.collect,
@@ -118,6 +125,9 @@ def collect_sinks(
         notify,
         max_crops=outputs.collect_max,
         max_bytes=round(outputs.collect_max_mb * 1e6),
+        is_disk_low=DiskReserve(
+            outputs.collect, IMAGES, outputs.disk_reserve, f"collecting to '{outputs.collect}'", notify
+        ).is_low,
     )
     name, value = parse_collect_when(outputs.collect_when)
     strategies: dict[str, Callable[[float], Strategy]] = {
@@ -158,34 +168,43 @@ class _Progress:
 
 
 def _files(outputs: Outputs, source: Source, labels: Sequence[str], notify: Callable[[str], None]) -> list[Sink]:
-    rotation = rotation_of(outputs)
     sinks: list[Sink] = []
-    if outputs.jsonl is not None or outputs.csv_file is not None:
-        from edgekit.device.sinks.lines import open_lines
+    if outputs.jsonl is not None:
+        from edgekit.device.sinks.jsonl import JsonLinesSink
 
-        if outputs.jsonl is not None:
-            from edgekit.device.sinks.jsonl import JsonLinesSink
+        sinks.append(JsonLinesSink(_lines(outputs, outputs.jsonl, source, notify, "jsonl")))
+    if outputs.csv_file is not None:
+        from edgekit.device.sinks.csv import CsvSink
 
-            sinks.append(JsonLinesSink(open_lines(outputs.jsonl, rotation, source.live, notify, "jsonl")))
-        if outputs.csv_file is not None:
-            from edgekit.device.sinks.csv import CsvSink
+        sinks.append(CsvSink(_lines(outputs, outputs.csv_file, source, notify, "csv"), labels))
+    if outputs.records == "changes":
+        from edgekit.device.frame import presentation_time_s
+        from edgekit.device.sinks.record_changes import RecordChanges
 
-            lines = open_lines(outputs.csv_file, rotation, source.live, notify, "csv")
-            sinks.append(CsvSink(lines, labels))
+        sinks = [RecordChanges(sink, presentation_time_s(source)) for sink in sinks]
     if outputs.save is not None:
-        sinks.append(_saved_frames(outputs.save, outputs, source, rotation, notify))
+        sinks.append(_saved_frames(outputs.save, outputs, source, notify))
     return sinks
 
 
-def _saved_frames(
-    target: Path, outputs: Outputs, source: Source, rotation: Rotation, notify: Callable[[str], None]
-) -> Sink:
+def _lines(outputs: Outputs, target: str, source: Source, notify: Callable[[str], None], name: str) -> Lines:
+    from edgekit.device.sinks.disk_reserve import RECORDS, DiskReserve
+    from edgekit.device.sinks.lines import open_lines
+
+    reserve = DiskReserve(Path(target), RECORDS, outputs.disk_reserve, f"recording to '{target}'", notify)
+    return open_lines(target, rotation_of(outputs), source.live, notify, name, reserve.is_low)
+
+
+def _saved_frames(target: Path, outputs: Outputs, source: Source, notify: Callable[[str], None]) -> Sink:
+    from edgekit.device.sinks.disk_reserve import VIDEO, DiskReserve
     from edgekit.device.sinks.pictures import PictureSink, is_for_pictures
     from edgekit.device.sinks.recorder import open_video
 
     if is_for_pictures(target):
         return PictureSink(target, source, outputs.blur_faces, draw_function(outputs))
-    return open_video(target, source, rotation, face_blur(outputs, source), notify, draw_function(outputs))
+    reserve = DiskReserve(target, VIDEO, outputs.disk_reserve, f"recording to '{target}'", notify)
+    blur, draw = face_blur(outputs, source), draw_function(outputs)
+    return open_video(target, source, rotation_of(outputs), blur, notify, draw, reserve.is_low)
 
 
 def _registered(outputs: Outputs, source: Source, labels: Sequence[str], notify: Callable[[str], None]) -> list[Sink]:

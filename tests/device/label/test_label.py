@@ -402,7 +402,7 @@ def test_a_second_command_on_a_folder_is_refused_before_it_writes(tmp_path, lock
     (out / "groups.csv").unlink()
     with exclusive_folder(tmp_path / locked):
         done = call("data", "label", folder, "-o", out, "--web", "127.0.0.1:0")
-    assert done.returncode == 2
+    assert done.returncode == 75
     assert f"another process is writing to '{tmp_path / locked}'" in done.stderr
     assert not (out / "groups.csv").exists()
 

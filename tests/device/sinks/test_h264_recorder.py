@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,7 +45,7 @@ def record(recorder: H264Recorder, coded: list[EncodedPacket]) -> None:
 
 @pytest.fixture
 def new_recorder(tmp_path: Path, notices: list[str]) -> Callable[..., H264Recorder]:
-    def make(folder: Path = tmp_path, rotation: Rotation | None = None, **options: float) -> H264Recorder:
+    def make(folder: Path = tmp_path, rotation: Rotation | None = None, **options: Any) -> H264Recorder:
         return H264Recorder(folder / "door.mp4", rotation or Rotation(), notices.append, **options)
 
     return make
@@ -86,13 +87,13 @@ def test_pieces_begin_at_key_frames_and_none_is_lost(tmp_path, new_recorder):
     assert sum(len(levels(path)) for path in tmp_path.iterdir()) == 5 * KEY_EVERY
 
 
-def test_a_camera_that_comes_back_records_another_piece_and_the_next_run_replaces_the_latest(tmp_path, new_recorder):
+def test_a_camera_that_comes_back_and_the_next_run_record_another_file(tmp_path, new_recorder):
     recording = new_recorder()
     record(recording, packets(8))
     record(recording, packets(3))
-    assert (len(levels(tmp_path / "door.1.mp4")), len(levels(tmp_path / "door.mp4"))) == (8, 3)
     record(new_recorder(), packets(4))
-    assert (len(levels(tmp_path / "door.1.mp4")), len(levels(tmp_path / "door.mp4"))) == (8, 4)
+    assert sorted(len(levels(path)) for path in tmp_path.iterdir()) == [3, 4, 8]
+    assert len(levels(tmp_path / "door.mp4")) == 4
 
 
 def test_a_disk_that_fails_is_reported_once_and_the_recording_continues(tmp_path, new_recorder, notices):
@@ -191,9 +192,17 @@ def test_a_camera_that_comes_back_while_the_disk_stalls_begins_a_file_of_its_own
     assert recording.account.waiting == 2 * len(coded)
     stall.set()
     wait_until(lambda: not recording.account.waiting)
-    assert [len(levels(tmp_path / name)) for name in ("door.1.mp4", "door.mp4")] == [len(coded)] * 2
+    assert [len(levels(path)) for path in tmp_path.iterdir()] == [len(coded)] * 2
     assert recording.account.describe() == "record 20 written"
     assert notices == []
+
+
+def test_a_disk_that_is_low_pauses_the_recording_until_the_next_key_frame(tmp_path, new_recorder):
+    low = iter([False] * KEY_EVERY + [True] * 2 + [False] * KEY_EVERY * 2)
+    recording = new_recorder(is_disk_low=lambda: next(low))
+    record(recording, packets(3 * KEY_EVERY))
+    assert [len(levels(path)) for path in tmp_path.iterdir()] == [KEY_EVERY, KEY_EVERY]
+    assert recording.account.as_document()["dropped"] == {"disk reserve": 2, "disk not writable": KEY_EVERY - 2}
 
 
 def test_frames_that_are_not_in_the_file_are_counted(tmp_path, new_recorder):

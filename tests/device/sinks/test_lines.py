@@ -100,13 +100,14 @@ def test_a_csv_row_a_face_with_a_header_once(tmp_path):
     assert (rows[0][f"p_{LABELS[1]}"], rows[0][f"raw_p_{LABELS[1]}"]) == ("0.750000", "0.900000")
 
 
-def test_an_old_file_stays_until_the_first_line_and_is_then_replaced(tmp_path):
+def test_an_existing_file_is_continued(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text("old\n" * 1000)
     with JsonLinesSink(LineFile(str(path))) as sink:
-        assert path.read_text().startswith("old")
         sink.write(frame(), result())
-    assert "old" not in path.read_text()
+    lines = path.read_text().splitlines()
+    assert lines[:-1] == ["old"] * 1000
+    assert json.loads(lines[-1])
 
 
 def test_a_folder_is_refused(tmp_path):

@@ -24,7 +24,7 @@ from edgekit.device.sinks.mqtt import MqttSettings, MqttSink
 from edgekit.device.sinks.mqtt import journal as journal_module
 from edgekit.device.sinks.mqtt import sink as sink_module
 from edgekit.device.sinks.mqtt.spool import Spool
-from edgekit.errors import InputError
+from edgekit.errors import InputError, TemporaryError
 from tests.waiting import wait_until
 
 TOPIC = "edgekit/test/event"
@@ -569,13 +569,13 @@ def test_a_full_buffer_drops_the_oldest_counts_them_and_reports_it_once(open_spo
 
 def test_a_buffer_belongs_to_one_run(open_spool, notices):
     spool = open_spool()
-    with pytest.raises(InputError, match="in use by another run"):
+    with pytest.raises(TemporaryError, match="in use by another run"):
         open_spool()
     spool.append([(TOPIC, payload(0))] * 5)
     spool.sync()
     # Also after the file was replaced.
     spool._journal.rewrite(spool.after(0, 5))
-    with pytest.raises(InputError, match="in use by another run"):
+    with pytest.raises(TemporaryError, match="in use by another run"):
         open_spool()
     spool.close()
     assert len(open_spool()) == 5
@@ -585,7 +585,7 @@ def test_a_buffer_belongs_to_one_run(open_spool, notices):
 def test_a_topic_belongs_to_one_run(open_sink, tmp_path):
     # Two services have different state folders; a broker closes the connection of one for that of the other.
     first = open_sink()
-    with pytest.raises(InputError, match="topic 'edgekit/test' is in use by another run"):
+    with pytest.raises(TemporaryError, match="topic 'edgekit/test' is in use by another run"):
         open_sink(tmp_path / "other")
     first.__exit__()
     open_sink(tmp_path / "other")

@@ -12,6 +12,7 @@ import pytest
 from edgekit.device.blur import FaceBlur
 from edgekit.device.events import Event, EventRules
 from edgekit.device.imaging import read_image
+from edgekit.device.sinks.disk_reserve import IMAGES, DiskReserve
 from edgekit.device.sinks.events import EventSink
 from edgekit.device.sinks.snapshots import EventSnapshots, image_name
 from edgekit.errors import InputError
@@ -163,6 +164,19 @@ def test_a_full_disk_is_reported_once_and_its_end_too(small_disk, notices, feed,
         assert snapshots.jpeg(snapshots.take(event(3), *feed.next("happy")).snapshot) is not None
     assert notices[1] == f"snapshots of events to '{small_disk}' has resumed"
     assert snapshots.account.as_document()["dropped"] == {"disk not writable": 3}
+
+
+def test_images_are_dropped_while_the_disk_is_low(small_disk, notices, feed, fill):
+    ballast = fill(small_disk, but_bytes=20_000)
+    reserve = DiskReserve(small_disk, IMAGES, None, "snapshots", notices.append)
+    with EventSnapshots(small_disk, notices.append, is_disk_low=reserve.is_low) as snapshots:
+        for number in range(3):
+            assert snapshots.jpeg(snapshots.take(event(number), *feed.next("happy")).snapshot) is None
+        ballast.unlink()
+        wait_until(lambda: not reserve.is_low())
+        assert snapshots.jpeg(snapshots.take(event(3), *feed.next("happy")).snapshot) is not None
+    assert len(notices) == 2
+    assert snapshots.account.as_document()["dropped"] == {"disk reserve": 3}
 
 
 def test_a_full_disk_keeps_the_older_images(small_disk, notices, feed, fill):
