@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 
 from edgekit.preprocess import ImageU8
+
+# What a live source delivers: usable images, images that show nothing new or nothing at all, or none.
+CameraState: TypeAlias = Literal["ok", "frozen", "dark", "covered", "lost"]
+CAMERA_STATES: tuple[CameraState, ...] = ("ok", "frozen", "dark", "covered", "lost")
 
 # Used for a sequence of images without a frame rate.
 _ASSUMED_FPS = 25.0
