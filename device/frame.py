@@ -149,11 +149,16 @@ def presentation_time_s(source: Source, assumed_fps: float = _ASSUMED_FPS) -> Ca
 
 
 class RecordedSource:
-    """Base class of sources that yield every frame; it implements `stop` and the `with` block."""
+    """Base class of sources that yield every frame; it implements `stop` and the `with` block.
+
+    Attributes:
+        damaged: Frames of a video that were decoded, but in part invented by the decoder; known at its end.
+    """
 
     live = False
     dropped = 0
     skipped = 0
+    damaged = 0
     _stopped = False
 
     def __enter__(self) -> Self:

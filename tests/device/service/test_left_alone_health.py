@@ -185,3 +185,19 @@ def test_the_marks_end_when_the_clock_is_synchronised(
     run.until(lambda: "clock_synchronised" not in jsonl.read_text().splitlines()[-1])
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == EXIT_OK
+
+
+@pytest.mark.parametrize("flips", [0, 4])
+def test_damaged_frames_of_a_video_are_counted_and_named(start: Callable, write_video: Callable, flips: int) -> None:
+    path = write_video("clip.mp4", range(0, 2000, 40), noise=40)
+    data = bytearray(path.read_bytes())
+    for place in range(flips):
+        data[len(data) // 8 + place * len(data) // 6] ^= 0xFF
+    path.write_bytes(data)
+    run = start("--source", path)
+    assert run.end() == EXIT_OK
+    document = json.loads(run.document)
+    assert document["frames"] + document["skipped"] == 50
+    assert (0 < document["damaged"] <= 2 * flips) if flips else (document["damaged"] == 0)
+    warnings = [line for line in run.stderr_text.splitlines() if path.name in line and not line.startswith("source ")]
+    assert len(warnings) == min(flips, 1)
