@@ -176,6 +176,7 @@ class FrameResult:
         health: State of board and process (`Health.as_document`), in the first result after each health sample.
         file: Path of the image file, if the source consists of image files.
         subject: What the model classifies, see `Contract.subject`.
+        clock_synchronised: False for a result before the board's clock was synchronised: `wall_s` may be wrong.
     """
 
     sequence: int
@@ -188,3 +189,4 @@ class FrameResult:
     health: Mapping[str, Any] | None = None
     file: str | None = None
     subject: Subject = "face"
+    clock_synchronised: bool = True

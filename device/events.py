@@ -54,6 +54,7 @@ class Event:
         monotonic_s: Capture time of the triggering frame, monotonic.
         wall_s: Capture time of the triggering frame, Unix time.
         snapshot: Name of the frame's image in the folder of the snapshots; None without one.
+        clock_synchronised: False if `wall_s` may be wrong, see `FrameResult`.
     """
 
     event_id: str
@@ -66,10 +67,11 @@ class Event:
     monotonic_s: float
     wall_s: float
     snapshot: str | None = None
+    clock_synchronised: bool = True
 
     def as_document(self) -> dict[str, Any]:
         """Return the JSON document of the event; `event_type` is the field that Home Assistant expects."""
-        document = {
+        document: dict[str, Any] = {
             "event_id": self.event_id,
             "event_type": self.label,
             "track_id": self.track_id,
@@ -81,6 +83,8 @@ class Event:
             "monotonic_s": round(self.monotonic_s, 6),
             "wall_s": round(self.wall_s, 6),
         }
+        if not self.clock_synchronised:
+            document["clock_synchronised"] = False
         return document if self.snapshot is None else document | {"snapshot": self.snapshot}
 
 
@@ -181,6 +185,7 @@ class EventDetector:
             sequence=result.sequence,
             monotonic_s=result.monotonic_s,
             wall_s=result.wall_s,
+            clock_synchronised=result.clock_synchronised,
         )
 
     def _remove_ended(self, now_s: float) -> None:

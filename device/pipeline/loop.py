@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -52,7 +51,7 @@ def frame_results(
     schedule: ClassificationSchedule | None = None,
     presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
     threaded: bool = True,
-    health: Callable[[], Mapping[str, Any] | None] = lambda: None,
+    annotate: Callable[[FrameResult], FrameResult] = lambda result: result,
     controls: Controls | None = None,
 ) -> Generator[tuple[Frame, FrameResult], None, None]:
     """Yield each frame with its result until the source ends or is stopped, or `max_frames` results are done.
@@ -76,7 +75,7 @@ def frame_results(
         schedule: Chooses the faces to classify in each frame; None: all.
         presentation_time_s: Returns the time of a frame in seconds, for smoother and schedule.
         threaded: Whether the stages run in threads.
-        health: Called for each result; a document it returns becomes `FrameResult.health`.
+        annotate: Called for each result; what it returns is yielded.
         controls: Pauses the capture after the first frame; the frames in flight are finished.
 
     Raises:
@@ -99,8 +98,7 @@ def frame_results(
         try:
             for item in itertools.islice(items, max_frames):
                 assert item.result is not None
-                news = health()
-                yield item.frame, item.result if news is None else replace(item.result, health=news)
+                yield item.frame, annotate(item.result)
                 item.timer.mark("sinks")
                 meter.add(item.timer.ms | {AGE: item.result.age_ms}, item.paused_s)
                 meter.dropped_by_stage = {"capture": source.dropped - dropped_before, **stages.dropped}

@@ -9,12 +9,12 @@ with edgekit.stream(source="demo") as results:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import cv2
 
@@ -139,14 +139,14 @@ class Stream:
         sinks: Sequence[Sink],
         *,
         pace: Callable[[Source], Source] = lambda source: source,
-        health: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        annotate: Callable[[FrameResult], FrameResult] = lambda result: result,
     ) -> None:
         """Open the sinks and pass all results to them.
 
         Args:
             sinks: Consumers of the results.
             pace: Wraps the source, to lower its frame rate under load.
-            health: Called for each result; a document it returns becomes `FrameResult.health`.
+            annotate: Called for each result; what it returns is passed to the sinks.
 
         Raises:
             StorageError: A sink cannot write.
@@ -155,7 +155,7 @@ class Stream:
         with self._opened, ExitStack() as opened:
             for sink in sinks:
                 opened.enter_context(sink)
-            results = opened.enter_context(closing(self._frame_results(pace(self.source), health)))
+            results = opened.enter_context(closing(self._frame_results(pace(self.source), annotate)))
             for frame, result in results:
                 for sink in sinks:
                     sink.write(frame, result)
@@ -193,7 +193,9 @@ class Stream:
         with self._opened:
             yield from self._frame_results(self.source)
 
-    def _frame_results(self, source: Source, health: Callable[[], Mapping[str, Any] | None] = lambda: None) -> _Results:
+    def _frame_results(
+        self, source: Source, annotate: Callable[[FrameResult], FrameResult] = lambda result: result
+    ) -> _Results:
         return frame_results(
             source,
             self.localizer,
@@ -204,7 +206,7 @@ class Stream:
             schedule=create_classification_schedule(self.options),
             presentation_time_s=presentation_time_s(source),
             threaded=self.threads.staged,
-            health=health,
+            annotate=annotate,
             controls=self.controls,
         )
 

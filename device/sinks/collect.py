@@ -47,6 +47,7 @@ class Candidate:
     box: tuple[int, int, int, int]
     landmarks_xy: FloatArray | None
     contract: Contract
+    clock_synchronised: bool = True
 
     @cached_property
     def image(self) -> ImageU8:
@@ -76,6 +77,8 @@ class Candidate:
         }
         if self.frame.file is not None:
             document["image"] = self.frame.file
+        if not self.clock_synchronised:
+            document["clock_synchronised"] = False
         return Crop(np.array(self.image), document)
 
 
@@ -240,7 +243,14 @@ class CollectSink(Sink):
         landmarks = result.faces.landmarks_xy
         boxes = crop_boxes(result.faces, frame.size_wh, self._contract.crop.margin)
         candidates = [
-            Candidate(frame, face, box, None if landmarks is None else landmarks[index], self._contract)
+            Candidate(
+                frame,
+                face,
+                box,
+                None if landmarks is None else landmarks[index],
+                self._contract,
+                result.clock_synchronised,
+            )
             for index, (face, box) in enumerate(zip(result.faces, boxes, strict=True))
         ]
         self._save(self._strategy.choose(candidates, self._presentation_time_s(frame)))

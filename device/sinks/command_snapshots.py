@@ -46,6 +46,6 @@ class CommandSnapshots(Snapshots, Sink):
         if not self._requested or time.monotonic() - self._saved_s < _MIN_PERIOD_S:
             return
         self._requested, self._saved_s, self._count = False, time.monotonic(), self._count + 1
-        name = image_name(frame.wall_s, "snapshot", f"{self._run_id}-{self._count}")
+        name = image_name(frame.wall_s, "snapshot", f"{self._run_id}-{self._count}", result.clock_synchronised)
         if self.save(name, frame, result):
             self.latest = name

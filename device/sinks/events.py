@@ -21,11 +21,13 @@ class EventSink(Sink):
         outlets: Sequence[Outlet],
         presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
         snapshots: EventSnapshots | None = None,
+        is_camera_usable: Callable[[], bool] = lambda: True,
     ) -> None:
         self._detector = EventDetector(rules)
         self._presentation_time_s = presentation_time_s
         self._outlets = outlets
         self._snapshots = snapshots
+        self._is_camera_usable = is_camera_usable
         self.accounts = () if snapshots is None else (snapshots.account,)
         self.events = 0
 
@@ -39,9 +41,11 @@ class EventSink(Sink):
             self._snapshots.__exit__(*exception)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Post the frame's events."""
+        """Post the frame's events; none while the camera is frozen, dark or covered."""
         if self._snapshots is not None:
             self._snapshots.update(frame, result)
+        if not self._is_camera_usable():
+            return
         for event in self._detector.update(result, self._presentation_time_s(frame)):
             self.events += 1
             if self._snapshots is not None:

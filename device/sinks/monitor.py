@@ -31,6 +31,11 @@ class HealthReport(Protocol):
         """Return the sample ready for JSON."""
         ...
 
+    @property
+    def is_camera_usable(self) -> bool:
+        """Whether the images of the source show something new."""
+        ...
+
 
 ReadHealth = Callable[[], HealthReport | None]
 

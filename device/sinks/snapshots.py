@@ -1,10 +1,16 @@
-"""JPEG images of single frames, such as those of events, in a folder whose number and size of images are bounded."""
+"""JPEG images of single frames, such as those of events, in a folder whose number and size of images are bounded.
+
+The modification times of the files are the order in which they were written, and so in which they are deleted: each is
+later than the previous one, also if the board's clock goes back. The names have the times of capture.
+"""
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,6 +41,8 @@ _MAX_QUEUED = 4
 _CLOSE_TIMEOUT_S = 1.5
 # How long an outlet waits for the image of its event.
 _WAIT_S = 2.0
+# The smallest step of modification times: FAT stores every second one.
+_STEP_NS = 2_000_000_000
 # Only files with such a name are ever deleted: time, label, id of run and image.
 _NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[\w-]*-[0-9a-f]+-\d+\.jpg", re.ASCII)
 
@@ -90,6 +98,7 @@ class Snapshots:
         self._waiting: set[str] = set()
         self._stored: deque[tuple[str, int]] = deque()
         self._stored_bytes = 0
+        self._latest_ns = 0
         self._thread = Worker(self._work, "snapshots")
         self.account = Account(self.account_name)
 
@@ -155,6 +164,9 @@ class Snapshots:
         drawn = at_most(self._draw(image, result.faces), _MAX_SIDE_PX)
         data = cv2.imencode(".jpg", drawn, _JPEG_QUALITY)[1].tobytes()
         write_atomic(self._folder / name, data)
+        self._latest_ns = max(time.time_ns(), self._latest_ns + _STEP_NS)
+        with suppress(OSError):
+            os.utime(self._folder / name, ns=(self._latest_ns, self._latest_ns))
         self._stored.append((name, len(data)))
         self._stored_bytes += len(data)
         # Last, so that a disk to which nothing can be written keeps the older images.
@@ -175,10 +187,14 @@ class Snapshots:
         """Count the images of earlier runs, and remove what a power cut left of others."""
         with suppress(OSError):
             remove_folder_leftovers(self._folder, ".jpg")
-            for path in sorted(self._folder.iterdir()):
+            found = []
+            for path in self._folder.iterdir():
                 if _NAME.fullmatch(path.name):
                     with suppress(OSError):  # deleted in this moment, or damaged
-                        self._stored.append((path.name, path.stat().st_size))
+                        status = path.stat()
+                        found.append((status.st_mtime_ns, path.name, status.st_size))
+            self._stored.extend((name, size_bytes) for _, name, size_bytes in sorted(found))
+            self._latest_ns = max((time_ns for time_ns, _, _ in found), default=0)
         self._stored_bytes = sum(size_bytes for _, size_bytes in self._stored)
 
     def _done(self, name: str) -> None:
@@ -195,12 +211,15 @@ class EventSnapshots(Snapshots):
 
     def take(self, event: Event, frame: Frame, result: FrameResult) -> Event:
         """Queue the frame of an event and return the event with the name of its image; without one, if it is busy."""
-        name = image_name(event.wall_s, event.label, event.event_id)
+        name = image_name(event.wall_s, event.label, event.event_id, event.clock_synchronised)
         return replace(event, snapshot=name) if self.save(name, frame, result) else event
 
 
-def image_name(wall_s: float, label: str, image_id: str) -> str:
-    """Return the file name of an image: its time, a label, and an id RUN-NUMBER that is unique across runs."""
+def image_name(wall_s: float, label: str, image_id: str, clock_synchronised: bool = True) -> str:
+    """Return the file name of an image: its time, a label, and an id RUN-NUMBER that is unique across runs.
+
+    The label of an image whose time may be wrong has the prefix "unsynchronised-".
+    """
     taken = datetime.fromtimestamp(wall_s, UTC)
-    label = re.sub(r"[^A-Za-z0-9_-]", "_", label)[:40]
+    label = ("" if clock_synchronised else "unsynchronised-") + re.sub(r"[^A-Za-z0-9_-]", "_", label)[:40]
     return f"{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03}Z-{label}-{image_id}.jpg"

@@ -16,6 +16,7 @@ import numpy as np
 
 from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.imaging import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_frame, opencv_text, read_image, report_unread
+from edgekit.device.sources.damaged_frames import count_damaged_frames
 from edgekit.device.sources.timeout_guard import call_in_thread
 from edgekit.errors import InputError
 from edgekit.files import require_file
@@ -81,12 +82,14 @@ class ImageSource(RecordedSource):
 class VideoSource(RecordedSource):
     """Every frame of a recorded video that can be decoded, at its time in the video.
 
-    A frame that cannot be decoded is skipped and counted; its number is left out. A video that ends early gives a
-    warning.
+    A frame that cannot be decoded is skipped and counted; its number is left out. Damaged frames that the decoder
+    conceals are counted at the end of a file. A video that ends early gives a warning.
     """
 
-    def __init__(self, capture: cv2.VideoCapture, name: str, notify: Callable[[str], None]) -> None:
-        """Take ownership of an opened `capture`.
+    def __init__(
+        self, capture: cv2.VideoCapture, name: str, notify: Callable[[str], None], path: Path | None = None
+    ) -> None:
+        """Take ownership of an opened `capture`; `path` is its file, which can be read again.
 
         Raises:
             InputError: No frame can be read.
@@ -95,6 +98,7 @@ class VideoSource(RecordedSource):
         self.fps = capture_fps(capture)
         self.frame_count = capture_frame_count(capture)
         self.skipped = 0
+        self._path = path
         self._capture = capture
         self._reading = threading.Lock()
         self._notify = notify
@@ -125,9 +129,10 @@ class VideoSource(RecordedSource):
                     return
                 frame = self._read()
             self._warn_of_early_end()
+            if self._path is not None:
+                self.damaged = count_damaged_frames(self._path, lambda: self._stopped)
         finally:
-            if self.skipped:
-                self._notify(f"video '{self.name}': {self.skipped} frames cannot be decoded and were skipped")
+            self._report_damage()
 
     def _read(self) -> Frame | None:
         """Return the next frame that can be decoded, None at the end."""
@@ -168,6 +173,15 @@ class VideoSource(RecordedSource):
             self._shift_s = before_s + self._period_s - stamp_s
         self._position_s = stamp_s + self._shift_s
         self._longest_pause_s = max(self._longest_pause_s, self._position_s - before_s)
+
+    def _report_damage(self) -> None:
+        damage = []
+        if self.skipped:
+            damage.append(f"{self.skipped} frames cannot be decoded and were skipped")
+        if self.damaged:
+            damage.append(f"{self.damaged} of {self._sequence} frames are damaged, with unreliable results")
+        if damage:
+            self._notify(f"video '{self.name}': {'; '.join(damage)}")
 
     def _warn_of_early_end(self) -> None:
         expected = self.frame_count or 0
@@ -221,7 +235,8 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
     if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES):
         return ImageSource([path], name, notify)
     # FFmpeg cannot mistake an absolute path for a protocol.
-    return VideoSource(cv2.VideoCapture(opencv_text(str(path.resolve())), cv2.CAP_FFMPEG), name, notify)
+    path = path.resolve()
+    return VideoSource(cv2.VideoCapture(opencv_text(str(path)), cv2.CAP_FFMPEG), name, notify, path)
 
 
 def _open_written_pipe(path: Path) -> int:

@@ -158,7 +158,7 @@ def command(
         try:
             # An inference that a signal cancels raises KeyboardInterrupt, whichever signal it was.
             with suppress(KeyboardInterrupt):
-                stream.run(sinks, pace=monitor.paced, health=monitor.new_sample)
+                stream.run(sinks, pace=monitor.paced, annotate=monitor.annotated)
                 finished = True
         finally:
             # A run that fails late (a lost camera, a full disk) has results too.

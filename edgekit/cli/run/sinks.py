@@ -100,7 +100,12 @@ def open_sinks(
         rules = EventRules(
             outputs.event_hold, outputs.event_cooldown, outputs.event_probability, frozenset(outputs.event_label)
         )
-        sinks.append(EventSink(rules, outlets, presentation_time_s(source), snapshots))
+
+        def is_camera_usable() -> bool:
+            sample = health()
+            return sample is None or sample.is_camera_usable
+
+        sinks.append(EventSink(rules, outlets, presentation_time_s(source), snapshots, is_camera_usable))
     return [ConcurrentGroup(sinks), *others]
 
 
