@@ -88,9 +88,13 @@ def test_a_file_in_place_is_written_although_its_folder_is_moved_before_the_sync
 
 
 def test_a_file_whose_folder_is_moved_before_the_rename_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(StorageError), atomic_path(tmp_path / "folder/file") as temporary:
-        temporary.write_text("content")
-        temporary.parent.rename(tmp_path / "moved")
+    def write_and_move_folder() -> None:
+        with atomic_path(tmp_path / "folder/file") as temporary:
+            temporary.write_text("content")
+            temporary.parent.rename(tmp_path / "moved")
+
+    with pytest.raises(StorageError):
+        write_and_move_folder()
     assert not (tmp_path / "moved/file").exists()
 
 
