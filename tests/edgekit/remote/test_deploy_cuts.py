@@ -59,7 +59,6 @@ def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 @pytest.mark.parametrize("everything", [False, True], ids=["the deploy", "the service too"])
 def test_sigkill_at_any_moment_leaves_a_release_that_runs(
     board: Board, connection: Connection, make: MakePackage, everything: bool
