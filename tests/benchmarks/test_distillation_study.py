@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
-
-import pytest
 
 Load = Callable[[str], ModuleType]
 

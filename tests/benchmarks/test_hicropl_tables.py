@@ -22,7 +22,6 @@ from tests.waiting import PATIENCE_S, wait_until
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/models/hicropl_tables.py"
 SMALL = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 32)
-VIT_B_16 = ClipConfig(224, 16, Tower(768, 12, 12), Tower(512, 12, 8), 512, activation="quick-gelu")
 TABLES = ("base-to-novel", "few-shot", "cross-dataset", "domain")
 
 
