@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 STRIDES_PX = (8, 16, 32)
 HEADS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 # In cells: eyes, nose and corners of the mouth of an upright face.
-LANDMARKS_XY = (0.7, 0.35, 0.3, 0.35, 0.5, 0.55, 0.65, 0.75, 0.35, 0.75)
+LANDMARKS_XY = (0.3, 0.35, 0.7, 0.35, 0.5, 0.55, 0.35, 0.75, 0.65, 0.75)
 BIASES = {"bbox": (0.5, 0.5, 0.0, 0.0), "kps": LANDMARKS_XY}
 # Of one pixel of the net's input: each output value is one convolution of its cell.
 MACS_PER_PX = 3 * len(STRIDES_PX) * sum(HEADS.values())

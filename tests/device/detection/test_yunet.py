@@ -14,7 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.device.detection import create_detector
 from edgekit.device.detection.yunet import YuNet, decode, input_sizes, suppress
+from edgekit.downloads import YUNET
 from edgekit.errors import InputError
+from edgekit.files import sha256_of
 from tests.toy_yunet import HEADS, STRIDES_PX
 
 PICTURES = ("astronaut.png", "chelsea.png", "coffee.png", "three_faces.jpg")
@@ -83,6 +85,7 @@ def test_finds_the_faces_opencv_finds(shared: Path) -> None:
             np.testing.assert_allclose(found.scores, scores, atol=0.01)
             faces += len(found)
         assert faces >= 10, (edition, input_size_px)
+    assert sha256_of(shared / "data/yunet" / YUNET.name) == YUNET.sha256
 
 
 def test_reads_from_the_model_which_sizes_it_takes(yunet: Path, yunet_640: Path) -> None:

@@ -310,10 +310,8 @@ def test_the_tally_counts_faces_and_labels(classifier, blocks_picture, notices):
     assert (tally.faces, tally.frames_with_faces, dict(tally.labels)) == (2, 1, {"red": 1, "blue": 1})
 
 
-@pytest.mark.parametrize("detector_name", ["yunet", "haar"])
-def test_the_demo_has_one_face_in_every_frame(request, classifier, notices, detector_name):
-    model = request.getfixturevalue("yunet_model") if detector_name == "yunet" else None
-    detector = create_detector(detector_name, model_path=model, notify=notices.append)
+def test_the_demo_has_one_face_in_every_frame(classifier, notices):
+    detector = create_detector("haar", notify=notices.append)
     collector = Collector()
     with open_source("demo", notices.append) as source:
         go(_every(source, 5), detector, classifier, [collector], LatencyMeter())

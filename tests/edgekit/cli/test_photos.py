@@ -104,8 +104,8 @@ def test_the_pose_comes_from_yunets_landmarks(edgekit: Run, photos: Path, yunet:
     assert code == 0, err
     by = json.loads(out)["models"][0]["by"]
     assert {name: [band["total"] for band in each["bands"]] for name, each in by.items()} == {
-        "yaw": [2, 0, 0, 0],
-        "roll": [2, 0, 0, 0],
+        "yaw": [3, 0, 0, 0],
+        "roll": [3, 0, 0, 0],
     }
 
 
