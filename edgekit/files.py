@@ -44,7 +44,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         temporary.replace(target)
-        sync(target.parent)
+        with suppress(OSError):  # the file is in place; its folder may have been moved or deleted since
+            sync(target.parent)
     except OSError as error:
         cure = ": choose another place" if handle < 0 else ""
         raise StorageError(f"cannot write '{target}': {error.strerror or error}{cure}") from error

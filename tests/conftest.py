@@ -102,6 +102,22 @@ def tiny_ncnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def yunet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy YuNet for any input size (tests/toy_yunet.py)."""
+    from tests.toy_yunet import save_toy_yunet
+
+    return save_toy_yunet(tmp_path_factory.mktemp("yunet") / "yunet.onnx", "height", "width")
+
+
+@pytest.fixture(scope="session")
+def yunet_640(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy YuNet with an input of 640 x 640 pixels."""
+    from tests.toy_yunet import save_toy_yunet
+
+    return save_toy_yunet(tmp_path_factory.mktemp("yunet") / "yunet_640.onnx", 640, 640)
+
+
 @pytest.fixture
 def crops(tmp_path: Path) -> Path:
     """A folder of three images that the tiny model classifies as red, green and blue."""

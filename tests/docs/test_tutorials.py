@@ -256,7 +256,6 @@ def test_many_boards(
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 def test_small_net_from_a_large_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_faces: Callable[..., Path]
 ) -> None:

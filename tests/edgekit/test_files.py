@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgekit.errors import InputError, TemporaryError
+from edgekit.errors import InputError, StorageError, TemporaryError
 from edgekit.files import atomic_path, check_writable, exclusive_file, require_file, write_atomic
 
 
@@ -74,6 +74,31 @@ def test_ctrl_c_while_the_temporary_file_is_created_leaves_nothing(
     with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "model.onnx"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_place_is_written_although_its_folder_is_moved_before_the_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.replace
+
+    def rename_and_move_folder(path: Path, target: Path) -> None:
+        rename(path, target)
+        target.parent.rename(tmp_path / "moved")
+
+    monkeypatch.setattr(Path, "replace", rename_and_move_folder)
+    write_atomic(tmp_path / "folder/file", "content")
+    assert (tmp_path / "moved/file").read_text() == "content"
+
+
+def test_a_file_whose_folder_is_moved_before_the_rename_is_not_written(tmp_path: Path) -> None:
+    def write_and_move_folder() -> None:
+        with atomic_path(tmp_path / "folder/file") as temporary:
+            temporary.write_text("content")
+            temporary.parent.rename(tmp_path / "moved")
+
+    with pytest.raises(StorageError):
+        write_and_move_folder()
+    assert not (tmp_path / "moved/file").exists()
 
 
 def test_a_file_is_written_while_another_process_looks_whether_it_is_left_over(

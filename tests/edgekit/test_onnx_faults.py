@@ -35,7 +35,6 @@ def fuzz(folder: Path, first: int, count: int) -> dict[str, object]:
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 def test_every_command_refuses_damaged_files_with_one_line(tmp_path: Path) -> None:
     found = fuzz(tmp_path, 0, len(onnx_faults.CHANGES) + 6)
     assert found["faults"] == []

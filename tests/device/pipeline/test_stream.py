@@ -40,9 +40,8 @@ def fail(text: str) -> None:
     raise AssertionError(text)
 
 
-def test_a_detector_of_fixed_size_is_reported_with_its_size(shared: Path, tiny_model: Path) -> None:
-    path = shared / "data/yunet/face_detection_yunet_2023mar.onnx"
-    options = {"source": "demo", "model": tiny_model, "detector_model": path, "max_frames": 1, "notify": fail}
+def test_a_detector_of_fixed_size_is_reported_with_its_size(yunet_640: Path, tiny_model: Path) -> None:
+    options = {"source": "demo", "model": tiny_model, "detector_model": yunet_640, "max_frames": 1, "notify": fail}
     with edgekit.stream(min_face_px=60, **options) as results:
         assert len(list(results)) == 1
         assert results.localizer.input_size_px == 640

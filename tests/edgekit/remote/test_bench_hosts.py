@@ -525,7 +525,6 @@ def test_a_board_that_fails_after_some_measurements_keeps_them(
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 def test_a_board_measures_the_formats_of_a_model(
     sshd: Sshd, plant: Plant, draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path: Path
 ) -> None:

@@ -74,7 +74,6 @@ def test_a_connection_lost_before_the_switch_is_reported_as_no_change(
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 @pytest.mark.parametrize("everything", [False, True], ids=["the deploy", "the service too"])
 def test_sigkill_at_any_moment_leaves_a_release_that_runs(
     board: Board, connection: Connection, make: MakePackage, everything: bool
