@@ -96,13 +96,13 @@ def test_a_secret_of_the_environment_that_is_no_text_is_refused_at_the_start(
     assert "secret-word" not in err
 
 
-_WEB = ("h11", "starlette", "uvicorn")
+_WEB = ("starlette", "uvicorn")
 
 
 @pytest.mark.parametrize(
     ("missing", "option", "extra"),
     [
-        *((names, ["--web", "0"], "preview") for count in (1, 2, 3) for names in combinations(_WEB, count)),
+        *((names, ["--web", "0"], "preview") for count in (1, 2) for names in combinations(_WEB, count)),
         (("anyio",), ["--web", "0"], "preview"),  # a dependency of starlette
         (("paho",), ["--mqtt", "mqtt://127.0.0.1:9"], "mqtt"),
         (("cv2",), ["--show"], "device"),
