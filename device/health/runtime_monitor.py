@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 from edgekit.boards import read_board
 from edgekit.device.controls import Controls
 from edgekit.device.frame import Source
-from edgekit.device.health.heap import HeapTrimmer
 from edgekit.device.health.load_shedding import (
     FRAME_RATE_LEVELS,
     LEVELS,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class RuntimeMonitor:
-    """Samples health, sheds load and trims the heap inside its `with` block.
+    """Samples health and sheds load inside its `with` block.
 
     >>> with RuntimeMonitor(Path.cwd(), None, localizer, print, live=source.live) as monitor:
     ...     stream.run([*sinks, *monitor.sinks(stream.controls)], pace=monitor.paced, health=monitor.new_sample)
@@ -58,7 +57,7 @@ class RuntimeMonitor:
         self._shedder.subscribe(
             lambda level: localizer.set_load_level(level.detect_every_at_least, level.detector_scale)
         )
-        self._sampler = HealthSampler(folder, notify, [self._shedder.observe, HeapTrimmer()])
+        self._sampler = HealthSampler(folder, notify, [self._shedder.observe])
 
     def __enter__(self) -> Self:
         self._sampler.__enter__()

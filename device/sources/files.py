@@ -19,7 +19,6 @@ from edgekit.device.imaging import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_frame, op
 from edgekit.device.sources.timeout_guard import call_in_thread
 from edgekit.errors import InputError
 from edgekit.files import require_file
-from edgekit.native_calls import NativeCall
 from edgekit.preprocess import ImageU8
 from edgekit.text import natural_key, printable
 
@@ -148,8 +147,7 @@ class VideoSource(RecordedSource):
         self._capture.release()
 
     def _decode(self) -> ImageU8 | None:
-        # A signal ends the wait for a read that blocks.
-        with self._reading, NativeCall(f"reading video '{self.name}'", lambda: None):
+        with self._reading:
             try:
                 ok, image = self._capture.read()
             except cv2.error:
