@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -213,32 +212,10 @@ def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapt
         wanted += [cv2.CAP_PROP_BUFFERSIZE, settings.buffers]
     capture = cv2.VideoCapture(str(path), cv2.CAP_V4L2)
     if not capture.isOpened():
-        holders = node_holders(path)
-        reason = f"in use by {', '.join(holders)}" if holders else f"in use, or not a camera (see fuser {path})"
-        raise SourceError(f"{name} cannot be opened: {reason}: stop that program or use another camera")
+        raise SourceError(
+            f"{name} cannot be opened: in use, or not a camera (see fuser -v {path}): stop that program or use another "
+            "camera"
+        )
     for key, value in zip(wanted[::2], wanted[1::2], strict=True):
         capture.set(key, value)
     return capture
-
-
-def node_holders(path: Path, proc: Path = Path("/proc")) -> list[str]:
-    """Return the processes that have a device open, as `pid 812 (motion)`; only root sees other users' processes."""
-    node = os.path.realpath(path)  # /proc names the device itself, and `path` may be a link to it
-    holders = []
-    for process in sorted(proc.glob("[0-9]*"), key=lambda entry: int(entry.name)):
-        if node in _open_files(process):
-            try:
-                command = (process / "comm").read_text(errors="replace").strip()
-            except OSError:
-                command = "?"
-            holders.append(f"pid {process.name} ({command})")
-    return holders
-
-
-def _open_files(process: Path) -> set[str]:
-    files = set()
-    with suppress(OSError):  # the process ended or belongs to another user
-        for link in (process / "fd").iterdir():
-            with suppress(OSError):  # closed meanwhile
-                files.add(str(link.readlink()))
-    return files
