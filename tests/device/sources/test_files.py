@@ -194,20 +194,18 @@ def test_a_video_that_is_damaged_in_the_middle_gives_the_frames_before_and_behin
     assert frames[-1].sequence == 59
 
 
-def test_neither_opencv_nor_ffmpeg_prints_messages_about_damaged_files(write_clip, tmp_path, picture):
+def test_ffmpeg_prints_no_messages_about_damaged_files(write_clip, tmp_path):
     cut(write_clip("broken.mp4"), 0.5)
-    cut(save(tmp_path / "half.png", np.tile(picture, (8, 8, 1))), 0.5)
     code = (
         "from edgekit.device.sources import open_source\n"
         "from edgekit.errors import InputError\n"
-        "for name in ('broken.mp4', 'half.png'):\n"
-        "    try:\n"
-        "        list(open_source(name, print))\n"
-        "    except InputError:\n"
-        "        print('refused')\n"
+        "try:\n"
+        "    list(open_source('broken.mp4', print))\n"
+        "except InputError:\n"
+        "    print('refused')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("refused\nrefused\n", "")
+    assert (done.stdout, done.stderr) == ("refused\n", "")
 
 
 def test_the_demo_is_six_seconds_of_moving_frames_and_always_the_same(notices):
