@@ -13,7 +13,6 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Source
 from edgekit.device.health.camera_watch import CameraWatch
 from edgekit.device.health.clock import Clock
-from edgekit.device.health.heap import HeapTrimmer
 from edgekit.device.health.load_shedding import (
     FRAME_RATE_LEVELS,
     LEVELS,
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class RuntimeMonitor:
-    """Samples health, watches the camera, sheds load and trims the heap inside its `with` block.
+    """Samples health, watches the camera and sheds load inside its `with` block.
 
     >>> with RuntimeMonitor(Path.cwd(), None, localizer, print, live=source.live) as monitor:
     ...     stream.run([*sinks, *monitor.sinks(stream.controls)], pace=monitor.paced, annotate=monitor.annotated)
@@ -65,7 +64,7 @@ class RuntimeMonitor:
         )
         self._camera = CameraWatch(notify) if live else None
         self._clock = Clock()
-        self._sampler = HealthSampler(folder, notify, [self._shedder.observe, HeapTrimmer()], camera=self._camera)
+        self._sampler = HealthSampler(folder, notify, [self._shedder.observe], camera=self._camera)
 
     def __enter__(self) -> Self:
         self._sampler.__enter__()

@@ -8,7 +8,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from edgekit.device.sinks.rotation import Rotation, shift
 from edgekit.errors import InputError, StorageError, warn
 from edgekit.files import is_at, write_all
 from edgekit.model_store import MODEL_SUFFIXES
-from edgekit.native_calls import NativeCall
 
 STDOUT = "-"
 # Longer than any line; a power cut leaves at most one partial line at the end of a file.
@@ -59,7 +58,6 @@ class LineFile:
             raise InputError(f"'{target}' is named like an image or a model and would be overwritten: use another name")
         self.header = ""
         self.account = Account(name)
-        self._may_block = target == STDOUT or (Path(target).exists() and not Path(target).is_file())
         self._notify = notify
         self._target = target
         self._rotation = rotation or Rotation()
@@ -81,9 +79,7 @@ class LineFile:
         """
         self.account.produce(records)
         try:
-            # A signal ends the wait for the reader of a pipe that takes nothing.
-            with NativeCall(f"writing to '{self._target}'", lambda: None) if self._may_block else nullcontext():
-                self.append(text)
+            self.append(text)
         except BaseException as error:
             self.account.drop(loss_reason(error), records)
             raise

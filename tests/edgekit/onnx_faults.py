@@ -320,5 +320,25 @@ def main(folder: Path, first: int, count: int) -> None:
     os._exit(0)
 
 
+def with_document(model: Path, target: Path, document: str | None) -> Path:
+    """Write `model` with another contract document, or without one."""
+    proto = onnx.load(model)
+    del proto.metadata_props[:]
+    if document is not None:
+        helper.set_model_props(proto, {METADATA_KEY: document})
+    onnx.save(proto, target)
+    return target
+
+
+def one_row() -> onnx.ModelProto:
+    """Return a model that returns the mean of all its images as one row."""
+    model = good_model()
+    model.graph.node[-1].output[0] = "rows"
+    model.graph.node.append(helper.make_node("ReduceMean", ["rows", "axis"], ["logits"], keepdims=1))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "axis"))
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "rows"
+    return model
+
+
 if __name__ == "__main__":
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

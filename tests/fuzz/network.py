@@ -67,7 +67,6 @@ def _read_frames(url: str) -> None:
     from edgekit.device.sources import live, opencv
 
     opencv.OPEN_TIMEOUT_MS = opencv._READ_TIMEOUT_MS = 700
-    opencv._PROBE_TIMEOUT_S = _SOON_S
     live._REOPEN_PAUSES_S = (0.01,)
     with opencv.open_stream(url, lambda _: None) as source:
         for _, frame in zip(range(4), source, strict=False):

@@ -57,22 +57,15 @@ def _onnx(path: Path) -> None:
 
 
 def _make_onnx(choice: random.Random) -> bytes:
-    from tests import hostile_models
     from tests.edgekit.onnx_faults import changed
 
-    if choice.random() < 0.05:
-        name = choice.choice(("endless_loop", "one_row"))
-        return bytes(getattr(hostile_models, name)().SerializeToString())
     return changed(choice.randrange(1 << 40))
 
 
 def _ncnn(path: Path) -> None:
-    from edgekit.device.engines.classifier import Classifier
     from edgekit.device.engines.ncnn_file import read_ncnn
 
-    read_ncnn(path)
-    # Only readable files reach the classifier, whose child process takes half a second.
-    Classifier(path, 1)
+    read_ncnn(path).layers()
 
 
 def _ncnn_examples() -> list[bytes]:

@@ -241,6 +241,8 @@ def label(
     counts = ", ".join(f"{name} {count}" for name, count in summary["counts"].items())
     out.say(f"labelled in {store.out}: {counts or 'none'}; discarded {summary['discarded']}")
     out.say(f"{summary['waiting']} of {summary['total']} crops wait, {summary['missing']} were deleted")
+    if counts:
+        out.say(f"next: {store.next_command()}")
     out.result({"folder": str(folder), "output": str(store.out), "url": page.url, **summary})
 
 

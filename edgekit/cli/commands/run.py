@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+import gc
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,6 @@ from edgekit.cli.run.input_options import (
     camera_settings,
 )
 from edgekit.cli.run.load_options import LoadOptions, add_load_options
-from edgekit.cli.run.memory import RunMemory
 from edgekit.cli.run.network_sinks import check_web
 from edgekit.cli.run.output_options import (
     STDOUT,
@@ -115,7 +115,7 @@ def command(
     """
     check_run(click.get_current_context().params)
 
-    with StopSignals(partial(out.result, _STOPPED)) as signals, RunMemory() as memory, ExitStack() as opened:
+    with StopSignals(partial(out.result, _STOPPED)) as signals, ExitStack() as opened:
         opened.enter_context(exclusive_outputs(outputs))
         # Imports take seconds on a Pi, and signals are handled during them too.
         from edgekit.device.health.runtime_monitor import RuntimeMonitor
@@ -154,12 +154,10 @@ def command(
             *monitor.sinks(stream.controls),
         ]
         signals.on_stop(stream.stop)
-        memory.started()
+        gc.freeze()  # garbage collections during the run do not examine the objects of the start
         try:
-            # An inference that a signal cancels raises KeyboardInterrupt, whichever signal it was.
-            with suppress(KeyboardInterrupt):
-                stream.run(sinks, pace=monitor.paced, annotate=monitor.annotated)
-                finished = True
+            stream.run(sinks, pace=monitor.paced, annotate=monitor.annotated)
+            finished = True
         finally:
             # A run that fails late (a lost camera, a full disk) has results too.
             if stream.meter.frames or finished or signals.received:

@@ -164,27 +164,6 @@ def test_an_output_that_is_its_input_is_refused(edgekit: Run, tmp_path: Path) ->
     assert copy.read_bytes() == asset("fer2013.safetensors").read_bytes()
 
 
-def test_an_interruption_that_a_destructor_drops_is_repeated() -> None:
-    code = """
-import os, signal, time
-from edgekit.cli import _Interruptions
-
-class Closing:
-    def __del__(self):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.01)
-
-interruptions = _Interruptions()
-try:
-    Closing()
-    time.sleep(60)
-except KeyboardInterrupt:
-    print("interrupted")
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
-    assert (done.stdout, done.stderr) == ("interrupted\n", "")
-
-
 # Sends a second Ctrl-C while the first one is reported, at exit, or while the interpreter destroys its modules.
 AGAIN = """
 import atexit, os, signal
