@@ -63,7 +63,7 @@ def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], *, with_ids: bool = Fa
     height, width = canvas.shape[:2]
     line_px = max(1, round(min(height, width) / _PX_PER_LINE_PX))
     # From the top: a label that has to move finds space more often above the others' boxes.
-    ordered = sorted(faces, key=lambda face: (face.xyxy[1], face.xyxy[0]))
+    ordered = sorted(faces, key=lambda face: (float(face.xyxy[1]), float(face.xyxy[0])))
     plates: list[_Plate] = []
     for face in ordered:
         x0, y0, x1, y1 = _pixels(face)
@@ -170,5 +170,5 @@ def _pad_px(font_scale: float) -> int:
 
 
 def _pixels(face: Face) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = (round(value) for value in face.xyxy)
+    x0, y0, x1, y1 = (round(float(value)) for value in face.xyxy)
     return x0, y0, x1, y1

@@ -11,10 +11,10 @@ import numpy as np
 
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
-from edgekit.preprocess import ImageU8
+from edgekit.preprocess import FloatArray, ImageU8
 
 # Left, top, right, bottom in frame pixels.
-Xyxy: TypeAlias = tuple[float, float, float, float]
+Xyxy: TypeAlias = FloatArray | tuple[float, float, float, float]
 
 # 6 x 6 values per face are too few to recognise it. The margin covers chin, ears and hair, which detectors cut off.
 _CELLS = 6
@@ -55,7 +55,8 @@ def hide_boxes(image_bgr: ImageU8, boxes_xyxy: Sequence[Xyxy]) -> ImageU8:
     canvas = image_bgr.copy()
     height, width = canvas.shape[:2]
     # Cells are computed from the original, so that overlapping boxes also hide each other's edges.
-    for x0, y0, x1, y1 in boxes_xyxy:
+    for box in boxes_xyxy:
+        x0, y0, x1, y1 = map(float, box)
         margin = _MARGIN * max(x1 - x0, y1 - y0)
         left, right = max(0, int(x0 - margin)), min(width, int(x1 + margin) + 1)
         top, bottom = max(0, int(y0 - margin)), min(height, int(y1 + margin) + 1)

@@ -16,12 +16,12 @@ IntArray: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Face:
-    """One face of a `Detections`, in plain Python values.
+    """One face of a `Detections`.
 
     Attributes:
-        xyxy: Left, top, right, bottom in pixels of the frame; may lie partly outside it.
+        xyxy: float32 (4,): left, top, right, bottom in pixels of the frame; may lie partly outside it.
         score: The detector's score, 0 to 1.
         label: The most probable class, or "uncertain"; empty before classification.
         probability: The largest of `probabilities`.
@@ -37,7 +37,7 @@ class Face:
             frame.
     """
 
-    xyxy: tuple[float, float, float, float]
+    xyxy: FloatArray
     score: float
     label: str = ""
     probability: float = 0.0
@@ -123,8 +123,7 @@ class Detections:
         return tuple(UNCERTAIN if is_uncertain else self.classes[index] for index, is_uncertain in pairs)
 
     def _face(self, index: int) -> Face:
-        x0, y0, x1, y1 = self.xyxy[index].tolist()
-        box, score = (x0, y0, x1, y1), float(self.scores[index])
+        box, score = self.xyxy[index], float(self.scores[index])
         track_id = None if self.track_ids is None else int(self.track_ids[index])
         detected = self.detected is None or bool(self.detected[index])
         if self.probabilities is None or self.label_indices is None:

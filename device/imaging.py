@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
-from edgekit.preprocess import ImageU8
+from edgekit.preprocess import AnyImage, ImageU8
 from edgekit.text import counted
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff", ".gif")
@@ -145,8 +145,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def check_image(image: ImageU8) -> None:
-    """Check an image array that the user has passed.
+def check_image(image: AnyImage) -> ImageU8:
+    """Return an image array that the user has passed, checked.
 
     Raises:
         InputError: The image is not uint8 (H, W) or (H, W, 3), or has no pixels.
@@ -155,6 +155,7 @@ def check_image(image: ImageU8) -> None:
     if not is_image or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
         shape = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(f"an image is {shape}: pass a uint8 array (height, width, 3), or (height, width) for gray")
+    return image
 
 
 def as_frame(image: ImageU8) -> ImageU8:

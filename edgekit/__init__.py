@@ -90,7 +90,15 @@ def __getattr__(name: str) -> object:
         return _importlib.import_module("edgekit.export")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'edgekit' has no attribute '{name}'")
-    value = getattr(_importlib.import_module(_PUBLIC[name]), name)
+    try:
+        value = getattr(_importlib.import_module(_PUBLIC[name]), name)
+    except ModuleNotFoundError as error:
+        from edgekit.install_hint import missing_module
+
+        missing = missing_module(error)
+        if missing is None:
+            raise
+        raise errors.InputError(missing) from error
     globals()[name] = value
     return value
 

@@ -50,7 +50,7 @@ def missing_module(error: ModuleNotFoundError) -> str | None:
         importers.append(str(step.tb_frame.f_globals.get("__name__")).partition(".")[0])
         step = step.tb_next
     extra = next((EXTRA_OF_MODULE[name] for name in (module, *reversed(importers)) if name in EXTRA_OF_MODULE), None)
-    return None if extra is None else f"this command needs '{module}': {install_command(extra)}"
+    return None if extra is None else f"this needs '{module}': {install_command(extra)}"
 
 
 def install_command(*extras: str) -> str:

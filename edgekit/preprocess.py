@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from edgekit.contract import CropSpec, Fit, InputSpec
 
 ImageU8: TypeAlias = NDArray[np.uint8]
+# What `cv2.imread` returns for type checkers; the functions that users call check that it is uint8.
+AnyImage: TypeAlias = NDArray[Any]
 FloatArray: TypeAlias = NDArray[np.float32]
 Resize: TypeAlias = Callable[[ImageU8, tuple[int, int]], ImageU8]
 

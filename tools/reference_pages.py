@@ -29,11 +29,11 @@ import click
 import edgekit
 from edgekit import contract, errors
 from edgekit.cli import cli
+from edgekit.cli.command import Command, section_of
 from edgekit.cli.commands.run import command as run_command
-from edgekit.cli.config import setting_options
-from edgekit.cli.sections import section_of
 from edgekit.export.run import export
 from edgekit.files import write_atomic
+from edgekit.options import Option
 from edgekit.report import document
 from edgekit.report.schema import json_schema
 
@@ -194,6 +194,8 @@ def _helps(command: click.Command | None, name: str, parent: click.Context | Non
     assert command is not None
     widths = {"terminal_width": _HELP_WIDTH, "max_content_width": _HELP_WIDTH}
     context = click.Context(command, info_name=name, parent=parent, **{**command.context_settings, **widths})
+    if isinstance(command, Command):
+        command.show_all(context)
     yield context.command_path, command.get_help(context).rstrip()
     if isinstance(command, click.Group):
         for child_name in command.list_commands(context):
@@ -202,7 +204,6 @@ def _helps(command: click.Command | None, name: str, parent: click.Context | Non
 
 def settings() -> str:
     """Return the page of all keys of a settings file."""
-    context = click.Context(run_command, info_name="run")
     lines = [
         "# Settings",
         _NOTE,
@@ -210,25 +211,23 @@ def settings() -> str:
         "it](../how-to/settings.md)). `edgekit run --print-config` prints the values in effect.",
     ]
     rows: dict[str, list[tuple[str, str, str, str]]] = {}
-    for key, option in setting_options(run_command).items():
-        rows.setdefault(section_of(option), []).append(_setting(key, option, context))
+    for option in run_command.params:
+        declared = run_command.declared.get(option.name or "")
+        if declared is not None and isinstance(option, click.Option):
+            rows.setdefault(section_of(option), []).append(_setting(declared, option))
     for title, keys in rows.items():
         lines += [f"## {title}", _table(("key", "value", "default", "meaning"), keys)]
     return _page(lines)
 
 
-def _setting(key: str, option: click.Option, context: click.Context) -> tuple[str, str, str, str]:
+def _setting(declared: Option, option: click.Option) -> tuple[str, str, str, str]:
     if option.is_flag:
-        value = "true or false"
-    elif isinstance(option.type, click.Choice):
-        value = ", ".join(f'"{choice}"' for choice in option.type.choices)
+        value, default = "true or false", str(option.default).lower()  # the words of TOML
     else:
-        value = re.sub(r"^\[(.*)\]$", r"\1", option.make_metavar(context))
-    default = option.get_default(context)
-    shown = "" if default is None or default == () or type(default).__name__ == "Sentinel" else str(default)
-    if option.is_flag:
-        shown = shown.lower()  # the words of TOML
-    return f"`{key}`", value + ("; a list" if option.multiple else ""), shown, option.help or ""
+        value, _, _ = (option.metavar or "").partition(" ")
+        default = ""
+    text, _, shown = (option.help or "").partition("  [default: ")
+    return f"`{declared.key}`", value + ("; a list" if option.multiple else ""), default or shown.rstrip("]"), text
 
 
 def contract_page() -> str:

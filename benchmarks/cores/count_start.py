@@ -48,7 +48,7 @@ def main(detector_model: Path, against: Path | None, core: str, state: Path | No
     prepare(state)
     # The process ends before it creates this file.
     run = [str(state / "results.jsonl"), "--source", "demo", "--max-frames", "1"]
-    run += ["--detector-model", str(detector_model.resolve())]
+    run += ["--detector", str(detector_model.resolve())]
     cases: dict[str, tuple[Path, list[str]]] = {"numpy, OpenCV, onnxruntime": (ROOT, []), "this tree": (ROOT, run)}
     if against is not None:
         cases[str(against)] = (against.resolve(), run)

@@ -325,7 +325,7 @@ def main(
     clip: str, detector_model: Path | None, report: Path | None, run_options: tuple[str, ...], **numbers: Any
 ) -> None:
     plan = Plan(**numbers)
-    options = [*(["--detector-model", str(detector_model)] if detector_model else []), *run_options]
+    options = [*(["--detector", str(detector_model)] if detector_model else []), *run_options]
     with tempfile.TemporaryDirectory(prefix="edgekit-fault-soak-") as folder:
         seen, exit_code, counts, messages = soak(clip, plan, options, Path(folder), Console(stderr=True))
     verdict = judge(seen, exit_code, counts["outputs"], counts["stored"], messages, plan)

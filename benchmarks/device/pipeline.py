@@ -32,14 +32,14 @@ from edgekit.device.detection import DEFAULT_SCORE_THRESHOLD
 from edgekit.device.detection.yunet import NMS_THRESHOLD, TOP_K, YuNet, input_sizes
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.versions import versions
-from edgekit.device.frame import RecordedSource
+from edgekit.device.frame import Frame, RecordedSource, presentation_time_s
 from edgekit.device.imaging import resize
 from edgekit.device.pipeline.classification_schedule import ClassificationSchedule, ClassifyEvery
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results, recognise
 from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.summary import Tally
-from edgekit.device.sources import Frame, open_source, presentation_time_s
+from edgekit.device.sources import open_source
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive
 from edgekit.device.tracking.face_tracker import FaceTracker

@@ -225,7 +225,7 @@ def main(
     run_options: tuple[str, ...],
 ) -> None:
     console = Console(stderr=True)
-    options = [*(["--detector-model", str(detector_model)] if detector_model else []), *run_options]
+    options = [*(["--detector", str(detector_model)] if detector_model else []), *run_options]
     with endless(jpegs(clips, console)) as source:
         samples, order, exit_code = soak(source, options, minutes * 60, min_frames, console)
     verdict = judge(samples, order, exit_code, warm_up_s, min_frames)

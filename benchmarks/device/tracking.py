@@ -36,8 +36,9 @@ from edgekit.device.detection import DEFAULT_SCORE_THRESHOLD
 from edgekit.device.detection.yunet import YuNet
 from edgekit.device.detections import Detections
 from edgekit.device.engines.versions import versions
+from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image
-from edgekit.device.sources import Frame, open_source
+from edgekit.device.sources import open_source
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive, Every, Schedule
 from edgekit.device.tracking.face_tracker import FaceTracker

@@ -26,7 +26,7 @@ from edgekit.device.detections import Detections
 from edgekit.device.region import DEFAULT_INPUT_SIZE_PX, MAX_INPUT_SIZE_PX, MIN_INPUT_SIZE_PX
 from edgekit.downloads import YUNET, UnavailableError, cached_download, default_cache_dir
 from edgekit.errors import InputError, warn
-from edgekit.preprocess import ImageU8
+from edgekit.preprocess import AnyImage, ImageU8
 
 __all__ = [
     "DEFAULT_INPUT_SIZE_PX",
@@ -94,7 +94,7 @@ class WholeFrame:
 
 
 def detect_faces(
-    image_bgr: ImageU8,
+    image_bgr: AnyImage,
     *,
     detector: str = DEFAULT_DETECTOR,
     detector_model: str | Path | None = None,
@@ -124,7 +124,7 @@ def detect_faces(
     path = None if detector_model is None else Path(detector_model)
     kept: dict[str, Detector] = _kept.__dict__
     key = repr((detector, path, input_size_px, score_threshold))
-    check_image(image_bgr)
+    image = check_image(image_bgr)
     if key not in kept:
         kept[key] = create_detector(
             detector,
@@ -133,7 +133,7 @@ def detect_faces(
             score_threshold=score_threshold,
             notify=notify,
         )
-    return kept[key].detect(as_frame(image_bgr))
+    return kept[key].detect(as_frame(image))
 
 
 def needed_detector(subject: Subject, requested: str | None, model: Path) -> str:
@@ -167,7 +167,7 @@ def create_detector(
     """Return a detector by name.
 
     Args:
-        name: One of `DETECTOR_NAMES`, or a name that another package has registered.
+        name: One of `DETECTOR_NAMES`, YuNet's .onnx file, or a name that another package has registered.
         model_path: YuNet's model file. Without one it is downloaded once into the user's cache; if that fails, Haar
             replaces YuNet and `notify` receives the reason.
         input_size_px: Longer side of the detector's input; None: 320, or the fixed size of the file.
@@ -180,6 +180,8 @@ def create_detector(
             not a YuNet or of another, fixed size, or the installed OpenCV has no Haar cascades.
         StorageError: The download is not the expected file.
     """
+    if name.endswith(".onnx"):
+        name, model_path = "yunet", Path(name)
     if model_path is not None and name in _WITHOUT_FILE:
         raise InputError(f"detector '{name}' takes no model file: leave it out or choose the detector 'yunet'")
     if input_size_px is not None and name == "none":
@@ -197,7 +199,7 @@ def create_detector(
     if input_size_px is not None and fixed_px not in (None, input_size_px):
         raise InputError(
             f"detector '{model_path or name}' has a fixed input of {fixed_px} pixels, not {input_size_px}: "
-            "leave out --detector-size, or leave out --detector-model"
+            "leave out the size, or give another file"
         )
     return detector
 

@@ -22,6 +22,7 @@ from edgekit.device.engines.session import default_intra_op_threads
 from edgekit.errors import InputError
 from edgekit.model_store import resolve_model
 from edgekit.preprocess import (
+    AnyImage,
     FloatArray,
     ImageU8,
     crop_image,
@@ -76,12 +77,22 @@ class Classifier:
         self.contract = self._engine.contract
         self.mirror = False
 
+    def __repr__(self) -> str:
+        """Return what the model is: file, architecture, subject, input and labels."""
+        contract = self.contract
+        height, width = contract.input.size_hw
+        colour = "gray" if contract.crop.grayscale else "colour"
+        return (
+            f"Classifier('{self.path}': {contract.architecture} for {contract.subject}s, {width}x{height} px {colour}, "
+            f"{contract.precision}, labels {', '.join(contract.labels)})"
+        )
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes in the order of the model's outputs."""
         return self.contract.labels
 
-    def predict(self, images: ImageU8 | Sequence[ImageU8], channels: Literal["bgr", "rgb"] = "bgr") -> Predictions:
+    def predict(self, images: AnyImage | Sequence[AnyImage], channels: Literal["bgr", "rgb"] = "bgr") -> Predictions:
         """Return the class probabilities of images of any size, as `edgekit run --detector none` computes them.
 
         Args:
@@ -98,8 +109,8 @@ class Classifier:
             raise InputError(f"channels is {channels!r}: expected 'bgr' or 'rgb'")
 
         size_hw, crops = self.contract.input.size_hw, []
-        for image in _as_list(images):
-            check_image(image)
+        for each in _as_list(images):
+            image = check_image(each)
             image_bgr = image[:, :, ::-1] if channels == "rgb" and image.ndim == 3 else image
             crops.append(crop_image(image_bgr, self.contract.crop, size_hw, resize))
         if not crops:
@@ -152,7 +163,7 @@ def load_model(model: str | Path = "default", *, threads: int | None = None) -> 
     return Classifier(resolve_model(str(model), device_suffixes(str(model))), threads)
 
 
-def _as_list(images: ImageU8 | Sequence[ImageU8]) -> Sequence[ImageU8]:
+def _as_list(images: AnyImage | Sequence[AnyImage]) -> Sequence[AnyImage]:
     """Return `images` as a list of images; a single image becomes a list with one element.
 
     An array of three axes whose last axis has at most four elements is one image with channels, not a stack of gray

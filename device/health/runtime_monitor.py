@@ -32,14 +32,13 @@ if TYPE_CHECKING:
 class RuntimeMonitor:
     """Samples health, watches the camera and sheds load inside its `with` block.
 
-    >>> with RuntimeMonitor(Path.cwd(), None, localizer, print, live=source.live) as monitor:
+    >>> with RuntimeMonitor(Path.cwd(), localizer, print, live=source.live) as monitor:
     ...     stream.run([*sinks, *monitor.sinks(stream.controls)], pace=monitor.paced, annotate=monitor.annotated)
     """
 
     def __init__(
         self,
         folder: Path,
-        max_temperature_c: float | None,
         localizer: Localizer,
         notify: Callable[[str], None],
         *,
@@ -49,16 +48,14 @@ class RuntimeMonitor:
 
         Args:
             folder: Where results are written; the free space of its disk is sampled.
-            max_temperature_c: Temperature from which load is shed; None: the board's default, none on a PC.
             localizer: Detects less often, and on smaller images, while load is shed.
             notify: Receives one line for each change of the load level and of the camera's state.
             live: Whether the source is live; only then it is watched. The results of a file do not change under load,
                 only the frame rate.
         """
-        limit_c = max_temperature_c if max_temperature_c is not None else default_max_temperature_c(read_board())
         self._returned: Health | None = None
         levels = LEVELS if live and localizer.detector_name != "none" else FRAME_RATE_LEVELS
-        self._shedder = LoadShedder(LoadLimits(limit_c), notify, levels)
+        self._shedder = LoadShedder(LoadLimits(default_max_temperature_c(read_board())), notify, levels)
         self._shedder.subscribe(
             lambda level: localizer.set_load_level(level.detect_every_at_least, level.detector_scale)
         )

@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import cv2
 
@@ -25,38 +25,31 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import device_suffixes
 from edgekit.device.frame import Frame, Source, presentation_time_s
-from edgekit.device.pipeline.classification_schedule import ClassificationSchedule, ClassifyEvery
+from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.pictures import PictureRecogniser
-from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S, Smoother
+from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
-from edgekit.device.region import Region
 from edgekit.device.registry import find
 from edgekit.device.sink import Sink
-from edgekit.device.sources import CameraSettings, open_camera, open_source
+from edgekit.device.sources import open_camera, open_source
 from edgekit.device.sources.files import ImageSource
+from edgekit.device.sources.settings import CameraSettings
 from edgekit.device.tracking.detection_schedule import Adaptive, Every
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.device.tracking.localizer import Localizer, WholeImage
-from edgekit.errors import InputError, warn
+from edgekit.errors import InputError
 from edgekit.model_store import resolve_model
+from edgekit.options import takes
 
 _Results: TypeAlias = Generator[tuple[Frame, FrameResult], None, None]
 
 # Options without effect on a model of whole images.
-_OF_FACES = ("detector_model", "detector_size_px", "detect_every", "tracker", "mirror", "min_face_px", "largest_only")
-
-
-class UnusedOptionsError(InputError):
-    """Options are set that have no effect with the model; `names` are those of `StreamOptions`."""
-
-    def __init__(self, model: Path, names: Sequence[str]) -> None:
-        super().__init__(
-            f"model '{model}' classifies the whole image, and {', '.join(names)} would have no effect: leave it out"
-        )
-        self.names = names
+_OF_FACES = (
+    "detector_size_px", "every_frame", "detect_every", "tracker", "mirror", "min_face_px", "largest_only",
+)  # fmt: skip
 
 
 class Stream:
@@ -75,8 +68,8 @@ class Stream:
         threads: The number of threads of each part.
     """
 
-    def __init__(self, options: StreamOptions, notify: Callable[[str], None]) -> None:
-        """Open the source and load the nets; `notify` is called with warnings, possibly from another thread.
+    def __init__(self, options: StreamOptions) -> None:
+        """Open the source and load the nets.
 
         Raises:
             InputError: An option is out of range, or a file does not exist or cannot be used.
@@ -101,14 +94,13 @@ class Stream:
         self.classifier = classifier
         self.classifier.contract = contract
         self.options = options
-        self._notify = notify
         self._results = self._iterate()
         cv2.setNumThreads(self.threads.opencv)
         with ExitStack() as opened:
-            self.source = opened.enter_context(_open(options, notify))
+            self.source = opened.enter_context(_open(options))
             self.classifier.mirror = _mirrors(options, contract, self.source)
             self.localizer = create_localizer(
-                contract, self.source, options, lambda: _create_detector(options, self.threads.detector, notify)
+                contract, self.source, options, lambda: _create_detector(options, self.threads.detector)
             )
             self._opened = opened.pop_all()
 
@@ -163,8 +155,8 @@ class Stream:
     def picture_recogniser(self) -> PictureRecogniser:
         """Return a function for single pictures, with the stream's model and detector but without its region."""
         classifier, options = self.classifier, replace(self.options, region=None, min_face_px=0, detect_every="auto")
-        pictures = ImageSource([], "pictures", self._notify)
-        detector = partial(_create_detector, options, 1, self._notify)
+        pictures = ImageSource([], "pictures", options.notify)
+        detector = partial(_create_detector, options, 1)
 
         def make_classifier() -> Classifier:
             made = Classifier(classifier.path, 1)
@@ -211,72 +203,27 @@ class Stream:
         )
 
 
-def stream(
-    *,
-    source: str | Path | None = None,
-    camera: str | None = None,
-    camera_settings: CameraSettings = CameraSettings(),  # noqa: B008 - frozen
-    realtime: bool = False,
-    model: str | Path = "default",
-    detector: str | None = None,
-    detector_model: str | Path | None = None,
-    detector_size_px: int | None = None,
-    detect_every: int | Literal["auto"] = "auto",
-    tracker: str = "flow",
-    smooth_s: float = DEFAULT_SMOOTHING_S,
-    classify_every: ClassifyEvery = "auto",
-    mirror: bool | None = None,
-    uncertain_below: float | None = None,
-    region: Region | None = None,
-    min_face_px: int = 0,
-    largest_only: bool = False,
-    threads: int | None = None,
-    threaded: bool | None = None,
-    max_frames: int | None = None,
-    notify: Callable[[str], None] = warn,
-) -> Stream:
+@takes(StreamOptions)
+def stream(options: StreamOptions) -> Stream:
     """Return an iterator of the results of a source or camera, computed in the same way as in `edgekit run`.
 
-    `StreamOptions` describes the arguments, and `Stream` describes the errors. `notify` is called with each warning,
-    possibly from another thread.
+    `StreamOptions` describes the arguments, and `Stream` describes the errors.
 
         from edgekit.device.annotate import draw_faces
 
         for frame, result in edgekit.stream(camera="auto").with_frames():
             drawn_bgr = draw_faces(frame.image_bgr, result.faces)
     """
-    options = StreamOptions(
-        source=source,
-        camera=camera,
-        camera_settings=camera_settings,
-        realtime=realtime,
-        model=model,
-        detector=detector,
-        detector_model=None if detector_model is None else Path(detector_model),
-        detector_size_px=detector_size_px,
-        detect_every=detect_every,
-        tracker=tracker,
-        smooth_s=smooth_s,
-        classify_every=classify_every,
-        mirror=mirror,
-        uncertain_below=uncertain_below,
-        region=region,
-        min_face_px=min_face_px,
-        largest_only=largest_only,
-        threads=threads,
-        threaded=threaded,
-        max_frames=max_frames,
-    )
-    return Stream(options, notify)
+    return Stream(options)
 
 
-def _open(options: StreamOptions, notify: Callable[[str], None]) -> Source:
+def _open(options: StreamOptions) -> Source:
     if (options.source is None) == (options.camera is None):
         raise InputError("a stream reads either a source or a camera: give one of source= and camera=")
     if options.source is not None:
         if options.camera_settings != CameraSettings():
             raise InputError("camera_settings are for cameras: leave them out, or give camera= instead of source=")
-        return open_source(str(options.source), notify, realtime=options.realtime)
+        return open_source(str(options.source), options.notify, realtime=options.realtime)
     if options.realtime:
         raise InputError("realtime is for recordings; a camera has its own frame rate: leave it out")
     settings = replace(
@@ -286,7 +233,7 @@ def _open(options: StreamOptions, notify: Callable[[str], None]) -> Source:
         region=options.region,
         detects=options.detector != "none",
     )
-    return open_camera(options.camera or "", notify, settings)
+    return open_camera(options.camera or "", options.notify, settings)
 
 
 def create_localizer(
@@ -322,17 +269,19 @@ def create_classification_schedule(options: StreamOptions) -> ClassificationSche
 
 
 def _completed(options: StreamOptions, contract: Contract, model: Path) -> StreamOptions:
-    """Return the options with the detector that the model needs.
+    """Return the options with the detector that the model needs, and `every_frame` applied.
 
     Raises:
-        UnusedOptionsError: An option for faces is set for a model that classifies whole images.
+        InputError: An option for faces is set for a model that classifies whole images.
     """
-    options = replace(options, detector=needed_detector(contract.subject, options.detector, model))
-    if contract.subject == "image":
-        given = [name for name in _OF_FACES if getattr(options, name) != getattr(StreamOptions, name)]
-        if given:
-            raise UnusedOptionsError(model, given)
-    return options
+    if contract.subject == "image" and (given := options.changed(_OF_FACES)):
+        raise InputError(
+            f"model '{model}' classifies the whole image, and {', '.join(given)} would have no effect: leave it out"
+        )
+    if options.every_frame:
+        options = replace(options, detect_every=1, classify_every=1)
+    requested = None if options.detector is None else str(options.detector)
+    return replace(options, detector=needed_detector(contract.subject, requested, model))
 
 
 def _mirrors(options: StreamOptions, contract: Contract, source: Source) -> bool:
@@ -346,14 +295,13 @@ def _mirrors(options: StreamOptions, contract: Contract, source: Source) -> bool
     return mirrors and contract.subject == "face"
 
 
-def _create_detector(options: StreamOptions, threads: int, notify: Callable[[str], None]) -> Detector:
+def _create_detector(options: StreamOptions, threads: int) -> Detector:
     assert options.detector is not None
     return create_detector(
-        options.detector,
-        model_path=options.detector_model,
+        str(options.detector),
         input_size_px=options.detector_size_px,
         intra_op_threads=threads,
-        notify=notify,
+        notify=options.notify,
     )
 
 

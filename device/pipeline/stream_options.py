@@ -1,20 +1,29 @@
-"""The options of `edgekit.stream` and `edgekit run`."""
+"""The options of `edgekit.stream` and of the source and the faces of `edgekit run`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgekit.device.pipeline.classification_schedule import ClassifyEvery
-from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
-from edgekit.device.region import MAX_INPUT_SIZE_PX, MIN_INPUT_SIZE_PX, Region
+from edgekit.device.region import MAX_INPUT_SIZE_PX, MIN_INPUT_SIZE_PX, Region, parse_region
 from edgekit.device.sources.settings import CameraSettings
-from edgekit.errors import InputError
+from edgekit.errors import InputError, warn
+from edgekit.options import Options, declared_options, option
+
+# Without a detector, these fields have no effect.
+_NEED_DETECTOR = ("detector_size_px", "detect_every", "min_face_px", "largest_only")
+# Bounds of fields that are no options of the command line.
+_RANGES = {
+    "detect_every": (1, 1000),
+    "classify_every": (1, 1000),
+    "detector_size_px": (MIN_INPUT_SIZE_PX, MAX_INPUT_SIZE_PX),
+}
 
 
-@dataclass(frozen=True)
-class StreamOptions:
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions(Options):
     """The options of a `Stream`.
 
     Attributes:
@@ -22,17 +31,18 @@ class StreamOptions:
         camera: A camera, see `sources.open_camera`. Exactly one of `source` and `camera` is given.
         camera_settings: Size, frame rate and controls of the camera. The stream sets the fields that depend on the
             detector (`detector_px`, `min_face_px`, `region` and `detects`).
+        max_frames: Largest number of results; None: no limit.
         realtime: Play a video file at its own frame rate.
         model: A shipped model's name, or the path of an .onnx or .ncnn file.
-        detector: "yunet", "haar", "none" (every frame is one face) or a registered name; None: "yunet", or "none" for a
-            model that classifies whole images.
-        detector_model: YuNet's .onnx file; None: downloaded once into the user's cache.
+        detector: "yunet", "haar", "none" (every frame is one face), YuNet's .onnx file, or a registered name. Default:
+            "yunet", or "none" for a model that classifies whole images.
         detector_size_px: Longer side of the detector's input; None: 320, or what `min_face_px` requires.
+        every_frame: Detect and classify in every frame.
         detect_every: Run the detector on every Nth frame, or when the image requires it ("auto").
-        tracker: Name of the tracker for the frames between two detections.
-        smooth_s: Time constant of the smoothing of probabilities, in seconds; 0: no smoothing.
         classify_every: Classify a tracked face in every Nth frame, or when the image requires it ("auto", see
             `ClassificationSchedule`). Without smoothing, faces are classified in every frame.
+        tracker: Name of the tracker for the frames between two detections.
+        smooth_s: Time constant of the smoothing of probabilities, in seconds; 0: no smoothing.
         mirror: Classify each face's crop and its mirror image, and use the mean probabilities; None: for pictures only.
         uncertain_below: A face or image whose largest probability is lower has the label "uncertain". 0: no threshold;
             None: the model's threshold, see `Contract.uncertain_below`.
@@ -41,45 +51,123 @@ class StreamOptions:
         largest_only: Keep only the largest face of each frame.
         threads: Threads within each net and OpenCV; None: chosen for the machine.
         threaded: Whether each stage has a thread; None: true if there is more than one processor.
-        max_frames: Largest number of results; None: no limit.
+        notify: Called with each warning, possibly from another thread.
     """
 
-    source: str | Path | None = None
-    camera: str | None = None
+    source: str | Path | None = option(
+        "--source",
+        "Image, folder, 'pattern*.jpg', video file, rtsp:// or http:// stream, gst: pipeline, or `demo`.",
+        metavar="URI",
+        excludes="--camera",
+        section="Source",
+        main=True,
+    )
+    camera: str | None = option(
+        "--camera",
+        "Camera: auto, picamera2, picamera2:N, usb, /dev/videoN or N. Without a value: auto.",
+        metavar="[CAMERA]",
+        bare="auto",
+        section="Source",
+        main=True,
+    )
     camera_settings: CameraSettings = CameraSettings()  # noqa: RUF009 - frozen
-    realtime: bool = False
-    model: str | Path = "default"
-    detector: str | None = None
-    detector_model: Path | None = None
+    max_frames: int | None = option(
+        "--max-frames", "Stop after N frames.", least=1, most=2**31, section="Source", main=True
+    )
+    realtime: bool = option(
+        "--realtime", "Play a video file at its own frame rate.", default=False, needs="--source", section="Source"
+    )
+    model: str | Path = option(
+        "--model",
+        "Classifier: an .onnx or .ncnn file, `default`, `fer2013` or `distilled`.",
+        default="default",
+        metavar="MODEL",
+        section="Faces",
+        main=True,
+    )
+    detector: Literal["yunet", "haar", "none"] | str | Path | None = option(
+        "--detector",
+        "Face detector: yunet, haar, none (each frame is one face), or YuNet's .onnx file, which is otherwise "
+        "downloaded once. Default: yunet, or none for a model of whole images.",
+        metavar="NAME|FILE",
+        section="Faces",
+        main=True,
+    )
     detector_size_px: int | None = None
+    every_frame: bool = option(
+        "--every-frame",
+        "Detect and classify in every frame, also where a face has not moved or changed.",
+        default=False,
+        section="Faces",
+    )
     detect_every: int | Literal["auto"] = "auto"
+    classify_every: int | Literal["auto"] = "auto"
     tracker: str = "flow"
-    smooth_s: float = DEFAULT_SMOOTHING_S
-    classify_every: ClassifyEvery = "auto"
+    smooth_s: float = option(
+        "--smooth",
+        "Time constant for smoothing a tracked face's probabilities; 0: no smoothing.",
+        default=0.4,
+        metavar="SECONDS",
+        least=0,
+        most=60,
+        section="Faces",
+    )
     mirror: bool | None = None
-    uncertain_below: float | None = None
-    region: Region | None = None
-    min_face_px: int = 0
-    largest_only: bool = False
-    threads: int | None = None
+    uncertain_below: float | None = option(
+        "--uncertain-below",
+        "Smallest probability of a label. If the probability is smaller, the label is 'uncertain'. Default: the "
+        "model's threshold.",
+        metavar="P",
+        least=0,
+        most=1,
+        section="Faces",
+    )
+    region: Region | None = option(
+        "--roi",
+        "Use only this region of the frame: its left, top, width and height. Give four fractions of the frame, or four "
+        "numbers of pixels.",
+        metavar="X,Y,W,H",
+        parse=parse_region,
+        section="Faces",
+        main=True,
+    )
+    min_face_px: int = option(
+        "--min-face",
+        "Discard faces smaller than PX, and set the size of the detector's input so that it finds faces of PX.",
+        default=0,
+        metavar="PX",
+        least=0,
+        most=100_000,
+        section="Faces",
+        main=True,
+    )
+    largest_only: bool = option(
+        "--largest", "Keep only the largest face of each frame.", default=False, section="Faces"
+    )
+    threads: int | None = option(
+        "--threads",
+        "CPU threads of each net. Default: chosen for this machine.",
+        least=1,
+        most=1024,
+        section="Speed",
+    )
     threaded: bool | None = None
-    max_frames: int | None = None
+    notify: Callable[[str], None] = warn
 
     def __post_init__(self) -> None:
-        for name, (least, most) in _RANGES.items():
+        super().__post_init__()
+        for name, least, most in (
+            ("detect_every", 1, 1000),
+            ("classify_every", 1, 1000),
+            ("detector_size_px", 32, 4096),
+        ):
             value = getattr(self, name)
-            if value is not None and value != "auto" and not least <= value <= most:
+            if value not in (None, "auto") and not least <= value <= most:
                 raise InputError(f"{name} is {value}: expected {least} to {most}")
+        if self.detector == "none" and (given := self.changed(_NEED_DETECTOR)):
+            raise InputError(f"{given[0]} needs a detector; with detector none every frame is a face")
 
-
-# Those of the options of `edgekit run`.
-_RANGES: dict[str, tuple[float, float]] = {
-    "detector_size_px": (MIN_INPUT_SIZE_PX, MAX_INPUT_SIZE_PX),
-    "detect_every": (1, 1000),
-    "smooth_s": (0, 60),
-    "classify_every": (1, 1000),
-    "uncertain_below": (0, 1),
-    "min_face_px": (0, 100_000),
-    "threads": (1, 1024),
-    "max_frames": (1, 2**31),
-}
+    def changed(self, fields: tuple[str, ...]) -> list[str]:
+        """Return those of the fields that do not have their default, by flag where they have one."""
+        flags = {name: declared.flag for name, declared in declared_options(StreamOptions).items()}
+        return [flags.get(name, name) for name in fields if getattr(self, name) != getattr(StreamOptions, name)]

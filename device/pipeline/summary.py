@@ -15,6 +15,9 @@ from edgekit.device.sink import Sink
 if TYPE_CHECKING:
     from rich.table import Table
 
+# What the stages of the table mean, where the name of a record's field is not a common word.
+_TITLES = {"age": "capture to result", "sinks": "outputs", "wait": "wait for a stage"}
+
 
 class Tally(Sink):
     """A sink that counts faces, or whole images, their classifications and labels."""
@@ -64,7 +67,7 @@ def summary_table(meter: LatencyMeter) -> Table:
         table.add_column(column, justify="right")
     for stage, summary in meter.stages().items():
         values = (summary.p50_ms, summary.p90_ms, summary.p99_ms, summary.max_ms)
-        table.add_row(stage, *(f"{value:.2f}" for value in values))
+        table.add_row(_TITLES.get(stage, stage), *(f"{value:.2f}" for value in values))
     return table
 
 

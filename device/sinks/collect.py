@@ -72,7 +72,7 @@ class Candidate:
             # All crops of a track get one label: of whole images, each is labelled by itself.
             "track": face.track_id if self.contract.subject == "face" else None,
             "score": round(face.score, 4),
-            "xyxy": [round(value, 2) for value in face.xyxy],
+            "xyxy": [round(float(value), 2) for value in face.xyxy],
             "sequence": self.frame.sequence,
         }
         if self.frame.file is not None:

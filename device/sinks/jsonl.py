@@ -59,7 +59,7 @@ def _face(face: Face) -> dict[str, Any]:
         "track_id": face.track_id,
         "detected": face.detected,
         "classified": face.classified,
-        "xyxy": [round(value, 2) for value in face.xyxy],
+        "xyxy": [round(float(value), 2) for value in face.xyxy],
         "score": round(face.score, 4),
         "label": face.label,
         "probability": round(face.probability, 6),

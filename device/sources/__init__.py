@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit.device import registry
-from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.sources.settings import CameraSettings
 from edgekit.errors import InputError, SourceError
 
-__all__ = ["CAMERA_HELP", "CameraSettings", "Frame", "Source", "open_camera", "open_source", "presentation_time_s"]
+if TYPE_CHECKING:
+    from edgekit.device.frame import Source
 
 _DEMO = "demo"
 CAMERA_HELP = "auto, picamera2, picamera2:N, usb, /dev/videoN or N"
@@ -131,7 +132,7 @@ def _first_v4l2(settings: CameraSettings, notify: Callable[[str], None], usb_onl
             reasons.append(str(error))
     if reasons:
         raise SourceError("; ".join(reasons))
-    kind, cure = ("USB", "") if usb_only else ("V4L2", "; for a Raspberry Pi's CSI camera choose 'picamera2'")
+    kind, cure = ("USB", "") if usb_only else ("V4L2", "; for a Raspberry Pi's CSI camera give --camera picamera2")
     raise SourceError(f"no {kind} camera is connected (no device in /sys/class/video4linux){cure}")
 
 

@@ -137,7 +137,7 @@ def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None
         SourceError: The camera does not exist, cannot be opened, or delivers no image.
     """
     name = f"camera '{path}'"
-    if settings.controls:
+    if settings.camera_controls:
         raise InputError(f"{name}: controls need picamera2: set them with v4l2-ctl -d {path} -c NAME=VALUE")
     if settings.sensor_mode is not None:
         raise InputError(f"{name}: a sensor mode needs picamera2: choose a camera size instead")

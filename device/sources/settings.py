@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
 
 from edgekit.device.region import Region
 from edgekit.errors import InputError
+from edgekit.options import Options, option
 
 ControlValue: TypeAlias = bool | int | float | str | tuple[float, ...]
 
-ROTATIONS = (0, 90, 180, 270)
+# The control that chooses the pixel format of a USB camera.
+_FORMAT = "format"
+_USB_FORMATS = ("MJPG", "YUYV")
 
 
 @dataclass(frozen=True)
@@ -44,43 +47,6 @@ class EncodedVideo(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class CameraSettings:
-    """Requested settings; the camera chooses each value that is None.
-
-    Attributes:
-        size_wh: Width and height of the frames in pixels, before the rotation.
-        fps: Frames per second.
-        pixel_format: Pixel format of a USB camera, MJPG or YUYV.
-        controls: libcamera controls by name; picamera2 only.
-        rotation: Clockwise rotation in degrees, one of `ROTATIONS`.
-        flip_horizontal: Mirror left and right, before the rotation.
-        flip_vertical: Mirror top and bottom, before the rotation.
-        sensor_mode: Index in the sensor's list of modes; picamera2 only.
-        buffers: Number of frame buffers.
-        detector_px: Longer side of the detector's input in pixels; None: as `min_face_px` requires.
-        min_face_px: Smallest face to be detected, in pixels of the frame; 0: no minimum.
-        region: The part of the rotated frame that the detector sees; None: the whole frame.
-        detects: Whether there is a detector, which may need a second stream.
-        recording: Receives the camera's encoded video; picamera2 only.
-    """
-
-    size_wh: tuple[int, int] | None = None
-    fps: float | None = None
-    pixel_format: str | None = None
-    controls: Mapping[str, ControlValue] = field(default_factory=dict)
-    rotation: int = 0
-    flip_horizontal: bool = False
-    flip_vertical: bool = False
-    sensor_mode: int | None = None
-    buffers: int | None = None
-    detector_px: int | None = None
-    min_face_px: int = 0
-    region: Region | None = None
-    detects: bool = True
-    recording: EncodedVideo | None = None
-
-
 def parse_size(text: str) -> tuple[int, int]:
     """Return (width, height) of the text `WxH`; both are even, because chroma planes have half the size.
 
@@ -94,21 +60,117 @@ def parse_size(text: str) -> tuple[int, int]:
     return size_wh
 
 
-def parse_controls(texts: Sequence[str]) -> dict[str, ControlValue]:
-    """Return the controls of `Name=value` texts; values are numbers, true, false, lists such as `1.5,2`, or words.
+def parse_control(text: str) -> tuple[str, ControlValue]:
+    """Return name and value of the text `Name=value`: a number, true, false, a list such as `1.5,2`, or a word.
 
     Raises:
-        InputError: A text is not of this form, or a name occurs twice.
+        InputError: The text is not of this form.
     """
-    controls: dict[str, ControlValue] = {}
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name) or not value:
-            raise InputError(f"control '{text}' is not of the form Name=value: write for example ExposureTime=10000")
-        if name in controls:
-            raise InputError(f"control '{name}' is given twice: remove one")
-        controls[name] = _value(value)
-    return controls
+    name, separator, value = text.partition("=")
+    if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name) or not value:
+        raise InputError(f"control '{text}' is not of the form Name=value: write for example ExposureTime=10000")
+    return name, _value(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraSettings(Options):
+    """Requested settings; the camera chooses each value that is None.
+
+    Attributes:
+        size_wh: Width and height of the frames in pixels, before the rotation.
+        fps: Frames per second.
+        controls: libcamera controls by name, for picamera2. For a USB camera: `format`, "MJPG" or "YUYV".
+        rotation: Clockwise rotation in degrees.
+        flip: Mirror left and right ("horizontal"), or top and bottom ("vertical"), before the rotation.
+        sensor_mode: Index in the sensor's list of modes; picamera2 only.
+        buffers: Number of frame buffers.
+        detector_px: Longer side of the detector's input in pixels; None: as `min_face_px` requires.
+        min_face_px: Smallest face to be detected, in pixels of the frame; 0: no minimum.
+        region: The part of the rotated frame that the detector sees; None: the whole frame.
+        detects: Whether there is a detector, which may need a second stream.
+        recording: Receives the camera's encoded video; picamera2 only.
+    """
+
+    title = "Camera"
+    size_wh: tuple[int, int] | None = option(
+        "--camera-size",
+        "Size of the camera's frames. Default: 640x480, or the camera's own size.",
+        metavar="WxH",
+        parse=parse_size,
+        needs="--camera",
+        main=True,
+    )
+    fps: float | None = option(
+        "--camera-fps",
+        "Frame rate of the camera. Default: 30 with picamera2; with other cameras the camera's own rate.",
+        metavar="FPS",
+        least=0.01,
+        most=1000,
+        needs="--camera",
+    )
+    controls: Mapping[str, ControlValue] = option(
+        "--control",
+        "A control of picamera2, such as ExposureTime=10000. For a USB camera: format=MJPG needs less USB bandwidth, "
+        "format=YUYV needs no decoding. Repeatable.",
+        default=(),
+        metavar="NAME=VALUE",
+        parse=parse_control,
+        several=True,
+        needs="--camera",
+    )
+    rotation: Literal[0, 90, 180, 270] = option(
+        "--rotate", "Rotate the camera's frames clockwise.", default=0, needs="--camera", main=True
+    )
+    flip: tuple[Literal["horizontal", "vertical"], ...] = option(
+        "--flip",
+        "Mirror the camera's frames before the rotation. Repeatable.",
+        default=(),
+        needs="--camera",
+    )
+    sensor_mode: int | None = option(
+        "--sensor-mode",
+        "Sensor mode of picamera2; `edgekit cameras` lists them.",
+        least=0,
+        most=1000,
+        needs="--camera",
+    )
+    buffers: int | None = None
+    detector_px: int | None = None
+    min_face_px: int = 0
+    region: Region | None = None
+    detects: bool = True
+    recording: EncodedVideo | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        pairs = list(self.controls.items() if isinstance(self.controls, Mapping) else self.controls)
+        controls = dict(pairs)
+        if len(controls) < len(pairs):
+            raise InputError("a control is given twice: remove one")
+        if controls.get(_FORMAT) not in (None, *_USB_FORMATS):
+            raise InputError(f"control '{_FORMAT}={controls[_FORMAT]}': choose from {', '.join(_USB_FORMATS)}")
+        object.__setattr__(self, "controls", controls)
+
+    @property
+    def flip_horizontal(self) -> bool:
+        """Whether left and right are mirrored."""
+        return "horizontal" in self.flip
+
+    @property
+    def flip_vertical(self) -> bool:
+        """Whether top and bottom are mirrored."""
+        return "vertical" in self.flip
+
+    @property
+    def pixel_format(self) -> str | None:
+        """Pixel format of a USB camera; None: the camera chooses."""
+        chosen = self.controls.get(_FORMAT)
+        return None if chosen is None else str(chosen)
+
+    @property
+    def camera_controls(self) -> dict[str, ControlValue]:
+        """The controls without the pixel format, for libcamera."""
+        return {name: value for name, value in self.controls.items() if name != _FORMAT}
 
 
 def _value(text: str) -> ControlValue:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from edgekit.device.region import MAX_INPUT_SIZE_PX, MIN_INPUT_SIZE_PX
+from edgekit.options import Options, option
+
+if TYPE_CHECKING:
+    from edgekit.device.service.spec import Scope
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
@@ -71,10 +75,10 @@ def refuse_unused(context: click.Context, parameters: Collection[str], reason: s
     Raises:
         click.UsageError: One of the options is given.
     """
-    for option in context.command.params:
-        if option.name in parameters and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT:
-            negated = option.secondary_opts and context.params[option.name] is False
-            name = (option.secondary_opts if negated else option.opts)[0]
+    for each in context.command.params:
+        if each.name in parameters and context.get_parameter_source(each.name) is not ParameterSource.DEFAULT:
+            negated = each.secondary_opts and context.params[each.name] is False
+            name = (each.secondary_opts if negated else each.opts)[0]
             raise click.UsageError(f"{name} {reason}: leave it out", context)
 
 
@@ -106,6 +110,27 @@ def grouped_options(
     return decorate
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServiceOptions(Options):
+    """Which systemd service a command is about."""
+
+    title = "Service"
+    name: str = option("--name", "Name of the service.", default="edgekit", metavar="NAME", main=True)
+    user: bool = option("--user", "A user service. Default for all users except root.", default=False, main=True)
+    system: bool = option(
+        "--system",
+        "A system service, which only root can change. Default for root.",
+        default=False,
+        excludes="--user",
+        main=True,
+    )
+
+    @property
+    def scope(self) -> Scope | None:
+        """The given one of user and system; None: the default of the user."""
+        return "user" if self.user else "system" if self.system else None
+
+
 # --detector-model and --detector-size.
 yunet_options = combined(
     click.option(
@@ -130,14 +155,6 @@ detector_options = combined(
         help="Face detector. With none, each frame is one face. Default: yunet, or none for a model of whole images.",
     ),
     yunet_options,
-)
-# --name, --user and --system; the last two are passed as `scope`.
-service_options = combined(
-    click.option("--name", default="edgekit", show_default=True, metavar="NAME", help="Name of the service."),
-    click.option("--user", "scope", flag_value="user", help="A user service. Default for all users except root."),
-    click.option(
-        "--system", "scope", flag_value="system", help="A system service, which only root can change. Default for root."
-    ),
 )
 min_face_option = click.option(
     "--min-face",

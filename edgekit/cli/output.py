@@ -1,14 +1,13 @@
-"""Output of the commands: the options --json, --debug and -q, and the streams they select."""
+"""Output of the commands: text for people, one JSON document with --json, and the streams they are written to."""
 
 from __future__ import annotations
 
 import errno
-import functools
 import json
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -114,20 +113,6 @@ def _make_console(**options: Any) -> Console:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     return PlainConsole(**options)
-
-
-def common_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add --json, --debug and -q to a command, and pass an `Output` as its first argument."""
-
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, text on stderr.")
-    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-    @click.option("-q", "--quiet", is_flag=True, help="Print errors and warnings only.")
-    @functools.wraps(function)
-    def wrapper(*args: Any, as_json: bool, debug: bool, quiet: bool, **kwargs: Any) -> None:
-        del debug  # edgekit.cli reads it, because it also applies when parsing fails
-        function(Output(as_json, quiet), *args, **kwargs)
-
-    return wrapper
 
 
 def echo(text: str, err: bool) -> None:

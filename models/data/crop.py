@@ -25,8 +25,9 @@ import cv2
 import numpy as np
 
 from edgekit.device.detections import Face
+from edgekit.device.frame import Source, presentation_time_s
 from edgekit.device.imaging import IMAGE_SUFFIXES, at_most, decode_image
-from edgekit.device.sources import Source, open_source, presentation_time_s
+from edgekit.device.sources import open_source
 from edgekit.errors import InputError
 from edgekit.files import exclusive_folder, real_path, write_atomic
 from edgekit.models.callbacks import Notify, Progress, ignore_message
@@ -315,7 +316,7 @@ def _crops_of(
 
 
 def _with_box(row: CropRow, path: str, face: Face) -> CropRow:
-    x0, y0, x1, y1 = (round(value, 1) for value in face.xyxy)
+    x0, y0, x1, y1 = (round(float(value), 1) for value in face.xyxy)
     return replace(row, path=path, x0=x0, y0=y0, x1=x1, y1=y1, score=round(face.score, 4))
 
 

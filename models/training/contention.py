@@ -1,4 +1,4 @@
-"""A warning, once per training, if other programs use the processor's cores."""
+"""One thread instead of several if other programs use the processor's cores, decided once per training."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ _MEASURE_S = 5.0
 _TOLERATED = 0.25
 
 
-def with_contention_warning(
+def with_thread_choice(
     on_step: Callable[[Any], None] | None,
     notify: Notify,
+    threads: int | None,
     make_load: Callable[[], OtherLoad] = OtherLoad,
     clock: Callable[[], float] = time.monotonic,
 ) -> Callable[[Any], None]:
-    """Return `on_step` with a measurement of the other programs' load over the first five seconds of steps."""
+    """Return `on_step` with a measurement of the other programs' load over the first five seconds of steps.
+
+    On busy cores, torch continues with one thread: several threads wait for each other. `threads` is the user's number
+    of threads, which stays.
+    """
     load: OtherLoad | None = None
     started_s: float | None = None
 
@@ -35,9 +40,11 @@ def with_contention_warning(
             others, cores = load.processors() or 0.0, os.cpu_count() or 1
             load = None
             if others > _TOLERATED * cores:
-                cure = "; --threads 1 may be faster" if torch.get_num_threads() > 1 else ""
+                chosen = "" if threads or torch.get_num_threads() == 1 else " and continues with one thread"
+                if chosen:
+                    torch.set_num_threads(1)
                 notify(
-                    f"other programs use {others:.1f} of {cores} cores: the training is slower than it could be{cure}"
+                    f"other programs use {others:.1f} of {cores} cores: the training is slower than it could be{chosen}"
                 )
         if on_step:
             on_step(report)

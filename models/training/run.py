@@ -26,7 +26,7 @@ from edgekit.models.data.groups import shared_groups
 from edgekit.models.data.merging import merged
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.nets.registry import create_model
-from edgekit.models.training.contention import with_contention_warning
+from edgekit.models.training.contention import with_thread_choice
 from edgekit.models.training.init_weights import InitialWeights, read_initial_weights
 from edgekit.models.training.loop import (
     CURVES_NAME,
@@ -331,7 +331,8 @@ def run_training(
     notify(f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}{early}, batch size {recipe.batch_size}")
     if options.resume and not (options.output / STATE_NAME).exists():
         notify(f"'{options.output}' contains no training to resume, so a new one starts")
-    history = train_job(job, options.output, options.resume, with_contention_warning(on_step, notify), on_epoch)
+    on_step = with_thread_choice(on_step, notify, options.threads)
+    history = train_job(job, options.output, options.resume, on_step, on_epoch)
     best = saved_report(history, recipe.keep)
     stopped_early = len(history) < recipe.epochs
     if stopped_early:

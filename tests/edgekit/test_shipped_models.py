@@ -147,14 +147,14 @@ PORTRAITS = {"astronaut": asset("astronaut.png"), "Grace Hopper": Path(get_data_
 def test_yunets_faces_of_the_portraits_are_happy_and_never_angry(shared: Path, tmp_path: Path) -> None:
     detector = shared / "data/yunet/face_detection_yunet_2026may.onnx"
     for name in modelfiles.shipped_models():
-        assert _share_of_happy_frames("--model", name, "--detector-model", detector) >= 0.8, name
+        assert _share_of_happy_frames("--model", name, "--detector", detector) >= 0.8, name
     for portrait, path in PORTRAITS.items():
         image = read_image(path)
         views = [image, np.ascontiguousarray(image[:, ::-1]), image // 2, resize(image, (256, 256))]
         for number, view in enumerate(views):
             assert cv2.imwrite(str(tmp_path / f"{number}.png"), view)
         for name in ("default", "distilled"):
-            with edgekit.stream(source=tmp_path, model=name, detector_model=detector, smooth_s=0) as results:
+            with edgekit.stream(source=tmp_path, model=name, detector=detector, smooth_s=0) as results:
                 labels = [face.label for result in results for face in result.faces]
             assert len(labels) == len(views), portrait
             assert "angry" not in labels, (portrait, name)

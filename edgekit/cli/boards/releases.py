@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekit.cli.boards.hosts import needs_detector, raise_failures, yunet_upload
+from edgekit.cli.options import ServiceOptions
 from edgekit.cli.output import Output
+from edgekit.cli.settings import checked_settings
 
 if TYPE_CHECKING:
     from edgekit.remote.deploy import Package, ReleaseChange, Service
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 _EXTRAS = {"mqtt": "mqtt", "save": "video", "web": "preview"}
 
 
-def chosen_service(name: str, scope: Any) -> Service:
+def chosen_service(target: ServiceOptions) -> Service:
     """Return the service that --name, --user and --system select.
 
     Raises:
@@ -26,8 +28,8 @@ def chosen_service(name: str, scope: Any) -> Service:
     from edgekit.device.service.spec import check_name
     from edgekit.remote.deploy import Service
 
-    check_name(name)
-    return Service(name, scope)
+    check_name(target.name)
+    return Service(target.name, target.scope)
 
 
 def read_package(out: Output, model: str, config: Path, keep: int, settle_s: float, install: bool) -> Package:
@@ -36,22 +38,20 @@ def read_package(out: Output, model: str, config: Path, keep: int, settle_s: flo
     Raises:
         InputError: The settings are not valid for `edgekit run`, or a file cannot be read.
     """
-    from edgekit.cli.config import command_named, read_settings
     from edgekit.model_store import DEVICE_SUFFIXES, engine_extras, resolve_model
     from edgekit.remote.deploy import Package
     from edgekit.remote.transfer import pack
 
     # Reports mistakes before a board is reached; the board checks the settings again with its own edgekit.
-    settings = read_settings(config, command_named("run"))
+    settings = checked_settings(config)
     path = resolve_model(model, DEVICE_SUFFIXES)
     files = {f"model{path.suffix}": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
-    uses_yunet = settings.get("detector_name", "yunet") == "yunet" and settings.get("detector_model") is None
-    if uses_yunet and needs_detector(path):
+    if settings["detector"] in (None, "yunet") and needs_detector(path):
         detector = yunet_upload(out)
         files |= {} if detector is None else {"detector.onnx": detector}
-    extras = tuple(extra for key, extra in _EXTRAS.items() if settings.get(key) is not None)
+    extras = tuple(extra for key, extra in _EXTRAS.items() if settings[key] is not None)
     extras += engine_extras([path])
-    camera = settings.get("camera")
+    camera = settings["camera"]
     return Package(files, path.name, keep, None if camera is None else str(camera), extras, install, settle_s)
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
+from edgekit.cli.command import Command
 from edgekit.cli.options import PATH, SEED, NumberRange, refuse_unused
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.output import Output
 from edgekit.models.training.options import MAX_PRIOR_STRENGTH
 
 
-@click.command("average", short_help="Average the weights of several trained nets.")
+@click.command("average", cls=Command, short_help="Average the weights of several trained nets.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL…")
 @click.option("-o", "--output", type=PATH, required=True, help="The .safetensors file to write.")
 @click.option("--data", type=PATH, help="Training data for the BatchNorm statistics and the calibration.")
@@ -37,7 +38,6 @@ from edgekit.models.training.options import MAX_PRIOR_STRENGTH
     help="Split for the calibration. Default: PublicTest or val; without them, a part of the training split.",
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, metavar="N", help="Seed of the crops.")
-@common_options
 def command(out: Output, models: tuple[str, ...], output: Path, data: Path | None, **values: Any) -> None:
     """Average the weights of nets whose trainings started from the same weights (a uniform model soup).
 

@@ -13,10 +13,10 @@ import click
 
 from edgekit.cli.boards.formats import FORMATS_PARAMETERS, bench_formats, formats_options
 from edgekit.cli.boards.hosts import HostChoice, host_options, no_install_option
+from edgekit.cli.command import Command, section
 from edgekit.cli.options import MAX_THREADS, PATH, SEED, NumberRange, detector_options, refuse_unused
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.output import Output
 from edgekit.cli.render.reports import ReportFiles, report_options
-from edgekit.cli.sections import SectionedCommand, section
 
 if TYPE_CHECKING:
     from edgekit.device.benchmark.run import BenchmarkProgress
@@ -54,7 +54,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     return notes
 
 
-@click.command("bench", cls=SectionedCommand, short_help="Measure how fast models are on this machine.")
+@click.command("bench", cls=Command, short_help="Measure how fast models are on this machine.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @section(
     "Measurement",
@@ -154,7 +154,6 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     report_options,
 )
 @section("Boards", host_options, no_install_option)
-@common_options
 def command(
     out: Output,
     chosen: HostChoice,

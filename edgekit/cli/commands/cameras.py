@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.command import Command
+from edgekit.cli.output import Output
 
 
-@click.command("cameras", short_help="List the cameras, their modes, and the programs that use them.")
-@common_options
+@click.command("cameras", cls=Command, short_help="List the cameras, their modes, and the programs that use them.")
 def command(out: Output) -> None:
     """List the cameras of this machine, their values for `run --camera`, their modes, and the programs that use them.
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.cli.command import Command
 from edgekit.cli.options import PATH, NumberRange
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.output import Output
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("kind", "threads", "A ms", "B ms", "change", "95 % interval", "verdict")
 
 
-@click.command("compare", short_help="Compare two benchmark reports, or the models of one report.")
+@click.command("compare", cls=Command, short_help="Compare two benchmark reports, or the models of one report.")
 @click.argument("before", type=PATH, metavar="A.json")
 @click.argument("after", required=False, type=PATH, metavar="[B.json]")
 @click.option(
@@ -36,7 +37,6 @@ _COLUMNS = ("kind", "threads", "A ms", "B ms", "change", "95 % interval", "verdi
     help="Also compare reports with different boards, clock frequencies, frames, detectors or models. --gate then "
     "ignores cells that cannot be judged.",
 )
-@common_options
 def command(
     out: Output,
     before: Path,

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.command import Command, subcommand
 from edgekit.cli.options import (
     PATH,
     NumberRange,
     contempt_option,
     detector_options,
     min_face_option,
-    path_option,
     threads_option,
 )
-from edgekit.cli.output import Output, common_options, one_line
+from edgekit.cli.output import Output, one_line
 from edgekit.errors import EdgekitError
+from edgekit.options import Options, option
 from edgekit.text import counted
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def command() -> None:
     """
 
 
-@command.command("crop", short_help="Cut faces out of photographs and videos.")
+@command.command("crop", cls=Command, short_help="Cut faces out of photographs and videos.")
 @click.argument("photos", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Folder for the crops.")
 @click.option(
@@ -88,7 +90,6 @@ def command() -> None:
     help="Time between two frames of a video.",
 )
 @threads_option
-@common_options
 def crop(
     out: Output, photos: Path, output: Path, detector_size: int | None, margin: float | None, **options: Any
 ) -> None:
@@ -152,11 +153,10 @@ def _crops_document(report: CropReport, photos: Path, output: Path) -> dict[str,
     }
 
 
-@command.command("check", short_help="Count images, and find damaged, blank and duplicate images.")
+@command.command("check", cls=Command, short_help="Count images, and find damaged, blank and duplicate images.")
 @click.argument("path", type=PATH)
 @click.option("--sheet", type=PATH, metavar="DIR", help="Folder for one contact sheet (PNG) per class.")
 @contempt_option
-@common_options
 def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
     """Check the data set at PATH, in any format that `train` reads.
 
@@ -194,23 +194,29 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
         raise EdgekitError(f"data '{path}': {'; '.join(findings.faults)}")
 
 
-@command.command("label", short_help="Sort collected crops into class folders, in a browser.")
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions(Options):
+    """Where labelled crops go, and how the page is served."""
+
+    output: Path | None = option(
+        "--output", "Folder of the class folders; default: DIR/labelled.", short="-o", metavar="OUT", main=True
+    )
+    classes: str | None = option(
+        "--classes", "Classes to choose from; default: those of the collecting model.", metavar="A,B,...", main=True
+    )
+    address: str = option("--web", "Address of the page.", default="127.0.0.1:8080", metavar="ADDR", main=True)
+    token_file: Path | None = option(
+        "--web-token-file",
+        "File with the access token of the page. EDGEKIT_WEB_TOKEN can contain the token instead. Browsers on other "
+        "machines need the token.",
+        metavar="FILE",
+        main=True,
+    )
+
+
+@subcommand(command, "label", short_help="Sort collected crops into class folders, in a browser.", options=LabelOptions)
 @click.argument("folder", metavar="DIR", type=PATH)
-@click.option("-o", "--output", type=PATH, metavar="OUT", help="Folder of the class folders; default: DIR/labelled.")
-@click.option("--classes", metavar="A,B,...", help="Classes to choose from; default: those of the collecting model.")
-@click.option(
-    "--web", "address", default="127.0.0.1:8080", show_default=True, metavar="ADDR", help="Address of the page."
-)
-@path_option(
-    "--web-token-file",
-    "FILE",
-    "File with the access token of the page. EDGEKIT_WEB_TOKEN can contain the token instead. Browsers on other "
-    "machines need the token.",
-)
-@common_options
-def label(
-    out: Output, folder: Path, output: Path | None, classes: str | None, address: str, web_token_file: Path | None
-) -> None:
+def label(out: Output, folder: Path, options: LabelOptions) -> None:
     """Serve a web page for labelling the crops in DIR with the keyboard. `edgekit run --collect` saves such crops.
 
     Each decision moves files from DIR to OUT/CLASS/. `train --data OUT` reads the labelled crops. Ctrl-C ends the
@@ -228,11 +234,11 @@ def label(
     from edgekit.device.label import exclusive_store, label_page
     from edgekit.device.sinks.credentials import read_secret
 
-    names = [name.strip() for name in classes.split(",")] if classes else ()
-    with exclusive_store(folder, output, names, out.warn) as store:
-        token = read_secret(web_token_file, "EDGEKIT_WEB_TOKEN", "web token", out.warn)
+    names = [name.strip() for name in options.classes.split(",")] if options.classes else ()
+    with exclusive_store(folder, options.output, names, out.warn) as store:
+        token = read_secret(options.token_file, "EDGEKIT_WEB_TOKEN", "web token", out.warn)
         stopped = threading.Event()
-        with StopSignals() as signals, label_page(store, address, token, out.warn) as page:
+        with StopSignals() as signals, label_page(store, options.address, token, out.warn) as page:
             signals.on_stop(stopped.set)
             out.say(f"label {counted(store.summary()['waiting'], 'crop')} at {page.url} (Ctrl-C ends)")
             while not stopped.wait(1.0):

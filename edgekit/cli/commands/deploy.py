@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, no_install_option, require_hosts
 from edgekit.cli.boards.releases import chosen_service, read_package, show_changes
-from edgekit.cli.options import PATH, NumberRange, service_options
-from edgekit.cli.output import Output, common_options
-from edgekit.cli.run.checks import checked_settings
+from edgekit.cli.command import command as edgekit_command
+from edgekit.cli.options import PATH, NumberRange, ServiceOptions
+from edgekit.cli.output import Output
 
 
-@click.command("deploy", short_help="Install a model on boards as a service.")
+@edgekit_command("deploy", short_help="Install a model on boards as a service.", target=ServiceOptions)
 @click.argument("model", metavar="MODEL")
 @click.option(
     "--config",
@@ -43,10 +42,8 @@ from edgekit.cli.run.checks import checked_settings
     metavar="SECONDS",
     help="Time for which the release must run after its first frame.",
 )
-@service_options
 @host_options
 @no_install_option
-@common_options
 def command(
     out: Output,
     chosen: HostChoice,
@@ -55,8 +52,7 @@ def command(
     keep: int,
     canary: int,
     settle_s: float,
-    name: str,
-    scope: Any,
+    target: ServiceOptions,
 ) -> None:
     """Send model, settings and edgekit to boards, test them there, switch to the new release, and check that it runs.
 
@@ -75,8 +71,7 @@ def command(
     from edgekit.remote.deploy import deploy_host, roll_out
 
     hosts = require_hosts(chosen)
-    service = chosen_service(name, scope)
-    checked_settings(config)
+    service = chosen_service(target)
     package = read_package(out, model, config, keep, settle_s, chosen.install)
     with BoardReporter(out) as reporter:
         results = roll_out(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.command import Command, section
 from edgekit.cli.options import PATH, activation_option, contempt_option
-from edgekit.cli.output import Output, common_options
-from edgekit.cli.sections import SectionedCommand, section
+from edgekit.cli.output import Output
 from edgekit.cli.train.training_options import calibrate_option, data_options, training_options, training_view
 from edgekit.models.training.options import TrainingOptions
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgekit.models.distill.run import DistillationResult
 
 
-@click.command("distill", cls=SectionedCommand, short_help="Train a small net on the outputs of a teacher.")
+@click.command("distill", cls=Command, short_help="Train a small net on the outputs of a teacher.")
 @section(
     "Teacher and student",
     click.option(
@@ -103,7 +103,6 @@ if TYPE_CHECKING:
 )
 @section("Calibration", calibrate_option)
 @training_options
-@common_options
 def command(out: Output, options: TrainingOptions, teachers: tuple[str, ...], **values: Any) -> None:
     """Train a small net, the student, to reproduce the outputs of a teacher.
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import click
 
 from edgekit.cli.boards.hosts import HostChoice, host_options, no_install_option
+from edgekit.cli.command import Command
 from edgekit.cli.options import PATH
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.output import Output
 from edgekit.text import counted
 
 
-@click.command("doctor", short_help="Check a machine and show how to repair it.")
+@click.command("doctor", cls=Command, short_help="Check a machine and show how to repair it.")
 @click.option("--bundle", type=PATH, metavar="FILE", help="Write a .tar.gz for a bug report.")
 @host_options
 @no_install_option
-@common_options
 def command(out: Output, bundle: Path | None, chosen: HostChoice) -> None:
     """Check board, system, libraries, cameras, memory, temperature and power, and print how to repair each fault.
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from edgekit.cli.command import Command
 from edgekit.cli.options import PATH, activation_option, threads_option
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.output import Output
 
 
-@click.command("embed", short_help="Give a trained net a CLIP's embedding space, for labels by text.")
+@click.command("embed", cls=Command, short_help="Give a trained net a CLIP's embedding space, for labels by text.")
 @click.argument("model")
 @click.option(
     "--teacher",
@@ -32,7 +33,6 @@ from edgekit.cli.output import Output, common_options
     help="Folder for the cached outputs of the teacher. Default: a folder beside --output.",
 )
 @threads_option
-@common_options
 def command(out: Output, model: str, teacher: str, data: Path, output: Path, **values: Any) -> None:
     """Replace the last layer of a trained net by a projector into the embedding space of a CLIP.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.command import Command, section
 from edgekit.cli.options import (
     PATH,
     activation_option,
@@ -17,8 +18,7 @@ from edgekit.cli.options import (
     refuse_unused,
     threads_option,
 )
-from edgekit.cli.output import Output, common_options
-from edgekit.cli.sections import SectionedCommand, section
+from edgekit.cli.output import Output
 from edgekit.cli.train.eval_output import (
     evaluation_document,
     photos_document,
@@ -38,7 +38,7 @@ _ONLY_WITH_DATA = ("protocol", "without_duplicates", "merges", "contempt", "ferp
 _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_face", "mirror")
 
 
-@click.command("eval", cls=SectionedCommand, short_help="Measure accuracy on a data set or on photographs.")
+@click.command("eval", cls=Command, short_help="Measure accuracy on a data set or on photographs.")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @section(
     "Data",
@@ -123,7 +123,6 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
     activation_option,
 )
 @threads_option
-@common_options
 def command(
     out: Output, models: tuple[str, ...], data: Path | None, photos: Path | None, plot: Path | None, **options: Any
 ) -> None:

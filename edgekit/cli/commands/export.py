@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.command import Command, section
 from edgekit.cli.export.options import (
     check_combination,
     export_arguments,
@@ -14,14 +15,13 @@ from edgekit.cli.export.options import (
     target_options,
 )
 from edgekit.cli.options import PATH, NumberRange, merge_option
-from edgekit.cli.output import Output, common_options
-from edgekit.cli.sections import SectionedCommand, section
+from edgekit.cli.output import Output
 
 if TYPE_CHECKING:
     from edgekit.export.quantization.gate import QuantizedExport
 
 
-@click.command("export", cls=SectionedCommand, short_help="Export a checkpoint to one file.")
+@click.command("export", cls=Command, short_help="Export a checkpoint to one file.")
 @click.argument("model")
 @section("File", click.option("-o", "--output", type=PATH, required=True, help="The .onnx or .ncnn file to write."))
 @target_options
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     ),
 )
 @quantize_options
-@common_options
 def command(out: Output, model: str, output: Path, **options: Any) -> None:
     """Export MODEL to one file that contains the net, the labels and the preprocessing.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from edgekit.cli.boards.hosts import HostChoice, host_options, raise_failures, require_hosts
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.command import Command
+from edgekit.cli.output import Output
 
 
 @click.group("host", short_help="Manage edgekit's files on boards.")
@@ -19,9 +20,8 @@ def command() -> None:
     """
 
 
-@command.command("clean")
+@command.command("clean", cls=Command)
 @host_options
-@common_options
 def clean_command(out: Output, chosen: HostChoice) -> None:
     """Remove the cache of benchmarks from boards: environments, models, sources. Deployed releases are kept.
 

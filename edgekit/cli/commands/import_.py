@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from edgekit.cli.command import Command
 from edgekit.cli.options import PATH
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.output import Output
 
 
-@click.command("import", short_help="Convert a checkpoint of the EdgeCNN authors.")
+@click.command("import", cls=Command, short_help="Convert a checkpoint of the EdgeCNN authors.")
 @click.argument("file", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="The .safetensors file to write.")
 @click.option("--labels", help="Class names in output order, separated by commas; default: the seven of FER-2013.")
@@ -18,7 +19,6 @@ from edgekit.cli.output import Output, common_options
     "--dataset", "dataset_name", default="fer2013", show_default=True, help="Data set that the net was trained on."
 )
 @click.option("--color", is_flag=True, help="The net was trained on colour images, as for RAF-DB.")
-@common_options
 def command(out: Output, file: Path, output: Path, labels: str | None, dataset_name: str, color: bool) -> None:
     """Convert a checkpoint of the EdgeCNN authors' released code to safetensors.
 

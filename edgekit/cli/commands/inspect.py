@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.command import Command
+from edgekit.cli.output import Output
 from edgekit.cli.render.provenance import limited, training_lines
 from edgekit.errors import EdgekitError, InputError
 
@@ -25,10 +26,9 @@ _line = partial(Output.field, label_width=13)
 _FITS = {"square": "central square", "pad": "padded to a square", "stretch": "stretched to a square"}
 
 
-@click.command("inspect", short_help="Show the contents of a model file.")
+@click.command("inspect", cls=Command, short_help="Show the contents of a model file.")
 @click.argument("model")
 @click.option("--layers", "show_layers", is_flag=True, help="Also show each layer and its cost.")
-@common_options
 def command(out: Output, model: str, show_layers: bool) -> None:
     """Show the contract, size, layers, parameters, multiply-accumulates and bytes moved of MODEL.
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from edgekit.cli.command import Command
 from edgekit.cli.options import MAX_THREADS, PATH, NumberRange, refuse_unused, yunet_options
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.output import Output
 from edgekit.known_boards import KNOWN_BOARDS
 
 _MAX_SIDE_PX = 8192
@@ -26,7 +27,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     return int(match[1]), int(match[2])
 
 
-@click.command("profile", short_help="Show a model's cost per layer and its estimated latency on boards.")
+@click.command("profile", cls=Command, short_help="Show a model's cost per layer and its estimated latency on boards.")
 @click.argument("model")
 @click.option(
     "--board",
@@ -85,7 +86,6 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     help="With --pipeline: each face is classified in every Nth frame.",
 )
 @yunet_options
-@common_options
 def command(
     out: Output,
     model: str,

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import click
+from typing import TYPE_CHECKING
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, report_boards, require_hosts
 from edgekit.cli.boards.releases import chosen_service
-from edgekit.cli.options import service_options
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.command import command as edgekit_command
+from edgekit.cli.options import ServiceOptions
+from edgekit.cli.output import Output
 
 if TYPE_CHECKING:
     from edgekit.remote.deploy import ReleaseList
 
 
-@click.command("releases", short_help="List the releases on boards, and the state of the service.")
-@service_options
+@edgekit_command(
+    "releases", short_help="List the releases on boards, and the state of the service.", target=ServiceOptions
+)
 @host_options
-@common_options
-def command(out: Output, chosen: HostChoice, name: str, scope: Any) -> None:
+def command(out: Output, chosen: HostChoice, target: ServiceOptions) -> None:
     """List the releases on boards, and the state of the service.
 
     * marks the current release, which the service runs when it runs. ✗ marks other releases that failed.
@@ -34,7 +33,7 @@ def command(out: Output, chosen: HostChoice, name: str, scope: Any) -> None:
     from edgekit.remote.deploy import list_host
     from edgekit.remote.parallel import run_on_hosts
 
-    service = chosen_service(name, scope)
+    service = chosen_service(target)
     hosts = require_hosts(chosen)
     with BoardReporter(out) as reporter:
         results = run_on_hosts(hosts, partial(list_host, service=service, reporter=reporter), chosen.parallel)

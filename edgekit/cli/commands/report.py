@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.cli.command import Command
 from edgekit.cli.options import PATH
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.output import Output
 from edgekit.cli.render.reports import ReportFiles, report_options
 from edgekit.text import printable
 
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
 _MAX_LABEL = 64
 
 
-@click.command("report", short_help="Show benchmark reports, merge them, or write them as a page.")
+@click.command("report", cls=Command, short_help="Show benchmark reports, merge them, or write them as a page.")
 @click.argument("paths", nargs=-1, required=True, type=PATH, metavar="REPORT.json...")
 @click.option("-o", "--output", type=PATH, metavar="FILE", help="Write one JSON document.")
 @report_options
-@common_options
 def command(
     out: Output,
     paths: tuple[Path, ...],

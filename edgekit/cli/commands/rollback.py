@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, require_hosts
 from edgekit.cli.boards.releases import chosen_service, show_changes
-from edgekit.cli.options import service_options
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.command import command as edgekit_command
+from edgekit.cli.options import ServiceOptions
+from edgekit.cli.output import Output
 
 
-@click.command("rollback", short_help="Switch boards back to the previous release.")
+@edgekit_command("rollback", short_help="Switch boards back to the previous release.", target=ServiceOptions)
 @click.option(
     "--to",
     "wanted",
     metavar="RELEASE",
     help="Switch to this release; 'edgekit releases' lists them. The part after the number is the same on all boards.",
 )
-@service_options
 @host_options
-@common_options
-def command(out: Output, chosen: HostChoice, wanted: str | None, name: str, scope: Any) -> None:
+def command(out: Output, chosen: HostChoice, wanted: str | None, target: ServiceOptions) -> None:
     """Switch boards back to the previous release, and check that it runs.
 
     If a board fails or cannot be reached, the other boards are still switched, and the exit code is 4. Boards on which
@@ -36,7 +33,7 @@ def command(out: Output, chosen: HostChoice, wanted: str | None, name: str, scop
     """
     from edgekit.remote.deploy import roll_out, rollback_host
 
-    service = chosen_service(name, scope)
+    service = chosen_service(target)
     hosts = require_hosts(chosen)
     with BoardReporter(out) as reporter:
         results = roll_out(

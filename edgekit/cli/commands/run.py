@@ -4,95 +4,51 @@ from __future__ import annotations
 
 import gc
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from typing import ClassVar
 
 import click
 
-from edgekit.cli.config import config_options
-from edgekit.cli.options import detector_options
-from edgekit.cli.output import Output, common_options
-from edgekit.cli.run.checks import check_run
-from edgekit.cli.run.detection_options import (
-    DetectionOptions,
-    add_detection_options,
-    open_stream,
-    stream_values,
-)
-from edgekit.cli.run.input_options import (
-    ALTERNATIVES,
-    InputOptions,
-    add_input_options,
-    camera_settings,
-)
-from edgekit.cli.run.load_options import LoadOptions, add_load_options
+from edgekit.cli.command import command as edgekit_command
+from edgekit.cli.output import Output
 from edgekit.cli.run.network_sinks import check_web
-from edgekit.cli.run.output_options import (
-    STDOUT,
-    Outputs,
-    add_output_options,
-    recorder_of,
-    results_folder,
-)
+from edgekit.cli.run.output_options import STDOUT, Outputs, add_output_options, recorder_of, results_folder
 from edgekit.cli.run.signals import StopSignals
 from edgekit.cli.run.sinks import collect_sinks, exclusive_outputs, open_sinks, progress_sinks
 from edgekit.cli.run.summary import print_summary, summary
-from edgekit.cli.sections import SectionedCommand, section
+from edgekit.cli.settings import SettingsCommand
+from edgekit.device.pipeline.stream_options import StreamOptions
+from edgekit.device.sources.settings import CameraSettings
 
 # What --json prints if the run is stopped before it has begun.
 _STOPPED = {"ended": "stopped", "frames": 0}
 
 
-@click.command("run", cls=SectionedCommand, short_help="Detect faces and classify them, live or in files.")
-@section(
-    "Source",
-    click.option(
-        "--source",
-        "source_uri",
-        metavar="URI",
-        help="Image, folder, 'pattern*.jpg', video file, rtsp:// or http:// stream, gst: pipeline, or `demo`.",
-    ),
-    click.option(
-        "--camera",
-        is_flag=False,
-        flag_value="auto",
-        metavar="[CAMERA]",
-        help="Camera: auto, picamera2, picamera2:N, usb, /dev/videoN or N. Without a value: auto.",
-    ),
-    click.option("--max-frames", type=click.IntRange(1, 2**31), metavar="N", help="Stop after N frames."),
-)
-@add_input_options
-@section(
-    "Faces",
-    click.option(
-        "--model",
-        default="default",
-        show_default=True,
-        metavar="MODEL",
-        help="Classifier: an .onnx or .ncnn file, `default`, `fer2013` or `distilled`.",
-    ),
-    detector_options,
-    add_detection_options,
+class _RunCommand(SettingsCommand):
+    replaced: ClassVar = {
+        "camera-buffers": "the number of buffers follows from the camera",
+        "camera-format": 'write control = ["format=MJPG"]',
+        "classify-every": "write every-frame = true, or leave it out",
+        "detect-every": "write every-frame = true, or leave it out",
+        "detector-model": 'write detector = "FILE.onnx"',
+        "detector-size": "write min-face, the smallest face in pixels",
+        "max-temperature": "the board's own limit is used",
+        "mirror": "pictures are always mirrored, videos never",
+        "single-thread": "leave it out",
+        "tracker": "edgekit.stream(tracker=...) chooses another tracker",
+    }
+
+
+@edgekit_command(
+    "run",
+    short_help="Detect faces and classify them, live or in files.",
+    cls=_RunCommand,
+    stream_options=StreamOptions,
+    camera=CameraSettings,
 )
 @add_output_options
-@section("Speed and load", add_load_options)
-@section("Settings", config_options(ALTERNATIVES))
-@common_options
-def command(
-    out: Output,
-    source_uri: str | None,
-    camera: str | None,
-    max_frames: int | None,
-    model: str,
-    detector_name: str | None,
-    detector_model: Path | None,
-    detector_size: int | None,
-    input_options: InputOptions,
-    detection: DetectionOptions,
-    outputs: Outputs,
-    load: LoadOptions,
-) -> None:
+def command(out: Output, stream_options: StreamOptions, camera: CameraSettings, outputs: Outputs) -> None:
     """Detect, track and classify faces in the frames of a camera, file or stream, and measure the frame rate.
 
     A model that classifies whole images needs no detector. With such a model, each frame or the region of --roi gets
@@ -113,35 +69,22 @@ def command(
       edgekit run --camera --web --mqtt mqtt://broker.local
       edgekit run --config edgekit.toml
     """
-    check_run(click.get_current_context().params)
-
+    if stream_options.source is None and stream_options.camera is None:
+        raise click.UsageError("no source is given: write --source FILE, --source demo, or --camera")
     with StopSignals(partial(out.result, _STOPPED)) as signals, ExitStack() as opened:
         opened.enter_context(exclusive_outputs(outputs))
         # Imports take seconds on a Pi, and signals are handled during them too.
         from edgekit.device.health.runtime_monitor import RuntimeMonitor
-        from edgekit.device.pipeline.stream_options import StreamOptions
+        from edgekit.device.pipeline.stream import Stream
         from edgekit.device.pipeline.summary import Tally
         from edgekit.device.sink import accounts_of
 
         check_web(outputs)  # before a camera is opened
         recorder = recorder_of(outputs, out.warn)
-        options = StreamOptions(
-            source=source_uri,
-            camera=camera,
-            camera_settings=camera_settings(input_options, recorder),
-            realtime=input_options.realtime,
-            model=model,
-            detector=detector_name,
-            detector_model=detector_model,
-            detector_size_px=detector_size,
-            max_frames=max_frames,
-            threads=load.threads,
-            threaded=False if load.single_thread else None,
-            **stream_values(detection),
-        )
-        stream = opened.enter_context(open_stream(options, out.warn))
+        options = replace(stream_options, camera_settings=replace(camera, recording=recorder), notify=out.warn)
+        stream = opened.enter_context(Stream(options))
         folder = results_folder(outputs)
-        monitor = RuntimeMonitor(folder, load.max_temperature_c, stream.localizer, out.warn, live=stream.source.live)
+        monitor = RuntimeMonitor(folder, stream.localizer, out.warn, live=stream.source.live)
         opened.enter_context(monitor)
         # With --jsonl - stdout has the results, and text goes to stderr.
         text = replace(out, as_json=True) if outputs.jsonl == STDOUT else out
@@ -150,7 +93,7 @@ def command(
         sinks = [
             *open_sinks(outputs, stream, recorder, collecting, text.say, out.warn, monitor.health),
             tally,
-            *progress_sinks(out, outputs, stream.source.frame_count, max_frames),
+            *progress_sinks(out, outputs, stream.source.frame_count, options.max_frames),
             *monitor.sinks(stream.controls),
         ]
         signals.on_stop(stream.stop)
@@ -162,8 +105,6 @@ def command(
             # A run that fails late (a lost camera, a full disk) has results too.
             if stream.meter.frames or finished or signals.received:
                 accounts = accounts_of(sinks)
-                print_summary(text, stream, tally, monitor, model, collecting, accounts)
-                settings = {"max_frames": max_frames, "single_thread": load.single_thread}
-                settings |= asdict(input_options) | asdict(detection)
-                out.result(summary(stream, tally, monitor, signals, finished, settings, collecting, accounts))
+                print_summary(text, stream, tally, monitor, collecting, accounts)
+                out.result(summary(stream, tally, monitor, signals, finished, collecting, accounts))
     signals.raise_interrupt()

@@ -7,20 +7,30 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import chdir, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.options import PATH, service_options
-from edgekit.cli.output import Output, common_options, printable
-from edgekit.cli.run.checks import checked_values
+from edgekit.cli.command import subcommand
+from edgekit.cli.options import ServiceOptions
+from edgekit.cli.output import Output, printable
+from edgekit.cli.settings import checked_run
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import real_path
+from edgekit.options import Options, option
 
 if TYPE_CHECKING:
     from edgekit.device.service.spec import Scope
     from edgekit.device.service.systemd import SystemdManager
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise ValueError(f"'{printable(text)}' has no '=': write NAME=VALUE")
+    return name, value
 
 
 @click.group("service", short_help="Run `edgekit run` as a systemd service.")
@@ -38,37 +48,48 @@ def command() -> None:
     """
 
 
-@command.command("install", short_help="Install or replace the service, and start it.")
-@service_options
-@click.option("--config", type=PATH, metavar="TOML", help="Settings of `edgekit run`.")
-@click.option(
-    "--folder",
-    type=PATH,
-    metavar="DIR",
-    help="Working directory, which the service may write to; default: the current folder.",
+@dataclass(frozen=True, kw_only=True)
+class InstallOptions(Options):
+    """How the service is installed."""
+
+    title = "Service"
+    config: Path | None = option("--config", "Settings of `edgekit run`.", metavar="TOML", main=True)
+    folder: Path | None = option(
+        "--folder",
+        "Working directory, which the service may write to; default: the current folder.",
+        metavar="DIR",
+        main=True,
+    )
+    writable: tuple[Path, ...] = option(
+        "--writable", "Further folder that the service may write to; repeatable.", default=(), metavar="DIR", main=True
+    )
+    environment: tuple[tuple[str, str], ...] = option(
+        "--env",
+        "Environment variable; repeatable.",
+        default=(),
+        metavar="NAME=VALUE",
+        parse=_variable,
+        several=True,
+        main=True,
+    )
+    run_as: str | None = option(
+        "--run-as",
+        "User of a system service; default: the user who called sudo.",
+        metavar="USER",
+        excludes="--user",
+        main=True,
+    )
+
+
+@subcommand(
+    command,
+    "install",
+    short_help="Install or replace the service, and start it.",
+    service=ServiceOptions,
+    chosen=InstallOptions,
 )
-@click.option(
-    "--writable",
-    multiple=True,
-    type=PATH,
-    metavar="DIR",
-    help="Further folder that the service may write to; repeatable.",
-)
-@click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="Environment variable; repeatable.")
-@click.option("--run-as", metavar="USER", help="User of a system service; default: the user who called sudo.")
 @click.argument("run_options", nargs=-1, type=click.UNPROCESSED)
-@common_options
-def install(
-    out: Output,
-    name: str,
-    scope: Scope | None,
-    config: Path | None,
-    folder: Path | None,
-    writable: tuple[Path, ...],
-    variables: tuple[str, ...],
-    run_as: str | None,
-    run_options: tuple[str, ...],
-) -> None:
+def install(out: Output, service: ServiceOptions, chosen: InstallOptions, run_options: tuple[str, ...]) -> None:
     """Install a service that runs `edgekit run` with the settings of --config and the options after `--`.
 
     The service uses the Python and the folder of this command. An existing service of the same name is replaced. The
@@ -79,38 +100,33 @@ def install(
     \b
     Examples:
       sudo edgekit service install --config edgekit.toml
-      edgekit service install --user -- --camera --jsonl results.jsonl --rotate-size 10MB
+      edgekit service install --user -- --camera --jsonl results.jsonl --rotate-files 10MB
       sudo edgekit service install --name door --run-as pi --
-          --source rtsp://10.0.0.7/live --csv door.csv --rotate-age 1d
+          --source rtsp://10.0.0.7/live --csv door.csv --rotate-files 1d
     """
     from edgekit.device.service.spec import ServiceSpec
 
-    if config is None and not run_options:
+    if chosen.config is None and not run_options:
         raise click.UsageError("nothing to run: give --config TOML, or options of 'edgekit run' after --")
-    chosen = _scope(scope)
-    if run_as is not None and chosen == "user":
-        raise click.UsageError("--run-as is for a --system service: a user service runs as you")
-    run_folder = real_path(folder or Path())
-    options = _checked_options(run_folder, config, run_options)
+    scope = _scope(service)
+    folder = real_path(chosen.folder or Path())
     spec = ServiceSpec(
-        name=name,
-        command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *options),
-        folder=run_folder,
-        writable=tuple(map(real_path, writable)),
-        environment=dict(map(_variable, variables)),
-        run_as=_existing_user(run_as or os.environ.get("SUDO_USER")) if chosen == "system" else None,
+        name=service.name,
+        command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *_checked_options(folder, chosen, run_options)),
+        folder=folder,
+        writable=tuple(map(real_path, chosen.writable)),
+        environment=dict(chosen.environment),
+        run_as=_existing_user(chosen.run_as or os.environ.get("SUDO_USER")) if scope == "system" else None,
     )
-    manager = _manager(chosen, name)
+    manager = _manager(service)
     for warning in manager.install(spec):
         out.warn(warning)
-    out.say(f"service '{name}' is installed and starts; see 'edgekit service status{_flags(name, chosen)}'")
-    out.result(_document(name, manager, chosen, command=list(spec.command)))
+    out.say(f"service '{service.name}' is installed and starts; see 'edgekit service status{_flags(service)}'")
+    out.result(_document(service, manager, command=list(spec.command)))
 
 
-@command.command("status", short_help="Show the state of the service.")
-@service_options
-@common_options
-def status(out: Output, name: str, scope: Scope | None) -> None:
+@subcommand(command, "status", short_help="Show the state of the service.", service=ServiceOptions)
+def status(out: Output, service: ServiceOptions) -> None:
     """Show the service's state, number of restarts and last status text. If the service neither runs nor starts, the
     exit code is 1.
 
@@ -121,8 +137,8 @@ def status(out: Output, name: str, scope: Scope | None) -> None:
     """
     from edgekit.deployed import current_releases, unusable
 
-    chosen = _scope(scope)
-    found = _manager(chosen, name).status(name)
+    name, scope = service.name, _scope(service)
+    found = _manager(service).status(name)
     rows = {
         "state": found.state,
         "manager": found.manager,
@@ -137,7 +153,7 @@ def status(out: Output, name: str, scope: Scope | None) -> None:
             out.say(f"{title:9} {value}")
     out.result(found.as_document())
     if found.state not in ("running", "starting"):
-        cure = f" as a {chosen} service; give the other of --user and --system"
+        cure = f" as a {scope} service; give the other of --user and --system"
         if found.state != "not installed":
             release = current_releases().get(name)
             fault = unusable(release) if release else None
@@ -145,10 +161,8 @@ def status(out: Output, name: str, scope: Scope | None) -> None:
         raise EdgekitError(f"service '{name}' is not running: {found.state}{cure}")
 
 
-@command.command("restart", short_help="Restart the service.")
-@service_options
-@common_options
-def restart(out: Output, name: str, scope: Scope | None) -> None:
+@subcommand(command, "restart", short_help="Restart the service.", service=ServiceOptions)
+def restart(out: Output, service: ServiceOptions) -> None:
     """Restart the service, also after a permanent failure.
 
     \b
@@ -156,21 +170,18 @@ def restart(out: Output, name: str, scope: Scope | None) -> None:
       sudo edgekit service restart
       edgekit service restart --user --name door
     """
-    chosen = _scope(scope)
-    manager = _manager(chosen, name)
-    manager.restart(name)
-    out.say(f"service '{name}' restarts; see 'edgekit service status{_flags(name, chosen)}'")
-    out.result(_document(name, manager, chosen, restarted=True))
+    manager = _manager(service)
+    manager.restart(service.name)
+    out.say(f"service '{service.name}' restarts; see 'edgekit service status{_flags(service)}'")
+    out.result(_document(service, manager, restarted=True))
 
 
-@command.command("logs", short_help="Show the log of the service.")
-@service_options
+@subcommand(command, "logs", short_help="Show the log of the service.", service=ServiceOptions)
 @click.option(
     "--lines", type=click.IntRange(1, 100_000), default=50, show_default=True, metavar="N", help="Number of lines."
 )
 @click.option("--follow", is_flag=True, help="Show new lines too, until Ctrl-C.")
-@common_options
-def logs(out: Output, name: str, scope: Scope | None, lines: int, follow: bool) -> None:
+def logs(out: Output, service: ServiceOptions, lines: int, follow: bool) -> None:
     """Show the last lines of the service's log.
 
     \b
@@ -180,7 +191,7 @@ def logs(out: Output, name: str, scope: Scope | None, lines: int, follow: bool) 
     """
     if out.as_json and follow:
         raise click.UsageError("--json is one document and --follow never ends: give one of them")
-    journal = _manager(_scope(scope), name).logs_command(name, lines, follow)
+    journal = _manager(service).logs_command(service.name, lines, follow)
     try:
         done = subprocess.run(journal, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if out.as_json else None)
     except FileNotFoundError as error:
@@ -188,13 +199,11 @@ def logs(out: Output, name: str, scope: Scope | None, lines: int, follow: bool) 
     if done.returncode:
         raise EdgekitError(f"'{journal[0]}' failed with exit code {done.returncode}")
     if out.as_json:
-        out.result({"name": name, "lines": done.stdout.decode(errors="replace").splitlines()})
+        out.result({"name": service.name, "lines": done.stdout.decode(errors="replace").splitlines()})
 
 
-@command.command("remove", short_help="Stop and remove the service.")
-@service_options
-@common_options
-def remove(out: Output, name: str, scope: Scope | None) -> None:
+@subcommand(command, "remove", short_help="Stop and remove the service.", service=ServiceOptions)
+def remove(out: Output, service: ServiceOptions) -> None:
     """Stop and remove the service. Its results and the settings file are kept.
 
     \b
@@ -202,46 +211,38 @@ def remove(out: Output, name: str, scope: Scope | None) -> None:
       sudo edgekit service remove
       edgekit service remove --user --name door
     """
-    chosen = _scope(scope)
-    manager = _manager(chosen, name)
-    manager.remove(name)
-    out.say(f"service '{name}' is removed")
-    out.result(_document(name, manager, chosen, removed=True))
+    manager = _manager(service)
+    manager.remove(service.name)
+    out.say(f"service '{service.name}' is removed")
+    out.result(_document(service, manager, removed=True))
 
 
-def _scope(scope: Scope | None) -> Scope:
-    return scope or ("system" if os.geteuid() == 0 else "user")
+def _scope(service: ServiceOptions) -> Scope:
+    return service.scope or ("system" if os.geteuid() == 0 else "user")
 
 
-def _manager(scope: Scope, name: str) -> SystemdManager:
+def _manager(service: ServiceOptions) -> SystemdManager:
     from edgekit.device.service.spec import check_name
     from edgekit.device.service.systemd import find_manager
 
-    check_name(name)
-    return find_manager(scope)
+    check_name(service.name)
+    return find_manager(_scope(service))
 
 
-def _document(name: str, manager: SystemdManager, scope: Scope, **done: object) -> dict[str, object]:
-    return {"name": name, "manager": manager.name, "scope": scope, **done}
+def _document(service: ServiceOptions, manager: SystemdManager, **done: object) -> dict[str, object]:
+    return {"name": service.name, "manager": manager.name, "scope": _scope(service), **done}
 
 
-def _variable(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise click.UsageError(f"--env '{printable(text)}' has no '=': write NAME=VALUE")
-    return name, value
-
-
-def _checked_options(folder: Path, config: Path | None, given: Sequence[str]) -> list[str]:
+def _checked_options(folder: Path, chosen: InstallOptions, given: Sequence[str]) -> list[str]:
     """Return the options of `edgekit run`, checked now, because the service could report an error only in its log.
 
     Without a settings file, the service writes only the records of changes, because an SD card wears out.
     """
-    options = [*(["--config", str(real_path(config))] if config is not None else []), *given]
+    options = [*(["--config", str(real_path(chosen.config))] if chosen.config is not None else []), *given]
     with chdir(folder) if folder.is_dir() else nullcontext():
-        values = checked_values(options)
-    has_records = values["jsonl"] is not None or values["csv_file"] is not None
-    is_chosen = config is not None or any(word.partition("=")[0] == "--records" for word in given)
+        values = checked_run(options)
+    has_records = values["jsonl"] is not None or values["csv"] is not None
+    is_chosen = chosen.config is not None or any(word.partition("=")[0] == "--records" for word in given)
     return [*options, *(["--records", "changes"] if has_records and not is_chosen else [])]
 
 
@@ -256,5 +257,5 @@ def _existing_user(name: str | None) -> str | None:
         raise InputError(f"user '{name}' does not exist: give another --run-as") from None
 
 
-def _flags(name: str, scope: Scope) -> str:
-    return (f" --name {name}" if name != "edgekit" else "") + f" --{scope}"
+def _flags(service: ServiceOptions) -> str:
+    return (f" --name {service.name}" if service.name != "edgekit" else "") + f" --{_scope(service)}"

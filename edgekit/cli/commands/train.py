@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
+from edgekit.cli.command import Command, section
 from edgekit.cli.options import contempt_option, merge_option
-from edgekit.cli.output import Output, common_options
-from edgekit.cli.sections import SectionedCommand, section
+from edgekit.cli.output import Output
 from edgekit.cli.train.clip import (
     MINI,
     PROMPTS,
@@ -21,7 +21,7 @@ from edgekit.cli.train.training_options import calibrate_option, data_options, t
 from edgekit.models.training.options import TrainingOptions
 
 
-@click.command("train", cls=SectionedCommand, short_help="Train a classifier on a data set.")
+@click.command("train", cls=Command, short_help="Train a classifier on a data set.")
 @section(
     "Model",
     click.option(
@@ -84,7 +84,6 @@ from edgekit.models.training.options import TrainingOptions
 @section("Calibration", calibrate_option)
 @section("CLIP and prompts", clip_options)
 @training_options
-@common_options
 def command(
     out: Output,
     options: TrainingOptions,

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, report_boards, require_hosts
 from edgekit.cli.boards.releases import chosen_service
-from edgekit.cli.options import service_options
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.command import command as edgekit_command
+from edgekit.cli.options import ServiceOptions
+from edgekit.cli.output import Output
 from edgekit.text import counted
 
 if TYPE_CHECKING:
     from edgekit.remote.deploy import Removal
 
 
-@click.command("undeploy", short_help="Remove releases and their service from boards.")
+@edgekit_command("undeploy", short_help="Remove releases and their service from boards.", target=ServiceOptions)
 @click.option("--keep-data", is_flag=True, help="Keep the recordings and the settings of the current release.")
-@service_options
 @host_options
-@common_options
-def command(out: Output, chosen: HostChoice, keep_data: bool, name: str, scope: Any) -> None:
+def command(out: Output, chosen: HostChoice, keep_data: bool, target: ServiceOptions) -> None:
     """Stop and remove the service that deploy installed, all releases, and their folder with the recordings.
 
     The command does not prompt for confirmation. The result lists what was removed from each board. A service that
@@ -37,12 +36,12 @@ def command(out: Output, chosen: HostChoice, keep_data: bool, name: str, scope: 
     from edgekit.remote.deploy import undeploy_host
     from edgekit.remote.parallel import run_on_hosts
 
-    service = chosen_service(name, scope)
+    service = chosen_service(target)
     hosts = require_hosts(chosen)
     with BoardReporter(out) as reporter:
         work = partial(undeploy_host, service=service, keep_data=keep_data, reporter=reporter)
         results = run_on_hosts(hosts, work, chosen.parallel)
-    report_boards(out, results, lambda label, removal: out.say(f"{label}: {_describe(removal, name)}"))
+    report_boards(out, results, lambda label, removal: out.say(f"{label}: {_describe(removal, target.name)}"))
 
 
 def _describe(removal: Removal, name: str) -> str:

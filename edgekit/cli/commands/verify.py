@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
+from edgekit.cli.command import Command
 from edgekit.cli.options import PATH, contempt_option, threads_option
-from edgekit.cli.output import Output, common_options
+from edgekit.cli.output import Output
 from edgekit.errors import GateError
 
 
-@click.command("verify", short_help="Check that a file classifies in the same way as its source.")
+@click.command("verify", cls=Command, short_help="Check that a file classifies in the same way as its source.")
 @click.argument("model")
 @click.option(
     "--against", required=True, metavar="MODEL", help="The .safetensors or .onnx file that MODEL was made from."
@@ -27,7 +28,6 @@ from edgekit.errors import GateError
 @click.option("--layers", is_flag=True, help="Show the difference of every layer that exists in both models.")
 @contempt_option
 @threads_option
-@common_options
 def command(out: Output, model: str, against: str, data: Path, split: str, layers: bool, **values: Any) -> None:
     """Classify the same images with training code and device code, from image file to label, and compare.
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.command import section
 from edgekit.cli.options import PATH, SEED, NumberRange, combined, refuse_unused
-from edgekit.cli.sections import section
 from edgekit.errors import InputError
 from edgekit.export.onnx.targets import GENERIC, PASSES, TARGETS
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.command import section
 from edgekit.cli.options import NumberRange, grouped_options, path_option
 from edgekit.cli.param_types import CollectWhen, Commands, Duration, Size
-from edgekit.cli.sections import section
 
 if TYPE_CHECKING:
     from edgekit.device.sinks.h264_recorder import H264Recorder

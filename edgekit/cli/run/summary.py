@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.cli.output import Output
 from edgekit.cli.run.signals import StopSignals
+from edgekit.options import as_document
 from edgekit.text import counted
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ def print_summary(
     stream: Stream,
     tally: Tally,
     monitor: RuntimeMonitor,
-    model: str,
     collecting: Sequence[CollectSink],
     accounts: Sequence[Account],
 ) -> None:
@@ -33,7 +33,7 @@ def print_summary(
     from edgekit.device.pipeline.summary import count_lines, rate_line, summary_table
     from edgekit.report.view import thread_text
 
-    text.say(f"source {stream.source.name}, detector {stream.localizer.detector_name}, model {model}")
+    text.say(f"source {stream.source.name}, detector {stream.localizer.detector_name}, model {stream.options.model}")
     text.say(rate_line(stream.meter))
     text.show(summary_table(stream.meter))
     text.say(count_lines(stream.meter, tally))
@@ -59,11 +59,10 @@ def summary(
     monitor: RuntimeMonitor,
     signals: StopSignals,
     finished: bool,
-    settings: dict[str, Any],
     collecting: Sequence[CollectSink],
     accounts: Sequence[Account],
 ) -> dict[str, Any]:
-    """Return the document of --json; `settings` are the options in effect."""
+    """Return the document of --json."""
     from msgspec.structs import asdict
 
     from edgekit.device.engines.versions import versions
@@ -83,9 +82,10 @@ def summary(
         },
         "detector": stream.localizer.detector_name,
         "settings": {
+            **as_document(stream.options),
+            **as_document(stream.options.camera_settings),
             "detector_size_px": stream.localizer.input_size_px,
             "threads": asdict(stream.threads),
-            **settings,
             "mirror": classifier.mirror,
             "uncertain_below": classifier.contract.uncertain_below,
         },

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.command import section
 from edgekit.cli.options import MAX_BATCH, PATH, SEED, NumberRange, combined, refuse_unused, threads_option
 from edgekit.cli.output import Output, echo, lenient
 from edgekit.cli.progress import LINE_EVERY_S, by_stage, progress_bar
-from edgekit.cli.sections import section
 from edgekit.models.training.options import (
     MAX_LR,
     MAX_MIXUP_ALPHA,

@@ -21,7 +21,7 @@ from edgekit.errors import ERROR_PREFIX, HostError
 MODEL_NAMES = ("model.onnx", "model.ncnn")
 # Settings that name files which must be on the board before a run.
 _FILE_KEYS = ("web-token-file", "webhook-token-file", "mqtt-credentials", "mqtt-ca", "mqtt-cert", "mqtt-key")
-_TRIAL_KEYS = ("detector", "detector-model", "detector-size")
+_TRIAL_KEYS = ("detector",)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Runtime:
         self._check_files(settings)
         detector = [f"--{key}={settings[key]}" for key in _TRIAL_KEYS if key in settings]
         if (release / "detector.onnx").exists():
-            detector.append(f"--detector-model={release / 'detector.onnx'}")
+            detector.append(f"--detector={release / 'detector.onnx'}")
         # The trial has no camera and no outputs, because the running release uses them.
         for detector_options in (detector, ["--detector=none"]):
             model = str(release / model_name(release))

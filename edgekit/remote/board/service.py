@@ -182,7 +182,7 @@ class Service:
         there, here = self._releases.folder / release, self._releases.link
         options = ["--config", str(here / "edgekit.toml"), "--model", str(here / model_name(there))]
         if (there / "detector.onnx").exists():
-            options += ["--detector-model", str(here / "detector.onnx")]
+            options += ["--detector", str(here / "detector.onnx")]
         return options
 
     def _systemctl(self, *words: str, check: bool = True) -> str:

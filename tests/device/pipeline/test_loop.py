@@ -16,13 +16,14 @@ import pytest
 from edgekit.device.detection import WholeFrame, create_detector
 from edgekit.device.detections import Detections
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.frame import presentation_time_s
 from edgekit.device.pipeline import loop as pipeline
 from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.summary import Tally
-from edgekit.device.sources import open_source, presentation_time_s
+from edgekit.device.sources import open_source
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive
 from edgekit.device.tracking.face_tracker import FaceTracker

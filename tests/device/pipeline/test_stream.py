@@ -28,7 +28,7 @@ from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.region import Region
-from edgekit.device.sources import CameraSettings
+from edgekit.device.sources.settings import CameraSettings
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.localizer import WholeImage
 from edgekit.errors import EXIT_OK, InputError
@@ -41,7 +41,7 @@ def fail(text: str) -> None:
 
 
 def test_a_detector_of_fixed_size_is_reported_with_its_size(yunet_640: Path, tiny_model: Path) -> None:
-    options = {"source": "demo", "model": tiny_model, "detector_model": yunet_640, "max_frames": 1, "notify": fail}
+    options = {"source": "demo", "model": tiny_model, "detector": yunet_640, "max_frames": 1, "notify": fail}
     with edgekit.stream(min_face_px=60, **options) as results:
         assert len(list(results)) == 1
         assert results.localizer.input_size_px == 640
@@ -99,7 +99,7 @@ def test_a_source_is_closed_if_the_detector_cannot_be_loaded(
     monkeypatch.setattr("edgekit.device.sources.demo.DemoSource.__exit__", lambda *_: closed.append(1))
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(InputError, match=r"text\.onnx"):
-        edgekit.stream(source="demo", detector_model=tmp_path / "text.onnx", model=tiny_model)
+        edgekit.stream(source="demo", detector=tmp_path / "text.onnx", model=tiny_model)
     assert closed == [1]
 
 

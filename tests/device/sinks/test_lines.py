@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from edgekit.device.detections import Face, FrameResult
+from edgekit.device.frame import Frame
 from edgekit.device.sinks.csv import CsvSink
 from edgekit.device.sinks.jsonl import JsonLinesSink
 from edgekit.device.sinks.line_file import LineFile
 from edgekit.device.sinks.rotation import Rotation
-from edgekit.device.sources import Frame
 from edgekit.errors import InputError, StorageError
 
 LABELS = ("calm", 'odd, "quoted"')

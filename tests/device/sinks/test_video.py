@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from edgekit.device.detections import Face, FrameResult
+from edgekit.device.frame import Frame
 from edgekit.device.sinks import mp4
 from edgekit.device.sinks.rotation import Rotation
 from edgekit.device.sinks.video import RotatingVideo, VideoOptions
-from edgekit.device.sources import Frame
 from edgekit.errors import InputError, SourceError, StorageError
 from tests.browser import PROGRAMS
 

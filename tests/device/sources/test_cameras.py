@@ -21,9 +21,9 @@ from edgekit.device import sources
 from edgekit.device.region import Region
 from edgekit.device.sinks.h264_recorder import H264Recorder
 from edgekit.device.sinks.rotation import Rotation
-from edgekit.device.sources import CameraSettings, open_camera, opencv, timeout_guard
+from edgekit.device.sources import open_camera, opencv, timeout_guard
 from edgekit.device.sources.picamera import list_picameras
-from edgekit.device.sources.settings import EncodedPacket, parse_controls
+from edgekit.device.sources.settings import CameraSettings, EncodedPacket, parse_control
 from edgekit.errors import EXIT_OK, EXIT_TEMPORARY, InputError, SourceError
 from tests.waiting import wait_until
 
@@ -216,7 +216,7 @@ def test_the_capture_time_of_a_pi_cameras_frame_is_that_of_the_sensor(notices):
 def test_a_pi_camera_gets_the_users_settings(camera_class, notices):
     camera_class.cameras = [{"Num": 0}, {"Num": 1}]
     settings = CameraSettings(
-        size_wh=(1280, 720), fps=15, controls={"ExposureTime": 9000}, rotation=90, flip_vertical=True, sensor_mode=1,
+        size_wh=(1280, 720), fps=15, controls={"ExposureTime": 9000}, rotation=90, flip=("vertical",), sensor_mode=1,
         buffers=2,
     )  # fmt: skip
     with open_camera("picamera2:1", notices.append, settings) as source:
@@ -234,7 +234,7 @@ def test_a_pi_camera_gets_the_users_settings(camera_class, notices):
 
 def test_controls_keep_the_type_of_number_that_libcamera_needs():
     texts = ["FrameDurationLimits=33333,66666", "ColourGains=1.5,2", "AwbEnable=false", "ExposureTime=9000", "Mode=x,y"]
-    controls = parse_controls(texts)
+    controls = dict(map(parse_control, texts))
     assert controls == {
         "FrameDurationLimits": (33333, 66666), "ColourGains": (1.5, 2.0), "AwbEnable": False, "ExposureTime": 9000,
         "Mode": "x,y",
@@ -259,7 +259,7 @@ def test_frame_durations_that_the_user_sets_are_the_cameras_rate(camera_class, n
             "FrameDurationLimits and the camera's fps",
         ),
         ("picamera2", CameraSettings(controls={"Exposure": 1}), InputError, "no control 'Exposure'.*ExposureTime"),
-        ("picamera2", CameraSettings(pixel_format="MJPG"), InputError, "a pixel format is for USB cameras"),
+        ("picamera2", CameraSettings(controls={"format": "MJPG"}), InputError, "a pixel format is for USB cameras"),
         ("picamera2", CameraSettings(sensor_mode=2), InputError, "no sensor mode 2: use 0 to 1"),
         ("picamera2:3", CameraSettings(), SourceError, "does not exist: use a number from 0 to 0"),
         ("/dev/null", CameraSettings(controls={"Gain": 1}), InputError, "v4l2-ctl -d /dev/null"),

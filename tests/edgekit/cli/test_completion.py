@@ -90,7 +90,7 @@ def test_commands_are_completed_in_their_order(by_protocol: Complete) -> None:
 
 def test_options_are_completed(by_protocol: Complete) -> None:
     assert by_protocol("edgekit --ver") == ["--version"]
-    assert by_protocol("edgekit run --detector") == ["--detector", "--detector-model", "--detector-size"]
+    assert by_protocol("edgekit run --detector") == ["--detector"]
 
 
 def test_the_values_of_a_choice_are_completed(by_protocol: Complete) -> None:
@@ -111,7 +111,7 @@ def test_file_names_are_left_to_the_shell(line: str) -> None:
 def test_the_shells_show_the_same(in_shell: Complete) -> None:
     assert set(in_shell("edgekit re")) == {"report", "releases"}
     assert set(in_shell("edgekit run --detector ")) == {"yunet", "haar", "none"}
-    assert set(in_shell("edgekit run --detector-")) == {"--detector-model", "--detector-size"}
+    assert set(in_shell("edgekit run --camera-")) == {"--camera-size", "--camera-fps"}
 
 
 def test_completing_a_command_imports_no_command() -> None:

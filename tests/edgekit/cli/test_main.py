@@ -71,7 +71,7 @@ def test_a_missing_library_is_reported_with_the_command_that_installs_it() -> No
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert f"this command needs 'onnxruntime': {install_command('device')}" in done.stderr
+    assert f"this needs 'onnxruntime': {install_command('device')}" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["run", "--nope"], ["inspect", "absent.onnx"]])

@@ -116,7 +116,7 @@ def test_a_missing_part_names_its_extra(tiny_model, missing, option, extra):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert re.search(rf"this command needs '({'|'.join(missing)})': {re.escape(install_command(extra))}", done.stderr)
+    assert re.search(rf"this needs '({'|'.join(missing)})': {re.escape(install_command(extra))}", done.stderr)
 
 
 def test_video_without_its_extra_is_saved_and_the_extra_is_named(tiny_model, tmp_path):
@@ -284,9 +284,9 @@ def test_a_posted_picture_has_the_faces_of_its_record(edgekit, start, play, tiny
 def stream() -> Iterator[str]:
     """The address of an endless MJPEG stream, which edgekit's web page serves."""
     from edgekit.device.detections import FrameResult
+    from edgekit.device.frame import Frame
     from edgekit.device.sinks.monitor import Monitor
     from edgekit.device.sinks.web import WebSink
-    from edgekit.device.sources import Frame
 
     ended = threading.Event()
     with WebSink("0", None, Monitor("test", lambda: None), max_fps=60, notify=print) as sink:

@@ -14,7 +14,7 @@ from edgekit.device.benchmark.machine_watch import OtherLoad
 from edgekit.models.distill.run import distill
 from edgekit.models.train import train
 from edgekit.models.training import precision
-from edgekit.models.training.contention import with_contention_warning
+from edgekit.models.training.contention import with_thread_choice
 
 NET = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 2))
 
@@ -64,22 +64,15 @@ def test_the_timed_step_has_no_more_images_than_the_data(
 
 
 @pytest.mark.parametrize(
-    ("others_s", "threads", "warnings"),
-    [
-        (20.0, 1, ["other programs use 2.0 of 2 cores: the training is slower than it could be"]),
-        (
-            20.0,
-            2,
-            ["other programs use 2.0 of 2 cores: the training is slower than it could be; --threads 1 may be faster"],
-        ),
-        (0.0, 2, []),
-    ],
+    ("others_s", "given", "threads", "warned"), [(20.0, None, 1, True), (20.0, 2, 2, True), (0.0, None, 2, False)]
 )
-def test_busy_cores_are_reported_once(
-    others_s: float, threads: int, warnings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_on_busy_cores_a_training_continues_with_one_thread_unless_the_user_chose(
+    others_s: float, given: int | None, threads: int, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    chosen = [2]
+    monkeypatch.setattr("torch.get_num_threads", lambda: chosen[-1])
+    monkeypatch.setattr("torch.set_num_threads", chosen.append)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
     messages: list[str] = []
     steps: list[str] = []
     now_s = 0.0
@@ -92,8 +85,8 @@ def test_busy_cores_are_reported_once(
     def clock() -> float:
         return now_s
 
-    step = with_contention_warning(
-        steps.append, messages.append, lambda: OtherLoad(tmp_path, clock, lambda: 0.0), clock
+    step = with_thread_choice(
+        steps.append, messages.append, given, lambda: OtherLoad(tmp_path, clock, lambda: 0.0), clock
     )
     busy(100)
     step("step")
@@ -104,7 +97,7 @@ def test_busy_cores_are_reported_once(
     now_s = 10.0
     step("step")
     step("step")
-    assert messages == warnings
+    assert (chosen[-1], bool(messages)) == (threads, warned)
     assert len(steps) == 4
 
 

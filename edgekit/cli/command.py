@@ -1,0 +1,260 @@
+"""Commands: options from data classes (`edgekit.options`), help in titled sections, and the options of every command.
+
+    @command("run", short_help="…", stream=StreamOptions, camera=CameraSettings, reads_settings=True)
+    def run(out: Output, stream: StreamOptions, camera: CameraSettings) -> None: ...
+
+`--help` lists the main options, if a command has more of them than fit on a screen, and `--help-all` all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import click
+from click.core import ParameterSource
+
+from edgekit.cli.option_types import field_value, make_option, parameter_name
+from edgekit.cli.output import Output
+from edgekit.options import Option, Options, declared_options, defaults
+
+_OTHERS = "Other options"
+_TITLE = "help_section"
+_SHOWS_ALL = "edgekit.shows_all"
+# click's own limit for the column of flags.
+_MAX_COLUMN = 30
+_COMMON = (
+    click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document on stdout, text on stderr."),
+    click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+    click.Option(["-q", "--quiet"], is_flag=True, help="Print errors and warnings only."),
+)
+Group = type[Options] | Sequence[type[Options]]
+
+
+class Command(click.Command):
+    """A command with --json, --debug and -q; its function gets an `Output` as first argument.
+
+    Attributes:
+        groups: The classes of options by the argument that receives their instances: one class, or several for a tuple.
+        kinds: All these classes.
+        declared: The declared options by the name of their parameter.
+        is_negatable: Whether each flag has its opposite, --no-FLAG, because a settings file may have set it.
+    """
+
+    is_negatable: ClassVar[bool] = False
+
+    def __init__(self, *args: Any, groups: Mapping[str, Group] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.groups = groups or {}
+        self.kinds = tuple(kind for group in self.groups.values() for kind in _classes(group))
+        self.declared: dict[str, Option] = {}
+        for kind in self.kinds:
+            for field, declared in declared_options(kind).items():
+                option = make_option(kind, field, declared, is_negatable=self.is_negatable)
+                setattr(option, _TITLE, declared.section or kind.title)
+                self.params.append(option)
+                self.declared[parameter_name(declared)] = declared
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return all parameters, with those of every command and --help."""
+        own = super().get_params(ctx)
+        has_more = any(not declared.main for declared in self.declared.values())
+        return [*own, *_COMMON, *([_HELP_ALL] if has_more else [])]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line, and check that each option has what it needs."""
+        rest = super().parse_args(ctx, args)
+        _set_aside(self, ctx)
+        _check_dependencies(self, ctx)
+        return rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the function with the output and the instances of the groups."""
+        arguments = dict(ctx.params)
+        out = Output(arguments.pop("as_json"), arguments.pop("quiet"))
+        del arguments["debug"]  # edgekit.cli reads it, because it also applies when parsing fails
+        for name in self.declared:
+            arguments.pop(name)
+        assert self.callback is not None
+        return ctx.invoke(self.callback, out, **arguments, **self.instances(ctx))
+
+    def instances(self, ctx: click.Context) -> dict[str, Any]:
+        """Return the instances of the groups of a parsed command, by argument.
+
+        Raises:
+            InputError: The values of a group contradict each other.
+        """
+        made: dict[str, Any] = {}
+        for name, group in self.groups.items():
+            several = tuple(self._instance(kind, ctx) for kind in _classes(group))
+            made[name] = several[0] if isinstance(group, type) else several
+        return made
+
+    def _instance(self, kind: type[Options], ctx: click.Context) -> Options:
+        given = {}
+        for field, declared in declared_options(kind).items():
+            name = parameter_name(declared)
+            if is_set(ctx, name):
+                given[field] = field_value(declared, ctx.params[name])
+        return kind(**given)
+
+    @staticmethod
+    def show_all(ctx: click.Context) -> None:
+        """Let the help of this context list all options."""
+        ctx.meta[_SHOWS_ALL] = True
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one list of options per section, all in the same columns."""
+        shows_all = ctx.meta.get(_SHOWS_ALL, False)
+        sections: dict[str, list[tuple[str, str]]] = {}
+        hidden = 0
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            declared = self.declared.get(parameter.name or "")
+            if record is None or parameter is _HELP_ALL:
+                continue
+            if declared is not None and not declared.main and not shows_all:
+                hidden += 1
+                continue
+            sections.setdefault(section_of(parameter), []).append(record)
+        if _OTHERS in sections:
+            sections[_OTHERS] = sections.pop(_OTHERS)
+        width = min(_MAX_COLUMN, max(len(flags) for records in sections.values() for flags, _ in records))
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(flags.ljust(width), text) for flags, text in records])
+        if hidden:
+            formatter.write_paragraph()
+            formatter.write_text(f"`{ctx.command_path} --help-all` lists {hidden} more options.")
+
+
+def command(name: str, *, short_help: str, cls: type[Command] = Command, **groups: Group) -> Callable[..., Command]:
+    """Return a decorator that makes a command of a function; each further argument is a group of options."""
+
+    def decorate(function: Callable[..., None]) -> Command:
+        own = list(reversed(getattr(function, "__click_params__", [])))
+        return cls(name, callback=function, params=own, help=function.__doc__, short_help=short_help, groups=groups)
+
+    return decorate
+
+
+def subcommand(group: click.Group, name: str, *, short_help: str, **groups: Group) -> Callable[..., Command]:
+    """Return a decorator as `command`, for a command of a group such as `edgekit service`."""
+
+    def decorate(function: Callable[..., None]) -> Command:
+        made = command(name, short_help=short_help, cls=Command, **groups)(function)
+        group.add_command(made)
+        return made
+
+    return decorate
+
+
+def command_named(name: str) -> click.Command:
+    """Return another command of the running program, such as "run", because commands do not import each other."""
+    ctx = click.get_current_context().find_root()
+    assert isinstance(ctx.command, click.Group)
+    found = ctx.command.get_command(ctx, name)
+    assert found is not None
+    return found
+
+
+def is_set(ctx: click.Context, name: str) -> bool:
+    """Return whether the command line or the settings file has the option with this parameter name."""
+    return ctx.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
+
+
+def in_effect(command: Command, ctx: click.Context) -> set[str]:
+    """Return the flags of the options that have another value than their default."""
+    default = _defaults(command)
+    return {
+        declared.flag
+        for name, declared in command.declared.items()
+        if is_set(ctx, name) and ctx.params[name] != default[declared.flag]
+    }
+
+
+def section_of(parameter: click.Parameter) -> str:
+    """Return the title of the section that lists a parameter."""
+    return getattr(parameter, _TITLE, _OTHERS)
+
+
+def section(title: str, *options: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a decorator that adds click options to a function and lists them under `title` in the help.
+
+    An option that already has a section keeps it.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        decorated, before = function, list(getattr(function, "__click_params__", []))
+        for option in reversed(options):
+            decorated = option(decorated)
+        for parameter in getattr(decorated, "__click_params__", []):
+            if parameter not in before and not hasattr(parameter, _TITLE):
+                setattr(parameter, _TITLE, title)
+        return decorated
+
+    return decorate
+
+
+def _classes(group: Group) -> tuple[type[Options], ...]:
+    return (group,) if isinstance(group, type) else tuple(group)
+
+
+def _defaults(command: Command) -> dict[str, Any]:
+    """Return the default of each field, by flag."""
+    return {
+        declared.flag: defaults(kind)[field]
+        for kind in command.kinds
+        for field, declared in declared_options(kind).items()
+    }
+
+
+def _set_aside(command: Command, ctx: click.Context) -> None:
+    """Reset options of the settings file that the command line excludes, and those that lack what they need."""
+    source = ctx.get_parameter_source
+    flags = {declared.flag: name for name, declared in command.declared.items()}
+
+    def reset(names: list[str]) -> None:
+        for name in names:
+            ctx.set_parameter_source(name, ParameterSource.DEFAULT)
+
+    in_file = [name for name in command.declared if source(name) is ParameterSource.DEFAULT_MAP]
+    given = {flag for flag, name in flags.items() if source(name) is ParameterSource.COMMANDLINE}
+    excluded = {flags[flag] for each in given for flag in command.declared[flags[each]].excludes}
+    reset([name for name in in_file if name in excluded or not given.isdisjoint(command.declared[name].excludes)])
+    effective = in_effect(command, ctx)
+    reset([name for name in in_file if (needs := command.declared[name].needs) and effective.isdisjoint(needs)])
+
+
+def _check_dependencies(command: Command, ctx: click.Context) -> None:
+    """Check `needs` and `excludes` of the options in effect.
+
+    Raises:
+        click.UsageError: Two options exclude each other, or one has no effect.
+    """
+    effective = in_effect(command, ctx)
+    for option in command.declared.values():
+        if option.flag not in effective:
+            continue
+        if excluded := [flag for flag in option.excludes if flag in effective]:
+            raise click.UsageError(f"{option.flag} and {excluded[0]} exclude each other: give one of them", ctx)
+        if option.needs and effective.isdisjoint(option.needs):
+            raise click.UsageError(f"{option.flag} has no effect without {' or '.join(option.needs)}", ctx)
+
+
+def _print_all(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    del option
+    if value and not ctx.resilient_parsing:
+        Command.show_all(ctx)
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+_HELP_ALL = click.Option(
+    ["--help-all"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_all,
+    help="Show all options and exit.",
+)

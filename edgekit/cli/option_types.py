@@ -1,0 +1,151 @@
+"""The click option of a field declared with `edgekit.options.option`, and the conversion of its values."""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from edgekit.errors import InputError
+from edgekit.options import Option, check_bounds, defaults
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+# What a value is called in the help, by its type.
+_METAVARS = {int: "N", float: "NUMBER", Path: "PATH", str: "TEXT"}
+
+
+@dataclass(frozen=True)
+class ValueType:
+    """The type of a field: bool, a number, a text, a path, one of some words, or several of these.
+
+    Attributes:
+        kinds: The types other than words, such as (int,).
+        words: Allowed words and their values, of a Literal.
+        several: Whether the field is a tuple of values.
+    """
+
+    kinds: tuple[type, ...]
+    words: dict[str, Any]
+    several: bool
+
+    @staticmethod
+    def of(kind: type[Any], field: str) -> ValueType:
+        """Return the type of a field of a data class."""
+        hint = typing.get_type_hints(kind)[field]
+        several = typing.get_origin(hint) is tuple
+        parts = _alternatives(typing.get_args(hint)[0] if several else hint)
+        words = {
+            str(word): word for part in parts if typing.get_origin(part) is Literal for word in typing.get_args(part)
+        }
+        plain = tuple(part for part in parts if isinstance(part, type) and part is not type(None))
+        return ValueType(plain, words, several)
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether the option takes no value."""
+        return self.kinds == (bool,)
+
+    def convert(self, text: str) -> Any:
+        """Return the value of a text.
+
+        Raises:
+            ValueError: The text is not such a value.
+        """
+        if text in self.words:
+            return self.words[text]
+        for number in (int, float):
+            if number in self.kinds:
+                try:
+                    return number(text)
+                except ValueError:
+                    continue
+        if Path in self.kinds:
+            if not text:
+                raise ValueError("the path is empty: name a file or a folder")
+            return Path(text)
+        if str in self.kinds:
+            return text
+        choices = ", ".join(self.words)
+        raise ValueError(f"'{text}' is not one of {choices}" if choices else f"'{text}' is not a number")
+
+
+class Value(click.ParamType):  # type: ignore[type-arg]
+    """click's type of the values of an option."""
+
+    name = "value"
+
+    def __init__(self, declared: Option, kind: ValueType) -> None:
+        self.declared = declared
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value, checked. The text of an option with `parse` stays a text, so that it can be printed."""
+        try:
+            if self.declared.parse is not None:
+                self.declared.parse(value)
+                return value
+            value = self.kind.convert(value) if isinstance(value, str) else value
+            check_bounds(self.declared.flag, self.declared, value)
+        except (ValueError, InputError) as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete words, and names of files for everything else, because a text may be a path."""
+        from click.shell_completion import CompletionItem
+
+        del ctx, param
+        words = [CompletionItem(word) for word in self.kind.words if word.startswith(incomplete)]
+        return words or [CompletionItem(incomplete, type="file")]
+
+
+def field_value(declared: Option, given: Any) -> Any:
+    """Return the value of a field from the value, or the tuple of values, of its click option."""
+    if declared.parse is None:
+        return given
+    return tuple(map(declared.parse, given)) if isinstance(given, tuple) else declared.parse(given)
+
+
+def parameter_name(declared: Option) -> str:
+    """Return the name of the parameter of an option."""
+    return declared.key.replace("-", "_")
+
+
+def make_option(kind: type[Any], field: str, declared: Option, *, is_negatable: bool) -> click.Option:
+    """Return the click option of a field; `is_negatable` gives a flag its opposite, as does the default True."""
+    value_type, default, name = ValueType.of(kind, field), defaults(kind)[field], parameter_name(declared)
+    if value_type.is_flag:
+        opposite = f"/--no-{declared.key}" if is_negatable or default else ""
+        return click.Option([f"{declared.flag}{opposite}", name], is_flag=True, default=default, help=declared.help)
+    flags = [flag for flag in (declared.short, declared.flag) if flag]
+    shown = declared.default_text if declared.default_text is not None else _default_text(default)
+    options: dict[str, Any] = {} if declared.bare is None else {"is_flag": False, "flag_value": declared.bare}
+    return click.Option(
+        [*flags, name],
+        type=Value(declared, value_type),
+        multiple=declared.several if declared.parse is not None else value_type.several,
+        metavar=declared.metavar or _metavar(value_type),
+        help=declared.help + (f"  [default: {shown}]" if shown else ""),
+        **options,
+    )
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def _metavar(kind: ValueType) -> str:
+    words = list(kind.words)
+    return "|".join([*(_METAVARS[each] for each in kind.kinds if each in _METAVARS), *words])
+
+
+def _default_text(default: Any) -> str:
+    is_empty = default is None or default == () or default is False
+    return "" if is_empty else f"{default:g}" if isinstance(default, float) else str(default)

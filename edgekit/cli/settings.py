@@ -1,0 +1,200 @@
+"""Settings of a command in a TOML file: each option is a key, and options on the command line override the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import click
+
+from edgekit.cli.command import Command, command_named, is_set
+from edgekit.cli.option_types import Value, parameter_name
+from edgekit.errors import InputError
+from edgekit.files import require_file
+from edgekit.options import Option, declared_options, defaults
+
+
+class SettingsCommand(Command):
+    """A command with --config and --print-config.
+
+    Attributes:
+        replaced: For each key of an earlier version that does not exist any more, what to write instead.
+    """
+
+    is_negatable = True
+    replaced: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += [_CONFIG, _PRINT]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the function, or print the settings in effect."""
+        del ctx.params["config"]
+        if ctx.params.pop("print_config"):
+            values = values_in_effect(self, ctx)
+            if ctx.params["as_json"]:
+                click.echo(json.dumps(values, indent=2))
+            else:
+                click.echo(render(self, values), nl=False)
+            return None
+        return super().invoke(ctx)
+
+
+def values_in_effect(command: Command, ctx: click.Context) -> dict[str, Any]:
+    """Return the value of each option of a parsed command as in a settings file, by key; None if it is not set."""
+    values = {}
+    for kind in command.kinds:
+        for field, declared in declared_options(kind).items():
+            name = parameter_name(declared)
+            default = declared.default_text if declared.parse is not None else defaults(kind)[field]
+            values[declared.key] = _plain(ctx.params[name] if is_set(ctx, name) else default)
+    return values
+
+
+def render(command: Command, values: Mapping[str, Any]) -> str:
+    """Return settings as TOML with the help of each key; keys that are not set are comments."""
+    lines = [f"# Settings of `edgekit {command.name}`.\n"]
+    for declared in command.declared.values():
+        value = values[declared.key]
+        lines.append(f"# {declared.help}")
+        lines.append(f"#{declared.key} =\n" if value in (None, []) else f"{declared.key} = {_toml(declared, value)}\n")
+    return "\n".join(lines)
+
+
+def read_settings(path: Path, command: SettingsCommand) -> dict[str, Any]:
+    """Return the values in a TOML file of settings for `command`, by the name of the parameter.
+
+    Raises:
+        InputError: The file cannot be read or is not TOML, or a key or value does not fit an option of the command.
+    """
+    import tomllib
+
+    require_file(path, "settings")
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin a file with a mark
+    except OSError as error:
+        raise InputError(f"settings '{path}' cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # no TOML, or no UTF-8; brackets that are nested too deeply
+        raise InputError(f"settings '{path}' are not valid TOML: {error}") from error
+    options = {declared.key: declared for declared in command.declared.values()}
+    types = {parameter.name: parameter for parameter in command.params if isinstance(parameter, click.Option)}
+    values = {}
+    for key, value in document.items():
+        if key not in options:
+            raise InputError(f"settings '{path}': {_unknown(key, options, command.replaced)}")
+        name = parameter_name(options[key])
+        try:
+            values[name] = _checked(options[key], types[name], value)
+        except (ValueError, click.BadParameter) as error:
+            reason = error.message if isinstance(error, click.BadParameter) else str(error)
+            raise InputError(f"settings '{path}': {key} = {value!r}: {reason}") from error
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def checked_run(options: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a command line of `edgekit run`, by key, as `values_in_effect`.
+
+    Raises:
+        InputError: The settings file cannot be used, or values contradict each other.
+        click.UsageError: An option is not valid, or the options do not fit together.
+    """
+    run = command_named("run")
+    assert isinstance(run, SettingsCommand)
+    with run.make_context("edgekit run", list(options)) as ctx:
+        run.instances(ctx)
+        return values_in_effect(run, ctx)
+
+
+def checked_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of `edgekit run` with a settings file, by key.
+
+    Raises:
+        InputError: The settings cannot be used, or do not fit together.
+    """
+    try:
+        return checked_run([f"--config={path}"])
+    except click.UsageError as error:
+        raise InputError(f"settings '{path}': {error.message}") from error
+
+
+def _unknown(key: str, known: Mapping[str, object], replaced: Mapping[str, str]) -> str:
+    import difflib
+
+    if key in replaced:
+        return f"key '{key}' does not exist any more: {replaced[key]}"
+    near = difflib.get_close_matches(key.replace("_", "-").lower(), known, n=1, cutoff=0.5)
+    cure = f"did you mean '{near[0]}'?" if near else "`edgekit run --print-config` lists all keys"
+    return f"unknown key '{key}': {cure}"
+
+
+def _checked(declared: Option, option: click.Option, value: Any) -> Any:
+    """Return the value of a key for click; None if the option is not set.
+
+    Raises:
+        ValueError, click.BadParameter: The value does not fit the option.
+    """
+    if option.is_flag:
+        if not isinstance(value, bool):
+            raise ValueError("write true or false")
+        return value
+    if isinstance(value, bool) and declared.bare is not None:  # true is the option without a value
+        return declared.bare if value else None
+    if option.multiple != isinstance(value, list):
+        raise ValueError("write a list, [...]" if option.multiple else "write one value instead of a list")
+    items = [_text_or_number(declared, option, item) for item in (value if option.multiple else [value])]
+    return items if option.multiple else items[0]
+
+
+def _text_or_number(declared: Option, option: click.Option, value: Any) -> Any:
+    assert isinstance(option.type, Value)
+    kinds = option.type.kind.kinds
+    is_number = declared.parse is None and not {int, float}.isdisjoint(kinds)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError("write text or a number")
+    if isinstance(value, str) and is_number and value not in option.type.kind.words:
+        raise ValueError("write a number without quotes")
+    if isinstance(value, str) and value.startswith("~/"):
+        raise ValueError("write the path without '~'")
+    if isinstance(value, float) and float not in kinds and is_number:
+        raise ValueError("write a whole number")
+    return option.type.convert(value if is_number else str(value), option, None)
+
+
+def _load(ctx: click.Context, option: click.Parameter, path: Path | None) -> None:
+    del option
+    if path is not None:
+        assert isinstance(ctx.command, SettingsCommand)
+        ctx.default_map = read_settings(path, ctx.command)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _toml(declared: Option, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(declared, item) for item in value)}]"
+    if isinstance(value, str):
+        if any("\ud800" <= char <= "\udfff" for char in value):
+            raise InputError(f"{declared.flag}: its value must be UTF-8 for TOML: rename the file or folder")
+        # A JSON string is also a TOML string, except for one character.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+_CONFIG = click.Option(
+    ["--config"],
+    type=click.Path(path_type=Path),
+    metavar="TOML",
+    is_eager=True,
+    callback=_load,
+    help="Read settings from this file; options on the command line override it.",
+)
+_PRINT = click.Option(["--print-config"], is_flag=True, help="Print the settings in effect as TOML, and exit.")

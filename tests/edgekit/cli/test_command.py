@@ -1,0 +1,123 @@
+"""Commands made from data classes of options: values, dependencies, help."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from edgekit.cli.command import command, section
+from edgekit.cli.output import Output
+from edgekit.errors import InputError
+from edgekit.options import Options, option, parse_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraOptions(Options):
+    title = "Camera"
+    camera: str | None = option("--camera", "A camera.", bare="auto", excludes="--file", main=True)
+    file: Path | None = option("--file", "A file.", main=True)
+    rotate: Literal[0, 90] = option("--rotate", "Degrees.", default=0, needs="--camera")
+    labels: tuple[str, ...] = option("--label", "Repeatable.", default=())
+    wait_s: float = option("--wait", "A time.", default=1.0, parse=parse_seconds, default_text="1s")
+    rate: float | None = option("--rate", "Frames per second.", least=1, most=60)
+    shows: bool = option("--show", "A window.", default=False)
+    announces: bool = option("--announce", "To others.", default=True)
+
+
+@command("film", short_help="Film.", camera=CameraOptions)
+def film(out: Output, camera: CameraOptions) -> None:
+    """Film something."""
+    click.echo(json.dumps({"json": out.as_json, **asdict(camera)}, default=str))
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(film, list(arguments))
+
+
+def values(*arguments: str) -> dict:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+def test_a_command_gets_its_options_as_an_object() -> None:
+    assert values() == {
+        "json": False,
+        "camera": None,
+        "file": None,
+        "rotate": 0,
+        "labels": [],
+        "wait_s": 1.0,
+        "rate": None,
+        "shows": False,
+        "announces": True,
+    }
+    given = values(
+        "--camera", "--rotate", "90", "--label", "a", "--label", "b", "--wait", "2min", "--rate", "5", "--json"
+    )
+    assert (given["camera"], given["rotate"], given["labels"], given["wait_s"]) == ("auto", 90, ["a", "b"], 120.0)
+    assert (given["rate"], given["json"]) == (5.0, True)
+    assert values("--no-announce")["announces"] is False
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--rotate", "45", "--camera"),
+        ("--rate", "0"),
+        ("--rate", "nan"),
+        ("--rate", "fast"),
+        ("--wait", "soon"),
+        ("--file", ""),
+        ("--camera", "--file", "x"),  # they exclude each other
+        ("--rotate", "90"),  # without what it needs
+        ("--unknown",),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_a_contradiction_that_the_class_finds_is_reported() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Contradiction(Options):
+        first: bool = option("--first", "One.", default=False)
+
+        def __post_init__(self) -> None:
+            if self.first:
+                raise InputError("not the first")
+
+    @command("try", short_help="Try.", chosen=Contradiction)
+    def attempt(out: Output, chosen: Contradiction) -> None:
+        """Try."""
+
+    assert isinstance(CliRunner().invoke(attempt, ["--first"]).exception, InputError)
+
+
+def test_the_help_lists_the_main_options_and_help_all_lists_all() -> None:
+    short, full = run("--help").output, run("--help-all").output
+    assert "--camera" in short
+    assert "--rotate" not in short
+    assert "--help-all" in short
+    assert "--rotate 0|90" in full
+    assert "[default: 1s]" in full
+    assert full.index("Camera:") < full.index("--json")
+
+
+def test_options_of_click_keep_their_sections() -> None:
+    @command("both", short_help="Both.", camera=CameraOptions)
+    @section("Outer", section("Inner", click.option("--inner")), click.option("--outer"))
+    def both(out: Output, inner: str, outer: str, camera: CameraOptions) -> None:
+        """Both kinds."""
+        del out, camera
+        click.echo(inner + outer)
+
+    text = CliRunner().invoke(both, ["--help"]).output
+    assert [line for line in text.splitlines() if line.endswith(":")][:3] == ["Inner:", "Outer:", "Camera:"]
+    assert CliRunner().invoke(both, ["--inner", "a", "--outer", "b"]).output == "ab\n"
