@@ -25,11 +25,11 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import device_suffixes
 from edgekit.device.frame import Frame, Source, presentation_time_s
-from edgekit.device.pipeline.classification_schedule import ClassificationSchedule, ClassifyEvery
+from edgekit.device.pipeline.classification_schedule import ClassifyEvery
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.pictures import PictureRecogniser
-from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S, Smoother
+from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.region import Region
@@ -200,8 +200,8 @@ class Stream:
             self.classifier,
             self.meter,
             self.options.max_frames,
-            smoother=Smoother(self.options.smooth_s),
-            schedule=create_classification_schedule(self.options),
+            smooth_s=self.options.smooth_s,
+            classify_every=self.options.classify_every,
             presentation_time_s=presentation_time_s(source),
             threaded=self.threads.staged,
             health=health,
@@ -312,11 +312,6 @@ def create_localizer(
         largest_only=options.largest_only,
         presentation_time_s=presentation_time_s(source),
     )
-
-
-def create_classification_schedule(options: StreamOptions) -> ClassificationSchedule:
-    """Return the schedule of `options`. Without smoothing, nothing is kept of a face, and all are classified."""
-    return ClassificationSchedule(options.classify_every if options.smooth_s > 0 else 1)
 
 
 def _completed(options: StreamOptions, contract: Contract, model: Path) -> StreamOptions:

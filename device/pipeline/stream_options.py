@@ -32,7 +32,7 @@ class StreamOptions:
         tracker: Name of the tracker for the frames between two detections.
         smooth_s: Time constant of the smoothing of probabilities, in seconds; 0: no smoothing.
         classify_every: Classify a tracked face in every Nth frame, or when the image requires it ("auto", see
-            `ClassificationSchedule`). Without smoothing, faces are classified in every frame.
+            `classification_schedule.choose`). Without smoothing, faces are classified in every frame.
         mirror: Classify each face's crop and its mirror image, and use the mean probabilities; None: for pictures only.
         uncertain_below: A face or image whose largest probability is lower has the label "uncertain". 0: no threshold;
             None: the model's threshold, see `Contract.uncertain_below`.
