@@ -35,8 +35,7 @@ class StreamOptions:
             `classification_schedule.choose`). Without smoothing, faces are classified in every frame.
         mirror: Classify each face's crop and its mirror image, and use the mean probabilities; None: for pictures only.
         uncertain_below: A face or image whose largest probability is lower has the label "uncertain", and so has a face
-            whose crop is nearly black, plain or blurred. 0: neither;
-            None: the model's threshold, see `Contract.uncertain_below`.
+            whose crop is nearly black, plain or blurred. 0: neither; None: as `Contract.uncertain_below`.
         region: The part of the frame to search or, for whole images, to classify; None: the whole frame.
         min_face_px: Smallest face, in pixels of the frame; 0: no limit.
         largest_only: Keep only the largest face of each frame.
