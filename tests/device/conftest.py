@@ -99,16 +99,16 @@ class Feed:
         image = np.full((240, 320, 3), 40 + 7 * self.sequence % 150, np.uint8)
         stages = {"capture": 1.0, "detect": 20.0, "crop": 0.5, "classify": 3.0 + self.sequence % 5}
         frame = Frame(self.sequence, now_s, time.time(), image)
-        rows = [
-            [0.3, 0.4, 0.3] if label == UNCERTAIN else [0.8 if name == label else 0.1 for name in self.CLASSES]
-            for label in labels
-        ]
+        classes = tuple(dict.fromkeys((*self.CLASSES, *(label for label in labels if label != UNCERTAIN))))
+        shown = {label: [0.8 if name == label else 0.1 for name in classes] for label in classes}
+        shown[UNCERTAIN] = [0.4 if name == "happy" else 0.3 for name in classes]
+        rows = [shown[label] for label in labels]
         faces = Detections(
             np.array([(20 + 90 * place, 60, 90 + 90 * place, 150) for place in range(len(rows))], float).reshape(-1, 4),
             np.full(len(rows), 0.9),
             tracks=None if ids is None else self._of(ids or range(1, 1 + len(rows))),
-            probabilities=np.array(rows).reshape(-1, 3),
-            classes=self.CLASSES,
+            probabilities=np.array(rows).reshape(-1, len(classes)),
+            classes=classes,
             label_indices=np.array([int(np.argmax(row)) for row in rows], np.int64),
             uncertain=np.array([uncertain or label == UNCERTAIN for label in labels], np.bool_),
         )
