@@ -57,6 +57,11 @@ def at_most(image: ImageU8, side_px: int) -> ImageU8:
     return resize(image, (max(round(width * scale), 1), max(round(height * scale), 1)))
 
 
+def sharpness(gray: ImageU8) -> float:
+    """Return the variance of the Laplacian of an image (H, W): of the same picture, a blurred one has less."""
+    return float(cv2.Laplacian(gray, cv2.CV_64F).var())
+
+
 def read_image(path: Path) -> ImageU8:
     """Return an image file as uint8 (H, W) if it is stored in gray, else (H, W, 3) B, G, R.
 

@@ -25,11 +25,9 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import device_suffixes
 from edgekit.device.frame import Frame, Source, presentation_time_s
-from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.pictures import PictureRecogniser
-from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.registry import find
@@ -194,8 +192,8 @@ class Stream:
             self.classifier,
             self.meter,
             self.options.max_frames,
-            smoother=Smoother(self.options.smooth_s),
-            schedule=create_classification_schedule(self.options),
+            smooth_s=self.options.smooth_s,
+            classify_every=self.options.classify_every,
             presentation_time_s=presentation_time_s(source),
             threaded=self.threads.staged,
             annotate=annotate,
@@ -261,11 +259,6 @@ def create_localizer(
         largest_only=options.largest_only,
         presentation_time_s=presentation_time_s(source),
     )
-
-
-def create_classification_schedule(options: StreamOptions) -> ClassificationSchedule:
-    """Return the schedule of `options`. Without smoothing, nothing is kept of a face, and all are classified."""
-    return ClassificationSchedule(options.classify_every if options.smooth_s > 0 else 1)
 
 
 def _completed(options: StreamOptions, contract: Contract, model: Path) -> StreamOptions:

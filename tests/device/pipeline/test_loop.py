@@ -18,10 +18,9 @@ from edgekit.device.detections import Detections
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import presentation_time_s
 from edgekit.device.pipeline import loop as pipeline
-from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
-from edgekit.device.pipeline.smoothing import Smoother
+from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
 from edgekit.device.pipeline.summary import Tally
 from edgekit.device.sources import open_source
 from edgekit.device.stage_timer import StageTimer
@@ -243,8 +242,8 @@ def results(path: str, detector, classifier, notices, **options) -> list:
             face_tracker,
             classifier,
             LatencyMeter(),
-            smoother=Smoother(),
-            schedule=ClassificationSchedule("auto"),
+            smooth_s=DEFAULT_SMOOTHING_S,
+            classify_every="auto",
             presentation_time_s=clock,
             **options,
         )

@@ -20,6 +20,7 @@ from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.sinks.collect import CollectSink, EveryInterval, best_of_track, uncertain
 from edgekit.device.sinks.crop_folder import CropFolder
 from edgekit.device.sources.yuv import Planes
+from edgekit.device.track import Track
 from edgekit.errors import InputError
 from edgekit.preprocess import crop_face, crop_image
 from tests.waiting import wait_until
@@ -57,6 +58,7 @@ class Run:
         source.live = live
         self.sink = CollectSink(strategy, CropFolder(folder, source.name, notices.append, **limits), contract, source)
         self.images = []
+        self.tracks = {track_id: Track(track_id) for track_id in range(1, 41)}
 
     def __enter__(self) -> Run:
         self.sink.__enter__()
@@ -76,7 +78,7 @@ class Run:
             np.array([box] * len(faces), np.float32).reshape(-1, 4),
             np.full(len(faces), 0.9, np.float32),
             landmarks_xy=landmarks,
-            track_ids=None if None in ids else np.array(ids, np.int64),
+            tracks=None if None in ids else np.array([self.tracks[track] for track in ids], np.object_),
             probabilities=np.array([row for _, row in faces], np.float32).reshape(-1, 3),
             classes=LABELS,
             label_indices=np.array([int(np.argmax(row)) for _, row in faces], np.int64),
@@ -197,8 +199,9 @@ def test_best_of_track_saves_the_largest_sharpest_most_frontal_crop_when_the_tra
         shots = [(blurred, large, frontal), (sharp, small, frontal), (sharp, large, frontal), (sharp, large, turned)]
         for index, (image, box, points) in enumerate(shots):
             run.write(index / 10, (1, SURE), image=image, box=box, landmarks=points)
+        run.tracks[1].ended_s = 3.0
         run.write(2)
-        assert not (tmp_path / "crops.jsonl").exists(), "the track may come back"
+        assert not (tmp_path / "crops.jsonl").exists(), "the track ends in a later frame"
         run.write(3)
         assert [line["sequence"] for line in lines(tmp_path)] == [2]
         run.write(4, (2, SURE))
@@ -209,7 +212,7 @@ def test_the_crops_of_many_tracks_are_saved_at_the_end_of_a_run_with_a_camera(tm
     monkeypatch.setattr("edgekit.device.sinks.collect._CLOSE_TIMEOUT_S", 60)
     monkeypatch.setattr("edgekit.device.sinks.collect._MAX_WAITING", 2)
     with Run(tmp_path, best_of_track(), notices, live=True) as run:
-        run.write(0, *((track, SURE) for track in range(40)))
+        run.write(0, *((track, SURE) for track in run.tracks))
     assert (len(lines(tmp_path)), run.sink.folder.account.lost, notices) == (40, 0, [])
 
 
