@@ -129,7 +129,7 @@ def _web() -> tuple[Any, list[str]]:
     from edgekit.device.sinks.web import WebSink
 
     notices: list[str] = []
-    stream = Stream(StreamOptions(source="demo", detector="none"), notices.append)
+    stream = Stream(StreamOptions(source="demo", detector="none", notify=notices.append))
     monitor = Monitor("demo", lambda: None)
     sink = WebSink("127.0.0.1:0", None, monitor, recognise=stream.picture_recogniser(), notify=notices.append)
     sink.__enter__()

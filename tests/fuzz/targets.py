@@ -119,22 +119,19 @@ def _contract_examples() -> list[bytes]:
 
 
 def _settings(path: Path) -> None:
-    from edgekit.cli.config import read_settings
-
     from edgekit.cli.commands.run import command
+    from edgekit.cli.settings import read_settings
 
     read_settings(path, command)
 
 
 def _settings_examples() -> list[bytes]:
-    import click
-    from edgekit.cli.config import render
-
     from edgekit.cli.commands.run import command
+    from edgekit.cli.settings import render, values_in_effect
 
     words = ["--camera", "auto", "--jsonl", "r.jsonl", "--roi", "0,0,1,1", "--control", "A=1", "--smooth", "0.5"]
-    with click.Context(command, info_name="edgekit run").scope(), command.make_context("run", words) as context:
-        whole = render(context)
+    with command.make_context("run", words) as context:
+        whole = render(command, values_in_effect(command, context))
     return [whole.encode(), b'camera = "auto"\njsonl = "r.jsonl"\nmax-frames = 10\nlargest = true\ncontrol = ["A=1"]\n']
 
 
