@@ -97,7 +97,7 @@ def test_reads_from_the_model_which_sizes_it_takes(yunet: Path, yunet_640: Path)
 
 @pytest.mark.parametrize("size_px", [256, 320])
 def test_another_size_than_that_of_the_file_is_refused(yunet_640: Path, size_px: int) -> None:
-    with pytest.raises(InputError, match=rf"a fixed input of 640 pixels, not {size_px}: leave out --detector-size"):
+    with pytest.raises(InputError, match=f"640 pixels, not {size_px}"):
         create_detector("yunet", model_path=yunet_640, input_size_px=size_px, notify=pytest.fail)
     for fitting in (640, None):
         create_detector("yunet", model_path=yunet_640, input_size_px=fitting, notify=pytest.fail)
@@ -237,26 +237,6 @@ class TestOtherFiles:
     def test_a_fixed_size_that_is_no_multiple_of_32_is_no_yunet(self, tmp_path):
         path = tiny_model(tmp_path / "m.onnx", outputs=empty_outputs(72, 72), height=72, width=72)
         with pytest.raises(InputError, match="not a YuNet"):
-            YuNet(path, 320, 0.7)
-
-    def test_a_file_that_computes_for_ever_is_refused(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("edgekit.device.engines.session.FIRST_CALL_S", 0.5)
-        path = tiny_model(tmp_path / "m.onnx", outputs=empty_outputs(64, 96), height=64, width=96)
-        model = onnx.load(path)
-        info = helper.make_tensor_value_info
-        body = helper.make_graph(
-            [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Identity", ["x"], ["x_on"])],
-            "body",
-            [info("i", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("x", TensorProto.FLOAT, None)],
-            [info("go_on", TensorProto.BOOL, []), info("x_on", TensorProto.FLOAT, None)],
-        )
-        model.graph.node[0].output[0] = "start"
-        model.graph.node.append(helper.make_node("Loop", ["trips", "yes", "start"], ["cls_8"], body=body))
-        model.graph.initializer.extend(
-            [numpy_helper.from_array(np.array(1 << 62), "trips"), numpy_helper.from_array(np.array(True), "yes")]
-        )
-        onnx.save(model, path)
-        with pytest.raises(InputError, match=r"m\.onnx' takes more than 0\.5 s"):
             YuNet(path, 320, 0.7)
 
     @pytest.mark.parametrize("content", [b"", b"just text\n"])
