@@ -308,8 +308,8 @@ def main(folder: Path, first: int, count: int) -> None:
             started_s = time.monotonic()
             code, err = call(*words)
             took_s = time.monotonic() - started_s
-            refused += code in (2, 3)
-            if code not in (0, 2, 3) or (code and len(err.splitlines()) != 1) or "internal" in err or took_s > 60:
+            refused += code in (2, 3, 75)
+            if code not in (0, 2, 3, 75) or (code and len(err.splitlines()) != 1) or "internal" in err or took_s > 60:
                 faults.append(f"{seed} {words[0]} {code} {took_s:.0f} s: {err[:300]!r}")
     print(
         json.dumps(
