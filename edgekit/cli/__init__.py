@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit import __version__
+from edgekit.cli.command import Group
 from edgekit.cli.output import describe_os_error, one_line
 from edgekit.errors import (
     ERROR_PREFIX,
@@ -59,7 +60,7 @@ class _StdoutClosedError(Exception):
     """The program that reads stdout has closed the pipe, as `| head` does."""
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(Group):
     """click group that imports a command's module when the command is used, and lists the commands in sections."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -175,9 +176,6 @@ def _call(arguments: list[str], debug: bool, interruptions: _Interruptions) -> i
         cli.main(args=arguments, prog_name="edgekit", standalone_mode=False)
     except EdgekitError as error:
         return _report(error, str(error), error.exit_code, debug)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return error.exit_code
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "edgekit"

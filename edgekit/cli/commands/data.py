@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.command import Command, subcommand
+from edgekit.cli.command import Command, Group, subcommand
 from edgekit.cli.options import (
     PATH,
     NumberRange,
@@ -33,7 +33,7 @@ _line = partial(Output.field, label_width=11)
 _EXAMPLES = 5
 
 
-@click.group("data", short_help="Crop faces from photographs, label crops, check a data set.")
+@click.group("data", cls=Group, short_help="Crop faces from photographs, label crops, check a data set.")
 def command() -> None:
     """Prepare a data set: crop photographs, label the crops of `edgekit run --collect`, check the result.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.command import subcommand
+from edgekit.cli.command import Group, subcommand
 from edgekit.cli.options import ServiceOptions
 from edgekit.cli.output import Output, printable
 from edgekit.cli.settings import checked_run
@@ -33,7 +33,7 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
-@click.group("service", short_help="Run `edgekit run` as a systemd service.")
+@click.group("service", cls=Group, short_help="Run `edgekit run` as a systemd service.")
 def command() -> None:
     """Run `edgekit run` as a systemd service: started at boot and restarted after a failure.
 
