@@ -1,6 +1,6 @@
 # make demo         the shipped model on the bundled sample, in an environment without torch
-# make test         installs everything and runs the tests that need neither root nor a booted machine
-# make test-slow    the longest tests: whole test splits, trainings, studies, long scenarios
+# make test         installs everything and runs the tests that need no booted machine, without the slow ones
+# make test-slow    the slow tests: whole test splits, trainings, long scenarios
 # make test-boards  an emulated Raspberry Pi and systemd (root, mmdebstrap, qemu-user)
 # make test-pi      only the emulated Raspberry Pi, with Debian Trixie and then Bookworm
 # make test-vivid   a V4L2 camera: the kernel's virtual one in a virtual machine (root, qemu-system-x86, busybox-static)
@@ -35,6 +35,7 @@ help:
 
 demo: $(DEMO)/installed
 	@mkdir -p $(OUT)
+	@rm -f $(OUT)/demo.mp4 $(OUT)/demo.jsonl
 	$(DEMO)/bin/edgekit run --source demo --save $(OUT)/demo.mp4 --jsonl $(OUT)/demo.jsonl > $(OUT)/demo.txt
 	@cat $(OUT)/demo.txt
 	@$(DEMO)/bin/python tools/check_demo.py $(OUT)/demo.jsonl
@@ -44,20 +45,22 @@ demo: $(DEMO)/installed
 
 PYTEST = $(TEST)/bin/python -m pytest --numprocesses $(WORKERS)
 BOARDS = tests/virtual_pi tests/systemd
+# Need a virtual machine.
+MACHINES = tests/vivid tests/power
 MARKS ?= not slow
-WITHOUT_BOARDS = $(BOARDS:%=--ignore=%) -m "$(MARKS)"
+SELECTED = $(BOARDS:%=--ignore=%) $(MACHINES:%=--ignore=%) -m "$(MARKS)"
 
 test: $(TEST)/installed
-	$(PYTEST) $(WITHOUT_BOARDS) --durations 20
+	$(PYTEST) $(SELECTED) --durations 20
 
 test-random: $(TEST)/installed
-	$(PYTEST) $(WITHOUT_BOARDS) -p randomly
+	$(PYTEST) $(SELECTED) -p randomly
 
-test-slow: $(TEST)/installed
-	$(PYTEST) -m slow --durations 20
+test-slow: MARKS = slow
+test-slow: test
 
 test-boards: $(TEST)/installed
-	$(TEST)/bin/python -m pytest --numprocesses 2 --dist loadfile $(BOARDS) -m "not by_hand" --durations 20
+	$(TEST)/bin/python -m pytest --numprocesses 2 --dist loadfile $(BOARDS) --durations 20
 
 test-pi: $(TEST)/installed
 	EDGEKIT_PI_SUITE=trixie $(TEST)/bin/python -m pytest tests/virtual_pi

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import cv2
-import numpy as np
 
-from edgekit.device.detections import BoolArray, Face, IntArray
+from edgekit.device.detections import Face
 from edgekit.preprocess import ImageU8
 
 # Draws the faces of a frame into a copy, as `draw_faces` does.
@@ -45,8 +44,6 @@ _PX_PER_LINE_PX = 240
 _MIN_LINE_PX = 2
 _PX_PER_FONT_SCALE = 700
 _MIN_FONT_SCALE = 0.35
-# Factor for labels that find no free place.
-_SMALLER = 0.7
 
 
 def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], *, with_ids: bool = False) -> ImageU8:
@@ -54,8 +51,8 @@ def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], *, with_ids: bool = Fa
 
     An uncertain face is grey and has no probability.
 
-    Each class has one colour, the same in every frame and output. Labels do not cover each other as long as the frame
-    has space for them. `drawn_label` describes labels that are not ASCII. A box that covers the whole frame is not
+    Each class has one colour, the same in every frame and output. A label that would cover another is drawn at another
+    corner of its box. `drawn_label` describes labels that are not ASCII. A box that covers the whole frame is not
     outlined: then the label alone is at the top left.
 
     Args:
@@ -75,8 +72,6 @@ def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], *, with_ids: bool = Fa
             cv2.rectangle(canvas, (x0, y0), (x1, y1), class_colour(face), line_px)
         if face.label:
             plates.append(_plate(face, with_ids, (width, height), plates))
-    for plate in plates:
-        _draw_pointer(canvas, plate, line_px)
     for plate in plates:
         _draw_plate(canvas, plate)
     return canvas
@@ -123,23 +118,27 @@ class _Plate:
 
 
 def _plate(face: Face, with_ids: bool, frame_wh: tuple[int, int], others: Sequence[_Plate]) -> _Plate:
-    """Return the label of a face at the first place where it covers none of `others`, smaller if there is none."""
+    """Return the label of a face at the first place at its box where it covers none of `others`, else above the box."""
     scale = max(_MIN_FONT_SCALE, min(frame_wh) / _PX_PER_FONT_SCALE)
     number = f"#{face.track_id} " if with_ids and face.track_id is not None else ""
     # The probability of an uncertain face is that of a class that is not drawn.
     probability = "" if face.uncertain else f" {face.probability:.0%}"
     text = f"{number}{drawn_label(face.label, list(face.probabilities))}{probability}"
-    best = None
-    for smaller in (1.0, _SMALLER):
-        plate = _plate_of(face, text, scale * smaller, frame_wh)
-        for places in _places(plate, frame_wh):
-            is_free = _are_free(places, plate, others)
-            chosen = places[is_free.argmax()].tolist()
-            if is_free.any():
-                return replace(plate, left=chosen[0], top=chosen[1])
-            best = best or replace(plate, left=chosen[0], top=chosen[1])
-    assert best is not None
-    return best
+    plate = _plate_of(face, text, scale, frame_wh)
+    x0, y0, x1, y1 = _pixels(face)
+    above = y0 - plate.height if y0 >= plate.height else y0
+    right = x1 - plate.width
+    most = max(frame_wh[0] - plate.width, 0), max(frame_wh[1] - plate.height, 0)
+    places = [
+        replace(plate, left=min(max(left, 0), most[0]), top=min(max(top, 0), most[1]))
+        for left, top in ((x0, above), (right, above), (x0, y1), (x0, y0), (right, y1))
+    ]
+    return next((place for place in places if not any(_overlap(place, other) for other in others)), places[0])
+
+
+def _overlap(a: _Plate, b: _Plate) -> bool:
+    is_beside = a.left >= b.left + b.width or b.left >= a.left + a.width
+    return not (is_beside or a.top >= b.top + b.height or b.top >= a.top + a.height)
 
 
 def _plate_of(face: Face, text: str, scale: float, frame_wh: tuple[int, int]) -> _Plate:
@@ -150,41 +149,6 @@ def _plate_of(face: Face, text: str, scale: float, frame_wh: tuple[int, int]) ->
         scale *= max(frame_wh[0] - 2 * pad, 1) / text_w
         (text_w, text_h), baseline = cv2.getTextSize(text, _FONT, scale, _stroke_px(scale))
     return _Plate(0, 0, text_w + 2 * pad, text_h + baseline + 2 * pad, text, scale, baseline, face)
-
-
-def _places(plate: _Plate, frame_wh: tuple[int, int]) -> Iterator[IntArray]:
-    """Yield left and top of places for a label within the frame, (N, 2), the best first: at the box, then anywhere."""
-    x0, y0, x1, y1 = _pixels(plate.face)
-    most = np.maximum(np.subtract(frame_wh, (plate.width, plate.height)), 0)
-    above = y0 - plate.height if y0 >= plate.height else y0
-    right = x1 - plate.width
-    yield np.array([(x0, above), (right, above), (x0, y1), (x0, y0), (right, y1)]).clip(0, most)
-    columns, rows = (np.arange(0, end + 1, step) for end, step in zip(most, _steps_px(plate), strict=True))
-    grid = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
-    yield grid[np.square(grid - (x0, above)).sum(axis=1).argsort(kind="stable")]
-
-
-def _steps_px(plate: _Plate) -> tuple[int, int]:
-    """Return the horizontal and vertical distance between two places in the frame."""
-    return max(plate.width // 8, 1), max(plate.height // 4, 1)
-
-
-def _are_free(places: IntArray, plate: _Plate, others: Sequence[_Plate]) -> BoolArray:
-    """Return at which of the `places` (N, 2) a label has no pixel in common with any of `others`, (N,)."""
-    taken = np.array([(o.left, o.top, o.left + o.width, o.top + o.height) for o in others]).reshape(-1, 4)
-    left, top = places[:, :1], places[:, 1:]
-    is_beside = (left >= taken[:, 2]) | (taken[:, 0] >= left + plate.width)
-    is_above_or_below = (top >= taken[:, 3]) | (taken[:, 1] >= top + plate.height)
-    return np.asarray((is_beside | is_above_or_below).all(axis=1), np.bool_)
-
-
-def _draw_pointer(canvas: ImageU8, plate: _Plate, line_px: int) -> None:
-    """Connect a label to the nearest point of its box, if it is not at the box."""
-    x0, y0, x1, y1 = _pixels(plate.face)
-    centre = plate.left + plate.width // 2, plate.top + plate.height // 2
-    nearest = max(x0, min(centre[0], x1)), max(y0, min(centre[1], y1))
-    if abs(nearest[0] - centre[0]) > plate.width // 2 + 1 or abs(nearest[1] - centre[1]) > plate.height // 2 + 1:
-        cv2.line(canvas, centre, nearest, class_colour(plate.face), line_px, cv2.LINE_AA)
 
 
 def _draw_plate(canvas: ImageU8, plate: _Plate) -> None:

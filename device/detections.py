@@ -67,7 +67,7 @@ class Detections:
         landmarks_xy: float32 (N, 5, 2) in pixels of the frame, as seen in the image: left eye, right eye, tip of the
             nose, left and right corner of the mouth; None if the detector has no landmarks, or did not run on this
             frame.
-        track_ids: int64 (N,), counted from 1, each used once per run; None without tracking.
+        tracks: The `Track` of each face (N,); None without tracking.
         detected: bool (N,), see `Face.detected`; None if the detector found all of them in this frame.
         probabilities: float32 (N, classes), smoothed over time for tracked faces; None before classification.
         classes: The names of the columns of `probabilities`.
@@ -84,7 +84,7 @@ class Detections:
     xyxy: FloatArray
     scores: FloatArray
     landmarks_xy: FloatArray | None = None
-    track_ids: IntArray | None = None
+    tracks: NDArray[np.object_] | None = None
     detected: BoolArray | None = None
     probabilities: FloatArray | None = None
     classes: tuple[str, ...] = ()
@@ -114,6 +114,11 @@ class Detections:
         return replace(self, **{name: array[index] for name, array in arrays.items()})
 
     @property
+    def track_ids(self) -> IntArray | None:
+        """The id of each face's track, int64 (N,), counted from 1, each used once per run; None without tracking."""
+        return None if self.tracks is None else np.array([track.id for track in self.tracks], np.int64)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The label of each face; empty before classification."""
         if self.label_indices is None:
@@ -124,7 +129,7 @@ class Detections:
 
     def _face(self, index: int) -> Face:
         box, score = self.xyxy[index], float(self.scores[index])
-        track_id = None if self.track_ids is None else int(self.track_ids[index])
+        track_id = None if self.tracks is None else int(self.tracks[index].id)
         detected = self.detected is None or bool(self.detected[index])
         if self.probabilities is None or self.label_indices is None:
             return Face(box, score, track_id=track_id, detected=detected)
@@ -175,6 +180,7 @@ class FrameResult:
         health: State of board and process (`Health.as_document`), in the first result after each health sample.
         file: Path of the image file, if the source consists of image files.
         subject: What the model classifies, see `Contract.subject`.
+        clock_synchronised: False for a result before the board's clock was synchronised: `wall_s` may be wrong.
     """
 
     sequence: int
@@ -187,3 +193,4 @@ class FrameResult:
     health: Mapping[str, Any] | None = None
     file: str | None = None
     subject: Subject = "face"
+    clock_synchronised: bool = True

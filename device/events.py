@@ -14,9 +14,6 @@ from edgekit.device.detections import Face, FrameResult
 # longer than this number of periods.
 _MAX_GAP_S = 1.0
 _MAX_GAP_PERIODS = 2.5
-# Tracks that are kept at most, during a long cooldown. A tracker uses a number for one face only, so that few tracks
-# reappear.
-_MAX_TRACKS = 100
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,7 @@ class Event:
         monotonic_s: Capture time of the triggering frame, monotonic.
         wall_s: Capture time of the triggering frame, Unix time.
         snapshot: Name of the frame's image in the folder of the snapshots; None without one.
+        clock_synchronised: False if `wall_s` may be wrong, see `FrameResult`.
     """
 
     event_id: str
@@ -66,10 +64,11 @@ class Event:
     monotonic_s: float
     wall_s: float
     snapshot: str | None = None
+    clock_synchronised: bool = True
 
     def as_document(self) -> dict[str, Any]:
         """Return the JSON document of the event; `event_type` is the field that Home Assistant expects."""
-        document = {
+        document: dict[str, Any] = {
             "event_id": self.event_id,
             "event_type": self.label,
             "track_id": self.track_id,
@@ -81,6 +80,8 @@ class Event:
             "monotonic_s": round(self.monotonic_s, 6),
             "wall_s": round(self.wall_s, 6),
         }
+        if not self.clock_synchronised:
+            document["clock_synchronised"] = False
         return document if self.snapshot is None else document | {"snapshot": self.snapshot}
 
 
@@ -93,7 +94,9 @@ class Outlet(Protocol):
 
 
 @dataclass
-class _Track:
+class _Label:
+    """The label of a track."""
+
     label: str
     since_s: float
     # Time of the latest frame with a label that counts, and of the latest frame with the face.
@@ -111,7 +114,8 @@ class EventDetector:
 
     def __init__(self, rules: EventRules) -> None:
         self._rules = rules
-        self._tracks: dict[tuple[str, int], _Track] = {}
+        # Of faces without a track, by their index in the frame. Those of tracks are in `Track.states`.
+        self._untracked: dict[object, _Label] = {}
         self._run_id = secrets.token_hex(4)
         self._numbers = itertools.count()
         self._latest_s: float | None = None
@@ -126,15 +130,18 @@ class EventDetector:
             at_s: Presentation time of the frame in seconds; default: its monotonic capture time.
         """
         now_s = result.monotonic_s if at_s is None else at_s
+        tracks = result.faces.tracks
         events = []
         for index, face in enumerate(result.faces):
-            # Untracked faces are identified by their index.
-            key = ("index", index) if face.track_id is None else ("track", face.track_id)
-            track = self._update_track(key, face, now_s)
-            if track is not None and self._is_due(track, now_s):
-                events.append(self._event(track, face, result, now_s))
-                track.event_label, track.event_s, track.has_left = track.label, now_s, False
-        self._remove_ended(now_s)
+            states, key = (self._untracked, index) if tracks is None else (tracks[index].states, self)
+            counts = not face.uncertain and face.probability >= self._rules.min_probability
+            label = self._next(states.get(key), face, now_s, counts)
+            if label is None:
+                continue
+            states[key] = label
+            if counts and self._is_due(label, now_s):
+                events.append(self._event(label, face, result, now_s))
+                label.event_label, label.event_s, label.has_left = label.label, now_s, False
         if self._latest_s is not None:
             period_s = now_s - self._latest_s
             self._periods_s = (self._periods_s[1] or period_s, period_s)
@@ -145,50 +152,43 @@ class EventDetector:
     def _max_gap_s(self) -> float:
         return max(_MAX_GAP_S, _MAX_GAP_PERIODS * min(self._periods_s))
 
-    def _update_track(self, key: tuple[str, int], face: Face, now_s: float) -> _Track | None:
-        track = self._tracks.pop(key, None)
-        if track is not None:
-            track.seen_s = now_s
-            self._tracks[key] = track  # the order is that of `seen_s`
-        if face.uncertain or face.probability < self._rules.min_probability:
-            return None
-        if track is None:
-            self._tracks[key] = _Track(face.label, now_s, now_s, now_s)
-            return self._tracks[key]
-        if face.label != track.label or now_s - track.counted_s > self._max_gap_s:
-            track.label, track.since_s = face.label, now_s
-        track.counted_s = now_s
-        return track
+    def _next(self, last: _Label | None, face: Face, now_s: float, counts: bool) -> _Label | None:
+        """Return the label of a track in the next frame; None if the track has had no label that counts."""
+        # During the cooldown, a face that was missed keeps the label of its latest event.
+        kept_s = max(self._max_gap_s, self._rules.cooldown_s)
+        if last is not None and self._latest_s is not None and self._latest_s - last.seen_s > kept_s:
+            last = None
+        if last is not None:
+            last.seen_s = now_s
+        if not counts:
+            return last
+        if last is None:
+            return _Label(face.label, now_s, now_s, now_s)
+        if face.label != last.label or now_s - last.counted_s > self._max_gap_s:
+            last.label, last.since_s = face.label, now_s
+        last.counted_s = now_s
+        return last
 
-    def _is_due(self, track: _Track, now_s: float) -> bool:
+    def _is_due(self, label: _Label, now_s: float) -> bool:
         rules = self._rules
-        if now_s - track.since_s < rules.hold_s or (track.label == track.event_label and not track.has_left):
+        if now_s - label.since_s < rules.hold_s or (label.label == label.event_label and not label.has_left):
             return False
-        if rules.labels and track.label not in rules.labels:
+        if rules.labels and label.label not in rules.labels:
             # No event. A return to the label of the latest event then counts as a change.
-            track.has_left = True
+            label.has_left = True
             return False
-        return now_s - track.event_s >= rules.cooldown_s
+        return now_s - label.event_s >= rules.cooldown_s
 
-    def _event(self, track: _Track, face: Face, result: FrameResult, now_s: float) -> Event:
+    def _event(self, label: _Label, face: Face, result: FrameResult, now_s: float) -> Event:
         return Event(
             event_id=f"{self._run_id}-{next(self._numbers)}",
             track_id=face.track_id,
-            label=track.label,
-            previous=track.event_label,
+            label=label.label,
+            previous=label.event_label,
             probability=face.probability,
-            held_s=now_s - track.since_s,
+            held_s=now_s - label.since_s,
             sequence=result.sequence,
             monotonic_s=result.monotonic_s,
             wall_s=result.wall_s,
+            clock_synchronised=result.clock_synchronised,
         )
-
-    def _remove_ended(self, now_s: float) -> None:
-        # Tracks are kept during the cooldown, which also applies to a track that reappears.
-        kept_s = max(self._max_gap_s, self._rules.cooldown_s)
-        for key in list(self._tracks):
-            # `abs`, so that no track is kept for ever if the time goes back.
-            unseen_s = abs(now_s - self._tracks[key].seen_s)
-            if unseen_s <= self._max_gap_s or (len(self._tracks) <= _MAX_TRACKS and unseen_s <= kept_s):
-                return
-            del self._tracks[key]

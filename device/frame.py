@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 
 from edgekit.preprocess import ImageU8
+
+# What a live source delivers: usable images, images that show nothing new or nothing at all, or none.
+CameraState: TypeAlias = Literal["ok", "frozen", "dark", "covered", "lost"]
+CAMERA_STATES: tuple[CameraState, ...] = ("ok", "frozen", "dark", "covered", "lost")
 
 # Used for a sequence of images without a frame rate.
 _ASSUMED_FPS = 25.0
@@ -145,11 +149,16 @@ def presentation_time_s(source: Source, assumed_fps: float = _ASSUMED_FPS) -> Ca
 
 
 class RecordedSource:
-    """Base class of sources that yield every frame; it implements `stop` and the `with` block."""
+    """Base class of sources that yield every frame; it implements `stop` and the `with` block.
+
+    Attributes:
+        damaged: Frames of a video that were decoded, but in part invented by the decoder; known at its end.
+    """
 
     live = False
     dropped = 0
     skipped = 0
+    damaged = 0
     _stopped = False
 
     def __enter__(self) -> Self:

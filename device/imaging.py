@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -58,6 +57,11 @@ def at_most(image: ImageU8, side_px: int) -> ImageU8:
     return resize(image, (max(round(width * scale), 1), max(round(height * scale), 1)))
 
 
+def sharpness(gray: ImageU8) -> float:
+    """Return the variance of the Laplacian of an image (H, W): of the same picture, a blurred one has less."""
+    return float(cv2.Laplacian(gray, cv2.CV_64F).var())
+
+
 def read_image(path: Path) -> ImageU8:
     """Return an image file as uint8 (H, W) if it is stored in gray, else (H, W, 3) B, G, R.
 
@@ -88,7 +92,7 @@ def decode_image(data: bytes, name: str) -> ImageU8:
             OpenCV does not read.
     """
     image = None
-    if _is_whole(data):
+    if data:
         image = _transparent(data) if _may_be_transparent(data) else None
         if image is None:
             image = _decoded(data, cv2.IMREAD_ANYCOLOR)
@@ -235,26 +239,6 @@ def _orientation(data: bytes) -> int:
             value = number(entry + 8, 2)
             return value if 1 <= value <= 8 else 1
     return 1
-
-
-def _is_whole(data: bytes) -> bool:
-    """Return False for an empty file and for a truncated or damaged PNG.
-
-    Other formats are left to the decoder. A damaged PNG is not, because libpng would print messages of its own.
-    """
-    if not data.startswith(_PNG_SIGNATURE):
-        return bool(data)
-    position = len(_PNG_SIGNATURE)
-    while position + 12 <= len(data):
-        # A chunk: length, kind, body, CRC-32 of kind and body (PNG specification, section 5.3).
-        length = int.from_bytes(data[position : position + 4], "big")
-        body = memoryview(data)[position + 4 : position + 8 + length]
-        if zlib.crc32(body) != int.from_bytes(data[position + 8 + length : position + 12 + length], "big"):
-            return False
-        if bytes(body[:4]) == b"IEND":
-            return True
-        position += 12 + length
-    return False
 
 
 def opencv_text(text: str) -> str:

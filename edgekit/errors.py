@@ -43,7 +43,7 @@ class StorageError(EdgekitError):
 
 
 class TemporaryError(EdgekitError):
-    """A camera, memory or a network address is missing at the moment; a later attempt may succeed."""
+    """A camera, disk, network address or memory is missing, or another process has a lock; try again later."""
 
     exit_code = EXIT_TEMPORARY
 

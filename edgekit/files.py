@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgekit.errors import InputError, StorageError
+from edgekit.errors import InputError, StorageError, TemporaryError
+
+_FSTAB = Path("/etc/fstab")
 
 
 @contextmanager
@@ -41,7 +44,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         temporary.replace(target)
-        sync(target.parent)
+        with suppress(OSError):  # the file is in place; its folder may have been moved or deleted since
+            sync(target.parent)
     except OSError as error:
         cure = ": choose another place" if handle < 0 else ""
         raise StorageError(f"cannot write '{target}': {error.strerror or error}{cure}") from error
@@ -161,7 +165,7 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
     If the block raises, a folder that was created here and is still empty is removed.
 
     Raises:
-        InputError: Another process has locked the folder.
+        TemporaryError: Another process has locked the folder.
         OSError: The folder cannot be created.
     """
     is_new = not folder.exists()
@@ -171,7 +175,9 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
         try:
             lock_file(handle)
         except BlockingIOError as error:
-            raise InputError(f"another process is writing to '{folder}': wait for it or name another folder") from error
+            raise TemporaryError(
+                f"another process is writing to '{folder}': wait for it or name another folder"
+            ) from error
         try:
             yield
         except BaseException:
@@ -194,7 +200,7 @@ def exclusive_file(target: Path, folder: Path | None = None) -> Iterator[None]:
     files in folders that cannot be written.
 
     Raises:
-        InputError: Another process has locked the name.
+        TemporaryError: Another process has locked the name.
     """
     target = real_path(target)
     lock = target.with_name(f"{_prefix(target)}lock")
@@ -206,7 +212,7 @@ def exclusive_file(target: Path, folder: Path | None = None) -> Iterator[None]:
             handle = _open_locked(lock)
     except BlockingIOError as error:
         place, kind = (target, "file") if folder is None else (real_path(folder), "folder")
-        raise InputError(f"another process is writing to '{place}': wait for it or name another {kind}") from error
+        raise TemporaryError(f"another process is writing to '{place}': wait for it or name another {kind}") from error
     except OSError:
         pass  # writing to the folder reports the reason
     try:
@@ -245,6 +251,20 @@ def is_at(path: Path, handle: int) -> bool:
         return False
 
 
+def check_mounted(path: Path) -> None:
+    """Check that the disk of `path` is mounted, if it is a disk of /etc/fstab.
+
+    Raises:
+        TemporaryError: It is not: a file would be written to the disk below the mount point.
+    """
+    with suppress(OSError):
+        for line in _FSTAB.read_text(errors="replace").splitlines():
+            fields = line.split("#")[0].split()
+            place = Path(fields[1].replace("\\040", " ")) if len(fields) > 1 else Path()
+            if place.is_absolute() and real_path(path).is_relative_to(place) and not place.is_mount():
+                raise TemporaryError(f"'{path}': the disk of '{place}' is not mounted: connect it")
+
+
 def lock_file(handle: int) -> None:
     """Lock an open file or folder.
 
@@ -272,16 +292,21 @@ def require_file(path: Path, what: str) -> Path:
 
     Raises:
         InputError: The file is missing, not a regular file, or unreadable.
+        TemporaryError: It is on a disk that is not mounted.
     """
     try:
-        exists = path.exists()
-    except (OSError, ValueError) as error:  # a name that is too long, or contains NUL
-        raise InputError(f"{what} '{str(path)[:100]}' is not a file name: {error}") from error
-    if path.is_dir():
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        check_mounted(path)
+        raise InputError(f"{what} '{path}' does not exist: check the path") from error
+    except OSError as error:  # a folder without permission, or a name that is too long
+        cure = "check the path and the permissions of its folders"
+        raise InputError(f"{what} '{str(path)[:100]}' cannot be read: {error.strerror}: {cure}") from error
+    except ValueError as error:
+        raise InputError(f"{what} '{str(path)[:100]}' is not a file name: it contains NUL") from error
+    if stat.S_ISDIR(mode):
         raise InputError(f"{what} '{path}' is a folder, not a file")
-    if not exists:
-        raise InputError(f"{what} '{path}' does not exist: check the path")
-    if not path.is_file():
+    if not stat.S_ISREG(mode):
         raise InputError(f"{what} '{path}' is a pipe or a device, not a file")
     if not os.access(path, os.R_OK):
         raise InputError(f"{what} '{path}' cannot be read: check its permissions")

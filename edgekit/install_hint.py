@@ -17,7 +17,6 @@ EXTRA_OF_MODULE = {
     "av": "device",
     "cv2": "device",
     "google": "export",
-    "h11": "preview",
     "h5py": "train",
     "lightning_fabric": "train",
     "matplotlib": "train",

@@ -102,6 +102,22 @@ def tiny_ncnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def yunet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy YuNet for any input size (tests/toy_yunet.py)."""
+    from tests.toy_yunet import save_toy_yunet
+
+    return save_toy_yunet(tmp_path_factory.mktemp("yunet") / "yunet.onnx", "height", "width")
+
+
+@pytest.fixture(scope="session")
+def yunet_640(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy YuNet with an input of 640 x 640 pixels."""
+    from tests.toy_yunet import save_toy_yunet
+
+    return save_toy_yunet(tmp_path_factory.mktemp("yunet") / "yunet_640.onnx", 640, 640)
+
+
 @pytest.fixture
 def crops(tmp_path: Path) -> Path:
     """A folder of three images that the tiny model classifies as red, green and blue."""
@@ -154,7 +170,8 @@ def small_disk() -> Iterator[Path]:
     disk.rmdir()
 
 
-# What a client gets, in order: ("pictures", count, size[, colour]), ("broken", count), ("silence", seconds), ("end",).
+# What a client gets, in order: ("pictures", count, size[, colour]), ("broken", count), ("silence", seconds), ("end",),
+# ("made", function), whose images are the JPEG files that the function returns.
 Script = Sequence[tuple]
 
 
@@ -201,6 +218,8 @@ class StreamHandler(http.server.BaseHTTPRequestHandler):
     def _play(self, kind: str, *values) -> bool:
         if kind == "end":
             return False
+        if kind == "made":
+            return all(self._send(values[0]()) for _ in iter(int, 1))
         if kind == "silence":
             return not self.server.closing.wait(values[0])
         for index in range(values[0]):
@@ -208,11 +227,14 @@ class StreamHandler(http.server.BaseHTTPRequestHandler):
                 if self.server.closing.wait(0.02):
                     return False
             picture = _rubbish(index) if kind == "broken" else _plain_jpeg(*values[1:])
-            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-            self.wfile.write(head.encode() + picture + b"\r\n")
-            if self.server.closing.wait(0.02):
+            if not self._send(picture):
                 return False
         return True
+
+    def _send(self, jpeg: bytes) -> bool:
+        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+        self.wfile.write(head.encode() + jpeg + b"\r\n")
+        return not self.server.closing.wait(0.02)
 
 
 def _plain_jpeg(size_wh: tuple[int, int], bgr: tuple[int, int, int] = (100, 100, 100)) -> bytes:

@@ -109,10 +109,12 @@ def _look_at_system(unit: str) -> dict[str, str]:
 
 
 def _look(unit: str) -> dict[str, str]:
-    if not _unit_path(unit).exists():
+    path = _unit_path(unit)
+    if not path.exists():
         return _NOT_FOUND
     state = _state(unit)
-    return {**_STOPPED, **state["shown"]} if state and _is_keeper(state["keeper"]) else _STOPPED
+    shown = state["shown"] if state and _is_keeper(state["keeper"]) else {}
+    return {**_STOPPED, "FragmentPath": str(path), **shown}
 
 
 def _start(unit: str) -> None:

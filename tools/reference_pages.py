@@ -75,8 +75,8 @@ _EXIT_CODES = (
     (errors.EXIT_TEMPORARY, None),
     (
         errors.EXIT_INTERRUPTED,
-        "ended by Ctrl-C or SIGTERM. After SIGTERM, `edgekit run` ends with 0, unless its only thread "
-        "(`--single-thread`) is blocked in a call that no signal ends. `edgekit data label` ends with 0 after both.",
+        "ended by Ctrl-C or SIGTERM. After SIGTERM, `edgekit run` ends with 0. `edgekit data label` "
+        "ends with 0 after both.",
     ),
 )
 

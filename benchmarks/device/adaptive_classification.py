@@ -22,7 +22,7 @@ import re
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -36,11 +36,12 @@ from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import Frame, presentation_time_s
 from edgekit.device.imaging import as_frame, decode_image
-from edgekit.device.pipeline.classification_schedule import ClassificationSchedule, ClassifyEvery
+from edgekit.device.pipeline.classification_schedule import ClassifyEvery
 from edgekit.device.pipeline.loop import classify
-from edgekit.device.pipeline.smoothing import Smoother
+from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
 from edgekit.device.sources import open_source
 from edgekit.device.stage_timer import StageTimer
+from edgekit.device.track import Track
 from edgekit.device.tracking.detection_schedule import Adaptive
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import EdgekitError
@@ -108,10 +109,14 @@ def track_clip(path: Path, detector: Detector) -> list[Tracked]:
 
 def results(tracked: Sequence[Tracked], classifier: Classifier, every: ClassifyEvery) -> list[FrameResult]:
     """Return the classified frames for a schedule."""
-    smoother, schedule = Smoother(), ClassificationSchedule(every)
-    return [
-        classify(item.frame, item.faces, classifier, StageTimer(), smoother, schedule, item.time_s) for item in tracked
-    ]
+    # Each schedule has tracks of its own, because classification keeps its state in them.
+    tracks = {track.id: Track(track.id) for item in tracked for track in item.faces.tracks}
+    found = []
+    for item in tracked:
+        own = np.array([tracks[track.id] for track in item.faces.tracks], np.object_)
+        faces = replace(item.faces, tracks=own)
+        found.append(classify(item.frame, faces, classifier, StageTimer(), item.time_s, DEFAULT_SMOOTHING_S, every))
+    return found
 
 
 def compare(tracked: Sequence[Tracked], expected: Sequence[FrameResult], actual: Sequence[FrameResult]) -> Agreement:

@@ -34,10 +34,10 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.versions import versions
 from edgekit.device.frame import Frame, RecordedSource, presentation_time_s
 from edgekit.device.imaging import resize
-from edgekit.device.pipeline.classification_schedule import ClassificationSchedule, ClassifyEvery
+from edgekit.device.pipeline.classification_schedule import ClassifyEvery
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results, recognise
-from edgekit.device.pipeline.smoothing import Smoother
+from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
 from edgekit.device.pipeline.summary import Tally
 from edgekit.device.sources import open_source
 from edgekit.device.stage_timer import StageTimer
@@ -123,8 +123,8 @@ def our_pipeline(classifier: Classifier, detector: YuNet, classify_every: Classi
                 face_tracker,
                 classifier,
                 LatencyMeter(),
-                smoother=Smoother(),
-                schedule=ClassificationSchedule(classify_every),
+                smooth_s=DEFAULT_SMOOTHING_S,
+                classify_every=classify_every,
                 presentation_time_s=clock,
             )
             with closing(results):

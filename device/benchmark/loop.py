@@ -24,8 +24,7 @@ from edgekit.device.engines.engine import contract_in
 from edgekit.device.frame import presentation_time_s
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
-from edgekit.device.pipeline.smoothing import Smoother
-from edgekit.device.pipeline.stream import create_classification_schedule, create_localizer
+from edgekit.device.pipeline.stream import create_localizer
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.report.document import WarmUp
@@ -65,8 +64,8 @@ def measure_loop(
         localizer,
         classifier,
         LatencyMeter(),
-        smoother=Smoother(options.smooth_s),
-        schedule=create_classification_schedule(options),
+        smooth_s=options.smooth_s,
+        classify_every=options.classify_every,
         presentation_time_s=presentation_time_s(source),
         threaded=plan.staged,
     )

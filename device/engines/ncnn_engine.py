@@ -13,12 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contract import Contract, Precision
-from edgekit.device.engines.memory import memory_error
-from edgekit.device.engines.ncnn_check import check_once, refusal
-from edgekit.device.engines.ncnn_file import read_ncnn
-from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT
-from edgekit.errors import EdgekitError, InputError
+from edgekit.contract import Contract, Precision, channel_count
+from edgekit.device.engines.ncnn_file import INPUT, OUTPUT, read_ncnn
+from edgekit.errors import EdgekitError, InputError, TemporaryError
 from edgekit.install_hint import install_command
 from edgekit.preprocess import FloatArray, ImageU8
 
@@ -32,26 +29,15 @@ class NcnnEngine:
 
     contract: Contract
 
-    def __init__(
-        self,
-        path: Path,
-        intra_op_threads: int,
-        *,
-        checked: bool = False,
-        precision: Precision | None = None,
-    ) -> None:
-        """Load the file; see `edgekit.device.engines.engine.open_engine`.
+    def __init__(self, path: Path, intra_op_threads: int, *, precision: Precision | None = None) -> None:
+        """Load the file and run it once; see `edgekit.device.engines.engine.open_engine`.
 
-        With `checked` the file is loaded without the trial run in a child process (`ncnn_check`). `precision` replaces
-        that of the contract.
+        `precision` replaces that of the contract.
         """
         file = read_ncnn(path)
         self._path = path
         self._has_run = False
-        self._layers = file.layers
-        self._ncnn = load_library(path)
-        if not checked:
-            check_once(path, file, self._ncnn.__version__)
+        self._ncnn = _load_library(path)
         self.contract = file.contract
         precision = precision or file.contract.precision
         self._net = self._ncnn.Net()
@@ -62,8 +48,10 @@ class NcnnEngine:
         # ncnn would keep references to weights that it loads from memory.
         with _as_file(file.weights) as weights:
             if self._net.load_param_mem(file.graph) or self._net.load_model(weights):
-                reason = f"ncnn {self._ncnn.__version__} cannot load its graph and weights"
-                raise refusal(self._path, reason)
+                raise self._refusal(f"ncnn {self._ncnn.__version__} cannot load its graph and weights")
+        spec = self.contract.input
+        self.infer(np.zeros((1, channel_count(spec.channels), *spec.size_hw), np.float32))
+        self._has_run = True
 
     def infer(self, tensor: FloatArray | ImageU8) -> FloatArray:
         """Return the logits (N, labels) of input tensors float32 (N, channels, H, W).
@@ -72,60 +60,34 @@ class NcnnEngine:
             InputError: The graph fails.
             TemporaryError: The graph fails, although it did not before.
         """
-        logits = np.stack([self._infer_one(image) for image in np.asarray(tensor, np.float32)])
-        self._has_run = True
-        return logits
-
-    def check_weights(self, image: FloatArray) -> None:
-        """Check that each layer has as many weights as its input needs.
-
-        ncnn does not check this, and would read memory beyond the weights.
-
-        Raises:
-            InputError: A layer has another number of weights, or the graph fails.
-        """
-        extractor = self._extractor(image)
-        extractor.set_light_mode(False)
-        for layer in self._layers:
-            if layer.weights_per_input or layer.weights:
-                blob = self._extract(extractor, layer.inputs[0])
-                if not layer.fits((blob.w, blob.h, blob.d, blob.c), blob.dims):
-                    raise refusal(
-                        self._path, f"layer '{layer.name}' has {layer.weights} weights, its input needs another number"
-                    )
+        return np.stack([self._infer_one(image) for image in np.asarray(tensor, np.float32)])
 
     def _infer_one(self, image: FloatArray) -> FloatArray:
-        logits = np.array(self._extract(self._extractor(image), OUTPUT), np.float32)
-        if logits.shape != (len(self.contract.labels),):
-            labels = len(self.contract.labels)
-            raise refusal(
-                self._path, f"its output has the shape {list(logits.shape)}, but its contract has {labels} labels"
-            )
-        return logits
-
-    def _extractor(self, image: FloatArray) -> Any:
         extractor = self._net.create_extractor()
         # The copy aligns each channel as ncnn's instructions require.
         extractor.input(INPUT, self._ncnn.Mat(np.ascontiguousarray(image)).clone())
-        return extractor
-
-    def _extract(self, extractor: Any, blob: str) -> Any:
         try:
-            failed, output = extractor.extract(blob)
+            failed, output = extractor.extract(OUTPUT)
         except (ValueError, RuntimeError, MemoryError) as error:  # C++ exceptions of ncnn
-            raise self._failure(f"inference fails: {str(error) or type(error).__name__}") from error
+            raise self._failure(str(error) or type(error).__name__) from error
         if failed:
-            reason = f"inference ends with ncnn's error {failed} (-100: shapes that do not fit, or too little memory)"
-            raise self._failure(reason)
-        return output
+            raise self._failure(f"error {failed} of ncnn (-100: shapes that do not fit, or too little memory)")
+        logits = np.array(output, np.float32)
+        if logits.shape != (len(self.contract.labels),):
+            labels = len(self.contract.labels)
+            raise self._refusal(f"its output has the shape {list(logits.shape)}, but its contract has {labels} labels")
+        return logits
 
     def _failure(self, reason: str) -> EdgekitError:
         if self._has_run:
-            return memory_error(f"an inference of model '{self._path}'", reason)
-        return refusal(self._path, reason)
+            return TemporaryError(f"an inference of model '{self._path}' fails: is the memory full? ({reason})")
+        return self._refusal(f"inference fails: {reason}")
+
+    def _refusal(self, reason: str) -> InputError:
+        return InputError(f"model '{self._path}' cannot be run by ncnn: {reason}: export it again")
 
 
-def load_library(path: Path) -> Any:
+def _load_library(path: Path) -> Any:
     """Import ncnn and return its module. ncnn's idle threads sleep, unless the user has set OMP_WAIT_POLICY.
 
     Raises:

@@ -7,15 +7,13 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import onnxruntime as ort
 
 from edgekit.contract import METADATA_KEY, Contract, GraphLevel, required_fields
-from edgekit.device.engines.memory import memory_error
-from edgekit.errors import InputError
+from edgekit.errors import InputError, TemporaryError
 from edgekit.files import require_file
-from edgekit.native_calls import FIRST_CALL_S, NativeCall
+from edgekit.text import one_line
 
 _LEVELS: dict[GraphLevel, ort.GraphOptimizationLevel] = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -26,20 +24,7 @@ _LEVELS: dict[GraphLevel, ort.GraphOptimizationLevel] = {
 # Only fatal errors are logged: the logger prints names from the model file unescaped, and errors raise exceptions too.
 _LOG_FATAL = 4
 ort.set_default_logger_severity(_LOG_FATAL)
-# Share of the machine's memory for all models of a process: a file of a few bytes can request terabytes.
-_MEMORY_SHARE = 0.5
 _PC_MACHINES = ("x86_64", "amd64")
-
-
-def _bound_memory() -> None:
-    """Make all sessions of this process share one arena of limited size."""
-    most = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _MEMORY_SHARE)
-    default = dict.fromkeys(("arena_extend_strategy", "initial_chunk_size_bytes", "max_dead_bytes_per_chunk"), -1)
-    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(place, ort.OrtArenaCfg({"max_mem": most, **default}))
-
-
-_bound_memory()
 
 
 def default_intra_op_threads() -> int:
@@ -65,8 +50,8 @@ def open_session(path: Path, intra_op_threads: int, level: GraphLevel = "all") -
         level: ONNX Runtime's level of graph optimisation.
 
     Raises:
-        InputError: The file is missing, is not an ONNX model, cannot be run by the installed onnxruntime, or takes more
-            than `FIRST_CALL_S` to load.
+        InputError: The file is missing, is not an ONNX model, or cannot be run by the installed onnxruntime.
+        TemporaryError: There is too little memory.
     """
     require_file(path, "model")
     return load_session(path, str(path), session_options(intra_op_threads, level))
@@ -79,55 +64,37 @@ def load_session(path: Path, source: str | bytes, options: ort.SessionOptions) -
         InputError: As `open_session`; `path` is the name in messages.
         TemporaryError: There is too little memory.
     """
-    with NativeCall(f"loading model '{path}'", lambda: None, FIRST_CALL_S):
-        try:
-            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if _is_lack_of_memory(error):
-                raise memory_error(f"loading model '{path}'", reason) from error
-            raise InputError(
-                f"model '{path}' cannot be loaded by onnxruntime {ort.__version__}: is it an ONNX file? ({reason})"
-            ) from error
-
-
-# Sessions whose first inference has ended.
-_tried: WeakSet[ort.InferenceSession] = WeakSet()
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        _raise_lack_of_memory(f"loading model '{path}'", error)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"model '{path}' cannot be loaded by onnxruntime {ort.__version__}: is it an ONNX file? ({reason})"
+        ) from error
 
 
 def run_session(
     session: ort.InferenceSession, path: Path, names: Sequence[str] | None, feed: Mapping[str, Any]
 ) -> list[Any]:
-    """Return the outputs `names` (None: all) of an inference that a signal can end.
-
-    Args:
-        session: The session.
-        path: Its file, for messages.
-        names: Names of the outputs.
-        feed: The inputs by name.
+    """Return the outputs `names` (None: all) of an inference with the inputs `feed`; `path` is the file in messages.
 
     Raises:
-        InputError: The first inference of the session takes more than `FIRST_CALL_S`.
         TemporaryError: There is too little memory.
         Exception: Whatever onnxruntime raises; its exceptions share no base class of their own.
     """
-    options = ort.RunOptions()
-    limit_s = None if session in _tried else FIRST_CALL_S
-    with NativeCall(f"an inference of model '{path}'", lambda: setattr(options, "terminate", True), limit_s):
-        try:
-            outputs: list[Any] = session.run(names, feed, options)
-        except Exception as error:
-            if _is_lack_of_memory(error):
-                raise memory_error(f"an inference of model '{path}'", str(error)) from error
-            raise
-    if limit_s is not None:
-        _tried.add(session)
+    try:
+        outputs: list[Any] = session.run(names, feed)
+    except Exception as error:
+        _raise_lack_of_memory(f"an inference of model '{path}'", error)
+        raise
     return outputs
 
 
-def _is_lack_of_memory(error: Exception) -> bool:
+def _raise_lack_of_memory(what: str, error: Exception) -> None:
     # onnxruntime's exceptions have no class for it.
-    return any(words in str(error) for words in ("bad_alloc", "ailed to allocate memory"))
+    if any(words in str(error) for words in ("bad_alloc", "ailed to allocate memory")):
+        raise TemporaryError(f"{what} fails: is the memory full? ({one_line(str(error))})") from error
 
 
 def session_options(intra_op_threads: int, level: GraphLevel = "all") -> ort.SessionOptions:
@@ -137,7 +104,6 @@ def session_options(intra_op_threads: int, level: GraphLevel = "all") -> ort.Ses
     options.inter_op_num_threads = 1
     options.graph_optimization_level = _LEVELS[level]
     options.log_severity_level = _LOG_FATAL
-    options.add_session_config_entry("session.use_env_allocators", "1")
     # A single model is faster with spinning threads, but the pipeline takes nearly twice as long with two spinning
     # threads as with one, because they take processors from capture.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -1,15 +1,18 @@
-"""Background services of a run: health sampling, load shedding, and heartbeats to the service manager."""
+"""Background services of a run: health sampling, camera watch, load shedding, and heartbeats."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from edgekit.boards import read_board
 from edgekit.device.controls import Controls
+from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Source
-from edgekit.device.health.heap import HeapTrimmer
+from edgekit.device.health.camera_watch import CameraWatch
+from edgekit.device.health.clock import Clock
 from edgekit.device.health.load_shedding import (
     FRAME_RATE_LEVELS,
     LEVELS,
@@ -27,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class RuntimeMonitor:
-    """Samples health, sheds load and trims the heap inside its `with` block.
+    """Samples health, watches the camera and sheds load inside its `with` block.
 
     >>> with RuntimeMonitor(Path.cwd(), localizer, print, live=source.live) as monitor:
-    ...     stream.run([*sinks, *monitor.sinks(stream.controls)], pace=monitor.paced, health=monitor.new_sample)
+    ...     stream.run([*sinks, *monitor.sinks(stream.controls)], pace=monitor.paced, annotate=monitor.annotated)
     """
 
     def __init__(
@@ -46,8 +49,9 @@ class RuntimeMonitor:
         Args:
             folder: Where results are written; the free space of its disk is sampled.
             localizer: Detects less often, and on smaller images, while load is shed.
-            notify: Receives one line for each change of the load level.
-            live: Whether the source is live. The results of a file do not change under load, only the frame rate.
+            notify: Receives one line for each change of the load level and of the camera's state.
+            live: Whether the source is live; only then it is watched. The results of a file do not change under load,
+                only the frame rate.
         """
         self._returned: Health | None = None
         levels = LEVELS if live and localizer.detector_name != "none" else FRAME_RATE_LEVELS
@@ -55,7 +59,9 @@ class RuntimeMonitor:
         self._shedder.subscribe(
             lambda level: localizer.set_load_level(level.detect_every_at_least, level.detector_scale)
         )
-        self._sampler = HealthSampler(folder, notify, [self._shedder.observe, HeapTrimmer()])
+        self._camera = CameraWatch(notify) if live else None
+        self._clock = Clock()
+        self._sampler = HealthSampler(folder, notify, [self._shedder.observe], camera=self._camera)
 
     def __enter__(self) -> Self:
         self._sampler.__enter__()
@@ -72,25 +78,31 @@ class RuntimeMonitor:
         """Return `source` with a frame rate that is reduced at high load levels."""
         return PacedSource(source, lambda: self._shedder.level)
 
-    def new_sample(self) -> dict[str, Any] | None:
-        """Return the newest sample, ready for JSON; None if the previous call has returned it."""
+    def annotated(self, result: FrameResult) -> FrameResult:
+        """Return `result` with the newest sample, if it is new, and marked while the clock is not synchronised."""
+        if not self._clock.is_synchronised():
+            result = replace(result, clock_synchronised=False)
         latest = self.health()
         if latest is None or latest is self._returned:
-            return None
+            return result
         self._returned = latest
-        return latest.as_document()
+        return replace(result, health=latest.as_document())
 
     def sinks(self, controls: Controls) -> list[Sink]:
-        """Return the sink that sends heartbeats, if a service manager started this process; it must be the last one.
+        """Return the sinks that watch a live source and send heartbeats to a service manager; they must be the last.
 
         Heartbeats continue during the pauses of `controls`.
         """
+        sinks: list[Sink] = []
+        if self._camera is not None:
+            controls.while_paused(self._camera.idle)
+            sinks.append(self._camera)
         notifier = find_notifier()
-        if notifier is None:
-            return []
-        heartbeats = HeartbeatSink(notifier, self._status)
-        controls.while_paused(heartbeats.idle)
-        return [heartbeats]
+        if notifier is not None:
+            heartbeats = HeartbeatSink(notifier, self._status)
+            controls.while_paused(heartbeats.idle)
+            sinks.append(heartbeats)
+        return sinks
 
     def as_document(self) -> dict[str, Any]:
         """Return the summary of all samples and the highest load level, ready for JSON."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from edgekit.boards import Conditions, RunTool, Throttling, read_conditions, run_tool
 from edgekit.device.procfs import ProcessUse, read_process
+
+if TYPE_CHECKING:
+    from edgekit.device.frame import CameraState
+    from edgekit.device.health.camera_watch import CameraWatch
 
 PERIOD_S = 1.0
 # vcgencmd is a process, which costs more than reading all files of a sample; it runs for every fifth sample.
@@ -23,16 +27,26 @@ _JOIN_S = 2.0
 
 @dataclass(frozen=True)
 class Health:
-    """One sample: the board's conditions, this process's resources, and the free disk space; None where unknown."""
+    """One sample: the board's conditions, this process's resources, free disk space, and state of a live source.
+
+    None where unknown; `camera_faults` counts how often the source was in each state other than "ok".
+    """
 
     monotonic_s: float
     wall_s: float
     conditions: Conditions
     process: ProcessUse | None
     disk_free_mib: int | None
+    camera: CameraState | None = None
+    camera_faults: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_camera_usable(self) -> bool:
+        """Whether the images of the source show something new; true for a recording."""
+        return self.camera in (None, "ok")
 
     def as_document(self) -> dict[str, Any]:
-        """Return the sample, ready for JSON: the fields of `Conditions`, this process's resources, free disk space."""
+        """Return the sample, ready for JSON: the fields of `Conditions` and those of this class."""
         own = self.process
         return {
             "monotonic_s": round(self.monotonic_s, 3),
@@ -42,6 +56,8 @@ class Health:
             "threads": None if own is None else own.threads,
             "open_files": None if own is None else own.open_files,
             "disk_free_mib": self.disk_free_mib,
+            "camera": self.camera,
+            "camera_faults": dict(self.camera_faults),
         }
 
     def describe(self) -> str:
@@ -121,6 +137,7 @@ class HealthSampler:
         notify: Callable[[str], None],
         watchers: Sequence[Callable[[Health], None]] = (),
         *,
+        camera: CameraWatch | None = None,
         root: Path = Path("/"),
         run: RunTool = run_tool,
         period_s: float = PERIOD_S,
@@ -131,6 +148,7 @@ class HealthSampler:
             folder: Folder whose disk is sampled.
             notify: Receives one line for each series of samples that fail.
             watchers: Called with every sample, in the sampler's thread.
+            camera: Watches the images of a live source.
             root: Folder of /proc and /sys.
             run: Executes the firmware tool.
             period_s: Time between two samples.
@@ -138,6 +156,7 @@ class HealthSampler:
         self._folder = folder
         self._notify = notify
         self._watchers = watchers
+        self._camera = camera
         self._root = root
         self._run = _Cached(run)
         self._period_s = period_s
@@ -173,6 +192,8 @@ class HealthSampler:
         started_s = time.thread_time()
         self._run.start_sample()
         sample = read_health(self._folder, self._root, self._run)
+        if self._camera is not None:
+            sample = replace(sample, camera=self._camera.check(), camera_faults=dict(self._camera.faults))
         self.summary.add(sample, (time.thread_time() - started_s) * 1e3)
         self.latest = sample
         for watch in self._watchers:

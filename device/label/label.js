@@ -60,8 +60,8 @@ function show() {
 
 function showItem(item) {
   if (!item) {
-    byId("title").textContent = state.total ? "All crops are labelled" : "No crops yet";
-    byId("crops").replaceChildren();
+    byId("title").textContent = state.total ? finished() : "No crops yet";
+    byId("crops").replaceChildren(...(state.total && !state.waiting ? [element("code", state.next)] : []));
     byId("model").replaceChildren();
     return;
   }
@@ -77,6 +77,12 @@ function showItem(item) {
     bar.append(element("span", label), track, element("span", `${Math.round(100 * probability)} %`));
     return bar;
   }));
+}
+
+function finished() {
+  const labelled = state.total - state.waiting - state.discarded - state.missing;
+  const deleted = state.missing ? `, ${state.missing} deleted` : "";
+  return `Done: ${labelled} labelled, ${state.discarded} discarded${deleted}. Next:`;
 }
 
 function day(text) {

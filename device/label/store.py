@@ -3,35 +3,32 @@
 DIR/crops/NAME.png          waits for a decision
 OUT/CLASS/NAME.png          labelled; OUT is DIR/labelled unless given
 DIR/discarded/NAME.png      not usable
-DIR/labels.jsonl            one line for each decision and each undo
-OUT/groups.csv              path and group (track) of each labelled file, for splits that keep a track together
+OUT/groups.csv              path and group (track) of each labelled file, for splits that keep a track together; rows
+                            are only appended, so that changes by hand and rows of other folders are kept
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
+import shlex
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from edgekit.device.label.crops import CollectedCrop, check_class, group_document, move, parse_crop
 from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER
 from edgekit.errors import EdgekitError, InputError
-from edgekit.files import append_line, exclusive_folder, real_path, write_atomic
-from edgekit.tables import csv_rows
-from edgekit.typed_json import convert, parse_json
+from edgekit.files import append_line, exclusive_folder, real_path
+from edgekit.text import printable
 
 LABELLED_FOLDER = "labelled"
 DISCARDED_FOLDER = "discarded"
-LABELS_FILE = "labels.jsonl"
 GROUPS_FILE = "groups.csv"
 
 _MAX_CLASSES = 1000
@@ -52,14 +49,6 @@ class Decision:
     label: str | None
     files: tuple[str, ...]
     missing: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _LogLine:
-    id: int | None = None
-    undo: int | None = None
-    label: str | None = None
-    files: tuple[str, ...] = ()
 
 
 class LabelStore:
@@ -86,7 +75,6 @@ class LabelStore:
 
         Raises:
             InputError: The folder has no crops, or one of `classes` cannot be the name of a folder.
-            StorageError: groups.csv cannot be written.
         """
         self.folder = folder
         self.out = _folder_of_labelled(folder, out)
@@ -105,14 +93,8 @@ class LabelStore:
         self._decisions: list[Decision] = []
         self._last_id = 0
         self._index_bytes = 0
-        self._foreign_groups: list[tuple[str, str]] = []
-        self._groups: dict[str, str] = {}
         self._read_placed()
         self.refresh()
-        self._read_log()
-        self._read_groups()
-        if any(label is not None for label in self._labels.values()):
-            self._write_groups()  # a full disk or a power cut may have left an older one
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -150,7 +132,11 @@ class LabelStore:
                 groups.setdefault(crop.group, []).append(crop)
         documents = [group_document(key, crops) for key, crops in groups.items()]
         documents.sort(key=lambda group: group["margin"])
-        return {**self.summary(), "classes": self._classes, "groups": documents}
+        return {**self.summary(), "classes": self._classes, "groups": documents, "next": self.next_command()}
+
+    def next_command(self) -> str:
+        """Return the command that trains with the labelled crops."""
+        return f"edgekit train --data {shlex.quote(printable(str(self.out)))} -o runs/mine"
 
     def summary(self) -> dict[str, Any]:
         """Return the counts and the latest decision."""
@@ -189,7 +175,8 @@ class LabelStore:
         Raises:
             InputError: A crop or the class does not exist. Nothing is changed.
             ConflictError: A crop was decided before. Nothing is changed.
-            StorageError: A file cannot be moved. The files before it have been moved.
+            StorageError: groups.csv cannot be written, and nothing is changed; or a file cannot be moved, and the files
+                before it have been moved.
         """
         if label is not None and label not in self._classes:
             raise InputError(f"class '{label}' does not exist: choose one of {', '.join(self._classes)}")
@@ -198,6 +185,8 @@ class LabelStore:
             raise InputError("the decision names a crop that does not exist: reload the page")
         if any(name in self._labels for name in names):
             raise ConflictError("this was decided on another page: nothing is changed")
+        if label is not None:
+            self._append_groups(names, label)
         moved: list[str] = []
         try:
             for name in names:
@@ -214,12 +203,10 @@ class LabelStore:
             if moved:
                 self._last_id += 1
                 self._decisions.append(decision)
-                self._log({"id": decision.id, "label": label, "files": moved})
-                self._write_groups()
         return decision
 
     def undo(self, decision_id: int) -> Decision:
-        """Move the crops of the latest decision back; files that were deleted are skipped.
+        """Move the crops of the latest decision of this process back; files that were deleted are skipped.
 
         Raises:
             ConflictError: The latest decision is another one. Nothing is changed.
@@ -238,8 +225,6 @@ class LabelStore:
             del self._labels[name]
         self._decisions.pop()
         self.version += 1
-        self._log({"undo": decision_id})
-        self._write_groups()
         return Decision(decision.id, decision.label, decision.files, tuple(missing))
 
     def add_class(self, name: str) -> None:
@@ -289,61 +274,14 @@ class LabelStore:
                 self.add_class(folder.name)
             self._placed |= dict.fromkeys(names, folder.name)
 
-    def _read_log(self) -> None:
-        """Read the decisions of an earlier labelling, so that they can be undone.
-
-        A decision is dropped if one of its files has been moved since.
-        """
-        path = self.folder / LABELS_FILE
-        for text in path.read_bytes().splitlines() if path.is_file() else ():
-            try:
-                line = convert(parse_json(text, "decision"), _LogLine, "decision field")
-            except InputError:
-                continue
-            if line.id is not None:
-                self._last_id = max(self._last_id, line.id)
-                self._decisions.append(Decision(line.id, line.label, line.files))
-            else:
-                self._decisions = [decision for decision in self._decisions if decision.id != line.undo]
-
-        def holds(decision: Decision) -> bool:
-            return all(self._labels.get(name, "") == decision.label for name in decision.files)
-
-        self._decisions = [decision for decision in self._decisions if holds(decision)]
-
-    def _read_groups(self) -> None:
-        """Read groups.csv, so that writing it keeps groups that were changed by hand, and files of other folders."""
-        path = self.out / GROUPS_FILE
-        if not path.is_file():
-            return
-        try:
-            rows = csv_rows(path.read_bytes())
-        except csv.Error as error:
-            raise InputError(f"'{path}' is a damaged CSV file: {error}: correct or delete it") from error
-        for row in rows:
-            if not any(row.values()):  # an empty line of a spreadsheet
-                continue
-            if not row.get("path") or "group" not in row:
-                raise InputError(f"'{path}' has a row without path or group: correct or delete it")
-            name = row["path"].rpartition("/")[2]
-            if name in self._crops:
-                self._groups[name] = row["group"]
-            else:
-                self._foreign_groups.append((row["path"], row["group"]))
-
-    def _write_groups(self) -> None:
-        text = io.StringIO(newline="")
+    def _append_groups(self, names: Sequence[str], label: str) -> None:
+        path, text = self.out / GROUPS_FILE, io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("path", "group"))
-        writer.writerows(self._foreign_groups)
-        for name, label in self._labels.items():
-            if label is not None:
-                writer.writerow((f"{label}/{name}", self._groups.get(name, self._crops[name].group)))
-        write_atomic(self.out / GROUPS_FILE, text.getvalue())
-
-    def _log(self, line: dict[str, Any]) -> None:
-        document = {**line, "time": datetime.now(UTC).isoformat(timespec="seconds")}
-        append_line(self.folder / LABELS_FILE, (json.dumps(document) + "\n").encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not (path.exists() and path.stat().st_size):
+            writer.writerow(("path", "group"))
+        writer.writerows((f"{label}/{name}", self._crops[name].group) for name in names)
+        append_line(path, text.getvalue().encode())
 
     def _is_waiting(self, name: str) -> bool:
         return name not in self._labels and name not in self._missing
@@ -363,7 +301,8 @@ def exclusive_store(
     """Lock both folders of a `LabelStore` against other processes, and yield the store; see there for the arguments.
 
     Raises:
-        InputError: As `LabelStore`, or another process has locked one of the folders.
+        InputError: As `LabelStore`.
+        TemporaryError: Another process has locked one of the folders.
         StorageError: As `LabelStore`.
         OSError: The folder of the labelled crops cannot be created.
     """

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
 
-from edgekit.device.detections import BoolArray, IntArray
-from edgekit.device.pipeline.smoothing import FORGET_S, Certainty
+from edgekit.device.detections import BoolArray
+from edgekit.device.track import Classification
 from edgekit.preprocess import FloatArray, ImageU8
 
 ClassifyEvery: TypeAlias = int | Literal["auto"]
@@ -36,97 +37,65 @@ _CUT = 0.5
 
 @dataclass(frozen=True)
 class Choice:
-    """The faces of a frame to classify, bool (N,), and those that are another picture than in the frame before."""
+    """The faces of a frame to classify, and those that are another picture than in the frame before, bool (N,).
+
+    `crops` has a coarse form of each crop for the comparison in the next frame, (N, pixels); None: nothing is compared.
+    """
 
     due: BoolArray
     cut: BoolArray
+    crops: list[FloatArray] | None = None
+
+    def record(self, index: int, face: Classification) -> None:
+        """Keep the crop of a face for the next frame's choice."""
+        if self.crops is None:
+            return
+        face.crop, face.frames = self.crops[index], face.frames + 1
+        if self.due[index]:
+            face.classified_crop, face.frames = face.crop, 0
 
 
-@dataclass
-class _Track:
-    classified: FloatArray  # the crop that was classified last, as `_coarse`
-    latest: FloatArray  # the crop of the latest frame
-    classified_s: float
-    latest_s: float
-    frames: int = 0  # since the last classification
-    raw: FloatArray | None = None
-    margin: float = 0.0
-    undecided: bool = True
-
-
-class ClassificationSchedule:
-    """Chooses the faces to classify in each frame; the classifier's last output stands in for the others.
+def choose(crops: ImageU8, last: Sequence[Classification | None], time_s: float, every: ClassifyEvery) -> Choice:
+    """Return the faces of the next frame to classify; the classifier's last output stands in for the others.
 
     With "auto", a tracked face is classified when it is new, when its crop differs from the one classified last, in
     every other frame while its class is undecided, and at least every 0.2 s. Of faces that are not new, the two that
     have waited longest are classified in a frame. The choice depends on crops, tracks and presentation times only.
+
+    Args:
+        crops: uint8 (N, H, W, 1 or 3), of all faces of the frame.
+        last: Their classifications in earlier frames (N,); None: a new face.
+        time_s: Presentation time of the frame in seconds.
+        every: Classify every Nth frame of each track, or by need ("auto").
     """
-
-    def __init__(self, every: ClassifyEvery = 1) -> None:
-        """Classify every `every`th frame of each track, or by need ("auto"). Faces without a track are classified."""
-        self._every = every
-        self._tracks: dict[int, _Track] = {}
-
-    def choose(self, crops: ImageU8, track_ids: IntArray | None, time_s: float) -> Choice:
-        """Return the faces of the next frame to classify.
-
-        Args:
-            crops: uint8 (N, H, W, 1 or 3), of all faces of the frame.
-            track_ids: Their ids (N,).
-            time_s: Presentation time of the frame in seconds.
-        """
-        due, cut = np.ones(len(crops), np.bool_), np.zeros(len(crops), np.bool_)
-        if self._every == 1 or track_ids is None:
-            return Choice(due, cut)
-        self._tracks = {key: track for key, track in self._tracks.items() if time_s - track.latest_s <= FORGET_S}
-        waiting = []
-        for index, (crop, track_id) in enumerate(zip(map(_coarse, crops), track_ids.tolist(), strict=True)):
-            track = self._tracks.get(track_id)
-            if track is None:
-                self._tracks[track_id] = _Track(crop, crop, time_s, time_s)
-                continue
-            due[index], cut[index] = False, _change(crop, track.latest) > _CUT
-            if self._wants(track, crop, time_s) or (self._every == "auto" and cut[index]):
-                waiting.append((track.classified_s, index))
-            track.latest, track.latest_s, track.frames = crop, time_s, track.frames + 1
-        for _, index in sorted(waiting)[: _PER_FRAME if self._every == "auto" else None]:
-            due[index] = True
-            track = self._tracks[int(track_ids[index])]
-            track.classified, track.classified_s, track.frames = track.latest, time_s, 0
+    due, cut = np.ones(len(crops), np.bool_), np.zeros(len(crops), np.bool_)
+    if every == 1:
         return Choice(due, cut)
+    coarse = [_coarse(crop) for crop in crops]
+    waiting = []
+    for index, (crop, face) in enumerate(zip(coarse, last, strict=True)):
+        if face is None:
+            continue
+        due[index], cut[index] = False, _change(crop, face.crop) > _CUT
+        if face.frames + 1 >= every if every != "auto" else cut[index] or _needs(face, crop, time_s):
+            waiting.append((face.classified_s, index))
+    for _, index in sorted(waiting)[: _PER_FRAME if every == "auto" else None]:
+        due[index] = True
+    return Choice(due, cut, coarse)
 
-    def completed(self, raw: FloatArray, due: BoolArray, track_ids: IntArray | None) -> FloatArray:
-        """Return the probabilities of all faces (N, classes), from those of the faces that were classified."""
-        if self._every == 1 or track_ids is None:
-            return raw
-        tracks = [self._tracks[track_id] for track_id in track_ids.tolist()]
-        for row, index in zip(raw, np.flatnonzero(due), strict=True):
-            tracks[index].raw = row
-        return np.array([track.raw for track in tracks], np.float32).reshape(len(tracks), raw.shape[1])
 
-    def record(self, probabilities: FloatArray, certainty: Certainty, track_ids: IntArray | None) -> None:
-        """Record how clear the class of each face is, from the smoothed probabilities (N, classes)."""
-        if self._every != "auto" or track_ids is None:
-            return
-        faces = zip(probabilities, certainty.uncertain, certainty.is_close, track_ids.tolist(), strict=True)
-        for row, is_uncertain, is_close, track_id in faces:
-            track = self._tracks[track_id]
-            second, best = np.sort(row)[-2:] if len(row) > 1 else (0.0, 1.0)
-            track.margin = float(best - second)
-            has_other_class = track.raw is not None and track.raw.argmax() != row.argmax()
-            is_near_tie = track.margin < _UNDECIDED and not is_uncertain
-            track.undecided = bool(is_close or has_other_class or is_near_tie)
-
-    def _wants(self, track: _Track, crop: FloatArray, time_s: float) -> bool:
-        frames = track.frames + 1
-        if self._every != "auto":
-            return frames >= self._every
-        # In the next frame it would be too late.
-        is_late = 2 * time_s - track.latest_s - track.classified_s > _LONGEST_S + _ROUNDING_S
-        is_undecided = track.undecided and frames >= _UNDECIDED_FRAMES
-        return (
-            is_late or is_undecided or _change(crop, track.classified) > _CHANGED + _CHANGED_PER_MARGIN * track.margin
-        )
+def _needs(face: Classification, crop: FloatArray, time_s: float) -> bool:
+    """Return whether a face needs a classification now."""
+    # In the next frame it would be too late.
+    if 2 * time_s - face.seen_s - face.classified_s > _LONGEST_S + _ROUNDING_S:
+        return True
+    second, best = np.sort(face.shown)[-2:] if len(face.shown) > 1 else (0.0, 1.0)
+    margin = float(best - second)
+    has_other_class = face.raw.argmax() != face.shown.argmax()
+    is_near_tie = margin < _UNDECIDED and not face.uncertain
+    if face.frames + 1 >= _UNDECIDED_FRAMES and (face.is_close or has_other_class or is_near_tie):
+        return True
+    return _change(crop, face.classified_crop) > _CHANGED + _CHANGED_PER_MARGIN * margin
 
 
 def _coarse(crop: ImageU8) -> FloatArray:
@@ -136,6 +105,7 @@ def _coarse(crop: ImageU8) -> FloatArray:
     return small / np.float32(max(float(small.std()), _LEAST_CONTRAST))
 
 
-def _change(crop: FloatArray, other: FloatArray) -> float:
+def _change(crop: FloatArray, other: FloatArray | None) -> float:
+    assert other is not None
     # As `mean`, which takes twice as long.
     return float(np.abs(crop - other).sum() / np.float32(crop.size))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -16,17 +15,21 @@ from edgekit.device.detections import Detections, FrameResult, crop_boxes
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import Frame, Source
 from edgekit.device.imaging import resize
-from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
+from edgekit.device.pipeline.classification_schedule import ClassifyEvery, choose
 from edgekit.device.pipeline.latency import LatencyMeter
-from edgekit.device.pipeline.smoothing import Smoother
+from edgekit.device.pipeline.smoothing import smooth
+from edgekit.device.pipeline.uncertainty import check_threshold, is_blank
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.stages import Stages
+from edgekit.device.track import Classification
 from edgekit.device.tracking.localizer import Localizer
 from edgekit.preprocess import ImageU8, crop_face, crop_image
 
 AGE = "age"
 # Stage name of the time a frame waits between two stages.
 WAIT = "wait"
+# A face that was absent for longer starts without history.
+_FORGET_S = 2.0
 
 
 @dataclass
@@ -48,11 +51,11 @@ def frame_results(
     meter: LatencyMeter,
     max_frames: int | None = None,
     *,
-    smoother: Smoother | None = None,
-    schedule: ClassificationSchedule | None = None,
+    smooth_s: float = 0.0,
+    classify_every: ClassifyEvery = 1,
     presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
     threaded: bool = True,
-    health: Callable[[], Mapping[str, Any] | None] = lambda: None,
+    annotate: Callable[[FrameResult], FrameResult] = lambda result: result,
     controls: Controls | None = None,
 ) -> Generator[tuple[Frame, FrameResult], None, None]:
     """Yield each frame with its result until the source ends or is stopped, or `max_frames` results are done.
@@ -72,11 +75,11 @@ def frame_results(
         classifier: Classifies them.
         meter: Receives the times.
         max_frames: Largest number of results.
-        smoother: Smooths each face's probabilities over time.
-        schedule: Chooses the faces to classify in each frame; None: all.
-        presentation_time_s: Returns the time of a frame in seconds, for smoother and schedule.
+        smooth_s: Time constant of the smoothing of a track's probabilities, in seconds; 0: no smoothing.
+        classify_every: Which of its frames a track is classified in, see `choose`; without smoothing in all.
+        presentation_time_s: Returns the time of a frame in seconds.
         threaded: Whether the stages run in threads.
-        health: Called for each result; a document it returns becomes `FrameResult.health`.
+        annotate: Called for each result; what it returns is yielded.
         controls: Pauses the capture after the first frame; the frames in flight are finished.
 
     Raises:
@@ -95,12 +98,12 @@ def frame_results(
         if not source.live:  # a live source captures in its own thread
             items = _prefetch(stages, "capture", items)
         items = _prefetch(stages, "detect", _tracked(items, localizer))
-        items = _prefetch(stages, "classify", _classified(items, classifier, smoother, schedule, presentation_time_s))
+        classified = _classified(items, classifier, smooth_s, classify_every, presentation_time_s)
+        items = _prefetch(stages, "classify", classified)
         try:
             for item in itertools.islice(items, max_frames):
                 assert item.result is not None
-                news = health()
-                yield item.frame, item.result if news is None else replace(item.result, health=news)
+                yield item.frame, annotate(item.result)
                 item.timer.mark("sinks")
                 meter.add(item.timer.ms | {AGE: item.result.age_ms}, item.paused_s)
                 meter.dropped_by_stage = {"capture": source.dropped - dropped_before, **stages.dropped}
@@ -124,9 +127,9 @@ def classify(
     faces: Detections,
     classifier: Classifier,
     timer: StageTimer,
-    smoother: Smoother | None = None,
-    schedule: ClassificationSchedule | None = None,
     time_s: float = 0.0,
+    smooth_s: float = 0.0,
+    classify_every: ClassifyEvery = 1,
 ) -> FrameResult:
     """Return the result of a frame with detected faces; `timer` gets the stages crop and classify.
 
@@ -135,29 +138,41 @@ def classify(
         faces: Its faces, without classes.
         classifier: Classifies the faces in one batch.
         timer: Receives the times.
-        smoother: Smooths each face's probabilities over time.
-        schedule: Chooses the faces to classify; None: all.
-        time_s: Time of the frame in seconds, for smoother and schedule.
+        time_s: Presentation time of the frame in seconds.
+        smooth_s: As `frame_results`.
+        classify_every: As `frame_results`.
 
     Raises:
         InputError: The model returns NaN or infinity.
     """
     contract = classifier.contract
     crops = crop_faces(frame, faces, contract)
-    smoother, schedule = smoother or Smoother(0), schedule or ClassificationSchedule()
-    choice = schedule.choose(crops, faces.track_ids, time_s)
+    # Without smoothing, nothing is kept of a face.
+    tracks = [] if faces.tracks is None or smooth_s == 0 else list(faces.tracks)
+    last = [_recent(track.classification, time_s) for track in tracks] or [None] * len(faces)
+    choice = choose(crops, last, time_s, classify_every if tracks else 1)
     timer.mark("crop")
-    raw = schedule.completed(classifier.probabilities(crops[choice.due]), choice.due, faces.track_ids)
-    probabilities, label_indices = smoother.smooth(raw, faces.track_ids, time_s, choice.due, choice.cut)
-    certainty = smoother.certainty(probabilities, faces.track_ids, contract.uncertain_below)
-    schedule.record(probabilities, certainty, faces.track_ids)
+    outputs = iter(classifier.probabilities(crops[choice.due]))
+    found = []
+    for index, before in enumerate(last):
+        is_new, is_cut = bool(choice.due[index]), bool(choice.cut[index])
+        raw = next(outputs) if before is None or is_new else before.raw
+        face = smooth(before, raw, time_s, smooth_s, is_new=is_new, is_cut=is_cut)
+        check_threshold(face, contract.uncertain_below)
+        if is_new and contract.subject == "face" and contract.uncertain_below > 0:
+            face.is_blank = is_blank(crops[index])
+        choice.record(index, face)
+        found.append(face)
+    for track, face in zip(tracks, found, strict=bool(tracks)):
+        track.classification = face
+    shape = len(found), len(contract.labels)
     classified = replace(
         faces,
-        probabilities=probabilities,
-        raw_probabilities=raw,
+        probabilities=np.array([face.shown for face in found], np.float32).reshape(shape),
+        raw_probabilities=np.array([face.raw for face in found], np.float32).reshape(shape),
         classes=contract.labels,
-        label_indices=label_indices,
-        uncertain=certainty.uncertain,
+        label_indices=np.array([face.label for face in found], np.int64),
+        uncertain=np.array([face.uncertain or face.is_blank for face in found], np.bool_),
         classified=choice.due,
     )
     timer.mark("classify")
@@ -192,6 +207,11 @@ def crop_faces(frame: Frame, faces: Detections, contract: Contract) -> ImageU8:
     return np.stack([crop_face(image, xyxy, crop, size_hw, resize) for xyxy in faces.xyxy])
 
 
+def _recent(last: Classification | None, time_s: float) -> Classification | None:
+    """Return the classification of a face; None, as for a new face, if the face was away for long."""
+    return None if last is None or time_s - last.seen_s > _FORGET_S else last
+
+
 def _captured(source: Source, max_frames: int | None, controls: Controls) -> Iterator[_InFlight]:
     timer = StageTimer()
     # A live source may have to capture more: some frames are replaced by newer ones before they have a result.
@@ -219,12 +239,12 @@ def _tracked(items: Iterable[_InFlight], localizer: Localizer) -> Iterator[_InFl
 def _classified(
     items: Iterable[_InFlight],
     classifier: Classifier,
-    smoother: Smoother | None,
-    schedule: ClassificationSchedule | None,
+    smooth_s: float,
+    classify_every: ClassifyEvery,
     presentation_time_s: Callable[[Frame], float],
 ) -> Iterator[_InFlight]:
     for item in items:
         assert item.faces is not None
         time_s = presentation_time_s(item.frame)
-        item.result = classify(item.frame, item.faces, classifier, item.timer, smoother, schedule, time_s)
+        item.result = classify(item.frame, item.faces, classifier, item.timer, time_s, smooth_s, classify_every)
         yield item

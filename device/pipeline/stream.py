@@ -9,12 +9,12 @@ with edgekit.stream(source="demo") as results:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import cv2
 
@@ -25,11 +25,9 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import device_suffixes
 from edgekit.device.frame import Frame, Source, presentation_time_s
-from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.pictures import PictureRecogniser
-from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.registry import find
@@ -131,14 +129,14 @@ class Stream:
         sinks: Sequence[Sink],
         *,
         pace: Callable[[Source], Source] = lambda source: source,
-        health: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        annotate: Callable[[FrameResult], FrameResult] = lambda result: result,
     ) -> None:
         """Open the sinks and pass all results to them.
 
         Args:
             sinks: Consumers of the results.
             pace: Wraps the source, to lower its frame rate under load.
-            health: Called for each result; a document it returns becomes `FrameResult.health`.
+            annotate: Called for each result; what it returns is passed to the sinks.
 
         Raises:
             StorageError: A sink cannot write.
@@ -147,7 +145,7 @@ class Stream:
         with self._opened, ExitStack() as opened:
             for sink in sinks:
                 opened.enter_context(sink)
-            results = opened.enter_context(closing(self._frame_results(pace(self.source), health)))
+            results = opened.enter_context(closing(self._frame_results(pace(self.source), annotate)))
             for frame, result in results:
                 for sink in sinks:
                     sink.write(frame, result)
@@ -185,18 +183,20 @@ class Stream:
         with self._opened:
             yield from self._frame_results(self.source)
 
-    def _frame_results(self, source: Source, health: Callable[[], Mapping[str, Any] | None] = lambda: None) -> _Results:
+    def _frame_results(
+        self, source: Source, annotate: Callable[[FrameResult], FrameResult] = lambda result: result
+    ) -> _Results:
         return frame_results(
             source,
             self.localizer,
             self.classifier,
             self.meter,
             self.options.max_frames,
-            smoother=Smoother(self.options.smooth_s),
-            schedule=create_classification_schedule(self.options),
+            smooth_s=self.options.smooth_s,
+            classify_every=self.options.classify_every,
             presentation_time_s=presentation_time_s(source),
             threaded=self.threads.staged,
-            health=health,
+            annotate=annotate,
             controls=self.controls,
         )
 
@@ -259,11 +259,6 @@ def create_localizer(
         largest_only=options.largest_only,
         presentation_time_s=presentation_time_s(source),
     )
-
-
-def create_classification_schedule(options: StreamOptions) -> ClassificationSchedule:
-    """Return the schedule of `options`. Without smoothing, nothing is kept of a face, and all are classified."""
-    return ClassificationSchedule(options.classify_every if options.smooth_s > 0 else 1)
 
 
 def _completed(options: StreamOptions, contract: Contract, model: Path) -> StreamOptions:

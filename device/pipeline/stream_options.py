@@ -40,12 +40,12 @@ class StreamOptions(Options):
         every_frame: Detect and classify in every frame.
         detect_every: Run the detector on every Nth frame, or when the image requires it ("auto").
         classify_every: Classify a tracked face in every Nth frame, or when the image requires it ("auto", see
-            `ClassificationSchedule`). Without smoothing, faces are classified in every frame.
+            `classification_schedule.choose`). Without smoothing, faces are classified in every frame.
         tracker: Name of the tracker for the frames between two detections.
         smooth_s: Time constant of the smoothing of probabilities, in seconds; 0: no smoothing.
         mirror: Classify each face's crop and its mirror image, and use the mean probabilities; None: for pictures only.
-        uncertain_below: A face or image whose largest probability is lower has the label "uncertain". 0: no threshold;
-            None: the model's threshold, see `Contract.uncertain_below`.
+        uncertain_below: A face or image whose largest probability is lower has the label "uncertain", and so has a face
+            whose crop is nearly black, plain or blurred. 0: neither; None: as `Contract.uncertain_below`.
         region: The part of the frame to search or, for whole images, to classify; None: the whole frame.
         min_face_px: Smallest face, in pixels of the frame; 0: no limit.
         largest_only: Keep only the largest face of each frame.

@@ -58,10 +58,18 @@ class CollectSink(Writer[Crop]):
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Pass the frame's faces to the strategy and save the crops it returns."""
         self.check()
-        landmarks = result.faces.landmarks_xy
+        landmarks, tracks = result.faces.landmarks_xy, result.faces.tracks
         boxes = crop_boxes(result.faces, frame.size_wh, self._contract.crop.margin)
         candidates = [
-            Candidate(frame, face, box, None if landmarks is None else landmarks[index], self._contract)
+            Candidate(
+                frame,
+                face,
+                box,
+                landmarks_xy=None if landmarks is None else landmarks[index],
+                track=None if tracks is None else tracks[index],
+                contract=self._contract,
+                clock_synchronised=result.clock_synchronised,
+            )
             for index, (face, box) in enumerate(zip(result.faces, boxes, strict=True))
         ]
         for crop in self._strategy.choose(candidates, self._time_s(frame)):

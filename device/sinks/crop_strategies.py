@@ -15,16 +15,15 @@ import numpy as np
 from edgekit.contract import Contract
 from edgekit.device.detections import Face
 from edgekit.device.frame import Frame
-from edgekit.device.imaging import at_most, resize
+from edgekit.device.imaging import at_most, resize, sharpness
+from edgekit.device.track import Track
 from edgekit.preprocess import FloatArray, ImageU8
 
 MAX_SIDE_PX = 256
 
 # Shortest time between two uncertain crops of one track.
 _UNCERTAIN_INTERVAL_S = 5.0
-# A track that has no box for this long has ended; the tracker itself waits up to one second.
-_TRACK_LOST_S = 2.0
-# Side of the image on which sharpness is measured, and the variance of its Laplacian that counts as half sharp.
+# Side of the image on which sharpness is measured, and the sharpness that counts as half sharp.
 _SHARPNESS_SIDE_PX = 64
 _HALF_SHARP = 100.0
 
@@ -39,13 +38,18 @@ class Crop:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A classified face of a frame; `box` is from `crop_boxes`, `landmarks_xy` is float32 (5, 2) or None."""
+    """A classified face of a frame, tracked or not.
+
+    `box` is from `crop_boxes`, `landmarks_xy` is float32 (5, 2) or None.
+    """
 
     frame: Frame
     face: Face
     box: tuple[int, int, int, int]
     landmarks_xy: FloatArray | None
+    track: Track | None
     contract: Contract
+    clock_synchronised: bool = True
 
     @cached_property
     def image(self) -> ImageU8:
@@ -75,6 +79,8 @@ class Candidate:
         }
         if self.frame.file is not None:
             document["image"] = self.frame.file
+        if not self.clock_synchronised:
+            document["clock_synchronised"] = False
         return Crop(np.array(self.image), document)
 
 
@@ -113,7 +119,6 @@ class EveryInterval:
 class _Best:
     rank: float
     since_s: float
-    seen_s: float
     crop: Crop
 
 
@@ -126,30 +131,26 @@ class BestPerTrack:
     def __init__(self, rank: Callable[[Candidate], float], window_s: float) -> None:
         self._rank = rank
         self._window_s = window_s
-        self._best: dict[int, _Best] = {}
+        self._best: dict[Track, _Best] = {}
 
     def choose(self, candidates: Sequence[Candidate], time_s: float) -> list[Crop]:
         """See `Strategy`."""
         chosen = []
         for candidate in candidates:
-            rank, track_id = self._rank(candidate), candidate.face.track_id
-            best = None if track_id is None else self._best.get(track_id)
-            if best is not None:
-                best.seen_s = time_s
+            rank, track = self._rank(candidate), candidate.track
+            best = None if track is None else self._best.get(track)
             if rank <= (0.0 if best is None else best.rank):
                 continue
-            if track_id is None:
+            if track is None:
                 chosen.append(candidate.crop())
-            elif best is None:
-                self._best[track_id] = _Best(rank, time_s, time_s, candidate.crop())
             else:
-                best.rank, best.crop = rank, candidate.crop()
+                self._best[track] = _Best(rank, time_s if best is None else best.since_s, candidate.crop())
         due = [
-            track_id
-            for track_id, best in self._best.items()
-            if time_s - best.since_s >= self._window_s or time_s - best.seen_s > _TRACK_LOST_S
+            track
+            for track, best in self._best.items()
+            if time_s - best.since_s >= self._window_s or track.ended_s <= time_s
         ]
-        return chosen + [self._best.pop(track_id).crop for track_id in due]
+        return chosen + [self._best.pop(track).crop for track in due]
 
     def finish(self) -> list[Crop]:
         """See `Strategy`."""
@@ -189,9 +190,8 @@ def _quality(candidate: Candidate) -> float:
     size = float(min(image.shape[:2])) / MAX_SIDE_PX
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     gray = resize(np.asarray(gray, np.uint8), (_SHARPNESS_SIDE_PX, _SHARPNESS_SIDE_PX))
-    variance = float(cv2.Laplacian(gray, cv2.CV_64F).var())
-    sharpness = (variance + 1) / (variance + _HALF_SHARP)
-    return size * sharpness * _frontality(candidate.landmarks_xy)
+    variance = sharpness(gray)
+    return size * (variance + 1) / (variance + _HALF_SHARP) * _frontality(candidate.landmarks_xy)
 
 
 def _frontality(landmarks_xy: FloatArray | None) -> float:

@@ -91,7 +91,7 @@ class EventOptions(SinkOptions):
             run.links.snapshots = snapshots = SnapshotWriter(self.event_snapshots, run)
             run.links.sends_snapshots = self.send_snapshots
         rules = EventRules(self.event_hold, self.event_cooldown, labels=frozenset(self.event_label))
-        return EventSink(rules, run.links, presentation_time_s(run.source), snapshots)
+        return EventSink(rules, run.links, presentation_time_s(run.source), snapshots, run.monitor.is_camera_usable)
 
 
 class EventSink(Sink):
@@ -103,6 +103,7 @@ class EventSink(Sink):
         links: SinkLinks,
         time_s: Callable[[Frame], float],
         snapshots: SnapshotWriter | None,
+        is_camera_usable: Callable[[], bool] = lambda: True,
     ) -> None:
         from edgekit.device.events import EventDetector
 
@@ -110,16 +111,19 @@ class EventSink(Sink):
         self._links = links
         self._time_s = time_s
         self._snapshots = snapshots
+        self._is_camera_usable = is_camera_usable
 
     def __exit__(self, *exception: object) -> None:
         if self._snapshots is not None:
             self._snapshots.__exit__(*exception)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Post the frame's events."""
+        """Post the frame's events; none while the camera is frozen, dark or covered."""
         if self._snapshots is not None:
             self._snapshots.write(frame, result)
         elif not self._links.outlets:
+            return
+        if not self._is_camera_usable():
             return
         for event in self._detector.update(result, self._time_s(frame)):
             if self._snapshots is not None:

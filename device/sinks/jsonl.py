@@ -47,6 +47,7 @@ def as_document(result: FrameResult) -> dict[str, Any]:
     """
     file = {} if result.file is None else {"file": result.file}
     subject = {} if result.subject == "face" else {"subject": result.subject}
+    clock = {} if result.clock_synchronised else {"clock_synchronised": False}
     health = {} if result.health is None else {"health": dict(result.health)}
     return {
         "sequence": result.sequence,
@@ -54,6 +55,7 @@ def as_document(result: FrameResult) -> dict[str, Any]:
         **subject,
         "monotonic_s": round(result.monotonic_s, 6),
         "wall_s": round(result.wall_s, 6),
+        **clock,
         "frame_wh": list(result.frame_wh),
         "age_ms": round(result.age_ms, 3),
         "stage_ms": {stage: round(duration, 3) for stage, duration in result.stage_ms.items()},

@@ -16,7 +16,7 @@ from edgekit.device.sinks.file_series import is_older_name
 from edgekit.device.sinks.output_options import OutputOptions
 from edgekit.device.sinks.record import H264Recorder, RecordOptions
 from edgekit.errors import InputError
-from edgekit.files import exclusive_file, real_path
+from edgekit.files import check_mounted, exclusive_file, real_path
 
 if TYPE_CHECKING:
     from edgekit.device.pipeline.stream import Stream
@@ -71,10 +71,12 @@ def lock_outputs(options: Iterable[SinkOptions]) -> Iterator[None]:
     """Lock the files and folders of the outputs against other runs for the duration of the block.
 
     Raises:
-        TemporaryError: Another run writes to one of them.
+        TemporaryError: Another run writes to one of them, or its disk is not mounted.
     """
     with ExitStack() as locks:
         for each in options:
+            for path in (*each.files(), *each.folders()):
+                check_mounted(path)
             for path in each.files():
                 locks.enter_context(exclusive_file(path))
             for folder in each.folders():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +14,8 @@ from edgekit.errors import InputError
 from edgekit.files import remove_folder_leftovers, write_atomic
 
 FOLDER_FULL = "folder full"
+# The smallest step of modification times: FAT stores every second one.
+_STEP_NS = 2_000_000_000
 
 # Of --collect: the folder of the crops, and the file with one line for each.
 CROPS_FOLDER = "crops"
@@ -20,6 +24,9 @@ CROPS_FILE = "crops.jsonl"
 
 class PictureFolder:
     """Writes pictures; beyond the limits, the oldest are deleted, or no more are written.
+
+    The modification times of pictures that may be deleted are the order in which they were written: each is later than
+    the previous one, also if the board's clock goes back.
 
     Attributes:
         folder: The folder, which is created with the first picture.
@@ -46,6 +53,7 @@ class PictureFolder:
         # Names and sizes, the oldest first, and their sum; None: not counted yet.
         self._stored: deque[tuple[str, int]] | None = None
         self._bytes = 0
+        self._latest_ns = 0
 
     def store(self, name: str, data: bytes) -> None:
         """Write a picture.
@@ -64,6 +72,10 @@ class PictureFolder:
         write_atomic(self.folder / name, data)
         self._stored.append((name, len(data)))
         self._bytes += len(data)
+        if self._deletable is not None:
+            self._latest_ns = max(time.time_ns(), self._latest_ns + _STEP_NS)
+            with suppress(OSError):
+                os.utime(self.folder / name, ns=(self._latest_ns, self._latest_ns))
         # Last, so that a disk to which nothing can be written keeps the older pictures.
         with suppress(OSError):
             while self._deletable is not None and len(self._stored) > 1 and self._exceeds():
@@ -83,8 +95,10 @@ class PictureFolder:
     def _found(self) -> deque[tuple[str, int]]:
         found = []
         with suppress(OSError):
-            for path in sorted(self.folder.glob(f"*{self._suffix}")):
+            for path in self.folder.glob(f"*{self._suffix}"):
                 if self._deletable is None or self._deletable.fullmatch(path.name):
                     with suppress(OSError):  # deleted in this moment, or damaged
-                        found.append((path.name, path.stat().st_size))
-        return deque(found)
+                        status = path.stat()
+                        found.append((status.st_mtime_ns, path.name, status.st_size))
+        self._latest_ns = max((time_ns for time_ns, _, _ in found), default=0)
+        return deque((name, size_bytes) for _, name, size_bytes in sorted(found))

@@ -85,13 +85,14 @@ class SnapshotWriter(Writer[_Shot]):
             self._blur.update(frame, result)
         if self._is_requested and time.monotonic() - self._requested_s >= _COMMAND_PERIOD_S:
             self._is_requested, self._requested_s, self._count = False, time.monotonic(), self._count + 1
-            name = _image_name(frame.wall_s, "snapshot", f"{self._run_id}-{self._count}")
+            image_id = f"{self._run_id}-{self._count}"
+            name = _image_name(frame.wall_s, "snapshot", image_id, result.clock_synchronised)
             if self._save(name, frame, result):
                 self.latest = name
 
     def take(self, event: Event, frame: Frame, result: FrameResult) -> Event:
         """Save the frame of an event and return the event with the name of its image; without one, if it is busy."""
-        name = _image_name(event.wall_s, event.label, event.event_id)
+        name = _image_name(event.wall_s, event.label, event.event_id, event.clock_synchronised)
         return replace(event, snapshot=name) if self._save(name, frame, result) else event
 
     def request(self) -> None:
@@ -133,8 +134,11 @@ class _Images:
         return 0
 
 
-def _image_name(wall_s: float, label: str, image_id: str) -> str:
-    """Return the file name of an image: its time, a label, and an id RUN-NUMBER that is unique across runs."""
+def _image_name(wall_s: float, label: str, image_id: str, clock_synchronised: bool) -> str:
+    """Return the file name of an image: its time, a label, and an id RUN-NUMBER that is unique across runs.
+
+    The label of an image whose time may be wrong has the prefix "unsynchronised-".
+    """
     taken = datetime.fromtimestamp(wall_s, UTC)
-    label = re.sub(r"[^A-Za-z0-9_-]", "_", label)[:40]
+    label = ("" if clock_synchronised else "unsynchronised-") + re.sub(r"[^A-Za-z0-9_-]", "_", label)[:40]
     return f"{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03}Z-{label}-{image_id}.jpg"

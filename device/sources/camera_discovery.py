@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit.boards import Board, read_board
-from edgekit.device.sources.opencv import node_holders, v4l2_cameras
+from edgekit.device.sources.opencv import v4l2_cameras
 from edgekit.device.sources.v4l2 import Node, query_node
 from edgekit.errors import SourceError
 
@@ -23,7 +22,8 @@ class Camera:
         kind: "picamera2" or "v4l2".
         model: The name that the driver reports.
         modes: Sizes and frame rates, ready for JSON; the fields depend on `kind`.
-        blocked: Why the camera cannot be opened now, and the cure; None if it can.
+        blocked: Why the camera cannot be opened now, and the cure; None if no reason is known. A V4L2 camera
+            that another program uses is only seen when it is opened.
     """
 
     name: str
@@ -70,7 +70,7 @@ def list_cameras(
         if board.is_raspberry_pi:
             obstacles.append(str(error))
     nodes = v4l2_cameras(usb_only=board.is_raspberry_pi, root=root)
-    cameras += [camera for node in nodes if (camera := _v4l2_camera(node, root, query)) is not None]
+    cameras += [camera for node in nodes if (camera := _v4l2_camera(node, query)) is not None]
     return DiscoveredCameras(tuple(cameras), tuple(obstacles))
 
 
@@ -94,7 +94,7 @@ def _csi_camera(entry: dict[str, Any]) -> Camera:
     )
 
 
-def _v4l2_camera(path: Path, root: Path, query: Callable[[Path], Node]) -> Camera | None:
+def _v4l2_camera(path: Path, query: Callable[[Path], Node]) -> Camera | None:
     """Return the camera of a V4L2 device, None if the device does not capture images."""
     name = str(path)
     try:
@@ -105,8 +105,7 @@ def _v4l2_camera(path: Path, root: Path, query: Callable[[Path], Node]) -> Camer
         return Camera(name, "v4l2", "unknown", (), f"the driver cannot be queried: {error.strerror or error}")
     if not node.captures:
         return None
-    holders = [holder for holder in node_holders(path, root / "proc") if f"pid {os.getpid()} " not in holder]
     modes = tuple(
         {"format": mode.pixel_format, "size_wh": list(mode.size_wh), "fps": list(mode.fps)} for mode in node.modes
     )
-    return Camera(name, "v4l2", node.card, modes, f"in use by {', '.join(holders)}: stop it" if holders else None)
+    return Camera(name, "v4l2", node.card, modes, None)

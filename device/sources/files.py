@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import math
 import os
-import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +15,9 @@ import numpy as np
 
 from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.imaging import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_frame, opencv_text, read_image, report_unread
-from edgekit.device.sources.timeout_guard import call_in_thread
+from edgekit.device.sources.damaged_frames import count_damaged_frames
 from edgekit.errors import InputError
 from edgekit.files import require_file
-from edgekit.native_calls import NativeCall
 from edgekit.preprocess import ImageU8
 from edgekit.text import natural_key, printable
 
@@ -81,12 +79,14 @@ class ImageSource(RecordedSource):
 class VideoSource(RecordedSource):
     """Every frame of a recorded video that can be decoded, at its time in the video.
 
-    A frame that cannot be decoded is skipped and counted; its number is left out. A video that ends early gives a
-    warning.
+    A frame that cannot be decoded is skipped and counted; its number is left out. Damaged frames that the decoder
+    conceals are counted at the end of a file. A video that ends early gives a warning.
     """
 
-    def __init__(self, capture: cv2.VideoCapture, name: str, notify: Callable[[str], None]) -> None:
-        """Take ownership of an opened `capture`.
+    def __init__(
+        self, capture: cv2.VideoCapture, name: str, notify: Callable[[str], None], path: Path | None = None
+    ) -> None:
+        """Take ownership of an opened `capture`; `path` is its file, which can be read again.
 
         Raises:
             InputError: No frame can be read.
@@ -95,6 +95,7 @@ class VideoSource(RecordedSource):
         self.fps = capture_fps(capture)
         self.frame_count = capture_frame_count(capture)
         self.skipped = 0
+        self._path = path
         self._capture = capture
         self._reading = threading.Lock()
         self._notify = notify
@@ -111,9 +112,9 @@ class VideoSource(RecordedSource):
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
-        # A pipe or network can block the read of another thread for ever. To release what it uses would crash it.
+        # A network can block the read of another thread for ever. To release what it uses would crash it.
         if self._reading.acquire(timeout=_CLOSE_S):
-            self._close()
+            self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames in order; the capture time is the time of decoding."""
@@ -125,9 +126,10 @@ class VideoSource(RecordedSource):
                     return
                 frame = self._read()
             self._warn_of_early_end()
+            if self._path is not None:
+                self.damaged = count_damaged_frames(self._path, lambda: self._stopped)
         finally:
-            if self.skipped:
-                self._notify(f"video '{self.name}': {self.skipped} frames cannot be decoded and were skipped")
+            self._report_damage()
 
     def _read(self) -> Frame | None:
         """Return the next frame that can be decoded, None at the end."""
@@ -144,12 +146,8 @@ class VideoSource(RecordedSource):
                 break
         return None
 
-    def _close(self) -> None:
-        self._capture.release()
-
     def _decode(self) -> ImageU8 | None:
-        # A signal ends the wait for a read that blocks.
-        with self._reading, NativeCall(f"reading video '{self.name}'", lambda: None):
+        with self._reading:
             try:
                 ok, image = self._capture.read()
             except cv2.error:
@@ -169,6 +167,15 @@ class VideoSource(RecordedSource):
         self._position_s = stamp_s + self._shift_s
         self._longest_pause_s = max(self._longest_pause_s, self._position_s - before_s)
 
+    def _report_damage(self) -> None:
+        damage = []
+        if self.skipped:
+            damage.append(f"{self.skipped} frames cannot be decoded and were skipped")
+        if self.damaged:
+            damage.append(f"{self.damaged} of {self._sequence} frames are damaged, with unreliable results")
+        if damage:
+            self._notify(f"video '{self.name}': {'; '.join(damage)}")
+
     def _warn_of_early_end(self) -> None:
         expected = self.frame_count or 0
         duration_s = expected * self._period_s
@@ -179,23 +186,6 @@ class VideoSource(RecordedSource):
             self._notify(
                 f"video '{self.name}' ends after {end_s:.1f} of {duration_s:.1f} s: the rest is damaged or missing"
             )
-
-
-class _PipedSource(VideoSource):
-    """A video read from a named pipe while another process writes it."""
-
-    def __init__(self, handle: int, name: str, notify: Callable[[str], None]) -> None:
-        # FFmpeg reads the open descriptor: opening the pipe again would wait for another writer.
-        self._handle = handle
-        try:
-            super().__init__(cv2.VideoCapture(f"pipe:{handle}", cv2.CAP_FFMPEG), name, notify)
-        except InputError:
-            os.close(handle)
-            raise
-
-    def _close(self) -> None:
-        super()._close()
-        os.close(self._handle)
 
 
 def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSource:
@@ -212,31 +202,12 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
     if not path.exists() and glob.has_magic(uri):
         found = [Path(each) for each in glob.glob(uri, recursive=True)]  # noqa: PTH207 - takes absolute patterns too
         return _images(sorted(found, key=natural_key), name, f"pattern '{name}' matches", notify)
-    if path.is_fifo():
-        notify(f"source '{name}' is a named pipe: waiting for a writer")
-        handle = _open_written_pipe(path)
-        # The wait for the first image is in a thread, so that a signal ends it.
-        return call_in_thread(lambda: _PipedSource(handle, name, notify), f"open video '{name}'")
     require_file(path, "source")
     if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES):
         return ImageSource([path], name, notify)
     # FFmpeg cannot mistake an absolute path for a protocol.
-    return VideoSource(cv2.VideoCapture(opencv_text(str(path.resolve())), cv2.CAP_FFMPEG), name, notify)
-
-
-def _open_written_pipe(path: Path) -> int:
-    """Return the descriptor of a named pipe once it has data.
-
-    Signals interrupt this wait. They would not interrupt a wait inside FFmpeg.
-    """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        select.select([handle], [], [])
-    except BaseException:
-        os.close(handle)
-        raise
-    os.set_blocking(handle, True)
-    return handle
+    path = path.resolve()
+    return VideoSource(cv2.VideoCapture(opencv_text(str(path)), cv2.CAP_FFMPEG), name, notify, path)
 
 
 def capture_fps(capture: cv2.VideoCapture) -> float | None:

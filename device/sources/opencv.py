@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
-import socket
 from collections.abc import Callable
-from contextlib import closing, suppress
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -26,8 +22,6 @@ from edgekit.text import printable
 
 OPEN_TIMEOUT_MS = 10_000
 _READ_TIMEOUT_MS = 5_000
-_DEFAULT_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935}
-_PROBE_TIMEOUT_S = 3.0
 
 
 class CaptureDevice:
@@ -91,7 +85,7 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
     except ValueError as error:
         raise InputError(f"source '{without_password(url)}' is not a network address: {error}") from error
     name = f"stream '{without_password(url)}'"
-    capture = call_in_thread(lambda: _open_url(url, name, explain=True), f"open {name}")
+    capture = call_in_thread(lambda: _open_url(url, name), f"open {name}")
     if capture_frame_count(capture) is not None:
         try:
             return VideoSource(capture, without_password(url), notify)
@@ -189,44 +183,15 @@ def without_password(text: str) -> str:
     return re.sub(r"\buser-pw=\S+", "user-pw=***", text)
 
 
-def _open_url(url: str, name: str, explain: bool = False) -> cv2.VideoCapture:
+def _open_url(url: str, name: str) -> cv2.VideoCapture:
     settings = [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS,
         cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT_MS,
     ]  # fmt: skip
     capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, settings)
     if not capture.isOpened():
-        reason = _failure_reason(url) if explain else ""
-        raise SourceError(f"{name} cannot be opened{reason}: check the address and the sender")
+        raise SourceError(f"{name} cannot be opened: check the address and the sender, such as with ffplay")
     return capture
-
-
-def _failure_reason(url: str) -> str:
-    """Return why a stream cannot be opened, in brackets; "" if unknown. OpenCV reports no reason."""
-    parts = urlsplit(url)
-    scheme = parts.scheme.lower()
-    port = parts.port or _DEFAULT_PORTS.get(scheme)
-    if parts.hostname is None or port is None:
-        return ""
-    try:
-        if scheme != "http":
-            socket.create_connection((parts.hostname, port), _PROBE_TIMEOUT_S).close()
-            return ""
-        with closing(HTTPConnection(parts.hostname, port, timeout=_PROBE_TIMEOUT_S)) as connection:
-            user = unquote(f"{parts.username or ''}:{parts.password or ''}")
-            authorization = f"Basic {base64.b64encode(user.encode()).decode()}"
-            target = quote(parts.path or "/", safe="/%") + (
-                f"?{quote(parts.query, safe='=&%+')}" if parts.query else ""
-            )
-            connection.request("GET", target, headers={"Authorization": authorization} if parts.username else {})
-            response = connection.getresponse()
-            return f" (HTTP {response.status} {response.reason})" if response.status >= 400 else ""
-    except OSError as error:
-        return f" ({error.strerror or error})"
-    except HTTPException:
-        return " (the response is not HTTP)"
-    except ValueError:
-        return " (invalid host name)"
 
 
 def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapture:
@@ -247,32 +212,10 @@ def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapt
         wanted += [cv2.CAP_PROP_BUFFERSIZE, settings.buffers]
     capture = cv2.VideoCapture(str(path), cv2.CAP_V4L2)
     if not capture.isOpened():
-        holders = node_holders(path)
-        reason = f"in use by {', '.join(holders)}" if holders else f"in use, or not a camera (see fuser {path})"
-        raise SourceError(f"{name} cannot be opened: {reason}: stop that program or use another camera")
+        raise SourceError(
+            f"{name} cannot be opened: in use, or not a camera (see fuser -v {path}): stop that program or use another "
+            "camera"
+        )
     for key, value in zip(wanted[::2], wanted[1::2], strict=True):
         capture.set(key, value)
     return capture
-
-
-def node_holders(path: Path, proc: Path = Path("/proc")) -> list[str]:
-    """Return the processes that have a device open, as `pid 812 (motion)`; only root sees other users' processes."""
-    node = os.path.realpath(path)  # /proc names the device itself, and `path` may be a link to it
-    holders = []
-    for process in sorted(proc.glob("[0-9]*"), key=lambda entry: int(entry.name)):
-        if node in _open_files(process):
-            try:
-                command = (process / "comm").read_text(errors="replace").strip()
-            except OSError:
-                command = "?"
-            holders.append(f"pid {process.name} ({command})")
-    return holders
-
-
-def _open_files(process: Path) -> set[str]:
-    files = set()
-    with suppress(OSError):  # the process ended or belongs to another user
-        for link in (process / "fd").iterdir():
-            with suppress(OSError):  # closed meanwhile
-                files.add(str(link.readlink()))
-    return files

@@ -48,6 +48,11 @@ class RealtimeSource:
         """Number of images or frames that could not be decoded."""
         return self._recording.skipped
 
+    @property
+    def damaged(self) -> int:
+        """Number of damaged frames, see `RecordedSource`."""
+        return getattr(self._recording, "damaged", 0)
+
     def __enter__(self) -> Self:
         self._recording.__enter__()
         return self

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import cv2
 import numpy as np
 
+from edgekit.device.tracking.scene import COARSE_WH
 from edgekit.device.tracking.tracks import iou
-from edgekit.preprocess import FloatArray, ImageU8
+from edgekit.preprocess import FloatArray
 
 # Frames from one detection to the next: the maximum, and the number while tracks may be mixed up.
 _LONGEST, _DOUBTFUL = 10, 2
@@ -19,8 +19,7 @@ _LONGEST, _DOUBTFUL = 10, 2
 _FIRST_CHECKED = 4
 # Upper limit in seconds, for cameras with a low frame rate.
 _LONGEST_S = 0.5
-# Change is measured on an image of this size in gray levels, after subtracting the change of exposure.
-_COARSE_WH = (32, 24)
+# Change of a cell of the coarse image in gray levels, after subtracting the change of exposure.
 _CHANGED_LEVELS = 18.0
 _CUT_LEVELS = 25.0
 # Number of changed cells outside known faces and their bodies that triggers a detection.
@@ -38,15 +37,17 @@ class TrackingState:
     Attributes:
         frames: Frames since the last detection.
         elapsed_s: Seconds since the last detection.
-        luma: The frame, uint8 (h, w).
-        boxes: The tracked faces, each xyxy float32 (4,) in pixels of `luma`.
+        coarse: The frame, as `scene.coarse_image`.
+        size_wh: Width and height of the image of `boxes`.
+        boxes: The tracked faces, each xyxy float32 (4,).
         lost: Whether a face could not be tracked into this frame.
         followed: The share of a face that could be tracked (`Moved.followed`), of the face with the smallest share.
     """
 
     frames: int
     elapsed_s: float
-    luma: ImageU8
+    coarse: FloatArray
+    size_wh: tuple[int, int]
     boxes: Sequence[FloatArray]
     lost: bool
     followed: float
@@ -64,7 +65,7 @@ class Schedule(Protocol):
         """Return whether to run the detector on this frame."""
         ...
 
-    def detected(self, luma: ImageU8, changed: bool) -> None:
+    def detected(self, coarse: FloatArray, changed: bool) -> None:
         """Record the frame of a detection, and whether faces appeared or disappeared in it."""
         ...
 
@@ -80,7 +81,7 @@ class Every:
         """Return whether N frames have passed."""
         return state.frames >= self._frames
 
-    def detected(self, luma: ImageU8, changed: bool) -> None:
+    def detected(self, coarse: FloatArray, changed: bool) -> None:
         """Do nothing: the schedule depends on the count alone."""
 
 
@@ -107,14 +108,13 @@ class Adaptive:
         if state.frames >= _DOUBTFUL and (state.followed < _MIN_FOLLOWED or _touch(state.boxes)):
             return True
         if state.boxes and state.frames < self._first_checked:
-            # No check for a cut is needed: at a cut the tracker would have lost the faces.
             return False
         outside, everywhere = self._change(state)
         return everywhere >= _CUT_LEVELS or outside >= _CHANGED_CELLS
 
-    def detected(self, luma: ImageU8, changed: bool) -> None:
+    def detected(self, coarse: FloatArray, changed: bool) -> None:
         """Use this frame as the reference for changes of the image, and set from which frame they are checked."""
-        self._coarse = _coarse(luma)
+        self._coarse = coarse
         # One detection can be wrong: the next frame confirms a face that appeared or disappeared.
         self._confirm_next = changed
         self._first_checked = _FIRST_CHECKED if changed else min(self._first_checked + 1, _LONGEST)
@@ -123,20 +123,16 @@ class Adaptive:
         """Return the change since the last detection: number of changed cells outside faces, and mean of all cells."""
         if self._coarse is None:
             return 0, 0.0
-        change = _coarse(state.luma) - self._coarse
+        change = state.coarse - self._coarse
         change = np.abs(change - _median(change))
         everywhere = float(change.mean())
-        to_cells = np.tile(np.divide(_COARSE_WH, state.luma.shape[::-1]), 2)
+        to_cells = np.tile(np.divide(COARSE_WH, state.size_wh), 2)
         for box in state.boxes:
             width, height = box[2:] - box[:2]
             around = (_BODY_SIDE * width, _BODY_ABOVE * height, _BODY_SIDE * width, _BODY_BELOW * height)
             x0, y0, x1, y1 = (np.add(box, np.multiply(around, (-1, -1, 1, 1))) * to_cells).clip(0).round().astype(int)
             change[y0:y1, x0:x1] = 0
         return int((change > _CHANGED_LEVELS).sum()), everywhere
-
-
-def _coarse(luma: ImageU8) -> FloatArray:
-    return np.asarray(cv2.resize(luma, _COARSE_WH, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _median(values: FloatArray) -> np.float32:

@@ -13,8 +13,10 @@ from edgekit.device.detections import Detections
 from edgekit.device.frame import Frame
 from edgekit.device.region import Region, detector_input_px, scaled_input_px
 from edgekit.device.stage_timer import StageTimer
+from edgekit.device.track import Track
 from edgekit.device.tracking.detection_schedule import Schedule, TrackingState
 from edgekit.device.tracking.optical_flow import move_boxes
+from edgekit.device.tracking.scene import SceneCuts, coarse_image
 from edgekit.device.tracking.tracker import Tracker
 from edgekit.device.tracking.tracks import TrackManager
 from edgekit.preprocess import FloatArray, ImageU8
@@ -23,7 +25,6 @@ from edgekit.preprocess import FloatArray, ImageU8
 _FLOW_SIDE_PX = 320
 # With `largest_only`, another face replaces the chosen one when its area is larger by this factor.
 _TAKE_OVER = 1.2
-_NO_LUMA: ImageU8 = np.zeros((0, 0), np.uint8)
 
 
 class FaceTracker:
@@ -49,7 +50,7 @@ class FaceTracker:
         Args:
             detector: Finds the faces of an image.
             schedule: On which frames the detector runs; None: on every frame, and faces get no track ids.
-            tracker: Moves boxes on the frames between.
+            tracker: Moves boxes on the frames between. At a cut of a film, all faces get new ids.
             region: The part of the frame to search; default: the whole frame.
             min_face_px: Smallest mean side of a box, in pixels of the frame; smaller faces are discarded.
             choose_input_size: Set the detector's input size from `min_face_px` and the size of each frame.
@@ -68,10 +69,11 @@ class FaceTracker:
         self._presentation_time_s = presentation_time_s
         self._tracker = tracker
         self._tracks = TrackManager()
+        self._cuts = SceneCuts()
         self._luma: ImageU8 | None = None
         self._detected_s: float | None = None
         self._frames_since_detection = 0
-        self._chosen_id: int | None = None
+        self._chosen: Track | None = None
 
     @property
     def detector_name(self) -> str:
@@ -99,16 +101,20 @@ class FaceTracker:
             timer.mark("detect")
             return self._select(detections)
         time_s = self._presentation_time_s(frame)
-        tracks_boxes = self._schedule.follows or self._detect_every_at_least > 1
-        luma = flow_luma(frame) if tracks_boxes else _NO_LUMA
-        if not tracks_boxes or self._track(frame, luma, time_s, self._schedule):
+        luma = flow_luma(frame)
+        coarse = coarse_image(luma)
+        is_cut = self._cuts.is_cut(coarse, time_s)
+        if is_cut:
+            self._tracks.end(time_s)
+        follows = self._schedule.follows or self._detect_every_at_least > 1
+        if is_cut or not follows or self._track(frame, luma, coarse, time_s, self._schedule):
             timer.mark("track")
             detections = self._detect(frame)
             timer.mark("detect")
-            before = {track.id for track in self._tracks.visible}
+            before = self._tracks.visible
             self._tracks.correct(detections, time_s)
             self._detected_s, self._frames_since_detection = time_s, 0
-            self._schedule.detected(luma, changed=before != {track.id for track in self._tracks.visible})
+            self._schedule.detected(coarse, changed=before != self._tracks.visible)
         self._luma = luma
         faces = self._select(self._tracks.detections())
         timer.mark("track")
@@ -138,7 +144,7 @@ class FaceTracker:
         is_large = np.asarray((xyxy[:, 2:] - xyxy[:, :2]).mean(axis=1) >= self._min_face_px, np.bool_)
         return in_frame[is_large]
 
-    def _track(self, frame: Frame, luma: ImageU8, time_s: float, schedule: Schedule) -> bool:
+    def _track(self, frame: Frame, luma: ImageU8, coarse: FloatArray, time_s: float, schedule: Schedule) -> bool:
         """Move the known faces into this frame; return whether the detector has to run on it."""
         # Counts only the frames that arrive here, not the dropped frames of a live source.
         self._frames_since_detection += 1
@@ -153,7 +159,8 @@ class FaceTracker:
         state = TrackingState(
             frames=self._frames_since_detection,
             elapsed_s=time_s - self._detected_s,
-            luma=luma,
+            coarse=coarse,
+            size_wh=(luma.shape[1], luma.shape[0]),
             boxes=[box.xyxy for box in moved if box is not None],
             lost=not all_found,
             followed=min((box.followed for box in moved if box is not None), default=1.0),
@@ -166,10 +173,10 @@ class FaceTracker:
             return faces
         areas = (faces.xyxy[:, 2:] - faces.xyxy[:, :2]).prod(axis=1)
         best = int(areas.argmax())
-        if faces.track_ids is not None:
-            for held in np.flatnonzero(faces.track_ids == self._chosen_id):
+        if faces.tracks is not None:
+            for held in np.flatnonzero(faces.tracks == self._chosen):
                 best = int(held) if areas[best] < _TAKE_OVER * areas[held] else best
-            self._chosen_id = int(faces.track_ids[best])
+            self._chosen = faces.tracks[best]
         return faces[best : best + 1]
 
 

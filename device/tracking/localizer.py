@@ -13,8 +13,7 @@ from edgekit.device.detections import Detections
 from edgekit.device.frame import Frame
 from edgekit.device.region import Region
 from edgekit.device.stage_timer import StageTimer
-
-_TRACK_ID = 1
+from edgekit.device.track import Track
 
 
 class Localizer(Protocol):
@@ -50,9 +49,9 @@ class WholeImage:
     input_size_px = None
 
     def __init__(self, region: Region | None, *, is_sequence: bool) -> None:
-        """Use `region` of each frame; None: the whole frame. In a sequence all boxes have the same track id."""
+        """Use `region` of each frame; None: the whole frame. In a sequence all boxes have the same track."""
         self._region = region
-        self._track_ids = np.array([_TRACK_ID]) if is_sequence else None
+        self._tracks = np.array([Track(1)], np.object_) if is_sequence else None
 
     def find(self, frame: Frame, timer: StageTimer) -> Detections:
         """Return the box of the region with score 1, in whole pixels.
@@ -62,7 +61,7 @@ class WholeImage:
         """
         del timer
         xyxy = np.array([self._xyxy(frame)], np.float32)
-        return Detections(xyxy, np.ones(1, np.float32), track_ids=self._track_ids, are_regions=True)
+        return Detections(xyxy, np.ones(1, np.float32), tracks=self._tracks, are_regions=True)
 
     def set_load_level(self, detect_every_at_least: int = 1, detector_scale: float = 1.0) -> None:
         """Do nothing: without a detector only a lower frame rate reduces the load."""

@@ -7,12 +7,12 @@ its box continues at its last speed, so that a face that passes behind another g
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from edgekit.device.detections import Detections
+from edgekit.device.track import Track
 from edgekit.preprocess import FloatArray
 
 # A box continues a track if their intersection over union is at least _MIN_IOU. A face that moved fast overlaps less:
@@ -25,31 +25,6 @@ _MAX_SIZE_RATIO = 1.5
 _HIDDEN_S = 1.0
 # Weight of a new speed measurement; between two detections most of the measured speed is noise.
 _SPEED_GAIN = 0.4
-
-
-@dataclass
-class Track:
-    """One tracked face.
-
-    Attributes:
-        id: Counts from 1 and is used once.
-        xyxy: float32 (4,): left, top, right, bottom in pixels of the frame.
-        score: The score of the last detection.
-        seen_s: Time of the last detection.
-        speed_xy: Speed of the centre in pixels per second, float32 (2,).
-        hidden: The last detection did not find the face.
-        detected: The detector found the box in this frame.
-        landmarks_xy: float32 (5, 2), as `Detections.landmarks_xy`; None for a box that the detector did not find now.
-    """
-
-    id: int
-    xyxy: FloatArray
-    score: float
-    seen_s: float
-    speed_xy: FloatArray
-    hidden: bool = False
-    detected: bool = True
-    landmarks_xy: FloatArray | None = None
 
 
 class TrackManager:
@@ -87,7 +62,7 @@ class TrackManager:
         """Update the tracks with the detections of `time_s`; call `move` first if the visible faces could be tracked.
 
         A detection continues the track it overlaps most, else starts a new one. Tracks without a detection become
-        hidden. Tracks that have been hidden for too long are removed.
+        hidden. Tracks that have been hidden for too long end.
         """
         elapsed_s = self._elapsed(time_s)
         for track in self._tracks:
@@ -107,14 +82,17 @@ class TrackManager:
             track.xyxy = np.asarray(box, np.float32)
             track.score, track.seen_s, track.hidden, track.detected = score, time_s, False, True
             track.landmarks_xy = None if detections.landmarks_xy is None else detections.landmarks_xy[index]
-        self._tracks = [track for track in self._tracks if not track.hidden or time_s - track.seen_s <= _HIDDEN_S]
+        self._keep(lambda track: not track.hidden or time_s - track.seen_s <= _HIDDEN_S)
+
+    def end(self, time_s: float) -> None:
+        """End all tracks: the next detections are other faces."""
+        self._elapsed(time_s)
+        self._keep(lambda _: False)
 
     def keep_inside(self, xyxy: tuple[float, float, float, float]) -> None:
-        """Remove the tracks whose centre lies outside a region."""
+        """End the tracks whose centre lies outside a region."""
         x0, y0, x1, y1 = xyxy
-        self._tracks = [
-            track for track in self._tracks if x0 <= (centre := _centre(track.xyxy))[0] <= x1 and y0 <= centre[1] <= y1
-        ]
+        self._keep(lambda track: x0 <= (centre := _centre(track.xyxy))[0] <= x1 and y0 <= centre[1] <= y1)
 
     def detections(self) -> Detections:
         """Return the visible faces with their ids, and with landmarks if each face has them."""
@@ -124,9 +102,15 @@ class TrackManager:
             np.array([track.xyxy for track in tracks], np.float32).reshape(-1, 4),
             np.array([track.score for track in tracks], np.float32),
             landmarks_xy=np.stack(landmarks_xy) if tracks and len(landmarks_xy) == len(tracks) else None,
-            track_ids=np.array([track.id for track in tracks], np.int64),
+            tracks=np.array(tracks, np.object_),
             detected=np.array([track.detected for track in tracks], np.bool_),
         )
+
+    def _keep(self, is_kept: Callable[[Track], bool]) -> None:
+        ended = [track for track in self._tracks if not is_kept(track)]
+        for track in ended:
+            track.ended_s = self._time_s
+        self._tracks = [track for track in self._tracks if track not in ended]
 
     def _elapsed(self, time_s: float) -> float:
         elapsed_s, self._time_s = max(time_s - self._time_s, 0.0), time_s
@@ -134,7 +118,7 @@ class TrackManager:
 
     def _start(self, box: FloatArray, time_s: float) -> Track:
         self._last_id += 1
-        track = Track(self._last_id, np.asarray(box, np.float32), 0.0, time_s, np.zeros(2, np.float32))
+        track = Track(self._last_id, np.asarray(box, np.float32), seen_s=time_s)
         self._tracks.append(track)
         return track
 

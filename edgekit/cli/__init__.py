@@ -11,10 +11,8 @@ import importlib
 import io
 import os
 import re
-import resource
 import signal
 import sys
-import threading
 import traceback
 from contextlib import suppress
 from types import FrameType
@@ -22,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit import __version__, native_calls
-from edgekit.cli.native_watch import NativeWatch
+from edgekit import __version__
+from edgekit.cli.command import Group
 from edgekit.cli.output import describe_os_error, one_line
 from edgekit.errors import (
     ERROR_PREFIX,
@@ -34,7 +32,6 @@ from edgekit.errors import (
     EXIT_TEMPORARY,
     EXIT_USAGE,
     EdgekitError,
-    InputError,
 )
 from edgekit.text import printable
 
@@ -57,23 +54,13 @@ _HOME_PATH = re.compile(r"(-\w|--(?!ssh-option=)[\w-]+=)?~/")
 _COMPLETION_VARIABLE = "_EDGEKIT_COMPLETE"
 
 _OUT_OF_MEMORY = "out of memory: close other programs, or use smaller batches or frames"
-# The words of the dynamic linker and of OpenCV.
-_NO_MEMORY = ("failed to map segment", "annot allocate memory", "Insufficient memory")
-# Python's words.
-_NO_THREAD = "can't start new thread"
-_OUT_OF_THREADS = (
-    "no more threads can be started: raise the limit of processes (ulimit -u, or TasksMax= of a service) or of memory "
-    "(ulimit -v)"
-)
-# With less, OpenCV and onnxruntime crash instead of raising an error.
-_MIN_ADDRESS_SPACE_BYTES = 768 << 20
 
 
 class _StdoutClosedError(Exception):
     """The program that reads stdout has closed the pipe, as `| head` does."""
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(Group):
     """click group that imports a command's module when the command is used, and lists the commands in sections."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -85,7 +72,6 @@ class _LazyGroup(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
-        _check_environment()
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
@@ -154,8 +140,8 @@ def main() -> None:
     """Run the command line and exit: the entry point of the console script."""
     exit_code = _run(sys.argv[1:], ends_process=True)
     timeout_guard = sys.modules.get("edgekit.device.sources.timeout_guard")
-    if native_calls.any_running() or (timeout_guard is not None and timeout_guard.any_reading()):
-        # The interpreter's own exit would wait for a thread that is blocked in a camera driver or in an inference.
+    if timeout_guard is not None and timeout_guard.any_reading():
+        # The interpreter's own exit would wait for a thread that is blocked in a camera driver.
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
@@ -175,10 +161,7 @@ def _run(arguments: list[str], ends_process: bool = False) -> int:
         return EXIT_OK
     debug = "--debug" in arguments
     _prepare_streams()
-    try:
-        interruptions = _Interruptions()
-    except RuntimeError as error:
-        return _report(error, _OUT_OF_THREADS, EXIT_FAULT, debug)
+    interruptions = _Interruptions()
     try:
         return _call(arguments, debug, interruptions)
     except KeyboardInterrupt:  # one more signal, while the first one or an error was reported
@@ -193,9 +176,6 @@ def _call(arguments: list[str], debug: bool, interruptions: _Interruptions) -> i
         cli.main(args=arguments, prog_name="edgekit", standalone_mode=False)
     except EdgekitError as error:
         return _report(error, str(error), error.exit_code, debug)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return error.exit_code
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "edgekit"
@@ -217,35 +197,11 @@ def _call(arguments: list[str], debug: bool, interruptions: _Interruptions) -> i
     except MemoryError as error:
         return _report(error, _OUT_OF_MEMORY, EXIT_TEMPORARY, debug)
     except Exception as error:
-        if any(text in str(error) for text in _NO_MEMORY):
-            return _report(error, _OUT_OF_MEMORY, EXIT_TEMPORARY, debug)
-        if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
-            return _report(error, _OUT_OF_THREADS, EXIT_FAULT, debug)
         if interruptions.received:
             # A library replaced the KeyboardInterrupt by its own exception while it was imported.
             return _report_interruption()
         return _report(error, _describe_unexpected(error), EXIT_FAULT, debug)
     return EXIT_OK
-
-
-def _check_environment() -> None:
-    """Check what libraries need: without it they crash, or fail without a message.
-
-    Raises:
-        InputError: The working folder is gone, or too little memory may be reserved.
-    """
-    try:
-        os.getcwd()  # noqa: PTH109 - the system call itself
-    except OSError as error:
-        raise InputError(
-            f"the working folder cannot be used ({error.strerror}): change to another one with cd"
-        ) from error
-    limit_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if 0 <= limit_bytes < _MIN_ADDRESS_SPACE_BYTES:
-        raise InputError(
-            f"this shell lets a program reserve {limit_bytes >> 20} MiB of memory (ulimit -v), and edgekit needs "
-            f"{_MIN_ADDRESS_SPACE_BYTES >> 20} MiB: run 'ulimit -v unlimited'"
-        )
 
 
 def _prepare_streams() -> None:
@@ -292,9 +248,6 @@ class _Interruptions:
         for number in (signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._receive)
-        self._report_ignored, sys.unraisablehook = sys.unraisablehook, self._repeat
-        self._watch = NativeWatch()
-        self._watch.start()
 
     def end(self, ends_process: bool) -> None:
         """Restore the handlers of signals, or ignore all but SIGTERM because the process ends.
@@ -303,21 +256,9 @@ class _Interruptions:
         whose exit is blocked.
         """
         self._ended = True
-        self._watch.stop()
         for number, handler in self._previous.items():
             is_ignored = ends_process and number != signal.SIGTERM
             signal.signal(number, signal.SIG_IGN if is_ignored else handler)
-        sys.unraisablehook = self._report_ignored
-
-    def _repeat(self, ignored: sys.UnraisableHookArgs) -> None:
-        """Send SIGTERM once more if Python has ignored the exception of a signal, as in destructors and their like."""
-        if not isinstance(ignored.exc_value, (KeyboardInterrupt, SystemExit)):
-            self._report_ignored(ignored)
-            return
-        # From another thread and later: a signal that arrives now would be ignored too.
-        repeat = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
-        repeat.daemon = True
-        repeat.start()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del number, frame

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from edgekit.cli.option_types import field_value, make_option, parameter_name
 from edgekit.cli.output import Output
+from edgekit.errors import EXIT_USAGE
 from edgekit.options import Option, Options, declared_options, defaults
 
 _OTHERS = "Other options"
@@ -28,7 +29,7 @@ _COMMON = (
     click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
     click.Option(["-q", "--quiet"], is_flag=True, help="Print errors and warnings only."),
 )
-Group = type[Options] | Sequence[type[Options]]
+Classes = type[Options] | Sequence[type[Options]]
 
 
 class Command(click.Command):
@@ -43,7 +44,7 @@ class Command(click.Command):
 
     is_negatable: ClassVar[bool] = False
 
-    def __init__(self, *args: Any, groups: Mapping[str, Group] | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, groups: Mapping[str, Classes] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.groups = groups or {}
         self.kinds = tuple(kind for group in self.groups.values() for kind in _classes(group))
@@ -128,7 +129,18 @@ class Command(click.Command):
             formatter.write_text(f"`{ctx.command_path} --help-all` lists {hidden} more options.")
 
 
-def command(name: str, *, short_help: str, cls: type[Command] = Command, **groups: Group) -> Callable[..., Command]:
+class Group(click.Group):
+    """A group of commands; without arguments it prints its help and ends with exit code 2."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Print the help if there are no arguments; click's own exit code depends on its version."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(EXIT_USAGE)
+        return super().parse_args(ctx, args)
+
+
+def command(name: str, *, short_help: str, cls: type[Command] = Command, **groups: Classes) -> Callable[..., Command]:
     """Return a decorator that makes a command of a function; each further argument is a group of options."""
 
     def decorate(function: Callable[..., None]) -> Command:
@@ -138,7 +150,7 @@ def command(name: str, *, short_help: str, cls: type[Command] = Command, **group
     return decorate
 
 
-def subcommand(group: click.Group, name: str, *, short_help: str, **groups: Group) -> Callable[..., Command]:
+def subcommand(group: click.Group, name: str, *, short_help: str, **groups: Classes) -> Callable[..., Command]:
     """Return a decorator as `command`, for a command of a group such as `edgekit service`."""
 
     def decorate(function: Callable[..., None]) -> Command:
@@ -196,7 +208,7 @@ def section(title: str, *options: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
-def _classes(group: Group) -> tuple[type[Options], ...]:
+def _classes(group: Classes) -> tuple[type[Options], ...]:
     return (group,) if isinstance(group, type) else tuple(group)
 
 

@@ -52,7 +52,7 @@ class _NamedPath(click.Path):
 PATH = _NamedPath(path_type=Path)
 
 
-class _DetectorName(click.Choice[str]):
+class _DetectorName(click.Choice):  # type: ignore[type-arg] # not generic before click 8.2
     """Name of a detector. Other packages are searched only for a name that is not one of edgekit's detectors."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:

@@ -59,8 +59,9 @@ def capture_text(seen: Mapping[str, str]) -> str:
     parts = ["# captured: by 'edgekit doctor --bundle', redacted\n"]
     for title, body in seen.items():
         if title == "proc/mounts":
-            # The other lines can name servers and users. The findings need the root file system only.
-            body = "".join(line for line in body.splitlines(keepends=True) if line.split(" ")[1:2] == ["/"])
+            # The other lines can name servers and users. The findings need the disk of the home folder only.
+            disks = re.compile(r"(\S+ / |/dev/\S+ /home )")
+            body = "".join(line for line in body.splitlines(keepends=True) if disks.match(line))
         text = body.replace("\0", "\\0")
         parts.append(f"==> {title} <==\n{text}{'' if text.endswith(chr(10)) else chr(10)}")
     return "".join(parts)

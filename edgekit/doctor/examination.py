@@ -32,6 +32,7 @@ CHECKS: tuple[Callable[[Probe], Finding | None], ...] = (
     machine.power,
     machine.network_time,
     service.service,
+    service.releases,
 )
 
 

@@ -79,15 +79,16 @@ def memory(probe: Probe) -> Finding:
 
 
 def disk(probe: Probe) -> Finding:
-    """Check the free space of the root file system, and report if it is read-only."""
-    done = probe.run("df", "-Pk", "/")
-    match = re.search(r"^\S+\s+(\d+)\s+\d+\s+(\d+)\s+\d+%", done.out if done else "", re.MULTILINE)
+    """Check the free space of the file system of the home folder, and report if it is read-only."""
+    done = probe.run("df", "-Pk", str(probe.home()))
+    match = re.search(r"^\S+\s+(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(/.*)", done.out if done else "", re.MULTILINE)
     if match is None:
         return Finding("disk", "unknown", "the command 'df' failed")
-    total, free = (int(number) // 1024 for number in match.groups())
+    total, free = (int(number) // 1024 for number in match.groups()[:2])
     text = f"{free:,} of {total:,} MiB free"
-    root = re.search(r"^\S+ / \S+ (\S+)", probe.read("proc/mounts") or "", re.MULTILINE)
-    if root and "ro" in root.group(1).split(","):
+    mounts = [line.split(" ") for line in (probe.read("proc/mounts") or "").splitlines()]
+    options = [fields[3] for fields in mounts if len(fields) > 3 and fields[1] == match[3]]
+    if options and "ro" in options[-1].split(","):
         text += ", read-only"
     if free < _FULL_DISK_MIB:
         cure = "free some space: sudo apt clean, or sudo journalctl --vacuum-size=50M"

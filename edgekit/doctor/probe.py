@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -12,6 +12,7 @@ from subprocess import CompletedProcess
 from typing import Literal, TypeAlias
 
 from edgekit.boards import Board, Conditions, Interpreter, call_tool, read_board, read_conditions
+from edgekit.deployed import current_releases
 
 Status: TypeAlias = Literal["ok", "warning", "fault", "unknown"]
 
@@ -106,6 +107,8 @@ class Probe:
     import_module: Import = import_in_child
     environment: Environment = field(default_factory=Environment)
     cache_dir: Callable[[], Path] = cache_dir
+    releases: Callable[[], Mapping[str, Path]] = current_releases
+    home: Callable[[], Path] = Path.home
     seen: dict[str, str] = field(default_factory=dict)
     _board: Board | None = None
     _conditions: Conditions | None = None

@@ -1,10 +1,22 @@
-"""Check of the systemd service `edgekit`."""
+"""Checks of the systemd service `edgekit` and of the releases that `edgekit deploy` has put on this machine."""
 
 from __future__ import annotations
 
+from edgekit.deployed import unusable
 from edgekit.doctor.probe import Finding, Probe
 
 _PROPERTIES = "--property=LoadState,ActiveState,SubState,Result,NRestarts,ExecMainStatus"
+
+
+def releases(probe: Probe) -> Finding | None:
+    """Check that the current release of each deployed service can run; None if nothing is deployed."""
+    found = probe.releases()
+    for release in found.values():
+        fault = unusable(release)
+        if fault is not None:
+            return Finding("release", "fault", fault.reason, fault.cure)
+    texts = [f"{release.name} of service '{name}'" for name, release in found.items()]
+    return Finding("release", "ok", ", ".join(texts)) if texts else None
 
 
 def service(probe: Probe) -> Finding:

@@ -7,6 +7,7 @@ lost.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from operator import attrgetter
 from typing import Any, Literal
@@ -127,18 +128,18 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
         HostError: The board rejected the release before anything was changed, or the connection was lost.
     """
     host = connection.host
-    board = probe(connection)
-    reporter.message(host, board.describe())
-    uploads = list(package.files.values())
-    edgekit = prepare_and_send(
-        connection,
-        board,
-        uploads,
-        install=package.install,
-        camera=package.camera,
-        extras=package.extras,
-        reporter=reporter,
-    )
+    with _before_change():
+        board = probe(connection)
+        reporter.message(host, board.describe())
+        edgekit = prepare_and_send(
+            connection,
+            board,
+            list(package.files.values()),
+            install=package.install,
+            camera=package.camera,
+            extras=package.extras,
+            reporter=reporter,
+        )
     content = _run_on_board(
         connection,
         board,
@@ -164,7 +165,9 @@ def rollback_host(
     Raises:
         HostError: The board rejected the change, or the connection was lost.
     """
-    content = _run_on_board(connection, probe(connection), service, reporter, "rollback", to=to, settle_s=settle_s)
+    with _before_change():
+        board = probe(connection)
+    content = _run_on_board(connection, board, service, reporter, "rollback", to=to, settle_s=settle_s)
     return read_change(connection.host.label, content)
 
 
@@ -186,7 +189,9 @@ def undeploy_host(connection: Connection, service: Service, keep_data: bool, rep
     Raises:
         HostError: The service or a folder cannot be removed, or the connection was lost.
     """
-    content = _run_on_board(connection, probe(connection), service, reporter, "undeploy", keep_data=keep_data)
+    with _before_change():
+        board = probe(connection)
+    content = _run_on_board(connection, board, service, reporter, "undeploy", keep_data=keep_data)
     return read_response(connection.host.label, content, Removal)
 
 
@@ -229,6 +234,14 @@ def change_document(done: HostResult[ReleaseChange]) -> dict[str, Any]:
     """Return the result of a host, ready for JSON; what is unknown, because the host failed, is None."""
     change = asdict(done.result) if done.result else {each.name: None for each in fields(ReleaseChange)}
     return {"host": done.host.label, **change, "error": done.error, "tried": done.tried}
+
+
+@contextmanager
+def _before_change() -> Iterator[None]:
+    try:
+        yield
+    except ConnectionLostError as error:
+        raise HostError(f"{error}; releases and service were not changed: repeat the command") from error
 
 
 def _run_on_board(

@@ -69,8 +69,9 @@ def examine_host(
 ) -> Examined:
     """Return the doctor's findings on a board; nothing is written on the board.
 
-    The libraries examined are those of the installed edgekit, else of the environment that `edgekit bench --host` made,
-    else of the system. On a board with neither, missing libraries are no faults: `bench` and `deploy` send their own.
+    The libraries examined are those of a deployed release, else of the installed edgekit, else of the environment that
+    `edgekit bench --host` made, else of the system. On a board without an installed edgekit, missing libraries are no
+    faults: `bench` and `deploy` send their own.
 
     Args:
         connection: The board.
@@ -93,7 +94,7 @@ def examine_host(
     done = _run_doctor(connection, reporter, command, program("doctor", {"capture": capture}))
     first, _, second = done.stdout.partition(b"\n")
     findings = _findings(done, first, label)
-    if not board.commands and not board.environments:
+    if not board.commands:
         findings = [_not_needed(finding) for finding in findings]
     return captured(findings, second, label)
 
@@ -187,15 +188,22 @@ def _harmless(text: str) -> str:
 
 
 # $1: the installed edgekit, or nothing; $2: edgekit's folder in the cache; $3: the system's Python. pipx and uv install
-# a link to the edgekit in their environment.
+# a link to the edgekit in their environment. An environment whose Python was upgraded cannot import click.
 _CHOOSE_PYTHON = """
-python=
-if [ -n "$1" ]; then python=$(dirname "$(readlink -f "$1")")/python; fi
-if ! [ -x "$python" ]; then
+works() { [ -x "$1" ] && "$1" -B -P -c 'import click' 2>/dev/null; }
+for python in "${XDG_DATA_HOME:-$HOME/.local/share}"/edgekit/deploy/*/current/env/bin/python; do
+    works "$python" && break
+    python=
+done
+if [ -z "$python" ] && [ -n "$1" ]; then
+    python=$(dirname "$(readlink -f "$1")")/python
+    [ -x "$python" ] || python=
+fi
+if [ -z "$python" ]; then
     newest=$(ls -t "$2"/envs/*/.ready 2>/dev/null | head -n 1)
     python=${newest%/.ready}/bin/python
+    [ -n "$newest" ] && works "$python" || python=$3
 fi
-if [ -z "$python" ] || ! [ -x "$python" ] || [ "$python" = /bin/python ]; then python=$3; fi
 shift 3
 exec "$python" "$@"
 """

@@ -316,7 +316,7 @@ _IN_USE = 8
 
 # $1, $2: the files to lock while the command runs, or nothing: `board/setup.py` removes no folder whose file is locked.
 # The store, which has the models of a benchmark, is locked against `clean`, also for an installed edgekit.
-# When stdin ends with the connection, the command is killed.
+# When stdin ends with the connection, the command is terminated, and killed if it has not ended after 120 s.
 _RUN = """
 store=${XDG_CACHE_HOME:-$HOME/.cache}/edgekit/board/store
 if [ -d "$store" ]; then exec 7<"$store" && flock -s 7 || exit 70; fi
@@ -329,7 +329,13 @@ shift 2
 exec 3<&0
 setsid "$@" </dev/null 3<&- &
 child=$!
-{ cat <&3; kill -s TERM -- "-$child"; sleep 120; kill -s KILL -- "-$child"; } >/dev/null 2>&1 7<&- 8<&- 9<&- &
+{
+    cat <&3
+    kill -s TERM -- "-$child"
+    left=120
+    while [ "$left" -gt 0 ] && kill -s 0 -- "-$child"; do left=$((left - 1)); sleep 1; done
+    kill -s KILL -- "-$child"
+} >/dev/null 2>&1 7<&- 8<&- 9<&- &
 watch=$!
 exec 3<&-
 wait "$child"

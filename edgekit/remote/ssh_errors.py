@@ -25,7 +25,14 @@ def explain(stderr: str, host: Host) -> str:
                 keygen=_remove_key(stderr, host),
             )
     lines = [line for line in stderr.strip().splitlines() if line.strip()]
-    return f"ssh failed: {one_line(lines[-1])[:300]}" if lines else "ssh failed without a message"
+    return f"ssh failed: {one_line(lines[-1])[:300]}" if lines else _CLOSED_BEFORE_LOGIN
+
+
+# With its log level ERROR, ssh prints nothing in this case.
+_CLOSED_BEFORE_LOGIN = (
+    "the board closed the connection before the login, as its sshd does for a while after rejected logins"
+    " (PerSourcePenalties): wait some minutes, then try again"
+)
 
 
 _CURES = (

@@ -14,6 +14,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -225,8 +226,13 @@ def _reason(stderr: str) -> str:
     """Return the line of pip's error output that has the reason of a failure.
 
     It is the first ERROR, or the last line of the traceback of an error that pip does not expect, such as a full disk.
+    For an index that cannot be reached, the ERROR would be that of an index without the package.
     """
     lines = stderr.strip().splitlines() or ["no message"]
+    if "(from versions: none)" in stderr and re.search(r"connection broken by|confirming the ssl certificate", stderr):
+        system = re.search(r"\[Errno -?\d+\] ([\w ]+)", stderr)
+        reason = f" ({system[1]})" if system else ""
+        return f"the package index cannot be reached{reason}: check this machine's network, proxy and PIP_INDEX_URL"
     return next((line for line in lines if line.startswith("ERROR") and line != "ERROR: Exception:"), lines[-1])
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from edgekit.files import require_file
 
 # Smaller times count from the start of the benchmark, larger ones are Unix time.
 _MIN_UNIX_S = 1e9
@@ -66,3 +69,27 @@ def mean_watts(readings: Sequence[PowerReading], from_s: float, to_s: float) -> 
     times_s = np.concatenate([[from_s], times[inside], [to_s]])
     values = np.interp(times_s, times, watts)
     return float(((values[1:] + values[:-1]) / 2 * np.diff(times_s)).sum() / (to_s - from_s))
+
+
+def power_meter(path: Path, warn: Callable[[str], None]) -> Callable[[float], list[PowerReading]]:
+    """Return a function that reads the meter's file; it takes the Unix time of the start of the benchmark.
+
+    Raises:
+        InputError: The file does not exist.
+    """
+    require_file(path, "power file")
+
+    def readings(start_unix_s: float) -> list[PowerReading]:
+        try:
+            lines = path.read_text(errors="replace").splitlines()
+        except OSError as error:
+            lines = []  # the measurements are kept
+            warn(f"power file '{path}' cannot be read: {error.strerror}")
+        found, unreadable = parse_readings(lines, start_unix_s)
+        if unreadable:
+            warn(f"power file '{path}': {unreadable} lines are not `seconds watts`")
+        if not found:
+            warn(f"power file '{path}' has no reading")
+        return found
+
+    return readings

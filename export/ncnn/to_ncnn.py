@@ -20,9 +20,9 @@ from torch import nn
 
 from edgekit.contract import Contract, channel_count
 from edgekit.device.engines.ncnn_engine import NcnnEngine
-from edgekit.device.engines.ncnn_file import pack_ncnn, read_ncnn
-from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT
+from edgekit.device.engines.ncnn_file import INPUT, OUTPUT, pack_ncnn, read_ncnn
 from edgekit.device.engines.portrait import portrait_crops
+from edgekit.device.engines.tolerance import logit_faults, tolerance_for
 from edgekit.errors import InputError, StorageError
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.to_onnx import check_target, contract_of, convert
@@ -32,6 +32,7 @@ from edgekit.files import atomic_path, sha256_of, write_atomic
 from edgekit.install_hint import install_command
 from edgekit.model_store import NCNN_SUFFIX
 from edgekit.models.nets.registry import parameter_count
+from edgekit.preprocess import ImageU8, to_input
 from edgekit.text import one_line
 
 NcnnPrecision: TypeAlias = Literal["fp32", "fp16"]
@@ -54,7 +55,7 @@ def export_net_to_ncnn(
         target: The .ncnn file.
         passes: Names of the rewrites; see `edgekit.export.onnx.targets`.
         precision: "fp16": ncnn computes in half floats where the processor has them. The check against torch is that of
-            the float32 file; then half floats are compared with it on this processor, as every processor does at load.
+            the float32 file; then half floats are compared with it on this processor.
 
     Raises:
         InputError: The net does not fit its contract, `target` does not end in .ncnn, pnnx is not installed or does not
@@ -73,7 +74,7 @@ def export_net_to_ncnn(
             if precision == "fp16":
                 content = in_half_floats(temporary)
                 temporary.write_bytes(content)
-                NcnnEngine(temporary, 1)
+                check_half_floats(temporary, crops)
         except InputError as error:
             raise InputError(str(error).replace(str(temporary), str(target))) from error
         sha256, written = sha256_of(temporary), read_ncnn(temporary).contract
@@ -150,6 +151,19 @@ def in_half_floats(path: Path) -> bytes:
     """Return the content of the file for half floats that has the graph and weights of a float32 .ncnn file."""
     file = read_ncnn(path)
     return pack_ncnn(replace(file.contract, precision="float16"), file.graph, file.weights)
+
+
+def check_half_floats(path: Path, crops: ImageU8) -> None:
+    """Check that half floats change a file's logits on these crops by at most the tolerance, on this processor.
+
+    Raises:
+        InputError: They change the logits by more.
+    """
+    half, full = NcnnEngine(path, 1), NcnnEngine(path, 1, precision="float32")
+    tensor = to_input(crops, half.contract.input)
+    faults = logit_faults(full.infer(tensor), half.infer(tensor), tolerance_for("float16", "ncnn"))
+    if faults:
+        raise InputError(f"model '{path}': half floats change its results on this processor: {'; '.join(faults)}")
 
 
 def ncnn_contract(contract: Contract) -> Contract:

@@ -27,9 +27,11 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.session import open_session
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image, resize
-from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
+from edgekit.device.pipeline.classification_schedule import choose
 from edgekit.device.pipeline.loop import crop_faces
+from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S, smooth
 from edgekit.device.stage_timer import StageTimer
+from edgekit.device.track import Classification
 from edgekit.device.tracking.detection_schedule import Every
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.export.profiling.profile import Profile, profile_file
@@ -189,11 +191,17 @@ def measure_here(
         reference = Classifier(asset(REFERENCE), 1)
         tensor = to_input(np.zeros((1, *reference.contract.crop.center_crop_hw, 3), np.uint8), reference.contract.input)
         located = example_boxes(contract.subject, faces)
-        schedule, track_ids, numbers = ClassificationSchedule(classify_every), np.arange(faces), itertools.count()
+        tracked: list[Classification | None] = [None] * faces
+        row, numbers = np.ones(len(contract.labels), np.float32), itertools.count()
 
         def prepare() -> Any:
             crops = crop_faces(Frame(0, 0.0, 0.0, frames[0]), located, contract)
-            schedule.choose(crops, track_ids, next(numbers) / _FPS)
+            time_s = next(numbers) / _FPS
+            choice = choose(crops, tracked, time_s, classify_every)
+            for index, (last, is_new) in enumerate(zip(tracked, choice.due.tolist(), strict=True)):
+                face = smooth(last, row, time_s, DEFAULT_SMOOTHING_S, is_new=is_new, is_cut=False)
+                choice.record(index, face)
+                tracked[index] = face
             softmax(np.zeros((faces, len(contract.labels)), np.float32))
             return to_input(crops, contract.input)
 

@@ -9,12 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import click
-import onnx
 import pytest
 
-from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from edgekit.models.data import EXPRESSIONS
-from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model, parameter_count
 
 NET = "mini-xception"
@@ -63,44 +59,6 @@ def row(folder: Path, name: str) -> list[str]:
 def test_every_net_of_the_study_exists(study: ModuleType) -> None:
     for name in study.NETS + study.UNTRAINED_NETS:
         assert parameter_count(create_model(name, 7)) > 0
-
-
-@pytest.mark.slow
-@pytest.mark.by_hand
-def test_an_untrained_net_is_exported_and_costed_once(
-    study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = study.evaluate_net(NET, tmp_path, None)
-    assert (first["parameters"], first["macs"], first["accuracy"], first["budget"]) == (57_095, 4_708_128, None, None)
-    assert first["moved_bytes"] == first["weight_bytes"] + first["read_bytes"] + first["written_bytes"]
-    # As in a trained net, folding adds a bias to each convolution before one of 14 BatchNorms; the last has its own.
-    graph = onnx.load(tmp_path / f"{NET}.onnx").graph
-    assert sum(node.op_type == "Conv" and len(node.input) == 3 for node in graph.node) == 14 + 1
-    monkeypatch.setattr(study, "export_checkpoint", None)
-    assert study.evaluate_net(NET, tmp_path, None) == first
-
-    times = study.latencies({"edgecnn": tmp_path / f"{NET}.onnx", NET: tmp_path / f"{NET}.onnx"}, 3, 2)
-    assert times["nets"]["edgecnn"]["ratio"] == 1.0
-    assert times["nets"][NET]["ms"] > 0
-    assert times["structures"][NET] == first["structure_sha256"]
-
-
-@pytest.mark.slow
-@pytest.mark.by_hand
-def test_an_interrupted_training_has_no_accuracy(study: ModuleType, tmp_path: Path) -> None:
-    recipe = {"epochs": 2, "batch_size": 64}
-    training = {"recipe": recipe, "recipe_name": "fer2013", "precision": "bf16", "seed": 0, "data_sha256": "0" * 64}
-    net = create_model(NET, 7)
-    save_checkpoint(
-        tmp_path / "best.safetensors",
-        Checkpoint(contract_for(NET, EXPRESSIONS, "x", gray=True), net.state_dict(), training),
-    )
-    budgets = []
-    for epochs in (1, 2):
-        (tmp_path / "metrics.jsonl").write_text("{}\n" * epochs)
-        budgets.append(study.evaluate_net(NET, tmp_path, None)["budget"])
-    assert budgets[0] is None
-    assert budgets[1]["epochs"] == 2
 
 
 def test_the_report_shows_each_nets_figures(report: ModuleType, tmp_path: Path) -> None:

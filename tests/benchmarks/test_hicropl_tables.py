@@ -22,7 +22,6 @@ from tests.waiting import PATIENCE_S, wait_until
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/models/hicropl_tables.py"
 SMALL = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 32)
-VIT_B_16 = ClipConfig(224, 16, Tower(768, 12, 12), Tower(512, 12, 8), 512, activation="quick-gelu")
 TABLES = ("base-to-novel", "few-shot", "cross-dataset", "domain")
 
 
@@ -231,18 +230,3 @@ def test_the_plan_grows_with_classes_and_epochs(tables: ModuleType) -> None:
     assert large > 20 * small
     with pytest.raises(InputError, match="has no data set 'x'"):
         list(tables.planned("few-shot", 1, only=("x",)))
-
-
-@pytest.mark.slow
-@pytest.mark.by_hand
-@pytest.mark.parametrize("table", TABLES)
-def test_one_step_of_each_table_with_a_random_vit_b_16(
-    tables: ModuleType, data: Path, tmp_path: Path, table: str
-) -> None:
-    only = {"domain": "ImageNetR"}.get(table, "EuroSAT")
-    more = ("--only", only, "--shots", 1, "--seeds", 1)
-    rows = _rows(_measured(tables, table, _saved(VIT_B_16, tmp_path), data, tmp_path, *more))
-    assert only in rows
-    (results,) = (tmp_path / table).glob("*.json")
-    document = json.loads(results.read_text())
-    assert len(document["epochs"]) == 1

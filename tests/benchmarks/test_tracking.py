@@ -17,7 +17,6 @@ def tracking(load: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 def test_following_passes_the_gate_on_known_boxes_and_holding_fails(tracking: ModuleType, shared: Path) -> None:
     model = shared / "data/yunet/face_detection_yunet_2026may.onnx"
     detector = tracking.YuNet(model, tracking.DETECTOR_SIZE_PX, 0.7, intra_op_threads=1)

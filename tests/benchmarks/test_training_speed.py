@@ -39,12 +39,3 @@ def test_both_sides_compute_the_same_and_only_theirs_computes_twice(
     for batch in speed.make_batches(default, 2, 8):
         torch.testing.assert_close(ours.step(batch), theirs.step(batch), rtol=tolerance, atol=0)
     assert [len(ran) for ran in runs] == [2, 4]
-
-
-@pytest.mark.slow
-@pytest.mark.by_hand
-def test_a_comparison_has_a_ratio_for_each_pair(load: Callable[[str], ModuleType], default: Checkpoint) -> None:
-    result = load("training_speed").compare(default, "fp32", batch_size=2, pairs=2, steps_per_side=1)
-    assert (len(result.ratios), len(result.checkpointing_ratios), len(result.losses)) == (2, 2, 10)
-    assert min(*result.ratios, *result.checkpointing_ratios) > 0
-    assert result.loss_difference < 1e-2

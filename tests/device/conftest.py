@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edgekit.contract import UNCERTAIN
-from edgekit.device.detections import Face, FrameResult
+from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.frame import Frame
+from edgekit.device.track import Track
 from edgekit.preprocess import ImageU8
 from tests.browser import open_browser
 
@@ -78,40 +80,46 @@ def notices() -> list[str]:
 class Feed:
     """Makes frames and results like those of a pipeline; the gray level differs from frame to frame."""
 
+    CLASSES = ("calm", "happy", "sad")
+
     def __init__(self) -> None:
         self.sequence = 0
+        self._tracks: dict[int, Track] = {}
 
-    def next(self, *labels: str, at_s: float | None = None) -> tuple[Frame, FrameResult]:
-        """Return the next frame with one face per label, tracks 1, 2 and so on, captured now or at `at_s`.
+    def next(
+        self, *labels: str, at_s: float | None = None, ids: Sequence[int] | None = (), uncertain: bool = False
+    ) -> tuple[Frame, FrameResult]:
+        """Return the next frame with one face per label, captured now or at `at_s`.
 
-        A face with the label "uncertain" has nearly equal class probabilities.
+        The faces have the tracks `ids`, by default 1, 2 and so on; None: they have none. A face with the label
+        "uncertain" has nearly equal class probabilities; with `uncertain`, all faces are uncertain.
         """
         self.sequence += 1
         now_s = time.monotonic() if at_s is None else at_s
         image = np.full((240, 320, 3), 40 + 7 * self.sequence % 150, np.uint8)
-        faces = tuple(_face(label, 1 + place) for place, label in enumerate(labels))
         stages = {"capture": 1.0, "detect": 20.0, "crop": 0.5, "classify": 3.0 + self.sequence % 5}
         frame = Frame(self.sequence, now_s, time.time(), image)
+        classes = tuple(dict.fromkeys((*self.CLASSES, *(label for label in labels if label != UNCERTAIN))))
+        shown = {label: [0.8 if name == label else 0.1 for name in classes] for label in classes}
+        shown[UNCERTAIN] = [0.4 if name == "happy" else 0.3 for name in classes]
+        rows = [shown[label] for label in labels]
+        faces = Detections(
+            np.array([(20 + 90 * place, 60, 90 + 90 * place, 150) for place in range(len(rows))], float).reshape(-1, 4),
+            np.full(len(rows), 0.9),
+            tracks=None if ids is None else self._of(ids or range(1, 1 + len(rows))),
+            probabilities=np.array(rows).reshape(-1, len(classes)),
+            classes=classes,
+            label_indices=np.array([int(np.argmax(row)) for row in rows], np.int64),
+            uncertain=np.array([uncertain or label == UNCERTAIN for label in labels], np.bool_),
+        )
         return frame, FrameResult(frame.sequence, now_s, frame.wall_s, (320, 240), faces, stages, 25.0)
 
+    def forget(self) -> None:
+        """Drop the tracks, as a tracker does with faces that have left."""
+        self._tracks.clear()
 
-def _face(label: str, track_id: int) -> Face:
-    uncertain = label == UNCERTAIN
-    classes = ("calm", "happy", "sad")
-    shown = (
-        dict(zip(classes, (0.3, 0.4, 0.3), strict=True)) if uncertain else dict.fromkeys(classes, 0.1) | {label: 0.8}
-    )
-    left = 20.0 + 90 * (track_id - 1)
-    return Face(
-        (left, 60.0, left + 70, 150.0),
-        0.9,
-        label,
-        max(shown.values()),
-        shown,
-        track_id,
-        raw_probabilities=shown,
-        uncertain=uncertain,
-    )
+    def _of(self, ids: Iterable[int]) -> NDArray[np.object_]:
+        return np.array([self._tracks.setdefault(track_id, Track(track_id)) for track_id in ids], np.object_)
 
 
 @pytest.fixture

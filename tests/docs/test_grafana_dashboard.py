@@ -36,9 +36,8 @@ def exposed() -> dict[str, set[str]]:
     account = Account("jsonl")
     account.produce()
     account.drop("disk full")
-    monitor = Monitor(
-        "demo", lambda: Health(1.0, 1.7e9, conditions, ProcessUse(150.0, 150.0, 9, 20), 2048), lambda: [account]
-    )
+    health = Health(1.0, 1.7e9, conditions, ProcessUse(150.0, 150.0, 9, 20), 2048, "frozen", {"frozen": 1})
+    monitor = Monitor("demo", lambda: health, lambda: [account])
     monitor.controls.commands["pause"] += 1
     face = Face((0, 0, 9, 9), 0.9, "happy", 0.8)
     monitor.add(FrameResult(0, 0.0, 0.0, (9, 9), (face,), {"detect": 1.0}, 5.0))

@@ -43,8 +43,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_fields_of_a_frame_and_of_a_face(run: Path) -> None:
     frame = json.loads((run / "r.jsonl").read_text())
-    # Only some frames contain `health`; only frames of whole-image models contain `subject`.
-    assert set(frame) | {"health", "subject"} == fields("A frame")
+    # `health` and `clock_synchronised` are in some frames only; `subject` is in those of whole-image models.
+    assert set(frame) | {"health", "clock_synchronised", "subject"} == fields("A frame")
     assert set(frame["faces"][0]) == fields("A face")
 
 
@@ -54,7 +54,7 @@ def test_the_columns_of_a_csv(run: Path) -> None:
 
 
 def test_the_fields_of_an_event() -> None:
-    event = Event("a-1", 1, "happy", None, 0.9, 1.0, 7, 1.5, 2.5, snapshot="a.jpg")
+    event = Event("a-1", 1, "happy", None, 0.9, 1.0, 7, 1.5, 2.5, snapshot="a.jpg", clock_synchronised=False)
     assert set(event.as_document()) | {"snapshot_jpeg"} == fields("An event")
 
 

@@ -233,7 +233,8 @@ def test_raspberry_pi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: B
     broker.start()
     printed = Walk(tmp_path, broker=f"mqtt://127.0.0.1:{broker.port}").follow(TUTORIALS["raspberry-pi"])
     assert "mqtt 1 written" in printed["run --config edgekit.toml"]
-    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 150
+    # One record per second of the five seconds, and those of changes.
+    assert 5 <= len((tmp_path / "results.jsonl").read_text().splitlines()) < 20
 
 
 @pytest.mark.slow
@@ -255,7 +256,6 @@ def test_many_boards(
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 def test_small_net_from_a_large_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_faces: Callable[..., Path]
 ) -> None:

@@ -270,12 +270,6 @@ def test_without_a_home_folder_the_cure_is_named(monkeypatch: pytest.MonkeyPatch
         downloads.default_cache_dir()
 
 
-def test_the_shared_yunet_is_the_pinned_one(shared: Path) -> None:
-    path = shared / "data/yunet" / downloads.YUNET.name
-    assert path.stat().st_size == downloads.YUNET.size_bytes
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == downloads.YUNET.sha256
-
-
 def test_the_pinned_address_names_a_commit() -> None:
     assert downloads.YUNET.url.startswith("https://")
     assert any(len(part) == 40 for part in downloads.YUNET.url.split("/"))

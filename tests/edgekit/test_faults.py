@@ -233,7 +233,7 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         ballast = fill(small_disk)
         run.until_printed("events are buffered")
         run.until_printed("events are buffered in memory")
-        run.until_printed("No space left on device: recording to")
+        run.until_printed(f"recording to '{path}' has stopped")
         server.held.set()
         run.until_printed("delivered no image")
         run.until_printed(f"stream '{server.url}' was lost after")

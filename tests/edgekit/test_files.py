@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 
-from edgekit.errors import InputError
-from edgekit.files import atomic_path, check_writable, exclusive_file, write_atomic
+from edgekit.errors import InputError, StorageError, TemporaryError
+from edgekit.files import atomic_path, check_writable, exclusive_file, require_file, write_atomic
 
 
 def test_a_name_is_locked_until_the_block_ends_and_no_lock_is_left(tmp_path: Path) -> None:
     target = tmp_path / "new" / "r.jsonl"
     with exclusive_file(target):
-        with pytest.raises(InputError, match=r"another process is writing to .*/new/r\.jsonl'"), exclusive_file(target):
+        with (
+            pytest.raises(TemporaryError, match=r"another process is writing to .*/new/r\.jsonl'"),
+            exclusive_file(target),
+        ):
             pass
         with exclusive_file(target.with_name("other.jsonl")):
             pass
@@ -32,7 +35,7 @@ def test_a_lock_outlasts_the_file_and_ends_without_a_trace_when_its_folder_is_de
     with exclusive_file(target):
         target.write_text("1\n")
         target.rename(target.with_name("r.1.jsonl"))
-        with pytest.raises(InputError), exclusive_file(target):
+        with pytest.raises(TemporaryError), exclusive_file(target):
             pass
         target.parent.rename(tmp_path / "moved")
         with exclusive_file(target):
@@ -73,6 +76,31 @@ def test_ctrl_c_while_the_temporary_file_is_created_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_in_place_is_written_although_its_folder_is_moved_before_the_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.replace
+
+    def rename_and_move_folder(path: Path, target: Path) -> None:
+        rename(path, target)
+        target.parent.rename(tmp_path / "moved")
+
+    monkeypatch.setattr(Path, "replace", rename_and_move_folder)
+    write_atomic(tmp_path / "folder/file", "content")
+    assert (tmp_path / "moved/file").read_text() == "content"
+
+
+def test_a_file_whose_folder_is_moved_before_the_rename_is_not_written(tmp_path: Path) -> None:
+    def write_and_move_folder() -> None:
+        with atomic_path(tmp_path / "folder/file") as temporary:
+            temporary.write_text("content")
+            temporary.parent.rename(tmp_path / "moved")
+
+    with pytest.raises(StorageError):
+        write_and_move_folder()
+    assert not (tmp_path / "moved/file").exists()
+
+
 def test_a_file_is_written_while_another_process_looks_whether_it_is_left_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,3 +120,26 @@ def test_a_file_is_written_while_another_process_looks_whether_it_is_left_over(
     write_atomic(tmp_path / "model.onnx", "x")
     os.close(other[0])
     assert [path.read_text() for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_file_in_a_folder_without_permission_is_named_with_the_cause(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65534)  # root may read every folder
+        with pytest.raises(InputError, match=r"Permission denied: check .*permissions"):
+            require_file(locked / "model.onnx", "model")
+    finally:
+        os.seteuid(user)
+
+
+def test_names_that_lead_to_no_file_are_refused(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    (tmp_path / "file").touch()
+    for name in ("loop", "file/inside", "missing", "x" * 300, "nul\0", "."):
+        with pytest.raises(InputError) as error:
+            require_file(tmp_path / name, "model")
+        assert "[Errno" not in str(error.value)

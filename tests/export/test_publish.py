@@ -306,7 +306,6 @@ def test_the_card_names_the_shipped_net_that_it_started_from(faces: Path, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 def test_the_card_states_the_weights_from_which_the_training_started(faces: Path, tmp_path: Path) -> None:
     for name, start in (("first", []), ("second", ["--init", str(tmp_path / "first/best.safetensors")])):
         run = ["train", "--data", str(faces), "-o", str(tmp_path / name), "--epochs", "1", "-q", *start]

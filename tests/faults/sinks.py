@@ -29,6 +29,7 @@ from edgekit.device.sinks.save import SaveOptions
 from edgekit.device.sinks.snapshots import SnapshotWriter
 from edgekit.device.sinks.writer import Writer
 from edgekit.device.sources.settings import EncodedPacket
+from edgekit.device.track import Track
 from tests.packets import KEY_EVERY, SIZE_WH, packets
 from tests.runs import LABELS, run_of
 
@@ -135,7 +136,7 @@ def _collect_faces(sink: Sink, frame: Frame, result: FrameResult) -> None:
     detections = Detections(
         np.array([face.xyxy for face in faces], np.float32),
         np.array([face.score for face in faces], np.float32),
-        track_ids=np.array([face.track_id for face in faces], np.int64),
+        tracks=np.array([Track(face.track_id or 0) for face in faces], np.object_),
         probabilities=np.array([list(face.probabilities.values()) for face in faces], np.float32),
         classes=LABELS,
         label_indices=np.array([LABELS.index(face.label) for face in faces], np.int64),

@@ -70,7 +70,6 @@ def _read_frames(url: str) -> None:
     from edgekit.device.sources import live, opencv
 
     opencv.OPEN_TIMEOUT_MS = opencv._READ_TIMEOUT_MS = 700
-    opencv._PROBE_TIMEOUT_S = _SOON_S
     live._REOPEN_PAUSES_S = (0.01,)
     with opencv.open_stream(url, lambda _: None) as source:
         for _, frame in zip(range(4), source, strict=False):
@@ -133,7 +132,7 @@ def _web() -> tuple[Any, list[str]]:
     from edgekit.device.sinks.web.server import WebSink
 
     notices: list[str] = []
-    stream = Stream(StreamOptions(source="demo", detector="none"), notices.append)
+    stream = Stream(StreamOptions(source="demo", detector="none", notify=notices.append))
     monitor = Monitor("demo", lambda: None)
     sink = WebSink("127.0.0.1:0", None, monitor, recognise=stream.picture_recogniser(), notify=notices.append)
     sink.__enter__()

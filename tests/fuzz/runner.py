@@ -128,9 +128,6 @@ def _run_child(folder: Path, inputs: list[str], outcome: Outcome) -> list[str]:
 
 
 def _child(folder: Path, inputs: list[str]) -> None:
-    from edgekit.device.engines import session
-
-    session.FIRST_CALL_S = 2.0
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, _stop)
     signal.signal(signal.SIGPROF, _stop)

@@ -58,7 +58,7 @@ def install(name: str, folder: Path, *run_options: str) -> subprocess.CompletedP
 def main(folder: Path, model: str) -> None:
     stream = serve()
     # The service "outside" fails; it keeps the default pause before a restart, so that its failure can be read.
-    for name in ("camera", "bad"):
+    for name in ("camera", "bad", "shared"):
         (UNITS / f"{name}.service.d").mkdir()
         (UNITS / f"{name}.service.d/quick.conf").write_text(QUICK)
     common = ("--model", model, "--detector", "none")
@@ -99,6 +99,27 @@ def main(folder: Path, model: str) -> None:
     install("bad", folder, "--source", "gone.mp4")
     print_step("bad", **until("bad", lambda found: found["state"] == "failed"))
 
+    by_hand = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "edgekit.cli",
+            "run",
+            *common,
+            "--source",
+            stream,
+            "--jsonl",
+            str(folder / "shared.jsonl"),
+        ],
+        stdout=subprocess.DEVNULL,
+    )
+    while not (folder / "shared.jsonl").exists():
+        time.sleep(0.1)
+    install("shared", folder, *common, "--source", stream, "--jsonl", "shared.jsonl")
+    print_step("in use", **until("shared", lambda found: found["restarts"] >= 2))
+    by_hand.kill()
+    print_step("free again", **until("shared", lambda found: found["state"] == "running"))
+
     install("outside", folder, *common, "--source", "demo", "--jsonl", "/etc/outside.jsonl")
     found = until("outside", lambda found: found["last_exit"] is not None)
     print_step("outside", **found, wrote=Path("/etc/outside.jsonl").exists())
@@ -110,7 +131,7 @@ def main(folder: Path, model: str) -> None:
         "removed other", code=edgekit("remove", "--name", "other").returncode, there=(UNITS / "other.service").exists()
     )
 
-    for name in ("camera", "bad", "outside"):
+    for name in ("camera", "bad", "shared", "outside"):
         edgekit("remove", "--name", name)
     print_step("removed", **status("camera"), there=(UNITS / "camera.service").exists())
 

@@ -57,6 +57,11 @@ def test_bad_settings_are_not_tried_again(steps):
     assert steps["bad"]["last_exit"] == "exit code 2"
 
 
+def test_while_another_run_has_its_output_it_is_tried_again_and_then_runs(steps):
+    assert steps["in use"]["restarts"] >= 2
+    assert steps["free again"]["state"] == "running"
+
+
 def test_it_cannot_write_where_it_was_not_allowed_to(steps):
     assert steps["outside"]["last_exit"] == "exit code 74"
     assert not steps["outside"]["wrote"]

@@ -278,7 +278,6 @@ EVERYTHING = {
 }
 
 
-@pytest.mark.by_hand  # minutes of emulation
 @pytest.mark.parametrize("run", [EVERYTHING], indirect=True)
 def test_with_everything_on_and_two_viewers_the_accounts_equal_what_is_stored_and_received(
     run: Run, broker: Broker, get: Callable[[str], http.client.HTTPResponse]

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from edgekit import __version__
 from edgekit.contract import UNCERTAIN, Subject
+from edgekit.device.frame import CAMERA_STATES
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 
 _PREFIX = "homeassistant"
@@ -31,6 +32,8 @@ _THROTTLED = "{{ 'ON' if value_json.throttling and value_json.throttling.now els
 _OF_FACES = ("faces", "present")
 _NAMES_OF_IMAGES = {"label": "Label", "changed": "Label changed"}
 
+_LOSSES = "{{ {'reasons': value_json.dropped_by} | tojson }}"
+
 # Component, object id, name, topic below the camera's topic, template of the value (None: the event itself), and
 # further fields of the discovery document.
 _ENTITIES: tuple[tuple[str, str, str, str, str | None, dict[str, str]], ...] = (
@@ -43,6 +46,11 @@ _ENTITIES: tuple[tuple[str, str, str, str, str | None, dict[str, str]], ...] = (
     ("sensor", "temperature", "Temperature", "health", "{{ value_json.temperature_c }}",
      _MEASURED | _DIAGNOSTIC | {"unit_of_measurement": "°C", "device_class": "temperature"}),
     ("binary_sensor", "throttled", "Throttled", "health", _THROTTLED, _DIAGNOSTIC | {"device_class": "problem"}),
+    ("sensor", "camera", "Camera", "health", "{{ value_json.camera }}", _DIAGNOSTIC | {"device_class": "enum"}),
+    ("sensor", "dropped", "Dropped items", "health", "{{ value_json.dropped }}",
+     _DIAGNOSTIC | {"state_class": "total_increasing", "json_attributes_template": _LOSSES}),
+    ("sensor", "disk_free", "Free disk space", "health", "{{ value_json.disk_free_mib }}",
+     _MEASURED | _DIAGNOSTIC | {"unit_of_measurement": "MiB", "device_class": "data_size"}),
     ("event", "changed", "Expression changed", "event", None, {}),
 )  # fmt: skip
 
@@ -113,7 +121,9 @@ def _measured(settings: MqttSettings, labels: Sequence[str], subject: Subject, i
         else:
             document |= {"value_template": template, "expire_after": _EXPIRES_S}
         if document.get("device_class") == "enum":
-            document["options"] = list(dict.fromkeys([*labels, UNCERTAIN]))
+            document["options"] = list(CAMERA_STATES if object_id == "camera" else dict.fromkeys([*labels, UNCERTAIN]))
+        if "json_attributes_template" in document:
+            document["json_attributes_topic"] = document["state_topic"]
         if is_pausable and topic == "state":
             document |= _unless_paused(settings)
         yield component, object_id, document

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ssl import SSLCertVerificationError
 from typing import Any, Self
 
@@ -264,7 +264,7 @@ class _StateSchedule:
         if not is_old:
             return [("state", state)]
         self._all_sent_s = now_s
-        return [("state", state), ("health", document["health"] or {})]
+        return [("state", state), ("health", (document["health"] or {}) | _losses(document["outputs"]))]
 
 
 def _state_document(document: dict[str, Any], *, is_current: bool) -> dict[str, Any]:
@@ -284,6 +284,16 @@ def _state_document(document: dict[str, Any], *, is_current: bool) -> dict[str, 
         "wall_s": latest.get("wall_s"),
         "monotonic_s": latest.get("monotonic_s"),
     }
+
+
+def _losses(outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the number of items that the outputs have lost, and the number for each output and reason."""
+    by_reason = {
+        f"{output}: {reason}": count
+        for output, account in outputs.items()
+        for reason, count in account["dropped"].items()
+    }
+    return {"dropped": sum(by_reason.values()), "dropped_by": by_reason}
 
 
 def _area(xyxy: Sequence[float]) -> float:

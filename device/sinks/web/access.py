@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -15,9 +14,6 @@ from edgekit.errors import InputError, TemporaryError
 _DEFAULT_HOST = "127.0.0.1"
 _DEFAULT_PORT = 8080
 _MIN_TOKEN_CHARS = 16
-# Pause before a wrong token is rejected, and how many rejections wait for it; further ones are rejected at once.
-_WRONG_TOKEN_DELAY_S = 0.5
-_MAX_WAITING_GUESSES = 10
 
 # A viewer that acknowledges nothing for this long is disconnected.
 _DEAD_AFTER_MS = 20_000
@@ -37,8 +33,6 @@ class Access:
         if token is not None and len(token) < _MIN_TOKEN_CHARS:
             raise InputError(f"the web token is too short: use at least {_MIN_TOKEN_CHARS} characters")
         self._token = None if token is None else token.encode()
-        self._delaying = asyncio.Lock()
-        self._waiting_guesses = 0
 
     @property
     def needs_token(self) -> bool:
@@ -71,19 +65,6 @@ class Access:
         if scheme.lower() == "bearer" and self._is_token(token.strip(" \t").encode("latin-1")):
             return True
         return hmac.compare_digest(cookie.encode(), self.cookie.encode())
-
-    async def delay_wrong_token(self) -> bool:
-        """Wait before a wrong token is rejected; return False at once if too many rejections wait."""
-        if self._waiting_guesses >= _MAX_WAITING_GUESSES:
-            return False
-        self._waiting_guesses += 1
-        try:
-            # The lock makes parallel guesses wait in turn.
-            async with self._delaying:
-                await asyncio.sleep(_WRONG_TOKEN_DELAY_S)
-        finally:
-            self._waiting_guesses -= 1
-        return True
 
     def _is_token(self, data: bytes) -> bool:
         return self._token is not None and hmac.compare_digest(data, self._token)

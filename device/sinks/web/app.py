@@ -55,8 +55,6 @@ _MAX_LOGIN_BYTES = 4096
 _WRONG_TOKEN_QUERY = "wrong"
 _COOKIE_LIFETIME_S = 30 * 86_400
 _BOUNDARY = "edgekit-frame"
-# Key of the scope of an admitted request, for the server's choice of the connections to close.
-ADMITTED = "edgekit.admitted"
 
 
 def make_app(access: Access, monitor: Monitor, preview: Preview, recognise: Recognise | None = None) -> ASGIApp:
@@ -105,8 +103,7 @@ class Site:
             return body
         token = urllib.parse.parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
         if self._access.needs_token and not self._access.is_token(token):
-            is_delayed = await self._access.delay_wrong_token()
-            return RedirectResponse(f"/login?{_WRONG_TOKEN_QUERY}", 303) if is_delayed else _too_many_wrong_tokens()
+            return RedirectResponse(f"/login?{_WRONG_TOKEN_QUERY}", 303)
         response = RedirectResponse("/", 303)
         if self._access.needs_token:
             # Not "strict", with which a link from another site, such as Home Assistant, would lead to the login.
@@ -195,29 +192,18 @@ class Guard:
 
         app: ASGIApp = self._app
         if scope["type"] == "http" and not self._admits(scope):
-            app = await self._rejection(scope)
+            app = self._rejection(scope)
         await app(scope, receive, send_with_headers)
 
     def _admits(self, scope: Scope) -> bool:
-        authorization, cookie = self._credentials(scope)
-        scope[ADMITTED] = self._access.admits(authorization, cookie, Headers(scope=scope).get("host", ""))
-        return scope[ADMITTED] or (self._access.needs_token and scope["path"] in _PUBLIC_PATHS)
+        headers = Headers(scope=scope)
+        cookie = cookie_parser(headers.get("cookie", "")).get(self._access.cookie_name, "")
+        is_public = self._access.needs_token and scope["path"] in _PUBLIC_PATHS
+        return is_public or self._access.admits(headers.get("authorization", ""), cookie, headers.get("host", ""))
 
-    async def _rejection(self, scope: Scope) -> Response:
+    def _rejection(self, scope: Scope) -> Response:
         if not self._access.needs_token:
             return PlainTextResponse("this page is available as localhost only\n", 421)
-        if any(self._credentials(scope)) and not await self._access.delay_wrong_token():
-            return _too_many_wrong_tokens()
         if scope["path"] == "/":
             return RedirectResponse("/login", 303)
         return PlainTextResponse("a token is required\n", 401, headers={"WWW-Authenticate": "Bearer"})
-
-    def _credentials(self, scope: Scope) -> tuple[str, str]:
-        """Return the header Authorization and the cookie of a request; "" for what it lacks."""
-        headers = Headers(scope=scope)
-        cookies = cookie_parser(headers.get("cookie", ""))
-        return headers.get("authorization", ""), cookies.get(self._access.cookie_name, "")
-
-
-def _too_many_wrong_tokens() -> Response:
-    return PlainTextResponse("too many wrong tokens: try again later\n", 429)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from edgekit import __version__
+from edgekit.device.frame import CAMERA_STATES
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.preview import Preview
 
@@ -90,6 +91,11 @@ def _health(health: dict[str, Any]) -> Iterator[str]:
         value = health.get(field)
         if isinstance(value, (int, float)):
             yield from _value(name, "gauge", text, value * factor)
+    if (state := health.get("camera")) is not None:
+        states = [({"state": name}, int(name == state)) for name in CAMERA_STATES]
+        yield from _family("edgekit_camera_state", "gauge", "1 for the state of the camera.", states)
+        faults = [({"state": name}, count) for name, count in health["camera_faults"].items()]
+        yield from _family("edgekit_camera_faults_total", "counter", "How often a state other than ok began.", faults)
     throttling = health.get("throttling")
     if isinstance(throttling, dict):
         flags = int(str(throttling.get("flags", "0x0")), 16)

@@ -22,14 +22,15 @@ function element(tag, text, className) {
 }
 
 function show(state) {
+  const health = state.health || {};
   byId("source").textContent = state.source;
   if (state.paused) setStatus("wait", "paused");
   else if (state.stalled) setStatus("bad", "no frames");
+  else if (known(health.camera) && health.camera !== "ok") setStatus("bad", `camera ${health.camera}`);
   else if (state.latest) setStatus("good", "live");
   else setStatus("wait", "waiting for the first frame");
   byId("fps").textContent = number(state.fps, 1);
   byId("age").textContent = number(state.age_ms, 0);
-  const health = state.health || {};
   byId("temperature").textContent = number(health.temperature_c, 1);
   byId("clock").textContent = number(health.clock_mhz, 0);
   showThrottle(health.throttling);

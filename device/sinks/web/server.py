@@ -1,4 +1,4 @@
-"""Web server of a page, in its own thread. No other module imports uvicorn or h11."""
+"""Web server of a page, in its own thread. No other module imports uvicorn."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Self
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgekit.device.annotate import Draw, draw_faces
 from edgekit.device.blur import FaceBlur
@@ -18,18 +16,13 @@ from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.access import Access, bind, url_for_others, url_of
-from edgekit.device.sinks.web.app import ADMITTED, make_app
+from edgekit.device.sinks.web.app import make_app
 from edgekit.device.sinks.web.classify import Recognise
 from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.sinks.worker import Worker
 
+# More connections get status 503. A browser opens up to six.
 _MAX_CONNECTIONS = 200
-# The rest of the connections is for viewers: clients that have sent a request with the token, or where there is no
-# token, any request that names this machine.
-_MAX_UNKNOWN_CONNECTIONS = 100
-# Time limit for the arrival of a request, from the start of the connection, or on a reused connection from the first
-# byte of the request.
-_REQUEST_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 0.4
 
 
@@ -52,13 +45,14 @@ class WebServer:
         self.url = url_of(self._listener)
         config = uvicorn.Config(
             app,
-            http=RequestTimeoutProtocol,
+            http="h11",
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            limit_concurrency=_MAX_CONNECTIONS,
         )
         self._server = uvicorn.Server(config)
         self._thread = Worker(lambda: asyncio.run(self._serve()), "web")
@@ -152,56 +146,6 @@ class WebSink(WebServer, Sink):
         """Show the frame; the page reads its result from the monitor."""
         self.check()
         self.preview.offer(frame, result)
-
-
-class RequestTimeoutProtocol(H11Protocol):
-    """Closes connections whose request times out or that exceed the connection limits.
-
-    Above a limit the oldest connection without an admitted request is closed, not the new one: a viewer's request
-    arrives soon after its connection, while a client that holds connections open without requests always has the
-    oldest. uvicorn's own limit counts complete requests only, and its own timer runs between requests only. Neither
-    stops a client that never completes its request.
-    """
-
-    _timer: asyncio.TimerHandle | None = None
-    _accepted_s = 0.0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timer, and close the oldest unknown connection above a limit."""
-        super().connection_made(transport)
-        self._accepted_s = self.loop.time()
-        self._update_timer()
-        open_ones = [one for one in self.connections if not one.transport.is_closing()]
-        unknown = [one for one in open_ones if isinstance(one, RequestTimeoutProtocol) and not one.is_admitted]
-        if len(unknown) > _MAX_UNKNOWN_CONNECTIONS or len(open_ones) > _MAX_CONNECTIONS:
-            min(unknown, key=lambda one: one._accepted_s).transport.abort()
-
-    @property
-    def is_admitted(self) -> bool:
-        """Whether the latest request of the connection was admitted."""
-        return self.scope is not None and bool(self.scope.get(ADMITTED))
-
-    def data_received(self, data: bytes) -> None:
-        """Stop the timer once the request is complete."""
-        super().data_received(data)
-        self._update_timer()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
-        self._cancel_timer()
-        super().connection_lost(exc)
-
-    def _update_timer(self) -> None:
-        # While head or body are incomplete the timer runs; further bytes do not restart it.
-        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
-            self._cancel_timer()
-        elif self._timer is None:
-            self._timer = self.loop.call_later(_REQUEST_TIMEOUT_S, self.transport.abort)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 class _OneLineHandler(logging.Handler):

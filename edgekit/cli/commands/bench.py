@@ -16,7 +16,6 @@ from edgekit.cli.boards.hosts import HostChoice, host_options, no_install_option
 from edgekit.cli.command import Command, section
 from edgekit.cli.options import MAX_THREADS, PATH, SEED, NumberRange, detector_options, refuse_unused
 from edgekit.cli.output import Output
-from edgekit.cli.power_file import open_power_meter
 from edgekit.cli.render.reports import ReportFiles, report_options
 
 if TYPE_CHECKING:
@@ -144,9 +143,9 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     ),
     click.option(
         "--power-file",
-        metavar="FILE|-",
-        help="File with the readings of a power meter, one line `seconds watts` per reading. With -, readings are "
-        "read from stdin during the measurement.",
+        type=PATH,
+        metavar="FILE",
+        help="File with the readings of a power meter, one line `seconds watts` per reading.",
     ),
 )
 @section(
@@ -162,7 +161,7 @@ def command(
     source_uri: str,
     pipeline: bool,
     camera: str | None,
-    power_file: str | None,
+    power_file: Path | None,
     formats: str | None,
     output: Path | None,
     html_path: Path | None,
@@ -245,7 +244,7 @@ def _bench_here(
     settings: dict[str, Any],
     models: Sequence[str],
     kinds: Sequence[Kind],
-    power_file: str | None,
+    power_file: Path | None,
     files: ReportFiles,
 ) -> None:
     """Measure models on this machine, write the report and print it.
@@ -256,13 +255,15 @@ def _bench_here(
     """
     from edgekit.device.benchmark.run import IncompleteError
     from edgekit.remote.file_names import reported_name
+    from edgekit.report.power import power_meter
     from edgekit.report.terminal import report_view
 
     report = failure = None
     try:
         with ExitStack() as stack:
             write = files.open(stack)
-            settings["power"] = open_power_meter(power_file, out.warn)
+            if power_file:
+                settings["power"] = power_meter(power_file, out.warn)
             try:
                 report = _measure(out, settings, models, kinds, reported_name)
             except IncompleteError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.command import Command, subcommand
+from edgekit.cli.command import Command, Group, subcommand
 from edgekit.cli.options import (
     PATH,
     NumberRange,
@@ -33,7 +33,7 @@ _line = partial(Output.field, label_width=11)
 _EXAMPLES = 5
 
 
-@click.group("data", short_help="Crop faces from photographs, label crops, check a data set.")
+@click.group("data", cls=Group, short_help="Crop faces from photographs, label crops, check a data set.")
 def command() -> None:
     """Prepare a data set: crop photographs, label the crops of `edgekit run --collect`, check the result.
 
@@ -247,6 +247,8 @@ def label(out: Output, folder: Path, options: LabelOptions) -> None:
     counts = ", ".join(f"{name} {count}" for name, count in summary["counts"].items())
     out.say(f"labelled in {store.out}: {counts or 'none'}; discarded {summary['discarded']}")
     out.say(f"{summary['waiting']} of {summary['total']} crops wait, {summary['missing']} were deleted")
+    if counts:
+        out.say(f"next: {store.next_command()}")
     out.result({"folder": str(folder), "output": str(store.out), "url": page.url, **summary})
 
 

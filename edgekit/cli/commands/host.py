@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from edgekit.cli.boards.hosts import HostChoice, host_options, raise_failures, require_hosts
-from edgekit.cli.command import Command
+from edgekit.cli.command import Command, Group
 from edgekit.cli.output import Output
 
 
-@click.group("host", short_help="Manage edgekit's files on boards.")
+@click.group("host", cls=Group, short_help="Manage edgekit's files on boards.")
 def command() -> None:
     """Manage edgekit's files on boards over SSH.
 

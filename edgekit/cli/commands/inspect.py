@@ -217,7 +217,7 @@ def _show_contract(out: Output, contents: _Contents) -> None:
 
 def _show_ncnn(out: Output, file: NcnnFile) -> None:
     _line(out, "engine", "ncnn")
-    _line(out, "layers", _counted_kinds([layer.kind for layer in file.layers]))
+    _line(out, "layers", _counted_kinds([kind for _, kind in file.layers()]))
     _line(out, "weights", f"{len(file.weights):,} bytes")
 
 
@@ -256,7 +256,7 @@ def _traffic_text(cost: GraphCost) -> str:
 
 def _show_layers(out: Output, contents: _Contents) -> None:
     if contents.ncnn:
-        out.table(("layer", "kind"), (), [(layer.name, layer.kind) for layer in contents.ncnn.layers])
+        out.table(("layer", "kind"), (), contents.ncnn.layers())
     elif contents.cost:
         rows = []
         for layer in contents.cost.layers:
@@ -270,7 +270,7 @@ def _document(contents: _Contents) -> dict[str, Any]:
     cost, ncnn = contents.cost, contents.ncnn
     layers: list[dict[str, Any]] | None = None
     if ncnn:
-        layers = [{"name": layer.name, "kind": layer.kind} for layer in ncnn.layers]
+        layers = [{"name": name, "kind": kind} for name, kind in ncnn.layers()]
     elif cost:
         layers = [asdict(layer) for layer in cost.layers]
     return {

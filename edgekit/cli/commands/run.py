@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+import gc
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -133,11 +134,10 @@ def command(
             *monitor.sinks(stream.controls),
         ]
         signals.on_stop(stream.stop)
+        gc.freeze()  # garbage collections during the run do not examine the objects of the start
         try:
-            # An inference that a signal cancels raises KeyboardInterrupt, whichever signal it was.
-            with suppress(KeyboardInterrupt):
-                stream.run(sinks, pace=monitor.paced, health=monitor.new_sample)
-                finished = True
+            stream.run(sinks, pace=monitor.paced, annotate=monitor.annotated)
+            finished = True
         finally:
             # A run that fails late (a lost camera, a full disk) has results too.
             if stream.meter.frames or finished or signals.received:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import chdir, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.command import subcommand
+from edgekit.cli.command import Group, subcommand
 from edgekit.cli.options import ServiceOptions
 from edgekit.cli.output import Output, printable
 from edgekit.cli.settings import checked_run
@@ -32,7 +33,7 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
-@click.group("service", short_help="Run `edgekit run` as a systemd service.")
+@click.group("service", cls=Group, short_help="Run `edgekit run` as a systemd service.")
 def command() -> None:
     """Run `edgekit run` as a systemd service: started at boot and restarted after a failure.
 
@@ -93,7 +94,8 @@ def install(out: Output, service: ServiceOptions, chosen: InstallOptions, run_op
 
     The service uses the Python and the folder of this command. An existing service of the same name is replaced. The
     service can read the whole system. A service of the system can write only to its folder, the --writable folders,
-    its cache and /var/lib/edgekit/NAME. A service with --user can write wherever its user can.
+    its cache and /var/lib/edgekit/NAME. A service with --user can write wherever its user can. Without --config and
+    --records, a service with --jsonl or --csv has --records changes.
 
     \b
     Examples:
@@ -107,13 +109,10 @@ def install(out: Output, service: ServiceOptions, chosen: InstallOptions, run_op
     if chosen.config is None and not run_options:
         raise click.UsageError("nothing to run: give --config TOML, or options of 'edgekit run' after --")
     scope = _scope(service)
-    settings = ["--config", str(real_path(chosen.config))] if chosen.config is not None else []
     folder = real_path(chosen.folder or Path())
-    with chdir(folder) if folder.is_dir() else nullcontext():
-        checked_run([*settings, *run_options])  # now, because the service could report an error only in its log
     spec = ServiceSpec(
         name=service.name,
-        command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *settings, *run_options),
+        command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *_checked_options(folder, chosen, run_options)),
         folder=folder,
         writable=tuple(map(real_path, chosen.writable)),
         environment=dict(chosen.environment),
@@ -136,6 +135,8 @@ def status(out: Output, service: ServiceOptions) -> None:
       edgekit service status --system
       edgekit service status --user --name door --json
     """
+    from edgekit.deployed import current_releases, unusable
+
     name, scope = service.name, _scope(service)
     found = _manager(service).status(name)
     rows = {
@@ -152,7 +153,11 @@ def status(out: Output, service: ServiceOptions) -> None:
             out.say(f"{title:9} {value}")
     out.result(found.as_document())
     if found.state not in ("running", "starting"):
-        cure = f" as a {scope} service; give the other of --user and --system" if found.state == "not installed" else ""
+        cure = f" as a {scope} service; give the other of --user and --system"
+        if found.state != "not installed":
+            release = current_releases().get(name)
+            fault = unusable(release) if release else None
+            cure = f"; {fault}" if fault else ""
         raise EdgekitError(f"service '{name}' is not running: {found.state}{cure}")
 
 
@@ -226,6 +231,19 @@ def _manager(service: ServiceOptions) -> SystemdManager:
 
 def _document(service: ServiceOptions, manager: SystemdManager, **done: object) -> dict[str, object]:
     return {"name": service.name, "manager": manager.name, "scope": _scope(service), **done}
+
+
+def _checked_options(folder: Path, chosen: InstallOptions, given: Sequence[str]) -> list[str]:
+    """Return the options of `edgekit run`, checked now, because the service could report an error only in its log.
+
+    Without a settings file, the service writes only the records of changes, because an SD card wears out.
+    """
+    options = [*(["--config", str(real_path(chosen.config))] if chosen.config is not None else []), *given]
+    with chdir(folder) if folder.is_dir() else nullcontext():
+        values = checked_run(options)
+    has_records = values["jsonl"] is not None or values["csv"] is not None
+    is_chosen = chosen.config is not None or any(word.partition("=")[0] == "--records" for word in given)
+    return [*options, *(["--records", "changes"] if has_records and not is_chosen else [])]
 
 
 def _existing_user(name: str | None) -> str | None:

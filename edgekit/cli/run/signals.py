@@ -37,14 +37,13 @@ class StopSignals:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        # A library replaces the exception of a signal that interrupts its import by its own.
-        replaced = kind is not None and issubclass(kind, Exception) and self.received and self._stop is None
-        if replaced and self.interrupted:
+        if kind is None or not self.received or self._stop is not None:
+            return
+        # A library may have replaced the exception of a signal that interrupted its import by its own.
+        if self.interrupted:
             raise KeyboardInterrupt
-        if self._stop is None and (replaced or kind is SystemExit):
-            self._stopped_early()
-        if replaced:
-            raise SystemExit(EXIT_OK)
+        self._stopped_early()
+        raise SystemExit(EXIT_OK)
 
     @property
     def received(self) -> bool:

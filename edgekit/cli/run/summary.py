@@ -67,6 +67,7 @@ def summary(
         "ended": _ended(signals, finished),
         "source": stream.source.name,
         "skipped": stream.source.skipped,
+        "damaged": getattr(stream.source, "damaged", 0),
         "model": {
             "path": str(classifier.path),
             "architecture": classifier.contract.architecture,

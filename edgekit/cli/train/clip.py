@@ -71,9 +71,10 @@ def clip_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options of CLIPs; the command receives those that the user gave as one dictionary, `clip_values`."""
 
     @functools.wraps(function)
-    def wrapper(**arguments: Any) -> None:
+    def wrapper(*args: Any, **arguments: Any) -> None:
         values = {name: arguments.pop(name) for name in _CLIP_OPTIONS}
-        function(clip_values={name: value for name, value in values.items() if _is_given(name)}, **arguments)
+        given = {name: value for name, value in values.items() if _is_given(name)}
+        function(*args, clip_values=given, **arguments)
 
     return combined(*_OPTIONS)(wrapper)
 

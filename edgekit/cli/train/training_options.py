@@ -252,10 +252,10 @@ def training_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options for training and machine, and pass all values as one `options: TrainingOptions`."""
 
     @functools.wraps(function)
-    def wrapper(**arguments: Any) -> None:
+    def wrapper(*args: Any, **arguments: Any) -> None:
         values = {field.name: arguments.pop(field.name) for field in dataclasses.fields(TrainingOptions)}
         if values["ferplus"] is None:
             refuse_unused(click.get_current_context(), ("ferplus_labels",), "has no effect without --ferplus")
-        function(options=TrainingOptions(**values), **arguments)
+        function(*args, options=TrainingOptions(**values), **arguments)
 
     return _training_sections(wrapper)

@@ -35,6 +35,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+from edgekit.deployed import unusable
 from edgekit.errors import HostError
 from edgekit.remote.board.releases import Releases
 from edgekit.remote.board.runtime import report
@@ -49,6 +50,8 @@ def main(plan: dict[str, Any]) -> int:
     switch to; None: the previous one. An undeploy has `keep_data`.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # `systemctl --user` needs it, and not every sshd sets it.
+    os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
     releases = Releases(plan["name"])
     scope = plan["scope"] or ("system" if os.geteuid() == 0 else "user")
     service = Service(releases, plan["name"], scope, plan["health_s"], plan.get("settle_s", 0))
@@ -95,7 +98,7 @@ def _removed(releases: Releases, service: Service, keep_data: bool) -> dict[str,
     if not releases.root.is_dir():
         return {"service": False, "releases": [], "folders": [], "kept": []}
     with _locked(releases):
-        had_service = service.uninstall()
+        had_service = service.remove()
         pids = releases.processes()
         if pids:
             raise HostError(
@@ -169,7 +172,7 @@ def _go_back(releases: Releases, service: Service, release: str, previous: str |
     report(f"{release}: {reason}")
     releases.mark_failed(release, reason)
     if previous is None:
-        service.remove(release)
+        service.remove()
         releases.place(None)
         return
     report(f"going back to {previous}")
@@ -200,11 +203,22 @@ def _rollback_target(releases: Releases, wanted: str | None) -> str:
 def _listed(releases: Releases, service: Service) -> dict[str, Any]:
     current = releases.current()
     rows = [_row(releases, name) for name in releases.ids()]
+    return {
+        "releases": rows,
+        "current": current,
+        "cut": releases.unfinished() is not None,
+        "service": _state(releases, service, current),
+    }
+
+
+def _state(releases: Releases, service: Service, current: str | None) -> dict[str, Any] | None:
+    if current is None:
+        return None
+    fault = unusable(releases.folder / current)
     try:
-        status = service.status(current) if current else None
+        return service.status(current) if fault is None else {"state": f"unknown: {fault}"}
     except HostError as error:
-        status = {"state": f"unknown: {error}"}
-    return {"releases": rows, "current": current, "cut": releases.unfinished() is not None, "service": status}
+        return {"state": f"unknown: {error}"}
 
 
 def _row(releases: Releases, name: str) -> dict[str, Any]:

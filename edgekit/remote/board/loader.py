@@ -49,9 +49,10 @@ def main(argument: str) -> int:
     except Exception as error:
         from edgekit.errors import ERROR_PREFIX, EdgekitError
 
-        known = isinstance(error, (EdgekitError, OSError))
+        text = str(error) if isinstance(error, EdgekitError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError) and error.strerror:
+            text = error.strerror + (f": '{error.filename}'" if error.filename else "")
         with contextlib.suppress(OSError):  # the connection may be closed
-            text = str(error) if known else f"{type(error).__name__}: {error}"
             print(f"{ERROR_PREFIX}{text}", file=sys.stderr, flush=True)
         return 1
     return code

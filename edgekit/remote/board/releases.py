@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgekit.deployed import deploy_folder, unusable
 from edgekit.errors import HostError
 from edgekit.files import sha256_of, sync, write_atomic
 from edgekit.remote.board.runtime import MODEL_NAMES, Runtime, report
@@ -31,9 +32,7 @@ class Releases:
     """The releases of the service `name`."""
 
     def __init__(self, name: str) -> None:
-        data = os.environ.get("XDG_DATA_HOME", "")
-        base = Path(data) if data.startswith("/") else Path.home() / ".local/share"
-        self.root = base / "edgekit/deploy" / name
+        self.root = deploy_folder() / name
         self.folder = self.root / "releases"
         self.data = self.root / "data"
         self.link = self.root / "current"
@@ -70,7 +69,7 @@ class Releases:
         return Runtime(self.about(release)["command"], home, self.data)
 
     def has_current(self, plan: Mapping[str, Any]) -> bool:
-        """Return whether the current release is undamaged and equal to the one that `create` would make."""
+        """Return whether the current release can run and is equal to the one that `create` would make."""
         current = self.current()
         if current is None:
             return False
@@ -128,14 +127,17 @@ class Releases:
         sync(self.root)
 
     def check(self, release: str) -> None:
-        """Check that the files of a release have not changed.
+        """Check that the files of a release have not changed, and that its edgekit can be called.
 
         Raises:
-            HostError: A file has changed.
+            HostError: A file has changed, or the release cannot run.
         """
         for name, sha256 in self.about(release)["files"].items():
             if sha256_of(self.folder / release / name) != sha256:
                 raise HostError(f"{name} of release {release} is damaged on the board's disk")
+        fault = unusable(self.folder / release)
+        if fault is not None:
+            raise HostError(f"{fault}. Nothing was changed")
 
     def remove_old(self, keep: int) -> None:
         """Delete all releases but the newest `keep`, the current one and the one that rollback would switch to."""

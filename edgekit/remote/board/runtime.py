@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.deployed import command_of, unusable
 from edgekit.errors import ERROR_PREFIX, HostError
 
 # Names of the model in a release, by its engine.
@@ -36,8 +37,12 @@ class Runtime:
     data: Path
 
     def call(self, words: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
-        """Run a command and return its result; a timeout counts as exit code 1."""
-        command, variables = self._command()
+        """Run a command and return its result; a timeout counts as exit code 1.
+
+        Raises:
+            HostError: The edgekit of the release cannot be called.
+        """
+        command, variables = command_of(self.own, self.home)
         try:
             return subprocess.run(
                 [*command, *words],
@@ -51,19 +56,15 @@ class Runtime:
             )
         except subprocess.TimeoutExpired:
             return subprocess.CompletedProcess(command, 1, "", f"did not end within {timeout_s:g} s")
+        except OSError as error:
+            reason = unusable(self.home.resolve()) or f"{error.strerror}: '{error.filename}'"
+            raise HostError(str(reason)) from error
 
     def shell_line(self, words: Sequence[str]) -> str:
         """Return the line for a shell that runs a command in the folder `data`."""
-        command, variables = self._command()
+        command, variables = command_of(self.own, self.home)
         assigned = "".join(f"{name}={shlex.quote(value)} " for name, value in variables.items())
         return f"cd {shlex.quote(str(self.data))}; {assigned}{shlex.join([*command, *words])}"
-
-    def _command(self) -> tuple[list[str], dict[str, str]]:
-        """Return the words before the subcommand, and the environment variables."""
-        if self.own:
-            return [self.own], {}
-        words = [str(self.home / "env/bin/python"), "-P", "-m", "edgekit.cli"]
-        return words, {"PYTHONPATH": str(self.home / "code")}
 
     def try_out(self, release: Path, timeout_s: float) -> None:
         """Read the settings of a release, find the files that they name, load its model and classify one frame.

@@ -6,9 +6,11 @@ import json
 import subprocess
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from edgekit.boards import systemd_is_running
+from edgekit.boards import call_tool, systemd_is_running
+from edgekit.deployed import unusable
 from edgekit.errors import EdgekitError, HostError
 from edgekit.files import write_atomic
 from edgekit.remote.board.releases import Releases
@@ -81,7 +83,8 @@ class Service:
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise HostError(f"'edgekit service status' failed on the board: {last_error(done.stderr)}")
+            reason = f"'edgekit service status' failed on the board: {last_error(done.stderr)}"
+            raise HostError(str(unusable(self._releases.folder / release) or reason))
         return document
 
     def restart_and_check(self, release: str) -> str | None:
@@ -94,34 +97,23 @@ class Service:
             # An edgekit that cannot be called is a failed release.
             return str(error)
 
-    def remove(self, release: str) -> None:
-        """Remove the service."""
-        if self.is_managed:
-            self._edgekit(release, "service", "remove", *self._which)
-        self._note.unlink(missing_ok=True)
-
-    def uninstall(self) -> bool:
-        """Remove deploy's service with the first release that can; return whether it was installed.
+    def remove(self) -> bool:
+        """Stop and remove deploy's service, also if no release can run; return whether it was installed.
 
         Raises:
-            HostError: No release can remove it.
+            HostError: systemd rejects a step.
         """
         if not self.is_managed or self._read_note() is None:
             return False
-        current = self._releases.current()
-        reason = "no release is left"
-        for release in sorted(self._releases.ids(), key=lambda name: name != current):
-            try:
-                is_installed = bool(self.status(release)["state"] != "not installed")
-                done = self._edgekit(release, "service", "remove", *self._which) if is_installed else None
-            except (EdgekitError, OSError, KeyError) as error:
-                reason = str(error)
-                continue
-            if done is None or done.returncode == 0:
-                self._note.unlink()
-                return is_installed
-            reason = last_error(done.stderr)
-        raise HostError(f"the service '{self._name}' cannot be removed, and nothing was removed: {reason}")
+        unit = f"{self._name}.service"
+        path = self._systemctl("show", unit, "--property=FragmentPath").strip().removeprefix("FragmentPath=")
+        if path:
+            self._systemctl("disable", "--quiet", "--now", unit)
+            Path(path).unlink(missing_ok=True)
+            self._systemctl("daemon-reload")
+            self._systemctl("reset-failed", unit, check=False)  # fails for a unit that has not failed
+        self._note.unlink()
+        return bool(path)
 
     def _start(self, release: str) -> str | None:
         wanted = self._install_words(release)
@@ -192,6 +184,14 @@ class Service:
         if (there / "detector.onnx").exists():
             options += ["--detector", str(here / "detector.onnx")]
         return options
+
+    def _systemctl(self, *words: str, check: bool = True) -> str:
+        scope = ["--user"] if self._scope == "user" else []
+        done = call_tool(["systemctl", *scope, *words], _TOOL_TIMEOUT_S)
+        if check and (done is None or done.returncode):
+            reason = f"did not end within {_TOOL_TIMEOUT_S} s" if done is None else last_error(done.stderr)
+            raise HostError(f"the service '{self._name}' cannot be removed: systemctl {words[0]}: {reason}")
+        return done.stdout if done else ""
 
     def _edgekit(self, release: str, *words: str) -> subprocess.CompletedProcess[str]:
         return self._releases.runtime(release).call(words, _TOOL_TIMEOUT_S)

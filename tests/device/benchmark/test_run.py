@@ -64,10 +64,9 @@ def test_names_in_the_report_may_differ_from_the_files(tiny_model: Path) -> None
     assert {cell.model for cell in report.boards[0].cells} == {str(tiny_model).upper()}
 
 
-def test_the_report_states_the_size_of_a_detector_of_fixed_size(tiny_model: Path, shared: Path) -> None:
-    path = shared / "data/yunet/face_detection_yunet_2023mar.onnx"
+def test_the_report_states_the_size_of_a_detector_of_fixed_size(tiny_model: Path, yunet_640: Path) -> None:
     options = {**QUICK, "detector": "yunet", "processes": 1}
-    (board,) = edgekit.benchmark(tiny_model, kinds=["per-frame"], detector_model=path, **options).boards
+    (board,) = edgekit.benchmark(tiny_model, kinds=["per-frame"], detector_model=yunet_640, **options).boards
     assert board.settings.detector_size_px == 640
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -49,15 +51,13 @@ def test_a_detector_of_another_package_may_round_its_size(monkeypatch: pytest.Mo
     assert isinstance(create_detector("rounding", input_size_px=300, notify=fail), Rounding)
 
 
-def test_yunet_with_a_file(shared: Path) -> None:
-    path = shared / "data/yunet/face_detection_yunet_2026may.onnx"
-    detector = create_detector("yunet", model_path=path, notify=fail)
-    assert detector.name == "yunet"
-
-
-def test_yunet_from_the_cache(shared: Path, own_cache: Path) -> None:
+def test_yunet_from_the_cache(yunet: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = yunet.read_bytes()
+    monkeypatch.setattr(
+        detect, "YUNET", replace(NOWHERE, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+    )
     own_cache.mkdir(parents=True)
-    (own_cache / detect.YUNET.name).write_bytes((shared / "data/yunet" / detect.YUNET.name).read_bytes())
+    (own_cache / NOWHERE.name).write_bytes(content)
     assert create_detector("yunet", notify=fail).name == "yunet"
 
 
@@ -78,11 +78,10 @@ def test_without_network_haar_is_used_and_a_warning_is_printed_once(
     assert len([text for text in lines if "Haar" in text]) == 1
 
 
-def test_an_explicit_file_is_used_after_a_failed_download(shared: Path, own_cache: Path) -> None:
+def test_an_explicit_file_is_used_after_a_failed_download(yunet: Path, own_cache: Path) -> None:
     own_cache.mkdir(parents=True)
     (own_cache / f"{detect.YUNET.name}.failed").write_text("no internet")
-    path = shared / "data/yunet/face_detection_yunet_2026may.onnx"
-    assert create_detector("yunet", model_path=path, notify=fail).name == "yunet"
+    assert create_detector("yunet", model_path=yunet, notify=fail).name == "yunet"
 
 
 def test_an_explicit_file_never_falls_back(tmp_path: Path) -> None:
@@ -134,18 +133,19 @@ def test_one_detector_does_not_load_another(name: str, absent: list[str]) -> Non
     assert result.stdout.strip() == "[]"
 
 
-def test_faces_of_one_image(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = shared / "data/yunet/face_detection_yunet_2026may.onnx"
-    image_bgr = np.asarray(cv2.imread(str(shared / "data/media/three_faces.jpg")), np.uint8)
-    found = detect_faces(image_bgr, detector_model=path, notify=fail)
+def test_faces_of_one_image(yunet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_bgr = np.zeros((320, 320, 3), np.uint8)
+    for x, y in ((0, 0), (64, 96), (288, 160)):
+        image_bgr[y : y + 32, x : x + 32] = (255, 250, 245)
+    found = detect_faces(image_bgr, detector_model=yunet, notify=fail)
     assert len(found) == 3
     assert found.landmarks_xy.shape == (3, 5, 2)
     assert found.track_ids is None
     monkeypatch.setattr(detect, "create_detector", lambda *_, **__: pytest.fail("it was created again"))
-    np.testing.assert_array_equal(detect_faces(image_bgr, detector_model=path, notify=fail).xyxy, found.xyxy)
+    np.testing.assert_array_equal(detect_faces(image_bgr, detector_model=yunet, notify=fail).xyxy, found.xyxy)
     gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
-    three_channels = detect_faces(cv2.merge([gray] * 3), detector_model=path, notify=fail)
-    np.testing.assert_array_equal(detect_faces(gray, detector_model=path, notify=fail).xyxy, three_channels.xyxy)
+    three_channels = detect_faces(cv2.merge([gray] * 3), detector_model=yunet, notify=fail)
+    np.testing.assert_array_equal(detect_faces(gray, detector_model=yunet, notify=fail).xyxy, three_channels.xyxy)
 
 
 def test_what_is_no_image_has_no_faces() -> None:

@@ -22,7 +22,7 @@ from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
-from tests import hostile_models
+from tests.edgekit import onnx_faults
 
 
 def altered(
@@ -245,7 +245,7 @@ def test_what_is_no_image_is_refused_in_one_line(wrong: object, tiny_model: Path
 
 def test_a_model_with_one_row_for_several_images_is_named_with_both_counts(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    onnx.save(hostile_models.one_row(), path)
+    onnx.save(onnx_faults.one_row(), path)
     classifier = Classifier(path, 1)
     assert classifier.logits(np.zeros((1, 12, 12, 3), np.uint8)).shape == (1, 3)
     with pytest.raises(InputError) as caught:

@@ -36,9 +36,9 @@ def python(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-def test_it_conforms(site: Path, tiny_model: Path) -> None:
-    models = ("--model", TINY, "--against", tiny_model, "--model", TINY_UINT8, "--against", tiny_model)
-    done = python(site, "-m", "edgekit.testing", "engine", "tflite", *models)
+@pytest.mark.parametrize("model", [TINY, TINY_UINT8])
+def test_it_conforms(site: Path, tiny_model: Path, model: Path) -> None:
+    done = python(site, "-m", "edgekit.testing", "engine", "tflite", "--model", model, "--against", tiny_model)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("\nthe engine conforms\n")
 

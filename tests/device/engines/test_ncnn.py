@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import zipfile
@@ -15,12 +14,10 @@ import numpy as np
 import pytest
 
 from edgekit.contract import InputSpec
-from edgekit.device.engines import ncnn_check
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in, engine_of, open_engine
 from edgekit.device.engines.ncnn_engine import NcnnEngine
 from edgekit.device.engines.ncnn_file import MEMBERS, pack_ncnn, read_ncnn
-from edgekit.device.engines.ncnn_trial import half_float_faults
 from edgekit.errors import InputError
 from tests.device import ncnn_nets
 
@@ -30,14 +27,6 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ncnn_nets.good(tmp_path_factory.mktemp("small") / "small.ncnn")
-
-
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder, and an empty set of checked files in this process."""
-    monkeypatch.setattr(ncnn_check, "_passed", set())
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache/edgekit"
 
 
 def python(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -233,150 +222,32 @@ def test_a_size_that_is_a_lie_is_refused(small: Path, tmp_path: Path) -> None:
     refused(path, r"'weights.bin' claims 1073741823 bytes, too many for \d+ in all")
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("7767517", "7767518", "its graph is not a .param file of ncnn"),
-        ("Concat cat 2 1", "Concat cat 2", "a line that is not a layer: 'Concat cat 2 3 5 6"),
-        ("Concat cat 2 1", "Concat cat 2 99999", "a line that is not a layer: 'Concat cat 2 99999"),
-        ("Concat cat 2 1", "Concat cat -2 1", "a line that is not a layer"),
-        ("15 out0 0=3", "15 out1 0=3", "its graph lacks the input 'in0' or the output 'out0'"),
-        (ncnn_nets.GRAPH[8:], "", "its graph is not a .param file of ncnn"),
-    ],
-)
-def test_a_text_that_is_no_graph_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
-    assert old in ncnn_nets.GRAPH
-    refused(ncnn_nets.write(tmp_path / "x.ncnn", graph=ncnn_nets.GRAPH.replace(old, new)), message)
+def test_a_text_that_is_no_graph_is_refused(tmp_path: Path) -> None:
+    path = ncnn_nets.write(tmp_path / "x.ncnn", graph=ncnn_nets.GRAPH.replace("7767517", "7767518"))
+    refused(path, "its graph is not a .param file of ncnn")
+
+
+def test_layers_are_listed_with_their_kinds(small: Path) -> None:
+    layers = read_ncnn(small).layers()
+    assert layers[:4] == [("in0", "Input"), ("stem", "Convolution"), ("split", "Split"), ("dw", "ConvolutionDepthWise")]
+    assert len(layers) == 14
 
 
 @pytest.mark.parametrize(
-    ("graph", "content", "message"),
+    ("graph", "content"),
     [
-        (None, ncnn_nets.weights()[:100], "its graph needs 2200 bytes of weights, it has 100"),
-        (None, ncnn_nets.weights() + bytes(4), "its graph needs 2200 bytes of weights, it has 2204"),
-        (ncnn_nets.GRAPH.replace("6=72 9=1", "6=999999999 9=1"), None, "its graph needs 4000001908 bytes of weights"),
-        # CopyTo writes its second input into the first, at an offset that the file contains.
-        (
-            ncnn_nets.GRAPH.replace("BinaryOp add", "CopyTo add"),
-            None,
-            "a layer of kind 'CopyTo', which 'edgekit export'",
-        ),
-        (ncnn_nets.GRAPH.replace("Pooling max", "ROIAlign max"), None, "a layer of kind 'ROIAlign', which"),
-        (
-            ncnn_nets.GRAPH.replace("6=72 9=1", "6=72 9=1 06=72"),
-            None,
-            "a setting that is not valid or occurs twice: '06",
-        ),
-        (ncnn_nets.GRAPH.replace("6=72 9=1", "6=72 9=1 -23306=1,9"), None, "occurs twice: '-23306=1,9'"),
-        (ncnn_nets.GRAPH.replace("6=72 9=1", "6=72 9=1 19=1"), None, "whose weights are computed"),
+        (ncnn_nets.GRAPH.replace("Pooling max", "Levitation max"), None),
+        (None, ncnn_nets.weights()[:100]),
+        (ncnn_nets.GRAPH.replace("15 out0 0=3", "15 out1 0=3"), None),
+        (ncnn_nets.GRAPH.replace("InnerProduct head 1 1 15 out0 0=3 1=1 2=384", "ReLU head 1 1 15 out0"), None),
     ],
 )
-def test_weights_and_layers_that_export_does_not_write_are_refused(
-    tmp_path: Path, graph: str | None, content: bytes | None, message: str
-) -> None:
-    refused(ncnn_nets.write(tmp_path / "x.ncnn", graph=graph, content=content), message)
-
-
-@pytest.mark.usefixtures("own_cache")
-def test_the_trial_runs_the_bytes_that_were_read(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = ncnn_nets.write(
-        tmp_path / "x.ncnn", graph=ncnn_nets.GRAPH.replace("4=1 14=1 5=1 6=72 7=8", "4=2 14=1 5=1 6=72 7=8")
-    )
-    real = subprocess.run
-
-    def swap(*arguments, **options):
-        path.write_bytes(small.read_bytes())
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(ncnn_check.subprocess, "run", swap)
-    with pytest.raises(InputError, match=r"it crashes ncnn \(SIG"):
-        open_engine(path, 1)
-
-
-def test_layers_are_listed_with_their_parameters(small: Path) -> None:
-    layers = read_ncnn(small).layers
-    assert [layer.kind for layer in layers][:4] == ["Input", "Convolution", "Split", "ConvolutionDepthWise"]
-    assert (layers[5].name, layers[5].inputs, layers[5].outputs) == ("cat", ("3", "5"), ("6",))
-    assert [(layer.weights, layer.biases) for layer in layers if layer.weights] == [*ncnn_nets.WEIGHTS]
-
-
-# Graphs that need too much memory or too much time.
-def without_weights(*layers: str) -> str:
-    rows = ["Input in0 0 1 in0", *layers, "Pooling mean 1 1 last out0 0=1 4=1"]
-    return "\n".join(["7767517", f"{len(rows)} {len(rows)}", *rows, ""])
-
-
-HUGE = without_weights("Convolution huge 1 1 in0 last 0=1 1=1 11=1 4=20000 14=20000 6=1")
-SLOW = without_weights("Pooling slow 1 1 in0 last 0=0 1=1501 11=1501 2=1 3=750 5=1")
-
-
-@pytest.mark.parametrize(
-    ("graph", "content", "message"),
-    [
-        # This graph aborts the process with ncnn 1.0.20261020.
-        (ncnn_nets.GRAPH.replace("4=1 14=1 5=1 6=72 7=8", "4=2 14=1 5=1 6=72 7=8"), None, r"crashes ncnn \(SIG"),
-        (ncnn_nets.GRAPH.replace("-233,-233", "400,-233"), None, "inference ends with ncnn's error|crashes ncnn"),
-        (HUGE, b"\0" * 8, "inference ends with ncnn's error -100|needs more than 256 MiB|crashes ncnn"),
-        # ncnn itself reads beyond these weights.
-        (
-            without_weights("InnerProduct last 1 1 in0 last 0=3 1=0 2=6"),
-            b"\0" * 28,
-            "layer 'last' has 6 weights, its input needs another number",
-        ),
-        (
-            without_weights("Convolution last 1 1 in0 last 0=3 1=1 5=0 6=6"),
-            b"\0" * 28,
-            "layer 'last' has 6 weights, its input needs another number",
-        ),
-        (without_weights("ReLU last 1 1 in0 last"), b"", r"output has the shape \[1\], but its contract has 3 labels"),
-    ],
-)
-def test_what_ncnn_cannot_run_is_one_line(
-    tmp_path: Path, own_cache: Path, graph: str | None, content: bytes | None, message: str
-) -> None:
+def test_what_ncnn_cannot_run_is_refused_at_load(tmp_path: Path, graph: str | None, content: bytes | None) -> None:
     path = ncnn_nets.write(tmp_path / "x.ncnn", graph=graph, content=content)
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(InputError) as caught:
         open_engine(path, 1)
-    assert str(caught.value).startswith(f"model '{path}' cannot be run by ncnn: ")
-    assert str(caught.value).endswith(": export it again")
+    assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not own_cache.exists(), "what was refused is run again the next time"
-
-
-@pytest.mark.usefixtures("own_cache")
-def test_a_crash_of_the_trial_names_its_signal(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = subprocess.run
-    crash = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"]
-    monkeypatch.setattr(ncnn_check.subprocess, "run", lambda _, **options: real(crash, **options))
-    with pytest.raises(InputError, match=r"it crashes ncnn \(SIGSEGV\): export it again"):
-        open_engine(small, 1)
-
-
-@pytest.mark.usefixtures("own_cache")
-def test_a_graph_that_does_not_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = replace(ncnn_nets.CONTRACT.input, size_hw=(1024, 1024))
-    crop = replace(ncnn_nets.CONTRACT.crop, resize_hw=(1024, 1024), center_crop_hw=(1024, 1024))
-    contract = replace(ncnn_nets.CONTRACT, input=spec, crop=crop).to_json()
-    path = ncnn_nets.write(tmp_path / "x.ncnn", contract, SLOW, b"")
-    monkeypatch.setattr(ncnn_check, "TIMEOUT_S", 3.0)
-    with pytest.raises(InputError, match="one inference takes more than 3 s"):
-        open_engine(path, 1)
-
-
-def test_a_file_that_passed_is_not_run_again(small: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_engine(small, 1)
-    assert len(list((own_cache / "ncnn-checked").iterdir())) == 1
-    monkeypatch.setattr(ncnn_check.subprocess, "run", lambda *_, **__: pytest.fail("it was run again"))
-    open_engine(small, 1)
-    ncnn_check._passed.clear()  # as in another process
-    open_engine(small, 1)
-
-
-def test_without_a_cache_every_process_checks(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ncnn_check, "_passed", set())
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert open_engine(small, 1).contract.architecture == "small"
 
 
 @pytest.mark.parametrize(
@@ -410,16 +281,6 @@ def test_half_floats_are_used_only_in_files_for_them(small: Path, tmp_path: Path
         options = NcnnEngine(path, 1)._net.opt
         assert (options.use_fp16_storage, options.use_fp16_arithmetic) == (expected, expected)
         assert not options.use_bf16_storage
-
-
-def test_half_floats_that_change_the_results_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = in_half_floats(tmp_path / "half.ncnn")
-    engine = NcnnEngine(path, 1, checked=True)
-    assert half_float_faults(path, engine) == []
-    exact = engine.infer
-    for wrong, message in ((np.nan, "NaN|of their root mean square"), (1.1, "logits differ by 0.1")):
-        monkeypatch.setattr(engine, "infer", lambda tensor, wrong=wrong: exact(tensor) * wrong)
-        assert any(re.search(message, fault) for fault in half_float_faults(path, engine))
 
 
 def test_other_files_are_refused(tiny_model: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from edgekit.contract import Contract
 from edgekit.device.engines.session import available_processors, default_intra_op_threads, open_session, read_contract
 from edgekit.errors import InputError
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
-from tests.hostile_models import with_document
+from tests.edgekit.onnx_faults import with_document
 
 
 def test_settings_reach_the_engine(tiny_model: Path) -> None:

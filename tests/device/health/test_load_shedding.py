@@ -124,6 +124,12 @@ def test_only_a_raspberry_pi_has_a_ceiling_of_its_own():
     assert default_max_temperature_c(Board(*[None] * 4, "aarch64", 64, None, None, None, "3", None)) is None
 
 
+@pytest.fixture
+def raspberry_pi(monkeypatch):
+    board = dataclasses.replace(read_board(), model="Raspberry Pi 4 Model B Rev 1.4")
+    monkeypatch.setattr("edgekit.device.health.runtime_monitor.read_board", lambda: board)
+
+
 class Counting(WholeFrame):
     name = "counting"
 
@@ -135,10 +141,11 @@ class Counting(WholeFrame):
         return super().detect(image_bgr)
 
 
+@pytest.mark.usefixtures("raspberry_pi")
 def test_a_hot_board_lowers_the_rate_of_detection(tmp_path, notices):
     detector = Counting()
     face_tracker = FaceTracker(detector, Every(1))
-    monitor = RuntimeMonitor(tmp_path, 75, face_tracker, notices.append, live=True)
+    monitor = RuntimeMonitor(tmp_path, face_tracker, notices.append, live=True)
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 
     def searched(sequences: range) -> int:
@@ -154,16 +161,18 @@ def test_a_hot_board_lowers_the_rate_of_detection(tmp_path, notices):
     assert notices == ["80.0 °C (limit 75 °C): load level 1 of 3, detection in 1 of 10 frames"]
 
 
+@pytest.mark.usefixtures("raspberry_pi")
 def test_a_hot_board_gets_fewer_frames_of_whole_images(tmp_path, notices):
-    monitor = RuntimeMonitor(tmp_path, 75, WholeImage(None, is_sequence=True), notices.append, live=True)
+    monitor = RuntimeMonitor(tmp_path, WholeImage(None, is_sequence=True), notices.append, live=True)
     monitor._shedder.observe(sample(0, 80.0))
     assert monitor._shedder.level.frame_share == 0.75
     assert notices == ["80.0 °C (limit 75 °C): load level 1 of 3, three quarters of the frame rate"]
 
 
+@pytest.mark.usefixtures("raspberry_pi")
 def test_the_results_of_a_file_do_not_depend_on_the_temperature(tmp_path, notices):
     face_tracker = FaceTracker(Counting(), Every(1))
-    monitor = RuntimeMonitor(tmp_path, 75, face_tracker, notices.append, live=False)
+    monitor = RuntimeMonitor(tmp_path, face_tracker, notices.append, live=False)
     monitor._shedder.observe(sample(0, 80.0))
     assert face_tracker._detect_every_at_least == 1
     assert monitor._shedder.level.frame_share == 0.75

@@ -67,7 +67,7 @@ def test_twenty_crops_are_labelled_by_keys_one_is_undone_and_a_track_is_one_deci
     shows(browser, pair[1])
     press(browser, "3")
     waiting(browser, 0)
-    assert "All crops are labelled" in browser.find_element("tag name", "body").text
+    assert "19 labelled, 1 discarded" in browser.find_element("id", "title").text
     # Single crop i has track i + 1, and the model's label of a track is CLASSES[track % 3].
     expected = {name: CLASSES[(index + 1) % 3] for index, name in enumerate(singles[:13])}
     expected |= dict.fromkeys(track, "happy") | {singles[14]: "sad", pair[0]: "calm", pair[1]: "sad"}
@@ -77,6 +77,18 @@ def test_twenty_crops_are_labelled_by_keys_one_is_undone_and_a_track_is_one_deci
     assert names(folder / "crops") == []
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert notices == []
+
+
+def test_the_finished_page_counts_the_discarded_and_names_the_next_command(browser, label, tmp_path):
+    first, second = collect(tmp_path / "c", [1, 1])
+    browser.get(label().url)
+    shows(browser, first)
+    press(browser, "x")
+    shows(browser, second)
+    press(browser, "1")
+    waiting(browser, 0)
+    assert "1 labelled, 1 discarded" in browser.find_element("id", "title").text
+    assert f"train --data {tmp_path / 'c' / 'labelled'} " in browser.find_element("id", "crops").text
 
 
 def test_two_pages_agree_and_a_late_decision_is_a_conflict(browser, label, tmp_path):

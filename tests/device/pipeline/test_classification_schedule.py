@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 
 import edgekit
-from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
-from edgekit.device.pipeline.smoothing import Certainty
+from edgekit.device.detections import Detections
+from edgekit.device.frame import Frame
+from edgekit.device.pipeline.classification_schedule import ClassifyEvery, choose
+from edgekit.device.pipeline.loop import classify
+from edgekit.device.stage_timer import StageTimer
+from edgekit.device.track import Classification, Track
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
 
@@ -25,12 +29,13 @@ def pictures(*seeds: int) -> ImageU8:
     return np.stack([block.repeat(4, axis=0).repeat(4, axis=1) for block in blocks])
 
 
-class Track:
+class Faces:
     """Passes frames 0.04 s apart to a schedule, and returns which faces were classified."""
 
-    def __init__(self, schedule: ClassificationSchedule) -> None:
-        self.schedule = schedule
+    def __init__(self, every: ClassifyEvery) -> None:
+        self.every = every
         self.frames = 0
+        self.known: dict[int, Classification] = {}
 
     def next(
         self,
@@ -41,64 +46,67 @@ class Track:
         is_close: bool = False,
         smoothed: Sequence[float] | None = None,
     ) -> list[bool]:
-        track_ids = np.array(range(1, len(crops) + 1) if ids is None else ids, np.int64)
-        choice = self.schedule.choose(crops, track_ids, self.frames * STEP_S)
+        ids = list(range(1, len(crops) + 1) if ids is None else ids)
+        time_s = self.frames * STEP_S
+        choice = choose(crops, [self.known.get(track_id) for track_id in ids], time_s, self.every)
         self.frames += 1
-        rows = np.array([raw] * int(choice.due.sum()), np.float32).reshape(-1, len(raw))
-        completed = self.schedule.completed(rows, choice.due, track_ids)
-        certainty = Certainty(np.full(len(crops), uncertain), np.full(len(crops), is_close))
-        shown = completed if smoothed is None else np.array([smoothed] * len(crops), np.float32)
-        self.schedule.record(shown, certainty, track_ids)
+        for index, track_id in enumerate(ids):
+            row, shown = np.array(raw, np.float32), np.array(smoothed or raw, np.float32)
+            face = self.known.setdefault(track_id, Classification(row, row, shown, 0, time_s, time_s))
+            face.seen_s, face.shown, face.uncertain, face.is_close = time_s, shown, uncertain, is_close
+            if choice.due[index]:
+                face.raw, face.classified_s = row, time_s
+            choice.record(index, face)
         return choice.due.tolist()
 
 
 @pytest.fixture
-def track() -> Track:
-    return Track(ClassificationSchedule("auto"))
+def faces() -> Faces:
+    return Faces("auto")
 
 
-def test_a_still_face_is_classified_when_it_is_new_and_at_least_every_fifth_of_a_second(track: Track) -> None:
-    classified = [index for index in range(20) if track.next(pictures(1)) == [True]]
+def test_a_still_face_is_classified_when_it_is_new_and_at_least_every_fifth_of_a_second(faces: Faces) -> None:
+    classified = [index for index in range(20) if faces.next(pictures(1)) == [True]]
     assert classified == [0, 5, 10, 15], "five frames are 0.2 s, six would be 0.24 s"
 
 
-def test_a_face_is_classified_at_once_when_its_crop_changes(track: Track) -> None:
+def test_a_face_is_classified_at_once_when_its_crop_changes(faces: Faces) -> None:
     seeds = [1, 1, 1, 2, 2, 2, 2]
-    assert [track.next(pictures(seed)) for seed in seeds] == [[index in (0, 3)] for index in range(7)]
+    assert [faces.next(pictures(seed)) for seed in seeds] == [[index in (0, 3)] for index in range(7)]
 
 
-def test_a_slow_change_is_measured_from_the_crop_that_was_classified_last(track: Track) -> None:
+def test_a_slow_change_is_measured_from_the_crop_that_was_classified_last(faces: Faces) -> None:
     before, after = (pictures(seed).astype(np.float32) for seed in (1, 2))
     mixed = [(before + (after - before) * share).astype(np.uint8) for share in np.linspace(0, 1, 7)]
-    classified = [index for index, crop in enumerate(mixed) if track.next(crop) == [True]]
+    classified = [index for index, crop in enumerate(mixed) if faces.next(crop) == [True]]
     assert len(classified) == 3
     assert max(np.diff(classified)) < 4, "before 0.16 s"
 
 
 @pytest.mark.parametrize(("raw", "classified"), [(CLEAR, False), (CLOSE, True)])
-def test_a_clear_face_needs_a_larger_change(track: Track, raw: tuple[float, ...], classified: bool) -> None:
+def test_a_clear_face_needs_a_larger_change(faces: Faces, raw: tuple[float, ...], classified: bool) -> None:
     before, after = (pictures(seed).astype(np.float32) for seed in (1, 2))
-    track.next(pictures(1), raw)
-    assert track.next((before + 0.3 * (after - before)).astype(np.uint8)) == [classified]
+    faces.next(pictures(1), raw)
+    assert faces.next((before + 0.3 * (after - before)).astype(np.uint8)) == [classified]
 
 
-def test_exposure_and_contrast_are_no_change(track: Track) -> None:
-    track.next(pictures(1))
+def test_exposure_and_contrast_are_no_change(faces: Faces) -> None:
+    faces.next(pictures(1))
     for gain, offset in ((0.5, 0), (1.0, 40), (0.7, 60)):
-        assert track.next((pictures(1) * gain + offset).astype(np.uint8)) == [False]
+        assert faces.next((pictures(1) * gain + offset).astype(np.uint8)) == [False]
 
 
-def test_noise_of_a_plain_area_is_no_change(track: Track) -> None:
+def test_noise_of_a_plain_area_is_no_change(faces: Faces) -> None:
     noise = np.random.default_rng(0)
-    classified = [track.next((120 + noise.normal(0, 2, (1, 44, 44, 1))).astype(np.uint8)) for _ in range(4)]
+    classified = [faces.next((120 + noise.normal(0, 2, (1, 44, 44, 1))).astype(np.uint8)) for _ in range(4)]
     assert classified == [[True]] + [[False]] * 3
 
 
-def test_another_colour_of_equal_brightness_is_a_change(track: Track) -> None:
+def test_another_colour_of_equal_brightness_is_a_change(faces: Faces) -> None:
     first = np.full((1, 44, 44, 3), (20, 60, 220), np.uint8)
-    track.next(first)
-    assert track.next(first) == [False]
-    assert track.next(first[..., ::-1]) == [True]
+    faces.next(first)
+    assert faces.next(first) == [False]
+    assert faces.next(first[..., ::-1]) == [True]
 
 
 @pytest.mark.parametrize(
@@ -113,66 +121,56 @@ def test_another_colour_of_equal_brightness_is_a_change(track: Track) -> None:
     ],
 )
 def test_an_undecided_face_is_classified_in_every_other_frame(
-    track: Track, raw: tuple[float, ...], uncertain: bool, is_close: bool, undecided: bool
+    faces: Faces, raw: tuple[float, ...], uncertain: bool, is_close: bool, undecided: bool
 ) -> None:
-    classified = [track.next(pictures(1), raw, uncertain=uncertain, is_close=is_close) for _ in range(4)]
+    classified = [faces.next(pictures(1), raw, uncertain=uncertain, is_close=is_close) for _ in range(4)]
     assert classified == [[True], [False], [undecided], [False]]
 
 
 @pytest.mark.parametrize("uncertain", [False, True])
-def test_a_face_is_undecided_while_the_last_output_has_another_class(track: Track, uncertain: bool) -> None:
+def test_a_face_is_undecided_while_the_last_output_has_another_class(faces: Faces, uncertain: bool) -> None:
     other = CLEAR[::-1]
-    classified = [track.next(pictures(1), CLEAR, uncertain=uncertain, smoothed=other) for _ in range(3)]
+    classified = [faces.next(pictures(1), CLEAR, uncertain=uncertain, smoothed=other) for _ in range(3)]
     assert classified == [[True], [False], [True]]
 
 
-def test_two_faces_are_classified_per_frame_and_the_others_take_turns(track: Track) -> None:
+def test_two_faces_are_classified_per_frame_and_the_others_take_turns(faces: Faces) -> None:
     five = pictures(*range(5))
-    assert track.next(five) == [True] * 5, "new faces do not wait"
+    assert faces.next(five) == [True] * 5, "new faces do not wait"
     counts = [0] * 5
     for index in range(15):
-        due = track.next(pictures(*range(10 * index + 10, 10 * index + 15)))
+        due = faces.next(pictures(*range(10 * index + 10, 10 * index + 15)))
         assert sum(due) == 2
         counts = [count + is_due for count, is_due in zip(counts, due, strict=True)]
     assert min(counts) >= 5
-    assert track.next(pictures(*range(200, 206))).count(True) == 3, "a new face and two others"
+    assert faces.next(pictures(*range(200, 206))).count(True) == 3, "a new face and two others"
 
 
-def test_each_track_has_its_own_history(track: Track) -> None:
-    track.next(pictures(1, 2), ids=(1, 2))
-    assert track.next(pictures(2, 1), ids=(2, 1)) == [False, False]
-    assert track.next(pictures(1, 2), ids=(2, 1)) == [True, True]
-
-
-def test_faces_between_have_the_last_output_of_their_track() -> None:
-    schedule, rows = ClassificationSchedule("auto"), np.array([CLEAR, CLOSE], np.float32)
-    schedule.choose(pictures(1, 2), np.array([1, 2]), 0.0)
-    schedule.completed(rows, np.array([True, True]), np.array([1, 2]))
-    due = schedule.choose(pictures(2, 1), np.array([2, 1]), STEP_S).due
-    assert due.tolist() == [False, False]
-    np.testing.assert_array_equal(schedule.completed(rows[:0], due, np.array([2, 1])), rows[::-1])
-
-
-def test_a_face_that_was_away_is_new_and_memory_stays_bounded(track: Track) -> None:
-    track.next(pictures(1), ids=(1,))
-    for index in range(200):
-        track.next(pictures(2), ids=(2 + index,))
-    assert len(track.schedule._tracks) <= 51
-    assert track.next(pictures(1), ids=(1,)) == [True]
+def test_each_track_has_its_own_history(faces: Faces) -> None:
+    faces.next(pictures(1, 2), ids=(1, 2))
+    assert faces.next(pictures(2, 1), ids=(2, 1)) == [False, False]
+    assert faces.next(pictures(1, 2), ids=(2, 1)) == [True, True]
 
 
 def test_every_nth_frame_of_each_track_is_classified_whatever_it_shows() -> None:
-    track = Track(ClassificationSchedule(3))
-    assert [track.next(pictures(seed, seed + 20, seed + 40), CLOSE) for seed in range(7)] == [
+    faces = Faces(3)
+    assert [faces.next(pictures(seed, seed + 20, seed + 40), CLOSE) for seed in range(7)] == [
         [index % 3 == 0] * 3 for index in range(7)
     ]
 
 
-@pytest.mark.parametrize(("every", "track_ids"), [(1, np.array([1])), ("auto", None)])
-def test_every_frame_and_faces_without_a_track_are_always_classified(every, track_ids) -> None:
-    schedule = ClassificationSchedule(every)
-    for index in range(3):
-        assert schedule.choose(pictures(1), track_ids, index * STEP_S).due.tolist() == [True]
+def test_faces_between_have_the_last_output_and_a_face_that_was_away_starts_anew(tiny_model: Path) -> None:
+    classifier, tracks = edgekit.load_model(tiny_model), np.array([Track(1)], np.object_)
+    found = Detections(np.array([[0, 0, 40, 40]], np.float32), np.ones(1, np.float32), tracks=tracks)
+
+    def at(time_s: float, colour_bgr: tuple[int, int, int]) -> Detections:
+        frame = Frame(0, 0.0, 0.0, np.full((40, 40, 3), colour_bgr, np.uint8))
+        return classify(frame, found, classifier, StageTimer(), time_s, 0.4, "auto").faces
+
+    first, second, third = at(0.0, (0, 0, 200)), at(0.04, (0, 0, 201)), at(2.1, (0, 200, 0))
+    assert [faces.classified.tolist() for faces in (first, second, third)] == [[True], [False], [True]]
+    np.testing.assert_array_equal(second.raw_probabilities, first.raw_probabilities)
+    np.testing.assert_array_equal(third.probabilities, third.raw_probabilities)
 
 
 def counts(**options) -> tuple[int, int]:
@@ -186,8 +184,8 @@ def counts(**options) -> tuple[int, int]:
 
 
 def test_a_stream_classifies_by_need_by_default() -> None:
-    faces, classified = counts()
-    assert (faces, classified < 6) == (12, True)
+    found, classified = counts()
+    assert (found, classified < 6) == (12, True)
     assert counts(classify_every=4) == (12, 3)
     assert counts(classify_every=1) == (12, 12)
     assert counts(smooth_s=0) == (12, 12)

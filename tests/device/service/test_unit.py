@@ -65,6 +65,7 @@ def test_the_unit_is_watched_restarted_and_shut_in(tmp_path):
         "RestartMaxDelaySec": "60",
     }.items():
         assert values(text, key) == [value], key
+    assert "MALLOC_ARENA_MAX=2" in values(text, "Environment")
 
 
 def test_a_system_service_starts_without_the_cache_that_was_cleared(tmp_path):

@@ -183,9 +183,9 @@ def test_home_assistant_gets_a_complete_discovery_document(broker, open_sink):
         open_sink()
         listener = broker.listen(stack)
         # An empty document removes an entity.
-        wait_until(lambda: sum(name.startswith("homeassistant/") for name, body, _ in listener.messages if body) == 7)
+        wait_until(lambda: sum(name.startswith("homeassistant/") for name, body, _ in listener.messages if body) == 10)
         configs = {name: json.loads(body) for name, body, _ in listener.messages if name.endswith("/config") and body}
-    assert len({config["unique_id"] for config in configs.values()}) == 7
+    assert len({config["unique_id"] for config in configs.values()}) == 10
     for config in configs.values():
         assert config["availability_topic"] == "edgekit/test/availability"
         assert config["device"]["identifiers"] == ["edgekit_test"]

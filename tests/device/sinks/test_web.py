@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import select
 import socket
 import threading
 import time
@@ -396,22 +395,8 @@ def test_an_exception_of_the_encoder_ends_the_run(feed, monkeypatch):
         run()
 
 
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the timeouts for clients that do not send or read."""
+def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web, monkeypatch):
     monkeypatch.setattr("edgekit.device.sinks.web.access._DEAD_AFTER_MS", 4000)
-    monkeypatch.setattr("edgekit.device.sinks.web.server._REQUEST_TIMEOUT_S", 0.5)
-
-
-def is_cut(connection: socket.socket) -> bool:
-    """Return whether the server disconnects in time; do not read what it has sent."""
-    gone = select.poll()
-    gone.register(connection, select.POLLHUP | select.POLLRDHUP | select.POLLERR)
-    return bool(gone.poll(PATIENCE_S * 1000))
-
-
-@pytest.mark.usefixtures("soon")
-def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web):
     site = web(max_fps=100)
     with site.playing(), site.stream() as awake, socket.socket() as asleep:
         asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -426,115 +411,17 @@ def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web):
         assert site.sink.preview.viewers == 1
 
 
-@pytest.mark.usefixtures("soon")
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"",
-        b"GET /healthz HTTP/1.1\r\nHost: loc",
-        b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntoken=",
-        b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /heal",
-    ],
-    ids=["nothing", "half a head", "half a body", "no body", "half of a second head"],
-)
-def test_a_client_whose_request_does_not_arrive_is_disconnected(web, sent):
+def test_connections_above_the_limit_get_503(web, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.web.server._MAX_CONNECTIONS", 5)
     site = web()
-    # uvicorn's own timer, which runs after a complete request.
-    site.sink._server.config.timeout_keep_alive = 1
-    site.write()
-    with socket.create_connection((site.address.hostname, site.address.port)) as client:
-        client.sendall(sent)
-        assert is_cut(client)
-    wait_until(lambda: not site.sink._server.server_state.connections)
-
-
-@pytest.mark.usefixtures("soon")
-def test_a_client_that_drips_its_request_wins_no_time(web):
-    site = web()
-    with socket.create_connection((site.address.hostname, site.address.port)) as client:
-        client.sendall(b"GET /healthz HTTP/1.1\r\n")
-
-        def drip() -> None:
-            for _ in range(PATIENCE_S * 10):
-                client.sendall(b"X: y\r\n")
-                time.sleep(0.1)
-
-        with pytest.raises(ConnectionError):
-            drip()
-
-
-@pytest.mark.usefixtures("soon")
-def test_a_viewer_may_watch_for_longer_than_a_request_may_take(web):
-    site = web()
-    with site.playing(), site.stream() as stream:
-        end_s = time.monotonic() + 1.2
-        while time.monotonic() < end_s:
-            read_picture(stream)
-
-
-@pytest.mark.usefixtures("soon")
-def test_those_who_say_nothing_are_limited_in_number_and_keep_nobody_out_for_long(web, monkeypatch):
-    monkeypatch.setattr("edgekit.device.sinks.web.server._MAX_UNKNOWN_CONNECTIONS", 20)
-    site = web()
-    with ExitStack() as stack:
-        silent = []
-        for _ in range(50):
-            silent.append(stack.enter_context(socket.create_connection((site.address.hostname, site.address.port))))
-        connections = site.sink._server.server_state.connections
-        wait_until(lambda: 0 < len(connections) <= 20)
-        assert all(is_cut(client) for client in silent)
-        wait_until(lambda: not connections)
-        site.write()
-        assert site.get("/healthz")[0] == 200
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [b"", b"GET / HTTP/1.1\r\nHost: loc", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"],
-    ids=["nothing", "half a head", "without the token"],
-)
-def test_waves_of_slow_clients_do_not_shut_out_viewers(web, sent):
-    site = web(token=TOKEN)
     connections = site.sink._server.server_state.connections
-    with site.playing(), ExitStack() as stack:
-        stream = stack.enter_context(site.stream(Authorization=f"Bearer {TOKEN}"))
-        read_picture(stream)
-        for _ in range(3):
-            for _ in range(250):
-                client = stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
-                client.sendall(sent)
-            # The slow clients hold as many connections as the server allows.
-            wait_until(lambda: len(connections) > 90)
-            assert site.get("/login")[0] == 200
-            assert site.get("/api/state", Authorization=f"Bearer {TOKEN}")[0] == 200
-            read_picture(stream)
-            assert len(connections) < 150
-
-
-@pytest.mark.parametrize(
-    ("request_head", "status"),
-    [
-        (b"POST /login HTTP/1.1\r\nContent-Length: 11\r\n", b"303"),
-        (b"GET /metrics HTTP/1.1\r\nAuthorization: Bearer wrong\r\n", b"401"),
-        (b"GET /metrics HTTP/1.1\r\nCookie: %b=wrong\r\n" % Access(TOKEN).cookie_name.encode(), b"401"),
-    ],
-    ids=["login", "header", "cookie"],
-)
-def test_many_wrong_tokens_at_once_do_not_pile_up(web, monkeypatch, request_head, status):
-    monkeypatch.setattr("edgekit.device.sinks.web.access._WRONG_TOKEN_DELAY_S", 0.01)
-    monkeypatch.setattr("edgekit.device.sinks.web.access._MAX_WAITING_GUESSES", 3)
-    site = web(token=TOKEN)
-    request = request_head + b"Host: localhost\r\nConnection: close\r\n\r\n"
-    request += b"token=wrong" if b"POST" in request else b""
     with ExitStack() as stack:
-        place = (site.address.hostname, site.address.port)
-        clients = [stack.enter_context(socket.create_connection(place, PATIENCE_S)) for _ in range(30)]
-        for client in clients:
-            client.sendall(request)
-        statuses = [client.recv(12)[-3:] for client in clients]
-    assert set(statuses) == {status, b"429"}
-    assert site.get("/login", "POST", f"token={TOKEN}")[1]["location"] == "/"
+        for _ in range(5):
+            stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
+        wait_until(lambda: len(connections) == 5)
+        assert site.get("/api/state")[0] == 503
+    wait_until(lambda: not connections)
+    assert site.get("/api/state")[0] == 200
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
@@ -593,8 +480,7 @@ def test_blurred_faces_are_not_in_the_pictures(web, feed):
 
 
 @pytest.mark.parametrize("path", ["/page.js", "/stream.mjpg", "/api/state", "/api/events", "/metrics", "/nothing"])
-def test_with_a_token_only_those_who_know_it_get_in(web, path, monkeypatch):
-    monkeypatch.setattr("edgekit.device.sinks.web.access._WRONG_TOKEN_DELAY_S", 0.01)
+def test_with_a_token_only_those_who_know_it_get_in(web, path):
     site = web(token=TOKEN)
     wrong = [{}, {"Cookie": "edgekit=x"}, {"Cookie": f"{Access(TOKEN).cookie_name}=x"}]
     wrong += [{"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": f"Basic {TOKEN}"}]

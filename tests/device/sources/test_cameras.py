@@ -182,8 +182,6 @@ def test_a_region_outside_the_cameras_frame_is_refused_and_the_camera_is_given_b
     ("options", "small_wh"),
     [
         ([], (320, 240)),
-        (["--detector-size", "640"], None),
-        (["--min-face", "25", "--detector-size", "320"], (320, 240)),
         (["--min-face", "25"], None),
         (["--roi", "0,0,320,240"], None),
         (["--detector", "none"], None),

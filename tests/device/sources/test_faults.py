@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import http.server
 import socket
 import threading
 import time
@@ -203,35 +201,13 @@ def test_closing_does_not_wait_for_a_sender_that_sends_nothing(play, notices, mo
     assert server.served == 1
 
 
-class Refusal(http.server.BaseHTTPRequestHandler):
-    """A camera that responds with 404 to the login `pi:p@ss`, and with 401 to all others."""
-
-    def do_GET(self) -> None:
-        known = self.headers.get("Authorization") == "Basic " + base64.b64encode(b"pi:p@ss").decode()
-        self.send_error(401 if not known else 404, "Not \x1b[31m Here")
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.mark.parametrize(
-    ("address", "reason"),
-    [
-        ("http://127.0.0.1:{port}/a?b=c d", r"\(HTTP 401 Not .* Here\)"),
-        ("http://pi:p%40ss@127.0.0.1:{port}/a", r"\(HTTP 404 Not .* Here\)"),
-        ("rtsp://127.0.0.1:{shut}/a", r"\(Connection refused\)"),
-        (f"http://{'a' * 70}.example/", r"\(invalid host name\)"),
-    ],
-)
-def test_the_error_of_a_stream_that_cannot_be_opened_has_the_response_of_the_sender(notices, address, reason):
-    with socket.create_server(("127.0.0.1", 0)) as shut, http.server.HTTPServer(("127.0.0.1", 0), Refusal) as server:
-        shut_port = shut.getsockname()[1]
-        shut.close()
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        message = rf"cannot be opened {reason}: check the address and the sender"
-        with pytest.raises(SourceError, match=message) as raised:
-            open_source(address.format(port=server.server_port, shut=shut_port), notices.append)
-        server.shutdown()
+@pytest.mark.parametrize("address", ["rtsp://pi:p%40ss@127.0.0.1:{port}/a", "http://pi:p%40ss@127.0.0.1:{port}/a"])
+def test_the_error_of_a_stream_that_cannot_be_opened_hides_the_password(notices, address):
+    with socket.create_server(("127.0.0.1", 0)) as shut:
+        port = shut.getsockname()[1]
+    with pytest.raises(SourceError) as raised:
+        open_source(address.format(port=port), notices.append)
+    assert str(port) in str(raised.value)
     assert "p%40ss" not in str(raised.value)
 
 

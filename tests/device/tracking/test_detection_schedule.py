@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.device.tracking.detection_schedule import Adaptive, Every, TrackingState
+from edgekit.device.tracking.scene import coarse_image
 from edgekit.preprocess import ImageU8
 
 FACE = np.array([120, 60, 180, 130], np.float32)
@@ -18,7 +19,7 @@ def luma() -> ImageU8:
 
 def state(luma: ImageU8, frames: int, *boxes: np.ndarray, **changes: object) -> TrackingState:
     values = {"elapsed_s": frames * 0.04, "boxes": boxes or (FACE,), "lost": False, "followed": 1.0} | changes
-    return TrackingState(frames=frames, luma=luma, **values)  # type: ignore[arg-type]
+    return TrackingState(frames=frames, coarse=coarse_image(luma), size_wh=(320, 240), **values)  # type: ignore[arg-type]
 
 
 def first_due(schedule: Adaptive, luma: ImageU8, *boxes: np.ndarray, **changes: object) -> int:
@@ -28,8 +29,8 @@ def first_due(schedule: Adaptive, luma: ImageU8, *boxes: np.ndarray, **changes: 
 @pytest.fixture
 def adaptive(luma: ImageU8) -> Adaptive:
     schedule = Adaptive()
-    schedule.detected(luma, changed=True)
-    schedule.detected(luma, changed=False)
+    schedule.detected(coarse_image(luma), changed=True)
+    schedule.detected(coarse_image(luma), changed=False)
     return schedule
 
 
@@ -82,15 +83,15 @@ def test_changes_that_meant_nothing_are_believed_less(adaptive, luma) -> None:
     waits = []
     for _ in range(8):
         waits.append(first_due(adaptive, flicker))
-        adaptive.detected(luma, changed=False)
+        adaptive.detected(coarse_image(luma), changed=False)
     assert waits == [5, 6, 7, 8, 9, 10, 10, 10]
-    adaptive.detected(luma, changed=True)
-    adaptive.detected(luma, changed=False)
+    adaptive.detected(coarse_image(luma), changed=True)
+    adaptive.detected(coarse_image(luma), changed=False)
     assert first_due(adaptive, flicker) == 5
 
 
 def test_a_face_that_came_or_went_is_looked_at_again_in_the_next_frame(adaptive, luma) -> None:
-    adaptive.detected(luma, changed=True)
+    adaptive.detected(coarse_image(luma), changed=True)
     assert first_due(adaptive, luma) == 1
-    adaptive.detected(luma, changed=False)
+    adaptive.detected(coarse_image(luma), changed=False)
     assert first_due(adaptive, luma) == 10

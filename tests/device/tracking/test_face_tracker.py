@@ -6,12 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
+from edgekit.device.detection import create_detector
 from edgekit.device.detections import Detections
 from edgekit.device.frame import Frame
+from edgekit.device.imaging import read_image
 from edgekit.device.region import Region, detector_input_px, parse_region, scaled_input_px
 from edgekit.device.sources.yuv import split_planes
 from edgekit.device.stage_timer import StageTimer
-from edgekit.device.tracking.detection_schedule import Every
+from edgekit.device.tracking.detection_schedule import Adaptive, Every
 from edgekit.device.tracking.face_tracker import FaceTracker, flow_luma
 from edgekit.errors import InputError
 
@@ -229,3 +231,70 @@ def test_limited_range_becomes_the_gray_that_nets_know() -> None:
     assert np.abs(planes.bgr.astype(int) - image).mean() < 6
     full = split_planes(planes.luma.repeat(2)[: i420.size], (160, 120), 160, "i420", full_range=True)
     assert np.shares_memory(full.luma, full.raw_luma), "no conversion, no copy"
+
+
+def scenes(*names: str) -> list[np.ndarray]:
+    """Return pictures in which a detector finds the same bright square, each in another scene."""
+    shown = {
+        "day": np.linspace(0, 150, SIZE_WH[0])[np.newaxis, :],
+        "evening": np.linspace(150, 0, SIZE_WH[1])[:, np.newaxis],
+        "black": np.zeros((1, 1)),
+    }
+    images = []
+    for name in names:
+        gray = np.broadcast_to(shown[name], SIZE_WH[::-1]).astype(np.uint8)
+        image = np.repeat(gray[:, :, np.newaxis], 3, axis=2)
+        if name != "black":
+            image[60 : 60 + FACE_PX, 40 : 40 + FACE_PX] = picture((0, 0))[:FACE_PX, :FACE_PX]
+        images.append(image)
+    return images
+
+
+@pytest.mark.parametrize("schedule", [Every(1), Every(100), Adaptive()])
+@pytest.mark.parametrize(
+    ("names", "last_id"),
+    [
+        (("day", "day", "evening", "evening"), 2),
+        (("day", "black", "evening"), 2),
+        (("day", "black", "day", "day"), 1),
+    ],
+)
+def test_at_a_cut_all_tracks_end_and_the_next_faces_are_others(schedule, names, last_id) -> None:
+    squares = Squares()
+    face_tracker = FaceTracker(squares, schedule)
+    first, *others = frames(*scenes(*names))
+    track = face_tracker.find(first, StageTimer()).tracks[0]
+    shown = [face_tracker.find(frame, StageTimer()) for frame in others]
+    if last_id == 2:
+        cut = others[names.index("evening") - 1]
+        assert (shown[-1].track_ids.tolist(), track.ended_s) == ([2], cut.monotonic_s)
+    else:
+        assert track.ended_s == np.inf
+
+
+def test_light_that_flickers_ends_no_track() -> None:
+    face_tracker = FaceTracker(Squares(), Every(1))
+    (image,) = scenes("day")
+    for gain, offset in ((1.0, 0), (1.2, 30), (0.9, 0), (1.25, 0), (0.9, 25)):
+        lit = np.clip(image * gain + offset, 0, 255).astype(np.uint8)
+        (frame,) = frames(lit)
+        assert face_tracker.find(frame, StageTimer()).track_ids.tolist()[:1] == [1]
+
+
+def test_a_film_of_three_portraits_shows_three_faces(shared) -> None:
+    detector = create_detector(
+        "yunet", model_path=shared / "data/yunet/face_detection_yunet_2026may.onnx", notify=print
+    )
+    group = read_image(shared / "data/media/three_faces.jpg")
+    images = []
+    for x0, y0, x1, y1 in detector.detect(group).xyxy:
+        # The faces have the same place and size in their portraits.
+        matrix = np.array(
+            [[100 / (x1 - x0), 0, 70 - 100 * x0 / (x1 - x0)], [0, 100 / (y1 - y0), 70 - 100 * y0 / (y1 - y0)]]
+        )
+        images += [cv2.warpAffine(group, matrix, (240, 240), borderMode=cv2.BORDER_REFLECT)] * 12
+    face_tracker = FaceTracker(detector, Adaptive(), largest_only=True)
+    ids = [face_tracker.find(frame, StageTimer()).track_ids.tolist() for frame in frames(*images)]
+    scenes_ids = [{track_id for found in ids[start : start + 12] for track_id in found} for start in (0, 12, 24)]
+    assert [len(found) for found in ids] == [1] * 36, "detection runs in the first frame of a scene"
+    assert (list(map(len, scenes_ids)), len(set.union(*scenes_ids))) == ([1, 1, 1], 3)

@@ -91,17 +91,20 @@ def test_a_face_that_passes_behind_another_comes_back_under_its_own_id() -> None
 def test_a_face_hidden_for_long_is_forgotten_and_its_id_is_not_given_again() -> None:
     tracker = TrackManager()
     tracker.correct(found(at(0)), 0.0)
+    (track,) = tracker.visible
     for time_s in (0.5, 1.0, 1.5):
         tracker.correct(found(), time_s)
     tracker.correct(found(at(0)), 2.0)
     assert ids(tracker) == [2]
+    assert track.ended_s == 1.5
 
 
 def test_faces_that_left_the_region_are_forgotten() -> None:
     tracker = TrackManager()
     tracker.correct(found(at(0), at(200)), 0.0)
+    gone, _ = tracker.visible
     tracker.keep_inside((100, 0, 640, 480))
-    assert ids(tracker) == [2]
+    assert (ids(tracker), gone.ended_s) == ([2], 0.0)
 
 
 @pytest.mark.parametrize("times_s", [(0.0, 0.0), (1.0, 0.5)])

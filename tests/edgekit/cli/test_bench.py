@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgekit.cli.commands.bench import command
-from edgekit.cli.power_file import open_power_meter
+from edgekit.report.power import power_meter
 from edgekit.report.schema import read_document
 
 EDGEKIT = (sys.executable, "-m", "edgekit.cli")
@@ -87,33 +87,11 @@ def test_every_form_is_written_and_power_is_read(tiny_model: Path, tmp_path: Pat
     assert [file.read_text()[:9] for file in files[1:]] == ["<!doctype", "# Benchma", "board,lab"]
 
 
-def test_a_power_meter_is_followed_on_stdin(tiny_model: Path) -> None:
-    readings = "".join(f"{index / 1000} 2.5\n" for index in range(60_000)) + "garbage\n"
-    arguments = [str(tiny_model), *QUICK, "--no-pipeline", "--power-file", "-", "--json"]
-    result = CliRunner().invoke(command, arguments, input=readings)
-    assert result.exit_code == 0, result.output
-    assert {cell["energy"]["mean_w"] for cell in json.loads(result.stdout)["boards"][0]["cells"]} == {2.5}
-    assert "1 lines are not" in result.stderr
-
-
-def test_a_power_meter_that_outlives_the_benchmark_does_not_abort_it() -> None:
-    code = (
-        "import time; from edgekit.cli.power_file import open_power_meter; read = open_power_meter('-', print)\n"
-        "while not read(0.0): time.sleep(0.01)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    with process:
-        assert process.stdin
-        process.stdin.write(b"1 2.5\n")
-        process.stdin.flush()
-        assert process.wait(60) == 0  # stdin is still open
-
-
 def test_a_power_file_that_is_missing_at_the_end_loses_no_measurement(tmp_path: Path) -> None:
     path = tmp_path / "meter.txt"
     path.write_text("0 2.5\n")
     warnings: list[str] = []
-    readings = open_power_meter(str(path), warnings.append)
+    readings = power_meter(path, warnings.append)
     path.unlink()
     assert readings(0.0) == []
     assert warnings[0] == f"power file '{path}' cannot be read: No such file or directory"

@@ -216,7 +216,6 @@ def test_prompts_are_exported_with_their_clip_and_run_and_are_measured_as_before
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 def test_a_net_gets_the_space_of_a_clip(edgekit: Run, tmp_path: Path) -> None:
     net = load_checkpoint(asset("fer2013.safetensors"))
     opposite = {name: -value if name.startswith("classifier") else value for name, value in net.state.items()}

@@ -244,7 +244,7 @@ def test_labelling_needs_a_folder_of_crops_that_no_other_process_labels(edgekit:
     assert "collect crops with edgekit run --collect" in err
     with exclusive_folder(collected):
         code, _, err = edgekit("data", "label", collected, "--web", "0")
-    assert code == 2
+    assert code == 75
     assert "another process is writing to" in err
 
 

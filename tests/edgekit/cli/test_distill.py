@@ -110,7 +110,6 @@ def test_agreement_is_reported_for_each_teacher_and_the_ensemble(
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 def test_a_clips_student_gets_other_labels_at_export(edgekit: Run, faces: Path, clip: Path, tmp_path: Path) -> None:
     output, cache = tmp_path / "run", tmp_path / "answers"
     more = ["--cache", cache, "--unlabelled", faces / "val", "--quiet"]

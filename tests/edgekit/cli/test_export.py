@@ -240,21 +240,6 @@ def test_options_that_quantisation_lacks_are_reported_before_the_export(
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
-def test_labels_put_together_are_measured_as_such(
-    edgekit: Run, checkpoint: Path, draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path: Path
-) -> None:
-    data = draw_faces(tmp_path / "data", {"Training": 7, "PrivateTest": 14})
-    merges = ("--merge", "good=happy,surprise", "--merge", "bad=sad,angry,fear")
-    quantized = ("--quantize", "int8", "--calibrate", data, "--eval", data, "--max-drop", 100, "--json")
-    code, out, err = edgekit("export", checkpoint, "-o", tmp_path / "model.onnx", *merges, *quantized)
-    assert code == 0, err
-    assert json.loads(out)["quantization"]["accuracy"] is not None
-    assert "of 10): " in err
-    assert Classifier(tmp_path / "model.onnx").contract.labels == ("good", "bad")
-
-
-@pytest.mark.slow
 def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
     arguments = ("--target", "a53", "--no-pass", "uint8-input", "--pass", "pack-channels", "--json")

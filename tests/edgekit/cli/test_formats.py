@@ -65,7 +65,6 @@ def test_all_formats_in_one_table_of_eighty_columns(
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 def test_some_formats_as_json(edgekit: Run, checkpoint: Path, data: Path) -> None:
     given = ("--formats", "int8-qoperator", "--data", data, "--target", "a53", "--json")
     code, out, err = edgekit("bench", checkpoint, *QUICK, *given)

@@ -26,7 +26,7 @@ from edgekit.models.clip.load import random_clip, save_clip
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
-from tests.hostile_models import with_document
+from tests.edgekit.onnx_faults import with_document
 
 Run = Callable[..., tuple[int, str, str]]
 

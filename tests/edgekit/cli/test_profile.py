@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit.errors import InputError
 from edgekit.export.profiling import layer_times, pipeline_estimate
 from edgekit.export.profiling.run import LoopOptions
+from tests.toy_yunet import MACS_PER_PX
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -60,15 +61,14 @@ def test_the_text_states_that_it_is_an_estimate_and_for_which_boards(edgekit: Ru
         assert f"{name}, 4 threads" in out
 
 
-def test_a_free_size_must_be_given(edgekit: Run, shared: Path) -> None:
-    model = shared / "data/yunet/face_detection_yunet_2026may.onnx"
-    code, _, err = edgekit("profile", model, "--seconds", "0")
+def test_a_free_size_must_be_given(edgekit: Run, yunet: Path) -> None:
+    code, _, err = edgekit("profile", yunet, "--seconds", "0")
     assert code == 2
     assert "give a size (--size WxH)" in err
-    small = document_of(edgekit, model, "--size", "160x128", "--seconds", "0")
-    large = document_of(edgekit, model, "--size", "320x256", "--seconds", "0")
-    assert small["macs"] == 17_211_200
-    assert large["macs"] == 4 * 17_211_200
+    small = document_of(edgekit, yunet, "--size", "160x128", "--seconds", "0")
+    large = document_of(edgekit, yunet, "--size", "320x256", "--seconds", "0")
+    assert small["macs"] == MACS_PER_PX * 160 * 128
+    assert large["macs"] == MACS_PER_PX * 320 * 256
 
 
 def test_a_model_of_a_dynamic_size_names_the_option(edgekit: Run, tmp_path: Path) -> None:
@@ -232,9 +232,8 @@ def test_names_are_no_formulas_and_a_net_without_arithmetic_has_no_roofline(edge
     assert "no layer of the file multiplies" in err
 
 
-def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
-    detector = shared / "data/yunet/face_detection_yunet_2026may.onnx"
-    arguments = ("default", "--board", "pi3b+", "--pipeline", "--detector-model", detector, "--seconds", "0.05")
+def test_the_whole_loop(edgekit: Run, yunet: Path) -> None:
+    arguments = ("default", "--board", "pi3b+", "--pipeline", "--detector-model", yunet, "--seconds", "0.05")
     five = document_of(edgekit, *arguments, "--detect-every", 5, "--detector-size", 256)["pipeline"]
     every = document_of(edgekit, *arguments, "--detect-every", 1, "--detector-size", 256)["pipeline"]
     assert isinstance(five, list)
@@ -252,9 +251,8 @@ def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
     assert five[1]["staged_low_fps"] is None
 
 
-def test_faces_that_are_classified_less_often_take_less_time(edgekit: Run, shared: Path) -> None:
-    detector = shared / "data/yunet/face_detection_yunet_2026may.onnx"
-    arguments = ("default", "--board", "pi3b+", "--pipeline", "--detector-model", detector, "--seconds", "0")
+def test_faces_that_are_classified_less_often_take_less_time(edgekit: Run, yunet: Path) -> None:
+    arguments = ("default", "--board", "pi3b+", "--pipeline", "--detector-model", yunet, "--seconds", "0")
     ((often, _), (rare, _)) = (
         document_of(edgekit, *arguments, "--faces", 4, "--classify-every", every)["pipeline"] for every in (1, 3)
     )
@@ -268,7 +266,7 @@ def test_faces_that_are_classified_less_often_take_less_time(edgekit: Run, share
 
 
 def test_parts_are_measured_once_and_scaled_by_one_reference_net_timed_in_the_same_way(
-    edgekit: Run, shared: Path, monkeypatch: pytest.MonkeyPatch
+    edgekit: Run, yunet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed: list[Callable[[], object]] = []
 
@@ -278,8 +276,7 @@ def test_parts_are_measured_once_and_scaled_by_one_reference_net_timed_in_the_sa
         return 2.0
 
     monkeypatch.setattr(pipeline_estimate, "_ms", two_ms)
-    detector = shared / "data/yunet/face_detection_yunet_2026may.onnx"
-    document = document_of(edgekit, "distilled", "--pipeline", "--detector-model", detector, "--seconds", "0")
+    document = document_of(edgekit, "distilled", "--pipeline", "--detector-model", yunet, "--seconds", "0")
     # Reference net, capture, preparation, the detector with and without its pre- and postprocessing, and tracking.
     assert len(timed) == 6
     loops = document["pipeline"]
@@ -317,9 +314,10 @@ def test_the_profiler_runs_for_few_inferences(edgekit: Run, tmp_path: Path, monk
     assert inferences[False] == measured["runs"] + 3
 
 
-def test_the_loop_of_a_detector_with_a_fixed_input_size_is_estimated_at_that_size(edgekit: Run, shared: Path) -> None:
-    detector = shared / "data/yunet/face_detection_yunet_2023mar.onnx"
-    arguments = ("--board", "pi3b+", "--pipeline", "--detector-model", detector, "--seconds", "0.05")
+def test_the_loop_of_a_detector_with_a_fixed_input_size_is_estimated_at_that_size(
+    edgekit: Run, yunet_640: Path
+) -> None:
+    arguments = ("--board", "pi3b+", "--pipeline", "--detector-model", yunet_640, "--seconds", "0.05")
     loops = document_of(edgekit, "default", *arguments)["pipeline"]
     assert isinstance(loops, list)
     assert [loop["detector_wh"] for loop in loops] == [[640, 640]] * 2

@@ -104,32 +104,22 @@ def test_a_settings_file_with_a_typing_error_is_refused_at_once(service, home):
 
 
 @pytest.mark.parametrize(
-    ("options", "warning"),
+    ("options", "added"),
     [
-        (
-            ["--jsonl", "r.jsonl", "--csv", "r.csv"],
-            "each start of the service replaces 'r.jsonl', 'r.csv': give --rotate",
-        ),
-        (["--jsonl", "r.jsonl", "--rotate-size", "10MB"], ""),
-        (["--jsonl", "-"], ""),
+        (["--", "--jsonl", "r.jsonl"], ["--records", "changes"]),
+        (["--", "--csv", "r.csv"], ["--records", "changes"]),
+        (["--", "--jsonl", "r.jsonl", "--records=all"], []),
+        (["--", "--web"], []),
+        (["--config", "edgekit.toml"], []),
     ],
 )
-def test_results_that_each_start_replaces_are_named(service, options, warning):
-    code, text = service("install", "--", "--source", "missing.mp4", *options)
+def test_a_new_service_without_a_settings_file_records_changes(service, options, added):
+    Path("edgekit.toml").write_text('jsonl = "r.jsonl"\nsource = "missing.mp4"\n')
+    source = ["--source", "missing.mp4"] if "--" in options else []
+    code, document = service("install", "--json", *options, *source)
     assert code == EXIT_OK
-    assert warning in text
-    assert ("replaces" in text) == bool(warning)
-
-
-@pytest.mark.parametrize(("rotation", "is_replaced"), [("", True), ('rotate-age = "1d"', False)])
-def test_a_deploy_names_results_that_each_start_replaces(edgekit, tiny_model, tmp_path, rotation, is_replaced):
-    path = tmp_path / "edgekit.toml"
-    path.write_text(f'camera = true\ndetector = "none"\njsonl = "r.jsonl"\ncsv = "r.csv"\n{rotation}\n')
-    # Nothing listens at port 1.
-    code, _, err = edgekit("deploy", tiny_model, "--config", path, "--host", "127.0.0.1", "--port", 1, "--no-install")
-    assert code == 4
-    warning = "each start of the service replaces 'r.jsonl', 'r.csv': set rotate-size or rotate-age to keep the results"
-    assert (warning in err) == is_replaced
+    given = options[1:] if source else ["--config", str(Path("edgekit.toml").resolve())]
+    assert document["command"][5:] == [*given, *source, *added]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import EXPRESSIONS
+from edgekit.models.nets.registry import create_model
 from edgekit.models.train import TrainOptions
+from tests.authors_file import save_as_authors
 
 
 @pytest.fixture(scope="module")
@@ -352,11 +354,9 @@ def test_a_full_disk_ends_a_training_with_its_own_code_and_nothing_half_written(
     assert not (small_disk / "run").exists()
 
 
-def test_import_writes_a_checkpoint_that_evaluates(
-    run: Callable[..., Done], shared: Path, faces: Path, tmp_path: Path
-) -> None:
+def test_import_writes_a_checkpoint_that_evaluates(run: Callable[..., Done], faces: Path, tmp_path: Path) -> None:
     target = tmp_path / "authors.safetensors"
-    source = shared / "reference/edgecnn/FER2013_EdgeCNN_PrivateTest_model.t7"
+    source = save_as_authors(tmp_path / "authors.t7", create_model("edgecnn", 7))
     done = run("import", source, "-o", target, "--json")
     assert json.loads(done.stdout)["architecture"] == "edgecnn"
     assert run("eval", target, "--data", faces, "--split", "test").returncode == 0

@@ -72,6 +72,6 @@ def replayed_in(folder: Path) -> Replay:
         detector = folder / cache.relative_to("/") / YUNET.name
         detector.parent.mkdir(parents=True, exist_ok=True)
         detector.touch()
-        return Probe(folder, run, import_module, environment, lambda: cache)
+        return Probe(folder, run, import_module, environment, lambda: cache, lambda: {}, lambda: Path("/home/pi"))
 
     return make

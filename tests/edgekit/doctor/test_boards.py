@@ -26,7 +26,7 @@ def test_a_good_board_has_nothing_amiss(replay: Replay, name: str) -> None:
     found = findings(replay(name))
     assert {finding.status for finding in found.values()} == {"ok"}, found
     assert not any(finding.cure for finding in found.values())
-    assert len(found) == len(CHECKS) - 2  # no accelerator, and no camera in use
+    assert len(found) == len(CHECKS) - 3  # no accelerator, no camera in use, and no release
 
 
 def test_the_findings_of_a_good_board(replay: Replay) -> None:

@@ -50,6 +50,31 @@ def test_the_examined_libraries_keep_no_record_of_their_user(tmp_path: Path) -> 
     assert list(tmp_path.rglob("*")) == []
 
 
+def test_the_disk_is_that_of_the_home_folder(edgekit: Run, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(small_disk))
+    _, out, _ = edgekit("doctor", "--json")
+    (disk,) = [finding for finding in json.loads(out)["findings"] if finding["check"] == "disk"]
+    assert (disk["status"], " of 1 MiB free" in disk["text"]) == ("fault", True)
+
+
+def test_a_detector_in_the_deployed_release_is_found(
+    edgekit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+
+    def status() -> str:
+        _, out, _ = edgekit("doctor", "--json")
+        return next(str(each["status"]) for each in json.loads(out)["findings"] if each["check"] == "detector")
+
+    assert status() == "warning"
+    folder = tmp_path / "XDG_DATA_HOME/edgekit/deploy/edgekit"
+    (folder / "releases/0001-1f2e3d4c").mkdir(parents=True)
+    (folder / "releases/0001-1f2e3d4c/detector.onnx").touch()
+    (folder / "current").symlink_to("releases/0001-1f2e3d4c")
+    assert status() == "ok"
+
+
 @pytest.fixture
 def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     """Return a function that writes a module which child processes import in place of the real one."""

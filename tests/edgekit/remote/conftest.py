@@ -51,11 +51,15 @@ class Sshd:
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with serve(tmp_path_factory.mktemp("sshd"), "127.0.0.1", free_port()) as board:
+        yield board
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with serve(tmp_path_factory.mktemp("sshd"), "127.0.0.1", port) as board:
-        yield board
+        port: int = free.getsockname()[1]
+    return port
 
 
 def _path_without_edgekit() -> str:
@@ -65,8 +69,11 @@ def _path_without_edgekit() -> str:
 
 
 @contextmanager
-def serve(folder: Path, address: str, port: int, within: Sequence[str] = ()) -> Iterator[Sshd]:
-    """Run an sshd at an address and a port; `within` is a prefix of its command, such as `ip netns exec NAME`."""
+def serve(folder: Path, address: str, port: int, within: Sequence[str] = (), settings: str = "") -> Iterator[Sshd]:
+    """Run an sshd at an address and a port.
+
+    `within` is a prefix of its command, such as `ip netns exec NAME`; `settings` are further lines of sshd_config.
+    """
     program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None or shutil.which("ssh") is None:
         pytest.skip("no sshd here: apt-get install openssh-server openssh-client")
@@ -91,6 +98,7 @@ PidFile none
 MaxStartups 100
 SetEnv HOME={home} XDG_CACHE_HOME={home / ".cache"} PATH={home / "systemd"}:{_path_without_edgekit()}
 Subsystem sftp internal-sftp
+{settings}
 """
     )
     know(folder, port, folder / "host_key.pub", address=address)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -239,7 +240,19 @@ def test_ctrl_c_ends_the_command_on_the_board(sshd: Sshd, plant: Plant, tiny_mod
     assert "Traceback" not in stderr
     there = Path("/proc") / started.read_text().strip()
     wait_until(lambda: not there.exists())
+    home = os.fsencode(f"HOME={sshd.home}")
+    wait_until(lambda: not processes_with(home), failure=lambda: f"still on the board: {processes_with(home)}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["started"]
+
+
+def processes_with(variable: bytes) -> list[bytes]:
+    """Return the command lines of the processes with an environment variable, NAME=VALUE."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            if variable in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes())
+    return found
 
 
 def test_ctrl_c_prints_why_earlier_boards_have_failed(
@@ -512,7 +525,6 @@ def test_a_board_that_fails_after_some_measurements_keeps_them(
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 def test_a_board_measures_the_formats_of_a_model(
     sshd: Sshd, plant: Plant, draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path: Path
 ) -> None:

@@ -58,8 +58,22 @@ def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
     assert not list_host(connection, SERVICE, Quiet()).cut
 
 
+def test_a_connection_lost_before_the_switch_is_reported_as_no_change(
+    sshd: Sshd, board: Board, connection: Connection, make: MakePackage
+) -> None:
+    first = deploy(connection, make(1))
+    cut = Connection(sshd.host())
+
+    def cut_now(_: str) -> None:  # the first message describes the board, before anything is sent
+        assert cut._master is not None
+        cut._master.kill()
+
+    with cut, pytest.raises(HostError, match="were not changed"):
+        deploy_host(cut, make(2), SERVICE, Quiet(cut_now))
+    assert board.current == first.release
+
+
 @pytest.mark.slow
-@pytest.mark.by_hand
 @pytest.mark.parametrize("everything", [False, True], ids=["the deploy", "the service too"])
 def test_sigkill_at_any_moment_leaves_a_release_that_runs(
     board: Board, connection: Connection, make: MakePackage, everything: bool

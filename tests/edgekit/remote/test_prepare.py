@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +234,35 @@ def test_a_failed_download_is_reported_with_pips_reason(
     use_as_pip(tmp_path, monkeypatch, f"printf %s {shlex.quote(stderr)} >&2; exit 1")
     with pytest.raises(HostError, match=f"cannot be downloaded: pip: .*{re.escape(reason)}"):
         dependency_wheels(own, Target("aarch64", (3, 13), (2, 41)), tmp_path)
+
+
+@pytest.mark.parametrize("is_listening", [False, True], ids=["nothing listens", "without the packages"])
+def test_an_index_that_cannot_be_reached_differs_from_one_without_the_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_listening: bool
+) -> None:
+    (tmp_path / "index").mkdir()
+    index = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path / "index"))
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{index.server_port}/")
+    for name, value in {"PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "1", "no_proxy": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("EDGEKIT_OFFLINE", "PIP_NO_INDEX", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    thread = threading.Thread(target=index.serve_forever)
+    if is_listening:
+        thread.start()
+    else:
+        index.server_close()
+    try:
+        with pytest.raises(HostError) as error:
+            dependency_wheels(own_wheel(tmp_path), Target("aarch64", (3, 13), (2, 41)), tmp_path)
+    finally:
+        if is_listening:
+            index.shutdown()
+            thread.join()
+        index.server_close()
+    assert ("PIP_INDEX_URL" in str(error.value)) == (not is_listening)
+    assert ("satisfies the requirement" in str(error.value)) == is_listening
+    assert "[Errno" not in str(error.value)
 
 
 def use_as_pip(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:

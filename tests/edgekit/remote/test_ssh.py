@@ -22,7 +22,7 @@ from edgekit.remote.ssh import Connection, ConnectionLostError, _read_until, com
 from tests.examples import examples
 from tests.waiting import has_ended, wait_until
 
-from .conftest import Sshd, know
+from .conftest import Sshd, free_port, know, serve
 
 SHOW = """for word; do printf '%s\\0' "$word"; done"""
 HOSTILE = [
@@ -256,6 +256,24 @@ def test_a_refused_key_is_reported_with_the_cure(sshd: Sshd) -> None:
         Connection(sshd.host(identity=key, ssh_options=("-4", *sshd.options))).__enter__()
     # `-4` is not an option of ssh-copy-id.
     assert f"'ssh-copy-id -p {sshd.port} -i {key} {' '.join(sshd.options)} 127.0.0.1'" in str(refused.value)
+
+
+def test_a_board_that_refuses_logins_after_a_rejected_one_is_explained(tmp_path: Path) -> None:
+    penalty = "PerSourcePenalties authfail:60s min:1s"
+    version = subprocess.run(["ssh", "-V"], capture_output=True, text=True).stderr
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < (9, 8):
+        pytest.skip(f"sshd has no penalties: {version}")
+    with serve(tmp_path, "127.0.0.1", free_port(), settings=penalty) as strict:
+        with pytest.raises(HostError, match="none of your keys"):
+            Connection(strict.host(identity=strict.folder / "other_id")).__enter__()
+
+        def refusal() -> str:
+            with pytest.raises(HostError) as refused:
+                Connection(strict.host(identity=strict.folder / "other_id")).__enter__()
+            return str(refused.value)
+
+        wait_until(lambda: "none of your keys" not in refusal())  # sshd may not have counted the login yet
+        assert "PerSourcePenalties" in refusal()
 
 
 @pytest.mark.parametrize(

@@ -51,24 +51,24 @@ def test_recordings_and_settings_are_kept_on_request(board: Board, connection: C
     assert deploy(connection, make(2)).error is None
 
 
-def test_a_damaged_current_release_does_not_keep_the_service(
-    board: Board, connection: Connection, make: MakePackage
-) -> None:
-    for number in (1, 2):
-        deploy(connection, make(number))
+def test_damaged_releases_do_not_keep_the_service(board: Board, connection: Connection, make: MakePackage) -> None:
+    deploy(connection, make(1))
     (board.root / "current/release.json").write_text("{")
     assert undeploy_host(connection, SERVICE, False, Quiet()).service
     assert not board.unit.exists()
 
 
-def test_a_service_that_no_release_can_remove_is_an_error_and_everything_stays(
+def test_a_service_that_systemd_does_not_stop_is_an_error_and_everything_stays(
     board: Board, connection: Connection, make: MakePackage
 ) -> None:
     deploy(connection, make(1))
-    release = board.current
-    (board.root / "current/release.json").write_text("{")
-    with pytest.raises(HostError, match=f"cannot be removed, and nothing was removed: release {release} is damaged"):
+    release, systemctl = board.current, board.systemd.folder / "systemctl"
+    script = systemctl.read_text()
+    refusal = 'case "$*" in *disable*) echo "no bus" >&2; exit 1 ;; esac'
+    systemctl.write_text(script.replace("\n", f"\n{refusal}\n", 1))
+    with pytest.raises(HostError, match="cannot be removed: systemctl disable: no bus"):
         undeploy_host(connection, SERVICE, False, Quiet())
+    systemctl.write_text(script)
     assert board.current == release
     assert board.unit.exists()
 

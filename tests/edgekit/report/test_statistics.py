@@ -31,20 +31,6 @@ def processes(random: np.random.Generator, count: int, between: float, within: f
     return made
 
 
-@pytest.mark.slow
-@pytest.mark.by_hand
-@pytest.mark.parametrize(("count", "between", "within"), [(3, 0.02, 0.005), (5, 0.01, 0.01), (5, 0.02, 0.005)])
-def test_nineteen_intervals_in_twenty_hold_the_truth(count: int, between: float, within: float) -> None:
-    random = np.random.default_rng(5)
-    trials = 60
-    hits = 0
-    for trial in range(trials):
-        interval = median_interval(processes(random, count, between, within), trial)
-        assert interval is not None
-        hits += interval[0] <= TRUE_MS <= interval[1]
-    assert hits >= 0.9 * trials
-
-
 def test_intervals_shrink_with_more_processes() -> None:
     random = np.random.default_rng(1)
     few, many = (median_interval(processes(random, count, 0.01, 0.01)) for count in (3, 12))

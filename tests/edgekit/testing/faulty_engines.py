@@ -1,23 +1,16 @@
-"""Engines that break one rule of the interface each, and one that breaks none."""
+"""Engines that break one rule of the interface each."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from edgekit.device.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgekit.errors import InputError
-
-
-class Conforming(OnnxRuntimeEngine):
-    pass
 
 
 class OtherLabels(OnnxRuntimeEngine):
@@ -60,11 +53,6 @@ class SharesItsBuffer(OnnxRuntimeEngine):
         return buffer
 
 
-class Noisy(OnnxRuntimeEngine):
-    def infer(self, tensor: Any) -> Any:
-        return super().infer(tensor) + np.float32(1e-5 * np.random.default_rng().random())
-
-
 class WrongWithFourThreads(OnnxRuntimeEngine):
     def __init__(self, path: Path, intra_op_threads: int) -> None:
         super().__init__(path, intra_op_threads)
@@ -97,47 +85,3 @@ class TwoLines(OnnxRuntimeEngine):
             super().__init__(path, *arguments)
         except InputError as error:
             raise InputError(f"{error}\nand more") from error
-
-
-class Crashes(OnnxRuntimeEngine):
-    def __init__(self, path: Path, *arguments: Any) -> None:
-        if path.exists() and path.stat().st_size == 0:
-            print("terminate called", file=sys.stderr, flush=True)
-            os.abort()
-        super().__init__(path, *arguments)
-
-
-class KeepsFiles(OnnxRuntimeEngine):
-    def __init__(self, path: Path, *arguments: Any) -> None:
-        super().__init__(path, *arguments)
-        os.open(path, os.O_RDONLY)
-
-
-class KeepsThreads(OnnxRuntimeEngine):
-    def __init__(self, path: Path, *arguments: Any) -> None:
-        super().__init__(path, *arguments)
-        threading.Thread(target=threading.Event().wait, daemon=True).start()
-
-
-class KeepsMemory(OnnxRuntimeEngine):
-    kept: ClassVar[list[bytes]] = []
-
-    def __init__(self, path: Path, *arguments: Any) -> None:
-        super().__init__(path, *arguments)
-        self.kept.append(os.urandom(1 << 20))
-
-
-class IgnoresCtrlC(OnnxRuntimeEngine):
-    def infer(self, tensor: Any) -> Any:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return super().infer(tensor)
-
-
-class TurnsCtrlCIntoItsOwn(OnnxRuntimeEngine):
-    def infer(self, tensor: Any) -> Any:
-        def refuse(*_: object) -> None:
-            raise RuntimeError("cancelled")
-
-        signal.signal(signal.SIGINT, refuse)
-        return super().infer(tensor)

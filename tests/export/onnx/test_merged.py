@@ -66,7 +66,6 @@ def test_probabilities_are_added(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 def test_the_files_for_both_engines_give_the_sums(tmp_path: Path) -> None:
     path = _checkpoint(tmp_path / "start.safetensors", "edgecnn@24")
     files = tmp_path / "merged.onnx", tmp_path / "merged.ncnn"

@@ -261,10 +261,7 @@ def test_random_nets_answer_the_same_after_any_rewrites(made: tuple[Builder, Con
 
 @pytest.mark.parametrize(
     "target",
-    [
-        pytest.param(name, marks=[] if name == "a53" else [pytest.mark.slow, pytest.mark.by_hand])
-        for name in sorted(TARGETS)
-    ],
+    [pytest.param(name, marks=[] if name == "a53" else [pytest.mark.slow]) for name in sorted(TARGETS)],
 )
 def test_every_target_answers_as_torch_on_real_face_crops(
     target: str, checkpoint: Path, edgecnn: nn.Module, contract: Contract, tmp_path: Path

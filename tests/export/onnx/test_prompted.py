@@ -97,7 +97,6 @@ def test_each_weight_is_in_the_file_once_and_the_text_tower_is_not(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 def test_without_the_ensemble_half_the_work_is_left_and_its_cost_is_reported(tmp_path: Path, crops: np.ndarray) -> None:
     path, clip = make(tmp_path)
     net = open_prompts(path, clip, None)

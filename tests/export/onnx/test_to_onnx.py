@@ -121,26 +121,6 @@ def test_nothing_of_this_machine_is_in_the_file(model: onnx.ModelProto, exported
     assert not any(item.doc_string or item.metadata_props for item in (graph, *graph.node, *graph.input, *graph.output))
 
 
-@pytest.mark.slow
-@pytest.mark.by_hand
-def test_the_same_checkpoint_gives_the_same_bytes_in_another_process(
-    exported: Exported, checkpoint: Path, tmp_path: Path
-) -> None:
-    code = (
-        "import sys, pathlib; from edgekit.export.onnx.to_onnx import export_checkpoint;"
-        "export_checkpoint(pathlib.Path(sys.argv[1]), pathlib.Path('other.onnx'))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, checkpoint],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONHASHSEED": "4711"},
-        check=True,
-        capture_output=True,
-    )
-    assert done.stdout + done.stderr == b""
-    assert sha256_of(tmp_path / "other.onnx") == exported.sha256 == sha256_of(exported.path)
-
-
 @pytest.mark.parametrize(
     ("make_conv", "shares", "is_grouped"),
     [(LearnedGroupConv2d, 1, True), (LearnedGroupConv2d, 2, False), (GatherGroupConv2d, 1, True)],

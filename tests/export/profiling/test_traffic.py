@@ -101,6 +101,5 @@ def test_quantisation_is_part_of_its_neighbours() -> None:
     assert moved == (1024 + 256 + 5, 0, 0, 256 + 16 + 256, 0, 0)
 
 
-def test_unknown_shapes_give_no_figure(shared: Path) -> None:
-    model = onnx.load(shared / "data/yunet/face_detection_yunet_2026may.onnx")
-    assert None in memory_bytes(model, 1 << 19)
+def test_unknown_shapes_give_no_figure(yunet: Path) -> None:
+    assert None in memory_bytes(onnx.load(yunet), 1 << 19)

@@ -12,10 +12,8 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit.contract import GraphLevel
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.portrait import portrait_crops
-from edgekit.device.engines.session import open_session
 from edgekit.errors import GateError, InputError, StorageError
 from edgekit.export.onnx.targets import QuantizedForm, QuantizedTypes, chosen_passes
 from edgekit.export.onnx.to_onnx import contract_of, to_onnx
@@ -33,7 +31,7 @@ from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.registry import create_model
-from edgekit.preprocess import ImageU8, to_input
+from edgekit.preprocess import ImageU8
 
 
 @pytest.fixture(scope="module")
@@ -200,26 +198,6 @@ def test_the_gate_refuses_what_answers_worse_and_keeps_it_under_another_name(
         quantize_file(source, target, "int8", StaticSettings(), calibration, data, 0.5)
     assert target.read_text() == "old"
     assert Classifier(tmp_path / "int8.refused.onnx").contract.precision == "int8"
-
-
-@pytest.mark.slow
-@pytest.mark.by_hand
-def test_top_1_is_the_same_for_every_number_of_threads_and_nearly_so_for_every_level(
-    default: onnx.ModelProto, crops: ImageU8, tmp_path: Path
-) -> None:
-    path = tmp_path / "int8.onnx"
-    onnx.save(quantize_static(default, crops[:20], StaticSettings(), "x").model, path)
-    noise = np.random.default_rng(0).integers(-8, 9, (10, *crops.shape))
-    many = np.clip(crops + noise, 0, 255).astype(np.uint8).reshape(-1, *crops.shape[1:])[:500]
-    classifier = Classifier(path, 1)
-    reference = classifier.logits(many).argmax(1)
-    for threads in (2, 4):
-        np.testing.assert_array_equal(Classifier(path, threads).logits(many).argmax(1), reference)
-    spec = classifier.contract.input
-    levels: tuple[GraphLevel, ...] = ("none", "basic", "extended")
-    for level in levels:
-        (logits,) = open_session(path, 1, level=level).run(None, {spec.name: to_input(many, spec)})
-        assert (logits.argmax(1) == reference).mean() >= 0.96
 
 
 @pytest.mark.slow

@@ -59,19 +59,14 @@ def test_the_list_states_what_that_runtime_can_run(name: str) -> None:
 
 
 @pytest.mark.skipif(OLDEST_RUNTIME_VARIABLE not in os.environ, reason="names a folder made by 'pip install --target'")
-@pytest.mark.parametrize("name", CASES)
-def test_that_runtime_loads_and_refuses_the_same(name: str, tmp_path: Path) -> None:
-    model, runs = CASES[name]
-    path = tmp_path / "model.onnx"
-    path.write_bytes(model.SerializeToString())
-    version, refusal = load_in_oldest_runtime(path)
-    assert (refusal is None) is runs, refusal
-    assert version == (oldest_runtime().version if runs else None)
-    assert refusal is None or len(refusal.splitlines()) == 1
-
-
-@pytest.mark.skipif(OLDEST_RUNTIME_VARIABLE not in os.environ, reason="names a folder made by 'pip install --target'")
-def test_an_export_is_taken_by_both(exported: Exported) -> None:
+def test_that_runtime_loads_and_refuses_the_same(exported: Exported, tmp_path: Path) -> None:
+    for name, (model, runs) in CASES.items():
+        path = tmp_path / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        version, refusal = load_in_oldest_runtime(path)
+        assert (refusal is None) is runs, (name, refusal)
+        assert version == (oldest_runtime().version if runs else None)
+        assert refusal is None or len(refusal.splitlines()) == 1
     assert device_faults(onnx.load(exported.path)) == []
     assert load_in_oldest_runtime(exported.path) == (oldest_runtime().version, None)
 

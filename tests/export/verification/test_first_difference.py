@@ -39,9 +39,7 @@ def crops(contract: Contract) -> ImageU8:
     return portrait_crops(contract)[:4]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("edgecnn-g-learned", marks=[pytest.mark.slow, pytest.mark.by_hand]), "mini-xception@32"]
-)
+@pytest.mark.parametrize("name", [pytest.param("edgecnn-g-learned", marks=[pytest.mark.slow]), "mini-xception@32"])
 def test_in_a_good_export_no_layer_differs(name: str, contract: Contract, crops: ImageU8, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = stir(create_model(name, len(contract.labels)))

@@ -20,6 +20,7 @@ from edgekit.models.clip.weights import read_clip_file
 from edgekit.models.data import EXPRESSIONS
 from edgekit.models.model_loading import build_net, contract_for, import_authors_checkpoint
 from edgekit.models.nets.registry import create_model
+from tests.authors_file import save_as_authors
 
 
 def make_checkpoint(architecture: str = "edgecnn", labels: tuple[str, ...] = EXPRESSIONS) -> Checkpoint:
@@ -175,8 +176,8 @@ def test_other_torch_files_are_refused(tmp_path: Path, content: object, message:
         import_authors_checkpoint(tmp_path / "other.t7", EXPRESSIONS, "x", gray=True)
 
 
-def test_importing_with_a_wrong_number_of_labels_is_refused(shared: Path) -> None:
-    path = shared / "reference/edgecnn/FER2013_EdgeCNN_PrivateTest_model.t7"
+def test_importing_with_a_wrong_number_of_labels_is_refused(tmp_path: Path) -> None:
+    path = save_as_authors(tmp_path / "authors.t7", create_model("edgecnn", 7))
     with pytest.raises(InputError, match="7 classes, but 2 labels"):
         import_authors_checkpoint(path, ("a", "b"), "x", gray=True)
 

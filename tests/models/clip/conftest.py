@@ -1,14 +1,12 @@
-"""Fixtures: a small CLIP, and a toy CLIP with prompts and expected outputs from shared/reference/hicropl."""
+"""Fixtures: a small CLIP, and a toy CLIP with prompts and the figures of the authors' code for it."""
 
 from __future__ import annotations
 
 import json
-import runpy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -19,6 +17,10 @@ from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip, seeded_model
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.model_loading import load_weights
+from tests.models.clip import reference
+from tests.sketch import check_sketch
+
+FIGURES = Path(__file__).parents[2] / "fixtures/golden/hicropl-tiny.json"
 
 _RENAMED = {
     "text2visual_net.": "text_to_vision.",
@@ -43,20 +45,19 @@ def small_clip(small_config: ClipConfig) -> FrozenClip:
 class Golden:
     clip: FrozenClip
     prompt_state: dict[str, Tensor]
-    descriptions: dict[str, list[str]]
-    arrays: dict[str, Any]
-    facts: dict[str, Any]
+    images: Tensor
+    figures: dict[str, Any]
+    labels: Tensor = field(default_factory=lambda: torch.tensor(reference.LABELS))
 
     def prompted(self, **changes: Any) -> PromptedClip:
         """Return a prompted CLIP with the fixture's state."""
-        sizes = self.facts["config"]
-        config = PromptConfig(sizes["n_ctx"], sizes["depth"], sizes["cross"], **changes)
-        net = PromptedClip(self.clip, config, self.descriptions)
+        config = PromptConfig(reference.N_CTX, reference.DEPTH, reference.CROSS_LAYER, **changes)
+        net = PromptedClip(self.clip, config, {name: list(lines) for name, lines in reference.DESCRIPTIONS.items()})
         load_weights(net.learner, self.prompt_state, "the fixture")
         return net
 
-    def array(self, name: str) -> Tensor:
-        return torch.from_numpy(self.arrays[name])
+    def check(self, name: str, actual: Tensor, atol: float) -> None:
+        check_sketch(name, actual.detach().numpy(), self.figures["projections"][name], atol)
 
     @staticmethod
     def gradients(net: PromptedClip) -> dict[str, Tensor | None]:
@@ -74,29 +75,24 @@ class Golden:
 
 
 @pytest.fixture(scope="session")
-def golden(shared: Path) -> Golden:
-    return _load_golden(shared, "tiny")
+def golden() -> Golden:
+    return _load_golden("tiny", json.loads(FIGURES.read_text()))
 
 
 @pytest.fixture
 def full_golden(shared: Path) -> Golden:
-    return _load_golden(shared, "full")
+    return _load_golden("full", reference.figures_of(shared / "reference/hicropl/full"))
 
 
-def _load_golden(shared: Path, size: str) -> Golden:
-    folder = shared / "reference/hicropl"
-    fixture = runpy.run_path(str(folder / "fixture.py"))
-    sizes = fixture["CONFIGS"][size]
-    state = {name: torch.from_numpy(np.asarray(value)) for name, value in fixture["clip_state"](sizes).items()}
+def _load_golden(size: str, figures: dict[str, Any]) -> Golden:
+    sizes = reference.SIZES[size]
+    state = {name: torch.from_numpy(value) for name, value in reference.clip_state(sizes).items()}
     config = config_from_weights(state, "quick-gelu")
     model = seeded_model(config, 0)
     load_weights(model, state, "the fixture")
-    with np.load(folder / size / "golden.npz") as file:
-        arrays = dict(file)
-    facts = json.loads((folder / size / "golden.json").read_text())
-    prompts = {name: torch.from_numpy(value) for name, value in fixture["prompt_state"](sizes).items()}
-    clip = FrozenClip(model, config, "fixture")
-    return Golden(clip, _learner_state(prompts), fixture["DESCRIPTIONS"], arrays, facts)
+    prompts = {name: torch.from_numpy(value) for name, value in reference.prompt_state(sizes).items()}
+    images = torch.from_numpy(reference.images(sizes))
+    return Golden(FrozenClip(model, config, "fixture"), _learner_state(prompts), images, figures)
 
 
 def _learner_state(theirs: dict[str, Tensor]) -> dict[str, Tensor]:

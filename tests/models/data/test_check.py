@@ -211,7 +211,6 @@ def test_a_sheet_of_a_class_with_a_hostile_name_stays_in_its_folder(tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
 def test_the_shared_fer2013_has_the_known_faults(shared: Path) -> None:
     scan = scan_dataset(shared / "data/fer2013.tar.gz")
     found = analyse(scan)

@@ -17,7 +17,14 @@ from edgekit.models.checkpoints.checkpoint import save_checkpoint
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.ferplus import COLUMNS
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier, aligned, evaluate, open_classifier
+from edgekit.models.evaluation.evaluate import (
+    Evaluation,
+    Protocols,
+    TorchClassifier,
+    aligned,
+    evaluate,
+    open_classifier,
+)
 from edgekit.models.evaluation.run import evaluate as evaluate_model
 from edgekit.models.model_loading import contract_for, import_authors_checkpoint
 from edgekit.preprocess import FloatArray, ImageU8
@@ -133,20 +140,18 @@ def test_an_empty_split_is_refused(bars: DataSet) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.by_hand
-@pytest.mark.parametrize(("protocol", "correct"), [("center-crop", 2472), ("ten-crop", 2570)])
-def test_authors_checkpoint_has_the_reference_accuracy(
-    shared: Path, tmp_path: Path, protocol: str, correct: int
-) -> None:
+def test_authors_checkpoint_has_the_reference_accuracy(shared: Path, tmp_path: Path) -> None:
     checkpoint = import_authors_checkpoint(
         shared / "reference/edgecnn/FER2013_EdgeCNN_PrivateTest_model.t7", EXPRESSIONS, "fer2013", gray=True
     )
     save_checkpoint(tmp_path / "authors.safetensors", checkpoint)
     data = load_dataset(shared / "data/fer2013.tar.gz")
     classifier = open_classifier(tmp_path / "authors.safetensors")
-    result = evaluate(classifier, data.splits["PrivateTest"], protocol)  # type: ignore[arg-type]
-    assert result.total == 3589
-    assert abs(result.correct - correct) <= 2
+    protocols: dict[Protocols, int] = {"center-crop": 2472, "ten-crop": 2570}
+    for protocol, correct in protocols.items():
+        result = evaluate(classifier, data.splits["PrivateTest"], protocol)
+        assert result.total == 3589
+        assert abs(result.correct - correct) <= 2
 
 
 def test_torch_classifier_sees_the_contracts_scaling() -> None:

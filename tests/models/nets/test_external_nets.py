@@ -42,10 +42,7 @@ def test_nets_have_the_known_number_of_parameters(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if name == "mini-xception" else [pytest.mark.slow, pytest.mark.by_hand])
-        for name in MACS
-    ],
+    [pytest.param(name, marks=[] if name == "mini-xception" else [pytest.mark.slow]) for name in MACS],
 )
 def test_a_net_trains_and_exports_to_a_file_with_the_same_outputs(name: str, bars: DataSet, tmp_path: Path) -> None:
     few = {split: bars.splits[split].subset(torch.arange(8).numpy()) for split in ("Training", "PublicTest")}

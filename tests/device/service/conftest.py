@@ -1,0 +1,5 @@
+"""The fixture of a separate `edgekit run`."""
+
+from tests.edgekit.conftest import start
+
+__all__ = ["start"]

@@ -1,0 +1,203 @@
+"""A run that is left alone shows losses, a full disk, a bad camera and a wrong clock, and damaged videos."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.errors import EXIT_OK
+from tests.edgekit import conftest as commands
+from tests.waiting import wait_until
+
+start = commands.start
+
+# Shorter times than the defaults; the order of what happens is the same.
+SOON = """
+from edgekit.device.health import camera_watch
+from edgekit.device.sinks.mqtt import sink
+camera_watch._BEGINS_AFTER_S, camera_watch._SAMPLE_PERIOD_S, sink._MAX_STATE_PERIOD_S = 1.0, 0.2, 1.0
+"""
+RED, GREEN, BLUE = (40, 40, 130), (40, 130, 40), (130, 40, 40)
+
+
+class Camera:
+    """Makes the images of a stream: what it shows, and its colour, can be changed at any time."""
+
+    def __init__(self) -> None:
+        self.shows = "noise"
+        self.bgr = RED
+        self._generator = np.random.default_rng(0)
+
+    def __call__(self) -> bytes:
+        generator = np.random.default_rng(1) if self.shows == "frozen" else self._generator
+        image = generator.integers(0, 120, (12, 16, 1)) + np.asarray(self.bgr)
+        if self.shows == "covered":
+            image = np.full((12, 16, 3), self.bgr)
+        if self.shows == "dark":
+            image = np.zeros((12, 16, 3))
+        large = cv2.resize(image.astype(np.uint8), (160, 120), interpolation=cv2.INTER_NEAREST)
+        return cv2.imencode(".jpg", large)[1].tobytes()
+
+
+class Topics:
+    """The messages of a run below one topic."""
+
+    def __init__(self, broker, stack: ExitStack) -> None:
+        self._listener = broker.listen(stack)
+        self.options = ("--mqtt", f"mqtt://127.0.0.1:{broker.port}", "--mqtt-topic", "edgekit/test")
+
+    def __call__(self, topic: str) -> list[dict]:
+        return [json.loads(message) for message in self._listener.on(f"edgekit/test/{topic}")]
+
+    def latest(self, topic: str) -> dict:
+        return next(reversed(self(topic)), {})
+
+    def entity(self, component: str, name: str) -> dict:
+        """Return the discovery message of an entity, after its arrival."""
+        topic = f"homeassistant/{component}/edgekit_test/{name}/config"
+        wait_until(lambda: self._listener.on(topic))
+        return json.loads(self._listener.on(topic)[0])
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def get(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as response:
+        return str(response.read().decode())
+
+
+def test_a_frozen_dark_or_covered_camera_is_shown_published_and_counted_and_gives_no_event(
+    broker, start: Callable, play: Callable, tmp_path: Path
+) -> None:
+    broker.start()
+    camera, port = Camera(), free_port()
+    server = play([("made", camera)])
+    with ExitStack() as stack:
+        topics = Topics(broker, stack)
+        options = (*topics.options, "--mqtt-buffer", tmp_path / "buffer", "--web", port, "--event-hold", 3)
+        run = start("--source", server.url, *options, before=SOON)
+        run.until(lambda: topics.latest("health").get("camera") == "ok")
+        run.until(lambda: topics.latest("event").get("label") == "red")
+        for number, camera.shows in enumerate(("frozen", "dark", "covered")):
+            run.until(lambda: topics.latest("health")["camera"] == camera.shows)
+            assert f'edgekit_camera_state{{state="{camera.shows}"}} 1' in get(port, "/metrics")
+            assert f'edgekit_camera_faults_total{{state="{camera.shows}"}} 1' in get(port, "/metrics")
+            assert json.loads(get(port, "/api/state"))["health"]["camera"] == camera.shows
+            assert f"camera is {camera.shows}" in run.stderr_text
+            assert len(topics.latest("health")["camera_faults"]) == number + 1
+        # Longer than --event-hold.
+        camera.bgr, changed_s = BLUE, time.monotonic()
+        run.until(lambda: topics.latest("state")["monotonic_s"] > changed_s + 5)
+        camera.shows, usable_s = "noise", time.monotonic()
+        run.until(lambda: topics.latest("health")["camera"] == "ok")
+        run.until(lambda: len(topics("event")) == 2)
+        assert topics.latest("event")["label"] == "blue"
+        assert topics.latest("event")["monotonic_s"] - topics.latest("event")["held_s"] >= usable_s
+        assert topics.entity("sensor", "camera")["options"] == ["ok", "frozen", "dark", "covered", "lost"]
+        run.process.send_signal(signal.SIGTERM)
+        assert run.end() == EXIT_OK
+
+
+def test_losses_and_a_full_disk_are_shown_and_published(
+    broker, start: Callable, play: Callable, small_disk: Path, fill: Callable, tmp_path: Path
+) -> None:
+    broker.start()
+    port = free_port()
+    fill(small_disk)
+    with ExitStack() as stack:
+        topics = Topics(broker, stack)
+        options = (*topics.options, "--mqtt-buffer", tmp_path / "buffer", "--web", port, "--event-hold", 0)
+        snapshots = ("--event-snapshots", small_disk / "events")
+        run = start("--source", play([("made", Camera())]).url, *options, *snapshots, before=SOON)
+        run.until(lambda: topics.latest("health").get("dropped") == 1)
+        health = topics.latest("health")
+        assert [name.split(":")[0] for name in health["dropped_by"]] == ["event snapshots"]
+        assert health["disk_free_mib"] == 0
+        for name in ("dropped", "disk_free"):
+            entity = topics.entity("sensor", name)
+            assert entity["state_topic"] == "edgekit/test/health"
+            assert set(re.findall(r"value_json\.(\w+)", json.dumps(entity))) <= set(health)
+        assert re.search(r'edgekit_output_dropped_total\{output="event snapshots",.*\} 1', get(port, "/metrics"))
+        assert "edgekit_disk_free_bytes 0" in get(port, "/metrics")
+        run.process.send_signal(signal.SIGTERM)
+        assert run.end() == EXIT_OK
+
+
+@pytest.fixture
+def unsynchronised(tmp_path: Path) -> str:
+    """Statements of a process whose clock is a year late and not synchronised until `timesync/synchronized` exists."""
+    (tmp_path / "timesync").mkdir()
+    return f"""
+import time
+from edgekit.device.health import clock
+late_ns = 365 * 86_400 * 10**9
+time.time = lambda now_ns=time.time_ns: (now_ns() - late_ns) / 1e9
+time.time_ns = lambda now_ns=time.time_ns: now_ns() - late_ns
+clock._SERVICE, clock._PLAUSIBLE_UNIX_S = "{tmp_path}/timesync", 1 << 62
+"""
+
+
+def test_what_is_recorded_before_the_clock_is_synchronised_is_marked_and_not_deleted_first(
+    start: Callable, play: Callable, unsynchronised: str, tmp_path: Path
+) -> None:
+    url, folder = play([("made", Camera())]).url, tmp_path / "events"
+
+    def run(name: str, before: str = "") -> list[dict]:
+        """Return the records of a run, which saves one snapshot; two are kept."""
+        options = ("--event-snapshots", folder, "--event-snapshots-max", 2, "--event-hold", 0, "--max-frames", 10)
+        running = start("--source", url, "--jsonl", tmp_path / name, *options, before=before)
+        assert running.end() == EXIT_OK
+        return [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+
+    for name in ("first", "second"):
+        assert not any("clock_synchronised" in record for record in run(name))
+    before = {path.name for path in folder.iterdir()}
+    assert all(record["clock_synchronised"] is False for record in run("late", unsynchronised))
+    (late,) = {path.name for path in folder.iterdir()} - before
+    assert "unsynchronised" in late
+    assert late < min(before), "its time is earlier"
+    run("last")
+    assert late in {path.name for path in folder.iterdir()}
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_the_marks_end_when_the_clock_is_synchronised(
+    start: Callable, play: Callable, unsynchronised: str, tmp_path: Path
+) -> None:
+    jsonl = tmp_path / "r.jsonl"
+    run = start("--source", play([("made", Camera())]).url, "--jsonl", jsonl, before=unsynchronised)
+    run.until(lambda: jsonl.exists() and "clock_synchronised" in jsonl.read_text())
+    (tmp_path / "timesync/synchronized").touch()
+    run.until(lambda: "clock_synchronised" not in jsonl.read_text().splitlines()[-1])
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == EXIT_OK
+
+
+@pytest.mark.parametrize("flips", [0, 4])
+def test_damaged_frames_of_a_video_are_counted_and_named(start: Callable, write_video: Callable, flips: int) -> None:
+    path = write_video("clip.mp4", range(0, 2000, 40), noise=40)
+    data = bytearray(path.read_bytes())
+    for place in range(flips):
+        data[len(data) // 8 + place * len(data) // 6] ^= 0xFF
+    path.write_bytes(data)
+    run = start("--source", path)
+    assert run.end() == EXIT_OK
+    document = json.loads(run.document)
+    assert document["frames"] + document["skipped"] == 50
+    assert (0 < document["damaged"] <= 2 * flips) if flips else (document["damaged"] == 0)
+    warnings = [line for line in run.stderr_text.splitlines() if path.name in line and not line.startswith("source ")]
+    assert len(warnings) == min(flips, 1)
