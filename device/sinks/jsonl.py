@@ -40,7 +40,8 @@ def _line(result: FrameResult) -> tuple[str, int]:
 def as_document(result: FrameResult) -> dict[str, Any]:
     """Return the JSON document of one frame.
 
-    For a model of whole images the document has "subject", and the single entry of "faces" is the frame or its region.
+    For a model of whole images the document has "subject", and "results" instead of "faces": one entry, which is the
+    frame or its region.
 
     Values are rounded: seconds and probabilities to six decimals, scores to four, milliseconds to three, boxes (pixels)
     to two.
@@ -59,7 +60,7 @@ def as_document(result: FrameResult) -> dict[str, Any]:
         "frame_wh": list(result.frame_wh),
         "age_ms": round(result.age_ms, 3),
         "stage_ms": {stage: round(duration, 3) for stage, duration in result.stage_ms.items()},
-        "faces": [_face(face) for face in result.faces],
+        "faces" if result.subject == "face" else "results": [_face(face) for face in result.faces],
         **health,
     }
 

@@ -270,7 +270,7 @@ class _StateSchedule:
 def _state_document(document: dict[str, Any], *, is_current: bool) -> dict[str, Any]:
     # What was last seen is not the state of a paused run, nor of a resumed one before its first frame.
     latest = document["latest"] or {}
-    faces = latest.get("faces", []) if is_current else []
+    faces = latest.get("faces", latest.get("results", [])) if is_current else []
     largest: dict[str, Any] = max(faces, key=lambda face: _area(face["xyxy"]), default={})
     return {
         "faces": len(faces),

@@ -20,6 +20,7 @@ from edgekit.device.sinks.collect import CollectOptions, parse_when
 from edgekit.device.sinks.crop_folder import CollectSink
 from edgekit.device.sinks.crop_strategies import EveryInterval, best_of_track, uncertain
 from edgekit.device.sources.yuv import Planes
+from edgekit.device.track import Track
 from edgekit.errors import InputError, StorageError
 from edgekit.preprocess import crop_face, crop_image
 from tests.runs import Source, counts, run_of
@@ -52,6 +53,7 @@ class Run:
         self.run = replace(run_of(notices.append, source, **rules), contract=contract)
         self.sink = CollectSink(strategy, folder, self.run)
         self.images = []
+        self.tracks = {track_id: Track(track_id) for track_id in range(1, 41)}
 
     def __enter__(self) -> Run:
         self.sink.__enter__()
@@ -71,7 +73,7 @@ class Run:
             np.array([box] * len(faces), np.float32).reshape(-1, 4),
             np.full(len(faces), 0.9, np.float32),
             landmarks_xy=landmarks,
-            track_ids=None if None in ids else np.array(ids, np.int64),
+            tracks=None if None in ids else np.array([self.tracks[track] for track in ids], np.object_),
             probabilities=np.array([row for _, row in faces], np.float32).reshape(-1, 3),
             classes=LABELS,
             label_indices=np.array([int(np.argmax(row)) for _, row in faces], np.int64),
@@ -192,8 +194,9 @@ def test_best_of_track_saves_the_largest_sharpest_most_frontal_crop_when_the_tra
         shots = [(blurred, large, frontal), (sharp, small, frontal), (sharp, large, frontal), (sharp, large, turned)]
         for index, (image, box, points) in enumerate(shots):
             run.write(index / 10, (1, SURE), image=image, box=box, landmarks=points)
+        run.tracks[1].ended_s = 3.0
         run.write(2)
-        assert not (tmp_path / "crops.jsonl").exists(), "the track may come back"
+        assert not (tmp_path / "crops.jsonl").exists(), "the track ends in a later frame"
         run.write(3)
         assert [line["sequence"] for line in lines(tmp_path)] == [2]
         run.write(4, (2, SURE))
@@ -202,7 +205,7 @@ def test_best_of_track_saves_the_largest_sharpest_most_frontal_crop_when_the_tra
 
 def test_the_crops_of_many_tracks_are_saved_at_the_end_of_a_run_with_a_camera(tmp_path, notices):
     with Run(tmp_path, best_of_track(), notices, live=True) as run:
-        run.write(0, *((track, SURE) for track in range(30)))
+        run.write(0, *((track, SURE) for track in range(1, 31)))
     assert (len(lines(tmp_path)), run.sink.account.lost, notices) == (30, 0, [])
 
 
