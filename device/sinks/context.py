@@ -148,9 +148,9 @@ class RunContext(OutputContext):
         from edgekit.device.annotate import draw_faces, drawn_label
 
         labels = self.contract.labels
-        drawn = {label: drawn_label(label, labels) for label in labels}
+        drawn = {label: drawn_label(label, labels) for label in labels if not label.isascii()}
         numbered = [f"'{label}' as '{text}'" for label, text in drawn.items() if text == f"class {labels.index(label)}"]
-        if numbered and not all(label.isascii() for label in labels):
+        if numbered:
             self.notify(
                 f"images can contain ASCII letters only, so these labels are drawn as numbers: {', '.join(numbered)}"
             )

@@ -96,12 +96,12 @@ def test_a_run_whose_disk_is_not_mounted_tries_again_later(run_briefly, tmp_path
     place, table = tmp_path / "usb", tmp_path / "fstab"
     table.write_text(f"proc /proc proc defaults 0 0\n# comment\nUUID=1 {place} ext4 defaults,nofail 0 2\n")
     before = f"from pathlib import Path; from edgekit import files; files._FSTAB = Path({str(table)!r})"
-    detector = ("--detector", "yunet") if option == "--detector-model" else ()
-    assert run_briefly(option, place / "r", *detector, before=before) == EXIT_TEMPORARY
+    file = place / ("r.onnx" if option == "--detector" else "r")
+    assert run_briefly(option, file, before=before) == EXIT_TEMPORARY
     assert not place.exists()
-    if not detector:
+    if option != "--detector":
         with tmpfs(place):
-            assert run_briefly(option, place / "r", before=before) == EXIT_OK
+            assert run_briefly(option, file, before=before) == EXIT_OK
 
 
 def test_a_restart_continues_the_records(start, play, run_briefly, tmp_path):
