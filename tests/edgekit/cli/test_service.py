@@ -125,7 +125,7 @@ def test_a_new_service_without_a_settings_file_records_changes(service, options,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ('camera = true\nsource = "demo"', "exclude each other"),
+        ('camera = true\nsource = "demo"', "--source and --camera exclude each other"),
     ],
 )
 def test_a_deploy_refuses_settings_that_contradict_each_other(edgekit, tiny_model, tmp_path, settings, message):
@@ -185,8 +185,8 @@ def test_a_unit_of_a_package_is_not_hidden_by_a_service_of_its_name(service, hom
         (["install", "--", "--sorce", "demo"], "No such option '--sorce'"),
         (["install", "--", "--source", "demo", "--threads", "0"], "--threads is 0"),
         (["install", "--", "--camera", "--mqtt-cert", "a.pem"], "--mqtt-cert has no effect without --mqtt"),
-        (["install", "--env", "X", "--", "--source", "demo"], "--env 'X' has no '='"),
-        (["install", "--run-as", "root", "--", "--source", "demo"], "--run-as is for a --system service"),
+        (["install", "--env", "X", "--", "--source", "demo"], "'X' has no '='"),
+        (["install", "--run-as", "root", "--", "--source", "demo"], "--run-as and --user exclude each other"),
         (["install", "--name", "../x", "--", "--source", "demo"], "service name '../x'"),
         (["status", "--name", "../../etc"], "service name '../../etc'"),
         (["logs"], "there is no user service 'edgekit'"),
