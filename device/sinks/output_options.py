@@ -58,10 +58,10 @@ class OutputOptions(SinkOptions):
     )
     disk_reserve: int | None = option(
         "--disk-reserve",
-        "Free space that a live run leaves: video stops below it, pictures below a half, records below a quarter.",
+        "Free space that a live run leaves: video stops below it, pictures below a half, records below a quarter. "
+        "Default: 5 % of the disk, at most 256MiB.",
         metavar="SIZE",
         parse=parse_bytes,
-        default_text="5 % of the disk, at most 256MiB",
         needs=(*_FILES, *_PICTURES),
     )
     pictures_max_mb: float = option(

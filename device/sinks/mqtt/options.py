@@ -51,11 +51,11 @@ class MqttOptions(SinkOptions):
     )
     mqtt_commands: str = option(
         "--mqtt-commands",
-        "Commands to accept, separated by commas: pause (and resume), snapshot (needs --event-snapshots).",
+        "Commands to accept, separated by commas: pause (and resume), snapshot (needs --event-snapshots). "
+        "Default: none.",
         default="",
         metavar="LIST",
         parse=_commands,
-        default_text="none",
         needs="--mqtt",
     )
 
