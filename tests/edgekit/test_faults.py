@@ -166,8 +166,8 @@ def moved_px(lines: list[dict]) -> float:
 SOON = """
 from edgekit.device.sources import live, timeout_guard
 timeout_guard.REPORT_S, timeout_guard.LOST_S, live._REOPEN_PAUSES_S = 1.0, 2.0, (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
-from edgekit.device.sinks import lines
-lines.BatchedLines.__init__.__defaults__ = (0.5,)
+from edgekit.device.sinks import records
+records._RETRY_S = 0.5
 """
 
 
