@@ -58,6 +58,7 @@ class StreamOptions(Options):
         "--source",
         "Image, folder, 'pattern*.jpg', video file, rtsp:// or http:// stream, gst: pipeline, or `demo`.",
         metavar="URI",
+        parse=str,  # a Path would have one slash in http://
         excludes="--camera",
         section="Source",
         main=True,
