@@ -61,6 +61,7 @@ def run(tiny_image_model: Path, tmp_path: Path) -> Callable[..., list[dict[str, 
 
     def on(source: object, *arguments: object) -> list[dict[str, Any]]:
         lines = tmp_path / "out.jsonl"
+        lines.unlink(missing_ok=True)  # a run continues its file
         words = ["run", "--source", source, "--model", tiny_image_model, "--jsonl", lines, *arguments]
         assert _run(list(map(str, words))) == EXIT_OK
         assert not (tmp_path / "cache").exists()
