@@ -224,7 +224,12 @@ def interrupted(words: Iterable[object], started: Path) -> tuple[str, str]:
         env={**os.environ, "PYTHONPATH": str(SOURCE)},
         text=True,
     ) as process:
-        wait_until(started.exists, alive=lambda: process.poll() is None, failure=lambda: process.communicate()[1])
+
+        def errors() -> str:
+            process.kill()  # or a planted `sleep` would be waited for
+            return process.communicate()[1]
+
+        wait_until(started.exists, alive=lambda: process.poll() is None, failure=errors, patience_s=240)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr
