@@ -81,15 +81,15 @@ class CameraWatch(Sink):
         elif shown == "ok" or self._sampled_s - since_s >= _BEGINS_AFTER_S:
             state = shown
         if state != self._state:
-            self._change(state, now_s)
+            self._change(state, self._seen_s if state == "lost" else since_s)
         return state
 
-    def _change(self, state: CameraState, now_s: float) -> None:
+    def _change(self, state: CameraState, since_s: float) -> None:
         if state == "ok":
-            lasted_s = now_s - self._began_s
+            lasted_s = time.monotonic() - self._began_s
             self._notify(f"the camera was {self._state} for {lasted_s:.0f} s, and delivers usable images again")
         else:
-            self._began_s = now_s if self._state == "ok" else self._began_s
+            self._began_s = since_s if self._state == "ok" else self._began_s
             self.faults[state] = self.faults.get(state, 0) + 1
             self._notify(f"the camera is {_MEANINGS[state]}: no events until this ends")
         self._state = state

@@ -42,7 +42,7 @@ class DailyWrites(Sink):
             if mb_per_day > MAX_MB_PER_DAY:
                 self._notify(
                     f"this run writes {mb_per_day:.0f} MB per day to the disk, and more than {MAX_MB_PER_DAY} MB wear "
-                    "out an SD card: record less (--records changes, no --save or --record, fewer snapshots), or "
+                    "out an SD card: record less, for example with --records changes or without video, or "
                     "write to another disk"
                 )
 

@@ -41,18 +41,6 @@ class Rotation:
         too_large = self.size_bytes is not None and size_bytes >= self.size_bytes
         return too_large or (self.age_s is not None and age_s >= self.age_s)
 
-    def make_room(self, path: Path) -> None:
-        """Rename an existing file, just before a new one takes its name: with a limit by number, otherwise by time.
-
-        Raises:
-            StorageError: The folder cannot be written.
-        """
-        try:
-            if path.is_file():
-                _shift(path, self.keep) if self.active else _set_aside(path)
-        except OSError as error:
-            raise StorageError(f"'{path}' cannot be renamed: {error.strerror or error}") from error
-
 
 def parse_limits(text: str) -> tuple[int | None, float | None]:
     """Return the size in bytes and the age in seconds of `10MB`, `1d` or `10MB,1d`.
@@ -134,7 +122,7 @@ class FileSeries(Generic[T]):
             safe = self.close()
         if self._file is not None and self._is_due(self._file, items[0]):
             safe = self.close()
-            self._rotation.make_room(self._path)
+            self._make_room(lambda path: _shift(path, self._rotation.keep))
         if self._file is None:
             self._open(items[0])
         assert self._file is not None
@@ -152,10 +140,23 @@ class FileSeries(Generic[T]):
     def _open(self, item: T) -> None:
         if not self._begins(item):
             raise LostError("no key frame")
+        # A restart numbers no file: many of them would soon delete all older files.
         if not self._continues(self._path):
-            self._rotation.make_room(self._path)
+            self._make_room(_set_aside)
         self._file = self._open_file(self._path, item)
         self._begun_s = time.monotonic() - self._file.age_s
+
+    def _make_room(self, rename: Callable[[Path], None]) -> None:
+        """Rename an existing file, just before a new one takes its name.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        try:
+            if self._path.is_file():
+                rename(self._path)
+        except OSError as error:
+            raise StorageError(f"'{self._path}' cannot be renamed: {error.strerror or error}") from error
 
 
 def is_older_name(name: Path, path: Path) -> bool:

@@ -320,7 +320,7 @@ class Writer(Sink, Generic[T]):
 
     def _begin_outage(self, message: str, reason: str) -> None:
         if not self._outage:
-            self._notify(f"{message}: {self._rules.what} has stopped, the run continues")
+            self._notify(f"{message}: {self._rules.what} stopped, the run continues")
         self._outage = reason
 
     def _end_outage(self) -> None:
@@ -329,4 +329,4 @@ class Writer(Sink, Generic[T]):
         if self._outage:
             self._outage = ""
             lost = self.account.lost
-            self._notify(f"{self._rules.what} has resumed{f', {lost} lost so far' if lost else ''}")
+            self._notify(f"{self._rules.what} resumed{f', {lost} lost so far' if lost else ''}")

@@ -197,9 +197,14 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
     path = Path(uri)
     # A name that is not UTF-8 is shown as escapes, because JSON documents cannot contain it.
     name = printable(uri)
-    if path.is_dir():
-        return _images(sorted(path.iterdir(), key=natural_key), name, f"folder '{name}' contains", notify)
-    if not path.exists() and glob.has_magic(uri):
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+        files = sorted(path.iterdir(), key=natural_key) if is_folder else []
+    except PermissionError as error:
+        raise InputError(f"source '{name}' cannot be read: check the permissions of it and of its folders") from error
+    if is_folder:
+        return _images(files, name, f"folder '{name}' contains", notify)
+    if not exists and glob.has_magic(uri):
         found = [Path(each) for each in glob.glob(uri, recursive=True)]  # noqa: PTH207 - takes absolute patterns too
         return _images(sorted(found, key=natural_key), name, f"pattern '{name}' matches", notify)
     require_file(path, "source")

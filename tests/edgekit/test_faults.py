@@ -236,7 +236,7 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(
         ballast = fill(small_disk)
         run.until_printed("events are buffered")
         run.until_printed("saving the MQTT buffer")
-        run.until_printed(f"recording to '{path}' has stopped")
+        run.until_printed(f"recording to '{path}' stopped")
         server.held.set()
         run.until_printed("delivered no image")
         run.until_printed(f"stream '{server.url}' was lost after")
@@ -249,7 +249,7 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(
         broker.start()
         run.until_printed("MQTT broker reconnected")
         run.until_printed(f"stream '{server.url}' was reopened")
-        run.until_printed(f"recording to '{path}' has resumed")
+        run.until_printed(f"recording to '{path}' resumed")
         run.until(lambda: len(receiver.events) >= len(safe | undelivered | in_outage) + 3)
         run.process.send_signal(signal.SIGTERM)
         assert run.end() == EXIT_OK

@@ -193,6 +193,7 @@ def _rollback_target(releases: Releases, wanted: str | None) -> str:
     if not named:
         raise HostError(f"there is no release {target!r}: 'edgekit releases' lists them")
     if current in named:
+        releases.check(current)
         return current
     # Of several releases with the same model: the newest that has not failed.
     found = max(named, key=lambda name: (not releases.has_failed(name), named.index(name)))

@@ -132,10 +132,11 @@ def test_a_table_with_other_columns_is_kept_under_another_name(run_briefly, tmp_
     assert len(rows_of(table)) == 10
 
 
-def test_each_start_begins_a_video_of_its_own(run_briefly, tmp_path):
+@pytest.mark.parametrize("rotation", [(), ("--rotate-files", "1d", "--rotate-keep", "1")])
+def test_each_start_begins_a_video_of_its_own(run_briefly, tmp_path, rotation):
     video = tmp_path / "r.mp4"
     for _ in range(3):
-        assert run_briefly("--save", video) == EXIT_OK
+        assert run_briefly("--save", video, *rotation) == EXIT_OK
     files = list(tmp_path.iterdir())
     assert len(files) == 3
     assert len(list(tmp_path.glob("r.*Z*.mp4"))) == 2
@@ -180,22 +181,22 @@ def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(
     for index, but_bytes in enumerate((6 * _MB, 3 * _MB, _MB)):
         (disk / "ballast").unlink(missing_ok=True)
         fill(disk, but_bytes)
-        run.until_printed(f"to '{outputs[index]}' has stopped")
+        run.until_printed(f"to '{outputs[index]}' stopped")
         for later in outputs[index + 1 :]:
-            assert f"to '{later}' has stopped" not in run.stderr_text
+            assert f"to '{later}' stopped" not in run.stderr_text
         events_before = buffered(buffer, tmp_path)
     run.until(lambda: buffered(buffer, tmp_path) > events_before + 2)
     (disk / "ballast").unlink()
     for path in outputs:
-        run.until_printed(f"to '{path}' has resumed")
+        run.until_printed(f"to '{path}' resumed")
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == EXIT_OK
     counts = json.loads(run.document)["outputs"]
     for name in ("save", "collect"):
         assert set(counts[name]["dropped"]) - {"encoder or disk too slow"} == {"disk reserve"}
     for path in outputs:
-        assert run.stderr_text.count(f"to '{path}' has stopped") == 1
-        assert run.stderr_text.count(f"to '{path}' has resumed") == 1
+        assert run.stderr_text.count(f"to '{path}' stopped") == 1
+        assert run.stderr_text.count(f"to '{path}' resumed") == 1
     assert counts["mqtt"]["dropped"] == {}
     # Records wait in memory.
     assert len(records(jsonl)) == counts["jsonl"]["written"] == json.loads(run.document)["frames"]

@@ -311,7 +311,7 @@ def test_a_live_run_outlives_a_full_disk_and_records_again(tiny_model, small_dis
             assert "No space left on device: recording to" in (stopped := running.stderr.readline())
             assert stopped.endswith("has stopped, the run continues\n")
             ballast.unlink()
-            assert running.stderr.readline() == f"edgekit: warning: recording to '{jsonl}' has resumed\n"
+            assert running.stderr.readline() == f"edgekit: warning: recording to '{jsonl}' resumed\n"
             running.send_signal(signal.SIGTERM)
             assert running.communicate(timeout=PATIENCE_S)[1] == ""
         finally:
@@ -328,8 +328,8 @@ def test_records_that_a_full_disk_keeps_out_until_the_end_are_counted_everywhere
     run = start("--source", camera.url, "--jsonl", jsonl, "--csv", rows, "--web", "0", "--disk-reserve", 0)
     run.until(lambda: jsonl.exists() and rows.exists())
     fill(small_disk)
-    run.until_printed(f"recording to '{jsonl}' has stopped")
-    run.until_printed(f"recording to '{rows}' has stopped")
+    run.until_printed(f"recording to '{jsonl}' stopped")
+    run.until_printed(f"recording to '{rows}' stopped")
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == 0
     document = json.loads(run.document)
