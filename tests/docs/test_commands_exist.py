@@ -18,7 +18,9 @@ PAGES = [path for path in pages() if path != DOCS / "reference/commands.md"]
 
 
 def options_of(command: click.Command) -> set[str]:
-    return {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help", "-h"}
+    return {
+        name for option in command.get_params(click.Context(command)) for name in (*option.opts, *option.secondary_opts)
+    }
 
 
 def all_options() -> set[str]:
