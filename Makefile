@@ -107,7 +107,7 @@ dist: $(TEST)/installed
 clean:
 	rm -rf $(DEMO) $(TEST) $(OLDEST) $(AUDIT) $(DOCS) $(OUT) build dist edgekit_pi.egg-info
 
-$(DEMO)/installed: EXTRA := device,video
+$(DEMO)/installed: EXTRA := device
 $(TEST)/installed: EXTRA := dev
 $(DOCS)/installed: EXTRA := docs
 

@@ -1,16 +1,11 @@
-"""Accounting of a sink: each item that it received is written, dropped for a reason, or waiting."""
+"""Accounting of an output: each item that it received is written, dropped for a reason, or waiting."""
 
 from __future__ import annotations
 
 import errno
 import threading
 from collections import Counter
-from typing import Any, Protocol
-
-# Reasons of dropped items that several sinks give.
-DISK_TOO_SLOW = "disk too slow"
-ENCODER_TOO_SLOW = "encoder or disk too slow"
-NOT_WRITABLE = "disk not writable"
+from typing import Any
 
 _REASONS = {
     errno.ENOSPC: "disk full",
@@ -20,16 +15,6 @@ _REASONS = {
     errno.ENOTDIR: "folder missing",
     errno.EEXIST: "folder missing",
 }
-
-
-class CountedFile(Protocol):
-    """A file of items; `stored` is the number of those that are safe in it."""
-
-    stored: int
-
-    def close(self) -> None:
-        """Complete the file; raises StorageError."""
-        ...
 
 
 class Account:
@@ -65,29 +50,10 @@ class Account:
             if not self._closed:
                 self._written += count
 
-    def write_up_to(self, stored: int, counted: int) -> int:
-        """Count the items of a file that were stored since `counted` of them were counted; return `stored`."""
-        self.write(stored - counted)
-        return stored
-
-    def finish(self, file: CountedFile | None, taken: int, counted: int) -> None:
-        """Close a file that took `taken` items, and count those that it does not store as dropped.
-
-        `counted` is the number of its items that are counted as written; None is a file that could not be opened.
-        """
-        try:
-            if file is not None:
-                file.close()
-        finally:
-            if file is not None:
-                counted = self.write_up_to(file.stored, counted)
-            if lost := taken - counted:
-                self.drop(NOT_WRITABLE, lost)
-
     def drop(self, reason: str, count: int = 1) -> None:
         """Count items that are lost, by a short reason such as "disk full"."""
         with self._lock:
-            if not self._closed:
+            if count and not self._closed:
                 self._dropped[reason] += count
 
     def close(self, reason: str) -> int:

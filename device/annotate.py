@@ -41,6 +41,7 @@ _DARK_TEXT_FROM = 110
 
 # Line width and font scale grow with the shorter side of the frame.
 _PX_PER_LINE_PX = 240
+_MIN_LINE_PX = 2
 _PX_PER_FONT_SCALE = 700
 _MIN_FONT_SCALE = 0.35
 
@@ -61,7 +62,7 @@ def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], *, with_ids: bool = Fa
     """
     canvas = image_bgr.copy()
     height, width = canvas.shape[:2]
-    line_px = max(1, round(min(height, width) / _PX_PER_LINE_PX))
+    line_px = max(_MIN_LINE_PX, round(min(height, width) / _PX_PER_LINE_PX))
     # From the top: a label that has to move finds space more often above the others' boxes.
     ordered = sorted(faces, key=lambda face: (float(face.xyxy[1]), float(face.xyxy[0])))
     plates: list[_Plate] = []

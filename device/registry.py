@@ -40,8 +40,21 @@ _OWN: dict[Kind, dict[str, str]] = {
     "tracker": {
         "flow": "edgekit.device.tracking.optical_flow:create",
     },
-    # Built-in sinks have command-line options instead (edgekit/cli/run/output_options.py).
-    "sink": {},
+    # Classes of options (`device.sink.SinkOptions`), in the order in which a run opens the sinks: those that others use
+    # come first.
+    "sink": {
+        "files": "edgekit.device.sinks.output_options:OutputOptions",
+        "save": "edgekit.device.sinks.save:SaveOptions",
+        "record": "edgekit.device.sinks.record:RecordOptions",
+        "jsonl": "edgekit.device.sinks.jsonl:JsonLinesOptions",
+        "csv": "edgekit.device.sinks.csv:CsvOptions",
+        "collect": "edgekit.device.sinks.collect:CollectOptions",
+        "web": "edgekit.device.sinks.web.options:WebOptions",
+        "events": "edgekit.device.sinks.events:EventOptions",
+        "mqtt": "edgekit.device.sinks.mqtt.options:MqttOptions",
+        "webhook": "edgekit.device.sinks.webhook:WebhookOptions",
+        "window": "edgekit.device.sinks.window:WindowOptions",
+    },
 }
 
 

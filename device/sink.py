@@ -1,45 +1,23 @@
-"""The interface of sinks: consumers of frames and their results."""
+"""The interface of sinks: consumers of frames and their results, and their options."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self
 
-from edgekit.device.accounting import Account
-from edgekit.device.detections import FrameResult
-from edgekit.device.frame import Frame
+from edgekit.options import Options
 
-
-@dataclass(frozen=True)
-class SinkOptions:
-    """Arguments of the function that creates a registered sink.
-
-    Attributes:
-        value: The text after the sink's name in `--sink NAME:VALUE`.
-        source_name: The name of the source in messages.
-        fps: The source's nominal frame rate, None if unknown.
-        labels: The model's labels.
-        notify: Called with one line that the user should read.
-    """
-
-    value: str
-    source_name: str
-    fps: float | None
-    labels: Sequence[str]
-    notify: Callable[[str], None]
+if TYPE_CHECKING:
+    from edgekit.device.detections import FrameResult
+    from edgekit.device.frame import Frame
+    from edgekit.device.sinks.context import RunContext
 
 
 class Sink(Protocol):
     """Receives every frame with its result, in a `with` block. Files are created by the first `write`, not before.
 
     A sink that opens and closes nothing inherits `__enter__` and `__exit__` from this class.
-
-    Attributes:
-        accounts: Numbers of items that the sink received, wrote and dropped; empty for a sink that cannot lose items.
     """
-
-    accounts: Sequence[Account] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -56,6 +34,26 @@ class Sink(Protocol):
         ...
 
 
-def accounts_of(sinks: Iterable[Sink]) -> list[Account]:
-    """Return the accounts of all sinks; a sink of another package may have none."""
-    return [account for sink in sinks for account in getattr(sink, "accounts", ())]
+class SinkOptions(Options):
+    """Base of the options of one sink, declared beside it; `edgekit.device.registry` lists these classes.
+
+    The module is imported for `edgekit run --help`: it imports OpenCV and other slow packages inside of functions.
+    """
+
+    def files(self) -> list[Path]:
+        """Return the files to which one run only may write."""
+        return []
+
+    def folders(self) -> list[Path]:
+        """Return the folders to which one run only may write."""
+        return []
+
+    def open(self, run: RunContext) -> Sink | None:
+        """Return the sink, not yet entered; None if it is not requested.
+
+        Raises:
+            InputError: The sink cannot be created with these options.
+            TemporaryError: What the sink needs is missing at the moment.
+        """
+        del run
+        return None

@@ -14,7 +14,7 @@ DISTRIBUTION = "edgekit-pi"
 # The extra that installs each top-level module.
 EXTRA_OF_MODULE = {
     "PIL": "train",
-    "av": "video",
+    "av": "device",
     "cv2": "device",
     "google": "export",
     "h5py": "train",

@@ -68,7 +68,7 @@ def make_demo(given: argparse.Namespace, folder: Path) -> None:
 def make_tracking(given: argparse.Namespace, folder: Path) -> None:
     """tracking.webp: three portraits that move and pass each other, each with its number."""
     write_video(folder / "crowd.mp4", crowd(6.0))
-    options = ("--draw-ids", "--save", folder / "tracked.mp4")
+    options = ("--save", folder / "tracked.mp4")
     run("run", "--source", folder / "crowd.mp4", *given.detector, *options)
     save_moving(OUTPUT / "tracking.webp", folder / "tracked.mp4", every=5, width_px=480, quality=50)
 

@@ -151,10 +151,11 @@ def _outputs(folder: Path) -> list[str]:
     """Return the options of the outputs that write below a folder; nothing is deleted, so that all can be counted."""
     return [
         "--jsonl", f"{folder}/r.jsonl", "--csv", f"{folder}/r.csv", "--save", f"{folder}/o.mp4",
-        "--rotate-size", "20MB", "--rotate-keep", "10000", "--collect", f"{folder}/crops", "--collect-when", "every:1s",
-        "--collect-max", "1000000", "--collect-max-mb", "1000000", "--event-snapshots", f"{folder}/events",
-        "--event-snapshots-max", "1000000", "--event-snapshots-max-mb", "1000000", "--event-hold", "0s",
-        "--mqtt-topic", TOPIC, "--mqtt-buffer", f"{folder}/mqtt.buffer",
+        "--rotate-files", "20MB", "--rotate-keep", "10000",
+        "--collect", f"{folder}/crops", "--collect-when", "every:1s",
+        "--pictures-max-mb", "1000000", "--event-snapshots", f"{folder}/events",
+        "--event-hold", "0s",
+        "--mqtt-topic", TOPIC,
     ]  # fmt: skip
 
 

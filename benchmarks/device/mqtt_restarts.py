@@ -11,6 +11,7 @@ code is 3 if an event is missing, out of order or not counted.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -29,9 +30,13 @@ import click
 import paho.mqtt.client as paho
 
 from edgekit.boards import read_board
+from edgekit.device.controls import Controls
 from edgekit.device.events import Event
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.mqtt import MqttSettings, MqttSink
+from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.sink import MqttSink
+from edgekit.device.sinks.output_options import OutputOptions
 from edgekit.errors import EXIT_GATE, InputError
 from edgekit.files import write_atomic
 
@@ -111,14 +116,22 @@ def stress(frames: int, rate_hz: float, restart_s: float, folder: Path) -> Verdi
     broker = Broker(folder)
     notices: list[str] = []
     restarts = 0
-    settings = MqttSettings.parse(
-        f"mqtt://127.0.0.1:{broker.port}", None, topic=TOPIC, buffer=folder / "buffer", discovery=False
+    os.environ["STATE_DIRECTORY"] = str(folder)
+    settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic=TOPIC, discovery=False)
+    unused: Any = None
+    run = RunContext(
+        rules=OutputOptions(),
+        notify=notices.append,
+        source=unused,
+        contract=unused,
+        controls=Controls(),
+        monitor=Monitor("stress", lambda: None),
     )
     try:
         with subscribed(broker.port) as received:
             started_s = time.monotonic()
             restarted_s = started_s
-            with MqttSink(settings, ("a",), Monitor("stress", lambda: None), notices.append, (0.1, 0.2)) as sink:
+            with MqttSink(settings, run, pauses_s=(0.1, 0.2)) as sink:
                 for sequence in range(frames):
                     now_s = time.monotonic()
                     sink.post(Event(f"{sequence}", 1, "a", None, 0.9, 1.0, sequence, now_s, time.time()))
@@ -127,7 +140,7 @@ def stress(frames: int, rate_hz: float, restart_s: float, folder: Path) -> Verdi
                         threading.Thread(target=broker.restart, args=(restart_s / 4,)).start()
                         restarted_s = now_s
                     time.sleep(max(0.0, started_s + sequence / rate_hz - time.monotonic()))
-                (account,) = sink.accounts
+                (account,) = run.accounts
                 wait_until(lambda: account.waiting == 0, "the events do not arrive")
             seconds = time.monotonic() - started_s
             wait_until(lambda: len(set(received)) >= account.as_document()["written"], "the subscriber misses events")

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from edgekit.device.sinks.collect import margin
-from edgekit.device.sinks.crop_folder import CROPS_FOLDER
+from edgekit.device.sinks.crop_strategies import margin
+from edgekit.device.sinks.picture_folder import CROPS_FOLDER
 from edgekit.errors import InputError, StorageError
 from edgekit.files import write_atomic
 from edgekit.typed_json import convert, parse_json

@@ -1,1 +1,1 @@
-"""Sinks: files, window, web page, MQTT and webhook. Importing this package imports none of them."""
+"""Outputs: files, window, web page, MQTT and webhook, on one engine. Importing this package imports none of them."""

@@ -1,276 +1,105 @@
-"""Which crops of a run are saved for labelling, and the sink that saves them to a `CropFolder`."""
+"""`--collect`: crops for labelling, saved while a run goes on.
+
+    DIR/crops/RUN-00001.png     the part of the frame that the classifier saw, before its resizing
+    DIR/crops.jsonl             file, time, label, probabilities, track, score, source
+
+`edgekit.device.label` shows them in a browser and sorts them into class folders.
+"""
 
 from __future__ import annotations
 
-import math
-import queue
-import threading
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
-from typing import Any, Protocol, Self
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.sinks.context import RunContext
+from edgekit.device.sinks.picture_folder import CROPS_FILE
+from edgekit.options import option, parse_seconds
 
-from edgekit.contract import Contract
-from edgekit.device.detections import Face, FrameResult, crop_boxes
-from edgekit.device.frame import Frame, Source, presentation_time_s
-from edgekit.device.imaging import at_most, resize, sharpness
-from edgekit.device.sink import Sink
-from edgekit.device.sinks.crop_folder import Crop, CropFolder
-from edgekit.device.sinks.worker import Worker
-from edgekit.device.track import Track
-from edgekit.preprocess import FloatArray, ImageU8
+if TYPE_CHECKING:
+    from edgekit.device.sinks.crop_strategies import Strategy
 
-MAX_SIDE_PX = 256
-
-# Shortest time between two uncertain crops of one track.
-_UNCERTAIN_INTERVAL_S = 5.0
-# Side of the image on which sharpness is measured, and the sharpness that counts as half sharp.
-_SHARPNESS_SIDE_PX = 64
-_HALF_SHARP = 100.0
-# Crops of a live source that wait for the disk; further ones are left out.
-_MAX_WAITING = 32
-_RETRY_S = 5.0
-_CLOSE_TIMEOUT_S = 1.5
+_DEFAULT_MARGIN = 0.3
+_LEAST_INTERVAL_S = 0.1
 
 
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A classified face of a frame, tracked or not.
+def parse_when(text: str) -> tuple[str, float]:
+    """Return the name of a strategy of --collect-when and its number: margin, seconds, or 0 if it has none.
 
-    `box` is from `crop_boxes`, `landmarks_xy` is float32 (5, 2) or None.
+    Raises:
+        ValueError: The text is not a strategy.
     """
-
-    frame: Frame
-    face: Face
-    box: tuple[int, int, int, int]
-    landmarks_xy: FloatArray | None
-    track: Track | None
-    contract: Contract
-    clock_synchronised: bool = True
-
-    @cached_property
-    def image(self) -> ImageU8:
-        """The pixels that the classifier's crop is made of, at most `MAX_SIDE_PX` wide and high; may be a view."""
-        # As `crop_faces` of the pipeline: a gray net gets a camera's luma as it is.
-        luma = self.frame.luma if self.contract.crop.grayscale else None
-        image = self.frame.image_bgr if luma is None else luma
-        x0, y0, x1, y1 = self.box
-        return at_most(image[y0:y1, x0:x1], MAX_SIDE_PX)
-
-    def crop(self) -> Crop:
-        """Return a copy that does not keep the frame in memory."""
-        face, wall_s = self.face, self.frame.wall_s
-        document = {
-            "time": datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds"),
-            "unix_s": round(wall_s, 3),
-            "label": face.label,
-            "probability": round(face.probability, 6),
-            "probabilities": {label: round(value, 6) for label, value in face.probabilities.items()},
-            "raw_probabilities": {label: round(value, 6) for label, value in face.raw_probabilities.items()},
-            "classified": face.classified,
-            # All crops of a track get one label: of whole images, each is labelled by itself.
-            "track": face.track_id if self.contract.subject == "face" else None,
-            "score": round(face.score, 4),
-            "xyxy": [round(float(value), 2) for value in face.xyxy],
-            "sequence": self.frame.sequence,
-        }
-        if self.frame.file is not None:
-            document["image"] = self.frame.file
-        if not self.clock_synchronised:
-            document["clock_synchronised"] = False
-        return Crop(np.array(self.image), document)
+    name, colon, value = text.partition(":")
+    try:
+        if name == "uncertain":
+            number = float(value) if colon else _DEFAULT_MARGIN
+            is_valid = 0 < number <= 1
+        else:
+            number = parse_seconds(value) if name == "every" else 0.0
+            is_valid = number >= _LEAST_INTERVAL_S if name == "every" else text == "best-of-track"
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise ValueError(
+            f"'{text}' is not a strategy: write uncertain, uncertain:0.2 (a margin of 0 to 1), every:10s or "
+            "best-of-track"
+        )
+    return name, number
 
 
-class Strategy(Protocol):
-    """Chooses the crops to save among the faces of all frames."""
-
-    def choose(self, candidates: Sequence[Candidate], time_s: float) -> list[Crop]:
-        """Return the crops to save now; called for every frame, `time_s` is its presentation time in seconds."""
-        ...
-
-    def finish(self) -> list[Crop]:
-        """Return the crops to save at the end of the run."""
-        ...
+def _checked_when(text: str) -> str:
+    parse_when(text)
+    return text
 
 
-class EveryInterval:
-    """Strategy that saves all faces of one frame, then none for `interval_s` seconds."""
+@dataclass(frozen=True, kw_only=True)
+class CollectOptions(SinkOptions):
+    """Options of collecting."""
 
-    def __init__(self, interval_s: float) -> None:
-        self._interval_s = interval_s
-        self._next_s = -math.inf
+    title = "Collecting"
 
-    def choose(self, candidates: Sequence[Candidate], time_s: float) -> list[Crop]:
-        """See `Strategy`."""
-        if not candidates or time_s < self._next_s:
-            return []
-        self._next_s = time_s + self._interval_s
-        return [candidate.crop() for candidate in candidates]
+    collect: Path | None = option(
+        "--collect",
+        "Save crops for labelling (edgekit data label DIR).",
+        metavar="DIR",
+        excludes="--blur-faces",
+        main=True,
+    )
+    collect_when: str = option(
+        "--collect-when",
+        "Crops to save. uncertain: the two largest probabilities differ by less than 0.3. uncertain:MARGIN: they "
+        "differ by less than MARGIN. every:TIME: all faces of one frame per time, such as every:10s, or of each image. "
+        "best-of-track: one crop of each face.",
+        default="uncertain",
+        metavar="STRATEGY",
+        parse=_checked_when,
+        needs="--collect",
+    )
 
-    def finish(self) -> list[Crop]:
-        """See `Strategy`."""
-        return []
+    def files(self) -> list[Path]:
+        """Return the file of the crops."""
+        return [] if self.collect is None else [self.collect / CROPS_FILE]
 
+    def open(self, run: RunContext) -> Sink | None:
+        """Return the sink.
 
-@dataclass
-class _Best:
-    rank: float
-    since_s: float
-    crop: Crop
+        Raises:
+            InputError: The folder is a file.
+        """
+        if self.collect is None:
+            return None
+        from edgekit.device.sinks.crop_folder import CollectSink
 
+        return CollectSink(self._strategy(run), self.collect, run)
 
-class BestPerTrack:
-    """Strategy that saves, for each track, the crop with the highest rank within `window_s` seconds or until its end.
+    def _strategy(self, run: RunContext) -> Strategy:
+        from edgekit.device.sinks.crop_strategies import EveryInterval, best_of_track, uncertain
 
-    Faces with a rank of 0 or less are never saved. Without tracking, all faces with a higher rank are saved.
-    """
-
-    def __init__(self, rank: Callable[[Candidate], float], window_s: float) -> None:
-        self._rank = rank
-        self._window_s = window_s
-        self._best: dict[Track, _Best] = {}
-
-    def choose(self, candidates: Sequence[Candidate], time_s: float) -> list[Crop]:
-        """See `Strategy`."""
-        chosen = []
-        for candidate in candidates:
-            rank, track = self._rank(candidate), candidate.track
-            best = None if track is None else self._best.get(track)
-            if rank <= (0.0 if best is None else best.rank):
-                continue
-            if track is None:
-                chosen.append(candidate.crop())
-            else:
-                self._best[track] = _Best(rank, time_s if best is None else best.since_s, candidate.crop())
-        due = [
-            track
-            for track, best in self._best.items()
-            if time_s - best.since_s >= self._window_s or track.ended_s <= time_s
-        ]
-        return chosen + [self._best.pop(track).crop for track in due]
-
-    def finish(self) -> list[Crop]:
-        """See `Strategy`."""
-        crops = [best.crop for best in self._best.values()]
-        self._best.clear()
-        return crops
-
-
-def uncertain(max_margin: float) -> Strategy:
-    """Return the strategy for faces whose two most probable classes differ by less than `max_margin`.
-
-    For each track, the most uncertain crop within five seconds is saved.
-    """
-
-    def rank(candidate: Candidate) -> float:
-        return max_margin - margin(candidate.face.probabilities.values())
-
-    return BestPerTrack(rank, _UNCERTAIN_INTERVAL_S)
-
-
-def best_of_track() -> Strategy:
-    """Return the strategy that saves the most frontal, largest and sharpest crop of each track when it ends."""
-    return BestPerTrack(_quality, math.inf)
-
-
-def margin(probabilities: Iterable[float]) -> float:
-    """Return the difference between the two largest probabilities, 0 to 1; 1 if there are fewer than two."""
-    largest = sorted(probabilities, reverse=True)[:2]
-    return largest[0] - largest[1] if len(largest) == 2 else 1.0
-
-
-def _quality(candidate: Candidate) -> float:
-    """Return the quality of a crop, 0 (not usable) to 1: the product of size, frontality and sharpness."""
-    if not candidate.face.detected:
-        return 0.0  # the box is an estimate of the tracker
-    image = candidate.image
-    size = float(min(image.shape[:2])) / MAX_SIDE_PX
-    gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    gray = resize(np.asarray(gray, np.uint8), (_SHARPNESS_SIDE_PX, _SHARPNESS_SIDE_PX))
-    variance = sharpness(gray)
-    return size * (variance + 1) / (variance + _HALF_SHARP) * _frontality(candidate.landmarks_xy)
-
-
-def _frontality(landmarks_xy: FloatArray | None) -> float:
-    """Return how frontal a face is: 1 for a nose midway between the eyes, 0.01 for a profile; 1 without landmarks."""
-    if landmarks_xy is None:
-        return 1.0
-    left, right, nose = (landmarks_xy[index].astype(float) for index in range(3))
-    axis = right - left
-    along = float(np.dot(nose - left, axis)) / max(float(np.dot(axis, axis)), 1e-6)
-    return max(1 - abs(2 * along - 1), 0.01)
-
-
-class CollectSink(Sink):
-    """Saves the crops that a strategy chooses; for a live source a thread writes them, so that no frame waits."""
-
-    def __init__(self, strategy: Strategy, folder: CropFolder, contract: Contract, source: Source) -> None:
-        self.folder = folder
-        self._strategy = strategy
-        self._contract = contract
-        self._presentation_time_s = presentation_time_s(source)
-        self.accounts = (folder.account,)
-        self._closing = threading.Event()
-        self._waiting: queue.Queue[Crop | None] = queue.Queue()
-        self._thread = Worker(self._work, "collect") if source.live else None
-
-    def __enter__(self) -> Self:
-        if self._thread is not None:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Save what the strategy still holds; do not wait long for a disk that stalls."""
-        self._save(self._strategy.finish(), max_waiting=math.inf)
-        if self._thread is not None:
-            self._closing.set()
-            self._thread.finish(self._waiting, _CLOSE_TIMEOUT_S)
-        self.folder.account.close(self.folder.reason)
-        if self._thread is not None:
-            self._thread.check()
-
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Pass the frame's faces to the strategy and save the crops it returns."""
-        if self._thread is not None:
-            self._thread.check()
-        landmarks, tracks = result.faces.landmarks_xy, result.faces.tracks
-        boxes = crop_boxes(result.faces, frame.size_wh, self._contract.crop.margin)
-        candidates = [
-            Candidate(
-                frame,
-                face,
-                box,
-                landmarks_xy=None if landmarks is None else landmarks[index],
-                track=None if tracks is None else tracks[index],
-                contract=self._contract,
-                clock_synchronised=result.clock_synchronised,
-            )
-            for index, (face, box) in enumerate(zip(result.faces, boxes, strict=True))
-        ]
-        self._save(self._strategy.choose(candidates, self._presentation_time_s(frame)))
-
-    def document(self) -> dict[str, Any]:
-        """Return the counts for the summary of a run."""
-        return {"folder": str(self.folder.folder), "saved": self.folder.saved, "left_out": self.folder.account.lost}
-
-    def _save(self, crops: Iterable[Crop], max_waiting: float = _MAX_WAITING) -> None:
-        for crop in crops:
-            self.folder.account.produce()
-            if self._thread is None:
-                if not self.folder.save(crop):
-                    self.folder.account.drop(self.folder.reason)
-            elif self._waiting.qsize() < max_waiting:
-                self._waiting.put(crop)
-            else:
-                self.folder.account.drop(self.folder.reason)
-
-    def _work(self) -> None:
-        while (crop := self._waiting.get()) is not None:
-            while not self.folder.save(crop):
-                if self._closing.is_set():
-                    break  # counted by the end of the account
-                self._closing.wait(_RETRY_S)
+        name, number = parse_when(self.collect_when)
+        if name == "uncertain":
+            return uncertain(number)
+        if name == "best-of-track":
+            return best_of_track()
+        has_times = run.source.live or run.source.fps is not None
+        return EveryInterval(number if has_times else 0.0)

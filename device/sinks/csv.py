@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgekit.device.detections import FrameResult
-from edgekit.device.frame import Frame
-from edgekit.device.sink import Sink
-from edgekit.device.sinks.lines import Lines
+from edgekit.device.sink import SinkOptions
+from edgekit.device.sinks.context import RunContext
+from edgekit.device.sinks.records import STDOUT, RecordSink
+from edgekit.errors import InputError
+from edgekit.options import option
 from edgekit.text import printable
+
+if TYPE_CHECKING:
+    from edgekit.device.detections import FrameResult
 
 _COLUMNS = (
     "sequence", "monotonic_s", "wall_s", "face", "track_id", "x0", "y0", "x1", "y1", "score", "label", "probability",
@@ -18,49 +26,57 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class CsvSink(Sink):
-    """Writes a header and one row per face.
+@dataclass(frozen=True, kw_only=True)
+class CsvOptions(SinkOptions):
+    """Options of CSV."""
 
-    The last columns are the probability of each label, smoothed and raw (see `Face`), and the image file.
-    """
+    title = "Results"
 
-    def __init__(self, lines: Lines, labels: Sequence[str]) -> None:
+    csv: Path | None = option("--csv", "Write one row per face.", metavar="FILE", main=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if str(self.csv) == STDOUT:
+            raise InputError("--csv takes a file: for results on stdout write --jsonl -")
+
+    def files(self) -> list[Path]:
+        """Return the file."""
+        return [] if self.csv is None else [self.csv]
+
+    def open(self, run: RunContext) -> RecordSink | None:
+        """Return the sink; after the common columns, a row has the probabilities and the image file."""
+        if self.csv is None:
+            return None
+        labels = run.contract.labels
         columns = [f"{kind}_{printable(label)}" for kind in ("p", "raw_p") for label in labels]
-        lines.header = _rows([[*_COLUMNS, *columns, "file"]])
-        self._lines = lines
-        self.accounts = (lines.account,)
-        self._labels = labels
-
-    def __exit__(self, *exception: object) -> None:
-        self._lines.close()
-
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Append one row for each face of the frame."""
-        del frame
-        self._lines.write(
-            _rows(
-                [
-                    result.sequence,
-                    f"{result.monotonic_s:.6f}",
-                    f"{result.wall_s:.6f}",
-                    index,
-                    "" if face.track_id is None else face.track_id,
-                    *(f"{value:.2f}" for value in face.xyxy),
-                    f"{face.score:.4f}",
-                    _as_text(face.label),
-                    f"{face.probability:.6f}",
-                    int(face.classified),
-                    *(f"{face.probabilities[label]:.6f}" for label in self._labels),
-                    *(f"{face.raw_probabilities[label]:.6f}" for label in self._labels),
-                    _as_text(result.file or ""),
-                ]
-                for index, face in enumerate(result.faces)
-            ),
-            len(result.faces),
-        )
+        header = _text([[*_COLUMNS, *columns, "file"]])
+        return RecordSink("csv", str(self.csv), run, partial(_records, labels), header)
 
 
-def _rows(rows: Iterable[Sequence[object]]) -> str:
+def _records(labels: Sequence[str], result: FrameResult) -> tuple[str, int]:
+    return _text(_rows(labels, result)), len(result.faces)
+
+
+def _rows(labels: Sequence[str], result: FrameResult) -> Iterator[list[object]]:
+    for index, face in enumerate(result.faces):
+        yield [
+            result.sequence,
+            f"{result.monotonic_s:.6f}",
+            f"{result.wall_s:.6f}",
+            index,
+            "" if face.track_id is None else face.track_id,
+            *(f"{value:.2f}" for value in face.xyxy),
+            f"{face.score:.4f}",
+            _as_text(face.label),
+            f"{face.probability:.6f}",
+            int(face.classified),
+            *(f"{face.probabilities[label]:.6f}" for label in labels),
+            *(f"{face.raw_probabilities[label]:.6f}" for label in labels),
+            _as_text(result.file or ""),
+        ]
+
+
+def _text(rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -1,69 +1,73 @@
-"""Disk reserve: outputs of a live run pause before the disk is full. Video first, then images, then records."""
+"""Disk reserve: outputs of a live run pause before the disk is full. Video first, then pictures, then records."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
-
-from edgekit.device.sinks.rotation import Outage, existing_place
 
 # Reason of dropped items.
 DISK_RESERVE = "disk reserve"
-# Of the disk, and at most: the default reserve.
-_SHARE, _MAX_BYTES = 0.05, 256 << 20
 # Shares of the reserve below which an output pauses. Events are written until the disk is full.
-VIDEO, IMAGES, RECORDS = 1.0, 0.5, 0.25
+VIDEO, PICTURES, RECORDS = 1.0, 0.5, 0.25
+
+# The default reserve: a share of the disk, and at most.
+_SHARE, _MAX_BYTES = 0.05, 256 << 20
 # An output resumes with this factor more, so that it does not pause again at once.
 _RESUME_FACTOR = 1.25
 _CHECK_EVERY_S = 1.0
 
 
-def never_low() -> bool:
-    """Return False: an output without a disk reserve."""
-    return False
-
-
 class DiskReserve:
-    """States when one output must pause; each pause and its end are reported once."""
+    """The free space below which one output pauses."""
 
-    def __init__(
-        self, target: Path, share: float, size_bytes: int | None, what: str, notify: Callable[[str], None]
-    ) -> None:
-        """Watch the disk of `target`.
+    def __init__(self, place: Path, share: float, size_bytes: int | None) -> None:
+        """Watch the disk of `place`, a file or folder that may be missing.
 
         Args:
-            target: The file or folder of the output, which may be missing.
-            share: `VIDEO`, `IMAGES` or `RECORDS`.
+            place: Where the output writes.
+            share: `VIDEO`, `PICTURES` or `RECORDS`.
             size_bytes: The reserve; None: 5 % of the disk, at most 256 MiB.
-            what: The output in messages.
-            notify: Receives the messages, possibly from another thread.
         """
-        self._target = target
+        self._place = place
         self._share = share
         self._size_bytes = size_bytes
-        self._outage = Outage(what, notify)
         self._check_at_s = float("-inf")
+        self._shortage = ""
 
-    def is_low(self) -> bool:
-        """Return whether the output must pause; the disk is checked once per second.
-
-        A disk that stalls delays the call: call it in the thread that writes.
-        """
+    def shortage(self) -> str:
+        """Return why the output must pause, "" if it need not; the disk is checked once per second."""
         if time.monotonic() >= self._check_at_s:
             self._check_at_s = time.monotonic() + _CHECK_EVERY_S
             self._check()
-        return self._outage.active
+        return self._shortage
 
     def _check(self) -> None:
         try:
-            disk = shutil.disk_usage(existing_place(self._target))
+            disk = shutil.disk_usage(existing_place(self._place))
         except OSError:  # writing reports the reason
             return
         reserve_bytes = min(_SHARE * disk.total, _MAX_BYTES) if self._size_bytes is None else self._size_bytes
         limit_bytes = self._share * reserve_bytes
         if disk.free < limit_bytes:
-            self._outage.begin(f"the disk of '{self._target}' has less than {limit_bytes / 1e6:.1f} MB of free space")
+            self._shortage = f"the disk of '{self._place}' has less than {limit_bytes / 1e6:.1f} MB of free space"
         elif disk.free >= _RESUME_FACTOR * limit_bytes:
-            self._outage.end("")
+            self._shortage = ""
+
+
+def existing_place(path: Path) -> Path:
+    """Return `path`, or the nearest of its folders that exists.
+
+    Raises:
+        OSError: The disk fails.
+    """
+    whole = path.absolute()
+    return next(place for place in (whole, *whole.parents) if place.exists())
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free space for a file or folder at `path`, which may be missing; 0 if unknown."""
+    try:
+        return shutil.disk_usage(existing_place(path)).free
+    except OSError:
+        return 0

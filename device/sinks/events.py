@@ -1,15 +1,97 @@
-"""Derives events from results and posts them to outlets."""
+"""Events: derived from the results, stored with images, and passed to the outlets of other sinks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgekit.device.detections import FrameResult
-from edgekit.device.events import EventDetector, EventRules, Outlet
-from edgekit.device.frame import Frame
-from edgekit.device.sink import Sink
-from edgekit.device.sinks.snapshots import EventSnapshots
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.sinks.context import RunContext, SinkLinks
+from edgekit.errors import InputError
+from edgekit.options import option, parse_seconds
+
+if TYPE_CHECKING:
+    from edgekit.device.detections import FrameResult
+    from edgekit.device.events import EventRules
+    from edgekit.device.frame import Frame
+    from edgekit.device.sinks.snapshots import SnapshotWriter
+
+_RECEIVERS = ("--mqtt", "--webhook", "--web", "--event-snapshots")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventOptions(SinkOptions):
+    """Options of events."""
+
+    title = "Events"
+
+    event_snapshots: Path | None = option(
+        "--event-snapshots",
+        "Save the frame of each event, and of each MQTT command snapshot, as JPEG.",
+        metavar="DIR",
+        main=True,
+    )
+    send_snapshots: bool = option(
+        "--send-snapshots",
+        "Send the images of --event-snapshots to MQTT, where Home Assistant shows the newest, and to the webhook.",
+        default=False,
+        needs="--event-snapshots",
+    )
+    event_hold: float = option(
+        "--event-hold",
+        "Time that a label must persist to become an event.",
+        default=1.0,
+        metavar="TIME",
+        parse=parse_seconds,
+        default_text="1s",
+        needs=_RECEIVERS,
+    )
+    event_cooldown: float = option(
+        "--event-cooldown",
+        "Shortest time between two events of one face.",
+        default=0.0,
+        metavar="TIME",
+        parse=parse_seconds,
+        default_text="0s",
+        needs=_RECEIVERS,
+    )
+    event_label: tuple[str, ...] = option(
+        "--event-label",
+        "Send events of this label only. Repeatable.",
+        default=(),
+        metavar="LABEL",
+        needs=_RECEIVERS,
+    )
+
+    def folders(self) -> list[Path]:
+        """Return the folder of the images, whose oldest ones are deleted."""
+        return [] if self.event_snapshots is None else [self.event_snapshots]
+
+    def open(self, run: RunContext) -> Sink | None:
+        """Return the sink, which posts to the outlets that other sinks add to the links of the run.
+
+        Raises:
+            InputError: A label is not one of the model, or the folder is a file.
+        """
+        from edgekit.device.events import EventRules
+        from edgekit.device.frame import presentation_time_s
+
+        labels = run.contract.labels
+        for label in self.event_label:
+            if label not in labels:
+                raise InputError(
+                    f"--event-label '{label}' is not a label of the model: choose from {', '.join(labels)}"
+                )
+        snapshots: SnapshotWriter | None = None
+        if self.event_snapshots is not None:
+            from edgekit.device.sinks.snapshots import SnapshotWriter
+
+            run.links.snapshots = snapshots = SnapshotWriter(self.event_snapshots, run)
+            run.links.sends_snapshots = self.send_snapshots
+        rules = EventRules(self.event_hold, self.event_cooldown, labels=frozenset(self.event_label))
+        return EventSink(rules, run.links, presentation_time_s(run.source), snapshots, run.monitor.is_camera_usable)
 
 
 class EventSink(Sink):
@@ -18,23 +100,18 @@ class EventSink(Sink):
     def __init__(
         self,
         rules: EventRules,
-        outlets: Sequence[Outlet],
-        presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
-        snapshots: EventSnapshots | None = None,
+        links: SinkLinks,
+        time_s: Callable[[Frame], float],
+        snapshots: SnapshotWriter | None,
         is_camera_usable: Callable[[], bool] = lambda: True,
     ) -> None:
+        from edgekit.device.events import EventDetector
+
         self._detector = EventDetector(rules)
-        self._presentation_time_s = presentation_time_s
-        self._outlets = outlets
+        self._links = links
+        self._time_s = time_s
         self._snapshots = snapshots
         self._is_camera_usable = is_camera_usable
-        self.accounts = () if snapshots is None else (snapshots.account,)
-        self.events = 0
-
-    def __enter__(self) -> Self:
-        if self._snapshots is not None:
-            self._snapshots.__enter__()
-        return self
 
     def __exit__(self, *exception: object) -> None:
         if self._snapshots is not None:
@@ -43,12 +120,13 @@ class EventSink(Sink):
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Post the frame's events; none while the camera is frozen, dark or covered."""
         if self._snapshots is not None:
-            self._snapshots.update(frame, result)
+            self._snapshots.write(frame, result)
+        elif not self._links.outlets:
+            return
         if not self._is_camera_usable():
             return
-        for event in self._detector.update(result, self._presentation_time_s(frame)):
-            self.events += 1
+        for event in self._detector.update(result, self._time_s(frame)):
             if self._snapshots is not None:
                 event = self._snapshots.take(event, frame, result)
-            for outlet in self._outlets:
+            for outlet in self._links.outlets:
                 outlet.post(event)

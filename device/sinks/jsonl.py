@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from edgekit.device.detections import Face, FrameResult
-from edgekit.device.frame import Frame
-from edgekit.device.sink import Sink
-from edgekit.device.sinks.lines import Lines
+from edgekit.device.sink import SinkOptions
+from edgekit.device.sinks.context import RunContext
+from edgekit.device.sinks.records import STDOUT, RecordSink
+from edgekit.options import option
+
+if TYPE_CHECKING:
+    from edgekit.device.detections import Face, FrameResult
 
 
-class JsonLinesSink(Sink):
-    """Writes `as_document` of every frame as one line."""
+@dataclass(frozen=True, kw_only=True)
+class JsonLinesOptions(SinkOptions):
+    """Options of JSON lines."""
 
-    def __init__(self, lines: Lines) -> None:
-        self._lines = lines
-        self.accounts = (lines.account,)
+    title = "Results"
 
-    def __exit__(self, *exception: object) -> None:
-        self._lines.close()
+    jsonl: str | None = option("--jsonl", "Write one JSON object per frame; - is stdout.", metavar="FILE|-", main=True)
 
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Append the frame's line."""
-        del frame
-        self._lines.write(json.dumps(as_document(result), allow_nan=False) + "\n")
+    def files(self) -> list[Path]:
+        """Return the file."""
+        return [] if self.jsonl in (None, STDOUT) else [Path(str(self.jsonl))]
+
+    def open(self, run: RunContext) -> RecordSink | None:
+        """Return the sink."""
+        return None if self.jsonl is None else RecordSink("jsonl", self.jsonl, run, _line)
+
+
+def _line(result: FrameResult) -> tuple[str, int]:
+    return json.dumps(as_document(result), allow_nan=False) + "\n", 1
 
 
 def as_document(result: FrameResult) -> dict[str, Any]:
     """Return the JSON document of one frame.
 
-    For a model of whole images the document has "subject", and the single entry of "faces" is the frame or its region.
+    For a model of whole images the document has "subject", and "results" instead of "faces": one entry, which is the
+    frame or its region.
 
     Values are rounded: seconds and probabilities to six decimals, scores to four, milliseconds to three, boxes (pixels)
     to two.
@@ -49,7 +60,7 @@ def as_document(result: FrameResult) -> dict[str, Any]:
         "frame_wh": list(result.frame_wh),
         "age_ms": round(result.age_ms, 3),
         "stage_ms": {stage: round(duration, 3) for stage, duration in result.stage_ms.items()},
-        "faces": [_face(face) for face in result.faces],
+        "faces" if result.subject == "face" else "results": [_face(face) for face in result.faces],
         **health,
     }
 

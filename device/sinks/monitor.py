@@ -119,6 +119,11 @@ class Monitor:
         """Return whether a run that is not paused has no result since `after_s` seconds."""
         return min(self.since_last_frame_s(), self.controls.resumed_for_s) > after_s
 
+    def is_camera_usable(self) -> bool:
+        """Return whether the images of the source show something new."""
+        sample = self._read_health()
+        return sample is None or sample.is_camera_usable
+
     def document(self) -> dict[str, Any]:
         """Return the current state ready for JSON.
 

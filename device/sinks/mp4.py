@@ -6,20 +6,21 @@ to its last complete fragment.
 
 from __future__ import annotations
 
-import errno
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
-
-from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import InputError, StorageError
 from edgekit.files import is_at, write_all
-from edgekit.preprocess import ImageU8
+from edgekit.install_hint import install_command
+
+if TYPE_CHECKING:
+    from edgekit.device.sources.settings import EncodedPacket
+    from edgekit.preprocess import ImageU8
 
 # The header is written with the first fragment, because a camera's first key frame describes the video.
 _MUXER_OPTIONS = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
@@ -39,20 +40,30 @@ _V4L2_BIT_RATE = 5_000_000
 _BT601, _LIMITED_RANGE = 6, 1
 
 
-def missing_pyav() -> str:
-    """Return why PyAV cannot be used, "" if it can."""
+def require_pyav() -> None:
+    """Check that PyAV can be used.
+
+    Raises:
+        InputError: It is missing, or cannot encode H.264.
+    """
     try:
-        return "" if _X264 in _pyav().codecs_available else f"it has no {_X264}"
+        reason = "" if _X264 in _pyav().codecs_available else f"it has no {_X264}"
     except ImportError as error:
-        return str(error)
+        reason = str(error)
+    if reason:
+        raise InputError(
+            f"video needs PyAV ({reason}): run {install_command('device')}, or sudo apt install python3-av"
+        )
 
 
 class _FragmentedFile:
     """A file that grows by fragments; the next key frame, or the end, completes a fragment.
 
     Attributes:
-        stored: Number of frames in complete fragments.
+        age_s: 0: the file is new.
     """
+
+    age_s = 0.0
 
     def __init__(self, path: Path) -> None:
         """Create or replace `path`, and its folder.
@@ -61,29 +72,34 @@ class _FragmentedFile:
             StorageError: The file cannot be created.
         """
         self._av = av = _pyav()
+        self._path = path
         self._file = _AppendedFile(path)
         # PyAV also raises errors that are no OSError.
         self._errors = (OSError, av.FFmpegError)
-        self._muxed = 0
-        self.stored = 0
+        # Frames after the last complete fragment.
+        self._incomplete = 0
         self._container = av.open(self._file, "w", format="mp4", options=_MUXER_OPTIONS)
 
+    @property
     def size_bytes(self) -> int:
-        """Return the current size of the file."""
+        """The current size of the file."""
         return self._file.size_bytes
 
-    def close(self) -> None:
-        """Write the last fragment.
+    def fileno(self) -> int:
+        """Return the file descriptor."""
+        return self._file.stream.fileno()
+
+    def close(self) -> int:
+        """Write the last fragment; return its number of frames.
 
         Raises:
-            StorageError: The file cannot be written, or was removed.
+            StorageError: The file cannot be written.
         """
         try:
             self._container.close()
-            if self._muxed:
-                self._complete_fragment()
+            return self._complete_fragment() if self._incomplete else 0
         except self._errors as error:
-            raise self._file.failure(error) from error
+            raise self._failure(error) from error
         finally:
             self._file.close()
 
@@ -96,20 +112,25 @@ class _FragmentedFile:
         stream.codec_context.thread_count = 1
         return stream
 
-    def _mux(self, packet: Any) -> None:
-        """Append a packet; raises as `close`."""
+    def _mux(self, packet: Any) -> int:
+        """Append a packet; return the number of frames whose fragment it completes. Raises as `close`."""
         is_key = packet.is_keyframe
         try:
             self._container.mux(packet)
-            if is_key and self._muxed:
-                self._complete_fragment()
+            complete = self._complete_fragment() if is_key and self._incomplete else 0
         except self._errors as error:
-            raise self._file.failure(error) from error
-        self._muxed += 1
+            raise self._failure(error) from error
+        self._incomplete += 1
+        return complete
 
-    def _complete_fragment(self) -> None:
+    def _complete_fragment(self) -> int:
         self._file.keep()
-        self.stored = self._muxed
+        complete, self._incomplete = self._incomplete, 0
+        return complete
+
+    def _failure(self, error: Exception) -> StorageError:
+        reason = os.strerror(self._file.errno) if self._file.errno else getattr(error, "strerror", None) or error
+        return StorageError(f"cannot write '{self._path}': {reason}")
 
 
 class PacketFile(_FragmentedFile):
@@ -121,12 +142,11 @@ class PacketFile(_FragmentedFile):
         self._stream = self._add_stream("h264", size_wh, 30)
         self._first_us: int | None = None
 
-    def put(self, packet: EncodedPacket) -> None:
-        """Append a packet; the first one is a key frame.
+    def write(self, items: Sequence[EncodedPacket]) -> int:
+        """Append packets; the first one is a key frame. Returns and raises as `writer.Target`."""
+        return sum(self._write(packet) for packet in items)
 
-        Raises:
-            StorageError: The file cannot be written, or was removed.
-        """
+    def _write(self, packet: EncodedPacket) -> int:
         if self._first_us is None:
             self._first_us = packet.time_us
         coded = self._av.Packet(packet.data)
@@ -134,7 +154,7 @@ class PacketFile(_FragmentedFile):
         coded.time_base = _PACKET_TIME_BASE
         coded.is_keyframe = packet.is_key
         coded.stream = self._stream
-        self._mux(coded)
+        return self._mux(coded)
 
 
 class H264File(_FragmentedFile):
@@ -153,19 +173,20 @@ class H264File(_FragmentedFile):
             StorageError: The file cannot be created.
         """
         super().__init__(path)
-        self._path = path
         self._stream = self._encoder(size_wh, min(max(fps, 0.1), _MAX_FPS))
         self._key_picture = self._av.video.frame.PictureType.I
         self._next_key_s = float("-inf")
         self._latest_tick = -1
         self._first_s: float | None = None
 
-    def write(self, image_bgr: ImageU8, time_s: float) -> None:
-        """Append a frame, uint8 (H, W, 3) B, G, R; `time_s` counts from any origin and must not decrease.
+    def append(self, image_bgr: ImageU8, time_s: float) -> int:
+        """Append a frame, uint8 (H, W, 3) B, G, R; `time_s` counts from any origin. Returns as `writer.Target`.
 
         Raises:
-            StorageError: The file cannot be written, or was removed, or the encoder failed.
+            StorageError: The file cannot be written, or the encoder failed.
         """
+        import cv2
+
         if self._first_s is None:
             self._first_s = time_s
         planes = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2YUV_I420)
@@ -175,23 +196,25 @@ class H264File(_FragmentedFile):
         if time_s >= self._next_key_s:
             picture.pict_type = self._key_picture
             self._next_key_s = time_s + _KEY_FRAME_EVERY_S
-        self._encode(picture)
+        return self._encode(picture)
 
-    def close(self) -> None:
-        """Write the last fragment; raises as `write`."""
+    def close(self) -> int:
+        """Write the last fragment; returns and raises as `_FragmentedFile.close`."""
         try:
-            self._encode(None)
-        finally:
-            super().close()
+            complete = self._encode(None)
+        except StorageError:
+            with suppress(StorageError):
+                super().close()
+            raise
+        return complete + super().close()
 
-    def _encode(self, picture: Any) -> None:
+    def _encode(self, picture: Any) -> int:
         """Append the packets of a frame; None: those that are still in the encoder."""
         try:
             packets = self._stream.encode(picture)
         except self._av.FFmpegError as error:
             raise StorageError(f"cannot encode '{self._path}': {error}") from error
-        for packet in packets:
-            self._mux(packet)
+        return sum(self._mux(packet) for packet in packets)
 
     def _encoder(self, size_wh: tuple[int, int], fps: float) -> Any:
         name = _encoder_name(self._av, size_wh)
@@ -217,47 +240,38 @@ class H264File(_FragmentedFile):
 
 
 class _AppendedFile:
-    """The file that PyAV writes to. It keeps the number of the first error, because PyAV does not report each one.
+    """The file that PyAV writes to.
 
-    The error itself would keep this file, and so the encoder, in memory by its traceback.
+    Attributes:
+        errno: Number of the first error, because PyAV does not report each one. The error itself would keep this file,
+            and so the encoder, in memory by its traceback.
     """
 
     def __init__(self, path: Path) -> None:
-        """Create or replace `path`, and its folder.
-
-        Raises:
-            StorageError: The file cannot be created.
-        """
         self._path = path
-        self._errno: int | None = None
+        self.errno: int | None = None
         self.size_bytes = 0
         self._kept_bytes = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = path.open("wb", buffering=0)
+            self.stream = path.open("wb", buffering=0)
         except OSError as error:
-            raise self.failure(error) from error
+            raise StorageError(f"cannot write '{path}': {error.strerror or error}") from error
 
     def write(self, data: bytes) -> int:
         """Append all of `data`."""
         try:
-            write_all(self._stream.write, data)
+            write_all(self.stream.write, data)
         except OSError as error:
-            self._errno = self._errno or error.errno
+            self.errno = self.errno or error.errno
             raise
         self.size_bytes += len(data)
         return len(data)
 
     def keep(self) -> None:
-        """Keep what was written so far, after a check that all of it was and that the file still has its name.
-
-        Raises:
-            OSError: It was not, or the file or its folder was removed or renamed: writing to it gives no error.
-        """
-        if self._errno is not None:
-            raise OSError(self._errno, os.strerror(self._errno))
-        if not os.path.samestat(os.fstat(self._stream.fileno()), self._path.stat()):
-            raise FileNotFoundError(errno.ENOENT, "another file has taken its name")
+        """Keep what was written so far; raises OSError if not all of it was."""
+        if self.errno is not None:
+            raise OSError(self.errno, os.strerror(self.errno))
         self._kept_bytes = self.size_bytes
 
     def close(self) -> None:
@@ -267,24 +281,15 @@ class _AppendedFile:
         """
         with suppress(OSError):
             if self._kept_bytes:
-                self._stream.truncate(self._kept_bytes)
-            elif is_at(self._path, self._stream.fileno()):
+                self.stream.truncate(self._kept_bytes)
+            elif is_at(self._path, self.stream.fileno()):
                 self._path.unlink()
         with suppress(OSError):
-            self._stream.close()
-
-    def failure(self, error: Exception) -> StorageError:
-        """Return the error for the user."""
-        reason = os.strerror(self._errno) if self._errno else getattr(error, "strerror", None) or error
-        return StorageError(f"cannot write '{self._path}': {reason}")
+            self.stream.close()
 
 
 def _pyav() -> ModuleType:
-    """Return PyAV, silenced: FFmpeg's messages on stderr explain nothing that an exception does not.
-
-    Raises:
-        ImportError: It is missing, or a library it needs is.
-    """
+    """Return PyAV, silenced: FFmpeg's messages on stderr explain nothing that an exception does not."""
     import av
     import av.logging
 

@@ -1,4 +1,4 @@
-"""Shows frames and their results in a window."""
+"""`--show`: frames and their results in a window."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import cv2
-
-from edgekit.device.annotate import Draw, draw_faces
-from edgekit.device.detections import FrameResult
-from edgekit.device.frame import Frame
-from edgekit.device.sink import Sink
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.sinks.context import RunContext
 from edgekit.errors import InputError
 from edgekit.install_hint import install_command
+from edgekit.options import option
+
+if TYPE_CHECKING:
+    from edgekit.device.annotate import Draw
+    from edgekit.device.detections import FrameResult
+    from edgekit.device.frame import Frame
 
 _TITLE = "edgekit (q to quit)"
 _KEYS_TO_QUIT = (ord("q"), 27)
@@ -25,25 +29,44 @@ _TRIAL_TIMEOUT_S = 60
 _NOT_BUILT_IN = "The function is not implemented"
 
 
-class WindowSink(Sink):
-    """Shows every frame with boxes and labels; q, Escape or closing the window calls `on_quit`."""
+@dataclass(frozen=True, kw_only=True)
+class WindowOptions(SinkOptions):
+    """Options of the window."""
 
-    def __init__(self, on_quit: Callable[[], None], draw: Draw = draw_faces) -> None:
-        """Open the window; `draw` draws the faces into a frame.
+    title = "Results"
+
+    show: bool = option("--show", "Show the frames in a window.", default=False, main=True)
+
+    def open(self, run: RunContext) -> Sink | None:
+        """Return the sink, which ends the run when its window is closed.
 
         Raises:
             InputError: There is no display, it cannot be reached, or this OpenCV is headless.
         """
+        return WindowSink(run.source.stop, run.draw) if self.show else None
+
+
+class WindowSink(Sink):
+    """Shows every frame with boxes and labels; q, Escape or closing the window calls `on_quit`."""
+
+    def __init__(self, on_quit: Callable[[], None], draw: Draw) -> None:
+        """Open the window; `draw` draws the faces into a frame. Raises as `WindowOptions.open`."""
+        import cv2
+
         _require_windows()
         self._on_quit = on_quit
         self._draw = draw
         cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
 
     def __exit__(self, *exception: object) -> None:
+        import cv2
+
         cv2.destroyAllWindows()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Show the frame."""
+        import cv2
+
         cv2.imshow(_TITLE, self._draw(frame.image_bgr, result.faces))
         if cv2.waitKey(1) & 0xFF in _KEYS_TO_QUIT or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
             self._on_quit()

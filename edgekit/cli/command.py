@@ -234,8 +234,19 @@ def _set_aside(command: Command, ctx: click.Context) -> None:
     given = {flag for flag, name in flags.items() if source(name) is ParameterSource.COMMANDLINE}
     excluded = {flags[flag] for each in given for flag in command.declared[flags[each]].excludes}
     reset([name for name in in_file if name in excluded or not given.isdisjoint(command.declared[name].excludes)])
-    effective = in_effect(command, ctx)
-    reset([name for name in in_file if (needs := command.declared[name].needs) and effective.isdisjoint(needs)])
+
+    def lacking() -> list[str]:
+        effective = in_effect(command, ctx)
+        return [
+            name
+            for name in in_file
+            if (declared := command.declared[name]).needs
+            and declared.flag in effective
+            and effective.isdisjoint(declared.needs)
+        ]
+
+    while names := lacking():  # an option that is reset may be what another one needs
+        reset(names)
 
 
 def _check_dependencies(command: Command, ctx: click.Context) -> None:

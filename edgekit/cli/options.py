@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -85,29 +85,6 @@ def refuse_unused(context: click.Context, parameters: Collection[str], reason: s
 def combined(*options: Callable[..., Any]) -> Callable[[_Function], _Function]:
     """Return one decorator that adds several options, in their order. Each argument is a result of `click.option`."""
     return lambda function: functools.reduce(lambda decorated, option: option(decorated), reversed(options), function)
-
-
-def grouped_options(
-    parameter: str, kind: type[Any], options: Sequence[Callable[..., Any]]
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that adds `options` to a command and passes their values as one argument.
-
-    Args:
-        parameter: Name of the argument.
-        kind: Data class of the argument; its fields have the names of the options' parameters.
-        options: Decorators made by `click.option`.
-    """
-    names = [field.name for field in fields(kind)]
-
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> None:
-            group = kind(**{name: kwargs.pop(name) for name in names})
-            function(*args, **{parameter: group}, **kwargs)
-
-        return combined(*options)(wrapper)
-
-    return decorate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ def test_the_descriptions_of_options_fit_the_width_of_the_site() -> None:
 
 
 def test_stale_pages_are_detected_and_written_again(tmp_path: Path) -> None:
-    stale = {"docs/reference/settings.md": "rotate-size", "docs/reference/commands.md": "--seed"}
+    stale = {"docs/reference/settings.md": "rotate-files", "docs/reference/commands.md": "--seed"}
     stale |= {"edgekit/report/bench.schema.json": "boards"}
     for folder in ("docs/reference", "edgekit/report"):
         shutil.copytree(ROOT / folder, tmp_path / folder)

@@ -43,8 +43,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_fields_of_a_frame_and_of_a_face(run: Path) -> None:
     frame = json.loads((run / "r.jsonl").read_text())
-    # `health` and `clock_synchronised` are in some frames only; `subject` is in those of whole-image models.
-    assert set(frame) | {"health", "clock_synchronised", "subject"} == fields("A frame")
+    # `health` and `clock_synchronised` are in some frames only; the last two are in those of whole-image models.
+    assert set(frame) | {"health", "clock_synchronised", "subject", "results"} == fields("A frame")
     assert set(frame["faces"][0]) == fields("A face")
 
 

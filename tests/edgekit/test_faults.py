@@ -212,7 +212,10 @@ COLOURS = {"red": (0, 0, 220), "green": (0, 220, 0), "blue": (220, 0, 0)}
 
 
 @pytest.mark.slow
-def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, receiver, small_disk, fill):
+def test_stream_broker_and_disk_fail_at_once_and_come_back(
+    start, play, broker, receiver, small_disk, fill, monkeypatch
+):
+    monkeypatch.setenv("STATE_DIRECTORY", str(small_disk))
     changing = [("pictures", 40, (64, 48), colour) for colour in COLOURS.values()] * 100
     server = play(changing)
     broker.remember()
@@ -222,7 +225,7 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         listener = broker.listen(stack, client_id="remembered")
         arguments = ["--source", server.url, "--jsonl", path, "--event-hold", "0.2", "--webhook", receiver.url]
         arguments += ["--mqtt", f"mqtt://127.0.0.1:{broker.port}", "--mqtt-topic", "edgekit/test"]
-        run = start(*arguments, "--mqtt-buffer", small_disk / "buffer.sqlite", before=SOON)
+        run = start(*arguments, before=SOON)
         run.until(lambda: len(listener.events()) >= 3 and records(path))
 
         safe = {event["event_id"] for event in listener.events()}
@@ -232,7 +235,7 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         undelivered = {event["event_id"] for event in receiver.events} - safe
         ballast = fill(small_disk)
         run.until_printed("events are buffered")
-        run.until_printed("events are buffered in memory")
+        run.until_printed("saving the MQTT buffer")
         run.until_printed(f"recording to '{path}' has stopped")
         server.held.set()
         run.until_printed("delivered no image")

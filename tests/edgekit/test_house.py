@@ -97,7 +97,7 @@ CIRCLES = "No modules import each other in a circle"
         ("edgekit/contract.py", "import edgekit.device.pipeline.latency", LAYERS),
         ("models/nets/registry.py", "import edgekit.export", LAYERS),
         ("device/pipeline/latency.py", "import picamera2", CAMERA),
-        ("device/sinks/recorder.py", "def f() -> None:\n    import av", VIDEO),
+        ("device/sinks/record.py", "def f() -> None:\n    import av", VIDEO),
         ("device/engines/classifier.py", "import ncnn", NCNN),
         ("export/ncnn/to_ncnn.py", "def f() -> None:\n    import pnnx", NCNN),
         ("device/sources/files.py", "import edgekit.device.sinks.lines", DEVICE_LAYERS),
@@ -220,7 +220,7 @@ def test_the_device_extra_names_neither_torch_nor_onnx() -> None:
         "\n"
     )
     names = {re.split(r"[<>=!\[ ]", line)[0] for line in wanted if line}
-    assert names == {*CORE, "jinja2", "onnxruntime", "opencv-python-headless"}
+    assert names == {*CORE, "av", "jinja2", "onnxruntime", "opencv-python-headless"}
 
 
 @pytest.mark.parametrize("command", ["", *cli.list_commands(None)])  # type: ignore[arg-type]

@@ -106,6 +106,11 @@ class Fault:
     is_outage: bool = True
     reason: str = ""
 
+    @property
+    def moves_files(self) -> bool:
+        """Whether files get other names or are deleted."""
+        return not self.is_outage or self.reason == "folder missing"
+
 
 def _fill(disk: Disk) -> None:
     with (disk.aside.parent / "ballast").open("ab", buffering=0) as stream:

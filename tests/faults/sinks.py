@@ -4,55 +4,38 @@ from __future__ import annotations
 
 import csv
 import json
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
-from edgekit.device.annotate import draw_faces
+from edgekit.device.accounting import Account
 from edgekit.device.detections import Detections, FrameResult
-from edgekit.device.events import Event
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
-from edgekit.device.sinks.collect import CollectSink, EveryInterval
-from edgekit.device.sinks.command_snapshots import CommandSnapshots
-from edgekit.device.sinks.crop_folder import CropFolder
-from edgekit.device.sinks.csv import CsvSink
-from edgekit.device.sinks.h264_recorder import H264Recorder
-from edgekit.device.sinks.jsonl import JsonLinesSink
-from edgekit.device.sinks.lines import BatchedLines, open_lines
-from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.mqtt import MqttSettings, MqttSink
-from edgekit.device.sinks.recorder import RecorderThread, open_video
-from edgekit.device.sinks.rotation import Rotation
+from edgekit.device.sinks.crop_folder import CollectSink
+from edgekit.device.sinks.crop_strategies import EveryInterval
+from edgekit.device.sinks.csv import CsvOptions
+from edgekit.device.sinks.jsonl import JsonLinesOptions
+from edgekit.device.sinks.mqtt.spool import Spool
+from edgekit.device.sinks.record import H264Recorder
+from edgekit.device.sinks.save import SaveOptions
+from edgekit.device.sinks.snapshots import SnapshotWriter
+from edgekit.device.sinks.writer import Writer
 from edgekit.device.sources.settings import EncodedPacket
 from edgekit.device.track import Track
 from tests.packets import KEY_EVERY, SIZE_WH, packets
+from tests.runs import LABELS, run_of
 
 Notify = Callable[[str], None]
-LABELS = ("calm", "happy", "sad")
 SOON_S = 0.05
-_BUFFER = "mqtt.buffer"
-CONTRACT = Contract(
-    architecture="mean",
-    labels=LABELS,
-    input=InputSpec("input", (8, 8), "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
-    crop=CropSpec(margin=0.0, grayscale=False, resize_hw=(8, 8), center_crop_hw=(8, 8)),
-    output=OutputSpec("logits"),
-)
-
-
-class LiveSource:
-    """The attributes of a camera that a sink reads."""
-
-    name, fps, live = "camera", 25.0, True
+_BUFFER = "mqtt.sqlite"
 
 
 @dataclass(frozen=True)
@@ -61,37 +44,74 @@ class SinkCase:
 
     Attributes:
         name: Name of the test's case.
-        open: Returns the sink, which writes below a folder.
+        open: Returns the sink, which writes below a folder, and its account.
         stored: Returns how often each item is in these folders, by its sequence number; None if it cannot be counted.
-        counted_as: The field of the account that counts the stored items. Waiting items are kept in memory too, and
-            are all written again after a file is deleted.
+        counted_as: The field of the account that counts the stored items. Waiting items are kept in memory too.
         reason: Reason of losses by a fault of the disk in the account; None: the reason of the fault.
+        follows_names: Whether the sink begins a new file when its file is deleted or moved.
         write: Passes a frame to the sink.
     """
 
     name: str
-    open: Callable[[Path, Notify], Sink]
+    open: Callable[[Path, Notify, float], tuple[Any, Account]]
     stored: Callable[[Iterable[Path]], Counter[int]] | None
     counted_as: str = "written"
     reason: str | None = None
-    write: Callable[[Sink, Frame, FrameResult], None] = lambda sink, frame, result: sink.write(frame, result)
+    follows_names: bool = True
+    write: Callable[[Any, Frame, FrameResult], None] = lambda sink, frame, result: sink.write(frame, result)
 
 
-def quicken(monkeypatch: pytest.MonkeyPatch, close_timeout_s: float = 60.0) -> None:
-    """Make all sinks write and retry sooner.
+def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make all sinks write and retry sooner."""
+    begin = Writer.__init__
 
-    At their end, sinks wait `close_timeout_s` for their threads, so that a busy machine causes no losses.
-    """
-    for module in ("lines", "collect", "recorder", "h264_recorder", "snapshots"):
-        monkeypatch.setattr(f"edgekit.device.sinks.{module}._CLOSE_TIMEOUT_S", close_timeout_s)
-    monkeypatch.setattr("edgekit.device.sinks.mqtt.sink._SAVE_TIMEOUT_S", close_timeout_s)
-    monkeypatch.setattr("edgekit.device.sinks.lines._FLUSH_S", SOON_S)
-    monkeypatch.setattr("edgekit.device.sinks.collect._RETRY_S", SOON_S)
-    monkeypatch.setattr("edgekit.device.sinks.mqtt.sink._RETRY_S", SOON_S)
-    monkeypatch.setattr("edgekit.device.sinks.command_snapshots._MIN_PERIOD_S", 0.0)
-    monkeypatch.setattr(BatchedLines.__init__, "__defaults__", (SOON_S,))
-    monkeypatch.setattr(RecorderThread.__init__, "__defaults__", (SOON_S, 1 << 18))
-    monkeypatch.setattr(H264Recorder.__init__, "__defaults__", (SOON_S, 1 << 18))
+    def begin_quick(self, target, rules, *arguments, **options) -> None:
+        quick = replace(rules, every_s=rules.every_s and SOON_S, pauses_s=(SOON_S,))
+        begin(self, target, quick, *arguments, **options)
+
+    monkeypatch.setattr(Writer, "__init__", begin_quick)
+    monkeypatch.setattr("edgekit.device.sinks.snapshots._COMMAND_PERIOD_S", 0.0)
+
+
+def _opened(make: Callable[[Path, Any], Sink | None], **rules: Any) -> Callable[..., tuple[Any, Account]]:
+    def open_sink(folder: Path, notify: Notify, end_s: float) -> tuple[Any, Account]:
+        run = run_of(notify, end_s=end_s, disk_reserve=0, **rules)
+        sink = make(folder, run)
+        assert sink is not None
+        return sink, run.accounts[0]
+
+    return open_sink
+
+
+def _camera_video(folder: Path, run: Any) -> H264Recorder:
+    recorder = H264Recorder(folder / "o.mp4", run)
+    recorder.start(SIZE_WH)
+    return recorder
+
+
+class _Events(Sink):
+    """A spool without a broker: all events wait in it."""
+
+    def __init__(self, path: Path, account: Account, notify: Notify) -> None:
+        self.spool = Spool(path, 10_000, account, notify)
+
+    def __exit__(self, *exception: object) -> None:
+        self.spool.close()
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        del frame
+        self.spool.append("edgekit/door/event", json.dumps({"sequence": result.sequence}))
+
+
+def _events(folder: Path, run: Any) -> _Events:
+    return _Events(folder / _BUFFER, run.account("mqtt"), run.notify)
+
+
+def _put_packet(sink: Any, frame: Frame, result: FrameResult) -> None:
+    sink.write(frame, result)
+    cycle = _coded_cycle()
+    coded = cycle[frame.sequence % len(cycle)]
+    sink.put(EncodedPacket(coded.data, coded.is_key, frame.sequence * 40_000))
 
 
 def _lines(folders: Iterable[Path], pattern: str) -> list[str]:
@@ -99,67 +119,10 @@ def _lines(folders: Iterable[Path], pattern: str) -> list[str]:
     return [line for path in files for line in path.read_text().splitlines()]
 
 
-def _jsonl(folder: Path, notify: Notify) -> Sink:
-    return JsonLinesSink(open_lines(str(folder / "r.jsonl"), Rotation(), True, notify, "jsonl"))
-
-
-def _rotated_jsonl(folder: Path, notify: Notify) -> Sink:
-    rotation = Rotation(size_bytes=20_000, keep=1000)
-    return JsonLinesSink(open_lines(str(folder / "r.jsonl"), rotation, True, notify, "jsonl"))
-
-
-def _csv(folder: Path, notify: Notify) -> Sink:
-    return CsvSink(open_lines(str(folder / "r.csv"), Rotation(), True, notify, "csv"), LABELS)
-
-
-def _collect(folder: Path, notify: Notify) -> Sink:
-    crops = CropFolder(folder, "camera", notify, max_crops=10**6, max_bytes=10**9)
-    return CollectSink(EveryInterval(0), crops, CONTRACT, LiveSource())
-
-
-def _video(folder: Path, notify: Notify) -> Sink:
-    return open_video(folder / "o.mp4", LiveSource(), Rotation(), None, notify, draw_faces)
-
-
-def _camera_video(folder: Path, notify: Notify) -> Sink:
-    recorder = H264Recorder(folder / "o.mp4", Rotation(), notify)
-    recorder.start(SIZE_WH)
-    return recorder
-
-
-def _put_packet(sink: Sink, frame: Frame, result: FrameResult) -> None:
-    sink.write(frame, result)
-    cycle = _coded_cycle()
-    coded = cycle[frame.sequence % len(cycle)]
-    sink.put(EncodedPacket(coded.data, coded.is_key, frame.sequence * 40_000))
-
-
 @cache
 def _coded_cycle() -> list[EncodedPacket]:
     """Return a few packets, which the test repeats; only the first packet is a key frame."""
     return packets(KEY_EVERY, noise=30)
-
-
-def _snapshots(folder: Path, notify: Notify) -> Sink:
-    return CommandSnapshots(folder, notify)
-
-
-def _mqtt(folder: Path, notify: Notify) -> MqttSink:
-    # No broker listens at port 1, so all events wait in the buffer file.
-    topic = f"edgekit/{secrets.token_hex(4)}"  # tests run in parallel, and a topic belongs to one run
-    settings = MqttSettings.parse("mqtt://127.0.0.1:1", None, topic=topic, buffer=folder / _BUFFER)
-    return MqttSink(
-        settings,
-        LABELS,
-        Monitor("demo", lambda: None),
-        lambda line: None if line.startswith("MQTT broker ") else notify(line),
-    )
-
-
-def _post(sink: Sink, frame: Frame, result: FrameResult) -> None:
-    sink.write(frame, result)
-    sequence = frame.sequence
-    sink.post(Event(f"run-{sequence}", 1, "happy", None, 0.9, 1.0, sequence, float(sequence), 1.7e9))
 
 
 def _request(sink: Sink, frame: Frame, result: FrameResult) -> None:
@@ -212,23 +175,43 @@ def _buffered_sequences(folders: Iterable[Path]) -> Counter[int]:
     stored: Counter[int] = Counter()
     for folder in folders:
         if (folder / _BUFFER).exists():
-            spool = _mqtt(folder, lambda _: None)._spool
+            spool = Spool(folder / _BUFFER, 10_000, Account("mqtt"), lambda _: None)
             stored.update(json.loads(message.payload)["sequence"] for message in spool.after(0, 10**6))
             spool.close()
     return stored
 
 
 SINKS = (
-    SinkCase("jsonl", _jsonl, _json_sequences),
-    SinkCase("jsonl with rotation", _rotated_jsonl, _json_sequences),
-    SinkCase("csv", _csv, _csv_sequences),
-    SinkCase("collect", _collect, _crop_sequences, write=_collect_faces),
-    # The images of events are written by the same thread.
-    SinkCase("snapshots", _snapshots, _image_numbers, reason="disk not writable", write=_request),
-    # A live video repeats and drops frames so that it plays in real time.
-    SinkCase("save", _video, None, reason="disk not writable"),
-    SinkCase("record", _camera_video, None, reason="disk not writable", write=_put_packet),
     SinkCase(
-        "mqtt buffer", _mqtt, _buffered_sequences, counted_as="waiting", reason="buffer not writable", write=_post
+        "jsonl", _opened(lambda folder, run: JsonLinesOptions(jsonl=str(folder / "r.jsonl")).open(run)), _json_sequences
+    ),
+    SinkCase(
+        "jsonl with rotation",
+        _opened(
+            lambda folder, run: JsonLinesOptions(jsonl=str(folder / "r.jsonl")).open(run),
+            rotate_files="20KB",
+            rotate_keep=1000,
+        ),
+        _json_sequences,
+    ),
+    SinkCase("csv", _opened(lambda folder, run: CsvOptions(csv=folder / "r.csv").open(run)), _csv_sequences),
+    SinkCase(
+        "collect",
+        _opened(lambda folder, run: CollectSink(EveryInterval(0), folder, run)),
+        _crop_sequences,
+        write=_collect_faces,
+    ),
+    # The images of events are written by the same thread.
+    SinkCase("snapshots", _opened(SnapshotWriter), _image_numbers, write=_request),
+    # Frames of a live video that come too fast are dropped.
+    SinkCase("save", _opened(lambda folder, run: SaveOptions(save=folder / "o.mp4").open(run)), None),
+    SinkCase("record", _opened(_camera_video), None, write=_put_packet),
+    SinkCase(
+        "mqtt buffer",
+        _opened(_events),
+        _buffered_sequences,
+        counted_as="waiting",
+        reason="buffer not writable",
+        follows_names=False,
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import socket
 import threading
 import time
@@ -13,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests.runs import run_of
 
 _SOON_S = 0.3
 _PATIENCE_S = 20.0
@@ -126,7 +129,7 @@ def _web() -> tuple[Any, list[str]]:
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.pipeline.stream_options import StreamOptions
     from edgekit.device.sinks.monitor import Monitor
-    from edgekit.device.sinks.web import WebSink
+    from edgekit.device.sinks.web.server import WebSink
 
     notices: list[str] = []
     stream = Stream(StreamOptions(source="demo", detector="none", notify=notices.append))
@@ -174,14 +177,17 @@ def webhook_answer(path: Path) -> None:
     """Post an event to a receiver that responds with the file; the event must not stay in the queue."""
     from edgekit.device.sinks import webhook
 
-    webhook._TIMEOUT_S, webhook._RETRY_PAUSES_S = _SOON_S, ()
-    with _peer([path.read_bytes()]) as port, webhook.Webhook(f"http://127.0.0.1:{port}/", None, lambda _: None) as sink:
-        sink.post(_event(0))
-        end_s = time.monotonic() + _PATIENCE_S
-        while sink.accounts[0].waiting and time.monotonic() < end_s:
-            time.sleep(0.01)
-        sink.write(None, None)  # type: ignore[arg-type]
-    assert sink.accounts[0].waiting == 0
+    webhook._TIMEOUT_S, webhook._RETRY_PAUSES_S = _SOON_S, (0.0,)
+    with _peer([path.read_bytes()]) as port:
+        sink = webhook.WebhookOptions(webhook=f"http://127.0.0.1:{port}/").open(run_of(lambda _: None))
+        assert isinstance(sink, webhook.Webhook)
+        with sink:
+            sink.post(_event(0))
+            end_s = time.monotonic() + _PATIENCE_S
+            while sink.account.waiting and time.monotonic() < end_s:
+                time.sleep(0.01)
+            sink.check()
+    assert sink.account.waiting == 0
 
 
 def webhook_answers() -> list[bytes]:
@@ -198,21 +204,22 @@ def webhook_answers() -> list[bytes]:
 
 def mqtt_answer(path: Path) -> None:
     """Send events to a broker that responds with the file; no event may be lost."""
-    from edgekit.device.sinks.monitor import Monitor
-    from edgekit.device.sinks.mqtt import MqttSettings, MqttSink, session
+    from edgekit.device.sinks.mqtt import session
     from edgekit.device.sinks.mqtt import sink as sink_module
+    from edgekit.device.sinks.mqtt.settings import MqttSettings
 
     session._CONNECT_TIMEOUT_S = sink_module._FLUSH_TIMEOUT_S = _SOON_S
-    buffer = path.with_suffix(".buffer")
-    buffer.unlink(missing_ok=True)
+    os.environ["STATE_DIRECTORY"] = str(path.parent)
+    path.with_name("mqtt-edgekit_fuzz.sqlite").unlink(missing_ok=True)
+    run = run_of(lambda _: None)
     with _peer([path.read_bytes()], stays=True) as port:
-        settings = MqttSettings.parse(f"mqtt://127.0.0.1:{port}", None, topic="edgekit/fuzz", buffer=buffer)
-        with MqttSink(settings, ("sad",), Monitor("demo", lambda: None), lambda _: None, (0.05,)) as sink:
+        settings = MqttSettings.parse(f"mqtt://127.0.0.1:{port}", None, topic="edgekit/fuzz")
+        with sink_module.MqttSink(settings, run, pauses_s=(0.05,)) as sink:
             for number in range(3):
                 sink.post(_event(number))
             time.sleep(_SOON_S)
             sink.write(None, None)  # type: ignore[arg-type]
-    counts = sink.accounts[0].as_document()
+    counts = run.accounts[0].as_document()
     assert counts["written"] + counts["waiting"] == counts["produced"] == 3, counts
 
 

@@ -273,8 +273,7 @@ EVERYTHING = {
     "collect": "crops",
     "collect-when": "every:1s",
     "event-snapshots": "events",
-    "mqtt-snapshot": True,
-    "classify-every": "auto",
+    "send-snapshots": True,
 }
 
 

@@ -165,17 +165,17 @@ def check_certificates(settings: MqttSettings) -> None:
     """Load the certificates once, so that a wrong file is an error and not an endless outage.
 
     Raises:
-        InputError: A certificate or key cannot be loaded.
+        InputError: A certificate or its key cannot be loaded.
     """
     try:
         _tls_context(settings)
     except OSError as error:
-        paths = ", ".join(f"'{path}'" for path in (settings.ca, settings.certificate, settings.key) if path is not None)
+        paths = ", ".join(f"'{path}'" for path in (settings.ca, settings.certificate) if path is not None)
         raise InputError(f"MQTT certificates {paths} cannot be loaded: {error}") from error
 
 
 def _tls_context(settings: MqttSettings) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=None if settings.ca is None else str(settings.ca))
-    if settings.certificate is not None and settings.key is not None:
-        context.load_cert_chain(settings.certificate, settings.key)
+    if settings.certificate is not None:
+        context.load_cert_chain(settings.certificate)
     return context

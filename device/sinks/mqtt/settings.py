@@ -30,11 +30,8 @@ class MqttSettings:
         user: User name, None for an anonymous connection.
         password: Password of `user`.
         ca: Certificate authorities to trust instead of the system's.
-        certificate: Client certificate, with `key`.
-        key: Private key of `certificate`.
+        certificate: Client certificate and its private key, in one file.
         discovery: Whether the camera is announced to Home Assistant.
-        buffer: File of the events that are not yet delivered; None: one in the user's state folder.
-        buffer_events: Largest number of events in the buffer.
     """
 
     host: str
@@ -45,10 +42,7 @@ class MqttSettings:
     password: str | None = None
     ca: Path | None = None
     certificate: Path | None = None
-    key: Path | None = None
     discovery: bool = True
-    buffer: Path | None = None
-    buffer_events: int = 10_000
 
     def __repr__(self) -> str:
         """Return the address without the password."""
@@ -63,10 +57,7 @@ class MqttSettings:
         topic: str | None = None,
         ca: Path | None = None,
         certificate: Path | None = None,
-        key: Path | None = None,
         discovery: bool = True,
-        buffer: Path | None = None,
-        buffer_events: int = 10_000,
     ) -> Self:
         """Return the settings for a broker at `url` with `credentials` of the form user:password.
 
@@ -74,8 +65,7 @@ class MqttSettings:
             InputError: The address, the topic or a certificate file is invalid.
         """
         host, port, tls = _address(url)
-        files = ((ca, "file of certificate authorities"), (certificate, "certificate"), (key, "key"))
-        for path, what in files:
+        for path, what in ((ca, "file of certificate authorities"), (certificate, "certificate")):
             if path is not None:
                 require_file(path, what)
                 if not tls:
@@ -90,10 +80,7 @@ class MqttSettings:
             password=password if separator else None,
             ca=ca,
             certificate=certificate,
-            key=key,
             discovery=discovery,
-            buffer=buffer,
-            buffer_events=buffer_events,
         )
 
     @property
@@ -125,13 +112,11 @@ class MqttSettings:
 
     @property
     def buffer_path(self) -> Path:
-        """The file of the event buffer."""
-        if self.buffer is not None:
-            return self.buffer
+        """The file of the event buffer, in the state folder of the service or the user."""
         folder = _state_folder()
         # The name in edgekit 0.2; the file may hold events of that version.
         old = folder / f"mqtt-{self._reduced_topic}.sqlite"
-        return old if old.exists() else folder / f"mqtt-{self.node}.buffer"
+        return old if old.exists() else folder / f"mqtt-{self.node}.sqlite"
 
     @property
     def _reduced_topic(self) -> str:
@@ -157,14 +142,10 @@ def _topic(topic: str | None) -> str:
         return f"edgekit/{re.sub(r'[^A-Za-z0-9_.-]', '_', socket.gethostname()) or 'camera'}"
     if "+" in topic or "#" in topic:
         raise InputError(f"MQTT topic '{topic}' contains a wildcard, + or #: remove it")
-    if not is_topic(topic) or len(topic) > _MAX_TOPIC_CHARS:
+    is_topic = re.fullmatch(r"[^$/+#]([^+#]*[^/+#])?", topic) is not None and topic.isprintable()
+    if not is_topic or len(topic) > _MAX_TOPIC_CHARS:
         raise InputError(f"MQTT topic '{topic}' is invalid: use a name such as edgekit/door")
     return topic
-
-
-def is_topic(topic: str) -> bool:
-    """Return whether messages can be published under this topic."""
-    return re.fullmatch(r"[^$/+#]([^+#]*[^/+#])?", topic) is not None and topic.isprintable()
 
 
 def _state_folder() -> Path:
@@ -176,4 +157,4 @@ def _state_folder() -> Path:
     try:
         return platformdirs.user_state_path("edgekit")
     except RuntimeError:
-        raise InputError("there is no home folder for the MQTT buffer: name a file with --mqtt-buffer") from None
+        raise InputError("there is no home folder for the MQTT buffer: set STATE_DIRECTORY") from None

@@ -1,21 +1,19 @@
-"""Sends events to an MQTT broker, at least once and in order, and the current state; the pipeline never waits."""
+"""Sends events to an MQTT broker, at least once and in order, and the current state; the run never waits."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from ssl import SSLCertVerificationError
 from typing import Any, Self
 
-from edgekit.contract import Subject
-from edgekit.device.accounting import Account
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
-from edgekit.device.sinks.command_snapshots import CommandSnapshots
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt.commands import Commands
 from edgekit.device.sinks.mqtt.discovery import NOT_PAUSED, PAUSED, discovery_messages
@@ -23,7 +21,6 @@ from edgekit.device.sinks.mqtt.session import RefusedError, Session, check_certi
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.device.sinks.worker import Worker
-from edgekit.errors import TemporaryError
 from edgekit.text import counted
 
 # Largest number of unconfirmed events: enough for a slow network, few to resend after the connection was lost.
@@ -34,145 +31,88 @@ _RECONNECT_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 # After a connection that was lost sooner, the pauses continue to grow. Otherwise two clients with one id would close
 # each other's connection every second.
 _STABLE_S = 10.0
-# Longest time that an event in the buffer file may be lost by a power cut. Most are delivered before, which saves the
-# SD card a write.
-_FLUSH_S = 1.0
-# Pause before a buffer file that cannot be written is tried again.
-_RETRY_S = 5.0
 _FLUSH_TIMEOUT_S = 0.8
-_CLOSE_TIMEOUT_S = 1.2
-_SAVE_TIMEOUT_S = 0.5
+_MOST_EVENTS = 10_000
 
 
 class MqttSink(Sink):
     """Sends every event when it occurs, and state and health regularly.
 
-    One thread writes the changes of the buffer to its file. A second one sends the events and removes those that the
-    broker has confirmed. State and health are not buffered, because old values are useless after an outage.
-
-    Attributes:
-        accounts: One account, of the events.
+    A thread sends the events of the buffer and removes those that the broker has confirmed. State and health are not
+    buffered, because old values are useless after an outage.
     """
 
     def __init__(
         self,
         settings: MqttSettings,
-        labels: Sequence[str],
-        monitor: Monitor,
-        notify: Callable[[str], None],
-        pauses_s: Sequence[float] = _RECONNECT_PAUSES_S,
-        *,
-        subject: Subject = "face",
-        read_snapshot: Callable[[str], bytes | None] | None = None,
+        run: RunContext,
         commands: Commands | None = None,
-        command_snapshots: CommandSnapshots | None = None,
-        page_url: Callable[[str], str | None] | None = None,
+        pauses_s: Sequence[float] = _RECONNECT_PAUSES_S,
     ) -> None:
         """Open the buffer; entering the `with` block connects.
 
         Args:
             settings: Address, credentials and topics.
-            labels: Labels of the model, for Home Assistant.
-            monitor: Provides state and health.
-            notify: Called with one line for each warning, from another thread.
-            pauses_s: Pauses between attempts to connect; the last one repeats.
-            subject: What the model classifies, for Home Assistant.
-            read_snapshot: Returns the JPEG image of an event by its name; the latest is published, and retained.
+            run: The run.
             commands: Executes the commands that arrive; None: none are received.
-            command_snapshots: Has the images to publish of the command `snapshot`; None: they are not published.
-            page_url: Returns the address of the web page for other machines, given this machine's address in the
-                network of the broker; None: there is no page.
+            pauses_s: Pauses between attempts to connect; the last one repeats.
 
         Raises:
-            TemporaryError: Another run uses the buffer.
             InputError: A certificate cannot be loaded.
+            TemporaryError: Another run uses the buffer or the topic.
         """
         check_certificates(settings)
         self._settings = settings
-        self._labels = labels
-        self._subject = subject
-        self._read_snapshot = read_snapshot
-        self._snapshot: str | None = None
+        self._run = run
         self._commands = commands
-        self._command_snapshots = command_snapshots
-        self._page_url = page_url
-        self._reported_refusal = False
-        self._monitor = monitor
-        self._notify = notify
         self._pauses_s = pauses_s
+        self._notify = run.notify
+        self._snapshot: str | None = None
+        self._reported_refusal = False
         self._wake = threading.Event()
         self._closing = threading.Event()
-        self._changed = threading.Event()
-        self._ended = threading.Event()
-        self._account = Account("mqtt")
-        self.accounts: Sequence[Account] = (self._account,)
-        self._spool = Spool(settings.buffer_path, settings.buffer_events, self._account, notify)
+        self._account = run.account("mqtt")
+        self._topic_lock = lock_topic(settings)
+        try:
+            self._spool = Spool(settings.buffer_path, _MOST_EVENTS, self._account, run.notify)
+        except BaseException:
+            self._topic_lock.close()
+            raise
         # Reasons that were reported in the current outage.
         self._reasons: set[str] = set()
-        self._threads = (Worker(self._save, "mqtt buffer"), Worker(self._connect, "mqtt"))
+        self._thread = Worker(self._connect, "mqtt")
+        run.shutdown.add(self._end)
 
     def __enter__(self) -> Self:
-        """Start sending.
-
-        Raises:
-            TemporaryError: Another run of this machine uses the topic.
-        """
-        try:
-            self._topic_lock = lock_topic(self._settings)
-        except TemporaryError:
-            self._spool.close()
-            raise
-        for thread in self._threads:
-            thread.start()
+        """Start sending."""
+        self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Wait up to about one second for the delivery of buffered events; the next run sends the rest.
 
-        Raises the exception of one of the sink's threads, if there was one.
+        Raises the exception of the sink's thread, if there was one.
         """
-        saving, connecting = self._threads
-        self._closing.set()
-        self._wake.set()
-        connecting.join(_CLOSE_TIMEOUT_S)
-        self._ended.set()
-        self._changed.set()
-        saving.join(_SAVE_TIMEOUT_S)
-        if saving.is_alive():
-            self._spool.give_up("the disk stalls")
+        self._run.shutdown.begin()
+        self._thread.join(self._run.shutdown.left_s)
+        self._spool.close()
         self._topic_lock.close()
-        for thread in self._threads:
-            thread.check()
+        self._thread.check()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Raise the exception of one of the sink's threads, if there was one.
-
-        The threads read results from the monitor. Frames are never sent.
-        """
+        """Raise the exception of the sink's thread, if there was one. It reads results from the monitor."""
         del frame, result
-        for thread in self._threads:
-            thread.check()
+        self._thread.check()
 
     def post(self, event: Event) -> None:
         """Add an event to the buffer."""
         self._snapshot = event.snapshot or self._snapshot
-        payload = json.dumps(event.as_document(), allow_nan=False)
-        self._spool.append([(f"{self._settings.topic}/event", payload)])
-        self._changed.set()
+        self._spool.append(f"{self._settings.topic}/event", json.dumps(event.as_document(), allow_nan=False))
         self._wake.set()
 
-    def _save(self) -> None:
-        """Write the changes of the buffer to its file, several with one write, and flush them once per second."""
-        flushed_s = time.monotonic()
-        while not self._ended.is_set():
-            self._changed.wait(_FLUSH_S if self._spool.unflushed or self._spool.outage else None)
-            self._changed.clear()
-            is_due = time.monotonic() - flushed_s >= _FLUSH_S
-            self._spool.sync(flush=is_due)
-            flushed_s = time.monotonic() if is_due else flushed_s
-            if self._spool.outage:
-                self._ended.wait(_RETRY_S)
-        self._spool.close()
+    def _end(self) -> None:
+        self._closing.set()
+        self._wake.set()
 
     def _connect(self) -> None:
         """Connect, send until the connection is lost, and repeat."""
@@ -204,7 +144,7 @@ class MqttSink(Sink):
         unconfirmed: dict[int, int] = {}
         sent_number = 0
         sent: dict[str, str] = {}
-        schedule = _StateSchedule(self._monitor)
+        schedule = _StateSchedule(self._run.monitor)
         give_up_s = float("inf")
         while not session.lost:
             self._wake.clear()
@@ -230,25 +170,25 @@ class MqttSink(Sink):
         """Publish the discovery messages."""
         # Read once, because the connection can be lost at any time.
         own_address = session.own_address
+        page_url, contract = self._run.links.page_url, self._run.contract
         messages = discovery_messages(
             self._settings,
-            self._labels,
-            self._subject,
-            images=[topic for topic, _, _ in self._images()],
+            contract.labels,
+            contract.subject,
+            images=[topic for topic, _ in self._images()],
             commands=() if self._commands is None else self._commands.allowed,
-            page_url=self._page_url(own_address) if self._page_url and own_address else None,
+            page_url=page_url(own_address) if page_url and own_address else None,
         )
         for topic, payload in messages:
             session.publish(topic, payload, retain=True)
 
-    def _images(self) -> list[tuple[str, str | None, Callable[[str], bytes | None]]]:
-        """Return the published images: last part of the topic, name of the latest one, and the function to read it."""
-        images: list[tuple[str, str | None, Callable[[str], bytes | None]]] = []
-        if self._read_snapshot is not None:
-            images.append(("snapshot", self._snapshot, self._read_snapshot))
-        if self._command_snapshots is not None:
-            images.append(("command-snapshot", self._command_snapshots.latest, self._command_snapshots.jpeg))
-        return images
+    def _images(self) -> list[tuple[str, str | None]]:
+        """Return the published images: last part of the topic, and name of the latest one."""
+        snapshots = self._run.links.snapshots
+        if snapshots is None or not self._run.links.sends_snapshots:
+            return []
+        takes = self._commands is not None and "snapshot" in self._commands.allowed
+        return [("snapshot", self._snapshot), *([("command-snapshot", snapshots.latest)] if takes else [])]
 
     def _send_changed(self, session: Session, sent: dict[str, str]) -> None:
         """Publish images and the pause, retained, if they are not as in `sent`, which maps topics to values."""
@@ -258,10 +198,11 @@ class MqttSink(Sink):
             if paused != sent.get("paused"):
                 sent["paused"] = paused
                 session.publish(f"{topic}/paused", paused, retain=True)
-        for name, latest, read in self._images():
-            if latest is not None and latest != sent.get(name):
+        snapshots = self._run.links.snapshots
+        for name, latest in self._images():
+            if snapshots is not None and latest is not None and latest != sent.get(name):
                 sent[name] = latest
-                if (jpeg := read(latest)) is not None:
+                if (jpeg := snapshots.jpeg(latest)) is not None:
                     session.publish(f"{topic}/{name}", jpeg, qos=0, retain=True)
         if session.is_subscription_refused and not self._reported_refusal:
             self._reported_refusal = True
@@ -278,7 +219,6 @@ class MqttSink(Sink):
                 delivered.append(number)
         if delivered:
             self._spool.remove(delivered)
-            self._changed.set()
 
     def _report_connected(self) -> None:
         if self._reasons:
@@ -330,7 +270,7 @@ class _StateSchedule:
 def _state_document(document: dict[str, Any], *, is_current: bool) -> dict[str, Any]:
     # What was last seen is not the state of a paused run, nor of a resumed one before its first frame.
     latest = document["latest"] or {}
-    faces = latest.get("faces", []) if is_current else []
+    faces = latest.get("faces", latest.get("results", [])) if is_current else []
     largest: dict[str, Any] = max(faces, key=lambda face: _area(face["xyxy"]), default={})
     return {
         "faces": len(faces),

@@ -37,7 +37,7 @@ function show(state) {
   showLosses(state.outputs);
   // A model of whole images has one result per frame, which needs no number.
   const isNumbered = !(state.latest && state.latest.subject === "image");
-  if (state.latest) showFaces(state.latest.faces, isNumbered);
+  if (state.latest) showFaces(state.latest.faces ?? state.latest.results, isNumbered);
   showEvents(state.events, isNumbered);
   const counts = [counted(state.frames, "frame"), `${counted(state.missed, "frame")} without a result`, counted(state.viewers, "viewer"), `running for ${duration(state.uptime_s)}`];
   if (state.labels.uncertain) counts.push(`${state.labels.uncertain} uncertain`);

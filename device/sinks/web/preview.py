@@ -58,12 +58,16 @@ class Preview:
         """Start the encoding thread."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the encoding thread and the streams of all viewers."""
+    def end(self) -> None:
+        """Let the encoding thread and the streams of all viewers end."""
         with self._changed:
             self.closing = True
             self._changed.notify()
         self._announce()
+
+    def stop(self) -> None:
+        """End the encoding thread and the streams of all viewers."""
+        self.end()
         self._thread.join(1.0)
 
     def offer(self, frame: Frame, result: FrameResult) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Self
 
 import uvicorn
 
-from edgekit.device.accounting import Account
 from edgekit.device.annotate import Draw, draw_faces
 from edgekit.device.blur import FaceBlur
 from edgekit.device.detections import FrameResult
@@ -97,9 +96,6 @@ class WebServer:
 class WebSink(WebServer, Sink):
     """Serves the web page of a run; `write` stores a reference to the frame and never waits for a viewer."""
 
-    # Nothing is stored or sent that a viewer could lose.
-    accounts: Sequence[Account] = ()
-
     def __init__(
         self,
         address: str,
@@ -133,6 +129,12 @@ class WebSink(WebServer, Sink):
     def __enter__(self) -> Self:
         self.preview.start()
         return super().__enter__()
+
+    def end(self) -> None:
+        """Let the server and all streams end, without waiting for them."""
+        self._log_handler.muted = True
+        self._server.should_exit = True
+        self.preview.end()
 
     def __exit__(self, *exception: object) -> None:
         """End all streams and stop the server."""

@@ -12,13 +12,27 @@ import click
 
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
-from edgekit.cli.run.network_sinks import check_web
-from edgekit.cli.run.output_options import STDOUT, Outputs, add_output_options, recorder_of, results_folder
+from edgekit.cli.run.progress import progress_sinks
 from edgekit.cli.run.signals import StopSignals
-from edgekit.cli.run.sinks import collect_sinks, exclusive_outputs, open_sinks, progress_sinks
 from edgekit.cli.run.summary import print_summary, summary
 from edgekit.cli.settings import SettingsCommand
 from edgekit.device.pipeline.stream_options import StreamOptions
+from edgekit.device.sink import SinkOptions
+from edgekit.device.sinks.context import OutputContext
+from edgekit.device.sinks.jsonl import JsonLinesOptions
+from edgekit.device.sinks.output_options import OutputOptions
+from edgekit.device.sinks.outputs import (
+    check_outputs,
+    lock_outputs,
+    open_recorder,
+    open_sinks,
+    option_of,
+    results_folder,
+    run_context,
+    sink_options,
+)
+from edgekit.device.sinks.records import STDOUT
+from edgekit.device.sinks.web.options import WebOptions
 from edgekit.device.sources.settings import CameraSettings
 
 # What --json prints if the run is stopped before it has begun.
@@ -27,6 +41,25 @@ _STOPPED = {"ended": "stopped", "frames": 0}
 
 class _RunCommand(SettingsCommand):
     replaced: ClassVar = {
+        "collect-max": "write pictures-max-mb",
+        "collect-max-mb": "write pictures-max-mb",
+        "command-snapshots": "write event-snapshots, which has the images of commands, too",
+        "command-snapshots-max": "write pictures-max-mb",
+        "command-snapshots-max-mb": "write pictures-max-mb",
+        "draw-ids": "leave it out",
+        "event-probability": "write uncertain-below",
+        "event-snapshots-max": "write pictures-max-mb",
+        "event-snapshots-max-mb": "write pictures-max-mb",
+        "mqtt-buffer": "the file is in the state folder, STATE_DIRECTORY",
+        "mqtt-buffer-events": "the buffer holds 10,000 events",
+        "mqtt-command-snapshot": "write send-snapshots = true",
+        "mqtt-key": "write mqtt-cert, a file with certificate and key",
+        "mqtt-snapshot": "write send-snapshots = true",
+        "rotate-age": 'write rotate-files = "1d"',
+        "rotate-size": 'write rotate-files = "10MB"',
+        "sink": "a sink of another package has options of its own",
+        "web-fps": "the page shows at most 10 frames per second",
+        "webhook-snapshot": "write send-snapshots = true",
         "camera-buffers": "the number of buffers follows from the camera",
         "camera-format": 'write control = ["format=MJPG"]',
         "classify-every": "write every-frame = true, or leave it out",
@@ -46,9 +79,11 @@ class _RunCommand(SettingsCommand):
     cls=_RunCommand,
     stream_options=StreamOptions,
     camera=CameraSettings,
+    outputs=sink_options(),
 )
-@add_output_options
-def command(out: Output, stream_options: StreamOptions, camera: CameraSettings, outputs: Outputs) -> None:
+def command(
+    out: Output, stream_options: StreamOptions, camera: CameraSettings, outputs: tuple[SinkOptions, ...]
+) -> None:
     """Detect, track and classify faces in the frames of a camera, file or stream, and measure the frame rate.
 
     A model that classifies whole images needs no detector. With such a model, each frame or the region of --roi gets
@@ -71,29 +106,31 @@ def command(out: Output, stream_options: StreamOptions, camera: CameraSettings, 
     """
     if stream_options.source is None and stream_options.camera is None:
         raise click.UsageError("no source is given: write --source FILE, --source demo, or --camera")
+    is_on_stdout = option_of(outputs, JsonLinesOptions).jsonl == STDOUT
+    if out.as_json and is_on_stdout:
+        raise click.UsageError("--json and --jsonl - both write to stdout: give --jsonl a file, or leave --json out")
+    check_outputs(outputs, stream_options.source)
     with StopSignals(partial(out.result, _STOPPED)) as signals, ExitStack() as opened:
-        opened.enter_context(exclusive_outputs(outputs))
+        opened.enter_context(lock_outputs(outputs))
         # Imports take seconds on a Pi, and signals are handled during them too.
         from edgekit.device.health.runtime_monitor import RuntimeMonitor
         from edgekit.device.pipeline.stream import Stream
         from edgekit.device.pipeline.summary import Tally
-        from edgekit.device.sink import accounts_of
 
-        check_web(outputs)  # before a camera is opened
-        recorder = recorder_of(outputs, out.warn)
+        option_of(outputs, WebOptions).check()  # before a camera is opened
+        context = OutputContext(rules=option_of(outputs, OutputOptions), notify=out.warn)
+        recorder = open_recorder(outputs, context)
         options = replace(stream_options, camera_settings=replace(camera, recording=recorder), notify=out.warn)
         stream = opened.enter_context(Stream(options))
-        folder = results_folder(outputs)
-        monitor = RuntimeMonitor(folder, stream.localizer, out.warn, live=stream.source.live)
+        monitor = RuntimeMonitor(results_folder(outputs), stream.localizer, out.warn, live=stream.source.live)
         opened.enter_context(monitor)
         # With --jsonl - stdout has the results, and text goes to stderr.
-        text = replace(out, as_json=True) if outputs.jsonl == STDOUT else out
+        text = replace(out, as_json=True) if is_on_stdout else out
         tally, finished = Tally(), False
-        collecting = collect_sinks(outputs, stream.source, stream.classifier.contract, out.warn)
         sinks = [
-            *open_sinks(outputs, stream, recorder, collecting, text.say, out.warn, monitor.health),
+            *open_sinks(outputs, run_context(context, stream, monitor.health, recorder, text.say)),
             tally,
-            *progress_sinks(out, outputs, stream.source.frame_count, options.max_frames),
+            *([] if is_on_stdout else progress_sinks(out, stream.source.frame_count, options.max_frames)),
             *monitor.sinks(stream.controls),
         ]
         signals.on_stop(stream.stop)
@@ -104,7 +141,6 @@ def command(out: Output, stream_options: StreamOptions, camera: CameraSettings, 
         finally:
             # A run that fails late (a lost camera, a full disk) has results too.
             if stream.meter.frames or finished or signals.received:
-                accounts = accounts_of(sinks)
-                print_summary(text, stream, tally, monitor, collecting, accounts)
-                out.result(summary(stream, tally, monitor, signals, finished, collecting, accounts))
+                print_summary(text, stream, tally, monitor, context.accounts)
+                out.result(summary(stream, tally, monitor, signals, finished, context.accounts))
     signals.raise_interrupt()

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 from edgekit.cli.output import Output
 from edgekit.cli.run.signals import StopSignals
 from edgekit.options import as_document
-from edgekit.text import counted
 
 if TYPE_CHECKING:
     from edgekit.device.accounting import Account
     from edgekit.device.health.runtime_monitor import RuntimeMonitor
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.pipeline.summary import Tally
-    from edgekit.device.sinks.collect import CollectSink
 
 
 def print_summary(
@@ -23,10 +21,9 @@ def print_summary(
     stream: Stream,
     tally: Tally,
     monitor: RuntimeMonitor,
-    collecting: Sequence[CollectSink],
     accounts: Sequence[Account],
 ) -> None:
-    """Print frame rate, latencies, faces, collected crops, counts of the outputs, threads and health.
+    """Print frame rate, latencies, faces, counts of the outputs, threads and health.
 
     A warning names the outputs that have lost something.
     """
@@ -42,8 +39,6 @@ def print_summary(
         text.say(f"paused: {controls.paused_s:.1f} s")
     if controls.commands:
         text.say("commands: " + ", ".join(f"{count} {name}" for name, count in controls.commands.most_common()))
-    for sink in collecting:
-        text.say(f"collected: {counted(sink.folder.saved, 'crop')} in {sink.folder.folder}")
     if accounts:
         text.say("outputs: " + "; ".join(account.describe() for account in accounts))
     text.say(thread_text(stream.threads))
@@ -59,7 +54,6 @@ def summary(
     monitor: RuntimeMonitor,
     signals: StopSignals,
     finished: bool,
-    collecting: Sequence[CollectSink],
     accounts: Sequence[Account],
 ) -> dict[str, Any]:
     """Return the document of --json."""
@@ -93,7 +87,6 @@ def summary(
         **summary_document(stream.meter, tally),
         "paused_s": round(stream.controls.paused_s, 3),
         "commands": dict(stream.controls.commands),
-        "collected": next((sink.document() for sink in collecting), None),
         "outputs": {account.name: account.as_document() for account in accounts},
         "health": monitor.as_document(),
     }

@@ -20,7 +20,7 @@ from edgekit.errors import ERROR_PREFIX, HostError
 # Names of the model in a release, by its engine.
 MODEL_NAMES = ("model.onnx", "model.ncnn")
 # Settings that name files which must be on the board before a run.
-_FILE_KEYS = ("web-token-file", "webhook-token-file", "mqtt-credentials", "mqtt-ca", "mqtt-cert", "mqtt-key")
+_FILE_KEYS = ("web-token-file", "webhook-token-file", "mqtt-credentials", "mqtt-ca", "mqtt-cert")
 _TRIAL_KEYS = ("detector",)
 
 

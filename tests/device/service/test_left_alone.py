@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -71,37 +73,35 @@ def test_a_run_whose_output_is_in_use_tries_again_later(start, play, run_briefly
     assert run_briefly(option, output) == EXIT_OK
 
 
-@pytest.mark.parametrize("shared", [("--mqtt-topic", "home/door"), ("--mqtt-buffer", "events")])
+@pytest.mark.parametrize("shares_folder", [True, False])
 def test_a_run_whose_topic_or_buffer_is_in_use_tries_again_later(
-    start, play, run_briefly, broker, tmp_path, monkeypatch, shared
+    start, play, run_briefly, broker, tmp_path, monkeypatch, shares_folder
 ):
     broker.start()
-    monkeypatch.chdir(tmp_path)
     server = play(ENDLESS)
-    options = dict.fromkeys("ab", ("--mqtt", f"mqtt://127.0.0.1:{broker.port}"))
-    for name in options:
-        own = ("--mqtt-topic", f"own/{name}") if shared[0] == "--mqtt-buffer" else ("--mqtt-buffer", f"events-{name}")
-        options[name] += (*own, *shared)
-    other = start("--source", server.url, *options["a"])
+    options = ("--mqtt", f"mqtt://127.0.0.1:{broker.port}", "--mqtt-topic", "home/door")
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "a"))
+    other = start("--source", server.url, *options)
     other.until(lambda: server.served)
-    wait_until(lambda: list(tmp_path.glob("events*")))
-    assert run_briefly(*options["b"]) == EXIT_TEMPORARY
+    wait_until(lambda: list(tmp_path.glob("a/*")))
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / ("a" if shares_folder else "b")))
+    assert run_briefly(*options) == EXIT_TEMPORARY
     other.process.kill()
     other.end()
-    assert run_briefly(*options["b"]) == EXIT_OK
+    assert run_briefly(*options) == EXIT_OK
 
 
-@pytest.mark.parametrize("option", ["--jsonl", "--event-snapshots", "--detector-model"])
+@pytest.mark.parametrize("option", ["--jsonl", "--event-snapshots", "--detector"])
 def test_a_run_whose_disk_is_not_mounted_tries_again_later(run_briefly, tmp_path, option):
     place, table = tmp_path / "usb", tmp_path / "fstab"
     table.write_text(f"proc /proc proc defaults 0 0\n# comment\nUUID=1 {place} ext4 defaults,nofail 0 2\n")
     before = f"from pathlib import Path; from edgekit import files; files._FSTAB = Path({str(table)!r})"
-    detector = ("--detector", "yunet") if option == "--detector-model" else ()
-    assert run_briefly(option, place / "r", *detector, before=before) == EXIT_TEMPORARY
+    file = place / ("r.onnx" if option == "--detector" else "r")
+    assert run_briefly(option, file, before=before) == EXIT_TEMPORARY
     assert not place.exists()
-    if not detector:
+    if option != "--detector":
         with tmpfs(place):
-            assert run_briefly(option, place / "r", before=before) == EXIT_OK
+            assert run_briefly(option, file, before=before) == EXIT_OK
 
 
 def test_a_restart_continues_the_records(start, play, run_briefly, tmp_path):
@@ -151,13 +151,28 @@ def test_the_demo_can_be_made_again(tmp_path):
     assert commands.index(f"rm -f {tmp_path}/demo") < commands.index("edgekit run --source demo")
 
 
-def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(start, play, disk, fill):
+def buffered(path: Path, folder: Path) -> int:
+    """Return the number of events in a copy of the buffer, which its run has locked; 0 while it is being written."""
+    for suffix in ("", "-wal"):
+        if path.with_name(path.name + suffix).exists():
+            (folder / f"copy.sqlite{suffix}").write_bytes(path.with_name(path.name + suffix).read_bytes())
+    try:
+        with closing(sqlite3.connect(folder / "copy.sqlite")) as database:
+            return int(database.execute("SELECT count(*) FROM waiting").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(
+    start, play, disk, fill, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("STATE_DIRECTORY", str(disk))
     jsonl, reserve = disk / "r.jsonl", ("--disk-reserve", "8MB")
-    buffer = disk / "events"
+    buffer = disk / "mqtt-home_door.sqlite"
     run = start(
         *("--source", play(CHANGING).url, *reserve, "--jsonl", jsonl, "--save", disk / "r.mp4"),
-        *("--collect", disk / "crops", "--collect-when", "every:0.1s", "--collect-max", 100_000),
-        *("--mqtt", NOBODY, "--mqtt-buffer", buffer, "--event-hold", 0),
+        *("--collect", disk / "crops", "--collect-when", "every:0.1s"),
+        *("--mqtt", NOBODY, "--mqtt-topic", "home/door", "--event-hold", 0),
     )
     outputs = (disk / "r.mp4", disk / "crops", jsonl)
     run.until(lambda: all(path.exists() for path in (*outputs, buffer)))
@@ -168,8 +183,8 @@ def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(sta
         run.until_printed(f"to '{outputs[index]}' has stopped")
         for later in outputs[index + 1 :]:
             assert f"to '{later}' has stopped" not in run.stderr_text
-        events_before = len(buffer.read_bytes().splitlines())
-    run.until(lambda: len(buffer.read_bytes().splitlines()) > events_before + 2)
+        events_before = buffered(buffer, tmp_path)
+    run.until(lambda: buffered(buffer, tmp_path) > events_before + 2)
     (disk / "ballast").unlink()
     for path in outputs:
         run.until_printed(f"to '{path}' has resumed")

@@ -31,6 +31,11 @@ camera_watch._BEGINS_AFTER_S, camera_watch._SAMPLE_PERIOD_S, sink._MAX_STATE_PER
 RED, GREEN, BLUE = (40, 40, 130), (40, 130, 40), (130, 40, 40)
 
 
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+
+
 class Camera:
     """Makes the images of a stream: what it shows, and its colour, can be changed at any time."""
 
@@ -81,14 +86,14 @@ def get(port: int, path: str) -> str:
 
 
 def test_a_frozen_dark_or_covered_camera_is_shown_published_and_counted_and_gives_no_event(
-    broker, start: Callable, play: Callable, tmp_path: Path
+    broker, start: Callable, play: Callable
 ) -> None:
     broker.start()
     camera, port = Camera(), free_port()
     server = play([("made", camera)])
     with ExitStack() as stack:
         topics = Topics(broker, stack)
-        options = (*topics.options, "--mqtt-buffer", tmp_path / "buffer", "--web", port, "--event-hold", 3)
+        options = (*topics.options, "--web", port, "--event-hold", 3)
         run = start("--source", server.url, *options, before=SOON)
         run.until(lambda: topics.latest("health").get("camera") == "ok")
         run.until(lambda: topics.latest("event").get("label") == "red")
@@ -113,14 +118,14 @@ def test_a_frozen_dark_or_covered_camera_is_shown_published_and_counted_and_give
 
 
 def test_losses_and_a_full_disk_are_shown_and_published(
-    broker, start: Callable, play: Callable, small_disk: Path, fill: Callable, tmp_path: Path
+    broker, start: Callable, play: Callable, small_disk: Path, fill: Callable
 ) -> None:
     broker.start()
     port = free_port()
     fill(small_disk)
     with ExitStack() as stack:
         topics = Topics(broker, stack)
-        options = (*topics.options, "--mqtt-buffer", tmp_path / "buffer", "--web", port, "--event-hold", 0)
+        options = (*topics.options, "--web", port, "--event-hold", 0)
         snapshots = ("--event-snapshots", small_disk / "events")
         run = start("--source", play([("made", Camera())]).url, *options, *snapshots, before=SOON)
         run.until(lambda: topics.latest("health").get("dropped") == 1)
@@ -158,7 +163,17 @@ def test_what_is_recorded_before_the_clock_is_synchronised_is_marked_and_not_del
 
     def run(name: str, before: str = "") -> list[dict]:
         """Return the records of a run, which saves one snapshot; two are kept."""
-        options = ("--event-snapshots", folder, "--event-snapshots-max", 2, "--event-hold", 0, "--max-frames", 10)
+        size = max((path.stat().st_size for path in folder.glob("*.jpg")), default=10_000)
+        options = (
+            "--event-snapshots",
+            folder,
+            "--pictures-max-mb",
+            2.5e-6 * size,
+            "--event-hold",
+            0,
+            "--max-frames",
+            10,
+        )
         running = start("--source", url, "--jsonl", tmp_path / name, *options, before=before)
         assert running.end() == EXIT_OK
         return [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]

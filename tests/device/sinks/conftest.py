@@ -9,26 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.waiting import PATIENCE_S
-
-# The timeouts with which the end of a run, or the delivery of an event, waits for the threads of sinks.
-_TIMEOUTS = (
-    *("lines._CLOSE", "collect._CLOSE", "h264_recorder._CLOSE", "recorder._CLOSE", "snapshots._CLOSE"),
-    *("snapshots._WAIT", "webhook._CLOSE", "mqtt.sink._CLOSE", "mqtt.sink._FLUSH", "mqtt.sink._SAVE"),
-)
-
-
-@pytest.fixture(autouse=True)
-def patient_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raise the timeouts for threads of sinks: on a busy machine, a thread can need more than the default of 0.5-2 s.
-
-    A test of an abandoned thread sets its own timeout.
-    """
-    for name in _TIMEOUTS:
-        module, _, timeout = name.rpartition(".")
-        suffix = "_S" if timeout == "_WAIT" else "_TIMEOUT_S"
-        monkeypatch.setattr(f"edgekit.device.sinks.{module}.{timeout}{suffix}", PATIENCE_S)
-
 
 @pytest.fixture
 def killed_write() -> Callable[[Path], None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -17,13 +16,14 @@ from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image, resize
 from edgekit.device.pipeline.loop import crop_faces
-from edgekit.device.sinks.collect import CollectSink, EveryInterval, best_of_track, uncertain
-from edgekit.device.sinks.crop_folder import CropFolder
+from edgekit.device.sinks.collect import CollectOptions, parse_when
+from edgekit.device.sinks.crop_folder import CollectSink
+from edgekit.device.sinks.crop_strategies import EveryInterval, best_of_track, uncertain
 from edgekit.device.sources.yuv import Planes
 from edgekit.device.track import Track
-from edgekit.errors import InputError
+from edgekit.errors import InputError, StorageError
 from edgekit.preprocess import crop_face, crop_image
-from tests.waiting import wait_until
+from tests.runs import Source, counts, run_of
 
 LABELS = ("calm", "happy", "sad")
 SURE, UNSURE, MORE_UNSURE = (0.1, 0.8, 0.1), (0.3, 0.4, 0.3), (0.33, 0.35, 0.32)
@@ -42,21 +42,16 @@ COLOUR = replace(
 BOX = (40.3, 30.2, 140.9, 170.4)
 
 
-class Recording:
-    """A source of ten frames per second; a live one is a camera."""
-
-    name, fps, live = "clip.mp4", 10.0, False
-
-
 class Run:
     """Passes generated frames to a `CollectSink`."""
 
     def __init__(
-        self, folder: Path, strategy, notices: list[str], *, contract=GRAY, live: bool = False, **limits
+        self, folder: Path, strategy, notices: list[str], *, contract=GRAY, live: bool = False, **rules
     ) -> None:
-        source = Recording()
-        source.live = live
-        self.sink = CollectSink(strategy, CropFolder(folder, source.name, notices.append, **limits), contract, source)
+        source = Source(live, fps=10.0)
+        source.name = "clip.mp4"
+        self.run = replace(run_of(notices.append, source, **rules), contract=contract)
+        self.sink = CollectSink(strategy, folder, self.run)
         self.images = []
         self.tracks = {track_id: Track(track_id) for track_id in range(1, 41)}
 
@@ -208,61 +203,39 @@ def test_best_of_track_saves_the_largest_sharpest_most_frontal_crop_when_the_tra
     assert [line["sequence"] for line in lines(tmp_path)] == [2, 40], "the end of the run ends the tracks"
 
 
-def test_the_crops_of_many_tracks_are_saved_at_the_end_of_a_run_with_a_camera(tmp_path, notices, monkeypatch):
-    monkeypatch.setattr("edgekit.device.sinks.collect._CLOSE_TIMEOUT_S", 60)
-    monkeypatch.setattr("edgekit.device.sinks.collect._MAX_WAITING", 2)
+def test_the_crops_of_many_tracks_are_saved_at_the_end_of_a_run_with_a_camera(tmp_path, notices):
     with Run(tmp_path, best_of_track(), notices, live=True) as run:
-        run.write(0, *((track, SURE) for track in run.tracks))
-    assert (len(lines(tmp_path)), run.sink.folder.account.lost, notices) == (40, 0, [])
+        run.write(0, *((track, SURE) for track in range(1, 31)))
+    assert (len(lines(tmp_path)), run.sink.account.lost, notices) == (30, 0, [])
 
 
-@pytest.mark.parametrize("limits", [{"max_crops": 3}, {"max_bytes": 200_000}], ids=["number", "bytes"])
-def test_a_full_folder_is_reported_once_and_what_is_left_out_is_counted(tmp_path, notices, limits):
-    with Run(tmp_path, EveryInterval(1), notices, **limits) as run:
+def test_a_full_folder_is_reported_once_and_what_is_left_out_is_counted(tmp_path, notices):
+    with Run(tmp_path, EveryInterval(1), notices, pictures_max_mb=0.2) as run:
         for second in range(20):
             run.write(second, (1, SURE))
     saved = len(lines(tmp_path))
-    assert len(list(tmp_path.glob("crops/*"))) == saved == run.sink.folder.saved < 20
-    assert run.sink.document() == {"folder": str(tmp_path), "saved": saved, "left_out": 20 - saved}
-    assert sum(path.stat().st_size for path in tmp_path.glob("crops/*")) <= limits.get("max_bytes", 10**9)
+    assert 0 < len(list(tmp_path.glob("crops/*"))) == saved < 20
+    assert sum(path.stat().st_size for path in tmp_path.glob("crops/*")) <= 200_000
+    assert counts(run.run, "collect")["dropped"] == {"folder full": 20 - saved}
     assert len(notices) == 1
-    assert f"'{tmp_path}' is full ({saved} crops" in notices[0]
 
 
 def test_crops_that_are_labelled_during_the_run_make_room_for_others(tmp_path, notices):
-    with Run(tmp_path, EveryInterval(1), notices, max_crops=3) as run:
+    with Run(tmp_path, EveryInterval(1), notices, pictures_max_mb=0.2) as run:
         for second in range(9):
             run.write(second, (1, SURE))
-            for path in tmp_path.glob("crops/*") if second % 3 == 1 else ():
+            for path in tmp_path.glob("crops/*"):
                 path.rename(tmp_path / path.name)
-    assert (run.sink.folder.saved, run.sink.folder.account.lost, notices) == (9, 0, [])
+    assert (len(lines(tmp_path)), run.sink.account.lost, notices) == (9, 0, [])
 
 
-def test_the_lines_of_labelled_crops_take_no_room_from_others(tmp_path, notices):
-    tmp_path.joinpath("crops.jsonl").write_text('{"file": "crops/a.png"}\n' * 10_000)
-    with Run(tmp_path, EveryInterval(1), notices, max_bytes=200_000) as run:
-        run.write(0, (1, SURE))
-    assert (run.sink.folder.saved, notices) == (1, [])
-
-
-def test_a_damaged_crop_does_not_prevent_a_start(tmp_path, notices):
-    damaged = tmp_path / "crops" / "a.png"
-    damaged.parent.mkdir()
-    damaged.symlink_to(damaged)
-    with Run(tmp_path, EveryInterval(1), notices) as run:
-        run.write(0, (1, SURE))
-    assert (run.sink.folder.saved, notices) == (1, [])
-
-
-def test_a_second_run_appends_counts_the_first_ones_crops_and_has_its_own_tracks(tmp_path, notices):
+def test_a_second_run_appends_and_has_its_own_tracks(tmp_path, notices):
     for _ in range(2):
-        with Run(tmp_path, EveryInterval(1), notices, max_crops=3) as run:
+        with Run(tmp_path, EveryInterval(1), notices) as run:
             run.write(0, (1, SURE))
             run.write(1, (1, SURE))
     tracks = [line["track"] for line in lines(tmp_path)]
-    assert len(tracks) == 3
-    assert tracks[0] == tracks[1] != tracks[2]
-    assert "is full (3 crops" in notices[0]
+    assert tracks[0] == tracks[1] != tracks[2] == tracks[3]
 
 
 def test_a_partial_line_of_a_power_cut_does_not_damage_the_next(tmp_path, notices):
@@ -272,83 +245,48 @@ def test_a_partial_line_of_a_power_cut_does_not_damage_the_next(tmp_path, notice
     assert json.loads((tmp_path / "crops.jsonl").read_text().splitlines()[1])["label"] == "happy"
 
 
-def test_a_full_disk_leaves_out_crops_and_the_run_continues(small_disk, notices):
-    filler = small_disk / "filler"
-    with Run(small_disk / "c", EveryInterval(1), notices) as run:
-        run.write(0, (1, SURE))
-        filler.write_bytes(bytes((1 << 20) - sum(p.stat().st_size for p in small_disk.rglob("*.*")) - 20_000))
-        for second in range(1, 4):
-            run.write(second, (1, SURE))
-        filler.unlink()
-        run.write(4, (1, SURE))
-    assert [line["sequence"] for line in lines(small_disk / "c")] == [0, 40]
-    assert len(list(small_disk.glob("c/crops/*"))) == 2, "no partial file"
-    assert len(notices) == 2
-    assert "No space left on device: collecting to" in notices[0]
-    assert notices[1].endswith("has resumed, 3 crops were left out")
-
-
-def test_crops_of_a_camera_wait_while_the_disk_is_full(small_disk, notices, fill, monkeypatch):
-    monkeypatch.setattr("edgekit.device.sinks.collect._RETRY_S", 0.02)
-    with Run(small_disk / "c", EveryInterval(1), notices, live=True) as run:
-        run.write(0, (1, SURE))
-        wait_until(lambda: run.sink.folder.saved == 1)
-        ballast = fill(small_disk)
-        for second in range(1, 4):
-            run.write(second, (1, SURE))
-        wait_until(lambda: notices)
-        ballast.unlink()
-        wait_until(lambda: run.sink.folder.saved == 4)
-    assert [line["sequence"] for line in lines(small_disk / "c")] == [0, 10, 20, 30]
-    assert len(notices) == 2
-    assert notices[1].endswith("has resumed")
-
-
-def test_a_folder_deleted_in_the_run_is_made_again(tmp_path, notices):
-    with Run(tmp_path / "c", EveryInterval(1), notices) as run:
-        run.write(0, (1, SURE))
-        shutil.rmtree(tmp_path / "c")
-        run.write(1, (1, SURE))
-    assert [line["sequence"] for line in lines(tmp_path / "c")] == [10]
-    assert notices == []
-
-
-def test_a_crop_without_its_line_is_removed(tmp_path, notices):
+def test_a_crop_without_its_line_is_removed_and_a_disk_error_ends_the_run_of_a_recording(tmp_path, notices):
     (tmp_path / "crops.jsonl").mkdir()
-    with Run(tmp_path, EveryInterval(1), notices) as run:
+    with Run(tmp_path, EveryInterval(1), notices) as run, pytest.raises(StorageError):
         run.write(0, (1, SURE))
     assert list((tmp_path / "crops").iterdir()) == []
-    assert (run.sink.folder.account.lost, len(notices)) == (1, 1)
-
-
-def test_a_folder_replaced_by_a_file_is_reported_once(tmp_path, notices):
-    with Run(tmp_path / "c", EveryInterval(1), notices) as run:
-        run.write(0, (1, SURE))
-        shutil.rmtree(tmp_path / "c")
-        (tmp_path / "c").write_text("")
-        run.write(1, (1, SURE))
-        run.write(2, (1, SURE))
-    assert (run.sink.folder.account.lost, len(notices)) == (2, 1)
-    assert "the run continues" in notices[0]
+    assert run.sink.account.lost == 1
 
 
 def test_what_a_power_cut_left_of_a_crop_does_not_count_as_a_crop(tmp_path, notices, killed_write):
     killed_write(tmp_path / "crops" / "run-00001.png")
-    with Run(tmp_path, EveryInterval(1), notices, max_crops=1) as run:
+    with Run(tmp_path, EveryInterval(1), notices) as run:
         run.write(0, (1, SURE))
-    assert run.sink.folder.saved == 1
     assert [path.suffix for path in (tmp_path / "crops").iterdir()] == [".png"]
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path, notices):
     (tmp_path / "c").write_text("")
-    with pytest.raises(InputError, match="is a file: name a folder for the crops"):
-        CropFolder(tmp_path / "c", "clip.mp4", notices.append)
+    with pytest.raises(InputError):
+        Run(tmp_path / "c", EveryInterval(1), notices)
 
 
-def test_a_camera_is_not_delayed_and_loses_no_crop_at_the_end(tmp_path, notices):
-    with Run(tmp_path, EveryInterval(1), notices, live=True) as run:
-        for second in range(20):
-            run.write(second, (1, SURE))
-    assert len(lines(tmp_path)) == 20
-    assert run.sink.folder.account.lost == 0
+def test_each_picture_without_a_time_counts_as_an_interval(tmp_path, notices):
+    run = run_of(notices.append, Source(live=False, fps=None))
+    sink = CollectOptions(collect=tmp_path, collect_when="every:10s").open(run)
+    pictures = Run(tmp_path, EveryInterval(10), notices)
+    pictures.sink = sink
+    with pictures:
+        for number in range(22):
+            pictures.write(number / 10, (None, SURE))
+    assert len(lines(tmp_path)) == 22
+
+
+@pytest.mark.parametrize(
+    ("text", "strategy"),
+    [("uncertain", ("uncertain", 0.3)), ("uncertain:0.2", ("uncertain", 0.2)), ("every:1min", ("every", 60.0)),
+     ("best-of-track", ("best-of-track", 0.0))],
+)  # fmt: skip
+def test_a_strategy_has_a_name_and_a_number(text, strategy):
+    assert parse_when(text) == strategy
+
+
+@pytest.mark.parametrize("text", ["", "uncertain:2", "uncertain:x", "every", "every:0s", "best-of-track:1", "never"])
+def test_another_strategy_is_refused(text):
+    with pytest.raises(ValueError, match="strategy"):
+        parse_when(text)

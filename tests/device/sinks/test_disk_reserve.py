@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.device.sinks.disk_reserve import IMAGES, RECORDS, VIDEO, DiskReserve
+from edgekit.device.sinks.disk_reserve import PICTURES, RECORDS, VIDEO, DiskReserve
 
 
 @pytest.fixture(autouse=True)
@@ -12,33 +12,28 @@ def check_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgekit.device.sinks.disk_reserve._CHECK_EVERY_S", 0.0)
 
 
-def test_video_pauses_first_then_images_then_records(small_disk, fill, notices):
-    reserves = [
-        DiskReserve(small_disk / "new" / "r", share, None, "output", notices.append)
-        for share in (VIDEO, IMAGES, RECORDS)
-    ]
+def test_video_pauses_first_then_images_then_records(small_disk, fill):
+    reserves = [DiskReserve(small_disk / "new" / "r", share, None) for share in (VIDEO, PICTURES, RECORDS)]
     found = []
     for but_bytes in (60_000, 40_000, 20_000, 8_000):
         (small_disk / "ballast").unlink(missing_ok=True)
         fill(small_disk, but_bytes)
-        found.append([reserve.is_low() for reserve in reserves])
+        found.append([reserve.shortage() != "" for reserve in reserves])
     assert found == [[False] * 3, [True, False, False], [True, True, False], [True] * 3]
-    assert len(notices) == 3
 
 
-def test_an_output_resumes_with_a_quarter_more_than_its_limit(small_disk, fill, notices):
-    reserve = DiskReserve(small_disk, VIDEO, None, "output", notices.append)
+def test_an_output_resumes_with_a_quarter_more_than_its_limit(small_disk, fill):
+    reserve = DiskReserve(small_disk, VIDEO, None)
     found = []
     for but_bytes in (40_000, 60_000, 80_000, 60_000):
         (small_disk / "ballast").unlink(missing_ok=True)
         fill(small_disk, but_bytes)
-        found.append(reserve.is_low())
+        found.append(reserve.shortage() != "")
     assert found == [True, True, False, False]
-    assert len(notices) == 2
 
 
-def test_a_size_replaces_the_default_and_zero_is_no_reserve(small_disk, fill, notices):
+def test_a_size_replaces_the_default_and_zero_is_no_reserve(small_disk, fill):
     fill(small_disk)
-    assert not DiskReserve(small_disk, VIDEO, 0, "output", notices.append).is_low()
+    assert DiskReserve(small_disk, VIDEO, 0).shortage() == ""
     (small_disk / "ballast").unlink()
-    assert DiskReserve(small_disk, VIDEO, 2 << 20, "output", notices.append).is_low()
+    assert DiskReserve(small_disk, VIDEO, 2 << 20).shortage() != ""

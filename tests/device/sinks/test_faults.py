@@ -18,6 +18,8 @@ from tests.faults.sinks import SINKS, SinkCase, quicken
 from tests.waiting import wait_until
 
 NUMBERS = itertools.count()
+PATIENCE_S = 60.0
+PAIRS = [(case, fault) for case in SINKS for fault in FAULTS if case.follows_names or not fault.moves_files]
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +72,6 @@ class Writing:
         wait_until(write_and_check)
 
 
-def account_of(sink: Sink) -> Account:
-    (account,) = sink.accounts
-    return account
-
-
 def check(case: SinkCase, account: Account, disk: Disk, frames: int) -> dict:
     """Compare the account with the frames that were written and with the disk; return it."""
     counts = account.as_document()
@@ -89,13 +86,11 @@ def check(case: SinkCase, account: Account, disk: Disk, frames: int) -> dict:
     return counts
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-@pytest.mark.parametrize("case", SINKS, ids=lambda case: case.name)
+@pytest.mark.parametrize(("case", "fault"), PAIRS, ids=lambda each: each.name)
 def test_a_sink_continues_after_a_fault_and_counts_its_losses(case, fault, make_disk, feed, notices, monkeypatch):
     quicken(monkeypatch)
     disk = make_disk(fault.disk)
-    sink = case.open(disk.out, notices.append)
-    account = account_of(sink)
+    sink, account = case.open(disk.out, notices.append, PATIENCE_S)
     with sink:
         writing = Writing(case, sink, feed)
         writing.until(disk.files)
@@ -115,14 +110,12 @@ def test_a_sink_continues_after_a_fault_and_counts_its_losses(case, fault, make_
     check(case, account, disk, feed.sequence)
 
 
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.is_outage], ids=lambda fault: fault.name)
-@pytest.mark.parametrize("case", SINKS, ids=lambda case: case.name)
+@pytest.mark.parametrize(("case", "fault"), [pair for pair in PAIRS if pair[1].is_outage], ids=lambda each: each.name)
 def test_the_losses_of_a_fault_until_the_end_of_the_run_are_counted(case, fault, make_disk, feed, notices, monkeypatch):
     stalls = fault.reason == "disk too slow"
-    quicken(monkeypatch, 0.5 if stalls else 60.0)
+    quicken(monkeypatch)
     disk = make_disk(fault.disk)
-    sink = case.open(disk.out, notices.append)
-    account = account_of(sink)
+    sink, account = case.open(disk.out, notices.append, 0.5 if stalls else PATIENCE_S)
     with sink:
         writing = Writing(case, sink, feed)
         writing.until(disk.files)
@@ -146,10 +139,9 @@ def test_the_losses_of_a_fault_until_the_end_of_the_run_are_counted(case, fault,
 def test_the_sum_is_right_after_faults_in_any_order(case, kind, make_disk, feed, notices, monkeypatch):
     quicken(monkeypatch)
     choose = random.Random(f"{case.name} {kind}")  # noqa: S311 - not for security
-    faults = [fault for fault in FAULTS if fault.disk == kind or fault.name == "folder moved"]
+    faults = [fault for fault in FAULTS if fault.disk == kind and (case.follows_names or not fault.moves_files)]
     disk = make_disk(kind)
-    sink = case.open(disk.out, notices.append)
-    account = account_of(sink)
+    sink, account = case.open(disk.out, notices.append, PATIENCE_S)
     with sink:
         writing = Writing(case, sink, feed)
         for _ in range(8):

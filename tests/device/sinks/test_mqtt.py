@@ -15,28 +15,41 @@ import pytest
 
 from edgekit.boards import Conditions, Throttling
 from edgekit.device.events import Event
-from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.mqtt import MqttSettings, MqttSink
 from edgekit.device.sinks.mqtt.discovery import discovery_messages
-from edgekit.errors import InputError
+from edgekit.device.sinks.mqtt.options import MqttOptions
+from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.sink import MqttSink
+from edgekit.errors import InputError, TemporaryError
+from tests.runs import run_of
 from tests.waiting import wait_until
 
 LABELS = ("calm", "happy", "sad")
 HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
 
 
+class Images:
+    latest = None
+
+    def __init__(self, images: dict[str, bytes]) -> None:
+        self.jpeg = images.get
+
+    def request(self) -> None:
+        pass
+
+
 @pytest.fixture
-def open_sink(broker, tmp_path: Path, notices: list[str], feed) -> Iterator[Callable[..., MqttSink]]:
+def open_sink(broker, tmp_path: Path, notices: list[str], feed, monkeypatch) -> Iterator[Callable[..., MqttSink]]:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
     with ExitStack() as stack:
 
         def start(scheme: str = "mqtt", credentials: str | None = None, images=None, **options) -> MqttSink:
             url = f"{scheme}://localhost:{broker.port}" if scheme == "mqtts" else f"mqtt://127.0.0.1:{broker.port}"
-            options = {"topic": "edgekit/test", "buffer": tmp_path / "buffer.sqlite"} | options
-            settings = MqttSettings.parse(url, credentials, **options)
-            monitor = Monitor("demo", lambda: HOT)
-            monitor.add(feed.next("happy", "sad")[1])
-            sink = MqttSink(settings, LABELS, monitor, notices.append, pauses_s=(0.1,), read_snapshot=images)
-            return stack.enter_context(sink)
+            settings = MqttSettings.parse(url, credentials, **{"topic": "edgekit/test"} | options)
+            run = run_of(notices.append, health=lambda: HOT)
+            run.monitor.add(feed.next("happy", "sad")[1])
+            if images is not None:
+                run.links.snapshots, run.links.sends_snapshots = Images(images), True
+            return stack.enter_context(MqttSink(settings, run, pauses_s=(0.1,)))
 
         yield start
 
@@ -72,7 +85,7 @@ def test_the_latest_image_is_retained_and_shown_by_home_assistant(broker, open_s
     images = {"a.jpg": b"\xff\xd8 first", "b.jpg": b"\xff\xd8 second"}
     with ExitStack() as stack:
         live = broker.listen(stack)
-        sink = open_sink(images=images.get)
+        sink = open_sink(images=images)
         for name, image in images.items():
             sink.post(replace(event(0), snapshot=name))
             wait_until(lambda image=image: image in live.on("edgekit/test/snapshot"))
@@ -95,13 +108,12 @@ def test_availability_is_retained_and_is_offline_after_the_end_and_after_a_kill(
 
         # A killed process cannot publish "offline", so the broker publishes its last will.
         code = (
-            "import sys, time\nfrom edgekit.device.sinks.monitor import Monitor\n"
-            "from edgekit.device.sinks.mqtt import MqttSettings, MqttSink\n"
-            f"settings = MqttSettings.parse('mqtt://127.0.0.1:{broker.port}', None, topic='edgekit/dies',\n"
-            f"    buffer=__import__('pathlib').Path({str(broker.folder / 'other.sqlite')!r}))\n"
-            "MqttSink(settings, ('a',), Monitor('x', lambda: None), print).__enter__()\ntime.sleep(600)\n"
+            "import time\nfrom edgekit.device.sinks.mqtt.settings import MqttSettings\n"
+            "from edgekit.device.sinks.mqtt.sink import MqttSink\nfrom tests.runs import run_of\n"
+            f"settings = MqttSettings.parse('mqtt://127.0.0.1:{broker.port}', None, topic='edgekit/dies')\n"
+            "MqttSink(settings, run_of(print)).__enter__()\ntime.sleep(600)\n"
         )
-        with subprocess.Popen([sys.executable, "-c", code]) as child:
+        with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3]) as child:
             wait_until(lambda: live.on("edgekit/dies/availability") == [b"online"])
             child.kill()
         wait_until(lambda: live.on("edgekit/dies/availability") == [b"online", b"offline"])
@@ -280,6 +292,22 @@ def test_settings_that_cannot_be_are_refused_without_the_password(url, options, 
 def test_a_file_that_is_no_certificate_is_refused_at_once(tmp_path, notices):
     path = tmp_path / "ca.pem"
     path.write_text("hello")
-    settings = MqttSettings.parse("mqtts://host", None, ca=path, buffer=tmp_path / "b.sqlite")
-    with pytest.raises(InputError, match=r"certificates '.*ca\.pem' cannot be loaded"):
-        MqttSink(settings, LABELS, Monitor("demo", lambda: None), notices.append)
+    settings = MqttSettings.parse("mqtts://host", None, ca=path)
+    with pytest.raises(InputError):
+        MqttSink(settings, run_of(notices.append))
+
+
+def test_a_second_run_with_the_same_topic_may_try_again_later(open_sink, monkeypatch, tmp_path):
+    first = open_sink()
+    with pytest.raises(TemporaryError):
+        open_sink()
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "other"))
+    with pytest.raises(TemporaryError):
+        open_sink()
+    first.__exit__(None, None, None)
+    open_sink()
+
+
+def test_a_command_for_images_needs_a_folder(notices):
+    with pytest.raises(InputError):
+        MqttOptions(mqtt="mqtt://127.0.0.1", mqtt_commands="snapshot").open(run_of(notices.append))

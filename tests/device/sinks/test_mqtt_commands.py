@@ -11,44 +11,50 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.device.blur import FaceBlur
 from edgekit.device.controls import Controls
 from edgekit.device.imaging import read_image
-from edgekit.device.sinks.command_snapshots import CommandSnapshots
+from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.mqtt import Commands, MqttSettings, MqttSink
 from edgekit.device.sinks.mqtt import sink as sink_module
+from edgekit.device.sinks.mqtt.commands import Commands
 from edgekit.device.sinks.mqtt.session import Session
+from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.sink import MqttSink
+from edgekit.device.sinks.snapshots import SnapshotWriter
+from tests.runs import run_of
 from tests.waiting import wait_until
 
 TOPIC = "edgekit/test"
 
 
 @pytest.fixture
-def controls() -> Controls:
-    return Controls()
+def run(notices: list[str]) -> RunContext:
+    return run_of(notices.append)
 
 
 @pytest.fixture
-def snapshots(tmp_path: Path, notices: list[str]) -> Iterator[CommandSnapshots]:
-    with CommandSnapshots(tmp_path / "snapshots", notices.append) as sink:
+def controls(run: RunContext) -> Controls:
+    return run.controls
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path, run: RunContext) -> Iterator[SnapshotWriter]:
+    with SnapshotWriter(tmp_path / "snapshots", run) as sink:
+        run.links.snapshots = sink
         yield sink
 
 
 @pytest.fixture
-def open_sink(broker, tmp_path, notices, feed, controls, snapshots) -> Iterator[Callable[..., MqttSink]]:
+def open_sink(broker, tmp_path, feed, run, snapshots, monkeypatch) -> Iterator[Callable[..., MqttSink]]:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
     with ExitStack() as stack:
 
-        def start(*allowed: str, **options) -> MqttSink:
-            settings = MqttSettings.parse(
-                f"mqtt://127.0.0.1:{broker.port}", None, topic=TOPIC, buffer=tmp_path / "buffer"
-            )
-            monitor = Monitor("demo", lambda: None, controls=controls)
-            monitor.add(feed.next("happy")[1])
-            commands = Commands(allowed, controls, snapshots.request, notices.append) if allowed else None
-            options = {"pauses_s": (0.1,), "commands": commands} | options
-            sink = MqttSink(settings, ("calm", "happy", "sad"), monitor, notices.append, **options)
-            return stack.enter_context(sink)
+        def start(*allowed: str, sends: bool = False, page_url=None) -> MqttSink:
+            settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic=TOPIC)
+            run.monitor.add(feed.next("happy")[1])
+            run.links.sends_snapshots, run.links.page_url = sends, page_url
+            commands = Commands(allowed, run.controls, snapshots.request, run.notify) if allowed else None
+            return stack.enter_context(MqttSink(settings, run, commands, pauses_s=(0.1,)))
 
         yield start
 
@@ -174,11 +180,11 @@ def test_without_allowed_commands_nothing_is_subscribed_or_announced(broker, ope
     assert controls.commands == {}
 
 
-def test_home_assistant_gets_a_switch_a_button_and_what_is_unavailable_in_a_pause(broker, open_sink, snapshots):
+def test_home_assistant_gets_a_switch_a_button_and_what_is_unavailable_in_a_pause(broker, open_sink):
     broker.start()
     with ExitStack() as stack:
         live = broker.listen(stack)
-        open_sink("pause", "snapshot", command_snapshots=snapshots, page_url=lambda own: f"http://{own}:8080/")
+        open_sink("pause", "snapshot", sends=True, page_url=lambda own: f"http://{own}:8080/")
         wait_until(lambda: live.on(f"{TOPIC}/availability"))
         entities = configs(live)
     switch, button = entities["switch/pause"], entities["button/take_snapshot"]
@@ -214,12 +220,12 @@ def test_a_snapshot_is_the_next_frame_and_published_only_by_option(broker, open_
     broker.start()
     with ExitStack() as stack:
         live = broker.listen(stack)
-        open_sink("snapshot", command_snapshots=snapshots)
+        open_sink("snapshot", sends=True)
         wait_until(lambda: live.on(f"{TOPIC}/availability"))
         snapshots.write(*feed.next("happy"))
         send(b"snapshot")
         # A command is counted just before it is executed.
-        wait_until(lambda: snapshots._requested)
+        wait_until(lambda: snapshots._is_requested)
         assert controls.commands["snapshot"] == 1
         frame, result = feed.next("happy")
         snapshots.write(frame, result)
@@ -239,7 +245,7 @@ def test_a_snapshot_is_not_published_without_the_option(broker, open_sink, send,
         open_sink("snapshot")
         wait_until(lambda: live.on(f"{TOPIC}/availability"))
         send(b"snapshot")
-        wait_until(lambda: snapshots._requested)
+        wait_until(lambda: snapshots._is_requested)
         snapshots.write(*feed.next("happy"))
         wait_until(lambda: snapshots.account.as_document()["written"] == 1)
         send(b"nothing")
@@ -257,21 +263,7 @@ def test_a_paused_run_takes_no_snapshot(broker, open_sink, send, controls, notic
         send(b"snapshot")
         wait_until(lambda: controls.commands["ignored"] == 1)
     assert notices == ["MQTT: ignored snapshot, because the run is paused; further ones are only counted"]
-    assert not snapshots._requested
-
-
-def test_many_requests_make_one_image_per_second_and_faces_are_blurred(tmp_path, notices, feed):
-    with CommandSnapshots(tmp_path, notices.append, blur=FaceBlur(), draw=lambda image, _: image) as sink:
-        for _ in range(50):
-            sink.request()
-            frame, result = feed.next("happy")
-            frame.image_bgr[:, ::2] = 255
-            sink.write(frame, result)
-    (path,) = tmp_path.iterdir()
-    x0, y0, x1, y1 = (int(value) for value in result.faces[0].xyxy)
-    stripes = read_image(path).astype(int)
-    assert abs(stripes[y0 + 20 : y1 - 20, x0 + 20 : x1 - 20, 0].std()) < 20
-    assert stripes[:30, 200:, 0].std() > 60
+    assert not snapshots._is_requested
 
 
 def test_a_refused_subscription_is_reported_once(broker, open_sink, notices):

@@ -14,22 +14,27 @@ from pathlib import Path
 import pytest
 
 from edgekit.device.events import Event
-from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.mqtt import MqttSettings, MqttSink
+from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.sink import MqttSink
+from tests.runs import run_of
 from tests.waiting import wait_until
 
 OPENSSL = shutil.which("openssl")
 PASSWORDS = shutil.which("mosquitto_passwd")
 
 
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+
+
 @pytest.fixture
-def open_sink(broker, tmp_path: Path, notices: list[str]) -> Iterator[Callable[..., MqttSink]]:
+def open_sink(broker, notices: list[str]) -> Iterator[Callable[..., MqttSink]]:
     with ExitStack() as stack:
 
         def start(url: str, credentials: str | None = None, **options) -> MqttSink:
-            options = {"topic": "edgekit/test", "buffer": tmp_path / "buffer"} | options
-            settings = MqttSettings.parse(f"{url}:{broker.port}", credentials, **options)
-            sink = MqttSink(settings, ("sad",), Monitor("demo", lambda: None), notices.append, pauses_s=(0.1,))
+            settings = MqttSettings.parse(f"{url}:{broker.port}", credentials, **{"topic": "edgekit/test"} | options)
+            sink = MqttSink(settings, run_of(notices.append), pauses_s=(0.1,))
             stack.enter_context(sink)
             sink.post(Event("run-0", 1, "sad", None, 0.9, 1.0, 0, 0.0, 1.7e9))
             return sink
@@ -38,8 +43,7 @@ def open_sink(broker, tmp_path: Path, notices: list[str]) -> Iterator[Callable[.
 
 
 def delivered(sink: MqttSink) -> bool:
-    (account,) = sink.accounts
-    return account.as_document()["written"] == 1
+    return sink._account.as_document()["written"] == 1
 
 
 Certify = Callable[..., Path]
@@ -169,12 +173,12 @@ def test_a_broker_with_an_ipv6_address_only(broker, open_sink, notices):
     wait_until(lambda: delivered(sink))
 
 
-def test_failed_connections_leave_no_open_files(broker, notices, tmp_path):
-    settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic="edgekit/t", buffer=tmp_path / "b")
+def test_failed_connections_leave_no_open_files(broker, notices):
+    settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic="edgekit/t")
     gc.collect()
     gc.disable()
     try:
-        with MqttSink(settings, ("sad",), Monitor("demo", lambda: None), notices.append, pauses_s=(0.001,)) as sink:
+        with MqttSink(settings, run_of(notices.append), pauses_s=(0.001,)) as sink:
             with broker_that_closes(broker.port) as served:
                 wait_until(lambda: len(served) > 5)
                 before = open_files()
@@ -209,7 +213,7 @@ def broker_that_closes(port: int) -> Iterator[list[bytes]]:
         thread.join()
 
 
-def test_pauses_grow_while_another_client_with_the_same_id_takes_the_connection(broker, tmp_path, notices):
+def test_pauses_grow_while_another_client_with_the_same_id_takes_the_connection(broker, notices):
     indices = []
 
     class Pauses(tuple):
@@ -218,12 +222,11 @@ def test_pauses_grow_while_another_client_with_the_same_id_takes_the_connection(
             return super().__getitem__(index)
 
     broker.start()
-    settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic="edgekit/pi", buffer=tmp_path / "b")
-    monitor = Monitor("demo", lambda: None)
+    settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic="edgekit/pi")
     with ExitStack() as stack:
         # The listener connects again whenever its connection is closed.
         broker.listen(stack, client_id=settings.client_id)
-        stack.enter_context(MqttSink(settings, ("sad",), monitor, notices.append, Pauses((0.1, 0.2, 0.3))))
+        stack.enter_context(MqttSink(settings, run_of(notices.append), pauses_s=Pauses((0.1, 0.2, 0.3))))
         wait_until(lambda: len(indices) >= 3)
     assert indices[:3] == [0, 1, 2]
     assert "the connection was lost after 0 s (if this repeats: a machine with the same host name uses" in notices[0]

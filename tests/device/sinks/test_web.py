@@ -24,10 +24,11 @@ from edgekit.device.blur import FaceBlur
 from edgekit.device.health.sampler import Health
 from edgekit.device.procfs import ProcessUse
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.web import WebSink, classify
+from edgekit.device.sinks.web import classify
 from edgekit.device.sinks.web.access import Access, bind, url_for_others
 from edgekit.device.sinks.web.metrics import metrics_text
 from edgekit.device.sinks.web.preview import Preview
+from edgekit.device.sinks.web.server import WebSink
 from edgekit.errors import InputError, TemporaryError
 from tests.waiting import wait_until
 

@@ -15,9 +15,10 @@ from edgekit.boards import Conditions, Throttling
 from edgekit.contract import Subject
 from edgekit.device.accounting import Account
 from edgekit.device.events import EventRules
+from edgekit.device.sinks.context import SinkLinks
 from edgekit.device.sinks.events import EventSink
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.web import WebSink
+from edgekit.device.sinks.web.server import WebSink
 from tests.browser import PROGRAMS, wait
 from tests.waiting import wait_until
 
@@ -45,7 +46,7 @@ def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
         ) -> WebSink:
             monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
             sink = stack.enter_context(WebSink(address, token, monitor, notify=notices.append, max_fps=20))
-            events = EventSink(EventRules(hold_s=0.2), [monitor])
+            events = EventSink(EventRules(hold_s=0.2), SinkLinks([monitor]), lambda frame: frame.monotonic_s, None)
 
             def play() -> None:
                 while not ended.wait(0.02):

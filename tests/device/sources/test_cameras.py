@@ -19,15 +19,15 @@ import edgekit
 from edgekit.cli import _run
 from edgekit.device import sources
 from edgekit.device.region import Region
-from edgekit.device.sinks.h264_recorder import H264Recorder
-from edgekit.device.sinks.rotation import Rotation
+from edgekit.device.sinks.record import H264Recorder
 from edgekit.device.sources import open_camera, opencv, timeout_guard
 from edgekit.device.sources.picamera import list_picameras
 from edgekit.device.sources.settings import CameraSettings, EncodedPacket, parse_control
 from edgekit.errors import EXIT_OK, EXIT_TEMPORARY, InputError, SourceError
+from tests.runs import run_of
 from tests.waiting import wait_until
 
-RECORDING = H264Recorder(Path("door.mp4"), Rotation(), print)
+RECORDING = H264Recorder(Path("door.mp4"), run_of(print))
 
 
 class FakePicamera2:

@@ -13,18 +13,8 @@ import pytest
     ("arguments", "message"),
     [
         (["--mqtt", "mqtt://b", "--mqtt-commands", "reboot"], "'reboot' is not a command: choose from pause, snapshot"),
-        (["--mqtt", "mqtt://b", "--mqtt-commands", "snapshot"], "needs a folder: give --command-snapshots"),
-        (["--mqtt", "mqtt://b", "--mqtt-command-snapshot"], "needs --mqtt-commands snapshot"),
+        (["--mqtt", "mqtt://b", "--mqtt-commands", "snapshot"], "give --event-snapshots"),
         (["--mqtt-commands", "pause"], "--mqtt-commands has no effect without --mqtt"),
-        (["--command-snapshots", "s"], "--command-snapshots has no effect without --mqtt-commands snapshot"),
-        (
-            ["--mqtt", "mqtt://b", "--mqtt-commands", "pause", "--command-snapshots", "s"],
-            "--command-snapshots has no effect without --mqtt-commands snapshot",
-        ),
-        (
-            ["--mqtt", "mqtt://b", "--mqtt-commands", "snapshot", "--command-snapshots", "s", "--event-snapshots", "s"],
-            "name the same folder: give each its own",
-        ),
     ],
 )
 def test_options_without_effect_are_refused(edgekit, arguments, message):
@@ -33,16 +23,17 @@ def test_options_without_effect_are_refused(edgekit, arguments, message):
     assert message in " ".join(error.split())
 
 
-def test_a_run_pauses_resumes_and_takes_snapshots_by_command(broker, start, play, tmp_path):
+def test_a_run_pauses_resumes_and_takes_snapshots_by_command(broker, start, play, tmp_path, monkeypatch):
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
     broker.start()
     config = tmp_path / "edgekit.toml"
     config.write_text(f"""
 mqtt = "mqtt://127.0.0.1:{broker.port}"
 mqtt-topic = "edgekit/test"
-mqtt-buffer = "{tmp_path / "buffer"}"
 mqtt-commands = "pause, snapshot"
-command-snapshots = "{tmp_path / "snapshots"}"
-mqtt-command-snapshot = true
+event-snapshots = "{tmp_path / "snapshots"}"
+send-snapshots = true
+event-label = ["green"]
 """)
     with ExitStack() as stack:
         listener = broker.listen(stack)
@@ -75,7 +66,7 @@ mqtt-command-snapshot = true
     document = json.loads(run.document)
     assert document["commands"] == {"pause": 2, "resume": 1, "snapshot": 1}
     assert document["paused_s"] > 0
-    assert document["outputs"]["command snapshots"] == {"produced": 1, "written": 1, "dropped": {}, "waiting": 0}
+    assert document["outputs"]["event snapshots"] == {"produced": 1, "written": 1, "dropped": {}, "waiting": 0}
     (image,) = (tmp_path / "snapshots").iterdir()
     assert image.read_bytes() == listener.on("edgekit/test/command-snapshot")[0]
     assert "lost" not in run.stderr_text

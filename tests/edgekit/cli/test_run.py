@@ -69,9 +69,9 @@ def play(path: Path) -> int:
 
 def test_events_leave_images_and_a_folder_becomes_annotated_images(edgekit_run, crops, tmp_path, capsys):
     snapshots = tmp_path / "snapshots"
-    options = ["--event-hold", "0s", "--event-snapshots", snapshots, "--event-snapshots-max", 2, "--draw-ids"]
+    options = ["--event-hold", "0s", "--event-snapshots", snapshots]
     assert edgekit_run("--source", "demo", "--max-frames", 8, *options) == EXIT_OK
-    assert 1 <= len(list(snapshots.iterdir())) <= 2
+    assert len(list(snapshots.iterdir())) >= 1
     assert edgekit_run("--source", crops, "--save", tmp_path / "annotated") == EXIT_OK
     kept = {path.name for path in crops.iterdir() if path.suffix in (".png", ".jpg")}
     assert {path.name for path in (tmp_path / "annotated").iterdir()} == kept
@@ -83,7 +83,7 @@ def test_a_folder_becomes_a_table_a_video_lines_and_rows(edgekit_run, crops, tmp
     assert edgekit_run("--source", crops, "--jsonl", jsonl, "--csv", rows, "--save", video) == EXIT_OK
     captured = capsys.readouterr()
     assert captured.err == ""
-    for text in ("3 frames", "capture", "detect", "crop", "classify", "sinks", "p50", "p99", "faces: 3 in 3 of 3"):
+    for text in ("3 frames", "capture", "detect", "crop", "classify", "outputs", "p50", "p99", "faces: 3 in 3 of 3"):
         assert text in captured.out
     results = [json.loads(line) for line in jsonl.read_text().splitlines()]
     assert [[face["label"] for face in line["faces"]] for line in results] == [["red"], ["green"], ["blue"]]
@@ -101,7 +101,7 @@ def test_json_is_one_document_on_stdout_and_the_table_is_on_stderr(edgekit_run, 
     assert document["stages"]["detect"]["count"] == 2
     assert (document["source"], document["detector"], document["ended"]) == (str(crops), "none", "finished")
     settings = document["settings"]
-    assert (settings["max_frames"], settings["detect_every"], settings["single_thread"]) == (2, "auto", False)
+    assert settings["max_frames"] == 2
     assert settings["threads"].items() >= {"detector": 1, "classifier": 1, "opencv": 1}.items()
     assert document["model"]["architecture"] == "mean"
     assert "2 frames" in captured.err
@@ -122,21 +122,6 @@ def test_the_recording_of_a_camera_is_complete_and_counted_in_the_summary(edgeki
     counts = {"produced": 2 * KEY_EVERY, "written": 2 * KEY_EVERY, "dropped": {}, "waiting": 0}
     assert json.loads(captured.out)["outputs"] == {"record": counts}
     assert f"outputs: record {2 * KEY_EVERY} written" in captured.err
-
-
-def test_a_file_gives_the_same_lines_with_threads_and_without(edgekit_run, tmp_path, capsys):
-    lines = []
-    for how in ("--threaded", "--single-thread"):
-        path = tmp_path / f"{how}.jsonl"
-        arguments = ("--source", "demo", "--max-frames", 30, "--jsonl", path, "--detect-every", 10, how)
-        assert edgekit_run(*arguments, detector="haar") == EXIT_OK
-        lines.append([json.loads(line)["faces"] for line in path.read_text().splitlines()])
-    assert lines[0] == lines[1]
-    assert [[face["track_id"] for face in faces] for faces in lines[0]] == [[1]] * 30
-    assert sum(face["detected"] for faces in lines[0] for face in faces) == 3
-    summary = capsys.readouterr().out
-    assert "one thread per stage" in summary
-    assert "one thread for all stages" in summary
 
 
 def test_pictures_that_are_no_sequence_are_not_followed(edgekit_run, crops, tmp_path):
@@ -180,46 +165,37 @@ def test_a_broken_picture_among_others_is_a_warning_and_counted(edgekit_run, cro
     ("arguments", "message"),
     [
         ([], "no source is given: write --source FILE, --source demo, or --camera"),
-        (["--source", "demo", "--camera"], "both --source and --camera are given"),
+        (["--source", "demo", "--camera"], "exclude each other"),
         (["--source", "demo", "--json", "--jsonl", "-"], "both write to stdout"),
         (["--source", "demo", "--csv", "-"], "write --jsonl -"),
         (["--source", "demo", "--save", "a.mp4", "--csv", "./a.mp4"], "a.mp4' is the file of two outputs"),
         (["--source", "demo", "--collect", "d", "--jsonl", "d/crops.jsonl"], "crops.jsonl' is the file of two outputs"),
-        (["--source", "demo", "--csv", "b", "--mqtt", "mqtt://h", "--mqtt-buffer", "b"], "is the file of two outputs"),
         (["--source", "a.mp4", "--save", "./a.mp4"], "would be overwritten"),
         (
-            ["--source", "a.12.mp4", "--save", "./a.mp4", "--rotate-size", "1MB"],
+            ["--source", "a.12.mp4", "--save", "./a.mp4", "--rotate-files", "1MB"],
             "'a.12.mp4' is the source and would be",
         ),
         (
-            ["--source", "demo", "--jsonl", "r.jsonl", "--csv", "r.3.jsonl", "--rotate-size", "1MB"],
+            ["--source", "demo", "--jsonl", "r.jsonl", "--csv", "r.3.jsonl", "--rotate-files", "1MB"],
             "is the name of an older file of",
         ),
-        (["--source", "demo", "--webhook", "http://h/", "--webhook-snapshot"], "need --event-snapshots"),
-        (["--source", "demo", "--draw-ids"], "has no effect without --save"),
+        (["--source", "demo", "--webhook", "http://h/", "--send-snapshots"], "--send-snapshots has no effect"),
+        (["--source", "demo", "--blur-faces"], "has no effect without --save"),
         (["--source", "demo", "--save", "out.jpg"], "is for images"),
-        (["--source", "demo", "--detector", "dlib"], "'dlib' is not one of"),
-        (["--source", "demo", "--smooth", "0", "--classify-every", "3"], "needs smoothing"),
+        (["--source", "demo", "--detector", "dlib"], "detector 'dlib' does not exist"),
         (["--source", "demo", "--max-frames", "0"], "--max-frames"),
         (["--source", "missing.mp4"], "source 'missing.mp4' does not exist"),
         (["--source", "demo", "--model", "missing.onnx"], "model 'missing.onnx' does not exist"),
         (["--source", "demo", "--save", "out.txt"], "name a file that ends in .mp4"),
-        (["--source", "demo", "--detector-model", "x.onnx"], "takes no model file"),
         (["--camera", "front"], "camera 'front' is not one of"),
-        (["--source", "demo", "--detect-every", "0"], "--detect-every"),
-        (["--source", "demo", "--detect-every", "5"], "--detect-every needs a detector"),
-        (["--source", "demo", "--min-face", "5"], "--min-face needs a detector"),
-        (["--source", "demo", "--largest"], "--largest needs a detector"),
-        (["--source", "demo", "--detector-size", "320"], "--detector-size needs a detector"),
         (["--source", "demo", "--roi", "1,2,3"], "region '1,2,3' is not of the form x,y,w,h"),
         (["--source", "demo", "--roi", "600,0,100,100"], "does not lie inside the frame of 640x480"),
-        (["--source", "demo", "--camera-size", "640x480"], "--camera-size is for cameras"),
-        (["--source", "demo", "--rotate", "90"], "--rotate is for cameras"),
-        (["--camera", "987", "--realtime"], "--realtime is for recordings"),
+        (["--source", "demo", "--camera-size", "640x480"], "--camera-size has no effect without --camera"),
+        (["--source", "demo", "--rotate", "90"], "--rotate has no effect without --camera"),
+        (["--camera", "987", "--realtime"], "--realtime has no effect without --source"),
         (["--camera", "987", "--camera-size", "640"], "camera size '640' is not of the form WxH"),
         (["--camera", "987", "--control", "Gain"], "control 'Gain' is not of the form Name=value"),
-        (["--source", "nobody://x"], "unknown scheme 'nobody'"),
-        (["--source", "demo", "--sink", "nobody"], "sink 'nobody' does not exist"),
+        (["--source", "nobody://x"], "nobody"),
         (["--source", "gst:"], "has no pipeline"),
     ],
 )
@@ -308,7 +284,7 @@ def test_a_reader_that_leaves_is_no_error(child):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, EXIT_OK), (signal.SIGINT, EXIT_INTERRUPTED)])
 def test_a_signal_finishes_the_frame_and_keeps_everything(child, tmp_path, number, code):
     jsonl, video = tmp_path / "r.jsonl", tmp_path / "r.mp4"
-    slow = ("--source", "demo", "--detector", "haar", "--detector-size", 1280)
+    slow = ("--source", "demo", "--detector", "haar")
     running = child(*slow, "--json", "--jsonl", jsonl, "--save", video, before=ENDLESS_DEMO)
     wait_until(
         lambda: jsonl.exists() and jsonl.read_text().count("\n") >= 3,

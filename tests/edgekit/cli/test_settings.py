@@ -25,7 +25,7 @@ def settings(edgekit, tmp_path: Path):
 
 def test_settings_come_from_the_file_and_flags_override_them(settings):
     text = 'source = "demo"\nmin-face = 64\nthreads = 2\nsmooth = 1\n'
-    text += 'mqtt-discovery = false\nevent-label = ["sad", "happy"]\n'
+    text += 'mqtt = "mqtt://broker"\nmqtt-discovery = false\nevent-label = ["sad", "happy"]\n'
     document = settings(text, "--threads", 3, "--jsonl", "-", "--mqtt-discovery")
     assert (document["source"], document["min-face"], document["threads"]) == ("demo", 64, 3)
     assert (document["jsonl"], document["mqtt-discovery"], document["smooth"]) == ("-", True, 1)
@@ -35,7 +35,10 @@ def test_settings_come_from_the_file_and_flags_override_them(settings):
 
 
 def test_quantities_are_written_as_people_do(settings):
-    document = settings('rotate-files = "10MB,7d"\nevent-hold = 2\nevent-cooldown = "1.5s"\nroi = "0,0,0.5,1"\n')
+    document = settings(
+        'jsonl = "r"\nweb = true\nrotate-files = "10MB,7d"\n'
+        'event-hold = 2\nevent-cooldown = "1.5s"\nroi = "0,0,0.5,1"\n'
+    )
     assert document["rotate-files"] == "10MB,7d"
     assert (document["event-hold"], document["event-cooldown"], document["roi"]) == ("2", "1.5s", "0,0,0.5,1")
 
@@ -59,7 +62,8 @@ def test_a_source_on_the_command_line_sets_aside_the_camera_of_the_file_and_its_
 def test_what_is_printed_can_be_read_and_prints_the_same(edgekit, tmp_path):
     path = tmp_path / "edgekit.toml"
     odd = 'a "quoted" \\ näme\t.jsonl'
-    arguments = ("--source", "x.mp4", "--jsonl", odd, "--save", "o.mp4", "--event-label", "sad", "--rotate-files", "1h")
+    arguments = ("--source", "x.mp4", "--jsonl", odd, "--save", "o.mp4", "--web", "--event-label", "sad")
+    arguments += ("--rotate-files", "1h")
     _, first, _ = edgekit("run", *arguments, "--print-config")
     path.write_text(first)
     _, second, _ = edgekit("run", "--config", path, "--print-config")

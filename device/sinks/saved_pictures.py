@@ -3,46 +3,48 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 
-from edgekit.device.accounting import Account, loss_reason
-from edgekit.device.annotate import Draw, draw_faces
 from edgekit.device.blur import hide_boxes
 from edgekit.device.detections import FrameResult
-from edgekit.device.frame import Frame, Source
+from edgekit.device.frame import Frame
 from edgekit.device.imaging import IMAGE_SUFFIXES
-from edgekit.device.sink import Sink
+from edgekit.device.sinks.context import RunContext
+from edgekit.device.sinks.writer import Writer, WriterRules
 from edgekit.errors import InputError, StorageError
 from edgekit.files import real_path, write_atomic
+from edgekit.preprocess import ImageU8
 
 # OpenCV writes the other formats that it reads; these become PNG.
 _NOT_WRITTEN = (".gif", ".pgm")
 _JPEG_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 92]
 
 
-def is_for_pictures(target: Path) -> bool:
-    """Return whether `--save` names an image file or a folder, rather than a video."""
-    return target.suffix.lower() in IMAGE_SUFFIXES or not target.suffix or target.is_dir()
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    path: Path
+    image_bgr: ImageU8
 
 
-class PictureSink(Sink):
+class PictureSink(Writer[_Picture]):
     """Writes an annotated copy of each image of the source; files of the source are never overwritten."""
 
-    def __init__(self, target: Path, source: Source, blur_faces: bool = False, draw: Draw = draw_faces) -> None:
+    def __init__(self, target: Path, run: RunContext) -> None:
         """Prepare to write.
 
         Args:
             target: An image file for a single image, or a folder, in which each image keeps its name. The second image
                 of a name gets the number 2, and so on; a number that makes the name of another image is left out.
-            source: The source of the images.
-            blur_faces: Whether to make the faces unrecognisable.
-            draw: Draws the faces into an image.
+            run: The run.
 
         Raises:
             InputError: The source is not of images, or has several of them and `target` is a file.
         """
+        source = run.source
         if source.live or source.fps is not None:
             raise InputError(f"'{target}' is for images, and source '{source.name}' is a video: name a file .mp4")
         self._is_folder = target.suffix.lower() not in IMAGE_SUFFIXES or target.is_dir()
@@ -51,15 +53,15 @@ class PictureSink(Sink):
                 f"'{target}' is one image, and source '{source.name}' has {source.frame_count or 'several'}: "
                 "name a folder"
             )
-        self._target = target
-        self._blur_faces = blur_faces
-        self._draw = draw
+        self._place = target
+        self._blurs = run.blur() is not None
+        self._draw = run.draw
         self._names: Counter[str] = Counter()
         self._written: set[Path] = set()
         # All of them: an image may have the name that an earlier one of another folder gets here.
         self._originals = {real_path(path) for path in getattr(source, "paths", ())}
-        self._account = Account("save")
-        self.accounts = (self._account,)
+        rules = WriterRules(what=f"saving to '{target}'", most=1, slow="disk too slow")
+        super().__init__(_Files(), rules, run.account("save"), run.shutdown, run.notify, threaded=False)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Write the image with its faces drawn in, or blurred.
@@ -68,40 +70,45 @@ class PictureSink(Sink):
             InputError: The file would overwrite one of the source.
             StorageError: The file cannot be written.
         """
-        self._account.produce()
-        try:
-            self._save(frame, result)
-        except BaseException as error:
-            self._account.drop(loss_reason(error))
-            raise
-        self._account.write()
-
-    def _save(self, frame: Frame, result: FrameResult) -> None:
-        target = self._path(frame)
+        path = self._path(frame)
         if frame.file is not None:  # a source of another package may have no `paths`
             self._originals.add(real_path(Path(frame.file)))
-        if real_path(target) in self._originals:
-            raise InputError(f"'{target}' is an image of the source and would be overwritten: name another folder")
+        if real_path(path) in self._originals:
+            raise InputError(f"'{path}' is an image of the source and would be overwritten: name another folder")
         image = frame.image_bgr
-        if self._blur_faces:
+        if self._blurs:
             image = hide_boxes(image, [face.xyxy for face in result.faces])
-        encoded, data = cv2.imencode(target.suffix, self._draw(image, result.faces), _JPEG_QUALITY)
-        if not encoded:
-            raise StorageError(f"cannot write '{target}': OpenCV {cv2.__version__} does not encode {target.suffix}")
-        write_atomic(target, data.tobytes())
+        self.put(_Picture(path, self._draw(image, result.faces)))
 
     def _path(self, frame: Frame) -> Path:
         if not self._is_folder:
-            return _writable_name(self._target)
+            return _writable_name(self._place)
         name = Path(frame.file or f"{frame.sequence:06d}.png")
         while True:
             self._names[name.name] += 1
             number = self._names[name.name]
-            target = self._target / (name.name if number == 1 else f"{name.stem}-{number}{name.suffix}")
-            target = _writable_name(target)
-            if target not in self._written:
-                self._written.add(target)
-                return target
+            path = self._place / (name.name if number == 1 else f"{name.stem}-{number}{name.suffix}")
+            path = _writable_name(path)
+            if path not in self._written:
+                self._written.add(path)
+                return path
+
+
+class _Files:
+    """Target of a `PictureSink`."""
+
+    def write(self, items: Sequence[_Picture]) -> int:
+        """Encode and write images."""
+        for picture in items:
+            encoded, data = cv2.imencode(picture.path.suffix, picture.image_bgr, _JPEG_QUALITY)
+            if not encoded:
+                raise StorageError(f"cannot write '{picture.path}': OpenCV does not encode {picture.path.suffix}")
+            write_atomic(picture.path, data.tobytes())
+        return len(items)
+
+    def close(self) -> int:
+        """Do nothing."""
+        return 0
 
 
 def _writable_name(path: Path) -> Path:

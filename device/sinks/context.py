@@ -1,0 +1,174 @@
+"""What a run offers to its sinks, and what sinks offer each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgekit.device.accounting import Account
+from edgekit.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekit.contract import Contract
+    from edgekit.device.annotate import Draw
+    from edgekit.device.blur import FaceBlur
+    from edgekit.device.controls import Controls
+    from edgekit.device.events import Outlet
+    from edgekit.device.frame import Source
+    from edgekit.device.sink import Sink
+    from edgekit.device.sinks.disk_reserve import DiskReserve
+    from edgekit.device.sinks.monitor import Monitor
+    from edgekit.device.sinks.output_options import OutputOptions
+
+
+class Shutdown:
+    """The common end of all outputs of a run: the first one that is closed ends all of them, within one time limit."""
+
+    def __init__(self, limit_s: float = 1.2) -> None:
+        self._limit_s = limit_s
+        self._ends: list[Callable[[], None]] = []
+        self._until_s: float | None = None
+
+    def add(self, end: Callable[[], None]) -> None:
+        """Call `end` when the end begins; it must not wait."""
+        self._ends.append(end)
+
+    def begin(self) -> None:
+        """Begin the end; further calls do nothing."""
+        if self._until_s is None:
+            self._until_s = time.monotonic() + self._limit_s
+            with ExitStack() as ends:
+                for end in reversed(self._ends):
+                    ends.callback(end)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the time limit."""
+        until_s = time.monotonic() + self._limit_s if self._until_s is None else self._until_s
+        return max(0.0, until_s - time.monotonic())
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputContext:
+    """What a run offers to outputs, also to those that begin before the source is open.
+
+    Attributes:
+        rules: The options that all outputs share.
+        notify: Called with one line that the user should read, possibly from another thread.
+        accounts: Counts of all outputs, in the order of their creation.
+        shutdown: The common end of the outputs.
+    """
+
+    rules: OutputOptions
+    notify: Callable[[str], None]
+    accounts: list[Account] = field(default_factory=list)
+    shutdown: Shutdown = field(default_factory=Shutdown)
+
+    def account(self, name: str) -> Account:
+        """Return a new account, which is one of the run's."""
+        self.accounts.append(Account(name))
+        return self.accounts[-1]
+
+    def reserve(self, place: Path, share: float) -> DiskReserve:
+        """Return the reserve of the disk of a file or folder; `share` is one of those of `disk_reserve`."""
+        from edgekit.device.sinks.disk_reserve import DiskReserve
+
+        return DiskReserve(place, share, self.rules.disk_reserve)
+
+
+class Snapshots(Protocol):
+    """Takes and returns images of single frames, such as `sinks.snapshots.SnapshotWriter`.
+
+    Attributes:
+        latest: Name of the latest image that was taken on request; None before the first.
+    """
+
+    latest: str | None
+
+    def request(self) -> None:
+        """Save the next frame; may be called from any thread."""
+        ...
+
+    def jpeg(self, name: str) -> bytes | None:
+        """Return an image by its name, after waiting for it for a short time; None if it is not there."""
+        ...
+
+
+@dataclass
+class SinkLinks:
+    """What sinks of one run offer each other.
+
+    Attributes:
+        outlets: Receivers of the events.
+        snapshots: The images of events and of commands; None without --event-snapshots.
+        sends_snapshots: Whether receivers of events get the images, too.
+        page_url: Returns the address of the web page for other machines, given this machine's address in their network.
+    """
+
+    outlets: list[Outlet] = field(default_factory=list)
+    snapshots: Snapshots | None = None
+    sends_snapshots: bool = False
+    page_url: Callable[[str], str | None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext(OutputContext):
+    """What a run offers to its sinks.
+
+    Attributes:
+        source: The opened source.
+        contract: The contract of the model.
+        controls: Pauses and commands.
+        monitor: The current state of the run.
+        say: Called with one line of the command's output.
+        recogniser: Returns the function that classifies a picture which a client posts; None: none are accepted.
+        recorder: The sink of --record, which the camera uses already.
+        excluding: Flags in effect that exclude faces from the results, such as --roi.
+        links: What sinks offer each other.
+    """
+
+    source: Source
+    contract: Contract
+    controls: Controls
+    monitor: Monitor
+    say: Callable[[str], None] = print
+    recogniser: Callable[[], Any] | None = None
+    recorder: Sink | None = None
+    excluding: Sequence[str] = ()
+    links: SinkLinks = field(default_factory=SinkLinks)
+
+    @cached_property
+    def draw(self) -> Draw:
+        """The function that draws faces; the first use reports labels that are drawn as numbers."""
+        from edgekit.device.annotate import draw_faces, drawn_label
+
+        labels = self.contract.labels
+        drawn = {label: drawn_label(label, labels) for label in labels if not label.isascii()}
+        numbered = [f"'{label}' as '{text}'" for label, text in drawn.items() if text == f"class {labels.index(label)}"]
+        if numbered:
+            self.notify(
+                f"images can contain ASCII letters only, so these labels are drawn as numbers: {', '.join(numbered)}"
+            )
+        return draw_faces
+
+    def blur(self) -> FaceBlur | None:
+        """Return the face blur of one sink, which keeps recent boxes and belongs to no other; None without a blur.
+
+        Raises:
+            InputError: The model classifies whole images, so that no face is detected.
+        """
+        if not self.rules.blur_faces:
+            return None
+        from edgekit.device.blur import FaceBlur
+        from edgekit.device.frame import presentation_time_s
+
+        if self.contract.subject == "image":
+            raise InputError(
+                "--blur-faces needs the face detector, which a model of whole images does not use: leave it out"
+            )
+        return FaceBlur(presentation_time_s(self.source))

@@ -1,0 +1,200 @@
+"""Files of one output: the current one, and older ones that a rotation has numbered or a restart has renamed."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from edgekit.device.sinks.writer import LostError
+from edgekit.errors import InputError, StorageError
+from edgekit.files import is_at
+from edgekit.options import parse_bytes, parse_seconds
+
+T = TypeVar("T")
+_T_contra = TypeVar("_T_contra", contravariant=True)
+
+# Smaller limits would give too many files to read.
+_LEAST_BYTES = 10_000
+_LEAST_S = 1.0
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Size and age limits of a file (None: no limit), and the number of older files to keep."""
+
+    size_bytes: int | None = None
+    age_s: float | None = None
+    keep: int = 5
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a limit."""
+        return self.size_bytes is not None or self.age_s is not None
+
+    def is_due(self, size_bytes: int, age_s: float) -> bool:
+        """Return whether a file of this size and age has reached a limit."""
+        too_large = self.size_bytes is not None and size_bytes >= self.size_bytes
+        return too_large or (self.age_s is not None and age_s >= self.age_s)
+
+    def make_room(self, path: Path) -> None:
+        """Rename an existing file, just before a new one takes its name: with a limit by number, otherwise by time.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        try:
+            if path.is_file():
+                _shift(path, self.keep) if self.active else _set_aside(path)
+        except OSError as error:
+            raise StorageError(f"'{path}' cannot be renamed: {error.strerror or error}") from error
+
+
+def parse_limits(text: str) -> tuple[int | None, float | None]:
+    """Return the size in bytes and the age in seconds of `10MB`, `1d` or `10MB,1d`.
+
+    Raises:
+        ValueError: The text is not a size, a time or both, or a limit is too small.
+    """
+    size_bytes: int | None = None
+    age_s: float | None = None
+    for part in text.split(","):
+        try:
+            size_bytes, is_time = parse_bytes(part.strip()), False
+        except ValueError:
+            age_s, is_time = parse_seconds(part.strip()), True
+        if (is_time and (age_s or 0) < _LEAST_S) or (not is_time and (size_bytes or 0) < _LEAST_BYTES):
+            raise ValueError(f"'{part}' is too small: at least {_LEAST_BYTES // 1000}KB or {_LEAST_S:g}s")
+    return size_bytes, age_s
+
+
+class OutputFile(Protocol[_T_contra]):
+    """An open file of a `FileSeries`; `write` and `close` are those of `writer.Target`."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Current size."""
+        ...
+
+    @property
+    def age_s(self) -> float:
+        """Age when it was opened: that of a file which an earlier run has begun, otherwise 0."""
+        ...
+
+    def fileno(self) -> int:
+        """Return the file descriptor."""
+        ...
+
+    def write(self, items: Sequence[_T_contra]) -> int:
+        """Append items."""
+        ...
+
+    def close(self) -> int:
+        """Complete the file."""
+        ...
+
+
+class FileSeries(Generic[T]):
+    """Target of a `Writer`: the file at `path`, which a new one replaces when the rotation requires it."""
+
+    def __init__(
+        self,
+        path: Path,
+        rotation: Rotation,
+        open_file: Callable[[Path, T], OutputFile[T]],
+        *,
+        continues: Callable[[Path], bool] = lambda _: False,
+        begins: Callable[[T], bool] = lambda _: True,
+    ) -> None:
+        """Prepare to write.
+
+        Args:
+            path: The latest file.
+            rotation: When to begin a new file, and how many older files to keep.
+            open_file: Opens a file for a first item; raises StorageError.
+            continues: Whether an existing file is continued; otherwise it is renamed.
+            begins: Whether a file may begin with an item.
+        """
+        self._path = path
+        self._rotation = rotation
+        self._open_file = open_file
+        self._continues = continues
+        self._begins = begins
+        self._file: OutputFile[T] | None = None
+        self._begun_s = 0.0
+
+    def write(self, items: Sequence[T]) -> int:
+        """Append items to the file, or to a new one if the rotation requires it or the file is gone."""
+        safe = 0
+        if self._file is not None and not is_at(self._path, self._file.fileno()):  # deleted or moved
+            safe = self.close()
+        if self._file is not None and self._is_due(self._file, items[0]):
+            safe = self.close()
+            self._rotation.make_room(self._path)
+        if self._file is None:
+            self._open(items[0])
+        assert self._file is not None
+        return safe + self._file.write(items)
+
+    def close(self) -> int:
+        """Complete the file."""
+        ended, self._file = self._file, None
+        return 0 if ended is None else ended.close()
+
+    def _is_due(self, file: OutputFile[T], item: T) -> bool:
+        is_due = self._rotation.is_due(file.size_bytes, time.monotonic() - self._begun_s)
+        return is_due and self._begins(item) and self._path.is_file()
+
+    def _open(self, item: T) -> None:
+        if not self._begins(item):
+            raise LostError("no key frame")
+        if not self._continues(self._path):
+            self._rotation.make_room(self._path)
+        self._file = self._open_file(self._path, item)
+        self._begun_s = time.monotonic() - self._file.age_s
+
+
+def is_older_name(name: Path, path: Path) -> bool:
+    """Return whether `name` is a name that a rotation gives to an older file of `path`; the files need not exist."""
+    number = name.name.removeprefix(f"{path.stem}.").removesuffix(path.suffix)
+    return number.isdecimal() and name == _numbered(path, int(number))
+
+
+def require_suffix(path: Path, suffix: str, what: str) -> None:
+    """Check the name of an output file.
+
+    Raises:
+        InputError: It is a folder, or ends in another suffix.
+    """
+    if path.suffix.lower() != suffix or path.is_dir():
+        raise InputError(f"{what} '{path}': name a file that ends in {suffix}")
+
+
+def _shift(path: Path, keep: int) -> None:
+    """Rename `path` to number 1, number 1 to 2, and so on; delete files beyond number `keep`.
+
+    Only consecutive numbers from 1 belong to the rotation: `door.2024.mp4` beside `door.mp4` is not renamed.
+    """
+    last = next(number for number in itertools.count() if not _numbered(path, number + 1).exists())
+    for number in range(last, 0, -1):
+        older = _numbered(path, number)
+        if number >= keep:
+            older.unlink()
+        else:
+            older.replace(_numbered(path, number + 1))
+    path.replace(_numbered(path, 1))
+
+
+def _set_aside(path: Path) -> None:
+    """Rename `path` to a free name with the time of its last change, such as `door.20261130T021500Z.mp4`."""
+    stem = f"{path.stem}.{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y%m%dT%H%M%SZ}"
+    names = (f"{stem}{'' if number == 1 else f'-{number}'}{path.suffix}" for number in itertools.count(1))
+    path.replace(next(place for name in names if not (place := path.with_name(name)).exists()))
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}.{number}{path.suffix}")

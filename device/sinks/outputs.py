@@ -1,0 +1,154 @@
+"""All outputs of a run: checked, locked and opened from their options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from edgekit.device.registry import find, names
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.sinks.context import OutputContext, RunContext
+from edgekit.device.sinks.disk_reserve import free_bytes
+from edgekit.device.sinks.file_series import is_older_name
+from edgekit.device.sinks.output_options import OutputOptions
+from edgekit.device.sinks.record import H264Recorder, RecordOptions
+from edgekit.errors import InputError
+from edgekit.files import check_mounted, exclusive_file, real_path
+
+if TYPE_CHECKING:
+    from edgekit.device.pipeline.stream import Stream
+    from edgekit.device.sinks.monitor import ReadHealth
+
+_Kind = TypeVar("_Kind", bound=SinkOptions)
+
+# The lock of a folder is that of a file of this name in it.
+_FOLDER_LOCK = "snapshots"
+
+
+def sink_options() -> tuple[type[SinkOptions], ...]:
+    """Return the classes of options of all sinks, built-in ones first; a package that cannot be imported is an error.
+
+    Raises:
+        InputError: As `find`, or the entry point of another package is no such class.
+    """
+    found = []
+    for name in names("sink"):
+        kind = find("sink", name)
+        if not isinstance(kind, type) or not issubclass(kind, SinkOptions):
+            raise InputError(f"sink '{name}' is not a class of options: its package is for another version of edgekit")
+        found.append(kind)
+    return tuple(found)
+
+
+def option_of(options: Iterable[SinkOptions], kind: type[_Kind]) -> _Kind:
+    """Return the options of one class; its defaults if they are not among `options`."""
+    return next((each for each in options if isinstance(each, kind)), None) or kind()
+
+
+def check_outputs(options: Sequence[SinkOptions], source: str | Path | None = None) -> None:
+    """Check that no output overwrites another one, or the source.
+
+    Raises:
+        InputError: Two outputs have the same file, or the source is the file of an output.
+    """
+    places = [real_path(path) for each in options for path in each.files()]
+    if twice := [path for path in places if places.count(path) > 1]:
+        raise InputError(f"'{twice[0]}' is the file of two outputs: give each its own")
+    rotated = places if option_of(options, OutputOptions).rotation.active else []
+    for output in rotated:
+        if clash := [path for path in places if is_older_name(path, output)]:
+            raise InputError(f"'{clash[0]}' is the name of an older file of '{output}': choose another name")
+    original = None if source is None else real_path(Path(source))
+    if original is not None and (original in places or any(is_older_name(original, output) for output in rotated)):
+        raise InputError(f"'{source}' is the source and would be overwritten: write to another file")
+
+
+@contextmanager
+def lock_outputs(options: Iterable[SinkOptions]) -> Iterator[None]:
+    """Lock the files and folders of the outputs against other runs for the duration of the block.
+
+    Raises:
+        TemporaryError: Another run writes to one of them, or its disk is not mounted.
+    """
+    with ExitStack() as locks:
+        for each in options:
+            for path in (*each.files(), *each.folders()):
+                check_mounted(path)
+            for path in each.files():
+                locks.enter_context(exclusive_file(path))
+            for folder in each.folders():
+                locks.enter_context(exclusive_file(folder / _FOLDER_LOCK, folder))
+        yield
+
+
+def open_recorder(options: Iterable[SinkOptions], outputs: OutputContext) -> H264Recorder | None:
+    """Return the recorder of the camera's own video, before the camera is opened; None without --record."""
+    return option_of(options, RecordOptions).recorder(outputs)
+
+
+def run_context(
+    outputs: OutputContext,
+    stream: Stream,
+    health: ReadHealth,
+    recorder: H264Recorder | None,
+    say: Callable[[str], None],
+) -> RunContext:
+    """Return what a run offers to its sinks.
+
+    Args:
+        outputs: The context of the outputs.
+        stream: The stream whose results the sinks receive.
+        health: Returns the newest health sample.
+        recorder: The recorder of `open_recorder`.
+        say: Called with one line of the command's output.
+    """
+    from edgekit.device.sinks.monitor import Monitor
+
+    options = stream.options
+    restrictions = {
+        "--roi": options.region is not None,
+        "--min-face": options.min_face_px > 0,
+        "--largest": options.largest_only,
+    }
+    return RunContext(
+        **vars(outputs),
+        source=stream.source,
+        contract=stream.classifier.contract,
+        controls=stream.controls,
+        monitor=Monitor(stream.source.name, health, lambda: outputs.accounts, stream.controls),
+        say=say,
+        recogniser=stream.picture_recogniser,
+        recorder=recorder,
+        excluding=[flag for flag, is_given in restrictions.items() if is_given],
+    )
+
+
+def open_sinks(options: Iterable[SinkOptions], run: RunContext) -> list[Sink]:
+    """Return the requested sinks, not yet entered, in the order of `options`: that of the registry.
+
+    Raises:
+        InputError: A sink cannot be created with these options.
+        TemporaryError: What a sink needs is missing at the moment.
+    """
+    from edgekit.device.sinks.daily_writes import DailyWrites
+    from edgekit.device.sinks.monitor import MonitorSink
+
+    if run.rules.blur_faces and run.excluding:
+        run.notify(f"--blur-faces does not blur the faces that {' or '.join(run.excluding)} excludes")
+    opened = [each.open(run) for each in options]
+    # The monitor comes first, because the web page and MQTT read it.
+    sinks: list[Sink] = [MonitorSink(run.monitor), *(sink for sink in opened if sink is not None)]
+    return [*sinks, DailyWrites(run.notify)] if run.source.live else sinks
+
+
+def results_folder(options: Iterable[SinkOptions]) -> Path:
+    """Return an existing folder on the disk of the results; of several disks, the one with the least free space.
+
+    Without files it is the working folder.
+    """
+    paths = [path.absolute() for each in options for path in (*each.files(), *each.folders())]
+    fullest = min(paths, key=free_bytes, default=Path.cwd())
+    return next(folder for folder in (fullest, *fullest.parents) if os.path.isdir(folder))  # noqa: PTH112 - no error

@@ -1,0 +1,43 @@
+"""`--save`: the frames with drawn boxes and labels, as a video or as pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.sinks.context import RunContext
+from edgekit.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveOptions(SinkOptions):
+    """Options of saved frames."""
+
+    title = "Results"
+
+    save: Path | None = option(
+        "--save",
+        "Save the frames with drawn boxes and labels. For a video, PATH is an .mp4 file; for images, an image file "
+        "or a folder.",
+        metavar="PATH",
+        main=True,
+    )
+
+    def files(self) -> list[Path]:
+        """Return the file, or the folder."""
+        return [] if self.save is None else [self.save]
+
+    def open(self, run: RunContext) -> Sink | None:
+        """Return the sink for a video or for pictures, by the name of the target."""
+        if self.save is None:
+            return None
+        from edgekit.device.imaging import IMAGE_SUFFIXES
+
+        if self.save.suffix.lower() in IMAGE_SUFFIXES or not self.save.suffix or self.save.is_dir():
+            from edgekit.device.sinks.saved_pictures import PictureSink
+
+            return PictureSink(self.save, run)
+        from edgekit.device.sinks.video import VideoSink
+
+        return VideoSink(self.save, run)

@@ -1,0 +1,73 @@
+"""Options of the web page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.sinks.context import RunContext
+from edgekit.device.sinks.credentials import read_secret
+from edgekit.options import option
+
+_MAX_FPS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebOptions(SinkOptions):
+    """Options of the web page."""
+
+    title = "Web page"
+
+    web: str | None = option(
+        "--web",
+        "Serve a web page with the frames at HOST:PORT; without a value: 127.0.0.1:8080.",
+        metavar="ADDR",
+        bare="127.0.0.1:8080",
+        main=True,
+    )
+    web_token_file: Path | None = option(
+        "--web-token-file",
+        "File with the access token of the page. EDGEKIT_WEB_TOKEN can contain the token instead. Viewers on other "
+        "machines need the token.",
+        metavar="FILE",
+        needs="--web",
+    )
+
+    def check(self) -> None:
+        """Check address and token before a camera is opened.
+
+        Raises:
+            InputError: The address or the token cannot be used, or other machines reach the address without a token.
+            TemporaryError: The name of the address cannot be resolved.
+        """
+        if self.web is not None:
+            from edgekit.device.sinks.web.access import check_address
+
+            check_address(self.web, self._token(lambda _: None))
+
+    def open(self, run: RunContext) -> Sink | None:
+        """Return the sink; raises as `check`, or TemporaryError if the address is in use."""
+        if self.web is None:
+            return None
+        from edgekit.device.sinks.web.server import WebSink
+
+        web = WebSink(
+            self.web,
+            self._token(run.notify),
+            run.monitor,
+            max_fps=_MAX_FPS,
+            blur=run.blur(),
+            draw=run.draw,
+            recognise=None if run.recogniser is None else run.recogniser(),
+            notify=run.notify,
+        )
+        run.shutdown.add(web.end)
+        run.links.outlets.append(run.monitor)
+        run.links.page_url = web.url_for_others
+        run.say(f"web page: {web.url}")
+        return web
+
+    def _token(self, notify: Callable[[str], None]) -> str | None:
+        return read_secret(self.web_token_file, "EDGEKIT_WEB_TOKEN", "web token", notify)
