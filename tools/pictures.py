@@ -307,7 +307,7 @@ def main() -> None:
     )
     parser.add_argument("--cells", type=Path, help="cells.jsonl of benchmarks/models/prompt_tasks.py, for shots")
     given = parser.parse_args()
-    given.detector = ("--detector-model", given.detector_model.resolve()) if given.detector_model else ()
+    given.detector = ("--detector", given.detector_model.resolve()) if given.detector_model else ()
     OUTPUT.mkdir(exist_ok=True)
     for name in given.names or PICTURES:
         needed = NEEDS.get(name)

@@ -1,4 +1,4 @@
-"""Labels of adaptive classification (`edgekit run --classify-every auto`) against classifying every frame.
+"""Labels of adaptive classification (the default of `edgekit run`) against classifying every frame.
 
     python benchmarks/device/adaptive_classification.py --media FOLDER --fer2013 fer2013.tar.gz \\
         --detector-model face_detection_yunet_2026may.onnx

@@ -5,7 +5,8 @@
 Prints frame rates, numbers of faces, and ratios of times with their required values. The classic loop of many tutorials
 runs Haar's frontalface_default (scale 1.1, 5 neighbours, no minimum size) on each 640x480 frame and classifies face by
 face. The plain loop runs in one thread: YuNet at 320 pixels on each frame, then all faces in one batch. The pipeline is
-that of `edgekit run`: stages in threads, faces tracked between detections and classified as `--classify-every` states.
+that of `edgekit run`: stages in threads, faces tracked between detections and classified by its schedule, or in every
+frame with `--classify-every 1`.
 
 Each round is one pair of `pairs.py`. Times are wall time; the time of the pipeline includes the start of its threads.
 """

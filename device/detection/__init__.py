@@ -232,7 +232,7 @@ def _downloaded_yunet(notify: Callable[[str], None]) -> Path | None:
     except UnavailableError as error:
         notify(
             f"{error}. Haar detects the faces instead; it is slower and misses more faces. "
-            f"To use YuNet, copy {YUNET.url} to '{default_cache_dir() / YUNET.name}', or give a copy of the file with "
-            "--detector-model"
+            f"To use YuNet, copy {YUNET.url} to '{default_cache_dir() / YUNET.name}', or give a copy of the file "
+            "(edgekit run --detector FILE)"
         )
         return None

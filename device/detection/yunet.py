@@ -86,7 +86,7 @@ class YuNet:
             kind = TemporaryError if isinstance(error, TemporaryError) else InputError
             raise kind(
                 f"detector '{self._path}' fails on an input of {tensor.shape[3]}x{tensor.shape[2]} pixels: use a "
-                f"smaller --detector-size or a larger --min-face ({one_line(str(error))})"
+                f"larger --min-face or a smaller input ({one_line(str(error))})"
             ) from error
         outputs = dict(zip(_OUTPUTS, values, strict=True))
         with np.errstate(over="ignore", invalid="ignore"):  # of another net's outputs

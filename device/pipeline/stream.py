@@ -46,7 +46,7 @@ _Results: TypeAlias = Generator[tuple[Frame, FrameResult], None, None]
 
 # Options without effect on a model of whole images.
 _OF_FACES = (
-    "detector_size_px", "every_frame", "detect_every", "tracker", "mirror", "min_face_px", "largest_only",
+    "detector_size_px", "detect_every", "tracker", "mirror", "min_face_px", "largest_only",
 )  # fmt: skip
 
 
@@ -193,7 +193,7 @@ class Stream:
             self.meter,
             self.options.max_frames,
             smooth_s=self.options.smooth_s,
-            classify_every=self.options.classify_every,
+            classify_every=1 if self.options.every_frame else self.options.classify_every,
             presentation_time_s=presentation_time_s(source),
             threaded=self.threads.staged,
             annotate=annotate,
@@ -245,7 +245,8 @@ def create_localizer(
     if contract.subject == "image":
         return WholeImage(options.region, is_sequence=source.live or source.fps is not None)
     detector = make_detector()
-    schedule = Adaptive() if options.detect_every == "auto" else Every(options.detect_every)
+    every = 1 if options.every_frame else options.detect_every
+    schedule = Adaptive() if every == "auto" else Every(every)
     # Images without an order in time are not tracked: the detector runs on each of them.
     is_sequence = source.live or source.fps is not None or options.detect_every != "auto"
     tracks = detector.name != "none" and is_sequence
@@ -262,7 +263,7 @@ def create_localizer(
 
 
 def _completed(options: StreamOptions, contract: Contract, model: Path) -> StreamOptions:
-    """Return the options with the detector that the model needs, and `every_frame` applied.
+    """Return the options with the detector that the model needs.
 
     Raises:
         InputError: An option for faces is set for a model that classifies whole images.
@@ -271,8 +272,6 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
         raise InputError(
             f"model '{model}' classifies the whole image, and {', '.join(given)} would have no effect: leave it out"
         )
-    if options.every_frame:
-        options = replace(options, detect_every=1, classify_every=1)
     requested = None if options.detector is None else str(options.detector)
     return replace(options, detector=needed_detector(contract.subject, requested, model))
 

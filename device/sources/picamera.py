@@ -208,7 +208,7 @@ def _reason(error: BaseException) -> str:
 def _cure(error: BaseException) -> str:
     reason = _reason(error).lower()
     if "memory" in reason or "allocat" in reason:
-        return "use a smaller camera size, or 2 camera buffers"
+        return "use a smaller camera size"
     if "busy" in reason or "acquire" in reason:
         return "stop the program that uses it (fuser -v /dev/media*)"
     return "stop other programs that use it, and check with 'rpicam-hello'"

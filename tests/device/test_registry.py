@@ -58,6 +58,10 @@ def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path, tiny_model
     assert _run([*command.split()[1:], "--model", str(tiny_model)]) == EXIT_OK
     assert (tmp_path / "faces.txt").read_text() == "12 faces\n"
     assert "source stripes:12, detector bright" in capsys.readouterr().out
+    options = {"detector": "bright", "tracker": "still", "detect_every": 4, "model": tiny_model}
+    with edgekit.stream(source="stripes:12", **options) as results:
+        left_px = [face.xyxy[0] for result in results for face in result.faces]
+    assert left_px == [20] * 4 + [24] * 4 + [28] * 4
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,15 @@ from tests.docs.pages import DOCS, ROOT, blocks, command_lines, pages
 
 # Options of other programs that the pages name in text.
 FOREIGN = {"--system-site-packages", "--list-cameras", "--only-binary", "--data-binary", "--teacher-"}
+# Options of the package in docs/how-to/extending.md.
+OF_EXAMPLES = {"--count"}
 PAGES = [path for path in pages() if path != DOCS / "reference/commands.md"]
 
 
 def options_of(command: click.Command) -> set[str]:
-    return {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help", "-h"}
+    return {
+        name for option in command.get_params(click.Context(command)) for name in (*option.opts, *option.secondary_opts)
+    }
 
 
 def all_options() -> set[str]:
@@ -52,7 +56,7 @@ def faults_of(words: list[str]) -> list[str]:
     if command is cli:
         rest = words
     own = rest[: rest.index("--")] if "--" in rest else rest
-    known = options_of(command)
+    known = options_of(command) | OF_EXAMPLES
     names = [word.partition("=")[0] for word in own if re.match("--?[a-zA-Z]", word)]
     return [f"option {name} of {command.name}" for name in names if name not in known]
 

@@ -41,8 +41,8 @@ def run_step(step: str, *options: object) -> None:
 def main(model: str, folder: Path) -> None:
     run = ("run", "--model", model, "--detector", "none", "--json")
     run_step("cameras", "cameras", "--json")
-    run_step("yuyv", *run, "--camera", NODE, "--camera-size", SIZE, "--camera-format", "YUYV", "--max-frames", 10)
-    run_step("mjpg", *run, "--camera", "--camera-format", "MJPG", "--max-frames", 3)
+    run_step("yuyv", *run, "--camera", NODE, "--camera-size", SIZE, "--control", "format=YUYV", "--max-frames", 10)
+    run_step("mjpg", *run, "--camera", "--control", "format=MJPG", "--max-frames", 3)
     run_step("no usb", *run, "--camera", "usb", "--max-frames", 3)
     unplugged(run, folder / "r.jsonl")
 

@@ -71,7 +71,7 @@ def test_without_network_haar_is_used_and_a_warning_is_printed_once(
     detector = create_detector("yunet", notify=lines.append)
     assert detector.name == "haar"
     (line,) = [text for text in lines if "Haar" in text]
-    assert "--detector-model" in line
+    assert "--detector FILE" in line
     assert f"{NOWHERE.url} to '{own_cache / NOWHERE.name}'" in line
     assert "\n" not in line
     detector.detect(np.zeros((48, 64, 3), np.uint8))

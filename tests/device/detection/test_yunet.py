@@ -276,6 +276,6 @@ def test_too_little_memory_for_the_input_is_reported_with_its_size(
 
     detector = YuNet(yunet, 320, 0.7)
     monkeypatch.setattr("edgekit.device.detection.yunet.run_session", fail)
-    message = r"fails on an input of 320x256 pixels: use a smaller --detector-size .*\(Failed to allocate memory\)"
+    message = r"fails on an input of 320x256 pixels: use a larger --min-face .*\(Failed to allocate memory\)"
     with pytest.raises(InputError, match=message):
         detector.detect(np.zeros((240, 320, 3), np.uint8))

@@ -194,6 +194,22 @@ def test_whole_images_are_not_mirrored(tiny_image_model: Path, tmp_path: Path) -
         edgekit.stream(source=path, model=tiny_image_model, mirror=True)
 
 
+@pytest.mark.parametrize("detector", ["haar", "none", None])
+def test_with_every_frame_a_video_is_classified_in_each_frame_and_pictures_are_no_sequence(
+    detector: str | None, tiny_model: Path, tiny_image_model: Path, tmp_path: Path
+) -> None:
+    options = {"model": tiny_model if detector else tiny_image_model, "detector": detector, "every_frame": True}
+    with edgekit.stream(source="demo", max_frames=12, **options) as video:
+        seen = [(frame.image_bgr, result) for frame, result in video.with_frames()]
+    assert all(face.classified for _, result in seen for face in result.faces)
+    if detector == "haar":
+        assert all("detect" in result.stage_ms for _, result in seen)
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), seen[0][0])
+    with edgekit.stream(source=tmp_path, **options) as pictures:
+        assert [face.track_id for result in pictures for face in result.faces] == [None, None]
+
+
 def test_a_face_below_the_threshold_is_uncertain(tiny_model: Path, crops: Path, tmp_path: Path) -> None:
     stripes = np.where(np.arange(20) % 4 < 2, 1.0, 0.5)[:, np.newaxis, np.newaxis]
     for path in crops.iterdir():  # plain crops would be uncertain, too
