@@ -134,10 +134,7 @@ def command(out: Output, options: TrainingOptions, teachers: tuple[str, ...], **
     with training_view(out, options.output) as view:
         result = distill(
             DistillOptions(**vars(options), teachers=teachers, plain=plain, **values),
-            notify=view.notify,
-            progress=view.progress,
-            on_step=view.on_step,
-            on_epoch=view.on_epoch,
+            **view.callbacks,
         )
     if result.agreement is None:
         return  # another process prints the result

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from edgekit.report import page as page_form
 from edgekit.report import text as text_forms
@@ -34,9 +33,8 @@ HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(1)>\"'&|`*[
 
 
 def table(document: Document, width: int = 80) -> str:
-    console = Console(width=width, record=True, file=io.StringIO())
-    console.print(report_view(from_document(document, "it")))
-    return console.export_text()
+    parts = report_view(from_document(document, "it"))
+    return "\n".join(part if isinstance(part, str) else "\n".join([part.title, *part.lines(width)]) for part in parts)
 
 
 def to_html(document: Document) -> str:
