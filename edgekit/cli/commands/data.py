@@ -181,8 +181,8 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
         for note in notes:
             out.say(f"note: {one_line(note)}")
     findings = analyse(scan)
-    out.show(_counts_table(scan, findings))
     out.fields(_report_fields(scan, findings))
+    out.show(_counts_table(scan, findings))
     sheets = []
     if sheet:
         sheets = save_sheets(scan, findings, sheet)
