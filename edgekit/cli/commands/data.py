@@ -287,15 +287,11 @@ def _counts_table(scan: Scan, found: Findings) -> TextTable:
 
 def _document(scan: Scan, found: Findings) -> dict[str, Any]:
     return {
-        "name": scan.name,
-        "classes": list(scan.classes),
+        **picked(scan, "name", "classes"),
+        **picked(found, "distinct", "counts", "modes", "imbalance", "faults"),
         "images": len(scan.records),
-        "distinct": found.distinct,
-        "counts": found.counts,
         "sizes": {f"{width}x{height}": count for (width, height), count in found.sizes.items()},
-        "modes": found.modes,
-        "imbalance": found.imbalance,
-        "unreadable": [{"name": record.name, "problem": record.problem} for record in found.unreadable],
+        "unreadable": [picked(record, "name", "problem") for record in found.unreadable],
         "blank": [record.name for record in found.blank],
         "repeated": {"groups": len(found.repeated), "surplus": found.surplus},
         "crossing": {
@@ -309,7 +305,6 @@ def _document(scan: Scan, found: Findings) -> dict[str, Any]:
             "groups": len(found.conflicting),
             "names": [[record.name for record in group] for group in found.conflicting],
         },
-        "faults": list(found.faults),
     }
 
 
