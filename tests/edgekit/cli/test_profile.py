@@ -328,7 +328,6 @@ def test_the_loop_of_a_detector_with_a_fixed_input_size_is_estimated_at_that_siz
         ["--size", "320"],
         ["--size", "320x240"],
         ["--board", "pi2"],
-        ["--seconds", "0", "--threads", "4"],
         ["--faces", "2"],
         ["--classify-every", "2"],
         ["--detector-size", "256"],
