@@ -114,13 +114,9 @@ def picked(source: object, *names: str) -> dict[str, Any]:
 
 def echo(text: str, err: bool) -> None:
     """Print text on stdout, or with `err` on stderr, whose errors are ignored."""
-    stream = sys.stderr if err else sys.stdout
     with lenient(err):
-        if stream.isatty():
-            # Not click.echo, which writes past rich, onto the line of a progress bar.
-            print(text, file=stream, flush=True)
-        else:
-            click.echo(text, err=err)
+        # Not click.echo, which writes past rich, onto the line of a progress bar.
+        print(text, file=sys.stderr if err else sys.stdout, flush=True)
 
 
 def lenient(err: bool) -> AbstractContextManager[None]:
