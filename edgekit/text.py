@@ -1,12 +1,9 @@
-"""Text on a terminal: escaping of what comes from files, boards and networks; colours. Order of file names."""
+"""Text on a terminal: escaping of what comes from files, boards and networks. Order of file names."""
 
 from __future__ import annotations
 
 import re
 from pathlib import PurePath
-
-# Colours that are legible on light and on dark terminals: contrast 4.4 to white and to black, or more.
-WARNING_COLOUR, GOOD_COLOUR = "color(130)", "green4"
 
 
 def printable(text: str) -> str:

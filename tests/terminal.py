@@ -16,10 +16,12 @@ def in_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:
     return python_in_terminal("-m", "edgekit.cli", *arguments, cwd=cwd, stderr=subprocess.DEVNULL)
 
 
-def python_in_terminal(*arguments: object, cwd: Path, stderr: int = subprocess.STDOUT) -> tuple[int, str]:
+def python_in_terminal(
+    *arguments: object, cwd: Path, stderr: int = subprocess.STDOUT, **variables: str
+) -> tuple[int, str]:
     """Return the exit code and the output of Python with these arguments in a terminal, with its control sequences."""
     primary, secondary = pty.openpty()
-    environment = {**os.environ, "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
+    environment = {**os.environ, "COLUMNS": str(COLUMNS), "TERM": "xterm-256color", **variables}
     command = [sys.executable, *map(str, arguments)]
     with subprocess.Popen(command, cwd=cwd, stdout=secondary, stderr=stderr, env=environment) as process:
         os.close(secondary)

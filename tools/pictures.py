@@ -14,15 +14,15 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -129,14 +129,18 @@ def make_comparison(given: argparse.Namespace, folder: Path) -> None:
 def make_doctor(given: argparse.Namespace, folder: Path) -> None:
     """doctor.webp: the findings of `edgekit doctor` on the replayed Raspberry Pi 3B+ with faults."""
     del given
+    from edgekit.cli.output import Output
     from edgekit.cli.render.doctor import show_findings
     from edgekit.doctor.examination import examine
 
     findings = examine(replayed_in(folder / "board")("doctor-pi3bplus-trixie-bad"))
-    console = Console(file=io.StringIO(), force_terminal=True, color_system="256", width=COLUMNS)
-    show_findings(SimpleNamespace(console=console, show=console.print), findings)  # type: ignore[arg-type]
+    os.environ["COLUMNS"] = str(COLUMNS)
+    printed = io.StringIO()
+    printed.isatty = lambda: True  # type: ignore[method-assign]
+    with redirect_stdout(printed):
+        show_findings(Output(as_json=False, quiet=False), findings)
     with open_browser(folder / "profile") as browser:
-        save_terminal(browser, folder, OUTPUT / "doctor.webp", "edgekit doctor", console.file.getvalue())  # type: ignore[attr-defined]
+        save_terminal(browser, folder, OUTPUT / "doctor.webp", "edgekit doctor", printed.getvalue())
 
 
 def make_parts(given: argparse.Namespace, folder: Path) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgekit.contract import Subject
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.pipeline.latency import LatencyMeter, LatencySummary
 from edgekit.device.sink import Sink
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from edgekit.text_table import TextTable
 
 # What the stages of the table mean, where the name of a record's field is not a common word.
 _TITLES = {"age": "capture to result", "sinks": "outputs", "wait": "wait for a stage"}
@@ -57,18 +55,13 @@ def summary_document(meter: LatencyMeter, tally: Tally) -> dict[str, Any]:
     }
 
 
-def summary_table(meter: LatencyMeter) -> Table:
+def summary_table(meter: LatencyMeter) -> TextTable:
     """Return the latencies as a table with one row per stage."""
-    from rich.table import Table
-
-    table = Table()
-    table.add_column("ms per frame")
-    for column in ("p50", "p90", "p99", "max"):
-        table.add_column(column, justify="right")
+    rows = []
     for stage, summary in meter.stages().items():
         values = (summary.p50_ms, summary.p90_ms, summary.p99_ms, summary.max_ms)
-        table.add_row(_TITLES.get(stage, stage), *(f"{value:.2f}" for value in values))
-    return table
+        rows.append((_TITLES.get(stage, stage), *(f"{value:.2f}" for value in values)))
+    return TextTable(("ms per frame", "p50", "p90", "p99", "max"), rows, text=("ms per frame",))
 
 
 def rate_line(meter: LatencyMeter) -> str:

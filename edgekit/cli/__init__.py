@@ -89,12 +89,6 @@ class _LazyGroup(Group):
         assert isinstance(module.command, click.Command)
         if _COMPLETION_VARIABLE in os.environ:
             _complete_file_names(module.command)
-        if cmd_name in (*SECTIONS["Train"], *SECTIONS["Export"]):
-            # Imported here for these commands only: a run starts without it.
-            import logging
-
-            # matplotlib warns about a read-only home folder, but it can draw anyway.
-            logging.getLogger("matplotlib").setLevel(logging.ERROR)
         return module.command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,10 @@ import click
 
 from edgekit.text import one_line as one_line
 from edgekit.text import printable as printable
+from edgekit.text_table import TextTable as TextTable
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
 # Minimum widths of tables and of text, also in a narrower terminal.
 _MIN_TABLE_COLUMNS = 80
@@ -36,62 +37,64 @@ class Output:
     quiet: bool
 
     @property
-    def console(self) -> Console:
-        """A rich console for tables: on stderr with --json, silent with -q."""
-        console = _make_console(stderr=self.as_json, quiet=self.quiet)
-        # Lines that a narrow terminal wraps are easier to read than columns of one letter or cut numbers.
-        console.width = max(console.width, _MIN_TABLE_COLUMNS)
-        return console
-
-    @property
     def progress_console(self) -> Console:
         """A rich console for progress bars: always on stderr, silent with -q."""
+        from rich.console import Console
         from rich.theme import Theme
+
+        class PlainConsole(Console):
+            def on_broken_pipe(self) -> None:  # rich's own ends the process and closes stdout
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
         # Not rich's yellow, cyan and green, which are hardly legible on a light background.
         plain = {f"progress.{part}": "default" for part in ("download", "elapsed", "remaining")}
-        return _make_console(stderr=True, quiet=self.quiet, theme=Theme(plain))
+        return PlainConsole(stderr=True, quiet=self.quiet, theme=Theme(plain))
 
-    def say(self, text: str, indent: int | None = 2) -> None:
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the text for people is printed on a terminal."""
+        return (sys.stderr if self.as_json else sys.stdout).isatty()
+
+    def say(self, text: str, indent: int | None = 2, bold: bool = False) -> None:
         """Print text for people, unless -q is given.
 
         Args:
             text: One line or more.
             indent: On a terminal, longer lines are wrapped between words and go on after this many spaces; None: they
                 are not wrapped, so that a command can be copied.
+            bold: Whether a terminal shows the text in bold.
         """
         if self.quiet:
             return
         text = printable(text)
-        if indent is not None and (sys.stderr if self.as_json else sys.stdout).isatty():
-            text = "\n".join(_wrapped(line, indent) for line in text.split("\n"))
+        if self.is_terminal:
+            if indent is not None:
+                text = "\n".join(_wrapped(line, indent) for line in text.split("\n"))
+            text = click.style(text, bold=True) if bold else text
         echo(text, err=self.as_json)
 
-    def field(self, label: str, text: str, label_width: int) -> None:
-        """Print a field of a report; on one line, because a line break in a name must not look like another field."""
-        self.say(f"{label:<{label_width}} {one_line(text)}", indent=label_width + 1)
+    def fields(self, fields: Iterable[tuple[str, str | None]]) -> None:
+        """Print one line per labelled text, except for those that are None.
 
-    def show(self, table: RenderableType, min_columns: int = 0) -> None:
-        """Print a table for people, on `console`, with room for `min_columns` also in a narrower terminal."""
-        console = self.console
-        console.width = max(console.width, min_columns)
-        with lenient(self.as_json):
-            console.print(table)
+        A text is one line, because a line break in a name must not look like another field.
+        """
+        shown = [(label, text) for label, text in fields if text is not None]
+        width = max(len(label) for label, _ in shown)
+        for label, text in shown:
+            self.say(f"{label:<{width}}  {one_line(text)}", indent=width + 2)
 
-    def table(self, left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table with columns of text on the left and of numbers on the right; nothing if there are no rows."""
-        if not rows:
-            return
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(*left, box=None, pad_edge=False)
-        for column in right:
-            table.add_column(column, justify="right", no_wrap=True)
-        for row in rows:
-            # Text: rich would parse a plain string as markup.
-            table.add_row(*(Text(one_line(cell), overflow="fold") for cell in row))
-        self.show(table)
+    def show(self, *parts: str | TextTable) -> None:
+        """Print lines of text and tables, which on a terminal are folded to its width."""
+        for part in parts:
+            if isinstance(part, str):
+                self.say(part)
+            elif part.rows:
+                titles, *rows = part.lines(_columns(_MIN_TABLE_COLUMNS) if self.is_terminal else None)
+                if part.title:
+                    self.say("")
+                    self.say(one_line(part.title), bold=True)
+                self.say(titles, indent=None, bold=True)
+                self.say("\n".join(rows), indent=None)
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr, also with -q; an error of stderr is ignored."""
@@ -104,26 +107,16 @@ class Output:
             sys.stdout.flush()
 
 
-def _make_console(**options: Any) -> Console:
-    """Return a rich console that raises BrokenPipeError; rich's own ends the process and closes stdout."""
-    from rich.console import Console
-
-    class PlainConsole(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-
-    return PlainConsole(**options)
+def picked(source: object, *names: str) -> dict[str, Any]:
+    """Return attributes of an object by name, for a JSON document; None for an attribute that it does not have."""
+    return {name: getattr(source, name, None) for name in names}
 
 
 def echo(text: str, err: bool) -> None:
     """Print text on stdout, or with `err` on stderr, whose errors are ignored."""
-    stream = sys.stderr if err else sys.stdout
     with lenient(err):
-        if stream.isatty():
-            # Not click.echo, which writes past rich, onto the line of a progress bar.
-            print(text, file=stream, flush=True)
-        else:
-            click.echo(text, err=err)
+        # Not click.echo, which writes past rich, onto the line of a progress bar.
+        print(text, file=sys.stderr if err else sys.stdout, flush=True)
 
 
 def lenient(err: bool) -> AbstractContextManager[None]:
@@ -132,10 +125,15 @@ def lenient(err: bool) -> AbstractContextManager[None]:
 
 
 def _wrapped(line: str, indent: int) -> str:
+    indentation, columns = " " * indent, _columns(_MIN_COLUMNS)
+    return textwrap.fill(line, columns, subsequent_indent=indentation, break_long_words=False, break_on_hyphens=False)
+
+
+def _columns(least: int) -> int:
+    """Return the width of the terminal, or `least` if it is narrower."""
     import shutil  # slow to import: it imports all compression modules
 
-    columns = max(shutil.get_terminal_size().columns, _MIN_COLUMNS)
-    return textwrap.fill(line, columns, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return max(shutil.get_terminal_size().columns, least)
 
 
 def describe_os_error(error: OSError) -> str:

@@ -55,7 +55,7 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
             write(document)
     finally:
         if document is not None:
-            out.show(report_view(document))
+            out.show(*report_view(document))
             out.result(document.as_document())
     for host in document.hosts or ():
         if host.overhead_s is not None:

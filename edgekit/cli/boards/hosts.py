@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T", bound="DataclassInstance")
 
 _MAX_PARALLEL = 64
-# A board that never stops printing must not fill a log.
-_MAX_LINES = 300
 
 
 @dataclass(frozen=True)
@@ -198,7 +194,6 @@ class BoardReporter:
         self._out = out
         self._bar = progress_bar(out)
         self._tasks: dict[str, Any] = {}
-        self._lines: Counter[str] = Counter()
         self._line_s: dict[str, float] = {}
         self._lock = threading.Lock()
         self._boards, self._finished = boards, 0
@@ -211,20 +206,13 @@ class BoardReporter:
         self._bar.__exit__(*exception)
 
     def message(self, host: Host, text: str) -> None:
-        """Print a line of a board; lines beyond a limit per board are dropped."""
+        """Print a line of a board, without wrapping it, so that a command in it can be copied."""
+        text = f"{host.label}: {one_line(text)}"
         with self._lock:
-            self._lines[host.label] += 1
-            if self._lines[host.label] <= _MAX_LINES:
-                self._print(f"{host.label}: {one_line(text)}")
-            elif self._lines[host.label] == _MAX_LINES + 1:
-                self._print(f"{host.label}: more than {_MAX_LINES} lines, the rest is not shown")
-
-    def _print(self, text: str) -> None:
-        """Print a line without wrapping it, so that a command in it can be copied; above the bars, if there are any."""
-        if self._bar.disable or not (self._out.as_json or sys.stdout.isatty()):
-            self._out.say(text, indent=None)
-        else:
-            self._print_above(text)
+            if self._bar.disable or not self._out.is_terminal:
+                self._out.say(text, indent=None)
+            else:
+                self._print_above(text)
 
     def _print_above(self, text: str) -> None:
         """Print a line on stderr, above the bars if there are any."""

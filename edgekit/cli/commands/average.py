@@ -9,7 +9,7 @@ import click
 
 from edgekit.cli.command import Command
 from edgekit.cli.options import PATH, SEED, NumberRange, refuse_unused
-from edgekit.cli.output import Output
+from edgekit.cli.output import Output, picked
 from edgekit.models.training.options import MAX_PRIOR_STRENGTH
 
 
@@ -62,11 +62,5 @@ def command(out: Output, models: tuple[str, ...], output: Path, data: Path | Non
     with progress_bar(out) as bars:
         result = average_checkpoints(models, output, data, **values, notify=out.say, progress=by_stage(bars))
     out.say(f"{result.checkpoint}: {result.architecture}, the average of {len(models)} models")
-    out.result(
-        {
-            "checkpoint": str(result.checkpoint),
-            "architecture": result.architecture,
-            "models": list(models),
-            "temperature": result.temperature,
-        }
-    )
+    more = picked(result, "architecture", "temperature")
+    out.result({"checkpoint": str(result.checkpoint), "models": models, **more})

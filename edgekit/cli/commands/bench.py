@@ -271,7 +271,7 @@ def _bench_here(
             write(report)
     finally:
         if report is not None:
-            out.show(report_view(report))
+            out.show(*report_view(report))
             out.result(report.as_document())
     for path in files.paths:
         out.say(f"report: {path}")

@@ -9,11 +9,9 @@ import click
 
 from edgekit.cli.command import Command
 from edgekit.cli.options import PATH, NumberRange
-from edgekit.cli.output import Output
+from edgekit.cli.output import Output, TextTable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from edgekit.report.compare import BoardChange, CellChange
 
 _COLUMNS = ("kind", "threads", "A ms", "B ms", "change", "95 % interval", "verdict")
@@ -94,40 +92,30 @@ def _show(out: Output, board: BoardChange) -> None:
     out.say(board.board)
     for pair in dict.fromkeys((cell.baseline, cell.model) for cell in board.cells):
         out.show(_table([cell for cell in board.cells if (cell.baseline, cell.model) == pair]))
-    for what, lines in (
-        ("different", board.differences),
-        ("note", board.notes),
-        ("unmatched", board.unmatched),
-        ("not judged", board.cures),
-        ("doubtful", board.doubts),
-    ):
-        for line in lines:
-            out.say(f"{what}: {line}")
+    lines = {
+        "different": board.differences,
+        "note": board.notes,
+        "unmatched": board.unmatched,
+        "not judged": board.cures,
+        "doubtful": board.doubts,
+    }
+    out.show("", *(f"{what}: {line}" for what, found in lines.items() for line in found))
 
 
-def _table(cells: list[CellChange]) -> Table:
+def _table(cells: list[CellChange]) -> TextTable:
     """Return a table that compares one model (B) with its baseline (A), with one row per cell."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
     from edgekit.report.view import ms
-    from edgekit.text import GOOD_COLOUR
 
-    names = (cells[0].baseline, cells[0].model)
-    title = Text(names[0] if names[0] == names[1] else f"A: {names[0]}, B: {names[1]}")
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in _COLUMNS:
-        left = column in ("kind", "verdict")
-        table.add_column(column, justify="left" if left else "right", no_wrap=column != "verdict", overflow="fold")
+    rows = []
     for cell in cells:
         limits = cell.ratio_interval
         between = "-" if limits is None else f"{_percent(limits[0])} to {_percent(limits[1])}"
-        style = {"slower": "red", "faster": GOOD_COLOUR}.get(cell.verdict, "")
-        verdict = Text(cell.verdict + (f": {cell.why}" if cell.why else ""), style=style)
+        verdict = cell.verdict + (f": {cell.why}" if cell.why else "")
         times = (ms(cell.before_ms), ms(cell.after_ms), _percent(cell.ratio), between)
-        table.add_row(cell.kind, str(cell.intra_op_threads), *times, verdict)
-    return table
+        rows.append((cell.kind, str(cell.intra_op_threads), *times, verdict))
+    names = (cells[0].baseline, cells[0].model)
+    title = names[0] if names[0] == names[1] else f"A: {names[0]}, B: {names[1]}"
+    return TextTable(_COLUMNS, rows, ("kind", "verdict"), title)
 
 
 def _percent(ratio: float) -> str:

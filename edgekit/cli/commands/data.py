@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +17,17 @@ from edgekit.cli.options import (
     min_face_option,
     threads_option,
 )
-from edgekit.cli.output import Output, one_line
+from edgekit.cli.output import Output, TextTable, one_line, picked
 from edgekit.errors import EdgekitError
 from edgekit.options import Options, option
 from edgekit.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from edgekit.models.data.check import Findings, Scan
     from edgekit.models.data.crop import CropReport
 
-_line = partial(Output.field, label_width=11)
 _EXAMPLES = 5
 
 
@@ -129,27 +127,26 @@ def crop(
 def _print_crops(out: Output, report: CropReport, output: Path) -> None:
     earlier = f", {report.present:,} of them cropped earlier" if report.present else ""
     images = "photographs" if all(row.time_s is None for row in report.rows) else "frames"
-    _line(out, images, f"{report.photographs:,}{earlier}")
     # A video's crops, and those of photographs without class folders, are beside crops.csv.
     folders = "" if set(report.per_folder) == {"."} else f": {_shares(report.per_folder)}"
-    _line(out, "crops", f"{report.crops:,} in {output}{folders}" if report.crops else "none")
-    _line(out, "no face", f"{report.without_face:,} {images}")
-    _line(out, "several", f"{report.several_faces:,} {images} with more than one face")
-    _line(out, "unreadable", _counted(report.unreadable))
+    out.fields(
+        [
+            (images, f"{report.photographs:,}{earlier}"),
+            ("crops", f"{report.crops:,} in {output}{folders}" if report.crops else "none"),
+            ("no face", f"{report.without_face:,} {images}"),
+            ("several", f"{report.several_faces:,} {images} with more than one face"),
+            ("unreadable", _counted(report.unreadable)),
+        ]
+    )
 
 
 def _crops_document(report: CropReport, photos: Path, output: Path) -> dict[str, Any]:
     return {
         "photos": str(photos),
         "output": str(output),
-        "detector": report.detector,
-        "photographs": report.photographs,
         "cropped_earlier": report.present,
-        "crops": report.crops,
-        "without_face": report.without_face,
-        "several_faces": report.several_faces,
-        "unreadable": list(report.unreadable),
-        "per_folder": report.per_folder,
+        **picked(report, "detector", "photographs", "crops", "without_face", "several_faces"),
+        **picked(report, "unreadable", "per_folder"),
     }
 
 
@@ -182,13 +179,14 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
             scan = scan_dataset(path, contempt, updater(progress, "reading images"), notes.append)
     finally:  # a note may explain an error, such as that of a folder of HEIC images
         for note in notes:
-            _line(out, "note", note)
+            out.say(f"note: {one_line(note)}")
     findings = analyse(scan)
-    _print_report(out, scan, findings)
+    out.fields(_report_fields(scan, findings))
+    out.show(_counts_table(scan, findings))
     sheets = []
     if sheet:
         sheets = save_sheets(scan, findings, sheet)
-        _line(out, "sheets", f"{len(sheets)} in {sheet}")
+        out.say(f"sheets: {len(sheets)} in {sheet}")
     out.result({**_document(scan, findings), "notes": notes, "sheets": [str(file) for file in sheets]})
     if findings.faults:
         raise EdgekitError(f"data '{path}': {'; '.join(findings.faults)}")
@@ -252,62 +250,48 @@ def label(out: Output, folder: Path, options: LabelOptions) -> None:
     out.result({"folder": str(folder), "output": str(store.out), "url": page.url, **summary})
 
 
-def _print_report(out: Output, scan: Scan, found: Findings) -> None:
-    _line(out, "data", scan.name)
-    _line(out, "images", f"{len(scan.records):,}, {found.distinct:,} distinct")
-    _line(out, "size", _shares({f"{width}x{height}": count for (width, height), count in found.sizes.items()}))
-    _line(out, "colour", _shares(found.modes))
-    _print_counts(out, scan, found)
+def _report_fields(scan: Scan, found: Findings) -> Iterator[tuple[str, str]]:
+    yield "data", scan.name
+    yield "images", f"{len(scan.records):,}, {found.distinct:,} distinct"
+    yield "size", _shares({f"{width}x{height}": count for (width, height), count in found.sizes.items()})
+    yield "colour", _shares(found.modes)
     where = f" in {found.training}" if found.training else ""
     ratio = found.imbalance
     text = "a class has no image" if ratio is None else f"largest class {ratio:.1f} times the smallest one"
-    _line(out, "imbalance", f"{text}{where}")
-    _line(out, "unreadable", counted(len(found.unreadable), "image") if found.unreadable else "none")
-    _examples(out, [record.problem or "" for record in found.unreadable])
-    _line(out, "blank", _counted([record.name for record in found.blank]))
-    _line(
-        out,
-        "repeated",
-        f"{counted(len(found.repeated), 'group')} within a split, {counted(found.surplus, 'surplus image')}",
-    )
-    _line(out, "crossing", f"{counted(len(found.crossing), 'group')} of identical images in several splits")
+    yield "imbalance", f"{text}{where}"
+    yield "unreadable", counted(len(found.unreadable), "image") if found.unreadable else "none"
+    yield from _examples([record.problem or "" for record in found.unreadable])
+    yield "blank", _counted([record.name for record in found.blank])
+    surplus = counted(found.surplus, "surplus image")
+    yield "repeated", f"{counted(len(found.repeated), 'group')} within a split, {surplus}"
+    yield "crossing", f"{counted(len(found.crossing), 'group')} of identical images in several splits"
     for (first, second), shared in found.pairs.items():
-        _line(out, "", f"{shared:,} in {first} and {second}")
+        yield "", f"{shared:,} in {first} and {second}"
     if found.leaking and len(scan.splits) > 2:
-        _line(out, "", f"{found.leaking:,} in {found.training} and any of the others")
-    _examples(out, [_few([record.name for record in group]) for group in found.crossing])
-    _line(out, "conflicting", f"{counted(len(found.conflicting), 'group')} of identical images with different labels")
-    _examples(out, [_few([record.name for record in group]) for group in found.conflicting])
+        yield "", f"{found.leaking:,} in {found.training} and any of the others"
+    yield from _examples([_few([record.name for record in group]) for group in found.crossing])
+    yield "conflicting", f"{counted(len(found.conflicting), 'group')} of identical images with different labels"
+    yield from _examples([_few([record.name for record in group]) for group in found.conflicting])
 
 
-def _print_counts(out: Output, scan: Scan, found: Findings) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("class")
-    sums = ("all",) if len(scan.splits) > 1 else ()
-    for name in (*scan.splits, *sums):
-        table.add_column(Text(one_line(name), overflow="fold"), justify="right")
-    rows = [(name, [found.counts[split][name] for split in scan.splits], "") for name in scan.classes]
-    totals = [sum(column) for column in zip(*(counts for _, counts, _ in rows), strict=True)]
-    for name, counts, style in (*rows, ("all", totals, "bold")):
-        cells = [f"{count:,}" for count in (*counts, *(sum(counts) for _ in sums))]
-        table.add_row(Text(one_line(name), overflow="fold"), *cells, style=style)
-    out.show(table)
+def _counts_table(scan: Scan, found: Findings) -> TextTable:
+    counts = [[found.counts[split][name] for split in scan.splits] for name in scan.classes]
+    totals = [sum(column) for column in zip(*counts, strict=True)]
+    has_sum = len(scan.splits) > 1
+    rows = [
+        (name, *(f"{count:,}" for count in (*row, *([sum(row)] * has_sum))))
+        for name, row in zip((*scan.classes, "all"), (*counts, totals), strict=True)
+    ]
+    return TextTable(("class", *scan.splits, *(["all"] * has_sum)), rows, ("class",))
 
 
 def _document(scan: Scan, found: Findings) -> dict[str, Any]:
     return {
-        "name": scan.name,
-        "classes": list(scan.classes),
+        **picked(scan, "name", "classes"),
+        **picked(found, "distinct", "counts", "modes", "imbalance", "faults"),
         "images": len(scan.records),
-        "distinct": found.distinct,
-        "counts": found.counts,
         "sizes": {f"{width}x{height}": count for (width, height), count in found.sizes.items()},
-        "modes": found.modes,
-        "imbalance": found.imbalance,
-        "unreadable": [{"name": record.name, "problem": record.problem} for record in found.unreadable],
+        "unreadable": [picked(record, "name", "problem") for record in found.unreadable],
         "blank": [record.name for record in found.blank],
         "repeated": {"groups": len(found.repeated), "surplus": found.surplus},
         "crossing": {
@@ -321,14 +305,13 @@ def _document(scan: Scan, found: Findings) -> dict[str, Any]:
             "groups": len(found.conflicting),
             "names": [[record.name for record in group] for group in found.conflicting],
         },
-        "faults": list(found.faults),
     }
 
 
-def _examples(out: Output, texts: Sequence[str]) -> None:
-    """Print the first texts, one per line."""
+def _examples(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the first texts as further lines of a field."""
     for text in (*texts[:_EXAMPLES], *(["…"] if len(texts) > _EXAMPLES else [])):
-        _line(out, "", text)
+        yield "", text
 
 
 def _shares(counts: Mapping[str, int]) -> str:

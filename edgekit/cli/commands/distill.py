@@ -9,13 +9,28 @@ import click
 
 from edgekit.cli.command import Command, section
 from edgekit.cli.options import PATH, activation_option, contempt_option
-from edgekit.cli.output import Output
+from edgekit.cli.output import Output, picked
 from edgekit.cli.train.training_options import calibrate_option, data_options, training_options, training_view
 from edgekit.models.training.options import TrainingOptions
 
 if TYPE_CHECKING:
-    from edgekit.models.distill.classifiers import PlainOnnx
     from edgekit.models.distill.run import DistillationResult
+
+
+# Options of an ONNX teacher without contract, in the order of the fields of `PlainOnnx`.
+_PLAIN = ("labels", "size", "channels", "scale", "mean", "std", "output")
+
+
+def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    del ctx, param
+    return tuple(word.strip() for word in value.split(",")) if value else None
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if value is None else tuple(map(float, value.split(",")))
+    except ValueError as error:
+        raise click.BadParameter(f"'{value}': expected numbers separated by commas", ctx, param) from error
 
 
 @click.command("distill", cls=Command, short_help="Train a small net on the outputs of a teacher.")
@@ -82,12 +97,17 @@ if TYPE_CHECKING:
 )
 @section(
     "ONNX teacher without contract",
-    click.option("--teacher-labels", metavar="A,B,…", help="Classes in the order of the outputs."),
+    click.option("--teacher-labels", callback=_words, metavar="A,B,…", help="Classes in the order of the outputs."),
     click.option("--teacher-size", type=click.IntRange(1, 1024), metavar="PX", help="Side of the input."),
     click.option("--teacher-channels", type=click.Choice(["rgb", "bgr", "gray"]), help="Colour order of the input."),
     click.option("--teacher-scale", type=float, help="Input = (pixel * scale - mean) / std."),
-    click.option("--teacher-mean", metavar="X[,Y,Z]", help="Mean per channel, see --teacher-scale."),
-    click.option("--teacher-std", metavar="X[,Y,Z]", help="Standard deviation per channel, see --teacher-scale."),
+    click.option("--teacher-mean", callback=_numbers, metavar="X[,Y,Z]", help="Mean per channel, see --teacher-scale."),
+    click.option(
+        "--teacher-std",
+        callback=_numbers,
+        metavar="X[,Y,Z]",
+        help="Standard deviation per channel, see --teacher-scale.",
+    ),
     click.option("--teacher-output", type=click.Choice(["logits", "probabilities"]), help="Meaning of the outputs."),
 )
 @data_options
@@ -128,16 +148,14 @@ def command(out: Output, options: TrainingOptions, teachers: tuple[str, ...], **
           --teacher-channels rgb --teacher-scale 0.00392157 --teacher-mean 0.5,0.5,0.5
           --teacher-std 0.5,0.5,0.5 --teacher-output logits
     """
+    from edgekit.models.distill.classifiers import PlainOnnx
     from edgekit.models.distill.run import DistillOptions, distill
 
-    plain = _plain_onnx(**{name: values.pop(f"teacher_{name}") for name in _PLAIN})
+    plain = PlainOnnx(*(values.pop(f"teacher_{name}") for name in _PLAIN))
     with training_view(out, options.output) as view:
         result = distill(
             DistillOptions(**vars(options), teachers=teachers, plain=plain, **values),
-            notify=view.notify,
-            progress=view.progress,
-            on_step=view.on_step,
-            on_epoch=view.on_epoch,
+            **view.callbacks,
         )
     if result.agreement is None:
         return  # another process prints the result
@@ -148,41 +166,13 @@ def command(out: Output, options: TrainingOptions, teachers: tuple[str, ...], **
     out.result(_document(result, teachers))
 
 
-_PLAIN = ("labels", "size", "channels", "scale", "mean", "std", "output")
-
-
 def _document(result: DistillationResult, teachers: tuple[str, ...]) -> dict[str, Any]:
     return {
         **result.training.document(),
-        "teacher": result.teacher,
+        **picked(result, "teacher", "agreement", "teacher_accuracy"),
         "loss_weights": asdict(result.loss_weights),
-        "agreement": result.agreement,
-        "teacher_accuracy": result.teacher_accuracy,
         "member_agreement": [
             {"teacher": teacher, "agreement": share}
             for teacher, share in zip(teachers, result.member_agreement, strict=False)
         ],
     }
-
-
-def _plain_onnx(
-    labels: str | None,
-    size: int | None,
-    channels: Any,
-    scale: float | None,
-    mean: str | None,
-    std: str | None,
-    output: Any,
-) -> PlainOnnx:
-    from edgekit.models.distill.classifiers import PlainOnnx
-
-    names = labels and tuple(label.strip() for label in labels.split(","))
-    means, stds = _numbers("--teacher-mean", mean), _numbers("--teacher-std", std)
-    return PlainOnnx(names or None, size, channels, scale, means, stds, output)
-
-
-def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
-    try:
-        return None if text is None else tuple(float(value) for value in text.split(","))
-    except ValueError as error:
-        raise click.UsageError(f"{flag} is '{text}': expected numbers separated by commas") from error

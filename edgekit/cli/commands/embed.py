@@ -9,7 +9,7 @@ import click
 
 from edgekit.cli.command import Command
 from edgekit.cli.options import PATH, activation_option, threads_option
-from edgekit.cli.output import Output
+from edgekit.cli.output import Output, picked
 
 
 @click.command("embed", cls=Command, short_help="Give a trained net a CLIP's embedding space, for labels by text.")
@@ -58,11 +58,7 @@ def command(out: Output, model: str, teacher: str, data: Path, output: Path, **v
     out.say(f"{result.checkpoint}: {result.architecture}, fitted to {result.images} images")
     if result.text_tower is not None:
         out.say(f"{result.text_tower}: the text tower of the teacher, for labels by text")
+    text_tower = result.text_tower and str(result.text_tower)
     out.result(
-        {
-            "checkpoint": str(result.checkpoint),
-            "architecture": result.architecture,
-            "images": result.images,
-            "text_tower": result.text_tower and str(result.text_tower),
-        }
+        {"checkpoint": str(result.checkpoint), "text_tower": text_tower, **picked(result, "architecture", "images")}
     )

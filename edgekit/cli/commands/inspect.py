@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli.command import Command
-from edgekit.cli.output import Output
-from edgekit.cli.render.provenance import limited, training_lines
+from edgekit.cli.output import Output, TextTable, picked
+from edgekit.cli.render.provenance import training_lines
 from edgekit.errors import EdgekitError, InputError
+from edgekit.files import sha256_of
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
     from edgekit.device.engines.ncnn_file import NcnnFile
     from edgekit.export.profiling.cost import GraphCost
     from edgekit.export.tensors import Shape
+    from edgekit.models.clip.checkpoint import PromptCheckpoint
 
-_line = partial(Output.field, label_width=13)
 _FITS = {"square": "central square", "pad": "padded to a square", "stretch": "stretched to a square"}
 
 
@@ -53,24 +53,22 @@ def command(out: Output, model: str, show_layers: bool) -> None:
     if path.suffix == CHECKPOINT_SUFFIX:
         from edgekit.models.clip.checkpoint import is_prompts_file
 
-        if is_prompts_file(path):
-            _inspect_prompts(out, path)
-            return
-        contents = _read_checkpoint(out, path)
+        contents = _read_prompts(path) if is_prompts_file(path) else _read_checkpoint(out, path)
     else:
         contents = _read_ncnn(path) if path.suffix == NCNN_SUFFIX else _read_onnx(path)
-    file = _show_file(out, path)
-    _show_contract(out, contents)
-    for label, text in training_lines(contents.training):
-        _line(out, label, text)
-    if contents.ncnn:
-        _show_ncnn(out, contents.ncnn)
-    else:
-        _show_cost(out, contents)
+    file = {"path": str(path), "size_bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    out.fields(
+        [
+            ("file", f"{path}, {file['size_bytes']:,} bytes"),
+            ("sha256", str(file["sha256"])),
+            *(_prompts_fields(contents.prompts) if contents.prompts else _contract_fields(contents.contract)),
+            *training_lines(contents.training),
+            *_cost_fields(contents),
+            *(("contradiction", text) for text in contents.contradictions),
+        ]
+    )
     if show_layers:
-        _show_layers(out, contents)
-    for text in contents.contradictions:
-        _line(out, "contradiction", text)
+        out.show(_layer_table(contents))
     out.result({**file, **_document(contents)})
     if contents.contradictions:
         raise EdgekitError(f"model '{path}': {contents.contradictions[0]}")
@@ -80,8 +78,8 @@ def command(out: Output, model: str, show_layers: bool) -> None:
 class _Contents:
     """Contents of a model file; `cost` is None for an .ncnn file, or without the extra `export`.
 
-    `training` is a checkpoint's record of its training. `ncnn` is set for an .ncnn file. `contradictions` has one line
-    for each statement of the contract that the graph contradicts.
+    `training` is a checkpoint's record of its training. `ncnn` is set for an .ncnn file, `prompts` for trained prompts.
+    `contradictions` has one line for each statement of the contract that the graph contradicts.
     """
 
     contract: Contract | None
@@ -92,34 +90,14 @@ class _Contents:
     ncnn: NcnnFile | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     contradictions: tuple[str, ...] = ()
+    prompts: PromptCheckpoint | None = None
 
 
-def _show_file(out: Output, path: Path) -> dict[str, Any]:
-    from edgekit.files import sha256_of
-
-    size_bytes, sha256 = path.stat().st_size, sha256_of(path)
-    _line(out, "file", f"{path}, {size_bytes:,} bytes")
-    _line(out, "sha256", sha256)
-    return {"path": str(path), "size_bytes": size_bytes, "sha256": sha256}
-
-
-def _inspect_prompts(out: Output, path: Path) -> None:
+def _read_prompts(path: Path) -> _Contents:
     from edgekit.models.clip.checkpoint import load_prompts
 
     prompts = load_prompts(path)
-    training = limited(prompts.training, out.warn)
-    file, config, clip = _show_file(out, path), prompts.config, prompts.clip
-    values = sum(tensor.numel() for tensor in prompts.state.values())
-    described = sum(map(len, prompts.descriptions.values()))
-    lines = [
-        ("prompts", f"{config.flow}, {config.n_ctx} tokens in each of {config.depth} layers, {values:,} values"),
-        ("CLIP", f"'{clip.source}' (sha256 {clip.sha256}), not in the file"),
-        ("labels", f"{len(prompts.classes)}: {', '.join(prompts.classes)}; {described} sentences in all"),
-    ]
-    for label, text in (*lines, *training_lines(training)):
-        _line(out, label, text)
-    document = {"config": asdict(config), "clip": asdict(clip), "descriptions": prompts.descriptions}
-    out.result({**file, "prompts": document, "training": training or None})
+    return _Contents(None, None, training=prompts.training, prompts=prompts)
 
 
 def _read_ncnn(path: Path) -> _Contents:
@@ -161,143 +139,126 @@ def _read_checkpoint(out: Output, path: Path) -> _Contents:
         except InputError as error:
             raise InputError(f"checkpoint '{path}': {error}") from error
         cost = graph_cost(to_onnx(net, checkpoint.contract))
-    training = limited(checkpoint.training, out.warn)
-    return _Contents(checkpoint.contract, cost, net_parameters=parameter_count(net), training=training)
+    return _Contents(checkpoint.contract, cost, net_parameters=parameter_count(net), training=checkpoint.training)
 
 
-def _show_contract(out: Output, contents: _Contents) -> None:
-    from edgekit.contract import channel_count, required_fields
+def _prompts_fields(prompts: PromptCheckpoint) -> Iterator[tuple[str, str | None]]:
+    config, clip = prompts.config, prompts.clip
+    values = sum(tensor.numel() for tensor in prompts.state.values())
+    described = sum(map(len, prompts.descriptions.values()))
+    yield "prompts", f"{config.flow}, {config.n_ctx} tokens in each of {config.depth} layers, {values:,} values"
+    yield "CLIP", f"'{clip.source}' (sha256 {clip.sha256}), not in the file"
+    yield "labels", f"{len(prompts.classes)}: {', '.join(prompts.classes)}; {described} sentences in all"
 
-    contract = contents.contract
+
+def _contract_fields(contract: Contract | None) -> Iterator[tuple[str, str | None]]:
+    from edgekit.contract import required_fields
+
     if contract is None:
-        _line(out, "contract", f"none: missing {', '.join(required_fields())}")
+        yield "contract", f"none: missing {', '.join(required_fields())}"
         return
-    spec, crop, provenance = contract.input, contract.crop, contract.provenance
+    labels, output, provenance = contract.labels, contract.output, contract.provenance
+    yield "contract", f"version {contract.schema}"
+    yield "architecture", contract.architecture
+    yield "labels", f"{len(labels)}: {', '.join(labels)}"
+    yield from _input_fields(contract)
+    yield "output", f"'{output.name}' (N, {len(labels)}) {output.meaning}"
+    yield "precision", contract.precision + (f", calibrated on {contract.calibration}" if contract.calibration else "")
+    is_calibrated = contract.temperature != 1
+    yield "temperature", f"{contract.temperature:g}, included in the logits" if is_calibrated else "1 (not calibrated)"
+    below, level = contract.uncertain_below, contract.verified_level
+    yield "uncertain", f"below a probability of {below:g}" if below else None
+    yield "verified at", f"graph optimisation level '{level}'" if level else None
+    yield "trained on", provenance.dataset
+    for result in provenance.accuracy:
+        share = f"{result.correct / result.total:.2%} " if result.total else ""
+        where = f"{result.dataset} {result.split}, {result.protocol}"
+        yield "accuracy", f"{share}({result.correct} of {result.total}) on {where}"
+    checkpoint, version = provenance.checkpoint_sha256, provenance.edgekit_version
+    yield "checkpoint", f"sha256 {checkpoint}" if checkpoint else None
+    yield "revision", provenance.git_revision or None
+    yield "made by", f"edgekit {version}" if version else None
+
+
+def _input_fields(contract: Contract) -> Iterator[tuple[str, str]]:
+    from edgekit.contract import channel_count
+
+    spec, crop = contract.input, contract.crop
     shape = _shape_text((None, channel_count(spec.channels), *spec.size_hw))
-    _line(out, "contract", f"version {contract.schema}")
-    _line(out, "architecture", contract.architecture)
-    _line(out, "labels", f"{len(contract.labels)}: {', '.join(contract.labels)}")
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
     inside = ", computed in the file" if spec.element_type == "uint8" else ""
-    scaling = _scaling_text(contract) + inside
-    _line(out, "input", f"'{spec.name}' {spec.element_type} {shape} {spec.channels}: {scaling}")
-    _line(out, "classifies", "each face" if contract.subject == "face" else "the whole image")
+    scaling = f"(pixel * {spec.scale:.6g} - [{mean}]) / [{std}]{inside}"
+    yield "input", f"'{spec.name}' {spec.element_type} {shape} {spec.channels}: {scaling}"
+    yield "classifies", "each face" if contract.subject == "face" else "the whole image"
     resized = f"resized to {_size_text(crop.resize_hw)}, centre {_size_text(crop.center_crop_hw)}"
     then = f"{'gray, ' * crop.grayscale}{resized}"
     if contract.subject == "face":
-        _line(out, "crop", f"face box + {crop.margin:.0%} on every side, {then}")
-        _line(out, "without box", _FITS[crop.fit])
+        yield "crop", f"face box + {crop.margin:.0%} on every side, {then}"
+        yield "without box", _FITS[crop.fit]
     else:
-        _line(out, "crop", f"{_FITS[crop.fit]}, {then}")
-    _line(out, "output", f"'{contract.output.name}' (N, {len(contract.labels)}) {contract.output.meaning}")
-    _line(
-        out, "precision", contract.precision + (f", calibrated on {contract.calibration}" * bool(contract.calibration))
-    )
-    calibrated = f"{contract.temperature:g}, included in the logits"
-    _line(out, "temperature", "1 (not calibrated)" if contract.temperature == 1 else calibrated)
-    if contract.uncertain_below:
-        _line(out, "uncertain", f"below a probability of {contract.uncertain_below:g}")
-    if contract.verified_level:
-        _line(out, "verified at", f"graph optimisation level '{contract.verified_level}'")
-    _line(out, "trained on", provenance.dataset)
-    for result in provenance.accuracy:
-        share = f"{result.correct / result.total:.2%} " if result.total else ""
-        _line(
-            out,
-            "accuracy",
-            f"{share}({result.correct} of {result.total}) on {result.dataset} {result.split}, {result.protocol}",
-        )
-    for label, value in (
-        ("checkpoint", provenance.checkpoint_sha256 and f"sha256 {provenance.checkpoint_sha256}"),
-        ("revision", provenance.git_revision),
-        ("made by", provenance.edgekit_version and f"edgekit {provenance.edgekit_version}"),
-    ):
-        if value:
-            _line(out, label, value)
+        yield "crop", f"{_FITS[crop.fit]}, {then}"
 
 
-def _show_ncnn(out: Output, file: NcnnFile) -> None:
-    _line(out, "engine", "ncnn")
-    _line(out, "layers", _counted_kinds([kind for _, kind in file.layers()]))
-    _line(out, "weights", f"{len(file.weights):,} bytes")
-
-
-def _show_cost(out: Output, contents: _Contents) -> None:
-    cost = contents.cost
-    if cost is None:
+def _cost_fields(contents: _Contents) -> Iterator[tuple[str, str | None]]:
+    cost, file = contents.cost, contents.ncnn
+    if file:
+        yield "engine", "ncnn"
+        yield "layers", _counted_kinds([kind for _, kind in file.layers()])
+        yield "weights", f"{len(file.weights):,} bytes"
+    elif cost:
+        yield "opset", None if contents.opset is None else f"{contents.opset}, IR {contents.ir_version}"
+        yield "layers", _counted_kinds([layer.op_type for layer in cost.layers])
+        folded = f"{contents.net_parameters or 0:,}, exported with BatchNorm folded "
+        yield "parameters", f"{folded * (contents.net_parameters is not None)}{cost.parameters:,}"
+        macs = "unknown: dynamic shapes" if cost.macs is None else f"{cost.macs:,} at batch size 1"
+        yield "MACs", macs + (f", without those of {', '.join(cost.uncounted)}" if cost.uncounted else "")
+        yield "bytes moved", _traffic_text(cost)
+        text = f"{cost.flops_per_byte or 0:.1f} FLOPs (two per MAC) per byte, without reuse in a cache"
+        yield "intensity", None if cost.flops_per_byte is None else text
+    elif not contents.prompts:
         from edgekit.install_hint import install_command
 
-        _line(out, "layers", f"not counted: {install_command('export')}")
-        return
-    if contents.opset is not None:
-        _line(out, "opset", f"{contents.opset}, IR {contents.ir_version}")
-    _line(out, "layers", _counted_kinds([layer.op_type for layer in cost.layers]))
-    if contents.net_parameters is None:
-        _line(out, "parameters", f"{cost.parameters:,}")
-    else:
-        _line(out, "parameters", f"{contents.net_parameters:,}, exported with BatchNorm folded {cost.parameters:,}")
-    macs = "unknown: dynamic shapes" if cost.macs is None else f"{cost.macs:,} at batch size 1"
-    uncounted = f", without those of {', '.join(cost.uncounted)}" if cost.uncounted else ""
-    _line(out, "MACs", macs + uncounted)
-    _line(out, "bytes moved", _traffic_text(cost))
-    if cost.flops_per_byte is not None:
-        _line(out, "intensity", f"{cost.flops_per_byte:.1f} FLOPs (two per MAC) per byte, without reuse in a cache")
+        yield "layers", f"not counted: {install_command('export')}"
 
 
 def _traffic_text(cost: GraphCost) -> str:
     if cost.moved_bytes is None or cost.peak_activation_bytes is None:
         return "unknown: dynamic shapes"
-    moves = "moves" if len(cost.moveless) == 1 else "move"
-    moveless = f"; {', '.join(cost.moveless)} {moves} none" if cost.moveless else ""
+    moveless = f"; none by {', '.join(cost.moveless)}" if cost.moveless else ""
     return (
         f"{cost.moved_bytes:,}: {cost.weight_bytes:,} of weights, {cost.read_bytes:,} of activations read, "
         f"{cost.written_bytes:,} written{moveless}; peak {cost.peak_activation_bytes:,} of activations"
     )
 
 
-def _show_layers(out: Output, contents: _Contents) -> None:
+def _layer_table(contents: _Contents) -> TextTable:
     if contents.ncnn:
-        out.table(("layer", "kind"), (), contents.ncnn.layers())
-    elif contents.cost:
-        rows = []
-        for layer in contents.cost.layers:
-            shape = _shape_text(layer.output_shape) if layer.output_shape is not None else "?"
-            counts = ("?" if count is None else f"{count:,}" for count in (layer.macs, layer.moved_bytes))
-            rows.append((layer.name, layer.op_type, shape, f"{layer.parameters:,}", *counts))
-        out.table(("layer", "kind", "output"), ("parameters", "MACs", "bytes"), rows)
+        return TextTable(("layer", "kind"), contents.ncnn.layers(), ("layer", "kind"))
+    rows = []
+    for layer in contents.cost.layers if contents.cost else ():
+        shape = "?" if layer.output_shape is None else _shape_text(layer.output_shape)
+        counts = ("?" if count is None else f"{count:,}" for count in (layer.macs, layer.moved_bytes))
+        rows.append((layer.name, layer.op_type, shape, f"{layer.parameters:,}", *counts))
+    return TextTable(("layer", "kind", "output", "parameters", "MACs", "bytes"), rows, ("layer", "kind", "output"))
 
 
 def _document(contents: _Contents) -> dict[str, Any]:
+    if prompts := contents.prompts:
+        found = {"config": asdict(prompts.config), "clip": asdict(prompts.clip), "descriptions": prompts.descriptions}
+        return {"prompts": found, "training": contents.training or None}
     cost, ncnn = contents.cost, contents.ncnn
-    layers: list[dict[str, Any]] | None = None
-    if ncnn:
-        layers = [{"name": name, "kind": kind} for name, kind in ncnn.layers()]
-    elif cost:
-        layers = [asdict(layer) for layer in cost.layers]
+    layers = [{"name": name, "kind": kind} for name, kind in ncnn.layers()] if ncnn else None
     return {
-        "contract": asdict(contents.contract) if contents.contract else None,
-        "contradictions": list(contents.contradictions),
+        "contract": contents.contract and asdict(contents.contract),
         "training": contents.training or None,
-        "opset": contents.opset,
-        "ir_version": contents.ir_version,
-        "net_parameters": contents.net_parameters,
-        "weight_bytes": cost.weight_bytes if cost else len(ncnn.weights) if ncnn else None,
-        "read_bytes": cost.read_bytes if cost else None,
-        "written_bytes": cost.written_bytes if cost else None,
-        "moved_bytes": cost.moved_bytes if cost else None,
-        "peak_activation_bytes": cost.peak_activation_bytes if cost else None,
-        "flops_per_byte": cost.flops_per_byte if cost else None,
-        "uncounted": list(cost.uncounted) if cost else None,
-        "moveless": list(cost.moveless) if cost else None,
-        "parameters": cost.parameters if cost else None,
-        "macs": cost.macs if cost else None,
-        "layers": layers,
-    }
-
-
-def _scaling_text(contract: Contract) -> str:
-    spec = contract.input
-    mean, std = (", ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
-    return f"(pixel * {spec.scale:.6g} - [{mean}]) / [{std}]"
+        **picked(contents, "contradictions", "opset", "ir_version", "net_parameters"),
+        **picked(
+            cost, "weight_bytes", "read_bytes", "written_bytes", "moved_bytes", "peak_activation_bytes",
+            "flops_per_byte", "uncounted", "moveless", "parameters", "macs",
+        ),
+        **({"weight_bytes": len(ncnn.weights)} if ncnn else {}),
+        "layers": [asdict(layer) for layer in cost.layers] if cost else layers,
+    }  # fmt: skip
 
 
 def _counted_kinds(kinds: list[str]) -> str:

@@ -119,8 +119,6 @@ def command(
     if not pipeline:
         loop_only = ("detect_every", "faces", "classify_every", "detector_model", "detector_size")
         refuse_unused(click.get_current_context(), loop_only, "has no effect without --pipeline")
-    if not values["seconds"]:
-        refuse_unused(click.get_current_context(), ("threads",), "has no effect with --seconds 0")
     if plot:
         from edgekit.files import check_writable
         from edgekit.models.evaluation.plots import check_plot_path

@@ -58,7 +58,7 @@ def command(
     report = reports[0] if len(reports) == 1 else merge(reports, _labels(paths, reports))
     with ExitStack() as stack:
         files.open(stack)(report)
-    out.show(report_view(report))
+    out.show(*report_view(report))
     out.result(report.as_document())
 
 

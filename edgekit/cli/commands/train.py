@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.command import Command, section
-from edgekit.cli.options import contempt_option, merge_option
-from edgekit.cli.output import Output
-from edgekit.cli.train.clip import (
-    MINI,
-    PROMPTS,
-    clip_options,
-    refuse_others_options,
-    train_mini,
-    train_prompts,
-)
+from edgekit.cli.command import Command, is_set, section
+from edgekit.cli.options import contempt_option, merge_option, refuse_unused
+from edgekit.cli.output import Output, TextTable
+from edgekit.cli.train.clip import clip_options
 from edgekit.cli.train.training_options import calibrate_option, data_options, training_options, training_view
 from edgekit.models.training.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from edgekit.models.clip.protocols import TaskResult
+
+_PROMPTS, _MINI = "hicropl", "clip-mini"
 
 
 @click.command("train", cls=Command, short_help="Train a classifier on a data set.")
@@ -84,13 +84,7 @@ from edgekit.models.training.options import TrainingOptions
 @section("Calibration", calibrate_option)
 @section("CLIP and prompts", clip_options)
 @training_options
-def command(
-    out: Output,
-    options: TrainingOptions,
-    clip_values: dict[str, Any],
-    model: str,
-    **net_values: Any,
-) -> None:
+def command(out: Output, options: TrainingOptions, model: str, **values: Any) -> None:
     """Train a classifier, and save the weights of the epoch that is best on the validation split.
 
     The output folder receives best.safetensors, last.pt (for --resume), metrics.jsonl, TensorBoard events and
@@ -118,22 +112,46 @@ def command(
       edgekit train --model hicropl --clip ViT-B-16.pt --task base-to-novel --data split_zhou_DTD.json
           -o runs/dtd
     """
-    refuse_others_options(model)
-    if model == PROMPTS:
-        train_prompts(out, options, clip_values)
-    elif model == MINI:
-        train_mini(out, options, clip_values)
-    else:
-        from edgekit.models.train import TrainOptions, train
-        from edgekit.models.training.distributed import is_first_process
+    from edgekit.models.training.distributed import is_first_process
 
-        with training_view(out, options.output) as view:
-            result = train(
-                TrainOptions(**vars(options), model=model, **net_values),
-                notify=view.notify,
-                progress=view.progress,
-                on_step=view.on_step,
-                on_epoch=view.on_epoch,
-            )
-        if is_first_process():
-            out.result(result.document())
+    context = click.get_current_context()
+    kind, train = _training(model)
+    names = {field.name for field in fields(kind)} | {"model"}
+    foreign = {str(each.name) for each in context.command.params} - names
+    refuse_unused(context, foreign, f"has no effect with --model {model}")
+    if model == _PROMPTS and values["clip"] is None:
+        raise click.UsageError("--model hicropl needs a CLIP: give --clip FILE, or an open_clip name as MODEL/WEIGHTS")
+    # Each model has defaults of its own.
+    given = {name: value for name, value in {**vars(options), **values}.items() if is_set(context, name)}
+    if model not in (_PROMPTS, _MINI):
+        given["model"] = model
+    with training_view(out, options.output) as view:
+        result = train(kind(**given), **view.callbacks)
+    if is_first_process():
+        if model == _PROMPTS:
+            _print_accuracies(out, result.evaluation)
+        out.result(result.document())
+
+
+def _training(model: str) -> tuple[type[TrainingOptions], Callable[..., Any]]:
+    """Return the options of a model's training, and the function that trains it."""
+    if model == _PROMPTS:
+        from edgekit.models.clip.train_prompts import PromptTrainingOptions, train_prompts
+
+        return PromptTrainingOptions, train_prompts
+    if model == _MINI:
+        from edgekit.models.clip.train_mini import MiniClipOptions, train_mini
+
+        return MiniClipOptions, train_mini
+    from edgekit.models.train import TrainOptions, train
+
+    return TrainOptions, train
+
+
+def _print_accuracies(out: Output, result: TaskResult) -> None:
+    rows = [
+        (score.name, str(score.images), f"{score.accuracy:.2%}", f"{score.zero_shot_accuracy:.2%}")
+        for score in result.scores
+    ]
+    out.show(TextTable(("evaluated on", "images", "with prompts", "zero-shot"), rows, ("evaluated on",)))
+    out.say(", ".join(f"{name.replace('_', ' ')} {value:.2%}" for name, value in result.summary.items()))

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 # The frozen tower of trained prompts, which --no-pass can leave out.
 ENSEMBLE = "ensemble"
-# Options that need --calibrate, and --eval.
+# Options that need --quantize, --calibrate, and --eval.
+_QUANTIZATION = ("calibrate", "types", "form", "max_drop_points")
 _CALIBRATION = ("calibrate_split", "calibration_images", "calibration_method", "seed")
 _EVALUATION = ("evaluation_split", "max_drop_points")
 
@@ -152,7 +153,7 @@ quantize_options = combined(
 
 
 def check_combination(context: click.Context, options: Mapping[str, Any], is_prompts: bool) -> None:
-    """Check that the given options fit together.
+    """Check what `edgekit.export` and `edgekit.quantize` do not check, because they do not get all of the options.
 
     Args:
         context: The context of `edgekit export`.
@@ -163,51 +164,29 @@ def check_combination(context: click.Context, options: Mapping[str, Any], is_pro
         InputError: An option does not fit the others or the model.
         click.UsageError: An option needs another one.
     """
+    method, is_ncnn, without_ensemble = (
+        options["method"],
+        options["engine"] == "ncnn",
+        ENSEMBLE in options["passes_off"],
+    )
     if options["class_names"] and options["classes_file"]:
         raise InputError("--class and --classes both set the labels: give one of them")
+    if method is None:
+        refuse_unused(context, _QUANTIZATION, "has no effect without --quantize")
     if options["calibrate"] is None:
         refuse_unused(context, _CALIBRATION, "has no effect without --calibrate")
     if options["evaluate_on"] is None:
         refuse_unused(context, _EVALUATION, "has no effect without --eval")
-    if options["method"] is None:
-        refuse_unused(context, ("max_drop_points",), "has no effect without --quantize")
-    if options["engine"] != "ncnn" and options["precision"] != "fp32":
-        given = options["precision"]
-        raise InputError(
-            f"--precision {given} is for --engine ncnn: leave it out (--quantize fp16 is for ONNX Runtime)"
-        )
-    without_ensemble = ENSEMBLE in options["passes_off"]
-    if is_prompts:
-        _check_prompts(options, without_ensemble)
-        return
-    if without_ensemble:
-        raise InputError(f"--no-pass {ENSEMBLE} is for trained prompts: leave it out")
-    _check_quantization(options["method"], options)
-    if options["engine"] == "ncnn" and options["method"] is not None:
-        raise InputError("--engine ncnn has no --quantize: leave it out (--precision fp16 uses half floats)")
-
-
-def _check_prompts(options: Mapping[str, Any], without_ensemble: bool) -> None:
-    flags = {"--merge": "merges", "--prompts": "prompts", "--pass": "passes", "--quantize": "method"}
-    flags |= {f"--{name}": name for name in ("calibrate", "types", "form")}
-    foreign = [flag for flag, name in flags.items() if options[name]]
-    foreign += ["--engine ncnn"] * (options["engine"] == "ncnn") + ["--target"] * (options["target"] != GENERIC)
-    foreign += [f"--no-pass {name}" for name in options["passes_off"] if name != ENSEMBLE]
-    if foreign:
-        raise InputError(f"{foreign[0]} has no effect with trained prompts: leave it out")
-    if options["evaluate_on"] and not without_ensemble:
+    if options["precision"] != "fp32" and not is_ncnn:
+        raise InputError("--precision is for --engine ncnn: leave it out (--quantize fp16 is for ONNX Runtime)")
+    if method is not None and (is_ncnn or is_prompts):
+        raise InputError("--quantize is for nets on ONNX Runtime: leave it out (for ncnn, see --precision fp16)")
+    if is_prompts and is_ncnn:
+        raise InputError("trained prompts run on ONNX Runtime only: leave --engine out")
+    if is_prompts and options["evaluate_on"] and not without_ensemble:
         raise InputError(f"--eval of prompts needs --no-pass {ENSEMBLE}: add it, or run 'edgekit eval FILE'")
-
-
-def _check_quantization(quantization: str | None, options: Mapping[str, Any]) -> None:
-    if quantization is None and options["calibrate"]:
-        raise InputError("--calibrate is for a quantised file: choose one with --quantize")
-    if quantization == "int8" and options["calibrate"] is None:
-        raise InputError("--quantize int8 needs images for calibration: name a data set with --calibrate")
-    if quantization in ("dynamic", "fp16") and options["calibrate"]:
-        raise InputError(f"--quantize {quantization} needs no images: leave --calibrate out")
-    if quantization != "int8" and (options["types"] or options["form"]):
-        raise InputError("--types and --form are for --quantize int8: leave them out")
+    if without_ensemble and not is_prompts:
+        raise InputError(f"--no-pass {ENSEMBLE} is for trained prompts: leave it out")
 
 
 # Parameters with the names of arguments of `edgekit.export` or `edgekit.quantize`.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from edgekit.cli.output import Output, one_line
+from edgekit.cli.output import Output, TextTable, one_line, picked
 from edgekit.errors import InputError
 from edgekit.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from edgekit.export.profiling.pipeline_estimate import PipelineEstimate
@@ -19,16 +19,32 @@ if TYPE_CHECKING:
     from edgekit.export.profiling.run import BoardEstimate, ProfileReport
 
 _SHOWN_LAYERS = 20
-# Width of the names of the totals.
-_INDENT = 12
 
 
 def show_profile(out: Output, report: ProfileReport, all_layers: bool) -> None:
     """Print layers, totals and estimates."""
-    _show_layers(out, report.profile, all_layers)
-    _show_totals(out, report.profile)
+    layers = report.profile.layers
+    shown = layers if all_layers else sorted(layers, key=_weight, reverse=True)[:_SHOWN_LAYERS]
+    out.show(_layer_table(shown))
+    out.say("reused kB: weights and activations between memory and the cache; here: share of the time on this machine")
+    if len(shown) < len(layers):
+        out.say(f"the costliest {len(shown)} of {len(layers)} layers; --layers shows all")
+    out.fields(_totals(report.profile))
     out.say("Estimates, not measurements: a roofline fitted to latencies published for ncnn on that board.")
-    _show_estimates(out, report.estimates)
+    estimated = [(_where(case), case.estimate) for case in report.estimates if case.estimate]
+    rows = [
+        (
+            where,
+            _interval(found.low_ms, found.high_ms),
+            f"{found.memory_share:.0%}",
+            f"{found.roofline.coverage:.0%} of {found.roofline.rows}",
+        )
+        for where, found in estimated
+    ]
+    out.show(TextTable(("board", "estimate", "bound by memory", "coverage"), rows, ("board",)))
+    if rows:
+        out.say("coverage: share of the nets left out of the fit whose latency was inside their interval")
+    out.show(*(f"{_where(case)}: no estimate: {case.reason}" for case in report.estimates if case.estimate is None))
     for loop in report.loops:
         _show_loop(out, loop)
 
@@ -58,17 +74,11 @@ def profile_document(report: ProfileReport) -> dict[str, Any]:
     profile, measured = report.profile, report.profile.measured
     return {
         "model": str(report.model),
-        "precision": profile.precision,
-        "macs": profile.macs,
-        "moved_bytes": profile.moved_bytes,
-        "memory_bytes": profile.memory_bytes,
-        "cache_kib": profile.cache_kib,
+        **picked(profile, "precision", "macs", "moved_bytes", "memory_bytes", "cache_kib"),
         "uncounted": list(profile.cost.uncounted),
         "measured": measured
         and {
-            "runs": measured.runs,
-            "intra_op_threads": measured.intra_op_threads,
-            "median_ms": measured.median_ms,
+            **picked(measured, "runs", "intra_op_threads", "median_ms"),
             "runtime_share": profile.runtime_share,
             "kinds": dict(measured.by_kind()),
         },
@@ -79,62 +89,37 @@ def profile_document(report: ProfileReport) -> dict[str, Any]:
     }
 
 
-def _show_layers(out: Output, profile: Profile, all_layers: bool) -> None:
-    costliest = sorted(profile.layers, key=_weight, reverse=True)[:_SHOWN_LAYERS]
-    rows = []
-    for layer in profile.layers if all_layers else costliest:
-        intensity, share = layer.flops_per_byte, layer.share
-        row = (
+def _layer_table(layers: Sequence[LayerProfile]) -> TextTable:
+    rows = [
+        (
             layer.name,
             layer.op_type,
             f"{layer.macs / 1e6:.3f}",
             *(f"{count / 1e3:.1f}" for count in (layer.weight_bytes, layer.activation_bytes, layer.memory_bytes)),
-            "-" if intensity is None else f"{intensity:.1f}",
-            "-" if share is None else f"{share:.1%}",
+            "-" if layer.flops_per_byte is None else f"{layer.flops_per_byte:.1f}",
+            "-" if layer.share is None else f"{layer.share:.1%}",
         )
-        rows.append(row)
-    columns = ("MMACs", "weights\nkB", "activ.\nkB", "reused\nkB", "FLOPs\n/B", "here")
-    out.table(("layer", "kind"), columns, rows)
-    out.say("reused kB: weights and activations between memory and the cache; here: share of the time on this machine")
-    if not all_layers and len(profile.layers) > _SHOWN_LAYERS:
-        out.say(f"the costliest {_SHOWN_LAYERS} of {len(profile.layers)} layers; --layers shows all")
+        for layer in layers
+    ]
+    columns = ("layer", "kind", "MMACs", "weights kB", "activ. kB", "reused kB", "FLOPs/B", "here")
+    return TextTable(columns, rows, ("layer", "kind"))
 
 
 def _weight(layer: LayerProfile) -> float:
     return layer.share if layer.share is not None else (layer.macs + layer.moved_bytes) * 1e-12
 
 
-def _show_totals(out: Output, profile: Profile) -> None:
+def _totals(profile: Profile) -> Iterator[tuple[str, str]]:
     uncounted = f", without those of {', '.join(profile.cost.uncounted)}" if profile.cost.uncounted else ""
     intensity = 2 * profile.macs / profile.moved_bytes if profile.moved_bytes else 0.0
-    out.say(f"MACs        {profile.macs:,} ({profile.precision}){uncounted}")
-    out.say(
-        f"bytes       {profile.moved_bytes:,} without reuse in a cache ({intensity:.1f} FLOPs per byte), "
-        f"{profile.memory_bytes:,} with a cache of {profile.cache_kib} KiB",
-        indent=_INDENT,
-    )
+    yield "MACs", f"{profile.macs:,} ({profile.precision}){uncounted}"
+    cached = f"{profile.memory_bytes:,} with a cache of {profile.cache_kib} KiB"
+    yield "bytes", f"{profile.moved_bytes:,} without reuse in a cache ({intensity:.1f} FLOPs per byte), {cached}"
     if measured := profile.measured:
-        kinds = ", ".join(f"{one_line(kind)} {share:.0%}" for kind, share in measured.by_kind()[:4])
-        out.say(
-            f"here        {measured.median_ms:.2f} ms, median of {measured.runs}, "
-            f"{counted(measured.intra_op_threads, 'thread')}; shares, from the profiler: "
-            f"{kinds}; {profile.runtime_share or 0:.0%} in nodes the runtime added",
-            indent=_INDENT,
-        )
-
-
-def _show_estimates(out: Output, cases: Sequence[BoardEstimate[Estimate]]) -> None:
-    rows = []
-    for case in cases:
-        if found := case.estimate:
-            inside = f"{found.roofline.coverage:.0%} of {found.roofline.rows}"
-            rows.append((_where(case), _interval(found.low_ms, found.high_ms), f"{found.memory_share:.0%}", inside))
-    out.table(("board",), ("estimate", "bound by memory", "coverage"), rows)
-    if rows:
-        out.say("coverage: share of the nets left out of the fit whose latency was inside their interval")
-    for case in cases:
-        if case.estimate is None:
-            out.say(f"{_where(case)}: no estimate: {case.reason}")
+        kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in measured.by_kind()[:4])
+        how = f"median of {measured.runs}, {counted(measured.intra_op_threads, 'thread')}"
+        added = f"{profile.runtime_share or 0:.0%} in nodes the runtime added"
+        yield "here", f"{measured.median_ms:.2f} ms, {how}; shares, from the profiler: {kinds}; {added}"
 
 
 def _show_loop(out: Output, loop: BoardEstimate[PipelineEstimate]) -> None:
@@ -158,8 +143,8 @@ def _show_loop(out: Output, loop: BoardEstimate[PipelineEstimate]) -> None:
         low_fps, high_fps = found.staged_fps
         stage, _ = found.longest_stage
         out.say(f"  one thread per stage: {low_fps:.0f} to {high_fps:.0f} frames/s, slowest stage: {stage}")
-    for part in found.parts:
-        out.say(f"  {part.name:<32} {part.middle_ms:6.2f} ms per frame ({part.basis})")
+    rows = [(part.name, f"{part.middle_ms:.2f}", part.basis) for part in found.parts]
+    out.show(TextTable(("part", "ms per frame", "from"), rows, ("part", "from")))
 
 
 def _where(case: BoardEstimate[Any]) -> str:
@@ -174,29 +159,22 @@ def _interval(low_ms: float, high_ms: float) -> str:
 
 
 def _estimate_document(case: BoardEstimate[Estimate]) -> dict[str, Any]:
-    document: dict[str, Any] = {"board": case.board.key, "name": case.board.name, "threads": case.threads}
     found = case.estimate
-    if found is None:
-        return document | {"low_ms": None, "high_ms": None, "reason": case.reason}
-    return document | {
-        "low_ms": found.low_ms,
-        "high_ms": found.high_ms,
-        "memory_share": found.memory_share,
-        "rows": found.roofline.rows,
-        "coverage": found.roofline.coverage,
-        "reason": None,
+    return {
+        "board": case.board.key,
+        "name": case.board.name,
+        "threads": case.threads,
+        **picked(found, "low_ms", "high_ms"),
+        **({} if found is None else {"memory_share": found.memory_share, **picked(found.roofline, "rows", "coverage")}),
+        "reason": None if found else case.reason,
     }
 
 
 def _loop_document(loop: BoardEstimate[PipelineEstimate]) -> dict[str, Any]:
-    if loop.estimate is None:
+    found = loop.estimate
+    if found is None:
         return {"board": loop.board.key, "threads": loop.threads, "reason": loop.reason}
-    return _pipeline_document(loop.estimate) | {"board": loop.board.key}
-
-
-def _pipeline_document(found: PipelineEstimate) -> dict[str, Any]:
-    low_fps, high_fps = found.fps
-    staged_low_fps, staged_high_fps = found.staged_fps or (None, None)
+    (low_fps, high_fps), (staged_low_fps, staged_high_fps) = found.fps, found.staged_fps or (None, None)
     return asdict(found) | {
         "middle_ms": found.middle_ms,
         "low_fps": low_fps,
@@ -206,4 +184,5 @@ def _pipeline_document(found: PipelineEstimate) -> dict[str, Any]:
         "staged_high_fps": staged_high_fps,
         "longest_stage": found.longest_stage[0],
         "is": "an estimate, not a measurement",
+        "board": loop.board.key,
     }

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from edgekit.cli.output import Output, one_line
+from edgekit.cli.output import Output, TextTable, one_line, picked
 
 if TYPE_CHECKING:
     from edgekit.export.verification.first_difference import LayerDifference
@@ -20,7 +20,7 @@ def show_report(out: Output, report: VerifyReport, show_layers: bool) -> None:
         out.say(f"onnxruntime {report.oldest_runtime}, the oldest supported: can run the file ({how})")
     if report.check:
         _show_parity(out, report.check)
-        _show_accuracy(out, report.check)
+        out.show(_accuracy_table(report.check))
         _show_layers(out, report.check, show_layers)
 
 
@@ -35,43 +35,43 @@ def verify_document(report: VerifyReport) -> dict[str, Any]:
 
 
 def _show_parity(out: Output, check: ParityCheck) -> None:
-    found, tolerance = check.parity, check.tolerance
-    allowed = check.allowed_difference
+    found, tolerance, allowed = check.parity, check.tolerance, check.allowed_difference
     limit = "" if allowed is None else f"allowed: {allowed:.1e}"
     if tolerance.relative is not None:
         limit = f"{found.relative_difference:.3f} of their root mean square, allowed: {tolerance.relative:g}"
-    out.say(f"images          {found.images}, classified by both sides")
-    out.say(f"crops           {found.crops_different} differ, by at most {found.crop_difference} of 255 (allowed: 0)")
-    out.say(
-        f"logits          differ by at most {found.logits_difference:.2e} ({limit}; largest {found.largest_logit:.1f})"
+    largest = f"{found.logits_difference:.2e} ({limit}; largest {found.largest_logit:.1f})"
+    out.fields(
+        [
+            ("images", f"{found.images}, classified by both sides"),
+            ("crops", f"{found.crops_different} differ, by at most {found.crop_difference} of 255 (allowed: 0)"),
+            ("logits", f"differ by at most {largest}"),
+            ("batch size", f"changes logits by at most {found.batch_difference:.2e}"),
+            ("top-1", f"equal on {found.same_top1} (required: {tolerance.top1_share:.0%})"),
+        ]
     )
-    out.say(f"batch size      changes logits by at most {found.batch_difference:.2e}")
-    out.say(f"top-1           equal on {found.same_top1} (required: {tolerance.top1_share:.0%})")
 
 
-def _show_accuracy(out: Output, check: ParityCheck) -> None:
-    reference, device = check.parity.reference, check.parity.device
-    if reference is None or device is None:
-        return
-    rows = []
-    for label in check.contract.labels:
-        shares = (side.per_class[label] for side in (reference, device))
-        rows.append((label, *("-" if share is None else f"{share:.2%}" for share in shares)))
-    rows.append(("all", f"{reference.accuracy:.2%}", f"{device.accuracy:.2%}"))
-    out.table(("class",), ("training side", "device side"), rows)
+def _accuracy_table(check: ParityCheck) -> TextTable:
+    sides = [side for side in (check.parity.reference, check.parity.device) if side]
+    rows = [(label, *(_share(side.per_class[label]) for side in sides)) for label in check.contract.labels]
+    rows.append(("all", *(_share(side.accuracy) for side in sides)))
+    return TextTable(("class", "training side", "device side"), rows if len(sides) == 2 else (), ("class",))
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
 
 
 def _show_layers(out: Output, check: ParityCheck, show_all: bool) -> None:
     if check.layers == ():
-        out.say("layers          none can be compared: no layer of both models has results in float32")
-        return
-    if show_all and check.layers:
+        out.say("layers: none can be compared: no layer of both models has results in float32")
+    elif check.layers and show_all:
         rows = [(layer.name, layer.op_type, f"{layer.relative:.1e}", f"{layer.max_abs:.1e}") for layer in check.layers]
-        out.table(("layer", "kind"), ("relative difference", "largest"), rows)
+        out.show(TextTable(("layer", "kind", "relative difference", "largest"), rows, ("layer", "kind")))
     if first := check.first:
-        out.say(f"first to differ {one_line(first.name)} ({first.op_type}), by {first.relative:.1e} of its values")
+        out.say(f"first to differ: {one_line(first.name)} ({first.op_type}), by {first.relative:.1e} of its values")
     elif check.layers:
-        out.say(f"layers          none of {len(check.layers)} compared ones differs on the device's pixels")
+        out.say(f"layers: none of {len(check.layers)} compared ones differs on the device's pixels")
 
 
 def _check_document(check: ParityCheck) -> dict[str, Any]:
@@ -98,8 +98,7 @@ def _check_document(check: ParityCheck) -> dict[str, Any]:
             "tolerance": tolerance.top1_share,
         },
         "accuracy": {
-            side: result and {"accuracy": result.accuracy, "correct": result.correct, "per_class": result.per_class}
-            for side, result in sides.items()
+            side: result and picked(result, "accuracy", "correct", "per_class") for side, result in sides.items()
         },
     }
     if check.layers is not None:

@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _TARGETS = {"ce": "labels", "kl": "teacher's probabilities", "cosine": "teacher's embeddings"}
-
-# Limits for the record in a file of unknown origin. edgekit's own records have some thousand characters per net; in
-# deeply nested ones, indentation multiplies the length.
-_MAX_CHARS = 200_000
-_MAX_DEPTH = 20
-_MAX_NETS = 20
-
-
-def limited(training: Mapping[str, Any], warn: Callable[[str], None]) -> Mapping[str, Any]:
-    """Return a checkpoint's record of its training; if it is too large or not JSON, warn and return an empty one."""
-    try:
-        chars = len(json.dumps(training, allow_nan=False))
-    except (ValueError, RecursionError):
-        warn("the file's record of its training is not shown: it is not JSON")
-        return {}
-    if chars > _MAX_CHARS or _is_deep(training, _MAX_DEPTH):
-        warn(
-            f"the file's record of its training is not shown: it has {chars:,} characters (limit {_MAX_CHARS:,}) or "
-            f"more than {_MAX_DEPTH} levels"
-        )
-        return {}
-    return training
 
 
 def training_lines(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -39,11 +16,8 @@ def training_lines(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "recipe", f"{training['recipe_name']}, {epoch}, seed {training.get('seed', '?')}"
     if "initial_sha256" in training:
         yield "started from", f"checkpoint with sha256 {training['initial_sha256']}"
-    nets = _named(training.get("average_of"))
-    for net in nets[:_MAX_NETS]:
+    for net in _named(training.get("average_of")):
         yield "average of", f"'{net['name']}' (sha256 {net.get('sha256', '?')})"
-    if len(nets) > _MAX_NETS:
-        yield "average of", f"{len(nets) - _MAX_NETS} more nets"
     for teacher in _teachers(_inner(training, "teacher")):
         clip = _inner(teacher, "clip")
         of = f", for the CLIP '{clip.get('source', '?')}' (sha256 {clip.get('sha256', '?')})" if clip else ""
@@ -66,8 +40,3 @@ def _teachers(teacher: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _named(records: object) -> list[Mapping[str, Any]]:
     listed = records if isinstance(records, list) else []
     return [each for each in listed if isinstance(each, dict) and "name" in each]
-
-
-def _is_deep(value: object, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels < 0 or any(_is_deep(each, levels - 1) for each in inner)

@@ -29,7 +29,6 @@ from edgekit.models.training.options import (
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from edgekit.models.callbacks import Notify, StageProgress
     from edgekit.models.training.loop import EpochReport, StepReport
 
 calibrate_option = click.option(
@@ -50,12 +49,20 @@ class TrainingView:
         self._clock = clock
         self._printed: float | None = None
         self._start = (0.0, 0)
-        self.progress: StageProgress = by_stage(bars)
-        self.notify: Notify = out.say
         self._out = out
         self._bars = bars
         self._epochs = 0
         self._task = bars.add_task("training", total=None, visible=False)
+
+    @property
+    def callbacks(self) -> dict[str, Any]:
+        """The arguments of a training that show its progress."""
+        return {
+            "notify": self._out.say,
+            "progress": by_stage(self._bars),
+            "on_step": self.on_step,
+            "on_epoch": self.on_epoch,
+        }
 
     def on_step(self, report: StepReport) -> None:
         """Advance the bar by one step; without a terminal, print a line once a minute."""

