@@ -270,7 +270,9 @@ main()
 """
 
 
-def test_after_a_lost_connection_the_report_is_on_the_board(sshd: Sshd, plant: Plant, tiny_model: Path) -> None:
+def test_after_a_lost_connection_the_report_is_on_the_board(
+    sshd: Sshd, plant: Plant, tiny_model: Path, tiny_image_model: Path
+) -> None:
     report = sshd.home / ".cache/edgekit/board/report.json"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text("of an earlier benchmark")
@@ -283,10 +285,10 @@ def test_after_a_lost_connection_the_report_is_on_the_board(sshd: Sshd, plant: P
     assert not report.exists()
 
     plant(f"""exec env PYTHONPATH="{SOURCE}" "{sys.executable}" -c '{DISCONNECTING}' "$@" """)
-    assert bench(sshd, tiny_model, "--host", "127.0.0.1").returncode == 4
+    assert bench(sshd, tiny_model, tiny_image_model, "--host", "127.0.0.1").returncode == 4
     wait_until(report.exists)
     (board,) = read_document(report).boards
-    assert [model.name for model in board.models] == [str(tiny_model)]
+    assert [model.name for model in board.models] == [str(tiny_model), str(tiny_image_model)]
     assert len(board.cells) == 1
     assert not board.complete
 
@@ -491,11 +493,11 @@ main()
 
 
 def test_a_board_that_fails_after_some_measurements_keeps_them(
-    sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
+    sshd: Sshd, plant: Plant, tiny_model: Path, tiny_image_model: Path, tmp_path: Path
 ) -> None:
     plant(f"""exec env PYTHONPATH="{SOURCE}" "{sys.executable}" -c '{FAILING}' "$@" """)
     report, page = tmp_path / "report.json", tmp_path / "report.html"
-    done = bench(sshd, tiny_model, "--host", "127.0.0.1", "-o", report, "--html", page)
+    done = bench(sshd, tiny_model, tiny_image_model, "--host", "127.0.0.1", "-o", report, "--html", page)
     assert done.returncode == 4
     assert "edgekit: error: 127.0.0.1: the memory ran out" in done.stderr
     document = json.loads(report.read_text())
