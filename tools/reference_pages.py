@@ -290,7 +290,7 @@ def benchmark_document() -> str:
         "(2020-12) of the document: [bench.schema.json](../../edgekit/report/bench.schema.json), generated from "
         "[document.py](../../edgekit/report/document.py). Times are in milliseconds (`_ms`) or seconds (`_s`), memory "
         "in MiB, clock frequencies in MHz, temperatures in °C. Later minor versions may add fields. edgekit also reads "
-        "documents of version 2.0. In such a document, `per-frame` is called `pipeline`, and `loop` does not exist.",
+        "documents of versions 2.0 and 2.1, whose kinds have [other names](../explanation/benchmarks.md).",
         "When edgekit reads a document, it checks size, depth, types and ranges, and removes control characters and "
         "invisible characters. `edgekit report` shows and merges documents. `--html` writes a page without scripts, "
         "which loads nothing. `--markdown` and `--csv` write the tables. Reports from emulators and virtual machines "

@@ -9,40 +9,32 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from edgekit.device.engines.engine import engine_of
 from edgekit.device.engines.session import available_processors
 from edgekit.errors import InputError
 from edgekit.report.document import KINDS, Kind
 from edgekit.text import counted
 
-# FRAME_KINDS: an iteration is a frame. CACHE_KINDS: the frames come from memory.
-FRAME_KINDS: tuple[Kind, ...] = ("per-frame", "loop", "camera")
-CACHE_KINDS: tuple[Kind, ...] = ("per-frame", "loop")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Cell:
     """A model, a number of threads and a kind of measurement.
 
-    Kinds: "inference" is the net alone on a prepared input; "classifier" also crops and prepares the faces and computes
-    probabilities; "per-frame" also detects the faces of a frame from memory, one frame at a time in one thread; "loop"
-    is the loop of `edgekit run` (threads, detection schedule, tracker, smoothing) over frames from memory; "camera" is
-    "per-frame" with a camera's newest frame, including the wait for that frame.
+    Kinds: "net" is one inference on a prepared input; "frame" is one frame from memory through detection and
+    classification, in one thread and without tracking; "run" is the loop of `edgekit run` (threads, detection schedule,
+    tracker, smoothing) over frames from memory.
 
-    `threads` is the number of threads within the classifier and within the detector. A loop may have None
-    and then uses the threads that `edgekit run` plans.
+    `threads` is the number of threads within the classifier and within the detector. A run may have None and then uses
+    the threads that `edgekit run` plans.
     """
 
     model: str
     path: Path
     threads: int | None
     kind: Kind
-
-    @property
-    def engine(self) -> str:
-        """The engine that runs the model."""
-        return engine_of(self.path)
 
     @property
     def name(self) -> str:
@@ -57,7 +49,7 @@ def plan_cells(
 
     Args:
         models: Name and file of each model.
-        thread_counts: Numbers of threads. None: 1 and the number of processors, and one loop per model with the threads
+        thread_counts: Numbers of threads. None: 1 and the number of processors, and one run per model with the threads
             of `edgekit run`.
         kinds: Kinds of measurements.
 
@@ -70,9 +62,8 @@ def plan_cells(
     for what, values in given.items():
         if not values:
             raise InputError(f"no {what} is given: give at least one")
-        twice = {str(value) for value in values if values.count(value) > 1}
-        if twice:
-            raise InputError(f"{what} given twice: {', '.join(sorted(twice))}")
+        if twice := next((value for value in values if values.count(value) > 1), None):
+            raise InputError(f"{what} given twice: {twice}")
     if unknown := set(kinds) - set(KINDS):
         raise InputError(f"kind '{unknown.pop()}' is not known: choose from {', '.join(KINDS)}")
     if min(counts) < 1:
@@ -81,7 +72,7 @@ def plan_cells(
         Cell(name, path, threads, kind)
         for name, path in models
         for kind in kinds
-        for threads in ((None,) if kind == "loop" and thread_counts is None else counts)
+        for threads in ((None,) if kind == "run" and thread_counts is None else counts)
     ]
 
 
@@ -90,8 +81,8 @@ def default_thread_counts() -> tuple[int, ...]:
     return tuple(sorted({1, available_processors()}))
 
 
-def plan_rounds(cells: Sequence[Cell], rounds: int, seed: int) -> list[Cell]:
-    """Return the cells `rounds` times, each round in its own order that the seed determines.
+def plan_rounds(cells: Sequence[T], rounds: int, seed: int) -> list[T]:
+    """Return the cells, or their jobs, `rounds` times, each round in its own order that the seed determines.
 
     A short period in which the machine is hot or busy then slows one process of each cell, not all of one cell.
     """

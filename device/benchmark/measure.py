@@ -1,182 +1,153 @@
 """Measures one cell in this process: warm-up until the times are stable, then recorded iterations.
 
-The state of the machine (temperature, clock, throttle flags) is recorded with the iterations.
+The state of the machine (temperature, clock, throttle flags) is recorded with the iterations. Each cell is measured in
+several such processes (`rounds.py`).
 
-Each cell is measured in several such processes (`rounds.py`).
+In a run, the detector works in some frames only, so times of single frames differ by an order of magnitude and their
+median would not change with the detector's speed. A sample of a run is therefore the mean time per frame of a block of
+consecutive frames, long enough for at least two detections.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from typing import Any, NamedTuple
 
 import cv2
+import msgspec
 import numpy as np
 
-from edgekit.boards import read_conditions
+from edgekit.boards import Conditions, read_conditions
 from edgekit.contract import Subject
-from edgekit.device.benchmark.cells import Cell
-from edgekit.device.benchmark.frame_cache import CachedSource, FrameCache
-from edgekit.device.benchmark.loop import measure_loop
-from edgekit.device.benchmark.sampling import Recorder, Run, Settling
+from edgekit.device.benchmark.frame_cache import CachedSource
+from edgekit.device.benchmark.job import Job
+from edgekit.device.benchmark.other_load import OtherLoad
 from edgekit.device.detection import Detector
-from edgekit.device.detections import Detections
+from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.frame import Frame, Source
-from edgekit.device.pipeline.loop import crop_faces, recognise
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.engines.engine import contract_in
+from edgekit.device.frame import Frame, presentation_time_s
+from edgekit.device.pipeline.latency import LatencyMeter, summarize
+from edgekit.device.pipeline.loop import crop_faces, frame_results
+from edgekit.device.pipeline.stream import create_localizer
+from edgekit.device.pipeline.stream_options import StreamOptions
+from edgekit.device.pipeline.threads import plan_threads
+from edgekit.device.procfs import read_process
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.device.tracking.localizer import Localizer, WholeImage
-from edgekit.errors import SourceError
-from edgekit.preprocess import ImageU8, softmax, to_input
-from edgekit.report.document import Kind, WarmUp
+from edgekit.preprocess import to_input
+from edgekit.report.document import BoardState, Latency, MachineReading, ProcessResult, ThreadUse, WarmUp
+from edgekit.report.statistics import is_stable
 
-MIN_ITERATIONS = 100
 MAX_WARM_UP_S = 10.0
-_WINDOW_S = 0.1
+# The adaptive schedule of a run detects at least every 10 frames.
+BLOCK_FRAMES = 20
+_MIN_SAMPLES = 5
+# A window of the warm-up has at least this time and number of iterations.
+_WINDOW_MS = 100.0
 _WINDOW_ITERATIONS = 5
+# Readings of the machine: period, and maximum number of a measurement.
+_READ_PERIOD_S = 1.0
+_MAX_READINGS = 200
+# Digits of times in milliseconds: a small net may take a few microseconds, and rounding must not move a median out of
+# its interval.
+_DIGITS = 5
 # The frame of inputs that are made here, and of estimates of the loop.
 FRAME_WH = (640, 480)
 _FACE_XYXY = (240.0, 160.0, 400.0, 320.0)
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Inputs of a measurement: frames in memory, an opened camera, and a factory of detectors.
+class Run(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Measurement of a cell in one process: the part for the report, `process`, and the samples.
 
-    The argument of `make_detector` is the number of threads within a detection.
+    `samples_ms` are the times of iterations in their order; see `CellResult` for what an iteration is. The kinds
+    "frame" and "run" set `detector`, `faces_per_frame` and `stages_ms`; "run" also sets `ages_ms` (capture to result)
+    and `threads`. `process.started_s` is on the system's monotonic clock.
     """
 
-    cache: FrameCache | None = None
-    camera: Source | None = None
-    make_detector: Callable[[int], Detector] | None = None
+    process: ProcessResult
+    batch: int
+    intra_op_threads: int
+    samples_ms: tuple[float, ...]
+    detector: str | None = None
+    faces_per_frame: float | None = None
+    stages_ms: dict[str, list[float]] = msgspec.field(default_factory=dict)
+    ages_ms: tuple[float, ...] = ()
+    threads: ThreadUse | None = None
 
 
-def measure(
-    cell: Cell,
-    inputs: Inputs = Inputs(),
-    *,
-    seconds: float,
-    min_iterations: int = MIN_ITERATIONS,
-    batch: int = 1,
-    progress: Callable[[float], None] = lambda _: None,
-) -> Run:
-    """Measure one cell for at least `seconds` and `min_iterations` after the warm-up, in this process.
+class _Sample(NamedTuple):
+    """Mean time of `iterations` consecutive iterations, and the results of their frames."""
 
-    OpenCV's number of threads is set to that of the classifier, and not reset afterwards.
+    ms: float
+    iterations: int
+    results: Sequence[FrameResult] = ()
+
+
+def measure(job: Job, make_detector: Callable[[int], Detector] | None = None) -> Run:
+    """Measure a job in this process; OpenCV's number of threads is set, and not reset afterwards.
 
     Args:
-        cell: What to measure.
-        inputs: The frames, camera and detector for the measurement.
-        seconds: Minimum time of measured work, and maximum time of the warm-up.
-        min_iterations: Minimum number of measured iterations.
-        batch: Faces or images per iteration of "inference" and "classifier".
-        progress: Called about twice a second, outside of the measured time, with the share done.
+        job: What to measure and how.
+        make_detector: Returns the detector for a number of threads; default: the job's detector.
 
     Raises:
         InputError: The model cannot be loaded.
-        SourceError: The camera was lost.
     """
-    max_warm_up_s = min(seconds, MAX_WARM_UP_S)
-    if cell.kind == "loop":
-        assert inputs.cache is not None
-        assert inputs.make_detector is not None
-        return measure_loop(
-            cell,
-            inputs.cache,
-            inputs.make_detector,
-            seconds=seconds,
-            min_iterations=min_iterations,
-            max_warm_up_s=max_warm_up_s,
-            progress=progress,
-        )
-    threads = cell.threads or 1
-    cv2.setNumThreads(threads)
-    loading_s = time.perf_counter()
-    classifier = Classifier(cell.path, threads)
-    load_ms = (time.perf_counter() - loading_s) * 1e3
-    pipeline = None
-    iteration: Callable[[], object]
-    if cell.kind in ("inference", "classifier"):
-        iteration = _classifier_iteration(classifier, cell.kind, batch)
-    else:
-        batch = 1
-        iteration = pipeline = _Pipeline(classifier, inputs, threads, cell.kind)
+    cell, contract = job.cell, contract_in(job.cell.path)
+    is_run, detects = cell.kind == "run", contract.subject == "face"
+    plan = plan_threads(None if is_run else False, cell.threads if is_run else cell.threads or 1, detects=detects)
+    cv2.setNumThreads(plan.opencv)
     before = read_conditions()
-    warm_up = _warm_up(iteration, max_warm_up_s)
-    if pipeline is not None:
-        pipeline.reset()
-    recorder = Recorder(seconds, min_iterations, batch, progress)
-    while not recorder.done:
-        started_s = time.perf_counter()
-        iteration()
-        recorder.add((time.perf_counter() - started_s) * 1e3)
-    if inputs.cache is not None:
-        inputs.cache.unload()
+    loading_s = time.perf_counter()
+    classifier = Classifier(cell.path, plan.classifier)
+    load_ms = _ms_since(loading_s)
+    if job.cache is None:
+        source, detector, samples = None, None, _net_samples(classifier, job.batch)
+    else:
+        source, options = CachedSource(job.cache), StreamOptions()
+        make = partial(make_detector or job.make_detector, plan.detector)
+        localizer: Localizer
+        if is_run:
+            localizer = create_localizer(contract, source, options, make)
+            smoothing = {"smooth_s": options.smooth_s, "classify_every": options.classify_every}
+            samples = _frame_samples(source, localizer, classifier, BLOCK_FRAMES, plan.staged, **smoothing)
+        else:
+            localizer = FaceTracker(make(), None) if detects else WholeImage(None, is_sequence=True)
+            samples = _frame_samples(source, localizer, classifier, 1, threaded=False)
+        detector = localizer.detector_name
+    with closing(samples):
+        warm_up = _warm_up(samples, min(job.seconds, MAX_WARM_UP_S))
+        recorder = _Recorder(job)
+        while not recorder.done:
+            recorder.add(next(samples))
+    if source:
+        source.unload()
     return Run(
-        process=recorder.result(load_ms, warm_up, before, read_conditions()),
-        batch=batch,
-        intra_op_threads=threads,
+        process=recorder.result(load_ms, warm_up, before),
+        batch=job.batch,
+        intra_op_threads=plan.classifier,
         samples_ms=tuple(recorder.samples_ms),
-        detector=pipeline.localizer.detector_name if pipeline else None,
-        faces_per_frame=pipeline.faces / recorder.iterations if pipeline else None,
-        stages_ms={name: tuple(times) for name, times in pipeline.stages_ms.items()} if pipeline else {},
-        ages_ms=tuple(pipeline.ages_ms) if pipeline else (),
+        detector=detector,
+        faces_per_frame=None if detector is None else recorder.faces / recorder.iterations,
+        stages_ms=recorder.stages_ms,
+        ages_ms=tuple(recorder.ages_ms) if is_run else (),
+        threads=plan if is_run else None,
     )
 
 
-def _warm_up(iteration: Callable[[], object], max_s: float) -> WarmUp:
-    settling = Settling(max_s)
-    while True:
-        window_ms: list[float] = []
-        while len(window_ms) < _WINDOW_ITERATIONS or sum(window_ms) < _WINDOW_S * 1e3:
-            started_s = time.perf_counter()
-            iteration()
-            window_ms.append((time.perf_counter() - started_s) * 1e3)
-        warm_up = settling.add_window(window_ms, len(window_ms))
-        if warm_up is not None:
-            return warm_up
+def latency_of(samples_ms: Iterable[float]) -> Latency:
+    """Return the summary of at least one sample."""
+    return Latency(**{name: round(value, _DIGITS) for name, value in asdict(summarize(samples_ms)).items()})
 
 
-class _Pipeline:
-    """Processes the next frame with each call. With a camera, the wait for the frame is measured as a stage, too."""
-
-    def __init__(self, classifier: Classifier, inputs: Inputs, threads: int, kind: Kind) -> None:
-        self.localizer: Localizer
-        if classifier.contract.subject == "image":
-            self.localizer = WholeImage(None, is_sequence=True)
-        else:
-            assert inputs.make_detector is not None
-            self.localizer = FaceTracker(inputs.make_detector(threads), None)
-        self._classifier = classifier
-        self._live = kind == "camera"
-        frames: Iterable[Frame] | None = inputs.camera
-        if not self._live:
-            assert inputs.cache is not None
-            frames = CachedSource(inputs.cache)
-        assert frames is not None
-        self._frames = iter(frames)
-        self.reset()
-
-    def reset(self) -> None:
-        """Discard what has been recorded."""
-        self.stages_ms: dict[str, list[float]] = {}
-        self.ages_ms: list[float] = []
-        self.faces = 0
-
-    def __call__(self) -> None:
-        timer = StageTimer()
-        frame = next(self._frames, None)
-        if frame is None:
-            raise SourceError("the camera stopped during the measurement: check that it is still connected")
-        timer.mark("capture") if self._live else timer.skip()
-        result = recognise(frame, self.localizer, self._classifier, timer)
-        for stage, time_ms in timer.ms.items():
-            self.stages_ms.setdefault(stage, []).append(time_ms)
-        if self._live:
-            self.ages_ms.append(result.age_ms)
-        self.faces += len(result.faces)
+def board_state(conditions: Conditions) -> BoardState:
+    """Return the state of the board in the form that a report contains."""
+    return msgspec.convert(conditions.as_document(), BoardState)
 
 
 def example_boxes(subject: Subject, count: int) -> Detections:
@@ -186,15 +157,119 @@ def example_boxes(subject: Subject, count: int) -> Detections:
     return Detections(xyxy, np.ones(count, np.float32), are_regions=subject == "image")
 
 
-def _classifier_iteration(classifier: Classifier, kind: Kind, batch: int) -> Callable[[], object]:
+def _net_samples(classifier: Classifier, batch: int) -> Generator[_Sample, None, None]:
     contract = classifier.contract
     frame = Frame(0, 0.0, 0.0, np.random.default_rng(0).integers(0, 256, (*FRAME_WH[::-1], 3), np.uint8))
-    faces = example_boxes(contract.subject, batch)
+    tensor = to_input(crop_faces(frame, example_boxes(contract.subject, batch), contract), contract.input)
+    while True:
+        started_s = time.perf_counter()
+        classifier.infer(tensor)
+        yield _Sample(_ms_since(started_s), 1)
 
-    def crops() -> ImageU8:
-        return crop_faces(frame, faces, contract)
 
-    if kind == "inference":
-        tensor = to_input(crops(), contract.input)
-        return lambda: classifier.infer(tensor)
-    return lambda: softmax(classifier.logits(crops()))
+def _frame_samples(
+    source: CachedSource, localizer: Localizer, classifier: Classifier, block: int, threaded: bool, **smoothing: Any
+) -> Generator[_Sample, None, None]:
+    """Yield the mean time of each `block` of frames; `smoothing` are arguments of `frame_results`."""
+    times = presentation_time_s(source)
+    results = frame_results(
+        source, localizer, classifier, LatencyMeter(), presentation_time_s=times, threaded=threaded, **smoothing
+    )
+    with closing(results):
+        next(results)
+        started_s = time.perf_counter()
+        while True:
+            found = [next(results)[1] for _ in range(block)]
+            # A block in threads starts when the one before has ended: they work while its sample is recorded.
+            block_ms, started_s = _ms_since(started_s), time.perf_counter()
+            yield _Sample(block_ms / block, block, found)
+            if not threaded:
+                started_s = time.perf_counter()
+
+
+def _warm_up(samples: Generator[_Sample, None, None], max_s: float) -> WarmUp:
+    """Take samples until the medians of the last windows are stable, or for `max_s` seconds."""
+    started_s, iterations, medians_ms = time.perf_counter(), 0, list[float]()
+    while True:
+        window: list[_Sample] = []
+        while (
+            sum(one.iterations for one in window) < _WINDOW_ITERATIONS
+            or sum(one.ms * one.iterations for one in window) < _WINDOW_MS
+        ):
+            window.append(next(samples))
+        iterations += sum(one.iterations for one in window)
+        medians_ms.append(float(np.median([one.ms for one in window])))
+        elapsed_s, stable = time.perf_counter() - started_s, is_stable(medians_ms)
+        if stable or elapsed_s > max_s:
+            return WarmUp(iterations=iterations, seconds=round(elapsed_s, 3), stable=stable)
+
+
+class _Recorder:
+    """Records samples until there are enough, and the state of the machine at intervals; see `measure`."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._others = OtherLoad()
+        self._started_s = self._read_s = time.monotonic()
+        self._busy_s = self._read_busy_s = 0.0
+        self._readings: list[MachineReading] = []
+        self.iterations = self._read_iterations = self.faces = 0
+        self.samples_ms: list[float] = []
+        self.ages_ms: list[float] = []
+        self.stages_ms: dict[str, list[float]] = {}
+
+    @property
+    def done(self) -> bool:
+        enough = self.iterations >= self._job.min_iterations and self._busy_s >= self._job.seconds
+        return enough and len(self.samples_ms) >= _MIN_SAMPLES
+
+    def add(self, sample: _Sample) -> None:
+        self.samples_ms.append(sample.ms)
+        self.iterations += sample.iterations
+        self._busy_s += sample.ms * sample.iterations / 1e3
+        for result in sample.results:
+            for stage, time_ms in result.stage_ms.items():
+                self.stages_ms.setdefault(stage, []).append(time_ms)
+            self.ages_ms.append(result.age_ms)
+            self.faces += len(result.faces)
+        if self.done or time.monotonic() - self._read_s >= max(_READ_PERIOD_S, self._job.seconds / _MAX_READINGS):
+            self._read_machine()
+
+    def _read_machine(self) -> None:
+        """Record the state of the machine, and the rate since the reading before."""
+        at_s, state = time.monotonic() - self._started_s, read_conditions()
+        images = self._job.batch * (self.iterations - self._read_iterations)
+        self._readings.append(
+            MachineReading(
+                at_s=round(at_s, 3),
+                images_per_s=round(images / max(self._busy_s - self._read_busy_s, 1e-9), 3),
+                temperature_c=state.temperature_c,
+                clock_mhz=state.clock_mhz,
+                throttle_flags=f"{state.throttling.bits:#x}" if state.throttling else None,
+            )
+        )
+        self._read_iterations, self._read_busy_s, self._read_s = self.iterations, self._busy_s, time.monotonic()
+
+    def result(self, load_ms: float, warm_up: WarmUp, before: Conditions) -> ProcessResult:
+        """Return the result of this process, without quality flags, which are determined later."""
+        own = read_process()
+        assert own is not None  # this process can be read
+        return ProcessResult(
+            started_s=self._started_s,
+            elapsed_s=round(time.monotonic() - self._started_s, 3),
+            busy_s=round(self._busy_s, 3),
+            load_ms=round(load_ms, 3),
+            warm_up=warm_up,
+            latency=latency_of(self.samples_ms),
+            images_per_s=round(self._job.batch * self.iterations / self._busy_s, 3),
+            resident_mib=round(own.resident_mib, 1),
+            others_processors=self._others.processors(),
+            before=board_state(before),
+            during=tuple(self._readings),
+            after=board_state(read_conditions()),
+            quality_flags=(),
+        )
+
+
+def _ms_since(started_s: float) -> float:
+    return (time.perf_counter() - started_s) * 1e3

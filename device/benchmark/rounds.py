@@ -6,10 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +16,11 @@ import msgspec
 import edgekit
 from edgekit.boards import Conditions, read_conditions
 from edgekit.device.benchmark.cells import Cell
-from edgekit.device.benchmark.sampling import Run
-from edgekit.device.benchmark.worker import Job, Message
-from edgekit.errors import EdgekitError, InputError, SourceError, StorageError
+from edgekit.device.benchmark.job import Job
+from edgekit.device.benchmark.measure import Run
+from edgekit.device.benchmark.worker import Failure
+from edgekit.errors import EdgekitError, InputError
+from edgekit.report.document import ProcessResult
 from edgekit.report.quality_flags import INVALIDATING, find_quality_flags
 
 MAX_REPEATS = 2
@@ -39,16 +39,16 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How cells are measured; see `Job`. `order` contains each cell once per round."""
+class BenchmarkProgress:
+    """Progress of a benchmark: `done` of `total` processes; `finished` is the result of a process that just ended."""
 
-    order: Sequence[Cell]
-    make_job: Callable[[Cell], Job]
-    cool_down_s: float
-    allow_throttled: bool
+    cell: Cell
+    done: int
+    total: int
+    finished: ProcessResult | None = None
 
 
-def run_worker(job: Job, progress: Callable[[float], None]) -> Run:
+def run_worker(job: Job) -> Run:
     """Measure one job in a new Python process.
 
     Raises:
@@ -57,74 +57,68 @@ def run_worker(job: Job, progress: Callable[[float], None]) -> Run:
     package_root = str(Path(edgekit.__file__).parents[1])
     python_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     # The worker has its own session: Ctrl-C reaches this process only, which then ends the worker.
-    with (
-        tempfile.TemporaryFile() as stderr,
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "edgekit.device.benchmark.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env={**os.environ, "PYTHONPATH": python_path},
-            start_new_session=True,
-        ) as worker,
-    ):
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        message = Message()
-        try:
-            with suppress(BrokenPipeError), worker.stdin:  # a process that is killed may not have read
-                worker.stdin.write(job.to_json())
-            for line in worker.stdout:
-                if not line.endswith(b"\n"):  # the rest of a process that was killed
-                    break
-                message = msgspec.json.decode(line, type=Message)
-                if message.progress is not None:
-                    progress(message.progress)
-            worker.wait()
-        except BaseException:
-            worker.kill()
-            raise
-        if message.error is not None:
-            kinds: tuple[type[EdgekitError], ...] = (InputError, SourceError, StorageError)
-            kind = next((kind for kind in kinds if kind.exit_code == message.exit_code), EdgekitError)
-            raise kind(message.error)
-        if message.run is None:
-            stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - 2000))
-            raise EdgekitError(_why_it_died(job.cell, worker.returncode, stderr.read().decode(errors="replace")))
-    return message.run
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "edgekit.device.benchmark.worker"],
+        input=job.to_json(),
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": python_path},
+        start_new_session=True,
+        check=False,
+    )
+    try:
+        answer = msgspec.json.decode(done.stdout, type=Run | Failure)
+    except msgspec.DecodeError:
+        raise EdgekitError(_why_it_died(job.cell, done.returncode, done.stderr.decode(errors="replace"))) from None
+    if isinstance(answer, Failure):
+        raise (InputError if answer.exit_code == InputError.exit_code else EdgekitError)(answer.error)
+    return answer
 
 
 def measure_all(
-    plan: Plan,
-    *,
+    jobs: Sequence[Job],
     processors: int | None,
-    progress: Callable[[Cell, float, Run | None], None] = lambda _, __, ___: None,
-    run: Callable[[Job, Callable[[float], None]], Run] = run_worker,
+    cool_down_s: float,
+    allow_throttled: bool,
+    *,
+    progress: Callable[[BenchmarkProgress], None] = lambda _: None,
+    run: Callable[[Job], Run] = run_worker,
 ) -> tuple[list[Measured], KeyboardInterrupt | EdgekitError | None]:
-    """Measure the plan; return its cells with their runs, in the order of first measurement, and what ended it early.
+    """Measure jobs in their order; return their cells with the runs, and what ended the measurement early.
 
     Ctrl-C and a cell that cannot be measured end the measurement early: the runs of finished processes are returned,
-    that of the current one is lost.
+    that of the current one is lost; if there is none, the error is raised. An invalid run is repeated.
 
     Args:
-        plan: What to measure.
+        jobs: What to measure, each cell once per round.
         processors: Number of the board's processors, to decide whether other programs kept the board busy.
-        progress: Receives the current cell, the number of processes done (the current one in part), and the run of a
-            process that just ended.
+        cool_down_s: Longest pause between processes.
+        allow_throttled: Keep invalid runs instead of repeating them.
+        progress: Called before and after each process.
         run: Measures one job.
     """
     cells: dict[Cell, Measured] = {}
     start = read_conditions()
     try:
-        for index, cell in enumerate(plan.order):
+        for index, job in enumerate(jobs):
             if index:
-                cool_down(start, plan.cool_down_s)
-            done, discarded = _measure_valid(plan, cell, start, processors, run, _share_of(progress, cell, index))
-            measured = cells.setdefault(cell, Measured(cell))
+                cool_down(start, cool_down_s)
+            progress(BenchmarkProgress(job.cell, index, len(jobs)))
+            discarded: list[Run] = []
+            while True:
+                done = run(job)
+                flags = find_quality_flags(done.process, processors)
+                done = msgspec.structs.replace(done, process=msgspec.structs.replace(done.process, quality_flags=flags))
+                if allow_throttled or INVALIDATING.isdisjoint(flags) or len(discarded) == MAX_REPEATS:
+                    break
+                discarded.append(done)
+                cool_down(start, cool_down_s, min_s=cool_down_s / 2)
+            measured = cells.setdefault(job.cell, Measured(job.cell))
             measured.runs.append(done)
             measured.discarded += discarded
-            progress(cell, index + 1, done)
+            progress(BenchmarkProgress(job.cell, index + 1, len(jobs), done.process))
     except (KeyboardInterrupt, EdgekitError) as error:
+        if not cells:
+            raise
         return list(cells.values()), error
     return list(cells.values()), None
 
@@ -142,51 +136,22 @@ def cool_down(
     """
     waited_s = min(min_s, max_s)
     sleep(waited_s)
-    while waited_s < max_s and not _is_cool(read(), start):
+    while waited_s < max_s:
+        now = read()
+        # An unknown temperature counts as cool.
+        limit_c = (start.temperature_c or now.temperature_c or 0) + _COOL_WITHIN_C
+        if not (now.throttling and now.throttling.now) and (now.temperature_c or 0) <= limit_c:
+            break
         sleep(_POLL_PERIOD_S)
         waited_s += _POLL_PERIOD_S
     return waited_s
 
 
-def _measure_valid(
-    plan: Plan,
-    cell: Cell,
-    start: Conditions,
-    processors: int | None,
-    run: Callable[[Job, Callable[[float], None]], Run],
-    progress: Callable[[float], None],
-) -> tuple[Run, list[Run]]:
-    """Measure a cell in one process, and repeat an invalid run; return the last run and the discarded ones."""
-    discarded: list[Run] = []
-    while True:
-        done = run(plan.make_job(cell), progress)
-        flags = find_quality_flags(done.process, processors)
-        done = msgspec.structs.replace(done, process=msgspec.structs.replace(done.process, quality_flags=flags))
-        if plan.allow_throttled or INVALIDATING.isdisjoint(flags) or len(discarded) == MAX_REPEATS:
-            return done, discarded
-        discarded.append(done)
-        cool_down(start, plan.cool_down_s, min_s=plan.cool_down_s / 2)
-
-
-def _share_of(progress: Callable[[Cell, float, Run | None], None], cell: Cell, index: int) -> Callable[[float], None]:
-    return lambda share: progress(cell, index + share, None)
-
-
-def _is_cool(now: Conditions, start: Conditions) -> bool:
-    throttled = bool(now.throttling and now.throttling.now)
-    if now.temperature_c is None or start.temperature_c is None:
-        return not throttled
-    return not throttled and now.temperature_c <= start.temperature_c + _COOL_WITHIN_C
-
-
 def _why_it_died(cell: Cell, return_code: int, stderr: str) -> str:
-    what = f"the process that measured {cell.name}"
-    if return_code == -signal.SIGILL:
-        return (
-            f"{what} used an instruction that this processor lacks: install another version of onnxruntime, "
-            "see 'edgekit doctor'"
-        )
-    if return_code == -signal.SIGKILL:
-        return f"{what} was killed: the memory probably ran out; close other programs or use fewer threads"
     last = (stderr.strip().splitlines() or ["no message"])[-1]
-    return f"{what} ended with code {return_code}: {last}"
+    reason = {
+        -signal.SIGILL: "used an instruction that this processor lacks: install another version of onnxruntime, see "
+        "'edgekit doctor'",
+        -signal.SIGKILL: "was killed: the memory probably ran out; close other programs or use fewer threads",
+    }.get(return_code, f"ended with code {return_code}: {last}")
+    return f"the process that measured {cell.name} {reason}"

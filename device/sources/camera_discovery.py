@@ -1,16 +1,17 @@
-"""Camera discovery: the cameras of this machine, their modes, and what prevents their use."""
+"""Camera discovery: the cameras of this machine, and what prevents their use."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit.boards import Board, read_board
-from edgekit.device.sources.opencv import v4l2_cameras
-from edgekit.device.sources.v4l2 import Node, query_node
+from edgekit.device.sources.opencv import NOT_PERMITTED, v4l2_cameras
 from edgekit.errors import SourceError
+from edgekit.text import printable
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Camera:
         name: The value for `--camera`.
         kind: "picamera2" or "v4l2".
         model: The name that the driver reports.
-        modes: Sizes and frame rates, ready for JSON; the fields depend on `kind`.
+        modes: Sensor modes of picamera2, ready for JSON; `v4l2-ctl -d NAME --list-formats-ext` lists those of other
+            cameras.
         blocked: Why the camera cannot be opened now, and the cure; None if no reason is known. A V4L2 camera
             that another program uses is only seen when it is opened.
     """
@@ -47,7 +49,6 @@ class DiscoveredCameras:
 
 def list_cameras(
     root: Path = Path("/"),
-    query: Callable[[Path], Node] = query_node,
     list_csi: Callable[[], list[dict[str, Any]]] | None = None,
     board: Board | None = None,
 ) -> DiscoveredCameras:
@@ -55,7 +56,6 @@ def list_cameras(
 
     Args:
         root: Root of the file system that is searched.
-        query: Reads the properties of a V4L2 device.
         list_csi: Lists the cameras of picamera2; default: `picamera.list_picameras`.
         board: The machine; default: this one.
     """
@@ -69,8 +69,7 @@ def list_cameras(
     except SourceError as error:
         if board.is_raspberry_pi:
             obstacles.append(str(error))
-    nodes = v4l2_cameras(usb_only=board.is_raspberry_pi, root=root)
-    cameras += [camera for node in nodes if (camera := _v4l2_camera(node, query)) is not None]
+    cameras += [_v4l2_camera(node, root) for node in v4l2_cameras(usb_only=board.is_raspberry_pi, root=root)]
     return DiscoveredCameras(tuple(cameras), tuple(obstacles))
 
 
@@ -94,18 +93,8 @@ def _csi_camera(entry: dict[str, Any]) -> Camera:
     )
 
 
-def _v4l2_camera(path: Path, query: Callable[[Path], Node]) -> Camera | None:
-    """Return the camera of a V4L2 device, None if the device does not capture images."""
-    name = str(path)
-    try:
-        node = query(path)
-    except PermissionError:
-        return Camera(name, "v4l2", "unknown", (), "permission denied: add your user to the group 'video'")
-    except OSError as error:
-        return Camera(name, "v4l2", "unknown", (), f"the driver cannot be queried: {error.strerror or error}")
-    if not node.captures:
-        return None
-    modes = tuple(
-        {"format": mode.pixel_format, "size_wh": list(mode.size_wh), "fps": list(mode.fps)} for mode in node.modes
-    )
-    return Camera(name, "v4l2", node.card, modes, None)
+def _v4l2_camera(node: Path, root: Path) -> Camera:
+    name = root / "sys/class/video4linux" / node.name / "name"
+    model = printable(name.read_text().strip()) if name.exists() else "unknown"
+    may_open = os.access(root / node.relative_to("/"), os.R_OK | os.W_OK)
+    return Camera(str(node), "v4l2", model, (), None if may_open else NOT_PERMITTED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
@@ -58,7 +59,7 @@ class LiveSource:
 
     A device that is lost, or delivers nothing for several seconds, is reopened up to five times with growing pauses.
     Between `release` and `reacquire` the device is closed.
-    `notify` receives a line for each loss, and for each delay within two seconds of its start.
+    `notify` receives a line for each loss and for each reopened device.
     """
 
     frame_count = None
@@ -88,7 +89,7 @@ class LiveSource:
         self._captured = 0
         self._slot: Frame | None = None
         self._failure: BaseException | None = None
-        self._device, first = self._open(_FIRST_OPEN_S)
+        first = self._open(_FIRST_OPEN_S)
         self.fps = self._device.fps
         self._put(first)
         self._thread = threading.Thread(target=self._grab, name=f"grab {name}", daemon=True)
@@ -169,11 +170,9 @@ class LiveSource:
         while self._released:
             if not self._sleep(_POLL_S):
                 return None
-        try:
-            self._device, image = self._open(REOPEN_S)
-        except EdgekitError:
-            return None
-        return image
+        with suppress(EdgekitError):
+            return self._open(REOPEN_S)
+        return None
 
     def _reopen(self) -> Picture | None:
         """Return the first image of the reopened device, or None if `stop` was called."""
@@ -187,7 +186,7 @@ class LiveSource:
                 break
             attempts += 1
             try:
-                self._device, image = self._open(REOPEN_S)
+                image = self._open(REOPEN_S)
             except EdgekitError as error:
                 reason = str(error)
             else:
@@ -195,17 +194,17 @@ class LiveSource:
                 return image
         raise SourceError(f"{self.name} was lost and could not be reopened in {attempts} attempts: {reason}")
 
-    def _open(self, within_s: float) -> tuple[Device, Picture]:
+    def _open(self, within_s: float) -> Picture:
+        """Open the device as `_device` and return its first image."""
         device = TimeoutGuard[Picture](self._connect, self.name, self._notify, within_s)
-        try:
+        with ExitStack() as failed:
+            failed.callback(device.close)
             image = device.read()
-        except BaseException:
-            device.close()
-            raise
-        if image is None:
-            device.close()
-            raise SourceError(f"{self.name} was opened but delivers no image: {self._cure}")
-        return device, image
+            if image is None:
+                raise SourceError(f"{self.name} was opened but delivers no image: {self._cure}")
+            failed.pop_all()
+        self._device = device
+        return image
 
     def _sleep(self, pause_s: float) -> bool:
         end_s = time.monotonic() + pause_s

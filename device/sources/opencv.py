@@ -20,6 +20,7 @@ from edgekit.errors import InputError, SourceError
 from edgekit.preprocess import ImageU8
 from edgekit.text import printable
 
+NOT_PERMITTED = "permission denied: add your user to the group 'video' and log in again"
 OPEN_TIMEOUT_MS = 10_000
 _READ_TIMEOUT_MS = 5_000
 
@@ -143,20 +144,15 @@ def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None
         raise InputError(f"{name}: a sensor mode needs picamera2: choose a camera size instead")
     if settings.recording is not None:
         raise InputError(f"{name}: recording needs picamera2: save the frames instead (--save)")
-    wanted_wh = settings.size_wh
 
     def connect() -> CaptureDevice:
         capture = _open_node(path, name, settings)
-        width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        if wanted_wh is not None and (width, height) != wanted_wh:
-            wanted = f"{wanted_wh[0]}x{wanted_wh[1]}"
-            notify(f"{name} delivers {width}x{height} instead of {wanted}: see its modes with edgekit cameras")
+        size = f"{int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))}x{int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))}"
         pixel_format = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace")
-        if settings.pixel_format is not None and pixel_format != settings.pixel_format:
-            notify(
-                f"{name} delivers {printable(pixel_format)} instead of {settings.pixel_format}: see its modes with "
-                "edgekit cameras"
-            )
+        wanted_size = settings.size_wh and "{}x{}".format(*settings.size_wh)
+        for wanted, found in ((wanted_size, size), (settings.pixel_format, printable(pixel_format))):
+            if wanted not in (None, found):
+                notify(f"{name} delivers {found} instead of {wanted}: see v4l2-ctl -d {path} --list-formats-ext")
         return CaptureDevice(capture, settings)
 
     return LiveSource(name, connect, notify)
@@ -199,23 +195,22 @@ def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapt
         found = ", ".join(str(node) for node in v4l2_cameras(usb_only=False)) or "none"
         raise SourceError(f"{name} does not exist: connect it, or use another camera (found: {found})")
     if not os.access(path, os.R_OK | os.W_OK):
-        raise SourceError(f"{name}: permission denied: add your user to the group 'video' and log in again")
-    # Pixel format first: the available sizes depend on it, and the frame rates on the size.
-    wanted: list[int] = []
-    if settings.pixel_format is not None:
-        wanted += [cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*settings.pixel_format)]
-    if settings.size_wh is not None:
-        wanted += [cv2.CAP_PROP_FRAME_WIDTH, settings.size_wh[0], cv2.CAP_PROP_FRAME_HEIGHT, settings.size_wh[1]]
-    if settings.fps is not None:
-        wanted += [cv2.CAP_PROP_FPS, round(settings.fps)]
-    if settings.buffers is not None:
-        wanted += [cv2.CAP_PROP_BUFFERSIZE, settings.buffers]
+        raise SourceError(f"{name}: {NOT_PERMITTED}")
     capture = cv2.VideoCapture(str(path), cv2.CAP_V4L2)
     if not capture.isOpened():
         raise SourceError(
             f"{name} cannot be opened: in use, or not a camera (see fuser -v {path}): stop that program or use another "
             "camera"
         )
-    for key, value in zip(wanted[::2], wanted[1::2], strict=True):
-        capture.set(key, value)
+    # Pixel format first: the available sizes depend on it, and the frame rates on the size.
+    width, height = settings.size_wh or (0, 0)
+    for key, value in (
+        (cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*settings.pixel_format) if settings.pixel_format else 0),
+        (cv2.CAP_PROP_FRAME_WIDTH, width),
+        (cv2.CAP_PROP_FRAME_HEIGHT, height),
+        (cv2.CAP_PROP_FPS, round(settings.fps or 0)),
+        (cv2.CAP_PROP_BUFFERSIZE, settings.buffers or 0),
+    ):
+        if value:
+            capture.set(key, value)
     return capture

@@ -137,14 +137,10 @@ def _picamera2(name: str) -> Any:
     logging.getLogger("picamera2").addHandler(logging.NullHandler())
     try:
         import picamera2
-    except ImportError as error:
+    except Exception as error:  # ImportError, or from a numpy with another ABI ValueError and others
         raise SourceError(
-            f"{name} needs a Python module that is missing ({error}): run sudo apt install python3-picamera2 "
-            "and make the virtual environment with --system-site-packages"
-        ) from error
-    except Exception as error:  # a numpy with another ABI raises ValueError and others
-        raise SourceError(
-            f"{name}: picamera2 cannot be imported ({error}): use the system's numpy, which it was built for"
+            f"{name}: picamera2 cannot be imported ({error}): run sudo apt install python3-picamera2, make the virtual "
+            "environment with --system-site-packages, and use the system's numpy"
         ) from error
     return picamera2.Picamera2
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
-from typing import Generic, Protocol, TypeVar
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar
 
 from edgekit.errors import SourceError
 from edgekit.text import one_line
@@ -19,14 +20,12 @@ from edgekit.text import one_line
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
-# A read that takes longer than this is reported, or counts as the loss of the device. For slow
-# senders the limit is a multiple of the duration of their latest read.
-REPORT_S = 1.5
+# A read that takes longer counts as the loss of the device. For slow senders the limit is a multiple of the duration of
+# their latest read.
 LOST_S = 5.0
 _SLOW_SENDER_FACTOR = 4
 # The first image of a stream can take several seconds, until the next key frame. No read may take longer than this.
 FIRST_S = 10.0
-
 # A device that responds ends its thread within the time of one frame.
 _CLOSE_S = 1.0
 
@@ -36,7 +35,7 @@ _readers: list[threading.Thread] = []
 
 def read_timeout_s(latest_read_s: float | None) -> float:
     """Return the time-out of the next read, given the duration of the latest one (None: there was none)."""
-    return max(LOST_S, _usual_s(latest_read_s))
+    return max(LOST_S, FIRST_S if latest_read_s is None else min(latest_read_s * _SLOW_SENDER_FACTOR, FIRST_S))
 
 
 def any_reading() -> bool:
@@ -53,19 +52,9 @@ def call_in_thread(call: Callable[[], T], name: str) -> T:
     Raises:
         Exception: Whatever `call` raises.
     """
-    results: SimpleQueue[tuple[list[T], BaseException | None]] = SimpleQueue()
-
-    def work() -> None:
-        try:
-            results.put(([call()], None))
-        except BaseException as error:  # raised again below
-            results.put(([], error))
-
-    _start(threading.Thread(target=work, name=name, daemon=True))
-    result, error = results.get()
-    if error is not None:
-        raise error
-    return result[0]
+    reply: Future[T] = Future()
+    _start(lambda: _answer(reply, call), name)
+    return reply.result()
 
 
 class Readable(Protocol[T_co]):
@@ -83,12 +72,12 @@ class Readable(Protocol[T_co]):
 
 
 class TimeoutGuard(Generic[T]):
-    """A device whose `read` reports a delay and returns None after a time-out."""
+    """A device whose `read` returns None after a time-out."""
 
     def __init__(
         self, connect: Callable[[], Readable[T]], name: str, notify: Callable[[str], None], open_within_s: float
     ) -> None:
-        """Open the device with `connect`; `notify` receives one line for each delay and its end.
+        """Open the device with `connect`; `notify` receives one line if it cannot be closed.
 
         Raises:
             SourceError: The device did not open within `open_within_s`. It is released if it opens later.
@@ -97,23 +86,17 @@ class TimeoutGuard(Generic[T]):
         self._name = name
         self._notify = notify
         self._latest_read_s: float | None = None
-        self._opened: SimpleQueue[float | BaseException | None] = SimpleQueue()
-        # True requests one read, False the end of the thread.
-        self._requests: SimpleQueue[bool] = SimpleQueue()
-        self._results: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, args=[connect], name=f"read {name}", daemon=True)
-        _start(self._thread)
+        # Replies to fill: the first with the opened device's frame rate, the others with images. None ends the thread.
+        self._requests: SimpleQueue[Future[Any] | None] = SimpleQueue()
+        self._thread = _start(lambda: self._serve(connect), f"read {name}")
+        opened = self._request()
         try:
-            opened = self._opened.get(timeout=open_within_s)
-        except Empty:
-            self._requests.put(False)
-            raise SourceError(f"{name} does not respond: it was not opened within {open_within_s:g} s") from None
-        except BaseException:  # a signal handler raised: nothing will be read
-            self._requests.put(False)
+            self.fps: float | None = opened.result(open_within_s)
+        except BaseException as error:  # also that of a signal handler: nothing will be read
+            self._requests.put(None)
+            if isinstance(error, TimeoutError) and not opened.done():
+                raise SourceError(f"{name} does not respond: it was not opened within {open_within_s:g} s") from None
             raise
-        if isinstance(opened, BaseException):
-            raise opened
-        self.fps = opened
 
     def read(self) -> T | None:
         """Return the next image, or None if the device is lost or the time-out has passed.
@@ -121,53 +104,51 @@ class TimeoutGuard(Generic[T]):
         Raises:
             Exception: Whatever the device's `read` raises.
         """
-        started_s = time.monotonic()
-        report_s = max(REPORT_S, _usual_s(self._latest_read_s))
-        self._requests.put(True)
+        started_s, reply = time.monotonic(), self._request()
         try:
-            image, error = self._results.get(timeout=report_s)
-        except Empty:
-            self._notify(f"{self._name} delivered no image for {report_s:.1f} s")
-            try:
-                image, error = self._results.get(timeout=max(LOST_S - report_s, 0))
-            except Empty:
-                return None
-            if image is not None:
-                self._notify(f"{self._name} delivers images again after {time.monotonic() - started_s:.1f} s")
-        if error is not None:
-            raise error
+            image: T | None = reply.result(read_timeout_s(self._latest_read_s))
+        except TimeoutError:
+            if reply.done():
+                raise
+            return None
         self._latest_read_s = time.monotonic() - started_s
         return image
 
     def close(self) -> None:
         """Release the device; a device that does not respond now is released when it responds."""
-        self._requests.put(False)
+        self._requests.put(None)
         self._thread.join(_CLOSE_S)
 
+    def _request(self) -> Future[Any]:
+        reply: Future[Any] = Future()
+        self._requests.put(reply)
+        return reply
+
     def _serve(self, connect: Callable[[], Readable[T]]) -> None:
-        try:
-            device = connect()
-        except BaseException as error:  # raised again in the constructor
-            self._opened.put(error)
-            return
-        try:
-            self._opened.put(device.fps)
-            while self._requests.get():
-                try:
-                    self._results.put((device.read(), None))
-                except BaseException as error:  # raised again in `read`
-                    self._results.put((None, error))
-        finally:
+        devices: list[Readable[T]] = []
+
+        def opened() -> float | None:
+            devices.append(connect())
+            return devices[0].fps
+
+        while (reply := self._requests.get()) is not None:
+            _answer(reply, devices[0].read if devices else opened)
+        for device in devices:
             try:
                 device.close()
             except Exception as error:  # the driver of a lost camera may fail; picamera2 raises classes of its own
                 self._notify(f"{self._name} could not be closed: {one_line(str(error))}")
 
 
-def _start(thread: threading.Thread) -> None:
+def _answer(reply: Future[T], call: Callable[[], T]) -> None:
+    try:
+        reply.set_result(call())
+    except BaseException as error:  # raised again by `result`
+        reply.set_exception(error)
+
+
+def _start(work: Callable[[], None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=work, name=name, daemon=True)
     thread.start()
     _readers[:] = [*(other for other in _readers if other.is_alive()), thread]
-
-
-def _usual_s(latest_read_s: float | None) -> float:
-    return FIRST_S if latest_read_s is None else min(latest_read_s * _SLOW_SENDER_FACTOR, FIRST_S)
+    return thread

@@ -36,15 +36,13 @@ class Job:
     """Benchmark to run on each board.
 
     `models` maps names in the report to files. `options` are passed to the board's `edgekit bench` unchanged. `files`
-    maps options, such as --source, to the file to send as their value. `camera` is the camera to measure, which decides
-    whether picamera2 is required. `install` is False to use the edgekit that is installed on the board. `extras` are
-    required in addition to `edgekit-pi[device]`.
+    maps options, such as --source, to the file to send as their value. `install` is False to use the edgekit that is
+    installed on the board. `extras` are required in addition to `edgekit-pi[device]`.
     """
 
     models: Mapping[str, Upload]
     options: tuple[str, ...] = ()
     files: Mapping[str, Upload] = field(default_factory=dict)
-    camera: str | None = None
     install: bool = True
     extras: tuple[str, ...] = ()
 
@@ -96,7 +94,7 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
     reporter.message(host, board.describe())
     uploads = [*job.models.values(), *job.files.values()]
     command = prepare_and_send(
-        connection, board, uploads, install=job.install, camera=job.camera, extras=job.extras, reporter=reporter
+        connection, board, uploads, install=job.install, camera=None, extras=job.extras, reporter=reporter
     )
     models = {board.store.path(upload): printable(name) for name, upload in job.models.items()}
     files = {option: board.store.path(upload) for option, upload in job.files.items()}
@@ -127,7 +125,7 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
         if failure is None:
             raise
         raise HostError(f"{host.label}: {failure}") from None
-    measured = {cell.model for cell in report.boards[0].cells if cell.kind == "classifier"}  # in every benchmark
+    measured = {cell.model for cell in report.boards[0].cells if cell.kind == "net"}  # in every benchmark
     if failure is None and (missing := [name for name in models.values() if name not in measured]):
         cure = "" if job.install else ": its edgekit may be too old: update it, or leave out --no-install"
         failure = f"its report has no measurement of '{missing[0]}'{cure}"

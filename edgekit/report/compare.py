@@ -243,7 +243,7 @@ def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
     unmatched += [_only_in(cell, "second") for cell in rest.values()]
     differences = [*_board_differences(before, after), *model_differences, *cell_differences]
     caches = before.frame_cache, after.frame_cache
-    from_memory = any(cell.kind in ("per-frame", "loop") for cell in cells)
+    from_memory = any(cell.kind in ("frame", "run") for cell in cells)
     if from_memory and caches[0] and caches[1] and caches[0].pixels_sha256 != caches[1].pixels_sha256:
         differences.append(f"frames '{caches[0].source}' and '{caches[1].source}' are not the same")
     title, baseline = board_title(after), board_title(before)
@@ -323,7 +323,7 @@ def _cell_differences(before: CellResult, after: CellResult) -> Iterator[str]:
     if before.detector != after.detector:
         yield f"detector '{before.detector}' and '{after.detector}'"
     if before.threads and after.threads and before.threads != after.threads:
-        yield f"loop with {thread_text(before.threads)}, and with {thread_text(after.threads)}"
+        yield f"run with {thread_text(before.threads)}, and with {thread_text(after.threads)}"
 
 
 def _text_differences(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The benchmark document `edgekit.bench/2.1` as typed structures; the published JSON Schema is generated from them.
+"""The benchmark document `edgekit.bench/2.2` as typed structures; the published JSON Schema is generated from them.
 
 `BenchmarkReport` is the whole document. Attributes have the names of the JSON fields, except `quality_flags` ("marks")
 and `frame_cache` ("clip"). Times are in milliseconds (`_ms`) or seconds (`_s`), memory is in MiB.
@@ -11,14 +11,17 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 import msgspec
 from msgspec import Meta
 
-SCHEMA = "edgekit.bench/2.1"
+SCHEMA = "edgekit.bench/2.2"
 MAX_NAME_CHARS = 500
 MAX_BOARDS = 200
 MAX_ERROR_CHARS = 2000
 
-# The kinds in the order of tables. "per-frame" is called "pipeline" in documents before 2.1.
-Kind: TypeAlias = Literal["inference", "classifier", "per-frame", "loop", "camera"]
+# What is measured, in the order of tables. Documents before 2.2 have other names, and two kinds that are read only.
+Kind: TypeAlias = Literal["net", "frame", "run"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+AnyKind: TypeAlias = Literal["net", "classifier", "frame", "run", "camera"]
+ANY_KINDS: tuple[AnyKind, ...] = get_args(AnyKind)
+OLD_KINDS: dict[str, Kind] = {"inference": "net", "pipeline": "frame", "per-frame": "frame", "loop": "run"}
 QualityFlag: TypeAlias = Literal["throttled", "clock changed", "not warm", "busy"]
 
 # Bounds keep what is computed from these values (ratios, logarithms, sums) finite.
@@ -144,7 +147,7 @@ class Energy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ThreadUse(msgspec.Struct, frozen=True, kw_only=True):
-    """Threads of a loop, as `edgekit run` chooses them. If `staged` is true, each stage has its own thread. The numbers
+    """Threads of a run, as `edgekit run` chooses them. If `staged` is true, each stage has its own thread. The numbers
     are the threads within one call of detector, classifier and OpenCV.
     """
 
@@ -157,13 +160,14 @@ class ThreadUse(msgspec.Struct, frozen=True, kw_only=True):
 class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_flags": "marks"}):
     """One model on one engine with one number of threads in one kind of measurement.
 
-    `latency` is the time of one iteration, over all processes. An iteration is a batch of faces ("inference",
-    "classifier") or one frame. In a "loop", the time of a frame is the time of a block of consecutive frames, divided
-    by the number of these frames. `median_interval_ms` is the 95 % interval of the median; null with fewer than three
-    processes. `images_per_s` counts faces or frames. `age` is the time from the capture of a frame to its result.
+    `latency` is the time of one iteration, over all processes. An iteration is a batch of faces ("net") or one frame.
+    In a "run", the time of a frame is the time of a block of consecutive frames, divided by the number of these frames.
+    The kinds "classifier" and "camera" are in documents before 2.2 only. `median_interval_ms` is the 95 % interval of
+    the median; null with fewer than three processes. `images_per_s` counts faces or frames. `age` is the time from the
+    capture of a frame to its result.
     """
 
-    kind: Kind
+    kind: AnyKind
     model: ModelName
     engine: ShortText
     intra_op_threads: PositiveCount
@@ -226,7 +230,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allow_throttled: bool
     intra_op_threads: Annotated[tuple[Count, ...], Meta(max_length=100)]
     detector_size_px: Count | None = None
-    camera: Text | None = None
 
 
 class BoardInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ import msgspec
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
-from edgekit.report.document import MAX_BOARDS, MAX_NAME_CHARS, SCHEMA, BenchmarkReport, BoardResult
+from edgekit.report.document import MAX_BOARDS, MAX_NAME_CHARS, OLD_KINDS, SCHEMA, BenchmarkReport, BoardResult
 from edgekit.text import printable
 from edgekit.typed_json import convert, parse_json
 
@@ -111,7 +111,7 @@ def json_schema() -> dict[str, Any]:
         definition["description"] = " ".join(description.split())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f'{SCHEMA}, written by edgekit bench; in 2.0 the kind "per-frame" is called "pipeline"',
+        "title": f"{SCHEMA}, written by edgekit bench",
         **schema,
     }
 
@@ -126,8 +126,8 @@ def _cleaned(value: Any, name: str, depth: int = 0) -> Any:
         return [_cleaned(item, name, depth + 1) for item in value]
     if isinstance(value, dict):
         cleaned = {_plain(key): _cleaned(item, name, depth + 1) for key, item in value.items()}
-        # The name of this kind in schema 2.0.
-        return cleaned | {"kind": "per-frame"} if cleaned.get("kind") == "pipeline" else cleaned
+        kind = cleaned.get("kind")
+        return cleaned | {"kind": OLD_KINDS[kind]} if isinstance(kind, str) and kind in OLD_KINDS else cleaned
     return value
 
 

@@ -10,13 +10,13 @@ from pathlib import PurePath
 import msgspec
 
 from edgekit.boards import throttle_text
-from edgekit.report.document import KINDS, BenchmarkReport, BoardResult, BoardState, CellResult, ThreadUse
+from edgekit.report.document import ANY_KINDS, BenchmarkReport, BoardResult, BoardState, CellResult, ThreadUse
 from edgekit.report.quality_flags import EXPLANATIONS
 from edgekit.text import counted
 
 KIND_NOTE = (
-    "inference: the net alone; classifier: with face preparation; per-frame: the whole pipeline, one frame at a time "
-    "in one thread; loop: the loop of edgekit run; camera: per-frame with a camera's newest frames"
+    "net: one inference; frame: one frame through detection and classification, in one thread; run: the loop of "
+    "edgekit run"
 )
 INTERVAL_NOTE = (
     "±: half of the median's 95 % interval, from the spread between processes; -: fewer than three processes"
@@ -85,7 +85,7 @@ def facts(result: BoardResult) -> list[str]:
         size = "" if settings.detector_size_px is None else f", input {settings.detector_size_px} px"
         lines.append(f"detector: {', '.join(detectors)}{size}")
     uses = dict.fromkeys(thread_text(cell.threads) for cell in result.cells if cell.threads)
-    lines += [f"loop: {use}" for use in uses]
+    lines += [f"run: {use}" for use in uses]
     if result.notes:
         lines.append("notes: " + ", ".join(f"{key}: {value}" for key, value in result.notes.items()))
     lines.append(
@@ -120,7 +120,7 @@ def not_measured(report: BenchmarkReport) -> str | None:
 
 
 def thread_text(use: ThreadUse) -> str:
-    """Return the threads of a loop in words."""
+    """Return the threads of a run in words."""
     stages = "one thread per stage" if use.staged else "one thread for all stages"
     return f"{stages}; threads: detector {use.detector}, classifier {use.classifier}, OpenCV {use.opencv}"
 
@@ -149,7 +149,7 @@ def _shortest(name: str, names: Collection[str]) -> str:
 def cells_of(result: BoardResult, model: str) -> list[CellResult]:
     """Return a model's cells in the order of tables: by kind, engine and threads."""
     cells = [cell for cell in result.cells if cell.model == model]
-    return sorted(cells, key=lambda cell: (KINDS.index(cell.kind), cell.engine, cell.intra_op_threads))
+    return sorted(cells, key=lambda cell: (ANY_KINDS.index(cell.kind), cell.engine, cell.intra_op_threads))
 
 
 def row(cell: CellResult) -> tuple[str, ...]:
@@ -201,17 +201,17 @@ def overviews(report: BenchmarkReport) -> list[Overview]:
         found = [(board, cells) for board, name in measured if (cells := cells_of(board, name))]
         if len({id(board) for board, _ in found}) < 2:
             continue
-        kinds = [kind for kind in KINDS if any(cell.kind == kind for _, cells in found for cell in cells)]
+        kinds = [kind for kind in ANY_KINDS if any(cell.kind == kind for _, cells in found for cell in cells)]
         rows = []
         for board, cells in found:
             fastest = {kind: _fastest([cell for cell in cells if cell.kind == kind]) for kind in kinds}
             texts = ["-" if cell is None else ms(cell.latency.p50_ms) for cell in fastest.values()]
-            if "loop" in kinds:
-                loop = fastest["loop"]
-                texts.append("-" if loop is None else f"{loop.images_per_s:.1f}")
+            if "run" in kinds:
+                run = fastest["run"]
+                texts.append("-" if run is None else f"{run.images_per_s:.1f}")
             flags = [flag for flag in EXPLANATIONS if any(flag in cell.quality_flags for cell in cells)]
             rows.append((board.label or board.board.model or "unknown board", *texts, ", ".join(flags)))
-        fps = ("fps",) if "loop" in kinds else ()
+        fps = ("fps",) if "run" in kinds else ()
         tables.append(Overview(measured[0][1], ("board", *kinds, *fps, "quality flags"), tuple(rows)))
     return tables
 
@@ -220,7 +220,7 @@ def overview_note(tables: Sequence[Overview]) -> str:
     """Return the note below overviews, which explains their columns."""
     note = "p50 in ms per kind, at the fastest number of threads"
     has_fps = any("fps" in table.columns for table in tables)
-    return f"{note}; fps: frames per second of the kind loop" if has_fps else note
+    return f"{note}; fps: frames per second of the kind run" if has_fps else note
 
 
 def _fastest(cells: Sequence[CellResult]) -> CellResult | None:

@@ -20,8 +20,8 @@ from edgekit.report.statistics import ratio_interval
 SCHEMA = "edgekit.formats/1.0"
 # Largest drop of accuracy of a recommended file, 0..1, as in `edgekit verify`.
 MAX_DROP = 0.005
-# The measured kind: preparation of one crop, net, probabilities. Formats differ in what their input needs.
-KIND: Kind = "classifier"
+# The measured kind.
+KIND: Kind = "net"
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def test_an_engine_of_another_package_runs_files_of_its_suffix(site, tmp_path, t
     assert edgekit.load_model(file).predict(face).labels == ("red",)
     assert open_named(file).contract.labels == ("red", "green", "blue")
     assert _run(["run", "--source", "demo", "--detector", "none", "--model", str(file)]) == EXIT_OK
-    (board,) = edgekit.benchmark(file, kinds=["inference"], threads=[1], seconds=0.01, processes=1).boards
+    (board,) = edgekit.benchmark(file, kinds=["net"], threads=[1], seconds=0.01, processes=1).boards
     assert board.cells[0].engine == "other"
     capsys.readouterr()
     assert _run(["bench", str(file), "--host", "pi@127.0.0.1"]) == InputError.exit_code

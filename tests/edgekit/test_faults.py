@@ -165,7 +165,7 @@ def moved_px(lines: list[dict]) -> float:
 # Other time limits than the defaults; the order of events is the same.
 SOON = """
 from edgekit.device.sources import live, timeout_guard
-timeout_guard.REPORT_S, timeout_guard.LOST_S, live._REOPEN_PAUSES_S = 1.0, 2.0, (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+timeout_guard.LOST_S, live._REOPEN_PAUSES_S = 2.0, (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 from edgekit.device.sinks import records
 records._RETRY_S = 0.5
 """
@@ -184,7 +184,6 @@ def test_an_rtsp_server_that_fails_is_reported_and_opened_again_when_it_is_back(
         rtsp.start()
     else:
         rtsp.freeze()
-        run.until_printed("delivered no image for 1.0 s")
         run.until_printed("was lost after")
         rtsp.thaw()
     run.until_printed("was reopened")
@@ -238,7 +237,6 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(
         run.until_printed("saving the MQTT buffer")
         run.until_printed(f"recording to '{path}' stopped")
         server.held.set()
-        run.until_printed("delivered no image")
         run.until_printed(f"stream '{server.url}' was lost after")
         in_outage = {event["event_id"] for event in receiver.events} - safe - undelivered
         assert in_outage

@@ -43,7 +43,7 @@ def test_one_command_leads_from_a_fresh_board_to_a_report(first_bench: Benchmark
     assert board["board"]["cpu"] == "Cortex-A53"
     assert board["board"]["os_release"].endswith(f"({suite})")
     assert [entry["name"] for entry in board["models"]] == [str(first_bench.model)]
-    assert {cell["kind"] for cell in board["cells"]} == {"inference", "classifier", "per-frame", "loop"}
+    assert {cell["kind"] for cell in board["cells"]} == {"net", "frame", "run"}
     assert board["notes"] == {"fan": "it's $(off)"}
     (host,) = report["hosts"]
     assert host["error"] is None

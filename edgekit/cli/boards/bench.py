@@ -104,14 +104,12 @@ def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Job:
     uploads = {name: pack(resolve_model(name, DEVICE_SUFFIXES), "model") for name in models}
     if len({upload.name for upload in uploads.values()}) < len(uploads):
         raise InputError("two of the models are the same file: give each model once")
-    has_pipeline, camera = params["pipeline"], params["camera"]
     files: dict[str, Upload] = {}
-    if has_pipeline:
+    if params["pipeline"]:
         options += _source(params["source_uri"], files)
-    if has_pipeline or camera is not None:
         _add_detector(out, params, files, [upload.path for upload in uploads.values()])
     extras = engine_extras(upload.path for upload in uploads.values())
-    return Job(uploads, tuple(options), files, camera=camera, install=chosen.install, extras=extras)
+    return Job(uploads, tuple(options), files, install=chosen.install, extras=extras)
 
 
 def _given_options() -> list[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Parameters that have no effect without --formats.
 FORMATS_PARAMETERS = ("data", "split", "target")
-_UNUSED = ("pipeline", "source_uri", "camera", "detector_name", "detector_model", "detector_size", "power_file")
+_UNUSED = ("pipeline", "source_uri", "detector_name", "detector_model", "detector_size", "power_file")
 
 # The options of --formats; the names of the parameters are not passed to boards.
 formats_options = combined(

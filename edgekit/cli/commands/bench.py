@@ -19,7 +19,7 @@ from edgekit.cli.output import Output
 from edgekit.cli.render.reports import ReportFiles, report_options
 
 if TYPE_CHECKING:
-    from edgekit.device.benchmark.run import BenchmarkProgress
+    from edgekit.device.benchmark.rounds import BenchmarkProgress
     from edgekit.report.document import BenchmarkReport, Kind
 
 _MAX_NOTES = 30
@@ -62,7 +62,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         "--threads",
         callback=_thread_counts,
         metavar="1,2,4",
-        help="Numbers of threads. [default: 1 and the number of processors; for the loop, the numbers that `edgekit "
+        help="Numbers of threads. [default: 1 and the number of processors; for `run`, the numbers that `edgekit "
         "run` chooses]",
     ),
     click.option(
@@ -87,13 +87,13 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         metavar="N",
         default=1,
         show_default=True,
-        help="Faces or images per call of the classifier.",
+        help="Faces or images per inference of `net`.",
     ),
     click.option(
         "--pipeline/--no-pipeline",
         default=True,
         show_default=True,
-        help="Also measure the pipeline (kinds `per-frame` and `loop`).",
+        help="Also measure the pipeline (kinds `frame` and `run`).",
     ),
     click.option(
         "--seed", type=SEED, default=0, show_default=True, metavar="N", help="Seed of the order of the cells."
@@ -108,14 +108,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         default="demo",
         show_default=True,
         metavar="URI",
-        help="Frame source of `per-frame` and `loop`.",
-    ),
-    click.option(
-        "--camera",
-        is_flag=False,
-        flag_value="auto",
-        metavar="[CAMERA]",
-        help="Also measure this machine's camera: auto, picamera2, usb, /dev/videoN or N. Without a value: auto.",
+        help="Frame source of `frame` and `run`.",
     ),
     detector_options,
 )
@@ -160,7 +153,6 @@ def command(
     models: tuple[str, ...],
     source_uri: str,
     pipeline: bool,
-    camera: str | None,
     power_file: Path | None,
     formats: str | None,
     output: Path | None,
@@ -175,11 +167,9 @@ def command(
 
     \b
     Kinds of measurement:
-      inference   the net
-      classifier  the net and the preparation of its input
-      per-frame   detector and classifier, one frame at a time
-      loop        the loop of `edgekit run`
-      camera      detector and classifier on a camera's newest frame (--camera)
+      net    one inference
+      frame  one frame through detection and classification
+      run    the loop of `edgekit run`: its frame rate is what you get
 
     A cell is one model with one kind and one number of threads. Each cell is measured in several processes, for at
     least --seconds and at least 100 iterations. Before each measurement, a warm-up lasts until the times are stable.
@@ -202,7 +192,6 @@ def command(
       edgekit bench default
       edgekit bench float.onnx int8.onnx float.ncnn --threads 1,2,4 -o report.json --html report.html
       edgekit bench mine.onnx --source holiday.mp4 --detector haar --seconds 30
-      edgekit bench mine.onnx --camera
       edgekit bench mine.onnx --note fan=none --note supply=5.1V --power-file meter.txt
       edgekit bench mine.onnx --no-pipeline --batch 8 --json
       edgekit bench mine.onnx --host pi@raspberrypi.local --html report.html
@@ -219,9 +208,8 @@ def command(
         return
     context = click.get_current_context()
     refuse_unused(context, FORMATS_PARAMETERS, "has no effect without --formats")
-    if not pipeline:  # a camera uses a detector, too
-        unused = _PIPELINE_OPTIONS if camera is None else ("source_uri",)
-        refuse_unused(context, unused, "has no effect with --no-pipeline")
+    if not pipeline:
+        refuse_unused(context, _PIPELINE_OPTIONS, "has no effect with --no-pipeline")
     if chosen.hosts:
         from edgekit.cli.boards.bench import bench_on_hosts
         from edgekit.report.schema import check_fits
@@ -231,12 +219,13 @@ def command(
         return
     settings |= {
         "source": source_uri,
-        "camera": camera or "auto",
         "detector": options["detector_name"],
         "detector_model": options["detector_model"],
         "detector_size_px": options["detector_size"],
     }
-    _bench_here(out, settings, models, _kinds(pipeline, camera is not None), power_file, files)
+    from edgekit.report.document import KINDS
+
+    _bench_here(out, settings, models, KINDS if pipeline else ["net"], power_file, files)
 
 
 def _bench_here(
@@ -295,13 +284,6 @@ def _measure(
         return benchmark(models, kinds=kinds, report_name=report_name, progress=show, notify=out.warn, **settings)
 
 
-def _kinds(pipeline: bool, camera: bool) -> list[Kind]:
-    kinds: list[Kind] = ["inference", "classifier"]
-    kinds += ["per-frame", "loop"] if pipeline else []
-    kinds += ["camera"] if camera else []
-    return kinds
-
-
 @contextmanager
 def _progress(out: Output) -> Iterator[Callable[[BenchmarkProgress], None]]:
     """Yield a callback that moves a progress bar or, without a terminal, prints one line per process."""
@@ -317,7 +299,7 @@ def _progress(out: Output) -> Iterator[Callable[[BenchmarkProgress], None]]:
             bar.update(task, description=state.cell.name, completed=state.done, total=state.total, refresh=True)
         elif bar.disable:
             flags = f" ({', '.join(process.quality_flags)})" if process.quality_flags else ""
-            out.say(f"{state.done:.0f}/{state.total} {state.cell.name}: {process.latency.p50_ms:.3f} ms{flags}")
+            out.say(f"{state.done}/{state.total} {state.cell.name}: {process.latency.p50_ms:.3f} ms{flags}")
 
     with bar:
         yield show

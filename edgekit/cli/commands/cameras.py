@@ -1,4 +1,4 @@
-"""`edgekit cameras`: the cameras of this machine, their modes, and the programs that use them."""
+"""`edgekit cameras`: the cameras of this machine, their modes, and what prevents their use."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from edgekit.cli.command import Command
 from edgekit.cli.output import Output
 
 
-@click.command("cameras", cls=Command, short_help="List the cameras, their modes, and the programs that use them.")
+@click.command("cameras", cls=Command, short_help="List the cameras, their modes, and what prevents their use.")
 def command(out: Output) -> None:
-    """List the cameras of this machine, their values for `run --camera`, their modes, and the programs that use them.
+    """List the cameras of this machine, their values for `run --camera`, their modes, and what prevents their use.
 
-    A camera that another program uses is not opened; the listing names that program.
+    The modes of a USB camera are listed by `v4l2-ctl --list-formats-ext`.
 
     \b
     Examples:
@@ -28,6 +28,8 @@ def command(out: Output) -> None:
         out.say(f"{camera.name}  {camera.model}" + (f"  BLOCKED: {camera.blocked}" if camera.blocked else ""))
         for mode in camera.modes:
             out.say(f"  {_mode_line(mode)}")
+        if camera.kind == "v4l2":
+            out.say(f"  v4l2-ctl -d {camera.name} --list-formats-ext lists its modes")
     for obstacle in found.obstacles:
         out.say(f"obstacle: {obstacle}")
     if not found.cameras:
@@ -37,7 +39,5 @@ def command(out: Output) -> None:
 
 def _mode_line(mode: dict[str, Any]) -> str:
     width, height = mode["size_wh"]
-    rates = mode["fps"] if isinstance(mode["fps"], list) else [mode["fps"]] if mode["fps"] else []
-    fps = f"  {', '.join(f'{rate:g}' for rate in rates)} fps" if rates else ""
-    number = f"mode {mode['sensor_mode']}: " if "sensor_mode" in mode else ""
-    return f"{number}{mode['format']} {width}x{height}{fps}"
+    fps = f"  {mode['fps']:g} fps" if mode["fps"] else ""
+    return f"mode {mode['sensor_mode']}: {mode['format']} {width}x{height}{fps}"

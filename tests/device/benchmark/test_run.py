@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import edgekit
-from edgekit.device.benchmark import run as benchmark_run
-from edgekit.device.benchmark.run import BenchmarkProgress
-from edgekit.errors import InputError, SourceError
+from edgekit.device.benchmark.rounds import BenchmarkProgress
+from edgekit.errors import InputError
+from edgekit.report.schema import from_document
 
 QUICK: dict[str, Any] = {"threads": [1], "seconds": 0.01, "cool_down_s": 0, "detector": "none"}
 
@@ -19,17 +19,16 @@ QUICK: dict[str, Any] = {"threads": [1], "seconds": 0.01, "cool_down_s": 0, "det
 def test_two_models_are_measured_reported_and_compared(tiny_model: Path, tmp_path: Path) -> None:
     other = shutil.copy(tiny_model, tmp_path / "other.onnx")
     states: list[BenchmarkProgress] = []
-    report = edgekit.benchmark(
-        [tiny_model, other], kinds=["inference", "loop"], processes=1, progress=states.append, **QUICK
-    )
+    report = edgekit.benchmark([tiny_model, other], kinds=["net", "run"], processes=1, progress=states.append, **QUICK)
     (board,) = report.boards
     assert report.complete
     assert [model.name for model in board.models] == [str(tiny_model), str(other)]
     assert {(cell.model, cell.kind) for cell in board.cells} == {
-        (str(model), kind) for model in (tiny_model, other) for kind in ("inference", "loop")
+        (str(model), kind) for model in (tiny_model, other) for kind in ("net", "run")
     }
     assert board.frame_cache is not None
-    assert (board.frame_cache.source, board.settings.camera) == ("demo", None)
+    assert board.frame_cache.source == "demo"
+    assert from_document(report.as_document(), "it") == report
     assert len([state for state in states if state.finished]) == states[-1].total == 4
     assert states[-1].done == 4
     comparison = edgekit.compare(report, baseline="other.onnx")
@@ -37,43 +36,37 @@ def test_two_models_are_measured_reported_and_compared(tiny_model: Path, tmp_pat
     assert len(comparison.cells) == 2
 
 
-def test_ctrl_c_returns_the_report_of_the_finished_processes(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_returns_the_report_of_the_finished_processes(tiny_model: Path) -> None:
     def stop(state: BenchmarkProgress) -> None:
         if state.finished:
             raise KeyboardInterrupt
 
-    report = edgekit.benchmark(tiny_model, kinds=["inference"], progress=stop, **QUICK)
+    report = edgekit.benchmark(tiny_model, kinds=["net"], progress=stop, **QUICK)
     assert not report.complete
     assert [len(cell.processes) for cell in report.boards[0].cells] == [1]
-    monkeypatch.setattr(benchmark_run, "measure_all", lambda *_, **__: ([], KeyboardInterrupt()))
-    with pytest.raises(KeyboardInterrupt):
-        edgekit.benchmark(tiny_model, kinds=["inference"], **QUICK)
-
-
-def test_a_missing_camera_is_reported_before_the_first_measurement(tiny_model: Path) -> None:
-    states: list[BenchmarkProgress] = []
-    with pytest.raises(SourceError, match="no-such-camera"):
-        edgekit.benchmark(
-            tiny_model, kinds=["inference", "camera"], camera="/dev/no-such-camera", progress=states.append, **QUICK
-        )
-    assert states == []
 
 
 def test_names_in_the_report_may_differ_from_the_files(tiny_model: Path) -> None:
-    report = edgekit.benchmark(tiny_model, kinds=["inference"], processes=1, report_name=str.upper, **QUICK)
+    report = edgekit.benchmark(tiny_model, kinds=["net"], processes=1, report_name=str.upper, **QUICK)
     assert {cell.model for cell in report.boards[0].cells} == {str(tiny_model).upper()}
 
 
 def test_the_report_states_the_size_of_a_detector_of_fixed_size(tiny_model: Path, yunet_640: Path) -> None:
     options = {**QUICK, "detector": "yunet", "processes": 1}
-    (board,) = edgekit.benchmark(tiny_model, kinds=["per-frame"], detector_model=yunet_640, **options).boards
+    (board,) = edgekit.benchmark(tiny_model, kinds=["frame"], detector_model=yunet_640, **options).boards
     assert board.settings.detector_size_px == 640
 
 
 def test_wrong_arguments_are_refused_before_measuring() -> None:
-    with pytest.raises(InputError, match="longer than 500 characters"):
-        edgekit.benchmark("x" * 501)
-    with pytest.raises(InputError, match="processes is 0: expected at least 1"):
-        edgekit.benchmark("default", processes=0)
-    with pytest.raises(InputError, match="cool_down_s is -1: expected at least 0"):
-        edgekit.benchmark("default", cool_down_s=-1)
+    for model, wrong in (("x" * 501, {}), ("default", {"processes": 0}), ("default", {"cool_down_s": -1})):
+        with pytest.raises(InputError):
+            edgekit.benchmark(model, **wrong)
+
+
+def test_of_two_models_the_one_of_faces_gets_the_detector(tiny_model: Path, tiny_image_model: Path) -> None:
+    options = {**QUICK, "detector": "haar", "processes": 1}
+    (board,) = edgekit.benchmark([tiny_model, tiny_image_model], kinds=["frame"], **options).boards
+    assert {cell.model: cell.detector for cell in board.cells} == {
+        str(tiny_model): "haar",
+        str(tiny_image_model): "none",
+    }

@@ -381,7 +381,6 @@ def test_the_error_of_a_libcamera_that_does_not_start_has_the_reason(camera_clas
 
 
 def test_a_pi_camera_whose_sensor_goes_silent_is_given_back_and_opened_again(camera_class, notices, monkeypatch):
-    monkeypatch.setattr(timeout_guard, "REPORT_S", 0.1)
     monkeypatch.setattr(timeout_guard, "LOST_S", 0.3)
     with open_camera("picamera2", notices.append) as source:
         frames = iter(source)

@@ -15,8 +15,6 @@ from edgekit.device.sources import live, open_source, opencv, timeout_guard
 from edgekit.errors import InputError, SourceError
 from tests.waiting import PATIENCE_S, wait_until
 
-# The times of a real run; the fixture below shortens them.
-REPORTED_AFTER_S, LOST_AFTER_S = timeout_guard.REPORT_S, timeout_guard.LOST_S
 SMALL, LARGE = (64, 48), (160, 120)
 
 
@@ -24,7 +22,6 @@ SMALL, LARGE = (64, 48), (160, 120)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the timeouts, but lengthen that of OpenCV, as for a driver without a timeout."""
     monkeypatch.setattr(live, "_REOPEN_PAUSES_S", (0.01, 0.01, 0.01))
-    monkeypatch.setattr(timeout_guard, "REPORT_S", 0.4)
     monkeypatch.setattr(timeout_guard, "LOST_S", 1.0)
     monkeypatch.setattr(opencv, "_READ_TIMEOUT_MS", 60_000)
 
@@ -42,10 +39,6 @@ def take(source, count: int, until: Callable[[list], bool] = lambda _: False) ->
         if len(frames) >= count or until(frames):
             break
     return frames
-
-
-def test_the_times_users_see_are_within_two_seconds():
-    assert REPORTED_AFTER_S <= 2 < LOST_AFTER_S
 
 
 def test_a_stream_is_given_up_before_a_services_watchdog_would_end_the_run():
@@ -132,40 +125,23 @@ class _OnePicture:
         self.closed = True
 
 
-def test_a_short_pause_of_a_stream_is_reported_without_a_reconnection(play, notices, monkeypatch):
-    monkeypatch.setattr(timeout_guard, "LOST_S", PATIENCE_S)
-    server = play([ENDLESS])
-    with open_source(server.url, notices.append) as source:
-        take(source, 20)
-        server.held.set()
-        wait_until(lambda: notices)
-        server.held.clear()
-        wait_until(lambda: len(notices) > 1)
-        take(source, 20)
-    # On a busy machine there can be more pauses than this one.
-    assert all("delivered no image for" in line for line in notices[::2])
-    assert all("delivers images again after" in line for line in notices[1::2])
-    assert server.served == 1
-
-
-def test_a_slow_sender_whose_first_image_was_there_at_once_is_reported_once(notices, monkeypatch):
-    monkeypatch.setattr(timeout_guard, "REPORT_S", 0.1)
+def test_a_slow_sender_whose_first_image_was_there_at_once_is_not_lost(notices, monkeypatch):
+    monkeypatch.setattr(timeout_guard, "LOST_S", 0.05)
+    pauses_s = iter([0.1, 0.1, 0.2, 0.2])
 
     class Slow:
         fps = None
-        is_first = True
 
         def read(self) -> int:
-            time.sleep(0 if self.is_first else 0.2)
-            self.is_first = False
+            time.sleep(next(pauses_s))
             return 1
 
         def close(self) -> None: ...
 
     guard = timeout_guard.TimeoutGuard(Slow, "stream", notices.append, PATIENCE_S)
-    assert [guard.read() for _ in range(5)] == [1] * 5
+    assert [guard.read() for _ in range(4)] == [1] * 4
     guard.close()
-    assert [line.split()[1] for line in notices] == ["delivered", "delivers"]
+    assert notices == []
 
 
 def test_a_sender_that_sends_nothing_more_is_reported_and_connected_to_again(play, notices):
@@ -173,7 +149,6 @@ def test_a_sender_that_sends_nothing_more_is_reported_and_connected_to_again(pla
     with open_source(server.url, notices.append) as source:
         frames = take(source, 60)
     lost = next(place for place, line in enumerate(notices) if "reopening it" in line)
-    assert "delivered no image for" in notices[lost - 1]
     assert "was reopened" in notices[lost + 1]
     assert server.served >= 2
     sequences = [frame.sequence for frame in frames]

@@ -47,7 +47,7 @@ class Camera:
 @pytest.fixture(autouse=True)
 def patient_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Raise the time limits, so that a slow test machine causes neither a warning nor a lost source."""
-    for name in ("REPORT_S", "LOST_S", "_CLOSE_S"):
+    for name in ("LOST_S", "_CLOSE_S"):
         monkeypatch.setattr(timeout_guard, name, PATIENCE_S)
 
 

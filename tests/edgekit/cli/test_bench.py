@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from edgekit.cli.commands.bench import command
 from edgekit.report.power import power_meter
 from edgekit.report.schema import read_document
+from tests.waiting import wait_until
 
 EDGEKIT = (sys.executable, "-m", "edgekit.cli")
 QUICK = ("--seconds", "0.01", "--threads", "1", "--processes", "1", "--cool-down", "0")
@@ -34,12 +35,12 @@ def test_a_table_for_people_and_a_report_in_a_file(tiny_model: Path, tmp_path: P
     result = bench(tiny_model, *QUICK, "--detector", "none", "-o", report)
     assert result.exit_code == 0, result.output
     assert "frames: 150 of 'demo'" in result.stdout
-    assert re.search(r"^ *loop +1 ", result.stdout, re.MULTILINE)
+    assert re.search(r"^ *run +1 ", result.stdout, re.MULTILINE)
     document = json.loads(report.read_text())
     (entry,) = document["boards"]
     assert entry["clip"]["source"] == "demo"
     assert entry["clip"]["complete"] is True
-    assert {cell["kind"] for cell in entry["cells"]} == {"inference", "classifier", "per-frame", "loop"}
+    assert {cell["kind"] for cell in entry["cells"]} == {"net", "frame", "run"}
     assert json.loads(json.dumps(read_document(report).as_document())) == document
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
@@ -52,9 +53,9 @@ def test_json_has_stdout_for_itself(tiny_model: Path, tmp_path: Path) -> None:
     (entry,) = document["boards"]
     assert entry["clip"] is None
     assert entry["notes"] == {"fan": "none"}
-    assert {cell["kind"] for cell in entry["cells"]} == {"inference", "classifier"}
+    assert {cell["kind"] for cell in entry["cells"]} == {"net"}
     assert {cell["batch"] for cell in entry["cells"]} == {3}
-    assert "inference" in result.stderr
+    assert "net" in result.stderr
 
 
 def test_models_and_thread_counts_make_a_matrix_of_several_processes(tiny_model: Path, tmp_path: Path) -> None:
@@ -63,16 +64,15 @@ def test_models_and_thread_counts_make_a_matrix_of_several_processes(tiny_model:
     arguments = ("--threads", "1", "--seconds", "0.03", "--cool-down", "0", "--no-pipeline", "--json")
     (entry,) = json.loads(bench(tiny_model, other, *arguments).stdout)["boards"]
     cells = entry["cells"]
-    assert len({(cell["model"], cell["intra_op_threads"], cell["kind"]) for cell in cells}) == len(cells) == 4
+    assert len({(cell["model"], cell["intra_op_threads"], cell["kind"]) for cell in cells}) == len(cells) == 2
     for cell in cells:
         assert len(cell["processes"]) == 3
         assert cell["latency"]["count"] >= 100
         assert cell["median_interval_ms"] is not None
         assert {"governor", "temperature_c", "clock_mhz", "throttling"} <= set(cell["processes"][0]["before"])
     starts = sorted((process["started_s"], index) for index, cell in enumerate(cells) for process in cell["processes"])
-    rounds = [[index for _, index in starts[first : first + 4]] for first in (0, 4, 8)]
-    assert [sorted(one) for one in rounds] == [list(range(4))] * 3
-    assert rounds[0] != rounds[1] != rounds[2]
+    rounds = [[index for _, index in starts[first : first + 2]] for first in (0, 2, 4)]
+    assert [sorted(one) for one in rounds] == [[0, 1]] * 3
 
 
 def test_every_form_is_written_and_power_is_read(tiny_model: Path, tmp_path: Path) -> None:
@@ -114,14 +114,8 @@ def test_haar_takes_yunets_place_once_and_is_named(
     cv2.imwrite(str(picture), np.zeros((64, 64, 3), np.uint8))
     result = bench(tiny_model, *QUICK, "--threads", "1,2", "--source", picture, "--json")
     cells = json.loads(result.stdout)["boards"][0]["cells"]
-    assert {cell["detector"] for cell in cells if cell["kind"] in ("per-frame", "loop")} == {"haar"}
+    assert {cell["detector"] for cell in cells if cell["kind"] in ("frame", "run")} == {"haar"}
     assert result.stderr.count("no network") == 1
-
-
-def test_a_missing_camera_is_reported_with_its_own_exit_code(tiny_model: Path) -> None:
-    done = cli(str(tiny_model), *QUICK, "--no-pipeline", "--detector", "none", "--camera", "/dev/video99")
-    assert (done.returncode, done.stderr.count("error:")) == (75, 1)
-    assert "/dev/video99" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -138,7 +132,7 @@ def test_a_missing_camera_is_reported_with_its_own_exit_code(tiny_model: Path) -
         (["--note", "fan"], "is not KEY=VALUE"),
         (["--note", "fan=\x1b[2J"], "is not KEY=VALUE"),
         (["--no-pipeline", "--detector", "haar"], "--detector has no effect with --no-pipeline: leave it out"),
-        (["--no-pipeline", "--camera", "--source", "demo"], "--source has no effect with --no-pipeline"),
+        (["--no-pipeline", "--source", "demo"], "--source has no effect with --no-pipeline"),
         (["--no-pipeline", "--detector-size", "64", "--host", "pi"], "--detector-size has no effect"),
         (["--power-file", "nowhere.txt", "--no-pipeline"], "power file 'nowhere.txt' does not exist"),
         (["--html", "page.txt"], "must end in .html"),
@@ -215,7 +209,8 @@ def test_the_end_of_a_connection_ends_the_worker_too_and_leaves_no_frames(
     ) as process:
         assert process.stderr is not None
         assert any("edgekit-progress" in line for line in process.stderr)
-        (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        wait_until(lambda: children(process.pid))
+        (worker,) = children(process.pid)
         # /dev/shm also contains files of other programs; the files of this process are already deleted.
         opened = [os.readlink(path) for path in Path(f"/proc/{process.pid}/fd").iterdir()]  # noqa: PTH115
         assert [path for path in opened if path.startswith("/dev/shm/") and not path.endswith(" (deleted)")] == []
@@ -229,7 +224,7 @@ def test_the_end_of_a_connection_ends_the_worker_too_and_leaves_no_frames(
     assert not _runs(worker)
 
 
-def _runs(pid: str) -> bool:
+def _runs(pid: int) -> bool:
     try:
         return "benchmark.worker" in Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
@@ -238,11 +233,11 @@ def _runs(pid: str) -> bool:
 
 def test_ctrl_c_keeps_what_is_finished(tiny_model: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    code, stderr = interrupted(tiny_model, report, 3, "2/6 ")
+    code, stderr = interrupted(tiny_model, report, 3, "2/3 ")
     assert (code, stderr.strip()) == (130, "edgekit: interrupted")
     (board,) = read_document(report).boards
     assert board.complete is False
-    assert 2 <= sum(len(cell.processes) for cell in board.cells) < 6
+    assert sum(len(cell.processes) for cell in board.cells) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
@@ -252,7 +247,7 @@ def test_a_process_that_is_killed_leaves_the_report_of_those_before(tiny_model: 
     command_line = [*EDGEKIT, "bench", str(tiny_model), *options]
     with subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("1/6 ")
+        assert process.stdout.readline().startswith("1/3 ")
         deadline_s = time.monotonic() + 60
         while not (workers := children(process.pid)) and time.monotonic() < deadline_s:
             time.sleep(0.01)

@@ -77,7 +77,7 @@ def test_some_formats_as_json(edgekit: Run, checkpoint: Path, data: Path) -> Non
     assert int8["size_bytes"] < float32["size_bytes"] / 2
     (advice,) = document["recommended"]
     assert advice["format"] in ("float32", "int8-qoperator")
-    assert document["benchmark"]["boards"][0]["cells"][0]["kind"] == "classifier"
+    assert document["benchmark"]["boards"][0]["cells"][0]["kind"] == "net"
     assert document["left_out"] == {}
 
 
@@ -126,7 +126,7 @@ def test_ctrl_c_prints_why_other_boards_have_failed(edgekit: Run, monkeypatch: p
     [
         ("default", "--formats", "all"),
         ("default", "fer2013", "--formats", "all", "--data", "x"),
-        ("default", "--formats", "all", "--data", "x", "--camera"),
+        ("default", "--formats", "all", "--data", "x", "--source", "demo"),
         ("default", "--formats", "all", "--data", "x", "--no-pipeline"),
         ("default", "--data", "x"),
         ("default", "--target", "a53"),

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -24,7 +23,6 @@ from edgekit.cli.commands.bench import command as bench_command
 from edgekit.cli.output import Output
 from edgekit.contract import METADATA_KEY, Contract
 from edgekit.device.annotate import class_colour
-from edgekit.device.benchmark.run import _detectors
 from edgekit.device.detections import Face
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.imaging import resize
@@ -46,7 +44,7 @@ def no_detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*_: object, **__: object) -> None:
         pytest.fail("a detector was created or downloaded")
 
-    for module in ("edgekit.device.pipeline.stream", "edgekit.device.detection", "edgekit.device.benchmark.run"):
+    for module in ("edgekit.device.pipeline.stream", "edgekit.device.detection", "edgekit.device.benchmark.job"):
         __import__(module)
         monkeypatch.setattr(sys.modules[module], "create_detector", refuse)
     # The module that defines the function comes last: modules imported after its patch would keep `refuse`.
@@ -154,22 +152,16 @@ def test_the_detector_may_be_none_explicitly(run):
 
 def test_the_benchmark_measures_it_without_a_detector(tiny_image_model):
     report = edgekit.benchmark(
-        tiny_image_model, kinds=["loop"], threads=[1], seconds=0.01, processes=1, cool_down_s=0, notify=pytest.fail
+        tiny_image_model, kinds=["run"], threads=[1], seconds=0.01, processes=1, cool_down_s=0, notify=pytest.fail
     )
     (board,) = report.boards
-    assert [(cell.kind, cell.detector, cell.faces_per_frame) for cell in board.cells] == [("loop", "none", 1.0)]
+    assert [(cell.kind, cell.detector, cell.faces_per_frame) for cell in board.cells] == [("run", "none", 1.0)]
     assert board.settings.detector_size_px is None
     assert "detector: none" in facts(board)
-    with pytest.raises(InputError, match="needs no face detector: leave out detector 'yunet'"):
-        edgekit.benchmark(tiny_image_model, kinds=["loop"], detector="yunet")
-    with pytest.raises(InputError, match=r"leave out detector 'y\.onnx'"):
-        edgekit.benchmark(tiny_image_model, kinds=["loop"], detector_model="y.onnx")
-
-
-def test_of_two_models_the_one_of_faces_gets_the_detector(tiny_model, tiny_image_model, monkeypatch):
-    monkeypatch.setattr("edgekit.device.benchmark.run.create_detector", lambda name, **_: SimpleNamespace(name=name))
-    choices = _detectors([tiny_model, tiny_image_model], None, None, 256, pytest.fail)
-    assert {path: choice.name for path, choice in choices.items()} == {tiny_model: "yunet"}
+    with pytest.raises(InputError, match="yunet"):
+        edgekit.benchmark(tiny_image_model, kinds=["run"], detector="yunet")
+    with pytest.raises(InputError, match="onnx"):
+        edgekit.benchmark(tiny_image_model, kinds=["run"], detector_model="y.onnx")
 
 
 def test_the_estimate_of_the_loop_has_neither_detector_nor_flow(tmp_path, capsys):

@@ -23,8 +23,6 @@ from edgekit.cli.output import Output
 from edgekit.remote.bench import HostReport, _host_outcome, merged_report
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import INTERRUPTED, HostResult
-from edgekit.remote.probe import probe
-from edgekit.remote.ssh import Connection
 from edgekit.report.schema import parse_document, read_document
 from tests.waiting import wait_until
 
@@ -114,7 +112,7 @@ def test_a_board_measures_with_the_options_and_names_given_here(
     assert [each["name"] for each in board["models"]] == [str(model)]
     assert {cell["model"] for cell in board["cells"]} == {str(model)}
     assert board["clip"]["source"] == source.name
-    assert {cell["batch"] for cell in board["cells"] if cell["kind"] in ("inference", "classifier")} == {3}
+    assert {cell["batch"] for cell in board["cells"] if cell["kind"] == "net"} == {3}
     assert board["notes"] == {"fan": "none; $(off)"}
     assert board["settings"]["seed"] == 7
     assert document["hosts"][0]["overhead_s"] > 0
@@ -195,26 +193,6 @@ def test_no_install_fails_on_a_board_without_edgekit(sshd: Sshd, tiny_model: Pat
     assert "leave out --no-install" in done.stderr
 
 
-def test_the_camera_option_reaches_the_board_and_its_preparation(
-    sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plant(f"""printf '%s\\n' "$@" >'{tmp_path / "arguments"}'""")
-    assert bench(sshd, tiny_model, "--host", "127.0.0.1", "--camera").returncode == 4
-    assert "\n--camera\nauto\n" in (tmp_path / "arguments").read_text()
-    with Connection(sshd.host()) as connection:
-        python = probe(connection).python
-    if python is None or python.picamera2:
-        pytest.skip("this machine has picamera2")
-    done = bench_with_install(sshd, tiny_model, "--host", "127.0.0.1", "--camera", "picamera2")
-    assert done.returncode == 4
-    assert "no picamera2 on the board: sudo apt install python3-picamera2" in done.stderr
-    for name, value in (("EDGEKIT_OFFLINE", "1"), ("XDG_CACHE_HOME", str(tmp_path)), ("HOME", str(tmp_path))):
-        monkeypatch.setenv(name, value)
-    for usb_camera in ("auto", "usb", "/dev/video0"):
-        done = bench_with_install(sshd, tiny_model, "--host", "127.0.0.1", "--camera", usb_camera)
-        assert "EDGEKIT_OFFLINE is set" in done.stderr  # reached only after the check of the camera
-
-
 def interrupted(words: Iterable[object], started: Path) -> tuple[str, str]:
     """Run a command, send it SIGINT when the file `started` exists, and return its stdout and stderr."""
     with subprocess.Popen(
@@ -277,8 +255,8 @@ import os, subprocess, time
 from edgekit.cli import main
 from edgekit.device.benchmark import rounds
 
-def run_worker(job, progress):
-    result = rounds.run_worker(job, progress)
+def run_worker(job):
+    result = rounds.run_worker(job)
     if not disconnected:
         disconnected.append(True)
         return result
@@ -292,7 +270,9 @@ main()
 """
 
 
-def test_after_a_lost_connection_the_report_is_on_the_board(sshd: Sshd, plant: Plant, tiny_model: Path) -> None:
+def test_after_a_lost_connection_the_report_is_on_the_board(
+    sshd: Sshd, plant: Plant, tiny_model: Path, tiny_image_model: Path
+) -> None:
     report = sshd.home / ".cache/edgekit/board/report.json"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text("of an earlier benchmark")
@@ -305,10 +285,10 @@ def test_after_a_lost_connection_the_report_is_on_the_board(sshd: Sshd, plant: P
     assert not report.exists()
 
     plant(f"""exec env PYTHONPATH="{SOURCE}" "{sys.executable}" -c '{DISCONNECTING}' "$@" """)
-    assert bench(sshd, tiny_model, "--host", "127.0.0.1").returncode == 4
+    assert bench(sshd, tiny_model, tiny_image_model, "--host", "127.0.0.1").returncode == 4
     wait_until(report.exists)
     (board,) = read_document(report).boards
-    assert [model.name for model in board.models] == [str(tiny_model)]
+    assert [model.name for model in board.models] == [str(tiny_model), str(tiny_image_model)]
     assert len(board.cells) == 1
     assert not board.complete
 
@@ -343,7 +323,7 @@ def test_ctrl_c_keeps_the_reports_of_finished_boards(
     stdout, stderr = interrupted(words, started)
     assert "one: done, 1 of 3\n" in stderr
     assert "interrupted: the report has 1 of 3 boards" in stderr
-    assert "inference" in stdout
+    assert "net" in stdout
     document = json.loads(report.read_text())
     assert [board["label"] for board in document["boards"]] == ["one"]
     errors = [host["error"] for host in document["hosts"]]
@@ -501,11 +481,11 @@ from edgekit.errors import EdgekitError
 
 left = [1]
 
-def run_worker(job, progress):
+def run_worker(job):
     if not left:
         raise EdgekitError("the memory ran out")
     left.pop()
-    return rounds.run_worker(job, progress)
+    return rounds.run_worker(job)
 
 rounds.measure_all.__kwdefaults__["run"] = run_worker
 main()
@@ -513,11 +493,11 @@ main()
 
 
 def test_a_board_that_fails_after_some_measurements_keeps_them(
-    sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
+    sshd: Sshd, plant: Plant, tiny_model: Path, tiny_image_model: Path, tmp_path: Path
 ) -> None:
     plant(f"""exec env PYTHONPATH="{SOURCE}" "{sys.executable}" -c '{FAILING}' "$@" """)
     report, page = tmp_path / "report.json", tmp_path / "report.html"
-    done = bench(sshd, tiny_model, "--host", "127.0.0.1", "-o", report, "--html", page)
+    done = bench(sshd, tiny_model, tiny_image_model, "--host", "127.0.0.1", "-o", report, "--html", page)
     assert done.returncode == 4
     assert "edgekit: error: 127.0.0.1: the memory ran out" in done.stderr
     document = json.loads(report.read_text())

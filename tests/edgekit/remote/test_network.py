@@ -148,7 +148,7 @@ def test_a_cable_pulled_during_the_measurement_does_not_affect_the_other_board(
     document = json.loads(report.read_text())
     (board,) = document["boards"]
     assert board["label"] == "whole"
-    assert {cell["kind"] for cell in board["cells"]} == {"inference", "classifier"}
+    assert {cell["kind"] for cell in board["cells"]} == {"net"}
     assert all(len(cell["processes"]) == 2 for cell in board["cells"])
     assert [(host["label"], host["error"] is None) for host in document["hosts"]] == [
         ("whole", True),

@@ -54,7 +54,7 @@ def process(p50_ms: float, started_s: float) -> Document:
 
 
 def cell(model: str, kind: str, threads: int, p50_ms: float, started_s: float) -> Document:
-    per_frame = kind == "per-frame"
+    per_frame = kind == "frame"
     return {
         "kind": kind,
         "model": model,
@@ -88,7 +88,7 @@ def make_document() -> MakeDocument:
         cells = [
             cell(name, kind, threads, base_ms * slower * (1 + index), 100.0 * index)
             for index, name in enumerate(names)
-            for kind, base_ms in (("inference", 20.0), ("per-frame", 90.0))
+            for kind, base_ms in (("net", 20.0), ("frame", 90.0))
             for threads in (1, 4)
         ]
         entry = {
@@ -137,6 +137,6 @@ def make_document() -> MakeDocument:
             ],
             "cells": cells,
         }  # fmt: skip
-        return {"schema": "edgekit.bench/2.1", "created_utc": "2026-01-01T00:00:00+00:00", "boards": [entry]}
+        return {"schema": "edgekit.bench/2.2", "created_utc": "2026-01-01T00:00:00+00:00", "boards": [entry]}
 
     return make

@@ -113,7 +113,7 @@ def test_reports_that_differ_are_refused_unless_allowed(
 def test_the_detectors_input_matters_to_cells_with_a_detector_only(make_document: MakeDocument) -> None:
     small, large = (set_in(make_document(), "settings", "detector_size_px", size) for size in (160, 320))
     for made in (small, large):
-        made["boards"][0]["cells"] = [cell for cell in made["boards"][0]["cells"] if cell["kind"] == "inference"]
+        made["boards"][0]["cells"] = [cell for cell in made["boards"][0]["cells"] if cell["kind"] == "net"]
     assert compare(small, large).boards[0].differences == ()
     # A report of an earlier version does not contain this size.
     unknown = set_in(make_document(), "settings", "detector_size_px", None)
@@ -150,9 +150,9 @@ def test_loops_with_other_threads_are_refused(make_document: MakeDocument) -> No
     for document, detector in zip(reports, (1, 2), strict=True):
         uses = {"staged": True, "detector": detector, "classifier": 1, "opencv": 1}
         for cell in document["boards"][0]["cells"]:
-            if cell["kind"] == "per-frame":
-                cell |= {"kind": "loop", "threads": uses}
-    with pytest.raises(InputError, match=r"loop with one thread per stage; threads: detector 1.*detector 2"):
+            if cell["kind"] == "frame":
+                cell |= {"kind": "run", "threads": uses}
+    with pytest.raises(InputError, match=r"run with one thread per stage; threads: detector 1.*detector 2"):
         compare(*reports)
 
 
@@ -202,7 +202,7 @@ def test_a_cell_with_an_invalidating_flag_is_not_judged(make_document: MakeDocum
     hot = set_in(make_document(slower=1.5), "cells", 0, "marks", [mark])
     comparison = compare(make_document(), hot)
     assert comparison.cells[0].verdict == "not judged"
-    assert comparison.unjudged() == [f"edgecnn.onnx, inference, 1 thread: {mark}"]
+    assert comparison.unjudged() == [f"edgecnn.onnx, net, 1 thread: {mark}"]
     assert regressions(comparison, 5) == 3
 
 
@@ -210,7 +210,7 @@ def test_cells_are_compared_in_the_order_of_tables_and_not_of_measurement(make_d
     names = [
         f"{model}, {kind}, {threads}"
         for model in ("b.onnx", "a.onnx")
-        for kind in ("inference", "per-frame")
+        for kind in ("net", "frame")
         for threads in ("1 thread", "4 threads")
     ]
     shuffled = make_document("b.onnx", "a.onnx")
@@ -238,8 +238,8 @@ def test_a_cell_without_interval_or_partner_is_named(make_document: MakeDocument
     other = set_in(make_document(), "cells", 0, "median_interval_ms", None)
     other["boards"][0]["cells"].pop()
     assert compare(make_document(), other).unjudged() == [
-        "edgecnn.onnx, inference, 1 thread: fewer than three processes",
-        "edgecnn.onnx, per-frame, 4 threads: only in the first report",
+        "edgecnn.onnx, net, 1 thread: fewer than three processes",
+        "edgecnn.onnx, frame, 4 threads: only in the first report",
     ]
 
 
@@ -303,13 +303,13 @@ def test_the_models_of_one_report_are_compared_with_the_first_or_a_named_one(mak
 def test_a_cell_that_the_baseline_lacks_is_named(make_document: MakeDocument) -> None:
     document = make_document("a.onnx", "b.onnx")
     del document["boards"][0]["cells"][0]
-    assert compare(document).unjudged() == ["b.onnx, inference, 1 thread: not measured for a.onnx"]
+    assert compare(document).unjudged() == ["b.onnx, net, 1 thread: not measured for a.onnx"]
 
 
 def test_a_cell_that_only_the_baseline_has_is_named(make_document: MakeDocument) -> None:
     document = make_document("a.onnx", "b.onnx")
     del document["boards"][0]["cells"][-1]
-    assert compare(document).unjudged() == ["a.onnx, per-frame, 4 threads: not measured for b.onnx"]
+    assert compare(document).unjudged() == ["a.onnx, frame, 4 threads: not measured for b.onnx"]
 
 
 @pytest.mark.parametrize(

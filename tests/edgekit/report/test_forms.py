@@ -59,8 +59,8 @@ def to_csv(document: Document) -> str:
 
 def test_the_table_has_a_row_a_cell_in_a_readable_order(make_document: MakeDocument) -> None:
     text = table(make_document("b.onnx", "a.onnx"))
-    rows = re.findall(r"^(inference|per-frame)\s+(\d)\s", text, re.MULTILINE)
-    assert rows == [("inference", "1"), ("inference", "4"), ("per-frame", "1"), ("per-frame", "4")] * 2
+    rows = re.findall(r"^(net|frame)\s+(\d)\s", text, re.MULTILINE)
+    assert rows == [("net", "1"), ("net", "4"), ("frame", "1"), ("frame", "4")] * 2
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert "1.0 %" in text
@@ -108,7 +108,7 @@ def test_quality_flags_repeats_and_interruption_are_shown(make_document: MakeDoc
 def test_csv_has_a_line_a_cell(make_document: MakeDocument) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(make_document()))))
     assert [(row["kind"], row["intra_op_threads"], float(row["p50_ms"])) for row in rows] == [
-        ("inference", "1", 20.0), ("inference", "4", 20.0), ("per-frame", "1", 90.0), ("per-frame", "4", 90.0)
+        ("net", "1", 20.0), ("net", "4", 20.0), ("frame", "1", 90.0), ("frame", "4", 90.0)
     ]  # fmt: skip
     assert {(row["temperature_max_c"], row["clock_min_mhz"]) for row in rows} == {("53.0", "1400.0")}
 
@@ -122,7 +122,7 @@ def test_the_charts_of_a_loop_weigh_stages_by_how_often_they_run(make_document: 
     document = make_document()
     cell = document["boards"][0]["cells"][2]
     plan = {"staged": True, "detector": 2, "classifier": 1, "opencv": 1}
-    cell.update(kind="loop", threads=plan, age=cell["latency"])
+    cell.update(kind="run", threads=plan, age=cell["latency"])
     cell["stages"] = {
         "detect": {**cell["latency"], "count": 30, "mean_ms": 80.0},
         "track": {**cell["latency"], "mean_ms": 4.0},
@@ -130,7 +130,7 @@ def test_the_charts_of_a_loop_weigh_stages_by_how_often_they_run(make_document: 
     html = to_html(document)
     assert "detect: 8.00 ms, 67%" in html
     assert "result 90.00 ms after capture" in html
-    assert "loop: one thread per stage; threads: detector 2, classifier 1, OpenCV 1" in table(document, 200)
+    assert "run: one thread per stage; threads: detector 2, classifier 1, OpenCV 1" in table(document, 200)
 
 
 class Page(HTMLParser):
@@ -232,7 +232,7 @@ def test_an_overview_compares_the_boards(make_document: MakeDocument) -> None:
     text = table(report.as_document())
     shown = text[text.index("All boards") :]
     assert "All boards" not in table(reports[0])
-    assert re.search(r"board +inference +per-frame +quality flags", shown)
+    assert re.search(r"board +net +frame +quality flags", shown)
     assert re.search(r"kitchen +20.00 +90.00 *\n", shown)
     assert re.search(r"40.00 +180 +throttled, busy", shown)
     assert max(map(len, text.splitlines())) <= 80
@@ -321,14 +321,14 @@ def test_long_file_names_and_quality_flags_do_not_reach_the_times_in_the_charts(
     texts = [unescape(each) for each in re.findall(r"<text[^>]*>([^<]*)</text>", to_html(document))]
     assert max(map(len, texts)) <= 46
     assert "short.onnx, 4 threads" in texts
-    assert any(re.fullmatch(r"a-file-name-.*….*-int8.onnx, 4 threads, per-frame", each) for each in texts)
+    assert any(re.fullmatch(r"a-file-name-.*….*-int8.onnx, 4 threads, frame", each) for each in texts)
 
 
 def test_a_whisker_that_leaves_the_chart_has_no_end_mark(make_document: MakeDocument) -> None:
     document = make_document()
-    cells = [cell for cell in document["boards"][0]["cells"] if cell["kind"] == "inference"]
+    cells = [cell for cell in document["boards"][0]["cells"] if cell["kind"] == "net"]
     cells[0]["median_interval_ms"] = [15.0, 90.0]  # the bars are at 20 ms, and the chart ends at 40 ms
-    chart = comparison(from_document(document, "it").boards[0], "inference")
+    chart = comparison(from_document(document, "it").boards[0], "net")
     lines_and_end_marks = 2 + 4
     assert chart.count('class="whisker"') == lines_and_end_marks - 1
 

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.errors import InputError
+from edgekit.report.compare import compare
 from edgekit.report.document import BenchmarkReport
 from edgekit.report.merging import merge
 from edgekit.report.schema import MAX_BYTES, from_document, json_schema, parse_document, read_document
+from edgekit.report.text import to_markdown
 from edgekit.typed_json import convert
 from tests.examples import examples
 
@@ -46,15 +48,25 @@ def parts_of(value: Any, like: Any) -> Any:
     return value
 
 
-def test_documents_of_schema_2_0_are_read_with_the_present_names(make_document: MakeDocument) -> None:
+@pytest.mark.parametrize(
+    ("minor", "names"),
+    [(0, {"net": "inference", "frame": "pipeline"}), (1, {"net": "inference", "frame": "per-frame"})],
+)
+def test_documents_of_edgekit_0_2_are_read_with_the_present_names(
+    make_document: MakeDocument, minor: int, names: dict[str, str]
+) -> None:
     document = make_document()
-    document["schema"] = "edgekit.bench/2.0"
+    document["schema"] = f"edgekit.bench/2.{minor}"
     cells = document["boards"][0]["cells"]
     for cell in cells:
-        cell["kind"] = cell["kind"].replace("per-frame", "pipeline")
+        cell["kind"] = names[cell["kind"]]
+    assert parse_document(text(document), "it") == parse_document(text(make_document()), "it")
+    cells[0]["kind"], cells[1]["kind"], cells[2]["kind"] = "classifier", "camera", "loop"
     report = parse_document(text(document), "it")
-    assert report == parse_document(text(make_document()), "it")
-    assert (report.schema, report.boards[0].cells[2].kind) == ("edgekit.bench/2.1", "per-frame")
+    assert report.schema == "edgekit.bench/2.2"
+    assert [cell.kind for cell in report.boards[0].cells[:3]] == ["classifier", "camera", "run"]
+    assert {cell.kind for cell in compare(report, report).cells} == {"classifier", "camera", "run", "frame"}
+    assert all(kind in to_markdown(report) for kind in ("classifier", "camera", "run"))
 
 
 def test_unknown_fields_of_a_later_minor_version_are_ignored(make_document: MakeDocument) -> None:
