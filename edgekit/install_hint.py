@@ -6,7 +6,6 @@ this project is `edgekit-pi`.
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 DISTRIBUTION = "edgekit-pi"
@@ -59,6 +58,8 @@ def install_command(*extras: str) -> str:
     >>> install_command("mqtt")  # installed from the index
     "pip install 'edgekit-pi[mqtt]'"
     """
+    import shlex
+
     suffix = f"[{','.join(extras)}]" if extras else ""
     path, folder = _source()
     if path is None:

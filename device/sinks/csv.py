@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -77,6 +75,9 @@ def _rows(labels: Sequence[str], result: FrameResult) -> Iterator[list[object]]:
 
 
 def _text(rows: Iterable[Sequence[object]]) -> str:
+    import csv
+    import io
+
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

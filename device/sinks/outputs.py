@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from edgekit.device.registry import find, names
+from edgekit.device.registry import find, names, own_names
 from edgekit.device.sink import Sink, SinkOptions
 from edgekit.device.sinks.context import OutputContext, RunContext
 from edgekit.device.sinks.disk_reserve import free_bytes
@@ -28,14 +28,19 @@ _Kind = TypeVar("_Kind", bound=SinkOptions)
 _FOLDER_LOCK = "snapshots"
 
 
-def sink_options() -> tuple[type[SinkOptions], ...]:
-    """Return the classes of options of all sinks, built-in ones first; a package that cannot be imported is an error.
+def own_sink_options() -> tuple[type[SinkOptions], ...]:
+    """Return the classes of options of the built-in sinks."""
+    return tuple(find("sink", name) for name in own_names("sink"))  # type: ignore[misc]
+
+
+def other_sink_options() -> tuple[type[SinkOptions], ...]:
+    """Return the classes of options of the sinks of other packages.
 
     Raises:
         InputError: As `find`, or the entry point of another package is no such class.
     """
     found = []
-    for name in names("sink"):
+    for name in names("sink")[len(own_names("sink")) :]:
         kind = find("sink", name)
         if not isinstance(kind, type) or not issubclass(kind, SinkOptions):
             raise InputError(f"sink '{name}' is not a class of options: its package is for another version of edgekit")

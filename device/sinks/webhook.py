@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -136,6 +135,8 @@ class _Receiver:
         if self._read_image is not None and event.snapshot is not None:
             jpeg = self._read_image(event.snapshot)
             if jpeg is not None:
+                import base64
+
                 document["snapshot_jpeg"] = base64.b64encode(jpeg).decode()
         return document
 

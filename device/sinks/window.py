@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,6 +75,8 @@ def _require_windows() -> None:
     displays = [os.environ[name] for name in ("DISPLAY", "WAYLAND_DISPLAY") if os.environ.get(name)]
     if not displays:
         raise InputError("--show needs a display, and none is set: use --web or --save instead")
+    import subprocess
+
     try:
         command = [sys.executable, "-P", "-c", _TRIAL]
         trial = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TRIAL_TIMEOUT_S)

@@ -46,10 +46,23 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, groups: Mapping[str, Classes] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.groups = groups or {}
-        self.kinds = tuple(kind for group in self.groups.values() for kind in _classes(group))
+        self.groups: dict[str, Classes] = dict(groups or {})
+        self.kinds: list[type[Options]] = []
         self.declared: dict[str, Option] = {}
-        for kind in self.kinds:
+        for group in self.groups.values():
+            self._add(_classes(group))
+
+    def complete(self) -> None:
+        """Add options that take time to find; called if an option is not known, and before all are listed."""
+
+    def extend(self, name: str, kinds: Sequence[type[Options]]) -> None:
+        """Add classes of options to a group."""
+        self.groups[name] = (*_classes(self.groups[name]), *kinds)
+        self._add(kinds)
+
+    def _add(self, kinds: Sequence[type[Options]]) -> None:
+        for kind in kinds:
+            self.kinds.append(kind)
             for field, declared in declared_options(kind).items():
                 option = make_option(kind, field, declared, is_negatable=self.is_negatable)
                 setattr(option, _TITLE, declared.section or kind.title)
@@ -64,7 +77,11 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command line, and check that each option has what it needs."""
-        rest = super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, list(args))
+        except click.NoSuchOption:
+            self.complete()
+            rest = super().parse_args(ctx, list(args))
         _set_aside(self, ctx)
         _check_dependencies(self, ctx)
         return rest
@@ -99,9 +116,9 @@ class Command(click.Command):
                 given[field] = field_value(declared, ctx.params[name])
         return kind(**given)
 
-    @staticmethod
-    def show_all(ctx: click.Context) -> None:
+    def show_all(self, ctx: click.Context) -> None:
         """Let the help of this context list all options."""
+        self.complete()
         ctx.meta[_SHOWS_ALL] = True
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -268,7 +285,8 @@ def _check_dependencies(command: Command, ctx: click.Context) -> None:
 def _print_all(ctx: click.Context, option: click.Parameter, value: bool) -> None:
     del option
     if value and not ctx.resilient_parsing:
-        Command.show_all(ctx)
+        assert isinstance(ctx.command, Command)
+        ctx.command.show_all(ctx)
         click.echo(ctx.get_help(), color=ctx.color)
         ctx.exit()
 

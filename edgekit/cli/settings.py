@@ -34,6 +34,7 @@ class SettingsCommand(Command):
         """Call the function, or print the settings in effect."""
         del ctx.params["config"]
         if ctx.params.pop("print_config"):
+            self.complete()
             values = values_in_effect(self, ctx)
             if ctx.params["as_json"]:
                 click.echo(json.dumps(values, indent=2))
@@ -79,6 +80,8 @@ def read_settings(path: Path, command: SettingsCommand) -> dict[str, Any]:
         raise InputError(f"settings '{path}' cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # no TOML, or no UTF-8; brackets that are nested too deeply
         raise InputError(f"settings '{path}' are not valid TOML: {error}") from error
+    if any(key.replace("-", "_") not in command.declared for key in document):
+        command.complete()
     options = {declared.key: declared for declared in command.declared.values()}
     types = {parameter.name: parameter for parameter in command.params if isinstance(parameter, click.Option)}
     values = {}

@@ -27,9 +27,10 @@ from edgekit.device.sinks.outputs import (
     open_recorder,
     open_sinks,
     option_of,
+    other_sink_options,
+    own_sink_options,
     results_folder,
     run_context,
-    sink_options,
 )
 from edgekit.device.sinks.records import STDOUT
 from edgekit.device.sinks.web.options import WebOptions
@@ -71,6 +72,13 @@ class _RunCommand(SettingsCommand):
         "single-thread": "leave it out",
         "tracker": "edgekit.stream(tracker=...) chooses another tracker",
     }
+    _is_complete = False
+
+    def complete(self) -> None:
+        """Add the options of sinks of other packages; finding the packages takes 30 ms on a PC."""
+        if not self._is_complete:
+            self._is_complete = True
+            self.extend("outputs", other_sink_options())
 
 
 @edgekit_command(
@@ -79,7 +87,7 @@ class _RunCommand(SettingsCommand):
     cls=_RunCommand,
     stream_options=StreamOptions,
     camera=CameraSettings,
-    outputs=sink_options(),
+    outputs=own_sink_options(),
 )
 def command(
     out: Output, stream_options: StreamOptions, camera: CameraSettings, outputs: tuple[SinkOptions, ...]

@@ -22,9 +22,6 @@ main()
 NOT_NEEDED = {
     "av",
     "difflib",
-    "edgekit.device.sinks.csv",
-    "edgekit.device.sinks.mqtt",
-    "edgekit.device.sinks.web",
     "http.client",
     "logging",
     "ncnn",
