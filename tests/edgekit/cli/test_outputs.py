@@ -309,7 +309,7 @@ def test_a_live_run_outlives_a_full_disk_and_records_again(tiny_model, small_dis
                 while stream_of_zeros.write(b"\0" * 4096):
                     pass
             assert "No space left on device: recording to" in (stopped := running.stderr.readline())
-            assert stopped.endswith("has stopped, the run continues\n")
+            assert stopped.endswith("stopped, the run continues\n")
             ballast.unlink()
             assert running.stderr.readline() == f"edgekit: warning: recording to '{jsonl}' resumed\n"
             running.send_signal(signal.SIGTERM)
