@@ -93,9 +93,8 @@ def __getattr__(name: str) -> object:
     try:
         value = getattr(_importlib.import_module(_PUBLIC[name]), name)
     except ModuleNotFoundError as error:
-        from edgekit.install_hint import missing_module
-
-        missing = missing_module(error)
+        # Not an import statement: the programs that are sent to boards would need the module.
+        missing = _importlib.import_module("edgekit.install_hint").missing_module(error)
         if missing is None:
             raise
         raise errors.InputError(missing) from error

@@ -2,16 +2,15 @@
 
     python benchmarks/device/soak.py --clip clip.mp4 --detector-model face_detection_yunet_2026may.onnx -o soak.json
 
-Starts the real command headless at full speed in a child process. Its source is a named pipe that repeats the clips'
-frames as JPEGs without end. Each JSON line of its results is checked, and its memory, files and threads are sampled
-once per second. Time counts from the first result; the first minute is warm-up. Options after `--` go to `edgekit run`.
+Starts the real command headless at full speed in a child process. Its source is a video of the clips' frames as JPEGs,
+repeated without end. Each JSON line of its results is checked, and its memory, files and threads are sampled once per
+second. Time counts from the first result; the first minute is warm-up. Options after `--` go to `edgekit run`.
 Prints the verdict; the exit code is 3 if a requirement is not met.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -21,7 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
@@ -138,20 +137,28 @@ def jpegs(clips: Sequence[Path], console: Console) -> list[bytes]:
     return pictures
 
 
+# The command line, with videos that begin again when they end.
+_ENDLESS = """
+import cv2
+from edgekit.cli import main
+from edgekit.device.sources import files
+decode = files.VideoSource._decode
+def decode_endlessly(source):
+    image = decode(source)
+    if image is None and source._capture.open(source.name, cv2.CAP_FFMPEG):
+        image = decode(source)
+    return image
+files.VideoSource._decode = decode_endlessly
+main()
+"""
+
+
 @contextmanager
-def endless(pictures: Sequence[bytes]) -> Iterator[Path]:
-    """Yield the path of a named pipe; its reader receives the pictures over and over again."""
-
-    def write() -> None:
-        with suppress(BrokenPipeError), path.open("wb", buffering=0) as pipe:
-            while True:
-                for picture in pictures:
-                    pipe.write(picture)
-
+def video_of(pictures: Sequence[bytes]) -> Iterator[Path]:
+    """Yield the path of a video of the JPEGs."""
     with tempfile.TemporaryDirectory(prefix="edgekit-soak-") as folder:
-        path = Path(folder) / "endless.mjpeg"
-        os.mkfifo(path)
-        threading.Thread(target=write, daemon=True).start()
+        path = Path(folder) / "clips.mjpeg"
+        path.write_bytes(b"".join(pictures))
         yield path
 
 
@@ -165,7 +172,7 @@ def soak(
     source: Path, run_options: Sequence[str], seconds: float, min_frames: int, console: Console
 ) -> tuple[list[tuple[float, ProcessUse]], Order, int]:
     """Run for `seconds` and at least `min_frames`; return the samples, the results and the exit code."""
-    command = [sys.executable, "-m", "edgekit.cli", "run", "--source", str(source), "--jsonl", "-", *run_options]
+    command = [sys.executable, "-c", _ENDLESS, "run", "--source", str(source), "--jsonl", "-", *run_options]
     order, samples = Order(), []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running, Progress(console=console) as bar:
         assert running.stdout is not None
@@ -226,7 +233,7 @@ def main(
 ) -> None:
     console = Console(stderr=True)
     options = [*(["--detector", str(detector_model)] if detector_model else []), *run_options]
-    with endless(jpegs(clips, console)) as source:
+    with video_of(jpegs(clips, console)) as source:
         samples, order, exit_code = soak(source, options, minutes * 60, min_frames, console)
     verdict = judge(samples, order, exit_code, warm_up_s, min_frames)
     document = {

@@ -299,9 +299,8 @@ def _mqtt_buffer(path: Path) -> None:
 
     spool = Spool(path, 100, Account("mqtt"), lambda _: None)
     try:
-        spool.append([("topic", "payload")])
+        spool.append("topic", "payload")
         spool.remove([message.number for message in spool.after(0, 50)])
-        spool.sync(flush=False)
     finally:
         spool.close()
 
@@ -314,7 +313,8 @@ def _mqtt_buffer_examples() -> list[bytes]:
 
     with tempfile.TemporaryDirectory() as folder:
         spool = Spool(Path(folder) / "mqtt.buffer", 100, Account("mqtt"), lambda _: None)
-        spool.append([(f"edgekit/{number}", "{}" * 50) for number in range(20)])
+        for number in range(20):
+            spool.append(f"edgekit/{number}", "{}" * 50)
         spool.close()
         return [(Path(folder) / "mqtt.buffer").read_bytes()]
 

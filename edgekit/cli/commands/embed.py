@@ -58,7 +58,5 @@ def command(out: Output, model: str, teacher: str, data: Path, output: Path, **v
     out.say(f"{result.checkpoint}: {result.architecture}, fitted to {result.images} images")
     if result.text_tower is not None:
         out.say(f"{result.text_tower}: the text tower of the teacher, for labels by text")
-    text_tower = result.text_tower and str(result.text_tower)
-    out.result(
-        {"checkpoint": str(result.checkpoint), "text_tower": text_tower, **picked(result, "architecture", "images")}
-    )
+    text_tower = {} if result.text_tower is None else {"text_tower": str(result.text_tower)}
+    out.result({"checkpoint": str(result.checkpoint), **text_tower, **picked(result, "architecture", "images")})

@@ -154,14 +154,6 @@ def test_a_hostile_board_causes_one_harmless_line(
     assert not report.exists()
 
 
-def test_endless_warnings_of_a_board_are_cut_off(sshd: Sshd, plant: Plant, tiny_model: Path) -> None:
-    plant("yes 'edgekit: warning: look' | head -n 20000 >&2; exit 3")
-    done = bench(sshd, tiny_model, "--host", "127.0.0.1")
-    assert done.returncode == 4
-    assert "the rest is not shown" in done.stdout
-    assert len(done.stdout.splitlines()) < 400
-
-
 def test_a_board_measures_both_engines_and_gets_the_missing_one(
     sshd: Sshd, plant: Plant, tiny_model: Path, tiny_ncnn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -272,8 +272,8 @@ def test_a_board_that_refuses_logins_after_a_rejected_one_is_explained(tmp_path:
                 Connection(strict.host(identity=strict.folder / "other_id")).__enter__()
             return str(refused.value)
 
-        wait_until(lambda: "none of your keys" not in refusal())  # sshd may not have counted the login yet
-        assert "PerSourcePenalties" in refusal()
+        # sshd may not have counted the login yet, and may close a connection later than before the login.
+        wait_until(lambda: "PerSourcePenalties" in refusal())
 
 
 @pytest.mark.parametrize(
