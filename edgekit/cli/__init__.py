@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from contextlib import suppress
 from types import FrameType
@@ -133,9 +134,9 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit: the entry point of the console script."""
     exit_code = _run(sys.argv[1:], ends_process=True)
-    timeout_guard = sys.modules.get("edgekit.device.sources.timeout_guard")
-    if timeout_guard is not None and timeout_guard.any_reading():
-        # The interpreter's own exit would wait for a thread that is blocked in a camera driver.
+    if any(thread is not threading.main_thread() for thread in threading.enumerate()):
+        # The interpreter's own exit would wait for a thread that is blocked in a camera driver, or abort with one that
+        # an encoder still has.
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()

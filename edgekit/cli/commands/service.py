@@ -242,7 +242,8 @@ def _checked_options(folder: Path, chosen: InstallOptions, given: Sequence[str])
     with chdir(folder) if folder.is_dir() else nullcontext():
         values = checked_run(options)
     has_records = values["jsonl"] is not None or values["csv"] is not None
-    is_chosen = chosen.config is not None or any(word.partition("=")[0] == "--records" for word in given)
+    # A deploy gives its settings file after `--`, and later releases may have no records.
+    is_chosen = chosen.config is not None or any(word.partition("=")[0] in ("--config", "--records") for word in given)
     return [*options, *(["--records", "changes"] if has_records and not is_chosen else [])]
 
 
