@@ -57,7 +57,7 @@ def test_positional_arguments_of_keyword_options_are_input_errors() -> None:
 @pytest.mark.slow
 def test_mypy_finds_a_misspelled_argument(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text('import edgekit\n\nedgekit.stream(source="demo")\nedgekit.stream(sourcee="demo")\n')
+    script.write_text('import edgekit\n\nedgekit.stream(source="demo")\nedgekit.stream(sources="demo")\n')
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), str(script)],
         capture_output=True,
