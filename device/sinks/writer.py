@@ -207,7 +207,7 @@ class Writer(Sink, Generic[T]):
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name=self.account.name, daemon=True)
+            self._thread = threading.Thread(target=self._work, name=f"edgekit {self.account.name}", daemon=True)
             self._thread.start()
 
     def _work(self) -> None:

@@ -134,7 +134,9 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit: the entry point of the console script."""
     exit_code = _run(sys.argv[1:], ends_process=True)
-    if any(thread is not threading.main_thread() for thread in threading.enumerate()):
+    timeout_guard = sys.modules.get("edgekit.device.sources.timeout_guard")
+    is_reading = timeout_guard is not None and timeout_guard.any_reading()
+    if is_reading or any(thread.name.startswith("edgekit ") for thread in threading.enumerate()):
         # The interpreter's own exit would wait for a thread that is blocked in a camera driver, or abort with one that
         # an encoder still has.
         for stream in (sys.stdout, sys.stderr):
