@@ -17,7 +17,7 @@ import threading
 import traceback
 from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -133,7 +133,10 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit: the entry point of the console script."""
-    exit_code = _run(sys.argv[1:], ends_process=True)
+    _end_process(run(sys.argv[1:], ends_process=True))
+
+
+def _end_process(exit_code: int) -> NoReturn:
     timeout_guard = sys.modules.get("edgekit.device.sources.timeout_guard")
     is_reading = timeout_guard is not None and timeout_guard.any_reading()
     if is_reading or any(thread.name.startswith("edgekit ") for thread in threading.enumerate()):
@@ -146,8 +149,8 @@ def main() -> None:
     sys.exit(exit_code)
 
 
-def _run(arguments: list[str], ends_process: bool = False) -> int:
-    """Run the command line and return the exit code; errors are printed.
+def run(arguments: list[str], ends_process: bool = False) -> int:
+    """Run the command line in this process and return the exit code; errors are printed.
 
     If the caller then `ends_process`, Ctrl-C and SIGHUP are ignored from the end of the command on.
     """

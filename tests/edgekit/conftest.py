@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.cli import main
+from edgekit.cli import run as run_command_line
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
 from tests.waiting import wait_until
 
@@ -21,22 +20,13 @@ PATIENCE_S = 60
 
 
 @pytest.fixture
-def edgekit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def edgekit(capfd: pytest.CaptureFixture[str]) -> Run:
     """Return a function that runs the command line in this process and returns its exit code, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["edgekit", *map(str, arguments)])
-        # `main` normally ends the process, so at its end it ignores these signals.
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
-        try:
-            with pytest.raises(SystemExit) as ended:
-                main()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        code = run_command_line([str(argument) for argument in arguments])
         captured = capfd.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, captured.out, captured.err
+        return code, captured.out, captured.err
 
     return run
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.cli import SECTIONS, _run
+from edgekit.cli import SECTIONS
+from edgekit.cli import run as run_command_line
 
 Complete = Callable[[str], list[str]]
 COMMANDS = [name for names in SECTIONS.values() for name in names]
@@ -52,7 +53,7 @@ def by_protocol(
         monkeypatch.setenv("COMP_WORDS", line)
         monkeypatch.setenv("COMP_CWORD", words[-1] if request.param == "fish" else str(len(words) - 1))
         with pytest.raises(SystemExit) as ended:
-            _run([])
+            run_command_line([])
         assert ended.value.code == 0
         lines = capsys.readouterr().out.splitlines()
         if request.param == "zsh":

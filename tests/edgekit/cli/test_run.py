@@ -16,7 +16,7 @@ import cv2
 import onnx
 import pytest
 
-from edgekit.cli import _run
+from edgekit.cli import run as run_command_line
 from edgekit.cli.run.signals import StopSignals
 from edgekit.contract import METADATA_KEY, Contract
 from edgekit.device.sources.demo import DemoSource
@@ -33,7 +33,7 @@ def edgekit_run(tiny_model: Path):
     """Return a function that runs the command in this process, each frame as one face, and returns the exit code."""
 
     def run(*arguments: object, detector: str = "none") -> int:
-        return _run(["run", "--model", str(tiny_model), "--detector", detector, *map(str, arguments)])
+        return run_command_line(["run", "--model", str(tiny_model), "--detector", detector, *map(str, arguments)])
 
     return run
 
@@ -218,9 +218,9 @@ def test_labels_that_are_drawn_as_numbers_are_listed_at_the_start(tiny_model, cr
     onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     onnx.save(model, tmp_path / "m.onnx")
     command = ["run", "--source", str(crops), "--model", str(tmp_path / "m.onnx"), "--detector", "none", "-q"]
-    assert _run(command) == EXIT_OK
+    assert run_command_line(command) == EXIT_OK
     assert capsys.readouterr().err == ""
-    assert _run([*command, "--save", str(tmp_path / "drawn")]) == EXIT_OK
+    assert run_command_line([*command, "--save", str(tmp_path / "drawn")]) == EXIT_OK
     message = "images can contain ASCII letters only, so these labels are drawn as numbers: 'سعيد' as 'class 0'"
     assert capsys.readouterr().err.splitlines() == [f"edgekit: warning: {message}"]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from edgekit.cli import _run
+from edgekit.cli import run as run_command_line
 from edgekit.device.service import systemd as systemd_service
 from edgekit.errors import EXIT_FAULT, EXIT_OK, EXIT_USAGE
 from tests.fake_systemd import FakeSystemd
@@ -53,7 +53,7 @@ def service(systemd: FakeSystemd, capfd: pytest.CaptureFixture[str]) -> Service:
     del systemd
 
     def call(name: str, *arguments: object) -> tuple[int, Any]:
-        code = _run(["service", name, "--user", *map(str, arguments)])
+        code = run_command_line(["service", name, "--user", *map(str, arguments)])
         captured = capfd.readouterr()
         return code, json.loads(captured.out) if captured.out.startswith("{") else captured.out + captured.err
 
@@ -217,5 +217,5 @@ def test_without_systemd_one_line_names_the_alternative(systemd, service, home, 
 @pytest.mark.usefixtures("systemd")
 def test_a_system_service_needs_root(monkeypatch, capsys):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert _run(["service", "install", "--system", "--", "--source", "demo"]) == EXIT_USAGE
+    assert run_command_line(["service", "install", "--system", "--", "--source", "demo"]) == EXIT_USAGE
     assert "a system service needs root: write 'sudo' before the command" in capsys.readouterr().err
