@@ -15,8 +15,9 @@ from edgekit.preprocess import FloatArray, ImageU8
 
 ClassifyEvery: TypeAlias = int | Literal["auto"]
 
-# Longest time between two classifications of a face, in presentation time.
+# Longest time between two classifications of a face, and of a whole image, in presentation time.
 _LONGEST_S = 0.2
+_LONGEST_OF_IMAGE_S = 1.0
 # Frames at equal distances have times that differ by rounding.
 _ROUNDING_S = 1e-6
 # Faces classified per frame, beside new ones; the others wait for the next frame.
@@ -31,6 +32,9 @@ _COARSE_PX = 11
 _LEAST_CONTRAST = 8.0
 # The change that requires a classification grows with the difference of the two largest probabilities.
 _CHANGED, _CHANGED_PER_MARGIN = 0.18, 0.41
+# The change of the part of a whole image that changed most, from which it is classified again: a new object may be small.
+# The noise of a sensor and the compression of a stream change these parts by less than 0.1.
+_PART_CHANGED = 0.3
 # Change from one frame to the next of a face that is replaced or hidden; tracking and detection move crops less.
 _CUT = 0.5
 
@@ -55,29 +59,39 @@ class Choice:
             face.classified_crop, face.frames = face.crop, 0
 
 
-def choose(crops: ImageU8, last: Sequence[Classification | None], time_s: float, every: ClassifyEvery) -> Choice:
+def choose(
+    crops: ImageU8,
+    last: Sequence[Classification | None],
+    time_s: float,
+    every: ClassifyEvery,
+    *,
+    are_images: bool = False,
+) -> Choice:
     """Return the faces of the next frame to classify; the classifier's last output stands in for the others.
 
     With "auto", a tracked face is classified when it is new, when its crop differs from the one classified last, in
     every other frame while its class is undecided, and at least every 0.2 s. Of faces that are not new, the two that
-    have waited longest are classified in a frame. The choice depends on crops, tracks and presentation times only.
+    have waited longest are classified in a frame. A whole image is classified when a part of it has changed, and at
+    least once per second. The choice depends on crops, tracks and presentation times only.
 
     Args:
         crops: uint8 (N, H, W, 1 or 3), of all faces of the frame.
         last: Their classifications in earlier frames (N,); None: a new face.
         time_s: Presentation time of the frame in seconds.
         every: Classify every Nth frame of each track, or by need ("auto").
+        are_images: Whether the crops are whole images, not faces.
     """
     due, cut = np.ones(len(crops), np.bool_), np.zeros(len(crops), np.bool_)
     if every == 1:
         return Choice(due, cut)
     coarse = [_coarse(crop) for crop in crops]
+    needs = _image_needs if are_images else _needs
     waiting = []
     for index, (crop, face) in enumerate(zip(coarse, last, strict=True)):
         if face is None:
             continue
         due[index], cut[index] = False, _change(crop, face.crop) > _CUT
-        if face.frames + 1 >= every if every != "auto" else cut[index] or _needs(face, crop, time_s):
+        if face.frames + 1 >= every if every != "auto" else cut[index] or needs(face, crop, time_s):
             waiting.append((face.classified_s, index))
     for _, index in sorted(waiting)[: _PER_FRAME if every == "auto" else None]:
         due[index] = True
@@ -86,8 +100,7 @@ def choose(crops: ImageU8, last: Sequence[Classification | None], time_s: float,
 
 def _needs(face: Classification, crop: FloatArray, time_s: float) -> bool:
     """Return whether a face needs a classification now."""
-    # In the next frame it would be too late.
-    if 2 * time_s - face.seen_s - face.classified_s > _LONGEST_S + _ROUNDING_S:
+    if _is_late(face, time_s, _LONGEST_S):
         return True
     second, best = np.sort(face.shown)[-2:] if len(face.shown) > 1 else (0.0, 1.0)
     margin = float(best - second)
@@ -96,6 +109,18 @@ def _needs(face: Classification, crop: FloatArray, time_s: float) -> bool:
     if face.frames + 1 >= _UNDECIDED_FRAMES and (face.is_close or has_other_class or is_near_tie):
         return True
     return _change(crop, face.classified_crop) > _CHANGED + _CHANGED_PER_MARGIN * margin
+
+
+def _image_needs(face: Classification, crop: FloatArray, time_s: float) -> bool:
+    """Return whether a whole image needs a classification now."""
+    assert face.classified_crop is not None
+    parts = np.abs(crop - face.classified_crop)
+    return _is_late(face, time_s, _LONGEST_OF_IMAGE_S) or float(parts.max()) > _PART_CHANGED
+
+
+def _is_late(face: Classification, time_s: float, longest_s: float) -> bool:
+    """Return whether the next frame would be later than `longest_s` after the last classification."""
+    return 2 * time_s - face.seen_s - face.classified_s > longest_s + _ROUNDING_S
 
 
 def _coarse(crop: ImageU8) -> FloatArray:

@@ -150,7 +150,7 @@ def classify(
     # Without smoothing, nothing is kept of a face.
     tracks = [] if faces.tracks is None or smooth_s == 0 else list(faces.tracks)
     last = [_recent(track.classification, time_s) for track in tracks] or [None] * len(faces)
-    choice = choose(crops, last, time_s, classify_every if tracks else 1)
+    choice = choose(crops, last, time_s, classify_every if tracks else 1, are_images=faces.are_regions)
     timer.mark("crop")
     outputs = iter(classifier.probabilities(crops[choice.due]))
     found = []
