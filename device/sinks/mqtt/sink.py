@@ -20,7 +20,7 @@ from edgekit.device.sinks.mqtt.discovery import NOT_PAUSED, PAUSED, discovery_me
 from edgekit.device.sinks.mqtt.session import RefusedError, Session, check_certificates, lock_topic
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
-from edgekit.device.sinks.worker import Worker
+from edgekit.device.worker import Worker
 from edgekit.text import counted
 
 # Largest number of unconfirmed events: enough for a slow network, few to resend after the connection was lost.
