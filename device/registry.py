@@ -29,7 +29,6 @@ _OWN: dict[Kind, dict[str, str]] = {
     },
     "source": {
         "demo": "edgekit.device.sources.demo:open_demo",
-        "gst": "edgekit.device.sources.opencv:open_gstreamer",
         **dict.fromkeys(_STREAMS, "edgekit.device.sources.opencv:open_stream"),
     },
     "detector": {

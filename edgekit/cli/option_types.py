@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 # What a value is called in the help, by its type.
 _METAVARS = {int: "N", float: "NUMBER", Path: "PATH", str: "TEXT"}
+
+
+# Each call evaluates all fields of the class.
+_hints = functools.cache(typing.get_type_hints)
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class ValueType:
     @staticmethod
     def of(kind: type[Any], field: str) -> ValueType:
         """Return the type of a field of a data class."""
-        hint = typing.get_type_hints(kind)[field]
+        hint = _hints(kind)[field]
         several = typing.get_origin(hint) is tuple
         parts = _alternatives(typing.get_args(hint)[0] if several else hint)
         words = {

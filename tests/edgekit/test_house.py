@@ -34,7 +34,7 @@ ONE_MODULE_ONLY = {
     "edgekit.report.svg": {"markupsafe"},
     "edgekit.device.sources.picamera": {"picamera2", "libcamera"},
     "edgekit.device.sinks.mp4": {"av"},
-    "edgekit.device.sources.damaged_frames": {"av"},
+    "edgekit.device.sources.files": {"av"},
     "edgekit.device.engines.ncnn_engine": {"ncnn"},
     "edgekit.device.sinks.mqtt.session": {"paho"},
     "edgekit.device.label.app": {"starlette"},
