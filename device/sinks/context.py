@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from edgekit.device.accounting import Account
 from edgekit.errors import InputError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgekit.device.sinks.disk_reserve import DiskReserve
     from edgekit.device.sinks.monitor import Monitor
     from edgekit.device.sinks.output_options import OutputOptions
+    from edgekit.device.sinks.snapshots import SnapshotWriter
 
 
 class Shutdown:
@@ -81,24 +82,6 @@ class OutputContext:
         return DiskReserve(place, share, self.rules.disk_reserve)
 
 
-class Snapshots(Protocol):
-    """Takes and returns images of single frames, such as `sinks.snapshots.SnapshotWriter`.
-
-    Attributes:
-        latest: Name of the latest image that was taken on request; None before the first.
-    """
-
-    latest: str | None
-
-    def request(self) -> None:
-        """Save the next frame; may be called from any thread."""
-        ...
-
-    def jpeg(self, name: str) -> bytes | None:
-        """Return an image by its name, after waiting for it for a short time; None if it is not there."""
-        ...
-
-
 @dataclass
 class SinkLinks:
     """What sinks of one run offer each other.
@@ -111,7 +94,7 @@ class SinkLinks:
     """
 
     outlets: list[Outlet] = field(default_factory=list)
-    snapshots: Snapshots | None = None
+    snapshots: SnapshotWriter | None = None
     sends_snapshots: bool = False
     page_url: Callable[[str], str | None] | None = None
 

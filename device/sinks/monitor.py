@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgekit.device.accounting import Account
 from edgekit.device.controls import Controls
@@ -18,26 +18,16 @@ from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.jsonl import as_document
 
+if TYPE_CHECKING:
+    from edgekit.device.health.sampler import Health
+
 # The frame rate is averaged over five seconds, stage times over one, so that the chart shows short changes.
 _RATE_WINDOW_S = 5.0
 _STAGE_WINDOW_S = 1.0
 _MAX_EVENTS = 20
 
 
-class HealthReport(Protocol):
-    """One sample of the state of board and process, such as `edgekit.device.health.sampler.Health`."""
-
-    def as_document(self) -> dict[str, Any]:
-        """Return the sample ready for JSON."""
-        ...
-
-    @property
-    def is_camera_usable(self) -> bool:
-        """Whether the images of the source show something new."""
-        ...
-
-
-ReadHealth = Callable[[], HealthReport | None]
+ReadHealth: TypeAlias = Callable[[], "Health | None"]
 
 
 @dataclass(frozen=True)

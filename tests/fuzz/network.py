@@ -132,9 +132,9 @@ def _web() -> tuple[Any, list[str]]:
     from edgekit.device.sinks.web.server import WebSink
 
     notices: list[str] = []
-    stream = Stream(StreamOptions(source="demo", detector="none", notify=notices.append))
+    stream = Stream(StreamOptions(source="demo", detector="none"))
     monitor = Monitor("demo", lambda: None)
-    sink = WebSink("127.0.0.1:0", None, monitor, recognise=stream.picture_recogniser(), notify=notices.append)
+    sink = WebSink("127.0.0.1:0", None, monitor, recognise=stream.picture_recogniser())
     sink.__enter__()
     return sink, notices
 

@@ -61,7 +61,6 @@ class WebOptions(SinkOptions):
             blur=run.blur(),
             draw=run.draw,
             recognise=None if run.recogniser is None else run.recogniser(),
-            notify=run.notify,
         )
         run.shutdown.add(web.end)
         run.links.outlets.append(run.monitor)
