@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgekit.device.annotate import Draw
     from edgekit.device.blur import FaceBlur
     from edgekit.device.controls import Controls
-    from edgekit.device.events import Outlet
+    from edgekit.device.events import Event
     from edgekit.device.frame import Source
     from edgekit.device.sink import Sink
     from edgekit.device.sinks.disk_reserve import DiskReserve
@@ -87,13 +87,13 @@ class SinkLinks:
     """What sinks of one run offer each other.
 
     Attributes:
-        outlets: Receivers of the events.
+        outlets: Functions that take an event without waiting for its delivery.
         snapshots: The images of events and of commands; None without --event-snapshots.
         sends_snapshots: Whether receivers of events get the images, too.
         page_url: Returns the address of the web page for other machines, given this machine's address in their network.
     """
 
-    outlets: list[Outlet] = field(default_factory=list)
+    outlets: list[Callable[[Event], object]] = field(default_factory=list)
     snapshots: SnapshotWriter | None = None
     sends_snapshots: bool = False
     page_url: Callable[[str], str | None] | None = None

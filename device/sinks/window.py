@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import RunContext
 from edgekit.errors import InputError
-from edgekit.install_hint import install_command
 from edgekit.options import option
 
 if TYPE_CHECKING:
     from edgekit.device.annotate import Draw
     from edgekit.device.detections import FrameResult
     from edgekit.device.frame import Frame
+    from edgekit.device.sinks.context import RunContext
 
 _TITLE = "edgekit (q to quit)"
 _KEYS_TO_QUIT = (ord("q"), 27)
@@ -53,6 +52,8 @@ class WindowSink(Sink):
         try:
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         except cv2.error as error:
+            from edgekit.install_hint import install_command
+
             raise InputError(
                 "--show needs an OpenCV with windows: run pip uninstall opencv-python-headless, "
                 f"then {install_command('window')}; or use --web or --save"

@@ -575,7 +575,7 @@ def test_a_token_that_can_be_guessed_is_refused():
         Access("hunter2")
 
 
-def test_the_end_of_the_run_ends_all_streams(notices, feed):
+def test_the_end_of_the_run_ends_all_streams(feed):
     monitor = Monitor("demo", lambda: None)
     sink = WebSink("0", None, monitor)
     with sink:
