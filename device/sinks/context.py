@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from edgekit.errors import InputError
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
-    from edgekit.device.annotate import Draw
     from edgekit.device.blur import FaceBlur
     from edgekit.device.controls import Controls
     from edgekit.device.events import Event
@@ -124,20 +122,6 @@ class RunContext(OutputContext):
     recorder: Sink | None = None
     excluding: Sequence[str] = ()
     links: SinkLinks = field(default_factory=SinkLinks)
-
-    @cached_property
-    def draw(self) -> Draw:
-        """The function that draws faces; the first use reports labels that are drawn as numbers."""
-        from edgekit.device.annotate import draw_faces, drawn_label
-
-        labels = self.contract.labels
-        drawn = {label: drawn_label(label, labels) for label in labels if not label.isascii()}
-        numbered = [f"'{label}' as '{text}'" for label, text in drawn.items() if text == f"class {labels.index(label)}"]
-        if numbered:
-            self.notify(
-                f"images can contain ASCII letters only, so these labels are drawn as numbers: {', '.join(numbered)}"
-            )
-        return draw_faces
 
     def blur(self) -> FaceBlur | None:
         """Return the face blur of one sink, which keeps recent boxes and belongs to no other; None without a blur.

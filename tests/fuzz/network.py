@@ -216,7 +216,7 @@ def mqtt_answer(path: Path) -> None:
         settings = MqttSettings.parse(f"mqtt://127.0.0.1:{port}", None, topic="edgekit/fuzz")
         with sink_module.MqttSink(settings, run, pauses_s=(0.05,)) as sink:
             for number in range(3):
-                sink.put(_event(number))
+                sink.post(_event(number))
             time.sleep(_SOON_S)
             sink.write(None, None)  # type: ignore[arg-type]
     counts = run.accounts[0].as_document()

@@ -61,7 +61,6 @@ class WebOptions(SinkOptions):
             run.monitor,
             max_fps=_MAX_FPS,
             blur=run.blur(),
-            draw=run.draw,
             recognise=None if run.recogniser is None else run.recogniser(),
         )
         run.shutdown.add(web.end)

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import uvicorn
 
-from edgekit.device.annotate import Draw, draw_faces
 from edgekit.device.blur import FaceBlur
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
@@ -97,7 +96,6 @@ class WebSink(WebServer, Sink):
         *,
         max_fps: float = 10.0,
         blur: FaceBlur | None = None,
-        draw: Draw = draw_faces,
         recognise: Recognise | None = None,
     ) -> None:
         """Listen at `address`; entering the `with` block starts the server.
@@ -108,13 +106,12 @@ class WebSink(WebServer, Sink):
             monitor: Provides everything except the video.
             max_fps: Highest frame rate of the video.
             blur: Makes faces unrecognisable; must not be shared with another sink.
-            draw: Draws the faces into a frame.
             recognise: Returns the result of a picture that a client posts; None: the server takes no pictures.
 
         Raises:
             InputError: The address cannot be used, or is reachable from other machines without a safe token.
         """
-        self.preview = Preview(max_fps, blur, draw)
+        self.preview = Preview(max_fps, blur)
         super().__init__(address, token, make_app(Access(token), monitor, self.preview, recognise))
 
     def __enter__(self) -> Self:
