@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, Self, TypeVar
 
+from edgekit.device.worker import Worker
+
 T = TypeVar("T")
 
 # A stage can hang in a driver for ever; `Stages.__exit__` must not.
@@ -64,10 +66,9 @@ class _Stage(Generic[T]):
         self._every_item = every_item
         self._changed = threading.Condition()
         self._slot: list[T] = []
-        self._failure: BaseException | None = None
         self._ended = False
         self._closed = False
-        self._thread = threading.Thread(target=self._produce, name=name, daemon=True)
+        self._thread = Worker(self._produce, name)
         self._thread.start()
 
     def close(self) -> None:
@@ -92,8 +93,8 @@ class _Stage(Generic[T]):
                 item = self._slot.pop()
                 self._changed.notify_all()
             yield item
-        if self._failure is not None:
-            raise self._failure
+        self._thread.join()
+        self._thread.check()
 
     def _produce(self) -> None:
         try:
@@ -102,9 +103,6 @@ class _Stage(Generic[T]):
                 if item is _END:
                     break
                 self._put(item)  # type: ignore[arg-type]
-        except BaseException as error:
-            # Raised again where the items are consumed.
-            self._failure = error
         finally:
             with self._changed:
                 self._ended = True

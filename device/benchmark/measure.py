@@ -39,8 +39,7 @@ from edgekit.device.pipeline.stream import create_localizer
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.procfs import read_process
-from edgekit.device.tracking.face_tracker import FaceTracker
-from edgekit.device.tracking.localizer import Localizer, WholeImage
+from edgekit.device.tracking.face_tracker import FaceTracker, Localizer, WholeImage
 from edgekit.preprocess import to_input
 from edgekit.report.document import BoardState, Latency, MachineReading, ProcessResult, ThreadUse, WarmUp
 from edgekit.report.statistics import is_stable

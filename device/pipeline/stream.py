@@ -22,7 +22,7 @@ import cv2
 
 from edgekit.contract import Contract
 from edgekit.device.controls import Controls
-from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Detector, create_detector, fixed_input_px, needed_detector
+from edgekit.device.detection import Detector, create_detector, fixed_input_px, needed_detector
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import device_suffixes
@@ -32,6 +32,7 @@ from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results, recognise
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
+from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
 from edgekit.device.registry import find
 from edgekit.device.sink import Sink
 from edgekit.device.sources import open_camera, open_source
@@ -39,8 +40,7 @@ from edgekit.device.sources.files import ImageSource
 from edgekit.device.sources.settings import CameraSettings
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive, Every
-from edgekit.device.tracking.face_tracker import FaceTracker
-from edgekit.device.tracking.localizer import Localizer, WholeImage
+from edgekit.device.tracking.face_tracker import FaceTracker, Localizer, WholeImage
 from edgekit.errors import InputError
 from edgekit.model_store import resolve_model
 from edgekit.options import takes
@@ -131,14 +131,12 @@ class Stream:
         self,
         sinks: Sequence[Sink],
         *,
-        pace: Callable[[Source], Source] = lambda source: source,
         annotate: Callable[[FrameResult], FrameResult] = lambda result: result,
     ) -> None:
         """Open the sinks and pass all results to them.
 
         Args:
             sinks: Consumers of the results.
-            pace: Wraps the source, to lower its frame rate under load.
             annotate: Called for each result; what it returns is passed to the sinks.
 
         Raises:
@@ -148,7 +146,7 @@ class Stream:
         with self._opened, ExitStack() as opened:
             for sink in sinks:
                 opened.enter_context(sink)
-            results = opened.enter_context(closing(self._frame_results(pace(self.source), annotate)))
+            results = opened.enter_context(closing(self._frame_results(self.source, annotate)))
             for frame, result in results:
                 for sink in sinks:
                     sink.write(frame, result)

@@ -12,8 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.boards import systemd_is_running
-from edgekit.device.service.spec import DEVICE_GROUPS, Scope, ServiceSpec, ServiceStatus, State, require_root
-from edgekit.device.service.unit import MARK, unit_text
+from edgekit.device.service.unit import (
+    DEVICE_GROUPS,
+    MARK,
+    Scope,
+    ServiceSpec,
+    ServiceStatus,
+    State,
+    require_root,
+    unit_text,
+)
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import write_atomic
 

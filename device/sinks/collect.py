@@ -92,7 +92,7 @@ class CollectOptions(SinkOptions):
         """
         if self.collect is None:
             return None
-        from edgekit.device.sinks.crop_folder import CollectSink
+        from edgekit.device.sinks.crop_strategies import CollectSink
 
         return CollectSink(self._strategy(run), self.collect, run)
 

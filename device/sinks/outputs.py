@@ -140,7 +140,7 @@ def open_sinks(options: Iterable[SinkOptions], run: RunContext) -> list[Sink]:
         InputError: A sink cannot be created with these options.
         TemporaryError: What a sink needs is missing at the moment.
     """
-    from edgekit.device.sinks.daily_writes import DailyWrites
+    from edgekit.device.sinks.disk_reserve import DailyWrites
     from edgekit.device.sinks.monitor import MonitorSink
 
     if run.rules.blur_faces and run.excluding:

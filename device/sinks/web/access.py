@@ -95,17 +95,6 @@ def bind(address: str, token: str | None) -> socket.socket:
     return listener
 
 
-def check_address(address: str, token: str | None) -> None:
-    """Check an address and a token without listening.
-
-    Raises:
-        InputError: As `bind`, or the token is short enough to be guessed.
-        TemporaryError: The name of the address cannot be resolved.
-    """
-    Access(token)
-    _resolved(address, token)
-
-
 def _resolved(address: str, token: str | None) -> tuple[socket.AddressFamily, Any]:
     """Return family and address for a socket that `token` permits to listen."""
     host, port = _parse(address)

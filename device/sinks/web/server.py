@@ -114,18 +114,14 @@ class WebSink(WebServer, Sink):
         self.preview = Preview(max_fps, blur)
         super().__init__(address, token, make_app(Access(token), monitor, self.preview, recognise))
 
-    def __enter__(self) -> Self:
-        self.preview.start()
-        return super().__enter__()
-
     def end(self) -> None:
         """Let the server and all streams end, without waiting for them."""
         self._server.should_exit = True
-        self.preview.end()
+        self.preview.closing = True
 
     def __exit__(self, *exception: object) -> None:
         """End all streams and stop the server."""
-        self.preview.stop()
+        self.end()
         super().__exit__(*exception)
 
     def write(self, frame: Frame, result: FrameResult) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import socket
@@ -340,37 +339,6 @@ def test_a_viewer_that_reads_nothing_does_not_delay_the_end(feed, notices):
         sink.__exit__(None, None, None)
         wait_until(lambda: not sink._thread.is_alive())
     assert notices == []
-
-
-def test_an_image_encoded_while_the_last_viewer_disconnects_is_not_kept(feed, monkeypatch):
-    preview = Preview(100.0, blur=None)
-    monkeypatch.setattr(preview, "_encode", lambda *_: preview.leave() or b"jpeg")
-
-    async def watch() -> None:
-        preview.join()
-
-    preview.offer(*feed.next("happy"))
-    preview.start()
-    asyncio.run(watch())
-    wait_until(lambda: preview.encoded == 1)
-    preview.stop()
-    assert preview._image is None
-
-
-def test_an_exception_of_the_encoder_ends_the_run(feed, monkeypatch):
-    preview = Preview(100.0, blur=None)
-    monkeypatch.setattr(preview, "_encode", lambda *_: 1 / 0)
-    monkeypatch.setattr(preview, "viewers", 1)
-    preview.start()
-
-    def run() -> None:
-        end_s = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end_s:
-            preview.offer(*feed.next())
-            time.sleep(0.01)
-
-    with pytest.raises(ZeroDivisionError):
-        run()
 
 
 def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web, monkeypatch):
