@@ -25,8 +25,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from edgekit.device.sinks.collect import CROPS_FILE, CROPS_FOLDER
 from edgekit.device.sinks.crop_strategies import margin
+from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER
 from edgekit.errors import EdgekitError, InputError, StorageError
 from edgekit.files import append_line, exclusive_folder, real_path, write_atomic
 from edgekit.text import printable

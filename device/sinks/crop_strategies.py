@@ -19,10 +19,9 @@ from edgekit.contract import Contract
 from edgekit.device.detections import Face, FrameResult, crop_boxes
 from edgekit.device.frame import Frame, presentation_time_s
 from edgekit.device.imaging import at_most, resize, sharpness
-from edgekit.device.sinks.collect import CROPS_FILE, CROPS_FOLDER
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.disk_reserve import PICTURES
-from edgekit.device.sinks.picture_folder import PictureFolder
+from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER, PictureFolder
 from edgekit.device.sinks.writer import Target, Writer, WriterRules
 from edgekit.device.track import Track
 from edgekit.errors import InputError, StorageError
