@@ -20,7 +20,7 @@ from edgekit.device.benchmark.measure import latency_of
 from edgekit.device.benchmark.rounds import BenchmarkProgress, Measured, measure_all
 from edgekit.device.detection import Sizable, needed_detector
 from edgekit.device.engines.engine import contract_in, device_suffixes, engine_of, open_engine
-from edgekit.device.engines.versions import versions
+from edgekit.device.engines.session import versions
 from edgekit.device.sources import open_source
 from edgekit.errors import EdgekitError, InputError, warn
 from edgekit.files import sha256_of

@@ -177,13 +177,6 @@ class SystemdManager:
             return []
         warnings = []
         user = pwd.getpwuid(os.getuid())
-        member = set(os.getgrouplist(user.pw_name, user.pw_gid))
-        missing = [group for group in _existing_groups() if grp.getgrnam(group).gr_gid not in member]
-        if missing and os.getuid() != 0:
-            warnings.append(
-                f"user '{user.pw_name}' is not in {' and '.join(missing)}: "
-                f"sudo usermod -aG {','.join(missing)} {user.pw_name}, then log in again"
-            )
         if not Path("/var/lib/systemd/linger", user.pw_name).exists():
             lingering = _run(["loginctl", "enable-linger"])
             if lingering.returncode:

@@ -13,7 +13,7 @@ from edgekit.device.detection import Detector, Sizable
 from edgekit.device.detections import Detections
 from edgekit.device.frame import Frame
 from edgekit.device.region import Region, detector_input_px, scaled_input_px
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.track import Track
 from edgekit.device.tracking.detection_schedule import SceneCuts, Schedule, TrackingState, coarse_image
 from edgekit.device.tracking.optical_flow import Tracker, move_boxes

@@ -120,19 +120,6 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def url_for_others(listener: socket.socket, own_address: str) -> str | None:
-    """Return the URL of the page for other machines; None if only this machine can open it.
-
-    `own_address` is the address of this machine in their network, for a page that listens at all addresses.
-    """
-    host, port = listener.getsockname()[:2]
-    if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
-        host = own_address
-    if "%" in host or ipaddress.ip_address(host).is_loopback:
-        return None  # an address with a scope (fe80::1%eth0) has no meaning on other machines
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-
-
 def _set_limits(listener: socket.socket) -> None:
     """Set options that every accepted connection inherits."""
     # asyncio does so only for sockets of an explicit protocol; without it, an answer waits 40 ms for the client's ACK.

@@ -58,7 +58,6 @@ class WebOptions(SinkOptions):
         )
         run.shutdown.add(web.end)
         run.links.outlets.append(run.monitor.post)
-        run.links.page_url = web.url_for_others
         run.say(f"web page: {web.url}")
         return web
 

@@ -13,7 +13,7 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.web.access import Access, bind, url_for_others, url_of
+from edgekit.device.sinks.web.access import Access, bind, url_of
 from edgekit.device.sinks.web.app import Recognise, make_app
 from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.worker import Worker
@@ -67,10 +67,6 @@ class WebServer:
         self._server.force_exit = True
         self._thread.join(_CLOSE_TIMEOUT_S)
         self._listener.close()
-
-    def url_for_others(self, own_address: str) -> str | None:
-        """Return the page's URL for other machines, in whose network this one has `own_address`; None without one."""
-        return url_for_others(self._listener, own_address)
 
     def check(self) -> None:
         """Raise the exception that ended the server, if there was one."""

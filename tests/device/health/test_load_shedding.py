@@ -17,7 +17,7 @@ from edgekit.device.health.load_shedding import (
 )
 from edgekit.device.health.runtime_monitor import RuntimeMonitor
 from edgekit.device.health.sampler import Health
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.detection_schedule import Every
 from edgekit.device.tracking.face_tracker import FaceTracker
 

@@ -24,7 +24,7 @@ from edgekit.device.health.sampler import Health
 from edgekit.device.procfs import ProcessUse
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web import app
-from edgekit.device.sinks.web.access import Access, bind, url_for_others
+from edgekit.device.sinks.web.access import Access, bind
 from edgekit.device.sinks.web.metrics import metrics_text
 from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.sinks.web.server import WebSink
@@ -252,27 +252,6 @@ def test_a_paused_run_is_not_stalled_and_its_state_and_metrics_say_so(web, monke
     lines = site.get("/metrics")[2].decode().splitlines()
     assert {"edgekit_paused 1", 'edgekit_commands_total{command="ignored"} 2'} <= set(lines)
     assert "edgekit_paused_seconds_total 0.0" in lines
-
-
-@pytest.mark.parametrize(
-    ("listens_at", "own_address", "host"),
-    [
-        ("127.0.0.1", "192.168.1.7", None),
-        ("0.0.0.0", "192.168.1.7", "192.168.1.7"),
-        ("::", "fd00::7", "[fd00::7]"),
-    ],
-)
-def test_the_address_for_others_is_one_that_they_can_reach(listens_at, own_address, host):
-    family = socket.AF_INET6 if ":" in listens_at else socket.AF_INET
-    try:
-        listener = socket.create_server((listens_at, 0), family=family)
-    except OSError:
-        pytest.skip(f"no listening at {listens_at} here")
-    with listener:
-        url = url_for_others(listener, own_address)
-        port = listener.getsockname()[1]
-        assert url == (None if host is None else f"http://{host}:{port}/")
-        assert url_for_others(listener, "127.0.0.1") is None
 
 
 def test_pictures_show_the_frames_with_boxes_and_move(web):

@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.device.frame import Frame
 from edgekit.device.region import Region, parse_region
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.face_tracker import WholeImage
 from edgekit.errors import InputError
 
