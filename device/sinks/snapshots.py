@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 
-from edgekit.device.annotate import Draw
+from edgekit.device.annotate import draw_faces
 from edgekit.device.blur import Xyxy, hide_boxes
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
@@ -21,7 +21,7 @@ from edgekit.device.imaging import at_most
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.disk_reserve import PICTURES
 from edgekit.device.sinks.picture_folder import PictureFolder
-from edgekit.device.sinks.writer import Writer, WriterRules
+from edgekit.device.sinks.writer import Target, Writer, WriterRules
 
 _MAX_SIDE_PX = 1280
 _JPEG_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
@@ -74,9 +74,7 @@ class SnapshotWriter(Writer[_Shot]):
             reserve=run.reserve(folder, PICTURES),
         )
         account = run.account("event snapshots")
-        super().__init__(
-            _Images(pictures, run.draw), rules, account, run.shutdown, run.notify, threaded=run.source.live
-        )
+        super().__init__(_Images(pictures), rules, account, run.shutdown, run.notify, threaded=run.source.live)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Keep the boxes to blur, and save the frame if it was requested."""
@@ -113,25 +111,20 @@ class SnapshotWriter(Writer[_Shot]):
         return self.put(_Shot(name, frame, result, self._blur.boxes() if self._blur is not None else []))
 
 
-class _Images:
+class _Images(Target[_Shot]):
     """Target of a `SnapshotWriter`: draws, encodes and writes images."""
 
-    def __init__(self, pictures: PictureFolder, draw: Draw) -> None:
+    def __init__(self, pictures: PictureFolder) -> None:
         self._pictures = pictures
-        self._draw = draw
 
     def write(self, items: Sequence[_Shot]) -> int:
         """Write the only image."""
         (shot,) = items
         image = shot.frame.image_bgr
         image = hide_boxes(image, shot.hidden_xyxy) if shot.hidden_xyxy else image
-        drawn = at_most(self._draw(image, shot.result.faces), _MAX_SIDE_PX)
+        drawn = at_most(draw_faces(image, shot.result.faces), _MAX_SIDE_PX)
         self._pictures.store(shot.name, cv2.imencode(".jpg", drawn, _JPEG_QUALITY)[1].tobytes())
         return 1
-
-    def close(self) -> int:
-        """Do nothing."""
-        return 0
 
 
 def _image_name(wall_s: float, label: str, image_id: str, clock_synchronised: bool) -> str:

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,6 @@ import numpy as np
 
 from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.imaging import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_frame, opencv_text, read_image, report_unread
-from edgekit.device.sources.damaged_frames import count_damaged_frames
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.preprocess import ImageU8
@@ -102,8 +102,6 @@ class VideoSource(RecordedSource):
         self._sequence = 0
         self._period_s = _ASSUMED_PERIOD_S if self.fps is None else 1 / self.fps
         self._position_s = 0.0
-        self._shift_s = 0.0
-        self._longest_pause_s = 0.0
         # The first frame is read here, so that an unreadable video fails before any output file is created.
         self._first = self._read()
         if self._first is None:
@@ -161,11 +159,7 @@ class VideoSource(RecordedSource):
         if not stamp_s > 0:  # the first frame, or a video without time stamps
             self._position_s = max((self._sequence - 1) * self._period_s, before_s)
             return
-        if stamp_s + self._shift_s < before_s:
-            # The time stamps start again, as in joined MPEG streams.
-            self._shift_s = before_s + self._period_s - stamp_s
-        self._position_s = stamp_s + self._shift_s
-        self._longest_pause_s = max(self._longest_pause_s, self._position_s - before_s)
+        self._position_s = max(stamp_s, before_s)
 
     def _report_damage(self) -> None:
         damage = []
@@ -179,8 +173,7 @@ class VideoSource(RecordedSource):
     def _warn_of_early_end(self) -> None:
         expected = self.frame_count or 0
         duration_s = expected * self._period_s
-        # Of a variable frame rate, only the duration is known; the last frame may be shown for long.
-        end_s = self._position_s + max(self._longest_pause_s, self._period_s)
+        end_s = self._position_s + self._period_s
         few = self._sequence < min(expected * _MIN_SHARE, expected - _COUNT_TOLERANCE_FRAMES)
         if few and end_s < duration_s * _MIN_SHARE:
             self._notify(
@@ -213,6 +206,28 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
     # FFmpeg cannot mistake an absolute path for a protocol.
     path = path.resolve()
     return VideoSource(cv2.VideoCapture(opencv_text(str(path)), cv2.CAP_FFMPEG), name, notify, path)
+
+
+def count_damaged_frames(path: Path, is_stopped: Callable[[], bool]) -> int:
+    """Return the number of frames of a video whose missing parts the decoder invented; 0 without PyAV.
+
+    OpenCV returns such frames without a mark. PyAV has one, so the file is decoded again, until `is_stopped()`, without
+    conversion to B, G, R. Frames that cannot be decoded at all are not counted.
+    """
+    try:
+        import av
+        import av.logging
+    except ImportError:
+        return 0
+    av.logging.set_level(av.logging.PANIC)  # FFmpeg's messages on stderr
+    damaged = 0
+    with suppress(av.FFmpegError, IndexError), av.open(str(path)) as container:
+        for packet in container.demux(container.streams.video[0]):
+            if is_stopped():
+                break
+            with suppress(av.FFmpegError):
+                damaged += sum(frame.is_corrupt for frame in packet.decode())
+    return damaged
 
 
 def capture_fps(capture: cv2.VideoCapture) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from dataclasses import dataclass
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 # What a value is called in the help, by its type.
 _METAVARS = {int: "N", float: "NUMBER", Path: "PATH", str: "TEXT"}
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Return the types of all fields of a class, which take time to evaluate."""
+    return typing.get_type_hints(kind)
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class ValueType:
     @staticmethod
     def of(kind: type[Any], field: str) -> ValueType:
         """Return the type of a field of a data class."""
-        hint = typing.get_type_hints(kind)[field]
+        hint = _hints(kind)[field]  # type: ignore[arg-type]
         several = typing.get_origin(hint) is tuple
         parts = _alternatives(typing.get_args(hint)[0] if several else hint)
         words = {

@@ -229,14 +229,15 @@ def label(out: Output, folder: Path, options: LabelOptions) -> None:
     import threading
 
     from edgekit.cli.run.signals import StopSignals
-    from edgekit.device.label import exclusive_store, label_page
+    from edgekit.device.label.app import label_page
+    from edgekit.device.label.store import exclusive_store
     from edgekit.device.sinks.credentials import read_secret
 
     names = [name.strip() for name in options.classes.split(",")] if options.classes else ()
     with exclusive_store(folder, options.output, names, out.warn) as store:
         token = read_secret(options.token_file, "EDGEKIT_WEB_TOKEN", "web token", out.warn)
         stopped = threading.Event()
-        with StopSignals() as signals, label_page(store, options.address, token, out.warn) as page:
+        with StopSignals() as signals, label_page(store, options.address, token) as page:
             signals.on_stop(stopped.set)
             out.say(f"label {counted(store.summary()['waiting'], 'crop')} at {page.url} (Ctrl-C ends)")
             while not stopped.wait(1.0):

@@ -20,7 +20,7 @@ from edgekit.cli import run as run_command_line
 from edgekit.device import sources
 from edgekit.device.region import Region
 from edgekit.device.sinks.record import H264Recorder
-from edgekit.device.sources import open_camera, opencv, timeout_guard
+from edgekit.device.sources import open_camera, opencv, picamera
 from edgekit.device.sources.picamera import list_picameras
 from edgekit.device.sources.settings import CameraSettings, EncodedPacket, parse_control
 from edgekit.errors import EXIT_OK, EXIT_TEMPORARY, InputError, SourceError
@@ -381,7 +381,7 @@ def test_the_error_of_a_libcamera_that_does_not_start_has_the_reason(camera_clas
 
 
 def test_a_pi_camera_whose_sensor_goes_silent_is_given_back_and_opened_again(camera_class, notices, monkeypatch):
-    monkeypatch.setattr(timeout_guard, "LOST_S", 0.3)
+    monkeypatch.setattr(picamera, "READ_TIMEOUT_S", 0.3)
     with open_camera("picamera2", notices.append) as source:
         frames = iter(source)
         before = next(frames)
