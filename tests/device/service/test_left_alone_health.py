@@ -164,17 +164,8 @@ def test_what_is_recorded_before_the_clock_is_synchronised_is_marked_and_not_del
     def run(name: str, before: str = "") -> list[dict]:
         """Return the records of a run, which saves one snapshot; two are kept."""
         size = max((path.stat().st_size for path in folder.glob("*.jpg")), default=10_000)
-        options = (
-            "--event-snapshots",
-            folder,
-            "--pictures-max-mb",
-            2.5e-6 * size,
-            "--event-hold",
-            0,
-            "--max-frames",
-            10,
-        )
-        running = start("--source", url, "--jsonl", tmp_path / name, *options, before=before)
+        options = ("--event-snapshots", folder, "--pictures-max-mb", 2.5e-6 * size, "--event-hold", 0)
+        running = start("--source", url, "--max-frames", 10, "--jsonl", tmp_path / name, *options, before=before)
         assert running.end() == EXIT_OK
         return [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
 
@@ -202,17 +193,16 @@ def test_the_marks_end_when_the_clock_is_synchronised(
     assert run.end() == EXIT_OK
 
 
-@pytest.mark.parametrize("flips", [0, 4])
-def test_damaged_frames_of_a_video_are_counted_and_named(start: Callable, write_video: Callable, flips: int) -> None:
+def test_damaged_frames_of_a_video_are_counted_and_named(start: Callable, write_video: Callable) -> None:
     path = write_video("clip.mp4", range(0, 2000, 40), noise=40)
     data = bytearray(path.read_bytes())
-    for place in range(flips):
+    for place in range(4):
         data[len(data) // 8 + place * len(data) // 6] ^= 0xFF
     path.write_bytes(data)
     run = start("--source", path)
     assert run.end() == EXIT_OK
     document = json.loads(run.document)
     assert document["frames"] + document["skipped"] == 50
-    assert (0 < document["damaged"] <= 2 * flips) if flips else (document["damaged"] == 0)
+    assert 0 < document["damaged"] <= 8
     warnings = [line for line in run.stderr_text.splitlines() if path.name in line and not line.startswith("source ")]
-    assert len(warnings) == min(flips, 1)
+    assert len(warnings) == 1

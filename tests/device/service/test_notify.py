@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgekit.device.detections import Face, FrameResult
+from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.service.notify import HeartbeatSink, Notifier, find_notifier
 
@@ -116,14 +115,3 @@ def test_a_manager_that_left_or_does_not_read_stops_nothing(tmp_path):
         for _ in range(10_000):
             notifier.send(WATCHDOG="1")
         notifier.close()
-
-
-def test_the_status_of_whole_images_names_the_last_label(manager):
-    end, address = manager
-    clock = Clock()
-    with HeartbeatSink(Notifier(address, None), clock=clock) as sink:
-        result = replace(RESULT, faces=(Face((0, 0, 2, 2), 1.0, "door open", 0.9),), subject="image")
-        sink.write(FRAME, result)
-        clock.now_s += 5
-        sink.write(FRAME, result)
-        assert received(end)[-1]["STATUS"] == "2 frames, 0.2 frames/s, last label: door open"

@@ -17,7 +17,6 @@ import pytest
 from edgekit.device.accounting import Account
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
-from edgekit.errors import TemporaryError
 from tests.faults.sinks import quicken
 from tests.waiting import wait_until
 
@@ -99,14 +98,6 @@ def test_an_event_that_is_confirmed_at_once_is_not_written(tmp_path, open_spool)
     append(spool, 2)
     wait_until(lambda: rows(tmp_path / "b.sqlite") == 1)
     assert counts(spool) == {"produced": 2, "written": 1, "dropped": {}, "waiting": 1}
-
-
-def test_a_second_run_may_try_again_later(tmp_path, open_spool):
-    first = open_spool(tmp_path / "b.sqlite")
-    with pytest.raises(TemporaryError):
-        open_spool(tmp_path / "b.sqlite")
-    first.close()
-    open_spool(tmp_path / "b.sqlite")
 
 
 def test_a_full_buffer_drops_the_oldest_events_and_reports_it_once(tmp_path, open_spool, notices):

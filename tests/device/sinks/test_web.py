@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import socket
@@ -21,13 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgekit.boards import Conditions, Throttling
 from edgekit.device.accounting import Account
 from edgekit.device.blur import FaceBlur
-from edgekit.device.health.sampler import Health
-from edgekit.device.procfs import ProcessUse
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web import classify
 from edgekit.device.sinks.web.access import Access, bind, url_for_others
-from edgekit.device.sinks.web.metrics import metrics_text
-from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.sinks.web.server import WebSink
 from edgekit.errors import InputError, TemporaryError
 from tests.waiting import wait_until
@@ -173,6 +168,8 @@ def test_metrics_are_what_prometheus_reads(web):
     site.write("happy")
     status, headers, body = site.get("/metrics")
     assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    announced = [line.split()[2] for line in body.decode().splitlines() if line.startswith("# TYPE")]
+    assert sorted(announced) == sorted(set(announced)), "each family once"
     families = {family.name: family for family in text_string_to_metric_families(body.decode())}
     samples = {sample.name: sample.value for family in families.values() for sample in family.samples}
     assert samples["edgekit_frames_total"] == 2
@@ -209,16 +206,6 @@ def test_state_and_metrics_account_for_what_was_written_and_lost(web):
     assert samples["edgekit_output_waiting"].labels == {"output": "jsonl"}
 
 
-def test_metrics_name_each_family_once():
-    sample = Health(1.0, 1.7e9, HOT, ProcessUse(150.0, 150.0, 9, 20), 2048)
-    monitor = Monitor("demo", lambda: sample)
-    preview = Preview(10.0, blur=None)
-    lines = metrics_text(monitor, preview).splitlines()
-    announced = [line.split()[2] for line in lines if line.startswith("# TYPE")]
-    assert sorted(announced) == sorted(set(announced))
-    assert {"edgekit_memory_resident_bytes", "edgekit_disk_free_bytes", "edgekit_open_files"} <= set(announced)
-
-
 def test_the_frame_rate_of_a_slow_source_does_not_depend_on_the_time_of_the_request(feed, monkeypatch):
     clock = SimpleNamespace(now_s=100.0)
     monkeypatch.setattr("edgekit.device.sinks.monitor.time", SimpleNamespace(monotonic=lambda: clock.now_s))
@@ -231,25 +218,6 @@ def test_the_frame_rate_of_a_slow_source_does_not_depend_on_the_time_of_the_requ
         clock.now_s = latest_s + since_s
         rates.append(monitor.document()["fps"])
     assert rates == [1.0, 1.0, 1.0, 0.5, 0.0], "a stalled camera lowers the rate"
-
-
-@pytest.mark.parametrize(("interval_s", "rate"), [(3, 0.33), (4, 0.25), (10, 0.1)])
-def test_the_frame_rate_of_a_source_with_few_frames_is_steady(feed, monkeypatch, interval_s, rate):
-    clock = SimpleNamespace(now_s=100.0)
-    monkeypatch.setattr("edgekit.device.sinks.monitor.time", SimpleNamespace(monotonic=lambda: clock.now_s))
-    monitor = Monitor("demo", lambda: None)
-    rates = []
-    for second in range(6 * interval_s):
-        clock.now_s = 100.0 + second
-        if second % interval_s == 0:
-            monitor.add(feed.next()[1])
-        document = monitor.document()
-        if second >= interval_s:
-            assert document["age_ms"] is not None
-            rates.append(document["fps"])
-    assert set(rates) == {rate}
-    clock.now_s += 2 * interval_s + 1
-    assert (monitor.document()["fps"], monitor.document()["age_ms"]) == (0.0, None)
 
 
 def test_healthz_reports_a_run_without_frames(web, monkeypatch):
@@ -331,24 +299,6 @@ def test_nothing_is_encoded_for_nobody_and_once_for_ten(web):
         wait_until(lambda: site.sink.preview.viewers == 0)
 
 
-def test_a_viewer_who_takes_nothing_holds_up_nobody(web):
-    site = web(max_fps=100)
-    with ExitStack() as stack:
-        asleep = []
-        for _ in range(5):
-            connection = stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-            connection.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            asleep.append(connection)
-        wait_until(lambda: site.sink.preview.viewers == 5)
-        with site.playing(), site.stream() as stream:
-            for _ in range(100):
-                read_picture(stream)
-            assert site.get("/healthz")[0] == 200
-    with site.playing():
-        wait_until(lambda: site.sink.preview.viewers == 0)
-
-
 def test_a_viewer_that_reads_nothing_does_not_delay_the_end(feed, notices):
     monitor = Monitor("demo", lambda: None)
     with WebSink("0", None, monitor, notify=notices.append, max_fps=100) as sink, ExitStack() as stack:
@@ -362,37 +312,6 @@ def test_a_viewer_that_reads_nothing_does_not_delay_the_end(feed, notices):
         sink.__exit__(None, None, None)
         wait_until(lambda: not sink._thread.is_alive())
     assert notices == []
-
-
-def test_an_image_encoded_while_the_last_viewer_disconnects_is_not_kept(feed, monkeypatch):
-    preview = Preview(100.0, blur=None)
-    monkeypatch.setattr(preview, "_encode", lambda *_: preview.leave() or b"jpeg")
-
-    async def watch() -> None:
-        preview.join()
-
-    preview.offer(*feed.next("happy"))
-    preview.start()
-    asyncio.run(watch())
-    wait_until(lambda: preview.encoded == 1)
-    preview.stop()
-    assert preview._image is None
-
-
-def test_an_exception_of_the_encoder_ends_the_run(feed, monkeypatch):
-    preview = Preview(100.0, blur=None)
-    monkeypatch.setattr(preview, "_encode", lambda *_: 1 / 0)
-    monkeypatch.setattr(preview, "viewers", 1)
-    preview.start()
-
-    def run() -> None:
-        end_s = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end_s:
-            preview.offer(*feed.next())
-            time.sleep(0.01)
-
-    with pytest.raises(ZeroDivisionError):
-        run()
 
 
 def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web, monkeypatch):
@@ -414,14 +333,11 @@ def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web, monkeypatch):
 def test_connections_above_the_limit_get_503(web, monkeypatch):
     monkeypatch.setattr("edgekit.device.sinks.web.server._MAX_CONNECTIONS", 5)
     site = web()
-    connections = site.sink._server.server_state.connections
     with ExitStack() as stack:
         for _ in range(5):
             stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
-        wait_until(lambda: len(connections) == 5)
-        assert site.get("/api/state")[0] == 503
-    wait_until(lambda: not connections)
-    assert site.get("/api/state")[0] == 200
+        wait_until(lambda: site.get("/api/state")[0] == 503)
+    wait_until(lambda: site.get("/api/state")[0] == 200)
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
@@ -540,42 +456,31 @@ def test_without_a_token_only_requests_that_name_this_machine_get_in(web):
         assert site.get("/api/state", Host=host)[0] == 421
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:0", "0:0", "[::]:0"])
-def test_an_address_open_to_others_needs_a_token(address):
-    with pytest.raises(InputError, match="set a token"):
-        bind(address, None)
-    bind("0.0.0.0:0", TOKEN).close()
-
-
 @pytest.mark.parametrize(
-    ("address", "message"),
+    ("address", "token"),
     [
-        ("http://localhost", "must look like"),
-        ("localhost:http", "must look like"),
-        ("localhost:70000", "the highest port is 65535"),
-        ("a..b:80", r"unknown host 'a\.\.b'"),
-        ("127.0.0.1:80:80", "must look like"),
-        ("", "must look like"),
+        *((address, None) for address in ("0.0.0.0:0", "0:0", "[::]:0")),
+        *((address, TOKEN) for address in ("http://localhost", "localhost:http", "localhost:70000", "a..b:80", "")),
+        ("127.0.0.1:80:80", TOKEN),
     ],
 )
-def test_a_wrong_address_is_refused(address, message):
-    with pytest.raises(InputError, match=message):
-        bind(address, TOKEN)
+def test_an_address_open_to_others_without_a_token_and_a_wrong_address_are_refused(address, token):
+    with pytest.raises(InputError):
+        bind(address, token)
+
+
+def test_an_address_that_is_open_to_others_with_a_token_is_taken_and_a_short_token_is_refused():
+    bind("0.0.0.0:0", TOKEN).close()
+    with pytest.raises(InputError):
+        Access("hunter2")
 
 
 def test_after_an_address_that_may_exist_later_a_service_is_started_again():
-    with bind("0", None) as taken, pytest.raises(TemporaryError, match="cannot be used: Address already in use"):
-        bind(str(taken.getsockname()[1]), None)
-    with pytest.raises(TemporaryError, match=r"unknown host 'no-such-host\.invalid'"):
-        bind("no-such-host.invalid:80", TOKEN)
-    # An address of documentation (RFC 5737), as that of a board before its router has answered.
-    with pytest.raises(TemporaryError, match="cannot be used: Cannot assign requested address"):
-        bind("192.0.2.1:8080", TOKEN)
-
-
-def test_a_token_that_can_be_guessed_is_refused():
-    with pytest.raises(InputError, match="too short"):
-        Access("hunter2")
+    # The last one is an address of documentation (RFC 5737), as that of a board before its router has answered.
+    with bind("0", None) as taken:
+        for address in (str(taken.getsockname()[1]), "no-such-host.invalid:80", "192.0.2.1:8080"):
+            with pytest.raises(TemporaryError):
+                bind(address, TOKEN)
 
 
 def test_the_end_of_the_run_ends_all_streams(notices, feed):
@@ -622,6 +527,13 @@ def test_a_posted_picture_gives_its_faces(web, feed, headers, body, status):
     assert (answer[2] == b"not a picture\n") is (status == 400)
 
 
+def test_pictures_need_the_token_and_a_run_that_takes_them(web, feed):
+    site = web(token=TOKEN, recognise=lambda _: feed.next("happy")[1])
+    assert site.get("/classify", "POST", b"p", **PICTURE)[0] == 401
+    assert site.get("/classify", "POST", b"p", **PICTURE, Authorization=f"Bearer {TOKEN}")[0] == 200
+    assert web().get("/classify", "POST", b"p", **PICTURE)[0] == 404
+
+
 def test_pictures_are_limited_in_rate_and_number(web, feed):
     result, started, go = feed.next("happy")[1], threading.Semaphore(0), threading.Event()
 
@@ -660,13 +572,3 @@ def test_more_pictures_than_a_second_may_have_are_refused(web, feed, monkeypatch
     assert [post() for _ in range(6)] == [200] * 5 + [429]
     now[0] += 1
     assert post() == 200
-
-
-def test_pictures_need_the_token(web, feed):
-    site = web(token=TOKEN, recognise=lambda _: feed.next("happy")[1])
-    assert site.get("/classify", "POST", b"p", **PICTURE)[0] == 401
-    assert site.get("/classify", "POST", b"p", **PICTURE, Authorization=f"Bearer {TOKEN}")[0] == 200
-
-
-def test_a_run_without_pictures_has_no_route(web):
-    assert web().get("/classify", "POST", b"p", **PICTURE)[0] == 404
