@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 _METAVARS = {int: "N", float: "NUMBER", Path: "PATH", str: "TEXT"}
 
 
-# Each call evaluates all fields of the class.
-_hints = functools.cache(typing.get_type_hints)
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Return the types of all fields of a class, which take time to evaluate."""
+    return typing.get_type_hints(kind)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class ValueType:
     @staticmethod
     def of(kind: type[Any], field: str) -> ValueType:
         """Return the type of a field of a data class."""
-        hint = _hints(kind)[field]
+        hint = _hints(kind)[field]  # type: ignore[arg-type]
         several = typing.get_origin(hint) is tuple
         parts = _alternatives(typing.get_args(hint)[0] if several else hint)
         words = {
