@@ -16,7 +16,6 @@ from edgekit.device.pipeline.classification_schedule import ClassifyEvery, choos
 from edgekit.device.pipeline.loop import classify
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.track import Classification, Track
-from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
 
 CLEAR, CLOSE = (0.9, 0.05, 0.05), (0.44, 0.36, 0.2)
@@ -206,8 +205,3 @@ def test_whole_images_of_a_video_are_classified_by_need(tiny_image_model: Path, 
     writer.release()
     faces = [face for result in edgekit.stream(source=video, model=tiny_image_model) for face in result.faces]
     assert [index for index, face in enumerate(faces) if face.classified] == [0, 5, 8]
-
-
-def test_a_schedule_out_of_range_is_refused() -> None:
-    with pytest.raises(InputError, match="classify_every is 0: expected 1 to 1000"):
-        edgekit.stream(source="demo", classify_every=0)
