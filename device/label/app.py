@@ -16,8 +16,7 @@ from starlette.types import ASGIApp
 
 from edgekit.device.label.store import ConflictError, LabelStore
 from edgekit.device.sinks.web.access import Access
-from edgekit.device.sinks.web.app import FOLDER, Files, Guard, Site
-from edgekit.device.sinks.web.body import read_body
+from edgekit.device.sinks.web.app import FOLDER, Files, Guard, Site, read_body
 from edgekit.device.sinks.web.server import WebServer
 from edgekit.errors import EdgekitError, InputError, StorageError
 from edgekit.text import printable

@@ -79,15 +79,6 @@ def test_an_uncertain_face_is_grey():
     assert tuple(drawn[120, 50]) == GREY_BGR
 
 
-def test_the_number_of_the_track_is_drawn_on_request():
-    image = np.zeros((480, 640, 3), np.uint8)
-    one = of_class("happy", 200, 100, 300, 200, track_id=12)
-    plain, numbered = (draw_faces(image, [one], with_ids=with_ids).any(axis=2)[80] for with_ids in (False, True))
-    assert numbered.sum() > plain.sum() + 20
-    untracked = replace(one, track_id=None)
-    np.testing.assert_array_equal(draw_faces(image, [untracked], with_ids=True), draw_faces(image, [untracked]))
-
-
 def plate_width_px(one: Face) -> int:
     """Return the width of the label, whose plate has the colour of the box."""
     drawn = draw_faces(np.zeros((400, 600, 3), np.uint8), [one])
@@ -97,15 +88,6 @@ def plate_width_px(one: Face) -> int:
 def test_no_probability_is_drawn_beside_uncertain():
     named = replace(of_class("happy", 10, 100, 20, 110), label="uncertain")
     assert plate_width_px(replace(named, uncertain=True)) < plate_width_px(named) - 20
-
-
-def test_a_label_moves_to_another_corner_of_its_box_and_stays_inside_the_frame():
-    def plates_px(*lefts: int) -> int:
-        faces = [of_class("happy", x, 100, x + 200, 250) for x in lefts]
-        drawn = draw_faces(np.zeros((480, 640, 3), np.uint8), faces)
-        return int((drawn == class_colour(faces[0])).all(axis=2).sum())
-
-    assert plates_px(100, 100) > 1.5 * plates_px(100)
 
 
 def test_a_box_of_the_whole_frame_has_no_outline_and_one_of_its_width_has():

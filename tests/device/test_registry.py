@@ -72,13 +72,11 @@ def test_edgekits_own_can_all_be_loaded_and_an_unknown_name_is_refused_with_them
             registry.find(kind, "nobody")
 
 
-def test_a_package_that_cannot_be_imported_or_is_no_function_is_named(site):
+def test_a_package_that_cannot_be_imported_is_named(site):
     install(site, "broken", {"edgekit.detectors": "broken = broken:create"}, "import nothing_of_that_name\n")
-    install(site, "constant", {"edgekit.detectors": "constant = constant:VALUE"}, "VALUE = 3\n")
-    assert {"broken", "constant"} <= set(registry.names("detector"))
-    for name in ("broken", "constant"):
-        with pytest.raises(InputError, match=name):
-            registry.find("detector", name)
+    assert "broken" in registry.names("detector")
+    with pytest.raises(InputError, match="broken"):
+        registry.find("detector", "broken")
 
 
 def test_two_packages_of_one_name_are_a_conflict_and_edgekits_own_win(site):
