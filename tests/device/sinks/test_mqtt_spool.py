@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.faults.sinks import quicken
 from tests.waiting import wait_until
 
 Open = Callable[..., Spool]
+ACCOUNTS: WeakKeyDictionary[Spool, Account] = WeakKeyDictionary()
 
 
 @pytest.fixture
@@ -28,7 +30,9 @@ def open_spool(notices: list[str]) -> Iterator[Open]:
     with ExitStack() as stack:
 
         def start(path: Path, limit: int = 100) -> Spool:
-            spool = Spool(path, limit, Account("mqtt"), notices.append)
+            account = Account("mqtt")
+            spool = Spool(path, limit, account, notices.append)
+            ACCOUNTS[spool] = account
             stack.callback(spool.close)
             return spool
 
@@ -45,7 +49,7 @@ def append(spool: Spool, *numbers: int) -> None:
 
 
 def counts(spool: Spool) -> dict[str, Any]:
-    return spool._account.as_document()
+    return ACCOUNTS[spool].as_document()
 
 
 def rows(path: Path) -> int:

@@ -34,11 +34,11 @@ HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling
 
 class Web:
     def __init__(self, sink: WebSink, monitor: Monitor, feed) -> None:
-        self.sink, self.monitor, self._feed = sink, monitor, feed
+        self.sink, self.monitor, self.feed = sink, monitor, feed
         self.address = urlsplit(sink.url)
 
     def write(self, *labels: str, noise: np.ndarray | None = None) -> None:
-        frame, result = self._feed.next(*labels)
+        frame, result = self.feed.next(*labels)
         if noise is not None:
             frame.image_bgr[:] = noise
         self.monitor.add(result)
@@ -274,7 +274,7 @@ def test_nothing_is_encoded_for_nobody_and_once_for_ten(web):
             pictures += 1
         encoded = site.sink.preview.encoded
         assert site.sink.preview.viewers == 10
-        frames = site._feed.sequence
+        frames = site.feed.sequence
     assert pictures == 50
     # The last frame before the viewers and each later frame are encoded at most once, not once per viewer.
     assert 5 <= encoded <= frames - 19

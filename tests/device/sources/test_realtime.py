@@ -50,9 +50,8 @@ def test_a_recording_plays_on_while_a_frame_is_processed():
         assert source.dropped == 3
 
 
-def test_stop_ends_the_waiting(write_clip, notices, monkeypatch):
-    with open_source(str(write_clip()), notices.append, realtime=True) as source:
-        monkeypatch.setattr(source, "_position_s", lambda frame: 60.0 * frame.sequence)
+def test_stop_ends_the_waiting(write_video, notices):
+    with open_source(str(write_video("slow.mkv", [0, 60_000])), notices.append, realtime=True) as source:
         sequences = []
         for frame in source:
             sequences.append(frame.sequence)
