@@ -156,7 +156,7 @@ clock._SERVICE, clock._PLAUSIBLE_UNIX_S = "{tmp_path}/timesync", 1 << 62
 """
 
 
-def test_what_is_recorded_before_the_clock_is_synchronised_is_marked_and_not_deleted_first(
+def test_what_is_recorded_until_the_clock_is_synchronised_is_marked_and_not_deleted_first(
     start: Callable, play: Callable, unsynchronised: str, tmp_path: Path
 ) -> None:
     url, folder = play([("made", Camera())]).url, tmp_path / "events"
@@ -176,21 +176,15 @@ def test_what_is_recorded_before_the_clock_is_synchronised_is_marked_and_not_del
     (late,) = {path.name for path in folder.iterdir()} - before
     assert "unsynchronised" in late
     assert late < min(before), "its time is earlier"
+    running = start("--source", url, "--jsonl", tmp_path / "long", before=unsynchronised)
+    running.until(lambda: (tmp_path / "long").exists() and "clock_synchronised" in (tmp_path / "long").read_text())
+    (tmp_path / "timesync/synchronized").touch()
+    running.until(lambda: "clock_synchronised" not in (tmp_path / "long").read_text().splitlines()[-1])
+    running.process.send_signal(signal.SIGTERM)
+    assert running.end() == EXIT_OK
     run("last")
     assert late in {path.name for path in folder.iterdir()}
     assert len(list(folder.iterdir())) == 2
-
-
-def test_the_marks_end_when_the_clock_is_synchronised(
-    start: Callable, play: Callable, unsynchronised: str, tmp_path: Path
-) -> None:
-    jsonl = tmp_path / "r.jsonl"
-    run = start("--source", play([("made", Camera())]).url, "--jsonl", jsonl, before=unsynchronised)
-    run.until(lambda: jsonl.exists() and "clock_synchronised" in jsonl.read_text())
-    (tmp_path / "timesync/synchronized").touch()
-    run.until(lambda: "clock_synchronised" not in jsonl.read_text().splitlines()[-1])
-    run.process.send_signal(signal.SIGTERM)
-    assert run.end() == EXIT_OK
 
 
 def test_damaged_frames_of_a_video_are_counted_and_named(start: Callable, write_video: Callable) -> None:
