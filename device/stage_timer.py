@@ -27,7 +27,3 @@ class StageTimer:
         now_s = self._clock()
         self.ms[stage] = self.ms.get(stage, 0.0) + (now_s - self._last_s) * 1e3
         self._last_s = now_s
-
-    def skip(self) -> None:
-        """Exclude the time since the last mark from all stages."""
-        self._last_s = self._clock()

@@ -15,8 +15,7 @@ import msgspec
 
 import edgekit
 from edgekit.boards import Conditions, read_conditions
-from edgekit.device.benchmark.cells import Cell
-from edgekit.device.benchmark.job import Job
+from edgekit.device.benchmark.jobs import Cell, Job
 from edgekit.device.benchmark.measure import Run
 from edgekit.device.benchmark.worker import Failure
 from edgekit.errors import EdgekitError, InputError

@@ -13,10 +13,9 @@ from pathlib import Path
 import msgspec
 
 from edgekit.boards import read_board
-from edgekit.device.benchmark.cells import default_thread_counts, plan_cells, plan_rounds
 from edgekit.device.benchmark.document import cell_result, describe_model
 from edgekit.device.benchmark.frame_cache import FrameCache, frame_cache
-from edgekit.device.benchmark.job import DetectorChoice, Job
+from edgekit.device.benchmark.jobs import DetectorChoice, Job, default_thread_counts, plan_cells, plan_rounds
 from edgekit.device.benchmark.rounds import BenchmarkProgress, measure_all
 from edgekit.device.detection import Sizable, needed_detector
 from edgekit.device.engines.engine import contract_in, device_suffixes

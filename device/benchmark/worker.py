@@ -12,7 +12,7 @@ import sys
 
 import msgspec
 
-from edgekit.device.benchmark.job import Job
+from edgekit.device.benchmark.jobs import Job
 from edgekit.device.benchmark.measure import Run, measure
 from edgekit.errors import EdgekitError
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.device.label.crops import CollectedCrop, check_class, group_document, move, parse_crop
-from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER
+from edgekit.device.sinks.collect import CROPS_FILE, CROPS_FOLDER
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import append_line, exclusive_folder, real_path
 from edgekit.text import printable

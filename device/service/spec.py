@@ -62,17 +62,9 @@ class ServiceSpec:
         for folder in (self.folder, *self.writable):
             if not folder.is_absolute() or not folder.is_dir():
                 raise InputError(f"folder '{folder}' does not exist: create it first")
-            if str(folder) != str(folder).strip() or str(folder).endswith("\\"):
-                raise InputError(f"folder '{folder}' ends in a space or a backslash: choose another")
         for text in (*self.command, *map(str, (self.folder, *self.writable)), *self.environment.values()):
             if any(char in text for char in "\0\n\r"):
                 raise InputError(f"{text!r} contains a line break, which a systemd unit does not allow: remove it")
-        for variable in self.environment:
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
-                raise InputError(
-                    f"'{variable}' is not a valid name of an environment variable: "
-                    "use letters, digits and _, not starting with a digit"
-                )
 
 
 @dataclass(frozen=True)

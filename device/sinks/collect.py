@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import RunContext
-from edgekit.device.sinks.picture_folder import CROPS_FILE
 from edgekit.options import option, parse_seconds
 
 if TYPE_CHECKING:
+    from edgekit.device.sinks.context import RunContext
     from edgekit.device.sinks.crop_strategies import Strategy
+
+# The folder of the crops, and the file with one line for each.
+CROPS_FOLDER = "crops"
+CROPS_FILE = "crops.jsonl"
 
 _DEFAULT_MARGIN = 0.3
 _LEAST_INTERVAL_S = 0.1

@@ -12,10 +12,11 @@ import cv2
 
 from edgekit.device.detections import FrameResult, crop_boxes
 from edgekit.device.frame import Frame, presentation_time_s
+from edgekit.device.sinks.collect import CROPS_FILE, CROPS_FOLDER
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.crop_strategies import Candidate, Crop, Strategy
 from edgekit.device.sinks.disk_reserve import PICTURES
-from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER, PictureFolder
+from edgekit.device.sinks.picture_folder import PictureFolder
 from edgekit.device.sinks.writer import Target, Writer, WriterRules
 from edgekit.errors import InputError, StorageError
 from edgekit.files import append_line

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -84,18 +84,6 @@ class Candidate:
         return Crop(np.array(self.image), document)
 
 
-class Strategy(Protocol):
-    """Chooses the crops to save among the faces of all frames."""
-
-    def choose(self, candidates: Sequence[Candidate], time_s: float) -> list[Crop]:
-        """Return the crops to save now; called for every frame, `time_s` is its presentation time in seconds."""
-        ...
-
-    def finish(self) -> list[Crop]:
-        """Return the crops to save at the end of the run."""
-        ...
-
-
 class EveryInterval:
     """Strategy that saves all faces of one frame, then none for `interval_s` seconds."""
 
@@ -104,14 +92,14 @@ class EveryInterval:
         self._next_s = -math.inf
 
     def choose(self, candidates: Sequence[Candidate], time_s: float) -> list[Crop]:
-        """See `Strategy`."""
+        """Return the crops to save now; called for every frame, `time_s` is its presentation time in seconds."""
         if not candidates or time_s < self._next_s:
             return []
         self._next_s = time_s + self._interval_s
         return [candidate.crop() for candidate in candidates]
 
     def finish(self) -> list[Crop]:
-        """See `Strategy`."""
+        """Return the crops to save at the end of the run."""
         return []
 
 
@@ -134,7 +122,7 @@ class BestPerTrack:
         self._best: dict[Track, _Best] = {}
 
     def choose(self, candidates: Sequence[Candidate], time_s: float) -> list[Crop]:
-        """See `Strategy`."""
+        """Return the crops to save now."""
         chosen = []
         for candidate in candidates:
             rank, track = self._rank(candidate), candidate.track
@@ -153,10 +141,13 @@ class BestPerTrack:
         return chosen + [self._best.pop(track).crop for track in due]
 
     def finish(self) -> list[Crop]:
-        """See `Strategy`."""
+        """Return the crops to save at the end of the run."""
         crops = [best.crop for best in self._best.values()]
         self._best.clear()
         return crops
+
+
+Strategy: TypeAlias = EveryInterval | BestPerTrack
 
 
 def uncertain(max_margin: float) -> Strategy:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from edgekit.device.sinks.writer import LostError
+from edgekit.device.sinks.writer import LostError, Target
 from edgekit.errors import InputError, StorageError
 from edgekit.files import is_at
 from edgekit.options import parse_bytes, parse_seconds
@@ -60,8 +60,8 @@ def parse_limits(text: str) -> tuple[int | None, float | None]:
     return size_bytes, age_s
 
 
-class OutputFile(Protocol[_T_contra]):
-    """An open file of a `FileSeries`; `write` and `close` are those of `writer.Target`."""
+class OutputFile(Target[_T_contra], Protocol[_T_contra]):
+    """An open file of a `FileSeries`."""
 
     @property
     def size_bytes(self) -> int:
@@ -75,14 +75,6 @@ class OutputFile(Protocol[_T_contra]):
 
     def fileno(self) -> int:
         """Return the file descriptor."""
-        ...
-
-    def write(self, items: Sequence[_T_contra]) -> int:
-        """Append items."""
-        ...
-
-    def close(self) -> int:
-        """Complete the file."""
         ...
 
 

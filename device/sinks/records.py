@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit.device.sink import STDOUT
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.disk_reserve import RECORDS
 from edgekit.device.sinks.file_series import FileSeries
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from edgekit.device.detections import FrameResult
     from edgekit.device.frame import Frame
 
-STDOUT = "-"
 # One write per second, or earlier for a full batch, because writes wear out an SD card.
 _EVERY_S = 1.0
 _EARLY_CHARS = 64 << 10

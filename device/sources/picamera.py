@@ -18,7 +18,7 @@ import numpy as np
 from edgekit.device.region import detector_input_px
 from edgekit.device.sources.live import CapturedImage, LiveSource
 from edgekit.device.sources.settings import CameraSettings, EncodedPacket, EncodedVideo
-from edgekit.device.sources.yuv import Layout, Planes, split_planes
+from edgekit.device.yuv import Layout, Planes, split_planes
 from edgekit.errors import InputError, SourceError
 
 # Supported by the camera hardware of every Raspberry Pi; other cameras may deliver NV12 instead.

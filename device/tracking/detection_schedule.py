@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 
@@ -51,23 +51,6 @@ class TrackingState:
     boxes: Sequence[FloatArray]
     lost: bool
     followed: float
-
-
-class Schedule(Protocol):
-    """Decides for every frame after the first whether the detector runs; on the first frame it always does.
-
-    `follows` is False if the detector runs on every frame, so that nothing has to be tracked in between.
-    """
-
-    follows: bool
-
-    def due(self, state: TrackingState) -> bool:
-        """Return whether to run the detector on this frame."""
-        ...
-
-    def detected(self, coarse: FloatArray, changed: bool) -> None:
-        """Record the frame of a detection, and whether faces appeared or disappeared in it."""
-        ...
 
 
 class Every:
@@ -133,6 +116,10 @@ class Adaptive:
             x0, y0, x1, y1 = (np.add(box, np.multiply(around, (-1, -1, 1, 1))) * to_cells).clip(0).round().astype(int)
             change[y0:y1, x0:x1] = 0
         return int((change > _CHANGED_LEVELS).sum()), everywhere
+
+
+# Decides for every frame after the first whether the detector runs; `follows`: whether faces are tracked in between.
+Schedule: TypeAlias = Every | Adaptive
 
 
 def _median(values: FloatArray) -> np.float32:

@@ -15,9 +15,8 @@ from edgekit.device.region import Region, detector_input_px, scaled_input_px
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.track import Track
 from edgekit.device.tracking.detection_schedule import Schedule, TrackingState
-from edgekit.device.tracking.optical_flow import move_boxes
+from edgekit.device.tracking.optical_flow import Tracker, move_boxes
 from edgekit.device.tracking.scene import SceneCuts, coarse_image
-from edgekit.device.tracking.tracker import Tracker
 from edgekit.device.tracking.tracks import TrackManager
 from edgekit.preprocess import FloatArray, ImageU8
 

@@ -1,11 +1,8 @@
-"""Localizers return the boxes that a model classifies: the interface, and the localizer for whole images.
-
-`FaceTracker` is the localizer for faces.
-"""
+"""Localizers return the boxes that a model classifies: `FaceTracker` for faces, `WholeImage` for whole images."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,32 +11,7 @@ from edgekit.device.frame import Frame
 from edgekit.device.region import Region
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.track import Track
-
-
-class Localizer(Protocol):
-    """Returns the boxes that the model classifies, for frames in their order."""
-
-    @property
-    def detector_name(self) -> str:
-        """The detector's name in reports; "none" without a detector."""
-        ...
-
-    @property
-    def input_size_px(self) -> int | None:
-        """The longer side of the detector's input at full load; None if it takes images of any size."""
-        ...
-
-    def find(self, frame: Frame, timer: StageTimer) -> Detections:
-        """Return the boxes of the next frame, without classes; `timer` receives the times of the stages.
-
-        Raises:
-            InputError: The region lies outside the frame.
-        """
-        ...
-
-    def set_load_level(self, detect_every_at_least: int = 1, detector_scale: float = 1.0) -> None:
-        """Reduce the work from the next frame on, or restore it; may be called from any thread."""
-        ...
+from edgekit.device.tracking.face_tracker import FaceTracker
 
 
 class WholeImage:
@@ -68,3 +40,7 @@ class WholeImage:
 
     def _xyxy(self, frame: Frame) -> tuple[int, int, int, int]:
         return (0, 0, *frame.size_wh) if self._region is None else self._region.xyxy(frame.size_wh)
+
+
+# Returns the boxes that the model classifies, for frames in their order.
+Localizer: TypeAlias = FaceTracker | WholeImage

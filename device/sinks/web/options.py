@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import RunContext
-from edgekit.device.sinks.credentials import read_secret
 from edgekit.options import option
+
+if TYPE_CHECKING:
+    from edgekit.device.sinks.context import RunContext
 
 _MAX_FPS = 10.0
 
@@ -59,15 +61,15 @@ class WebOptions(SinkOptions):
             run.monitor,
             max_fps=_MAX_FPS,
             blur=run.blur(),
-            draw=run.draw,
             recognise=None if run.recogniser is None else run.recogniser(),
-            notify=run.notify,
         )
         run.shutdown.add(web.end)
-        run.links.outlets.append(run.monitor)
+        run.links.outlets.append(run.monitor.post)
         run.links.page_url = web.url_for_others
         run.say(f"web page: {web.url}")
         return web
 
     def _token(self, notify: Callable[[str], None]) -> str | None:
+        from edgekit.device.sinks.credentials import read_secret
+
         return read_secret(self.web_token_file, "EDGEKIT_WEB_TOKEN", "web token", notify)

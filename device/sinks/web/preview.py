@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import cv2
 
-from edgekit.device.annotate import Draw, draw_faces
+from edgekit.device.annotate import draw_faces
 from edgekit.device.blur import FaceBlur, hide_boxes
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
@@ -40,12 +40,11 @@ class Preview:
         encoded: Number of encoded frames.
     """
 
-    def __init__(self, max_fps: float, blur: FaceBlur | None, draw: Draw = draw_faces) -> None:
+    def __init__(self, max_fps: float, blur: FaceBlur | None) -> None:
         self._period_s = 1 / max_fps
         self._changed = threading.Condition()
         self._newest: tuple[Frame, FrameResult] | None = None
         self._blur = blur
-        self._draw = draw
         self.viewers = 0
         self.closing = False
         self._image: EncodedImage | None = None
@@ -130,7 +129,7 @@ class Preview:
         return (hide_boxes(image, boxes) if boxes else image), result
 
     def _encode(self, image_bgr: ImageU8, result: FrameResult) -> bytes:
-        drawn = at_most(self._draw(image_bgr, result.faces), _MAX_SIDE_PX)
+        drawn = at_most(draw_faces(image_bgr, result.faces), _MAX_SIDE_PX)
         return cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
 
     def _pause(self, until_s: float) -> None:

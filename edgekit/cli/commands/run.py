@@ -17,8 +17,7 @@ from edgekit.cli.run.signals import StopSignals
 from edgekit.cli.run.summary import print_summary, summary
 from edgekit.cli.settings import SettingsCommand
 from edgekit.device.pipeline.stream_options import StreamOptions
-from edgekit.device.sink import SinkOptions
-from edgekit.device.sinks.context import OutputContext
+from edgekit.device.sink import STDOUT, SinkOptions
 from edgekit.device.sinks.jsonl import JsonLinesOptions
 from edgekit.device.sinks.output_options import OutputOptions
 from edgekit.device.sinks.outputs import (
@@ -32,7 +31,6 @@ from edgekit.device.sinks.outputs import (
     results_folder,
     run_context,
 )
-from edgekit.device.sinks.records import STDOUT
 from edgekit.device.sinks.web.options import WebOptions
 from edgekit.device.sources.settings import CameraSettings
 
@@ -124,6 +122,7 @@ def command(
         from edgekit.device.health.runtime_monitor import RuntimeMonitor
         from edgekit.device.pipeline.stream import Stream
         from edgekit.device.pipeline.summary import Tally
+        from edgekit.device.sinks.context import OutputContext
 
         option_of(outputs, WebOptions).check()  # before a camera is opened
         context = OutputContext(rules=option_of(outputs, OutputOptions), notify=out.warn)

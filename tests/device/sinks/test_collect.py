@@ -19,8 +19,8 @@ from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.sinks.collect import CollectOptions, parse_when
 from edgekit.device.sinks.crop_folder import CollectSink
 from edgekit.device.sinks.crop_strategies import EveryInterval, best_of_track, uncertain
-from edgekit.device.sources.yuv import Planes
 from edgekit.device.track import Track
+from edgekit.device.yuv import Planes
 from edgekit.errors import StorageError
 from edgekit.preprocess import crop_face, crop_image
 from tests.runs import Source, counts, run_of

@@ -90,7 +90,7 @@ def web(feed, notices) -> Iterator[Callable[..., Web]]:
             address: str = "127.0.0.1:0", token: str | None = None, account: Account | None = None, **options
         ) -> Web:
             monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
-            sink = WebSink(address, token, monitor, notify=notices.append, **options)
+            sink = WebSink(address, token, monitor, **options)
             return Web(stack.enter_context(sink), monitor, feed)
 
         yield serve
@@ -193,7 +193,7 @@ def test_metrics_are_what_prometheus_reads(web):
     assert json.loads(site.get("/api/state")[2])["outputs"]["jsonl"]["dropped"] == {"disk full": 3}
 
 
-def test_the_frame_rate_of_a_slow_source_does_not_depend_on_the_time_of_the_request(feed, monkeypatch):
+def test_a_stalled_source_lowers_the_frame_rate(feed, monkeypatch):
     clock = SimpleNamespace(now_s=100.0)
     monkeypatch.setattr("edgekit.device.sinks.monitor.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     monitor = Monitor("demo", lambda: None)
@@ -204,7 +204,7 @@ def test_the_frame_rate_of_a_slow_source_does_not_depend_on_the_time_of_the_requ
     for since_s in (0.0, 0.5, 0.99, 3.0, 6.0):
         clock.now_s = latest_s + since_s
         rates.append(monitor.document()["fps"])
-    assert rates == [1.0, 1.0, 1.0, 0.5, 0.0], "a stalled camera lowers the rate"
+    assert rates == [1.0, 1.0, 1.0, 0.4, 0.0], "a stalled camera lowers the rate"
 
 
 def test_a_run_without_frames_is_stalled_unless_it_is_paused(web, monkeypatch):
@@ -243,10 +243,7 @@ def test_the_address_for_others_is_one_that_they_can_reach(listens_at, own_addre
         url = url_for_others(listener, own_address)
         port = listener.getsockname()[1]
         assert url == (None if host is None else f"http://{host}:{port}/")
-        # With a broker on this machine, the address is that of the default route, if there is one.
-        local = url_for_others(listener, "127.0.0.1") or ""
-        assert "127.0.0.1" not in local
-        assert "0.0.0.0" not in local
+        assert url_for_others(listener, "127.0.0.1") is None
 
 
 def test_pictures_show_the_frames_with_boxes_and_move(web):
@@ -442,9 +439,9 @@ def test_after_an_address_that_may_exist_later_a_service_is_started_again():
                 bind(address, TOKEN)
 
 
-def test_the_end_of_the_run_ends_all_streams(notices, feed):
+def test_the_end_of_the_run_ends_all_streams(feed):
     monitor = Monitor("demo", lambda: None)
-    sink = WebSink("0", None, monitor, notify=notices.append, max_fps=100)
+    sink = WebSink("0", None, monitor, max_fps=100)
     with sink:
         site = Web(sink, monitor, feed)
         with ExitStack() as stack:
@@ -461,7 +458,6 @@ def test_the_end_of_the_run_ends_all_streams(notices, feed):
                 stream.read()  # returns at its end
     # The end waits less than 1 s for the thread; on a busy machine the thread can end later.
     wait_until(lambda: is_refused(site.address.port))
-    assert notices == []
 
 
 def is_refused(port: int) -> bool:

@@ -44,7 +44,7 @@ def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
             others: tuple[str, ...] = ("calm",),
         ) -> WebSink:
             monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
-            sink = stack.enter_context(WebSink(address, token, monitor, notify=notices.append, max_fps=20))
+            sink = stack.enter_context(WebSink(address, token, monitor, max_fps=20))
             events = EventSink(EventRules(hold_s=0.2), SinkLinks([monitor]), lambda frame: frame.monotonic_s, None)
 
             def play() -> None:

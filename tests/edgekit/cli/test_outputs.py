@@ -277,7 +277,7 @@ def stream() -> Iterator[str]:
     from edgekit.device.sinks.web.server import WebSink
 
     ended = threading.Event()
-    with WebSink("0", None, Monitor("test", lambda: None), max_fps=60, notify=print) as sink:
+    with WebSink("0", None, Monitor("test", lambda: None), max_fps=60) as sink:
 
         def play() -> None:
             sequence = 0

@@ -9,16 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import onnx
 import pytest
 
 from edgekit.cli import run as run_command_line
 from edgekit.cli.run.signals import StopSignals
-from edgekit.contract import METADATA_KEY, Contract
 from edgekit.device.sources.demo import DemoSource
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_TEMPORARY, EXIT_USAGE
 from tests.endless_demo import ENDLESS_DEMO
@@ -208,20 +205,6 @@ def test_bad_usage_is_one_clear_message_and_leaves_nothing(
     assert "Traceback" not in captured.err
     assert captured.out == ""
     assert list(tmp_path.iterdir()) == []
-
-
-def test_labels_that_are_drawn_as_numbers_are_listed_at_the_start(tiny_model, crops, tmp_path, capsys):
-    model = onnx.load(tiny_model)
-    contract = Contract.from_json(model.metadata_props[0].value)
-    contract = replace(contract, labels=("سعيد", "smutný", "class 2"))
-    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
-    onnx.save(model, tmp_path / "m.onnx")
-    command = ["run", "--source", str(crops), "--model", str(tmp_path / "m.onnx"), "--detector", "none", "-q"]
-    assert run_command_line(command) == EXIT_OK
-    assert capsys.readouterr().err == ""
-    assert run_command_line([*command, "--save", str(tmp_path / "drawn")]) == EXIT_OK
-    message = "images can contain ASCII letters only, so these labels are drawn as numbers: 'سعيد' as 'class 0'"
-    assert capsys.readouterr().err.splitlines() == [f"edgekit: warning: {message}"]
 
 
 def test_a_text_file_as_model_is_refused(edgekit_run, tmp_path, capsys):
