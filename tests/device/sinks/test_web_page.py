@@ -45,7 +45,7 @@ def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
         ) -> WebSink:
             monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
             sink = stack.enter_context(WebSink(address, token, monitor, max_fps=20))
-            events = EventSink(EventRules(hold_s=0.2), SinkLinks([monitor]), lambda frame: frame.monotonic_s, None)
+            events = EventSink(EventRules(hold_s=0.2), SinkLinks([monitor.post]), lambda frame: frame.monotonic_s, None)
 
             def play() -> None:
                 while not ended.wait(0.02):
