@@ -90,7 +90,10 @@ def decode_image(data: bytes, name: str) -> ImageU8:
         if image is None:
             image = _decoded(data, cv2.IMREAD_ANYCOLOR)
     if image is None:
-        raise InputError(f"image '{name}' cannot be decoded: {_reason(data)}")
+        raise InputError(
+            f"image '{name}' cannot be decoded: it is damaged, not an image, larger than 2^27 pixels, or of a format "
+            f"that OpenCV {cv2.__version__} does not read (such as HEIC and AVIF): convert it to JPEG or PNG"
+        )
     return image
 
 
@@ -140,18 +143,6 @@ def _may_be_transparent(data: bytes) -> bool:
         # Bit 2 of the colour type is alpha; a chunk tRNS before the pixels makes colours transparent (PNG, 11.2.2).
         return bool(data[_PNG_COLOUR_TYPE] & 4) or b"tRNS" in data[: data.find(b"IDAT")]
     return not data.startswith((_JPEG_SIGNATURE, b"P2", b"P3", b"P5", b"P6"))
-
-
-def _reason(data: bytes) -> str:
-    if data.startswith(b"GIF8"):
-        return (
-            f"the file is damaged, or OpenCV {cv2.__version__} reads no GIF: install OpenCV 4.11 or convert it to PNG"
-        )
-    if data[4:8] == b"ftyp":
-        return f"OpenCV {cv2.__version__} does not read HEIC or AVIF: convert it to JPEG or PNG"
-    if data.startswith(_TIFF_SIGNATURES):
-        return "the TIFF file is damaged, or not one of 8 or 16 bits per channel: convert it to PNG"
-    return "the file is damaged, not an image, or larger than 2^27 pixels"
 
 
 def _on_white(image_bgra: NDArray[Any], premultiplied: bool) -> ImageU8:

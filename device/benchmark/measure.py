@@ -10,8 +10,11 @@ consecutive frames, long enough for at least two detections.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import signal
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
@@ -39,8 +42,8 @@ from edgekit.device.pipeline.stream import create_localizer
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.procfs import read_process
-from edgekit.device.tracking.face_tracker import FaceTracker
-from edgekit.device.tracking.localizer import Localizer, WholeImage
+from edgekit.device.tracking.face_tracker import FaceTracker, Localizer, WholeImage
+from edgekit.errors import EdgekitError
 from edgekit.preprocess import to_input
 from edgekit.report.document import BoardState, Latency, MachineReading, ProcessResult, ThreadUse, WarmUp
 from edgekit.report.statistics import is_stable
@@ -309,3 +312,37 @@ class OtherLoad:
 
 def _ms_since(started_s: float) -> float:
     return (time.perf_counter() - started_s) * 1e3
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Failure(msgspec.Struct, frozen=True, tag=True):
+    """Why a job cannot be measured, with the exit code of the error."""
+
+    error: str
+    exit_code: int = 1
+
+
+def main() -> int:
+    """Measure the job on stdin and write the result to stdout; the exit code is 0 unless the process crashes."""
+    # The kernel ends this process when the one that started it is killed.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Libraries may print on stdout; the result has its own descriptor.
+    channel = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    job = Job.from_json(sys.stdin.buffer.read())
+    result: Run | Failure
+    try:
+        result = measure(job)
+    except EdgekitError as error:
+        result = Failure(str(error), error.exit_code)
+    except MemoryError:
+        result = Failure(f"not enough memory to measure '{job.cell.model}': close other programs")
+    channel.write(msgspec.json.encode(result))
+    channel.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

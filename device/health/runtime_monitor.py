@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 from edgekit.boards import read_board
 from edgekit.device.controls import Controls
 from edgekit.device.detections import FrameResult
-from edgekit.device.frame import Source
 from edgekit.device.health.camera_watch import CameraWatch
-from edgekit.device.health.load_shedding import FRAME_RATE_LEVELS, LEVELS, LoadShedder, PacedSource
+from edgekit.device.health.load_shedding import LoadLevel, LoadShedder
 from edgekit.device.health.sampler import Health, HealthSampler
 from edgekit.device.service.notify import HeartbeatSink, find_notifier
-from edgekit.device.tracking.localizer import Localizer
+from edgekit.device.tracking.face_tracker import Localizer
 
 if TYPE_CHECKING:
     from edgekit.device.sink import Sink
@@ -63,7 +62,7 @@ class RuntimeMonitor:
     """Samples health, watches the camera and sheds load inside its `with` block.
 
     >>> with RuntimeMonitor(Path.cwd(), localizer, print, live=source.live) as monitor:
-    ...     stream.run([*sinks, *monitor.sinks(stream.controls)], pace=monitor.paced, annotate=monitor.annotated)
+    ...     stream.run([*sinks, *monitor.sinks(stream.controls)], annotate=monitor.annotated)
     """
 
     def __init__(
@@ -80,17 +79,16 @@ class RuntimeMonitor:
             folder: Where results are written; the free space of its disk is sampled.
             localizer: Detects less often, and on smaller images, while load is shed.
             notify: Receives one line for each change of the load level and of the camera's state.
-            live: Whether the source is live; only then it is watched. The results of a file do not change under load,
-                only the frame rate.
+            live: Whether the source is live; only then it is watched, and load is shed: the results of a file do not
+                depend on the temperature.
         """
         self._returned: Health | None = None
-        levels = LEVELS if live and localizer.detector_name != "none" else FRAME_RATE_LEVELS
-        self._shedder = LoadShedder(
-            read_board(),
-            notify,
-            levels,
-            lambda level: localizer.set_load_level(level.detect_every_at_least, level.detector_scale),
-        )
+
+        def shed(level: LoadLevel) -> None:
+            if live:
+                localizer.set_load_level(level.detect_every_at_least, level.detector_scale)
+
+        self._shedder = LoadShedder(read_board(), notify, shed)
         self._camera = CameraWatch(notify) if live else None
         self._clock = Clock()
         self._sampler = HealthSampler(folder, notify, self._shedder.observe, camera=self._camera)
@@ -105,10 +103,6 @@ class RuntimeMonitor:
     def health(self) -> Health | None:
         """Return the newest sample; None before the first."""
         return self._sampler.latest
-
-    def paced(self, source: Source) -> Source:
-        """Return `source` with a frame rate that is reduced at high load levels."""
-        return PacedSource(source, lambda: self._shedder.level)
 
     def annotated(self, result: FrameResult) -> FrameResult:
         """Return `result` with the newest sample, if it is new, and marked while the clock is not synchronised."""

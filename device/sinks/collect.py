@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from edgekit.device.sinks.context import RunContext
     from edgekit.device.sinks.crop_strategies import Strategy
 
-# The folder of the crops, and the file with one line for each.
-CROPS_FOLDER = "crops"
-CROPS_FILE = "crops.jsonl"
-
 _DEFAULT_MARGIN = 0.3
 _LEAST_INTERVAL_S = 0.1
 
@@ -82,6 +78,8 @@ class CollectOptions(SinkOptions):
 
     def files(self) -> list[Path]:
         """Return the file of the crops."""
+        from edgekit.device.sinks.picture_folder import CROPS_FILE
+
         return [] if self.collect is None else [self.collect / CROPS_FILE]
 
     def open(self, run: RunContext) -> Sink | None:
@@ -92,7 +90,7 @@ class CollectOptions(SinkOptions):
         """
         if self.collect is None:
             return None
-        from edgekit.device.sinks.crop_folder import CollectSink
+        from edgekit.device.sinks.crop_strategies import CollectSink
 
         return CollectSink(self._strategy(run), self.collect, run)
 

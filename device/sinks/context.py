@@ -88,13 +88,11 @@ class SinkLinks:
         outlets: Functions that take an event without waiting for its delivery.
         snapshots: The images of events and of commands; None without --event-snapshots.
         sends_snapshots: Whether receivers of events get the images, too.
-        page_url: Returns the address of the web page for other machines, given this machine's address in their network.
     """
 
     outlets: list[Callable[[Event], object]] = field(default_factory=list)
     snapshots: SnapshotWriter | None = None
     sends_snapshots: bool = False
-    page_url: Callable[[str], str | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

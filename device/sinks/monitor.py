@@ -38,10 +38,10 @@ class StageTotal:
     total_ms: float = 0.0
 
 
-class Monitor:
+class Monitor(Sink):
     """Keeps the latest result and five seconds of history.
 
-    One thread adds results, any thread may read.
+    One thread adds results, any thread may read. As a sink, it must come before the sinks that read it.
     """
 
     def __init__(
@@ -89,6 +89,11 @@ class Monitor:
                 self.stages[stage] = StageTotal(before.count + 1, before.total_ms + duration_ms)
             self._recent.append((now_s, result.stage_ms, result.age_ms))
             self._prune(now_s)
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Add the frame's result."""
+        del frame
+        self.add(result)
 
     def post(self, event: Event) -> None:
         """Add an event."""
@@ -146,18 +151,6 @@ class Monitor:
     def _prune(self, now_s: float) -> None:
         while self._recent and now_s - self._recent[0][0] >= _RATE_WINDOW_S:
             self._recent.popleft()
-
-
-class MonitorSink(Sink):
-    """Adds every result to a monitor; must come before the sinks that read the monitor."""
-
-    def __init__(self, monitor: Monitor) -> None:
-        self._monitor = monitor
-
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Add the frame's result."""
-        del frame
-        self._monitor.add(result)
 
 
 def _mean_stages(recent: list[tuple[float, Mapping[str, float], float]], now_s: float) -> dict[str, float]:

@@ -140,14 +140,13 @@ def open_sinks(options: Iterable[SinkOptions], run: RunContext) -> list[Sink]:
         InputError: A sink cannot be created with these options.
         TemporaryError: What a sink needs is missing at the moment.
     """
-    from edgekit.device.sinks.daily_writes import DailyWrites
-    from edgekit.device.sinks.monitor import MonitorSink
+    from edgekit.device.sinks.disk_reserve import DailyWrites
 
     if run.rules.blur_faces and run.excluding:
         run.notify(f"--blur-faces does not blur the faces that {' or '.join(run.excluding)} excludes")
     opened = [each.open(run) for each in options]
     # The monitor comes first, because the web page and MQTT read it.
-    sinks: list[Sink] = [MonitorSink(run.monitor), *(sink for sink in opened if sink is not None)]
+    sinks: list[Sink] = [run.monitor, *(sink for sink in opened if sink is not None)]
     return [*sinks, DailyWrites(run.notify)] if run.source.live else sinks
 
 

@@ -17,6 +17,10 @@ FOLDER_FULL = "folder full"
 # The smallest step of modification times: FAT stores every second one.
 _STEP_NS = 2_000_000_000
 
+# Of --collect: the folder of the crops, and the file with one line for each.
+CROPS_FOLDER = "crops"
+CROPS_FILE = "crops.jsonl"
+
 
 class PictureFolder:
     """Writes pictures; beyond the limits, the oldest are deleted, or no more are written.

@@ -16,7 +16,7 @@ from edgekit.device.region import MAX_INPUT_SIZE_PX, MIN_INPUT_SIZE_PX
 from edgekit.options import Options, option
 
 if TYPE_CHECKING:
-    from edgekit.device.service.spec import Scope
+    from edgekit.device.service.unit import Scope
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 

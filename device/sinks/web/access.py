@@ -95,17 +95,6 @@ def bind(address: str, token: str | None) -> socket.socket:
     return listener
 
 
-def check_address(address: str, token: str | None) -> None:
-    """Check an address and a token without listening.
-
-    Raises:
-        InputError: As `bind`, or the token is short enough to be guessed.
-        TemporaryError: The name of the address cannot be resolved.
-    """
-    Access(token)
-    _resolved(address, token)
-
-
 def _resolved(address: str, token: str | None) -> tuple[socket.AddressFamily, Any]:
     """Return family and address for a socket that `token` permits to listen."""
     host, port = _parse(address)
@@ -128,19 +117,6 @@ def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
         host = "localhost"
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-
-
-def url_for_others(listener: socket.socket, own_address: str) -> str | None:
-    """Return the URL of the page for other machines; None if only this machine can open it.
-
-    `own_address` is the address of this machine in their network, for a page that listens at all addresses.
-    """
-    host, port = listener.getsockname()[:2]
-    if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
-        host = own_address
-    if "%" in host or ipaddress.ip_address(host).is_loopback:
-        return None  # an address with a scope (fe80::1%eth0) has no meaning on other machines
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 

@@ -37,20 +37,13 @@ class WebOptions(SinkOptions):
         needs="--web",
     )
 
-    def check(self) -> None:
-        """Check address and token before a camera is opened.
+    def open(self, run: RunContext) -> Sink | None:
+        """Return the sink.
 
         Raises:
             InputError: The address or the token cannot be used, or other machines reach the address without a token.
-            TemporaryError: The name of the address cannot be resolved.
+            TemporaryError: The name of the address cannot be resolved, or the address is in use.
         """
-        if self.web is not None:
-            from edgekit.device.sinks.web.access import check_address
-
-            check_address(self.web, self._token(lambda _: None))
-
-    def open(self, run: RunContext) -> Sink | None:
-        """Return the sink; raises as `check`, or TemporaryError if the address is in use."""
         if self.web is None:
             return None
         from edgekit.device.sinks.web.server import WebSink
@@ -65,7 +58,6 @@ class WebOptions(SinkOptions):
         )
         run.shutdown.add(web.end)
         run.links.outlets.append(run.monitor.post)
-        run.links.page_url = web.url_for_others
         run.say(f"web page: {web.url}")
         return web
 

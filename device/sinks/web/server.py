@@ -13,7 +13,7 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.web.access import Access, bind, url_for_others, url_of
+from edgekit.device.sinks.web.access import Access, bind, url_of
 from edgekit.device.sinks.web.app import Recognise, make_app
 from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.worker import Worker
@@ -68,10 +68,6 @@ class WebServer:
         self._thread.join(_CLOSE_TIMEOUT_S)
         self._listener.close()
 
-    def url_for_others(self, own_address: str) -> str | None:
-        """Return the page's URL for other machines, in whose network this one has `own_address`; None without one."""
-        return url_for_others(self._listener, own_address)
-
     def check(self) -> None:
         """Raise the exception that ended the server, if there was one."""
         self._thread.check()
@@ -114,18 +110,14 @@ class WebSink(WebServer, Sink):
         self.preview = Preview(max_fps, blur)
         super().__init__(address, token, make_app(Access(token), monitor, self.preview, recognise))
 
-    def __enter__(self) -> Self:
-        self.preview.start()
-        return super().__enter__()
-
     def end(self) -> None:
         """Let the server and all streams end, without waiting for them."""
         self._server.should_exit = True
-        self.preview.end()
+        self.preview.closing = True
 
     def __exit__(self, *exception: object) -> None:
         """End all streams and stop the server."""
-        self.preview.stop()
+        self.end()
         super().__exit__(*exception)
 
     def write(self, frame: Frame, result: FrameResult) -> None:

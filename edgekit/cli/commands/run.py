@@ -31,7 +31,6 @@ from edgekit.device.sinks.outputs import (
     results_folder,
     run_context,
 )
-from edgekit.device.sinks.web.options import WebOptions
 from edgekit.device.sources.settings import CameraSettings
 
 # What --json prints if the run is stopped before it has begun.
@@ -124,7 +123,6 @@ def command(
         from edgekit.device.pipeline.summary import Tally
         from edgekit.device.sinks.context import OutputContext
 
-        option_of(outputs, WebOptions).check()  # before a camera is opened
         context = OutputContext(rules=option_of(outputs, OutputOptions), notify=out.warn)
         recorder = open_recorder(outputs, context)
         options = replace(stream_options, camera_settings=replace(camera, recording=recorder), notify=out.warn)
@@ -143,7 +141,7 @@ def command(
         signals.on_stop(stream.stop)
         gc.freeze()  # garbage collections during the run do not examine the objects of the start
         try:
-            stream.run(sinks, pace=monitor.paced, annotate=monitor.annotated)
+            stream.run(sinks, annotate=monitor.annotated)
             finished = True
         finally:
             # A run that fails late (a lost camera, a full disk) has results too.

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.benchmark.document import describe_model
 from edgekit.device.benchmark.frame_cache import CachedSource, FrameCache, frame_cache
 from edgekit.device.benchmark.jobs import Cell, Job, plan_cells, plan_rounds
 from edgekit.device.benchmark.measure import BLOCK_FRAMES, OtherLoad, Run, measure
+from edgekit.device.benchmark.run import describe_model
 from edgekit.device.detection import Detections, Detector, WholeFrame
 from edgekit.device.frame import Frame, RecordedSource
 from edgekit.errors import InputError, SourceError

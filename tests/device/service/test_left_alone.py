@@ -151,7 +151,7 @@ def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(
     assert [frame_count(file) > 0 for file in disk.glob("r*.mp4")] == [True, True]
 
 
-SOON = "from edgekit.device.sinks import daily_writes; daily_writes._MEASURED_S = 2.0"
+SOON = "from edgekit.device.sinks import disk_reserve; disk_reserve._MEASURED_S = 2.0"
 
 
 def test_a_run_that_wears_out_a_card_warns_once_with_the_figure(start, play, tmp_path):

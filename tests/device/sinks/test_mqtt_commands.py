@@ -43,10 +43,10 @@ def open_sink(broker, tmp_path, feed, run, snapshots, monkeypatch) -> Iterator[C
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
     with ExitStack() as stack:
 
-        def start(*allowed: str, sends: bool = False, page_url=None) -> MqttSink:
+        def start(*allowed: str, sends: bool = False) -> MqttSink:
             settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic=TOPIC)
             run.monitor.add(feed.next("happy")[1])
-            run.links.sends_snapshots, run.links.page_url = sends, page_url
+            run.links.sends_snapshots = sends
             commands = Commands(allowed, run.controls, snapshots.request, run.notify) if allowed else None
             return stack.enter_context(MqttSink(settings, run, commands, pauses_s=(0.1,)))
 
@@ -142,7 +142,7 @@ def test_home_assistant_gets_a_switch_a_button_and_what_is_unavailable_in_a_paus
     broker.start()
     with ExitStack() as stack:
         live = broker.listen(stack)
-        open_sink("pause", "snapshot", sends=True, page_url=lambda own: f"http://{own}:8080/")
+        open_sink("pause", "snapshot", sends=True)
         wait_until(lambda: live.on(f"{TOPIC}/availability"))
         entities = configs(live)
     switch, button = entities["switch/pause"], entities["button/take_snapshot"]
@@ -159,8 +159,6 @@ def test_home_assistant_gets_a_switch_a_button_and_what_is_unavailable_in_a_paus
         assert "availability_topic" not in entities[name]
     assert entities["sensor/temperature"]["availability_topic"] == f"{TOPIC}/availability"
     assert entities["image/command_snapshot"]["image_topic"] == f"{TOPIC}/command-snapshot"
-    for document in filter(None, entities.values()):
-        assert document["device"]["configuration_url"] == "http://127.0.0.1:8080/"
 
 
 @pytest.mark.parametrize("sends", [False, True])

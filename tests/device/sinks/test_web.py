@@ -22,7 +22,7 @@ from edgekit.device.accounting import Account
 from edgekit.device.blur import FaceBlur
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web import app
-from edgekit.device.sinks.web.access import Access, bind, url_for_others
+from edgekit.device.sinks.web.access import Access, bind
 from edgekit.device.sinks.web.server import WebSink
 from edgekit.errors import InputError, TemporaryError
 from tests.waiting import wait_until
@@ -225,27 +225,6 @@ def test_a_run_without_frames_is_stalled_unless_it_is_paused(web, monkeypatch):
     assert "edgekit_paused_seconds_total 0.0" in lines
 
 
-@pytest.mark.parametrize(
-    ("listens_at", "own_address", "host"),
-    [
-        ("127.0.0.1", "192.168.1.7", None),
-        ("0.0.0.0", "192.168.1.7", "192.168.1.7"),
-        ("::", "fd00::7", "[fd00::7]"),
-    ],
-)
-def test_the_address_for_others_is_one_that_they_can_reach(listens_at, own_address, host):
-    family = socket.AF_INET6 if ":" in listens_at else socket.AF_INET
-    try:
-        listener = socket.create_server((listens_at, 0), family=family)
-    except OSError:
-        pytest.skip(f"no listening at {listens_at} here")
-    with listener:
-        url = url_for_others(listener, own_address)
-        port = listener.getsockname()[1]
-        assert url == (None if host is None else f"http://{host}:{port}/")
-        assert url_for_others(listener, "127.0.0.1") is None
-
-
 def test_pictures_show_the_frames_with_boxes_and_move(web):
     site = web(max_fps=50)
     with site.playing(), site.stream() as stream:
@@ -336,6 +315,7 @@ def test_a_later_viewer_does_not_get_an_earlier_image(web):
     for _ in range(3):
         site.write()
     with site.stream() as stream:
+        read_picture(stream)  # may be up to a period old
         picture = read_picture(stream)
     _, green, red = (int(value) for value in picture[100, 20])
     assert abs(green - red) < 10, "no box: it is the frame without a face"
@@ -450,7 +430,7 @@ def test_the_end_of_the_run_ends_all_streams(feed):
             asleep.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
             # Large images fill all buffers of a viewer that reads nothing.
             with site.playing(np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)):
-                wait_until(lambda: sink.preview.encoded > 30)
+                wait_until(lambda: sink.preview.encoded > 3)
             streams = [stack.enter_context(site.stream(path)) for path in ("/stream.mjpg", "/api/events")]
             read_picture(streams[0])
             sink.__exit__(None, None, None)
