@@ -63,7 +63,15 @@ _TYPES = (
     "edgekit.models.training.options.TrainingOptions",
     "edgekit.models.train.TrainOptions",
     "edgekit.models.distill.run.DistillOptions",
-    "edgekit.export.profiling.run.LoopOptions",
+    "edgekit.models.evaluation.options.EvaluateOptions",
+    "edgekit.models.evaluation.options.EvaluatePhotosOptions",
+    "edgekit.models.crop_options.CropOptions",
+    "edgekit.export.onnx.options.ExportOptions",
+    "edgekit.export.onnx.options.QuantizeOptions",
+    "edgekit.export.verification.options.VerifyOptions",
+    "edgekit.export.profiling.options.ProfileOptions",
+    "edgekit.export.profiling.options.LoopOptions",
+    "edgekit.device.benchmark.options.BenchmarkOptions",
 )
 _EXIT_CODES = (
     (errors.EXIT_OK, "success; also a run with a camera that lost records and ends with a warning"),
