@@ -56,12 +56,19 @@ class HostOptions(Options):
         Raises:
             InputError: An address, the inventory, a label or a private key cannot be used.
         """
-        ssh_options = ssh_arguments(self.ssh_option)
-        hosts = [
-            parse_host(each, port=self.port, identity=self.identity, ssh_options=ssh_options) for each in self.host
-        ]
+        from edgekit.remote.hosts import (
+            check_different,
+            check_identities,
+            parse_host,
+            read_inventory,
+            select,
+            ssh_arguments,
+        )
+
+        port, identity, ssh_options = self.port, self.identity, ssh_arguments(self.ssh_option)
+        hosts = [parse_host(each, port=port, identity=identity, ssh_options=ssh_options) for each in self.host]
         if self.inventory is not None:
-            hosts += read_inventory(self.inventory, port=self.port, identity=self.identity, ssh_options=ssh_options)
+            hosts += read_inventory(self.inventory, port=port, identity=identity, ssh_options=ssh_options)
         check_different(hosts)
         hosts = select(hosts, self.only)
         check_identities(hosts)
