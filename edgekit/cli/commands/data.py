@@ -173,7 +173,7 @@ def label(out: Output, folder: Path, options: LabelOptions) -> None:
     """
     import threading
 
-    from edgekit.cli.run.signals import StopSignals
+    from edgekit.cli.signals import StopSignals
     from edgekit.device.label import exclusive_store, label_page
     from edgekit.device.sinks.credentials import read_secret
 

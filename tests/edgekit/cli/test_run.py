@@ -17,7 +17,7 @@ import onnx
 import pytest
 
 from edgekit.cli import run as run_command_line
-from edgekit.cli.run.signals import StopSignals
+from edgekit.cli.signals import StopSignals
 from edgekit.contract import METADATA_KEY, Contract
 from edgekit.device.sources.demo import DemoSource
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_TEMPORARY, EXIT_USAGE
