@@ -8,7 +8,6 @@ white. The file's content decides its format, not its name.
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -30,8 +29,6 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Offset of the colour type in the first chunk.
 _PNG_COLOUR_TYPE = 25
 _JPEG_SIGNATURE = b"\xff\xd8"
-# Markers without a segment (ITU-T T.81, B.1.1.3): TEM, RST0 to RST7, SOI and EOI; 0 is not a marker.
-_JPEG_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xDA))
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 # Where a PNG's or a WebP's EXIF data starts: a TIFF header behind the name of the chunk.
 _EXIF = re.compile(rb"(?:eXIf|EXIF.{4}(?:Exif\0\0)?)(?=II\*\0|MM\0\*)", re.DOTALL)
@@ -111,43 +108,6 @@ def _transparent(data: bytes) -> ImageU8 | None:
     # libtiff has multiplied the colours of 8 bits with their alpha.
     premultiplied = data.startswith(_TIFF_SIGNATURES) and stored.dtype == np.uint8
     return _upright(_on_white(stored, premultiplied), _orientation(data))
-
-
-def check_picture_size(data: bytes, name: str, max_pixels: int) -> None:
-    """Check the size in the header of a JPEG or PNG picture before it is decoded; `name` is its name in messages.
-
-    Raises:
-        InputError: The picture is of another format, its header is damaged, or it has more than `max_pixels` pixels.
-    """
-    size_wh = _png_size(data) or _jpeg_size(data)
-    if size_wh is None:
-        raise InputError(f"picture '{name}' is not a JPEG or PNG picture: convert it")
-    if size_wh[0] * size_wh[1] > max_pixels:
-        raise InputError(
-            f"picture '{name}' has {size_wh[0]}x{size_wh[1]} pixels: send at most {max_pixels / 1e6:g} megapixels"
-        )
-
-
-def _png_size(data: bytes) -> tuple[int, int] | None:
-    is_png = data.startswith(_PNG_SIGNATURE) and len(data) >= 24
-    return struct.unpack(">II", data[16:24]) if is_png else None
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Return the size in a JPEG's frame header (ITU-T T.81, B.2.2); None if it is damaged."""
-    position = 2 if data.startswith(_JPEG_SIGNATURE) else len(data)
-    while position + 9 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker in _JPEG_WITHOUT_LENGTH:  # not allowed before the frame header, and skipped by decoders
-            return None
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            return width, height
-        position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
-    return None
 
 
 def check_image(image: AnyImage) -> ImageU8:

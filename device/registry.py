@@ -29,7 +29,6 @@ _OWN: dict[Kind, dict[str, str]] = {
     },
     "source": {
         "demo": "edgekit.device.sources.demo:open_demo",
-        "gst": "edgekit.device.sources.opencv:open_gstreamer",
         **dict.fromkeys(_STREAMS, "edgekit.device.sources.opencv:open_stream"),
     },
     "detector": {
@@ -96,11 +95,6 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
         raise InputError(
             f"{kind} '{name}' of package '{package}' cannot be imported ({reason}): reinstall it"
         ) from error
-    if not callable(factory):
-        raise InputError(
-            f"{kind} '{name}' of package '{package}': the entry point {point.value} is not a function: report it to "
-            "the author of the package"
-        )
     return factory  # type: ignore[no-any-return]
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgekit.device.label import LabelStore, label_page
+from edgekit.device.label.app import label_page
+from edgekit.device.label.store import LabelStore
 from tests.browser import open_browser, wait
 
 _CROPS = 500

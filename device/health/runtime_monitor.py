@@ -13,14 +13,7 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Source
 from edgekit.device.health.camera_watch import CameraWatch
 from edgekit.device.health.clock import Clock
-from edgekit.device.health.load_shedding import (
-    FRAME_RATE_LEVELS,
-    LEVELS,
-    LoadLimits,
-    LoadShedder,
-    PacedSource,
-    default_max_temperature_c,
-)
+from edgekit.device.health.load_shedding import FRAME_RATE_LEVELS, LEVELS, LoadShedder, PacedSource
 from edgekit.device.health.sampler import Health, HealthSampler
 from edgekit.device.service.notify import HeartbeatSink, find_notifier
 from edgekit.device.tracking.localizer import Localizer
@@ -55,13 +48,15 @@ class RuntimeMonitor:
         """
         self._returned: Health | None = None
         levels = LEVELS if live and localizer.detector_name != "none" else FRAME_RATE_LEVELS
-        self._shedder = LoadShedder(LoadLimits(default_max_temperature_c(read_board())), notify, levels)
-        self._shedder.subscribe(
-            lambda level: localizer.set_load_level(level.detect_every_at_least, level.detector_scale)
+        self._shedder = LoadShedder(
+            read_board(),
+            notify,
+            levels,
+            lambda level: localizer.set_load_level(level.detect_every_at_least, level.detector_scale),
         )
         self._camera = CameraWatch(notify) if live else None
         self._clock = Clock()
-        self._sampler = HealthSampler(folder, notify, [self._shedder.observe], camera=self._camera)
+        self._sampler = HealthSampler(folder, notify, self._shedder.observe, camera=self._camera)
 
     def __enter__(self) -> Self:
         self._sampler.__enter__()

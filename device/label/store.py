@@ -16,7 +16,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,6 @@ from edgekit.text import printable
 LABELLED_FOLDER = "labelled"
 DISCARDED_FOLDER = "discarded"
 GROUPS_FILE = "groups.csv"
-
-_MAX_CLASSES = 1000
 
 
 class ConflictError(EdgekitError):
@@ -82,7 +80,6 @@ class LabelStore:
         self.version = int(1000 * time.time())
         self._notify = notify
         self._classes: list[str] = []
-        self._refused: list[str] = []  # classes of crops that cannot be offered
         self._has_given_classes = bool(classes)
         for name in classes:
             self.add_class(name)
@@ -239,8 +236,6 @@ class LabelStore:
                 raise InputError(f"class '{name}' is given twice")
             if other.lower() == name.lower():
                 raise InputError(f"classes '{other}' and '{name}' differ only in case: use one of them")
-        if len(self._classes) >= _MAX_CLASSES:
-            raise InputError(f"more than {_MAX_CLASSES} classes: use fewer")
         self._classes.append(name)
         self.version += 1
 
@@ -251,17 +246,11 @@ class LabelStore:
             pass
         elif crop.name in self._placed:
             self._labels[crop.name] = self._placed[crop.name]
-        elif not (self.folder / crop.file).is_file():
+        elif not self._place(crop.name).is_file():
             self._missing.add(crop.name)
-        if self._has_given_classes:
-            return
-        for name in crop.probabilities:
-            if name.lower() not in (known.lower() for known in (*self._classes, *self._refused)):
-                try:
-                    self.add_class(name)
-                except InputError as error:
-                    self._refused.append(name)
-                    self._notify(f"{error}; a crop of it can get another label")
+        for name in () if self._has_given_classes else crop.probabilities:
+            with suppress(InputError):  # offered already, or it cannot be the name of a folder
+                self.add_class(name)
 
     def _read_placed(self) -> None:
         """Find the crops that an earlier labelling has moved, and add the classes of that labelling."""

@@ -9,6 +9,8 @@ with edgekit.stream(source="demo") as results:
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -25,9 +27,9 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import device_suffixes
 from edgekit.device.frame import Frame, Source, presentation_time_s
+from edgekit.device.imaging import as_frame, decode_image
 from edgekit.device.pipeline.latency import LatencyMeter
-from edgekit.device.pipeline.loop import frame_results
-from edgekit.device.pipeline.pictures import PictureRecogniser
+from edgekit.device.pipeline.loop import frame_results, recognise
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.registry import find
@@ -35,6 +37,7 @@ from edgekit.device.sink import Sink
 from edgekit.device.sources import open_camera, open_source
 from edgekit.device.sources.files import ImageSource
 from edgekit.device.sources.settings import CameraSettings
+from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive, Every
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.device.tracking.localizer import Localizer, WholeImage
@@ -199,6 +202,37 @@ class Stream:
             annotate=annotate,
             controls=self.controls,
         )
+
+
+class PictureRecogniser:
+    """Returns the result of a picture, see `__call__`; the nets are loaded for the first one.
+
+    Calls from several threads wait for each other. The stream's nets are not used, so that its frames do not wait.
+    """
+
+    def __init__(self, make_classifier: Callable[[], Classifier], make_localizer: Callable[[], Localizer]) -> None:
+        self._make_classifier = make_classifier
+        self._make_localizer = make_localizer
+        self._nets: tuple[Localizer, Classifier] | None = None
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def __call__(self, data: bytes) -> FrameResult:
+        """Return the result of an encoded picture.
+
+        Raises:
+            InputError: It cannot be decoded, or the run ends.
+        """
+        with self._lock:
+            captured_s, wall_s = time.monotonic(), time.time()
+            frame = Frame(self._count, captured_s, wall_s, as_frame(decode_image(data, "in the request")))
+            self._count += 1
+            try:
+                if self._nets is None:
+                    self._nets = (self._make_localizer(), self._make_classifier())
+                return recognise(frame, *self._nets, StageTimer())
+            except KeyboardInterrupt as error:  # a signal has cancelled the inference
+                raise InputError("the run ends") from error
 
 
 @takes(StreamOptions)

@@ -16,7 +16,7 @@ from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.crop_strategies import Candidate, Crop, Strategy
 from edgekit.device.sinks.disk_reserve import PICTURES
 from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER, PictureFolder
-from edgekit.device.sinks.writer import Writer, WriterRules
+from edgekit.device.sinks.writer import Target, Writer, WriterRules
 from edgekit.errors import InputError, StorageError
 from edgekit.files import append_line
 
@@ -82,7 +82,7 @@ class CollectSink(Writer[Crop]):
         super().end()
 
 
-class _Crops:
+class _Crops(Target[Crop]):
     """Target of a `CollectSink`: writes a crop and its JSON line, or neither."""
 
     def __init__(self, folder: Path, source_name: str, most_bytes: int) -> None:
@@ -109,7 +109,3 @@ class _Crops:
             raise
         self._saved += 1
         return 1
-
-    def close(self) -> int:
-        """Do nothing."""
-        return 0

@@ -14,7 +14,7 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import IMAGE_SUFFIXES
 from edgekit.device.sinks.context import RunContext
-from edgekit.device.sinks.writer import Writer, WriterRules
+from edgekit.device.sinks.writer import Target, Writer, WriterRules
 from edgekit.errors import InputError, StorageError
 from edgekit.files import real_path, write_atomic
 from edgekit.preprocess import ImageU8
@@ -94,7 +94,7 @@ class PictureSink(Writer[_Picture]):
                 return path
 
 
-class _Files:
+class _Files(Target[_Picture]):
     """Target of a `PictureSink`."""
 
     def write(self, items: Sequence[_Picture]) -> int:
@@ -105,10 +105,6 @@ class _Files:
                 raise StorageError(f"cannot write '{picture.path}': OpenCV does not encode {picture.path.suffix}")
             write_atomic(picture.path, data.tobytes())
         return len(items)
-
-    def close(self) -> int:
-        """Do nothing."""
-        return 0
 
 
 def _writable_name(path: Path) -> Path:

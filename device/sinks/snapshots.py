@@ -21,7 +21,7 @@ from edgekit.device.imaging import at_most
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.disk_reserve import PICTURES
 from edgekit.device.sinks.picture_folder import PictureFolder
-from edgekit.device.sinks.writer import Writer, WriterRules
+from edgekit.device.sinks.writer import Target, Writer, WriterRules
 
 _MAX_SIDE_PX = 1280
 _JPEG_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
@@ -113,7 +113,7 @@ class SnapshotWriter(Writer[_Shot]):
         return self.put(_Shot(name, frame, result, self._blur.boxes() if self._blur is not None else []))
 
 
-class _Images:
+class _Images(Target[_Shot]):
     """Target of a `SnapshotWriter`: draws, encodes and writes images."""
 
     def __init__(self, pictures: PictureFolder, draw: Draw) -> None:
@@ -128,10 +128,6 @@ class _Images:
         drawn = at_most(self._draw(image, shot.result.faces), _MAX_SIDE_PX)
         self._pictures.store(shot.name, cv2.imencode(".jpg", drawn, _JPEG_QUALITY)[1].tobytes())
         return 1
-
-    def close(self) -> int:
-        """Do nothing."""
-        return 0
 
 
 def _image_name(wall_s: float, label: str, image_id: str, clock_synchronised: bool) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from edgekit.device.sinks.writer import Target
 from edgekit.errors import StorageError
 from edgekit.files import write_all
 
@@ -90,7 +91,7 @@ class TextFile:
         return StorageError(f"cannot write '{self._path}': {error.strerror or error}")
 
 
-class StandardOutput:
+class StandardOutput(Target[str]):
     """Standard output as the target of a writer."""
 
     def write(self, items: Sequence[str]) -> int:
@@ -108,10 +109,6 @@ class StandardOutput:
         except OSError as error:
             raise StorageError(f"cannot write to stdout: {error.strerror or error}") from error
         return len(items)
-
-    def close(self) -> int:
-        """Do nothing."""
-        return 0
 
 
 def has_header(path: Path, header: str) -> bool:

@@ -13,7 +13,7 @@ from edgekit import __version__
 from edgekit.device.sink import Sink, SinkOptions
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.credentials import read_secret
-from edgekit.device.sinks.writer import END_OF_RUN, LostError, Writer, WriterRules
+from edgekit.device.sinks.writer import END_OF_RUN, LostError, Target, Writer, WriterRules
 from edgekit.errors import InputError, StorageError
 from edgekit.options import option
 
@@ -75,7 +75,7 @@ class Webhook(Writer["Event"]):
         self.put(event)
 
 
-class _Receiver:
+class _Receiver(Target["Event"]):
     """Target of a `Webhook`. Redirects are not followed, because the token is only for the given address."""
 
     def __init__(
@@ -125,10 +125,6 @@ class _Receiver:
         except (OSError, http.client.HTTPException) as error:
             reason = str(error) or type(error).__name__
         raise StorageError(f"webhook {self._host}: {reason}")
-
-    def close(self) -> int:
-        """Do nothing."""
-        return 0
 
     def _document(self, event: Event) -> dict[str, Any]:
         document = event.as_document()

@@ -27,7 +27,7 @@ END_OF_RUN = "end of the run"
 
 
 class Target(Protocol[_T_contra]):
-    """Where a `Writer` puts its items: a file, a folder or a receiver."""
+    """Where a `Writer` puts its items: a file, a folder or a receiver. A subclass may have nothing to close."""
 
     def write(self, items: Sequence[_T_contra]) -> int:
         """Store or send items; return how many items, of this call or of earlier ones, are safe by this call.
@@ -40,7 +40,7 @@ class Target(Protocol[_T_contra]):
 
     def close(self) -> int:
         """Complete and close what is open; a later `write` opens it again. Returns and raises as `write`."""
-        ...
+        return 0
 
 
 class LostError(Exception):

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,6 @@ import numpy as np
 
 from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.imaging import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_frame, opencv_text, read_image, report_unread
-from edgekit.device.sources.damaged_frames import count_damaged_frames
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.preprocess import ImageU8
@@ -213,6 +213,28 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
     # FFmpeg cannot mistake an absolute path for a protocol.
     path = path.resolve()
     return VideoSource(cv2.VideoCapture(opencv_text(str(path)), cv2.CAP_FFMPEG), name, notify, path)
+
+
+def count_damaged_frames(path: Path, is_stopped: Callable[[], bool]) -> int:
+    """Return the number of frames of a video whose missing parts the decoder invented; 0 without PyAV.
+
+    OpenCV returns such frames without a mark. PyAV has one, so the file is decoded again, until `is_stopped()`, without
+    conversion to B, G, R. Frames that cannot be decoded at all are not counted.
+    """
+    try:
+        import av
+        import av.logging
+    except ImportError:
+        return 0
+    av.logging.set_level(av.logging.PANIC)  # FFmpeg's messages on stderr
+    damaged = 0
+    with suppress(av.FFmpegError, IndexError), av.open(str(path)) as container:
+        for packet in container.demux(container.streams.video[0]):
+            if is_stopped():
+                break
+            with suppress(av.FFmpegError):
+                damaged += sum(frame.is_corrupt for frame in packet.decode())
+    return damaged
 
 
 def capture_fps(capture: cv2.VideoCapture) -> float | None:

@@ -14,8 +14,8 @@ import numpy as np
 from edgekit.device.sources.files import VideoSource, capture_fps, capture_frame_count
 from edgekit.device.sources.live import CapturedImage, LiveSource, Picture
 from edgekit.device.sources.settings import CameraSettings
-from edgekit.device.sources.timeout_guard import call_in_thread
 from edgekit.device.sources.yuv import ROTATION_CODES
+from edgekit.device.worker import Worker
 from edgekit.errors import InputError, SourceError
 from edgekit.preprocess import ImageU8
 from edgekit.text import printable
@@ -37,22 +37,13 @@ class CaptureDevice:
         self.fps = capture_fps(capture)
 
     def read(self) -> Picture | None:
-        """Return the next image, or None if the device is lost.
-
-        Raises:
-            SourceError: The image is not B, G, R, as from a pipeline with an `appsink` of another format.
-        """
+        """Return the next image, or None if the device is lost."""
         try:
             ok, image = self._capture.read()
         except cv2.error:
             return None
         if not ok or image is None:
             return None
-        if image.ndim != 3 or image.shape[2] != 3:
-            raise SourceError(
-                f"an image has the shape {image.shape} instead of (height, width, 3): end the pipeline with "
-                "videoconvert ! video/x-raw,format=BGR ! appsink"
-            )
         image_bgr = oriented(np.asarray(image, np.uint8), self._settings)
         if not self._has_times:
             return image_bgr
@@ -86,48 +77,18 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
     except ValueError as error:
         raise InputError(f"source '{without_password(url)}' is not a network address: {error}") from error
     name = f"stream '{without_password(url)}'"
-    capture = call_in_thread(lambda: _open_url(url, name), f"open {name}")
-    if capture_frame_count(capture) is not None:
+    opened: list[cv2.VideoCapture] = []
+    # In a thread, because a signal handler runs only when the main thread's call returns.
+    opener = Worker(lambda: opened.append(_open_url(url, name)), f"open {name}")
+    opener.start()
+    opener.join()
+    opener.check()
+    if capture_frame_count(opened[0]) is not None:
         try:
-            return VideoSource(capture, without_password(url), notify)
+            return VideoSource(opened[0], without_password(url), notify)
         except InputError as error:
             raise InputError(f"{error}, or the server cannot send parts of a file: download the video first") from error
-    opened: list[cv2.VideoCapture] = [capture]
     return LiveSource(name, lambda: CaptureDevice(opened.pop() if opened else _open_url(url, name)), notify)
-
-
-def open_gstreamer(uri: str, notify: Callable[[str], None]) -> LiveSource:
-    """Return the newest frames of a GStreamer pipeline: `gst:` and its elements; an `appsink` is added if missing.
-
-    Raises:
-        InputError: This OpenCV has no GStreamer support, or the pipeline is empty.
-        SourceError: The pipeline does not run.
-    """
-    pipeline = uri.partition(":")[2].strip()
-    if not pipeline:
-        raise InputError(f"source '{uri}' has no pipeline: write gst: and its elements")
-    # getBackends() also lists backends that need a plugin, which the wheels from PyPI lack.
-    if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
-        raise InputError(
-            f"source 'gst:{without_password(pipeline)}': this OpenCV "
-            f"({cv2.__version__}, {Path(cv2.__file__).parent}) has no GStreamer, like every OpenCV from PyPI: "
-            "run sudo apt install python3-opencv and use an environment made with --system-site-packages, "
-            "without opencv-python-headless"
-        )
-    if not re.search(r"\bappsink\b", pipeline):
-        # Keep only the newest frame.
-        pipeline += " ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
-    name = f"pipeline '{without_password(pipeline)}'"
-    cure = "test it with gst-launch-1.0"
-
-    def connect() -> CaptureDevice:
-        capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
-        if not capture.isOpened():
-            raise SourceError(f"{name} does not run: {cure}")
-        return CaptureDevice(capture)
-
-    # OpenCV also opens a pipeline with an unknown element, but reads no image from it: `cure` serves both cases.
-    return LiveSource(name, connect, notify, cure)
 
 
 def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None]) -> LiveSource:
@@ -172,11 +133,9 @@ def v4l2_cameras(usb_only: bool, root: Path = Path("/")) -> list[Path]:
     return [path for _, _, path in sorted(found)]
 
 
-def without_password(text: str) -> str:
-    """Return an address, or a pipeline that contains addresses, with each password replaced by `***`."""
-    text = re.sub(r"(://[^\s/?#:@]*):[^\s/?#]*@", r"\1:***@", text)
-    # The property of GStreamer's sources.
-    return re.sub(r"\buser-pw=\S+", "user-pw=***", text)
+def without_password(url: str) -> str:
+    """Return an address with its password replaced by `***`."""
+    return re.sub(r"(://[^\s/?#:@]*):[^\s/?#]*@", r"\1:***@", url)
 
 
 def _open_url(url: str, name: str) -> cv2.VideoCapture:

@@ -7,17 +7,25 @@ demand. The main stream serves crops and preview, a smaller second stream (`lore
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from edgekit.device.region import detector_input_px
 from edgekit.device.sources.live import CapturedImage, LiveSource
-from edgekit.device.sources.picamera_streams import FORMAT, full_view_px, lores_size, plane_readers
 from edgekit.device.sources.settings import CameraSettings, EncodedPacket, EncodedVideo
-from edgekit.device.sources.timeout_guard import read_timeout_s
+from edgekit.device.sources.yuv import Layout, Planes, split_planes
 from edgekit.errors import InputError, SourceError
 
+# Supported by the camera hardware of every Raspberry Pi; other cameras may deliver NV12 instead.
+_FORMAT = "YUV420"
+_LAYOUTS: dict[str, Layout] = {"YUV420": "i420", "NV12": "nv12"}
+# Minimum of the longer side of the detector's stream, because the tracker uses this stream too.
+_MIN_LORES_PX = 320
 _SIZE_WH = (640, 480)
 _FPS = 30.0
 _RATE = "FrameDurationLimits"
@@ -25,6 +33,8 @@ _RATE = "FrameDurationLimits"
 _BUFFERS = 3
 # The encoder holds some of the buffers.
 _BUFFERS_RECORDED = 6
+# Longer than an exposure.
+READ_TIMEOUT_S = 10.0
 # libcamera's error for a rejected configuration contains the whole configuration.
 _MAX_REASON_CHARS = 200
 
@@ -86,12 +96,11 @@ class _PiCamera:
         self.fps: float | None = _fps(settings)
         self._name = name
         self._rotation = settings.rotation
-        self._latest_read_s: float | None = None
         self._recording = settings.recording
         self._camera = _start(picamera2_class, name, number, settings)
         try:
             configuration = self._camera.camera_configuration()
-            self._readers = plane_readers(configuration, name)
+            self._readers = _plane_readers(configuration, name)
             if self._recording is not None:
                 self._recording.start(configuration["main"]["size"])
                 _start_encoder(self._camera, self._recording, name, notify)
@@ -100,14 +109,12 @@ class _PiCamera:
             raise
 
     def read(self) -> CapturedImage | None:
-        started_s = time.monotonic()
         try:
             # Without a time-out a thread could wait for ever and hold the camera, which could not be opened again.
             # picamera2 raises a TimeoutError, which is an OSError.
-            request = self._camera.capture_request(wait=read_timeout_s(self._latest_read_s))
+            request = self._camera.capture_request(wait=READ_TIMEOUT_S)
         except (RuntimeError, OSError):
             return None
-        self._latest_read_s = time.monotonic() - started_s
         try:
             planes = {name: read(request.make_buffer(name)) for name, read in self._readers.items()}
             taken_s = _taken_s(request.get_metadata())
@@ -214,7 +221,7 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
     import libcamera
 
     size_wh = settings.size_wh or _SIZE_WH
-    lores_wh = lores_size(size_wh, full_view_px(size_wh, settings)) if settings.detects else None
+    lores_wh = lores_size(size_wh, _full_view_px(size_wh, settings)) if settings.detects else None
     if settings.pixel_format is not None:
         raise InputError(f"{name}: a pixel format is for USB cameras: leave it out, or choose camera 'usb'")
     unknown = sorted(set(settings.controls) - set(camera.camera_controls))
@@ -234,8 +241,8 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
     sets_rate = _RATE in camera.camera_controls and _RATE not in settings.controls
     rate = {"FrameRate": _fps(settings)} if sets_rate else {}
     return camera.create_video_configuration(
-        main={"size": size_wh, "format": FORMAT},
-        lores=None if lores_wh is None else {"size": lores_wh, "format": FORMAT},
+        main={"size": size_wh, "format": _FORMAT},
+        lores=None if lores_wh is None else {"size": lores_wh, "format": _FORMAT},
         transform=libcamera.Transform(hflip=settings.flip_horizontal, vflip=settings.flip_vertical),
         # Full range, because full-range luma is the gray of the training data.
         colour_space=libcamera.ColorSpace.Sycc(),
@@ -276,3 +283,54 @@ def _mode(mode: Any) -> dict[str, Any]:
         "bit_depth": int(bits) if bits else None,
         "format": str(mode.get("format", "")),
     }
+
+
+def lores_size(size_wh: tuple[int, int], full_view_px: int) -> tuple[int, int] | None:
+    """Return the (width, height) of the detector's stream, or None if the detector can use the main stream.
+
+    The longer side is at least `full_view_px`, so that the detector's input is never enlarged. The size is that of the
+    main stream, `size_wh`, divided by an integer and rounded down to even numbers, so that both streams show the same
+    view.
+    """
+    divisor = math.floor(max(size_wh) / max(full_view_px, _MIN_LORES_PX))
+    if divisor < 2:
+        return None
+    return size_wh[0] // divisor // 2 * 2, size_wh[1] // divisor // 2 * 2
+
+
+def _full_view_px(size_wh: tuple[int, int], settings: CameraSettings) -> int:
+    """Return the longer side of the whole frame, in pixels, at which the region of interest fills the detector's input.
+
+    Raises:
+        InputError: The region lies outside the frame.
+    """
+    region_wh = size_wh
+    if settings.region is not None:
+        rotated_wh = size_wh if settings.rotation in (0, 180) else size_wh[::-1]
+        left, top, right, bottom = settings.region.xyxy(rotated_wh)
+        region_wh = right - left, bottom - top
+    detector_px = settings.detector_px or detector_input_px(region_wh, settings.min_face_px)
+    return math.ceil(detector_px * max(size_wh) / max(region_wh))
+
+
+def _plane_readers(configuration: Any, name: str) -> dict[str, Callable[[Any], Planes]]:
+    """Return the readers of the streams of a picamera2 configuration: "main", and "lores" if present.
+
+    A reader returns the luma and chroma planes of a buffer of its stream as views; a buffer that is too small raises
+    SourceError. `name` is for messages.
+
+    Raises:
+        SourceError: A stream has an unsupported format.
+    """
+    colour_space = configuration.get("colour_space")
+    full_range = "full" in str(getattr(colour_space, "range", "full")).lower()
+    present = {stream: configuration[stream] for stream in ("main", "lores") if configuration.get(stream) is not None}
+    return {stream: _plane_reader(layout, full_range, name) for stream, layout in present.items()}
+
+
+def _plane_reader(stream: dict[str, Any], full_range: bool, name: str) -> Callable[[Any], Planes]:
+    if stream["format"] not in _LAYOUTS:
+        raise SourceError(f"{name} delivers format {stream['format']} instead of {_FORMAT}: try camera 'usb'")
+    layout, stride = _LAYOUTS[stream["format"]], int(stream["stride"])
+    size_wh = (int(stream["size"][0]), int(stream["size"][1]))
+    return lambda buffer: split_planes(np.asarray(buffer, np.uint8).reshape(-1), size_wh, stride, layout, full_range)

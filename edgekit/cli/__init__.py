@@ -137,9 +137,7 @@ def main() -> None:
 
 
 def _end_process(exit_code: int) -> NoReturn:
-    timeout_guard = sys.modules.get("edgekit.device.sources.timeout_guard")
-    is_reading = timeout_guard is not None and timeout_guard.any_reading()
-    if is_reading or any(thread.name.startswith("edgekit ") for thread in threading.enumerate()):
+    if any(thread.name.startswith("edgekit ") for thread in threading.enumerate()):
         # The interpreter's own exit would wait for a thread that is blocked in a camera driver, or abort with one that
         # an encoder still has.
         for stream in (sys.stdout, sys.stderr):

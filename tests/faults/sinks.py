@@ -71,6 +71,7 @@ def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Writer, "__init__", begin_quick)
     monkeypatch.setattr("edgekit.device.sinks.snapshots._COMMAND_PERIOD_S", 0.0)
+    monkeypatch.setattr("edgekit.device.sinks.disk_reserve._CHECK_EVERY_S", 0.0)
 
 
 def _opened(make: Callable[[Path, Any], Sink | None], **rules: Any) -> Callable[..., tuple[Any, Account]]:

@@ -1,19 +1,19 @@
-"""One connection to a broker, until it is lost. No other module imports paho."""
+"""One connection to a broker, until it is lost, and the commands that arrive. No other module imports paho."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import socket
 import ssl
 import threading
 from collections import deque
+from collections.abc import Callable, Collection
 from typing import Any, Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from edgekit.device.sinks.mqtt.commands import Commands
+from edgekit.device.controls import Controls
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.errors import InputError, TemporaryError
 
@@ -22,8 +22,66 @@ _CONNECT_TIMEOUT_S = 5.0
 _KEEPALIVE_S = 20
 
 
-class RefusedError(OSError):
-    """The broker rejects the connection, or does not respond to the connection request."""
+# Longer than any command; nothing of a longer payload is read.
+_MAX_BYTES = 32
+
+
+class Commands:
+    """Executes the commands that arrive at the topic of a run; the rest is counted and reported once per reason.
+
+    Attributes:
+        allowed: The allowed commands.
+        controls: What the commands act on.
+    """
+
+    def __init__(
+        self,
+        allowed: Collection[str],
+        controls: Controls,
+        take_snapshot: Callable[[], None] | None,
+        notify: Callable[[str], None],
+    ) -> None:
+        """Allow some commands.
+
+        Args:
+            allowed: Their names: "pause" (which also allows `resume`) and "snapshot".
+            controls: Pauses and resumes the run, and receives the counts.
+            take_snapshot: Requests a snapshot, without waiting for it; needed if it is allowed.
+            notify: Called with one line for the first ignored message of each kind, from another thread.
+        """
+        self.allowed = frozenset(allowed)
+        self.controls = controls
+        self._notify = notify
+        self._reported: set[str] = set()
+        self._actions: dict[bytes, Callable[[], None]] = {}
+        if "pause" in allowed:
+            self._actions |= {b"pause": controls.pause, b"resume": controls.resume}
+        if "snapshot" in allowed and take_snapshot is not None:
+            self._actions[b"snapshot"] = take_snapshot
+
+    def receive(self, payload: bytes, retained: bool) -> None:
+        """Execute a command, or count and report why it is not executed.
+
+        `retained` is true for a message that the broker stored before this run subscribed: it is not a command to this
+        run, and is ignored.
+        """
+        action = self._actions.get(payload)
+        if retained:
+            self._ignore("a retained message")
+        elif action is None:
+            shown = f" {payload.decode('utf-8', 'replace')!a}" if len(payload) <= _MAX_BYTES else ""
+            self._ignore("a message that is no allowed command", shown)
+        elif payload == b"snapshot" and self.controls.paused:
+            self._ignore("snapshot, because the run is paused")
+        else:
+            self.controls.commands[payload.decode()] += 1
+            action()
+
+    def _ignore(self, reason: str, shown: str = "") -> None:
+        self.controls.commands["ignored"] += 1
+        if reason not in self._reported:
+            self._reported.add(reason)
+            self._notify(f"MQTT: ignored {reason}{shown}; further ones are only counted")
 
 
 class Session:
@@ -44,8 +102,8 @@ class Session:
         self.is_subscription_refused = False
         self._wake = wake
         self._answered = threading.Event()
-        # Kind and text of an error. An exception that this object keeps would keep this object and its sockets.
-        self._failure: tuple[type[OSError], str] | None = None
+        # A text: an exception that this object keeps would keep this object and its sockets.
+        self._failure: str | None = None
         self.lost = False
         self.confirmed: deque[int] = deque()
         client = paho.Client(
@@ -72,8 +130,7 @@ class Session:
         """Connect to the broker.
 
         Raises:
-            OSError: The broker cannot be reached, does not respond, or its certificate is not trusted.
-            RefusedError: It rejects the connection.
+            OSError: The broker cannot be reached, does not respond, rejects the connection, or is not trusted.
         """
         try:
             self._client.connect(self._settings.host, self._settings.port, _KEEPALIVE_S)
@@ -81,8 +138,7 @@ class Session:
             if not self._answered.wait(_CONNECT_TIMEOUT_S):
                 raise TimeoutError(f"no response within {_CONNECT_TIMEOUT_S:g} s")
             if self._failure is not None:
-                kind, text = self._failure
-                raise kind(text)
+                raise OSError(self._failure)
             if self._commands is not None:
                 self._client.subscribe(self._settings.command_topic, qos=1)
         except OSError:
@@ -114,12 +170,12 @@ class Session:
 
     def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
-            self._failure = RefusedError, f"connection rejected: {reason}"
+            self._failure = f"connection rejected: {reason}"
         self._answered.set()
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, _reason: Any, _properties: Any) -> None:
         if not self._answered.is_set():
-            self._failure = OSError, "the broker closed the connection"
+            self._failure = "the broker closed the connection"
             self._answered.set()
         self.lost = True
         self._wake.set()
@@ -148,16 +204,14 @@ def lock_topic(settings: MqttSettings) -> socket.socket:
     Raises:
         TemporaryError: Another run of this machine has the topic.
     """
-    digest = hashlib.sha256(f"{settings.address} {settings.topic}".encode()).hexdigest()
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        lock.bind(f"\0edgekit-mqtt-{digest}")
+        lock.bind("\0edgekit-mqtt-" + hashlib.sha256(f"{settings.address} {settings.topic}".encode()).hexdigest())
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            lock.close()
-            raise TemporaryError(
-                f"MQTT topic '{settings.topic}' is in use by another run: give each run its own --mqtt-topic"
-            ) from error
+        lock.close()
+        raise TemporaryError(
+            f"MQTT topic '{settings.topic}' is in use by another run: give each run its own --mqtt-topic"
+        ) from error
     return lock
 
 

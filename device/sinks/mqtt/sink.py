@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from ssl import SSLCertVerificationError
 from typing import Any, Self
 
 from edgekit.device.detections import FrameResult
@@ -15,12 +14,11 @@ from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.mqtt.commands import Commands
 from edgekit.device.sinks.mqtt.discovery import NOT_PAUSED, PAUSED, discovery_messages
-from edgekit.device.sinks.mqtt.session import RefusedError, Session, check_certificates, lock_topic
+from edgekit.device.sinks.mqtt.session import Commands, Session, check_certificates, lock_topic
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
-from edgekit.device.sinks.worker import Worker
+from edgekit.device.worker import Worker
 from edgekit.text import counted
 
 # Largest number of unconfirmed events: enough for a slow network, few to resend after the connection was lost.
@@ -125,9 +123,7 @@ class MqttSink(Sink):
                     self._report_connected()
                     self._send(session)
             except OSError as error:
-                # A restart does not cure these: they are reported also if the outage began for another reason.
-                lasts = isinstance(error, (SSLCertVerificationError, RefusedError))
-                self._report_outage(str(error) or type(error).__name__, lasts)
+                self._report_outage(str(error) or type(error).__name__)
             else:
                 if not self._closing.is_set():
                     self._report_loss(time.monotonic() - connected_s)
@@ -233,8 +229,8 @@ class MqttSink(Sink):
         hint = f" after {lasted_s:.0f} s {cause}" if lasted_s < _STABLE_S else ""
         self._report_outage(f"the connection was lost{hint}")
 
-    def _report_outage(self, reason: str, lasts: bool = False) -> None:
-        if not self._reasons or (lasts and reason not in self._reasons):
+    def _report_outage(self, reason: str) -> None:
+        if reason not in self._reasons:
             self._reasons.add(reason)
             self._notify(f"MQTT broker {self._settings.address}: {reason}; events are buffered")
 

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import urllib.parse
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request, cookie_parser
+from starlette.requests import ClientDisconnect, Request, cookie_parser
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgekit.device.detections import FrameResult
+from edgekit.device.sinks.jsonl import as_document
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.access import Access
-from edgekit.device.sinks.web.body import read_body
-from edgekit.device.sinks.web.classify import Classify, Recognise
 from edgekit.device.sinks.web.metrics import CONTENT_TYPE, metrics_text
 from edgekit.device.sinks.web.preview import Preview
+from edgekit.errors import EdgekitError
+from edgekit.text import one_line
+
+Recognise: TypeAlias = Callable[[bytes], FrameResult]
 
 FOLDER = Path(__file__).parent
 # For each path: the files that are concatenated, and the media type.
@@ -57,6 +64,15 @@ _COOKIE_LIFETIME_S = 30 * 86_400
 _BOUNDARY = "edgekit-frame"
 
 
+# Of `POST /classify`.
+MAX_PICTURE_BYTES = 10_000_000
+# Browsers send these types to another site only with its consent, so that no foreign page can occupy the board.
+_PICTURE_TYPES = ("image/jpeg", "image/png")
+# Pictures that arrive or wait, which bounds the memory, and pictures per second.
+_MAX_PICTURES_WAITING = 4
+_MAX_PICTURES_PER_S = 5
+
+
 def make_app(access: Access, monitor: Monitor, preview: Preview, recognise: Recognise | None = None) -> ASGIApp:
     """Return the application with the page, video, state, state stream, metrics, health check and login.
 
@@ -72,7 +88,7 @@ def make_app(access: Access, monitor: Monitor, preview: Preview, recognise: Reco
         Route("/healthz", web.healthz),
     ]
     if recognise is not None:
-        routes.append(Route("/classify", Classify(recognise).post, methods=["POST"]))
+        routes.append(Route("/classify", _Classify(recognise).post, methods=["POST"]))
     return Guard(Starlette(routes=routes), access)
 
 
@@ -173,6 +189,39 @@ class _Web:
         return self._monitor.is_stalled(_STALLED_AFTER_S)
 
 
+class _Classify:
+    """`POST /classify`: a picture in, its faces out, as in the records of a run.
+
+    One picture is processed at a time, in another thread than the server's.
+    """
+
+    def __init__(self, recognise: Recognise) -> None:
+        self._recognise = recognise
+        self._waiting = 0
+        self._started_s: deque[float] = deque(maxlen=_MAX_PICTURES_PER_S)
+
+    async def post(self, request: Request) -> Response:
+        """Return the faces of the picture in the body, or the reason why it is refused."""
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in _PICTURE_TYPES:
+            return PlainTextResponse(f"the content type must be {' or '.join(_PICTURE_TYPES)}\n", 415)
+        now_s = time.monotonic()
+        is_fast = len(self._started_s) == _MAX_PICTURES_PER_S and now_s - self._started_s[0] < 1
+        if is_fast or self._waiting >= _MAX_PICTURES_WAITING:
+            return PlainTextResponse("too many pictures: try again later\n", 429, headers={"Retry-After": "1"})
+        self._started_s.append(now_s)
+        self._waiting += 1
+        try:
+            body = await read_body(request, MAX_PICTURE_BYTES)
+            if isinstance(body, Response):
+                return body
+            result = await run_in_threadpool(self._recognise, body)
+        except EdgekitError as error:
+            return PlainTextResponse(f"{one_line(str(error))}\n", 400)
+        finally:
+            self._waiting -= 1
+        return JSONResponse(as_document(result))
+
+
 class Guard:
     """Rejects requests that are not admitted, and adds the security headers to every response."""
 
@@ -207,3 +256,16 @@ class Guard:
         if scope["path"] == "/":
             return RedirectResponse("/login", 303)
         return PlainTextResponse("a token is required\n", 401, headers={"WWW-Authenticate": "Bearer"})
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes | Response:
+    """Return the body of a request, or the response to one that is too long or incomplete."""
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                return PlainTextResponse("request too long\n", 413)
+    except ClientDisconnect:
+        return PlainTextResponse("incomplete request\n", 400)
+    return bytes(body)

@@ -14,7 +14,7 @@ from edgekit.device.blur import FaceBlur, hide_boxes
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import at_most
-from edgekit.device.sinks.worker import Worker
+from edgekit.device.worker import Worker
 from edgekit.preprocess import ImageU8
 
 _MAX_SIDE_PX = 960

@@ -16,10 +16,9 @@ from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.access import Access, bind, url_for_others, url_of
-from edgekit.device.sinks.web.app import make_app
-from edgekit.device.sinks.web.classify import Recognise
+from edgekit.device.sinks.web.app import Recognise, make_app
 from edgekit.device.sinks.web.preview import Preview
-from edgekit.device.sinks.worker import Worker
+from edgekit.device.worker import Worker
 
 # More connections get status 503. A browser opens up to six.
 _MAX_CONNECTIONS = 200

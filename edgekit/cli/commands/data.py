@@ -174,7 +174,8 @@ def label(out: Output, folder: Path, options: LabelOptions) -> None:
     import threading
 
     from edgekit.cli.signals import StopSignals
-    from edgekit.device.label import exclusive_store, label_page
+    from edgekit.device.label.app import label_page
+    from edgekit.device.label.store import exclusive_store
     from edgekit.device.sinks.credentials import read_secret
 
     names = [name.strip() for name in options.classes.split(",")] if options.classes else ()

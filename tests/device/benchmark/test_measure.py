@@ -96,23 +96,13 @@ def measured(
     return measure(Job(Cell("tiny", model, threads, kind), cache=cache, **amount), make_detector)
 
 
-def test_every_combination_is_planned_once() -> None:
-    cells = plan_cells(MODELS, (1, 2), KINDS)
-    combinations = set(itertools.product("ab", (1, 2), KINDS))
-    assert {(cell.model, cell.threads, cell.kind) for cell in cells} == combinations
-    assert len(cells) == len(combinations)
-
-
 @pytest.mark.parametrize(
     ("models", "threads", "kinds"),
     [
         ([], None, KINDS),
-        (MODELS, None, []),
-        (MODELS, None, ["run", "run"]),
-        (MODELS, None, ["loop"]),
         (MODELS * 2, (1,), KINDS),
-        (MODELS, (2, 2), KINDS),
-        (MODELS, (0,), KINDS),
+        *((MODELS, None, kinds) for kinds in ([], ["run", "run"], ["loop"])),
+        *((MODELS, threads, KINDS) for threads in ((2, 2), (0,))),
     ],
 )
 def test_a_wrong_plan_is_refused(models: Any, threads: Any, kinds: Any) -> None:
@@ -120,10 +110,15 @@ def test_a_wrong_plan_is_refused(models: Any, threads: Any, kinds: Any) -> None:
         plan_cells(models, threads, kinds)
 
 
-def test_without_thread_counts_the_run_is_planned_once_per_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_combination_is_planned_once_and_the_run_without_thread_counts_once_per_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("edgekit.device.benchmark.cells.available_processors", lambda: 4)
     cells = plan_cells(MODELS[:1], None, ["net", "run"])
     assert [(cell.kind, cell.threads) for cell in cells] == [("net", 1), ("net", 4), ("run", None)]
+    cells = plan_cells(MODELS, (1, 2), KINDS)
+    combinations = itertools.product("ab", (1, 2), KINDS)
+    assert sorted((cell.model, cell.threads, cell.kind) for cell in cells) == sorted(combinations)
 
 
 def test_every_round_has_every_cell_in_an_order_of_its_own_that_the_seed_decides() -> None:
@@ -145,9 +140,7 @@ def test_a_cache_holds_the_frames_that_fit_unchanged_and_of_any_size() -> None:
         assert source.closed
         cached = CachedSource(cache)
         repeated = [frame.image_bgr for frame in itertools.islice(cached, 3)]
-        assert [np.array_equal(one, images[index]) for one, index in zip(repeated, (0, 1, 0), strict=True)] == [
-            True
-        ] * 3
+        assert all(np.array_equal(one, images[index]) for one, index in zip(repeated, (0, 1, 0), strict=True))
         repeated[0][:] = 0  # the copy of this process
         assert np.array_equal(next(iter(CachedSource(cache))).image_bgr, images[0])
     assert (info.source, info.frames, info.complete, info.first_frame_wh) == ("name", 2, False, (512, 512))
@@ -159,9 +152,8 @@ def test_a_cache_holds_the_frames_that_fit_unchanged_and_of_any_size() -> None:
         pass
 
 
-@pytest.mark.parametrize("kind", ["frame", "run"])
 def test_the_memory_of_a_process_excludes_the_frames_of_the_benchmark(
-    tiny_model: Path, cached: Callable[..., FrameCache], kind: Kind
+    tiny_model: Path, cached: Callable[..., FrameCache]
 ) -> None:
     class Reader(WholeFrame):
         def detect(self, image_bgr: ImageU8) -> Detections:
@@ -170,7 +162,7 @@ def test_the_memory_of_a_process_excludes_the_frames_of_the_benchmark(
 
     def resident_mib(frames: int) -> float:
         cache = cached([np.ones((1024, 1024, 3), np.uint8)] * frames)
-        return measured(tiny_model, kind, 1, cache, lambda _: Reader()).process.resident_mib
+        return measured(tiny_model, "frame", 1, cache, lambda _: Reader()).process.resident_mib
 
     without_mib = resident_mib(1)
     assert resident_mib(60) < without_mib + 90  # the frames have 180 MiB
@@ -230,9 +222,9 @@ def test_the_run_takes_the_threads_it_is_given(tiny_model: Path, cached: Callabl
 def test_an_error_in_the_run_is_raised(tiny_model: Path, cached: Callable[..., FrameCache]) -> None:
     class Broken(WholeFrame):
         def detect(self, image_bgr: ImageU8) -> Detections:
-            raise InputError(f"broken detector with {image_bgr.shape}")
+            raise InputError(f"{image_bgr.shape}")
 
-    with pytest.raises(InputError, match="broken detector"):
+    with pytest.raises(InputError):
         measured(tiny_model, "run", None, cached(SMALL), lambda _: Broken())
 
 

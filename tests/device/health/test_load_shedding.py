@@ -15,12 +15,8 @@ from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.health.load_shedding import (
     FRAME_RATE_LEVELS,
     LEVELS,
-    LoadLimits,
     LoadShedder,
-    LoadState,
     PacedSource,
-    default_max_temperature_c,
-    next_state,
 )
 from edgekit.device.health.runtime_monitor import RuntimeMonitor
 from edgekit.device.health.sampler import Health
@@ -30,7 +26,8 @@ from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.device.tracking.localizer import WholeImage
 
 NOTHING = Conditions(*[None] * 9)
-LIMITS = LoadLimits(max_temperature_c=75, hysteresis_c=5, rise_s=10, fall_s=30)
+PI = dataclasses.replace(read_board(), model="Raspberry Pi 4 Model B Rev 1.4")
+PC = dataclasses.replace(PI, model="Intel(R) Core(TM) i5")
 
 UNDER_VOLTAGE, CAPPED, THROTTLED, SOFT_LIMIT = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 
@@ -41,13 +38,13 @@ def sample(now_s: float, temperature_c: float | None = None, flags: int | None =
     return Health(now_s, 0.0, conditions, None, None)
 
 
-def levels(script: list[tuple[int, float | None, int | None]], limits: LoadLimits = LIMITS) -> list[int]:
+def levels(script: list[tuple[int, float | None, int | None]], board: Board = PI) -> list[int]:
     """Return the level of each second; the rows of `script` are (seconds, temperature, flags)."""
-    state, now_s, result = LoadState(), 1000.0, []
+    shedder, now_s, result = LoadShedder(board, lambda _: None), 1000.0, []
     for seconds, temperature_c, flags in script:
         for _ in range(seconds):
-            state = next_state(state, sample(now_s, temperature_c, flags), limits)
-            result.append(state.level)
+            shedder.observe(sample(now_s, temperature_c, flags))
+            result.append(shedder.level.number)
             now_s += 1
     return result
 
@@ -77,7 +74,7 @@ def test_a_short_calm_brings_nothing_back():
 @pytest.mark.parametrize(("flags", "highest"), [(CAPPED, 3), (THROTTLED, 3), (SOFT_LIMIT, 1), (UNDER_VOLTAGE, 1)])
 def test_what_the_firmware_does_counts_without_a_temperature(flags, highest):
     assert max(levels([(60, None, flags)])) == highest
-    assert max(levels([(60, None, flags)], LoadLimits(None))) == highest
+    assert max(levels([(60, None, flags)], PC)) == highest
 
 
 def test_what_happened_before_the_run_does_not_count():
@@ -85,7 +82,7 @@ def test_what_happened_before_the_run_does_not_count():
 
 
 def test_without_a_ceiling_heat_alone_changes_nothing():
-    assert max(levels([(60, 99.0, 0)], LoadLimits(None))) == 0
+    assert max(levels([(60, 99.0, 0)], PC)) == 0
     assert max(levels([(60, None, None)])) == 0
 
 
@@ -105,8 +102,8 @@ def test_each_level_does_no_more_than_the_one_before(levels):
 
 
 def test_every_change_of_the_load_level_is_reported_and_passed_to_the_followers(notices):
-    shedder, followed = LoadShedder(LIMITS, notices.append), []
-    shedder.subscribe(followed.append)
+    followed: list[object] = []
+    shedder = LoadShedder(PI, notices.append, apply=followed.append)
     for now_s, temperature_c, flags in [(0, 60.0, 0), (1, 76.5, 0), (2, 77.0, 0), (20, 70.0, THROTTLED)]:
         shedder.observe(sample(now_s, temperature_c, flags))
     assert notices == [
@@ -117,17 +114,9 @@ def test_every_change_of_the_load_level_is_reported_and_passed_to_the_followers(
     assert (shedder.level, shedder.max_level) == (LEVELS[2], 2)
 
 
-def test_only_a_raspberry_pi_has_a_ceiling_of_its_own():
-    board = read_board()
-    assert default_max_temperature_c(dataclasses.replace(board, model="Raspberry Pi 4 Model B Rev 1.4")) == 75
-    assert default_max_temperature_c(dataclasses.replace(board, model="Intel(R) Core(TM) i5")) is None
-    assert default_max_temperature_c(Board(*[None] * 4, "aarch64", 64, None, None, None, "3", None)) is None
-
-
 @pytest.fixture
 def raspberry_pi(monkeypatch):
-    board = dataclasses.replace(read_board(), model="Raspberry Pi 4 Model B Rev 1.4")
-    monkeypatch.setattr("edgekit.device.health.runtime_monitor.read_board", lambda: board)
+    monkeypatch.setattr("edgekit.device.health.runtime_monitor.read_board", lambda: PI)
 
 
 class Counting(WholeFrame):

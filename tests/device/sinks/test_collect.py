@@ -21,7 +21,7 @@ from edgekit.device.sinks.crop_folder import CollectSink
 from edgekit.device.sinks.crop_strategies import EveryInterval, best_of_track, uncertain
 from edgekit.device.sources.yuv import Planes
 from edgekit.device.track import Track
-from edgekit.errors import InputError, StorageError
+from edgekit.errors import StorageError
 from edgekit.preprocess import crop_face, crop_image
 from tests.runs import Source, counts, run_of
 
@@ -258,12 +258,6 @@ def test_what_a_power_cut_left_of_a_crop_does_not_count_as_a_crop(tmp_path, noti
     with Run(tmp_path, EveryInterval(1), notices) as run:
         run.write(0, (1, SURE))
     assert [path.suffix for path in (tmp_path / "crops").iterdir()] == [".png"]
-
-
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path, notices):
-    (tmp_path / "c").write_text("")
-    with pytest.raises(InputError):
-        Run(tmp_path / "c", EveryInterval(1), notices)
 
 
 def test_each_picture_without_a_time_counts_as_an_interval(tmp_path, notices):

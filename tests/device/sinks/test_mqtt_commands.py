@@ -16,8 +16,7 @@ from edgekit.device.imaging import read_image
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt import sink as sink_module
-from edgekit.device.sinks.mqtt.commands import Commands
-from edgekit.device.sinks.mqtt.session import Session
+from edgekit.device.sinks.mqtt.session import Commands, Session
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
 from edgekit.device.sinks.snapshots import SnapshotWriter

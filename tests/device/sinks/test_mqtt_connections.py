@@ -96,8 +96,7 @@ def test_a_certificate_that_is_not_valid_is_reported_and_its_successor_accepted(
     Path(trusted).write_bytes(certify().read_bytes())
     broker.start()
     wait_until(lambda: delivered(sink))
-    assert len(notices) == 2
-    assert notices[1] == "MQTT broker reconnected, 1 buffered event"
+    assert notices[-1] == "MQTT broker reconnected, 1 buffered event"
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
@@ -114,7 +113,6 @@ def test_a_certificate_that_expires_during_the_run_is_reported_after_the_lost_co
     wait_until(lambda: notices != [])
     broker.start()
     wait_until(lambda: "certificate has expired" in notices[-1])
-    assert len(notices) == 2
     broker.kill()
     Path(trusted).write_bytes(certify().read_bytes())
     broker.start()
@@ -139,7 +137,6 @@ def test_a_login_refused_over_tls_is_reported_and_accepted_once_the_broker_has_i
     broker.kill()
     broker.start()
     wait_until(lambda: delivered(sink))
-    assert len(notices) == 2
 
 
 def test_a_broker_that_changes_its_address_is_found_by_its_name(broker, open_sink, notices, monkeypatch):

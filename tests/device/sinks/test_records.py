@@ -23,6 +23,7 @@ from edgekit.device.sinks.file_series import is_older_name, parse_limits
 from edgekit.device.sinks.jsonl import JsonLinesOptions
 from edgekit.device.sinks.records import RecordSink
 from edgekit.errors import InputError, StorageError
+from tests.faults.sinks import quicken
 from tests.runs import Source, counts, run_of
 from tests.waiting import wait_until
 
@@ -220,7 +221,8 @@ def test_a_full_disk_ends_the_run_of_a_recording_with_whole_lines(small_disk, ne
     assert document["dropped"] == {"disk full": 1}
 
 
-def test_records_pause_at_a_quarter_of_the_reserve_and_resume(small_disk, fill, new_run, notices):
+def test_records_pause_at_a_quarter_of_the_reserve_and_resume(small_disk, fill, new_run, notices, monkeypatch):
+    quicken(monkeypatch)
     ballast = fill(small_disk, but_bytes=100_000)
     path = small_disk / "r.jsonl"
     with jsonl(path, new_run(live=True, disk_reserve=600_000)) as sink:

@@ -24,7 +24,7 @@ from edgekit.device.blur import FaceBlur
 from edgekit.device.health.sampler import Health
 from edgekit.device.procfs import ProcessUse
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.web import classify
+from edgekit.device.sinks.web import app
 from edgekit.device.sinks.web.access import Access, bind, url_for_others
 from edgekit.device.sinks.web.metrics import metrics_text
 from edgekit.device.sinks.web.preview import Preview
@@ -651,7 +651,7 @@ def test_pictures_are_limited_in_rate_and_number(web, feed):
 
 def test_more_pictures_than_a_second_may_have_are_refused(web, feed, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(classify, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(app, "time", SimpleNamespace(monotonic=lambda: now[0]))
     site = web(recognise=lambda _: feed.next("happy")[1])
 
     def post() -> int:

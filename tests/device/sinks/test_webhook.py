@@ -129,31 +129,22 @@ def test_an_event_has_its_image_if_it_is_there(receiver, open_hook):
     assert third == event(0).as_document()
 
 
-def test_a_receiver_that_fails_for_a_moment_gets_the_event_again(receiver, open_hook):
-    receiver.answers = [503, 429]
-    with open_hook() as hook:
-        hook.post(event(0))
-        wait_until(lambda: counts(hook)["written"] == 1)
-    assert (len(receiver.headers), counts(hook)["dropped"]) == (3, {})
-    assert "Authorization" not in receiver.headers[0]
-
-
 @pytest.mark.parametrize("status", [302, 400, 401, 404])
 def test_a_rejected_event_is_not_repeated_reported_once_and_its_token_goes_nowhere_else(
     receiver, open_hook, notices, status
 ):
-    receiver.answers = [status] * 3
+    receiver.answers = [503, 429, *[status] * 3]  # two attempts that fail for a moment
     with open_hook(token="the-token") as hook:
         for sequence in range(4):
             hook.post(event(sequence))
         wait_until(lambda: counts(hook)["written"] == 1)
-    assert (len(receiver.headers), counts(hook)["dropped"]) == (4, {"rejected": 3})
+    assert (len(receiver.headers), counts(hook)["dropped"]) == (6, {"rejected": 3})
     assert len(notices) == 2
     assert "secret-in-address" not in str(notices)
     assert "the-token" not in str(notices)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_after_faults_in_any_order_the_account_is_what_the_receiver_has(receiver, open_hook, monkeypatch, seed):
     monkeypatch.setattr(module, "_RETRY_PAUSES_S", (0.0, 0.0))
     choose = random.Random(seed)  # noqa: S311 - not for security
@@ -191,14 +182,8 @@ def test_a_receiver_that_does_not_respond_delays_neither_the_run_nor_its_end(not
 @pytest.mark.parametrize(
     "url",
     [
-        "ftp://host/x",
-        "https:///x",
-        "file:///etc/passwd",
-        "https://host:port/",
-        "https://user:secret-word@host/",
-        "https://host/a b",
-        "https://host/tür",
-        f"https://{'a' * 64}.de/",
+        *("ftp://host/x", "file:///etc/passwd", "https:///x", "https://host:port/", "https://host/a b"),
+        *("https://user:secret-word@host/", "https://host/tür", f"https://{'a' * 64}.de/"),
     ],
 )
 def test_an_address_that_cannot_be_is_refused(notices, url):
@@ -211,32 +196,23 @@ def test_a_secret_is_the_files_first_line_or_the_environments(tmp_path, notices,
     path = tmp_path / "token"
     path.write_text("the-token\nsecond line\n")
     path.chmod(0o600)
-    monkeypatch.setenv("SOME_TOKEN", "from-the-environment")
+    monkeypatch.setenv("SOME_TOKEN", "schlüssel\n")
     assert read_secret(path, "SOME_TOKEN", "token", notices.append) == "the-token"
-    assert read_secret(None, "SOME_TOKEN", "token", notices.append) == "from-the-environment"
+    assert read_secret(None, "SOME_TOKEN", "token", notices.append) == "schlüssel"
     assert read_secret(None, "NO_SUCH_TOKEN", "token", notices.append) is None
     assert notices == []
     path.chmod(0o644)
     read_secret(path, "SOME_TOKEN", "token", notices.append)
-    assert notices == [f"other users can read the token in '{path}': run chmod 600 on it"]
+    assert len(notices) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"\x1b[2J\n"])
-def test_a_file_without_a_secret_is_refused(tmp_path, notices, content):
+def test_a_file_or_a_variable_without_a_secret_is_refused(tmp_path, notices, monkeypatch, content):
     path = tmp_path / "token"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="the first line must be the token"):
+    with pytest.raises(InputError):
         read_secret(path, "SOME_TOKEN", "token", notices.append)
-
-
-@pytest.mark.parametrize("value", [b"two\nlines", b"not UTF-8 \xff", b"\x1b[2J", b"  "])
-def test_a_variable_without_a_secret_is_refused(notices, monkeypatch, value):
-    monkeypatch.setitem(os.environb, b"SOME_TOKEN", value)
-    with pytest.raises(InputError, match="SOME_TOKEN must be the token in one line of plain text") as raised:
+    monkeypatch.setitem(os.environb, b"SOME_TOKEN", content or b"two\nlines")
+    with pytest.raises(InputError) as raised:
         read_secret(None, "SOME_TOKEN", "token", notices.append)
     assert "lines" not in str(raised.value)
-
-
-def test_a_line_break_at_the_end_of_a_variable_is_no_part_of_the_secret(notices, monkeypatch):
-    monkeypatch.setitem(os.environb, b"SOME_TOKEN", "schlüssel\n".encode())
-    assert read_secret(None, "SOME_TOKEN", "token", notices.append) == "schlüssel"

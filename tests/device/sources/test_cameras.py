@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 import edgekit
-from edgekit.cli import _run
+from edgekit.cli import run as run_command_line
 from edgekit.device import sources
 from edgekit.device.region import Region
 from edgekit.device.sinks.record import H264Recorder
-from edgekit.device.sources import open_camera, opencv, timeout_guard
+from edgekit.device.sources import open_camera, opencv, picamera
 from edgekit.device.sources.picamera import list_picameras
 from edgekit.device.sources.settings import CameraSettings, EncodedPacket, parse_control
 from edgekit.errors import EXIT_OK, EXIT_TEMPORARY, InputError, SourceError
@@ -190,7 +190,7 @@ def test_a_region_outside_the_cameras_frame_is_refused_and_the_camera_is_given_b
 def test_run_gives_the_camera_the_size_of_the_detectors_image(camera_class, tiny_model, options, small_wh):
     detector = ["--detector", "haar"]
     command = ["run", "--camera", "picamera2", "--model", str(tiny_model), "--max-frames", "1", *detector, *options]
-    assert _run(command) == EXIT_OK
+    assert run_command_line(command) == EXIT_OK
     lores = camera_class.configuration["lores"]
     assert (lores and lores["size"]) == small_wh
 
@@ -381,7 +381,7 @@ def test_the_error_of_a_libcamera_that_does_not_start_has_the_reason(camera_clas
 
 
 def test_a_pi_camera_whose_sensor_goes_silent_is_given_back_and_opened_again(camera_class, notices, monkeypatch):
-    monkeypatch.setattr(timeout_guard, "LOST_S", 0.3)
+    monkeypatch.setattr(picamera, "READ_TIMEOUT_S", 0.3)
     with open_camera("picamera2", notices.append) as source:
         frames = iter(source)
         before = next(frames)

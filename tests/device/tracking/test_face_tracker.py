@@ -10,12 +10,11 @@ from edgekit.device.detection import create_detector
 from edgekit.device.detections import Detections
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image
-from edgekit.device.region import Region, detector_input_px, parse_region, scaled_input_px
+from edgekit.device.region import Region, detector_input_px, scaled_input_px
 from edgekit.device.sources.yuv import split_planes
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive, Every
 from edgekit.device.tracking.face_tracker import FaceTracker, flow_luma
-from edgekit.errors import InputError
 
 SIZE_WH = (320, 240)
 FACE_PX = 48
@@ -191,17 +190,6 @@ def test_input_sizes_are_multiples_of_32(picture_wh, min_face_px, expected) -> N
 def test_shares_of_an_input_size() -> None:
     assert [scaled_input_px(320, share) for share in (1, 0.75, 0.5, 0.01)] == [320, 256, 160, 32]
     assert scaled_input_px(100, 1) == 100, "what the user asked for stays at full load"
-
-
-@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "-1,0,5,5", "0,0,0,5", "0,0,nan,5", "0,0,inf,1"])
-def test_regions_that_are_none_are_refused(text) -> None:
-    with pytest.raises(InputError, match="region"):
-        parse_region(text)
-
-
-def test_a_region_outside_the_frame_is_refused() -> None:
-    with pytest.raises(InputError, match="region 300,0,40,40 does not lie inside the frame of 320x240"):
-        parse_region("300,0,40,40").xyxy(SIZE_WH)
 
 
 def test_the_small_stream_is_searched_and_boxes_are_in_pixels_of_the_frame() -> None:

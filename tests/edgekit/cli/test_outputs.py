@@ -299,7 +299,7 @@ def test_a_live_run_outlives_a_full_disk_and_records_again(tiny_model, small_dis
     jsonl, ballast = small_disk / "r.jsonl", small_disk / "ballast"
     # A shorter batch interval makes the test faster; long stall limits avoid a warning on a busy machine.
     soon = "from edgekit.device.sinks import records; records._RETRY_S = 0.2\n"
-    soon += "from edgekit.device.sources import timeout_guard; timeout_guard.LOST_S = 60"
+    soon += "from edgekit.device.sources import opencv; opencv._READ_TIMEOUT_MS = 60_000"
     command = [sys.executable, "-c", f"{soon}\nfrom edgekit.cli import main; main()", "run", "--model", str(tiny_model)]
     command += ["--source", stream, "--detector", "none", "--jsonl", str(jsonl), "--disk-reserve", "0", "-q"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:

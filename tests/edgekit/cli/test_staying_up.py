@@ -19,9 +19,9 @@ ENDLESS = ("pictures", 100_000, SMALL)
 
 # Shorter stall limits and reopen pauses than the defaults; the order of events is the same.
 SOON = """
-from edgekit.device.sources import live, opencv, timeout_guard
-timeout_guard.LOST_S, live._REOPEN_PAUSES_S = 1.2, (0.1, 0.1)
-opencv.OPEN_TIMEOUT_MS = 60_000
+from edgekit.device.sources import live, opencv
+opencv._READ_TIMEOUT_MS, live._REOPEN_PAUSES_S = 1200, (0.1, 0.1)
+opencv.OPEN_TIMEOUT_MS, live.HANGS_S = 60_000, 90
 """
 
 
