@@ -18,7 +18,6 @@ class CropOptions(Options):
     Attributes:
         photos: A folder or a .tar, .tar.gz or .tgz archive of images, with class folders or without; a video; an image.
         detector_size_px: Longer side of the detector's input; None: 320, or what `min_face_px` requires.
-        margin: Fraction of the face box's side added on every side; None: that of edgekit's models.
         notify: Called with messages for the user.
         progress: Called with (photographs done, photographs in total or None).
     """
@@ -35,7 +34,13 @@ class CropOptions(Options):
     detector: str | Path | None = detector()
     detector_size_px: int | None = None
     min_face_px: int = min_face_px()
-    margin: float | None = None
+    margin: float | None = option(
+        "--margin",
+        "Fraction of the face's side added on every side. Default: that of edgekit's models.",
+        metavar="X",
+        least=0,
+        most=10,
+    )
     max_side_px: int = option(
         "--max-side",
         "Longest side of a crop. Larger crops are reduced.",

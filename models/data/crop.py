@@ -156,8 +156,6 @@ def crop_photos(options: CropOptions) -> CropReport:
     for name, text, choices in (("faces", faces, WhichFaces), ("image_format", image_format, CropFormat)):
         if text not in get_args(choices):
             raise InputError(f"{name} is {text!r}: expected one of {', '.join(get_args(choices))}")
-    if not 0 <= margin <= 10:
-        raise InputError(f"margin is {margin}: expected 0 to 10")
     _check_output(photos, output)
     face_detector = PhotoDetector(
         "yunet" if options.detector is None else str(options.detector),
