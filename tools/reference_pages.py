@@ -306,7 +306,8 @@ def benchmark_document() -> str:
         "documents of versions 2.0 and 2.1, whose kinds have [other names](../explanation/benchmarks.md).",
         "When edgekit reads a document, it checks size, depth, types and ranges, and removes control characters and "
         "invisible characters. `edgekit report` shows and merges documents. `--html` writes a page without scripts, "
-        "which loads nothing. Reports from emulators and virtual machines start with a warning, because their times and ratios are not valid for a real board.",
+        "which loads nothing. Reports from emulators and virtual machines "
+        "start with a warning, because their times and ratios are not valid for a real board.",
     ]
     definitions = schema["$defs"]
     order = ["BenchmarkReport", *(name for name in definitions if name != "BenchmarkReport")]

@@ -152,12 +152,6 @@ def test_outputs_that_cannot_be(edgekit: Run, checkpoint: Path, tmp_path: Path, 
     assert names(tmp_path) == ["file", "folder.onnx"]
 
 
-def test_the_output_must_be_named(edgekit: Run, checkpoint: Path) -> None:
-    code, _, err = edgekit("export", checkpoint)
-    assert code == 2
-    assert "--output" in err
-
-
 @pytest.mark.slow
 def test_a_full_disk_is_reported_and_no_file_is_left(edgekit: Run, checkpoint: Path, small_disk: Path) -> None:
     code, out, err = edgekit("export", checkpoint, "-o", small_disk / "model.onnx")

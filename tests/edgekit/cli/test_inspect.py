@@ -107,15 +107,6 @@ def test_json_gives_everything_in_one_document(edgekit: Run, tiny_model: Path) -
     assert "architecture" in err
 
 
-def test_layers_are_listed_on_request(edgekit: Run, tiny_model: Path) -> None:
-    _, without, _ = edgekit("inspect", tiny_model)
-    _, out, _ = edgekit("inspect", tiny_model, "--layers")
-    assert out.startswith(without)
-    rows = [line.split() for line in out[len(without) :].splitlines()]
-    assert rows[0] == ["layer", "kind", "output", "parameters", "MACs", "bytes"]
-    assert rows[1] == ["GlobalAveragePool_0", "GlobalAveragePool", "(1,", "3,", "1,", "1)", "0", "0", "780"]
-
-
 def test_a_model_without_contract_is_shown_with_what_is_missing(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
     path = with_document(tiny_model, tmp_path / "plain.onnx", None)
     code, out, err = edgekit("inspect", path)
@@ -275,12 +266,6 @@ def test_prompts_and_clips_are_shown_with_their_kind(edgekit: Run, tmp_path: Pat
     assert "is a CLIP, not a net: to evaluate it, run" in err
 
 
-def test_a_missing_model_is_refused(edgekit: Run) -> None:
-    code, _, err = edgekit("inspect", "nowhere.onnx")
-    assert code == 2
-    assert "does not exist" in err
-
-
 def test_a_contract_that_contradicts_its_graph_is_shown_with_both(
     edgekit: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -297,14 +282,3 @@ def test_a_contract_that_contradicts_its_graph_is_shown_with_both(
     assert all(text in out for text in shown)
     code, _, err = edgekit("run", "--model", path, "--source", "demo", "--detector", "none")
     assert (code, err) == (2, f"edgekit: error: model '{path}': {shown[0]}\n")
-
-
-def test_an_output_of_text_is_a_contradiction(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
-    model = onnx.load(tiny_model)
-    model.graph.node[-1].output[0] = "numbers"
-    model.graph.node.append(helper.make_node("Cast", ["numbers"], ["logits"], to=onnx.TensorProto.STRING))
-    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.STRING
-    onnx.save(model, tmp_path / "text.onnx")
-    code, out, _ = edgekit("inspect", tmp_path / "text.onnx")
-    assert code == 1
-    assert "the graph's output is tensor(string), the contract's are logits" in out

@@ -79,39 +79,6 @@ def test_eval_draws_the_confusion_matrix_of_photographs(edgekit: Run, photos: Pa
     assert re.search(r"^with a face +100.00% \(2 of 2\)", out, re.MULTILINE)
 
 
-def test_eval_groups_photographs_by_what_is_measured(edgekit: Run, photos: Path) -> None:
-    arguments = ("eval", "fer2013", "--photos", photos, *HAAR, "--by", "brightness, size")
-    code, out, err = edgekit(*arguments, "--json")
-    assert code == 0, err
-    [model] = json.loads(out)["models"]
-    assert list(model["by"]) == ["brightness", "size"]
-    for breakdown in model["by"].values():
-        assert sum(band["total"] for band in breakdown["bands"]) == model["with_face"] == 2
-        assert sum(band["correct"] for band in breakdown["bands"]) == model["correct"]
-    assert "by size (short side of the face box in the photograph)" in err
-    assert "34.2% to 100.0%" in err  # Wilson's interval of 2 of 2
-
-
-def test_the_pose_comes_from_yunets_landmarks(edgekit: Run, photos: Path, yunet: Path) -> None:
-    arguments = ("eval", "fer2013", "--photos", photos, "--detector-model", yunet, "--by", "pose", "--json")
-    code, out, err = edgekit(*arguments)
-    assert code == 0, err
-    by = json.loads(out)["models"][0]["by"]
-    assert {name: [band["total"] for band in each["bands"]] for name, each in by.items()} == {
-        "yaw": [3, 0, 0, 0],
-        "roll": [3, 0, 0, 0],
-    }
-
-
-def test_a_measure_that_the_detector_does_not_give_is_an_error_after_the_results(edgekit: Run, photos: Path) -> None:
-    code, out, err = edgekit("eval", "fer2013", "--photos", photos, *HAAR, "--by", "pose,size", "--json")
-    assert code == 2
-    assert "no face has the measure 'yaw'" in err.splitlines()[-1]
-    [model] = json.loads(out)["models"]
-    assert model["with_face"] == 2
-    assert list(model["by"]) == ["size"]
-
-
 def test_eval_draws_its_errors(edgekit: Run, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "errors").mkdir()
     earlier = tmp_path / "errors" / "0-angry.png"  # an earlier sheet: this data has no class angry
@@ -133,8 +100,6 @@ def test_eval_draws_its_errors(edgekit: Run, photos: Path, tmp_path: Path) -> No
         ("default", "--photos", "{photos}", "--protocol", "ten-crop"),
         ("default", "--data", "{photos}", "--min-face", "40"),
         ("default", "distilled", "--data", "{photos}"),
-        ("default", "--photos", "{photos}", "--by", "age"),
-        ("default", "--data", "{photos}", "--by", "size"),
         ("default", "--photos", "{photos}", "--errors", "x"),
         ("default", "--photos", "{photos}", "--recall-of", "joy"),
         ("default", "--data", "{photos}", "--recall-of", "joy"),
