@@ -165,7 +165,7 @@ class QuantizationOptions(Options):
         metavar="POINTS",
         least=0,
         most=100,
-        needs="--eval",
+        needs="--quantize",
         section="Evaluation",
     )
 

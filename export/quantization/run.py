@@ -27,7 +27,7 @@ from edgekit.models.data import DataSet
 from edgekit.models.data.merging import merge_classes, parse_merges
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import TorchClassifier
-from edgekit.options import takes
+from edgekit.options import defaults, takes
 from edgekit.shared_options import MAX_SEED
 
 
@@ -103,6 +103,8 @@ def _check(options: QuantizeOptions, path: Path) -> None:
         )
     if not 0 <= options.seed <= MAX_SEED:
         raise InputError(f"seed is {options.seed}: expected 0 to {MAX_SEED}")
+    if options.evaluate_on is None and options.max_drop_points != defaults(QuantizeOptions)["max_drop_points"]:
+        raise InputError("max_drop_points (--max-drop) has no effect without evaluate_on (--eval): leave it out")
     if options.engine == "ncnn" or options.precision != "fp32":
         raise InputError("quantisation is for ONNX Runtime: leave engine and precision out (ncnn has precision fp16)")
     if options.method == "int8" and options.calibrate is None:

@@ -89,27 +89,6 @@ def test_a_page_in_utf8_is_written_in_every_locale_and_power_is_read(
     assert "±" in page.read_text("utf-8")
 
 
-def test_haar_takes_yunets_place_once_and_is_named(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from edgekit.device import detection as detect
-    from edgekit.downloads import UnavailableError
-
-    def offline(*_: object, **__: object) -> Path:
-        raise UnavailableError("no network")
-
-    monkeypatch.setattr(detect, "cached_download", offline)
-    picture = tmp_path / "frame.png"
-    import cv2
-    import numpy as np
-
-    cv2.imwrite(str(picture), np.zeros((64, 64, 3), np.uint8))
-    result = bench(tiny_model, *QUICK, "--threads", "1,2", "--source", picture, "--json")
-    cells = json.loads(result.stdout)["boards"][0]["cells"]
-    assert {cell["detector"] for cell in cells if cell["kind"] in ("frame", "run")} == {"haar"}
-    assert result.stderr.count("no network") == 1
-
-
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -37,14 +37,6 @@ def written(tmp_path: Path, reference: dict[str, Any]) -> Callable[[str, float],
     return write
 
 
-def test_the_same_report_has_no_difference(edgekit: Run, written: Callable[[str, float], Path]) -> None:
-    path = written("a.json", 1)
-    code, out, _ = edgekit("compare", path, path, "--gate", 0)
-    assert code == 0
-    assert "no difference" in out
-    assert "slower" not in out
-
-
 def test_a_gate_refuses_with_exit_code_3_and_json_states_the_reason(
     edgekit: Run, written: Callable[[str, float], Path]
 ) -> None:

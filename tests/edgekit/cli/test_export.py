@@ -186,33 +186,6 @@ def test_what_a_killed_export_left_is_removed_by_the_next(edgekit: Run, checkpoi
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("output", "code"),
-    [("file/model.onnx", 74), ("file/new/model.onnx", 74), ("new/model.onnx", 2)],
-)
-def test_options_that_quantisation_lacks_are_reported_before_the_export(
-    edgekit: Run,
-    checkpoint: Path,
-    draw_faces: Callable[[Path, dict[str, int]], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    output: str,
-    code: int,
-) -> None:
-    def exported(*_: object, **__: object) -> None:
-        pytest.fail("it was exported first")
-
-    from edgekit.export.quantization import run
-
-    monkeypatch.setattr(run, "export_net", exported)
-    (tmp_path / "file").write_text("")
-    data = draw_faces(tmp_path / "data", {"Training": 7})
-    arguments = ("--quantize", "int8", "--calibrate", data, "--calibrate-split", "Test")
-    found, out, err = edgekit("export", checkpoint, "-o", tmp_path / output, *arguments)
-    assert (found, out, len(err.splitlines())) == (code, "", 1)
-    assert names(tmp_path) == ["data", "file"]
-
-
 @pytest.mark.slow
 def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -63,40 +62,26 @@ def test_outputs_that_cannot_be_used_or_would_do_nothing_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-_WEB = ("starlette", "uvicorn")
-
-
 @pytest.mark.parametrize(
-    ("missing", "option", "extra"),
+    ("missing", "option", "extra", "expected"),
     [
-        *((names, ["--web", "0"], "preview") for count in (1, 2) for names in combinations(_WEB, count)),
-        (("anyio",), ["--web", "0"], "preview"),  # a dependency of starlette
-        (("paho",), ["--mqtt", "mqtt://127.0.0.1:9"], "mqtt"),
-        (("cv2",), ["--show"], "device"),
+        (("starlette", "uvicorn"), ["--web", "0"], "preview", 1),
+        (("anyio",), ["--web", "0"], "preview", 1),  # a dependency of starlette
+        (("paho",), ["--mqtt", "mqtt://127.0.0.1:9"], "mqtt", 1),
+        (("cv2",), ["--show"], "device", 1),
+        (("av",), ["--save", "r.mp4"], "device", 2),
     ],
 )
-def test_a_missing_part_names_its_extra(tiny_model, missing, option, extra):
+def test_a_missing_part_names_its_extra(tiny_model, tmp_path, missing, option, extra, expected):
     arguments = ["run", "--model", str(tiny_model), "--source", "demo", "--detector", "none", *option]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({missing!r})); sys.argv[1:] = {arguments!r}\n"
         "from edgekit.cli import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert re.search(rf"this needs '({'|'.join(missing)})': {re.escape(install_command(extra))}", done.stderr)
-
-
-def test_a_video_without_pyav_is_refused_with_the_command_that_installs_it(tiny_model, tmp_path):
-    video = tmp_path / "r.mp4"
-    arguments = ["run", "--model", str(tiny_model), "--source", "demo", "--detector", "none", "--max-frames", "3"]
-    code = (
-        f"import sys; sys.modules['av'] = None; sys.argv[1:] = {[*arguments, '--save', str(video)]!r}\n"
-        "from edgekit.cli import main; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, video.exists()) == (2, False)
-    assert install_command("device") in done.stderr
-    assert "python3-av" in done.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (expected, 1)
+    assert install_command(extra) in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("when", ["every:0.1s", "uncertain:1", "best-of-track"])
@@ -255,15 +240,6 @@ def test_a_second_run_with_the_same_output_is_refused_until_the_first_one_ends(
     first.end()
     assert edgekit(*second, option, tmp_path / name)[0] == 0
     assert not [path.name for path in tmp_path.rglob(".*")], "no lock is left"
-
-
-@pytest.mark.parametrize("options", [("--jsonl", "new/r.jsonl"), ("--collect", "crops")])
-def test_the_free_space_is_that_of_the_disk_with_the_results(edgekit, tiny_model, small_disk, options):
-    option, name = options
-    arguments = ("--source", "demo", "--detector", "none", option, small_disk / name, "--max-frames", 3, "--json")
-    code, out, _ = edgekit("run", "--model", tiny_model, *map(str, arguments))
-    assert code == EXIT_OK
-    assert json.loads(out)["health"]["min_disk_free_mib"] <= 1
 
 
 def test_a_log_on_a_full_disk_does_not_end_a_run_that_survives_a_full_disk(tiny_model, tmp_path):

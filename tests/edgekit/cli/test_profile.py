@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,14 +46,6 @@ def test_the_default_model_layer_by_layer(edgekit: Run) -> None:
     assert all(entry["high_ms"] == pytest.approx(3 * entry["low_ms"]) for entry in estimates)
 
 
-def test_the_text_states_that_it_is_an_estimate_and_for_which_boards(edgekit: Run) -> None:
-    code, out, _ = edgekit("profile", "default", "--seconds", "0")
-    assert code == 0
-    assert "Estimates, not measurements" in out
-    for name in ("Raspberry Pi 3B+", "Raspberry Pi Zero 2 W", "Raspberry Pi 4B", "Raspberry Pi 5"):
-        assert f"{name}, 4 threads" in out
-
-
 def test_a_free_size_must_be_given(edgekit: Run, yunet: Path) -> None:
     code, _, err = edgekit("profile", yunet, "--seconds", "0")
     assert code == 2
@@ -63,97 +54,6 @@ def test_a_free_size_must_be_given(edgekit: Run, yunet: Path) -> None:
     large = document_of(edgekit, yunet, "--size", "320x256", "--seconds", "0")
     assert small["macs"] == MACS_PER_PX * 160 * 128
     assert large["macs"] == MACS_PER_PX * 320 * 256
-
-
-def eight_bit_graph(folder: Path) -> Path:
-    """Write a quantised convolution after a resize whose target size is computed from the input's shape."""
-    rng = np.random.default_rng(0)
-    tensors = {
-        "s": np.float32(0.1),
-        "z": np.uint8(0),
-        "w": rng.integers(0, 255, (8, 4, 3, 3), np.uint8),
-        "one": np.ones(4, np.float32),
-        "half": np.array([1, 1, 0.5, 0.5], np.float32),
-    }
-    nodes = [
-        helper.make_node("Shape", ["x"], ["shape"]),
-        helper.make_node("Cast", ["shape"], ["sizes"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["sizes", "half"], ["halved"]),
-        helper.make_node("Cast", ["halved"], ["target"], to=TensorProto.INT64),
-        helper.make_node("Resize", ["x", "", "", "target"], ["resized"], mode="nearest"),
-        helper.make_node("QuantizeLinear", ["resized", "s", "z"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["f"]),
-        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wf"]),
-        helper.make_node("Conv", ["f", "wf"], ["c"]),
-        helper.make_node("QuantizeLinear", ["c", "s", "z"], ["cq"]),
-        helper.make_node("DequantizeLinear", ["cq", "s", "z"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, 20, 20])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()],
-    )
-    path = folder / "eight.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
-    return path
-
-
-def test_computed_shapes_are_found_by_running_and_eight_bits_by_the_weights(edgekit: Run, tmp_path: Path) -> None:
-    document = document_of(edgekit, eight_bit_graph(tmp_path), "--board", "pi3b+", "--seconds", "0")
-    assert document["macs"] == 8 * 8 * 8 * 4 * 9
-    assert document["precision"] == "int8"
-    estimates = document["estimates"]
-    assert isinstance(estimates, list)
-    assert all(entry["rows"] == 5 for entry in estimates)
-
-
-def test_weights_in_eight_bits_are_weights(edgekit: Run, tmp_path: Path) -> None:
-    document = document_of(edgekit, eight_bit_graph(tmp_path), "--board", "pi3b+", "--seconds", "0")
-    layers = document["layers"]
-    assert isinstance(layers, list)
-    convolution = next(layer for layer in layers if layer["op_type"] == "Conv")
-    assert convolution["weight_bytes"] == 8 * 4 * 3 * 3
-    assert convolution["activation_bytes"] == convolution["moved_bytes"] - 8 * 4 * 3 * 3
-
-
-def test_too_little_space_for_the_profile_is_named(
-    edgekit: Run, small_disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
-    (small_disk / "other").write_bytes(bytes((1 << 20) - (16 << 10)))
-    code, _, err = edgekit("profile", "default", "--seconds", "0.1")
-    assert code == 74
-    assert f"'{small_disk}' is too small for the profile of onnxruntime" in err
-
-
-def test_nodes_without_names_are_timed_each(edgekit: Run, tmp_path: Path) -> None:
-    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
-    nodes = [helper.make_node("Softmax", ["x"], ["t"]), helper.make_node("CumSum", ["t", "axis"], ["y"])]
-    axis = numpy_helper.from_array(np.int64(1), "axis")
-    graph = helper.make_graph(nodes, "net", shapes[:1], shapes[1:], [axis])
-    path = tmp_path / "nameless.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
-    document = document_of(edgekit, path, "--board", "pi4", "--seconds", "0.05")
-    layers, measured = document["layers"], document["measured"]
-    assert isinstance(layers, list)
-    assert isinstance(measured, dict)
-    assert [layer["name"] for layer in layers] == ["Softmax_0", "CumSum_1"]
-    assert all(layer["share"] > 0 for layer in layers)
-    assert measured["runtime_share"] == 0
-
-
-def test_dynamic_dimensions_that_no_size_fixes_are_reported(edgekit: Run, tmp_path: Path) -> None:
-    for shape, size in ((["n", "c", "h", "w"], ("--size", "8x8")), (["n", "tokens"], ())):
-        shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
-        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "net", shapes[:1], shapes[1:])
-        path = tmp_path / "free.onnx"
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
-        code, out, err = edgekit("profile", path, *size)
-        assert (code, out, len(err.splitlines())) == (2, "", 1)
-        assert "input 'x' is (1, ?" in err
-        assert "export it again" in err
 
 
 def test_the_roofline_is_drawn(edgekit: Run, tmp_path: Path) -> None:
@@ -178,17 +78,6 @@ def small_net(folder: Path, node: onnx.NodeProto) -> Path:
     path = folder / "small.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
     return path
-
-
-def test_names_are_no_formulas_and_a_net_without_arithmetic_has_no_roofline(edgekit: Run, tmp_path: Path) -> None:
-    arguments = ("--board", "pi3b+", "--seconds", "0", "--plot", tmp_path / "roof.svg")
-    odd = small_net(tmp_path, helper.make_node("MatMul", ["x", "w"], ["y"], name=r"$\nonesuch{$"))
-    code, _, err = edgekit("profile", odd, *arguments)
-    assert code == 0, err
-    without_macs = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"], name="relu"))
-    code, _, err = edgekit("profile", without_macs, *arguments)
-    assert code == 2
-    assert "no layer of the file multiplies" in err
 
 
 def test_the_whole_loop(edgekit: Run, yunet: Path) -> None:

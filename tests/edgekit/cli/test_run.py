@@ -15,10 +15,8 @@ import pytest
 
 from edgekit.cli import run as run_command_line
 from edgekit.cli.signals import StopSignals
-from edgekit.device.sources.demo import DemoSource
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_TEMPORARY, EXIT_USAGE
 from tests.endless_demo import ENDLESS_DEMO
-from tests.packets import KEY_EVERY, SIZE_WH, packets
 from tests.waiting import wait_until
 
 PATIENCE_S = 60
@@ -104,29 +102,6 @@ def test_json_is_one_document_on_stdout_and_the_table_is_on_stderr(edgekit_run, 
     assert "; threads: detector 1, classifier 1, OpenCV 1\n" in captured.err
 
 
-def test_the_recording_of_a_camera_is_complete_and_counted_in_the_summary(edgekit_run, tmp_path, monkeypatch, capsys):
-    def open_camera(_name, _notify, settings):
-        settings.recording.start(SIZE_WH)
-        for packet in packets(2 * KEY_EVERY):
-            settings.recording.put(packet)
-        return DemoSource()
-
-    monkeypatch.setattr("edgekit.device.pipeline.stream.open_camera", open_camera)
-    target = tmp_path / "door.mp4"
-    assert edgekit_run("--camera", "--record", target, "--json", "--max-frames", 2) == EXIT_OK
-    captured = capsys.readouterr()
-    counts = {"produced": 2 * KEY_EVERY, "written": 2 * KEY_EVERY, "dropped": {}, "waiting": 0}
-    assert json.loads(captured.out)["outputs"] == {"record": counts}
-    assert f"outputs: record {2 * KEY_EVERY} written" in captured.err
-
-
-def test_pictures_that_are_no_sequence_are_not_followed(edgekit_run, crops, tmp_path):
-    path = tmp_path / "r.jsonl"
-    assert edgekit_run("--source", crops, "--jsonl", path, "-q") == EXIT_OK
-    faces = [face for line in path.read_text().splitlines() for face in json.loads(line)["faces"]]
-    assert [(face["track_id"], face["probability"] > 0.4) for face in faces] == [(None, True)] * 3
-
-
 def test_lines_on_stdout_have_it_for_themselves(edgekit_run, crops, capsys):
     assert edgekit_run("--source", crops, "--jsonl", "-") == EXIT_OK
     captured = capsys.readouterr()
@@ -187,13 +162,6 @@ def test_bad_usage_is_one_message_and_leaves_nothing(edgekit_run, tmp_path, monk
 def test_a_camera_that_is_not_there_is_an_absent_source(edgekit_run, capsys):
     assert edgekit_run("--camera", "987") == EXIT_TEMPORARY
     assert "camera '/dev/video987' does not exist" in capsys.readouterr().err
-
-
-def test_camera_without_a_value_means_auto(edgekit_run, monkeypatch, capsys):
-    monkeypatch.setattr("edgekit.device.sources._open_any", lambda *_: pytest.fail("auto was opened"))
-    with pytest.raises(pytest.fail.Exception, match="auto was opened"):
-        edgekit_run("--camera", "--max-frames", 1)
-    capsys.readouterr()
 
 
 def test_a_missing_display_is_reported_before_anything_is_written(edgekit_run, crops, tmp_path, monkeypatch, capsys):

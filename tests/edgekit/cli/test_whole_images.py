@@ -145,10 +145,6 @@ def test_what_does_not_fit_is_one_line_before_the_first_result(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_detector_may_be_none_explicitly(run):
-    assert len(run("demo", "--max-frames", 1, "--detector", "none")) == 1
-
-
 def test_the_benchmark_measures_it_without_a_detector(tiny_image_model):
     report = edgekit.benchmark(
         tiny_image_model, kinds=["run"], threads=[1], seconds=0.01, processes=1, cool_down_s=0, notify=pytest.fail
