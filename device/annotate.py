@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import cv2
@@ -11,8 +11,6 @@ import cv2
 from edgekit.device.detections import Face
 from edgekit.preprocess import ImageU8
 
-# Draws the faces of a frame into a copy, as `draw_faces` does.
-Draw: TypeAlias = Callable[[ImageU8, Iterable[Face]], ImageU8]
 _Bgr: TypeAlias = tuple[int, int, int]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -6,7 +6,7 @@ import itertools
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from edgekit.device.detections import Face, FrameResult
 
@@ -81,14 +81,6 @@ class Event:
         if not self.clock_synchronised:
             document["clock_synchronised"] = False
         return document if self.snapshot is None else document | {"snapshot": self.snapshot}
-
-
-class Outlet(Protocol):
-    """A receiver of events, such as a webhook."""
-
-    def post(self, event: Event) -> None:
-        """Take an event without waiting for its delivery."""
-        ...
 
 
 @dataclass

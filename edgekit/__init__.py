@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgekit.device.frame import Source as Source
     from edgekit.device.pipeline.stream import stream as stream
     from edgekit.device.sink import Sink as Sink
-    from edgekit.device.tracking.tracker import Tracker as Tracker
+    from edgekit.device.tracking.optical_flow import Tracker as Tracker
     from edgekit.export.formats.run import benchmark_formats as benchmark_formats
     from edgekit.export.profiling.run import profile as profile
     from edgekit.export.quantization.run import quantize as quantize

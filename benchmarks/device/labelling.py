@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 import cv2
@@ -46,7 +45,7 @@ def main() -> None:
         tracks = _collect(Path(name) / "collected")
         store = LabelStore(Path(name) / "collected")
         with (
-            label_page(store, "127.0.0.1:0", None, warnings.warn) as page,
+            label_page(store, "127.0.0.1:0", None) as page,
             open_browser(Path(name) / "profile") as browser,
         ):
             browser.get(page.url)

@@ -28,20 +28,6 @@ from edgekit.downloads import YUNET, UnavailableError, cached_download, default_
 from edgekit.errors import InputError, warn
 from edgekit.preprocess import AnyImage, ImageU8
 
-__all__ = [
-    "DEFAULT_INPUT_SIZE_PX",
-    "DEFAULT_SCORE_THRESHOLD",
-    "DETECTOR_NAMES",
-    "Detections",
-    "Detector",
-    "DetectorOptions",
-    "Sizable",
-    "WholeFrame",
-    "create_detector",
-    "detect_faces",
-    "needed_detector",
-]
-
 DETECTOR_NAMES = registry.own_names("detector")
 DEFAULT_DETECTOR = "yunet"
 DEFAULT_SCORE_THRESHOLD = 0.7

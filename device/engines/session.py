@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 
+from edgekit import __version__
 from edgekit.contract import METADATA_KEY, Contract, GraphLevel, required_fields
 from edgekit.errors import InputError, TemporaryError
 from edgekit.files import require_file
@@ -142,3 +145,18 @@ def _metadata(session: ort.InferenceSession, path: Path) -> dict[str, str]:
         return dict(session.get_modelmeta().custom_metadata_map)
     except UnicodeDecodeError as error:
         raise InputError(f"model '{path}' has metadata that is not UTF-8 ({error}): export it again") from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of edgekit, Python and the libraries by name; ncnn's only if this process uses ncnn."""
+    import cv2
+
+    ncnn = sys.modules.get("ncnn")
+    return {
+        "edgekit": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "onnxruntime": ort.__version__,
+        "opencv": cv2.__version__,
+        **({"ncnn": str(ncnn.__version__)} if ncnn else {}),
+    }

@@ -42,14 +42,14 @@ class _Change:
     name: str = ""
 
 
-def label_page(store: LabelStore, address: str, token: str | None, notify: Callable[[str], None]) -> WebServer:
+def label_page(store: LabelStore, address: str, token: str | None) -> WebServer:
     """Return the server of the page for labelling, to be entered with `with`; see `WebServer` for arguments and errors.
 
-    with label_page(LabelStore(Path("collected")), "127.0.0.1:8080", token=None, notify=print) as page:
+    with label_page(LabelStore(Path("collected")), "127.0.0.1:8080", token=None) as page:
         print(page.url)
         input("press Enter to end")
     """
-    return WebServer(address, token, make_app(Access(token), store), notify)
+    return WebServer(address, token, make_app(Access(token), store))
 
 
 def make_app(access: Access, store: LabelStore) -> ASGIApp:

@@ -10,22 +10,126 @@ OUT/groups.csv              path and group (track) of each labelled file, for sp
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import re
 import shlex
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from edgekit.device.label.crops import CollectedCrop, check_class, group_document, move, parse_crop
+from msgspec import Meta
+
+from edgekit.device.sinks.crop_strategies import margin
 from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER
-from edgekit.errors import EdgekitError, InputError
-from edgekit.files import append_line, exclusive_folder, real_path
+from edgekit.errors import EdgekitError, InputError, StorageError
+from edgekit.files import append_line, exclusive_folder, real_path, write_atomic
 from edgekit.text import printable
+from edgekit.typed_json import convert, parse_json
+
+_MAX_CLASS_BYTES = 100
+
+
+@dataclass
+class CollectedCrop:
+    """A collected crop, as its line of crops.jsonl describes it."""
+
+    file: str
+    probabilities: dict[str, Annotated[float, Meta(ge=0, le=1)]] = field(default_factory=dict)
+    track: str | None = None
+    time: str = ""
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """File name, which identifies the crop."""
+        return self.file.rpartition("/")[2]
+
+    @property
+    def group(self) -> str:
+        """The track, or the crop itself without tracking: crops of a group get one label."""
+        return self.track or self.name
+
+
+def parse_crop(line: bytes) -> CollectedCrop | None:
+    """Return the crop of a line of crops.jsonl; None if a power cut has damaged the line."""
+    try:
+        return convert(parse_json(line, "crop"), CollectedCrop, "crop field")
+    except InputError:
+        return None
+
+
+def group_document(key: str, crops: list[CollectedCrop]) -> dict[str, Any]:
+    """Return the JSON document of a group of crops, for the page.
+
+    `probabilities` is the mean over the crops, `margin` is the smallest margin of a crop. `suggestion` is the most
+    probable class of the group or of a crop, None without probabilities.
+    """
+    labels = dict.fromkeys(label for crop in crops for label in crop.probabilities)
+    mean = {label: sum(crop.probabilities.get(label, 0.0) for crop in crops) / len(crops) for label in labels}
+    return {
+        "key": key,
+        "margin": round(min(margin(crop.probabilities.values()) for crop in crops), 6),
+        "suggestion": _suggestion(mean, crops),
+        "probabilities": {label: round(value, 4) for label, value in mean.items()},
+        "crops": [
+            {
+                "name": crop.name,
+                "time": crop.time,
+                "probabilities": crop.probabilities,
+                "suggestion": _suggestion(crop.probabilities, [crop]),
+            }
+            for crop in sorted(crops, key=lambda crop: margin(crop.probabilities.values()))
+        ],
+    }
+
+
+def _suggestion(probabilities: Mapping[str, float], crops: Sequence[CollectedCrop]) -> str | None:
+    """Return the most probable class; of equal ones, the label that most of the crops had in the run."""
+    counts = Counter(crop.label for crop in crops)
+    return max(probabilities, key=lambda label: (probabilities[label], counts[label]), default=None)
+
+
+def check_class(name: str) -> None:
+    """Check that a class can be the name of a folder.
+
+    Raises:
+        InputError: The class cannot be the name of a folder.
+    """
+    is_folder = name and name == name.strip() and name.isprintable() and not re.search(r"^\.|[/\\,]", name)
+    if not is_folder or len(name.encode(errors="replace")) > _MAX_CLASS_BYTES:
+        raise InputError(
+            f"class '{name[:40]}' cannot be the name of a folder: use letters, digits, - and _, at most "
+            f"{_MAX_CLASS_BYTES} bytes"
+        )
+
+
+def move(source: Path, target: Path) -> bool:
+    """Move a file, also to another disk; return False if `source` was deleted before.
+
+    Raises:
+        StorageError: The file cannot be moved.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            source.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            write_atomic(target, source.read_bytes())
+            source.unlink()
+    except OSError as error:
+        if not source.exists():
+            return False
+        raise StorageError(f"cannot move '{source}' to '{target.parent}': {error.strerror or error}") from error
+    return True
+
 
 LABELLED_FOLDER = "labelled"
 DISCARDED_FOLDER = "discarded"

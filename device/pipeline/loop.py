@@ -19,10 +19,9 @@ from edgekit.device.pipeline.classification_schedule import ClassifyEvery, choos
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.smoothing import smooth
 from edgekit.device.pipeline.uncertainty import check_threshold, is_blank
-from edgekit.device.stage_timer import StageTimer
-from edgekit.device.stages import Stages
+from edgekit.device.stages import Stages, StageTimer
 from edgekit.device.track import Classification
-from edgekit.device.tracking.localizer import Localizer
+from edgekit.device.tracking.face_tracker import Localizer
 from edgekit.preprocess import ImageU8, crop_face, crop_image
 
 AGE = "age"

@@ -9,6 +9,7 @@ with edgekit.stream(source="demo") as results:
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -22,7 +23,7 @@ import cv2
 
 from edgekit.contract import Contract
 from edgekit.device.controls import Controls
-from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Detector, create_detector, fixed_input_px, needed_detector
+from edgekit.device.detection import Detector, create_detector, fixed_input_px, needed_detector
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import device_suffixes
@@ -32,15 +33,15 @@ from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results, recognise
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
+from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
 from edgekit.device.registry import find
 from edgekit.device.sink import Sink
 from edgekit.device.sources import open_camera, open_source
 from edgekit.device.sources.files import ImageSource
 from edgekit.device.sources.settings import CameraSettings
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive, Every
-from edgekit.device.tracking.face_tracker import FaceTracker
-from edgekit.device.tracking.localizer import Localizer, WholeImage
+from edgekit.device.tracking.face_tracker import FaceTracker, Localizer, WholeImage
 from edgekit.errors import InputError
 from edgekit.model_store import resolve_model
 from edgekit.options import takes
@@ -131,14 +132,12 @@ class Stream:
         self,
         sinks: Sequence[Sink],
         *,
-        pace: Callable[[Source], Source] = lambda source: source,
         annotate: Callable[[FrameResult], FrameResult] = lambda result: result,
     ) -> None:
         """Open the sinks and pass all results to them.
 
         Args:
             sinks: Consumers of the results.
-            pace: Wraps the source, to lower its frame rate under load.
             annotate: Called for each result; what it returns is passed to the sinks.
 
         Raises:
@@ -148,26 +147,35 @@ class Stream:
         with self._opened, ExitStack() as opened:
             for sink in sinks:
                 opened.enter_context(sink)
-            results = opened.enter_context(closing(self._frame_results(pace(self.source), annotate)))
+            results = opened.enter_context(closing(self._frame_results(self.source, annotate)))
             for frame, result in results:
                 for sink in sinks:
                     sink.write(frame, result)
 
-    def picture_recogniser(self) -> PictureRecogniser:
-        """Return a function for single pictures, with the stream's model and detector but without its region."""
-        classifier, options = self.classifier, replace(self.options, region=None, min_face_px=0, detect_every="auto")
+    def picture_recogniser(self) -> Callable[[bytes], FrameResult]:
+        """Return a function that returns the result of an encoded picture, without the region.
+
+        Calls from several threads wait for each other. The nets are loaded for the first picture; the stream's nets are
+        not used, so that its frames do not wait. The function raises InputError if a picture cannot be decoded.
+        """
+        options = replace(self.options, region=None, min_face_px=0, detect_every="auto")
         pictures = ImageSource([], "pictures", options.notify)
-        detector = partial(_create_detector, options, 1)
+        nets: list[tuple[Localizer, Classifier]] = []
+        lock, numbers = threading.Lock(), itertools.count()
 
-        def make_classifier() -> Classifier:
-            made = Classifier(classifier.path, 1)
-            made.contract = classifier.contract
-            made.mirror = _mirrors(options, made.contract, pictures)
-            return made
+        def recognise_picture(data: bytes) -> FrameResult:
+            with lock:
+                captured_s, wall_s = time.monotonic(), time.time()
+                frame = Frame(next(numbers), captured_s, wall_s, as_frame(decode_image(data, "in the request")))
+                if not nets:
+                    classifier = Classifier(self.classifier.path, 1)
+                    classifier.contract = self.classifier.contract
+                    classifier.mirror = _mirrors(options, classifier.contract, pictures)
+                    make_detector = partial(_create_detector, options, 1)
+                    nets.append((create_localizer(classifier.contract, pictures, options, make_detector), classifier))
+                return recognise(frame, *nets[0], StageTimer())
 
-        return PictureRecogniser(
-            make_classifier, partial(create_localizer, classifier.contract, pictures, options, detector)
-        )
+        return recognise_picture
 
     def stop(self) -> None:
         """End the iteration before its next frame; may be called from a signal handler or another thread."""
@@ -202,37 +210,6 @@ class Stream:
             annotate=annotate,
             controls=self.controls,
         )
-
-
-class PictureRecogniser:
-    """Returns the result of a picture, see `__call__`; the nets are loaded for the first one.
-
-    Calls from several threads wait for each other. The stream's nets are not used, so that its frames do not wait.
-    """
-
-    def __init__(self, make_classifier: Callable[[], Classifier], make_localizer: Callable[[], Localizer]) -> None:
-        self._make_classifier = make_classifier
-        self._make_localizer = make_localizer
-        self._nets: tuple[Localizer, Classifier] | None = None
-        self._lock = threading.Lock()
-        self._count = 0
-
-    def __call__(self, data: bytes) -> FrameResult:
-        """Return the result of an encoded picture.
-
-        Raises:
-            InputError: It cannot be decoded, or the run ends.
-        """
-        with self._lock:
-            captured_s, wall_s = time.monotonic(), time.time()
-            frame = Frame(self._count, captured_s, wall_s, as_frame(decode_image(data, "in the request")))
-            self._count += 1
-            try:
-                if self._nets is None:
-                    self._nets = (self._make_localizer(), self._make_classifier())
-                return recognise(frame, *self._nets, StageTimer())
-            except KeyboardInterrupt as error:  # a signal has cancelled the inference
-                raise InputError("the run ends") from error
 
 
 @takes(StreamOptions)

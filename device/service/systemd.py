@@ -12,8 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.boards import systemd_is_running
-from edgekit.device.service.spec import DEVICE_GROUPS, Scope, ServiceSpec, ServiceStatus, State, require_root
-from edgekit.device.service.unit import MARK, unit_text
+from edgekit.device.service.unit import (
+    DEVICE_GROUPS,
+    MARK,
+    Scope,
+    ServiceSpec,
+    ServiceStatus,
+    State,
+    require_root,
+    unit_text,
+)
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import write_atomic
 
@@ -169,13 +177,6 @@ class SystemdManager:
             return []
         warnings = []
         user = pwd.getpwuid(os.getuid())
-        member = set(os.getgrouplist(user.pw_name, user.pw_gid))
-        missing = [group for group in _existing_groups() if grp.getgrnam(group).gr_gid not in member]
-        if missing and os.getuid() != 0:
-            warnings.append(
-                f"user '{user.pw_name}' is not in {' and '.join(missing)}: "
-                f"sudo usermod -aG {','.join(missing)} {user.pw_name}, then log in again"
-            )
         if not Path("/var/lib/systemd/linger", user.pw_name).exists():
             lingering = _run(["loginctl", "enable-linger"])
             if lingering.returncode:

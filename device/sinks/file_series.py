@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from edgekit.device.sinks.writer import LostError
+from edgekit.device.sinks.writer import LostError, Target
 from edgekit.errors import InputError, StorageError
 from edgekit.files import is_at
 from edgekit.options import parse_bytes, parse_seconds
@@ -18,7 +18,7 @@ from edgekit.options import parse_bytes, parse_seconds
 T = TypeVar("T")
 _T_contra = TypeVar("_T_contra", contravariant=True)
 
-# Smaller limits would give too many files to read.
+# Smaller limits, which would give too many files, count as these.
 _LEAST_BYTES = 10_000
 _LEAST_S = 1.0
 
@@ -46,22 +46,20 @@ def parse_limits(text: str) -> tuple[int | None, float | None]:
     """Return the size in bytes and the age in seconds of `10MB`, `1d` or `10MB,1d`.
 
     Raises:
-        ValueError: The text is not a size, a time or both, or a limit is too small.
+        ValueError: The text is not a size, a time or both.
     """
     size_bytes: int | None = None
     age_s: float | None = None
-    for part in text.split(","):
+    for part in map(str.strip, text.split(",")):
         try:
-            size_bytes, is_time = parse_bytes(part.strip()), False
+            size_bytes = max(parse_bytes(part), _LEAST_BYTES)
         except ValueError:
-            age_s, is_time = parse_seconds(part.strip()), True
-        if (is_time and (age_s or 0) < _LEAST_S) or (not is_time and (size_bytes or 0) < _LEAST_BYTES):
-            raise ValueError(f"'{part}' is too small: at least {_LEAST_BYTES // 1000}KB or {_LEAST_S:g}s")
+            age_s = max(parse_seconds(part), _LEAST_S)
     return size_bytes, age_s
 
 
-class OutputFile(Protocol[_T_contra]):
-    """An open file of a `FileSeries`; `write` and `close` are those of `writer.Target`."""
+class OutputFile(Target[_T_contra], Protocol[_T_contra]):
+    """An open file of a `FileSeries`."""
 
     @property
     def size_bytes(self) -> int:
@@ -75,14 +73,6 @@ class OutputFile(Protocol[_T_contra]):
 
     def fileno(self) -> int:
         """Return the file descriptor."""
-        ...
-
-    def write(self, items: Sequence[_T_contra]) -> int:
-        """Append items."""
-        ...
-
-    def close(self) -> int:
-        """Complete the file."""
         ...
 
 

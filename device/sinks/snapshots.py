@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 
-from edgekit.device.annotate import Draw
+from edgekit.device.annotate import draw_faces
 from edgekit.device.blur import Xyxy, hide_boxes
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
@@ -74,9 +74,7 @@ class SnapshotWriter(Writer[_Shot]):
             reserve=run.reserve(folder, PICTURES),
         )
         account = run.account("event snapshots")
-        super().__init__(
-            _Images(pictures, run.draw), rules, account, run.shutdown, run.notify, threaded=run.source.live
-        )
+        super().__init__(_Images(pictures), rules, account, run.shutdown, run.notify, threaded=run.source.live)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Keep the boxes to blur, and save the frame if it was requested."""
@@ -116,16 +114,15 @@ class SnapshotWriter(Writer[_Shot]):
 class _Images(Target[_Shot]):
     """Target of a `SnapshotWriter`: draws, encodes and writes images."""
 
-    def __init__(self, pictures: PictureFolder, draw: Draw) -> None:
+    def __init__(self, pictures: PictureFolder) -> None:
         self._pictures = pictures
-        self._draw = draw
 
     def write(self, items: Sequence[_Shot]) -> int:
         """Write the only image."""
         (shot,) = items
         image = shot.frame.image_bgr
         image = hide_boxes(image, shot.hidden_xyxy) if shot.hidden_xyxy else image
-        drawn = at_most(self._draw(image, shot.result.faces), _MAX_SIDE_PX)
+        drawn = at_most(draw_faces(image, shot.result.faces), _MAX_SIDE_PX)
         self._pictures.store(shot.name, cv2.imencode(".jpg", drawn, _JPEG_QUALITY)[1].tobytes())
         return 1
 

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edgekit.device.annotate import draw_faces
 from edgekit.device.blur import Xyxy, hide_boxes
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame, presentation_time_s
@@ -50,7 +51,6 @@ class VideoSink(Writer[_Shot]):
         require_pyav()
         source = run.source
         self._blur = run.blur()
-        self._draw = run.draw
         self._fps = source.fps or (_CAMERA_FPS if source.live else _STILLS_FPS)
         self._time_s = presentation_time_s(source, _STILLS_FPS)
         self._size_wh = _largest_wh(getattr(source, "paths", ()))
@@ -76,31 +76,24 @@ class VideoSink(Writer[_Shot]):
         width, height = self._size_wh or shot.frame.size_wh
         # The encoders need an even width and height.
         size_wh = width + width % 2, height + height % 2
-        return _DrawnVideo(path, size_wh, self._fps, self._drawn, self._time_s)
-
-    def _drawn(self, shot: _Shot) -> ImageU8:
-        image = shot.frame.image_bgr
-        image = hide_boxes(image, shot.hidden_xyxy) if shot.hidden_xyxy else image
-        return self._draw(image, shot.result.faces)
+        return _DrawnVideo(path, size_wh, self._fps, self._time_s)
 
 
 class _DrawnVideo(H264File):
-    def __init__(
-        self,
-        path: Path,
-        size_wh: tuple[int, int],
-        fps: float,
-        draw: Callable[[_Shot], ImageU8],
-        time_s: Callable[[Frame], float],
-    ) -> None:
+    def __init__(self, path: Path, size_wh: tuple[int, int], fps: float, time_s: Callable[[Frame], float]) -> None:
         super().__init__(path, size_wh, fps)
         self._size_wh = size_wh
-        self._draw = draw
         self._time_s = time_s
 
     def write(self, items: Sequence[_Shot]) -> int:
         """Append frames."""
-        return sum(self.append(_fit(self._draw(shot), self._size_wh), self._time_s(shot.frame)) for shot in items)
+        return sum(self.append(_fit(_drawn(shot), self._size_wh), self._time_s(shot.frame)) for shot in items)
+
+
+def _drawn(shot: _Shot) -> ImageU8:
+    image = shot.frame.image_bgr
+    image = hide_boxes(image, shot.hidden_xyxy) if shot.hidden_xyxy else image
+    return draw_faces(image, shot.result.faces)
 
 
 def _largest_wh(paths: Sequence[Path]) -> tuple[int, int] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 from edgekit import __version__
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import RunContext
-from edgekit.device.sinks.credentials import read_secret
-from edgekit.device.sinks.writer import END_OF_RUN, LostError, Target, Writer, WriterRules
 from edgekit.errors import InputError, StorageError
 from edgekit.options import option
 
 if TYPE_CHECKING:
     from edgekit.device.events import Event
+    from edgekit.device.sinks.context import RunContext
 
 # Time limit for the connection to each address of the receiver, for sending, and for the response.
 _TIMEOUT_S = 5.0
@@ -49,6 +46,9 @@ class WebhookOptions(SinkOptions):
         """
         if self.webhook is None:
             return None
+        from edgekit.device.sinks.credentials import read_secret
+        from edgekit.device.sinks.writer import END_OF_RUN, Writer, WriterRules
+
         token = read_secret(self.webhook_token_file, "EDGEKIT_WEBHOOK_TOKEN", "webhook token", run.notify)
         host = _check(self.webhook, token)
         links = run.links
@@ -62,21 +62,15 @@ class WebhookOptions(SinkOptions):
             attempts=len(_RETRY_PAUSES_S) + 1,
         )
         receiver = _Receiver(self.webhook, token, host, read_image)
-        webhook = Webhook(receiver, rules, run.account("webhook"), run.shutdown, run.notify, threaded=True)
-        links.outlets.append(webhook)
+        webhook: Writer[Event] = Writer(
+            receiver, rules, run.account("webhook"), run.shutdown, run.notify, threaded=True
+        )
+        links.outlets.append(webhook.put)
         return webhook
 
 
-class Webhook(Writer["Event"]):
-    """Posts each event, in order, from its own thread."""
-
-    def post(self, event: Event) -> None:
-        """Queue an event; if too many wait, the oldest one is dropped."""
-        self.put(event)
-
-
-class _Receiver(Target["Event"]):
-    """Target of a `Webhook`. Redirects are not followed, because the token is only for the given address."""
+class _Receiver:
+    """Target of the writer. Redirects are not followed, because the token is only for the given address."""
 
     def __init__(
         self, url: str, token: str | None, host: str, read_image: Callable[[str], bytes | None] | None
@@ -109,6 +103,8 @@ class _Receiver(Target["Event"]):
         import urllib.error
         import urllib.request
 
+        from edgekit.device.sinks.writer import LostError
+
         (event,) = items
         body = json.dumps(self._document(event), allow_nan=False).encode()
         request = urllib.request.Request(self._url, body, self._headers, method="POST")  # noqa: S310 - http(s) only
@@ -126,6 +122,10 @@ class _Receiver(Target["Event"]):
             reason = str(error) or type(error).__name__
         raise StorageError(f"webhook {self._host}: {reason}")
 
+    def close(self) -> int:
+        """Do nothing."""
+        return 0
+
     def _document(self, event: Event) -> dict[str, Any]:
         document = event.as_document()
         if self._read_image is not None and event.snapshot is not None:
@@ -139,6 +139,8 @@ class _Receiver(Target["Event"]):
 
 def _check(url: str, token: str | None) -> str:
     """Return the host of a webhook's address; raises as `WebhookOptions.open`."""
+    import urllib.parse
+
     try:
         parts = urllib.parse.urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable() and " " not in url

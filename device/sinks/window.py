@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import RunContext
 from edgekit.errors import InputError
-from edgekit.install_hint import install_command
 from edgekit.options import option
 
 if TYPE_CHECKING:
-    from edgekit.device.annotate import Draw
     from edgekit.device.detections import FrameResult
     from edgekit.device.frame import Frame
+    from edgekit.device.sinks.context import RunContext
 
 _TITLE = "edgekit (q to quit)"
 _KEYS_TO_QUIT = (ord("q"), 27)
@@ -36,23 +34,24 @@ class WindowOptions(SinkOptions):
         Raises:
             InputError: There is no display, or this OpenCV is headless.
         """
-        return WindowSink(run.source.stop, run.draw) if self.show else None
+        return WindowSink(run.source.stop) if self.show else None
 
 
 class WindowSink(Sink):
     """Shows every frame with boxes and labels; q, Escape or closing the window calls `on_quit`."""
 
-    def __init__(self, on_quit: Callable[[], None], draw: Draw) -> None:
-        """Open the window; `draw` draws the faces into a frame. Raises as `WindowOptions.open`."""
+    def __init__(self, on_quit: Callable[[], None]) -> None:
+        """Open the window; raises as `WindowOptions.open`."""
         import cv2
 
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise InputError("--show needs a display, and none is set: use --web or --save instead")
         self._on_quit = on_quit
-        self._draw = draw
         try:
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         except cv2.error as error:
+            from edgekit.install_hint import install_command
+
             raise InputError(
                 "--show needs an OpenCV with windows: run pip uninstall opencv-python-headless, "
                 f"then {install_command('window')}; or use --web or --save"
@@ -67,6 +66,8 @@ class WindowSink(Sink):
         """Show the frame."""
         import cv2
 
-        cv2.imshow(_TITLE, self._draw(frame.image_bgr, result.faces))
+        from edgekit.device.annotate import draw_faces
+
+        cv2.imshow(_TITLE, draw_faces(frame.image_bgr, result.faces))
         if cv2.waitKey(1) & 0xFF in _KEYS_TO_QUIT or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
             self._on_quit()

@@ -61,8 +61,6 @@ def list_cameras(
     """
     board = board or read_board(root)
     obstacles = []
-    if board.userland_bits == 32:
-        obstacles.append("onnxruntime has no packages for this 32-bit system: install a 64-bit Raspberry Pi OS")
     cameras: list[Camera] = []
     try:
         cameras += [_csi_camera(entry) for entry in (list_csi or _list_picameras)()]

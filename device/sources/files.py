@@ -102,8 +102,6 @@ class VideoSource(RecordedSource):
         self._sequence = 0
         self._period_s = _ASSUMED_PERIOD_S if self.fps is None else 1 / self.fps
         self._position_s = 0.0
-        self._shift_s = 0.0
-        self._longest_pause_s = 0.0
         # The first frame is read here, so that an unreadable video fails before any output file is created.
         self._first = self._read()
         if self._first is None:
@@ -161,11 +159,7 @@ class VideoSource(RecordedSource):
         if not stamp_s > 0:  # the first frame, or a video without time stamps
             self._position_s = max((self._sequence - 1) * self._period_s, before_s)
             return
-        if stamp_s + self._shift_s < before_s:
-            # The time stamps start again, as in joined MPEG streams.
-            self._shift_s = before_s + self._period_s - stamp_s
-        self._position_s = stamp_s + self._shift_s
-        self._longest_pause_s = max(self._longest_pause_s, self._position_s - before_s)
+        self._position_s = max(stamp_s, before_s)
 
     def _report_damage(self) -> None:
         damage = []
@@ -179,8 +173,7 @@ class VideoSource(RecordedSource):
     def _warn_of_early_end(self) -> None:
         expected = self.frame_count or 0
         duration_s = expected * self._period_s
-        # Of a variable frame rate, only the duration is known; the last frame may be shown for long.
-        end_s = self._position_s + max(self._longest_pause_s, self._period_s)
+        end_s = self._position_s + self._period_s
         few = self._sequence < min(expected * _MIN_SHARE, expected - _COUNT_TOLERANCE_FRAMES)
         if few and end_s < duration_s * _MIN_SHARE:
             self._notify(

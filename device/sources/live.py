@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol, Self, TypeAlias, TypeVar
 
 from edgekit.device.frame import Frame
-from edgekit.device.sources.yuv import Planes
 from edgekit.device.worker import Worker
+from edgekit.device.yuv import Planes
 from edgekit.errors import EdgekitError, SourceError
 from edgekit.preprocess import ImageU8
 from edgekit.text import one_line

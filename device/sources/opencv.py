@@ -14,8 +14,8 @@ import numpy as np
 from edgekit.device.sources.files import VideoSource, capture_fps, capture_frame_count
 from edgekit.device.sources.live import CapturedImage, LiveSource, Picture
 from edgekit.device.sources.settings import CameraSettings
-from edgekit.device.sources.yuv import ROTATION_CODES
 from edgekit.device.worker import Worker
+from edgekit.device.yuv import ROTATION_CODES
 from edgekit.errors import InputError, SourceError
 from edgekit.preprocess import ImageU8
 from edgekit.text import printable

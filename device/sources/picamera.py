@@ -18,7 +18,7 @@ import numpy as np
 from edgekit.device.region import detector_input_px
 from edgekit.device.sources.live import CapturedImage, LiveSource
 from edgekit.device.sources.settings import CameraSettings, EncodedPacket, EncodedVideo
-from edgekit.device.sources.yuv import Layout, Planes, split_planes
+from edgekit.device.yuv import Layout, Planes, split_planes
 from edgekit.errors import InputError, SourceError
 
 # Supported by the camera hardware of every Raspberry Pi; other cameras may deliver NV12 instead.
@@ -35,6 +35,7 @@ _BUFFERS = 3
 _BUFFERS_RECORDED = 6
 # Longer than an exposure.
 READ_TIMEOUT_S = 10.0
+_CURE = "stop the program that uses it (fuser -v /dev/media*), use a smaller camera size, or check with rpicam-hello"
 # libcamera's error for a rejected configuration contains the whole configuration.
 _MAX_REASON_CHARS = 200
 
@@ -168,7 +169,7 @@ def _start(picamera2_class: Any, name: str, number: int, settings: CameraSetting
     try:
         camera = picamera2_class(number)
     except Exception as error:
-        raise SourceError(f"{name} cannot be opened ({_reason(error)}): {_cure(error)}") from error
+        raise SourceError(f"{name} cannot be opened ({_reason(error)}): {_CURE}") from error
     try:
         camera.configure(_configuration(camera, name, settings))
         camera.start()
@@ -177,7 +178,7 @@ def _start(picamera2_class: Any, name: str, number: int, settings: CameraSetting
         raise
     except Exception as error:
         camera.close()
-        raise SourceError(f"{name} does not start ({_reason(error)}): {_cure(error)}") from error
+        raise SourceError(f"{name} does not start ({_reason(error)}): {_CURE}") from error
     return camera
 
 
@@ -206,15 +207,6 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error) or type(error).__name__)[:_MAX_REASON_CHARS]
-
-
-def _cure(error: BaseException) -> str:
-    reason = _reason(error).lower()
-    if "memory" in reason or "allocat" in reason:
-        return "use a smaller camera size"
-    if "busy" in reason or "acquire" in reason:
-        return "stop the program that uses it (fuser -v /dev/media*)"
-    return "stop other programs that use it, and check with 'rpicam-hello'"
 
 
 def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.stages import Stages
@@ -30,9 +30,6 @@ class RealtimeSource:
         """
         if recording.fps is None:
             raise InputError(f"source '{recording.name}' has no frame rate: leave realtime out")
-        self.name = recording.name
-        self.fps: float | None = recording.fps
-        self.frame_count = recording.frame_count
         self._recording = recording
         self._position_s = presentation_time_s(recording)
         self._player = Stages(threaded=True, every_item=False)
@@ -43,15 +40,9 @@ class RealtimeSource:
         """Number of frames replaced by newer ones before they were read."""
         return sum(self._player.dropped.values())
 
-    @property
-    def skipped(self) -> int:
-        """Number of images or frames that could not be decoded."""
-        return self._recording.skipped
-
-    @property
-    def damaged(self) -> int:
-        """Number of damaged frames, see `RecordedSource`."""
-        return getattr(self._recording, "damaged", 0)
+    def __getattr__(self, name: str) -> Any:
+        """Return any other attribute (`name`, `fps`, `skipped`, …) of the recording."""
+        return getattr(self._recording, name)
 
     def __enter__(self) -> Self:
         self._recording.__enter__()

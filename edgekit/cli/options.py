@@ -16,7 +16,7 @@ from edgekit.options import Options, option
 from edgekit.shared_options import MAX_SEED, MAX_THREADS
 
 if TYPE_CHECKING:
-    from edgekit.device.service.spec import Scope
+    from edgekit.device.service.unit import Scope
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 

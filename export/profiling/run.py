@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, create_detector
+from edgekit.device.detection import create_detector
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
 from edgekit.downloads import YUNET, UnavailableError, cached_download
 from edgekit.errors import InputError
 from edgekit.export.profiling.options import LoopOptions, ProfileOptions

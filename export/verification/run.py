@@ -8,7 +8,6 @@ from pathlib import Path
 from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in, device_suffixes, engine_of
-from edgekit.device.engines.tolerance import Tolerance, tolerance_for
 from edgekit.errors import InputError
 from edgekit.export.profiling.cost import load_graph
 from edgekit.export.verification import first_difference as tracing
@@ -29,6 +28,7 @@ from edgekit.models.model_loading import build_net
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.options import takes
 from edgekit.preprocess import to_tensor
+from edgekit.testing.tolerance import Tolerance, tolerance_for
 from edgekit.text import one_line
 
 # Layers are compared on the images whose logits differ most.

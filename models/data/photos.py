@@ -23,7 +23,7 @@ from edgekit.device.detections import Detections
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import as_frame
 from edgekit.device.region import detector_input_px
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify

@@ -115,11 +115,6 @@ TABLE: list[tuple[str, bytes, ImageU8, int]] = [
     ("rgb.ppm", pillow(rgb, "PPM"), RGB, 0),
     ("gray16.pgm", opencv(WIDE[..., 2], ".pgm"), GRAY, 0),
     *((f"turned-{n}.jpg", pillow(rgb, "JPEG", n, quality=98, subsampling=0), turned(RGB, n), 4) for n in range(2, 9)),
-    *((f"turned-{n}.png", pillow(rgba, "PNG", n), turned(COMPOSITED, n), 0) for n in range(2, 9)),
-    *(
-        (f"turned-{n}.webp", pillow(rgba, "WEBP", n, lossless=True, exact=True), turned(COMPOSITED, n), 0)
-        for n in (6, 7)
-    ),
     ("turned-6.tiff", pillow(rgb, "TIFF", 6), turned(RGB, 6), 0),
     ("turned-alpha.tiff", pillow(rgba, "TIFF", 6), turned(COMPOSITED, 6), 1),
 ]

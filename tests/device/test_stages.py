@@ -112,7 +112,7 @@ def test_leaving_does_not_wait_for_a_stage_that_hangs(monkeypatch: pytest.Monkey
     with Stages(threaded=True, every_item=True) as stages:
         assert next(stages.prefetch("hangs", hangs())) == 1
         assert hanging.wait(PATIENCE_S)
-    assert any(thread.name == "hangs" for thread in threading.enumerate())
+    assert any(thread.name == "edgekit hangs" for thread in threading.enumerate())
     let_go.set()
 
 

@@ -19,8 +19,7 @@ from edgekit.device.accounting import Account
 from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
-from edgekit.device.sinks.crop_folder import CollectSink
-from edgekit.device.sinks.crop_strategies import EveryInterval
+from edgekit.device.sinks.crop_strategies import CollectSink, EveryInterval
 from edgekit.device.sinks.csv import CsvOptions
 from edgekit.device.sinks.jsonl import JsonLinesOptions
 from edgekit.device.sinks.mqtt.spool import Spool

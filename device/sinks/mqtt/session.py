@@ -154,12 +154,6 @@ class Session:
         self._client.on_connect = self._client.on_disconnect = self._client.on_publish = None
         self._client.on_subscribe = self._client.on_message = None
 
-    @property
-    def own_address(self) -> str:
-        """The address of this machine in the network of the broker; "" after the connection is lost."""
-        connection: Any = self._client.socket()
-        return "" if connection is None else str(connection.getsockname()[0])
-
     def publish(self, topic: str, payload: bytes | str, qos: int = 1, retain: bool = False) -> int | None:
         """Send a message; return its id, which `confirmed` receives on delivery, or None if the connection is lost."""
         info = self._client.publish(topic, payload, qos=qos, retain=retain)

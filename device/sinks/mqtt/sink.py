@@ -164,16 +164,13 @@ class MqttSink(Sink):
 
     def _announce(self, session: Session) -> None:
         """Publish the discovery messages."""
-        # Read once, because the connection can be lost at any time.
-        own_address = session.own_address
-        page_url, contract = self._run.links.page_url, self._run.contract
+        contract = self._run.contract
         messages = discovery_messages(
             self._settings,
             contract.labels,
             contract.subject,
             images=[topic for topic, _ in self._images()],
             commands=() if self._commands is None else self._commands.allowed,
-            page_url=page_url(own_address) if page_url and own_address else None,
         )
         for topic, payload in messages:
             session.publish(topic, payload, retain=True)

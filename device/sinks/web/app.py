@@ -8,7 +8,6 @@ import time
 import urllib.parse
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -145,18 +144,16 @@ class _Web:
             return
         self._preview.join()
         try:
-            version, is_repeated = 0, True
-            while True:
+            version, sent_s, is_repeated = 0, 0.0, True
+            while not self._preview.closing:
                 # Each viewer receives the newest image when it is ready: a slow viewer gets fewer images, not old ones.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(None if is_repeated else _REPEAT_AFTER_S):
-                        image = await self._preview.next(version)
-                if image is None:
-                    break
-                is_repeated = image.version == version
-                version = image.version
-                head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image.jpeg)}\r\n\r\n"
-                yield head.encode() + image.jpeg + b"\r\n"
+                image = await run_in_threadpool(self._preview.newest)
+                is_new = image is not None and image.version != version
+                if image is not None and (is_new or (not is_repeated and time.monotonic() - sent_s >= _REPEAT_AFTER_S)):
+                    version, sent_s, is_repeated = image.version, time.monotonic(), not is_new
+                    head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image.jpeg)}\r\n\r\n"
+                    yield head.encode() + image.jpeg + b"\r\n"
+                await asyncio.sleep(self._preview.period_s)
         finally:
             self._preview.leave()
 

@@ -27,7 +27,7 @@ def chosen_service(target: ServiceOptions) -> Service:
     Raises:
         InputError: The name is not valid.
     """
-    from edgekit.device.service.spec import check_name
+    from edgekit.device.service.unit import check_name
     from edgekit.remote.deploy import Service
 
     check_name(target.name)

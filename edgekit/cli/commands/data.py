@@ -182,7 +182,7 @@ def label(out: Output, folder: Path, options: LabelOptions) -> None:
     with exclusive_store(folder, options.output, names, out.warn) as store:
         token = read_secret(options.token_file, "EDGEKIT_WEB_TOKEN", "web token", out.warn)
         stopped = threading.Event()
-        with StopSignals() as signals, label_page(store, options.address, token, out.warn) as page:
+        with StopSignals() as signals, label_page(store, options.address, token) as page:
             signals.on_stop(stopped.set)
             out.say(f"label {counted(store.summary()['waiting'], 'crop')} at {page.url} (Ctrl-C ends)")
             while not stopped.wait(1.0):

@@ -22,8 +22,8 @@ from edgekit.files import real_path
 from edgekit.options import Options, option
 
 if TYPE_CHECKING:
-    from edgekit.device.service.spec import Scope
     from edgekit.device.service.systemd import SystemdManager
+    from edgekit.device.service.unit import Scope
 
 
 def _variable(text: str) -> tuple[str, str]:
@@ -101,7 +101,7 @@ def install(out: Output, service: ServiceOptions, chosen: InstallOptions, run_op
       sudo edgekit service install --name door --run-as pi --
           --source rtsp://10.0.0.7/live --csv door.csv --rotate-files 1d
     """
-    from edgekit.device.service.spec import ServiceSpec
+    from edgekit.device.service.unit import ServiceSpec
 
     if chosen.config is None and not run_options:
         raise click.UsageError("nothing to run: give --config TOML, or options of 'edgekit run' after --")
@@ -219,8 +219,8 @@ def _scope(service: ServiceOptions) -> Scope:
 
 
 def _manager(service: ServiceOptions) -> SystemdManager:
-    from edgekit.device.service.spec import check_name
     from edgekit.device.service.systemd import find_manager
+    from edgekit.device.service.unit import check_name
 
     check_name(service.name)
     return find_manager(_scope(service))

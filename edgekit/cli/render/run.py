@@ -90,7 +90,7 @@ def summary(
     """Return the document of --json."""
     from msgspec.structs import asdict
 
-    from edgekit.device.engines.versions import versions
+    from edgekit.device.engines.session import versions
     from edgekit.device.pipeline.summary import summary_document
 
     classifier = stream.classifier

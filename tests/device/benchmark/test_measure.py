@@ -12,12 +12,10 @@ import numpy as np
 import pytest
 
 from edgekit.device.benchmark import measure as measuring
-from edgekit.device.benchmark.cells import Cell, plan_cells, plan_rounds
-from edgekit.device.benchmark.document import describe_model
 from edgekit.device.benchmark.frame_cache import CachedSource, FrameCache, frame_cache
-from edgekit.device.benchmark.job import Job
-from edgekit.device.benchmark.measure import BLOCK_FRAMES, Run, measure
-from edgekit.device.benchmark.other_load import OtherLoad
+from edgekit.device.benchmark.jobs import Cell, Job, plan_cells, plan_rounds
+from edgekit.device.benchmark.measure import BLOCK_FRAMES, OtherLoad, Run, measure
+from edgekit.device.benchmark.run import describe_model
 from edgekit.device.detection import Detections, Detector, WholeFrame
 from edgekit.device.frame import Frame, RecordedSource
 from edgekit.errors import InputError, SourceError
@@ -113,7 +111,7 @@ def test_a_wrong_plan_is_refused(models: Any, threads: Any, kinds: Any) -> None:
 def test_every_combination_is_planned_once_and_the_run_without_thread_counts_once_per_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("edgekit.device.benchmark.cells.available_processors", lambda: 4)
+    monkeypatch.setattr("edgekit.device.benchmark.jobs.available_processors", lambda: 4)
     cells = plan_cells(MODELS[:1], None, ["net", "run"])
     assert [(cell.kind, cell.threads) for cell in cells] == [("net", 1), ("net", 4), ("run", None)]
     cells = plan_cells(MODELS, (1, 2), KINDS)

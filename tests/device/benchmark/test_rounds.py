@@ -14,12 +14,11 @@ import pytest
 
 from edgekit.boards import Conditions, Throttling
 from edgekit.device.benchmark import rounds
-from edgekit.device.benchmark.cells import Cell
-from edgekit.device.benchmark.document import cell_result
 from edgekit.device.benchmark.frame_cache import FrameCache
-from edgekit.device.benchmark.job import DetectorChoice, Job
+from edgekit.device.benchmark.jobs import Cell, DetectorChoice, Job
 from edgekit.device.benchmark.measure import Run, board_state, latency_of
 from edgekit.device.benchmark.rounds import MAX_REPEATS, Measured, cool_down, measure_all, run_worker
+from edgekit.device.benchmark.run import cell_result
 from edgekit.errors import EdgekitError, InputError
 from edgekit.report.document import MachineReading, ProcessResult, WarmUp
 from edgekit.report.power import PowerReading, mean_watts, parse_readings

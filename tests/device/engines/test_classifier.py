@@ -19,7 +19,7 @@ from edgekit.device.engines.engine import contract_in
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import as_frame
 from edgekit.device.pipeline.loop import recognise
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8

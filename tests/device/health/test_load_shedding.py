@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 
 import numpy as np
 import pytest
 
 from edgekit.boards import Board, Conditions, Throttling, read_board
 from edgekit.device.detection import WholeFrame
-from edgekit.device.frame import Frame, RecordedSource
+from edgekit.device.frame import Frame
 from edgekit.device.health.load_shedding import (
-    FRAME_RATE_LEVELS,
     LEVELS,
     LoadShedder,
-    PacedSource,
 )
 from edgekit.device.health.runtime_monitor import RuntimeMonitor
 from edgekit.device.health.sampler import Health
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.detection_schedule import Every
 from edgekit.device.tracking.face_tracker import FaceTracker
-from edgekit.device.tracking.localizer import WholeImage
 
 NOTHING = Conditions(*[None] * 9)
 PI = dataclasses.replace(read_board(), model="Raspberry Pi 4 Model B Rev 1.4")
@@ -90,14 +86,11 @@ def test_a_warning_after_throttling_keeps_the_first_step_only():
     assert levels([(30, None, THROTTLED), (200, None, SOFT_LIMIT)])[-1] == 1
 
 
-@pytest.mark.parametrize("levels", [LEVELS, FRAME_RATE_LEVELS])
-def test_each_level_does_no_more_than_the_one_before(levels):
-    assert len(levels) == len(LEVELS)
-    for before, after in itertools.pairwise(levels):
+def test_each_level_does_no_more_than_the_one_before():
+    for before, after in itertools.pairwise(LEVELS):
         assert after.number == before.number + 1
         assert after.detect_every_at_least >= before.detect_every_at_least
         assert after.detector_scale <= before.detector_scale
-        assert after.frame_share <= before.frame_share
         assert after.text != before.text
 
 
@@ -151,43 +144,8 @@ def test_a_hot_board_lowers_the_rate_of_detection(tmp_path, notices):
 
 
 @pytest.mark.usefixtures("raspberry_pi")
-def test_a_hot_board_gets_fewer_frames_of_whole_images(tmp_path, notices):
-    monitor = RuntimeMonitor(tmp_path, WholeImage(None, is_sequence=True), notices.append, live=True)
-    monitor._shedder.observe(sample(0, 80.0))
-    assert monitor._shedder.level.frame_share == 0.75
-    assert notices == ["80.0 °C (limit 75 °C): load level 1 of 3, three quarters of the frame rate"]
-
-
-@pytest.mark.usefixtures("raspberry_pi")
 def test_the_results_of_a_file_do_not_depend_on_the_temperature(tmp_path, notices):
     face_tracker = FaceTracker(Counting(), Every(1))
     monitor = RuntimeMonitor(tmp_path, face_tracker, notices.append, live=False)
     monitor._shedder.observe(sample(0, 80.0))
     assert face_tracker._detect_every_at_least == 1
-    assert monitor._shedder.level.frame_share == 0.75
-
-
-class Three(RecordedSource):
-    name, fps, frame_count = "three", 25.0, 3
-
-    def __iter__(self):
-        for sequence in range(3):
-            if self._stopped:
-                return
-            yield Frame(sequence, 0.0, 0.0, np.zeros((2, 2, 3), np.uint8))
-
-
-def test_at_half_the_load_a_source_pauses_as_long_as_a_frame_took(monkeypatch):
-    now_s, slept = 0.0, []
-    monkeypatch.setattr(time, "monotonic", lambda: now_s)
-    monkeypatch.setattr(time, "sleep", slept.append)
-    level = LEVELS[0]
-    with PacedSource(Three(), lambda: level) as source:
-        for frame, took_s in zip(source, [1.0, 0.04, 9.0], strict=True):
-            level = LEVELS[3] if frame.sequence else LEVELS[0]
-            now_s += took_s
-        assert slept == [pytest.approx(0.04), 0.5]
-        assert (source.name, source.fps, source.frame_count, source.live) == ("three", 25.0, 3, False)
-        assert (source.dropped, source.skipped) == (0, 0)
-        source.stop()
-        assert list(source) == []

@@ -14,7 +14,7 @@ from edgekit.device.detections import Detections
 from edgekit.device.frame import Frame
 from edgekit.device.pipeline.classification_schedule import ClassifyEvery, choose
 from edgekit.device.pipeline.loop import classify
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.track import Classification, Track
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8

@@ -6,7 +6,7 @@ import pytest
 
 from edgekit.device.pipeline import latency as meter
 from edgekit.device.pipeline.latency import LatencyMeter, summarize
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 
 
 class Clock:

@@ -23,7 +23,7 @@ from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
 from edgekit.device.pipeline.summary import Tally
 from edgekit.device.sources import open_source
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import InputError, SourceError, StorageError

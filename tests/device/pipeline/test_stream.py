@@ -29,8 +29,8 @@ from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.region import Region
 from edgekit.device.sources.settings import CameraSettings
-from edgekit.device.stage_timer import StageTimer
-from edgekit.device.tracking.localizer import WholeImage
+from edgekit.device.stages import StageTimer
+from edgekit.device.tracking.face_tracker import WholeImage
 from edgekit.errors import EXIT_OK, InputError
 from edgekit.preprocess import crop_image
 from tests.waiting import wait_until

@@ -221,7 +221,7 @@ def test_only_changes_and_one_record_per_second_are_written(start, play, tmp_pat
     assert sequences == [record["sequence"] for record in written]
 
 
-SOON = "from edgekit.device.sinks import daily_writes; daily_writes._MEASURED_S = 2.0"
+SOON = "from edgekit.device.sinks import disk_reserve; disk_reserve._MEASURED_S = 2.0"
 
 
 def test_a_run_that_wears_out_a_card_warns_once_with_the_figure(start, play, tmp_path):
@@ -242,7 +242,7 @@ def test_a_run_that_writes_nothing_does_not_warn(start, play):
 
 
 def _counts_writes(folder: Path) -> bool:
-    from edgekit.device.sinks.daily_writes import _written_bytes
+    from edgekit.device.sinks.disk_reserve import _written_bytes
 
     before = _written_bytes()
     (folder / "trial").write_bytes(bytes(1 << 20))

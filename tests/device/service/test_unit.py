@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.device.service.spec import (
+from edgekit.device.service.unit import (
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
     MAX_STARTS,
     PAUSE_STEPS,
     STARTS_WINDOW_S,
     ServiceSpec,
+    quote,
+    unit_text,
 )
-from edgekit.device.service.unit import quote, unit_text
 from edgekit.errors import InputError
 
 COMMAND = ("/bin/echo", "a b", "100%", "$HOME", 'q"uo\\te', "é")

@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from edgekit.device.imaging import read_image
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt import sink as sink_module
-from edgekit.device.sinks.mqtt.session import Commands, Session
+from edgekit.device.sinks.mqtt.session import Commands
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
 from edgekit.device.sinks.snapshots import SnapshotWriter
@@ -48,10 +47,10 @@ def open_sink(broker, tmp_path, feed, run, snapshots, monkeypatch) -> Iterator[C
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
     with ExitStack() as stack:
 
-        def start(*allowed: str, sends: bool = False, page_url=None) -> MqttSink:
+        def start(*allowed: str, sends: bool = False) -> MqttSink:
             settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic=TOPIC)
             run.monitor.add(feed.next("happy")[1])
-            run.links.sends_snapshots, run.links.page_url = sends, page_url
+            run.links.sends_snapshots = sends
             commands = Commands(allowed, run.controls, snapshots.request, run.notify) if allowed else None
             return stack.enter_context(MqttSink(settings, run, commands, pauses_s=(0.1,)))
 
@@ -183,7 +182,7 @@ def test_home_assistant_gets_a_switch_a_button_and_what_is_unavailable_in_a_paus
     broker.start()
     with ExitStack() as stack:
         live = broker.listen(stack)
-        open_sink("pause", "snapshot", sends=True, page_url=lambda own: f"http://{own}:8080/")
+        open_sink("pause", "snapshot", sends=True)
         wait_until(lambda: live.on(f"{TOPIC}/availability"))
         entities = configs(live)
     switch, button = entities["switch/pause"], entities["button/take_snapshot"]
@@ -200,19 +199,6 @@ def test_home_assistant_gets_a_switch_a_button_and_what_is_unavailable_in_a_paus
         assert "availability_topic" not in entities[name]
     assert entities["sensor/temperature"]["availability_topic"] == f"{TOPIC}/availability"
     assert entities["image/command_snapshot"]["image_topic"] == f"{TOPIC}/command-snapshot"
-    for document in filter(None, entities.values()):
-        assert document["device"]["configuration_url"] == "http://127.0.0.1:8080/"
-
-
-def test_a_connection_that_is_lost_while_the_page_is_announced_does_not_end_the_run(broker, open_sink, monkeypatch):
-    addresses = iter(["127.0.0.1"])
-    monkeypatch.setattr(Session, "own_address", property(lambda _: next(addresses, "")))
-    broker.start()
-    with ExitStack() as stack:
-        live = broker.listen(stack)
-        open_sink("pause", page_url=lambda own: f"http://{ip_address(own)}:8080/")
-        wait_until(lambda: live.on(f"{TOPIC}/availability"))
-        assert configs(live)["switch/pause"]["device"]["configuration_url"] == "http://127.0.0.1:8080/"
 
 
 def test_a_snapshot_is_the_next_frame_and_published_only_by_option(broker, open_sink, send, snapshots, feed, controls):

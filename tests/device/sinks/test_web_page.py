@@ -45,7 +45,7 @@ def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
             others: tuple[str, ...] = ("calm",),
         ) -> WebSink:
             monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
-            sink = stack.enter_context(WebSink(address, token, monitor, notify=notices.append, max_fps=20))
+            sink = stack.enter_context(WebSink(address, token, monitor, max_fps=20))
             events = EventSink(EventRules(hold_s=0.2), SinkLinks([monitor]), lambda frame: frame.monotonic_s, None)
 
             def play() -> None:
@@ -168,7 +168,7 @@ def test_the_times_of_a_slow_source_are_not_cut_off_beside_the_chart(browser, si
 
 def test_an_image_is_shown_although_no_other_one_follows(browser, feed, notices):
     monitor = Monitor("demo", lambda: HOT)
-    with WebSink("0", None, monitor, notify=notices.append) as sink:
+    with WebSink("0", None, monitor) as sink:
         sink.write(*feed.next("happy"))
         # The page is loaded when its first image is shown.
         browser.get(sink.url)

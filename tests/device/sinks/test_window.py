@@ -5,7 +5,6 @@ from __future__ import annotations
 import cv2
 import pytest
 
-from edgekit.device.annotate import draw_faces
 from edgekit.device.sinks.window import WindowSink
 from edgekit.errors import InputError
 
@@ -23,10 +22,10 @@ def refuse() -> None:
 def test_without_a_display_a_video_is_offered(monkeypatch):
     monkeypatch.delenv("DISPLAY")
     with pytest.raises(InputError, match="--save"):
-        WindowSink(refuse, draw_faces)
+        WindowSink(refuse)
 
 
 @pytest.mark.skipif("GUI:                           NONE" not in cv2.getBuildInformation(), reason="OpenCV has windows")
 def test_the_error_of_a_headless_opencv_names_the_extra_with_windows():
     with pytest.raises(InputError, match="pip install"):
-        WindowSink(refuse, draw_faces)
+        WindowSink(refuse)

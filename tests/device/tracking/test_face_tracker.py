@@ -11,10 +11,10 @@ from edgekit.device.detections import Detections
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image
 from edgekit.device.region import Region, detector_input_px, scaled_input_px
-from edgekit.device.sources.yuv import split_planes
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive, Every
 from edgekit.device.tracking.face_tracker import FaceTracker, flow_luma
+from edgekit.device.yuv import split_planes
 
 SIZE_WH = (320, 240)
 FACE_PX = 48

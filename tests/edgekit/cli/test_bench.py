@@ -191,7 +191,7 @@ def test_the_end_of_a_connection_ends_the_worker_too_and_leaves_no_frames(
 
 def _runs(pid: int) -> bool:
     try:
-        return "benchmark.worker" in Path(f"/proc/{pid}/cmdline").read_text()
+        return "benchmark.measure" in Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return False
 

@@ -1,4 +1,4 @@
-"""The cells of a benchmark and the order in which they are measured.
+"""The cells of a benchmark, the order in which they are measured, and the jobs of the worker processes.
 
 A cell is one combination of a model, a number of threads and a kind of measurement.
 """
@@ -6,11 +6,15 @@ A cell is one combination of a model, a number of threads and a kind of measurem
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
+from edgekit.device.benchmark.frame_cache import FrameCache
+from edgekit.device.detection import Detector, create_detector
 from edgekit.device.engines.session import available_processors
 from edgekit.errors import InputError
 from edgekit.report.document import KINDS, Kind
@@ -40,6 +44,60 @@ class Cell:
     def name(self) -> str:
         """The name of the cell in messages."""
         return f"{self.kind}, {self.model}" + ("" if self.threads is None else f", {counted(self.threads, 'thread')}")
+
+
+@dataclass(frozen=True)
+class DetectorChoice:
+    """The detector for the kinds "frame" and "run"."""
+
+    name: str
+    model_path: Path | None
+    input_size_px: int | None
+
+    def create(self, intra_op_threads: int | None = None, notify: Callable[[str], None] = lambda _: None) -> Detector:
+        """Return the detector, or the one that replaces it, with one line for `notify`."""
+        return create_detector(
+            self.name,
+            model_path=self.model_path,
+            input_size_px=self.input_size_px,
+            intra_op_threads=intra_op_threads,
+            notify=notify,
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell and how to measure it.
+
+    Attributes:
+        cell: What to measure.
+        seconds: Minimum time of measured work, and maximum time of the warm-up.
+        min_iterations: Minimum number of measured iterations.
+        batch: Faces or images per iteration of "net".
+        cache: The frames of the kinds "frame" and "run".
+        detector: Their detector; None if the model classifies whole images.
+    """
+
+    cell: Cell
+    seconds: float
+    min_iterations: int
+    batch: int
+    cache: FrameCache | None = None
+    detector: DetectorChoice | None = None
+
+    def make_detector(self, intra_op_threads: int) -> Detector:
+        """Return the detector."""
+        assert self.detector is not None
+        return self.detector.create(intra_op_threads, lambda _: None)
+
+    def to_json(self) -> bytes:
+        """Return the job for a worker's stdin."""
+        return msgspec.json.encode(self, enc_hook=str)
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Job:
+        """Return the job that `to_json` wrote."""
+        return msgspec.json.decode(content, type=cls, dec_hook=lambda kind, text: kind(text))
 
 
 def plan_cells(
