@@ -25,7 +25,7 @@ class WebOptions(SinkOptions):
     web: str | None = option(
         "--web",
         "Serve a web page with the frames at HOST:PORT; without a value: 127.0.0.1:8080.",
-        metavar="ADDR",
+        metavar="[ADDR]",
         bare="127.0.0.1:8080",
         main=True,
     )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
-from edgekit.cli.command import Command
+from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
 
 
-@click.command("cameras", cls=Command, short_help="List the cameras, their modes, and what prevents their use.")
+@edgekit_command("cameras", short_help="List the cameras, their modes, and what prevents their use.")
 def command(out: Output) -> None:
     """List the cameras of this machine, their values for `run --camera`, their modes, and what prevents their use.
 

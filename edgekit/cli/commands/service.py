@@ -53,15 +53,14 @@ class InstallOptions(Options):
     """How the service is installed."""
 
     title = "Service"
-    config: Path | None = option("--config", "Settings of `edgekit run`.", metavar="TOML", main=True)
+    config: Path | None = option("--config", "Settings of `edgekit run`.", metavar="TOML")
     folder: Path | None = option(
         "--folder",
         "Working directory, which the service may write to; default: the current folder.",
         metavar="DIR",
-        main=True,
     )
     writable: tuple[Path, ...] = option(
-        "--writable", "Further folder that the service may write to; repeatable.", default=(), metavar="DIR", main=True
+        "--writable", "Further folder that the service may write to; repeatable.", default=(), metavar="DIR"
     )
     environment: tuple[tuple[str, str], ...] = option(
         "--env",
@@ -70,14 +69,12 @@ class InstallOptions(Options):
         metavar="NAME=VALUE",
         parse=_variable,
         several=True,
-        main=True,
     )
     run_as: str | None = option(
         "--run-as",
         "User of a system service; default: the user who called sudo.",
         metavar="USER",
         excludes="--user",
-        main=True,
     )
 
 

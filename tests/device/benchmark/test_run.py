@@ -23,7 +23,7 @@ def test_two_models_are_measured_reported_and_compared(
         [tiny_model, tiny_image_model],
         kinds=["net", "frame"],
         source=str(crops),
-        detector_model=yunet_640,
+        detector=yunet_640,
         processes=1,
         report_name=lambda name: Path(name).stem,
         progress=states.append,

@@ -150,7 +150,7 @@ def test_run_classifies_with_it(edgekit: Run, model: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("-o", "x.ncnn"),
+        ("-o", "x.ncnn", "--engine", "onnx"),
         ("-o", "x.onnx", "--engine", "ncnn"),
         ("-o", "x.ncnn", "--engine", "ncnn", "--quantize", "fp16"),
         ("-o", "x.onnx", "--precision", "fp16"),

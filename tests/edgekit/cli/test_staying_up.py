@@ -51,16 +51,6 @@ def test_a_camera_that_does_not_come_back_ends_the_run_with_its_own_code(start, 
     assert 1 <= document["frames"] <= 50
 
 
-def test_sigterm_before_the_first_picture_still_ends_with_a_document(start, play):
-    server = play([("silence", 1000)])
-    # The run ends at the latest when the opening of the stream times out.
-    run = start("--source", server.url, before=SOON + "opencv.OPEN_TIMEOUT_MS = 2_000\n")
-    run.until(lambda: server.served == 1)
-    run.process.send_signal(signal.SIGTERM)
-    assert run.end() == EXIT_OK
-    assert json.loads(run.document) == {"ended": "stopped", "frames": 0}
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_does_not_wait_for_the_timeout_of_a_sender_that_sends_nothing(start, play, number):
     server = play([("silence", 1000)])
