@@ -150,17 +150,6 @@ def test_an_image_that_no_other_one_follows_is_sent_twice(web):
     assert site.sink.preview.encoded == 2
 
 
-def test_events_stream_sends_one_state_after_the_other(web):
-    site = web()
-    with site.playing(), site.stream("/api/events") as stream:
-        states = []
-        while len(states) < 3:
-            line = stream.readline()
-            if line.startswith(b"data: "):
-                states.append(json.loads(line[6:]))
-    assert states[0]["frames"] < states[-1]["frames"]
-
-
 def test_metrics_are_what_prometheus_reads(web):
     account = Account("jsonl")
     account.produce(10)

@@ -158,19 +158,6 @@ def test_an_uncertain_face_is_gray_and_counted(browser, site):
     assert "uncertain" not in events
 
 
-def test_long_labels_and_reasons_are_no_wider_than_a_phone(browser, site):
-    account = Account("event snapshots")
-    account.produce()
-    account.drop("a-reason-of-the-operating-system-" * 3)
-    metrics = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get(site(others=("a_long_label_without_spaces_" * 3,), account=account).url)
-    wait(browser, "document.getElementById('events').textContent.includes('a_long_label')")
-    wait(browser, "!document.getElementById('losses').hidden")
-    assert browser.execute_script("return document.documentElement.scrollWidth") == 360
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
 def test_whole_images_have_one_label_without_a_number(browser, site):
     browser.get(site(subject="image").url)
     wait(browser, "document.getElementById('events').textContent.includes('happy → sad')")

@@ -218,8 +218,8 @@ def test_a_released_device_is_closed_and_opened_again_for_new_frames(notices):
     with LiveSource("camera 'test'", lambda: next(waiting), notices.append) as source:
         frames = iter(source)
         next(frames)
-        cameras[0].give(5)
-        wait_until(lambda: source._slot is not None)
+        cameras[0].give(5, 6)
+        wait_until(lambda: source.dropped == 1)
         source.release()
         cameras[0].give(7)  # an image during the release is discarded
         wait_until(lambda: cameras[0].closed)
@@ -227,7 +227,7 @@ def test_a_released_device_is_closed_and_opened_again_for_new_frames(notices):
         source.reacquire()
         frame = next(frames)
         # The waiting frame at the release has a number, the image during the release has none.
-        assert (int(frame.image_bgr[0, 0, 0]), frame.sequence, source.dropped) == (2, 2, 1)
+        assert (int(frame.image_bgr[0, 0, 0]), frame.sequence, source.dropped) == (2, 3, 2)
         source.stop()
         cameras[1].give(3)
     assert cameras[1].closed
