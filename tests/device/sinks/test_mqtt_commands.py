@@ -15,8 +15,7 @@ from edgekit.device.imaging import read_image
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt import sink as sink_module
-from edgekit.device.sinks.mqtt.session import Commands
-from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.session import Commands, MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
 from edgekit.device.sinks.snapshots import SnapshotWriter
 from tests.runs import run_of
@@ -249,26 +248,3 @@ def test_a_paused_run_takes_no_snapshot(broker, open_sink, send, controls, notic
         wait_until(lambda: controls.commands["ignored"] == 1)
     assert notices == ["MQTT: ignored snapshot, because the run is paused; further ones are only counted"]
     assert not snapshots._is_requested
-
-
-def test_a_refused_subscription_is_reported_once(broker, open_sink, notices):
-    plugins = [*Path("/usr/lib").rglob("mosquitto_dynamic_security.so")]
-    if not plugins:
-        pytest.skip("no plugin of mosquitto that refuses subscriptions here")
-    rules = broker.folder / "rules.json"
-    allowed = {"publishClientSend": True, "publishClientReceive": True, "subscribe": False, "unsubscribe": True}
-    rules.write_text(json.dumps({"defaultACLAccess": allowed, "clients": [], "groups": [], "roles": []}))
-    rules.chmod(0o600)
-    broker.lines += [f"plugin {plugins[0]}", f"plugin_opt_config_file {rules}"]
-    broker.start()
-    open_sink("pause")
-    wait_until(lambda: notices)
-    refused = (
-        f"MQTT broker 127.0.0.1:{broker.port} refuses the subscription to '{TOPIC}/command': commands do not arrive; "
-        "allow it in the broker's access control"
-    )
-    assert notices == [refused]
-    broker.kill()
-    broker.start()
-    wait_until(lambda: "reconnected" in notices[-1])
-    assert notices.count(refused) == 1

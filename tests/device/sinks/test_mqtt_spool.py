@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from edgekit.device.accounting import Account
-from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.session import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.errors import TemporaryError
 from tests.faults.sinks import quicken

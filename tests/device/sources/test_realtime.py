@@ -11,7 +11,7 @@ import pytest
 
 from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.sources import open_source
-from edgekit.device.sources.realtime import RealtimeSource
+from edgekit.device.sources.files import RealtimeSource
 from edgekit.errors import InputError
 from tests.waiting import wait_until
 
@@ -84,4 +84,3 @@ def test_pictures_have_no_pace(tmp_path, notices, picture):
 def test_a_live_stream_has_a_pace_of_its_own(play, notices):
     with open_source(play([("pictures", 1000, (64, 48))]).url, notices.append, realtime=True) as source:
         assert source.live
-    assert "is a live source: realtime has no effect" in notices[0]
