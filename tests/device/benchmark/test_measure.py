@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.benchmark import measure as measuring
 from edgekit.device.benchmark.jobs import CachedSource, Cell, FrameCache, Job, frame_cache, plan_cells, plan_rounds
 from edgekit.device.benchmark.measure import BLOCK_FRAMES, OtherLoad, Run, measure
 from edgekit.device.benchmark.run import describe_model
@@ -223,24 +222,6 @@ def test_an_error_in_the_run_is_raised(tiny_model: Path, cached: Callable[..., F
 
     with pytest.raises(InputError):
         measured(tiny_model, "run", None, cached(SMALL), lambda _: Broken())
-
-
-@pytest.mark.parametrize(
-    ("medians_ms", "stable"), [([300, 200, 100, 101, 102], True), ([2.0**-index for index in range(11)], False)]
-)
-def test_a_warm_up_ends_when_the_times_are_stable_or_at_its_limit(
-    monkeypatch: pytest.MonkeyPatch, medians_ms: list[float], stable: bool
-) -> None:
-    now_s = [0.0]
-    monkeypatch.setattr(measuring.time, "perf_counter", lambda: now_s[0])
-
-    def samples() -> Iterator[Any]:
-        for median_ms in medians_ms:
-            now_s[0] += 1.0
-            yield measuring._Sample(median_ms, 10**6)
-
-    warm_up = measuring._warm_up(samples(), 10)  # type: ignore[arg-type]
-    assert (warm_up.stable, warm_up.iterations) == (stable, 10**6 * len(medians_ms))
 
 
 def test_a_model_is_described_by_its_file_and_another_file_is_refused(tiny_model: Path, tmp_path: Path) -> None:

@@ -194,12 +194,6 @@ def test_best_of_track_saves_the_largest_and_sharpest_crop_when_the_track_ends(t
     assert [line["sequence"] for line in lines(tmp_path)] == [2, 40], "the end of the run ends the tracks"
 
 
-def test_the_crops_of_many_tracks_are_saved_at_the_end_of_a_run_with_a_camera(tmp_path, notices):
-    with Run(tmp_path, best_of_track(), notices, live=True) as run:
-        run.write(0, *((track, SURE) for track in range(1, 31)))
-    assert (len(lines(tmp_path)), run.sink.account.lost, notices) == (30, 0, [])
-
-
 def test_a_full_folder_is_reported_once_and_what_is_left_out_is_counted(tmp_path, notices):
     with Run(tmp_path, EveryInterval(1), notices, pictures_max_mb=0.2) as run:
         for second in range(20):
