@@ -11,9 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.benchmark import measure as measuring
-from edgekit.device.benchmark.frame_cache import CachedSource, FrameCache, frame_cache
-from edgekit.device.benchmark.jobs import Cell, Job, plan_cells, plan_rounds
+from edgekit.device.benchmark.jobs import CachedSource, Cell, FrameCache, Job, frame_cache, plan_cells, plan_rounds
 from edgekit.device.benchmark.measure import BLOCK_FRAMES, OtherLoad, Run, measure
 from edgekit.device.benchmark.run import describe_model
 from edgekit.device.detection import Detections, Detector, WholeFrame
@@ -197,7 +195,7 @@ def test_frames_are_repeated_and_counted_after_the_warm_up(tiny_model: Path, cac
 def test_the_run_has_the_threads_and_tracker_of_edgekit_run(
     tiny_model: Path, cached: Callable[..., FrameCache], monkeypatch: pytest.MonkeyPatch, processors: int
 ) -> None:
-    monkeypatch.setattr("edgekit.device.pipeline.threads.available_processors", lambda: processors)
+    monkeypatch.setattr("edgekit.device.engines.session.available_processors", lambda: processors)
     done = measured(tiny_model, "run", None, cached([TEXTURE] * 3), lambda _: Finder())
     frames = len(done.samples_ms) * BLOCK_FRAMES
     assert frames >= 100
@@ -224,24 +222,6 @@ def test_an_error_in_the_run_is_raised(tiny_model: Path, cached: Callable[..., F
 
     with pytest.raises(InputError):
         measured(tiny_model, "run", None, cached(SMALL), lambda _: Broken())
-
-
-@pytest.mark.parametrize(
-    ("medians_ms", "stable"), [([300, 200, 100, 101, 102], True), ([2.0**-index for index in range(11)], False)]
-)
-def test_a_warm_up_ends_when_the_times_are_stable_or_at_its_limit(
-    monkeypatch: pytest.MonkeyPatch, medians_ms: list[float], stable: bool
-) -> None:
-    now_s = [0.0]
-    monkeypatch.setattr(measuring.time, "perf_counter", lambda: now_s[0])
-
-    def samples() -> Iterator[Any]:
-        for median_ms in medians_ms:
-            now_s[0] += 1.0
-            yield measuring._Sample(median_ms, 10**6)
-
-    warm_up = measuring._warm_up(samples(), 10)  # type: ignore[arg-type]
-    assert (warm_up.stable, warm_up.iterations) == (stable, 10**6 * len(medians_ms))
 
 
 def test_a_model_is_described_by_its_file_and_another_file_is_refused(tiny_model: Path, tmp_path: Path) -> None:

@@ -13,6 +13,14 @@ import pytest
 
 from edgekit.device.accounting import Account
 from edgekit.device.sink import Sink
+from edgekit.device.sinks.collect import CollectOptions
+from edgekit.device.sinks.csv import CsvOptions
+from edgekit.device.sinks.events import EventOptions
+from edgekit.device.sinks.jsonl import JsonLinesOptions
+from edgekit.device.sinks.outputs import lock_outputs
+from edgekit.device.sinks.record import RecordOptions
+from edgekit.device.sinks.save import SaveOptions
+from edgekit.errors import TemporaryError
 from tests.faults.disks import FAULTS, Disk, fuse_disk, tmpfs
 from tests.faults.sinks import SINKS, SinkCase, quicken
 from tests.waiting import wait_until
@@ -159,3 +167,24 @@ def test_the_sum_is_right_after_faults_in_any_order(case, kind, make_disk, feed,
             fault.end(disk)
         writing.until(disk.files)
     check(case, account, disk, feed.sequence)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: JsonLinesOptions(jsonl=str(path)),
+        lambda path: CsvOptions(csv=path),
+        lambda path: SaveOptions(save=path.with_name("r.mp4")),
+        lambda path: RecordOptions(record=path.with_name("r.mp4")),
+        lambda path: CollectOptions(collect=path),
+        lambda path: EventOptions(event_snapshots=path),
+    ],
+)
+def test_a_second_run_with_the_same_output_may_try_again_later(make, tmp_path):
+    with lock_outputs([make(tmp_path / "r")]):
+        with pytest.raises(TemporaryError), lock_outputs([make(tmp_path / "r")]):
+            pass
+        with lock_outputs([make(tmp_path / "other" / "r")]):
+            pass
+    with lock_outputs([make(tmp_path / "r")]):
+        pass

