@@ -107,7 +107,7 @@ def test_a_page_in_utf8_is_written_in_every_locale_and_power_is_read(
         ["--power-file", "nowhere.txt", "--no-pipeline"],
         ["--power-file", "meter.txt", "--host", "pi"],
         ["--html", "page.txt"],
-        ["--source", "nowhere.mp4"],
+        ["--detector", "none", "--source", "nowhere.mp4"],
         ["--detector", "nowhere.onnx"],
     ],
 )

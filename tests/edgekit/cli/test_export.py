@@ -219,7 +219,6 @@ def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Pat
         ("--quantize", "int8", "--calibrate", "/nowhere"),
         ("--pass", "nonesuch"),
         ("--calibrate-split", "train"),
-        ("--seed", "0"),
         ("--max-drop", "1"),
         ("--class", "a", "--class", "b", "--class", "a"),
     ],
