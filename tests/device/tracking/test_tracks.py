@@ -88,10 +88,14 @@ def test_a_face_that_passes_behind_another_comes_back_under_its_own_id() -> None
             assert ids(tracker) == [2]
 
 
-def test_a_hidden_face_is_expected_where_its_speed_takes_it() -> None:
+@pytest.mark.parametrize("followed", [False, True])
+def test_a_hidden_face_is_expected_where_its_speed_takes_it(followed: bool) -> None:
     tracker = TrackManager()
     for step in range(16):
-        tracker.correct(found() if 9 < step < 15 else found(at(20 * step)), step * 0.1)
+        if followed and 0 < step < 10:
+            tracker.move([boxes(at(20 * step))[0]], step * 0.1)
+        else:
+            tracker.correct(found() if 9 < step < 15 else found(at(20 * step)), step * 0.1)
     assert ids(tracker) == [1]
 
 
