@@ -91,11 +91,11 @@ def test_a_face_that_passes_behind_another_comes_back_under_its_own_id() -> None
 @pytest.mark.parametrize("followed", [False, True])
 def test_a_hidden_face_is_expected_where_its_speed_takes_it(followed: bool) -> None:
     tracker = TrackManager()
-    for step in range(16):
-        if followed and 0 < step < 10:
+    for step in range(11):
+        if followed and 0 < step < 6:
             tracker.move([boxes(at(20 * step))[0]], step * 0.1)
         else:
-            tracker.correct(found() if 9 < step < 15 else found(at(20 * step)), step * 0.1)
+            tracker.correct(found() if 5 < step < 10 else found(at(20 * step)), step * 0.1)
     assert ids(tracker) == [1]
 
 
