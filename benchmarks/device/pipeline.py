@@ -36,10 +36,9 @@ from edgekit.device.engines.session import versions
 from edgekit.device.frame import Frame, RecordedSource, presentation_time_s
 from edgekit.device.imaging import resize
 from edgekit.device.pipeline.classification_schedule import ClassifyEvery
-from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results, recognise
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
-from edgekit.device.pipeline.summary import Tally
+from edgekit.device.pipeline.summary import LatencyMeter, Tally
 from edgekit.device.sources import open_source
 from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive

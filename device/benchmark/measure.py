@@ -29,18 +29,17 @@ import numpy as np
 
 from edgekit.boards import Conditions, read_conditions
 from edgekit.contract import Subject
-from edgekit.device.benchmark.frame_cache import CachedSource
-from edgekit.device.benchmark.jobs import Job
+from edgekit.device.benchmark.jobs import CachedSource, Job
 from edgekit.device.detection import Detector
 from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in
+from edgekit.device.engines.session import plan_threads
 from edgekit.device.frame import Frame, presentation_time_s
-from edgekit.device.pipeline.latency import LatencyMeter, summarize
 from edgekit.device.pipeline.loop import crop_faces, frame_results
 from edgekit.device.pipeline.stream import create_localizer
 from edgekit.device.pipeline.stream_options import StreamOptions
-from edgekit.device.pipeline.threads import plan_threads
+from edgekit.device.pipeline.summary import LatencyMeter, summarize
 from edgekit.device.procfs import read_process
 from edgekit.device.tracking.face_tracker import FaceTracker, Localizer, WholeImage
 from edgekit.errors import EdgekitError

@@ -14,8 +14,15 @@ import msgspec
 import numpy as np
 
 from edgekit.boards import read_board
-from edgekit.device.benchmark.frame_cache import FrameCache, frame_cache
-from edgekit.device.benchmark.jobs import DetectorChoice, Job, default_thread_counts, plan_cells, plan_rounds
+from edgekit.device.benchmark.jobs import (
+    DetectorChoice,
+    FrameCache,
+    Job,
+    default_thread_counts,
+    frame_cache,
+    plan_cells,
+    plan_rounds,
+)
 from edgekit.device.benchmark.measure import latency_of
 from edgekit.device.benchmark.rounds import BenchmarkProgress, Measured, measure_all
 from edgekit.device.detection import Sizable, needed_detector

@@ -109,11 +109,4 @@ class LoadShedder:
         self.level = LEVELS[number]
         self.max_level = max(self.max_level, number)
         self._apply(self.level)
-        now, parts = sample.conditions, []
-        if now.temperature_c is not None:
-            limit = "" if self._limit_c == float("inf") else f" (limit {self._limit_c:g} °C)"
-            parts.append(f"{now.temperature_c:.1f} °C{limit}")
-        if now.throttling is not None:
-            parts.append(", ".join(now.throttling.now) or "not throttled")
-        reason = ", ".join(parts) or "the board"
-        self._notify(f"{reason}: load level {number} of {len(LEVELS) - 1}, {self.level.text}")
+        self._notify(f"{sample.describe()}: load level {number} of {len(LEVELS) - 1}, {self.level.text}")

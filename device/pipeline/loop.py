@@ -16,8 +16,8 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import Frame, Source
 from edgekit.device.imaging import resize
 from edgekit.device.pipeline.classification_schedule import ClassifyEvery, choose
-from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.smoothing import smooth
+from edgekit.device.pipeline.summary import LatencyMeter
 from edgekit.device.pipeline.uncertainty import check_threshold, is_blank
 from edgekit.device.stages import Stages, StageTimer
 from edgekit.device.track import Classification

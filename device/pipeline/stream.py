@@ -27,12 +27,12 @@ from edgekit.device.detection import Detector, create_detector, fixed_input_px, 
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import device_suffixes
+from edgekit.device.engines.session import plan_threads
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.imaging import as_frame, decode_image
-from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results, recognise
 from edgekit.device.pipeline.stream_options import StreamOptions
-from edgekit.device.pipeline.threads import plan_threads
+from edgekit.device.pipeline.summary import LatencyMeter
 from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
 from edgekit.device.registry import find
 from edgekit.device.sink import Sink

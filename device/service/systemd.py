@@ -173,18 +173,12 @@ class SystemdManager:
         return int(found.group(1)) if found else 0
 
     def _warnings(self, spec: ServiceSpec) -> list[str]:
-        if self._scope == "system":
+        user = pwd.getpwuid(os.getuid()).pw_name
+        if self._scope == "system" or Path("/var/lib/systemd/linger", user).exists():
             return []
-        warnings = []
-        user = pwd.getpwuid(os.getuid())
-        if not Path("/var/lib/systemd/linger", user.pw_name).exists():
-            lingering = _run(["loginctl", "enable-linger"])
-            if lingering.returncode:
-                warnings.append(
-                    f"service '{spec.name}' runs only while you are logged in: "
-                    f"sudo loginctl enable-linger {user.pw_name}"
-                )
-        return warnings
+        if not _run(["loginctl", "enable-linger"]).returncode:
+            return []
+        return [f"service '{spec.name}' runs only while you are logged in: sudo loginctl enable-linger {user}"]
 
     def _systemctl(self, *arguments: str, check: bool = True) -> str:
         done = _run(["systemctl", *self._flags, *arguments])

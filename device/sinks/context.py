@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,9 +40,8 @@ class Shutdown:
         """Begin the end; further calls do nothing."""
         if self._until_s is None:
             self._until_s = time.monotonic() + self._limit_s
-            with ExitStack() as ends:
-                for end in reversed(self._ends):
-                    ends.callback(end)
+            for end in self._ends:
+                end()
 
     @property
     def left_s(self) -> float:

@@ -26,7 +26,7 @@ from edgekit.device.sinks.writer import Target, Writer, WriterRules
 from edgekit.device.track import Track
 from edgekit.errors import InputError, StorageError
 from edgekit.files import append_line
-from edgekit.preprocess import FloatArray, ImageU8
+from edgekit.preprocess import ImageU8
 
 MAX_SIDE_PX = 256
 
@@ -49,13 +49,12 @@ class Crop:
 class Candidate:
     """A classified face of a frame, tracked or not.
 
-    `box` is from `crop_boxes`, `landmarks_xy` is float32 (5, 2) or None.
+    `box` is from `crop_boxes`.
     """
 
     frame: Frame
     face: Face
     box: tuple[int, int, int, int]
-    landmarks_xy: FloatArray | None
     track: Track | None
     contract: Contract
     clock_synchronised: bool = True
@@ -172,7 +171,7 @@ def uncertain(max_margin: float) -> Strategy:
 
 
 def best_of_track() -> Strategy:
-    """Return the strategy that saves the most frontal, largest and sharpest crop of each track when it ends."""
+    """Return the strategy that saves the largest and sharpest crop of each track when it ends."""
     return BestPerTrack(_quality, math.inf)
 
 
@@ -183,25 +182,13 @@ def margin(probabilities: Iterable[float]) -> float:
 
 
 def _quality(candidate: Candidate) -> float:
-    """Return the quality of a crop, 0 (not usable) to 1: the product of size, frontality and sharpness."""
+    """Return the quality of a crop, 0 (not usable) to 1: the product of size and sharpness."""
     if not candidate.face.detected:
         return 0.0  # the box is an estimate of the tracker
     image = candidate.image
-    size = float(min(image.shape[:2])) / MAX_SIDE_PX
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    gray = resize(np.asarray(gray, np.uint8), (_SHARPNESS_SIDE_PX, _SHARPNESS_SIDE_PX))
-    variance = sharpness(gray)
-    return size * (variance + 1) / (variance + _HALF_SHARP) * _frontality(candidate.landmarks_xy)
-
-
-def _frontality(landmarks_xy: FloatArray | None) -> float:
-    """Return how frontal a face is: 1 for a nose midway between the eyes, 0.01 for a profile; 1 without landmarks."""
-    if landmarks_xy is None:
-        return 1.0
-    left, right, nose = (landmarks_xy[index].astype(float) for index in range(3))
-    axis = right - left
-    along = float(np.dot(nose - left, axis)) / max(float(np.dot(axis, axis)), 1e-6)
-    return max(1 - abs(2 * along - 1), 0.01)
+    variance = sharpness(resize(np.asarray(gray, np.uint8), (_SHARPNESS_SIDE_PX, _SHARPNESS_SIDE_PX)))
+    return float(min(image.shape[:2])) / MAX_SIDE_PX * (variance + 1) / (variance + _HALF_SHARP)
 
 
 # Crops of a live source that wait for the disk.
@@ -242,14 +229,13 @@ class CollectSink(Writer[Crop]):
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Pass the frame's faces to the strategy and save the crops it returns."""
         self.check()
-        landmarks, tracks = result.faces.landmarks_xy, result.faces.tracks
+        tracks = result.faces.tracks
         boxes = crop_boxes(result.faces, frame.size_wh, self._contract.crop.margin)
         candidates = [
             Candidate(
                 frame,
                 face,
                 box,
-                landmarks_xy=None if landmarks is None else landmarks[index],
                 track=None if tracks is None else tracks[index],
                 contract=self._contract,
                 clock_synchronised=result.clock_synchronised,

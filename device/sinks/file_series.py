@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from edgekit.device.sinks.writer import LostError, Target
-from edgekit.errors import InputError, StorageError
+from edgekit.errors import InputError
 from edgekit.files import is_at
 from edgekit.options import parse_bytes, parse_seconds
 
@@ -112,7 +112,7 @@ class FileSeries(Generic[T]):
             safe = self.close()
         if self._file is not None and self._is_due(self._file, items[0]):
             safe = self.close()
-            self._make_room(lambda path: _shift(path, self._rotation.keep))
+            _shift(self._path, self._rotation.keep)
         if self._file is None:
             self._open(items[0])
         assert self._file is not None
@@ -131,22 +131,10 @@ class FileSeries(Generic[T]):
         if not self._begins(item):
             raise LostError("no key frame")
         # A restart numbers no file: many of them would soon delete all older files.
-        if not self._continues(self._path):
-            self._make_room(_set_aside)
+        if self._path.is_file() and not self._continues(self._path):
+            _set_aside(self._path)
         self._file = self._open_file(self._path, item)
         self._begun_s = time.monotonic() - self._file.age_s
-
-    def _make_room(self, rename: Callable[[Path], None]) -> None:
-        """Rename an existing file, just before a new one takes its name.
-
-        Raises:
-            StorageError: The folder cannot be written.
-        """
-        try:
-            if self._path.is_file():
-                rename(self._path)
-        except OSError as error:
-            raise StorageError(f"'{self._path}' cannot be renamed: {error.strerror or error}") from error
 
 
 def is_older_name(name: Path, path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import Counter, deque
@@ -54,14 +53,13 @@ class Monitor(Sink):
         """Monitor a run on `source_name`.
 
         Args:
-            source_name: Name of the source; a password in it is removed.
+            source_name: Name of the source, without a password.
             health: Returns the newest health sample, None before the first.
             accounts: Returns the accounts of the run's sinks.
             controls: The run's pauses and commands.
         """
         self.controls = controls or Controls()
-        # The address of a stream may contain a password.
-        self.source_name = re.sub(r"://[^/\s]*@", "://", source_name)
+        self.source_name = source_name
         self._read_health = health
         self._accounts = accounts
         self._lock = threading.Lock()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from edgekit.device.annotate import draw_faces
-from edgekit.device.blur import Xyxy, hide_boxes
+from edgekit.device.blur import Xyxy
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame, presentation_time_s
 from edgekit.device.imaging import opencv_text, read_image, resize
@@ -19,6 +17,7 @@ from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.disk_reserve import VIDEO
 from edgekit.device.sinks.file_series import FileSeries, require_suffix
 from edgekit.device.sinks.mp4 import H264File, require_pyav
+from edgekit.device.sinks.snapshots import Shot
 from edgekit.device.sinks.writer import Writer, WriterRules
 from edgekit.preprocess import ImageU8
 
@@ -29,14 +28,7 @@ _CAMERA_FPS = 15.0
 _MOST_FRAMES = 3
 
 
-@dataclass(frozen=True, eq=False)
-class _Shot:
-    frame: Frame
-    result: FrameResult
-    hidden_xyxy: Sequence[Xyxy]
-
-
-class VideoSink(Writer[_Shot]):
+class VideoSink(Writer[Shot]):
     """Encodes each frame. A file has the size of its first frame, or of the largest picture of a folder; frames of
     other sizes are fitted into it.
     """
@@ -70,9 +62,9 @@ class VideoSink(Writer[_Shot]):
         if self._blur is not None:
             self._blur.update(frame, result)
             hidden = self._blur.boxes()
-        self.put(_Shot(frame, result, hidden))
+        self.put(Shot(frame, result, hidden))
 
-    def _open_file(self, path: Path, shot: _Shot) -> _DrawnVideo:
+    def _open_file(self, path: Path, shot: Shot) -> _DrawnVideo:
         width, height = self._size_wh or shot.frame.size_wh
         # The encoders need an even width and height.
         size_wh = width + width % 2, height + height % 2
@@ -85,15 +77,9 @@ class _DrawnVideo(H264File):
         self._size_wh = size_wh
         self._time_s = time_s
 
-    def write(self, items: Sequence[_Shot]) -> int:
+    def write(self, items: Sequence[Shot]) -> int:
         """Append frames."""
-        return sum(self.append(_fit(_drawn(shot), self._size_wh), self._time_s(shot.frame)) for shot in items)
-
-
-def _drawn(shot: _Shot) -> ImageU8:
-    image = shot.frame.image_bgr
-    image = hide_boxes(image, shot.hidden_xyxy) if shot.hidden_xyxy else image
-    return draw_faces(image, shot.result.faces)
+        return sum(self.append(_fit(shot.drawn(), self._size_wh), self._time_s(shot.frame)) for shot in items)
 
 
 def _largest_wh(paths: Sequence[Path]) -> tuple[int, int] | None:

@@ -42,11 +42,9 @@ def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False)
     """
     source = _open(uri, notify)
     if realtime and not source.live:
-        from edgekit.device.sources.realtime import RealtimeSource
+        from edgekit.device.sources.files import RealtimeSource
 
         return RealtimeSource(source)
-    if realtime:
-        notify(f"{source.name} is a live source: realtime has no effect")
     return source
 
 

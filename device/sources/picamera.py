@@ -94,7 +94,7 @@ class _PiCamera:
         settings: CameraSettings,
         notify: Callable[[str], None],
     ) -> None:
-        self.fps: float | None = _fps(settings)
+        self.fps: float | None = settings.fps or _FPS
         self._name = name
         self._rotation = settings.rotation
         self._recording = settings.recording
@@ -227,11 +227,9 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
             raise InputError(f"{name} has no sensor mode {settings.sensor_mode}: use 0 to {len(modes) - 1}")
         mode = modes[settings.sensor_mode]
         options["sensor"] = {"output_size": mode["size"], "bit_depth": mode["bit_depth"]}
-    if _RATE in settings.controls and settings.fps is not None:
-        raise InputError(f"control {_RATE} and the camera's fps both set the frame rate of {name}: omit one")
     # A camera without this control rejects a rate, and picamera2 prefers FrameRate to the user's limits.
     sets_rate = _RATE in camera.camera_controls and _RATE not in settings.controls
-    rate = {"FrameRate": _fps(settings)} if sets_rate else {}
+    rate = {"FrameRate": settings.fps or _FPS} if sets_rate else {}
     return camera.create_video_configuration(
         main={"size": size_wh, "format": _FORMAT},
         lores=None if lores_wh is None else {"size": lores_wh, "format": _FORMAT},
@@ -239,7 +237,7 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
         # Full range, because full-range luma is the gray of the training data.
         colour_space=libcamera.ColorSpace.Sycc(),
         controls=rate | dict(settings.controls),
-        buffer_count=settings.buffers or (_BUFFERS if settings.recording is None else _BUFFERS_RECORDED),
+        buffer_count=_BUFFERS if settings.recording is None else _BUFFERS_RECORDED,
         # Always read the next frame, never a queued one.
         queue=False,
         # No display stream, so that picamera2 reserves no buffer for it.
@@ -247,13 +245,6 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
         encode=None if settings.recording is None else "main",
         **options,
     )
-
-
-def _fps(settings: CameraSettings) -> float:
-    limits_us = settings.controls.get(_RATE)
-    if isinstance(limits_us, tuple) and float(limits_us[0]) > 0:
-        return 1e6 / float(limits_us[0])
-    return settings.fps or _FPS
 
 
 def _taken_s(metadata: Any) -> float | None:

@@ -19,8 +19,7 @@ import onnx
 from torch import nn
 
 from edgekit.contract import Contract, channel_count
-from edgekit.device.engines.ncnn_engine import NcnnEngine
-from edgekit.device.engines.ncnn_file import INPUT, OUTPUT, pack_ncnn, read_ncnn
+from edgekit.device.engines.ncnn_engine import INPUT, OUTPUT, NcnnEngine, pack_ncnn, read_ncnn
 from edgekit.errors import InputError, StorageError
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.to_onnx import check_target, contract_of, convert

@@ -206,7 +206,7 @@ def mqtt_answer(path: Path) -> None:
     """Send events to a broker that responds with the file; no event may be lost."""
     from edgekit.device.sinks.mqtt import session
     from edgekit.device.sinks.mqtt import sink as sink_module
-    from edgekit.device.sinks.mqtt.settings import MqttSettings
+    from edgekit.device.sinks.mqtt.session import MqttSettings
 
     session._CONNECT_TIMEOUT_S = sink_module._FLUSH_TIMEOUT_S = _SOON_S
     os.environ["STATE_DIRECTORY"] = str(path.parent)

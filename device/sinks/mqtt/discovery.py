@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from edgekit import __version__
 from edgekit.contract import UNCERTAIN, Subject
 from edgekit.device.frame import CAMERA_STATES
-from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.session import MqttSettings
 
 _PREFIX = "homeassistant"
 # Time after three missed state messages, which are sent at least every ten seconds.

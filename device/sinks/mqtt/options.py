@@ -72,8 +72,7 @@ class MqttOptions(SinkOptions):
         if self.mqtt is None:
             return None
         from edgekit.device.sinks.credentials import read_secret
-        from edgekit.device.sinks.mqtt.session import Commands
-        from edgekit.device.sinks.mqtt.settings import MqttSettings
+        from edgekit.device.sinks.mqtt.session import Commands, MqttSettings
         from edgekit.device.sinks.mqtt.sink import MqttSink
 
         settings = MqttSettings.parse(

@@ -15,8 +15,7 @@ from edgekit.device.sink import Sink
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt.discovery import NOT_PAUSED, PAUSED, discovery_messages
-from edgekit.device.sinks.mqtt.session import Commands, Session, check_certificates, lock_topic
-from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.session import Commands, MqttSettings, Session, check_certificates, lock_topic
 from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.device.worker import Worker
 from edgekit.text import counted
@@ -66,7 +65,6 @@ class MqttSink(Sink):
         self._pauses_s = pauses_s
         self._notify = run.notify
         self._snapshot: str | None = None
-        self._reported_refusal = False
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._account = run.account("mqtt")
@@ -197,12 +195,6 @@ class MqttSink(Sink):
                 sent[name] = latest
                 if (jpeg := snapshots.jpeg(latest)) is not None:
                     session.publish(f"{topic}/{name}", jpeg, qos=0, retain=True)
-        if session.is_subscription_refused and not self._reported_refusal:
-            self._reported_refusal = True
-            self._notify(
-                f"MQTT broker {self._settings.address} refuses the subscription to '{self._settings.command_topic}': "
-                "commands do not arrive; allow it in the broker's access control"
-            )
 
     def _confirm(self, session: Session, unconfirmed: dict[int, int]) -> None:
         delivered = []

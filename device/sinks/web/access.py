@@ -49,9 +49,9 @@ class Access:
         """The name of this cookie; each token has its own, because all ports of a machine share their cookies."""
         return "edgekit" if self._token is None else f"edgekit-{self._derived(b'edgekit web cookie')[:8]}"
 
-    def is_token(self, text: str) -> bool:
-        """Return whether `text` is the token, compared in constant time."""
-        return self._is_token(text.encode())
+    def is_token(self, data: bytes) -> bool:
+        """Return whether `data` is the token, compared in constant time."""
+        return self._token is not None and hmac.compare_digest(data, self._token)
 
     def admits(self, authorization: str, cookie: str, host: str) -> bool:
         """Return whether a request with these headers is admitted; "" stands for a missing header.
@@ -62,12 +62,9 @@ class Access:
             # Prevents DNS rebinding: a foreign name that resolves to 127.0.0.1 appears in the Host header.
             return _is_local_name(host)
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() == "bearer" and self._is_token(token.strip(" \t").encode("latin-1")):
+        if scheme.lower() == "bearer" and self.is_token(token.strip(" \t").encode("latin-1")):
             return True
         return hmac.compare_digest(cookie.encode(), self.cookie.encode())
-
-    def _is_token(self, data: bytes) -> bool:
-        return self._token is not None and hmac.compare_digest(data, self._token)
 
     def _derived(self, purpose: bytes) -> str:
         assert self._token is not None

@@ -117,7 +117,7 @@ class Site:
         if isinstance(body, Response):
             return body
         token = urllib.parse.parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
-        if self._access.needs_token and not self._access.is_token(token):
+        if self._access.needs_token and not self._access.is_token(token.encode()):
             return RedirectResponse(f"/login?{_WRONG_TOKEN_QUERY}", 303)
         response = RedirectResponse("/", 303)
         if self._access.needs_token:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import cv2
 
-from edgekit.device.annotate import draw_faces
-from edgekit.device.blur import FaceBlur, hide_boxes
+from edgekit.device.blur import FaceBlur
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import at_most
+from edgekit.device.sinks.snapshots import Shot
 
 _MAX_SIDE_PX = 960
 _JPEG_QUALITY = 75
@@ -78,9 +78,7 @@ class Preview:
                 boxes = self._blur.boxes() if self._blur is not None else []
             if offered is not None:
                 self._encoded_s = time.monotonic()
-                frame, result = offered
-                image = hide_boxes(frame.image_bgr, boxes) if boxes else frame.image_bgr
-                drawn = at_most(draw_faces(image, result.faces), _MAX_SIDE_PX)
+                drawn = at_most(Shot(*offered, boxes).drawn(), _MAX_SIDE_PX)
                 jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
                 self._image = EncodedImage(self.encoded + 1, jpeg)
             return self._image

@@ -21,7 +21,7 @@ def command(out: Output) -> None:
       edgekit cameras
       edgekit cameras --json | jq '.cameras[].name'
     """
-    from edgekit.device.sources.camera_discovery import list_cameras
+    from edgekit.device.sources.opencv import list_cameras
 
     found = list_cameras()
     for camera in found.cameras:

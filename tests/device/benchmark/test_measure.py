@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.benchmark.frame_cache import CachedSource, FrameCache, frame_cache
-from edgekit.device.benchmark.jobs import Cell, Job, plan_cells, plan_rounds
+from edgekit.device.benchmark.jobs import CachedSource, Cell, FrameCache, Job, frame_cache, plan_cells, plan_rounds
 from edgekit.device.benchmark.measure import BLOCK_FRAMES, OtherLoad, Run, measure
 from edgekit.device.benchmark.run import describe_model
 from edgekit.device.detection import Detections, Detector, WholeFrame
@@ -196,7 +195,7 @@ def test_frames_are_repeated_and_counted_after_the_warm_up(tiny_model: Path, cac
 def test_the_run_has_the_threads_and_tracker_of_edgekit_run(
     tiny_model: Path, cached: Callable[..., FrameCache], monkeypatch: pytest.MonkeyPatch, processors: int
 ) -> None:
-    monkeypatch.setattr("edgekit.device.pipeline.threads.available_processors", lambda: processors)
+    monkeypatch.setattr("edgekit.device.engines.session.available_processors", lambda: processors)
     done = measured(tiny_model, "run", None, cached([TEXTURE] * 3), lambda _: Finder())
     frames = len(done.samples_ms) * BLOCK_FRAMES
     assert frames >= 100

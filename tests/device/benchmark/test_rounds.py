@@ -14,8 +14,7 @@ import pytest
 
 from edgekit.boards import Conditions, Throttling
 from edgekit.device.benchmark import rounds
-from edgekit.device.benchmark.frame_cache import FrameCache
-from edgekit.device.benchmark.jobs import Cell, DetectorChoice, Job
+from edgekit.device.benchmark.jobs import Cell, DetectorChoice, FrameCache, Job
 from edgekit.device.benchmark.measure import Run, board_state, latency_of
 from edgekit.device.benchmark.rounds import MAX_REPEATS, Measured, cool_down, measure_all, run_worker
 from edgekit.device.benchmark.run import cell_result

@@ -18,8 +18,7 @@ import pytest
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in, engine_of, open_engine
-from edgekit.device.engines.ncnn_engine import NcnnEngine
-from edgekit.device.engines.ncnn_file import MEMBERS, pack_ncnn, read_ncnn
+from edgekit.device.engines.ncnn_engine import MEMBERS, NcnnEngine, pack_ncnn, read_ncnn
 from edgekit.errors import InputError
 
 ROOT = Path(__file__).parents[3]

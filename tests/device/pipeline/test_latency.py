@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.device.pipeline import latency as meter
-from edgekit.device.pipeline.latency import LatencyMeter, summarize
+from edgekit.device.pipeline import summary as meter
+from edgekit.device.pipeline.summary import LatencyMeter, summarize
 from edgekit.device.stages import StageTimer
 
 

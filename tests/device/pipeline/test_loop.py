@@ -17,10 +17,9 @@ from edgekit.device.detection import WholeFrame, create_detector
 from edgekit.device.detections import Detections
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import presentation_time_s
-from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
-from edgekit.device.pipeline.summary import Tally
+from edgekit.device.pipeline.summary import LatencyMeter, Tally
 from edgekit.device.sources import open_source
 from edgekit.device.tracking.detection_schedule import Adaptive
 from edgekit.device.tracking.face_tracker import FaceTracker

@@ -19,11 +19,11 @@ from edgekit.contract import METADATA_KEY, Fit
 from edgekit.device.detections import Face
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in
+from edgekit.device.engines.session import plan_threads
 from edgekit.device.events import EventDetector, EventRules
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import resize
 from edgekit.device.pipeline.loop import crop_faces
-from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.region import Region
 from edgekit.device.sources.settings import CameraSettings
 from edgekit.device.stages import StageTimer
@@ -271,8 +271,8 @@ def test_without_a_detector_only_the_pixels_of_the_region_are_classified(
 def test_without_a_detector_the_classifier_gets_its_threads(
     tiny_model: Path, crops: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgekit.device.pipeline.threads.default_intra_op_threads", lambda: 4)
-    monkeypatch.setattr("edgekit.device.pipeline.threads.available_processors", lambda: 4)
+    monkeypatch.setattr("edgekit.device.engines.session.default_intra_op_threads", lambda: 4)
+    monkeypatch.setattr("edgekit.device.engines.session.available_processors", lambda: 4)
     with edgekit.stream(source=crops, model=tiny_model, detector="none") as stream:
         assert stream.threads.classifier == 2
     with_detector, without = (plan_threads(None, None, 4, detects=detects) for detects in (True, False))

@@ -61,7 +61,7 @@ class Run:
     def __exit__(self, *exception: object) -> None:
         self.sink.__exit__(*exception)
 
-    def write(self, time_s: float, *faces, box=BOX, image=None, landmarks=None, are_regions=False) -> FrameResult:
+    def write(self, time_s: float, *faces, box=BOX, image=None, are_regions=False) -> FrameResult:
         """Pass a frame with the given time; each face is (track id, probabilities). Return its result."""
         if image is None:
             image = np.random.default_rng(len(self.images)).integers(0, 256, (240, 320, 3), np.uint8)
@@ -71,7 +71,6 @@ class Run:
         found = Detections(
             np.array([box] * len(faces), np.float32).reshape(-1, 4),
             np.full(len(faces), 0.9, np.float32),
-            landmarks_xy=landmarks,
             tracks=None if None in ids else np.array([self.tracks[track] for track in ids], np.object_),
             probabilities=np.array([row for _, row in faces], np.float32).reshape(-1, 3),
             classes=LABELS,
@@ -179,20 +178,13 @@ def test_every_saves_all_faces_of_one_frame_per_interval(tmp_path, notices):
     assert [line["sequence"] for line in lines(tmp_path)] == [5, 5, 15, 15, 25, 25]
 
 
-def test_best_of_track_saves_the_largest_sharpest_most_frontal_crop_when_the_track_ends(tmp_path, notices):
-    generator = np.random.default_rng(0)
-    sharp = generator.integers(0, 256, (240, 320, 3), np.uint8)
+def test_best_of_track_saves_the_largest_and_sharpest_crop_when_the_track_ends(tmp_path, notices):
+    sharp = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
     blurred = cv2.GaussianBlur(sharp, (0, 0), 8)
     large, small = (40, 30, 180, 170), (40, 30, 80, 70)
-
-    def landmarks(nose_x: float) -> np.ndarray:
-        return np.array([[[80, 80], [120, 80], [nose_x, 100], [85, 120], [115, 120]]], np.float32)
-
-    frontal, turned = landmarks(100), landmarks(118)
     with Run(tmp_path, best_of_track(), notices) as run:
-        shots = [(blurred, large, frontal), (sharp, small, frontal), (sharp, large, frontal), (sharp, large, turned)]
-        for index, (image, box, points) in enumerate(shots):
-            run.write(index / 10, (1, SURE), image=image, box=box, landmarks=points)
+        for index, (image, box) in enumerate([(blurred, large), (sharp, small), (sharp, large), (blurred, small)]):
+            run.write(index / 10, (1, SURE), image=image, box=box)
         run.tracks[1].ended_s = 3.0
         run.write(2)
         assert not (tmp_path / "crops.jsonl").exists(), "the track ends in a later frame"

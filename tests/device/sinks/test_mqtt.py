@@ -20,7 +20,7 @@ from edgekit.boards import Conditions, Throttling
 from edgekit.device.events import Event
 from edgekit.device.sinks.mqtt.discovery import discovery_messages
 from edgekit.device.sinks.mqtt.options import MqttOptions
-from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.session import MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
 from edgekit.errors import InputError, TemporaryError
 from tests.runs import counts, run_of
@@ -121,7 +121,7 @@ def test_availability_is_retained_and_is_offline_after_the_end_and_after_a_kill(
 
         # A killed process cannot publish "offline", so the broker publishes its last will.
         code = (
-            "import time\nfrom edgekit.device.sinks.mqtt.settings import MqttSettings\n"
+            "import time\nfrom edgekit.device.sinks.mqtt.session import MqttSettings\n"
             "from edgekit.device.sinks.mqtt.sink import MqttSink\nfrom tests.runs import run_of\n"
             f"settings = MqttSettings.parse('mqtt://127.0.0.1:{broker.port}', None, topic='edgekit/dies')\n"
             "MqttSink(settings, run_of(print)).__enter__()\ntime.sleep(600)\n"

@@ -11,8 +11,7 @@ import pytest
 
 from edgekit.device.controls import Controls
 from edgekit.device.sinks.context import RunContext
-from edgekit.device.sinks.mqtt.session import Commands
-from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.session import Commands, MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
 from edgekit.device.sinks.snapshots import SnapshotWriter
 from tests.runs import run_of
@@ -197,23 +196,3 @@ def test_a_paused_run_takes_no_snapshot(broker, open_sink, send, controls, notic
     snapshots.write(*feed.next("happy"))
     snapshots.__exit__(None, None, None)
     assert list(tmp_path.glob("snapshots/*.jpg")) == []
-
-
-def test_a_refused_subscription_is_reported_once(broker, open_sink, notices):
-    plugins = [*Path("/usr/lib").rglob("mosquitto_dynamic_security.so")]
-    if not plugins:
-        pytest.skip("no plugin of mosquitto that refuses subscriptions here")
-    rules = broker.folder / "rules.json"
-    allowed = {"publishClientSend": True, "publishClientReceive": True, "subscribe": False, "unsubscribe": True}
-    rules.write_text(json.dumps({"defaultACLAccess": allowed, "clients": [], "groups": [], "roles": []}))
-    rules.chmod(0o600)
-    broker.lines += [f"plugin {plugins[0]}", f"plugin_opt_config_file {rules}"]
-    broker.start()
-    open_sink("pause")
-    wait_until(lambda: notices)
-    (refused,) = notices
-    assert f"'{TOPIC}/command'" in refused
-    broker.kill()
-    broker.start()
-    wait_until(lambda: "reconnected" in notices[-1])
-    assert notices.count(refused) == 1

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import pytest
 
 from edgekit.device.accounting import Account
-from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.session import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
 from tests.faults.sinks import quicken
 from tests.waiting import wait_until

@@ -10,8 +10,8 @@ import pytest
 
 from edgekit.boards import read_board
 from edgekit.cli import run as run_command_line
-from edgekit.device.sources import camera_discovery
-from edgekit.device.sources.camera_discovery import list_cameras
+from edgekit.device.sources import opencv as camera_discovery
+from edgekit.device.sources.opencv import list_cameras
 from edgekit.errors import EXIT_OK, SourceError
 
 

@@ -202,7 +202,6 @@ def test_a_pi_camera_gets_the_users_settings(camera_class, notices):
     camera_class.cameras = [{"Num": 0}, {"Num": 1}]
     settings = CameraSettings(
         size_wh=(1280, 720), fps=15, controls={"ExposureTime": 9000}, rotation=90, flip=("vertical",), sensor_mode=1,
-        buffers=2,
     )  # fmt: skip
     with open_camera("picamera2:1", notices.append, settings) as source:
         frame = next(iter(source))
@@ -213,7 +212,7 @@ def test_a_pi_camera_gets_the_users_settings(camera_class, notices):
     assert wanted["controls"] == {"FrameRate": 15, "ExposureTime": 9000}
     assert wanted["transform"] == {"hflip": False, "vflip": True}
     assert wanted["sensor"] == {"output_size": (1640, 1232), "bit_depth": 10}
-    assert wanted["buffer_count"] == 2
+    assert wanted["buffer_count"] == 3
     assert (frame.size_wh, frame.image_bgr.shape, frame.small_luma.shape) == ((720, 1280), (1280, 720, 3), (320, 180))
 
 
@@ -227,17 +226,16 @@ def test_controls_keep_the_type_of_number_that_libcamera_needs():
     assert [type(value) for value in controls["FrameDurationLimits"]] == [int, int]
 
 
-def test_frame_durations_that_the_user_sets_are_the_cameras_rate(camera_class, notices):
+def test_frame_durations_that_the_user_sets_replace_the_rate(camera_class, notices):
     settings = CameraSettings(controls={"FrameDurationLimits": (100_000, 100_000)})
-    with open_camera("picamera2", notices.append, settings) as source:
-        assert source.fps == 10
+    with open_camera("picamera2", notices.append, settings):
+        pass
     assert camera_class.configuration["controls"] == {"FrameDurationLimits": (100_000, 100_000)}
 
 
 @pytest.mark.parametrize(
     ("which", "settings", "error"),
     [
-        ("picamera2", {"fps": 15, "controls": {"FrameDurationLimits": (100_000, 100_000)}}, InputError),
         ("picamera2", {"controls": {"Exposure": 1}}, InputError),
         ("picamera2", {"controls": {"format": "MJPG"}}, InputError),
         ("picamera2", {"sensor_mode": 2}, InputError),

@@ -125,7 +125,7 @@ def test_haar_takes_yunets_place_once_and_is_named(
         (["--threads", "0"], "is not a list of numbers"),
         (["--threads", "9" * 5000], "is not a list of numbers"),
         (["--threads", "9" * 5], "from 1 to 1024"),
-        (["--threads", "1,1"], "thread count given twice: 1"),
+        (["--threads", "1,1"], "thread count, and none twice"),
         (["--seconds", "0"], "--seconds"),
         (["--batch", "0"], "--batch"),
         (["--processes", "0"], "--processes"),

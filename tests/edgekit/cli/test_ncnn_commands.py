@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgekit.cli.commands.export import command as export
-from edgekit.device.engines.ncnn_file import read_ncnn
+from edgekit.device.engines.ncnn_engine import read_ncnn
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.report.schema import read_document
 

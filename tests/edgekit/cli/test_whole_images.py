@@ -45,7 +45,7 @@ def no_detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*_: object, **__: object) -> None:
         pytest.fail("a detector was created or downloaded")
 
-    for module in ("edgekit.device.pipeline.stream", "edgekit.device.detection", "edgekit.device.benchmark.job"):
+    for module in ("edgekit.device.pipeline.stream", "edgekit.device.detection", "edgekit.device.benchmark.jobs"):
         __import__(module)
         monkeypatch.setattr(sys.modules[module], "create_detector", refuse)
     # The module that defines the function comes last: modules imported after its patch would keep `refuse`.
