@@ -63,7 +63,7 @@ _PUBLIC = {
     "Detections": "edgekit.device.detections",
     "FrameResult": "edgekit.device.detections",
     "Detector": "edgekit.device.detection",
-    "Tracker": "edgekit.device.tracking.tracker",
+    "Tracker": "edgekit.device.tracking.optical_flow",
     "Sink": "edgekit.device.sink",
     "train": "edgekit.models.train",
     "distill": "edgekit.models.distill.run",

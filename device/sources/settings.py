@@ -28,7 +28,7 @@ class EncodedPacket:
 
 
 class EncodedVideo(Protocol):
-    """Receives the video that the encoder of a camera produces, such as `sinks.h264_recorder.H264Recorder`."""
+    """Receives the video that the encoder of a camera produces, such as `sinks.record.H264Recorder`."""
 
     def start(self, size_wh: tuple[int, int]) -> None:
         """Begin a video of images of this size.

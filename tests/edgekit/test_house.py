@@ -100,7 +100,7 @@ CIRCLES = "No modules import each other in a circle"
         ("export/ncnn/to_ncnn.py", "def f() -> None:\n    import pnnx", NCNN),
         ("device/sources/files.py", "import edgekit.device.sinks.lines", DEVICE_LAYERS),
         ("device/pipeline/summary.py", "import edgekit.device.sinks.lines", DEVICE_LAYERS),
-        ("device/detection/haar.py", "import edgekit.device.tracking.tracker", DEVICE_LAYERS),
+        ("device/detection/haar.py", "import edgekit.device.tracking.tracks", DEVICE_LAYERS),
         ("device/unplaced.py", "import json", DEVICE_LAYERS),
         ("models/nets/edgecnn.py", "import edgekit.models.checkpoints.checkpoint", MODELS_LAYERS),
         ("models/evaluation/calibration.py", "import edgekit.models.training.recipes", MODELS_LAYERS),
