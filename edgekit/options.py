@@ -5,7 +5,7 @@
         url: str | None = option("--webhook", "Post events to URL as JSON.", metavar="URL", main=True)
         token_file: Path | None = option("--webhook-token-file", "File with the bearer token.", needs="--webhook")
 
-From such a class come the options of the command line (`edgekit.cli.option_groups`), the keys of the settings file, the
+From such a class come the options of the command line (`edgekit.cli.command`), the keys of the settings file, the
 checks, the arguments of a Python function (`takes`) and the reference pages. A field without `option` is an argument of
 the Python function only.
 """

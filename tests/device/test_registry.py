@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import edgekit
-from edgekit.cli import _run
+from edgekit.cli import run as run_command_line
 from edgekit.device import registry
 from edgekit.device.engines.engine import contract_in, engine_of, open_engine
 from edgekit.errors import EXIT_OK, InputError
@@ -55,7 +55,7 @@ def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path, tiny_model
     zipfile.ZipFile(wheel).extractall(site)
     (command,) = [line for line in commands.splitlines() if line.startswith("edgekit ")]
     monkeypatch.chdir(tmp_path)
-    assert _run([*command.split()[1:], "--model", str(tiny_model)]) == EXIT_OK
+    assert run_command_line([*command.split()[1:], "--model", str(tiny_model)]) == EXIT_OK
     assert (tmp_path / "faces.txt").read_text() == "12 faces\n"
     assert "source stripes:12, detector bright" in capsys.readouterr().out
     options = {"detector": "bright", "tracker": "still", "detect_every": 4, "model": tiny_model}
@@ -129,9 +129,9 @@ def test_an_engine_of_another_package_runs_files_of_its_suffix(site, tmp_path, t
     face = np.full((8, 8, 3), (0, 0, 255), np.uint8)
     assert edgekit.load_model(file).predict(face).labels == ("red",)
     assert open_named(file).contract.labels == ("red", "green", "blue")
-    assert _run(["run", "--source", "demo", "--detector", "none", "--model", str(file)]) == EXIT_OK
+    assert run_command_line(["run", "--source", "demo", "--detector", "none", "--model", str(file)]) == EXIT_OK
     (board,) = edgekit.benchmark(file, kinds=["net"], threads=[1], seconds=0.01, processes=1).boards
     assert board.cells[0].engine == "other"
     capsys.readouterr()
-    assert _run(["bench", str(file), "--host", "pi@127.0.0.1"]) == InputError.exit_code
+    assert run_command_line(["bench", str(file), "--host", "pi@127.0.0.1"]) == InputError.exit_code
     assert "ends in '.other': expected .onnx or .ncnn" in capsys.readouterr().err

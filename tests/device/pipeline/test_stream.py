@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 import edgekit
-from edgekit.cli import _run
+from edgekit.cli import run as run_command_line
 from edgekit.contract import METADATA_KEY, Fit
 from edgekit.device.detections import Face
 from edgekit.device.engines.classifier import Classifier
@@ -52,7 +52,7 @@ def test_a_detector_of_fixed_size_is_reported_with_its_size(yunet_640: Path, tin
 def test_results_are_those_of_the_command(tiny_model: Path, tmp_path: Path) -> None:
     lines = tmp_path / "r.jsonl"
     command = ["run", "--source", "demo", "--detector", "haar", "--model", str(tiny_model), "--max-frames", "25"]
-    assert _run([*command, "--jsonl", str(lines), "-q"]) == EXIT_OK
+    assert run_command_line([*command, "--jsonl", str(lines), "-q"]) == EXIT_OK
     written = [json.loads(line)["faces"] for line in lines.read_text().splitlines()]
     with edgekit.stream(source="demo", detector="haar", model=tiny_model, max_frames=25, notify=fail) as results:
         streamed = [result.faces for result in results]

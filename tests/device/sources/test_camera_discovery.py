@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.boards import read_board
-from edgekit.cli import _run
+from edgekit.cli import run as run_command_line
 from edgekit.device.sources import camera_discovery
 from edgekit.device.sources.camera_discovery import list_cameras
 from edgekit.errors import EXIT_OK, SourceError
@@ -69,7 +69,7 @@ def test_the_command_lists_them(monkeypatch, capsys):
         ("something",),
     )
     monkeypatch.setattr(camera_discovery, "list_cameras", lambda: found)
-    assert _run(["cameras"]) == EXIT_OK
+    assert run_command_line(["cameras"]) == EXIT_OK
     text = capsys.readouterr().out
     for line in (
         "picamera2  imx219",
@@ -79,11 +79,11 @@ def test_the_command_lists_them(monkeypatch, capsys):
         "obstacle: something",
     ):
         assert line in text.splitlines()
-    assert _run(["cameras", "--json"]) == EXIT_OK
+    assert run_command_line(["cameras", "--json"]) == EXIT_OK
     document = json.loads(capsys.readouterr().out)
     assert [camera["name"] for camera in document["cameras"]] == ["picamera2", "/dev/video2"]
 
 
 def test_here_the_command_ends_well_whatever_there_is(capsys):
-    assert _run(["cameras", "--json"]) == EXIT_OK
+    assert run_command_line(["cameras", "--json"]) == EXIT_OK
     assert set(json.loads(capsys.readouterr().out)) == {"cameras", "obstacles"}

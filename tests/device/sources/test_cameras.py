@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import edgekit
-from edgekit.cli import _run
+from edgekit.cli import run as run_command_line
 from edgekit.device import sources
 from edgekit.device.region import Region
 from edgekit.device.sinks.record import H264Recorder
@@ -190,7 +190,7 @@ def test_a_region_outside_the_cameras_frame_is_refused_and_the_camera_is_given_b
 def test_run_gives_the_camera_the_size_of_the_detectors_image(camera_class, tiny_model, options, small_wh):
     detector = ["--detector", "haar"]
     command = ["run", "--camera", "picamera2", "--model", str(tiny_model), "--max-frames", "1", *detector, *options]
-    assert _run(command) == EXIT_OK
+    assert run_command_line(command) == EXIT_OK
     lores = camera_class.configuration["lores"]
     assert (lores and lores["size"]) == small_wh
 

@@ -15,7 +15,8 @@ import onnx
 import pytest
 
 import edgekit
-from edgekit.cli import _run, cli
+from edgekit.cli import cli
+from edgekit.cli import run as run_command_line
 from edgekit.cli.boards.bench import _job
 from edgekit.cli.boards.hosts import HostChoice, needs_detector
 from edgekit.cli.boards.releases import read_package
@@ -61,7 +62,7 @@ def run(tiny_image_model: Path, tmp_path: Path) -> Callable[..., list[dict[str, 
         lines = tmp_path / "out.jsonl"
         lines.unlink(missing_ok=True)
         words = ["run", "--source", source, "--model", tiny_image_model, "--jsonl", lines, *arguments]
-        assert _run(list(map(str, words))) == EXIT_OK
+        assert run_command_line(list(map(str, words))) == EXIT_OK
         assert not (tmp_path / "cache").exists()
         return [json.loads(line) for line in lines.read_text().splitlines()]
 
@@ -140,7 +141,7 @@ def test_what_does_not_fit_is_one_line_before_the_first_result(
 ):
     monkeypatch.chdir(tmp_path)
     words = ["run", "--source", "demo", "--model", str(tiny_image_model), "--max-frames", "2", *arguments]
-    assert _run(words) == EXIT_USAGE
+    assert run_command_line(words) == EXIT_USAGE
     captured = capsys.readouterr()
     assert (captured.err.count("\n"), captured.out) == (1, "")
     assert list(tmp_path.iterdir()) == []
@@ -170,14 +171,14 @@ def test_the_estimate_of_the_loop_has_neither_detector_nor_flow(tmp_path, capsys
     onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     onnx.save(model, tmp_path / "image.onnx")
     words = ["profile", str(tmp_path / "image.onnx"), "--board", "pi3b+", "--pipeline", "--seconds", "0.05"]
-    assert _run([*words, "--json"]) == EXIT_OK
+    assert run_command_line([*words, "--json"]) == EXIT_OK
     captured = capsys.readouterr()
     loops = json.loads(captured.out)["pipeline"]
     assert [part["stage"] for part in loops[0]["parts"]] == ["capture", "classify", "classify"]
     assert "640x480, the whole image, " in captured.err
-    assert _run([*words, "--classify-every", "2"]) == EXIT_OK
+    assert run_command_line([*words, "--classify-every", "2"]) == EXIT_OK
     assert "the whole image classified in 1 of 2 frames, " in capsys.readouterr().out
-    assert _run([*words, "--faces", "2"]) == EXIT_USAGE
+    assert run_command_line([*words, "--faces", "2"]) == EXIT_USAGE
     assert "classifies the whole image: leave out faces and the detector's settings" in capsys.readouterr().err
 
 

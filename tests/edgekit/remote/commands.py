@@ -6,7 +6,7 @@ import io
 import subprocess
 from contextlib import redirect_stderr, redirect_stdout
 
-from edgekit.cli import _run
+from edgekit.cli import run as run_command_line
 
 from .conftest import Sshd
 
@@ -16,7 +16,7 @@ def call(*words: object) -> subprocess.CompletedProcess[str]:
     stdout, stderr = io.StringIO(), io.StringIO()
     arguments = [str(word) for word in words]
     with redirect_stdout(stdout), redirect_stderr(stderr):
-        code = _run(arguments)
+        code = run_command_line(arguments)
     return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
 
 

@@ -411,7 +411,7 @@ def test_a_missing_key_is_refused_before_connecting(tiny_model: Path) -> None:
 
 def test_neither_opencv_nor_an_engine_is_imported_for_boards(tiny_model: Path) -> None:
     code = (
-        "import sys; from edgekit.cli import _run; code = _run(sys.argv[1:]);"
+        "import sys; from edgekit.cli import run; code = run(sys.argv[1:]);"
         "assert not {'cv2', 'onnxruntime', 'ncnn', 'torch'} & set(sys.modules); sys.exit(code)"
     )
     words = ["bench", str(tiny_model), "--host", "127.0.0.1", "--port", "1", "--detector", "none"]
