@@ -105,9 +105,8 @@ def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
             notify(f"folder '{each}' is not a split: is its name a misspelling of '{near[0]}'?")
         if name in _SPLITS and holds_classes and train is None:
             raise InputError(f"'{folder}' has the folder '{each.name}' but none named train: rename the other one")
-    if train is not None and len(names) > 1:
-        others = ", ".join(each.name for each in names.values() if each != train)
-        notify(f"only '{train}' is taught; not used: {others}")
+    if train is not None and (others := sorted(names.keys() - set(_SPLITS))):
+        notify(f"only '{train}' is taught; not used: {', '.join(others)}")
     return train or folder
 
 
