@@ -171,10 +171,16 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
         raise InputError(f"{len(options.notes)} notes are more than {_MAX_NOTES}")
     kinds = options.kinds or KINDS
     named = [(options.report_name(name), resolve_model(name, device_suffixes(name)).absolute()) for name in names]
-    cells = plan_cells(named, options.threads, kinds)
+    # A model of features classifies no frames.
+    features = {path for _, path in named if contract_in(path).output.meaning == "features"}
+    cells = [
+        cell
+        for cell in plan_cells(named, options.threads, kinds)
+        if cell.kind == "net" or cell.path not in features
+    ]
     described = [describe_model(name, path) for name, path in named]
     board = read_board()
-    uses_frames = any(kind != "net" for kind in kinds)
+    uses_frames = any(cell.kind != "net" for cell in cells)
     detector = "" if options.detector is None else str(options.detector)
     file = Path(detector).absolute() if detector.endswith(ONNX_SUFFIX) else None
     wanted = DetectorChoice(detector if file is None else "yunet", file, options.detector_size_px)

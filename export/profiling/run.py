@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from edgekit.device.detection import create_detector
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.session import has_contract, open_session, read_contract
 from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
 from edgekit.downloads import YUNET, UnavailableError, cached_download
 from edgekit.errors import InputError
@@ -69,8 +70,12 @@ def profile(options: ProfileOptions) -> ProfileReport:
             "the same checkpoint (the estimates are from ncnn's latencies), and compare engines with 'edgekit bench'"
         )
     path = resolve_model(str(options.model), (ONNX_SUFFIX,))
-    if options.size_wh and not has_free_size(path):
+    is_free = has_free_size(path)
+    size_wh = options.size_wh
+    if size_wh and not is_free:
         raise InputError(f"model '{path}' has a fixed input size: leave size out")
+    if is_free and size_wh is None:
+        size_wh = _contract_size_wh(path)
     if options.board is not None and options.board not in KNOWN_BOARDS:
         raise InputError(f"board '{options.board}' is unknown: use one of {', '.join(KNOWN_BOARDS)}")
     # None for a model of whole images too.
@@ -79,7 +84,7 @@ def profile(options: ProfileOptions) -> ProfileReport:
     found = profile_file(
         path,
         cache_kib=boards[0].shared_cache_kib,
-        size_wh=options.size_wh,
+        size_wh=size_wh,
         intra_op_threads=options.threads,
         seconds=options.seconds,
         progress=lambda share: options.progress("measuring", round(100 * share), 100),
@@ -88,6 +93,14 @@ def profile(options: ProfileOptions) -> ProfileReport:
     estimates = tuple(_on_board(each, count, found.on(each, count)) for each, count in cases)
     loops = _loop_estimates(found, path, detector, options.loop, cases) if options.loop else ()
     return ProfileReport(path, found, estimates, loops)
+
+
+def _contract_size_wh(path: Path) -> tuple[int, int] | None:
+    session = open_session(path, 1, level="none")
+    if not has_contract(session, path):
+        return None
+    height, width = read_contract(session, path).input.size_hw
+    return width, height
 
 
 def _loop_detector(path: Path, loop: LoopOptions, notify: Notify) -> Path | None:

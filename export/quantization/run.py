@@ -58,6 +58,7 @@ def quantize(options: QuantizeOptions) -> QuantizedExport:
     # Both data sets are read, and their splits looked up, before the slow steps.
     given = ((options.calibrate, options.calibrate_split), (options.evaluate_on, options.evaluation_split))
     source_contract = _contract(path)
+    refuse_quantized(source_contract, path)
     data = _load([(Path(each), split) for each, split in given if each is not None], source_contract, progress, notify)
     preset = TARGETS[options.target]
     settings = StaticSettings(options.types or preset.types, options.form or preset.form, options.calibration_method)
@@ -93,6 +94,16 @@ def quantize(options: QuantizeOptions) -> QuantizedExport:
             source, file, options.method, settings, calibration, evaluation, options.max_drop_points, progress
         )
     return replace(result, source=exported)
+
+
+def refuse_quantized(contract: Contract, path: Path) -> None:
+    """Check that a model is not quantised yet.
+
+    Raises:
+        InputError: It is, as every file of `edgekit teach`.
+    """
+    if contract.precision == "int8":
+        raise InputError(f"model '{path}' is int8 already: use it as it is")
 
 
 def _check(options: QuantizeOptions, path: Path) -> None:

@@ -72,10 +72,14 @@ def command(out: Output, options: ExportOptions, quantization: QuantizationOptio
     """
     from edgekit.cli.export.export_output import export_document, show_export
     from edgekit.cli.progress import reported
-    from edgekit.export.quantization.run import quantize
+    from edgekit.device.engines.engine import contract_in
+    from edgekit.export.quantization.run import quantize, refuse_quantized
     from edgekit.export.run import export
-    from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
+    from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
 
+    if quantization.method is not None and str(options.model).endswith(ONNX_SUFFIX):
+        onnx_file = resolve_model(str(options.model), (ONNX_SUFFIX,))
+        refuse_quantized(contract_in(onnx_file), onnx_file)
     options = replace(options, model=resolve_model(str(options.model), (CHECKPOINT_SUFFIX,)))
     quantized: QuantizedExport | None = None
     with reported(out) as callbacks:
