@@ -17,8 +17,8 @@ import click
 import numpy as np
 
 from edgekit.device.engines.engine import open_engine
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.preprocess import to_input
-from edgekit.testing.portrait import portrait_crops
 
 INFERENCES = 10
 REPLICATES = 2000

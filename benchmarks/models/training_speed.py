@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from edgekit.boards import read_board
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import EdgekitError
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
@@ -37,7 +38,6 @@ from edgekit.models.nets.edgecnn import DenseLayer, EdgeCNN
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.optimizer import make_optimizer
 from edgekit.models.training.recipes import RECIPES
-from edgekit.testing.portrait import portrait_crops
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from pairs import time_pairs

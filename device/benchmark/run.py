@@ -174,9 +174,7 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
     # A model of features classifies no frames.
     features = {path for _, path in named if contract_in(path).output.meaning == "features"}
     cells = [
-        cell
-        for cell in plan_cells(named, options.threads, kinds)
-        if cell.kind == "net" or cell.path not in features
+        cell for cell in plan_cells(named, options.threads, kinds) if cell.kind == "net" or cell.path not in features
     ]
     described = [describe_model(name, path) for name, path in named]
     board = read_board()

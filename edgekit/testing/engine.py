@@ -29,9 +29,9 @@ import numpy as np
 from edgekit.device import registry
 from edgekit.device.engines.engine import InferenceEngine
 from edgekit.device.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray, ImageU8, to_input
-from edgekit.testing.portrait import portrait_crops
 from edgekit.testing.tolerance import logit_faults, tolerance_for
 
 

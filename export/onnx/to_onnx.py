@@ -17,6 +17,7 @@ from torch import nn
 
 from edgekit import __version__
 from edgekit.contract import METADATA_KEY, SCHEMA_VERSION, Contract, GraphLevel, channel_count
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import EdgekitError, InputError
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.passes.table import rewritten
@@ -30,7 +31,6 @@ from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.model_loading import build_net, check_weights
 from edgekit.models.nets.grouped import condensed
 from edgekit.models.nets.registry import parameter_count
-from edgekit.testing.portrait import portrait_crops
 
 # The opset torch's exporter writes without conversion; every onnxruntime since 1.14 reads it.
 OPSET = 18

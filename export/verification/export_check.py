@@ -48,7 +48,7 @@ def check_export(
         path: The file; the runtime's code classifies with the contract in it.
         net: The net; it classifies through `TorchClassifier`, as in evaluation.
         contract: The checkpoint's contract.
-        crops: uint8 (N, H, W, 1 or 3), N ≥ 1; see `edgekit.testing.portrait.portrait_crops`.
+        crops: uint8 (N, H, W, 1 or 3), N ≥ 1; see `edgekit.device.engines.portrait.portrait_crops`.
         tolerance: The check fails if logits differ by this value or more, and by 1e-5 of the largest logit or more.
         same_top1: Whether top-1 must also be equal on every crop.
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from edgekit.contract import Contract, OutputSpec
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import GateError, InputError, StorageError
 from edgekit.export.ncnn import to_ncnn
 from edgekit.export.onnx.exported import Exported
@@ -27,7 +28,6 @@ from edgekit.export.verification.export_check import check_export
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.nets.grouped import set_training_progress
 from edgekit.models.nets.registry import create_model
-from edgekit.testing.portrait import portrait_crops
 from tests.examples import examples
 
 from ..nets import Builder, after, contract_of, logits_of, random_nets

@@ -12,6 +12,7 @@ import torch
 
 from edgekit.contract import Accuracy
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.export.ncnn.to_ncnn import export_net_to_ncnn
 from edgekit.export.onnx.targets import chosen_passes
 from edgekit.export.onnx.to_onnx import export_checkpoint
@@ -22,7 +23,6 @@ from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.merged import MergedClasses
 from edgekit.models.nets.registry import NETS, create_model
 from edgekit.preprocess import FloatArray
-from edgekit.testing.portrait import portrait_crops
 
 LABELS = ("angry", "happy", "sad", "fear", "neutral")
 # Not in the order of the labels; "fear" is removed.

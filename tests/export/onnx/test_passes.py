@@ -18,6 +18,7 @@ from torch import nn
 
 from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import InputError
 from edgekit.export.onnx.passes.table import REWRITES
 from edgekit.export.onnx.targets import PASSES, TARGETS, chosen_passes
@@ -25,7 +26,6 @@ from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import graph_cost
 from edgekit.export.verification.export_check import check_export
 from edgekit.files import sha256_of
-from edgekit.testing.portrait import portrait_crops
 from tests.examples import examples
 from tests.export.nets import Builder, after, contract_of, random_nets
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from edgekit.contract import Accuracy
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import InputError
 from edgekit.export.ncnn.to_ncnn import export_net_to_ncnn
 from edgekit.export.onnx.options import NewClasses
@@ -42,7 +43,6 @@ from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.embedding_net import LOGIT_SCALE, EmbeddingNet
 from edgekit.models.nets.registry import create_model
 from edgekit.preprocess import softmax
-from edgekit.testing.portrait import portrait_crops
 
 LABELS = ("happy", "sad", "fear")
 NEW = {"smiling face": ("a smiling face", "a grin"), "frowning face": ("a frown",)}

@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import GateError, InputError, StorageError
 from edgekit.export.onnx.targets import QuantizedForm, QuantizedTypes, chosen_passes
 from edgekit.export.onnx.to_onnx import contract_of, to_onnx
@@ -31,7 +32,6 @@ from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.registry import create_model
 from edgekit.preprocess import ImageU8
-from edgekit.testing.portrait import portrait_crops
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from torch import nn
 
 from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec
 from edgekit.device.detection import create_detector
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.device.imaging import read_image
 from edgekit.errors import GateError
 from edgekit.export.onnx.exported import Exported
@@ -24,7 +25,6 @@ from edgekit.model_store import asset
 from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from edgekit.models.model_loading import build_merged_net, import_authors_checkpoint
 from edgekit.preprocess import ImageU8
-from edgekit.testing.portrait import portrait_crops
 
 
 @pytest.fixture(scope="module")

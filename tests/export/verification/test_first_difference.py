@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from edgekit.contract import Contract
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.targets import TARGETS
 from edgekit.export.onnx.to_onnx import export_checkpoint
@@ -29,7 +30,6 @@ from edgekit.models.model_loading import build_net
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
 from edgekit.preprocess import ImageU8, to_tensor
-from edgekit.testing.portrait import portrait_crops
 
 from ..conftest import stir
 
