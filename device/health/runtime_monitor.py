@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 class RuntimeMonitor:
     """Samples health, watches the camera and sheds load inside its `with` block.
 
-    >>> with RuntimeMonitor(Path.cwd(), localizer, print, live=source.live) as monitor:
+    >>> with RuntimeMonitor(Path.cwd(), lambda: stream.localizer, print, live=source.live) as monitor:
     ...     stream.run([*sinks, *monitor.sinks(stream.controls)], pace=monitor.paced, annotate=monitor.annotated)
     """
 
     def __init__(
         self,
         folder: Path,
-        localizer: Localizer,
+        localizer: Callable[[], Localizer],
         notify: Callable[[str], None],
         *,
         live: bool,
@@ -48,16 +48,16 @@ class RuntimeMonitor:
 
         Args:
             folder: Where results are written; the free space of its disk is sampled.
-            localizer: Detects less often, and on smaller images, while load is shed.
+            localizer: Returns the localizer in use; it detects less often, and on smaller images, while load is shed.
             notify: Receives one line for each change of the load level and of the camera's state.
             live: Whether the source is live; only then it is watched. The results of a file do not change under load,
                 only the frame rate.
         """
         self._returned: Health | None = None
-        levels = LEVELS if live and localizer.detector_name != "none" else FRAME_RATE_LEVELS
+        levels = LEVELS if live and localizer().detector_name != "none" else FRAME_RATE_LEVELS
         self._shedder = LoadShedder(LoadLimits(default_max_temperature_c(read_board())), notify, levels)
         self._shedder.subscribe(
-            lambda level: localizer.set_load_level(level.detect_every_at_least, level.detector_scale)
+            lambda level: localizer().set_load_level(level.detect_every_at_least, level.detector_scale)
         )
         self._camera = CameraWatch(notify) if live else None
         self._clock = Clock()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,7 +16,7 @@ from starlette.types import ASGIApp
 from edgekit.device.label.store import ConflictError, LabelStore
 from edgekit.device.sinks.web.access import Access
 from edgekit.device.sinks.web.app import FOLDER, Files, Guard, Site
-from edgekit.device.sinks.web.body import read_body
+from edgekit.device.sinks.web.body import is_from_page, read_body
 from edgekit.errors import EdgekitError, InputError, StorageError
 from edgekit.text import printable
 from edgekit.typed_json import convert, parse_json
@@ -109,7 +108,7 @@ class _Label:
 
     async def _change(self, request: Request, work: Callable[[Any], dict[str, Any]]) -> Response:
         """Apply `work` to the body of a request and return the response; an error response has the whole state, too."""
-        if not _is_from_page(request):
+        if not is_from_page(request):
             return PlainTextResponse("only the page itself may send this\n", 403)
         body = await read_body(request, _MAX_BODY_BYTES)
         if isinstance(body, Response):
@@ -120,14 +119,3 @@ class _Label:
             # The message may quote a lone surrogate of the request, which cannot be sent.
             document = {**self._store.state(), "error": printable(str(error))}
             return JSONResponse(document, _STATUS.get(type(error), 500))
-
-
-def _is_from_page(request: Request) -> bool:
-    """Return whether a request can be from this page: JSON, and from the page's own origin.
-
-    A browser lets no other site send such a request.
-    """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    origin = request.headers.get("origin")
-    same = origin is None or urlsplit(origin).netloc == request.headers.get("host")
-    return same and media_type == "application/json"

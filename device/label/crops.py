@@ -18,7 +18,6 @@ from edgekit.errors import InputError, StorageError
 from edgekit.files import write_atomic
 from edgekit.typed_json import convert, parse_json
 
-_MAX_CLASS_BYTES = 100
 _FILE = re.compile(rf"{CROPS_FOLDER}/(\w[\w.-]*\.png)", re.ASCII)
 
 
@@ -83,20 +82,6 @@ def _suggestion(probabilities: Mapping[str, float], crops: Sequence[CollectedCro
     """Return the most probable class; of equal ones, the label that most of the crops had in the run."""
     counts = Counter(crop.label for crop in crops)
     return max(probabilities, key=lambda label: (probabilities[label], counts[label]), default=None)
-
-
-def check_class(name: str) -> None:
-    """Check that a class can be the name of a folder.
-
-    Raises:
-        InputError: The class cannot be the name of a folder.
-    """
-    is_folder = name and name == name.strip() and name.isprintable() and not re.search(r"^\.|[/\\,]", name)
-    if not is_folder or len(name.encode(errors="replace")) > _MAX_CLASS_BYTES:
-        raise InputError(
-            f"class '{name[:40]}' cannot be the name of a folder: use letters, digits, - and _, at most "
-            f"{_MAX_CLASS_BYTES} bytes"
-        )
 
 
 def move(source: Path, target: Path) -> bool:

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.device.label.crops import CollectedCrop, check_class, group_document, move, parse_crop
+from edgekit.device.label.crops import CollectedCrop, group_document, move, parse_crop
 from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER
+from edgekit.device.teach.recordings import check_class
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import append_line, exclusive_folder, real_path
 from edgekit.text import printable

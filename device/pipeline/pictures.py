@@ -20,15 +20,19 @@ _MAX_PIXELS = 25_000_000
 
 
 class PictureRecogniser:
-    """Returns the result of a picture, see `__call__`; the nets are loaded for the first one.
+    """Returns the result of a picture, see `__call__`; the nets are loaded for the first one, and for another model.
 
     Calls from several threads wait for each other. The stream's nets are not used, so that its frames do not wait.
     """
 
-    def __init__(self, make_classifier: Callable[[], Classifier], make_localizer: Callable[[], Localizer]) -> None:
-        self._make_classifier = make_classifier
-        self._make_localizer = make_localizer
+    def __init__(
+        self, current: Callable[[], Classifier], make_nets: Callable[[Classifier], tuple[Localizer, Classifier]]
+    ) -> None:
+        """Use the model of the stream, which `current` returns; `make_nets` returns other nets for it."""
+        self._current = current
+        self._make_nets = make_nets
         self._nets: tuple[Localizer, Classifier] | None = None
+        self._made_for: Classifier | None = None
         self._lock = threading.Lock()
         self._count = 0
 
@@ -45,8 +49,9 @@ class PictureRecogniser:
             frame = Frame(self._count, captured_s, wall_s, as_frame(decode_image(data, name)))
             self._count += 1
             try:
-                if self._nets is None:
-                    self._nets = (self._make_localizer(), self._make_classifier())
+                current = self._current()
+                if self._nets is None or self._made_for is not current:
+                    self._nets, self._made_for = self._make_nets(current), current
                 return recognise(frame, *self._nets, StageTimer())
             except KeyboardInterrupt as error:  # a signal has cancelled the inference
                 raise InputError("the run ends") from error

@@ -59,8 +59,6 @@ class Stream:
     Attributes:
         options: The options in effect, with the detector that the model needs.
         source: The opened source.
-        classifier: The model; its contract has the stream's `uncertain_below`.
-        localizer: The detector with its schedule and tracker, or `WholeImage`.
         meter: Latencies per stage and the frame rate.
         controls: Pauses and resumes the stream. During a pause, a camera or network stream is released.
         threads: The number of threads of each part.
@@ -86,21 +84,51 @@ class Stream:
         if needed != self.threads:
             self.threads = needed
             classifier = Classifier(model_path, needed.classifier)
-        if options.uncertain_below is not None:
-            contract = replace(contract, uncertain_below=options.uncertain_below)
-        options = _completed(options, contract, model_path)
-        self.classifier = classifier
-        self.classifier.contract = contract
-        self.options = options
+        self._given = options
+        self.options = _completed(options, contract, model_path)
         self._results = self._iterate()
         cv2.setNumThreads(self.threads.opencv)
         with ExitStack() as opened:
-            self.source = opened.enter_context(_open(options))
-            self.classifier.mirror = _mirrors(options, contract, self.source)
-            self.localizer = create_localizer(
-                contract, self.source, options, lambda: _create_detector(options, self.threads.detector)
-            )
+            self.source = opened.enter_context(_open(self.options))
+            self._nets = self._prepared(classifier, self.options)
             self._opened = opened.pop_all()
+
+    @property
+    def localizer(self) -> Localizer:
+        """The detector with its schedule and tracker, or `WholeImage`."""
+        return self._nets[0]
+
+    @property
+    def classifier(self) -> Classifier:
+        """The model; its contract has the stream's `uncertain_below`."""
+        return self._nets[1]
+
+    def use_model(self, path: Path) -> Contract:
+        """Classify the next frame and all later ones with another model file, and return its contract.
+
+        Any thread may call this. A model of whole images can take the place of one of faces, and the other way round.
+        Tracks begin anew.
+
+        Raises:
+            InputError: As `Classifier`; the model in use stays.
+        """
+        classifier = Classifier(path, self.threads.classifier)
+        options = replace(self._given, model=path)
+        if classifier.contract.subject == "face":
+            options = _completed(options, classifier.contract, path)
+        self._nets = self._prepared(classifier, options)
+        self.options = options
+        return classifier.contract
+
+    def _prepared(self, classifier: Classifier, options: StreamOptions) -> tuple[Localizer, Classifier]:
+        """Return the nets of the stream for a model."""
+        contract = classifier.contract
+        if options.uncertain_below is not None:
+            contract = replace(contract, uncertain_below=options.uncertain_below)
+        classifier.contract = contract
+        classifier.mirror = _mirrors(options, contract, self.source)
+        detector = partial(_create_detector, options, self.threads.detector)
+        return create_localizer(contract, self.source, options, detector), classifier
 
     def __enter__(self) -> Self:
         return self
@@ -152,19 +180,16 @@ class Stream:
 
     def picture_recogniser(self) -> PictureRecogniser:
         """Return a function for single pictures, with the stream's model and detector but without its region."""
-        classifier, options = self.classifier, replace(self.options, region=None, min_face_px=0, detect_every="auto")
-        pictures = ImageSource([], "pictures", options.notify)
-        detector = partial(_create_detector, options, 1)
+        pictures = ImageSource([], "pictures", self.options.notify)
 
-        def make_classifier() -> Classifier:
+        def make_nets(classifier: Classifier) -> tuple[Localizer, Classifier]:
+            options = replace(self.options, region=None, min_face_px=0, detect_every="auto")
             made = Classifier(classifier.path, 1)
             made.contract = classifier.contract
             made.mirror = _mirrors(options, made.contract, pictures)
-            return made
+            return create_localizer(made.contract, pictures, options, partial(_create_detector, options, 1)), made
 
-        return PictureRecogniser(
-            make_classifier, partial(create_localizer, classifier.contract, pictures, options, detector)
-        )
+        return PictureRecogniser(lambda: self.classifier, make_nets)
 
     def stop(self) -> None:
         """End the iteration before its next frame; may be called from a signal handler or another thread."""
@@ -198,6 +223,7 @@ class Stream:
             threaded=self.threads.staged,
             annotate=annotate,
             controls=self.controls,
+            current_nets=lambda: self._nets,
         )
 
 

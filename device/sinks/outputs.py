@@ -21,6 +21,7 @@ from edgekit.files import check_mounted, exclusive_file, real_path
 if TYPE_CHECKING:
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.sinks.monitor import ReadHealth
+    from edgekit.device.teach.taught_file import TaughtFile
 
 _Kind = TypeVar("_Kind", bound=SinkOptions)
 
@@ -100,6 +101,7 @@ def run_context(
     health: ReadHealth,
     recorder: H264Recorder | None,
     say: Callable[[str], None],
+    taught: TaughtFile | None = None,
 ) -> RunContext:
     """Return what a run offers to its sinks.
 
@@ -109,6 +111,7 @@ def run_context(
         health: Returns the newest health sample.
         recorder: The recorder of `open_recorder`.
         say: Called with one line of the command's output.
+        taught: The file of the taught model, with --teach.
     """
     from edgekit.device.sinks.monitor import Monitor
 
@@ -127,6 +130,9 @@ def run_context(
         say=say,
         recogniser=stream.picture_recogniser,
         recorder=recorder,
+        use_model=stream.use_model,
+        taught=taught,
+        roi=options.region,
         excluding=[flag for flag, is_given in restrictions.items() if is_given],
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import socket
 import urllib.parse
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from edgekit.errors import InputError
-from edgekit.files import require_file
+from edgekit.files import require_file, state_folder
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _MAX_TOPIC_CHARS = 200
@@ -113,7 +112,7 @@ class MqttSettings:
     @property
     def buffer_path(self) -> Path:
         """The file of the event buffer, in the state folder of the service or the user."""
-        folder = _state_folder()
+        folder = state_folder()
         # The name in edgekit 0.2; the file may hold events of that version.
         old = folder / f"mqtt-{self._reduced_topic}.sqlite"
         return old if old.exists() else folder / f"mqtt-{self.node}.sqlite"
@@ -146,15 +145,3 @@ def _topic(topic: str | None) -> str:
     if not is_topic or len(topic) > _MAX_TOPIC_CHARS:
         raise InputError(f"MQTT topic '{topic}' is invalid: use a name such as edgekit/door")
     return topic
-
-
-def _state_folder() -> Path:
-    # systemd sets this variable for services; several folders are separated by colons.
-    if folders := os.environ.get("STATE_DIRECTORY"):
-        return Path(folders.split(":")[0])
-    import platformdirs
-
-    try:
-        return platformdirs.user_state_path("edgekit")
-    except RuntimeError:
-        raise InputError("there is no home folder for the MQTT buffer: set STATE_DIRECTORY") from None

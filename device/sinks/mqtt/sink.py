@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from ssl import SSLCertVerificationError
 from typing import Any, Self
 
+from edgekit.contract import Contract
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
@@ -138,8 +139,9 @@ class MqttSink(Sink):
 
     def _send(self, session: Session) -> None:
         topic = self._settings.topic
+        announced = self._contract
         if self._settings.discovery:
-            self._announce(session)
+            self._announce(session, announced)
         session.publish(f"{topic}/availability", "online", retain=True)
         unconfirmed: dict[int, int] = {}
         sent_number = 0
@@ -161,16 +163,24 @@ class MqttSink(Sink):
                     return
                 self._wake.wait(0.1)
                 continue
+            if self._settings.discovery and announced is not self._contract:
+                announced = self._contract
+                self._announce(session, announced)
             self._send_changed(session, sent)
             for name, document in schedule.due():
                 session.publish(f"{topic}/{name}", json.dumps(document, allow_nan=False), qos=0)
             self._wake.wait(_MIN_STATE_PERIOD_S)
 
-    def _announce(self, session: Session) -> None:
+    @property
+    def _contract(self) -> Contract:
+        """The contract of the model in use."""
+        return self._run.links.contract or self._run.contract
+
+    def _announce(self, session: Session, contract: Contract) -> None:
         """Publish the discovery messages."""
         # Read once, because the connection can be lost at any time.
         own_address = session.own_address
-        page_url, contract = self._run.links.page_url, self._run.contract
+        page_url = self._run.links.page_url
         messages = discovery_messages(
             self._settings,
             contract.labels,

@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,6 +23,10 @@ from edgekit.device.sinks.web.body import read_body
 from edgekit.device.sinks.web.classify import Classify, Recognise
 from edgekit.device.sinks.web.metrics import CONTENT_TYPE, metrics_text
 from edgekit.device.sinks.web.preview import Preview
+from edgekit.device.sinks.web.teach import TEACH_FILES, TeachRoutes
+
+if TYPE_CHECKING:
+    from edgekit.device.teach.session import TeachSession
 
 FOLDER = Path(__file__).parent
 # For each path: the files that are concatenated, and the media type.
@@ -57,14 +61,21 @@ _COOKIE_LIFETIME_S = 30 * 86_400
 _BOUNDARY = "edgekit-frame"
 
 
-def make_app(access: Access, monitor: Monitor, preview: Preview, recognise: Recognise | None = None) -> ASGIApp:
+def make_app(
+    access: Access,
+    monitor: Monitor,
+    preview: Preview,
+    recognise: Recognise | None = None,
+    teaching: TeachSession | None = None,
+) -> ASGIApp:
     """Return the application with the page, video, state, state stream, metrics, health check and login.
 
-    With `recognise` it also has the classification of single pictures.
+    With `recognise` it also has the classification of single pictures, with `teaching` the tab for it.
     """
-    web = _Web(monitor, preview)
+    web = _Web(monitor, preview, teaches=teaching is not None)
+    files = _FILES if teaching is None else {**_FILES, **TEACH_FILES}
     routes = [
-        *Site(access, _FILES).routes(),
+        *Site(access, files).routes(),
         Route("/stream.mjpg", web.video),
         Route("/api/state", web.state),
         Route("/api/events", web.events),
@@ -73,6 +84,8 @@ def make_app(access: Access, monitor: Monitor, preview: Preview, recognise: Reco
     ]
     if recognise is not None:
         routes.append(Route("/classify", Classify(recognise).post, methods=["POST"]))
+    if teaching is not None:
+        routes += TeachRoutes(teaching, lambda: preview.closing).routes()
     return Guard(Starlette(routes=routes), access)
 
 
@@ -114,9 +127,10 @@ class Site:
 
 
 class _Web:
-    def __init__(self, monitor: Monitor, preview: Preview) -> None:
+    def __init__(self, monitor: Monitor, preview: Preview, *, teaches: bool) -> None:
         self._monitor = monitor
         self._preview = preview
+        self._teaches = teaches
 
     async def video(self, _: Request) -> Response:
         if self._preview.viewers >= _MAX_VIEWERS:
@@ -159,6 +173,7 @@ class _Web:
         document = self._monitor.document()
         document["viewers"] = self._preview.viewers
         document["stalled"] = self._is_stalled()
+        document["teaches"] = self._teaches
         return document
 
     async def metrics(self, _: Request) -> Response:
@@ -204,6 +219,6 @@ class Guard:
     def _rejection(self, scope: Scope) -> Response:
         if not self._access.needs_token:
             return PlainTextResponse("this page is available as localhost only\n", 421)
-        if scope["path"] == "/":
+        if scope["path"] in ("/", "/teach"):
             return RedirectResponse("/login", 303)
         return PlainTextResponse("a token is required\n", 401, headers={"WWW-Authenticate": "Bearer"})

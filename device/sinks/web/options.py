@@ -61,12 +61,13 @@ class WebOptions(SinkOptions):
             blur=run.blur(),
             draw=run.draw,
             recognise=None if run.recogniser is None else run.recogniser(),
+            teaching=run.links.teaching,
             notify=run.notify,
         )
         run.shutdown.add(web.end)
         run.links.outlets.append(run.monitor)
         run.links.page_url = web.url_for_others
-        run.say(f"web page: {web.url}")
+        run.say(f"web page: {web.url}" if run.links.teaching is None else f"teach at {web.url}teach")
         return web
 
     def _token(self, notify: Callable[[str], None]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
 
@@ -20,6 +20,9 @@ from edgekit.device.sinks.web.app import make_app
 from edgekit.device.sinks.web.classify import Recognise
 from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.sinks.worker import Worker
+
+if TYPE_CHECKING:
+    from edgekit.device.teach.session import TeachSession
 
 # More connections get status 503. A browser opens up to six.
 _MAX_CONNECTIONS = 200
@@ -106,6 +109,7 @@ class WebSink(WebServer, Sink):
         blur: FaceBlur | None = None,
         draw: Draw = draw_faces,
         recognise: Recognise | None = None,
+        teaching: TeachSession | None = None,
         notify: Callable[[str], None],
     ) -> None:
         """Listen at `address`; entering the `with` block starts the server.
@@ -118,13 +122,15 @@ class WebSink(WebServer, Sink):
             blur: Makes faces unrecognisable; must not be shared with another sink.
             draw: Draws the faces into a frame.
             recognise: Returns the result of a picture that a client posts; None: the server takes no pictures.
+            teaching: The session of the tab "Teach"; None: there is no such tab.
             notify: Called with one line for each warning, from another thread.
 
         Raises:
             InputError: The address cannot be used, or is reachable from other machines without a safe token.
         """
         self.preview = Preview(max_fps, blur, draw)
-        super().__init__(address, token, make_app(Access(token), monitor, self.preview, recognise), notify)
+        app = make_app(Access(token), monitor, self.preview, recognise, teaching)
+        super().__init__(address, token, app, notify)
 
     def __enter__(self) -> Self:
         self.preview.start()

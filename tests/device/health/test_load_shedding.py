@@ -145,7 +145,7 @@ class Counting(WholeFrame):
 def test_a_hot_board_lowers_the_rate_of_detection(tmp_path, notices):
     detector = Counting()
     face_tracker = FaceTracker(detector, Every(1))
-    monitor = RuntimeMonitor(tmp_path, face_tracker, notices.append, live=True)
+    monitor = RuntimeMonitor(tmp_path, lambda: face_tracker, notices.append, live=True)
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 
     def searched(sequences: range) -> int:
@@ -163,7 +163,7 @@ def test_a_hot_board_lowers_the_rate_of_detection(tmp_path, notices):
 
 @pytest.mark.usefixtures("raspberry_pi")
 def test_a_hot_board_gets_fewer_frames_of_whole_images(tmp_path, notices):
-    monitor = RuntimeMonitor(tmp_path, WholeImage(None, is_sequence=True), notices.append, live=True)
+    monitor = RuntimeMonitor(tmp_path, lambda: WholeImage(None, is_sequence=True), notices.append, live=True)
     monitor._shedder.observe(sample(0, 80.0))
     assert monitor._shedder.level.frame_share == 0.75
     assert notices == ["80.0 °C (limit 75 °C): load level 1 of 3, three quarters of the frame rate"]
@@ -172,7 +172,7 @@ def test_a_hot_board_gets_fewer_frames_of_whole_images(tmp_path, notices):
 @pytest.mark.usefixtures("raspberry_pi")
 def test_the_results_of_a_file_do_not_depend_on_the_temperature(tmp_path, notices):
     face_tracker = FaceTracker(Counting(), Every(1))
-    monitor = RuntimeMonitor(tmp_path, face_tracker, notices.append, live=False)
+    monitor = RuntimeMonitor(tmp_path, lambda: face_tracker, notices.append, live=False)
     monitor._shedder.observe(sample(0, 80.0))
     assert face_tracker._detect_every_at_least == 1
     assert monitor._shedder.level.frame_share == 0.75
