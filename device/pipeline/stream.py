@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import cv2
 
@@ -104,6 +104,11 @@ class Stream:
         """The model; its contract has the stream's `uncertain_below`."""
         return self._nets[1]
 
+    @property
+    def roi(self) -> Region | None:
+        """The region of the options; None: the model in use may have its own."""
+        return self._given.region
+
     def use_model(self, path: Path) -> Contract:
         """Classify the next frame and all later ones with another model file, and return its contract.
 
@@ -115,8 +120,10 @@ class Stream:
         """
         classifier = Classifier(path, self.threads.classifier)
         options = replace(self._given, model=path)
-        if classifier.contract.subject == "face":
-            options = _completed(options, classifier.contract, path)
+        if classifier.contract.subject == "image":
+            of_faces: dict[str, Any] = {name: getattr(StreamOptions, name) for name in _OF_FACES}
+            options = replace(options, detector=None, **of_faces)
+        options = _completed(options, classifier.contract, path)
         self._nets = self._prepared(classifier, options)
         self.options = options
         return classifier.contract

@@ -137,7 +137,7 @@ class RunContext(OutputContext):
         recorder: The sink of --record, which the camera uses already.
         use_model: Lets the run classify with another model file from its next frame on, and returns its contract.
         taught: The file of the taught model of --teach.
-        roi: The region of interest.
+        roi: The region of interest of the options.
         excluding: Flags in effect that exclude faces from the results, such as --roi.
         links: What sinks offer each other.
     """

@@ -66,8 +66,7 @@ class OutputOptions(SinkOptions):
     )
     pictures_max_mb: float = option(
         "--pictures-max-mb",
-        "Largest size of each folder of pictures. --event-snapshots then deletes the oldest; --collect and --teach take "
-        "no more.",
+        "Largest size of each folder of pictures. --event-snapshots then deletes the oldest; the others end.",
         default=200.0,
         least=0.001,
         most=1_000_000,

@@ -132,7 +132,7 @@ def run_context(
         recorder=recorder,
         use_model=stream.use_model,
         taught=taught,
-        roi=options.region,
+        roi=stream.roi,
         excluding=[flag for flag, is_given in restrictions.items() if is_given],
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -16,11 +17,14 @@ from edgekit.options import option
 if TYPE_CHECKING:
     from edgekit.device.detections import FrameResult
     from edgekit.device.frame import Frame
+    from edgekit.device.region import Region
     from edgekit.device.teach.session import Teaching, TeachSession
     from edgekit.device.teach.taught_file import TaughtFile
 
 _NAME = "taught.onnx"
 _END_TIMEOUT_S = 0.5
+# The run's own nets need the other processors of a Pi.
+_EMBEDDER_THREADS = 2
 
 
 def _taught_file(text: str) -> Path:
@@ -50,6 +54,7 @@ class TeachOptions(SinkOptions):
         default="image",
         needs="--teach",
     )
+    teach_size_px: int = 160
 
     def files(self) -> list[Path]:
         """Return the taught model."""
@@ -86,6 +91,8 @@ class TeachOptions(SinkOptions):
 
     def _teaching(self, run: RunContext, file: TaughtFile) -> Teaching:
         from edgekit.device.sinks.disk_reserve import PICTURES
+        from edgekit.device.teach import write  # noqa: F401 - needs onnx, without which nothing should be recorded
+        from edgekit.device.teach.embed import Embedder
         from edgekit.device.teach.recordings import Recordings
         from edgekit.device.teach.session import Teaching
 
@@ -100,10 +107,21 @@ class TeachOptions(SinkOptions):
             file=file,
             recordings=Recordings(file.pictures, round(run.rules.pictures_max_mb * 1e6)),
             subject=self.teach_subject,
+            make_embedder=partial(Embedder, self.teach_size_px, self.teach_subject, _EMBEDDER_THREADS),
             use_model=use_model,
             roi=run.roi,
+            region=_region(run.contract.region) if file.is_used else None,
             shortage=run.reserve(file.pictures, PICTURES).shortage,
         )
+
+
+def _region(fractions: tuple[float, float, float, float] | None) -> Region | None:
+    from edgekit.device.region import Region
+
+    if fractions is None:
+        return None
+    x0, y0, x1, y1 = fractions
+    return Region(x0, y0, x1 - x0, y1 - y0)
 
 
 class TeachSink(Sink):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit.contract import UNCERTAIN
 from edgekit.errors import InputError, StorageError
 from edgekit.files import write_atomic
 
@@ -229,6 +230,8 @@ class Recordings:
 
     def _check_new(self, name: str, besides: str | None = None) -> None:
         check_class(name)
+        if name == UNCERTAIN:
+            raise InputError(f"'{name}' is the label of what is none of the classes: use another name")
         others = [other for other in self.classes if other != besides]
         if same := [other for other in others if other.casefold() == name.casefold()]:
             raise InputError(f"class '{same[0]}' exists already: use another name")

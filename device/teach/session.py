@@ -55,9 +55,9 @@ class Teaching:
         recordings: The recorded pictures.
         subject: What is taught: whole images, or states of the largest face.
         make_embedder: Returns an embedder; each thread has its own.
-        write: Writes a fit as a model file that looks at a region.
         use_model: Lets the run classify with another model file.
         roi: The run's region of interest, which then is the session's; None: the session has its own.
+        region: The session's own region at the start.
         shortage: Returns why no picture may be written, "" if it may.
     """
 
@@ -65,9 +65,9 @@ class Teaching:
     recordings: Recordings
     subject: Subject
     make_embedder: Callable[[], Embedder]
-    write: Callable[[Fit, Path, Region | None], None]
     use_model: Callable[[Path], None]
     roi: Region | None = None
+    region: Region | None = None
     shortage: Callable[[], str] = lambda: ""
 
 
@@ -101,7 +101,7 @@ class TeachSession:
         # For everything else.
         self._changed = threading.Condition(threading.RLock())
         self._hold: _Hold | None = None
-        self._region: Region | None = teaching.roi
+        self._region = teaching.roi or teaching.region
         self._revision = 1  # of the recorded pictures
         self._fitted_revision = 0
         self._fit: Fit | None = None
@@ -207,8 +207,14 @@ class TeachSession:
             fit, region = self._fit, self._region
         if fit is None:
             raise InputError("there is nothing to use yet: record two things first")
+        from edgekit.device.teach.write import write_model  # imports onnx
+
+        fractions = None
+        if region is not None and self._teaching.roi is None:
+            fractions = (region.x, region.y, min(region.x + region.width, 1.0), min(region.y + region.height, 1.0))
         with self._writing:
-            self._teaching.file.store(lambda path: self._teaching.write(fit, path, region))
+            embedder = self._teaching.make_embedder()
+            self._teaching.file.store(lambda path: write_model(fit, path, embedder, region=fractions))
             self._teaching.use_model(self._teaching.file.current)
         with self._changing():
             pass
@@ -373,7 +379,8 @@ class TeachSession:
 
     def _show(self, frame: Frame, features: FloatArray | None) -> None:
         """Publish what the fit says of a frame; nothing without features, as those of a face that is not there."""
-        fit, document = self._fit, {"sequence": frame.sequence}
+        fit = self._fit
+        document: dict[str, Any] = {"sequence": frame.sequence}
         if fit is not None and features is not None:
             probabilities = fit.probabilities(features[None])[0].tolist()
             unlike = unlikeness(fit, features)
@@ -411,7 +418,7 @@ class TeachSession:
 
 
 def unlikeness(fit: Fit, features: FloatArray) -> float:
-    """Return how unlike everything taught a picture is: 0 as a typical held-back picture, above 1 none of the classes."""
+    """Return how unlike the classes a picture is: 0 as a typical held-back picture, above 1 none of them."""
     typical = float(np.median(fit.held_back.distances))
     distance = float(fit.distances(features[None])[0])
     return max(0.0, (distance - typical) / max(fit.threshold - typical, 1e-6))

@@ -62,7 +62,7 @@ class TaughtFile:
         """Whether there is a model to which `exchange` goes back."""
         return self._is_for_base and (self.path.is_file() or self._before.is_file())
 
-    def store(self, write: Callable[[Path], None]) -> None:
+    def store(self, write: Callable[[Path], object]) -> None:
         """Keep the file in use as the one before, and let `write` write the new one, which is atomic.
 
         Raises:
