@@ -21,11 +21,11 @@ from edgekit.device.engines.session import (
     session_options,
 )
 from edgekit.device.imaging import resize
+from edgekit.device.teach.options import DEFAULT_SIZE_PX
 from edgekit.errors import InputError
 from edgekit.model_store import BACKBONE, ONNX_SUFFIX, resolve_model
-from edgekit.preprocess import AnyImage, FloatArray, crop_image, to_input, with_mirror_images
+from edgekit.preprocess import AnyImage, FloatArray, ImageU8, crop_image, to_input, with_mirror_images
 
-DEFAULT_SIZE_PX = 160
 _MODELS: dict[Subject, str] = {"image": BACKBONE, "face": "default"}
 
 
@@ -69,9 +69,13 @@ class Embedder:
         return self._infer([image_bgr], mirrored=True)
 
     def _infer(self, images_bgr: Sequence[AnyImage], mirrored: bool) -> FloatArray:
-        spec, crop = self.contract.input, self.contract.crop
-        crops = np.stack([crop_image(image, crop, spec.size_hw, resize) for image in images_bgr])
-        feed = {spec.name: to_input(with_mirror_images(crops) if mirrored else crops, spec)}
+        size_hw = self.contract.input.size_hw
+        crops = np.stack([crop_image(image, self.contract.crop, size_hw, resize) for image in images_bgr])
+        return self.crop_features(with_mirror_images(crops) if mirrored else crops)
+
+    def crop_features(self, crops: ImageU8) -> FloatArray:
+        """Return the features (N, features) of crops of the net's size: uint8 (N, H, W, 1 or 3) gray or R, G, B."""
+        feed = {self.contract.input.name: to_input(crops, self.contract.input)}
         (features,) = run_session(self._session, self.path, [self.contract.output.name], feed)
         return np.asarray(features, np.float32)
 

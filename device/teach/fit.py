@@ -175,7 +175,7 @@ def folds(labels: IntArray, groups: Sequence[str] | None = None) -> IntArray:
     result = np.zeros(len(labels), np.int64)
     for number in np.unique(labels):
         members = np.flatnonzero(labels == number)
-        names = [str(index) for index in members] if groups is None else [groups[index] for index in members]
+        names = [str(index) if groups is None else groups[index] for index in members.tolist()]
         sizes = {name: names.count(name) for name in dict.fromkeys(names)}
         if len(sizes) == 1:
             result[members] = np.arange(len(members)) * min(_FOLDS, len(members)) // len(members)

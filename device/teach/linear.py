@@ -61,7 +61,8 @@ class LinearFit:
 def direction(features: FloatArray) -> FloatArray:
     """Return the square roots of features (N, features), each row scaled to the length 1; negative ones count as 0."""
     roots = np.sqrt(np.maximum(features, 0))
-    return roots / np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), LEAST_LENGTH)
+    scaled: FloatArray = roots / np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), np.float32(LEAST_LENGTH))
+    return scaled
 
 
 def fit_linear(

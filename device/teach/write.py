@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -26,10 +26,12 @@ from edgekit.contract import (
     Provenance,
     Subject,
 )
+from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.device.teach.fit import Fit
 from edgekit.device.teach.linear import LEAST_LENGTH
-from edgekit.errors import InputError
-from edgekit.files import check_writable, write_atomic
+from edgekit.errors import GateError, InputError
+from edgekit.files import atomic_path, check_writable
 from edgekit.model_store import ONNX_SUFFIX
 from edgekit.preprocess import FloatArray
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from edgekit.device.teach.embed import Embedder
 
 _LOGITS, _DISTANCE = "logits", "distance"
+_TOLERANCE = 1e-3
 
 
 def write_model(
@@ -58,12 +61,34 @@ def write_model(
 
     Raises:
         InputError: The file does not end in .onnx, or its folder does not exist.
+        GateError: The file computes other values than the fit; `path` is left unchanged.
         StorageError: The file cannot be written.
     """
     check_output(path)
     contract = taught_contract(fit, embedder, dataset, region)
-    write_atomic(path, taught_graph(fit, embedder, contract).SerializeToString(deterministic=True))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(taught_graph(fit, embedder, contract).SerializeToString(deterministic=True))
+        _verify(fit, temporary, embedder)
     return contract
+
+
+def _verify(fit: Fit, path: Path, embedder: Embedder) -> None:
+    """Compare the file's probabilities and distances on crops of a portrait with those of the fit.
+
+    Raises:
+        GateError: They differ.
+    """
+    crops = portrait_crops(embedder.contract)
+    features = embedder.crop_features(crops)
+    probabilities, distances = Classifier(path).outputs(crops)
+    assert distances is not None
+    for what, found, expected in (
+        ("probabilities", probabilities, fit.probabilities(features)),
+        ("distances", distances, fit.distances(features)),
+    ):
+        difference = float(np.abs(found - expected).max())
+        if not difference <= _TOLERANCE:
+            raise GateError(f"the {what} of the written file differ by {difference:.1e}: report this as an error")
 
 
 def check_output(path: Path) -> None:
@@ -114,23 +139,21 @@ def taught_graph(fit: Fit, embedder: Embedder, contract: Contract) -> onnx.Model
             "taught.vectors": fit.novelty.vectors.T,
         },
     )
-    for operator, inputs, output, attributes in (
-        ("Relu", [features], "positive", {}),
-        ("Sqrt", ["positive"], "roots", {}),
-        ("ReduceL2", ["roots", "axes"], "length", {"keepdims": 1}),
-        ("Max", ["length", "least"], "divisor", {}),
-        ("Div", ["roots", "divisor"], "direction", {}),
-        ("Gemm", ["direction", "weight", "bias"], _LOGITS, {"transB": 1}),
-        ("MatMul", ["direction", "vectors"], "nearness", {}),
-        ("ReduceMax", ["nearness", "axes"], "nearest", {"keepdims": 0}),
-        ("Sub", ["one", "nearest"], _DISTANCE, {}),
-    ):
-        names = [name if name == features else f"taught.{name}" for name in inputs]
-        result = output if output in (_LOGITS, _DISTANCE) else f"taught.{output}"
-        graph.node.append(helper.make_node(operator, names, [result], f"taught.{output}", **attributes))
+    _add_nodes(
+        graph,
+        ("Relu", [features], "taught.positive", {}),
+        ("Sqrt", ["taught.positive"], "taught.roots", {}),
+        ("ReduceL2", ["taught.roots", "taught.axes"], "taught.length", {"keepdims": 1}),
+        ("Max", ["taught.length", "taught.least"], "taught.divisor", {}),
+        ("Div", ["taught.roots", "taught.divisor"], "taught.direction", {}),
+        ("Gemm", ["taught.direction", "taught.weight", "taught.bias"], _LOGITS, {"transB": 1}),
+        ("MatMul", ["taught.direction", "taught.vectors"], "taught.nearness", {}),
+        ("ReduceMax", ["taught.nearness", "taught.axes"], "taught.nearest", {"keepdims": 0}),
+        ("Sub", ["taught.one", "taught.nearest"], _DISTANCE, {}),
+    )
     del graph.output[:]
-    for name, shape in ((_LOGITS, ["batch", len(contract.labels)]), (_DISTANCE, ["batch"])):
-        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    graph.output.append(helper.make_tensor_value_info(_LOGITS, TensorProto.FLOAT, ["batch", len(contract.labels)]))
+    graph.output.append(helper.make_tensor_value_info(_DISTANCE, TensorProto.FLOAT, ["batch"]))
     return _finished(model, contract)
 
 
@@ -189,6 +212,11 @@ def write_untaught(path: Path, subject: Subject) -> None:
 def _set_size(graph: onnx.GraphProto, spec: InputSpec) -> None:
     for dimension, side in zip(graph.input[0].type.tensor_type.shape.dim[2:], spec.size_hw, strict=True):
         dimension.dim_value = side
+
+
+def _add_nodes(graph: onnx.GraphProto, *nodes: tuple[str, list[str], str, dict[str, Any]]) -> None:
+    for operator, inputs, output, attributes in nodes:
+        graph.node.append(helper.make_node(operator, inputs, [output], output, **attributes))
 
 
 def _add_constants(graph: onnx.GraphProto, values: dict[str, FloatArray]) -> None:
