@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgekit.device.detections import FrameResult
     from edgekit.device.frame import Frame
     from edgekit.device.region import Region
-    from edgekit.device.teach.session import Teaching, TeachSession
+    from edgekit.device.teach.session import SessionParts, TeachSession
     from edgekit.device.teach.taught_file import TaughtFile
 
 _NAME = "taught.onnx"
@@ -32,7 +32,7 @@ def _taught_file(text: str) -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeachOptions(SinkOptions):
+class TeachTabOptions(SinkOptions):
     """Options of teaching in the browser."""
 
     title = "Web page"
@@ -84,17 +84,17 @@ class TeachOptions(SinkOptions):
             return None
         from edgekit.device.teach.session import TeachSession
 
-        session = TeachSession(self._teaching(run, run.taught))
+        session = TeachSession(self._parts(run, run.taught))
         run.links.teaching = session
         run.shutdown.add(session.end)
         return TeachSink(session)
 
-    def _teaching(self, run: RunContext, file: TaughtFile) -> Teaching:
+    def _parts(self, run: RunContext, file: TaughtFile) -> SessionParts:
         from edgekit.device.sinks.disk_reserve import PICTURES
         from edgekit.device.teach import write  # noqa: F401 - needs onnx, without which nothing should be recorded
         from edgekit.device.teach.embed import Embedder
         from edgekit.device.teach.recordings import Recordings
-        from edgekit.device.teach.session import Teaching
+        from edgekit.device.teach.session import SessionParts
 
         if self.teach_subject == "face" and (run.contract.subject == "image"):
             raise InputError("--teach-subject face needs a run that detects faces: run a model of faces")
@@ -103,7 +103,7 @@ class TeachOptions(SinkOptions):
             assert run.use_model is not None
             run.links.contract = run.use_model(path)
 
-        return Teaching(
+        return SessionParts(
             file=file,
             recordings=Recordings(file.pictures, round(run.rules.pictures_max_mb * 1e6)),
             subject=self.teach_subject,

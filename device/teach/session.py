@@ -26,6 +26,7 @@ from edgekit.device.teach.recordings import Picture, Recordings
 from edgekit.device.teach.taught_file import TaughtFile
 from edgekit.errors import EdgekitError, InputError, StorageError
 from edgekit.preprocess import CROP_MARGIN, FloatArray, ImageU8, square_crop_box
+from edgekit.report.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from edgekit.contract import Subject
@@ -47,7 +48,7 @@ _END_POLL_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Teaching:
+class SessionParts:
     """What a session works with.
 
     Attributes:
@@ -71,6 +72,15 @@ class Teaching:
     shortage: Callable[[], str] = lambda: ""
 
 
+@dataclass(frozen=True)
+class _Result:
+    """A fit, its accuracy in words, and what to record next."""
+
+    fit: Fit
+    accuracy: str
+    advice: str
+
+
 @dataclass
 class _Hold:
     """A recording that goes on while a button is held."""
@@ -90,9 +100,9 @@ class TeachSession:
         live: What the fit says of the newest frame, ready for JSON; None before the first one. Replaced as a whole.
     """
 
-    def __init__(self, teaching: Teaching) -> None:
-        self._teaching = teaching
-        self._recordings = teaching.recordings
+    def __init__(self, parts: SessionParts) -> None:
+        self._parts = parts
+        self._recordings = parts.recordings
         # The pipeline's thread takes this lock, so that nothing waits for a disk while it is held.
         self._arrived = threading.Condition()
         self._newest: tuple[Frame, FrameResult] | None = None
@@ -101,10 +111,10 @@ class TeachSession:
         # For everything else.
         self._changed = threading.Condition(threading.RLock())
         self._hold: _Hold | None = None
-        self._region = teaching.roi or teaching.region
+        self._region = parts.roi or parts.region
         self._revision = 1  # of the recorded pictures
         self._fitted_revision = 0
-        self._fit: Fit | None = None
+        self._result: _Result | None = None
         self._message = ""
         self._writing = threading.Lock()
         self.version = 1
@@ -192,7 +202,7 @@ class TeachSession:
             InputError: The run has a region of its own.
         """
         with self._changing():
-            if self._teaching.roi is not None or self._teaching.subject == "face":
+            if self._parts.roi is not None or self._parts.subject == "face":
                 raise InputError("the region is the run's: change --roi")
             self._region = region
 
@@ -204,18 +214,18 @@ class TeachSession:
             StorageError: The file cannot be written.
         """
         with self._changed:
-            fit, region = self._fit, self._region
-        if fit is None:
+            result, region = self._result, self._region
+        if result is None:
             raise InputError("there is nothing to use yet: record two things first")
         from edgekit.device.teach.write import write_model  # imports onnx
 
         fractions = None
-        if region is not None and self._teaching.roi is None:
+        if region is not None and self._parts.roi is None:
             fractions = (region.x, region.y, min(region.x + region.width, 1.0), min(region.y + region.height, 1.0))
         with self._writing:
-            embedder = self._teaching.make_embedder()
-            self._teaching.file.store(lambda path: write_model(fit, path, embedder, region=fractions))
-            self._teaching.use_model(self._teaching.file.current)
+            embedder = self._parts.make_embedder()
+            self._parts.file.store(lambda path: write_model(result.fit, path, embedder, region=fractions))
+            self._parts.use_model(self._parts.file.current)
         with self._changing():
             pass
 
@@ -227,8 +237,8 @@ class TeachSession:
             StorageError: The disk fails.
         """
         with self._writing:
-            self._teaching.file.exchange()
-            self._teaching.use_model(self._teaching.file.current)
+            self._parts.file.exchange()
+            self._parts.use_model(self._parts.file.current)
         with self._changing():
             pass
 
@@ -238,7 +248,7 @@ class TeachSession:
         Raises:
             InputError: No taught model is in use.
         """
-        file = self._teaching.file
+        file = self._parts.file
         with self._writing:
             if not file.is_used:
                 raise InputError("no taught model is in use")
@@ -247,10 +257,10 @@ class TeachSession:
     def state(self) -> dict[str, Any]:
         """Return the document of the page."""
         with self._changed:
-            recordings, file, fit = self._recordings, self._teaching.file, self._fit
+            recordings, file, result = self._recordings, self._parts.file, self._result
             return {
                 "version": self.version,
-                "subject": self._teaching.subject,
+                "subject": self._parts.subject,
                 "classes": [
                     {"name": label, "pictures": [each.name for each in pictures]}
                     for label, pictures in recordings.classes.items()
@@ -263,11 +273,11 @@ class TeachSession:
                 "file": str(file.path),
                 "is_used": file.is_used,
                 "has_before": file.has_before,
-                "base": file.base.name,
+                "base": None if file.is_for_any else file.base.name,
                 "region": None if self._region is None else vars(self._region),
-                "has_own_region": self._teaching.roi is None and self._teaching.subject == "image",
+                "has_own_region": self._parts.roi is None and self._parts.subject == "image",
                 "is_fitting": self._is_fit_due(),
-                "fit": None if fit is None else result_document(fit),
+                "fit": None if result is None else {"accuracy": result.accuracy, "advice": result.advice},
                 "message": self._message,
             }
 
@@ -275,7 +285,7 @@ class TeachSession:
         """Compute `live` for the newest frames, and record, until the end."""
         embedder: Embedder | None = None
         while (taken := self._take()) is not None:
-            embedder = embedder or self._teaching.make_embedder()
+            embedder = embedder or self._parts.make_embedder()
             began_s = time.monotonic()
             image = self._seen(*taken)
             if image is not None and self._is_picture_due():
@@ -296,11 +306,11 @@ class TeachSession:
                     continue
                 revision = self._revision
                 classes = {label: list(pictures) for label, pictures in self._recordings.classes.items()}
-            fit = self._fitted(classes)
+            result = self._fitted(classes)
             with self._changing():
-                self._fit, self._fitted_revision = fit, revision
+                self._result, self._fitted_revision = result, revision
 
-    def _fitted(self, classes: Mapping[str, Sequence[Picture]]) -> Fit | None:
+    def _fitted(self, classes: Mapping[str, Sequence[Picture]]) -> _Result | None:
         """Return the fit of the classes that have enough pictures; None if there are fewer than two."""
         self._embed(classes)
         usable = {
@@ -313,12 +323,15 @@ class TeachSession:
         pictures = [each for of_class in usable.values() for each in of_class]
         labels = np.repeat(np.arange(len(usable)), [len(of_class) for of_class in usable.values()])
         views = np.stack([each.views for each in pictures if each.views is not None])
-        return fit_classes(views, labels, tuple(usable), [each.group for each in pictures])
+        groups = [each.group for each in pictures]
+        fit = fit_classes(views, labels, tuple(usable), groups)
+        once = [label for label, of_class in usable.items() if len({each.group for each in of_class}) == 1]
+        return _Result(fit, *_judged(fit, once))
 
     def _embed(self, classes: Mapping[str, Sequence[Picture]]) -> None:
         """Compute the features of pictures that were recorded before this session."""
         missing = [(label, each) for label, pictures in classes.items() for each in pictures if each.views is None]
-        embedder = self._teaching.make_embedder() if missing else None
+        embedder = self._parts.make_embedder() if missing else None
         for label, picture in missing:
             if embedder is None or self._ended:
                 return
@@ -342,7 +355,7 @@ class TeachSession:
 
     def _seen(self, frame: Frame, result: FrameResult) -> ImageU8 | None:
         """Return what the model looks at: the region, or the square of the largest face; None without a face."""
-        if self._teaching.subject == "face":
+        if self._parts.subject == "face":
             boxes = result.faces.xyxy
             if result.faces.are_regions or not len(boxes):
                 return None
@@ -368,7 +381,7 @@ class TeachSession:
             is_over = time.monotonic() > hold.until_s
             try:
                 if not is_over or not hold.taken:
-                    if shortage := self._teaching.shortage():
+                    if shortage := self._parts.shortage():
                         raise StorageError(shortage)
                     self._recordings.add(hold.label, hold.group, jpeg, views)
                     hold.taken, hold.latest_s = hold.taken + 1, time.monotonic()
@@ -379,11 +392,12 @@ class TeachSession:
 
     def _show(self, frame: Frame, features: FloatArray | None) -> None:
         """Publish what the fit says of a frame; nothing without features, as those of a face that is not there."""
-        fit = self._fit
+        result = self._result
         document: dict[str, Any] = {"sequence": frame.sequence}
-        if fit is not None and features is not None:
+        if result is not None and features is not None:
+            fit = result.fit
             probabilities = fit.probabilities(features[None])[0].tolist()
-            unlike = unlikeness(fit, features)
+            unlike = _unlikeness(fit, features)
             best = fit.classes[int(np.argmax(probabilities))]
             document |= {
                 "probabilities": dict(zip(fit.classes, probabilities, strict=True)),
@@ -417,27 +431,28 @@ class TeachSession:
                 self._changed.notify_all()
 
 
-def unlikeness(fit: Fit, features: FloatArray) -> float:
+def _unlikeness(fit: Fit, features: FloatArray) -> float:
     """Return how unlike the classes a picture is: 0 as a typical held-back picture, above 1 none of them."""
     typical = float(np.median(fit.held_back.distances))
     distance = float(fit.distances(features[None])[0])
     return max(0.0, (distance - typical) / max(fit.threshold - typical, 1e-6))
 
 
-def result_document(fit: Fit) -> dict[str, str]:
-    """Return the accuracy on held-back pictures, and what to record next, as the page shows them."""
+def _judged(fit: Fit, once: Sequence[str]) -> tuple[str, str]:
+    """Return the accuracy on held-back pictures, and what to record next; `once`: classes of one recording only."""
     held = fit.held_back
     correct, total = int(held.correct.sum()), len(held.labels)
-    return {"accuracy": f"{correct} of {total} held-back pictures right", "advice": _advice(fit)}
-
-
-def _advice(fit: Fit) -> str:
-    counts = Counter(fit.classes[label] for label in fit.held_back.labels)
+    low, high = wilson_interval(correct, total)
+    accuracy = f"{correct} of {total} held-back pictures right ({low:.0%} to {high:.0%})"
+    counts = Counter(fit.classes[label] for label in held.labels)
     wrong: Counter[tuple[str, str]] = Counter()
-    for label, predicted, count in fit.held_back.confusions(fit.classes):
+    for label, predicted, count in held.confusions(fit.classes):
         wrong[min(label, predicted), max(label, predicted)] += count
     for (first, second), count in wrong.most_common(1):
         if count / (counts[first] + counts[second]) >= _ALIKE_SHARE:
             fewer = min(first, second, key=lambda name: counts[name])
-            return f"{first} and {second} look alike: record more of {fewer}"
-    return ""
+            return accuracy, f"{first} and {second} look alike: record more of {fewer}."
+    if once:
+        names = " and ".join(once[:2])
+        return accuracy, f"Record {names} once more, in another place or light: only then the figure says much."
+    return accuracy, ""

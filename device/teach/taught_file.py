@@ -26,6 +26,7 @@ class TaughtFile:
     Attributes:
         path: The file.
         base: The model that is used without a taught one.
+        is_for_any: Whether the file is used whatever `base` is.
     """
 
     def __init__(self, path: Path, base: Path, *, is_for_any: bool = False) -> None:
@@ -38,6 +39,7 @@ class TaughtFile:
             raise InputError(f"'{path}' does not end in .onnx: a taught model is an .onnx file")
         self.path = path
         self.base = base
+        self.is_for_any = is_for_any
         self._before = path.with_name(f"{path.stem}-before{path.suffix}")
         self._record = path.with_suffix(".json")
         self._is_for_base = is_for_any or self._replaced() == sha256_of(base)

@@ -31,7 +31,7 @@ from edgekit.device.engines.portrait import portrait_crops
 from edgekit.device.teach.fit import Fit
 from edgekit.device.teach.linear import LEAST_LENGTH
 from edgekit.errors import GateError, InputError
-from edgekit.files import atomic_path, check_writable
+from edgekit.files import atomic_path, check_writable, write_atomic
 from edgekit.model_store import ONNX_SUFFIX
 from edgekit.preprocess import FloatArray
 

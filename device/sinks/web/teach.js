@@ -132,7 +132,7 @@ function showResult() {
   byId("advice").textContent = fit ? fit.advice : recorded < 2 ? "Record two things, about ten pictures each, from different sides." : "";
   byId("use").disabled = !fit;
   byId("back").disabled = !state.has_before;
-  byId("in-use").textContent = state.is_used ? "The run uses a taught model." : `The run uses ${state.base}.`;
+  byId("in-use").textContent = state.is_used ? "The run uses a taught model." : state.base ? `The run uses ${state.base}.` : "No model is in use yet.";
   byId("file").textContent = state.file;
   byId("folder").textContent = state.folder;
   byId("size").textContent = `${(state.size_bytes / 1e6).toFixed(1)} of at most ${(state.most_bytes / 1e6).toFixed(0)} MB`;

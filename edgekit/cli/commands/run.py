@@ -13,7 +13,7 @@ from edgekit.cli.settings import SettingsCommand
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.sink import SinkOptions
 from edgekit.device.sinks.outputs import option_of, other_sink_options, own_sink_options
-from edgekit.device.sinks.teach import TeachOptions
+from edgekit.device.sinks.teach import TeachTabOptions
 from edgekit.device.sources.settings import CameraSettings
 
 
@@ -91,4 +91,6 @@ def command(
     """
     if stream_options.source is None and stream_options.camera is None:
         raise click.UsageError("no source is given: write --source FILE, --source demo, or --camera")
-    run_stream(out, stream_options, camera, outputs, option_of(outputs, TeachOptions).taught_file(stream_options.model))
+    run_stream(
+        out, stream_options, camera, outputs, option_of(outputs, TeachTabOptions).taught_file(stream_options.model)
+    )
