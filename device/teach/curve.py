@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.device.teach.fit import Fit
 from edgekit.device.teach.linear import IntArray, fit_linear
@@ -46,10 +47,10 @@ def accuracy_with_twice(fit: Fit, views: FloatArray, labels: IntArray, groups: S
     least = 1 / len(labels)
     sizes, errors_seen = np.log([point[0] for point in points]), np.log([max(point[1], least) for point in points])
     power = min(float(np.polyfit(sizes, errors_seen, 1)[0]), 0.0)
-    return 1 - points[0][1] * 2.0**power
+    return float(1 - points[0][1] * 2.0**power)
 
 
-def _drawn(labels: IntArray, recordings: IntArray, share: float, random: np.random.Generator) -> IntArray:
+def _drawn(labels: IntArray, recordings: IntArray, share: float, random: np.random.Generator) -> NDArray[np.bool_]:
     """Return a mask (N,) of whole recordings with about `share` of the pictures of each class."""
     chosen = np.zeros(len(labels), np.bool_)
     for number in np.unique(labels):

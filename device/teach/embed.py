@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -38,19 +39,26 @@ class Embedder:
         contract: Its contract, with the chosen size.
     """
 
-    def __init__(self, size_px: int = DEFAULT_SIZE_PX, subject: Subject = "image", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        size_px: int = DEFAULT_SIZE_PX,
+        subject: Subject = "image",
+        threads: int | None = None,
+        model: str | Path | None = None,
+    ) -> None:
         """Load the model.
 
         Args:
             size_px: Side of the images that the net sees: 96, 128, 160, 192 or 224; faces have one size only.
             subject: Whole images, or faces.
             threads: Threads within one inference; default: one on a PC, all processors on other machines.
+            model: A file of features, or for faces a classifier; default: the shipped one.
 
         Raises:
             InputError: The model does not accept the size, or is not installed.
         """
         self.subject = subject
-        self.path = resolve_model(_MODELS[subject], (ONNX_SUFFIX,))
+        self.path = resolve_model(str(model or _MODELS[subject]), (ONNX_SUFFIX,))
         options = session_options(threads or default_intra_op_threads())
         if subject == "face":
             from edgekit.device.teach.write import face_features

@@ -132,15 +132,10 @@ def _teach_live(out: Output, options: TeachOptions, live: LiveOptions) -> None:
 
 def _show(out: Output, taught: Taught) -> None:
     held_back = taught.fit.held_back
-    rows = [
-        (
-            label,
-            f"{count}",
-            f"{taught.recordings[label]}",
-            f"{held_back.correct[held_back.labels == number].mean():.0%}",
-        )
-        for number, (label, count) in enumerate(taught.counts.items())
-    ]
+    rows = []
+    for number, (label, count) in enumerate(taught.counts.items()):
+        right = held_back.correct[held_back.labels == number].mean()
+        rows.append((label, f"{count}", f"{taught.recordings[label]}", f"{right:.0%}"))
     accuracy, (low, high) = f"{taught.accuracy:.1%} of {len(held_back.labels)} held-back pictures", taught.interval
     confusions = [f"{a} taken for {b} ({count})" for a, b, count in held_back.confusions(taught.fit.classes)]
     out.show(TextTable(("class", "pictures", "recordings", "right"), rows, {"class"}))
