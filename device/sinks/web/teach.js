@@ -46,7 +46,9 @@ function setState(next) {
   document.body.dataset.version = state.version;
   const names = state.classes.map((each) => each.name);
   for (const name of cards.keys()) if (!names.includes(name)) cards.delete(name);
-  byId("classes").replaceChildren(...state.classes.map(showClass));
+  const shown = state.classes.map(showClass), list = byId("classes");
+  // An element that is inserted again loses the pointer that holds its button.
+  if (shown.length !== list.children.length || shown.some((root, index) => list.children[index] !== root)) list.replaceChildren(...shown);
   byId("undo").disabled = !state.undo;
   byId("undo").textContent = state.undo ? `Undo: ${state.undo}` : "Undo";
   showResult();
@@ -54,7 +56,7 @@ function setState(next) {
   showLive();
 }
 
-// A card is kept while its class exists: a button that is replaced while it is held would lose the pointer.
+// A card is kept while its class exists.
 function showClass({ name, pictures }) {
   if (!cards.has(name)) cards.set(name, makeCard(name));
   const card = cards.get(name);

@@ -73,7 +73,9 @@ def test_a_full_folder_takes_no_picture_until_some_are_deleted(recordings: Recor
     record(recordings, "bolt", 2)
 
 
-@pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "a\\b", ".hidden", " a", "a\n", "Mug", "uncertain", "x" * 200])
+@pytest.mark.parametrize(
+    "name", ["", "..", "../x", "a/b", "a\\b", ".hidden", " a", "a\n", "Mug", "uncertain", "x" * 200]
+)
 def test_names_that_are_no_new_folder_are_refused(name: str, recordings: Recordings, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     for change in (recordings.add_class, lambda name: recordings.rename_class("bolt", name)):

@@ -55,7 +55,7 @@ def test_a_model_that_cannot_be_written_leaves_the_one_in_use(base: Path, tmp_pa
     file = TaughtFile(tmp_path / "taught.onnx", base)
     teach(file, b"one")
 
-    def fail(path: Path) -> None:
+    def fail(_: Path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
