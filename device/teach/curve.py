@@ -19,7 +19,7 @@ _LEAST_PER_CLASS = 8
 
 
 def accuracy_with_twice(fit: Fit, views: FloatArray, labels: IntArray, groups: Sequence[str]) -> float | None:
-    """Return the expected accuracy (0..1) with twice the pictures; None with fewer than 8 of a class.
+    """Return the expected accuracy (0..1) with twice the pictures; None with few pictures or recordings of a class.
 
     The error falls by a power of the number of pictures; the power comes from fits of a part of the recordings.
 
@@ -35,15 +35,12 @@ def accuracy_with_twice(fit: Fit, views: FloatArray, labels: IntArray, groups: S
         errors = []
         for draw in range(_DRAWS):
             chosen = _drawn(labels, recordings, share, np.random.default_rng(draw))
-            if len(np.unique(labels[chosen])) < len(fit.classes):
-                continue
+            if chosen.all() or len(np.unique(labels[~chosen])) < len(fit.classes):
+                return None
             features = views[chosen].reshape(-1, views.shape[-1])
             part = fit_linear(features, np.repeat(labels[chosen], views.shape[1]), fit.classes, fit.strength)
             errors.append(float((part.logits(views[~chosen, 0]).argmax(axis=1) != labels[~chosen]).mean()))
-        if errors:
-            points.append((share, float(np.mean(errors))))
-    if len(points) < 2:
-        return None
+        points.append((share, float(np.mean(errors))))
     least = 1 / len(labels)
     sizes, errors_seen = np.log([point[0] for point in points]), np.log([max(point[1], least) for point in points])
     power = min(float(np.polyfit(sizes, errors_seen, 1)[0]), 0.0)

@@ -97,16 +97,16 @@ def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
     if _LABELLED in names and (folder / "crops").is_dir():
         return names[_LABELLED]
     train = next((names[name] for name in _TRAIN if name in names), None)
+    has_split = not names.keys().isdisjoint(_SPLITS)
     for name, each in names.items():
-        near = difflib.get_close_matches(name, _SPLITS, n=1, cutoff=0.7)
+        near = difflib.get_close_matches(name, _SPLITS, n=1, cutoff=0.6)
         holds_classes = not any(child.is_file() for child in each.iterdir())
-        if name not in _SPLITS and near and holds_classes:
+        if has_split and name not in _SPLITS and near and holds_classes:
             notify(f"folder '{each}' is not a split: is its name a misspelling of '{near[0]}'?")
         if name in _SPLITS and holds_classes and train is None:
             raise InputError(f"'{folder}' has the folder '{each.name}' but none named train: rename the other one")
-    if train is not None and len(names) > 1:
-        others = ", ".join(each.name for each in names.values() if each != train)
-        notify(f"only '{train}' is taught; not used: {others}")
+    if train is not None and (others := sorted(names.keys() - set(_SPLITS))):
+        notify(f"only '{train}' is taught; not used: {', '.join(others)}")
     return train or folder
 
 

@@ -151,12 +151,13 @@ def _warn(taught: Taught, pictures: _Pictures, notify: Callable[[str], None]) ->
     for label, count in taught.counts.items():
         if count < _FEW_PICTURES:
             notify(f"class '{label}' has {count} pictures only: add more of them")
-        elif taught.recordings[label] == 1:
+        if taught.recordings[label] == 1:
             notify(
                 f"class '{label}' has one recording only: its accuracy in another place or light is not known; "
                 "add a second recording"
             )
-    if not pictures.has_recordings and _shows_recordings(pictures):
+    is_image = taught.contract.subject == "image"
+    if is_image and not pictures.has_recordings and _shows_recordings(pictures):
         notify(
             "many pictures are almost equal, as those of one recording: elsewhere the accuracy is lower; put the "
             "pictures of each recording into a folder of its own (CLASS/RECORDING/picture)"
