@@ -11,7 +11,7 @@ import numpy as np
 from edgekit.preprocess import ImageU8
 
 SIZE_WH = (480, 360)
-FPS = 12
+FPS = 8
 
 
 def thing(kind: str, time_s: float) -> ImageU8:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -48,7 +50,7 @@ class _NewClass:
 
 
 def make_app(access: Access, store: LabelStore) -> ASGIApp:
-    """Return the application; all requests run in the server's thread, one after the other."""
+    """Return the application; all requests but one run in the server's thread, one after the other."""
     label = _Label(store)
     routes = [
         *Site(access, _FILES).routes(),
@@ -57,6 +59,7 @@ def make_app(access: Access, store: LabelStore) -> ASGIApp:
         Route("/api/decide", label.decide, methods=["POST"]),
         Route("/api/undo", label.undo, methods=["POST"]),
         Route("/api/classes", label.add_class, methods=["POST"]),
+        Route("/api/teach", label.teach, methods=["POST"]),
     ]
     return Guard(Starlette(routes=routes), access)
 
@@ -64,6 +67,7 @@ def make_app(access: Access, store: LabelStore) -> ASGIApp:
 class _Label:
     def __init__(self, store: LabelStore) -> None:
         self._store = store
+        self._teaching = asyncio.Lock()
 
     async def state(self, request: Request) -> Response:
         """Respond with the whole state, or with status 204 if the page already has the current version."""
@@ -105,6 +109,18 @@ class _Label:
             return self._store.state()
 
         return await self._change(request, work)
+
+    async def teach(self, request: Request) -> Response:
+        """Teach a model from the labelled crops, in another thread; respond with its accuracy and the next command."""
+        if not is_from_page(request):
+            return PlainTextResponse("only the page itself may send this\n", 403)
+        if self._teaching.locked():
+            return JSONResponse({"error": "a model is being taught already"}, 409)
+        async with self._teaching:
+            try:
+                return JSONResponse(await run_in_threadpool(self._store.teach))
+            except EdgekitError as error:
+                return JSONResponse({"error": printable(str(error))}, _STATUS.get(type(error), 500))
 
     async def _change(self, request: Request, work: Callable[[Any], dict[str, Any]]) -> Response:
         """Apply `work` to the body of a request and return the response; an error response has the whole state, too."""

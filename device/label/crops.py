@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from edgekit.contract import Subject
 from edgekit.device.sinks.crop_strategies import margin
 from edgekit.device.sinks.picture_folder import CROPS_FOLDER
 from edgekit.errors import InputError, StorageError
@@ -30,6 +31,7 @@ class CollectedCrop:
     track: str | None = None
     time: str = ""
     label: str = ""
+    subject: Subject = "face"
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 DIR/crops/NAME.png          waits for a decision
 OUT/CLASS/NAME.png          labelled; OUT is DIR/labelled unless given
 DIR/discarded/NAME.png      not usable
+DIR/taught.onnx             the model that is taught from the labelled crops
 OUT/groups.csv              path and group (track) of each labelled file, for splits that keep a track together; rows
                             are only appended, so that changes by hand and rows of other folders are kept
 """
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.device.label.crops import CollectedCrop, group_document, move, parse_crop
 from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER
@@ -31,6 +32,10 @@ from edgekit.text import printable
 LABELLED_FOLDER = "labelled"
 DISCARDED_FOLDER = "discarded"
 GROUPS_FILE = "groups.csv"
+TAUGHT_FILE = "taught.onnx"
+
+if TYPE_CHECKING:
+    from edgekit.contract import Subject
 
 _MAX_CLASSES = 1000
 
@@ -138,6 +143,25 @@ class LabelStore:
     def next_command(self) -> str:
         """Return the command that trains with the labelled crops."""
         return f"edgekit train --data {shlex.quote(printable(str(self.out)))} -o runs/mine"
+
+    def teach(self) -> dict[str, Any]:
+        """Fit a model on the labelled crops, write it to DIR/taught.onnx, and return the document of the page.
+
+        Raises:
+            InputError: There are too few labelled crops.
+            StorageError: The file cannot be written.
+        """
+        from edgekit.device.teach.teach import teach
+
+        notes: list[str] = []
+        subject: Subject = next((crop.subject for crop in self._crops.values()), "face")
+        taught = teach(self.out, output=self.folder / TAUGHT_FILE, subject=subject, notify=notes.append)
+        low, high = taught.interval
+        return {
+            "accuracy": f"{taught.accuracy:.0%} of held-back pictures right ({low:.0%} to {high:.0%})",
+            "notes": notes,
+            "next": f"edgekit run --camera --web --model {shlex.quote(printable(str(taught.path)))}",
+        }
 
     def summary(self) -> dict[str, Any]:
         """Return the counts and the latest decision."""

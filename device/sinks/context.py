@@ -155,6 +155,11 @@ class RunContext(OutputContext):
     excluding: Sequence[str] = ()
     links: SinkLinks = field(default_factory=SinkLinks)
 
+    @property
+    def contract_in_use(self) -> Contract:
+        """The contract of the model that classifies now: the run's, or one that was taught meanwhile."""
+        return self.links.contract or self.contract
+
     @cached_property
     def draw(self) -> Draw:
         """The function that draws faces; the first use reports labels that are drawn as numbers."""

@@ -42,7 +42,7 @@ class CollectSink(Writer[Crop]):
             raise InputError(f"'{folder}' is a file: name a folder for the crops")
         self.folder = folder
         self._strategy = strategy
-        self._contract = run.contract
+        self._run = run
         self._time_s = presentation_time_s(run.source)
         rules = WriterRules(
             what=f"collecting to '{folder}'",
@@ -59,7 +59,8 @@ class CollectSink(Writer[Crop]):
         """Pass the frame's faces to the strategy and save the crops it returns."""
         self.check()
         landmarks, tracks = result.faces.landmarks_xy, result.faces.tracks
-        boxes = crop_boxes(result.faces, frame.size_wh, self._contract.crop.margin)
+        contract = self._run.contract_in_use
+        boxes = crop_boxes(result.faces, frame.size_wh, contract.crop.margin)
         candidates = [
             Candidate(
                 frame,
@@ -67,7 +68,7 @@ class CollectSink(Writer[Crop]):
                 box,
                 landmarks_xy=None if landmarks is None else landmarks[index],
                 track=None if tracks is None else tracks[index],
-                contract=self._contract,
+                contract=contract,
                 clock_synchronised=result.clock_synchronised,
             )
             for index, (face, box) in enumerate(zip(result.faces, boxes, strict=True))

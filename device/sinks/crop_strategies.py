@@ -71,6 +71,7 @@ class Candidate:
             "probabilities": {label: round(value, 6) for label, value in face.probabilities.items()},
             "raw_probabilities": {label: round(value, 6) for label, value in face.raw_probabilities.items()},
             "classified": face.classified,
+            "subject": self.contract.subject,
             # All crops of a track get one label: of whole images, each is labelled by itself.
             "track": face.track_id if self.contract.subject == "face" else None,
             "score": round(face.score, 4),

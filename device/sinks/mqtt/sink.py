@@ -139,7 +139,7 @@ class MqttSink(Sink):
 
     def _send(self, session: Session) -> None:
         topic = self._settings.topic
-        announced = self._contract
+        announced = self._run.contract_in_use
         if self._settings.discovery:
             self._announce(session, announced)
         session.publish(f"{topic}/availability", "online", retain=True)
@@ -163,18 +163,13 @@ class MqttSink(Sink):
                     return
                 self._wake.wait(0.1)
                 continue
-            if self._settings.discovery and announced is not self._contract:
-                announced = self._contract
+            if self._settings.discovery and announced is not self._run.contract_in_use:
+                announced = self._run.contract_in_use
                 self._announce(session, announced)
             self._send_changed(session, sent)
             for name, document in schedule.due():
                 session.publish(f"{topic}/{name}", json.dumps(document, allow_nan=False), qos=0)
             self._wake.wait(_MIN_STATE_PERIOD_S)
-
-    @property
-    def _contract(self) -> Contract:
-        """The contract of the model in use."""
-        return self._run.links.contract or self._run.contract
 
     def _announce(self, session: Session, contract: Contract) -> None:
         """Publish the discovery messages."""

@@ -193,3 +193,16 @@ def test_the_suggestion_is_the_first_of_equal_probabilities_also_when_a_track_is
     assert browser.execute_script(top) == "sad"
     waiting(browser, 1)
     assert names(folder / "labelled/sad") == [first]
+
+
+def test_a_button_teaches_from_the_labels_and_names_the_next_command(browser, label, tmp_path):
+    collect(tmp_path / "c", [2, 2, 2, 2])
+    browser.get(label().url)
+    for count, key in ((8, "1"), (6, "2"), (4, "1"), (2, "2")):
+        waiting(browser, count)
+        press(browser, key)
+    waiting(browser, 0)
+    browser.find_element("id", "teach").click()
+    wait(browser, "document.getElementById('taught-next').textContent.startsWith('edgekit run')")
+    assert "%" in browser.find_element("id", "taught").text
+    assert (tmp_path / "c" / "taught.onnx").is_file()
