@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -61,17 +61,23 @@ def shown(browser) -> str:
     return browser.execute_script(SHOWN)
 
 
-def hold(browser, name: str, count: int) -> None:
-    """Hold the button of a class while the video shows the thing, until the class has `count` pictures."""
+@contextmanager
+def held(browser, name: str) -> Iterator[None]:
+    """Hold the button of a class with the mouse."""
     from selenium.webdriver.common.action_chains import ActionChains
 
+    ActionChains(browser).click_and_hold(browser.find_element("css selector", f"[data-name={name}] .hold")).perform()
+    yield
+    ActionChains(browser).release().perform()
+
+
+def record(browser, name: str, count: int) -> None:
+    """Hold the button of a class while the video shows the thing, until the class has `count` pictures."""
     pictures = f"return document.querySelectorAll('[data-name={name}] .thumbs button').length"
-    button = browser.find_element("css selector", f"[data-name={name}] .hold")
     while browser.execute_script(pictures) < count:
         wait_until(lambda: shown(browser) == name, poll_s=0.1)
-        ActionChains(browser).click_and_hold(button).perform()
-        wait_until(lambda: shown(browser) != name or browser.execute_script(pictures) >= count, poll_s=0.1)
-        ActionChains(browser).release().perform()
+        with held(browser, name):
+            wait_until(lambda: shown(browser) != name or browser.execute_script(pictures) >= count, poll_s=0.1)
     wait(browser, "document.querySelector('.hold.on') === null")
 
 
@@ -85,7 +91,7 @@ def test_two_things_are_taught_and_used_by_hand(browser, command: str, tmp_path:
         browser.find_element("id", "new-name").send_keys(name)
         browser.find_element("css selector", "#new button").click()
         wait(browser, f"document.querySelector('[data-name={name}]') !== null")
-        hold(browser, name, 10)
+        record(browser, name, 10)
     for name in ("mug", "bolt"):
         wait_until(lambda name=name: shown(browser) == name, poll_s=0.1)
         wait(browser, f"document.body.dataset.label === '{name}'")
