@@ -95,7 +95,7 @@ def make_web(given: argparse.Namespace, folder: Path) -> None:
 def make_teach(given: argparse.Namespace, folder: Path) -> None:
     """teach.webp (moving), teach-desktop.webp and teach-phone.webp: a drawn mug and bolt are taught in the browser."""
     del given
-    write_clip(folder / "camera.mp4", ["mug", "bolt"], seconds_each=8, repeats=30)
+    write_clip(folder / "camera.mp4", ["mug", "bolt"], seconds_each=40, repeats=3)
     command = ("teach", "--source", "camera.mp4", "-o", "my.onnx", "--web", "127.0.0.1:0")
     with serving(*command, cwd=folder) as address, open_browser(folder / "profile") as browser:
         show(browser, address, DESKTOP, dark=False)
