@@ -48,6 +48,7 @@ _OWN: dict[Kind, dict[str, str]] = {
         "jsonl": "edgekit.device.sinks.jsonl:JsonLinesOptions",
         "csv": "edgekit.device.sinks.csv:CsvOptions",
         "collect": "edgekit.device.sinks.collect:CollectOptions",
+        "teach": "edgekit.device.sinks.teach:TeachTabOptions",
         "web": "edgekit.device.sinks.web.options:WebOptions",
         "events": "edgekit.device.sinks.events:EventOptions",
         "mqtt": "edgekit.device.sinks.mqtt.options:MqttOptions",

@@ -36,9 +36,12 @@ from edgekit.device.sources.demo import DemoSource
 from edgekit.model_store import asset
 from edgekit.preprocess import ImageU8
 from tests.browser import open_browser, wait
+from tests.device.sinks.test_teach_page import held, shown
 from tests.docs.own_pictures import PARTS, save_parts
 from tests.edgekit.doctor.conftest import replayed_in
 from tests.terminal import COLUMNS, in_terminal
+from tests.things import write_clip
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "docs" / "pictures"
@@ -87,6 +90,46 @@ def make_web(given: argparse.Namespace, folder: Path) -> None:
         wait(browser, "document.querySelector('#faces li') !== null")
         time.sleep(10)
         save_screen(browser, OUTPUT / "web-phone.webp")
+
+
+def make_teach(given: argparse.Namespace, folder: Path) -> None:
+    """teach.webp (moving), teach-desktop.webp and teach-phone.webp: a drawn mug and bolt are taught in the browser."""
+    del given
+    write_clip(folder / "camera.mp4", ["mug", "bolt"], seconds_each=40, repeats=3)
+    command = ("teach", "--source", "camera.mp4", "-o", "my.onnx", "--web", "127.0.0.1:0")
+    with serving(*command, cwd=folder) as address, open_browser(folder / "profile") as browser:
+        show(browser, address, DESKTOP, dark=False)
+        wait(browser, "document.getElementById('status').textContent === 'live'")
+        frames: list[Image.Image] = []
+
+        def film(until: str, least: int = 1) -> None:
+            """Add pictures of the page until a condition holds in the page."""
+            while least > 0 or not browser.execute_script(f"return {until}"):  # type: ignore[attr-defined]
+                screen = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")  # type: ignore[attr-defined]
+                frames.append(screen.resize((640, 430), Image.Resampling.LANCZOS))
+                least -= 1
+
+        for name in ("mug", "bolt"):
+            browser.find_element("id", "new-name").send_keys(name)  # type: ignore[attr-defined]
+            film("true", 2)
+            browser.find_element("css selector", "#new button").click()  # type: ignore[attr-defined]
+            wait(browser, f"document.querySelector('[data-name={name}]') !== null")
+            wait_until(lambda name=name: shown(browser) == name)  # type: ignore[misc]
+            with held(browser, name):
+                film(f"document.querySelectorAll('[data-name={name}] .thumbs button').length >= 12", 3)
+        for name in ("mug", "bolt"):
+            wait_until(lambda name=name: shown(browser) == name)  # type: ignore[misc]
+            wait(browser, f"document.body.dataset.label === '{name}'")
+            film("true", 5)
+        browser.find_element("id", "use").click()  # type: ignore[attr-defined]
+        film("document.getElementById('in-use').textContent.includes('taught')", 4)
+        options = {"save_all": True, "append_images": frames[1:], "duration": 300, "loop": 0}
+        frames[0].save(OUTPUT / "teach.webp", quality=45, method=4, minimize_size=True, **options)
+        save_screen(browser, OUTPUT / "teach-desktop.webp")
+        show(browser, address, PHONE, dark=True)
+        wait(browser, "document.body.dataset.label")
+        time.sleep(2)
+        save_screen(browser, OUTPUT / "teach-phone.webp")
 
 
 def make_label(given: argparse.Namespace, folder: Path) -> None:
@@ -289,6 +332,7 @@ PICTURES: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "demo": make_demo,
     "tracking": make_tracking,
     "web": make_web,
+    "teach": make_teach,
     "label": make_label,
     "report": make_report,
     "comparison": make_comparison,

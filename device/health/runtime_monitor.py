@@ -61,14 +61,14 @@ def _has_time(since_epoch: Path) -> bool:
 class RuntimeMonitor:
     """Samples health, watches the camera and sheds load inside its `with` block.
 
-    >>> with RuntimeMonitor(Path.cwd(), localizer, print, live=source.live) as monitor:
+    >>> with RuntimeMonitor(Path.cwd(), lambda: stream.localizer, print, live=source.live) as monitor:
     ...     stream.run([*sinks, *monitor.sinks(stream.controls)], annotate=monitor.annotated)
     """
 
     def __init__(
         self,
         folder: Path,
-        localizer: Localizer,
+        localizer: Callable[[], Localizer],
         notify: Callable[[str], None],
         *,
         live: bool,
@@ -77,7 +77,7 @@ class RuntimeMonitor:
 
         Args:
             folder: Where results are written; the free space of its disk is sampled.
-            localizer: Detects less often, and on smaller images, while load is shed.
+            localizer: Returns the localizer in use; it detects less often, and on smaller images, while load is shed.
             notify: Receives one line for each change of the load level and of the camera's state.
             live: Whether the source is live; only then it is watched, and load is shed: the results of a file do not
                 depend on the temperature.
@@ -86,7 +86,7 @@ class RuntimeMonitor:
 
         def shed(level: LoadLevel) -> None:
             if live:
-                localizer.set_load_level(level.detect_every_at_least, level.detector_scale)
+                localizer().set_load_level(level.detect_every_at_least, level.detector_scale)
 
         self._shedder = LoadShedder(read_board(), notify, shed)
         self._camera = CameraWatch(notify) if live else None

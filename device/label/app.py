@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -16,7 +17,8 @@ from starlette.types import ASGIApp
 
 from edgekit.device.label.store import ConflictError, LabelStore
 from edgekit.device.sinks.web.access import Access
-from edgekit.device.sinks.web.app import FOLDER, Files, Guard, Site, read_body
+from edgekit.device.sinks.web.app import FOLDER, Files, Guard, Site
+from edgekit.device.sinks.web.body import is_from_page, read_body
 from edgekit.device.sinks.web.server import WebServer
 from edgekit.errors import EdgekitError, InputError, StorageError
 from edgekit.text import printable
@@ -53,7 +55,7 @@ def label_page(store: LabelStore, address: str, token: str | None) -> WebServer:
 
 
 def make_app(access: Access, store: LabelStore) -> ASGIApp:
-    """Return the application; all requests run in the server's thread, one after the other."""
+    """Return the application; all requests but one run in the server's thread, one after the other."""
     label = _Label(store)
     routes = [
         *Site(access, _FILES).routes(),
@@ -62,6 +64,7 @@ def make_app(access: Access, store: LabelStore) -> ASGIApp:
         Route("/api/decide", label.decide, methods=["POST"]),
         Route("/api/undo", label.undo, methods=["POST"]),
         Route("/api/classes", label.add_class, methods=["POST"]),
+        Route("/api/teach", label.teach, methods=["POST"]),
     ]
     return Guard(Starlette(routes=routes), access)
 
@@ -69,6 +72,7 @@ def make_app(access: Access, store: LabelStore) -> ASGIApp:
 class _Label:
     def __init__(self, store: LabelStore) -> None:
         self._store = store
+        self._teaching = asyncio.Lock()
 
     async def state(self, request: Request) -> Response:
         """Respond with the whole state, or with status 204 if the page already has the current version."""
@@ -110,9 +114,21 @@ class _Label:
 
         return await self._change(request, work)
 
+    async def teach(self, request: Request) -> Response:
+        """Teach a model from the labelled crops, in another thread; respond with its accuracy and the next command."""
+        if not is_from_page(request):
+            return PlainTextResponse("only the page itself may send this\n", 403)
+        if self._teaching.locked():
+            return JSONResponse({"error": "a model is being taught already"}, 409)
+        async with self._teaching:
+            try:
+                return JSONResponse(await run_in_threadpool(self._store.teach))
+            except EdgekitError as error:
+                return JSONResponse({"error": printable(str(error))}, _STATUS.get(type(error), 500))
+
     async def _change(self, request: Request, work: Callable[[_Change], dict[str, Any]]) -> Response:
         """Apply `work` to the body of a request and return the response; an error response has the whole state, too."""
-        if not _is_from_page(request):
+        if not is_from_page(request):
             return PlainTextResponse("only the page itself may send this\n", 403)
         body = await read_body(request, _MAX_BODY_BYTES)
         if isinstance(body, Response):
@@ -123,14 +139,3 @@ class _Label:
             # The message may quote a lone surrogate of the request, which cannot be sent.
             document = {**self._store.state(), "error": printable(str(error))}
             return JSONResponse(document, _STATUS.get(type(error), 500))
-
-
-def _is_from_page(request: Request) -> bool:
-    """Return whether a request can be from this page: JSON, and from the page's own origin.
-
-    A browser lets no other site send such a request.
-    """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    origin = request.headers.get("origin")
-    same = origin is None or urlsplit(origin).netloc == request.headers.get("host")
-    return same and media_type == "application/json"

@@ -187,6 +187,20 @@ function addClass() {
   if (name) send("/api/classes", () => ({ name: name.trim() }), (answer) => setState(answer));
 }
 
+async function teach() {
+  byId("teach").disabled = true;
+  byId("taught").textContent = "teaching…";
+  byId("taught-next").textContent = "";
+  const answer = await fetch("/api/teach", { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" }).catch(() => null);
+  const document = answer && await answer.json().catch(() => null);
+  byId("teach").disabled = false;
+  if (!document || document.error) byId("taught").textContent = document ? document.error : NO_RESPONSE;
+  else {
+    byId("taught").textContent = [document.accuracy, ...document.notes, "Next:"].join(". ");
+    byId("taught-next").textContent = document.next;
+  }
+}
+
 function move(step) {
   at = Math.min(Math.max(0, at + step), Math.max(0, items.length - 1));
   show();
@@ -208,7 +222,7 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 for (const [id, command] of [["accept", accept], ["discard", () => decide(null)], ["undo", undo], ["split", splitTrack],
-  ["previous", () => move(-1)], ["next", () => move(1)], ["add", addClass]]) {
+  ["previous", () => move(-1)], ["next", () => move(1)], ["add", addClass], ["teach", teach]]) {
   // After a click of the mouse, Space is the key of a command again; a click by keyboard keeps the focus.
   byId(id).onclick = (event) => { command(); if (event.detail) event.currentTarget.blur(); };
 }

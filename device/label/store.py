@@ -3,6 +3,7 @@
 DIR/crops/NAME.png          waits for a decision
 OUT/CLASS/NAME.png          labelled; OUT is DIR/labelled unless given
 DIR/discarded/NAME.png      not usable
+DIR/taught.onnx             the model that is taught from the labelled crops
 OUT/groups.csv              path and group (track) of each labelled file, for splits that keep a track together; rows
                             are only appended, so that changes by hand and rows of other folders are kept
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 import csv
 import errno
 import io
-import re
 import shlex
 import time
 import warnings
@@ -25,14 +25,14 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from edgekit.contract import Subject
 from edgekit.device.sinks.crop_strategies import margin
 from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER
+from edgekit.device.teach.recordings import check_class
 from edgekit.errors import EdgekitError, InputError, StorageError
 from edgekit.files import append_line, exclusive_folder, real_path, write_atomic
 from edgekit.text import printable
 from edgekit.typed_json import convert, parse_json
-
-_MAX_CLASS_BYTES = 100
 
 
 @dataclass
@@ -44,6 +44,7 @@ class CollectedCrop:
     track: str | None = None
     time: str = ""
     label: str = ""
+    subject: Subject = "face"
 
     @property
     def name(self) -> str:
@@ -95,20 +96,6 @@ def _suggestion(probabilities: Mapping[str, float], crops: Sequence[CollectedCro
     return max(probabilities, key=lambda label: (probabilities[label], counts[label]), default=None)
 
 
-def check_class(name: str) -> None:
-    """Check that a class can be the name of a folder.
-
-    Raises:
-        InputError: The class cannot be the name of a folder.
-    """
-    is_folder = name and name == name.strip() and name.isprintable() and not re.search(r"^\.|[/\\,]", name)
-    if not is_folder or len(name.encode(errors="replace")) > _MAX_CLASS_BYTES:
-        raise InputError(
-            f"class '{name[:40]}' cannot be the name of a folder: use letters, digits, - and _, at most "
-            f"{_MAX_CLASS_BYTES} bytes"
-        )
-
-
 def move(source: Path, target: Path) -> bool:
     """Move a file, also to another disk; return False if `source` was deleted before.
 
@@ -134,6 +121,7 @@ def move(source: Path, target: Path) -> bool:
 LABELLED_FOLDER = "labelled"
 DISCARDED_FOLDER = "discarded"
 GROUPS_FILE = "groups.csv"
+TAUGHT_FILE = "taught.onnx"
 
 
 class ConflictError(EdgekitError):
@@ -238,6 +226,25 @@ class LabelStore:
     def next_command(self) -> str:
         """Return the command that trains with the labelled crops."""
         return f"edgekit train --data {shlex.quote(printable(str(self.out)))} -o runs/mine"
+
+    def teach(self) -> dict[str, Any]:
+        """Fit a model on the labelled crops, write it to DIR/taught.onnx, and return the document of the page.
+
+        Raises:
+            InputError: There are too few labelled crops.
+            StorageError: The file cannot be written.
+        """
+        from edgekit.device.teach.teach import teach
+
+        notes: list[str] = []
+        subject: Subject = next((crop.subject for crop in self._crops.values()), "face")
+        taught = teach(self.out, output=self.folder / TAUGHT_FILE, subject=subject, notify=notes.append)
+        low, high = taught.interval
+        return {
+            "accuracy": f"{taught.accuracy:.0%} of held-back pictures right ({low:.0%} to {high:.0%})",
+            "notes": notes,
+            "next": f"edgekit run --camera --web --model {shlex.quote(printable(str(taught.path)))}",
+        }
 
     def summary(self) -> dict[str, Any]:
         """Return the counts and the latest decision."""

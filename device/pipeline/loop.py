@@ -39,6 +39,8 @@ class _InFlight:
     timer: StageTimer
     # Seconds of all pauses before this frame.
     paused_s: float
+    # The model that classifies the frame.
+    classifier: Classifier | None = None
     faces: Detections | None = None
     result: FrameResult | None = None
 
@@ -56,6 +58,7 @@ def frame_results(
     threaded: bool = True,
     annotate: Callable[[FrameResult], FrameResult] = lambda result: result,
     controls: Controls | None = None,
+    current_nets: Callable[[], tuple[Localizer, Classifier]] | None = None,
 ) -> Generator[tuple[Frame, FrameResult], None, None]:
     """Yield each frame with its result until the source ends or is stopped, or `max_frames` results are done.
 
@@ -80,6 +83,7 @@ def frame_results(
         threaded: Whether the stages run in threads.
         annotate: Called for each result; what it returns is yielded.
         controls: Pauses the capture after the first frame; the frames in flight are finished.
+        current_nets: Returns the nets for the next frame; default: always `localizer` and `classifier`.
 
     Raises:
         SourceError: A live source was lost.
@@ -96,8 +100,8 @@ def frame_results(
         items: Iterator[_InFlight] = itertools.chain([first], captured)
         if not source.live:  # a live source captures in its own thread
             items = _prefetch(stages, "capture", items)
-        items = _prefetch(stages, "detect", _tracked(items, localizer))
-        classified = _classified(items, classifier, smooth_s, classify_every, presentation_time_s)
+        items = _prefetch(stages, "detect", _tracked(items, current_nets or (lambda: (localizer, classifier))))
+        classified = _classified(items, smooth_s, classify_every, presentation_time_s)
         items = _prefetch(stages, "classify", classified)
         try:
             for item in itertools.islice(items, max_frames):
@@ -230,21 +234,24 @@ def _prefetch(stages: Stages, name: str, items: Iterator[_InFlight]) -> Iterator
         yield item
 
 
-def _tracked(items: Iterable[_InFlight], localizer: Localizer) -> Iterator[_InFlight]:
+def _tracked(
+    items: Iterable[_InFlight], current_nets: Callable[[], tuple[Localizer, Classifier]]
+) -> Iterator[_InFlight]:
     for item in items:
+        localizer, item.classifier = current_nets()
         item.faces = localizer.find(item.frame, item.timer)
         yield item
 
 
 def _classified(
     items: Iterable[_InFlight],
-    classifier: Classifier,
     smooth_s: float,
     classify_every: ClassifyEvery,
     presentation_time_s: Callable[[Frame], float],
 ) -> Iterator[_InFlight]:
     for item in items:
         assert item.faces is not None
+        assert item.classifier is not None
         time_s = presentation_time_s(item.frame)
-        item.result = classify(item.frame, item.faces, classifier, item.timer, time_s, smooth_s, classify_every)
+        item.result = classify(item.frame, item.faces, item.classifier, item.timer, time_s, smooth_s, classify_every)
         yield item

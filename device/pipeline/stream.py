@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import cv2
 
@@ -63,8 +63,6 @@ class Stream:
     Attributes:
         options: The options in effect, with the detector that the model needs.
         source: The opened source.
-        classifier: The model; its contract has the stream's `uncertain_below`.
-        localizer: The detector with its schedule and tracker, or `WholeImage`.
         meter: Latencies per stage and the frame rate.
         controls: Pauses and resumes the stream. During a pause, a camera or network stream is released.
         threads: The number of threads of each part.
@@ -90,21 +88,58 @@ class Stream:
         if needed != self.threads:
             self.threads = needed
             classifier = Classifier(model_path, needed.classifier)
-        if options.uncertain_below is not None:
-            contract = replace(contract, uncertain_below=options.uncertain_below)
-        options = _completed(options, contract, model_path)
-        self.classifier = classifier
-        self.classifier.contract = contract
-        self.options = options
+        self._given = options
+        self.options = _completed(options, contract, model_path)
         self._results = self._iterate()
         cv2.setNumThreads(self.threads.opencv)
         with ExitStack() as opened:
-            self.source = opened.enter_context(_open(options))
-            self.classifier.mirror = _mirrors(options, contract, self.source)
-            self.localizer = create_localizer(
-                contract, self.source, options, lambda: _create_detector(options, self.threads.detector)
-            )
+            self.source = opened.enter_context(_open(self.options))
+            self._nets = self._prepared(classifier, self.options)
             self._opened = opened.pop_all()
+
+    @property
+    def localizer(self) -> Localizer:
+        """The detector with its schedule and tracker, or `WholeImage`."""
+        return self._nets[0]
+
+    @property
+    def classifier(self) -> Classifier:
+        """The model; its contract has the stream's `uncertain_below`."""
+        return self._nets[1]
+
+    @property
+    def roi(self) -> Region | None:
+        """The region of the options; None: the model in use may have its own."""
+        return self._given.region
+
+    def use_model(self, path: Path) -> Contract:
+        """Classify the next frame and all later ones with another model file, and return its contract.
+
+        Any thread may call this. A model of whole images can take the place of one of faces, and the other way round.
+        Tracks begin anew.
+
+        Raises:
+            InputError: As `Classifier`; the model in use stays.
+        """
+        classifier = Classifier(path, self.threads.classifier)
+        options = replace(self._given, model=path)
+        if classifier.contract.subject == "image":
+            of_faces: dict[str, Any] = {name: getattr(StreamOptions, name) for name in _OF_FACES}
+            options = replace(options, detector=None, **of_faces)
+        options = _completed(options, classifier.contract, path)
+        self._nets = self._prepared(classifier, options)
+        self.options = options
+        return classifier.contract
+
+    def _prepared(self, classifier: Classifier, options: StreamOptions) -> tuple[Localizer, Classifier]:
+        """Return the nets of the stream for a model."""
+        contract = classifier.contract
+        if options.uncertain_below is not None:
+            contract = replace(contract, uncertain_below=options.uncertain_below)
+        classifier.contract = contract
+        classifier.mirror = _mirrors(options, contract, self.source)
+        detector = partial(_create_detector, options, self.threads.detector)
+        return create_localizer(contract, self.source, options, detector), classifier
 
     def __enter__(self) -> Self:
         return self
@@ -155,25 +190,29 @@ class Stream:
     def picture_recogniser(self) -> Callable[[bytes], FrameResult]:
         """Return a function that returns the result of an encoded picture, without the region.
 
-        Calls from several threads wait for each other. The nets are loaded for the first picture; the stream's nets are
-        not used, so that its frames do not wait. The function raises InputError if a picture cannot be decoded.
+        Calls from several threads wait for each other. The nets are loaded for the first picture and for another model;
+        the stream's nets are not used, so that its frames do not wait. The function raises InputError if a picture
+        cannot be decoded.
         """
-        options = replace(self.options, region=None, min_face_px=0, detect_every="auto")
-        pictures = ImageSource([], "pictures", options.notify)
-        nets: list[tuple[Localizer, Classifier]] = []
+        pictures = ImageSource([], "pictures", self.options.notify)
+        nets: dict[Classifier, tuple[Localizer, Classifier]] = {}
         lock, numbers = threading.Lock(), itertools.count()
 
         def recognise_picture(data: bytes) -> FrameResult:
             with lock:
                 captured_s, wall_s = time.monotonic(), time.time()
                 frame = Frame(next(numbers), captured_s, wall_s, as_frame(decode_image(data, "in the request")))
-                if not nets:
-                    classifier = Classifier(self.classifier.path, 1)
-                    classifier.contract = self.classifier.contract
+                current = self.classifier
+                if current not in nets:
+                    nets.clear()
+                    options = replace(self.options, region=None, min_face_px=0, detect_every="auto")
+                    classifier = Classifier(current.path, 1)
+                    classifier.contract = current.contract
                     classifier.mirror = _mirrors(options, classifier.contract, pictures)
                     make_detector = partial(_create_detector, options, 1)
-                    nets.append((create_localizer(classifier.contract, pictures, options, make_detector), classifier))
-                return recognise(frame, *nets[0], StageTimer())
+                    localizer = create_localizer(classifier.contract, pictures, options, make_detector)
+                    nets[current] = localizer, classifier
+                return recognise(frame, *nets[current], StageTimer())
 
         return recognise_picture
 
@@ -209,6 +248,7 @@ class Stream:
             threaded=self.threads.staged,
             annotate=annotate,
             controls=self.controls,
+            current_nets=lambda: self._nets,
         )
 
 

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from edgekit.device.controls import Controls
     from edgekit.device.events import Event
     from edgekit.device.frame import Source
+    from edgekit.device.region import Region
     from edgekit.device.sink import Sink
     from edgekit.device.sinks.disk_reserve import DiskReserve
     from edgekit.device.sinks.monitor import Monitor
     from edgekit.device.sinks.output_options import OutputOptions
     from edgekit.device.sinks.snapshots import SnapshotWriter
+    from edgekit.device.teach.session import TeachSession
+    from edgekit.device.teach.taught_file import TaughtFile
 
 
 class Shutdown:
@@ -86,11 +89,15 @@ class SinkLinks:
         outlets: Functions that take an event without waiting for its delivery.
         snapshots: The images of events and of commands; None without --event-snapshots.
         sends_snapshots: Whether receivers of events get the images, too.
+        contract: The contract of the model that a sink has put in the place of the run's; None: the run's is in use.
+        teaching: The session that the web page offers.
     """
 
     outlets: list[Callable[[Event], object]] = field(default_factory=list)
     snapshots: SnapshotWriter | None = None
     sends_snapshots: bool = False
+    contract: Contract | None = None
+    teaching: TeachSession | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +112,9 @@ class RunContext(OutputContext):
         say: Called with one line of the command's output.
         recogniser: Returns the function that classifies a picture which a client posts; None: none are accepted.
         recorder: The sink of --record, which the camera uses already.
+        use_model: Lets the run classify with another model file from its next frame on, and returns its contract.
+        taught: The file of the taught model of --teach.
+        roi: The region of interest of the options.
         excluding: Flags in effect that exclude faces from the results, such as --roi.
         links: What sinks offer each other.
     """
@@ -116,8 +126,16 @@ class RunContext(OutputContext):
     say: Callable[[str], None] = print
     recogniser: Callable[[], Any] | None = None
     recorder: Sink | None = None
+    use_model: Callable[[Path], Contract] | None = None
+    taught: TaughtFile | None = None
+    roi: Region | None = None
     excluding: Sequence[str] = ()
     links: SinkLinks = field(default_factory=SinkLinks)
+
+    @property
+    def contract_in_use(self) -> Contract:
+        """The contract of the model that classifies now: the run's, or one that was taught meanwhile."""
+        return self.links.contract or self.contract
 
     def blur(self) -> FaceBlur | None:
         """Return the face blur of one sink, which keeps recent boxes and belongs to no other; None without a blur.

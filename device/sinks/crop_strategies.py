@@ -79,6 +79,7 @@ class Candidate:
             "probabilities": {label: round(value, 6) for label, value in face.probabilities.items()},
             "raw_probabilities": {label: round(value, 6) for label, value in face.raw_probabilities.items()},
             "classified": face.classified,
+            "subject": self.contract.subject,
             # All crops of a track get one label: of whole images, each is labelled by itself.
             "track": face.track_id if self.contract.subject == "face" else None,
             "score": round(face.score, 4),
@@ -213,7 +214,7 @@ class CollectSink(Writer[Crop]):
             raise InputError(f"'{folder}' is a file: name a folder for the crops")
         self.folder = folder
         self._strategy = strategy
-        self._contract = run.contract
+        self._run = run
         self._time_s = presentation_time_s(run.source)
         rules = WriterRules(
             what=f"collecting to '{folder}'",
@@ -230,14 +231,15 @@ class CollectSink(Writer[Crop]):
         """Pass the frame's faces to the strategy and save the crops it returns."""
         self.check()
         tracks = result.faces.tracks
-        boxes = crop_boxes(result.faces, frame.size_wh, self._contract.crop.margin)
+        contract = self._run.contract_in_use
+        boxes = crop_boxes(result.faces, frame.size_wh, contract.crop.margin)
         candidates = [
             Candidate(
                 frame,
                 face,
                 box,
                 track=None if tracks is None else tracks[index],
-                contract=self._contract,
+                contract=contract,
                 clock_synchronised=result.clock_synchronised,
             )
             for index, (face, box) in enumerate(zip(result.faces, boxes, strict=True))

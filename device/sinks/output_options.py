@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgekit.device.sinks.file_series import Rotation
 
 _FILES = ("--jsonl", "--csv", "--save", "--record")
-_PICTURES = ("--event-snapshots", "--collect")
+_PICTURES = ("--event-snapshots", "--collect", "--teach")
 
 
 def _limits(text: str) -> str:
@@ -66,7 +66,7 @@ class OutputOptions(SinkOptions):
     )
     pictures_max_mb: float = option(
         "--pictures-max-mb",
-        "Largest size of each folder of pictures. --event-snapshots then deletes the oldest; --collect ends.",
+        "Largest size of each folder of pictures. --event-snapshots then deletes the oldest; the others end.",
         default=200.0,
         least=0.001,
         most=1_000_000,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgekit.device.sinks.context import OutputContext, RunContext
     from edgekit.device.sinks.monitor import ReadHealth
     from edgekit.device.sinks.record import H264Recorder
+    from edgekit.device.teach.taught_file import TaughtFile
 
 _Kind = TypeVar("_Kind", bound=SinkOptions)
 
@@ -101,6 +102,7 @@ def run_context(
     health: ReadHealth,
     recorder: H264Recorder | None,
     say: Callable[[str], None],
+    taught: TaughtFile | None = None,
 ) -> RunContext:
     """Return what a run offers to its sinks.
 
@@ -110,6 +112,7 @@ def run_context(
         health: Returns the newest health sample.
         recorder: The recorder of `open_recorder`.
         say: Called with one line of the command's output.
+        taught: The file of the taught model, with --teach.
     """
     from edgekit.device.sinks.context import RunContext
     from edgekit.device.sinks.monitor import Monitor
@@ -129,6 +132,9 @@ def run_context(
         say=say,
         recogniser=stream.picture_recogniser,
         recorder=recorder,
+        use_model=stream.use_model,
+        taught=taught,
+        roi=stream.roi,
         excluding=[flag for flag, is_given in restrictions.items() if is_given],
     )
 
@@ -147,7 +153,8 @@ def open_sinks(options: Iterable[SinkOptions], run: RunContext) -> list[Sink]:
     opened = [each.open(run) for each in options]
     # The monitor comes first, because the web page and MQTT read it.
     sinks: list[Sink] = [run.monitor, *(sink for sink in opened if sink is not None)]
-    return [*sinks, DailyWrites(run.notify)] if run.source.live else sinks
+    # What is written while somebody teaches says nothing about a day.
+    return [*sinks, DailyWrites(run.notify)] if run.source.live and run.taught is None else sinks
 
 
 def results_folder(options: Iterable[SinkOptions]) -> Path:

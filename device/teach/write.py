@@ -19,17 +19,19 @@ from edgekit.contract import (
     METADATA_KEY,
     SCHEMA_VERSION,
     Contract,
+    CropSpec,
     DistanceSpec,
     InputSpec,
     OutputSpec,
     Provenance,
+    Subject,
 )
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.portrait import portrait_crops
 from edgekit.device.teach.fit import Fit
 from edgekit.device.teach.linear import LEAST_LENGTH
 from edgekit.errors import GateError, InputError
-from edgekit.files import atomic_path, check_writable
+from edgekit.files import atomic_path, check_writable, write_atomic
 from edgekit.model_store import ONNX_SUFFIX
 from edgekit.preprocess import FloatArray
 
@@ -178,6 +180,33 @@ def face_features(path: Path) -> onnx.ModelProto:
         Contract.from_json(document), labels=(), output=OutputSpec(last.input[0], "features"), uncertain_below=0.0
     )
     return _finished(model, contract)
+
+
+def write_untaught(path: Path, subject: Subject) -> None:
+    """Write a model whose only label says that nothing is taught yet, for a run in which a user begins to teach."""
+    side_hw = (32, 32)
+    contract = Contract(
+        architecture="untaught",
+        labels=("nothing taught yet",),
+        input=InputSpec("image", side_hw, "rgb", 1.0, (0.0,) * 3, (1.0,) * 3),
+        crop=CropSpec(0.0, grayscale=False, resize_hw=side_hw, center_crop_hw=side_hw),
+        output=OutputSpec(_LOGITS),
+        subject=subject,
+    )
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weight"], [_LOGITS]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "untaught",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, *side_hw])],
+        [helper.make_tensor_value_info(_LOGITS, TensorProto.FLOAT, ["batch", 1])],
+        [numpy_helper.from_array(np.zeros((3, 1), np.float32), "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    write_atomic(path, _finished(model, contract).SerializeToString(deterministic=True))
 
 
 def _set_size(graph: onnx.GraphProto, spec: InputSpec) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import socket
 import ssl
@@ -20,7 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from edgekit.device.controls import Controls
 from edgekit.errors import InputError, TemporaryError
-from edgekit.files import require_file
+from edgekit.files import require_file, state_folder
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _MAX_TOPIC_CHARS = 200
@@ -121,7 +120,7 @@ class MqttSettings:
     @property
     def buffer_path(self) -> Path:
         """The file of the event buffer, in the state folder of the service or the user."""
-        folder = _state_folder()
+        folder = state_folder()
         # The name in edgekit 0.2; the file may hold events of that version.
         old = folder / f"mqtt-{self._reduced_topic}.sqlite"
         return old if old.exists() else folder / f"mqtt-{self.node}.sqlite"
@@ -152,15 +151,6 @@ def _topic(topic: str | None) -> str:
     if not is_topic or len(topic) > _MAX_TOPIC_CHARS:
         raise InputError(f"MQTT topic '{topic}' is invalid: use a name such as edgekit/door, without + and #")
     return topic
-
-
-def _state_folder() -> Path:
-    # systemd sets this variable for services; several folders are separated by colons.
-    if folders := os.environ.get("STATE_DIRECTORY"):
-        return Path(folders.split(":")[0])
-    import platformdirs
-
-    return platformdirs.user_state_path("edgekit")
 
 
 _CONNECT_TIMEOUT_S = 5.0

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from edgekit.contract import Contract
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
@@ -132,8 +133,9 @@ class MqttSink(Sink):
 
     def _send(self, session: Session) -> None:
         topic = self._settings.topic
+        announced = self._run.contract_in_use
         if self._settings.discovery:
-            self._announce(session)
+            self._announce(session, announced)
         session.publish(f"{topic}/availability", "online", retain=True)
         unconfirmed: dict[int, int] = {}
         sent_number = 0
@@ -155,14 +157,16 @@ class MqttSink(Sink):
                     return
                 self._wake.wait(0.1)
                 continue
+            if self._settings.discovery and announced is not self._run.contract_in_use:
+                announced = self._run.contract_in_use
+                self._announce(session, announced)
             self._send_changed(session, sent)
             for name, document in schedule.due():
                 session.publish(f"{topic}/{name}", json.dumps(document, allow_nan=False), qos=0)
             self._wake.wait(_MIN_STATE_PERIOD_S)
 
-    def _announce(self, session: Session) -> None:
+    def _announce(self, session: Session, contract: Contract) -> None:
         """Publish the discovery messages."""
-        contract = self._run.contract
         messages = discovery_messages(
             self._settings,
             contract.labels,

@@ -9,12 +9,12 @@ import urllib.parse
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect, Request, cookie_parser
+from starlette.requests import Request, cookie_parser
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,10 +23,15 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.sinks.jsonl import as_document
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.access import Access
+from edgekit.device.sinks.web.body import read_body
 from edgekit.device.sinks.web.metrics import CONTENT_TYPE, metrics_text
 from edgekit.device.sinks.web.preview import Preview
+from edgekit.device.sinks.web.teach import TEACH_FILES, TeachRoutes
 from edgekit.errors import EdgekitError
 from edgekit.text import one_line
+
+if TYPE_CHECKING:
+    from edgekit.device.teach.session import TeachSession
 
 Recognise: TypeAlias = Callable[[bytes], FrameResult]
 
@@ -72,14 +77,21 @@ _MAX_PICTURES_WAITING = 4
 _MAX_PICTURES_PER_S = 5
 
 
-def make_app(access: Access, monitor: Monitor, preview: Preview, recognise: Recognise | None = None) -> ASGIApp:
+def make_app(
+    access: Access,
+    monitor: Monitor,
+    preview: Preview,
+    recognise: Recognise | None = None,
+    teaching: TeachSession | None = None,
+) -> ASGIApp:
     """Return the application with the page, video, state, state stream, metrics, health check and login.
 
-    With `recognise` it also has the classification of single pictures.
+    With `recognise` it also has the classification of single pictures, with `teaching` the tab for it.
     """
-    web = _Web(monitor, preview)
+    web = _Web(monitor, preview, teaches=teaching is not None)
+    files = _FILES if teaching is None else {**_FILES, **TEACH_FILES}
     routes = [
-        *Site(access, _FILES).routes(),
+        *Site(access, files).routes(),
         Route("/stream.mjpg", web.video),
         Route("/api/state", web.state),
         Route("/api/events", web.events),
@@ -88,6 +100,8 @@ def make_app(access: Access, monitor: Monitor, preview: Preview, recognise: Reco
     ]
     if recognise is not None:
         routes.append(Route("/classify", _Classify(recognise).post, methods=["POST"]))
+    if teaching is not None:
+        routes += TeachRoutes(teaching, lambda: preview.closing).routes()
     return Guard(Starlette(routes=routes), access)
 
 
@@ -129,9 +143,10 @@ class Site:
 
 
 class _Web:
-    def __init__(self, monitor: Monitor, preview: Preview) -> None:
+    def __init__(self, monitor: Monitor, preview: Preview, *, teaches: bool) -> None:
         self._monitor = monitor
         self._preview = preview
+        self._teaches = teaches
 
     async def video(self, _: Request) -> Response:
         if self._preview.viewers >= _MAX_VIEWERS:
@@ -172,6 +187,7 @@ class _Web:
         document = self._monitor.document()
         document["viewers"] = self._preview.viewers
         document["stalled"] = self._is_stalled()
+        document["teaches"] = self._teaches
         return document
 
     async def metrics(self, _: Request) -> Response:
@@ -250,19 +266,6 @@ class Guard:
     def _rejection(self, scope: Scope) -> Response:
         if not self._access.needs_token:
             return PlainTextResponse("this page is available as localhost only\n", 421)
-        if scope["path"] == "/":
+        if scope["path"] in ("/", "/teach"):
             return RedirectResponse("/login", 303)
         return PlainTextResponse("a token is required\n", 401, headers={"WWW-Authenticate": "Bearer"})
-
-
-async def read_body(request: Request, max_bytes: int) -> bytes | Response:
-    """Return the body of a request, or the response to one that is too long or incomplete."""
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_bytes:
-                return PlainTextResponse("request too long\n", 413)
-    except ClientDisconnect:
-        return PlainTextResponse("incomplete request\n", 400)
-    return bytes(body)

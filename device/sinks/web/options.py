@@ -55,10 +55,11 @@ class WebOptions(SinkOptions):
             max_fps=_MAX_FPS,
             blur=run.blur(),
             recognise=None if run.recogniser is None else run.recogniser(),
+            teaching=run.links.teaching,
         )
         run.shutdown.add(web.end)
         run.links.outlets.append(run.monitor.post)
-        run.say(f"web page: {web.url}")
+        run.say(f"web page: {web.url}" if run.links.teaching is None else f"teach at {web.url}teach")
         return web
 
     def _token(self, notify: Callable[[str], None]) -> str | None:

@@ -24,6 +24,7 @@ function element(tag, text, className) {
 function show(state) {
   const health = state.health || {};
   byId("source").textContent = state.source;
+  byId("tabs").hidden = !state.teaches;
   if (state.paused) setStatus("wait", "paused");
   else if (state.stalled) setStatus("bad", "no frames");
   else if (known(health.camera) && health.camera !== "ok") setStatus("bad", `camera ${health.camera}`);

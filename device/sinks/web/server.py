@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
 
@@ -17,6 +17,9 @@ from edgekit.device.sinks.web.access import Access, bind, url_of
 from edgekit.device.sinks.web.app import Recognise, make_app
 from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.worker import Worker
+
+if TYPE_CHECKING:
+    from edgekit.device.teach.session import TeachSession
 
 # More connections get status 503. A browser opens up to six.
 _MAX_CONNECTIONS = 200
@@ -93,6 +96,7 @@ class WebSink(WebServer, Sink):
         max_fps: float = 10.0,
         blur: FaceBlur | None = None,
         recognise: Recognise | None = None,
+        teaching: TeachSession | None = None,
     ) -> None:
         """Listen at `address`; entering the `with` block starts the server.
 
@@ -103,12 +107,13 @@ class WebSink(WebServer, Sink):
             max_fps: Highest frame rate of the video.
             blur: Makes faces unrecognisable; must not be shared with another sink.
             recognise: Returns the result of a picture that a client posts; None: the server takes no pictures.
+            teaching: The session of the tab "Teach"; None: there is no such tab.
 
         Raises:
             InputError: The address cannot be used, or is reachable from other machines without a safe token.
         """
         self.preview = Preview(max_fps, blur)
-        super().__init__(address, token, make_app(Access(token), monitor, self.preview, recognise))
+        super().__init__(address, token, make_app(Access(token), monitor, self.preview, recognise, teaching))
 
     def end(self) -> None:
         """Let the server and all streams end, without waiting for them."""

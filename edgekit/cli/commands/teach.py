@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +13,7 @@ from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.options import PATH
 from edgekit.cli.output import Output, TextTable
 from edgekit.device.teach.options import TeachOptions
+from edgekit.options import Options, option
 
 if TYPE_CHECKING:
     from edgekit.device.teach.teach import Taught
@@ -18,15 +21,57 @@ if TYPE_CHECKING:
 _CONFUSIONS = 3
 
 
-@edgekit_command("teach", short_help="Teach your own things from a few pictures, in seconds.", options=TeachOptions)
-@click.argument("pictures", type=PATH)
-def command(out: Output, pictures: Path, options: TeachOptions) -> None:
+@dataclass(frozen=True, kw_only=True)
+class LiveOptions(Options):
+    """A camera instead of pictures, and the page on which the user teaches."""
+
+    title = "In the browser"
+
+    camera: str | None = option(
+        "--camera",
+        "Teach in a browser what this camera sees: auto, picamera2, usb, /dev/videoN. Without a value: auto.",
+        metavar="[CAMERA]",
+        bare="auto",
+        excludes="--source",
+        main=True,
+    )
+    source: str | None = option(
+        "--source", "A video file or the address of a stream instead of a camera.", metavar="URI", main=True
+    )
+    web: str = option(
+        "--web",
+        "Address of the page.",
+        default="127.0.0.1:8080",
+        metavar="ADDR",
+        needs=("--camera", "--source"),
+        main=True,
+    )
+    web_token_file: Path | None = option(
+        "--web-token-file",
+        "File with the access token of the page, which browsers on other machines need. EDGEKIT_WEB_TOKEN can contain "
+        "the token instead.",
+        metavar="FILE",
+        needs=("--camera", "--source"),
+    )
+
+
+@edgekit_command(
+    "teach",
+    short_help="Teach your own things from a few pictures, in seconds.",
+    options=TeachOptions,
+    live=LiveOptions,
+)
+@click.argument("pictures", type=PATH, required=False)
+def command(out: Output, pictures: Path | None, options: TeachOptions, live: LiveOptions) -> None:
     """Teach a model the classes of PICTURES: a folder with a folder or a video per class. No torch is needed.
 
     The pretrained model `backbone` computes the features of each picture, and a classifier is fitted on them. The
     accuracy is measured on pictures that are held back in turn. Pictures of one recording are held back together: those
     of a video, of a folder in a class folder, or of one time. A picture unlike everything taught gets the label
     "uncertain".
+
+    With --camera instead of PICTURES, a page opens on which you record the pictures: hold a button for each thing. The
+    run goes on with the model as soon as you use it. Ctrl-C ends it.
 
     With --subject face, crops of faces are taught states of your own, such as "eyes closed". It does not recognise
     persons.
@@ -37,7 +82,14 @@ def command(out: Output, pictures: Path, options: TeachOptions) -> None:
       edgekit teach pictures -o my.onnx --image-size 224
       edgekit teach collected -o door.onnx --json
       edgekit teach faces -o eyes.onnx --subject face
+      edgekit teach --camera -o my.onnx
+      edgekit teach --camera -o my.onnx --web 0.0.0.0:8080 --web-token-file web-token
     """
+    if (pictures is None) == (live.camera is None and live.source is None):
+        raise click.UsageError("give either PICTURES or a camera: edgekit teach --camera -o my.onnx")
+    if pictures is None:
+        _teach_live(out, options, live)
+        return
     from edgekit.cli.progress import by_stage, progress_bar
     from edgekit.device.teach.teach import teach
 
@@ -45,6 +97,37 @@ def command(out: Output, pictures: Path, options: TeachOptions) -> None:
         taught = teach(pictures, **{**vars(options), "progress": by_stage(bars), "notify": out.warn})
     _show(out, taught)
     out.result(_document(taught))
+
+
+def _teach_live(out: Output, options: TeachOptions, live: LiveOptions) -> None:
+    """Run with the tab for teaching; the model file is used from the start if it exists."""
+    from edgekit.cli.run_stream import run_stream
+    from edgekit.device.pipeline.stream_options import StreamOptions
+    from edgekit.device.sinks.teach import TeachTabOptions
+    from edgekit.device.sinks.web.options import WebOptions
+    from edgekit.device.sources.settings import CameraSettings
+    from edgekit.device.teach.taught_file import TaughtFile
+    from edgekit.device.teach.write import check_output, write_untaught
+
+    if options.output is None:
+        raise click.UsageError("the name of the model file is missing: -o FILE.onnx")
+    output = Path(options.output)
+    check_output(output)
+    outputs = (
+        TeachTabOptions(teach=output, teach_subject=options.subject, teach_size_px=options.image_size_px),
+        WebOptions(web=live.web, web_token_file=live.web_token_file),
+    )
+    with TemporaryDirectory() as folder:
+        base = Path(folder) / "untaught.onnx"
+        write_untaught(base, options.subject)
+        stream = StreamOptions(
+            source=live.source,
+            camera=live.camera,
+            realtime=live.source is not None and "://" not in live.source,
+            model=base,
+            threads=options.threads,
+        )
+        run_stream(out, stream, CameraSettings(), outputs, TaughtFile(output, base, is_for_any=True))
 
 
 def _show(out: Output, taught: Taught) -> None:

@@ -129,7 +129,7 @@ class Counting(WholeFrame):
 def test_a_hot_board_lowers_the_rate_of_detection_but_changes_no_result_of_a_file(tmp_path, notices, live):
     face_tracker = FaceTracker(detector := Counting(), Every(1))
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
-    with RuntimeMonitor(tmp_path, face_tracker, notices.append, live=live) as monitor:
+    with RuntimeMonitor(tmp_path, lambda: face_tracker, notices.append, live=live) as monitor:
         wait_until(lambda: monitor.as_document()["max_load_level"] == 1)
         for sequence in range(20):
             face_tracker.find(Frame(sequence, sequence / 25, 0.0, noise), StageTimer())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.device.engines.engine import contract_in
 from edgekit.device.label.store import LabelStore
 from edgekit.errors import InputError, StorageError
 from edgekit.files import exclusive_folder
@@ -281,3 +282,21 @@ def test_a_folder_without_crops_and_classes_that_differ_only_in_case_are_refused
     collect(tmp_path / "c", [1])
     with pytest.raises(InputError):
         LabelStore(tmp_path / "c", classes=("Open", "open"))
+
+
+@pytest.mark.parametrize("subject", [None, "face", "image"])
+def test_a_model_is_taught_from_the_labelled_crops(subject: str | None, label, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    names = collect(folder, [2, 2, 2, 2])
+    if subject is not None:  # edgekit 0.2 wrote no subject: its crops are faces
+        set_fields(folder, subject=subject)
+    client = label()
+    assert client.post("/api/teach")[0] == 400, "nothing is labelled yet"
+    assert not (folder / "taught.onnx").exists()
+    for first, name in ((0, "sad"), (2, "happy"), (4, "sad"), (6, "happy")):
+        client.post("/api/decide", files=names[first : first + 2], label=name)
+    assert client.request("POST", "/api/teach", "{}", Content_Type="text/plain")[0] == 403
+    status, answer = client.post("/api/teach")
+    assert (status, str(folder / "taught.onnx") in answer["next"]) == (200, True)
+    contract = contract_in(folder / "taught.onnx")
+    assert (set(contract.labels), contract.subject) == ({"happy", "sad"}, subject or "face")

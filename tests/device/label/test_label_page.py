@@ -126,3 +126,16 @@ def test_after_a_restart_the_page_has_the_state_of_the_new_server(browser, label
     wait(browser, f"{message} === 'the server responds again'")
     shows(browser, second)
     waiting(browser, 1)
+
+
+def test_a_button_teaches_from_the_labels_and_names_the_next_command(browser, label, tmp_path):
+    collect(tmp_path / "c", [2, 2, 2, 2])
+    browser.get(label().url)
+    for count, key in ((8, "1"), (6, "2"), (4, "1"), (2, "2")):
+        waiting(browser, count)
+        press(browser, key)
+    waiting(browser, 0)
+    browser.find_element("id", "teach").click()
+    wait(browser, "document.getElementById('taught-next').textContent.startsWith('edgekit run')")
+    assert "%" in browser.find_element("id", "taught").text
+    assert (tmp_path / "c" / "taught.onnx").is_file()

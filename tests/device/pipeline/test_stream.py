@@ -295,3 +295,47 @@ def test_a_paused_stream_can_be_stopped(tiny_model: Path) -> None:
         stream.controls.while_paused(stream.stop)
         stream.controls.pause()
         assert len(list(stream)) < 10
+
+
+@pytest.fixture
+def blue_video(tmp_path: Path) -> Path:
+    """Twenty blue frames."""
+    path = tmp_path / "blue.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 48))
+    for _ in range(20):
+        writer.write(np.full((48, 64, 3), (255, 0, 0), np.uint8))
+    writer.release()
+    return path
+
+
+def with_labels(model: Path, labels: tuple[str, ...]) -> Path:
+    """Return a copy of a model with other labels."""
+    changed = onnx.load(model)
+    contract = replace(contract_in(model), labels=labels)
+    onnx.helper.set_model_props(changed, {METADATA_KEY: contract.to_json()})
+    path = model.with_name(f"{'-'.join(labels)}.onnx")
+    onnx.save(changed, path)
+    return path
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_a_model_is_replaced_between_two_frames(
+    tiny_model: Path, tiny_image_model: Path, blue_video: Path, threaded: bool
+) -> None:
+    other = with_labels(tiny_image_model, ("rot", "grün", "blau"))
+    options = {"source": blue_video, "detector": "none", "threaded": threaded, "notify": fail}
+    with edgekit.stream(model=tiny_model, **options) as results:
+        recognise = results.picture_recogniser()
+        picture = cv2.imencode(".png", np.full((8, 8, 3), (255, 0, 0), np.uint8))[1].tobytes()
+        assert recognise(picture).faces.labels == ("blue",)
+        found = [next(results)]
+        results.use_model(other)
+        with pytest.raises(InputError):
+            results.use_model(blue_video)
+        found += list(results)
+        assert recognise(picture).faces.labels == ("blau",)
+    assert [result.sequence for result in found] == list(range(len(found))), "no frame is lost"
+    labels = [(result.subject, *result.faces.labels) for result in found]
+    assert labels[0] == ("face", "blue")
+    assert labels[-1] == ("image", "blau")
+    assert labels == sorted(labels), "frames in flight keep their model, later ones have the new one"

@@ -1,0 +1,148 @@
+"""`--teach`: a tab of the web page on which a user records own things, fits a model and uses it in the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.worker import Worker
+from edgekit.errors import InputError
+from edgekit.files import state_folder
+from edgekit.options import option
+
+if TYPE_CHECKING:
+    from edgekit.device.detections import FrameResult
+    from edgekit.device.frame import Frame
+    from edgekit.device.region import Region
+    from edgekit.device.sinks.context import RunContext
+    from edgekit.device.teach.session import SessionParts, TeachSession
+    from edgekit.device.teach.taught_file import TaughtFile
+
+_NAME = "taught.onnx"
+_END_TIMEOUT_S = 0.5
+# The run's own nets need the other processors of a Pi.
+_EMBEDDER_THREADS = 2
+
+
+def _taught_file(text: str) -> Path:
+    return Path(text) if text else state_folder() / _NAME
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeachTabOptions(SinkOptions):
+    """Options of teaching in the browser."""
+
+    title = "Web page"
+
+    teach: Path | None = option(
+        "--teach",
+        "Teach own things on the page, and use the model in this run. FILE is the taught model; without a value: "
+        f"{_NAME} in the state folder.",
+        metavar="FILE",
+        bare="",
+        parse=_taught_file,
+        needs="--web",
+        excludes=("--blur-faces", "--csv"),
+        main=True,
+    )
+    teach_subject: Literal["image", "face"] = option(
+        "--teach-subject",
+        "What is taught: whole images, or states of the largest face, such as eyes closed.",
+        default="image",
+        needs="--teach",
+    )
+    teach_size_px: int = 160
+
+    def files(self) -> list[Path]:
+        """Return the taught model."""
+        return [] if self.teach is None else [self.teach]
+
+    def taught_file(self, model: str | Path) -> TaughtFile | None:
+        """Return the file of the taught model, for a run with `model`; None without --teach.
+
+        Raises:
+            InputError: `model` does not exist, or the taught file does not end in .onnx.
+        """
+        if self.teach is None:
+            return None
+        from edgekit.device.engines.engine import device_suffixes
+        from edgekit.device.teach.taught_file import TaughtFile
+        from edgekit.model_store import resolve_model
+
+        return TaughtFile(self.teach, resolve_model(str(model), device_suffixes(str(model))))
+
+    def open(self, run: RunContext) -> Sink | None:
+        """Return the sink, whose session the web page uses.
+
+        Raises:
+            InputError: The package onnx is missing, or faces are to be taught in a run that detects none.
+        """
+        if self.teach is None or run.taught is None:
+            return None
+        from edgekit.device.teach.session import TeachSession
+
+        session = TeachSession(self._parts(run, run.taught))
+        run.links.teaching = session
+        run.shutdown.add(session.end)
+        return TeachSink(session)
+
+    def _parts(self, run: RunContext, file: TaughtFile) -> SessionParts:
+        from edgekit.device.sinks.disk_reserve import PICTURES
+        from edgekit.device.teach import write  # noqa: F401 - needs onnx, without which nothing should be recorded
+        from edgekit.device.teach.embed import Embedder
+        from edgekit.device.teach.recordings import Recordings
+        from edgekit.device.teach.session import SessionParts
+
+        if self.teach_subject == "face" and (run.contract.subject == "image"):
+            raise InputError("--teach-subject face needs a run that detects faces: run a model of faces")
+
+        def use_model(path: Path) -> None:
+            assert run.use_model is not None
+            run.links.contract = run.use_model(path)
+
+        return SessionParts(
+            file=file,
+            recordings=Recordings(file.pictures, round(run.rules.pictures_max_mb * 1e6)),
+            subject=self.teach_subject,
+            make_embedder=partial(Embedder, self.teach_size_px, self.teach_subject, _EMBEDDER_THREADS),
+            use_model=use_model,
+            roi=run.roi,
+            region=_region(run.contract.region) if file.is_used else None,
+            shortage=run.reserve(file.pictures, PICTURES).shortage,
+        )
+
+
+def _region(fractions: tuple[float, float, float, float] | None) -> Region | None:
+    from edgekit.device.region import Region
+
+    if fractions is None:
+        return None
+    x0, y0, x1, y1 = fractions
+    return Region(x0, y0, x1 - x0, y1 - y0)
+
+
+class TeachSink(Sink):
+    """Passes the frames to a session, and runs its two threads."""
+
+    def __init__(self, session: TeachSession) -> None:
+        self._session = session
+        self._threads = (Worker(session.watch, "teach"), Worker(session.fit_changes, "fit"))
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._session.end()
+        for thread in self._threads:
+            thread.join(_END_TIMEOUT_S)
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Offer the frame to the session."""
+        for thread in self._threads:
+            thread.check()
+        self._session.offer(frame, result)

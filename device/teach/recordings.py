@@ -1,0 +1,261 @@
+"""Recorded pictures: one folder of JPEGs per class, of bounded size, and the undo of the latest change.
+
+    DIR/CLASS/20261130-101500-001.jpg       the second part of the name is that of the recording, the last one a number
+    DIR/.removed/...                        what the latest change has removed, until the next change
+
+`edgekit teach DIR` and `edgekit train --data DIR` read such a folder.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit.contract import UNCERTAIN
+from edgekit.errors import InputError, StorageError
+from edgekit.files import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgekit.preprocess import FloatArray
+
+SUFFIX = ".jpg"
+_REMOVED = ".removed"
+_MAX_CLASSES = 100
+_MAX_CLASS_BYTES = 100
+
+
+class FullError(StorageError):
+    """The folder has reached its largest size."""
+
+
+@dataclass(eq=False)
+class Picture:
+    """A recorded picture; `views` are None until they are computed (`Embedder.views`).
+
+    Pictures of one `group` were recorded together: they are similar, and cross-validation does not separate them.
+    """
+
+    name: str
+    size_bytes: int
+    views: FloatArray | None = None
+
+    @property
+    def group(self) -> str:
+        """The recording that the picture is from."""
+        return self.name.rpartition("-")[0] or self.name
+
+
+@dataclass
+class _Change:
+    """The latest change: what it did, the classes before it, and the files that it has moved, in their order."""
+
+    what: str
+    before: dict[str, list[Picture]]
+    moves: list[tuple[Path, Path]] = field(default_factory=list)
+
+
+class Recordings:
+    """The class folders in `folder`; not thread-safe.
+
+    Attributes:
+        classes: The pictures of each class, in the order of their recording.
+    """
+
+    def __init__(self, folder: Path, most_bytes: int) -> None:
+        """Read `folder`, which is created with the first class.
+
+        Raises:
+            InputError: It is a file.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"'{folder}' is a file: name a folder for the recorded pictures")
+        self.folder = folder
+        self.most_bytes = most_bytes
+        self._change: _Change | None = None
+        self._recorded = 0  # pictures of the latest recording
+        shutil.rmtree(folder / _REMOVED, ignore_errors=True)
+        places = sorted(folder.iterdir()) if folder.is_dir() else []
+        self.classes: dict[str, list[Picture]] = {
+            place.name: [Picture(each.name, each.stat().st_size) for each in sorted(place.glob(f"*{SUFFIX}"))]
+            for place in places
+            if place.is_dir() and not place.name.startswith(".")
+        }
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all pictures."""
+        return sum(picture.size_bytes for pictures in self.classes.values() for picture in pictures)
+
+    @property
+    def latest_change(self) -> str | None:
+        """What `undo` would undo, such as "delete 'mug'"; None if there is nothing."""
+        return None if self._change is None else self._change.what
+
+    def path(self, label: str, name: str) -> Path:
+        """Return the file of a picture.
+
+        Raises:
+            InputError: There is no such picture.
+        """
+        self._find(label, name)
+        return self.folder / label / name
+
+    def add_class(self, name: str) -> None:
+        """Add a class without pictures.
+
+        Raises:
+            InputError: The name cannot be that of a folder, or exists.
+            StorageError: The folder cannot be created.
+        """
+        self._check_new(name)
+        with self._changing(f"add '{name}'") as change:
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            self.classes[name] = []
+            change.moves.append((self._removed(name), self.folder / name))
+
+    def rename_class(self, name: str, new: str) -> None:
+        """Give a class another name; raises as `add_class`."""
+        self._pictures(name)
+        self._check_new(new, besides=name)
+        with self._changing(f"rename '{name}' to '{new}'") as change:
+            self._move(change, self.folder / name, self.folder / new)
+            self.classes = {new if each == name else each: pictures for each, pictures in self.classes.items()}
+
+    def remove_class(self, name: str) -> None:
+        """Remove a class with its pictures.
+
+        Raises:
+            InputError: It does not exist.
+            StorageError: Its folder cannot be moved.
+        """
+        self._pictures(name)
+        with self._changing(f"delete '{name}'") as change:
+            self._move(change, self.folder / name, self._removed(name))
+            del self.classes[name]
+
+    def remove(self, label: str, name: str) -> None:
+        """Remove a picture; raises as `remove_class`."""
+        picture = self._find(label, name)
+        with self._changing(f"delete a picture of '{label}'") as change:
+            self._move(change, self.folder / label / name, self._removed(f"{label}/{name}"))
+            self.classes[label].remove(picture)
+
+    def begin(self, label: str) -> str:
+        """Begin a recording, which is one change, and return the name of its group.
+
+        Raises:
+            InputError: The class does not exist.
+        """
+        self._pictures(label)
+        with self._changing(f"record '{label}'"):
+            self._recorded = 0
+        began = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        # A board without a clock battery begins at the same time again.
+        groups = {picture.group for pictures in self.classes.values() for picture in pictures}
+        names = (began, *(f"{began}{letter}" for letter in "bcdefghijklmnopqrstuvwxyz"))
+        return next((name for name in names if name not in groups), began)
+
+    def add(self, label: str, group: str, jpeg: bytes, views: FloatArray) -> None:
+        """Add a picture to the recording `group`.
+
+        Raises:
+            InputError: The class does not exist any more.
+            FullError: The folder would exceed its largest size.
+            StorageError: The picture cannot be written.
+        """
+        pictures = self._pictures(label)
+        if self.size_bytes + len(jpeg) > self.most_bytes:
+            raise FullError(f"the recorded pictures have reached {self.most_bytes / 1e6:g} MB: delete some of them")
+        self._recorded += 1
+        name = f"{group}-{self._recorded:03d}{SUFFIX}"
+        write_atomic(self.folder / label / name, jpeg)
+        pictures.append(Picture(name, len(jpeg), views))
+        if self._change is not None:
+            self._change.moves.append((self._removed(f"{label}/{name}"), self.folder / label / name))
+
+    def undo(self) -> str:
+        """Undo the latest change and return what it was.
+
+        Raises:
+            InputError: There is nothing to undo.
+            StorageError: A file cannot be moved back.
+        """
+        change = self._change
+        if change is None:
+            raise InputError("there is nothing to undo")
+        self._change = None
+        with _as_storage_error(self.folder):
+            for source, target in reversed(change.moves):
+                source.parent.mkdir(parents=True, exist_ok=True)
+                target.rename(source)
+        self.classes = change.before
+        return change.what
+
+    @contextmanager
+    def _changing(self, what: str) -> Iterator[_Change]:
+        """Make the block the latest change, after which the one before cannot be undone."""
+        shutil.rmtree(self.folder / _REMOVED, ignore_errors=True)
+        before = {label: list(pictures) for label, pictures in self.classes.items()}
+        self._change = None
+        change = _Change(what, before)
+        with _as_storage_error(self.folder):
+            yield change
+        self._change = change
+
+    def _move(self, change: _Change, source: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+        change.moves.append((source, target))
+
+    def _removed(self, name: str) -> Path:
+        return self.folder / _REMOVED / name
+
+    def _pictures(self, label: str) -> list[Picture]:
+        if label not in self.classes:
+            raise InputError(f"class '{label}' does not exist: reload the page")
+        return self.classes[label]
+
+    def _find(self, label: str, name: str) -> Picture:
+        for picture in self._pictures(label):
+            if picture.name == name:
+                return picture
+        raise InputError(f"picture '{name}' of class '{label}' does not exist: reload the page")
+
+    def _check_new(self, name: str, besides: str | None = None) -> None:
+        check_class(name)
+        if name == UNCERTAIN:
+            raise InputError(f"'{name}' is the label of what is none of the classes: use another name")
+        others = [other for other in self.classes if other != besides]
+        if same := [other for other in others if other.casefold() == name.casefold()]:
+            raise InputError(f"class '{same[0]}' exists already: use another name")
+        if len(others) >= _MAX_CLASSES:
+            raise InputError(f"more than {_MAX_CLASSES} classes: use fewer")
+
+
+def check_class(name: str) -> None:
+    """Check that a class can be the name of a folder.
+
+    Raises:
+        InputError: The class cannot be the name of a folder.
+    """
+    is_folder = name and name == name.strip() and name.isprintable() and not re.search(r"^\.|[/\\,]", name)
+    if not is_folder or len(name.encode(errors="replace")) > _MAX_CLASS_BYTES:
+        raise InputError(
+            f"class '{name[:40]}' cannot be the name of a folder: use letters, digits, - and _, at most "
+            f"{_MAX_CLASS_BYTES} bytes"
+        )
+
+
+@contextmanager
+def _as_storage_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write to '{folder}': {error.strerror or error}") from error

@@ -1,0 +1,458 @@
+"""A session of teaching on the frames of a run: recorded pictures, the fit, and what it says of the newest frame.
+
+Two threads work beside the run: one computes the features of the newest frame while somebody watches or records, and
+the other one fits after each change of the recorded pictures. `edgekit.device.sinks.web.teach` has the routes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from edgekit.contract import UNCERTAIN
+from edgekit.device.imaging import at_most, read_image
+from edgekit.device.region import Region
+from edgekit.device.teach.fit import Fit, fit_classes
+from edgekit.device.teach.recordings import Picture, Recordings
+from edgekit.device.teach.taught_file import TaughtFile
+from edgekit.errors import EdgekitError, InputError, StorageError
+from edgekit.preprocess import CROP_MARGIN, FloatArray, ImageU8, square_crop_box
+from edgekit.report.statistics import wilson_interval
+
+if TYPE_CHECKING:
+    from edgekit.contract import Subject
+    from edgekit.device.detections import FrameResult
+    from edgekit.device.frame import Frame
+    from edgekit.device.teach.embed import Embedder
+
+RECORDED_FPS = 5.0
+_LIVE_FPS = 15.0
+# A browser repeats its request while the button is held; without one for this long the recording ends.
+_HOLD_LASTS_S = 1.5
+_WATCHED_FOR_S = 2.0
+_PICTURE_SIDE_PX, _JPEG_QUALITY = 480, 92
+# Pictures without which a class says nothing.
+_LEAST_PICTURES = 2
+# Share of the pictures of two classes that are taken for each other, from which the page names them.
+_ALIKE_SHARE = 0.05
+_END_POLL_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionParts:
+    """What a session works with.
+
+    Attributes:
+        file: The file of the taught model.
+        recordings: The recorded pictures.
+        subject: What is taught: whole images, or states of the largest face.
+        make_embedder: Returns an embedder; each thread has its own.
+        use_model: Lets the run classify with another model file.
+        roi: The run's region of interest, which then is the session's; None: the session has its own.
+        region: The session's own region at the start.
+        shortage: Returns why no picture may be written, "" if it may.
+    """
+
+    file: TaughtFile
+    recordings: Recordings
+    subject: Subject
+    make_embedder: Callable[[], Embedder]
+    use_model: Callable[[Path], None]
+    roi: Region | None = None
+    region: Region | None = None
+    shortage: Callable[[], str] = lambda: ""
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A fit, its accuracy in words, and what to record next."""
+
+    fit: Fit
+    accuracy: str
+    advice: str
+
+
+@dataclass
+class _Hold:
+    """A recording that goes on while a button is held."""
+
+    label: str
+    group: str
+    until_s: float
+    taken: int = 0
+    latest_s: float = field(default=float("-inf"))
+
+
+class TeachSession:
+    """The state of a session; thread-safe. `watch` and `fit_changes` are the work of its two threads.
+
+    Attributes:
+        version: Increases with each change of `state`.
+        live: What the fit says of the newest frame, ready for JSON; None before the first one. Replaced as a whole.
+    """
+
+    def __init__(self, parts: SessionParts) -> None:
+        self._parts = parts
+        self._recordings = parts.recordings
+        # The pipeline's thread takes this lock, so that nothing waits for a disk while it is held.
+        self._arrived = threading.Condition()
+        self._newest: tuple[Frame, FrameResult] | None = None
+        self._ended = False
+        self._watched_until_s = float("-inf")
+        # For everything else.
+        self._changed = threading.Condition(threading.RLock())
+        self._hold: _Hold | None = None
+        self._region = parts.roi or parts.region
+        self._revision = 1  # of the recorded pictures
+        self._fitted_revision = 0
+        self._result: _Result | None = None
+        self._message = ""
+        self._writing = threading.Lock()
+        self.version = 1
+        self.live: dict[str, Any] | None = None
+
+    def offer(self, frame: Frame, result: FrameResult) -> None:
+        """Replace the newest frame, without waiting."""
+        with self._arrived:
+            self._newest = (frame, result)
+            self._arrived.notify()
+
+    def end(self) -> None:
+        """Let the two threads end."""
+        with self._arrived:
+            self._ended = True
+            self._arrived.notify()
+
+    def keep_watching(self) -> None:
+        """Let `live` be computed for the next two seconds."""
+        self._watched_until_s = time.monotonic() + _WATCHED_FOR_S
+
+    def record(self, label: str, *, is_held: bool) -> None:
+        """Begin to record a class, or go on; with `is_held` false end, after one picture at least.
+
+        Raises:
+            InputError: The class does not exist.
+            StorageError: The disk fails.
+        """
+        with self._changing():
+            hold = self._hold
+            if is_held and (hold is None or hold.label != label):
+                self._end_recording()
+                hold = self._hold = _Hold(label, self._recordings.begin(label), 0.0)
+            if hold is not None and hold.label == label:
+                hold.until_s = time.monotonic() + (_HOLD_LASTS_S if is_held else 0.0)
+                if not is_held and hold.taken:
+                    self._end_recording()
+
+    def add_class(self, name: str) -> None:
+        """Add a class; this method and the four next ones raise as those of `Recordings`."""
+        self._change(self._recordings.add_class, name)
+
+    def rename_class(self, name: str, new: str) -> None:
+        """Give a class another name."""
+        self._change(self._recordings.rename_class, name, new)
+
+    def remove_class(self, name: str) -> None:
+        """Remove a class with its pictures."""
+        self._change(self._recordings.remove_class, name)
+
+    def remove_picture(self, label: str, name: str) -> None:
+        """Remove a picture."""
+        self._change(self._recordings.remove, label, name)
+
+    def undo(self) -> None:
+        """Undo the latest change."""
+        self._change(self._recordings.undo)
+
+    def picture(self, label: str, name: str) -> bytes:
+        """Return the JPEG of a picture.
+
+        Raises:
+            InputError: There is no such picture, or its file was deleted.
+        """
+        with self._changed:
+            path = self._recordings.path(label, name)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise InputError(f"picture '{name}' of class '{label}' was deleted") from error
+
+    def pictures(self) -> list[tuple[str, Path]]:
+        """Return the path of each picture within its folder, and its file."""
+        with self._changed:
+            return [
+                (f"{label}/{each.name}", self._recordings.folder / label / each.name)
+                for label, pictures in self._recordings.classes.items()
+                for each in pictures
+            ]
+
+    def set_region(self, region: Region | None) -> None:
+        """Look at this part of the frame only; None: at the whole frame.
+
+        Raises:
+            InputError: The run has a region of its own.
+        """
+        with self._changing():
+            if self._parts.roi is not None or self._parts.subject == "face":
+                raise InputError("the region is the run's: change --roi")
+            self._region = region
+
+    def use(self) -> None:
+        """Write the fit as the taught model, and let the run classify with it from its next frame on.
+
+        Raises:
+            InputError: There is no fit yet.
+            StorageError: The file cannot be written.
+        """
+        with self._changed:
+            result, region = self._result, self._region
+        if result is None:
+            raise InputError("there is nothing to use yet: record two things first")
+        from edgekit.device.teach.write import write_model  # imports onnx
+
+        fractions = None
+        if region is not None and self._parts.roi is None:
+            fractions = (region.x, region.y, min(region.x + region.width, 1.0), min(region.y + region.height, 1.0))
+        with self._writing:
+            embedder = self._parts.make_embedder()
+            self._parts.file.store(lambda path: write_model(result.fit, path, embedder, region=fractions))
+            self._parts.use_model(self._parts.file.current)
+        with self._changing():
+            pass
+
+    def go_back(self) -> None:
+        """Let the run classify with the model before; a second call goes forward again.
+
+        Raises:
+            InputError: There is no model before.
+            StorageError: The disk fails.
+        """
+        with self._writing:
+            self._parts.file.exchange()
+            self._parts.use_model(self._parts.file.current)
+        with self._changing():
+            pass
+
+    def model(self) -> tuple[str, bytes]:
+        """Return the name and the content of the taught model.
+
+        Raises:
+            InputError: No taught model is in use.
+        """
+        file = self._parts.file
+        with self._writing:
+            if not file.is_used:
+                raise InputError("no taught model is in use")
+            return file.path.name, file.path.read_bytes()
+
+    def state(self) -> dict[str, Any]:
+        """Return the document of the page."""
+        with self._changed:
+            recordings, file, result = self._recordings, self._parts.file, self._result
+            return {
+                "version": self.version,
+                "subject": self._parts.subject,
+                "classes": [
+                    {"name": label, "pictures": [each.name for each in pictures]}
+                    for label, pictures in recordings.classes.items()
+                ],
+                "recording": None if self._hold is None else self._hold.label,
+                "undo": recordings.latest_change,
+                "size_bytes": recordings.size_bytes,
+                "most_bytes": recordings.most_bytes,
+                "folder": str(recordings.folder),
+                "file": str(file.path),
+                "is_used": file.is_used,
+                "has_before": file.has_before,
+                "base": None if file.is_for_any else file.base.name,
+                "region": None if self._region is None else vars(self._region),
+                "has_own_region": self._parts.roi is None and self._parts.subject == "image",
+                "is_fitting": self._is_fit_due(),
+                "fit": None if result is None else {"accuracy": result.accuracy, "advice": result.advice},
+                "message": self._message,
+            }
+
+    def watch(self) -> None:
+        """Compute `live` for the newest frames, and record, until the end."""
+        embedder: Embedder | None = None
+        while (taken := self._take()) is not None:
+            embedder = embedder or self._parts.make_embedder()
+            began_s = time.monotonic()
+            image = self._seen(*taken)
+            if image is not None and self._is_picture_due():
+                views = embedder.views(image)
+                self._record(image, views)
+                self._show(taken[0], views[0])
+            else:
+                self._show(taken[0], None if image is None else embedder.features([image])[0])
+            with self._arrived:
+                left_s = began_s + 1 / _LIVE_FPS - time.monotonic()
+                self._arrived.wait_for(lambda: self._ended, max(0.0, left_s))
+
+    def fit_changes(self) -> None:
+        """Fit after each change of the recorded pictures, until the end."""
+        while not self._ended:
+            with self._changed:
+                if not self._changed.wait_for(self._is_fit_due, _END_POLL_S):
+                    continue
+                revision = self._revision
+                classes = {label: list(pictures) for label, pictures in self._recordings.classes.items()}
+            result = self._fitted(classes)
+            with self._changing():
+                self._result, self._fitted_revision = result, revision
+
+    def _fitted(self, classes: Mapping[str, Sequence[Picture]]) -> _Result | None:
+        """Return the fit of the classes that have enough pictures; None if there are fewer than two."""
+        self._embed(classes)
+        usable = {
+            label: embedded
+            for label, pictures in classes.items()
+            if len(embedded := [each for each in pictures if each.views is not None]) >= _LEAST_PICTURES
+        }
+        if len(usable) < 2:
+            return None
+        pictures = [each for of_class in usable.values() for each in of_class]
+        labels = np.repeat(np.arange(len(usable)), [len(of_class) for of_class in usable.values()])
+        views = np.stack([each.views for each in pictures if each.views is not None])
+        groups = [each.group for each in pictures]
+        fit = fit_classes(views, labels, tuple(usable), groups)
+        once = [label for label, of_class in usable.items() if len({each.group for each in of_class}) == 1]
+        return _Result(fit, *_judged(fit, once))
+
+    def _embed(self, classes: Mapping[str, Sequence[Picture]]) -> None:
+        """Compute the features of pictures that were recorded before this session."""
+        missing = [(label, each) for label, pictures in classes.items() for each in pictures if each.views is None]
+        embedder = self._parts.make_embedder() if missing else None
+        for label, picture in missing:
+            if embedder is None or self._ended:
+                return
+            with suppress(InputError):  # deleted or damaged
+                picture.views = embedder.views(read_image(self._recordings.folder / label / picture.name))
+
+    def _is_fit_due(self) -> bool:
+        return self._hold is None and self._revision != self._fitted_revision
+
+    def _take(self) -> tuple[Frame, FrameResult] | None:
+        """Wait for a frame while somebody watches or records; None at the end."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._ended or (self._newest is not None and self._is_needed()))
+            if self._ended:
+                return None
+            taken, self._newest = self._newest, None
+            return taken
+
+    def _is_needed(self) -> bool:
+        return self._hold is not None or time.monotonic() < self._watched_until_s
+
+    def _seen(self, frame: Frame, result: FrameResult) -> ImageU8 | None:
+        """Return what the model looks at: the region, or the square of the largest face; None without a face."""
+        if self._parts.subject == "face":
+            boxes = result.faces.xyxy
+            if result.faces.are_regions or not len(boxes):
+                return None
+            largest = boxes[((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).argmax()]
+            x0, y0, x1, y1 = square_crop_box(largest, frame.size_wh, CROP_MARGIN)
+        else:
+            region = self._region
+            x0, y0, x1, y1 = (0, 0, *frame.size_wh) if region is None else region.xyxy(frame.size_wh)
+        return frame.image_bgr[y0:y1, x0:x1]
+
+    def _is_picture_due(self) -> bool:
+        hold = self._hold
+        return hold is not None and time.monotonic() - hold.latest_s >= 1 / RECORDED_FPS
+
+    def _record(self, image: ImageU8, views: FloatArray) -> None:
+        """Store a picture of the recording that goes on."""
+        quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+        jpeg = cv2.imencode(".jpg", at_most(image, _PICTURE_SIDE_PX), quality)[1].tobytes()
+        with self._changing():
+            hold = self._hold
+            if hold is None:
+                return
+            is_over = time.monotonic() > hold.until_s
+            try:
+                if not is_over or not hold.taken:
+                    if shortage := self._parts.shortage():
+                        raise StorageError(shortage)
+                    self._recordings.add(hold.label, hold.group, jpeg, views)
+                    hold.taken, hold.latest_s = hold.taken + 1, time.monotonic()
+            except EdgekitError as error:
+                self._message, is_over = str(error), True
+            if is_over:
+                self._end_recording()
+
+    def _show(self, frame: Frame, features: FloatArray | None) -> None:
+        """Publish what the fit says of a frame; nothing without features, as those of a face that is not there."""
+        result = self._result
+        document: dict[str, Any] = {"sequence": frame.sequence}
+        if result is not None and features is not None:
+            fit = result.fit
+            probabilities = fit.probabilities(features[None])[0].tolist()
+            unlike = _unlikeness(fit, features)
+            best = fit.classes[int(np.argmax(probabilities))]
+            document |= {
+                "probabilities": dict(zip(fit.classes, probabilities, strict=True)),
+                "label": best if unlike <= 1 else UNCERTAIN,
+                "unlike": unlike,
+            }
+        document["age_ms"] = round((time.monotonic() - frame.monotonic_s) * 1e3, 1)
+        self.live = document
+
+    def _end_recording(self) -> None:
+        if self._hold is not None:
+            self._hold = None
+            self._revision += 1
+
+    def _change(self, change: Callable[..., object], *arguments: str) -> None:
+        """Apply a change of the recorded pictures, after the end of a recording."""
+        with self._changing():
+            self._end_recording()
+            change(*arguments)
+            self._revision += 1
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock, and count a change of the state at the end, also of one that failed."""
+        with self._changed:
+            self._message = ""
+            try:
+                yield
+            finally:
+                self.version += 1
+                self._changed.notify_all()
+
+
+def _unlikeness(fit: Fit, features: FloatArray) -> float:
+    """Return how unlike the classes a picture is: 0 as a typical held-back picture, above 1 none of them."""
+    typical = float(np.median(fit.held_back.distances))
+    distance = float(fit.distances(features[None])[0])
+    return max(0.0, (distance - typical) / max(fit.threshold - typical, 1e-6))
+
+
+def _judged(fit: Fit, once: Sequence[str]) -> tuple[str, str]:
+    """Return the accuracy on held-back pictures, and what to record next; `once`: classes of one recording only."""
+    held = fit.held_back
+    correct, total = int(held.correct.sum()), len(held.labels)
+    low, high = wilson_interval(correct, total)
+    accuracy = f"{correct} of {total} held-back pictures right ({low:.0%} to {high:.0%})"
+    counts = Counter(fit.classes[label] for label in held.labels)
+    wrong: Counter[tuple[str, str]] = Counter()
+    for label, predicted, count in held.confusions(fit.classes):
+        wrong[min(label, predicted), max(label, predicted)] += count
+    for (first, second), count in wrong.most_common(1):
+        if count / (counts[first] + counts[second]) >= _ALIKE_SHARE:
+            fewer = min(first, second, key=lambda name: counts[name])
+            return accuracy, f"{first} and {second} look alike: record more of {fewer}."
+    if once:
+        names = " and ".join(once[:2])
+        return accuracy, f"Record {names} once more, in another place or light: only then the figure says much."
+    return accuracy, ""

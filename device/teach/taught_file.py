@@ -1,0 +1,102 @@
+"""The file of a taught model, the one before it, and whether a run begins with it.
+
+    my.onnx             the taught model in use
+    my-before.onnx      the model before, for one step back
+    my.json             the SHA-256 of the model that was in use when the first one was taught
+    my-pictures/        the recorded pictures
+
+A deploy or a rollback brings a model of its own, with another SHA-256: then the run begins with that model. After a
+rollback to the model in whose place it was taught, the taught one is used again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from edgekit.errors import InputError
+from edgekit.files import sha256_of, write_atomic
+from edgekit.typed_json import parse_json
+
+
+class TaughtFile:
+    """The taught model at `path`, in the place of the model `base`.
+
+    Attributes:
+        path: The file.
+        base: The model that is used without a taught one.
+        is_for_any: Whether the file is used whatever `base` is.
+    """
+
+    def __init__(self, path: Path, base: Path, *, is_for_any: bool = False) -> None:
+        """Find out whether the file was taught in the place of `base`; with `is_for_any` it is used in any case.
+
+        Raises:
+            InputError: The file does not end in .onnx, or `base` does not exist.
+        """
+        if path.suffix != ".onnx":
+            raise InputError(f"'{path}' does not end in .onnx: a taught model is an .onnx file")
+        self.path = path
+        self.base = base
+        self.is_for_any = is_for_any
+        self._before = path.with_name(f"{path.stem}-before{path.suffix}")
+        self._record = path.with_suffix(".json")
+        self._is_for_base = is_for_any or self._replaced() == sha256_of(base)
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of the recorded pictures."""
+        return self.path.with_name(f"{self.path.stem}-pictures")
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a taught model is in use."""
+        return self._is_for_base and self.path.is_file()
+
+    @property
+    def current(self) -> Path:
+        """The model to use: the taught one, or `base`."""
+        return self.path if self.is_used else self.base
+
+    @property
+    def has_before(self) -> bool:
+        """Whether there is a model to which `exchange` goes back."""
+        return self._is_for_base and (self.path.is_file() or self._before.is_file())
+
+    def store(self, write: Callable[[Path], object]) -> None:
+        """Keep the file in use as the one before, and let `write` write the new one, which is atomic.
+
+        Raises:
+            StorageError: The disk fails; the files are as before, or the one before is a copy of the one in use.
+        """
+        if self.is_used:
+            write_atomic(self._before, self.path.read_bytes())
+        else:
+            self._before.unlink(missing_ok=True)
+        write(self.path)
+        write_atomic(self._record, json.dumps({"instead_of": sha256_of(self.base)}))
+        self._is_for_base = True
+
+    def exchange(self) -> None:
+        """Go back to the model before: a taught one, or `base`; a second call goes forward again.
+
+        Raises:
+            InputError: There is no model before.
+            StorageError: The disk fails.
+        """
+        if not self.has_before:
+            raise InputError("there is no model before this one")
+        contents = [path.read_bytes() if path.is_file() else None for path in (self._before, self.path)]
+        for path, content in zip((self.path, self._before), contents, strict=True):
+            if content is None:
+                path.unlink()
+            else:
+                write_atomic(path, content)
+
+    def _replaced(self) -> str | None:
+        try:
+            document = parse_json(self._record.read_bytes(), "the record")
+        except (OSError, InputError):
+            return None
+        return document.get("instead_of") if isinstance(document, dict) else None

@@ -1,0 +1,63 @@
+"""The file of a taught model beside the model of a release: which one a run begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgekit.device.teach.taught_file import TaughtFile
+from edgekit.errors import InputError
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    path = tmp_path / "release.onnx"
+    path.write_bytes(b"release 1")
+    return path
+
+
+def teach(file: TaughtFile, content: bytes) -> None:
+    file.store(lambda path: path.write_bytes(content))
+
+
+def test_a_run_begins_with_the_taught_model_until_another_one_is_deployed(base: Path, tmp_path: Path) -> None:
+    file = TaughtFile(tmp_path / "state" / "taught.onnx", base)
+    assert file.current == base
+    file.path.parent.mkdir()
+    teach(file, b"taught")
+    assert TaughtFile(file.path, base).current == file.path, "after a restart"
+    base.write_bytes(b"release 2")
+    deployed = TaughtFile(file.path, base)
+    assert (deployed.current, deployed.has_before) == (base, False)
+    assert file.path.read_bytes() == b"taught", "the file stays"
+    base.write_bytes(b"release 1")
+    assert TaughtFile(file.path, base).current == file.path, "after a rollback"
+
+
+def test_one_step_back_and_forward_again(base: Path, tmp_path: Path) -> None:
+    file = TaughtFile(tmp_path / "taught.onnx", base)
+    with pytest.raises(InputError):
+        file.exchange()
+    teach(file, b"one")
+    file.exchange()
+    assert (file.current, TaughtFile(file.path, base).current) == (base, base)
+    file.exchange()
+    assert file.current.read_bytes() == b"one"
+    teach(file, b"two")
+    file.exchange()
+    assert file.current.read_bytes() == b"one"
+    file.exchange()
+    assert file.current.read_bytes() == b"two"
+
+
+def test_a_model_that_cannot_be_written_leaves_the_one_in_use(base: Path, tmp_path: Path) -> None:
+    file = TaughtFile(tmp_path / "taught.onnx", base)
+    teach(file, b"one")
+
+    def fail(_: Path) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        file.store(fail)
+    assert TaughtFile(file.path, base).current.read_bytes() == b"one"
