@@ -239,10 +239,12 @@ def test_a_name_given_by_mistake_is_refused(tmp_path, new_run, name):
 
 
 def test_limits_of_files_are_a_size_a_time_or_both():
-    limits = {"10MB": (10_000_000, None), "1d": (None, 86_400.0), "1GiB, 12h": (1 << 30, 43_200.0)}
-    limits |= {"100B": (10_000, None), "0s": (None, 1.0)}  # too small
-    assert {text: parse_limits(text) for text in limits} == limits
-    for text in ("", "soon", "10MB;1d"):
+    assert [parse_limits(text) for text in ("10MB", "1d", "1GiB, 12h")] == [
+        (10_000_000, None),
+        (None, 86_400.0),
+        (1 << 30, 43_200.0),
+    ]
+    for text in ("", "10", "soon", "10MB;1d", "0s", "100B"):
         with pytest.raises(ValueError, match=re.compile("")):
             parse_limits(text)
     assert is_older_name(Path("r.12.jsonl"), Path("r.jsonl"))

@@ -93,6 +93,13 @@ def test_a_video_that_ends_early_gives_a_warning(write_video, notices):
     assert len(notices) == 1
 
 
+def test_joined_videos_whose_time_stamps_start_again_play_one_after_the_other(write_video, tmp_path, notices):
+    once = write_video("one.ts", STEADY_MS[:10], format="mpegts").read_bytes()
+    (tmp_path / "two.ts").write_bytes(2 * once)
+    times = times_ms(tmp_path / "two.ts", notices)
+    assert times == STEADY_MS[:20]
+
+
 def test_a_video_without_time_stamps_has_its_nominal_frame_rate(write_video, notices):
     path = write_video("raw.h264", STEADY_MS, format="h264")
     assert times_ms(path, notices) == STEADY_MS
