@@ -172,12 +172,6 @@ def test_profile_returns_costs_and_estimates(small_onnx: Path) -> None:
         edgekit.profile(small_onnx, board="pi2")
 
 
-def test_a_gate_error_names_the_drop(small_onnx: Path, faces: Path, tmp_path: Path) -> None:
-    with pytest.raises(GateError, match="accuracy of dynamic drops by"):
-        edgekit.quantize(small_onnx, tmp_path / "d.onnx", method="dynamic", evaluate_on=faces, max_drop_points=-101)
-    assert (tmp_path / "d.refused.onnx").exists()
-
-
 @pytest.fixture
 def wide_faces(tmp_path: Path) -> Path:
     """Seven colour pictures that are not square, one for each expression."""
