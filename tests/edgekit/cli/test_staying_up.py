@@ -98,7 +98,7 @@ def test_a_throttled_board_is_reported_and_its_load_is_reduced(start, play, scri
     assert run.end() == EXIT_OK
     health = json.loads(run.document)["health"]
     assert health["throttled"] == ["under-voltage (weak power supply or cable)", "throttled"]
-    assert health["max_load_level"] == 1
+    assert health["max_load_level"] >= 1
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     samples = [line["health"] for line in lines if "health" in line]
     assert 1 <= len(samples) <= health["samples"] < len(lines)
