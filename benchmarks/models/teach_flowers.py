@@ -1,4 +1,4 @@
-"""Measure `edgekit teach` on the five flowers, and write docs/results/teach.md up to its last table.
+"""Measure `edgekit teach` on the five flowers; docs/reference/results-teach.md has the tables.
 
     python benchmarks/models/teach_flowers.py --flowers DIR --photos DIR --float runs/backbone_float.onnx --cache DIR
 
