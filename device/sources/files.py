@@ -1,4 +1,4 @@
-"""Frames from image files and recorded videos."""
+"""Frames from image files and recorded videos, also played in real time."""
 
 from __future__ import annotations
 
