@@ -1,4 +1,4 @@
-"""The cells of a benchmark, the order in which they are measured, and the jobs of the worker processes.
+"""The cells of a benchmark, the order in which they are measured, and the jobs and frames of the worker processes.
 
 A cell is one combination of a model, a number of threads and a kind of measurement.
 """

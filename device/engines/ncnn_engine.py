@@ -38,7 +38,12 @@ _DAMAGES = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeE
 
 @dataclass(frozen=True)
 class NcnnFile:
-    """The content of a .ncnn file; whether graph and weights fit together is checked by ncnn when it loads them."""
+    """The content of a .ncnn file: an uncompressed zip archive of contract, graph and weights of a classifier.
+
+    `contract.json` is the contract of every model file; `graph.param` and `weights.bin` are ncnn's own files. The same
+    contents always result in the same bytes. Weights are float32, also if the contract's precision is float16. Whether
+    graph and weights fit together is checked by ncnn when it loads them.
+    """
 
     contract: Contract
     graph: str

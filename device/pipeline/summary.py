@@ -1,4 +1,4 @@
-"""The summary of a run, as text and as a JSON document."""
+"""Latencies per stage, the frame rate and the counts of a run, as text and as a JSON document."""
 
 from __future__ import annotations
 

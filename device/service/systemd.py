@@ -31,10 +31,7 @@ _PROPERTIES = (
 )
 _STATES: dict[str, State] = {
     "active": "running",
-    "reloading": "running",
     "activating": "starting",
-    "deactivating": "stopped",
-    "inactive": "stopped",
     "failed": "failed",
 }
 # ExecMainCode is the kernel's si_code, the way in which a process ended.

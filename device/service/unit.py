@@ -1,4 +1,7 @@
-"""Text of a systemd unit. `unit_text` is a pure function: facts about the machine are its arguments."""
+"""Description of a service, and the text of its systemd unit.
+
+`unit_text` is a pure function: facts about the machine are its arguments.
+"""
 
 from __future__ import annotations
 

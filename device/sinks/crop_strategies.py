@@ -1,4 +1,4 @@
-"""Which crops of a run are saved for labelling."""
+"""The sink of `--collect`: which crops of a run are saved for labelling, as PNG files with one JSON line for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Disk reserve: outputs of a live run pause before the disk is full. Video first, then pictures, then records."""
+"""Protection of the disk: outputs of a live run pause before it is full, and a run that writes much to it is reported.
+
+Video pauses first, then pictures, then records.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from edgekit.options import parse_bytes, parse_seconds
 T = TypeVar("T")
 _T_contra = TypeVar("_T_contra", contravariant=True)
 
-# Smaller limits, which would give too many files, count as these.
+# Smaller limits would give too many files to read.
 _LEAST_BYTES = 10_000
 _LEAST_S = 1.0
 
@@ -46,15 +46,19 @@ def parse_limits(text: str) -> tuple[int | None, float | None]:
     """Return the size in bytes and the age in seconds of `10MB`, `1d` or `10MB,1d`.
 
     Raises:
-        ValueError: The text is not a size, a time or both.
+        ValueError: The text is not a size, a time or both, or a limit is too small.
     """
     size_bytes: int | None = None
     age_s: float | None = None
     for part in map(str.strip, text.split(",")):
         try:
-            size_bytes = max(parse_bytes(part), _LEAST_BYTES)
+            size_bytes = parse_bytes(part)
+            is_small = size_bytes < _LEAST_BYTES
         except ValueError:
-            age_s = max(parse_seconds(part), _LEAST_S)
+            age_s = parse_seconds(part)
+            is_small = age_s < _LEAST_S
+        if is_small:
+            raise ValueError(f"'{part}' is too small: at least {_LEAST_BYTES // 1000}KB or {_LEAST_S:g}s")
     return size_bytes, age_s
 
 

@@ -73,8 +73,9 @@ class Monitor(Sink):
         self.labels: Counter[str] = Counter()
         self.stages: dict[str, StageTotal] = {}
 
-    def add(self, result: FrameResult) -> None:
+    def write(self, frame: Frame, result: FrameResult) -> None:
         """Add the result of a frame."""
+        del frame
         now_s = time.monotonic()
         with self._lock:
             if self._latest is not None:
@@ -87,11 +88,6 @@ class Monitor(Sink):
                 self.stages[stage] = StageTotal(before.count + 1, before.total_ms + duration_ms)
             self._recent.append((now_s, result.stage_ms, result.age_ms))
             self._prune(now_s)
-
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Add the frame's result."""
-        del frame
-        self.add(result)
 
     def post(self, event: Event) -> None:
         """Add an event."""

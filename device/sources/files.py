@@ -1,4 +1,4 @@
-"""Frames from image files and recorded videos."""
+"""Frames from image files and recorded videos, also played in real time."""
 
 from __future__ import annotations
 
@@ -104,6 +104,7 @@ class VideoSource(RecordedSource):
         self._sequence = 0
         self._period_s = _ASSUMED_PERIOD_S if self.fps is None else 1 / self.fps
         self._position_s = 0.0
+        self._shift_s = 0.0
         # The first frame is read here, so that an unreadable video fails before any output file is created.
         self._first = self._read()
         if self._first is None:
@@ -161,16 +162,17 @@ class VideoSource(RecordedSource):
         if not stamp_s > 0:  # the first frame, or a video without time stamps
             self._position_s = max((self._sequence - 1) * self._period_s, before_s)
             return
-        self._position_s = max(stamp_s, before_s)
+        if stamp_s + self._shift_s < before_s:
+            # The time stamps start again, as in joined MPEG streams.
+            self._shift_s = before_s + self._period_s - stamp_s
+        self._position_s = stamp_s + self._shift_s
 
     def _report_damage(self) -> None:
-        damage = []
         if self.skipped:
-            damage.append(f"{self.skipped} frames cannot be decoded and were skipped")
+            self._notify(f"video '{self.name}': {self.skipped} frames cannot be decoded and were skipped")
         if self.damaged:
-            damage.append(f"{self.damaged} of {self._sequence} frames are damaged, with unreliable results")
-        if damage:
-            self._notify(f"video '{self.name}': {'; '.join(damage)}")
+            damaged = f"{self.damaged} of {self._sequence} frames are damaged, with unreliable results"
+            self._notify(f"video '{self.name}': {damaged}")
 
     def _warn_of_early_end(self) -> None:
         expected = self.frame_count or 0

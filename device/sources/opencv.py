@@ -1,4 +1,4 @@
-"""V4L2 cameras and network streams through OpenCV."""
+"""V4L2 cameras and network streams through OpenCV, and the discovery of cameras."""
 
 from __future__ import annotations
 

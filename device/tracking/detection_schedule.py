@@ -1,4 +1,4 @@
-"""Detection schedules: on which frames the detector runs, every Nth or by the content of the image."""
+"""Detection schedules: on which frames the detector runs, every Nth or by the content of the image; cuts of a film."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The faces of each frame: the detector on scheduled frames, a tracker on the frames between."""
+"""Localizers, which return the boxes that a model classifies: `FaceTracker` for faces, `WholeImage` for whole images.
+
+The faces of a frame come from the detector on scheduled frames, and from a tracker on the frames between.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One connection to a broker, until it is lost, and the commands that arrive. No other module imports paho."""
+"""Settings of an MQTT broker, one connection to it, and the commands that arrive. No other module imports paho."""
 
 from __future__ import annotations
 

@@ -84,7 +84,6 @@ def test_an_explicit_file_is_used_after_a_failed_download_and_never_falls_back(y
         ("hog", {}),
         ("haar", {"model_path": Path("x.onnx")}),
         ("none", {"model_path": Path("x.onnx")}),
-        ("none", {"input_size_px": 320}),
         *(("haar", {"input_size_px": size_px}) for size_px in (31, 4097)),
         *(("haar", {"score_threshold": threshold}) for threshold in (0.0, float("nan"))),
     ],

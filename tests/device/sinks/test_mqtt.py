@@ -50,7 +50,7 @@ class Opener:
     def __call__(self, url: str = "mqtt://127.0.0.1", credentials: str | None = None, images=None, **options):
         settings = MqttSettings.parse(f"{url}:{self._port}", credentials, **{"topic": "edgekit/test"} | options)
         self._run = run_of(self._notices.append, health=lambda: HOT)
-        self._run.monitor.add(self._feed.next("happy", "sad")[1])
+        self._run.monitor.write(None, self._feed.next("happy", "sad")[1])
         if images is not None:
             self._run.links.snapshots, self._run.links.sends_snapshots = Images(images), True
         return self._stack.enter_context(MqttSink(settings, self._run, pauses_s=(0.1,)))

@@ -44,7 +44,7 @@ def open_sink(broker, tmp_path, feed, run, snapshots, monkeypatch) -> Iterator[C
 
         def start(*allowed: str, sends: bool = False) -> MqttSink:
             settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic=TOPIC)
-            run.monitor.add(feed.next("happy")[1])
+            run.monitor.write(None, feed.next("happy")[1])
             run.links.sends_snapshots = sends
             commands = Commands(allowed, run.controls, snapshots.request, run.notify) if allowed else None
             return stack.enter_context(MqttSink(settings, run, commands, pauses_s=(0.1,)))

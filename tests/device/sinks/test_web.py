@@ -41,7 +41,7 @@ class Web:
         frame, result = self.feed.next(*labels)
         if noise is not None:
             frame.image_bgr[:] = noise
-        self.monitor.add(result)
+        self.monitor.write(None, result)
         self.sink.write(frame, result)
 
     def get(self, path: str, method: str = "GET", body: str | None = None, **headers: str):
@@ -188,7 +188,7 @@ def test_a_stalled_source_lowers_the_frame_rate(feed, monkeypatch):
     monitor = Monitor("demo", lambda: None)
     for _ in range(8):  # one frame per second
         clock.now_s += 1
-        monitor.add(feed.next()[1])
+        monitor.write(None, feed.next()[1])
     latest_s, rates = clock.now_s, []
     for since_s in (0.0, 0.5, 0.99, 3.0, 6.0):
         clock.now_s = latest_s + since_s

@@ -52,7 +52,7 @@ def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
                     label = "happy" if feed.sequence % 100 < 50 else "sad"
                     frame, result = feed.next(label, *(others if subject == "face" else ()))
                     result = replace(result, subject=subject)
-                    monitor.add(result)
+                    monitor.write(None, result)
                     sink.write(frame, result)
                     events.write(frame, result)
 

@@ -60,17 +60,21 @@ def box(x: float, y: float, side: float = FACE_PX) -> list[float]:
     return [x, y, x + side, y + side]
 
 
-def test_between_searches_faces_are_followed_under_their_ids() -> None:
+@pytest.mark.parametrize("scale", [1, 4])
+def test_between_searches_faces_are_followed_under_their_ids(scale: int) -> None:
     squares = Squares()
     face_tracker = FaceTracker(squares, Every(4))
-    for index, frame in enumerate(frames(*(picture((40 + 5 * step, 60), (220, 150 - 4 * step)) for step in range(9)))):
+    images = [picture((40 + 5 * step, 60), (220, 150 - 4 * step)) for step in range(9)]
+    large = [image.repeat(scale, axis=0).repeat(scale, axis=1) for image in images]
+    for index, frame in enumerate(frames(*large)):
         timer = StageTimer()
         faces = face_tracker.find(frame, timer)
         searched = index % 4 == 0
         assert faces.track_ids.tolist() == [1, 2]
         assert faces.detected.tolist() == [searched, searched]
         assert ("detect" in timer.ms, "track" in timer.ms) == (searched, True)
-        np.testing.assert_allclose(faces.xyxy, [box(40 + 5 * index, 60), box(220, 150 - 4 * index)], atol=2)
+        boxes = np.array([box(40 + 5 * index, 60), box(220, 150 - 4 * index)])
+        np.testing.assert_allclose(faces.xyxy, scale * boxes, atol=2 * scale)
     assert len(squares.shown) == 3
 
 
