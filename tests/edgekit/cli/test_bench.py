@@ -94,12 +94,10 @@ def test_a_page_in_utf8_is_written_in_every_locale_and_power_is_read(
     [
         ["--threads", "1,,2"],
         ["--threads", "0"],
-        ["--threads", "9" * 5000],
         ["--threads", "1025"],
         ["--threads", "1,1"],
         ["--seconds", "0"],
         ["--batch", "0"],
-        ["--processes", "0"],
         ["--note", "fan"],
         ["--note", "fan=\x1b[2J"],
         ["--no-pipeline", "--detector", "haar"],

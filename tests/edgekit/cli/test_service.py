@@ -164,7 +164,6 @@ def test_a_unit_that_edgekit_did_not_write_is_refused(service, home):
         ["install", "--env", "X", "--", "--source", "demo"],
         ["install", "--run-as", "root", "--", "--source", "demo"],
         ["install", "--name", "../x", "--", "--source", "demo"],
-        ["status", "--name", "../../etc"],
         ["logs"],
         ["logs", "--follow", "--json"],
         ["remove"],

@@ -124,14 +124,11 @@ def test_only_the_region_is_classified_and_outlined(run, tmp_path, tiny_image_mo
     "arguments",
     [
         ["--detector", "yunet"],
-        ["--detector", "haar"],
         ["--min-face", "40"],
         ["--largest"],
         ["--blur-faces", "--save", "out.mp4"],
         ["--roi", "0,0,2,2"],
-        ["--roi", "0.5,0.5,0.6,0.2"],
         ["--roi", "0,0,700,10"],
-        ["--roi", "-0.1,0,0.5,0.5"],
     ],
 )
 def test_what_does_not_fit_is_one_line_before_the_first_result(
