@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 
 from edgekit.device.engines.engine import engine_of
-from edgekit.device.engines.ncnn_file import read_ncnn
+from edgekit.device.engines.ncnn_engine import read_ncnn
 from edgekit.export.profiling.cost import load_graph
 from edgekit.export.tensors import WEIGHT_TYPES, constant_tensors
 

@@ -56,16 +56,15 @@ class Account:
             if count and not self._closed:
                 self._dropped[reason] += count
 
-    def close(self, reason: str) -> int:
+    def close(self, reason: str) -> None:
         """Count all waiting items as dropped for `reason`, for a sink whose items do not outlive the run.
 
-        Return their number. Later counts have no effect: a thread that was not waited for may still finish its work.
+        Later counts have no effect: a thread that was not waited for may still finish its work.
         """
         with self._lock:
             if waiting := self._waiting():
                 self._dropped[reason] += waiting
             self._closed = True
-            return waiting
 
     @property
     def waiting(self) -> int:

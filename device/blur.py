@@ -21,8 +21,6 @@ _CELLS = 6
 _MARGIN = 0.25
 # Boxes are kept for this long, in case the detector misses a face in a few frames of a video.
 _KEPT_S = 0.5
-# Largest number of boxes, which bounds the time to hide them; a frame with more faces has all of its own.
-_MAX_BOXES = 256
 
 
 class FaceBlur:
@@ -41,8 +39,7 @@ class FaceBlur:
             # The next picture of a folder may show other people. Only the faces of a sequence are tracked.
             is_kept = frame.file is None or face.track_id is not None
             self._boxes.append((time_s + _KEPT_S if is_kept else time_s, face.xyxy))
-        most = max(_MAX_BOXES, len(result.faces))
-        while self._boxes and (len(self._boxes) > most or time_s > self._boxes[0][0]):
+        while self._boxes and time_s > self._boxes[0][0]:
             self._boxes.popleft()
 
     def boxes(self) -> list[Xyxy]:

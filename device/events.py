@@ -1,4 +1,4 @@
-"""Events: label changes of tracked faces or of the whole image, filtered by hold time, cooldown and probability."""
+"""Events: label changes of tracked faces or of the whole image, filtered by hold time and cooldown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from edgekit.device.detections import Face, FrameResult
 
@@ -25,14 +25,12 @@ class EventRules:
     Attributes:
         hold_s: How long the label must be held, in seconds.
         cooldown_s: Least time since the latest event of the same track, in seconds.
-        min_probability: Frames with a lower probability are ignored.
         labels: Only these labels become events (empty: all). A change to another label still counts as a change, so
             that the same label can become an event again afterwards.
     """
 
     hold_s: float = 1.0
     cooldown_s: float = 0.0
-    min_probability: float = 0.0
     labels: Collection[str] = ()
 
 
@@ -85,14 +83,6 @@ class Event:
         return document if self.snapshot is None else document | {"snapshot": self.snapshot}
 
 
-class Outlet(Protocol):
-    """A receiver of events, such as a webhook."""
-
-    def post(self, event: Event) -> None:
-        """Take an event without waiting for its delivery."""
-        ...
-
-
 @dataclass
 class _Label:
     """The label of a track."""
@@ -134,12 +124,11 @@ class EventDetector:
         events = []
         for index, face in enumerate(result.faces):
             states, key = (self._untracked, index) if tracks is None else (tracks[index].states, self)
-            counts = not face.uncertain and face.probability >= self._rules.min_probability
-            label = self._next(states.get(key), face, now_s, counts)
+            label = self._next(states.get(key), face, now_s)
             if label is None:
                 continue
             states[key] = label
-            if counts and self._is_due(label, now_s):
+            if not face.uncertain and self._is_due(label, now_s):
                 events.append(self._event(label, face, result, now_s))
                 label.event_label, label.event_s, label.has_left = label.label, now_s, False
         if self._latest_s is not None:
@@ -152,7 +141,7 @@ class EventDetector:
     def _max_gap_s(self) -> float:
         return max(_MAX_GAP_S, _MAX_GAP_PERIODS * min(self._periods_s))
 
-    def _next(self, last: _Label | None, face: Face, now_s: float, counts: bool) -> _Label | None:
+    def _next(self, last: _Label | None, face: Face, now_s: float) -> _Label | None:
         """Return the label of a track in the next frame; None if the track has had no label that counts."""
         # During the cooldown, a face that was missed keeps the label of its latest event.
         kept_s = max(self._max_gap_s, self._rules.cooldown_s)
@@ -160,7 +149,7 @@ class EventDetector:
             last = None
         if last is not None:
             last.seen_s = now_s
-        if not counts:
+        if face.uncertain:
             return last
         if last is None:
             return _Label(face.label, now_s, now_s, now_s)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 
 from edgekit.preprocess import ImageU8
+
+if TYPE_CHECKING:
+    from edgekit.device.yuv import Planes
 
 # What a live source delivers: usable images, images that show nothing new or nothing at all, or none.
 CameraState: TypeAlias = Literal["ok", "frozen", "dark", "covered", "lost"]
@@ -16,25 +19,6 @@ CAMERA_STATES: tuple[CameraState, ...] = ("ok", "frozen", "dark", "covered", "lo
 
 # Used for a sequence of images without a frame rate.
 _ASSUMED_FPS = 25.0
-
-
-class PlanarImage(Protocol):
-    """An image as planes of luma and chroma (`sources.yuv.Planes`): luma costs little, `bgr` costs a conversion."""
-
-    @property
-    def size_wh(self) -> tuple[int, int]:
-        """Width and height in pixels."""
-        ...
-
-    @property
-    def luma(self) -> ImageU8:
-        """Full-range luma, uint8 (H, W)."""
-        ...
-
-    @property
-    def bgr(self) -> ImageU8:
-        """The colour image, uint8 (H, W, 3) B, G, R; converted at the first access."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +39,9 @@ class Frame:
     sequence: int
     monotonic_s: float
     wall_s: float
-    image: ImageU8 | PlanarImage
+    image: ImageU8 | Planes
     file: str | None = None
-    small: PlanarImage | None = None
+    small: Planes | None = None
     position_s: float | None = None
 
     @property
@@ -172,9 +156,9 @@ class RecordedSource:
         self._stopped = True
 
 
-def _bgr(image: ImageU8 | PlanarImage) -> ImageU8:
+def _bgr(image: ImageU8 | Planes) -> ImageU8:
     return image if isinstance(image, np.ndarray) else image.bgr
 
 
-def _luma(image: ImageU8 | PlanarImage) -> ImageU8 | None:
+def _luma(image: ImageU8 | Planes) -> ImageU8 | None:
     return None if isinstance(image, np.ndarray) else image.luma

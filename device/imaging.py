@@ -1,17 +1,15 @@
 """Reading, checking and resizing images with OpenCV.
 
 Training, evaluation and the runtime read every image file with these functions, so that all get the same pixels: of a
-file with several images the first, upright according to its EXIF orientation, 8 bits per channel, transparent parts on
-white. The file's content decides its format, not its name.
+file with several images the first, upright according to its EXIF orientation (unless it is transparent), 8 bits per
+channel, transparent parts on white. The file's content decides its format, not its name.
 """
 
 from __future__ import annotations
 
-import re
-import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,12 +28,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Offset of the colour type in the first chunk.
 _PNG_COLOUR_TYPE = 25
 _JPEG_SIGNATURE = b"\xff\xd8"
-# Markers without a segment (ITU-T T.81, B.1.1.3): TEM, RST0 to RST7, SOI and EOI; 0 is not a marker.
-_JPEG_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xDA))
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
-# Where a PNG's or a WebP's EXIF data starts: a TIFF header behind the name of the chunk.
-_EXIF = re.compile(rb"(?:eXIf|EXIF.{4}(?:Exif\0\0)?)(?=II\*\0|MM\0\*)", re.DOTALL)
-_ORIENTATION_TAG = 0x0112
 _WHITE = 255
 _BLOCK_ROWS = 64
 
@@ -97,12 +90,15 @@ def decode_image(data: bytes, name: str) -> ImageU8:
         if image is None:
             image = _decoded(data, cv2.IMREAD_ANYCOLOR)
     if image is None:
-        raise InputError(f"image '{name}' cannot be decoded: {_reason(data)}")
+        raise InputError(
+            f"image '{name}' cannot be decoded: it is damaged, not an image, larger than 2^27 pixels, or of a format "
+            f"that OpenCV {cv2.__version__} does not read (such as HEIC and AVIF): convert it to JPEG or PNG"
+        )
     return image
 
 
 def _transparent(data: bytes) -> ImageU8 | None:
-    """Return an encoded image with an alpha channel on white and upright; None if it has no such channel."""
+    """Return an encoded image with an alpha channel on white; None if it has no such channel."""
     stored = _decoded(data, cv2.IMREAD_UNCHANGED)
     if stored is None or stored.ndim != 3 or stored.shape[2] != 4:
         return None
@@ -110,44 +106,7 @@ def _transparent(data: bytes) -> ImageU8 | None:
         return None  # many programs leave the fourth byte of a pixel unused, and write 0
     # libtiff has multiplied the colours of 8 bits with their alpha.
     premultiplied = data.startswith(_TIFF_SIGNATURES) and stored.dtype == np.uint8
-    return _upright(_on_white(stored, premultiplied), _orientation(data))
-
-
-def check_picture_size(data: bytes, name: str, max_pixels: int) -> None:
-    """Check the size in the header of a JPEG or PNG picture before it is decoded; `name` is its name in messages.
-
-    Raises:
-        InputError: The picture is of another format, its header is damaged, or it has more than `max_pixels` pixels.
-    """
-    size_wh = _png_size(data) or _jpeg_size(data)
-    if size_wh is None:
-        raise InputError(f"picture '{name}' is not a JPEG or PNG picture: convert it")
-    if size_wh[0] * size_wh[1] > max_pixels:
-        raise InputError(
-            f"picture '{name}' has {size_wh[0]}x{size_wh[1]} pixels: send at most {max_pixels / 1e6:g} megapixels"
-        )
-
-
-def _png_size(data: bytes) -> tuple[int, int] | None:
-    is_png = data.startswith(_PNG_SIGNATURE) and len(data) >= 24
-    return struct.unpack(">II", data[16:24]) if is_png else None
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Return the size in a JPEG's frame header (ITU-T T.81, B.2.2); None if it is damaged."""
-    position = 2 if data.startswith(_JPEG_SIGNATURE) else len(data)
-    while position + 9 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker in _JPEG_WITHOUT_LENGTH:  # not allowed before the frame header, and skipped by decoders
-            return None
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            return width, height
-        position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
-    return None
+    return _on_white(stored, premultiplied)
 
 
 def check_image(image: AnyImage) -> ImageU8:
@@ -186,18 +145,6 @@ def _may_be_transparent(data: bytes) -> bool:
     return not data.startswith((_JPEG_SIGNATURE, b"P2", b"P3", b"P5", b"P6"))
 
 
-def _reason(data: bytes) -> str:
-    if data.startswith(b"GIF8"):
-        return (
-            f"the file is damaged, or OpenCV {cv2.__version__} reads no GIF: install OpenCV 4.11 or convert it to PNG"
-        )
-    if data[4:8] == b"ftyp":
-        return f"OpenCV {cv2.__version__} does not read HEIC or AVIF: convert it to JPEG or PNG"
-    if data.startswith(_TIFF_SIGNATURES):
-        return "the TIFF file is damaged, or not one of 8 or 16 bits per channel: convert it to PNG"
-    return "the file is damaged, not an image, or larger than 2^27 pixels"
-
-
 def _on_white(image_bgra: NDArray[Any], premultiplied: bool) -> ImageU8:
     """Return an image (H, W, 4) of 8 or 16 bits as uint8 (H, W, 3), its transparent parts on white."""
     composited: ImageU8 = np.empty((*image_bgra.shape[:2], 3), np.uint8)
@@ -209,36 +156,6 @@ def _on_white(image_bgra: NDArray[Any], premultiplied: bool) -> ImageU8:
         weighted = colours * _WHITE if premultiplied else colours * alpha
         composited[rows] = (weighted + _WHITE * (_WHITE - alpha) + _WHITE // 2) // _WHITE
     return composited
-
-
-def _upright(image: ImageU8, orientation: int) -> ImageU8:
-    """Return an image turned upright according to its EXIF orientation (1 to 8)."""
-    if orientation > 4:  # mirrored at the main diagonal
-        image, orientation = image.swapaxes(0, 1), {5: 1, 6: 2, 7: 3, 8: 4}[orientation]
-    if orientation in (2, 3):
-        image = image[:, ::-1]
-    if orientation in (3, 4):
-        image = image[::-1]
-    return np.ascontiguousarray(image)
-
-
-def _orientation(data: bytes) -> int:
-    """Return the EXIF orientation (1 to 8) of a PNG or WebP file, 1 if it has none (EXIF 2.32, section 4.6)."""
-    found = _EXIF.search(data)
-    if found is None:
-        return 1
-    tiff = data[found.end() :]
-    order: Literal["little", "big"] = "little" if tiff.startswith(b"II") else "big"
-
-    def number(position: int, size: int) -> int:
-        return int.from_bytes(tiff[position : position + size], order)
-
-    directory = number(4, 4)
-    for entry in range(directory + 2, directory + 2 + 12 * number(directory, 2), 12):
-        if number(entry, 2) == _ORIENTATION_TAG:
-            value = number(entry + 8, 2)
-            return value if 1 <= value <= 8 else 1
-    return 1
 
 
 def opencv_text(text: str) -> str:

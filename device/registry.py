@@ -29,7 +29,6 @@ _OWN: dict[Kind, dict[str, str]] = {
     },
     "source": {
         "demo": "edgekit.device.sources.demo:open_demo",
-        "gst": "edgekit.device.sources.opencv:open_gstreamer",
         **dict.fromkeys(_STREAMS, "edgekit.device.sources.opencv:open_stream"),
     },
     "detector": {
@@ -74,42 +73,28 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
     """Return the factory function of an engine, source, detector, tracker or sink.
 
     Raises:
-        InputError: The name is not registered, is registered by two packages, or its package cannot be imported.
+        InputError: The name is not registered, or its package cannot be imported.
     """
     own = _OWN[kind].get(name)
     if own is not None:
         module, _, function = own.partition(":")
         return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
-    found = {(point.value, _package(point)): point for point in _others(kind) if point.name == name}
-    if not found:
+    point = next((point for point in _others(kind) if point.name == name), None)
+    if point is None:
         known = ", ".join(names(kind))
         package = f"install a package that provides a {kind} (docs/how-to/extending.md)"
-        cure = f"use one of {known}" if known else package
-        raise InputError(f"{kind} '{name}' does not exist: {cure}")
-    if len(found) > 1:
-        packages = " and ".join(sorted(package for _, package in found))
-        raise InputError(f"{kind} '{name}' is registered by {packages}: uninstall one of them")
-    ((_, package), point) = found.popitem()
+        raise InputError(f"{kind} '{name}' does not exist: {f'use one of {known}' if known else package}")
     try:
-        factory = point.load()
+        return point.load()  # type: ignore[no-any-return]
     except Exception as error:  # the import runs code of another package
+        package = point.dist.name if point.dist is not None else point.value
         reason = f"{type(error).__name__}: {error}"
         raise InputError(
             f"{kind} '{name}' of package '{package}' cannot be imported ({reason}): reinstall it"
         ) from error
-    if not callable(factory):
-        raise InputError(
-            f"{kind} '{name}' of package '{package}': the entry point {point.value} is not a function: report it to "
-            "the author of the package"
-        )
-    return factory  # type: ignore[no-any-return]
 
 
 def _others(kind: Kind) -> tuple[EntryPoint, ...]:
     from importlib.metadata import entry_points  # takes 20 ms to import on a PC, several times as long on a Pi
 
     return tuple(entry_points(group=f"edgekit.{kind}s"))
-
-
-def _package(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else point.value

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from edgekit.device.frame import Frame
     from edgekit.device.sinks.context import RunContext
 
+# The target of an output that is standard output.
+STDOUT = "-"
+
 
 class Sink(Protocol):
     """Receives every frame with its result, in a `with` block. Files are created by the first `write`, not before.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edgekit.device.pipeline.stream import stream as stream
     from edgekit.device.sink import Sink as Sink
     from edgekit.device.teach.teach import teach as teach
-    from edgekit.device.tracking.tracker import Tracker as Tracker
+    from edgekit.device.tracking.optical_flow import Tracker as Tracker
     from edgekit.export.formats.run import benchmark_formats as benchmark_formats
     from edgekit.export.profiling.run import profile as profile
     from edgekit.export.quantization.run import quantize as quantize
@@ -65,7 +65,7 @@ _PUBLIC = {
     "Detections": "edgekit.device.detections",
     "FrameResult": "edgekit.device.detections",
     "Detector": "edgekit.device.detection",
-    "Tracker": "edgekit.device.tracking.tracker",
+    "Tracker": "edgekit.device.tracking.optical_flow",
     "Sink": "edgekit.device.sink",
     "train": "edgekit.models.train",
     "distill": "edgekit.models.distill.run",

@@ -49,7 +49,8 @@ class Option:
         excludes: Flags that cannot be in effect together with this one.
         default_text: The default in the help; default: the value itself, if there is one.
         section: Heading in the help; default: the title of the class.
-        main: Whether `--help` lists the option; `--help-all` lists all of them.
+        main: Whether `--help` of a command with many options lists this one; `--help-all` lists all of them.
+        required: Whether the option must be given.
     """
 
     flag: str
@@ -66,6 +67,7 @@ class Option:
     default_text: str | None = None
     section: str | None = None
     main: bool = False
+    required: bool = False
 
     @property
     def key(self) -> str:
@@ -90,11 +92,12 @@ def option(
     default_text: str | None = None,
     section: str | None = None,
     main: bool = False,
+    required: bool = False,
 ) -> Any:
     """Return the field of an `Options` class for one option; the arguments are those of `Option`.
 
     The type of the field is one of bool, int, float, str, Path, a Literal of texts, a union of these with None, or a
-    tuple of one of these for an option that can be repeated. Any other type needs `parse`.
+    tuple or sequence of one of these for an option that can be repeated. Any other type needs `parse`.
     """
     declared = Option(
         flag,
@@ -111,8 +114,9 @@ def option(
         default_text,
         section,
         main,
+        required,
     )
-    return dataclasses.field(default=default, metadata={_METADATA: declared})
+    return dataclasses.field(default=dataclasses.MISSING if required else default, metadata={_METADATA: declared})
 
 
 class Options:

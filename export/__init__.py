@@ -19,19 +19,17 @@ from typing import TYPE_CHECKING, Any
 import edgekit.device  # noqa: F401 - limits OpenCV before a module imports it
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgekit.export.onnx.exported import Exported
 
 
 class _CallableModule(ModuleType):
     """Type of the module `edgekit.export`; calling the module exports a model."""
 
-    def __call__(self, model: str | Path, output: str | Path, **options: Any) -> Exported:
+    def __call__(self, *arguments: Any, **options: Any) -> Exported:
         """Export a model; see `edgekit.export.run.export` for options, result and errors."""
         from edgekit.export.run import export
 
-        return export(model, output, **options)
+        return export(*arguments, **options)
 
 
 sys.modules[__name__].__class__ = _CallableModule

@@ -7,12 +7,12 @@ from pathlib import Path
 from edgekit.contract import CropSpec
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import engine_of
-from edgekit.device.engines.tolerance import tolerance_for
 from edgekit.errors import GateError
 from edgekit.export.verification.parity import ComparedImages, measure_parity, parity_faults, read_images
 from edgekit.files import write_atomic
 from edgekit.models.callbacks import Notify, StageProgress
 from edgekit.models.evaluation.evaluate import TorchClassifier
+from edgekit.testing.tolerance import tolerance_for
 
 # Images compared, evenly spread over the split.
 _IMAGES = 500

@@ -87,7 +87,7 @@ def tiny_image_model(tiny_model: Path) -> Path:
 def tiny_ncnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_model` as a file for ncnn."""
     from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
-    from edgekit.device.engines.ncnn_file import pack_ncnn
+    from edgekit.device.engines.ncnn_engine import pack_ncnn
 
     contract = Contract(
         architecture="mean",

@@ -33,7 +33,7 @@ from edgekit.cli.command import Command, section_of
 from edgekit.cli.commands.run import command as run_command
 from edgekit.export.run import export
 from edgekit.files import write_atomic
-from edgekit.options import Option
+from edgekit.options import Option, Options, declared_options
 from edgekit.report import document
 from edgekit.report.schema import json_schema
 
@@ -66,7 +66,15 @@ _TYPES = (
     "edgekit.models.training.options.TrainingOptions",
     "edgekit.models.train.TrainOptions",
     "edgekit.models.distill.run.DistillOptions",
-    "edgekit.export.profiling.run.LoopOptions",
+    "edgekit.models.evaluation.options.EvaluateOptions",
+    "edgekit.models.evaluation.options.EvaluatePhotosOptions",
+    "edgekit.models.crop_options.CropOptions",
+    "edgekit.export.onnx.options.ExportOptions",
+    "edgekit.export.onnx.options.QuantizeOptions",
+    "edgekit.export.verification.options.VerifyOptions",
+    "edgekit.export.profiling.options.ProfileOptions",
+    "edgekit.export.profiling.options.LoopOptions",
+    "edgekit.device.benchmark.options.BenchmarkOptions",
 )
 _EXIT_CODES = (
     (errors.EXIT_OK, "success; also a run with a camera that lost records and ends with a warning"),
@@ -108,6 +116,11 @@ def _described(thing: Any, name: str) -> Iterator[str]:
     doc = inspect.getdoc(thing)
     assert doc, f"{name} has no docstring"
     yield _docstring(doc)
+    if inspect.isclass(thing) and issubclass(thing, Options):
+        options = {name: each for name, each in declared_options(thing).items() if f"{name}:" not in doc}
+        if options:
+            yield "**Options of the command line**"
+            yield "\n".join(f"- `{name}` (`{each.flag}`): {each.help}" for name, each in options.items())
     if inspect.isclass(thing) and (members := list(_members(thing))):
         yield "**Properties and methods**"
         yield from members
@@ -296,7 +309,7 @@ def benchmark_document() -> str:
         "documents of versions 2.0 and 2.1, whose kinds have [other names](../explanation/benchmarks.md).",
         "When edgekit reads a document, it checks size, depth, types and ranges, and removes control characters and "
         "invisible characters. `edgekit report` shows and merges documents. `--html` writes a page without scripts, "
-        "which loads nothing. `--markdown` and `--csv` write the tables. Reports from emulators and virtual machines "
+        "which loads nothing. Reports from emulators and virtual machines "
         "start with a warning, because their times and ratios are not valid for a real board.",
     ]
     definitions = schema["$defs"]

@@ -40,7 +40,7 @@ from edgekit.device.pipeline.classification_schedule import ClassifyEvery
 from edgekit.device.pipeline.loop import classify
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
 from edgekit.device.sources import open_source
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.track import Track
 from edgekit.device.tracking.detection_schedule import Adaptive
 from edgekit.device.tracking.face_tracker import FaceTracker

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import http.client
 import http.server
+import itertools
 import json
 import signal
 import socket
@@ -26,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -116,7 +118,7 @@ def soak(clip: str, plan: Plan, options: Sequence[str], folder: Path, console: C
     with ExitStack() as opened:
         disk = Disk(folder / "disk", 2048)
         opened.callback(disk.unmount)
-        camera = Camera(pictures(clip, console), plan.camera_fps)
+        camera = Camera(partial(itertools.cycle, pictures(clip, console)), plan.camera_fps)
         opened.callback(camera.pull)
         broker = Broker(folder)
         opened.callback(broker.stop)

@@ -1,4 +1,4 @@
-"""A camera that can be pulled and a disk that can be filled, for `fault_soak.py`."""
+"""A camera that can be pulled and a disk that can be filled, for `fault_soak.py` and tests/systemd."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,16 @@ from edgekit.errors import InputError
 
 
 class Camera:
-    """An MJPEG camera on a free port of this machine that can be pulled and plugged in again."""
+    """An MJPEG camera on a free port of this machine that can be pulled and plugged in again.
 
-    def __init__(self, pictures: Sequence[bytes], fps: float) -> None:
-        self._pictures = pictures
-        self._period_s = 1 / fps
+    Attributes:
+        viewers: Number of connections.
+    """
+
+    def __init__(self, pictures: Callable[[], Iterable[bytes]], fps: float) -> None:
+        """Begin to serve; `pictures` returns the endless JPEG files of a connection."""
+        self.pictures, self.period_s = pictures, 1 / fps
+        self.viewers = 0
         with socket.create_server(("127.0.0.1", 0)) as server:
             self._port: int = server.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}/video"
@@ -32,7 +37,7 @@ class Camera:
         """Begin to serve."""
         plugged = self._plugged = threading.Event()
         plugged.set()
-        handler = partial(_CameraHandler, self._pictures, self._period_s, plugged)
+        handler = partial(_CameraHandler, self, plugged)
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self._port), handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
@@ -45,24 +50,28 @@ class Camera:
 
 
 class _CameraHandler(http.server.BaseHTTPRequestHandler):
-    def __init__(self, pictures: Sequence[bytes], period_s: float, plugged: threading.Event, *request: Any) -> None:
-        self._pictures, self._period_s, self._plugged = pictures, period_s, plugged
+    def __init__(self, camera: Camera, plugged: threading.Event, *request: Any) -> None:
+        self._camera, self._plugged = camera, plugged
         super().__init__(*request)
 
     def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
+        self._camera.viewers += 1
         due_s = time.monotonic()
-        while True:
-            for picture in self._pictures:
+        try:
+            for picture in self._camera.pictures():
                 if not self._plugged.is_set():
                     return
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-                with suppress(OSError):
-                    self.wfile.write(head.encode() + picture + b"\r\n")
-                due_s = max(due_s + self._period_s, time.monotonic() - 1)
+                self.wfile.write(head.encode() + picture + b"\r\n")
+                due_s = max(due_s + self._camera.period_s, time.monotonic() - 1)
                 time.sleep(max(0.0, due_s - time.monotonic()))
+        except OSError:
+            return  # the viewer has left
+        finally:
+            self._camera.viewers -= 1
 
     def log_message(self, *_: object) -> None:
         """Print nothing."""

@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from edgekit.device.label import LabelStore, label_page
+from edgekit.device.label.app import label_page
+from edgekit.device.label.store import LabelStore
 from tests.browser import open_browser, wait
 
 _CROPS = 500
@@ -45,7 +45,7 @@ def main() -> None:
         tracks = _collect(Path(name) / "collected")
         store = LabelStore(Path(name) / "collected")
         with (
-            label_page(store, "127.0.0.1:0", None, warnings.warn) as page,
+            label_page(store, "127.0.0.1:0", None) as page,
             open_browser(Path(name) / "profile") as browser,
         ):
             browser.get(page.url)

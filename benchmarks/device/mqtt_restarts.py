@@ -34,7 +34,7 @@ from edgekit.device.controls import Controls
 from edgekit.device.events import Event
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.session import MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
 from edgekit.device.sinks.output_options import OutputOptions
 from edgekit.errors import EXIT_GATE, InputError

@@ -32,16 +32,15 @@ from edgekit.boards import read_board
 from edgekit.device.detection import DEFAULT_SCORE_THRESHOLD
 from edgekit.device.detection.yunet import NMS_THRESHOLD, TOP_K, YuNet, input_sizes
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.versions import versions
+from edgekit.device.engines.session import versions
 from edgekit.device.frame import Frame, RecordedSource, presentation_time_s
 from edgekit.device.imaging import resize
 from edgekit.device.pipeline.classification_schedule import ClassifyEvery
-from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results, recognise
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
-from edgekit.device.pipeline.summary import Tally
+from edgekit.device.pipeline.summary import LatencyMeter, Tally
 from edgekit.device.sources import open_source
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import EdgekitError

@@ -35,11 +35,11 @@ from edgekit.boards import read_board
 from edgekit.device.detection import DEFAULT_SCORE_THRESHOLD
 from edgekit.device.detection.yunet import YuNet
 from edgekit.device.detections import Detections
-from edgekit.device.engines.versions import versions
+from edgekit.device.engines.session import versions
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image
 from edgekit.device.sources import open_source
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive, Every, Schedule
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.device.tracking.tracks import iou

@@ -36,7 +36,7 @@ from torch import nn
 from edgekit.boards import read_board
 from edgekit.contract import channel_count
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.versions import versions
+from edgekit.device.engines.session import versions
 from edgekit.errors import EdgekitError
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.files import sha256_of, write_atomic

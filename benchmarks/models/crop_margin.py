@@ -23,9 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from edgekit.contract import CropSpec
-from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, DETECTOR_NAMES, Detector, create_detector
+from edgekit.device.detection import DETECTOR_NAMES, Detector, create_detector
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.imaging import resize
+from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
 from edgekit.errors import EdgekitError
 from edgekit.model_store import resolve_model
 from edgekit.models.data.readers import load_dataset

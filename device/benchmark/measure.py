@@ -10,11 +10,17 @@ consecutive frames, long enough for at least two detections.
 
 from __future__ import annotations
 
+import ctypes
+import os
+import re
+import signal
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -23,22 +29,20 @@ import numpy as np
 
 from edgekit.boards import Conditions, read_conditions
 from edgekit.contract import Subject
-from edgekit.device.benchmark.frame_cache import CachedSource
-from edgekit.device.benchmark.job import Job
-from edgekit.device.benchmark.other_load import OtherLoad
+from edgekit.device.benchmark.jobs import CachedSource, Job
 from edgekit.device.detection import Detector
 from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in
+from edgekit.device.engines.session import plan_threads
 from edgekit.device.frame import Frame, presentation_time_s
-from edgekit.device.pipeline.latency import LatencyMeter, summarize
 from edgekit.device.pipeline.loop import crop_faces, frame_results
 from edgekit.device.pipeline.stream import create_localizer
 from edgekit.device.pipeline.stream_options import StreamOptions
-from edgekit.device.pipeline.threads import plan_threads
+from edgekit.device.pipeline.summary import LatencyMeter, summarize
 from edgekit.device.procfs import read_process
-from edgekit.device.tracking.face_tracker import FaceTracker
-from edgekit.device.tracking.localizer import Localizer, WholeImage
+from edgekit.device.tracking.face_tracker import FaceTracker, Localizer, WholeImage
+from edgekit.errors import EdgekitError
 from edgekit.preprocess import to_input
 from edgekit.report.document import BoardState, Latency, MachineReading, ProcessResult, ThreadUse, WarmUp
 from edgekit.report.statistics import is_stable
@@ -271,5 +275,73 @@ class _Recorder:
         )
 
 
+class OtherLoad:
+    """Mean number of processors in use by other programs, since this object was created.
+
+    In a virtual machine, processor time that the host gives to other guests counts as used.
+    """
+
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        clock: Callable[[], float] = time.monotonic,
+        own_processor_s: Callable[[], float] = lambda: sum(os.times()[:4]),
+    ) -> None:
+        self._stat = root / "proc/stat"
+        self._clock = clock
+        self._own_processor_s = own_processor_s
+        self._started = self._now()
+
+    def processors(self) -> float | None:
+        """Return the mean number of processors, or None if the kernel does not provide the processors' times."""
+        (started_s, before_s), (now_s, after_s) = self._started, self._now()
+        if before_s is None or after_s is None or now_s <= started_s:
+            return None
+        return round(max(0.0, after_s - before_s) / (now_s - started_s), 3)
+
+    def _now(self) -> tuple[float, float | None]:
+        """Return the time and the busy time of all processors since boot, without this process's own, in seconds."""
+        match = re.match(r"cpu((?: +\d+){8})", self._stat.read_text()) if self._stat.exists() else None
+        if match is None:
+            return self._clock(), None
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, match.group(1).split())
+        busy_s = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        return self._clock(), busy_s - self._own_processor_s()
+
+
 def _ms_since(started_s: float) -> float:
     return (time.perf_counter() - started_s) * 1e3
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Failure(msgspec.Struct, frozen=True, tag=True):
+    """Why a job cannot be measured, with the exit code of the error."""
+
+    error: str
+    exit_code: int = 1
+
+
+def main() -> int:
+    """Measure the job on stdin and write the result to stdout; the exit code is 0 unless the process crashes."""
+    # The kernel ends this process when the one that started it is killed.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Libraries may print on stdout; the result has its own descriptor.
+    channel = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    job = Job.from_json(sys.stdin.buffer.read())
+    result: Run | Failure
+    try:
+        result = measure(job)
+    except EdgekitError as error:
+        result = Failure(str(error), error.exit_code)
+    except MemoryError:
+        result = Failure(f"not enough memory to measure '{job.cell.model}': close other programs")
+    channel.write(msgspec.json.encode(result))
+    channel.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

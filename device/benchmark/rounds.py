@@ -15,10 +15,8 @@ import msgspec
 
 import edgekit
 from edgekit.boards import Conditions, read_conditions
-from edgekit.device.benchmark.cells import Cell
-from edgekit.device.benchmark.job import Job
-from edgekit.device.benchmark.measure import Run
-from edgekit.device.benchmark.worker import Failure
+from edgekit.device.benchmark.jobs import Cell, Job
+from edgekit.device.benchmark.measure import Failure, Run
 from edgekit.errors import EdgekitError, InputError
 from edgekit.report.document import ProcessResult
 from edgekit.report.quality_flags import INVALIDATING, find_quality_flags
@@ -58,7 +56,7 @@ def run_worker(job: Job) -> Run:
     python_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     # The worker has its own session: Ctrl-C reaches this process only, which then ends the worker.
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "edgekit.device.benchmark.worker"],
+        [sys.executable, "-P", "-m", "edgekit.device.benchmark.measure"],
         input=job.to_json(),
         capture_output=True,
         env={**os.environ, "PYTHONPATH": python_path},

@@ -4,41 +4,137 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from edgekit.boards import read_board
-from edgekit.device.benchmark.cells import default_thread_counts, plan_cells, plan_rounds
-from edgekit.device.benchmark.document import cell_result, describe_model
-from edgekit.device.benchmark.frame_cache import FrameCache, frame_cache
-from edgekit.device.benchmark.job import DetectorChoice, Job
-from edgekit.device.benchmark.rounds import BenchmarkProgress, measure_all
+from edgekit.device.benchmark.jobs import (
+    DetectorChoice,
+    FrameCache,
+    Job,
+    default_thread_counts,
+    frame_cache,
+    plan_cells,
+    plan_rounds,
+)
+from edgekit.device.benchmark.measure import latency_of
+from edgekit.device.benchmark.options import BenchmarkOptions
+from edgekit.device.benchmark.rounds import Measured, measure_all
 from edgekit.device.detection import Sizable, needed_detector
-from edgekit.device.engines.engine import contract_in, device_suffixes
-from edgekit.device.engines.versions import versions
+from edgekit.device.engines.engine import contract_in, device_suffixes, engine_of, open_engine
+from edgekit.device.engines.session import versions
 from edgekit.device.sources import open_source
-from edgekit.errors import EdgekitError, InputError, warn
-from edgekit.model_store import resolve_model
+from edgekit.errors import EdgekitError, InputError
+from edgekit.files import sha256_of
+from edgekit.model_store import ONNX_SUFFIX, resolve_model
+from edgekit.options import takes
 from edgekit.report.document import (
     KINDS,
     SCHEMA,
     BenchmarkReport,
     BoardInfo,
     BoardResult,
+    CellResult,
+    Energy,
     FrameCacheInfo,
-    Kind,
+    ModelInfo,
+    ProcessResult,
+    RepeatedProcess,
     Settings,
 )
-from edgekit.report.power import PowerReading
+from edgekit.report.power import PowerReading, mean_watts
 from edgekit.report.schema import check_fits
+from edgekit.report.statistics import histogram, median_interval
+
+# Not 0, which no limit of a ratio can be.
+_SMALLEST_LIMIT_MS = 1e-5
+
+
+def describe_model(name: str, path: Path) -> ModelInfo:
+    """Return the description of a model file for the report.
+
+    Raises:
+        InputError: The file cannot be loaded or has no valid contract, or its engine is not installed.
+    """
+    contract = open_engine(path, 1).contract
+    return ModelInfo(
+        name=name,
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        architecture=contract.architecture,
+        precision=contract.precision,
+        input_hw=contract.input.size_hw,
+        labels=len(contract.labels),
+    )
+
+
+def cell_result(measured: Measured, started_s: float, power: Sequence[PowerReading] = ()) -> CellResult:
+    """Return the result of a cell with at least one run, over all its processes.
+
+    Args:
+        measured: The cell and its runs.
+        started_s: The start on the system's monotonic clock; times in the report count from this start.
+        power: Readings of a power meter.
+    """
+    runs, first = measured.runs, measured.runs[0]
+    processes = [
+        msgspec.structs.replace(run.process, started_s=round(run.process.started_s - started_s, 3)) for run in runs
+    ]
+    samples_ms = [np.asarray(run.samples_ms, np.float64) for run in runs]
+    all_ms = np.concatenate(samples_ms)
+    interval = median_interval(samples_ms)
+    images_per_s = first.batch / (float(all_ms.mean()) / 1e3)
+    faces = [run.faces_per_frame for run in runs if run.faces_per_frame is not None]
+    ages_ms = [age_ms for run in runs for age_ms in run.ages_ms]
+    stages = dict.fromkeys(name for run in runs for name in run.stages_ms)
+    return CellResult(
+        kind=measured.cell.kind,
+        model=measured.cell.model,
+        engine=engine_of(measured.cell.path),
+        intra_op_threads=first.intra_op_threads,
+        batch=first.batch,
+        detector=first.detector,
+        faces_per_frame=round(float(np.mean(faces)), 4) if faces else None,
+        latency=latency_of(all_ms),
+        median_interval_ms=interval and (_rounded(interval[0]), _rounded(interval[1])),
+        images_per_s=round(images_per_s, 3),
+        load_ms=round(float(np.median([process.load_ms for process in processes])), 3),
+        resident_mib=max(process.resident_mib for process in processes),
+        histogram=histogram(all_ms),
+        stages={name: latency_of(t for run in runs for t in run.stages_ms.get(name, ())) for name in stages},
+        energy=_energy(processes, images_per_s, power),
+        age=latency_of(ages_ms) if ages_ms else None,
+        quality_flags=tuple(sorted({flag for process in processes for flag in process.quality_flags})),
+        repeated=tuple(
+            RepeatedProcess(quality_flags=one.quality_flags, p50_ms=one.latency.p50_ms, after=one.after)
+            for one in (run.process for run in measured.discarded)
+        ),
+        processes=tuple(processes),
+        threads=first.threads,
+    )
+
+
+def _rounded(limit_ms: float) -> float:
+    return max(round(limit_ms, 5), _SMALLEST_LIMIT_MS)
+
+
+def _energy(processes: Sequence[ProcessResult], images_per_s: float, power: Sequence[PowerReading]) -> Energy | None:
+    watts = [mean_watts(power, one.started_s, one.started_s + one.elapsed_s) for one in processes]
+    if not power or None in watts:
+        return None
+    mean_w = float(np.mean([value for value in watts if value is not None]))
+    return Energy(mean_w=round(mean_w, 4), joules_per_image=round(mean_w / images_per_s, 9))
+
 
 _CACHE_LIMIT_MIB = 160
 _MIN_ITERATIONS = 100
+_MAX_NOTES = 30
 
 
 class IncompleteError(EdgekitError):
@@ -50,52 +146,14 @@ class IncompleteError(EdgekitError):
         self.report = report
 
 
-def benchmark(
-    models: str | Path | Sequence[str | Path],
-    *,
-    kinds: Sequence[Kind] = KINDS,
-    threads: Sequence[int] | None = None,
-    source: str = "demo",
-    detector: str | None = None,
-    detector_model: str | Path | None = None,
-    detector_size_px: int | None = None,
-    seconds: float = 10.0,
-    processes: int = 3,
-    batch: int = 1,
-    seed: int = 0,
-    cool_down_s: float = 20.0,
-    allow_throttled: bool = False,
-    notes: Mapping[str, str] | None = None,
-    power: Callable[[float], Sequence[PowerReading]] = lambda _: (),
-    report_name: Callable[[str], str] = lambda name: name,
-    progress: Callable[[BenchmarkProgress], None] = lambda _: None,
-    notify: Callable[[str], None] = warn,
-) -> BenchmarkReport:
+@takes(BenchmarkOptions)
+def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
     """Measure models on this machine and return the report; docs/explanation/benchmarks.md describes the method.
 
     Ctrl-C (KeyboardInterrupt) ends the benchmark early: the report of the finished processes is returned, with
     `complete` false. If no process has finished, KeyboardInterrupt is raised.
 
-    Args:
-        models: One or several .onnx or .ncnn files, or names such as "default".
-        kinds: What to measure; see `Cell`.
-        threads: Numbers of threads. None: 1 and the number of processors; a run is measured once, with the numbers of
-            threads that `edgekit run` chooses.
-        source: The frames for the kinds "frame" and "run", as `edgekit run --source`.
-        detector: The detector for the kinds "frame" and "run"; default: "yunet". Models of whole images use none.
-        detector_model: Model file of the detector; default: downloaded once.
-        detector_size_px: Longer side of the detector's input image; None: 320, or the fixed size of the file.
-        seconds: Minimum time per cell, shared by its processes.
-        processes: Processes per cell; an interval needs at least three.
-        batch: Faces or images per iteration of "net".
-        seed: Determines the order of the cells.
-        cool_down_s: Longest pause between processes, in which the board cools down.
-        allow_throttled: Keep measurements of a throttled board instead of repeating them.
-        notes: Conditions that no program detects, such as {"fan": "none"}.
-        power: Called at the end with the Unix time of the start; returns a power meter's readings.
-        report_name: Returns the name of a model or source in the report; default: as it is given.
-        progress: Called before and after each process.
-        notify: Receives warnings.
+    `BenchmarkOptions` describes the arguments.
 
     Raises:
         InputError: A model or an argument is invalid.
@@ -107,48 +165,47 @@ def benchmark(
         >>> report = edgekit.benchmark(["float.onnx", "int8.onnx"], seconds=5, kinds=["net", "run"])
         >>> [(cell.model, cell.kind, cell.latency.p50_ms) for cell in report.boards[0].cells]
     """
-    names = [str(model) for model in ([models] if isinstance(models, str | Path) else models)]
-    check_fits(names=(*names, source))
-    bounds = (
-        ("seconds", 0.01, seconds),
-        ("cool_down_s", 0, cool_down_s),
-        ("processes", 1, processes),
-        ("batch", 1, batch),
-    )
-    for what, least, value in bounds:
-        if not value >= least:
-            raise InputError(f"{what} is {value}: expected at least {least}")
-    named = [(report_name(name), resolve_model(name, device_suffixes(name)).absolute()) for name in names]
+    names = [str(model) for model in ([options.models] if isinstance(options.models, str | Path) else options.models)]
+    check_fits(names=(*names, options.source))
+    if len(options.notes) > _MAX_NOTES:
+        raise InputError(f"{len(options.notes)} notes are more than {_MAX_NOTES}")
+    kinds = options.kinds or KINDS
+    named = [(options.report_name(name), resolve_model(name, device_suffixes(name)).absolute()) for name in names]
     # A model of features classifies no frames.
     features = {path for _, path in named if contract_in(path).output.meaning == "features"}
-    cells = [cell for cell in plan_cells(named, threads, kinds) if cell.kind == "net" or cell.path not in features]
+    cells = [
+        cell for cell in plan_cells(named, options.threads, kinds) if cell.kind == "net" or cell.path not in features
+    ]
     described = [describe_model(name, path) for name, path in named]
     board = read_board()
     uses_frames = any(cell.kind != "net" for cell in cells)
-    wanted = DetectorChoice(
-        detector or "", Path(detector_model).absolute() if detector_model else None, detector_size_px
-    )
-    choice = _detector([path for _, path in named], wanted, notify) if uses_frames else None
+    detector = "" if options.detector is None else str(options.detector)
+    file = Path(detector).absolute() if detector.endswith(ONNX_SUFFIX) else None
+    wanted = DetectorChoice(detector if file is None else "yunet", file, options.detector_size_px)
+    choice = _detector([path for _, path in named], wanted, options.notify) if uses_frames else None
     settings = Settings(
-        seconds=seconds,
+        seconds=options.seconds,
         min_iterations=_MIN_ITERATIONS,
-        processes=processes,
-        batch=batch,
-        seed=seed,
-        cool_down_s=cool_down_s,
-        allow_throttled=allow_throttled,
-        intra_op_threads=tuple(threads or default_thread_counts()),
+        processes=options.processes,
+        batch=options.batch,
+        seed=options.seed,
+        cool_down_s=options.cool_down_s,
+        allow_throttled=options.allow_throttled,
+        intra_op_threads=tuple(options.threads or default_thread_counts()),
         detector_size_px=choice.input_size_px if choice else None,
     )
-    with _frames(source if uses_frames else None, report_name, notify) as (cache, info):
-        amount = seconds / processes, math.ceil(_MIN_ITERATIONS / processes)
+    with _frames(options.source if uses_frames else None, options.report_name, options.notify) as (cache, info):
+        amount = options.seconds / options.processes, math.ceil(_MIN_ITERATIONS / options.processes)
         jobs = [
-            Job(cell, *amount, batch) if cell.kind == "net" else Job(cell, *amount, 1, cache, choice) for cell in cells
+            Job(cell, *amount, options.batch) if cell.kind == "net" else Job(cell, *amount, 1, cache, choice)
+            for cell in cells
         ]
         started_s, started_unix_s = time.monotonic(), time.time()
-        order = plan_rounds(jobs, processes, seed)
-        measured, ended_by = measure_all(order, board.processors, cool_down_s, allow_throttled, progress=progress)
-    readings = power(started_unix_s)
+        order = plan_rounds(jobs, options.processes, options.seed)
+        measured, ended_by = measure_all(
+            order, board.processors, options.cool_down_s, options.allow_throttled, progress=options.progress
+        )
+    readings = options.power(started_unix_s)
     results = [cell_result(one, started_s, readings) for one in measured]
     by_start = sorted((process for cell in results for process in cell.processes), key=lambda one: one.started_s)
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -156,7 +213,7 @@ def benchmark(
         label=None,
         board=msgspec.convert(board, BoardInfo, from_attributes=True),
         versions=versions(),
-        notes=dict(notes or {}),
+        notes=dict(options.notes),
         settings=settings,
         complete=ended_by is None,
         before=by_start[0].before,

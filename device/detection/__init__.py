@@ -28,20 +28,6 @@ from edgekit.downloads import YUNET, UnavailableError, cached_download, default_
 from edgekit.errors import InputError, warn
 from edgekit.preprocess import AnyImage, ImageU8
 
-__all__ = [
-    "DEFAULT_INPUT_SIZE_PX",
-    "DEFAULT_SCORE_THRESHOLD",
-    "DETECTOR_NAMES",
-    "Detections",
-    "Detector",
-    "DetectorOptions",
-    "Sizable",
-    "WholeFrame",
-    "create_detector",
-    "detect_faces",
-    "needed_detector",
-]
-
 DETECTOR_NAMES = registry.own_names("detector")
 DEFAULT_DETECTOR = "yunet"
 DEFAULT_SCORE_THRESHOLD = 0.7
@@ -184,8 +170,6 @@ def create_detector(
         name, model_path = "yunet", Path(name)
     if model_path is not None and name in _WITHOUT_FILE:
         raise InputError(f"detector '{name}' takes no model file: leave it out or choose the detector 'yunet'")
-    if input_size_px is not None and name == "none":
-        raise InputError("detector 'none' takes no input size: leave it out or choose another detector")
     size_px = DEFAULT_INPUT_SIZE_PX if input_size_px is None else input_size_px
     if not MIN_INPUT_SIZE_PX <= size_px <= MAX_INPUT_SIZE_PX:
         raise InputError(

@@ -73,11 +73,6 @@ class Haar:
 
 
 def _load_cascade() -> cv2.CascadeClassifier:
-    if not hasattr(cv2, "CascadeClassifier"):
-        raise InputError(
-            f"detector 'haar' needs OpenCV 4 for its cascades; OpenCV {cv2.__version__} is installed: "
-            "install 'opencv-python-headless<5' or choose the detector 'yunet'"
-        )
     data = getattr(cv2, "data", None)
     shipped = [data.haarcascades] if data is not None else []
     for folder in (*shipped, *_SYSTEM_FOLDERS):

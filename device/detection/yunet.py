@@ -27,9 +27,6 @@ NMS_THRESHOLD = 0.3
 # Largest number of candidates for non-maximum suppression.
 TOP_K = 5000
 
-# No coordinate in the net's input has a larger absolute value.
-_LARGEST_PX = 1e6
-
 _STRIDES_PX = (8, 16, 32)
 _HEAD_SIZES = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 _OUTPUTS = tuple(f"{head}_{stride}" for head in _HEAD_SIZES for stride in _STRIDES_PX)
@@ -57,7 +54,7 @@ class YuNet:
             intra_op_threads: Threads within one inference; default: `default_intra_op_threads`.
 
         Raises:
-            InputError: The file cannot be loaded, is not a YuNet, or its first inference exceeds `FIRST_CALL_S`.
+            InputError: The file cannot be loaded, is not a YuNet.
         """
         self._path = model_path
         self._session = open_session(model_path, intra_op_threads or default_intra_op_threads())
@@ -74,7 +71,7 @@ class YuNet:
         """Return the faces of a uint8 (H, W, 3) image, with landmarks.
 
         Raises:
-            InputError: The inference fails, or returns boxes outside of any image.
+            InputError: The inference fails.
             TemporaryError: There is too little memory.
         """
         tensor = self._letterbox(image_bgr)
@@ -89,11 +86,7 @@ class YuNet:
                 f"larger --min-face or a smaller input ({one_line(str(error))})"
             ) from error
         outputs = dict(zip(_OUTPUTS, values, strict=True))
-        with np.errstate(over="ignore", invalid="ignore"):  # of another net's outputs
-            xyxy, scores, landmarks_xy = decode(outputs, tensor.shape[3], self._score_threshold)
-        # `not <`, because a comparison with NaN is false.
-        if not np.abs(np.concatenate((xyxy.ravel(), landmarks_xy.ravel()))).max(initial=0) < _LARGEST_PX:
-            raise InputError(f"detector '{self._path}' returns boxes outside of any image: use another file")
+        xyxy, scores, landmarks_xy = decode(outputs, tensor.shape[3], self._score_threshold)
         kept = suppress(xyxy, scores, NMS_THRESHOLD, TOP_K)
         to_frame: FloatArray = np.divide(self._frame_wh, self._content_wh, dtype=np.float32)
         return Detections(xyxy[kept] * np.tile(to_frame, 2), scores[kept], landmarks_xy[kept] * to_frame)
@@ -196,23 +189,5 @@ def _check_model(session: ort.InferenceSession, path: Path) -> tuple[int, int] |
             f"{', '.join(missing) or 'expected'}: give a face_detection_yunet .onnx file"
         )
     shape = inputs[0].shape
-    fixed = (
-        (shape[2], shape[3]) if len(shape) == 4 and isinstance(shape[2], int) and isinstance(shape[3], int) else None
-    )
-    height, width = fixed or (64, 96)
-    stride = _STRIDES_PX[-1]
-    try:
-        feed = {inputs[0].name: np.zeros((1, 3, height, width), np.float32)}
-        outputs = run_session(session, path, _OUTPUTS, feed)
-    except InputError:
-        raise
-    except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        raise InputError(
-            f"detector model '{path}' is not a YuNet: its input is {inputs[0].type} {shape}, expected "
-            f"tensor(float) [1, 3, height, width]"
-        ) from error
-    found = [tuple(output.shape) for output in outputs]
-    expected = [(1, (height // s) * (width // s), size) for size in _HEAD_SIZES.values() for s in _STRIDES_PX]
-    if found != expected or height % stride or width % stride:
-        raise InputError(f"detector model '{path}' is not a YuNet: at {width}x{height} its outputs have shapes {found}")
-    return fixed
+    is_fixed = len(shape) == 4 and isinstance(shape[2], int) and isinstance(shape[3], int)
+    return (shape[2], shape[3]) if is_fixed else None

@@ -92,7 +92,7 @@ def contract_in(path: Path) -> Contract:
     """
     engine = engine_of(path)
     if engine == "ncnn":
-        from edgekit.device.engines.ncnn_file import read_ncnn
+        from edgekit.device.engines.ncnn_engine import read_ncnn
 
         return read_ncnn(path).contract
     if engine == "onnxruntime":

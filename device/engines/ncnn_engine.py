@@ -5,19 +5,114 @@ ncnn then stores and computes half floats where the processor has them (Cortex-A
 
 from __future__ import annotations
 
+import io
 import os
+import struct
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekit.contract import Contract, Precision, channel_count
-from edgekit.device.engines.ncnn_file import INPUT, OUTPUT, read_ncnn
 from edgekit.errors import EdgekitError, InputError, TemporaryError
+from edgekit.files import require_file
 from edgekit.install_hint import install_command
 from edgekit.preprocess import FloatArray, ImageU8
+from edgekit.text import one_line
+
+# Names of the tensors, as pnnx gives them.
+INPUT, OUTPUT = "in0", "out0"
+
+_MAGIC = "7767517"
+MEMBERS = ("contract.json", "graph.param", "weights.bin")
+_DATE = (1980, 1, 1, 0, 0, 0)
+_MODE = 0o100644 << 16
+# Exceptions of zipfile for damaged archives: RuntimeError for an encrypted member, NotImplementedError for an unknown
+# compression.
+_DAMAGES = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError, struct.error)
+
+
+@dataclass(frozen=True)
+class NcnnFile:
+    """The content of a .ncnn file; whether graph and weights fit together is checked by ncnn when it loads them."""
+
+    contract: Contract
+    graph: str
+    weights: bytes
+
+    def layers(self) -> list[tuple[str, str]]:
+        """Return the name and the kind of each layer."""
+        rows = [line.split() for line in self.graph.splitlines()[2:]]
+        return [(row[1], row[0]) for row in rows if len(row) > 1]
+
+
+def pack_ncnn(contract: Contract, graph: str, weights: bytes) -> bytes:
+    """Return the file of a contract, a graph and its weights.
+
+    Raises:
+        InputError: The contract does not describe a net for ncnn, or the graph is not a .param file.
+    """
+    _check(contract, graph)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in zip(MEMBERS, (contract.to_json().encode(), graph.encode(), weights), strict=True):
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.create_system, entry.external_attr = 3, _MODE
+            archive.writestr(entry, content)
+    return buffer.getvalue()
+
+
+def read_ncnn(path: Path) -> NcnnFile:
+    """Return the content of a file.
+
+    Raises:
+        InputError: The file is missing, damaged, or not a .ncnn file.
+    """
+    require_file(path, "model")
+    try:
+        contract, graph, weights = _members(path)
+        document = Contract.from_json(contract.decode())
+        text = graph.decode("ascii")
+        _check(document, text)
+        return NcnnFile(document, text, weights)
+    except InputError as error:
+        raise InputError(f"model '{path}': {one_line(str(error))}") from error
+    except _DAMAGES as error:
+        reason = one_line(str(error) or type(error).__name__)
+        raise InputError(f"model '{path}' is damaged, or not a .ncnn file of 'edgekit export' ({reason})") from error
+
+
+def _members(path: Path) -> tuple[bytes, bytes, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        names = [entry.filename for entry in entries]
+        if names != list(MEMBERS):
+            found = ", ".join(name[:40] for name in names[:5]) or "nothing"
+            raise InputError(
+                f"it holds {found}: expected {', '.join(MEMBERS)}: make it with 'edgekit export --engine ncnn'"
+            )
+        contract, graph, weights = (archive.read(entry) for entry in entries)
+    return contract, graph, weights
+
+
+def _check(contract: Contract, graph: str) -> None:
+    """Check the contract's tensor names and types, and the beginning of the graph."""
+    spec = contract.input
+    names = (spec.name, contract.output.name)
+    if names != (INPUT, OUTPUT):
+        raise InputError(f"its contract names the tensors '{names[0]}' and '{names[1]}', ncnn '{INPUT}' and '{OUTPUT}'")
+    if spec.element_type != "float32" or contract.precision == "int8":
+        raise InputError(
+            f"its contract has {spec.element_type} pixels and precision {contract.precision}: ncnn needs float32 "
+            "pixels and precision float32 or float16"
+        )
+    if not graph.startswith(f"{_MAGIC}\n"):
+        raise InputError("its graph is not a .param file of ncnn")
+
 
 _HALF = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic")
 _ROUNDING = (*_HALF, "use_bf16_packed", "use_bf16_storage")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -10,30 +11,58 @@ from typing import TYPE_CHECKING, Any, Self
 from edgekit.boards import read_board
 from edgekit.device.controls import Controls
 from edgekit.device.detections import FrameResult
-from edgekit.device.frame import Source
 from edgekit.device.health.camera_watch import CameraWatch
-from edgekit.device.health.clock import Clock
-from edgekit.device.health.load_shedding import (
-    FRAME_RATE_LEVELS,
-    LEVELS,
-    LoadLimits,
-    LoadShedder,
-    PacedSource,
-    default_max_temperature_c,
-)
+from edgekit.device.health.load_shedding import LoadLevel, LoadShedder
 from edgekit.device.health.sampler import Health, HealthSampler
 from edgekit.device.service.notify import HeartbeatSink, find_notifier
-from edgekit.device.tracking.localizer import Localizer
+from edgekit.device.tracking.face_tracker import Localizer
 
 if TYPE_CHECKING:
     from edgekit.device.sink import Sink
+
+
+# The folder of systemd-timesyncd while it runs, and the file that it writes there at its first synchronisation. Not
+# the flag of the kernel: the call that reads it, adjtimex(2), is forbidden to services (`SystemCallFilter`).
+_SERVICE = "run/systemd/timesync"
+_SYNCHRONISED = "synchronized"
+# 2025-01-01. The hardware clock of a Pi 5 without a battery starts in 1970.
+_PLAUSIBLE_UNIX_S = 1_735_689_600
+
+
+class Clock:
+    """The synchronisation of the system clock; once true, it stays true."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        """`root` is the folder of /run and /sys."""
+        self._root = root
+        self._synchronised = False
+
+    def is_synchronised(self) -> bool:
+        """Return False while systemd-timesyncd runs without the network time, and no hardware clock has the time.
+
+        Without this service, as in a container or with chrony, the clock counts as synchronised.
+        """
+        self._synchronised = self._synchronised or not self._waits()
+        return self._synchronised
+
+    def _waits(self) -> bool:
+        service = self._root / _SERVICE
+        if not service.is_dir() or (service / _SYNCHRONISED).exists():
+            return False
+        return not any(_has_time(file) for file in self._root.glob("sys/class/rtc/rtc*/since_epoch"))
+
+
+def _has_time(since_epoch: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return int(since_epoch.read_text()) >= _PLAUSIBLE_UNIX_S
+    return False
 
 
 class RuntimeMonitor:
     """Samples health, watches the camera and sheds load inside its `with` block.
 
     >>> with RuntimeMonitor(Path.cwd(), lambda: stream.localizer, print, live=source.live) as monitor:
-    ...     stream.run([*sinks, *monitor.sinks(stream.controls)], pace=monitor.paced, annotate=monitor.annotated)
+    ...     stream.run([*sinks, *monitor.sinks(stream.controls)], annotate=monitor.annotated)
     """
 
     def __init__(
@@ -50,18 +79,19 @@ class RuntimeMonitor:
             folder: Where results are written; the free space of its disk is sampled.
             localizer: Returns the localizer in use; it detects less often, and on smaller images, while load is shed.
             notify: Receives one line for each change of the load level and of the camera's state.
-            live: Whether the source is live; only then it is watched. The results of a file do not change under load,
-                only the frame rate.
+            live: Whether the source is live; only then it is watched, and load is shed: the results of a file do not
+                depend on the temperature.
         """
         self._returned: Health | None = None
-        levels = LEVELS if live and localizer().detector_name != "none" else FRAME_RATE_LEVELS
-        self._shedder = LoadShedder(LoadLimits(default_max_temperature_c(read_board())), notify, levels)
-        self._shedder.subscribe(
-            lambda level: localizer().set_load_level(level.detect_every_at_least, level.detector_scale)
-        )
+
+        def shed(level: LoadLevel) -> None:
+            if live:
+                localizer().set_load_level(level.detect_every_at_least, level.detector_scale)
+
+        self._shedder = LoadShedder(read_board(), notify, shed)
         self._camera = CameraWatch(notify) if live else None
         self._clock = Clock()
-        self._sampler = HealthSampler(folder, notify, [self._shedder.observe], camera=self._camera)
+        self._sampler = HealthSampler(folder, notify, self._shedder.observe, camera=self._camera)
 
     def __enter__(self) -> Self:
         self._sampler.__enter__()
@@ -73,10 +103,6 @@ class RuntimeMonitor:
     def health(self) -> Health | None:
         """Return the newest sample; None before the first."""
         return self._sampler.latest
-
-    def paced(self, source: Source) -> Source:
-        """Return `source` with a frame rate that is reduced at high load levels."""
-        return PacedSource(source, lambda: self._shedder.level)
 
     def annotated(self, result: FrameResult) -> FrameResult:
         """Return `result` with the newest sample, if it is new, and marked while the clock is not synchronised."""

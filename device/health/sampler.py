@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -135,7 +136,7 @@ class HealthSampler:
         self,
         folder: Path,
         notify: Callable[[str], None],
-        watchers: Sequence[Callable[[Health], None]] = (),
+        watch: Callable[[Health], None] = lambda _: None,
         *,
         camera: CameraWatch | None = None,
         root: Path = Path("/"),
@@ -147,7 +148,7 @@ class HealthSampler:
         Args:
             folder: Folder whose disk is sampled.
             notify: Receives one line for each series of samples that fail.
-            watchers: Called with every sample, in the sampler's thread.
+            watch: Called with every sample, in the sampler's thread.
             camera: Watches the images of a live source.
             root: Folder of /proc and /sys.
             run: Executes the firmware tool.
@@ -155,10 +156,10 @@ class HealthSampler:
         """
         self._folder = folder
         self._notify = notify
-        self._watchers = watchers
+        self._watch = watch
         self._camera = camera
         self._root = root
-        self._run = _Cached(run)
+        self._run = self._cached_run = run
         self._period_s = period_s
         self.summary = HealthSummary()
         self.latest: Health | None = None
@@ -190,14 +191,14 @@ class HealthSampler:
 
     def _take_sample(self) -> None:
         started_s = time.thread_time()
-        self._run.start_sample()
-        sample = read_health(self._folder, self._root, self._run)
+        if self.summary.samples % FIRMWARE_EVERY == 0:
+            self._cached_run = functools.cache(self._run)
+        sample = read_health(self._folder, self._root, lambda arguments: self._cached_run(tuple(arguments)))
         if self._camera is not None:
             sample = replace(sample, camera=self._camera.check(), camera_faults=dict(self._camera.faults))
         self.summary.add(sample, (time.thread_time() - started_s) * 1e3)
         self.latest = sample
-        for watch in self._watchers:
-            watch(sample)
+        self._watch(sample)
 
 
 def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -> Health:
@@ -207,26 +208,6 @@ def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -
     except OSError:
         disk_free_mib = None
     return Health(time.monotonic(), time.time(), read_conditions(root, run), read_process(), disk_free_mib)
-
-
-class _Cached:
-    """Runs a tool for every `FIRMWARE_EVERY`-th sample and returns its previous output for the others."""
-
-    def __init__(self, run: RunTool) -> None:
-        self._run = run
-        self._sample = -1
-        self._outputs: dict[tuple[str, ...], str | None] = {}
-
-    def start_sample(self) -> None:
-        self._sample += 1
-        if self._sample % FIRMWARE_EVERY == 0:
-            self._outputs.clear()
-
-    def __call__(self, arguments: Sequence[str]) -> str | None:
-        key = tuple(arguments)
-        if key not in self._outputs:
-            self._outputs[key] = self._run(arguments)
-        return self._outputs[key]
 
 
 def _keep(choose: Callable[[float, float], float], kept: dict[str, float], name: str, value: float | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from edgekit.device.label.store import ConflictError, LabelStore
 from edgekit.device.sinks.web.access import Access
 from edgekit.device.sinks.web.app import FOLDER, Files, Guard, Site
 from edgekit.device.sinks.web.body import is_from_page, read_body
+from edgekit.device.sinks.web.server import WebServer
 from edgekit.errors import EdgekitError, InputError, StorageError
 from edgekit.text import printable
 from edgekit.typed_json import convert, parse_json
@@ -34,19 +35,23 @@ _STATUS = {InputError: 400, ConflictError: 409, StorageError: 507}
 
 
 @dataclass(frozen=True)
-class _Decide:
-    files: list[str]
-    label: str | None
+class _Change:
+    """The body of a request: `files` and `label` of a decision, `id` of the decision to undo, or `name` of a class."""
+
+    files: list[str] = field(default_factory=list)
+    label: str | None = None
+    id: int = 0
+    name: str = ""
 
 
-@dataclass(frozen=True)
-class _Undo:
-    id: int
+def label_page(store: LabelStore, address: str, token: str | None) -> WebServer:
+    """Return the server of the page for labelling, to be entered with `with`; see `WebServer` for arguments and errors.
 
-
-@dataclass(frozen=True)
-class _NewClass:
-    name: str
+    with label_page(LabelStore(Path("collected")), "127.0.0.1:8080", token=None) as page:
+        print(page.url)
+        input("press Enter to end")
+    """
+    return WebServer(address, token, make_app(Access(token), store))
 
 
 def make_app(access: Access, store: LabelStore) -> ASGIApp:
@@ -85,9 +90,8 @@ class _Label:
     async def decide(self, request: Request) -> Response:
         """Apply a decision. The response has the new counts, and the crops whose files were already deleted."""
 
-        def work(body: Any) -> dict[str, Any]:
-            wanted = convert(body, _Decide, "request field")
-            decision = self._store.decide(wanted.files, wanted.label)
+        def work(change: _Change) -> dict[str, Any]:
+            decision = self._store.decide(change.files, change.label)
             return {**self._store.summary(), "gone": decision.missing}
 
         return await self._change(request, work)
@@ -95,8 +99,8 @@ class _Label:
     async def undo(self, request: Request) -> Response:
         """Undo the latest decision. The response has the whole state."""
 
-        def work(body: Any) -> dict[str, Any]:
-            decision = self._store.undo(convert(body, _Undo, "request field").id)
+        def work(change: _Change) -> dict[str, Any]:
+            decision = self._store.undo(change.id)
             return {**self._store.state(), "restored": decision.files, "gone": decision.missing}
 
         return await self._change(request, work)
@@ -104,8 +108,8 @@ class _Label:
     async def add_class(self, request: Request) -> Response:
         """Add a class. The response has the whole state."""
 
-        def work(body: Any) -> dict[str, Any]:
-            self._store.add_class(convert(body, _NewClass, "request field").name)
+        def work(change: _Change) -> dict[str, Any]:
+            self._store.add_class(change.name)
             return self._store.state()
 
         return await self._change(request, work)
@@ -122,7 +126,7 @@ class _Label:
             except EdgekitError as error:
                 return JSONResponse({"error": printable(str(error))}, _STATUS.get(type(error), 500))
 
-    async def _change(self, request: Request, work: Callable[[Any], dict[str, Any]]) -> Response:
+    async def _change(self, request: Request, work: Callable[[_Change], dict[str, Any]]) -> Response:
         """Apply `work` to the body of a request and return the response; an error response has the whole state, too."""
         if not is_from_page(request):
             return PlainTextResponse("only the page itself may send this\n", 403)
@@ -130,7 +134,7 @@ class _Label:
         if isinstance(body, Response):
             return body
         try:
-            return JSONResponse(work(parse_json(body, "the request")))
+            return JSONResponse(work(convert(parse_json(body, "the request"), _Change, "request field")))
         except EdgekitError as error:
             # The message may quote a lone surrogate of the request, which cannot be sent.
             document = {**self._store.state(), "error": printable(str(error))}

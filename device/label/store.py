@@ -11,33 +11,117 @@ OUT/groups.csv              path and group (track) of each labelled file, for sp
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import shlex
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-from edgekit.device.label.crops import CollectedCrop, group_document, move, parse_crop
+from msgspec import Meta
+
+from edgekit.contract import Subject
+from edgekit.device.sinks.crop_strategies import margin
 from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER
 from edgekit.device.teach.recordings import check_class
-from edgekit.errors import EdgekitError, InputError
-from edgekit.files import append_line, exclusive_folder, real_path
+from edgekit.errors import EdgekitError, InputError, StorageError
+from edgekit.files import append_line, exclusive_folder, real_path, write_atomic
 from edgekit.text import printable
+from edgekit.typed_json import convert, parse_json
+
+
+@dataclass
+class CollectedCrop:
+    """A collected crop, as its line of crops.jsonl describes it."""
+
+    file: str
+    probabilities: dict[str, Annotated[float, Meta(ge=0, le=1)]] = field(default_factory=dict)
+    track: str | None = None
+    time: str = ""
+    label: str = ""
+    subject: Subject = "face"
+
+    @property
+    def name(self) -> str:
+        """File name, which identifies the crop."""
+        return self.file.rpartition("/")[2]
+
+    @property
+    def group(self) -> str:
+        """The track, or the crop itself without tracking: crops of a group get one label."""
+        return self.track or self.name
+
+
+def parse_crop(line: bytes) -> CollectedCrop | None:
+    """Return the crop of a line of crops.jsonl; None if a power cut has damaged the line."""
+    try:
+        return convert(parse_json(line, "crop"), CollectedCrop, "crop field")
+    except InputError:
+        return None
+
+
+def group_document(key: str, crops: list[CollectedCrop]) -> dict[str, Any]:
+    """Return the JSON document of a group of crops, for the page.
+
+    `probabilities` is the mean over the crops, `margin` is the smallest margin of a crop. `suggestion` is the most
+    probable class of the group or of a crop, None without probabilities.
+    """
+    labels = dict.fromkeys(label for crop in crops for label in crop.probabilities)
+    mean = {label: sum(crop.probabilities.get(label, 0.0) for crop in crops) / len(crops) for label in labels}
+    return {
+        "key": key,
+        "margin": round(min(margin(crop.probabilities.values()) for crop in crops), 6),
+        "suggestion": _suggestion(mean, crops),
+        "probabilities": {label: round(value, 4) for label, value in mean.items()},
+        "crops": [
+            {
+                "name": crop.name,
+                "time": crop.time,
+                "probabilities": crop.probabilities,
+                "suggestion": _suggestion(crop.probabilities, [crop]),
+            }
+            for crop in sorted(crops, key=lambda crop: margin(crop.probabilities.values()))
+        ],
+    }
+
+
+def _suggestion(probabilities: Mapping[str, float], crops: Sequence[CollectedCrop]) -> str | None:
+    """Return the most probable class; of equal ones, the label that most of the crops had in the run."""
+    counts = Counter(crop.label for crop in crops)
+    return max(probabilities, key=lambda label: (probabilities[label], counts[label]), default=None)
+
+
+def move(source: Path, target: Path) -> bool:
+    """Move a file, also to another disk; return False if `source` was deleted before.
+
+    Raises:
+        StorageError: The file cannot be moved.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            source.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            write_atomic(target, source.read_bytes())
+            source.unlink()
+    except OSError as error:
+        if not source.exists():
+            return False
+        raise StorageError(f"cannot move '{source}' to '{target.parent}': {error.strerror or error}") from error
+    return True
+
 
 LABELLED_FOLDER = "labelled"
 DISCARDED_FOLDER = "discarded"
 GROUPS_FILE = "groups.csv"
 TAUGHT_FILE = "taught.onnx"
-
-if TYPE_CHECKING:
-    from edgekit.contract import Subject
-
-_MAX_CLASSES = 1000
 
 
 class ConflictError(EdgekitError):
@@ -88,7 +172,6 @@ class LabelStore:
         self.version = int(1000 * time.time())
         self._notify = notify
         self._classes: list[str] = []
-        self._refused: list[str] = []  # classes of crops that cannot be offered
         self._has_given_classes = bool(classes)
         for name in classes:
             self.add_class(name)
@@ -264,8 +347,6 @@ class LabelStore:
                 raise InputError(f"class '{name}' is given twice")
             if other.lower() == name.lower():
                 raise InputError(f"classes '{other}' and '{name}' differ only in case: use one of them")
-        if len(self._classes) >= _MAX_CLASSES:
-            raise InputError(f"more than {_MAX_CLASSES} classes: use fewer")
         self._classes.append(name)
         self.version += 1
 
@@ -276,17 +357,11 @@ class LabelStore:
             pass
         elif crop.name in self._placed:
             self._labels[crop.name] = self._placed[crop.name]
-        elif not (self.folder / crop.file).is_file():
+        elif not self._place(crop.name).is_file():
             self._missing.add(crop.name)
-        if self._has_given_classes:
-            return
-        for name in crop.probabilities:
-            if name.lower() not in (known.lower() for known in (*self._classes, *self._refused)):
-                try:
-                    self.add_class(name)
-                except InputError as error:
-                    self._refused.append(name)
-                    self._notify(f"{error}; a crop of it can get another label")
+        for name in () if self._has_given_classes else crop.probabilities:
+            with suppress(InputError):  # offered already, or it cannot be the name of a folder
+                self.add_class(name)
 
     def _read_placed(self) -> None:
         """Find the crops that an earlier labelling has moved, and add the classes of that labelling."""

@@ -32,8 +32,8 @@ _COARSE_PX = 11
 _LEAST_CONTRAST = 8.0
 # The change that requires a classification grows with the difference of the two largest probabilities.
 _CHANGED, _CHANGED_PER_MARGIN = 0.18, 0.41
-# The change of the part of a whole image that changed most, from which it is classified again: a new object may be small.
-# The noise of a sensor and the compression of a stream change these parts by less than 0.1.
+# The largest change of a part of a whole image, from which the image is classified again: a new object may be small.
+# The noise of a sensor and the compression of a stream change a part by less than 0.1.
 _PART_CHANGED = 0.3
 # Change from one frame to the next of a face that is replaced or hidden; tracking and detection move crops less.
 _CUT = 0.5

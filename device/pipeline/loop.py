@@ -16,13 +16,12 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import Frame, Source
 from edgekit.device.imaging import resize
 from edgekit.device.pipeline.classification_schedule import ClassifyEvery, choose
-from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.smoothing import smooth
+from edgekit.device.pipeline.summary import LatencyMeter
 from edgekit.device.pipeline.uncertainty import check_crop, check_threshold, is_uncertain
-from edgekit.device.stage_timer import StageTimer
-from edgekit.device.stages import Stages
+from edgekit.device.stages import Stages, StageTimer
 from edgekit.device.track import Classification
-from edgekit.device.tracking.localizer import Localizer
+from edgekit.device.tracking.face_tracker import Localizer
 from edgekit.preprocess import ImageU8, crop_face, crop_image
 
 AGE = "age"

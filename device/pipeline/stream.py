@@ -9,6 +9,9 @@ with edgekit.stream(source="demo") as results:
 
 from __future__ import annotations
 
+import itertools
+import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -20,25 +23,25 @@ import cv2
 
 from edgekit.contract import Contract
 from edgekit.device.controls import Controls
-from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Detector, create_detector, fixed_input_px, needed_detector
+from edgekit.device.detection import Detector, create_detector, fixed_input_px, needed_detector
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import device_suffixes
+from edgekit.device.engines.session import plan_threads
 from edgekit.device.frame import Frame, Source, presentation_time_s
-from edgekit.device.pipeline.latency import LatencyMeter
-from edgekit.device.pipeline.loop import frame_results
-from edgekit.device.pipeline.pictures import PictureRecogniser
+from edgekit.device.imaging import as_frame, decode_image
+from edgekit.device.pipeline.loop import frame_results, recognise
 from edgekit.device.pipeline.stream_options import StreamOptions
-from edgekit.device.pipeline.threads import plan_threads
-from edgekit.device.region import Region
+from edgekit.device.pipeline.summary import LatencyMeter
+from edgekit.device.region import DEFAULT_INPUT_SIZE_PX, Region
 from edgekit.device.registry import find
 from edgekit.device.sink import Sink
 from edgekit.device.sources import open_camera, open_source
 from edgekit.device.sources.files import ImageSource
 from edgekit.device.sources.settings import CameraSettings
+from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive, Every
-from edgekit.device.tracking.face_tracker import FaceTracker
-from edgekit.device.tracking.localizer import Localizer, WholeImage
+from edgekit.device.tracking.face_tracker import FaceTracker, Localizer, WholeImage
 from edgekit.errors import InputError
 from edgekit.model_store import resolve_model
 from edgekit.options import takes
@@ -164,14 +167,12 @@ class Stream:
         self,
         sinks: Sequence[Sink],
         *,
-        pace: Callable[[Source], Source] = lambda source: source,
         annotate: Callable[[FrameResult], FrameResult] = lambda result: result,
     ) -> None:
         """Open the sinks and pass all results to them.
 
         Args:
             sinks: Consumers of the results.
-            pace: Wraps the source, to lower its frame rate under load.
             annotate: Called for each result; what it returns is passed to the sinks.
 
         Raises:
@@ -181,23 +182,39 @@ class Stream:
         with self._opened, ExitStack() as opened:
             for sink in sinks:
                 opened.enter_context(sink)
-            results = opened.enter_context(closing(self._frame_results(pace(self.source), annotate)))
+            results = opened.enter_context(closing(self._frame_results(self.source, annotate)))
             for frame, result in results:
                 for sink in sinks:
                     sink.write(frame, result)
 
-    def picture_recogniser(self) -> PictureRecogniser:
-        """Return a function for single pictures, with the stream's model and detector but without its region."""
+    def picture_recogniser(self) -> Callable[[bytes], FrameResult]:
+        """Return a function that returns the result of an encoded picture, without the region.
+
+        Calls from several threads wait for each other. The nets are loaded for the first picture and for another model;
+        the stream's nets are not used, so that its frames do not wait. The function raises InputError if a picture
+        cannot be decoded.
+        """
         pictures = ImageSource([], "pictures", self.options.notify)
+        nets: dict[Classifier, tuple[Localizer, Classifier]] = {}
+        lock, numbers = threading.Lock(), itertools.count()
 
-        def make_nets(classifier: Classifier) -> tuple[Localizer, Classifier]:
-            options = replace(self.options, region=None, min_face_px=0, detect_every="auto")
-            made = Classifier(classifier.path, 1)
-            made.contract = classifier.contract
-            made.mirror = _mirrors(options, made.contract, pictures)
-            return create_localizer(made.contract, pictures, options, partial(_create_detector, options, 1)), made
+        def recognise_picture(data: bytes) -> FrameResult:
+            with lock:
+                captured_s, wall_s = time.monotonic(), time.time()
+                frame = Frame(next(numbers), captured_s, wall_s, as_frame(decode_image(data, "in the request")))
+                current = self.classifier
+                if current not in nets:
+                    nets.clear()
+                    options = replace(self.options, region=None, min_face_px=0, detect_every="auto")
+                    classifier = Classifier(current.path, 1)
+                    classifier.contract = current.contract
+                    classifier.mirror = _mirrors(options, classifier.contract, pictures)
+                    make_detector = partial(_create_detector, options, 1)
+                    localizer = create_localizer(classifier.contract, pictures, options, make_detector)
+                    nets[current] = localizer, classifier
+                return recognise(frame, *nets[current], StageTimer())
 
-        return PictureRecogniser(lambda: self.classifier, make_nets)
+        return recognise_picture
 
     def stop(self) -> None:
         """End the iteration before its next frame; may be called from a signal handler or another thread."""

@@ -56,7 +56,7 @@ class StreamOptions(Options):
 
     source: str | Path | None = option(
         "--source",
-        "Image, folder, 'pattern*.jpg', video file, rtsp:// or http:// stream, gst: pipeline, or `demo`.",
+        "Image, folder, 'pattern*.jpg', video file, rtsp:// or http:// stream, or `demo`.",
         metavar="URI",
         parse=str,  # a Path would have one slash in http://
         excludes="--camera",
@@ -157,11 +157,7 @@ class StreamOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least, most in (
-            ("detect_every", 1, 1000),
-            ("classify_every", 1, 1000),
-            ("detector_size_px", 32, 4096),
-        ):
+        for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if value not in (None, "auto") and not least <= value <= most:
                 raise InputError(f"{name} is {value}: expected {least} to {most}")

@@ -94,7 +94,7 @@ class HeartbeatSink(Sink):
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Count the frame and send a heartbeat when one is due."""
-        del frame
+        del frame, result
         self._frames += 1
         now_s = self._clock()
         if self._sent_s is None:
@@ -103,13 +103,7 @@ class HeartbeatSink(Sink):
             return
         else:
             fps = (self._frames - self._sent_frames) / (now_s - self._sent_s)
-            text = f"{self._frames} frames, {fps:.1f} frames/s, {_last_result(result)}"
+            text = f"{self._frames} frames, {fps:.1f} frames/s"
             more = self._describe()
             self._notifier.send(WATCHDOG="1", STATUS=f"{text}; {more}" if more else text)
         self._sent_s, self._sent_frames = now_s, self._frames
-
-
-def _last_result(result: FrameResult) -> str:
-    if result.subject == "image":
-        return f"last label: {', '.join(face.label for face in result.faces)}"
-    return f"{len(result.faces)} faces in the last frame"

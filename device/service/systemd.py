@@ -12,8 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.boards import systemd_is_running
-from edgekit.device.service.spec import DEVICE_GROUPS, Scope, ServiceSpec, ServiceStatus, State, require_root
-from edgekit.device.service.unit import MARK, unit_text
+from edgekit.device.service.unit import (
+    DEVICE_GROUPS,
+    MARK,
+    Scope,
+    ServiceSpec,
+    ServiceStatus,
+    State,
+    require_root,
+    unit_text,
+)
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import write_atomic
 
@@ -23,10 +31,7 @@ _PROPERTIES = (
 )
 _STATES: dict[str, State] = {
     "active": "running",
-    "reloading": "running",
     "activating": "starting",
-    "deactivating": "stopped",
-    "inactive": "stopped",
     "failed": "failed",
 }
 # ExecMainCode is the kernel's si_code, the way in which a process ended.
@@ -165,25 +170,12 @@ class SystemdManager:
         return int(found.group(1)) if found else 0
 
     def _warnings(self, spec: ServiceSpec) -> list[str]:
-        if self._scope == "system":
+        user = pwd.getpwuid(os.getuid()).pw_name
+        if self._scope == "system" or Path("/var/lib/systemd/linger", user).exists():
             return []
-        warnings = []
-        user = pwd.getpwuid(os.getuid())
-        member = set(os.getgrouplist(user.pw_name, user.pw_gid))
-        missing = [group for group in _existing_groups() if grp.getgrnam(group).gr_gid not in member]
-        if missing and os.getuid() != 0:
-            warnings.append(
-                f"user '{user.pw_name}' is not in {' and '.join(missing)}: "
-                f"sudo usermod -aG {','.join(missing)} {user.pw_name}, then log in again"
-            )
-        if not Path("/var/lib/systemd/linger", user.pw_name).exists():
-            lingering = _run(["loginctl", "enable-linger"])
-            if lingering.returncode:
-                warnings.append(
-                    f"service '{spec.name}' runs only while you are logged in: "
-                    f"sudo loginctl enable-linger {user.pw_name}"
-                )
-        return warnings
+        if not _run(["loginctl", "enable-linger"]).returncode:
+            return []
+        return [f"service '{spec.name}' runs only while you are logged in: sudo loginctl enable-linger {user}"]
 
     def _systemctl(self, *arguments: str, check: bool = True) -> str:
         done = _run(["systemctl", *self._flags, *arguments])

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import RunContext
-from edgekit.device.sinks.picture_folder import CROPS_FILE
 from edgekit.options import option, parse_seconds
 
 if TYPE_CHECKING:
+    from edgekit.device.sinks.context import RunContext
     from edgekit.device.sinks.crop_strategies import Strategy
 
 _DEFAULT_MARGIN = 0.3
@@ -79,6 +78,8 @@ class CollectOptions(SinkOptions):
 
     def files(self) -> list[Path]:
         """Return the file of the crops."""
+        from edgekit.device.sinks.picture_folder import CROPS_FILE
+
         return [] if self.collect is None else [self.collect / CROPS_FILE]
 
     def open(self, run: RunContext) -> Sink | None:
@@ -89,7 +90,7 @@ class CollectOptions(SinkOptions):
         """
         if self.collect is None:
             return None
-        from edgekit.device.sinks.crop_folder import CollectSink
+        from edgekit.device.sinks.crop_strategies import CollectSink
 
         return CollectSink(self._strategy(run), self.collect, run)
 

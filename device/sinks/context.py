@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from edgekit.device.accounting import Account
 from edgekit.errors import InputError
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
-    from edgekit.device.annotate import Draw
     from edgekit.device.blur import FaceBlur
     from edgekit.device.controls import Controls
-    from edgekit.device.events import Outlet
+    from edgekit.device.events import Event
     from edgekit.device.frame import Source
     from edgekit.device.region import Region
     from edgekit.device.sink import Sink
     from edgekit.device.sinks.disk_reserve import DiskReserve
     from edgekit.device.sinks.monitor import Monitor
     from edgekit.device.sinks.output_options import OutputOptions
+    from edgekit.device.sinks.snapshots import SnapshotWriter
     from edgekit.device.teach.session import TeachSession
     from edgekit.device.teach.taught_file import TaughtFile
 
@@ -45,9 +43,8 @@ class Shutdown:
         """Begin the end; further calls do nothing."""
         if self._until_s is None:
             self._until_s = time.monotonic() + self._limit_s
-            with ExitStack() as ends:
-                for end in reversed(self._ends):
-                    ends.callback(end)
+            for end in self._ends:
+                end()
 
     @property
     def left_s(self) -> float:
@@ -84,43 +81,23 @@ class OutputContext:
         return DiskReserve(place, share, self.rules.disk_reserve)
 
 
-class Snapshots(Protocol):
-    """Takes and returns images of single frames, such as `sinks.snapshots.SnapshotWriter`.
-
-    Attributes:
-        latest: Name of the latest image that was taken on request; None before the first.
-    """
-
-    latest: str | None
-
-    def request(self) -> None:
-        """Save the next frame; may be called from any thread."""
-        ...
-
-    def jpeg(self, name: str) -> bytes | None:
-        """Return an image by its name, after waiting for it for a short time; None if it is not there."""
-        ...
-
-
 @dataclass
 class SinkLinks:
     """What sinks of one run offer each other.
 
     Attributes:
-        outlets: Receivers of the events.
+        outlets: Functions that take an event without waiting for its delivery.
         snapshots: The images of events and of commands; None without --event-snapshots.
         sends_snapshots: Whether receivers of events get the images, too.
         contract: The contract of the model that a sink has put in the place of the run's; None: the run's is in use.
         teaching: The session that the web page offers.
-        page_url: Returns the address of the web page for other machines, given this machine's address in their network.
     """
 
-    outlets: list[Outlet] = field(default_factory=list)
-    snapshots: Snapshots | None = None
+    outlets: list[Callable[[Event], object]] = field(default_factory=list)
+    snapshots: SnapshotWriter | None = None
     sends_snapshots: bool = False
     contract: Contract | None = None
     teaching: TeachSession | None = None
-    page_url: Callable[[str], str | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,20 +136,6 @@ class RunContext(OutputContext):
     def contract_in_use(self) -> Contract:
         """The contract of the model that classifies now: the run's, or one that was taught meanwhile."""
         return self.links.contract or self.contract
-
-    @cached_property
-    def draw(self) -> Draw:
-        """The function that draws faces; the first use reports labels that are drawn as numbers."""
-        from edgekit.device.annotate import draw_faces, drawn_label
-
-        labels = self.contract.labels
-        drawn = {label: drawn_label(label, labels) for label in labels if not label.isascii()}
-        numbered = [f"'{label}' as '{text}'" for label, text in drawn.items() if text == f"class {labels.index(label)}"]
-        if numbered:
-            self.notify(
-                f"images can contain ASCII letters only, so these labels are drawn as numbers: {', '.join(numbered)}"
-            )
-        return draw_faces
 
     def blur(self) -> FaceBlur | None:
         """Return the face blur of one sink, which keeps recent boxes and belongs to no other; None without a blur.

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 
 from edgekit.contract import Contract
-from edgekit.device.detections import Face
-from edgekit.device.frame import Frame
+from edgekit.device.detections import Face, FrameResult, crop_boxes
+from edgekit.device.frame import Frame, presentation_time_s
 from edgekit.device.imaging import at_most, resize, sharpness
+from edgekit.device.sinks.context import RunContext
+from edgekit.device.sinks.disk_reserve import PICTURES
+from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER, PictureFolder
+from edgekit.device.sinks.writer import Target, Writer, WriterRules
 from edgekit.device.track import Track
-from edgekit.preprocess import FloatArray, ImageU8
+from edgekit.errors import InputError, StorageError
+from edgekit.files import append_line
+from edgekit.preprocess import ImageU8
 
 MAX_SIDE_PX = 256
 
@@ -40,13 +49,12 @@ class Crop:
 class Candidate:
     """A classified face of a frame, tracked or not.
 
-    `box` is from `crop_boxes`, `landmarks_xy` is float32 (5, 2) or None.
+    `box` is from `crop_boxes`.
     """
 
     frame: Frame
     face: Face
     box: tuple[int, int, int, int]
-    landmarks_xy: FloatArray | None
     track: Track | None
     contract: Contract
     clock_synchronised: bool = True
@@ -85,18 +93,6 @@ class Candidate:
         return Crop(np.array(self.image), document)
 
 
-class Strategy(Protocol):
-    """Chooses the crops to save among the faces of all frames."""
-
-    def choose(self, candidates: Sequence[Candidate], time_s: float) -> list[Crop]:
-        """Return the crops to save now; called for every frame, `time_s` is its presentation time in seconds."""
-        ...
-
-    def finish(self) -> list[Crop]:
-        """Return the crops to save at the end of the run."""
-        ...
-
-
 class EveryInterval:
     """Strategy that saves all faces of one frame, then none for `interval_s` seconds."""
 
@@ -105,14 +101,14 @@ class EveryInterval:
         self._next_s = -math.inf
 
     def choose(self, candidates: Sequence[Candidate], time_s: float) -> list[Crop]:
-        """See `Strategy`."""
+        """Return the crops to save now; called for every frame, `time_s` is its presentation time in seconds."""
         if not candidates or time_s < self._next_s:
             return []
         self._next_s = time_s + self._interval_s
         return [candidate.crop() for candidate in candidates]
 
     def finish(self) -> list[Crop]:
-        """See `Strategy`."""
+        """Return the crops to save at the end of the run."""
         return []
 
 
@@ -135,7 +131,7 @@ class BestPerTrack:
         self._best: dict[Track, _Best] = {}
 
     def choose(self, candidates: Sequence[Candidate], time_s: float) -> list[Crop]:
-        """See `Strategy`."""
+        """Return the crops to save now."""
         chosen = []
         for candidate in candidates:
             rank, track = self._rank(candidate), candidate.track
@@ -154,10 +150,13 @@ class BestPerTrack:
         return chosen + [self._best.pop(track).crop for track in due]
 
     def finish(self) -> list[Crop]:
-        """See `Strategy`."""
+        """Return the crops to save at the end of the run."""
         crops = [best.crop for best in self._best.values()]
         self._best.clear()
         return crops
+
+
+Strategy: TypeAlias = EveryInterval | BestPerTrack
 
 
 def uncertain(max_margin: float) -> Strategy:
@@ -173,7 +172,7 @@ def uncertain(max_margin: float) -> Strategy:
 
 
 def best_of_track() -> Strategy:
-    """Return the strategy that saves the most frontal, largest and sharpest crop of each track when it ends."""
+    """Return the strategy that saves the largest and sharpest crop of each track when it ends."""
     return BestPerTrack(_quality, math.inf)
 
 
@@ -184,22 +183,101 @@ def margin(probabilities: Iterable[float]) -> float:
 
 
 def _quality(candidate: Candidate) -> float:
-    """Return the quality of a crop, 0 (not usable) to 1: the product of size, frontality and sharpness."""
+    """Return the quality of a crop, 0 (not usable) to 1: the product of size and sharpness."""
     if not candidate.face.detected:
         return 0.0  # the box is an estimate of the tracker
     image = candidate.image
-    size = float(min(image.shape[:2])) / MAX_SIDE_PX
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    gray = resize(np.asarray(gray, np.uint8), (_SHARPNESS_SIDE_PX, _SHARPNESS_SIDE_PX))
-    variance = sharpness(gray)
-    return size * (variance + 1) / (variance + _HALF_SHARP) * _frontality(candidate.landmarks_xy)
+    variance = sharpness(resize(np.asarray(gray, np.uint8), (_SHARPNESS_SIDE_PX, _SHARPNESS_SIDE_PX)))
+    return float(min(image.shape[:2])) / MAX_SIDE_PX * (variance + 1) / (variance + _HALF_SHARP)
 
 
-def _frontality(landmarks_xy: FloatArray | None) -> float:
-    """Return how frontal a face is: 1 for a nose midway between the eyes, 0.01 for a profile; 1 without landmarks."""
-    if landmarks_xy is None:
-        return 1.0
-    left, right, nose = (landmarks_xy[index].astype(float) for index in range(3))
-    axis = right - left
-    along = float(np.dot(nose - left, axis)) / max(float(np.dot(axis, axis)), 1e-6)
-    return max(1 - abs(2 * along - 1), 0.01)
+# Crops of a live source that wait for the disk.
+_MOST_CROPS = 32
+_MOST_FILES = 10_000
+
+
+class CollectSink(Writer[Crop]):
+    """Saves the crops that a strategy chooses; none are deleted, a full folder takes no more.
+
+    Attributes:
+        folder: The folder.
+    """
+
+    def __init__(self, strategy: Strategy, folder: Path, run: RunContext) -> None:
+        """Continue `folder`; the crops that wait in it for labelling count towards its limits.
+
+        Raises:
+            InputError: `folder` is a file.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"'{folder}' is a file: name a folder for the crops")
+        self.folder = folder
+        self._strategy = strategy
+        self._run = run
+        self._time_s = presentation_time_s(run.source)
+        rules = WriterRules(
+            what=f"collecting to '{folder}'",
+            most=_MOST_CROPS,
+            slow="disk too slow",
+            holds=True,
+            pauses_s=(5.0,),
+            reserve=run.reserve(folder, PICTURES),
+        )
+        crops = _Crops(folder, run.source.name, round(run.rules.pictures_max_mb * 1e6))
+        super().__init__(crops, rules, run.account("collect"), run.shutdown, run.notify, threaded=run.source.live)
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Pass the frame's faces to the strategy and save the crops it returns."""
+        self.check()
+        tracks = result.faces.tracks
+        contract = self._run.contract_in_use
+        boxes = crop_boxes(result.faces, frame.size_wh, contract.crop.margin)
+        candidates = [
+            Candidate(
+                frame,
+                face,
+                box,
+                track=None if tracks is None else tracks[index],
+                contract=contract,
+                clock_synchronised=result.clock_synchronised,
+            )
+            for index, (face, box) in enumerate(zip(result.faces, boxes, strict=True))
+        ]
+        for crop in self._strategy.choose(candidates, self._time_s(frame)):
+            self.put(crop)
+
+    def end(self) -> None:
+        """Save what the strategy still holds."""
+        for crop in self._strategy.finish():
+            self.put(crop)
+        super().end()
+
+
+class _Crops(Target[Crop]):
+    """Target of a `CollectSink`: writes a crop and its JSON line, or neither."""
+
+    def __init__(self, folder: Path, source_name: str, most_bytes: int) -> None:
+        self._folder = folder
+        self._source_name = source_name
+        self._pictures = PictureFolder(folder / CROPS_FOLDER, ".png", most_files=_MOST_FILES, most_bytes=most_bytes)
+        # Unique across runs, also on a board whose clock is wrong.
+        self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        self._saved = 0
+
+    def write(self, items: Sequence[Crop]) -> int:
+        """Write the only crop."""
+        (crop,) = items
+        name = f"{self._run}-{self._saved + 1:05}.png"
+        track = crop.document["track"]
+        document = {"file": f"{CROPS_FOLDER}/{name}", **crop.document, "source": self._source_name}
+        document["track"] = None if track is None else f"{self._run}-{track}"
+        line = (json.dumps(document, allow_nan=False) + "\n").encode()
+        self._pictures.store(name, cv2.imencode(".png", crop.image)[1].tobytes())
+        try:
+            append_line(self._folder / CROPS_FILE, line)
+        except StorageError:
+            self._pictures.remove(name)
+            raise
+        self._saved += 1
+        return 1

@@ -8,15 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.device.sink import SinkOptions
-from edgekit.device.sinks.context import RunContext
-from edgekit.device.sinks.records import STDOUT, RecordSink
+from edgekit.device.sink import STDOUT, Sink, SinkOptions
 from edgekit.errors import InputError
 from edgekit.options import option
 from edgekit.text import printable
 
 if TYPE_CHECKING:
     from edgekit.device.detections import FrameResult
+    from edgekit.device.sinks.context import RunContext
 
 _COLUMNS = (
     "sequence", "monotonic_s", "wall_s", "face", "track_id", "x0", "y0", "x1", "y1", "score", "label", "probability",
@@ -41,10 +40,12 @@ class CsvOptions(SinkOptions):
         """Return the file."""
         return [] if self.csv is None else [self.csv]
 
-    def open(self, run: RunContext) -> RecordSink | None:
+    def open(self, run: RunContext) -> Sink | None:
         """Return the sink; after the common columns, a row has the probabilities and the image file."""
         if self.csv is None:
             return None
+        from edgekit.device.sinks.records import RecordSink
+
         labels = run.contract.labels
         columns = [f"{kind}_{printable(label)}" for kind in ("p", "raw_p") for label in labels]
         header = _text([[*_COLUMNS, *columns, "file"]])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import RunContext, SinkLinks
 from edgekit.errors import InputError
 from edgekit.options import option, parse_seconds
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from edgekit.device.detections import FrameResult
     from edgekit.device.events import EventRules
     from edgekit.device.frame import Frame
+    from edgekit.device.sinks.context import RunContext, SinkLinks
     from edgekit.device.sinks.snapshots import SnapshotWriter
 
 _RECEIVERS = ("--mqtt", "--webhook", "--web", "--event-snapshots")
@@ -129,4 +129,4 @@ class EventSink(Sink):
             if self._snapshots is not None:
                 event = self._snapshots.take(event, frame, result)
             for outlet in self._links.outlets:
-                outlet.post(event)
+                outlet(event)

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from edgekit.device.sinks.writer import LostError
-from edgekit.errors import InputError, StorageError
+from edgekit.device.sinks.writer import LostError, Target
+from edgekit.errors import InputError
 from edgekit.files import is_at
 from edgekit.options import parse_bytes, parse_seconds
 
@@ -50,18 +50,20 @@ def parse_limits(text: str) -> tuple[int | None, float | None]:
     """
     size_bytes: int | None = None
     age_s: float | None = None
-    for part in text.split(","):
+    for part in map(str.strip, text.split(",")):
         try:
-            size_bytes, is_time = parse_bytes(part.strip()), False
+            size_bytes = parse_bytes(part)
+            is_small = size_bytes < _LEAST_BYTES
         except ValueError:
-            age_s, is_time = parse_seconds(part.strip()), True
-        if (is_time and (age_s or 0) < _LEAST_S) or (not is_time and (size_bytes or 0) < _LEAST_BYTES):
+            age_s = parse_seconds(part)
+            is_small = age_s < _LEAST_S
+        if is_small:
             raise ValueError(f"'{part}' is too small: at least {_LEAST_BYTES // 1000}KB or {_LEAST_S:g}s")
     return size_bytes, age_s
 
 
-class OutputFile(Protocol[_T_contra]):
-    """An open file of a `FileSeries`; `write` and `close` are those of `writer.Target`."""
+class OutputFile(Target[_T_contra], Protocol[_T_contra]):
+    """An open file of a `FileSeries`."""
 
     @property
     def size_bytes(self) -> int:
@@ -75,14 +77,6 @@ class OutputFile(Protocol[_T_contra]):
 
     def fileno(self) -> int:
         """Return the file descriptor."""
-        ...
-
-    def write(self, items: Sequence[_T_contra]) -> int:
-        """Append items."""
-        ...
-
-    def close(self) -> int:
-        """Complete the file."""
         ...
 
 
@@ -122,7 +116,7 @@ class FileSeries(Generic[T]):
             safe = self.close()
         if self._file is not None and self._is_due(self._file, items[0]):
             safe = self.close()
-            self._make_room(lambda path: _shift(path, self._rotation.keep))
+            _shift(self._path, self._rotation.keep)
         if self._file is None:
             self._open(items[0])
         assert self._file is not None
@@ -141,22 +135,10 @@ class FileSeries(Generic[T]):
         if not self._begins(item):
             raise LostError("no key frame")
         # A restart numbers no file: many of them would soon delete all older files.
-        if not self._continues(self._path):
-            self._make_room(_set_aside)
+        if self._path.is_file() and not self._continues(self._path):
+            _set_aside(self._path)
         self._file = self._open_file(self._path, item)
         self._begun_s = time.monotonic() - self._file.age_s
-
-    def _make_room(self, rename: Callable[[Path], None]) -> None:
-        """Rename an existing file, just before a new one takes its name.
-
-        Raises:
-            StorageError: The folder cannot be written.
-        """
-        try:
-            if self._path.is_file():
-                rename(self._path)
-        except OSError as error:
-            raise StorageError(f"'{self._path}' cannot be renamed: {error.strerror or error}") from error
 
 
 def is_older_name(name: Path, path: Path) -> bool:

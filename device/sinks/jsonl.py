@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.device.sink import SinkOptions
-from edgekit.device.sinks.context import RunContext
-from edgekit.device.sinks.records import STDOUT, RecordSink
+from edgekit.device.sink import STDOUT, Sink, SinkOptions
 from edgekit.options import option
 
 if TYPE_CHECKING:
     from edgekit.device.detections import Face, FrameResult
+    from edgekit.device.sinks.context import RunContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +27,10 @@ class JsonLinesOptions(SinkOptions):
         """Return the file."""
         return [] if self.jsonl in (None, STDOUT) else [Path(str(self.jsonl))]
 
-    def open(self, run: RunContext) -> RecordSink | None:
+    def open(self, run: RunContext) -> Sink | None:
         """Return the sink."""
+        from edgekit.device.sinks.records import RecordSink
+
         return None if self.jsonl is None else RecordSink("jsonl", self.jsonl, run, _line)
 
 

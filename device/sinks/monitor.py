@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgekit.device.accounting import Account
 from edgekit.device.controls import Controls
@@ -18,26 +17,16 @@ from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.jsonl import as_document
 
+if TYPE_CHECKING:
+    from edgekit.device.health.sampler import Health
+
 # The frame rate is averaged over five seconds, stage times over one, so that the chart shows short changes.
 _RATE_WINDOW_S = 5.0
 _STAGE_WINDOW_S = 1.0
 _MAX_EVENTS = 20
 
 
-class HealthReport(Protocol):
-    """One sample of the state of board and process, such as `edgekit.device.health.sampler.Health`."""
-
-    def as_document(self) -> dict[str, Any]:
-        """Return the sample ready for JSON."""
-        ...
-
-    @property
-    def is_camera_usable(self) -> bool:
-        """Whether the images of the source show something new."""
-        ...
-
-
-ReadHealth = Callable[[], HealthReport | None]
+ReadHealth: TypeAlias = Callable[[], "Health | None"]
 
 
 @dataclass(frozen=True)
@@ -48,10 +37,10 @@ class StageTotal:
     total_ms: float = 0.0
 
 
-class Monitor:
-    """Keeps the latest result and five seconds of history, at least two frames.
+class Monitor(Sink):
+    """Keeps the latest result and five seconds of history.
 
-    One thread adds results, any thread may read.
+    One thread adds results, any thread may read. As a sink, it must come before the sinks that read it.
     """
 
     def __init__(
@@ -64,14 +53,13 @@ class Monitor:
         """Monitor a run on `source_name`.
 
         Args:
-            source_name: Name of the source; a password in it is removed.
+            source_name: Name of the source, without a password.
             health: Returns the newest health sample, None before the first.
             accounts: Returns the accounts of the run's sinks.
             controls: The run's pauses and commands.
         """
         self.controls = controls or Controls()
-        # The address of a stream may contain a password.
-        self.source_name = re.sub(r"://[^/\s]*@", "://", source_name)
+        self.source_name = source_name
         self._read_health = health
         self._accounts = accounts
         self._lock = threading.Lock()
@@ -85,8 +73,9 @@ class Monitor:
         self.labels: Counter[str] = Counter()
         self.stages: dict[str, StageTotal] = {}
 
-    def add(self, result: FrameResult) -> None:
+    def write(self, frame: Frame, result: FrameResult) -> None:
         """Add the result of a frame."""
+        del frame
         now_s = time.monotonic()
         with self._lock:
             if self._latest is not None:
@@ -127,13 +116,13 @@ class Monitor:
     def document(self) -> dict[str, Any]:
         """Return the current state ready for JSON.
 
-        Frame rate and age cover five seconds, or two frames if a source is slower; stage times cover one second.
+        Frame rate and age cover five seconds, stage times one second.
         """
         report = self._read_health()
         now_s = time.monotonic()
         with self._lock:
             self._prune(now_s)
-            recent, latest = [] if self._is_stale(now_s) else list(self._recent), self._latest
+            recent, latest = list(self._recent), self._latest
             document: dict[str, Any] = {
                 "source": self.source_name,
                 "uptime_s": round(now_s - self._started_s, 1),
@@ -145,7 +134,7 @@ class Monitor:
                 "labels": dict(self.labels.most_common()),
                 "events": [event.as_document() for event in reversed(self._events)],
             }
-        document["fps"] = round(_rate(recent, now_s), 2)
+        document["fps"] = round(len(recent) / min(_RATE_WINDOW_S, max(now_s - self._started_s, 1.0)), 2)
         document["age_ms"] = round(sum(age for _, _, age in recent) / len(recent), 2) if recent else None
         document["stage_ms"] = _mean_stages(recent, now_s)
         document["latest"] = None if latest is None else as_document(latest)
@@ -154,38 +143,8 @@ class Monitor:
         return document
 
     def _prune(self, now_s: float) -> None:
-        # A source can have fewer than two frames in the window: the latest two then give the rate.
-        while len(self._recent) > 2 and now_s - self._recent[0][0] > _RATE_WINDOW_S:
+        while self._recent and now_s - self._recent[0][0] >= _RATE_WINDOW_S:
             self._recent.popleft()
-
-    def _is_stale(self, now_s: float) -> bool:
-        """Return whether the latest frame is older than five seconds and than twice the time of the kept frames."""
-        if not self._recent:
-            return True
-        first_s, latest_s = self._recent[0][0], self._recent[-1][0]
-        return now_s - latest_s > max(_RATE_WINDOW_S, 2 * (latest_s - first_s))
-
-
-class MonitorSink(Sink):
-    """Adds every result to a monitor; must come before the sinks that read the monitor."""
-
-    def __init__(self, monitor: Monitor) -> None:
-        self._monitor = monitor
-
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Add the frame's result."""
-        del frame
-        self._monitor.add(result)
-
-
-def _rate(recent: list[tuple[float, Mapping[str, float], float]], now_s: float) -> float:
-    intervals = len(recent) - 1
-    if intervals < 1:
-        return 0.0
-    first_s, latest_s = recent[0][0], recent[-1][0]
-    # If the latest frame is older than the mean interval, the rest of its age counts: a stalled camera lowers the rate.
-    due_s = latest_s + (latest_s - first_s) / intervals
-    return intervals / max(latest_s - first_s + max(0.0, now_s - due_s), 1e-6)
 
 
 def _mean_stages(recent: list[tuple[float, Mapping[str, float], float]], now_s: float) -> dict[str, float]:

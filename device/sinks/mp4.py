@@ -169,7 +169,6 @@ class H264File(_FragmentedFile):
             fps: Nominal frame rate; the time that the last frame is shown.
 
         Raises:
-            InputError: The encoder does not support the size.
             StorageError: The file cannot be created.
         """
         super().__init__(path)
@@ -218,24 +217,18 @@ class H264File(_FragmentedFile):
 
     def _encoder(self, size_wh: tuple[int, int], fps: float) -> Any:
         name = _encoder_name(self._av, size_wh)
-        try:
-            stream = self._add_stream(name, size_wh, Fraction(fps).limit_denominator(1001))
-            context = stream.codec_context
-            context.time_base = _TIME_BASE
-            context.colorspace = context.color_primaries = context.color_trc = _BT601
-            context.color_range = _LIMITED_RANGE
-            # Key frames are chosen by time.
-            context.gop_size = 10_000
-            if name == _X264:
-                context.options = _X264_OPTIONS
-            else:
-                context.bit_rate = _V4L2_BIT_RATE
-            context.open()
-        except self._av.FFmpegError as error:
-            with suppress(StorageError):
-                super().close()
-            width, height = size_wh
-            raise InputError(f"PyAV cannot encode {width}x{height} pixels as H.264: use smaller frames") from error
+        stream = self._add_stream(name, size_wh, Fraction(fps).limit_denominator(1001))
+        context = stream.codec_context
+        context.time_base = _TIME_BASE
+        context.colorspace = context.color_primaries = context.color_trc = _BT601
+        context.color_range = _LIMITED_RANGE
+        # Key frames are chosen by time.
+        context.gop_size = 10_000
+        if name == _X264:
+            context.options = _X264_OPTIONS
+        else:
+            context.bit_rate = _V4L2_BIT_RATE
+        context.open()
         return stream
 
 

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 from edgekit.device.registry import find, names, own_names
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import OutputContext, RunContext
-from edgekit.device.sinks.disk_reserve import free_bytes
-from edgekit.device.sinks.file_series import is_older_name
 from edgekit.device.sinks.output_options import OutputOptions
-from edgekit.device.sinks.record import H264Recorder, RecordOptions
+from edgekit.device.sinks.record import RecordOptions
 from edgekit.errors import InputError
 from edgekit.files import check_mounted, exclusive_file, real_path
 
 if TYPE_CHECKING:
     from edgekit.device.pipeline.stream import Stream
+    from edgekit.device.sinks.context import OutputContext, RunContext
     from edgekit.device.sinks.monitor import ReadHealth
+    from edgekit.device.sinks.record import H264Recorder
     from edgekit.device.teach.taught_file import TaughtFile
 
 _Kind = TypeVar("_Kind", bound=SinkOptions)
@@ -60,6 +59,8 @@ def check_outputs(options: Sequence[SinkOptions], source: str | Path | None = No
     Raises:
         InputError: Two outputs have the same file, or the source is the file of an output.
     """
+    from edgekit.device.sinks.file_series import is_older_name
+
     places = [real_path(path) for each in options for path in each.files()]
     if twice := [path for path in places if places.count(path) > 1]:
         raise InputError(f"'{twice[0]}' is the file of two outputs: give each its own")
@@ -113,6 +114,7 @@ def run_context(
         say: Called with one line of the command's output.
         taught: The file of the taught model, with --teach.
     """
+    from edgekit.device.sinks.context import RunContext
     from edgekit.device.sinks.monitor import Monitor
 
     options = stream.options
@@ -144,14 +146,13 @@ def open_sinks(options: Iterable[SinkOptions], run: RunContext) -> list[Sink]:
         InputError: A sink cannot be created with these options.
         TemporaryError: What a sink needs is missing at the moment.
     """
-    from edgekit.device.sinks.daily_writes import DailyWrites
-    from edgekit.device.sinks.monitor import MonitorSink
+    from edgekit.device.sinks.disk_reserve import DailyWrites
 
     if run.rules.blur_faces and run.excluding:
         run.notify(f"--blur-faces does not blur the faces that {' or '.join(run.excluding)} excludes")
     opened = [each.open(run) for each in options]
     # The monitor comes first, because the web page and MQTT read it.
-    sinks: list[Sink] = [MonitorSink(run.monitor), *(sink for sink in opened if sink is not None)]
+    sinks: list[Sink] = [run.monitor, *(sink for sink in opened if sink is not None)]
     # What is written while somebody teaches does not predict a day.
     return [*sinks, DailyWrites(run.notify)] if run.source.live and run.taught is None else sinks
 
@@ -161,6 +162,8 @@ def results_folder(options: Iterable[SinkOptions]) -> Path:
 
     Without files it is the working folder.
     """
+    from edgekit.device.sinks.disk_reserve import free_bytes
+
     paths = [path.absolute() for each in options for path in (*each.files(), *each.folders())]
     fullest = min(paths, key=free_bytes, default=Path.cwd())
     return next(folder for folder in (fullest, *fullest.parents) if os.path.isdir(folder))  # noqa: PTH112 - no error

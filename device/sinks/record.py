@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import OutputContext, RunContext
-from edgekit.device.sinks.disk_reserve import VIDEO
-from edgekit.device.sinks.file_series import FileSeries, require_suffix
-from edgekit.device.sinks.writer import Writer, WriterRules
 from edgekit.options import option
 
 if TYPE_CHECKING:
     from edgekit.device.detections import FrameResult
     from edgekit.device.frame import Frame
+    from edgekit.device.sinks.context import OutputContext, RunContext
+    from edgekit.device.sinks.file_series import FileSeries
     from edgekit.device.sinks.mp4 import PacketFile
+    from edgekit.device.sinks.writer import Writer
     from edgekit.device.sources.settings import EncodedPacket
 
 # A few seconds of video, for a disk that stalls.
@@ -68,6 +67,10 @@ class H264Recorder(Sink):
         Raises:
             InputError: The name does not end in .mp4.
         """
+        from edgekit.device.sinks.disk_reserve import VIDEO
+        from edgekit.device.sinks.file_series import FileSeries, require_suffix
+        from edgekit.device.sinks.writer import Writer, WriterRules
+
         require_suffix(target, ".mp4", "recording")
         rules = WriterRules(
             what=f"recording to '{target}'",

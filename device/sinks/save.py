@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import RunContext
 from edgekit.options import option
+
+if TYPE_CHECKING:
+    from edgekit.device.sinks.context import RunContext
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 
+from edgekit.device.annotate import draw_faces
 from edgekit.device.blur import hide_boxes
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import IMAGE_SUFFIXES
 from edgekit.device.sinks.context import RunContext
-from edgekit.device.sinks.writer import Writer, WriterRules
+from edgekit.device.sinks.writer import Target, Writer, WriterRules
 from edgekit.errors import InputError, StorageError
 from edgekit.files import real_path, write_atomic
 from edgekit.preprocess import ImageU8
@@ -55,8 +56,6 @@ class PictureSink(Writer[_Picture]):
             )
         self._place = target
         self._blurs = run.blur() is not None
-        self._draw = run.draw
-        self._names: Counter[str] = Counter()
         self._written: set[Path] = set()
         # All of them: an image may have the name that an earlier one of another folder gets here.
         self._originals = {real_path(path) for path in getattr(source, "paths", ())}
@@ -78,23 +77,20 @@ class PictureSink(Writer[_Picture]):
         image = frame.image_bgr
         if self._blurs:
             image = hide_boxes(image, [face.xyxy for face in result.faces])
-        self.put(_Picture(path, self._draw(image, result.faces)))
+        self.put(_Picture(path, draw_faces(image, result.faces)))
 
     def _path(self, frame: Frame) -> Path:
         if not self._is_folder:
             return _writable_name(self._place)
         name = Path(frame.file or f"{frame.sequence:06d}.png")
-        while True:
-            self._names[name.name] += 1
-            number = self._names[name.name]
-            path = self._place / (name.name if number == 1 else f"{name.stem}-{number}{name.suffix}")
-            path = _writable_name(path)
-            if path not in self._written:
-                self._written.add(path)
-                return path
+        numbered = (f"{name.stem}-{number}{name.suffix}" for number in itertools.count(2))
+        paths = (_writable_name(self._place / each) for each in itertools.chain([name.name], numbered))
+        path = next(path for path in paths if path not in self._written)
+        self._written.add(path)
+        return path
 
 
-class _Files:
+class _Files(Target[_Picture]):
     """Target of a `PictureSink`."""
 
     def write(self, items: Sequence[_Picture]) -> int:
@@ -105,10 +101,6 @@ class _Files:
                 raise StorageError(f"cannot write '{picture.path}': OpenCV does not encode {picture.path.suffix}")
             write_atomic(picture.path, data.tobytes())
         return len(items)
-
-    def close(self) -> int:
-        """Do nothing."""
-        return 0
 
 
 def _writable_name(path: Path) -> Path:

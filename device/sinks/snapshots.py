@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 
-from edgekit.device.annotate import Draw
+from edgekit.device.annotate import draw_faces
 from edgekit.device.blur import Xyxy, hide_boxes
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
@@ -21,7 +21,8 @@ from edgekit.device.imaging import at_most
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.disk_reserve import PICTURES
 from edgekit.device.sinks.picture_folder import PictureFolder
-from edgekit.device.sinks.writer import Writer, WriterRules
+from edgekit.device.sinks.writer import Target, Writer, WriterRules
+from edgekit.preprocess import ImageU8
 
 _MAX_SIDE_PX = 1280
 _JPEG_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
@@ -38,14 +39,21 @@ _NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[\w-]*-[0-9a-f]+-\d+\.jpg", re.ASCII)
 
 
 @dataclass(frozen=True, eq=False)
-class _Shot:
-    name: str
+class Shot:
+    """A frame to draw: with its faces, and the boxes in which it is made unrecognisable."""
+
     frame: Frame
     result: FrameResult
     hidden_xyxy: Sequence[Xyxy]
+    name: str = ""
+
+    def drawn(self) -> ImageU8:
+        """Return the drawn image, uint8 (H, W, 3) B, G, R."""
+        image = self.frame.image_bgr
+        return draw_faces(hide_boxes(image, self.hidden_xyxy) if self.hidden_xyxy else image, self.result.faces)
 
 
-class SnapshotWriter(Writer[_Shot]):
+class SnapshotWriter(Writer[Shot]):
     """Writes the frames of events, and the next frame after a request, at most one per second.
 
     Attributes:
@@ -74,9 +82,7 @@ class SnapshotWriter(Writer[_Shot]):
             reserve=run.reserve(folder, PICTURES),
         )
         account = run.account("event snapshots")
-        super().__init__(
-            _Images(pictures, run.draw), rules, account, run.shutdown, run.notify, threaded=run.source.live
-        )
+        super().__init__(_Images(pictures), rules, account, run.shutdown, run.notify, threaded=run.source.live)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Keep the boxes to blur, and save the frame if it was requested."""
@@ -110,28 +116,21 @@ class SnapshotWriter(Writer[_Shot]):
             return None
 
     def _save(self, name: str, frame: Frame, result: FrameResult) -> bool:
-        return self.put(_Shot(name, frame, result, self._blur.boxes() if self._blur is not None else []))
+        return self.put(Shot(frame, result, self._blur.boxes() if self._blur is not None else [], name))
 
 
-class _Images:
+class _Images(Target[Shot]):
     """Target of a `SnapshotWriter`: draws, encodes and writes images."""
 
-    def __init__(self, pictures: PictureFolder, draw: Draw) -> None:
+    def __init__(self, pictures: PictureFolder) -> None:
         self._pictures = pictures
-        self._draw = draw
 
-    def write(self, items: Sequence[_Shot]) -> int:
+    def write(self, items: Sequence[Shot]) -> int:
         """Write the only image."""
         (shot,) = items
-        image = shot.frame.image_bgr
-        image = hide_boxes(image, shot.hidden_xyxy) if shot.hidden_xyxy else image
-        drawn = at_most(self._draw(image, shot.result.faces), _MAX_SIDE_PX)
+        drawn = at_most(shot.drawn(), _MAX_SIDE_PX)
         self._pictures.store(shot.name, cv2.imencode(".jpg", drawn, _JPEG_QUALITY)[1].tobytes())
         return 1
-
-    def close(self) -> int:
-        """Do nothing."""
-        return 0
 
 
 def _image_name(wall_s: float, label: str, image_id: str, clock_synchronised: bool) -> str:

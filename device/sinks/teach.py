@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import RunContext
-from edgekit.device.sinks.worker import Worker
+from edgekit.device.worker import Worker
 from edgekit.errors import InputError
 from edgekit.files import state_folder
 from edgekit.options import option
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from edgekit.device.detections import FrameResult
     from edgekit.device.frame import Frame
     from edgekit.device.region import Region
+    from edgekit.device.sinks.context import RunContext
     from edgekit.device.teach.session import SessionParts, TeachSession
     from edgekit.device.teach.taught_file import TaughtFile
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from edgekit.device.blur import Xyxy, hide_boxes
+from edgekit.device.blur import Xyxy
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame, presentation_time_s
 from edgekit.device.imaging import opencv_text, read_image, resize
@@ -18,6 +17,7 @@ from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.disk_reserve import VIDEO
 from edgekit.device.sinks.file_series import FileSeries, require_suffix
 from edgekit.device.sinks.mp4 import H264File, require_pyav
+from edgekit.device.sinks.snapshots import Shot
 from edgekit.device.sinks.writer import Writer, WriterRules
 from edgekit.preprocess import ImageU8
 
@@ -28,14 +28,7 @@ _CAMERA_FPS = 15.0
 _MOST_FRAMES = 3
 
 
-@dataclass(frozen=True, eq=False)
-class _Shot:
-    frame: Frame
-    result: FrameResult
-    hidden_xyxy: Sequence[Xyxy]
-
-
-class VideoSink(Writer[_Shot]):
+class VideoSink(Writer[Shot]):
     """Encodes each frame. A file has the size of its first frame, or of the largest picture of a folder; frames of
     other sizes are fitted into it.
     """
@@ -50,7 +43,6 @@ class VideoSink(Writer[_Shot]):
         require_pyav()
         source = run.source
         self._blur = run.blur()
-        self._draw = run.draw
         self._fps = source.fps or (_CAMERA_FPS if source.live else _STILLS_FPS)
         self._time_s = presentation_time_s(source, _STILLS_FPS)
         self._size_wh = _largest_wh(getattr(source, "paths", ()))
@@ -70,37 +62,24 @@ class VideoSink(Writer[_Shot]):
         if self._blur is not None:
             self._blur.update(frame, result)
             hidden = self._blur.boxes()
-        self.put(_Shot(frame, result, hidden))
+        self.put(Shot(frame, result, hidden))
 
-    def _open_file(self, path: Path, shot: _Shot) -> _DrawnVideo:
+    def _open_file(self, path: Path, shot: Shot) -> _DrawnVideo:
         width, height = self._size_wh or shot.frame.size_wh
         # The encoders need an even width and height.
         size_wh = width + width % 2, height + height % 2
-        return _DrawnVideo(path, size_wh, self._fps, self._drawn, self._time_s)
-
-    def _drawn(self, shot: _Shot) -> ImageU8:
-        image = shot.frame.image_bgr
-        image = hide_boxes(image, shot.hidden_xyxy) if shot.hidden_xyxy else image
-        return self._draw(image, shot.result.faces)
+        return _DrawnVideo(path, size_wh, self._fps, self._time_s)
 
 
 class _DrawnVideo(H264File):
-    def __init__(
-        self,
-        path: Path,
-        size_wh: tuple[int, int],
-        fps: float,
-        draw: Callable[[_Shot], ImageU8],
-        time_s: Callable[[Frame], float],
-    ) -> None:
+    def __init__(self, path: Path, size_wh: tuple[int, int], fps: float, time_s: Callable[[Frame], float]) -> None:
         super().__init__(path, size_wh, fps)
         self._size_wh = size_wh
-        self._draw = draw
         self._time_s = time_s
 
-    def write(self, items: Sequence[_Shot]) -> int:
+    def write(self, items: Sequence[Shot]) -> int:
         """Append frames."""
-        return sum(self.append(_fit(self._draw(shot), self._size_wh), self._time_s(shot.frame)) for shot in items)
+        return sum(self.append(_fit(shot.drawn(), self._size_wh), self._time_s(shot.frame)) for shot in items)
 
 
 def _largest_wh(paths: Sequence[Path]) -> tuple[int, int] | None:

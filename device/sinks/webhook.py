@@ -7,18 +7,16 @@ import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit import __version__
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import RunContext
-from edgekit.device.sinks.credentials import read_secret
-from edgekit.device.sinks.writer import END_OF_RUN, LostError, Writer, WriterRules
 from edgekit.errors import InputError, StorageError
 from edgekit.options import option
 
 if TYPE_CHECKING:
     from edgekit.device.events import Event
+    from edgekit.device.sinks.context import RunContext
 
 # Time limit for the connection to each address of the receiver, for sending, and for the response.
 _TIMEOUT_S = 5.0
@@ -49,6 +47,9 @@ class WebhookOptions(SinkOptions):
         """
         if self.webhook is None:
             return None
+        from edgekit.device.sinks.credentials import read_secret
+        from edgekit.device.sinks.writer import END_OF_RUN, Writer, WriterRules
+
         token = read_secret(self.webhook_token_file, "EDGEKIT_WEBHOOK_TOKEN", "webhook token", run.notify)
         host = _check(self.webhook, token)
         links = run.links
@@ -62,35 +63,19 @@ class WebhookOptions(SinkOptions):
             attempts=len(_RETRY_PAUSES_S) + 1,
         )
         receiver = _Receiver(self.webhook, token, host, read_image)
-        webhook = Webhook(receiver, rules, run.account("webhook"), run.shutdown, run.notify, threaded=True)
-        links.outlets.append(webhook)
+        webhook: Writer[Event] = Writer(
+            receiver, rules, run.account("webhook"), run.shutdown, run.notify, threaded=True
+        )
+        links.outlets.append(webhook.put)
         return webhook
 
 
-class Webhook(Writer["Event"]):
-    """Posts each event, in order, from its own thread."""
-
-    def post(self, event: Event) -> None:
-        """Queue an event; if too many wait, the oldest one is dropped."""
-        self.put(event)
-
-
 class _Receiver:
-    """Target of a `Webhook`. Redirects are not followed, because the token is only for the given address."""
+    """Target of the writer. Redirects are not followed, because the token is only for the given address."""
 
     def __init__(
         self, url: str, token: str | None, host: str, read_image: Callable[[str], bytes | None] | None
     ) -> None:
-        import urllib.request
-
-        class NoRedirects(urllib.request.HTTPRedirectHandler):
-            def http_error_302(self, req: Any, fp: IO[bytes], code: int, msg: str, headers: Any) -> None:
-                """Let the response be an error. The new address is not read, because it may be malformed."""
-                del req, fp, code, msg, headers
-
-            http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
-
-        self._opener = urllib.request.build_opener(NoRedirects)
         self._url = url
         self._host = host
         self._read_image = read_image
@@ -106,25 +91,32 @@ class _Receiver:
             LostError: It rejects the event.
         """
         import http.client
-        import urllib.error
-        import urllib.request
+
+        from edgekit.device.sinks.writer import LostError
 
         (event,) = items
         body = json.dumps(self._document(event), allow_nan=False).encode()
-        request = urllib.request.Request(self._url, body, self._headers, method="POST")  # noqa: S310 - http(s) only
         try:
-            with self._opener.open(request, timeout=_TIMEOUT_S):
-                return 1
-        except urllib.error.HTTPError as error:
-            error.close()
-            reason: object = f"HTTP status {error.code}"
-            if error.code < 500 and error.code not in (408, 429):
-                raise LostError("rejected", f"webhook {self._host}: {reason}") from error
-        except urllib.error.URLError as error:
-            reason = error.reason
+            status = self._post(body)
         except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
-        raise StorageError(f"webhook {self._host}: {reason}")
+            raise StorageError(f"webhook {self._host}: {str(error) or type(error).__name__}") from error
+        if status < 300:
+            return 1
+        message = f"webhook {self._host}: HTTP status {status}"
+        raise StorageError(message) if status >= 500 or status in (408, 429) else LostError("rejected", message)
+
+    def _post(self, body: bytes) -> int:
+        import http.client
+
+        parts = urllib.parse.urlsplit(self._url)
+        connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = connect(self._host, parts.port, timeout=_TIMEOUT_S)
+        try:
+            target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+            connection.request("POST", target, body, self._headers)
+            return connection.getresponse().status
+        finally:
+            connection.close()
 
     def close(self) -> int:
         """Do nothing."""

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import RunContext
 from edgekit.errors import InputError
-from edgekit.install_hint import install_command
 from edgekit.options import option
 
 if TYPE_CHECKING:
-    from edgekit.device.annotate import Draw
     from edgekit.device.detections import FrameResult
     from edgekit.device.frame import Frame
+    from edgekit.device.sinks.context import RunContext
 
 _TITLE = "edgekit (q to quit)"
 _KEYS_TO_QUIT = (ord("q"), 27)
-
-# Qt aborts the process if it cannot reach the display, so a child process opens a window first.
-_TRIAL = "import cv2; cv2.namedWindow('edgekit'); cv2.waitKey(1)"
-_TRIAL_TIMEOUT_S = 60
-_NOT_BUILT_IN = "The function is not implemented"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,22 +32,30 @@ class WindowOptions(SinkOptions):
         """Return the sink, which ends the run when its window is closed.
 
         Raises:
-            InputError: There is no display, it cannot be reached, or this OpenCV is headless.
+            InputError: There is no display, or this OpenCV is headless.
         """
-        return WindowSink(run.source.stop, run.draw) if self.show else None
+        return WindowSink(run.source.stop) if self.show else None
 
 
 class WindowSink(Sink):
     """Shows every frame with boxes and labels; q, Escape or closing the window calls `on_quit`."""
 
-    def __init__(self, on_quit: Callable[[], None], draw: Draw) -> None:
-        """Open the window; `draw` draws the faces into a frame. Raises as `WindowOptions.open`."""
+    def __init__(self, on_quit: Callable[[], None]) -> None:
+        """Open the window; raises as `WindowOptions.open`."""
         import cv2
 
-        _require_windows()
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise InputError("--show needs a display, and none is set: use --web or --save instead")
         self._on_quit = on_quit
-        self._draw = draw
-        cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        try:
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        except cv2.error as error:
+            from edgekit.install_hint import install_command
+
+            raise InputError(
+                "--show needs an OpenCV with windows: run pip uninstall opencv-python-headless, "
+                f"then {install_command('window')}; or use --web or --save"
+            ) from error
 
     def __exit__(self, *exception: object) -> None:
         import cv2
@@ -66,30 +66,8 @@ class WindowSink(Sink):
         """Show the frame."""
         import cv2
 
-        cv2.imshow(_TITLE, self._draw(frame.image_bgr, result.faces))
+        from edgekit.device.annotate import draw_faces
+
+        cv2.imshow(_TITLE, draw_faces(frame.image_bgr, result.faces))
         if cv2.waitKey(1) & 0xFF in _KEYS_TO_QUIT or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
             self._on_quit()
-
-
-def _require_windows() -> None:
-    displays = [os.environ[name] for name in ("DISPLAY", "WAYLAND_DISPLAY") if os.environ.get(name)]
-    if not displays:
-        raise InputError("--show needs a display, and none is set: use --web or --save instead")
-    import subprocess
-
-    try:
-        command = [sys.executable, "-P", "-c", _TRIAL]
-        trial = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TRIAL_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        trial = None
-    if trial is not None and trial.returncode == 0:
-        return
-    if trial is not None and _NOT_BUILT_IN in trial.stderr:
-        raise InputError(
-            "--show needs an OpenCV with windows: run pip uninstall opencv-python-headless, "
-            f"then {install_command('window')}; or use --web or --save"
-        )
-    raise InputError(
-        f"--show cannot open a window on display '{displays[0]}': check your access to it (over SSH: ssh -X), "
-        "or use --web or --save"
-    )

@@ -14,6 +14,7 @@ from edgekit.device.accounting import Account, loss_reason
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.context import Shutdown
 from edgekit.device.sinks.disk_reserve import DISK_RESERVE, DiskReserve
+from edgekit.device.worker import Worker
 from edgekit.errors import StorageError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ END_OF_RUN = "end of the run"
 
 
 class Target(Protocol[_T_contra]):
-    """Where a `Writer` puts its items: a file, a folder or a receiver."""
+    """Where a `Writer` puts its items: a file, a folder or a receiver. A subclass may have nothing to close."""
 
     def write(self, items: Sequence[_T_contra]) -> int:
         """Store or send items; return how many items, of this call or of earlier ones, are safe by this call.
@@ -40,7 +41,7 @@ class Target(Protocol[_T_contra]):
 
     def close(self) -> int:
         """Complete and close what is open; a later `write` opens it again. Returns and raises as `write`."""
-        ...
+        return 0
 
 
 class LostError(Exception):
@@ -123,8 +124,7 @@ class Writer(Sink, Generic[T]):
         self._weight = 0
         self._due_s = float("inf")
         self._ended = False
-        self._thread: threading.Thread | None = None
-        self._failure: BaseException | None = None
+        self._thread: Worker | None = None
         # Counts of the items that the target has taken and that are not safe yet, in order.
         self._pending: deque[int] = deque()
         self._failures = 0
@@ -202,21 +202,18 @@ class Writer(Sink, Generic[T]):
 
     def check(self) -> None:
         """Raise the exception of the thread, if there was one."""
-        if self._failure is not None:
-            raise self._failure
+        if self._thread is not None:
+            self._thread.check()
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name=f"edgekit {self.account.name}", daemon=True)
+            self._thread = Worker(self._work, self.account.name)
             self._thread.start()
 
     def _work(self) -> None:
-        try:
-            while batch := self._take():
-                self._store(batch)
-            self._complete()
-        except BaseException as error:
-            self._failure = error
+        while batch := self._take():
+            self._store(batch)
+        self._complete()
 
     def _take(self) -> list[_Item[T]]:
         """Wait for items that are due and return them; an empty list at the end."""

@@ -30,7 +30,7 @@ def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False)
 
     Args:
         uri: `demo`, an image, a folder of images, a glob pattern, a video file, or `SCHEME:...` for a scheme of
-            `edgekit.device.registry`: network streams, GStreamer pipelines (`gst:`), sources of other packages.
+            `edgekit.device.registry`: network streams, sources of other packages.
             `./demo` is a file or folder of that name.
         notify: Called with one line for each warning, possibly from another thread.
         realtime: Play a recording at its own frame rate and drop late frames, as a camera does. No effect on live
@@ -42,11 +42,9 @@ def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False)
     """
     source = _open(uri, notify)
     if realtime and not source.live:
-        from edgekit.device.sources.realtime import RealtimeSource
+        from edgekit.device.sources.files import RealtimeSource
 
         return RealtimeSource(source)
-    if realtime:
-        notify(f"{source.name} is a live source: realtime has no effect")
     return source
 
 
@@ -72,7 +70,7 @@ def _open(uri: str, notify: Callable[[str], None]) -> Source:
 def _exists(name: str) -> bool:
     try:
         return Path(name).exists()
-    except OSError:  # longer than a file name may be, such as a pipeline
+    except OSError:  # longer than a file name may be
         return False
 
 

@@ -8,14 +8,16 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, Self
 
 import cv2
 import numpy as np
 
-from edgekit.device.frame import Frame, RecordedSource
+from edgekit.device.frame import Frame, RecordedSource, Source, presentation_time_s
 from edgekit.device.imaging import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_frame, opencv_text, read_image, report_unread
-from edgekit.device.sources.damaged_frames import count_damaged_frames
+from edgekit.device.stages import Stages
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.preprocess import ImageU8
@@ -103,7 +105,6 @@ class VideoSource(RecordedSource):
         self._period_s = _ASSUMED_PERIOD_S if self.fps is None else 1 / self.fps
         self._position_s = 0.0
         self._shift_s = 0.0
-        self._longest_pause_s = 0.0
         # The first frame is read here, so that an unreadable video fails before any output file is created.
         self._first = self._read()
         if self._first is None:
@@ -165,22 +166,18 @@ class VideoSource(RecordedSource):
             # The time stamps start again, as in joined MPEG streams.
             self._shift_s = before_s + self._period_s - stamp_s
         self._position_s = stamp_s + self._shift_s
-        self._longest_pause_s = max(self._longest_pause_s, self._position_s - before_s)
 
     def _report_damage(self) -> None:
-        damage = []
         if self.skipped:
-            damage.append(f"{self.skipped} frames cannot be decoded and were skipped")
+            self._notify(f"video '{self.name}': {self.skipped} frames cannot be decoded and were skipped")
         if self.damaged:
-            damage.append(f"{self.damaged} of {self._sequence} frames are damaged, with unreliable results")
-        if damage:
-            self._notify(f"video '{self.name}': {'; '.join(damage)}")
+            damaged = f"{self.damaged} of {self._sequence} frames are damaged, with unreliable results"
+            self._notify(f"video '{self.name}': {damaged}")
 
     def _warn_of_early_end(self) -> None:
         expected = self.frame_count or 0
         duration_s = expected * self._period_s
-        # Of a variable frame rate, only the duration is known; the last frame may be shown for long.
-        end_s = self._position_s + max(self._longest_pause_s, self._period_s)
+        end_s = self._position_s + self._period_s
         few = self._sequence < min(expected * _MIN_SHARE, expected - _COUNT_TOLERANCE_FRAMES)
         if few and end_s < duration_s * _MIN_SHARE:
             self._notify(
@@ -215,6 +212,28 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
     return VideoSource(cv2.VideoCapture(opencv_text(str(path)), cv2.CAP_FFMPEG), name, notify, path)
 
 
+def count_damaged_frames(path: Path, is_stopped: Callable[[], bool]) -> int:
+    """Return the number of frames of a video whose missing parts the decoder invented; 0 without PyAV.
+
+    OpenCV returns such frames without a mark. PyAV has one, so the file is decoded again, until `is_stopped()`, without
+    conversion to B, G, R. Frames that cannot be decoded at all are not counted.
+    """
+    try:
+        import av
+        import av.logging
+    except ImportError:
+        return 0
+    av.logging.set_level(av.logging.PANIC)  # FFmpeg's messages on stderr
+    damaged = 0
+    with suppress(av.FFmpegError, IndexError), av.open(str(path)) as container:
+        for packet in container.demux(container.streams.video[0]):
+            if is_stopped():
+                break
+            with suppress(av.FFmpegError):
+                damaged += sum(frame.is_corrupt for frame in packet.decode())
+    return damaged
+
+
 def capture_fps(capture: cv2.VideoCapture) -> float | None:
     """Return the nominal frame rate in frames per second; None if it is unknown or implausible."""
     fps = float(capture.get(cv2.CAP_PROP_FPS))
@@ -234,3 +253,75 @@ def _images(found: list[Path], name: str, subject: str, notify: Callable[[str], 
     if not paths:
         raise InputError(f"{subject} no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
     return ImageSource(paths, name, notify)
+
+
+# Longest delay until `stop` takes effect.
+_POLL_S = 0.1
+
+
+class RealtimeSource:
+    """A live source that plays a recording in a thread: each frame arrives at its presentation time.
+
+    A frame that waits to be taken is replaced by the next one, and counted in `dropped`.
+    """
+
+    live = True
+
+    def __init__(self, recording: Source) -> None:
+        """Play `recording`, which is entered and exited with this source.
+
+        Raises:
+            InputError: `recording` has no frame rate.
+        """
+        if recording.fps is None:
+            raise InputError(f"source '{recording.name}' has no frame rate: leave realtime out")
+        self._recording = recording
+        self._position_s = presentation_time_s(recording)
+        self._player = Stages(threaded=True, every_item=False)
+        self._stopping = False
+
+    @property
+    def dropped(self) -> int:
+        """Number of frames replaced by newer ones before they were read."""
+        return sum(self._player.dropped.values())
+
+    def __getattr__(self, name: str) -> Any:
+        """Return any other attribute (`name`, `fps`, `skipped`, …) of the recording."""
+        return getattr(self._recording, name)
+
+    def __enter__(self) -> Self:
+        self._recording.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+        self._recording.__exit__(*exception)
+
+    def stop(self) -> None:
+        """End the iteration before its next frame."""
+        self._stopping = True
+        self._recording.stop()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the newest frame, each at most once; its capture time is its presentation time."""
+        with self._player:
+            for frame in self._player.prefetch("capture", self._played()):
+                if self._stopping:
+                    return
+                yield frame
+
+    def _played(self) -> Iterator[Frame]:
+        """Yield every frame at its presentation time, or later if decoding takes longer."""
+        started_s = started_wall_s = None
+        for frame in self._recording:
+            if started_s is None or started_wall_s is None:
+                started_s, started_wall_s = time.monotonic(), time.time()
+            position_s = self._position_s(frame)
+            if not self._wait(started_s + position_s):
+                return
+            yield Frame(frame.sequence, started_s + position_s, started_wall_s + position_s, frame.image_bgr)
+
+    def _wait(self, due_s: float) -> bool:
+        while not self._stopping and (left_s := due_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, _POLL_S))
+        return not self._stopping

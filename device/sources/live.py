@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import Protocol, Self, TypeAlias, TypeVar
 
 from edgekit.device.frame import Frame
-from edgekit.device.sources.timeout_guard import Readable, TimeoutGuard
-from edgekit.device.sources.yuv import Planes
+from edgekit.device.worker import Worker
+from edgekit.device.yuv import Planes
 from edgekit.errors import EdgekitError, SourceError
 from edgekit.preprocess import ImageU8
+from edgekit.text import one_line
+
+_T = TypeVar("_T")
 
 # Pause before each attempt to reopen a lost device. The source fails after the last attempt.
 _REOPEN_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
-# No attempt begins later than this after the loss: each can take until its own time-out, and the run must end with its
-# recordings complete before the service watchdog ends it (service/spec.py).
+# No attempt begins later than this after the loss, so that a run ends with complete recordings before the service
+# watchdog ends it (service/spec.py).
 LAST_ATTEMPT_S = 25.0
-# Time-outs for opening a device: at the start, shorter than a service's start time-out; after a loss, a little longer
-# than the time-out of a stream (opencv.OPEN_TIMEOUT_MS), because the stream's error names the reason.
-_FIRST_OPEN_S = 90.0
-REOPEN_S = 12.0
+# A driver that blocks a call for longer never returns, as after a cable is unplugged: the source fails. Longer than the
+# time-outs of the drivers.
+HANGS_S = 20.0
 # A larger age means that the time stamp is from another clock.
 _MAX_AGE_S = 10.0
 # Longest delay until a waiting thread notices `stop`.
 _POLL_S = 0.1
-# A driver may block a read for ever; closing the source must not wait for it.
-_JOIN_S = 2.0
+# Closing the source does not wait longer for a blocked call; the device is closed when the call returns.
+_JOIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,30 +52,36 @@ class CapturedImage:
 
 # A device returns an image, uint8 (H, W, 3) B, G, R, or a `CapturedImage`.
 Picture: TypeAlias = ImageU8 | CapturedImage
-# An open camera or stream, used by one thread at a time.
-Device: TypeAlias = Readable[Picture]
+
+
+class Device(Protocol):
+    """An open camera or stream, used by one thread."""
+
+    fps: float | None
+
+    def read(self) -> Picture | None:
+        """Return the next image, or None if the device is lost."""
+        ...
+
+    def close(self) -> None:
+        """Release the device."""
+        ...
 
 
 class LiveSource:
     """The newest frames of a camera or stream; older ones are dropped and counted.
 
-    A device that is lost, or delivers nothing for several seconds, is reopened up to five times with growing pauses.
-    Between `release` and `reacquire` the device is closed.
-    `notify` receives a line for each loss and for each reopened device.
+    A device that is lost is reopened up to five times with growing pauses. Between `release` and `reacquire` the device
+    is closed. `notify` receives a line for each loss and for each reopened device.
     """
 
+    fps: float | None = None
     frame_count = None
     live = True
     skipped = 0
 
-    def __init__(
-        self,
-        name: str,
-        connect: Callable[[], Device],
-        notify: Callable[[str], None],
-        cure: str = "check that it is sending and that no other program uses it",
-    ) -> None:
-        """Open the device with `connect` and read its first image; `cure` is the advice if there is no image.
+    def __init__(self, name: str, connect: Callable[[], Device], notify: Callable[[str], None]) -> None:
+        """Open the device with `connect` and read its first image.
 
         Raises:
             SourceError: The device cannot be opened, or delivers no image.
@@ -81,19 +89,22 @@ class LiveSource:
         self.name = name
         self.dropped = 0
         self._connect = connect
-        self._cure = cure
         self._notify = notify
         self._stopping = False
         self._released = False
         self._news = threading.Condition()
         self._captured = 0
         self._slot: Frame | None = None
-        self._failure: BaseException | None = None
-        first = self._open(_FIRST_OPEN_S)
-        self.fps = self._device.fps
-        self._put(first)
-        self._thread = threading.Thread(target=self._grab, name=f"grab {name}", daemon=True)
+        self._device: Device | None = None
+        # Begin of the call of the driver that has not returned yet.
+        self._called_s = math.inf
+        self._thread = Worker(self._grab, f"read {name}")
         self._thread.start()
+        try:
+            self._wait()
+        except BaseException:  # also that of a signal handler
+            self.stop()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -122,21 +133,26 @@ class LiveSource:
         """Yield the newest frame, each at most once.
 
         Raises:
-            SourceError: The device was lost and could not be reopened.
+            SourceError: The device does not respond, or was lost and could not be reopened.
         """
-        while (frame := self._take()) is not None:
-            yield frame
-
-    def _take(self) -> Frame | None:
-        with self._news:
-            while self._slot is None and self._failure is None and not self._stopping:
-                self._news.wait(_POLL_S)
+        while True:
+            self._wait()
+            with self._news:
+                frame, self._slot = self._slot, None
             if self._stopping:
-                return None
-            if self._slot is None and self._failure is not None:
-                raise self._failure
-            frame, self._slot = self._slot, None
-            return frame
+                return
+            if frame is not None:
+                yield frame
+
+    def _wait(self) -> None:
+        """Wait for a frame or for `stop`; raises as `__iter__`."""
+        with self._news:
+            while self._slot is None and not self._stopping:
+                if not self._thread.is_alive():
+                    self._thread.check()
+                if time.monotonic() - self._called_s > HANGS_S:
+                    raise SourceError(f"{self.name} has not responded for {HANGS_S:g} s: check cable and sender")
+                self._news.wait(_POLL_S)
 
     def _put(self, picture: Picture) -> None:
         frame = _frame(self._captured, picture)
@@ -150,33 +166,30 @@ class LiveSource:
 
     def _grab(self) -> None:
         try:
+            image: Picture | None = self._open()
             while not self._stopping:
-                image = self._after_release() if self._released else self._device.read()
-                if image is None and not self._stopping:
-                    image = self._reopen()
                 if image is not None:
                     self._put(image)
-        except BaseException as error:
-            # Raised again in the thread that iterates.
-            with self._news:
-                self._failure = error
-                self._news.notify()
+                image = self._after_release() if self._released else self._read()
+                if image is None and not self._stopping:
+                    image = self._reopen()
         finally:
-            self._device.close()
+            self._close()
 
     def _after_release(self) -> Picture | None:
         """Close the device, and return the first image after `reacquire`; None if there is none."""
-        self._device.close()
+        self._close()
         while self._released:
             if not self._sleep(_POLL_S):
                 return None
-        with suppress(EdgekitError):
-            return self._open(REOPEN_S)
-        return None
+        try:
+            return self._open()
+        except EdgekitError:
+            return None
 
     def _reopen(self) -> Picture | None:
         """Return the first image of the reopened device, or None if `stop` was called."""
-        self._device.close()
+        self._close()
         self._notify(f"{self.name} was lost after {self._captured} frames: reopening it")
         reason, attempts, lost_s = "", 0, time.monotonic()
         for pause_s in _REOPEN_PAUSES_S:
@@ -186,7 +199,7 @@ class LiveSource:
                 break
             attempts += 1
             try:
-                image = self._open(REOPEN_S)
+                image = self._open()
             except EdgekitError as error:
                 reason = str(error)
             else:
@@ -194,17 +207,36 @@ class LiveSource:
                 return image
         raise SourceError(f"{self.name} was lost and could not be reopened in {attempts} attempts: {reason}")
 
-    def _open(self, within_s: float) -> Picture:
-        """Open the device as `_device` and return its first image."""
-        device = TimeoutGuard[Picture](self._connect, self.name, self._notify, within_s)
-        with ExitStack() as failed:
-            failed.callback(device.close)
-            image = device.read()
-            if image is None:
-                raise SourceError(f"{self.name} was opened but delivers no image: {self._cure}")
-            failed.pop_all()
-        self._device = device
+    def _open(self) -> Picture:
+        """Open the device and return its first image."""
+        self._device = self._call(self._connect)
+        self.fps = self._device.fps
+        image = self._read()
+        if image is None:
+            self._close()
+            raise SourceError(
+                f"{self.name} was opened but delivers no image: check that it is sending and that no other program "
+                "uses it"
+            )
         return image
+
+    def _read(self) -> Picture | None:
+        return None if self._device is None else self._call(self._device.read)
+
+    def _close(self) -> None:
+        device, self._device = self._device, None
+        if device is not None:
+            try:
+                self._call(device.close)
+            except Exception as error:  # the driver of a lost camera may fail; picamera2 raises classes of its own
+                self._notify(f"{self.name} could not be closed: {one_line(str(error))}")
+
+    def _call(self, driver: Callable[[], _T]) -> _T:
+        self._called_s = time.monotonic()
+        try:
+            return driver()
+        finally:
+            self._called_s = math.inf
 
     def _sleep(self, pause_s: float) -> bool:
         end_s = time.monotonic() + pause_s

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 
+from edgekit.boards import Board, read_board
 from edgekit.device.sources.files import VideoSource, capture_fps, capture_frame_count
 from edgekit.device.sources.live import CapturedImage, LiveSource, Picture
 from edgekit.device.sources.settings import CameraSettings
-from edgekit.device.sources.timeout_guard import call_in_thread
-from edgekit.device.sources.yuv import ROTATION_CODES
+from edgekit.device.worker import Worker
+from edgekit.device.yuv import ROTATION_CODES
 from edgekit.errors import InputError, SourceError
 from edgekit.preprocess import ImageU8
 from edgekit.text import printable
@@ -37,22 +40,13 @@ class CaptureDevice:
         self.fps = capture_fps(capture)
 
     def read(self) -> Picture | None:
-        """Return the next image, or None if the device is lost.
-
-        Raises:
-            SourceError: The image is not B, G, R, as from a pipeline with an `appsink` of another format.
-        """
+        """Return the next image, or None if the device is lost."""
         try:
             ok, image = self._capture.read()
         except cv2.error:
             return None
         if not ok or image is None:
             return None
-        if image.ndim != 3 or image.shape[2] != 3:
-            raise SourceError(
-                f"an image has the shape {image.shape} instead of (height, width, 3): end the pipeline with "
-                "videoconvert ! video/x-raw,format=BGR ! appsink"
-            )
         image_bgr = oriented(np.asarray(image, np.uint8), self._settings)
         if not self._has_times:
             return image_bgr
@@ -86,48 +80,15 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
     except ValueError as error:
         raise InputError(f"source '{without_password(url)}' is not a network address: {error}") from error
     name = f"stream '{without_password(url)}'"
-    capture = call_in_thread(lambda: _open_url(url, name), f"open {name}")
-    if capture_frame_count(capture) is not None:
-        try:
-            return VideoSource(capture, without_password(url), notify)
-        except InputError as error:
-            raise InputError(f"{error}, or the server cannot send parts of a file: download the video first") from error
-    opened: list[cv2.VideoCapture] = [capture]
+    opened: list[cv2.VideoCapture] = []
+    # In a thread, because a signal handler runs only when the main thread's call returns.
+    opener = Worker(lambda: opened.append(_open_url(url, name)), f"open {name}")
+    opener.start()
+    opener.join()
+    opener.check()
+    if capture_frame_count(opened[0]) is not None:
+        return VideoSource(opened[0], without_password(url), notify)
     return LiveSource(name, lambda: CaptureDevice(opened.pop() if opened else _open_url(url, name)), notify)
-
-
-def open_gstreamer(uri: str, notify: Callable[[str], None]) -> LiveSource:
-    """Return the newest frames of a GStreamer pipeline: `gst:` and its elements; an `appsink` is added if missing.
-
-    Raises:
-        InputError: This OpenCV has no GStreamer support, or the pipeline is empty.
-        SourceError: The pipeline does not run.
-    """
-    pipeline = uri.partition(":")[2].strip()
-    if not pipeline:
-        raise InputError(f"source '{uri}' has no pipeline: write gst: and its elements")
-    # getBackends() also lists backends that need a plugin, which the wheels from PyPI lack.
-    if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
-        raise InputError(
-            f"source 'gst:{without_password(pipeline)}': this OpenCV "
-            f"({cv2.__version__}, {Path(cv2.__file__).parent}) has no GStreamer, like every OpenCV from PyPI: "
-            "run sudo apt install python3-opencv and use an environment made with --system-site-packages, "
-            "without opencv-python-headless"
-        )
-    if not re.search(r"\bappsink\b", pipeline):
-        # Keep only the newest frame.
-        pipeline += " ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
-    name = f"pipeline '{without_password(pipeline)}'"
-    cure = "test it with gst-launch-1.0"
-
-    def connect() -> CaptureDevice:
-        capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
-        if not capture.isOpened():
-            raise SourceError(f"{name} does not run: {cure}")
-        return CaptureDevice(capture)
-
-    # OpenCV also opens a pipeline with an unknown element, but reads no image from it: `cure` serves both cases.
-    return LiveSource(name, connect, notify, cure)
 
 
 def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None]) -> LiveSource:
@@ -172,11 +133,9 @@ def v4l2_cameras(usb_only: bool, root: Path = Path("/")) -> list[Path]:
     return [path for _, _, path in sorted(found)]
 
 
-def without_password(text: str) -> str:
-    """Return an address, or a pipeline that contains addresses, with each password replaced by `***`."""
-    text = re.sub(r"(://[^\s/?#:@]*):[^\s/?#]*@", r"\1:***@", text)
-    # The property of GStreamer's sources.
-    return re.sub(r"\buser-pw=\S+", "user-pw=***", text)
+def without_password(url: str) -> str:
+    """Return an address with its password replaced by `***`."""
+    return re.sub(r"(://[^\s/?#:@]*):[^\s/?#]*@", r"\1:***@", url)
 
 
 def _open_url(url: str, name: str) -> cv2.VideoCapture:
@@ -209,8 +168,91 @@ def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapt
         (cv2.CAP_PROP_FRAME_WIDTH, width),
         (cv2.CAP_PROP_FRAME_HEIGHT, height),
         (cv2.CAP_PROP_FPS, round(settings.fps or 0)),
-        (cv2.CAP_PROP_BUFFERSIZE, settings.buffers or 0),
     ):
         if value:
             capture.set(key, value)
     return capture
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera.
+
+    Attributes:
+        name: The value for `--camera`.
+        kind: "picamera2" or "v4l2".
+        model: The name that the driver reports.
+        modes: Sensor modes of picamera2, ready for JSON; `v4l2-ctl -d NAME --list-formats-ext` lists those of other
+            cameras.
+        blocked: Why the camera cannot be opened now, and the cure; None if no reason is known. A V4L2 camera
+            that another program uses is only seen when it is opened.
+    """
+
+    name: str
+    kind: str
+    model: str
+    modes: tuple[dict[str, Any], ...]
+    blocked: str | None
+
+    def as_document(self) -> dict[str, Any]:
+        """Return the fields by name, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class DiscoveredCameras:
+    """The cameras found, and one line for each obstacle that affects all cameras of a kind."""
+
+    cameras: tuple[Camera, ...]
+    obstacles: tuple[str, ...]
+
+
+def list_cameras(
+    root: Path = Path("/"),
+    list_csi: Callable[[], list[dict[str, Any]]] | None = None,
+    board: Board | None = None,
+) -> DiscoveredCameras:
+    """Return the cameras of this machine, without disturbing programs that use them.
+
+    Args:
+        root: Root of the file system that is searched.
+        list_csi: Lists the cameras of picamera2; default: `picamera.list_picameras`.
+        board: The machine; default: this one.
+    """
+    board = board or read_board(root)
+    obstacles = []
+    cameras: list[Camera] = []
+    try:
+        cameras += [_csi_camera(entry) for entry in (list_csi or _list_picameras)()]
+    except SourceError as error:
+        if board.is_raspberry_pi:
+            obstacles.append(str(error))
+    cameras += [_v4l2_camera(node, root) for node in v4l2_cameras(usb_only=board.is_raspberry_pi, root=root)]
+    return DiscoveredCameras(tuple(cameras), tuple(obstacles))
+
+
+def _list_picameras() -> list[dict[str, Any]]:
+    from edgekit.device.sources.picamera import list_picameras
+
+    return list_picameras()
+
+
+def _csi_camera(entry: dict[str, Any]) -> Camera:
+    number = int(entry.get("Num", 0))
+    error = entry.get("error")
+    modes = tuple({"sensor_mode": index, **mode} for index, mode in enumerate(entry.get("modes", ())))
+    return Camera(
+        name="picamera2" if number == 0 else f"picamera2:{number}",
+        kind="picamera2",
+        model=str(entry.get("Model") or entry.get("Id") or "unknown"),
+        modes=modes,
+        # A camera that could be opened has `modes`, possibly empty, and may also have an error.
+        blocked=f"{error}: stop the program that uses it" if error and "modes" not in entry else None,
+    )
+
+
+def _v4l2_camera(node: Path, root: Path) -> Camera:
+    name = root / "sys/class/video4linux" / node.name / "name"
+    model = printable(name.read_text().strip()) if name.exists() else "unknown"
+    may_open = os.access(root / node.relative_to("/"), os.R_OK | os.W_OK)
+    return Camera(str(node), "v4l2", model, (), None if may_open else NOT_PERMITTED)

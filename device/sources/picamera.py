@@ -7,17 +7,25 @@ demand. The main stream serves crops and preview, a smaller second stream (`lore
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from edgekit.device.region import detector_input_px
 from edgekit.device.sources.live import CapturedImage, LiveSource
-from edgekit.device.sources.picamera_streams import FORMAT, full_view_px, lores_size, plane_readers
 from edgekit.device.sources.settings import CameraSettings, EncodedPacket, EncodedVideo
-from edgekit.device.sources.timeout_guard import read_timeout_s
+from edgekit.device.yuv import Layout, Planes, split_planes
 from edgekit.errors import InputError, SourceError
 
+# Supported by the camera hardware of every Raspberry Pi; other cameras may deliver NV12 instead.
+_FORMAT = "YUV420"
+_LAYOUTS: dict[str, Layout] = {"YUV420": "i420", "NV12": "nv12"}
+# Minimum of the longer side of the detector's stream, because the tracker uses this stream too.
+_MIN_LORES_PX = 320
 _SIZE_WH = (640, 480)
 _FPS = 30.0
 _RATE = "FrameDurationLimits"
@@ -25,6 +33,9 @@ _RATE = "FrameDurationLimits"
 _BUFFERS = 3
 # The encoder holds some of the buffers.
 _BUFFERS_RECORDED = 6
+# Longer than an exposure.
+READ_TIMEOUT_S = 10.0
+_CURE = "stop the program that uses it (fuser -v /dev/media*), use a smaller camera size, or check with rpicam-hello"
 # libcamera's error for a rejected configuration contains the whole configuration.
 _MAX_REASON_CHARS = 200
 
@@ -83,15 +94,14 @@ class _PiCamera:
         settings: CameraSettings,
         notify: Callable[[str], None],
     ) -> None:
-        self.fps: float | None = _fps(settings)
+        self.fps: float | None = settings.fps or _FPS
         self._name = name
         self._rotation = settings.rotation
-        self._latest_read_s: float | None = None
         self._recording = settings.recording
         self._camera = _start(picamera2_class, name, number, settings)
         try:
             configuration = self._camera.camera_configuration()
-            self._readers = plane_readers(configuration, name)
+            self._readers = _plane_readers(configuration, name)
             if self._recording is not None:
                 self._recording.start(configuration["main"]["size"])
                 _start_encoder(self._camera, self._recording, name, notify)
@@ -100,14 +110,12 @@ class _PiCamera:
             raise
 
     def read(self) -> CapturedImage | None:
-        started_s = time.monotonic()
         try:
             # Without a time-out a thread could wait for ever and hold the camera, which could not be opened again.
             # picamera2 raises a TimeoutError, which is an OSError.
-            request = self._camera.capture_request(wait=read_timeout_s(self._latest_read_s))
+            request = self._camera.capture_request(wait=READ_TIMEOUT_S)
         except (RuntimeError, OSError):
             return None
-        self._latest_read_s = time.monotonic() - started_s
         try:
             planes = {name: read(request.make_buffer(name)) for name, read in self._readers.items()}
             taken_s = _taken_s(request.get_metadata())
@@ -161,7 +169,7 @@ def _start(picamera2_class: Any, name: str, number: int, settings: CameraSetting
     try:
         camera = picamera2_class(number)
     except Exception as error:
-        raise SourceError(f"{name} cannot be opened ({_reason(error)}): {_cure(error)}") from error
+        raise SourceError(f"{name} cannot be opened ({_reason(error)}): {_CURE}") from error
     try:
         camera.configure(_configuration(camera, name, settings))
         camera.start()
@@ -170,7 +178,7 @@ def _start(picamera2_class: Any, name: str, number: int, settings: CameraSetting
         raise
     except Exception as error:
         camera.close()
-        raise SourceError(f"{name} does not start ({_reason(error)}): {_cure(error)}") from error
+        raise SourceError(f"{name} does not start ({_reason(error)}): {_CURE}") from error
     return camera
 
 
@@ -201,20 +209,11 @@ def _reason(error: BaseException) -> str:
     return (str(error) or type(error).__name__)[:_MAX_REASON_CHARS]
 
 
-def _cure(error: BaseException) -> str:
-    reason = _reason(error).lower()
-    if "memory" in reason or "allocat" in reason:
-        return "use a smaller camera size"
-    if "busy" in reason or "acquire" in reason:
-        return "stop the program that uses it (fuser -v /dev/media*)"
-    return "stop other programs that use it, and check with 'rpicam-hello'"
-
-
 def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
     import libcamera
 
     size_wh = settings.size_wh or _SIZE_WH
-    lores_wh = lores_size(size_wh, full_view_px(size_wh, settings)) if settings.detects else None
+    lores_wh = lores_size(size_wh, _full_view_px(size_wh, settings)) if settings.detects else None
     if settings.pixel_format is not None:
         raise InputError(f"{name}: a pixel format is for USB cameras: leave it out, or choose camera 'usb'")
     unknown = sorted(set(settings.controls) - set(camera.camera_controls))
@@ -228,19 +227,17 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
             raise InputError(f"{name} has no sensor mode {settings.sensor_mode}: use 0 to {len(modes) - 1}")
         mode = modes[settings.sensor_mode]
         options["sensor"] = {"output_size": mode["size"], "bit_depth": mode["bit_depth"]}
-    if _RATE in settings.controls and settings.fps is not None:
-        raise InputError(f"control {_RATE} and the camera's fps both set the frame rate of {name}: omit one")
     # A camera without this control rejects a rate, and picamera2 prefers FrameRate to the user's limits.
     sets_rate = _RATE in camera.camera_controls and _RATE not in settings.controls
-    rate = {"FrameRate": _fps(settings)} if sets_rate else {}
+    rate = {"FrameRate": settings.fps or _FPS} if sets_rate else {}
     return camera.create_video_configuration(
-        main={"size": size_wh, "format": FORMAT},
-        lores=None if lores_wh is None else {"size": lores_wh, "format": FORMAT},
+        main={"size": size_wh, "format": _FORMAT},
+        lores=None if lores_wh is None else {"size": lores_wh, "format": _FORMAT},
         transform=libcamera.Transform(hflip=settings.flip_horizontal, vflip=settings.flip_vertical),
         # Full range, because full-range luma is the gray of the training data.
         colour_space=libcamera.ColorSpace.Sycc(),
         controls=rate | dict(settings.controls),
-        buffer_count=settings.buffers or (_BUFFERS if settings.recording is None else _BUFFERS_RECORDED),
+        buffer_count=_BUFFERS if settings.recording is None else _BUFFERS_RECORDED,
         # Always read the next frame, never a queued one.
         queue=False,
         # No display stream, so that picamera2 reserves no buffer for it.
@@ -248,13 +245,6 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
         encode=None if settings.recording is None else "main",
         **options,
     )
-
-
-def _fps(settings: CameraSettings) -> float:
-    limits_us = settings.controls.get(_RATE)
-    if isinstance(limits_us, tuple) and float(limits_us[0]) > 0:
-        return 1e6 / float(limits_us[0])
-    return settings.fps or _FPS
 
 
 def _taken_s(metadata: Any) -> float | None:
@@ -276,3 +266,54 @@ def _mode(mode: Any) -> dict[str, Any]:
         "bit_depth": int(bits) if bits else None,
         "format": str(mode.get("format", "")),
     }
+
+
+def lores_size(size_wh: tuple[int, int], full_view_px: int) -> tuple[int, int] | None:
+    """Return the (width, height) of the detector's stream, or None if the detector can use the main stream.
+
+    The longer side is at least `full_view_px`, so that the detector's input is never enlarged. The size is that of the
+    main stream, `size_wh`, divided by an integer and rounded down to even numbers, so that both streams show the same
+    view.
+    """
+    divisor = math.floor(max(size_wh) / max(full_view_px, _MIN_LORES_PX))
+    if divisor < 2:
+        return None
+    return size_wh[0] // divisor // 2 * 2, size_wh[1] // divisor // 2 * 2
+
+
+def _full_view_px(size_wh: tuple[int, int], settings: CameraSettings) -> int:
+    """Return the longer side of the whole frame, in pixels, at which the region of interest fills the detector's input.
+
+    Raises:
+        InputError: The region lies outside the frame.
+    """
+    region_wh = size_wh
+    if settings.region is not None:
+        rotated_wh = size_wh if settings.rotation in (0, 180) else size_wh[::-1]
+        left, top, right, bottom = settings.region.xyxy(rotated_wh)
+        region_wh = right - left, bottom - top
+    detector_px = settings.detector_px or detector_input_px(region_wh, settings.min_face_px)
+    return math.ceil(detector_px * max(size_wh) / max(region_wh))
+
+
+def _plane_readers(configuration: Any, name: str) -> dict[str, Callable[[Any], Planes]]:
+    """Return the readers of the streams of a picamera2 configuration: "main", and "lores" if present.
+
+    A reader returns the luma and chroma planes of a buffer of its stream as views; a buffer that is too small raises
+    SourceError. `name` is for messages.
+
+    Raises:
+        SourceError: A stream has an unsupported format.
+    """
+    colour_space = configuration.get("colour_space")
+    full_range = "full" in str(getattr(colour_space, "range", "full")).lower()
+    present = {stream: configuration[stream] for stream in ("main", "lores") if configuration.get(stream) is not None}
+    return {stream: _plane_reader(layout, full_range, name) for stream, layout in present.items()}
+
+
+def _plane_reader(stream: dict[str, Any], full_range: bool, name: str) -> Callable[[Any], Planes]:
+    if stream["format"] not in _LAYOUTS:
+        raise SourceError(f"{name} delivers format {stream['format']} instead of {_FORMAT}: try camera 'usb'")
+    layout, stride = _LAYOUTS[stream["format"]], int(stream["stride"])
+    size_wh = (int(stream["size"][0]), int(stream["size"][1]))
+    return lambda buffer: split_planes(np.asarray(buffer, np.uint8).reshape(-1), size_wh, stride, layout, full_range)

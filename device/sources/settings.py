@@ -28,7 +28,7 @@ class EncodedPacket:
 
 
 class EncodedVideo(Protocol):
-    """Receives the video that the encoder of a camera produces, such as `sinks.h264_recorder.H264Recorder`."""
+    """Receives the video that the encoder of a camera produces, such as `sinks.record.H264Recorder`."""
 
     def start(self, size_wh: tuple[int, int]) -> None:
         """Begin a video of images of this size.
@@ -83,7 +83,6 @@ class CameraSettings(Options):
         rotation: Clockwise rotation in degrees.
         flip: Mirror left and right ("horizontal"), or top and bottom ("vertical"), before the rotation.
         sensor_mode: Index in the sensor's list of modes; picamera2 only.
-        buffers: Number of frame buffers.
         detector_px: Longer side of the detector's input in pixels; None: as `min_face_px` requires.
         min_face_px: Smallest face to be detected, in pixels of the frame; 0: no minimum.
         region: The part of the rotated frame that the detector sees; None: the whole frame.
@@ -134,7 +133,6 @@ class CameraSettings(Options):
         most=1000,
         needs="--camera",
     )
-    buffers: int | None = None
     detector_px: int | None = None
     min_face_px: int = 0
     region: Region | None = None

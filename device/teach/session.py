@@ -97,7 +97,7 @@ class TeachSession:
 
     Attributes:
         version: Increases with each change of `state`.
-        live: The result of the fit for the newest frame, ready for JSON; None before the first one. Replaced as a whole.
+        live: The result of the fit for the newest frame, ready for JSON; None before the first. Replaced as a whole.
     """
 
     def __init__(self, parts: SessionParts) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -12,12 +13,10 @@ from edgekit.device.detection import Detector, Sizable
 from edgekit.device.detections import Detections
 from edgekit.device.frame import Frame
 from edgekit.device.region import Region, detector_input_px, scaled_input_px
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.track import Track
-from edgekit.device.tracking.detection_schedule import Schedule, TrackingState
-from edgekit.device.tracking.optical_flow import move_boxes
-from edgekit.device.tracking.scene import SceneCuts, coarse_image
-from edgekit.device.tracking.tracker import Tracker
+from edgekit.device.tracking.detection_schedule import SceneCuts, Schedule, TrackingState, coarse_image
+from edgekit.device.tracking.optical_flow import Tracker, move_boxes
 from edgekit.device.tracking.tracks import TrackManager
 from edgekit.preprocess import FloatArray, ImageU8
 
@@ -206,3 +205,35 @@ def _view(frame: Frame, region: Region | None) -> tuple[ImageU8, FloatArray, Flo
     left, top = int(x0 / scale[0]), int(y0 / scale[1])
     right, bottom = int(np.ceil(x1 / scale[0])), int(np.ceil(y1 / scale[1]))
     return image_bgr[top:bottom, left:right], np.array([left, top], np.float32), scale
+
+
+class WholeImage:
+    """Returns one box per frame: the region of interest, or the whole frame. Needs no detector."""
+
+    detector_name = "none"
+    input_size_px = None
+
+    def __init__(self, region: Region | None, *, is_sequence: bool) -> None:
+        """Use `region` of each frame; None: the whole frame. In a sequence all boxes have the same track."""
+        self._region = region
+        self._tracks = np.array([Track(1)], np.object_) if is_sequence else None
+
+    def find(self, frame: Frame, timer: StageTimer) -> Detections:
+        """Return the box of the region with score 1, in whole pixels.
+
+        Raises:
+            InputError: The region lies outside the frame.
+        """
+        del timer
+        xyxy = np.array([self._xyxy(frame)], np.float32)
+        return Detections(xyxy, np.ones(1, np.float32), tracks=self._tracks, are_regions=True)
+
+    def set_load_level(self, detect_every_at_least: int = 1, detector_scale: float = 1.0) -> None:
+        """Do nothing: without a detector only a lower frame rate reduces the load."""
+
+    def _xyxy(self, frame: Frame) -> tuple[int, int, int, int]:
+        return (0, 0, *frame.size_wh) if self._region is None else self._region.xyxy(frame.size_wh)
+
+
+# Returns the boxes that the model classifies, for frames in their order.
+Localizer: TypeAlias = FaceTracker | WholeImage

@@ -8,12 +8,13 @@ move unlike the median. The box moves and scales as the remaining points do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.device.tracking.tracker import Moved, Tracker
 from edgekit.preprocess import FloatArray, ImageU8
 
 _GRID = 5
@@ -30,6 +31,28 @@ _MAX_STRAY_PX, _MAX_STRAY = 1.5, 0.04
 _MIN_FOLLOWED = 0.3
 # Limit of the change in size from one frame to the next.
 _MAX_GROWTH = 1.15
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A box in the next frame: xyxy float32 (4,), and the share of its content that could be tracked (0 to 1)."""
+
+    xyxy: FloatArray
+    followed: float
+
+
+class Tracker(Protocol):
+    """Moves boxes from one frame to the next. `move_boxes` is an example."""
+
+    def __call__(self, before: ImageU8, after: ImageU8, boxes: Sequence[FloatArray]) -> Sequence[Moved | None]:
+        """Return the new place of each box, None for a lost one.
+
+        Args:
+            before: Luma of the earlier frame, uint8 (H, W).
+            after: Luma of the later frame, of the same size.
+            boxes: xyxy float32 (4,), in pixels of both images.
+        """
+        ...
 
 
 def create() -> Tracker:

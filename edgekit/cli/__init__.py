@@ -119,7 +119,7 @@ def _complete_file_names(command: click.Command) -> None:
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="edgekit")
-# Every command has the option; here it is only accepted before the command too, and `_run` reads it.
+# Every command has the option; here it is only accepted before the command too, and `run` reads it.
 @click.option("--debug", is_flag=True, hidden=True, expose_value=False)
 def cli() -> None:
     """Train small image classifiers, export them to ONNX, and run them on a Raspberry Pi or PC.
@@ -137,9 +137,7 @@ def main() -> None:
 
 
 def _end_process(exit_code: int) -> NoReturn:
-    timeout_guard = sys.modules.get("edgekit.device.sources.timeout_guard")
-    is_reading = timeout_guard is not None and timeout_guard.any_reading()
-    if is_reading or any(thread.name.startswith("edgekit ") for thread in threading.enumerate()):
+    if any(thread.name.startswith("edgekit ") for thread in threading.enumerate()):
         # The interpreter's own exit would wait for a thread that is blocked in a camera driver, or abort with one that
         # an encoder still has.
         for stream in (sys.stdout, sys.stderr):

@@ -3,11 +3,12 @@
     @command("run", short_help="…", stream=StreamOptions, camera=CameraSettings, reads_settings=True)
     def run(out: Output, stream: StreamOptions, camera: CameraSettings) -> None: ...
 
-`--help` lists the main options, if a command has more of them than fit on a screen, and `--help-all` all of them.
+`--help` lists the main options, if a command has more options than fit on a screen, and `--help-all` all of them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -24,6 +25,8 @@ _TITLE = "help_section"
 _SHOWS_ALL = "edgekit.shows_all"
 # click's own limit for the column of flags.
 _MAX_COLUMN = 30
+# `--help` of a command with more options lists the main ones.
+_MOST_LISTED = 24
 _COMMON = (
     click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document on stdout, text on stderr."),
     click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
@@ -34,6 +37,8 @@ Classes = type[Options] | Sequence[type[Options]]
 
 class Command(click.Command):
     """A command with --json, --debug and -q; its function gets an `Output` as first argument.
+
+    A `click.argument` with the name of a field of a group's class becomes the value of this field.
 
     Attributes:
         groups: The classes of options by the argument that receives their instances: one class, or several for a tuple.
@@ -69,11 +74,15 @@ class Command(click.Command):
                 self.params.append(option)
                 self.declared[parameter_name(declared)] = declared
 
+    @property
+    def _is_long(self) -> bool:
+        """Whether the command has more options than fit on a screen, and `--help` lists the main ones."""
+        return len(self.declared) > _MOST_LISTED and not all(declared.main for declared in self.declared.values())
+
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return all parameters, with those of every command and --help."""
         own = super().get_params(ctx)
-        has_more = any(not declared.main for declared in self.declared.values())
-        return [*own, *_COMMON, *([_HELP_ALL] if has_more else [])]
+        return [*own, *_COMMON, *([_HELP_ALL] if self._is_long else [])]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command line, and check that each option has what it needs."""
@@ -91,7 +100,8 @@ class Command(click.Command):
         arguments = dict(ctx.params)
         out = Output(arguments.pop("as_json"), arguments.pop("quiet"))
         del arguments["debug"]  # edgekit.cli reads it, because it also applies when parsing fails
-        for name in self.declared:
+        of_groups = {field for kind in self.kinds for field in _fields(kind)}
+        for name in {*self.declared, *of_groups.intersection(arguments)}:
             arguments.pop(name)
         assert self.callback is not None
         return ctx.invoke(self.callback, out, **arguments, **self.instances(ctx))
@@ -109,8 +119,10 @@ class Command(click.Command):
         return made
 
     def _instance(self, kind: type[Options], ctx: click.Context) -> Options:
-        given = {}
-        for field, declared in declared_options(kind).items():
+        options = declared_options(kind)
+        arguments = {each.name for each in self.params if isinstance(each, click.Argument)}
+        given = {name: ctx.params[name] for name in arguments.intersection(_fields(kind)) if name not in options}
+        for field, declared in options.items():
             name = parameter_name(declared)
             if is_set(ctx, name):
                 given[field] = field_value(declared, ctx.params[name])
@@ -123,7 +135,7 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one list of options per section, all in the same columns."""
-        shows_all = ctx.meta.get(_SHOWS_ALL, False)
+        shows_all = ctx.meta.get(_SHOWS_ALL, False) or not self._is_long
         sections: dict[str, list[tuple[str, str]]] = {}
         hidden = 0
         for parameter in self.get_params(ctx):
@@ -225,6 +237,10 @@ def section(title: str, *options: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
+def _fields(kind: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
 def _classes(group: Classes) -> tuple[type[Options], ...]:
     return (group,) if isinstance(group, type) else tuple(group)
 
@@ -232,7 +248,7 @@ def _classes(group: Classes) -> tuple[type[Options], ...]:
 def _defaults(command: Command) -> dict[str, Any]:
     """Return the default of each field, by flag."""
     return {
-        declared.flag: defaults(kind)[field]
+        declared.flag: defaults(kind).get(field)
         for kind in command.kinds
         for field, declared in declared_options(kind).items()
     }

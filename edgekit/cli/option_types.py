@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,8 +39,8 @@ class ValueType:
     @staticmethod
     def of(kind: type[Any], field: str) -> ValueType:
         """Return the type of a field of a data class."""
-        hint = typing.get_type_hints(kind)[field]
-        several = typing.get_origin(hint) is tuple
+        hint = _type_hint(kind, field)
+        several = typing.get_origin(hint) in (tuple, Sequence)
         parts = _alternatives(typing.get_args(hint)[0] if several else hint)
         words = {
             str(word): word for part in parts if typing.get_origin(part) is Literal for word in typing.get_args(part)
@@ -105,6 +107,10 @@ class Value(click.ParamType):  # type: ignore[type-arg]
         return words or [CompletionItem(incomplete, type="file")]
 
 
+# A path that need not exist, for `click.argument`.
+PATH = Value(Option("path", "A file or folder."), ValueType((Path,), {}, several=False))
+
+
 def field_value(declared: Option, given: Any) -> Any:
     """Return the value of a field from the value, or the tuple of values, of its click option."""
     if declared.parse is None:
@@ -119,7 +125,8 @@ def parameter_name(declared: Option) -> str:
 
 def make_option(kind: type[Any], field: str, declared: Option, *, is_negatable: bool) -> click.Option:
     """Return the click option of a field; `is_negatable` gives a flag its opposite, as does the default True."""
-    value_type, default, name = ValueType.of(kind, field), defaults(kind)[field], parameter_name(declared)
+    default, name = defaults(kind).get(field), parameter_name(declared)
+    value_type = ValueType.of(kind, field) if declared.parse is None else ValueType((str,), {}, declared.several)
     if value_type.is_flag:
         opposite = f"/--no-{declared.key}" if is_negatable or default else ""
         return click.Option([f"{declared.flag}{opposite}", name], is_flag=True, default=default, help=declared.help)
@@ -129,11 +136,19 @@ def make_option(kind: type[Any], field: str, declared: Option, *, is_negatable: 
     return click.Option(
         [*flags, name],
         type=Value(declared, value_type),
-        multiple=declared.several if declared.parse is not None else value_type.several,
+        multiple=value_type.several,
+        required=declared.required,
         metavar=declared.metavar or _metavar(value_type),
         help=declared.help + (f"  [default: {shown}]" if shown else ""),
         **options,
     )
+
+
+def _type_hint(kind: type[Any], field: str) -> Any:
+    """Return the type of one field. The other fields of the class may have types that only type checkers import."""
+    owner = next(each for each in kind.__mro__ if field in vars(each).get("__annotations__", {}))
+    one = types.SimpleNamespace(__annotations__={field: owner.__annotations__[field]})
+    return typing.get_type_hints(one, vars(sys.modules[owner.__module__]))[field]
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from edgekit.device.region import MAX_INPUT_SIZE_PX, MIN_INPUT_SIZE_PX
 from edgekit.options import Options, option
+from edgekit.shared_options import MAX_SEED, MAX_THREADS
 
 if TYPE_CHECKING:
-    from edgekit.device.service.spec import Scope
+    from edgekit.device.service.unit import Scope
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
-# Upper limits far above any useful value; torch and OpenMP abort on absurd ones.
-MAX_THREADS = 1024
+# Upper limit far above any useful value; torch aborts on absurd ones.
 MAX_BATCH = 65_536
-SEED = click.IntRange(0, 2**32 - 1)
+SEED = click.IntRange(0, MAX_SEED)
 
 
 class NumberRange(click.FloatRange):
@@ -50,18 +49,6 @@ class _NamedPath(click.Path):
 
 # A file or folder that need not exist; the value is a `pathlib.Path`.
 PATH = _NamedPath(path_type=Path)
-
-
-class _DetectorName(click.Choice):  # type: ignore[type-arg] # not generic before click 8.2
-    """Name of a detector. Other packages are searched only for a name that is not one of edgekit's detectors."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value not in self.choices:
-            from edgekit.device.registry import names
-
-            if value in names("detector"):
-                return value
-        return super().convert(value, param, ctx)
 
 
 def refuse_unused(context: click.Context, parameters: Collection[str], reason: str) -> None:
@@ -92,14 +79,13 @@ class ServiceOptions(Options):
     """Which systemd service a command is about."""
 
     title = "Service"
-    name: str = option("--name", "Name of the service.", default="edgekit", metavar="NAME", main=True)
-    user: bool = option("--user", "A user service. Default for all users except root.", default=False, main=True)
+    name: str = option("--name", "Name of the service.", default="edgekit", metavar="NAME")
+    user: bool = option("--user", "A user service. Default for all users except root.", default=False)
     system: bool = option(
         "--system",
         "A system service, which only root can change. Default for root.",
         default=False,
         excludes="--user",
-        main=True,
     )
 
     @property
@@ -108,39 +94,6 @@ class ServiceOptions(Options):
         return "user" if self.user else "system" if self.system else None
 
 
-# --detector-model and --detector-size.
-yunet_options = combined(
-    click.option(
-        "--detector-model",
-        type=PATH,
-        metavar="FILE",
-        help="YuNet's .onnx file. Default: the file is downloaded once.",
-    ),
-    click.option(
-        "--detector-size",
-        type=click.IntRange(MIN_INPUT_SIZE_PX, MAX_INPUT_SIZE_PX),
-        metavar="PX",
-        help="Longer side of the detector's input image. Default: 320, or the fixed size of the file.",
-    ),
-)
-# --detector, --detector-model and --detector-size.
-detector_options = combined(
-    click.option(
-        "--detector",
-        "detector_name",
-        type=_DetectorName(["yunet", "haar", "none"]),
-        help="Face detector. With none, each frame is one face. Default: yunet, or none for a model of whole images.",
-    ),
-    yunet_options,
-)
-min_face_option = click.option(
-    "--min-face",
-    type=click.IntRange(0, 100_000),
-    default=0,
-    metavar="PX",
-    help="Discard faces smaller than PX. Without --detector-size, --min-face also sets the size of the detector's "
-    "input.",
-)
 threads_option = click.option(
     "--threads",
     type=click.IntRange(1, MAX_THREADS),
@@ -166,8 +119,3 @@ merge_option = click.option(
     metavar="NEW=OLD,OLD",
     help="Merge old classes into a new one. Classes that no --merge names are removed. Repeatable.",
 )
-
-
-def path_option(flag: str, metavar: str, text: str) -> Callable[[_Function], _Function]:
-    """Return an option whose value is a path that need not exist."""
-    return click.option(flag, type=PATH, metavar=metavar, help=text)

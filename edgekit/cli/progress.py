@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 
 # Seconds between two lines where no terminal shows a bar.
 LINE_EVERY_S = 60.0
+
+
+@contextmanager
+def reported(out: Output) -> Iterator[dict[str, Any]]:
+    """Yield the arguments `progress` and `notify` of a function of the Python API: bars by stage, and printed lines."""
+    with progress_bar(out) as bars:
+        yield {"progress": by_stage(bars), "notify": out.say}
 
 
 def is_progress_shown() -> bool:

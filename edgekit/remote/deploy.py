@@ -25,7 +25,7 @@ from edgekit.remote.transfer import Upload
 from edgekit.text import one_line
 
 _LIMIT_BYTES = 1 << 20
-# A little more than the 180 s after which a service without a frame fails (device/service/spec.py).
+# A little more than the 180 s after which a service without a frame fails (device/service/unit.py).
 _HEALTH_S = 200
 _SETTLE_S = 10
 _TRIAL_S = 300

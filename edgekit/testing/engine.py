@@ -30,9 +30,9 @@ from edgekit.device import registry
 from edgekit.device.engines.engine import InferenceEngine
 from edgekit.device.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgekit.device.engines.portrait import portrait_crops
-from edgekit.device.engines.tolerance import logit_faults, tolerance_for
 from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray, ImageU8, to_input
+from edgekit.testing.tolerance import logit_faults, tolerance_for
 
 
 @dataclass(frozen=True)

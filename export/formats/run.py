@@ -13,9 +13,10 @@ from edgekit.boards import read_board
 from edgekit.device.benchmark.run import benchmark
 from edgekit.errors import GateError, InputError, TemporaryError
 from edgekit.export.formats.table import KIND, MAX_DROP, FormatFile, FormatsReport
+from edgekit.export.onnx.options import Quantization
 from edgekit.export.onnx.targets import GENERIC, TARGETS, QuantizedForm, chosen_passes
 from edgekit.export.onnx.to_onnx import export_checkpoint
-from edgekit.export.quantization.gate import Calibration, Quantization, calibration_crops, evaluate_file, quantize_file
+from edgekit.export.quantization.gate import Calibration, calibration_crops, evaluate_file, quantize_file
 from edgekit.export.quantization.quantize import StaticSettings
 from edgekit.export.run import export
 from edgekit.export.verification.parity import accuracy_drop

@@ -19,10 +19,8 @@ import onnx
 from torch import nn
 
 from edgekit.contract import Contract, channel_count
-from edgekit.device.engines.ncnn_engine import NcnnEngine
-from edgekit.device.engines.ncnn_file import INPUT, OUTPUT, pack_ncnn, read_ncnn
+from edgekit.device.engines.ncnn_engine import INPUT, OUTPUT, NcnnEngine, pack_ncnn, read_ncnn
 from edgekit.device.engines.portrait import portrait_crops
-from edgekit.device.engines.tolerance import logit_faults, tolerance_for
 from edgekit.errors import InputError, StorageError
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.to_onnx import check_target, contract_of, convert
@@ -33,6 +31,7 @@ from edgekit.install_hint import install_command
 from edgekit.model_store import NCNN_SUFFIX
 from edgekit.models.nets.registry import parameter_count
 from edgekit.preprocess import ImageU8, to_input
+from edgekit.testing.tolerance import logit_faults, tolerance_for
 from edgekit.text import one_line
 
 NcnnPrecision: TypeAlias = Literal["fp32", "fp16"]

@@ -11,9 +11,11 @@ from torch import nn
 
 from edgekit.contract import Contract
 from edgekit.errors import InputError
+from edgekit.export.onnx.options import ExportOptions, NewClasses
 from edgekit.models.callbacks import Notify
 from edgekit.models.checkpoints.checkpoint import Checkpoint
-from edgekit.models.clip.descriptions import Descriptions, descriptions_for, require_labels
+from edgekit.models.clip.descriptions import Descriptions, descriptions_for, read_descriptions, require_labels
+from edgekit.models.clip.text_tower import text_tower_beside
 from edgekit.models.data.merging import parse_merges, report_removed
 from edgekit.models.distill.relabel import relabel_by_text
 from edgekit.models.model_loading import build_merged_net, build_net, merge_net
@@ -22,8 +24,6 @@ from edgekit.models.model_loading import build_merged_net, build_net, merge_net
 _MAX_LABELS, _MAX_SENTENCES = 1000, 256
 # Returns the net with its new labels, and its contract.
 Relabel: TypeAlias = Callable[[Checkpoint], tuple[nn.Module, Contract]]
-# Names of new labels; a mapping also has the sentences that describe each label.
-NewClasses: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
 
 
 def relabelling(
@@ -95,6 +95,26 @@ def _groups(merges: Sequence[str], labels: tuple[str, ...], notify: Notify) -> d
         raise InputError(f"merge '{merges[0]}' alone leaves one label: a classifier needs at least two")
     report_removed(groups, labels, notify)
     return groups
+
+
+def relabelling_of(checkpoint: Path, options: ExportOptions) -> Relabel | None:
+    """Return `relabelling` for the options of an export; the errors are the same."""
+    prompts = None if options.prompts is None else Path(options.prompts)
+    tower, threshold = text_tower_beside(checkpoint), options.uncertain_below
+    return relabelling(options.merges, new_classes(options), options.clip, prompts, options.notify, threshold, tower)
+
+
+def new_classes(options: ExportOptions) -> NewClasses:
+    """Return the new labels of `classes` or of the file `classes_file`.
+
+    Raises:
+        InputError: Both are given, or the file cannot be used.
+    """
+    if options.classes_file is None:
+        return options.classes
+    if options.classes:
+        raise InputError("--class and --classes both set the labels: give one of them")
+    return read_descriptions(Path(options.classes_file))
 
 
 def described_classes(classes: NewClasses, notify: Notify) -> Descriptions:

@@ -30,7 +30,7 @@ from edgekit.device.imaging import read_image, resize
 from edgekit.device.pipeline.classification_schedule import choose
 from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S, smooth
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.track import Classification
 from edgekit.device.tracking.detection_schedule import Every
 from edgekit.device.tracking.face_tracker import FaceTracker

@@ -7,51 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, create_detector
+from edgekit.device.detection import create_detector
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.session import has_contract, open_session, read_contract
+from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
 from edgekit.downloads import YUNET, UnavailableError, cached_download
 from edgekit.errors import InputError
+from edgekit.export.profiling.options import LoopOptions, ProfileOptions
 from edgekit.export.profiling.pipeline_estimate import REFERENCE, PipelineEstimate, estimate_pipeline, measure_here
 from edgekit.export.profiling.profile import Profile, has_free_size, profile_file
 from edgekit.export.profiling.roofline import Estimate
 from edgekit.known_boards import KNOWN_BOARDS, KnownBoard
 from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX, asset, resolve_model
-from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
+from edgekit.models.callbacks import Notify
+from edgekit.options import takes
 
 _Estimate = TypeVar("_Estimate", Estimate, PipelineEstimate)
 
 # Numbers of threads that latencies are published for.
 _BOARD_THREADS = (1, 4)
-
-
-@dataclass(frozen=True)
-class LoopOptions:
-    """Settings of the estimate of the whole loop.
-
-    For a model that classifies whole images all settings except `classify_every` must have their defaults.
-
-    Attributes:
-        detect_every: The detector, YuNet, runs on every Nth frame.
-        faces: Number of faces per frame.
-        detector_model: YuNet's file; None: downloaded once.
-        detector_size_px: Longer side of YuNet's input; None: 320, or the fixed size of the file.
-        classify_every: Each face is classified in every Nth frame.
-
-    Raises:
-        InputError: `detect_every` or `classify_every` is not 1 to 1000, or `faces` not 1 to 100.
-    """
-
-    detect_every: int = 5
-    faces: int = 1
-    detector_model: Path | None = None
-    detector_size_px: int | None = None
-    classify_every: int = 1
-
-    def __post_init__(self) -> None:
-        for name, most in (("detect_every", 1000), ("faces", 100), ("classify_every", 1000)):
-            if not 1 <= getattr(self, name) <= most:
-                raise InputError(f"{name} is {getattr(self, name)}: expected 1 to {most}")
 
 
 @dataclass(frozen=True)
@@ -77,63 +51,47 @@ class ProfileReport:
     loops: tuple[BoardEstimate[PipelineEstimate], ...] = ()
 
 
-def profile(
-    model: str | Path,
-    *,
-    board: str | None = None,
-    size_wh: tuple[int, int] | None = None,
-    seconds: float = 2.0,
-    threads: int = 1,
-    loop: LoopOptions | None = None,
-    progress: StageProgress = ignore_progress,
-    notify: Notify = ignore_message,
-) -> ProfileReport:
+@takes(ProfileOptions)
+def profile(options: ProfileOptions) -> ProfileReport:
     """Count a model's cost per layer, measure its layers on this machine, and estimate its latency on boards.
 
     Example:
         report = edgekit.profile("default", board="pi3b+")
         print(report.profile.macs, [case.estimate and case.estimate.high_ms for case in report.estimates])
 
-    Args:
-        model: Any .onnx file, or a shipped model's name.
-        board: A key of `edgekit.known_boards.KNOWN_BOARDS`; None: all boards.
-        size_wh: Width and height of inputs whose width and height are dynamic; None: those of the contract.
-        seconds: Duration of the measurement of the layers; 0: no measurement.
-        threads: Threads of the measurement of the layers.
-        loop: Settings of an estimate of the whole loop at 640x480, see
-            `edgekit.export.profiling.run.LoopOptions`; None: no such estimate.
-        progress: Called with (stage, percent done, 100).
-        notify: Called with one line for the user.
+    `ProfileOptions` describes the arguments.
 
     Raises:
         InputError: The model cannot be used, or the arguments do not fit.
     """
-    if str(model).endswith(NCNN_SUFFIX):
+    if str(options.model).endswith(NCNN_SUFFIX):
         raise InputError(
-            f"model '{model}' is an .ncnn file, and ncnn measures no layer times: profile the .onnx file of the same "
-            "checkpoint (the estimates are from ncnn's latencies), and compare engines with 'edgekit bench'"
+            f"model '{options.model}' is an .ncnn file, and ncnn measures no layer times: profile the .onnx file of "
+            "the same checkpoint (the estimates are from ncnn's latencies), and compare engines with 'edgekit bench'"
         )
-    path = resolve_model(str(model), (ONNX_SUFFIX,))
+    path = resolve_model(str(options.model), (ONNX_SUFFIX,))
     is_free = has_free_size(path)
+    size_wh = options.size_wh
     if size_wh and not is_free:
         raise InputError(f"model '{path}' has a fixed input size: leave size out")
     if is_free and size_wh is None:
         size_wh = _contract_size_wh(path)
-    if board is not None and board not in KNOWN_BOARDS:
-        raise InputError(f"board '{board}' is unknown: use one of {', '.join(KNOWN_BOARDS)}")
-    detector = _loop_detector(path, loop, notify) if loop else None  # None for a model of whole images too
-    boards = [KNOWN_BOARDS[board]] if board else list(KNOWN_BOARDS.values())
+    if options.board is not None and options.board not in KNOWN_BOARDS:
+        raise InputError(f"board '{options.board}' is unknown: use one of {', '.join(KNOWN_BOARDS)}")
+    # None for a model of whole images too.
+    detector = _loop_detector(path, options.loop, options.notify) if options.loop else None
+    boards = [KNOWN_BOARDS[options.board]] if options.board else list(KNOWN_BOARDS.values())
     found = profile_file(
         path,
         cache_kib=boards[0].shared_cache_kib,
         size_wh=size_wh,
-        intra_op_threads=threads,
-        seconds=seconds,
-        progress=lambda share: progress("measuring", round(100 * share), 100),
+        intra_op_threads=options.threads,
+        seconds=options.seconds,
+        progress=lambda share: options.progress("measuring", round(100 * share), 100),
     )
     cases = [(each, count) for each in boards for count in _BOARD_THREADS]
     estimates = tuple(_on_board(each, count, found.on(each, count)) for each, count in cases)
-    loops = _loop_estimates(found, path, detector, loop, cases) if loop else ()
+    loops = _loop_estimates(found, path, detector, options.loop, cases) if options.loop else ()
     return ProfileReport(path, found, estimates, loops)
 
 

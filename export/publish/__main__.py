@@ -29,14 +29,13 @@ def _main() -> int:
     parser.add_argument("--fer2013", type=Path, help="FER-2013, measured on PrivateTest")
     parser.add_argument("--ferplus", type=Path, help="CSV of FER+ votes; needs --fer2013")
     parser.add_argument("--photos", type=Path, help="whole photographs")
-    parser.add_argument("--detector", default="yunet", help="detector for the photographs")
-    parser.add_argument("--detector-model", type=Path, help="YuNet's .onnx file; default: downloaded once")
+    parser.add_argument("--detector", default="yunet", help="detector for the photographs, or YuNet's .onnx file")
     parser.add_argument("--uncertain-below", type=float, help="threshold of 'uncertain'; default: the checkpoint's")
     parser.add_argument("--docs", type=Path, help="folder of the docs, for document, picture and tables of the model")
     given = parser.parse_args()
     if given.ferplus and not given.fer2013:
         parser.error("--ferplus needs --fer2013: the votes belong to its images")
-    sources = Sources(given.fer2013, given.ferplus, given.photos, given.detector, given.detector_model)
+    sources = Sources(given.fer2013, given.ferplus, given.photos, given.detector)
     common = (given.folder, given.name, sources, given.docs, print)
     try:
         done = publish(given.checkpoint, *common, given.uncertain_below) if given.checkpoint else write_card(*common)

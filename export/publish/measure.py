@@ -12,7 +12,8 @@ from edgekit.models.callbacks import Notify
 from edgekit.models.data import DataSet, duplicated
 from edgekit.models.evaluation.bands import GROUPINGS, breakdowns, has_measure
 from edgekit.models.evaluation.calibration import calibration
-from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, mean_recall
+from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, mean_recall
+from edgekit.models.evaluation.options import Protocols
 from edgekit.models.evaluation.photos import PhotoEvaluation, evaluate_photos
 from edgekit.models.evaluation.risk_coverage import risk_coverage
 from edgekit.models.evaluation.run import evaluate, read_evaluation_data
@@ -37,15 +38,13 @@ class Sources:
         fer2013: FER-2013 in any format of `load_dataset`.
         ferplus: CSV of FER+ votes; used with `fer2013`.
         photos: Photographs, as `edgekit.evaluate_photos` reads them.
-        detector: Detector for the photographs.
-        detector_model: YuNet's .onnx file; None: downloaded once.
+        detector: Detector for the photographs, or YuNet's .onnx file.
     """
 
     fer2013: Path | None = None
     ferplus: Path | None = None
     photos: Path | None = None
     detector: str = "yunet"
-    detector_model: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,7 @@ def measure(classifier: CropClassifier, sources: Sources, notify: Notify) -> Fig
             )
     photos = None
     if sources.photos is not None:
-        detector = {"detector": sources.detector, "detector_model": sources.detector_model}
-        [photos] = evaluate_photos([classifier], sources.photos, notify=notify, **detector)  # type: ignore[arg-type]
+        [photos] = evaluate_photos([classifier], sources.photos, detector=sources.detector, notify=notify)
     return Figures({} if dataset is None else _on_fer2013(classifier, dataset), ferplus, photos)
 
 

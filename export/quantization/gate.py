@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -14,6 +14,7 @@ import onnx
 from edgekit.contract import Accuracy, Contract
 from edgekit.errors import GateError, InputError
 from edgekit.export.onnx.exported import Exported
+from edgekit.export.onnx.options import Quantization
 from edgekit.export.onnx.to_onnx import contract_of, finished
 from edgekit.export.profiling.cost import load_graph
 from edgekit.export.quantization.quantize import (
@@ -28,8 +29,6 @@ from edgekit.models.callbacks import Progress, StageProgress, ignore_progress
 from edgekit.models.data import DataSet, named_split
 from edgekit.models.evaluation.evaluate import Evaluation, aligned, evaluate, open_classifier, with_contract_channels
 from edgekit.preprocess import ImageU8, center_crop
-
-Quantization: TypeAlias = Literal["int8", "dynamic", "fp16"]
 
 _PROTOCOL: Literal["center-crop"] = "center-crop"
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -19,14 +19,13 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxscript import ir
 
 from edgekit.contract import SCHEMA_VERSION, Contract
-from edgekit.device.engines.tolerance import relative_difference
 from edgekit.errors import InputError, StorageError
+from edgekit.export.onnx.options import CalibrationMethod
 from edgekit.export.onnx.targets import QuantizedForm, QuantizedTypes
 from edgekit.export.onnx.to_onnx import contract_of, finished, only_errors
 from edgekit.models.callbacks import Progress
 from edgekit.preprocess import FloatArray, ImageU8, to_input
-
-CalibrationMethod: TypeAlias = Literal["minmax", "percentile", "entropy"]
+from edgekit.testing.tolerance import relative_difference
 
 # A layer stays in float32 if that removes at least this share of the quantised net's error. The threshold is high
 # because a float32 layer needs conversions before and after it: EdgeCNN's stem would remove 7 to 14 % of the error.

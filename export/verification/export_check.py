@@ -10,11 +10,11 @@ from torch import nn
 
 from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.tolerance import largest_difference, tolerance_for
 from edgekit.errors import GateError
 from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.models.nets.merged import MergedClasses
 from edgekit.preprocess import ImageU8
+from edgekit.testing.tolerance import largest_difference, tolerance_for
 
 TOLERANCE = 1e-4
 

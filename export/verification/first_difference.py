@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.device.engines.session import load_session, read_contract, run_session, session_options
-from edgekit.device.engines.tolerance import largest_difference, relative_difference
 from edgekit.errors import InputError
 from edgekit.export.profiling.cost import load_graph
 from edgekit.preprocess import FloatArray, ImageU8, to_input
+from edgekit.testing.tolerance import largest_difference, relative_difference
 
 # Largest rms(difference) / rms(reference) of equal layers: rounding of float32.
 SAME_FLOAT32 = 1e-4

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from edgekit.contract import Contract, CropSpec
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.tolerance import (
+from edgekit.device.imaging import as_frame, resize
+from edgekit.models.callbacks import Notify, Progress, StageProgress
+from edgekit.models.data import DataSet, ImageSet
+from edgekit.models.data.originals import load_some, originals
+from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, with_contract_channels
+from edgekit.preprocess import FloatArray, ImageU8, center_crop, crop_image
+from edgekit.testing.tolerance import (
     Tolerance,
     difference_fault,
     largest_difference,
@@ -24,12 +30,6 @@ from edgekit.device.engines.tolerance import (
     relative_difference,
     same_top1,
 )
-from edgekit.device.imaging import as_frame, resize
-from edgekit.models.callbacks import Notify, Progress, StageProgress
-from edgekit.models.data import DataSet, ImageSet
-from edgekit.models.data.originals import load_some, originals
-from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, with_contract_channels
-from edgekit.preprocess import FloatArray, ImageU8, center_crop, crop_image
 
 _BATCH_CROPS = 160
 _STANDARD_ERRORS = 2

@@ -8,12 +8,12 @@ from pathlib import Path
 from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in, device_suffixes, engine_of
-from edgekit.device.engines.tolerance import Tolerance, tolerance_for
 from edgekit.errors import InputError
 from edgekit.export.profiling.cost import load_graph
 from edgekit.export.verification import first_difference as tracing
 from edgekit.export.verification.deployable import device_faults, load_in_oldest_runtime, oldest_runtime
 from edgekit.export.verification.first_difference import LayerDifference
+from edgekit.export.verification.options import VerifyOptions
 from edgekit.export.verification.parity import (
     Parity,
     measure_parity,
@@ -21,13 +21,14 @@ from edgekit.export.verification.parity import (
     read_images,
 )
 from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
-from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.clip.checkpoint import is_prompts_file
 from edgekit.models.evaluation.evaluate import open_classifier
 from edgekit.models.model_loading import build_net
 from edgekit.models.torch_threads import set_torch_threads
+from edgekit.options import takes
 from edgekit.preprocess import to_tensor
+from edgekit.testing.tolerance import Tolerance, tolerance_for
 from edgekit.text import one_line
 
 # Layers are compared on the images whose logits differ most.
@@ -77,77 +78,63 @@ class VerifyReport:
         return not self.faults
 
 
-def verify(
-    model: str | Path,
-    against: str | Path,
-    data: str | Path,
-    *,
-    split: str = "PrivateTest",
-    limit: int | None = None,
-    layers: bool = False,
-    contempt: str = "drop",
-    threads: int | None = None,
-    progress: StageProgress = ignore_progress,
-    notify: Notify = ignore_message,
-) -> VerifyReport:
+@takes(VerifyOptions)
+def verify(options: VerifyOptions) -> VerifyReport:
     """Classify the same images with training code and device code, from image file to label, and compare the results.
 
     Example:
         report = edgekit.verify("mine.onnx", "runs/mine/best.safetensors", "fer2013.tar.gz", limit=500)
         print(report.passed, report.faults, report.check and report.check.parity.logits_difference)
 
-    Args:
-        model: The exported file, .onnx, .ncnn or one of another package's engine, or a shipped model's name.
-        against: The .safetensors or .onnx file that `model` was made from.
-        data: A data set.
-        split: Name of the split.
-        limit: Largest number of images, evenly spread over the split; None: all.
-        layers: Whether to compare all layers in any case. If false, layers are compared only if logits or labels differ
-            too much.
-        contempt: Treatment of the class contempt: "drop", "keep", or the class that its images are counted as.
-        threads: CPU threads of both sides; None: chosen for the machine.
-        progress: Called with (stage, done, total or None).
-        notify: Called with one line for the user.
+    `VerifyOptions` describes the arguments.
 
     Raises:
         InputError: A file or the data cannot be used. A file that a device cannot run is a fault in the report.
     """
-    path = resolve_model(str(model), device_suffixes(str(model)))
-    source = resolve_model(str(against), (CHECKPOINT_SUFFIX, ONNX_SUFFIX))
+    path = resolve_model(str(options.model), device_suffixes(str(options.model)))
+    source = resolve_model(str(options.against), (CHECKPOINT_SUFFIX, ONNX_SUFFIX))
     engine = engine_of(path)
-    if layers and engine != "onnxruntime":
+    if options.layers and engine != "onnxruntime":
         raise InputError(f"layers of {path.suffix} files are not compared with their source's: leave layers out")
     if is_prompts_file(source):
         raise InputError(
             f"'{source}' holds trained prompts: name a net's checkpoint (export compares prompts with torch)"
         )
-    set_torch_threads(threads)
+    set_torch_threads(options.threads)
     faults, loaded_by, oldest = [], None, None
     if engine == "onnxruntime":
         oldest = oldest_runtime().version
         faults = device_faults(load_graph(path))
         loaded_by, refusal = load_in_oldest_runtime(path)
         faults += [refusal] if refusal else []
-    device = None if faults else _open_device(path, engine, threads, faults)
+    device = None if faults else _open_device(path, engine, options.threads, faults)
     if device is None:
         return VerifyReport(path, source, engine, tuple(faults), oldest, loaded_by, None)
-    reference = open_classifier(source, threads)
+    reference = open_classifier(source, options.threads)
     if reference.contract.labels != device.contract.labels:
         raise InputError(
             f"the labels differ, {', '.join(reference.contract.labels)} and {', '.join(device.contract.labels)}: "
             "compare with a source that has the file's labels"
         )
     crop = reference.contract.crop
-    images = read_images(Path(data), split, limit, crop, contempt=contempt, progress=progress, notify=notify)
-    parity = measure_parity(reference, device, images, progress)
+    images = read_images(
+        Path(options.data),
+        options.split,
+        options.limit,
+        crop,
+        contempt=options.contempt,
+        progress=options.progress,
+        notify=options.notify,
+    )
+    parity = measure_parity(reference, device, images, options.progress)
     if parity.unknown_class is not None:
-        notify(f"accuracy is not compared: the model has no label '{parity.unknown_class}'")
+        options.notify(f"accuracy is not compared: the model has no label '{parity.unknown_class}'")
     tolerance = tolerance_for(device.contract.precision, engine)
     faults += parity_faults(parity, tolerance)
     compared: tuple[LayerDifference, ...] | None = None
     first = None
     output_differs = any(not fault.startswith("preprocessing") for fault in faults)
-    if layers or (output_differs and engine == "onnxruntime"):
+    if options.layers or (output_differs and engine == "onnxruntime"):
         compared, first = _compare_layers(source, path, parity, device.contract)
         if faults and first:
             faults.append(f"the first layer that differs is '{one_line(first.name)}' ({first.op_type})")

@@ -1,17 +1,27 @@
-"""Open a CLIP, with or without prompts, together with the data it classifies."""
+"""Open and evaluate a CLIP, with or without prompts, together with the data it classifies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from edgekit.errors import InputError
+from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify
 from edgekit.models.clip.architecture import Activation
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts
 from edgekit.models.clip.classifier import ClipClassifier, prompted_classifier, zero_shot_classifier
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.load import load_clip
+from edgekit.models.clip.options import ClipOptions
 from edgekit.models.data import DataSet
+from edgekit.models.data.sheets import check_sheet_folder
+from edgekit.models.evaluation.evaluate import Evaluation
+from edgekit.models.evaluation.options import EvaluateOptions
+from edgekit.models.evaluation.run import evaluate, read_evaluation_data
+from edgekit.models.torch_threads import set_torch_threads
+from edgekit.options import build
 
 
 def open_clip_classifier(
@@ -51,3 +61,28 @@ def open_clip_classifier(
     if descriptions:
         net = net.with_classes(descriptions_for(dataset.classes, descriptions, notify, dataset=dataset.name))
     return prompted_classifier(net, dataset.name, bool(checkpoint.training.get("gray"))), dataset
+
+
+def evaluate_clip(clip: ClipOptions, prompts: str | None, data: Path, **values: Any) -> Evaluation:
+    """Evaluate trained prompts or, without `prompts`, a CLIP alone; `values` are arguments of `edgekit.evaluate`.
+
+    Raises:
+        InputError: The CLIP, the prompts, the data or an option cannot be used.
+    """
+    options = build(EvaluateOptions, "", data, **values)
+    set_torch_threads(options.threads)
+    if options.merges and options.ferplus:
+        raise InputError("--merge with --ferplus is for nets: leave one of them out for a CLIP")
+    if options.errors:
+        check_sheet_folder(Path(options.errors), data)
+
+    def read(size_px: int) -> DataSet:
+        notify, progress = options.notify, options.progress
+        merges, contempt = options.merges, options.contempt
+        return read_evaluation_data(data, size_px, "clip", merges, contempt, notify=notify, progress=progress)
+
+    path = None if prompts is None else resolve_model(prompts, (CHECKPOINT_SUFFIX,))
+    assert clip.clip is not None
+    activation, descriptions = clip.activation, clip.descriptions
+    classifier, dataset = open_clip_classifier(clip.clip, path, descriptions, read, options.notify, activation)
+    return evaluate(classifier, dataset, **values | {"merges": ()})  # merged when they were read

@@ -30,18 +30,18 @@ from edgekit.device.imaging import IMAGE_SUFFIXES, at_most, decode_image
 from edgekit.device.sources import open_source
 from edgekit.errors import InputError
 from edgekit.files import exclusive_folder, real_path, write_atomic
-from edgekit.models.callbacks import Notify, Progress, ignore_message
+from edgekit.models.callbacks import Notify, Progress
+from edgekit.models.crop_options import CropOptions
 from edgekit.models.data.crop_table import CROP_TABLE, CropRow, Key, Status, inside, read_rows, write_rows
 from edgekit.models.data.files import ARCHIVE_SUFFIXES, open_files
 from edgekit.models.data.photos import PhotoDetector, PhotoFacts, read_photo_table
+from edgekit.options import takes
 from edgekit.preprocess import CROP_MARGIN, ImageU8, square_crop_box
 
 # Which faces of a photograph are cropped: the largest, all, or the only one of photographs with one face.
 WhichFaces: TypeAlias = Literal["largest", "all", "single"]
 CropFormat: TypeAlias = Literal["png", "jpg"]
 
-DEFAULT_MAX_SIDE_PX = 256
-DEFAULT_EVERY_S = 1.0
 
 _JPEG_QUALITY = 95
 _OTHER_ARCHIVES = (".zip", ".7z", ".rar", ".xz", ".bz2")
@@ -136,80 +136,41 @@ class _Photo:
         return decode_image(self.content, self.source) if self.frame_bgr is None else self.frame_bgr
 
 
-def crop_photos(
-    photos: str | Path,
-    output: str | Path,
-    *,
-    faces: WhichFaces = "largest",
-    detector: str = "yunet",
-    detector_model: str | Path | None = None,
-    detector_size_px: int | None = None,
-    min_face_px: int = 0,
-    margin: float = CROP_MARGIN,
-    max_side_px: int = DEFAULT_MAX_SIDE_PX,
-    image_format: CropFormat = "png",
-    every_s: float = DEFAULT_EVERY_S,
-    threads: int | None = None,
-    notify: Notify = ignore_message,
-    progress: Progress = lambda _done, _total: None,
-) -> CropReport:
+@takes(CropOptions)
+def crop_photos(options: CropOptions) -> CropReport:
     """Cut the faces out of photographs.
 
     Crops have the photographs' paths below `output`, so folders of classes and splits are kept. `output/crops.csv`
     lists every photograph. Photographs that an earlier call cropped with the same options are skipped. After an
     interrupted call, all existing files are complete.
 
-    Args:
-        photos: A folder or a .tar, .tar.gz or .tgz archive of images, with class folders or without; a video; an image.
-        output: The folder of the crops: a new folder, an empty folder, or the folder of an earlier call.
-        faces: "largest", "all", or "single": only from photographs with exactly one face.
-        detector: "yunet", "haar" or a registered name.
-        detector_model: YuNet's .onnx file; None: downloaded once.
-        detector_size_px: Longer side of the detector's input; None: 320, or what `min_face_px` requires.
-        min_face_px: Smallest face in pixels of the photograph; 0: no limit.
-        margin: Fraction of the face box's side added on every side; the default is that of edgekit's models.
-        max_side_px: Crops with a longer side are made smaller.
-        image_format: "png", or "jpg" with quality 95.
-        every_s: Time between two frames of a video, in seconds.
-        threads: Threads within one detection; None: chosen for the machine.
-        notify: Called with messages for the user.
-        progress: Called with (photographs done, photographs in total or None).
+    `CropOptions` describes the arguments.
 
     Raises:
         InputError: The photographs or an option cannot be used, or `output` contains other files or lies in `photos`.
         StorageError: A file cannot be written.
     """
-    photos, output = Path(photos), Path(output)
-    _check_options(faces, image_format, margin, max_side_px, every_s)
-    _check_output(photos, output)
-    model_path = None if detector_model is None else Path(detector_model)
-    face_detector = PhotoDetector(
-        detector,
-        model_path=model_path,
-        input_size_px=detector_size_px,
-        min_face_px=min_face_px,
-        threads=threads,
-        notify=notify,
-    )
-    limits = f"at {detector_size_px or 'default'} px, min face {min_face_px} px, {faces}"
-    model = f" ({model_path.name})" if model_path else ""
-    description = f"{face_detector.name}{model} {limits}, margin {margin:g}, at most {max_side_px} px, {image_format}"
-    settings = _Settings(faces, margin, max_side_px, image_format, description)
-    with exclusive_folder(output), _open_photos(photos, every_s, notify) as (total, items):
-        return _crop_all(items, total, face_detector, settings, output, notify, progress)
-
-
-def _check_options(faces: str, image_format: str, margin: float, max_side_px: int, every_s: float) -> None:
+    photos, output = Path(options.photos), Path(options.output)
+    faces, image_format, max_side_px = options.faces, options.image_format, options.max_side_px
+    margin = CROP_MARGIN if options.margin is None else options.margin
     for name, text, choices in (("faces", faces, WhichFaces), ("image_format", image_format, CropFormat)):
         if text not in get_args(choices):
             raise InputError(f"{name} is {text!r}: expected one of {', '.join(get_args(choices))}")
-    for name, value, least, most in (
-        ("margin", margin, 0.0, 10.0),
-        ("max_side_px", max_side_px, 8, 10_000),
-        ("every_s", every_s, 0.001, 1e6),
-    ):
-        if not least <= value <= most:
-            raise InputError(f"{name} is {value}: expected {least:g} to {most:g}")
+    _check_output(photos, output)
+    face_detector = PhotoDetector(
+        "yunet" if options.detector is None else str(options.detector),
+        input_size_px=options.detector_size_px,
+        min_face_px=options.min_face_px,
+        threads=options.threads,
+        notify=options.notify,
+    )
+    limits = f"at {options.detector_size_px or 'default'} px, min face {options.min_face_px} px, {faces}"
+    is_file = str(options.detector).endswith(".onnx")
+    model = f" ({Path(str(options.detector)).name})" if is_file else ""
+    description = f"{face_detector.name}{model} {limits}, margin {margin:g}, at most {max_side_px} px, {image_format}"
+    settings = _Settings(faces, margin, max_side_px, image_format, description)
+    with exclusive_folder(output), _open_photos(photos, options.every_s, options.notify) as (total, items):
+        return _crop_all(items, total, face_detector, settings, output, options.notify, options.progress)
 
 
 def _check_output(photos: Path, output: Path) -> None:

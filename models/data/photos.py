@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from edgekit.device.detections import Detections
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import as_frame
 from edgekit.device.region import detector_input_px
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify
@@ -51,7 +51,6 @@ class PhotoDetector:
         self,
         detector: str = "yunet",
         *,
-        model_path: Path | None = None,
         input_size_px: int | None = None,
         min_face_px: int = 0,
         threads: int | None = None,
@@ -60,8 +59,7 @@ class PhotoDetector:
         """Create the detector; see `edgekit.device.detection.create_detector` for arguments and errors.
 
         Args:
-            detector: Name of the detector.
-            model_path: YuNet's file.
+            detector: Name of the detector, or YuNet's .onnx file.
             input_size_px: Longer side of the detector's input; None: 320, or what `min_face_px` requires.
             min_face_px: Smallest mean side of a face in pixels of the photograph; 0: no limit.
             threads: Threads within one inference.
@@ -69,7 +67,6 @@ class PhotoDetector:
         """
         self._detector = create_detector(
             detector,
-            model_path=model_path,
             input_size_px=input_size_px,
             intra_op_threads=threads,
             notify=notify,

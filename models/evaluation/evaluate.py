@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.disk import folder_of, new_array
 from edgekit.models.evaluation.calibration import Calibration, calibration
+from edgekit.models.evaluation.options import Protocols
 from edgekit.models.evaluation.risk_coverage import RiskCoverage, risk_coverage
 from edgekit.models.model_loading import build_net
 from edgekit.preprocess import (
@@ -39,8 +40,6 @@ from edgekit.preprocess import (
     to_tensor,
     with_mirror_images,
 )
-
-Protocols = Literal["center-crop", "center-flip", "ten-crop"]
 
 # Crops of each image.
 _VIEWS: dict[Protocols, int] = {"center-crop": 1, "center-flip": 2, "ten-crop": 10}

@@ -18,14 +18,16 @@ from edgekit.device.frame import Frame
 from edgekit.device.imaging import as_frame, decode_image, resize
 from edgekit.device.pipeline.loop import crop_faces
 from edgekit.errors import InputError
-from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
+from edgekit.models.callbacks import Notify, StageProgress, of_stage
 from edgekit.models.data import ImageSet
 from edgekit.models.data.files import Files, ImageEntry, open_files
 from edgekit.models.data.photos import PhotoDetector, labelled_photos
 from edgekit.models.data.readers import dataset_name, is_of_files
 from edgekit.models.evaluation.bands import brightness_of, face_measures, stacked
-from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, evaluate, open_named
+from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, evaluate, open_named
+from edgekit.models.evaluation.options import EvaluatePhotosOptions, Protocols
 from edgekit.models.torch_threads import set_torch_threads
+from edgekit.options import takes
 from edgekit.preprocess import ImageU8, crop_image
 
 
@@ -79,38 +81,13 @@ class PhotoEvaluation:
         }
 
 
-def evaluate_photos(
-    models: Sequence[str | Path | CropClassifier],
-    photos: str | Path,
-    *,
-    split: str | None = None,
-    detector: str = "yunet",
-    detector_model: str | Path | None = None,
-    detector_size_px: int | None = None,
-    min_face_px: int = 0,
-    mirror: bool = True,
-    threads: int | None = None,
-    notify: Notify = ignore_message,
-    progress: StageProgress | None = None,
-) -> list[PhotoEvaluation]:
+@takes(EvaluatePhotosOptions)
+def evaluate_photos(options: EvaluatePhotosOptions) -> list[PhotoEvaluation]:
     """Classify the largest face of each photograph with one or more models, as `edgekit run --largest` does.
 
     The faces are detected once for all models. A model of whole images gets the whole photograph.
 
-    Args:
-        models: Names of shipped models, paths of exported files or checkpoints, or classifiers.
-        photos: A folder or a .tar, .tar.gz or .tgz archive with class folders, or with a file photos.csv (columns path
-            and label; see `edgekit.models.data.photos`).
-        split: Name of a split, such as the folder above the class folders; None: all photographs.
-        detector: "yunet", "haar", "none" (the whole photograph is a face) or a registered name.
-        detector_model: YuNet's .onnx file; None: the file is downloaded once.
-        detector_size_px: Longer side of the detector's input; None: 320, or more if `min_face_px` requires it.
-        min_face_px: Smallest face in pixels of the photograph; 0: no limit.
-        mirror: Average the probabilities of each face and its mirror image, as `edgekit run` does with pictures. Whole
-            photographs are not mirrored.
-        threads: Number of CPU threads; None: chosen for the machine.
-        notify: Called with messages for the user.
-        progress: Called with (stage, photographs done, photographs in total or None).
+    `EvaluatePhotosOptions` describes the arguments.
 
     Returns:
         One result per model, in the order of `models`.
@@ -118,30 +95,30 @@ def evaluate_photos(
     Raises:
         InputError: A model, the photographs or an option cannot be used, or no photograph can be classified.
     """
-    set_torch_threads(threads)
-    path = Path(photos)
+    set_torch_threads(options.threads)
+    if options.photos is None:
+        raise InputError("argument 'photos' is missing")
+    path = Path(options.photos)
     if not is_of_files(path):
         raise InputError(f"photographs '{path}' are not image files: expected a folder or a .tar.gz archive")
-    classifiers = [model if not isinstance(model, str | Path) else open_named(model, threads) for model in models]
+    threads, detector = options.threads, "yunet" if options.detector is None else str(options.detector)
+    classifiers = [open_named(each, threads) if isinstance(each, str | Path) else each for each in options.models]
     face_detector = None
     if any(classifier.contract.subject == "face" for classifier in classifiers):
         face_detector = PhotoDetector(
             detector,
-            model_path=None if detector_model is None else Path(detector_model),
-            input_size_px=detector_size_px,
-            min_face_px=min_face_px,
+            input_size_px=options.detector_size_px,
+            min_face_px=options.min_face_px,
             threads=threads,
-            notify=notify,
+            notify=options.notify,
         )
-    with open_files(path, notify) as files:
-        entries = _of_split(labelled_photos(files, str(path), notify), split, path)
+    with open_files(path, options.notify) as files:
+        entries = _of_split(labelled_photos(files, str(path), options.notify), options.split, path)
         name = dataset_name(path, (), {entry.split for entry in entries})
-        tallies = [_Tally(classifier, mirror and detector != "none") for classifier in classifiers]
-        unreadable = _read_photos(files, entries, face_detector, tallies, notify, progress)
-    return [
-        tally.result(name, split or "all", unreadable, None if face_detector is None else face_detector.name, progress)
-        for tally in tallies
-    ]
+        tallies = [_Tally(classifier, options.mirror and detector != "none") for classifier in classifiers]
+        unreadable = _read_photos(files, entries, face_detector, tallies, options.notify, options.progress)
+    used = None if face_detector is None else face_detector.name
+    return [tally.result(name, options.split or "all", unreadable, used, options.progress) for tally in tallies]
 
 
 class _Tally:

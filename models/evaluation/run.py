@@ -20,45 +20,18 @@ from edgekit.models.data.readers import load_dataset
 from edgekit.models.data.sheets import check_sheet_folder
 from edgekit.models.evaluation.bands import brightness_of
 from edgekit.models.evaluation.error_sheets import save_errors
-from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, aligned, open_named
+from edgekit.models.evaluation.evaluate import Evaluation, aligned, open_named
 from edgekit.models.evaluation.evaluate import evaluate as evaluate_images
+from edgekit.models.evaluation.options import EvaluateOptions
 from edgekit.models.torch_threads import set_torch_threads
+from edgekit.options import takes
 
 
-def evaluate(
-    model: str | Path | CropClassifier,
-    data: str | Path | DataSet,
-    *,
-    split: str | None = None,
-    protocol: Protocols = "center-crop",
-    without_duplicates: bool = False,
-    merges: Sequence[str] = (),
-    contempt: str = "drop",
-    ferplus: str | Path | None = None,
-    errors: str | Path | None = None,
-    threads: int | None = None,
-    notify: Notify = ignore_message,
-    progress: StageProgress | None = None,
-) -> Evaluation:
+@takes(EvaluateOptions)
+def evaluate(options: EvaluateOptions) -> Evaluation:
     """Classify one split of a data set with a model and return the predictions.
 
-    Args:
-        model: Name of a shipped model, path of an exported file or a checkpoint, or a classifier.
-        data: Path of a data set, which is read according to the model's contract; or a data set that is already read. A
-            CLIP in torch needs a data set from `read_evaluation_data` with the fit "clip".
-        split: Name of the split; default: `PrivateTest` or `test`.
-        protocol: "center-crop", "center-flip" or "ten-crop"; see `edgekit.models.evaluation.evaluate`.
-        without_duplicates: Whether to remove images that are pixel-identical to an image of another split.
-        merges: Texts NEW=OLD,OLD that merge classes of the data; classes that no text names are removed.
-        contempt: Treatment of the class contempt: "drop", "keep", or the class that images of contempt are counted as.
-            A data set that is already read is not changed.
-        ferplus: CSV of FER+ votes: the labels are then the majority of the votes, see
-            `edgekit.models.data.ferplus.with_ferplus`.
-        errors: Folder for contact sheets of the wrongly classified images, see
-            `edgekit.models.evaluation.error_sheets.save_errors`.
-        threads: Number of CPU threads; None: chosen for the machine.
-        notify: Called with messages for the user.
-        progress: Called with (stage, images done, images in total or None).
+    `EvaluateOptions` describes the arguments.
 
     Returns:
         The predictions, with accuracy, recall per class, confusion matrix and calibration as properties. With
@@ -68,41 +41,48 @@ def evaluate(
         InputError: The model, the data or the split cannot be used.
         StorageError: The contact sheets cannot be written.
     """
-    if errors is not None:
-        check_sheet_folder(Path(errors), None if isinstance(data, DataSet) else Path(data))
-    set_torch_threads(threads)
-    classifier = open_named(model, threads) if isinstance(model, str | Path) else model
+    data = options.data
+    if options.errors is not None:
+        check_sheet_folder(Path(options.errors), None if isinstance(data, DataSet) else Path(data))
+    set_torch_threads(options.threads)
+    classifier = open_named(options.model, options.threads) if isinstance(options.model, str | Path) else options.model
     contract = classifier.contract
     # The votes are for FER-2013's own classes, which are merged after the majorities are known.
-    merge_read, merge_voted = (merges, ()) if ferplus is None else ((), merges)
+    merge_read, merge_voted = (options.merges, ()) if options.ferplus is None else ((), options.merges)
     if not isinstance(data, DataSet):
         crop = contract.crop
         data = read_evaluation_data(
-            data, crop.resize_hw[0], crop.fit, merge_read, contempt, notify=notify, progress=progress
+            data,
+            crop.resize_hw[0],
+            crop.fit,
+            merge_read,
+            options.contempt,
+            notify=options.notify,
+            progress=options.progress,
         )
     else:
-        data = merged(data, merge_read, notify)
-    split = split_to_measure(data, split)
-    part = distinct_images(data, split) if without_duplicates else data.split(split)
+        data = merged(data, merge_read, options.notify)
+    split = split_to_measure(data, options.split)
+    part = distinct_images(data, split) if options.without_duplicates else data.split(split)
     of_split, of_contempt = len(part), None
-    if ferplus is not None:
+    if options.ferplus is not None:
         train = usual_training_split(data.splits) or split
-        is_contempt = contempt_majority(data, Path(ferplus), split, train)
-        of_contempt = int((is_contempt & ~duplicated(data, split) if without_duplicates else is_contempt).sum())
-        voted = with_ferplus(data, Path(ferplus), "majority", train, notify)
+        is_contempt = contempt_majority(data, Path(options.ferplus), split, train)
+        of_contempt = int((is_contempt & ~duplicated(data, split) if options.without_duplicates else is_contempt).sum())
+        voted = with_ferplus(data, Path(options.ferplus), "majority", train, options.notify)
         # Images are compared with all images of the other splits, also with those without a majority of FER+ votes.
         mixed = replace(voted, splits={**data.splits, split: voted.split(split)})
-        data, part = voted, distinct_images(mixed, split) if without_duplicates else voted.split(split)
+        data, part = voted, distinct_images(mixed, split) if options.without_duplicates else voted.split(split)
     left_out = of_split - len(part)  # before the merge, which removes images that have a majority
     if merge_voted:
-        data = merged(replace(data, splits={split: part}), merge_voted, notify)
+        data = merged(replace(data, splits={split: part}), merge_voted, options.notify)
         part, of_contempt = data.split(split), None
     images = aligned(data, part, contract)
-    result = evaluate_images(classifier, images, protocol, of_stage(progress, "classifying"))
+    result = evaluate_images(classifier, images, options.protocol, of_stage(options.progress, "classifying"))
     measures = {"brightness": brightness_of(images.images)}
     result = replace(result, dataset=data.name, split=split, left_out=left_out, contempt=of_contempt, measures=measures)
-    if errors is not None:
-        save_errors(Path(errors), images.images, result)
+    if options.errors is not None:
+        save_errors(Path(options.errors), images.images, result)
     return result
 
 

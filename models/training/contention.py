@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from edgekit.device.benchmark.other_load import OtherLoad
+from edgekit.device.benchmark.measure import OtherLoad
 from edgekit.models.callbacks import Notify
 
 _MEASURE_S = 5.0

@@ -36,4 +36,4 @@ def test_all_faces_of_a_crowd_are_hidden(feed: Feed) -> None:
     frame, result = feed.next(at_s=10.0)
     crowd = feed.next(*["happy"] * 300)[1].faces
     blur.update(frame, replace(result, faces=crowd))
-    assert np.array_equal(blur.boxes(), crowd.xyxy)
+    assert np.array_equal(blur.boxes()[-300:], crowd.xyxy)

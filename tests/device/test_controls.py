@@ -21,13 +21,6 @@ def waiting(controls: Controls, source: object = None) -> threading.Thread:
     return thread
 
 
-def test_nothing_waits_without_a_pause(controls):
-    controls.wait(None)
-    controls.resume()
-    controls.wait(None)
-    assert (controls.paused, controls.paused_s, controls.resumed_for_s) == (False, 0.0, float("inf"))
-
-
 def test_a_pause_lasts_until_resume_and_is_counted_while_it_lasts(controls):
     controls.pause()
     assert controls.paused_s == 0

@@ -40,7 +40,7 @@ def exposed() -> dict[str, set[str]]:
     monitor = Monitor("demo", lambda: health, lambda: [account])
     monitor.controls.commands["pause"] += 1
     face = Face((0, 0, 9, 9), 0.9, "happy", 0.8)
-    monitor.add(FrameResult(0, 0.0, 0.0, (9, 9), (face,), {"detect": 1.0}, 5.0))
+    monitor.write(None, FrameResult(0, 0.0, 0.0, (9, 9), (face,), {"detect": 1.0}, 5.0))
     families = text_string_to_metric_families(metrics_text(monitor, Preview(1.0, None)))
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}
 

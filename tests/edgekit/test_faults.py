@@ -164,8 +164,8 @@ def moved_px(lines: list[dict]) -> float:
 
 # Other time limits than the defaults; the order of events is the same.
 SOON = """
-from edgekit.device.sources import live, timeout_guard
-timeout_guard.LOST_S, live._REOPEN_PAUSES_S = 2.0, (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+from edgekit.device.sources import live, opencv
+opencv._READ_TIMEOUT_MS, live._REOPEN_PAUSES_S = 2000, (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 from edgekit.device.sinks import records
 records._RETRY_S = 0.5
 """

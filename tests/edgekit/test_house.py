@@ -34,14 +34,12 @@ ONE_MODULE_ONLY = {
     "edgekit.report.svg": {"markupsafe"},
     "edgekit.device.sources.picamera": {"picamera2", "libcamera"},
     "edgekit.device.sinks.mp4": {"av"},
-    "edgekit.device.sources.damaged_frames": {"av"},
+    "edgekit.device.sources.files": {"av"},
     "edgekit.device.engines.ncnn_engine": {"ncnn"},
     "edgekit.device.teach.write": {"onnx"},
     "edgekit.device.sinks.mqtt.session": {"paho"},
     "edgekit.device.label.app": {"starlette"},
     "edgekit.device.sinks.web.app": {"starlette"},
-    "edgekit.device.sinks.web.body": {"starlette"},
-    "edgekit.device.sinks.web.classify": {"starlette"},
     "edgekit.device.sinks.web.server": {"uvicorn"},
     "edgekit.models.nets.external_nets": {"timm", "torchvision"},
 }
@@ -88,22 +86,22 @@ CIRCLES = "No modules import each other in a circle"
 @pytest.mark.parametrize(
     ("module", "statement", "contract"),
     [
-        ("device/pipeline/latency.py", "import torch", DEVICE_IMPORTS),
-        ("device/pipeline/latency.py", "import onnx", DEVICE_IMPORTS),
-        ("device/pipeline/latency.py", "from edgekit.models import registry", DEVICE_IMPORTS),
-        ("device/pipeline/latency.py", "def f() -> None:\n    import edgekit.export", DEVICE_IMPORTS),
+        ("device/pipeline/summary.py", "import torch", DEVICE_IMPORTS),
+        ("device/pipeline/summary.py", "import onnx", DEVICE_IMPORTS),
+        ("device/pipeline/summary.py", "from edgekit.models import registry", DEVICE_IMPORTS),
+        ("device/pipeline/summary.py", "def f() -> None:\n    import edgekit.export", DEVICE_IMPORTS),
         ("edgekit/preprocess.py", "import cv2", CORE_ONLY),
         ("edgekit/boards.py", "import onnxruntime", CORE_ONLY),
         ("edgekit/cli/output.py", "def f() -> None:\n    import torch", CORE_ONLY),
-        ("edgekit/contract.py", "import edgekit.device.pipeline.latency", LAYERS),
+        ("edgekit/contract.py", "import edgekit.device.pipeline.summary", LAYERS),
         ("models/nets/registry.py", "import edgekit.export", LAYERS),
-        ("device/pipeline/latency.py", "import picamera2", CAMERA),
+        ("device/pipeline/summary.py", "import picamera2", CAMERA),
         ("device/sinks/record.py", "def f() -> None:\n    import av", VIDEO),
         ("device/engines/classifier.py", "import ncnn", NCNN),
         ("export/ncnn/to_ncnn.py", "def f() -> None:\n    import pnnx", NCNN),
         ("device/sources/files.py", "import edgekit.device.sinks.lines", DEVICE_LAYERS),
-        ("device/pipeline/latency.py", "import edgekit.device.sinks.lines", DEVICE_LAYERS),
-        ("device/detection/haar.py", "import edgekit.device.tracking.tracker", DEVICE_LAYERS),
+        ("device/pipeline/summary.py", "import edgekit.device.sinks.lines", DEVICE_LAYERS),
+        ("device/detection/haar.py", "import edgekit.device.tracking.tracks", DEVICE_LAYERS),
         ("device/unplaced.py", "import json", DEVICE_LAYERS),
         ("models/nets/edgecnn.py", "import edgekit.models.checkpoints.checkpoint", MODELS_LAYERS),
         ("models/evaluation/calibration.py", "import edgekit.models.training.recipes", MODELS_LAYERS),
@@ -202,14 +200,14 @@ def test_wheel_and_source_archive_hold_the_whole_package(tree: Path, tmp_path: P
     poorer = {path.name: tmp_path / path.name for path in (sdist, wheel)}
     with zipfile.ZipFile(wheel) as full, zipfile.ZipFile(poorer[wheel.name], "w") as archive:
         for name in full.namelist():
-            if name not in ("edgekit/py.typed", "edgekit/device/pipeline/latency.py"):
+            if name not in ("edgekit/py.typed", "edgekit/device/pipeline/summary.py"):
                 archive.writestr(name, full.read(name))
     with tarfile.open(sdist) as full, tarfile.open(poorer[sdist.name], "w:gz") as archive:
         for member in full.getmembers():
             if not member.name.endswith("/astronaut.png"):
                 archive.addfile(member, full.extractfile(member))
     assert check["missing_files"](*poorer.values()) == [
-        "wheel: edgekit/device/pipeline/latency.py",
+        "wheel: edgekit/device/pipeline/summary.py",
         "wheel: edgekit/py.typed",
         "source archive: edgekit/assets/astronaut.png",
     ]

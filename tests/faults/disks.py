@@ -38,6 +38,11 @@ class Disk:
         self._numbers = itertools.count()
 
     @property
+    def can_fail_within_writes(self) -> bool:
+        """Whether a fault can begin between two parts of one write."""
+        return self._control is not None
+
+    @property
     def folders(self) -> tuple[Path, ...]:
         """All folders with files of the sink, including removed folders."""
         return (self.out, *sorted(self.aside.iterdir()))

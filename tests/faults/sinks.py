@@ -6,6 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,8 +20,7 @@ from edgekit.device.accounting import Account
 from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
-from edgekit.device.sinks.crop_folder import CollectSink
-from edgekit.device.sinks.crop_strategies import EveryInterval
+from edgekit.device.sinks.crop_strategies import CollectSink, EveryInterval
 from edgekit.device.sinks.csv import CsvOptions
 from edgekit.device.sinks.jsonl import JsonLinesOptions
 from edgekit.device.sinks.mqtt.spool import Spool
@@ -30,8 +30,10 @@ from edgekit.device.sinks.snapshots import SnapshotWriter
 from edgekit.device.sinks.writer import Writer
 from edgekit.device.sources.settings import EncodedPacket
 from edgekit.device.track import Track
+from edgekit.errors import TemporaryError
 from tests.packets import KEY_EVERY, SIZE_WH, packets
 from tests.runs import LABELS, run_of
+from tests.waiting import wait_until
 
 Notify = Callable[[str], None]
 SOON_S = 0.05
@@ -71,6 +73,7 @@ def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Writer, "__init__", begin_quick)
     monkeypatch.setattr("edgekit.device.sinks.snapshots._COMMAND_PERIOD_S", 0.0)
+    monkeypatch.setattr("edgekit.device.sinks.disk_reserve._CHECK_EVERY_S", 0.0)
 
 
 def _opened(make: Callable[[Path, Any], Sink | None], **rules: Any) -> Callable[..., tuple[Any, Account]]:
@@ -170,12 +173,25 @@ def _image_numbers(folders: Iterable[Path]) -> Counter[int]:
     return Counter(int(path.stem.rpartition("-")[2]) for path in paths)
 
 
+def _open_spool(path: Path) -> Spool:
+    """Open the buffer as the next run does, and again until the thread of a run whose disk stalled has closed it."""
+    opened: list[Spool] = []
+
+    def opens() -> bool:
+        with suppress(TemporaryError):
+            opened.append(Spool(path, 10_000, Account("mqtt"), lambda _: None))
+        return bool(opened)
+
+    wait_until(opens)
+    return opened[0]
+
+
 def _buffered_sequences(folders: Iterable[Path]) -> Counter[int]:
     """Return the sequence numbers of the events that the next run sends."""
     stored: Counter[int] = Counter()
     for folder in folders:
         if (folder / _BUFFER).exists():
-            spool = Spool(folder / _BUFFER, 10_000, Account("mqtt"), lambda _: None)
+            spool = _open_spool(folder / _BUFFER)
             stored.update(json.loads(message.payload)["sequence"] for message in spool.after(0, 10**6))
             spool.close()
     return stored

@@ -132,9 +132,9 @@ def _web() -> tuple[Any, list[str]]:
     from edgekit.device.sinks.web.server import WebSink
 
     notices: list[str] = []
-    stream = Stream(StreamOptions(source="demo", detector="none", notify=notices.append))
+    stream = Stream(StreamOptions(source="demo", detector="none"))
     monitor = Monitor("demo", lambda: None)
-    sink = WebSink("127.0.0.1:0", None, monitor, recognise=stream.picture_recogniser(), notify=notices.append)
+    sink = WebSink("127.0.0.1:0", None, monitor, recognise=stream.picture_recogniser())
     sink.__enter__()
     return sink, notices
 
@@ -180,9 +180,9 @@ def webhook_answer(path: Path) -> None:
     webhook._TIMEOUT_S, webhook._RETRY_PAUSES_S = _SOON_S, (0.0,)
     with _peer([path.read_bytes()]) as port:
         sink = webhook.WebhookOptions(webhook=f"http://127.0.0.1:{port}/").open(run_of(lambda _: None))
-        assert isinstance(sink, webhook.Webhook)
+        assert sink is not None
         with sink:
-            sink.post(_event(0))
+            sink.put(_event(0))
             end_s = time.monotonic() + _PATIENCE_S
             while sink.account.waiting and time.monotonic() < end_s:
                 time.sleep(0.01)
@@ -206,7 +206,7 @@ def mqtt_answer(path: Path) -> None:
     """Send events to a broker that responds with the file; no event may be lost."""
     from edgekit.device.sinks.mqtt import session
     from edgekit.device.sinks.mqtt import sink as sink_module
-    from edgekit.device.sinks.mqtt.settings import MqttSettings
+    from edgekit.device.sinks.mqtt.session import MqttSettings
 
     session._CONNECT_TIMEOUT_S = sink_module._FLUSH_TIMEOUT_S = _SOON_S
     os.environ["STATE_DIRECTORY"] = str(path.parent)

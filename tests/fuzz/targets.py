@@ -63,14 +63,14 @@ def _make_onnx(choice: random.Random) -> bytes:
 
 
 def _ncnn(path: Path) -> None:
-    from edgekit.device.engines.ncnn_file import read_ncnn
+    from edgekit.device.engines.ncnn_engine import read_ncnn
 
     read_ncnn(path).layers()
 
 
 def _ncnn_examples() -> list[bytes]:
     from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
-    from edgekit.device.engines.ncnn_file import pack_ncnn
+    from edgekit.device.engines.ncnn_engine import pack_ncnn
 
     size_hw = (8, 8)
     contract = Contract(
@@ -146,9 +146,10 @@ def _inventory_examples() -> list[bytes]:
 
 
 def _benchmark(path: Path) -> None:
+    from edgekit.report.text import to_csv, to_markdown
+
     from edgekit.report.page import to_html
     from edgekit.report.schema import read_document
-    from edgekit.report.text import to_csv, to_markdown
 
     report = read_document(path)
     for render in (to_html, to_csv, to_markdown):

@@ -17,20 +17,35 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
+import numpy as np
 import paho.mqtt.client as paho
 from service_scenario import QUICK, UNITS, edgekit, install, status, until
-from stage import PATIENCE_S, Camera, print_step
+from stage import PATIENCE_S, print_step
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks/device"))
+
+from fault_soak_devices import Camera
 
 DAYS = 3
 TOPIC = "edgekit/lab"
 NAME = "alone"
+
+
+def pictures() -> Iterator[bytes]:
+    """Yield noise that turns from red to green every second."""
+    noise = np.random.default_rng(0)
+    while True:
+        image = noise.integers(0, 60, (96, 128, 3), np.uint8)
+        image[:, ::16, :] = 0
+        image[:, :, 1 + int(time.monotonic()) % 2] += 180
+        yield cv2.imencode(".jpg", image)[1].tobytes()
 
 
 class Broker:
@@ -124,7 +139,7 @@ def stored(folder: Path, events: list[str]) -> dict[str, Any]:
 
 
 def main(work: Path, model: str) -> None:
-    broker, camera = Broker(work), Camera()
+    broker, camera = Broker(work), Camera(pictures, fps=10)
     subscriber = Subscriber(broker.port)
     folder = work / "disk"
     folder.mkdir()

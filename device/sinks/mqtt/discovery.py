@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from edgekit import __version__
 from edgekit.contract import UNCERTAIN, Subject
 from edgekit.device.frame import CAMERA_STATES
-from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.session import MqttSettings
 
 _PREFIX = "homeassistant"
 # Time after three missed state messages, which are sent at least every ten seconds.
@@ -62,7 +62,6 @@ def discovery_messages(
     *,
     images: Collection[str] = (),
     commands: Collection[str] = (),
-    page_url: str | None = None,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the topic and payload of every entity, to be published as retained messages.
 
@@ -74,7 +73,6 @@ def discovery_messages(
         subject: What the model classifies.
         images: The images that are published, by the last part of their topic: of `_IMAGES`.
         commands: The commands that are allowed.
-        page_url: Address of the run's web page, to which Home Assistant links.
     """
     device = {
         "identifiers": [settings.node],
@@ -83,8 +81,6 @@ def discovery_messages(
         "model": "edgekit run",
         "sw_version": __version__,
     }
-    if page_url is not None:
-        device["configuration_url"] = page_url
     entities = [
         *_measured(settings, labels, subject, is_pausable="pause" in commands),
         *_controls(settings, commands),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import RunContext
 from edgekit.errors import InputError
 from edgekit.options import option
+
+if TYPE_CHECKING:
+    from edgekit.device.sinks.context import RunContext
 
 _COMMANDS = ("pause", "snapshot")
 
@@ -69,8 +72,7 @@ class MqttOptions(SinkOptions):
         if self.mqtt is None:
             return None
         from edgekit.device.sinks.credentials import read_secret
-        from edgekit.device.sinks.mqtt.commands import Commands
-        from edgekit.device.sinks.mqtt.settings import MqttSettings
+        from edgekit.device.sinks.mqtt.session import Commands, MqttSettings
         from edgekit.device.sinks.mqtt.sink import MqttSink
 
         settings = MqttSettings.parse(
@@ -88,5 +90,5 @@ class MqttOptions(SinkOptions):
         take_snapshot = snapshots.request if snapshots is not None else None
         commands = Commands(allowed, run.controls, take_snapshot, run.notify) if allowed else None
         sink = MqttSink(settings, run, commands)
-        run.links.outlets.append(sink)
+        run.links.outlets.append(sink.post)
         return sink

@@ -1,29 +1,218 @@
-"""One connection to a broker, until it is lost. No other module imports paho."""
+"""One connection to a broker, until it is lost, and the commands that arrive. No other module imports paho."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import re
 import socket
 import ssl
 import threading
+import urllib.parse
 from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from edgekit.device.sinks.mqtt.commands import Commands
-from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.controls import Controls
 from edgekit.errors import InputError, TemporaryError
+from edgekit.files import require_file, state_folder
+
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_MAX_TOPIC_CHARS = 200
+
+
+@dataclass(frozen=True)
+class MqttSettings:
+    """Address, credentials and topics.
+
+    Attributes:
+        host: Host name of the broker.
+        port: TCP port of the broker.
+        tls: Whether the connection is encrypted and the broker's certificate verified.
+        topic: Prefix of all topics except Home Assistant's.
+        user: User name, None for an anonymous connection.
+        password: Password of `user`.
+        ca: Certificate authorities to trust instead of the system's.
+        certificate: Client certificate and its private key, in one file.
+        discovery: Whether the camera is announced to Home Assistant.
+    """
+
+    host: str
+    port: int
+    tls: bool
+    topic: str
+    user: str | None = None
+    password: str | None = None
+    ca: Path | None = None
+    certificate: Path | None = None
+    discovery: bool = True
+
+    def __repr__(self) -> str:
+        """Return the address without the password."""
+        return f"MqttSettings({self.address}, {self.topic})"
+
+    @classmethod
+    def parse(
+        cls,
+        url: str,
+        credentials: str | None,
+        *,
+        topic: str | None = None,
+        ca: Path | None = None,
+        certificate: Path | None = None,
+        discovery: bool = True,
+    ) -> Self:
+        """Return the settings for a broker at `url` with `credentials` of the form user:password.
+
+        Raises:
+            InputError: The address, the topic or a certificate file is invalid.
+        """
+        host, port, tls = _address(url)
+        for path, what in ((ca, "file of certificate authorities"), (certificate, "certificate")):
+            if path is not None:
+                require_file(path, what)
+                if not tls:
+                    raise InputError(f"MQTT broker '{url}' is without TLS: use mqtts:// with certificates")
+        user, separator, password = (credentials or "").partition(":")
+        return cls(
+            host=host,
+            port=port,
+            tls=tls,
+            topic=_topic(topic),
+            user=user or None,
+            password=password if separator else None,
+            ca=ca,
+            certificate=certificate,
+            discovery=discovery,
+        )
+
+    @property
+    def address(self) -> str:
+        """Host and port as in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def node(self) -> str:
+        """The camera's id in Home Assistant and in file names: the topic, reduced to letters, digits, - and _.
+
+        Topics of other characters, such as 厨房 and 客厅, would be reduced to one id. Their ids contain a hash, too.
+        """
+        if re.fullmatch(r"[A-Za-z0-9_./-]+", self.topic):
+            return self._reduced_topic
+        return f"{self._reduced_topic}_{hashlib.sha256(self.topic.encode()).hexdigest()[:8]}"
+
+    @property
+    def command_topic(self) -> str:
+        """The topic at which commands arrive."""
+        return f"{self.topic}/command"
+
+    @property
+    def client_id(self) -> str:
+        """The MQTT client id, the same in every run, so that a new connection replaces a stale one."""
+        digest = hashlib.sha256(f"{socket.gethostname()} {self.topic}".encode()).hexdigest()
+        # Brokers must accept only up to 23 letters and digits (MQTT 3.1.1, section 3.1.3.1).
+        return f"edgekit{digest[:16]}"
+
+    @property
+    def buffer_path(self) -> Path:
+        """The file of the event buffer, in the state folder of the service or the user."""
+        folder = state_folder()
+        # The name in edgekit 0.2; the file may hold events of that version.
+        old = folder / f"mqtt-{self._reduced_topic}.sqlite"
+        return old if old.exists() else folder / f"mqtt-{self.node}.sqlite"
+
+    @property
+    def _reduced_topic(self) -> str:
+        return re.sub(r"[^A-Za-z0-9_-]", "_", self.topic)
+
+
+def _address(url: str) -> tuple[str, int, bool]:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+        (parts.hostname or "").encode("idna")  # as the resolver does
+    except ValueError:
+        raise InputError("the MQTT broker's address must look like mqtt://host:1883") from None
+    if parts.username is not None or parts.password is not None:
+        raise InputError("the MQTT broker's address contains a password: use --mqtt-credentials FILE")
+    if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise InputError(f"MQTT broker '{url}' must look like mqtt://host:1883, or mqtts://host:8883 for TLS")
+    return parts.hostname, port or _PORTS[parts.scheme], parts.scheme == "mqtts"
+
+
+def _topic(topic: str | None) -> str:
+    if topic is None:
+        return f"edgekit/{re.sub(r'[^A-Za-z0-9_.-]', '_', socket.gethostname()) or 'camera'}"
+    is_topic = re.fullmatch(r"[^$/+#]([^+#]*[^/+#])?", topic) is not None and topic.isprintable()
+    if not is_topic or len(topic) > _MAX_TOPIC_CHARS:
+        raise InputError(f"MQTT topic '{topic}' is invalid: use a name such as edgekit/door, without + and #")
+    return topic
+
 
 _CONNECT_TIMEOUT_S = 5.0
 # A broker that disappears without closing the connection is detected after about this time.
 _KEEPALIVE_S = 20
 
 
-class RefusedError(OSError):
-    """The broker rejects the connection, or does not respond to the connection request."""
+class Commands:
+    """Executes the commands that arrive at the topic of a run; the rest is counted and reported once per reason.
+
+    Attributes:
+        allowed: The allowed commands.
+        controls: What the commands act on.
+    """
+
+    def __init__(
+        self,
+        allowed: Collection[str],
+        controls: Controls,
+        take_snapshot: Callable[[], None] | None,
+        notify: Callable[[str], None],
+    ) -> None:
+        """Allow some commands.
+
+        Args:
+            allowed: Their names: "pause" (which also allows `resume`) and "snapshot".
+            controls: Pauses and resumes the run, and receives the counts.
+            take_snapshot: Requests a snapshot, without waiting for it; needed if it is allowed.
+            notify: Called with one line for the first ignored message of each kind, from another thread.
+        """
+        self.allowed = frozenset(allowed)
+        self.controls = controls
+        self._notify = notify
+        self._reported: set[str] = set()
+        self._actions: dict[bytes, Callable[[], None]] = {}
+        if "pause" in allowed:
+            self._actions |= {b"pause": controls.pause, b"resume": controls.resume}
+        if "snapshot" in allowed and take_snapshot is not None:
+            self._actions[b"snapshot"] = take_snapshot
+
+    def receive(self, payload: bytes, retained: bool) -> None:
+        """Execute a command, or count and report why it is not executed.
+
+        `retained` is true for a message that the broker stored before this run subscribed: it is not a command to this
+        run, and is ignored.
+        """
+        action = self._actions.get(payload)
+        if retained:
+            self._ignore("a retained message")
+        elif action is None:
+            self._ignore("a message that is no allowed command")
+        elif payload == b"snapshot" and self.controls.paused:
+            self._ignore("snapshot, because the run is paused")
+        else:
+            self.controls.commands[payload.decode()] += 1
+            action()
+
+    def _ignore(self, reason: str) -> None:
+        self.controls.commands["ignored"] += 1
+        if reason not in self._reported:
+            self._reported.add(reason)
+            self._notify(f"MQTT: ignored {reason}; further ones are only counted")
 
 
 class Session:
@@ -40,12 +229,10 @@ class Session:
         """
         self._settings = settings
         self._commands = commands
-        # Whether the broker refuses the subscription.
-        self.is_subscription_refused = False
         self._wake = wake
         self._answered = threading.Event()
-        # Kind and text of an error. An exception that this object keeps would keep this object and its sockets.
-        self._failure: tuple[type[OSError], str] | None = None
+        # A text: an exception that this object keeps would keep this object and its sockets.
+        self._failure: str | None = None
         self.lost = False
         self.confirmed: deque[int] = deque()
         client = paho.Client(
@@ -64,7 +251,6 @@ class Session:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
-        client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         self._client = client
 
@@ -72,8 +258,7 @@ class Session:
         """Connect to the broker.
 
         Raises:
-            OSError: The broker cannot be reached, does not respond, or its certificate is not trusted.
-            RefusedError: It rejects the connection.
+            OSError: The broker cannot be reached, does not respond, rejects the connection, or is not trusted.
         """
         try:
             self._client.connect(self._settings.host, self._settings.port, _KEEPALIVE_S)
@@ -81,8 +266,7 @@ class Session:
             if not self._answered.wait(_CONNECT_TIMEOUT_S):
                 raise TimeoutError(f"no response within {_CONNECT_TIMEOUT_S:g} s")
             if self._failure is not None:
-                kind, text = self._failure
-                raise kind(text)
+                raise OSError(self._failure)
             if self._commands is not None:
                 self._client.subscribe(self._settings.command_topic, qos=1)
         except OSError:
@@ -96,13 +280,7 @@ class Session:
         self._client.loop_stop()
         # Without these references to this object, Python frees the client at once, which closes its sockets.
         self._client.on_connect = self._client.on_disconnect = self._client.on_publish = None
-        self._client.on_subscribe = self._client.on_message = None
-
-    @property
-    def own_address(self) -> str:
-        """The address of this machine in the network of the broker; "" after the connection is lost."""
-        connection: Any = self._client.socket()
-        return "" if connection is None else str(connection.getsockname()[0])
+        self._client.on_message = None
 
     def publish(self, topic: str, payload: bytes | str, qos: int = 1, retain: bool = False) -> int | None:
         """Send a message; return its id, which `confirmed` receives on delivery, or None if the connection is lost."""
@@ -114,12 +292,12 @@ class Session:
 
     def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
-            self._failure = RefusedError, f"connection rejected: {reason}"
+            self._failure = f"connection rejected: {reason}"
         self._answered.set()
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, _reason: Any, _properties: Any) -> None:
         if not self._answered.is_set():
-            self._failure = OSError, "the broker closed the connection"
+            self._failure = "the broker closed the connection"
             self._answered.set()
         self.lost = True
         self._wake.set()
@@ -127,10 +305,6 @@ class Session:
     def _on_publish(self, _client: Any, _data: Any, mid: int, _reason: Any, _properties: Any) -> None:
         # paho holds a lock here that `publish` needs, so this callback only records the id.
         self.confirmed.append(mid)
-        self._wake.set()
-
-    def _on_subscribe(self, _client: Any, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
-        self.is_subscription_refused = any(reason.is_failure for reason in reasons)
         self._wake.set()
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
@@ -148,16 +322,14 @@ def lock_topic(settings: MqttSettings) -> socket.socket:
     Raises:
         TemporaryError: Another run of this machine has the topic.
     """
-    digest = hashlib.sha256(f"{settings.address} {settings.topic}".encode()).hexdigest()
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        lock.bind(f"\0edgekit-mqtt-{digest}")
+        lock.bind("\0edgekit-mqtt-" + hashlib.sha256(f"{settings.address} {settings.topic}".encode()).hexdigest())
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            lock.close()
-            raise TemporaryError(
-                f"MQTT topic '{settings.topic}' is in use by another run: give each run its own --mqtt-topic"
-            ) from error
+        lock.close()
+        raise TemporaryError(
+            f"MQTT topic '{settings.topic}' is in use by another run: give each run its own --mqtt-topic"
+        ) from error
     return lock
 
 

@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from ssl import SSLCertVerificationError
 from typing import Any, Self
 
 from edgekit.contract import Contract
@@ -16,12 +15,10 @@ from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.mqtt.commands import Commands
 from edgekit.device.sinks.mqtt.discovery import NOT_PAUSED, PAUSED, discovery_messages
-from edgekit.device.sinks.mqtt.session import RefusedError, Session, check_certificates, lock_topic
-from edgekit.device.sinks.mqtt.settings import MqttSettings
+from edgekit.device.sinks.mqtt.session import Commands, MqttSettings, Session, check_certificates, lock_topic
 from edgekit.device.sinks.mqtt.spool import Spool
-from edgekit.device.sinks.worker import Worker
+from edgekit.device.worker import Worker
 from edgekit.text import counted
 
 # Largest number of unconfirmed events: enough for a slow network, few to resend after the connection was lost.
@@ -69,7 +66,6 @@ class MqttSink(Sink):
         self._pauses_s = pauses_s
         self._notify = run.notify
         self._snapshot: str | None = None
-        self._reported_refusal = False
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._account = run.account("mqtt")
@@ -126,9 +122,7 @@ class MqttSink(Sink):
                     self._report_connected()
                     self._send(session)
             except OSError as error:
-                # A restart does not cure these: they are reported also if the outage began for another reason.
-                lasts = isinstance(error, (SSLCertVerificationError, RefusedError))
-                self._report_outage(str(error) or type(error).__name__, lasts)
+                self._report_outage(str(error) or type(error).__name__)
             else:
                 if not self._closing.is_set():
                     self._report_loss(time.monotonic() - connected_s)
@@ -173,16 +167,12 @@ class MqttSink(Sink):
 
     def _announce(self, session: Session, contract: Contract) -> None:
         """Publish the discovery messages."""
-        # Read once, because the connection can be lost at any time.
-        own_address = session.own_address
-        page_url = self._run.links.page_url
         messages = discovery_messages(
             self._settings,
             contract.labels,
             contract.subject,
             images=[topic for topic, _ in self._images()],
             commands=() if self._commands is None else self._commands.allowed,
-            page_url=page_url(own_address) if page_url and own_address else None,
         )
         for topic, payload in messages:
             session.publish(topic, payload, retain=True)
@@ -209,12 +199,6 @@ class MqttSink(Sink):
                 sent[name] = latest
                 if (jpeg := snapshots.jpeg(latest)) is not None:
                     session.publish(f"{topic}/{name}", jpeg, qos=0, retain=True)
-        if session.is_subscription_refused and not self._reported_refusal:
-            self._reported_refusal = True
-            self._notify(
-                f"MQTT broker {self._settings.address} refuses the subscription to '{self._settings.command_topic}': "
-                "commands do not arrive; allow it in the broker's access control"
-            )
 
     def _confirm(self, session: Session, unconfirmed: dict[int, int]) -> None:
         delivered = []
@@ -238,8 +222,8 @@ class MqttSink(Sink):
         hint = f" after {lasted_s:.0f} s {cause}" if lasted_s < _STABLE_S else ""
         self._report_outage(f"the connection was lost{hint}")
 
-    def _report_outage(self, reason: str, lasts: bool = False) -> None:
-        if not self._reasons or (lasts and reason not in self._reasons):
+    def _report_outage(self, reason: str) -> None:
+        if reason not in self._reasons:
             self._reasons.add(reason)
             self._notify(f"MQTT broker {self._settings.address}: {reason}; events are buffered")
 

@@ -113,13 +113,9 @@ class Spool:
         if not self._saving.account.lost:
             self._file.close()
         lost = len(self._messages.keys() - self._file.saved)
-        repeated = len(self._file.saved - self._messages.keys())
         self._account.drop("buffer not writable", lost)
-        if lost or repeated:
-            self._notify(
-                f"MQTT buffer '{self._path}' cannot be written: {counted(lost, 'event')} lost, {repeated} delivered "
-                "before are sent again by the next run"
-            )
+        if lost:
+            self._notify(f"MQTT buffer '{self._path}' cannot be written: {counted(lost, 'event')} lost")
 
 
 class _SpoolFile:

@@ -49,9 +49,9 @@ class Access:
         """The name of this cookie; each token has its own, because all ports of a machine share their cookies."""
         return "edgekit" if self._token is None else f"edgekit-{self._derived(b'edgekit web cookie')[:8]}"
 
-    def is_token(self, text: str) -> bool:
-        """Return whether `text` is the token, compared in constant time."""
-        return self._is_token(text.encode())
+    def is_token(self, data: bytes) -> bool:
+        """Return whether `data` is the token, compared in constant time."""
+        return self._token is not None and hmac.compare_digest(data, self._token)
 
     def admits(self, authorization: str, cookie: str, host: str) -> bool:
         """Return whether a request with these headers is admitted; "" stands for a missing header.
@@ -62,12 +62,9 @@ class Access:
             # Prevents DNS rebinding: a foreign name that resolves to 127.0.0.1 appears in the Host header.
             return _is_local_name(host)
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() == "bearer" and self._is_token(token.strip(" \t").encode("latin-1")):
+        if scheme.lower() == "bearer" and self.is_token(token.strip(" \t").encode("latin-1")):
             return True
         return hmac.compare_digest(cookie.encode(), self.cookie.encode())
-
-    def _is_token(self, data: bytes) -> bool:
-        return self._token is not None and hmac.compare_digest(data, self._token)
 
     def _derived(self, purpose: bytes) -> str:
         assert self._token is not None
@@ -95,17 +92,6 @@ def bind(address: str, token: str | None) -> socket.socket:
     return listener
 
 
-def check_address(address: str, token: str | None) -> None:
-    """Check an address and a token without listening.
-
-    Raises:
-        InputError: As `bind`, or the token is short enough to be guessed.
-        TemporaryError: The name of the address cannot be resolved.
-    """
-    Access(token)
-    _resolved(address, token)
-
-
 def _resolved(address: str, token: str | None) -> tuple[socket.AddressFamily, Any]:
     """Return family and address for a socket that `token` permits to listen."""
     host, port = _parse(address)
@@ -131,46 +117,11 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def url_for_others(listener: socket.socket, own_address: str) -> str | None:
-    """Return the URL of the page for other machines; None if only this machine can open it.
-
-    Args:
-        listener: The listening socket.
-        own_address: The address of this machine in their network, for a page that listens at all addresses.
-    """
-    host, port = listener.getsockname()[:2]
-    if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
-        host = own_address
-        if _is_for_this_machine(host) or (listener.family == socket.AF_INET and ":" in host):
-            host = _default_address()
-    if not host or _is_for_this_machine(host):
-        return None
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-
-
-def _is_for_this_machine(host: str) -> bool:
-    # An address with a scope (fe80::1%eth0) has no meaning on other machines.
-    return "%" in host or ipaddress.ip_address(host).is_loopback
-
-
-def _default_address() -> str:
-    """Return this machine's IPv4 address on its default route, "" without one. Nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # an address of documentation (RFC 5737)
-        except OSError:
-            return ""
-        return str(probe.getsockname()[0])
-
-
 def _set_limits(listener: socket.socket) -> None:
     """Set options that every accepted connection inherits."""
     # asyncio does so only for sockets of an explicit protocol; without it, an answer waits 40 ms for the client's ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_AFTER_MS)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _DEAD_AFTER_MS // 2000)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _DEAD_AFTER_MS // 4000)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
 

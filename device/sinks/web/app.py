@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import urllib.parse
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request, cookie_parser
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgekit.device.detections import FrameResult
+from edgekit.device.sinks.jsonl import as_document
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.access import Access
 from edgekit.device.sinks.web.body import read_body
-from edgekit.device.sinks.web.classify import Classify, Recognise
 from edgekit.device.sinks.web.metrics import CONTENT_TYPE, metrics_text
 from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.sinks.web.teach import TEACH_FILES, TeachRoutes
+from edgekit.errors import EdgekitError
+from edgekit.text import one_line
 
 if TYPE_CHECKING:
     from edgekit.device.teach.session import TeachSession
+
+Recognise: TypeAlias = Callable[[bytes], FrameResult]
 
 FOLDER = Path(__file__).parent
 # For each path: the files that are concatenated, and the media type.
@@ -61,6 +68,15 @@ _COOKIE_LIFETIME_S = 30 * 86_400
 _BOUNDARY = "edgekit-frame"
 
 
+# Of `POST /classify`.
+MAX_PICTURE_BYTES = 10_000_000
+# Browsers send these types to another site only with its consent, so that no foreign page can occupy the board.
+_PICTURE_TYPES = ("image/jpeg", "image/png")
+# Pictures that arrive or wait, which bounds the memory, and pictures per second.
+_MAX_PICTURES_WAITING = 4
+_MAX_PICTURES_PER_S = 5
+
+
 def make_app(
     access: Access,
     monitor: Monitor,
@@ -83,7 +99,7 @@ def make_app(
         Route("/healthz", web.healthz),
     ]
     if recognise is not None:
-        routes.append(Route("/classify", Classify(recognise).post, methods=["POST"]))
+        routes.append(Route("/classify", _Classify(recognise).post, methods=["POST"]))
     if teaching is not None:
         routes += TeachRoutes(teaching, lambda: preview.closing).routes()
     return Guard(Starlette(routes=routes), access)
@@ -115,7 +131,7 @@ class Site:
         if isinstance(body, Response):
             return body
         token = urllib.parse.parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
-        if self._access.needs_token and not self._access.is_token(token):
+        if self._access.needs_token and not self._access.is_token(token.encode()):
             return RedirectResponse(f"/login?{_WRONG_TOKEN_QUERY}", 303)
         response = RedirectResponse("/", 303)
         if self._access.needs_token:
@@ -143,18 +159,16 @@ class _Web:
             return
         self._preview.join()
         try:
-            version, is_repeated = 0, True
-            while True:
+            version, sent_s, is_repeated = 0, 0.0, True
+            while not self._preview.closing:
                 # Each viewer receives the newest image when it is ready: a slow viewer gets fewer images, not old ones.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(None if is_repeated else _REPEAT_AFTER_S):
-                        image = await self._preview.next(version)
-                if image is None:
-                    break
-                is_repeated = image.version == version
-                version = image.version
-                head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image.jpeg)}\r\n\r\n"
-                yield head.encode() + image.jpeg + b"\r\n"
+                image = await run_in_threadpool(self._preview.newest)
+                is_new = image is not None and image.version != version
+                if image is not None and (is_new or (not is_repeated and time.monotonic() - sent_s >= _REPEAT_AFTER_S)):
+                    version, sent_s, is_repeated = image.version, time.monotonic(), not is_new
+                    head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image.jpeg)}\r\n\r\n"
+                    yield head.encode() + image.jpeg + b"\r\n"
+                await asyncio.sleep(self._preview.period_s)
         finally:
             self._preview.leave()
 
@@ -186,6 +200,39 @@ class _Web:
 
     def _is_stalled(self) -> bool:
         return self._monitor.is_stalled(_STALLED_AFTER_S)
+
+
+class _Classify:
+    """`POST /classify`: a picture in, its faces out, as in the records of a run.
+
+    One picture is processed at a time, in another thread than the server's.
+    """
+
+    def __init__(self, recognise: Recognise) -> None:
+        self._recognise = recognise
+        self._waiting = 0
+        self._started_s: deque[float] = deque(maxlen=_MAX_PICTURES_PER_S)
+
+    async def post(self, request: Request) -> Response:
+        """Return the faces of the picture in the body, or the reason why it is refused."""
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in _PICTURE_TYPES:
+            return PlainTextResponse(f"the content type must be {' or '.join(_PICTURE_TYPES)}\n", 415)
+        now_s = time.monotonic()
+        is_fast = len(self._started_s) == _MAX_PICTURES_PER_S and now_s - self._started_s[0] < 1
+        if is_fast or self._waiting >= _MAX_PICTURES_WAITING:
+            return PlainTextResponse("too many pictures: try again later\n", 429, headers={"Retry-After": "1"})
+        self._started_s.append(now_s)
+        self._waiting += 1
+        try:
+            body = await read_body(request, MAX_PICTURE_BYTES)
+            if isinstance(body, Response):
+                return body
+            result = await run_in_threadpool(self._recognise, body)
+        except EdgekitError as error:
+            return PlainTextResponse(f"{one_line(str(error))}\n", 400)
+        finally:
+            self._waiting -= 1
+        return JSONResponse(as_document(result))
 
 
 class Guard:

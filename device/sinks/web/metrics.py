@@ -47,7 +47,7 @@ def _lines(monitor: Monitor, preview: Preview) -> Iterator[str]:
     yield from _value("edgekit_frames_missed_total", "counter", "Frames without a result.", state["missed"])
     faces = [({"label": label}, count) for label, count in state["labels"].items()]
     yield from _family("edgekit_faces_total", "counter", "Classified faces or images by label.", faces)
-    rate_text = "Frame rate over the last five seconds or two frames."
+    rate_text = "Frame rate over the last five seconds."
     yield from _value("edgekit_frames_per_second", "gauge", rate_text, state["fps"])
     if state["age_ms"] is not None:
         yield from _value("edgekit_result_age_seconds", "gauge", "Time from capture to result.", state["age_ms"] / 1e3)

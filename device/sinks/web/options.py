@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.context import RunContext
-from edgekit.device.sinks.credentials import read_secret
 from edgekit.options import option
+
+if TYPE_CHECKING:
+    from edgekit.device.sinks.context import RunContext
 
 _MAX_FPS = 10.0
 
@@ -23,7 +25,7 @@ class WebOptions(SinkOptions):
     web: str | None = option(
         "--web",
         "Serve a web page with the frames at HOST:PORT; without a value: 127.0.0.1:8080.",
-        metavar="ADDR",
+        metavar="[ADDR]",
         bare="127.0.0.1:8080",
         main=True,
     )
@@ -35,20 +37,13 @@ class WebOptions(SinkOptions):
         needs="--web",
     )
 
-    def check(self) -> None:
-        """Check address and token before a camera is opened.
+    def open(self, run: RunContext) -> Sink | None:
+        """Return the sink.
 
         Raises:
             InputError: The address or the token cannot be used, or other machines reach the address without a token.
-            TemporaryError: The name of the address cannot be resolved.
+            TemporaryError: The name of the address cannot be resolved, or the address is in use.
         """
-        if self.web is not None:
-            from edgekit.device.sinks.web.access import check_address
-
-            check_address(self.web, self._token(lambda _: None))
-
-    def open(self, run: RunContext) -> Sink | None:
-        """Return the sink; raises as `check`, or TemporaryError if the address is in use."""
         if self.web is None:
             return None
         from edgekit.device.sinks.web.server import WebSink
@@ -59,16 +54,15 @@ class WebOptions(SinkOptions):
             run.monitor,
             max_fps=_MAX_FPS,
             blur=run.blur(),
-            draw=run.draw,
             recognise=None if run.recogniser is None else run.recogniser(),
             teaching=run.links.teaching,
-            notify=run.notify,
         )
         run.shutdown.add(web.end)
-        run.links.outlets.append(run.monitor)
-        run.links.page_url = web.url_for_others
+        run.links.outlets.append(run.monitor.post)
         run.say(f"web page: {web.url}" if run.links.teaching is None else f"teach at {web.url}teach")
         return web
 
     def _token(self, notify: Callable[[str], None]) -> str | None:
+        from edgekit.device.sinks.credentials import read_secret
+
         return read_secret(self.web_token_file, "EDGEKIT_WEB_TOKEN", "web token", notify)

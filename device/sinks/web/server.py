@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
 
-from edgekit.device.annotate import Draw, draw_faces
 from edgekit.device.blur import FaceBlur
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.web.access import Access, bind, url_for_others, url_of
-from edgekit.device.sinks.web.app import make_app
-from edgekit.device.sinks.web.classify import Recognise
+from edgekit.device.sinks.web.access import Access, bind, url_of
+from edgekit.device.sinks.web.app import Recognise, make_app
 from edgekit.device.sinks.web.preview import Preview
-from edgekit.device.sinks.worker import Worker
+from edgekit.device.worker import Worker
 
 if TYPE_CHECKING:
     from edgekit.device.teach.session import TeachSession
@@ -32,14 +29,13 @@ _CLOSE_TIMEOUT_S = 0.4
 class WebServer:
     """Serves an application in a thread, for the duration of a `with` block."""
 
-    def __init__(self, address: str, token: str | None, app: Any, notify: Callable[[str], None]) -> None:
+    def __init__(self, address: str, token: str | None, app: Any) -> None:
         """Listen at `address`; entering the `with` block starts the server.
 
         Args:
             address: HOST:PORT, HOST or PORT.
             token: Token that viewers must send; None admits this machine only.
             app: The ASGI application; it checks the token.
-            notify: Called with one line for each warning, from another thread.
 
         Raises:
             InputError: The address cannot be used, or is reachable from other machines without a token.
@@ -59,29 +55,21 @@ class WebServer:
         )
         self._server = uvicorn.Server(config)
         self._thread = Worker(lambda: asyncio.run(self._serve()), "web")
-        self._log_handler = _OneLineHandler(notify)
 
     def __enter__(self) -> Self:
-        logger = logging.getLogger("uvicorn.error")
-        logger.addHandler(self._log_handler)
-        logger.propagate = False
+        # Its messages are for developers. A client gets the status 500.
+        logging.getLogger("uvicorn.error").disabled = True
         self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Stop the server."""
-        self._log_handler.muted = True
         self._server.should_exit = True
         self._thread.join(_CLOSE_TIMEOUT_S)
         # A viewer that reads nothing would delay a graceful shutdown.
         self._server.force_exit = True
         self._thread.join(_CLOSE_TIMEOUT_S)
         self._listener.close()
-        logging.getLogger("uvicorn.error").removeHandler(self._log_handler)
-
-    def url_for_others(self, own_address: str) -> str | None:
-        """Return the page's URL for other machines, in whose network this one has `own_address`; None without one."""
-        return url_for_others(self._listener, own_address)
 
     def check(self) -> None:
         """Raise the exception that ended the server, if there was one."""
@@ -107,10 +95,8 @@ class WebSink(WebServer, Sink):
         *,
         max_fps: float = 10.0,
         blur: FaceBlur | None = None,
-        draw: Draw = draw_faces,
         recognise: Recognise | None = None,
         teaching: TeachSession | None = None,
-        notify: Callable[[str], None],
     ) -> None:
         """Listen at `address`; entering the `with` block starts the server.
 
@@ -120,53 +106,26 @@ class WebSink(WebServer, Sink):
             monitor: Provides everything except the video.
             max_fps: Highest frame rate of the video.
             blur: Makes faces unrecognisable; must not be shared with another sink.
-            draw: Draws the faces into a frame.
             recognise: Returns the result of a picture that a client posts; None: the server takes no pictures.
             teaching: The session of the tab "Teach"; None: there is no such tab.
-            notify: Called with one line for each warning, from another thread.
 
         Raises:
             InputError: The address cannot be used, or is reachable from other machines without a safe token.
         """
-        self.preview = Preview(max_fps, blur, draw)
-        app = make_app(Access(token), monitor, self.preview, recognise, teaching)
-        super().__init__(address, token, app, notify)
-
-    def __enter__(self) -> Self:
-        self.preview.start()
-        return super().__enter__()
+        self.preview = Preview(max_fps, blur)
+        super().__init__(address, token, make_app(Access(token), monitor, self.preview, recognise, teaching))
 
     def end(self) -> None:
         """Let the server and all streams end, without waiting for them."""
-        self._log_handler.muted = True
         self._server.should_exit = True
-        self.preview.end()
+        self.preview.closing = True
 
     def __exit__(self, *exception: object) -> None:
         """End all streams and stop the server."""
-        self._log_handler.muted = True
-        self.preview.stop()
+        self.end()
         super().__exit__(*exception)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Show the frame; the page reads its result from the monitor."""
         self.check()
         self.preview.offer(frame, result)
-
-
-class _OneLineHandler(logging.Handler):
-    """Reports each distinct error of the server once, in one line."""
-
-    def __init__(self, notify: Callable[[str], None]) -> None:
-        super().__init__(logging.ERROR)
-        self._notify = notify
-        # Set at the end of a run, when connections are aborted on purpose.
-        self.muted = False
-        self._reported: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        text = record.getMessage().partition("\n")[0] + (f" ({type(error).__name__}: {error})" if error else "")
-        if text not in self._reported and not self.muted:
-            self._reported.add(text)
-            self._notify(f"web page: {text}")

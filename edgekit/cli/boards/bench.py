@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.boards.hosts import BoardReporter, HostChoice, needs_detector, raise_failures, yunet_upload
+from edgekit.cli.boards.hosts import BoardReporter, needs_detector, raise_failures, yunet_upload
+from edgekit.cli.command import is_set
+from edgekit.cli.option_types import parameter_name
 from edgekit.cli.output import Output, one_line
+from edgekit.device.benchmark.options import BenchmarkOptions
 from edgekit.errors import HostError, InputError
+from edgekit.options import declared_options
 
 if TYPE_CHECKING:
-    from edgekit.cli.render.reports import ReportFiles
+    from edgekit.cli.render.reports import ReportOptions
     from edgekit.remote.bench import Job
+    from edgekit.remote.host_options import InstallingHostOptions
+    from edgekit.remote.hosts import Host
     from edgekit.remote.transfer import Upload
     from edgekit.report.document import BenchmarkReport
 
-# Options of `bench` for this machine; all others are passed to the boards unchanged.
-_LOCAL = {
-    "models", "output", "html_path", "markdown_path", "csv_path", "as_json", "debug", "quiet",
-    "formats", "data", "split", "target", "host", "inventory", "only", "port", "identity",
-    "ssh_option", "parallel", "install", "source_uri", "detector_model",
-}  # fmt: skip
-_NOT_OVER_SSH = {"power_file": "the readings of a power meter are read on the machine that measures"}
 
-
-def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files: ReportFiles) -> None:
+def bench_on_hosts(
+    out: Output, options: BenchmarkOptions, files: ReportOptions, boards: InstallingHostOptions, hosts: Sequence[Host]
+) -> None:
     """Run the current `bench` command on boards and write one report on all of them.
 
     Raises:
@@ -40,13 +40,13 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
     from edgekit.remote.bench import bench_hosts, merged_report
     from edgekit.report.terminal import report_view
 
-    job = _job(out, chosen, models)
+    job = _job(out, options, hosts, install=not boards.no_install)
     document = None
     try:
         with ExitStack() as stack:
             write = files.open(stack)
-            with BoardReporter(out, len(chosen.hosts)) as reporter:
-                results = bench_hosts(chosen.hosts, job, chosen.parallel, reporter, reporter.finished)
+            with BoardReporter(out, len(hosts)) as reporter:
+                results = bench_hosts(hosts, job, boards.parallel, reporter, reporter.finished)
             document = merged_report(results)
             if document is None:
                 # Raised within the stack, so that existing report files are kept.
@@ -68,7 +68,9 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
     raise_failures(results)
 
 
-def bench_files_on_hosts(out: Output, chosen: HostChoice, files: Mapping[str, Path]) -> BenchmarkReport:
+def bench_files_on_hosts(
+    out: Output, boards: InstallingHostOptions, hosts: Sequence[Host], files: Mapping[str, Path]
+) -> BenchmarkReport:
     """Measure files by name on boards, without the pipeline, and return one report; failed boards are in its `hosts`.
 
     Raises:
@@ -81,9 +83,9 @@ def bench_files_on_hosts(out: Output, chosen: HostChoice, files: Mapping[str, Pa
 
     uploads = {name: pack(path, "model") for name, path in files.items()}
     options = (*_given_options(), "--no-pipeline")
-    job = Job(uploads, options, install=chosen.install, extras=engine_extras(files.values()))
-    with BoardReporter(out, len(chosen.hosts)) as reporter:
-        results = bench_hosts(chosen.hosts, job, chosen.parallel, reporter, reporter.finished)
+    job = Job(uploads, options, install=not boards.no_install, extras=engine_extras(files.values()))
+    with BoardReporter(out, len(hosts)) as reporter:
+        results = bench_hosts(hosts, job, boards.parallel, reporter, reporter.finished)
     # A table of formats needs all of them.
     report = merged_report([replace(done, result=None) if done.error else done for done in results])
     if report is None:
@@ -92,48 +94,42 @@ def bench_files_on_hosts(out: Output, chosen: HostChoice, files: Mapping[str, Pa
     return report
 
 
-def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Job:
+def _job(out: Output, options: BenchmarkOptions, hosts: Sequence[Host], install: bool) -> Job:
     from edgekit.model_store import DEVICE_SUFFIXES, engine_extras, resolve_model
     from edgekit.remote.bench import Job
     from edgekit.remote.transfer import pack
+    from edgekit.report.schema import check_fits
 
-    params = click.get_current_context().params
-    options = _given_options()
-    if len(set(models)) < len(models):
+    assert isinstance(options.models, tuple)
+    check_fits(names=(*options.models, options.source), boards=len(hosts))
+    words = _given_options()
+    if len(set(options.models)) < len(options.models):
         raise InputError("a model is given twice: give each model once")
-    uploads = {name: pack(resolve_model(name, DEVICE_SUFFIXES), "model") for name in models}
+    uploads = {name: pack(resolve_model(name, DEVICE_SUFFIXES), "model") for name in options.models}
     if len({upload.name for upload in uploads.values()}) < len(uploads):
         raise InputError("two of the models are the same file: give each model once")
     files: dict[str, Upload] = {}
-    if params["pipeline"]:
-        options += _source(params["source_uri"], files)
-        _add_detector(out, params, files, [upload.path for upload in uploads.values()])
+    if options.kinds is None:
+        words += _source(options.source, files)
+        words += _detector(out, options.detector, files, [upload.path for upload in uploads.values()])
+    else:
+        words.append("--no-pipeline")
     extras = engine_extras(upload.path for upload in uploads.values())
-    return Job(uploads, tuple(options), files, install=chosen.install, extras=extras)
+    return Job(uploads, tuple(words), files, install=install, extras=extras)
 
 
 def _given_options() -> list[str]:
-    """Return the options of the current command that are passed to the boards, as words of a command line."""
+    """Return the options of the measurement that are given, as words of a command line; files are sent separately."""
     context = click.get_current_context()
     words: list[str] = []
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        if context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT:
+    for declared in declared_options(BenchmarkOptions).values():
+        name = parameter_name(declared)
+        if declared.flag in ("--source", "--detector") or not is_set(context, name):
             continue
-        if name in _NOT_OVER_SSH:
-            raise click.UsageError(f"{parameter.opts[0]} cannot be used with --host: {_NOT_OVER_SSH[name]}")
-        if name not in _LOCAL:
-            words += _words(parameter, context.params[name])
+        value = context.params[name]
+        for each in value if declared.several else [value]:
+            words += [declared.flag] if each is True else [declared.flag, str(each)]
     return words
-
-
-def _words(parameter: click.Parameter, value: Any) -> list[str]:
-    option = parameter.opts[0]
-    if isinstance(value, bool):
-        return [option if value else parameter.secondary_opts[0]]
-    if isinstance(value, Mapping):
-        return [word for key, text in value.items() for word in (option, f"{key}={text}")]
-    return [option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
 
 
 def _source(uri: str, files: dict[str, Upload]) -> list[str]:
@@ -149,12 +145,18 @@ def _source(uri: str, files: dict[str, Upload]) -> list[str]:
     return ["--source", uri]
 
 
-def _add_detector(out: Output, params: Mapping[str, Any], files: dict[str, Upload], models: Sequence[Path]) -> None:
+def _detector(out: Output, detector: object, files: dict[str, Upload], models: Sequence[Path]) -> list[str]:
+    """Return the options that pass the detector to the boards; add its file to `files`."""
+    from edgekit.model_store import ONNX_SUFFIX
     from edgekit.remote.transfer import pack
 
-    path = params["detector_model"]
-    if path is not None:
-        files["--detector-model"] = pack(path, "detector model")
-    elif params["detector_name"] in (None, "yunet") and any(map(needs_detector, models)):
+    name = None if detector is None else str(detector)
+    if name is not None and name.endswith(ONNX_SUFFIX):
+        files["--detector"] = pack(Path(name), "detector model")
+        return []
+    if name in (None, "yunet") and any(map(needs_detector, models)):
         upload = yunet_upload(out)
-        files |= {} if upload is None else {"--detector-model": upload}
+        if upload is not None:
+            files["--detector"] = upload
+            return []
+    return [] if name is None else ["--detector", name]

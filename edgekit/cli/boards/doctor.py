@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.cli.boards.hosts import BoardReporter, HostChoice, raise_failures
+from edgekit.cli.boards.hosts import BoardReporter, raise_failures
 from edgekit.cli.output import Output
 from edgekit.text import counted
 
 if TYPE_CHECKING:
     from edgekit.remote.doctor import Examined
+    from edgekit.remote.host_options import InstallingHostOptions
     from edgekit.remote.hosts import Host
     from edgekit.remote.parallel import HostResult
 
@@ -23,7 +24,7 @@ _ENDING = ".tar.gz"
 _GENERIC_NAMES = {"root", "local", "localhost", "raspberrypi"}
 
 
-def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> None:
+def doctor_on_hosts(out: Output, chosen: InstallingHostOptions, hosts: Sequence[Host], bundle: Path | None) -> None:
     """Check boards, print their findings, and write a bundle for each board if `bundle` is given.
 
     Raises:
@@ -37,9 +38,9 @@ def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> Non
     from edgekit.remote.doctor import examine_host
     from edgekit.remote.parallel import run_on_hosts
 
-    with BoardReporter(out, len(chosen.hosts)) as reporter:
-        work = partial(examine_host, reporter=reporter, capture=bundle is not None, install=chosen.install)
-        examined = run_on_hosts(chosen.hosts, work, chosen.parallel, reporter.finished)
+    with BoardReporter(out, len(hosts)) as reporter:
+        work = partial(examine_host, reporter=reporter, capture=bundle is not None, install=not chosen.no_install)
+        examined = run_on_hosts(hosts, work, chosen.parallel, reporter.finished)
     for done in examined:
         if done.result is None:
             continue  # `raise_failures` prints the error
@@ -48,7 +49,7 @@ def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> Non
         show_findings(out, done.result.findings)
     out.result({"schema": _SCHEMA, "hosts": [_as_document(done) for done in examined]})
     if bundle is not None:  # after the document, because an error of the disk must not lose the findings
-        for path, done in zip(bundle_paths(bundle, chosen.hosts), examined, strict=True):
+        for path, done in zip(bundle_paths(bundle, hosts), examined, strict=True):
             if done.result is not None:
                 _write_bundle(path, done.host, done.result)
                 out.say(f"bundle: {path}")

@@ -4,66 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli.boards.bench import bench_files_on_hosts
-from edgekit.cli.boards.hosts import HostChoice
-from edgekit.cli.options import PATH, combined, refuse_unused
 from edgekit.cli.output import Output, echo, one_line
+from edgekit.device.benchmark.options import BenchmarkOptions
 from edgekit.errors import HostError
+from edgekit.options import Options, option
 
 if TYPE_CHECKING:
-    from edgekit.cli.render.reports import ReportFiles
-    from edgekit.report.document import BenchmarkReport, Kind
+    from edgekit.cli.render.reports import ReportOptions
+    from edgekit.remote.host_options import InstallingHostOptions
+    from edgekit.remote.hosts import Host
+    from edgekit.report.document import BenchmarkReport
 
-# Parameters that have no effect without --formats.
-FORMATS_PARAMETERS = ("data", "split", "target")
-_UNUSED = ("pipeline", "source_uri", "detector_name", "detector_model", "detector_size", "power_file")
+_NEEDED = "--formats"
 
-# The options of --formats; the names of the parameters are not passed to boards.
-formats_options = combined(
-    click.option(
+
+@dataclass(frozen=True, kw_only=True)
+class FormatsOptions(Options):
+    """The formats to compare, and the data of their accuracy."""
+
+    title = "Formats"
+    formats: tuple[str, ...] | None = option(
         "--formats",
+        "Export MODEL in these formats and measure each: float32, int8-qdq, int8-qoperator, fp16, ncnn, ncnn-fp16.",
         metavar="all|NAME,NAME",
-        help="Export MODEL in these formats and measure each: float32, int8-qdq, int8-qoperator, fp16, ncnn, "
-        "ncnn-fp16.",
-    ),
-    click.option("--data", type=PATH, metavar="DATA", help="Data set for accuracy and calibration, with --formats."),
-    click.option("--split", metavar="NAME", help="Split for accuracy; default: PrivateTest or test."),
-    click.option(
+        parse=lambda text: tuple(text.split(",")),
+    )
+    data: Path | None = option("--data", "Data set for accuracy and calibration.", metavar="DATA", needs=_NEEDED)
+    target: str | None = option(
         "--target",
+        "Processor of the files: generic, x86, a53, a72 or a76. Default: this machine's processor; with --host, "
+        "generic.",
         metavar="NAME",
-        help="Processor of the files: generic, x86, a53, a72 or a76. Default: this machine's processor; with "
-        "--host, generic.",
-    ),
-)
+        needs=_NEEDED,
+    )
 
 
 def bench_formats(
     out: Output,
-    chosen: HostChoice,
-    models: Sequence[str],
-    files: ReportFiles,
-    measure_here: Callable[[Sequence[str], Sequence[Kind], Callable[[str], str]], BenchmarkReport],
+    options: BenchmarkOptions,
+    chosen: FormatsOptions,
+    files: ReportOptions,
+    boards: InstallingHostOptions,
+    hosts: Sequence[Host],
+    measure_here: Callable[[Output, BenchmarkOptions], BenchmarkReport],
 ) -> None:
-    """Run the current `bench --formats` command; `measure_here` measures models of some kinds, named by a function.
+    """Run `bench --formats`; `measure_here` measures files on this machine.
 
     Raises:
-        click.UsageError: An option is missing or has no effect.
+        click.UsageError: An option is missing.
         InputError: The model or the data cannot be used, or there are too many boards.
         HostError: A board failed; the table of the others is printed first.
         KeyboardInterrupt: Ctrl-C was pressed; the table of the finished boards is printed first.
     """
-    context = click.get_current_context()
-    given = context.params
-    refuse_unused(context, _UNUSED, "is not for --formats")
-    if given["data"] is None:
-        raise click.UsageError("--formats needs a data set for accuracy and calibration: use --data DATA", context)
-    if len(models) > 1:
-        raise click.UsageError("--formats takes one MODEL", context)
+    assert isinstance(options.models, tuple)
+    assert chosen.formats is not None
+    if chosen.data is None:
+        raise click.UsageError("--formats needs a data set for accuracy and calibration: use --data DATA")
+    if len(options.models) > 1:
+        raise click.UsageError("--formats takes one MODEL")
     from edgekit.cli.progress import by_stage, progress_bar
     from edgekit.cli.render.formats import show_formats
     from edgekit.export.formats.run import FORMATS, benchmark_formats
@@ -71,7 +76,7 @@ def bench_formats(
     from edgekit.remote.parallel import INTERRUPTED
     from edgekit.report.schema import check_fits
 
-    check_fits(boards=len(chosen.hosts))
+    check_fits(boards=len(hosts))
     found = None
     try:
         with ExitStack() as stack:
@@ -80,17 +85,17 @@ def bench_formats(
 
             def measure(paths: Mapping[str, Path]) -> BenchmarkReport:
                 bars.stop()  # the measurement has a display of its own
-                if chosen.hosts:
-                    return bench_files_on_hosts(out, chosen, paths)
+                if hosts:
+                    return bench_files_on_hosts(out, boards, hosts, paths)
                 names = {str(path): name for name, path in paths.items()}
-                return measure_here(list(names), [KIND], names.__getitem__)
+                report_name = names.__getitem__
+                return measure_here(out, replace(options, models=list(names), kinds=[KIND], report_name=report_name))
 
             found = benchmark_formats(
-                models[0],
-                given["data"],
-                formats=FORMATS if given["formats"] == "all" else given["formats"].split(","),
-                target=given["target"] or ("generic" if chosen.hosts else None),
-                split=given["split"],
+                options.models[0],
+                chosen.data,
+                formats=FORMATS if chosen.formats == ("all",) else chosen.formats,
+                target=chosen.target or ("generic" if hosts else None),
                 measure=measure,
                 progress=by_stage(bars),
                 notify=out.say,
@@ -98,7 +103,7 @@ def bench_formats(
             write(found.report)
     finally:
         if found is not None:
-            show_formats(out, found, str(given["data"]))
+            show_formats(out, found, str(chosen.data))
             out.result(found.as_document())
     errors = [f"{host.label}: {host.error}" for host in found.report.hosts if host.error not in (None, INTERRUPTED)]
     if any(host.error == INTERRUPTED for host in found.report.hosts):

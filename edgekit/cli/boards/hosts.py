@@ -1,18 +1,14 @@
-"""Options of the commands that use boards over SSH, and helpers that these commands share."""
+"""What the commands that use boards over SSH share: progress, results and failures, and files that boards need."""
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-
-from edgekit.cli.options import PATH, refuse_unused
 from edgekit.cli.output import Output, echo, lenient, one_line
 from edgekit.errors import HostError
 from edgekit.text import printable
@@ -25,103 +21,6 @@ if TYPE_CHECKING:
     from edgekit.remote.transfer import Upload
 
 _T = TypeVar("_T", bound="DataclassInstance")
-
-_MAX_PARALLEL = 64
-
-
-@dataclass(frozen=True)
-class HostChoice:
-    """Boards given on the command line; without `hosts`, the command uses this machine.
-
-    `parallel` is the maximum number of boards in use at a time. `install` is False to use the edgekit that is installed
-    on the boards.
-    """
-
-    hosts: tuple[Host, ...]
-    parallel: int
-    install: bool = True
-
-
-def host_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that select boards and connect to them, and pass a `HostChoice` as `chosen`."""
-
-    @click.option("--host", "host", multiple=True, metavar="[USER@]HOST", help="A board to reach by SSH; repeatable.")
-    @click.option("--inventory", type=PATH, metavar="FILE.toml", help="TOML file with boards ([[host]] tables).")
-    @click.option(
-        "--only", multiple=True, metavar="LABEL", help="Use only the board with this label or address; repeatable."
-    )
-    @click.option("--port", type=click.IntRange(1, 65_535), metavar="N", help="SSH port; default: ssh's own.")
-    @click.option("--identity", type=PATH, metavar="FILE", help="Private key for SSH.")
-    @click.option(
-        "--ssh-option",
-        multiple=True,
-        metavar="NAME=VALUE",
-        help="A setting of ssh_config, or an argument of ssh; repeatable.",
-    )
-    @click.option(
-        "--parallel",
-        type=click.IntRange(1, _MAX_PARALLEL),
-        default=4,
-        show_default=True,
-        metavar="N",
-        help="Number of boards that are processed in parallel.",
-    )
-    @functools.wraps(function)
-    def wrapper(
-        *args: Any,
-        host: tuple[str, ...],
-        inventory: Path | None,
-        only: tuple[str, ...],
-        port: int | None,
-        identity: Path | None,
-        ssh_option: tuple[str, ...],
-        parallel: int,
-        **kwargs: Any,
-    ) -> None:
-        hosts: list[Host] = []
-        if host or inventory is not None:
-            from edgekit.remote.hosts import (
-                check_different,
-                check_identities,
-                parse_host,
-                read_inventory,
-                select,
-                ssh_arguments,
-            )
-
-            options = ssh_arguments(ssh_option)
-            hosts = [parse_host(text, port=port, identity=identity, ssh_options=options) for text in host]
-            if inventory is not None:
-                hosts += read_inventory(inventory, port=port, identity=identity, ssh_options=options)
-            check_different(hosts)
-            hosts = select(hosts, only)
-            check_identities(hosts)
-        else:
-            of_hosts = ("only", "port", "identity", "ssh_option", "parallel")
-            refuse_unused(click.get_current_context(), of_hosts, "has no effect without --host or --inventory")
-        install = kwargs.pop("install", True)
-        if not hosts and not install:
-            raise click.UsageError("--no-install needs --host or --inventory")
-        function(*args, chosen=HostChoice(tuple(hosts), parallel, install), **kwargs)
-
-    return wrapper
-
-
-# This decorator must stand below `host_options`, which passes the value on in `HostChoice`.
-no_install_option = click.option(
-    "--no-install", "install", flag_value=False, default=True, help="Use the edgekit installed on the board."
-)
-
-
-def require_hosts(chosen: HostChoice) -> tuple[Host, ...]:
-    """Return the hosts of a command that needs at least one.
-
-    Raises:
-        click.UsageError: No host is given.
-    """
-    if not chosen.hosts:
-        raise click.UsageError("no board given: use --host USER@HOST or --inventory FILE.toml")
-    return chosen.hosts
 
 
 def report_boards(out: Output, results: Sequence[HostResult[_T]], show: Callable[[str, _T], None]) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from edgekit.remote.deploy import Package, ReleaseChange, Service
     from edgekit.remote.parallel import HostResult
 
+# Releases that stay on a board, for `edgekit rollback`.
+_KEPT_RELEASES = 3
 # Settings that need packages in addition to edgekit-pi[device], and the extra that installs them.
 _EXTRAS = {"mqtt": "mqtt", "save": "video", "web": "preview"}
 
@@ -25,14 +27,14 @@ def chosen_service(target: ServiceOptions) -> Service:
     Raises:
         InputError: The name is not valid.
     """
-    from edgekit.device.service.spec import check_name
+    from edgekit.device.service.unit import check_name
     from edgekit.remote.deploy import Service
 
     check_name(target.name)
     return Service(target.name, target.scope)
 
 
-def read_package(out: Output, model: str, config: Path, keep: int, settle_s: float, install: bool) -> Package:
+def read_package(out: Output, model: str, config: Path, settle_s: float, install: bool) -> Package:
     """Return the release made of a model and a settings file.
 
     Raises:
@@ -52,7 +54,7 @@ def read_package(out: Output, model: str, config: Path, keep: int, settle_s: flo
     extras = tuple(extra for key, extra in _EXTRAS.items() if settings[key] is not None)
     extras += engine_extras([path])
     camera = settings["camera"]
-    return Package(files, path.name, keep, None if camera is None else str(camera), extras, install, settle_s)
+    return Package(files, path.name, _KEPT_RELEASES, None if camera is None else str(camera), extras, install, settle_s)
 
 
 def show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> None:

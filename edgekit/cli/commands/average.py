@@ -2,43 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
-from edgekit.cli.command import Command
-from edgekit.cli.options import PATH, SEED, NumberRange, refuse_unused
+from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output, picked
 from edgekit.models.training.options import MAX_PRIOR_STRENGTH
+from edgekit.options import Options, option
+from edgekit.shared_options import MAX_SEED
 
 
-@click.command("average", cls=Command, short_help="Average the weights of several trained nets.")
+@dataclass(frozen=True, kw_only=True)
+class AverageOptions(Options):
+    """The file of the average, and the data of its statistics."""
+
+    output: Path = option("--output", "The .safetensors file to write.", short="-o", metavar="FILE", required=True)
+    data: Path | None = option(
+        "--data", "Training data for the BatchNorm statistics and the calibration.", metavar="DATA"
+    )
+    ferplus: Path | None = option(
+        "--ferplus",
+        "FER+ votes for FER-2013. The calibration uses the majorities of the votes as labels.",
+        metavar="CSV",
+        needs="--data",
+    )
+    prior_strength: float = option(
+        "--prior-strength",
+        "Subtract T times the logarithm of each class's share from the logits. Below 0, the recall of common classes "
+        "rises. The shares are those of the nets that were trained with --prior-strength.",
+        default=0.0,
+        metavar="T",
+        least=-MAX_PRIOR_STRENGTH,
+        most=MAX_PRIOR_STRENGTH,
+    )
+    train_split: str | None = option(
+        "--train-split", "Split for the training. Default: Training or train.", metavar="NAME", needs="--data"
+    )
+    val_split: str | None = option(
+        "--val-split",
+        "Split for the calibration. Default: PublicTest or val; without them, a part of the training split.",
+        metavar="NAME",
+        needs="--data",
+    )
+    seed: int = option("--seed", "Seed of the crops.", default=0, least=0, most=MAX_SEED, needs="--data")
+
+
+@edgekit_command("average", short_help="Average the weights of several trained nets.", options=AverageOptions)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL…")
-@click.option("-o", "--output", type=PATH, required=True, help="The .safetensors file to write.")
-@click.option("--data", type=PATH, help="Training data for the BatchNorm statistics and the calibration.")
-@click.option(
-    "--ferplus",
-    type=PATH,
-    metavar="CSV",
-    help="FER+ votes for FER-2013. The calibration uses the majorities of the votes as labels.",
-)
-@click.option(
-    "--prior-strength",
-    type=NumberRange(-MAX_PRIOR_STRENGTH, MAX_PRIOR_STRENGTH),
-    default=0.0,
-    show_default=True,
-    metavar="T",
-    help="Subtract T times the logarithm of each class's share from the logits. Below 0, the recall of common classes "
-    "rises. The shares are those of the nets that were trained with --prior-strength.",
-)
-@click.option("--train-split", help="Split for the training. Default: Training or train.")
-@click.option(
-    "--val-split",
-    help="Split for the calibration. Default: PublicTest or val; without them, a part of the training split.",
-)
-@click.option("--seed", type=SEED, default=0, show_default=True, metavar="N", help="Seed of the crops.")
-def command(out: Output, models: tuple[str, ...], output: Path, data: Path | None, **values: Any) -> None:
+def command(out: Output, models: tuple[str, ...], options: AverageOptions) -> None:
     """Average the weights of nets whose trainings started from the same weights (a uniform model soup).
 
     The nets must have the same architecture and labels. Calibrations and logit adjustments (--prior-strength) of the
@@ -52,15 +65,11 @@ def command(out: Output, models: tuple[str, ...], output: Path, data: Path | Non
       edgekit average runs/seed0 runs/seed1 runs/seed2 --data fer2013.tar.gz -o soup.safetensors
       edgekit eval soup.safetensors --data fer2013.tar.gz --split PublicTest --protocol ten-crop
     """
-    if data is None:
-        refuse_unused(
-            click.get_current_context(), ("ferplus", "train_split", "val_split", "seed"), "has no effect without --data"
-        )
-    from edgekit.cli.progress import by_stage, progress_bar
+    from edgekit.cli.progress import reported
     from edgekit.models.average import average_checkpoints
 
-    with progress_bar(out) as bars:
-        result = average_checkpoints(models, output, data, **values, notify=out.say, progress=by_stage(bars))
+    with reported(out) as callbacks:
+        result = average_checkpoints(models, **vars(options) | callbacks)
     out.say(f"{result.checkpoint}: {result.architecture}, the average of {len(models)} models")
     more = picked(result, "architecture", "temperature")
     out.result({"checkpoint": str(result.checkpoint), "models": models, **more})

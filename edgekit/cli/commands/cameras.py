@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
-from edgekit.cli.command import Command
+from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
 
 
-@click.command("cameras", cls=Command, short_help="List the cameras, their modes, and what prevents their use.")
+@edgekit_command("cameras", short_help="List the cameras, their modes, and what prevents their use.")
 def command(out: Output) -> None:
     """List the cameras of this machine, their values for `run --camera`, their modes, and what prevents their use.
 
@@ -21,7 +19,7 @@ def command(out: Output) -> None:
       edgekit cameras
       edgekit cameras --json | jq '.cameras[].name'
     """
-    from edgekit.device.sources.camera_discovery import list_cameras
+    from edgekit.device.sources.opencv import list_cameras
 
     found = list_cameras()
     for camera in found.cameras:

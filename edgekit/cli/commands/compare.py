@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.command import Command
-from edgekit.cli.options import PATH, NumberRange
+from edgekit.cli.command import command as edgekit_command
+from edgekit.cli.option_types import PATH
 from edgekit.cli.output import Output, TextTable
+from edgekit.options import Options, option
 
 if TYPE_CHECKING:
     from edgekit.report.compare import BoardChange, CellChange
@@ -17,32 +19,36 @@ if TYPE_CHECKING:
 _COLUMNS = ("kind", "threads", "A ms", "B ms", "change", "95 % interval", "verdict")
 
 
-@click.command("compare", cls=Command, short_help="Compare two benchmark reports, or the models of one report.")
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(Options):
+    """What is compared, and which differences are an error."""
+
+    baseline: str | None = option(
+        "--baseline",
+        "With one report: the model that the others are compared with. Default: the first one.",
+        metavar="MODEL",
+    )
+    gate: float | None = option(
+        "--gate",
+        "Exit with code 3 if a cell is slower by more than PERCENT and the difference is real.",
+        metavar="PERCENT",
+        least=0,
+        most=1000,
+    )
+    allow_different: bool = option(
+        "--allow-different",
+        "Also compare reports with different boards, clock frequencies, frames, detectors or models. --gate then "
+        "ignores cells that cannot be judged.",
+        default=False,
+    )
+
+
+@edgekit_command(
+    "compare", short_help="Compare two benchmark reports, or the models of one report.", options=CompareOptions
+)
 @click.argument("before", type=PATH, metavar="A.json")
 @click.argument("after", required=False, type=PATH, metavar="[B.json]")
-@click.option(
-    "--baseline", metavar="MODEL", help="With one report: the model that the others are compared with. [default: first]"
-)
-@click.option(
-    "--gate",
-    type=NumberRange(0, 1000),
-    metavar="PERCENT",
-    help="Exit with code 3 if a cell is slower by more than PERCENT and the difference is real.",
-)
-@click.option(
-    "--allow-different",
-    is_flag=True,
-    help="Also compare reports with different boards, clock frequencies, frames, detectors or models. --gate then "
-    "ignores cells that cannot be judged.",
-)
-def command(
-    out: Output,
-    before: Path,
-    after: Path | None,
-    baseline: str | None,
-    gate: float | None,
-    allow_different: bool,
-) -> None:
+def command(out: Output, before: Path, after: Path | None, options: CompareOptions) -> None:
     """Compare two reports of `edgekit bench` cell by cell, or the models within one report.
 
     A difference is real if the 95 % interval of the ratio of the medians does not contain 1. Two reports with different
@@ -58,12 +64,11 @@ def command(
       edgekit compare float.json int8.json --allow-different --json
       edgekit compare report.json --baseline float.onnx
     """
-    from dataclasses import asdict
-
     from edgekit.errors import GateError, InputError
     from edgekit.report.compare import compare
 
-    comparison = compare(before, after, baseline=baseline, allow_different=allow_different)
+    comparison = compare(before, after, baseline=options.baseline, allow_different=options.allow_different)
+    gate = options.gate
     cells = [(board, cell) for board in comparison.boards for cell in board.cells]
     regressions = [(board, cell) for board, cell in cells if gate is not None and cell.is_regression(gate)]
     unjudged = comparison.unjudged()
@@ -83,7 +88,7 @@ def command(
         names = [comparison.on_board(board, cell.name) for board, cell in regressions]
         raise GateError(f"slower by more than {gate:g} %: {'; '.join(names)}")
     # With --allow-different a gate ignores single cells, but it never passes without having judged one.
-    if gate is not None and unjudged and not (allow_different and comparison.judged()):
+    if gate is not None and unjudged and not (options.allow_different and comparison.judged()):
         again = "measure the same models, kinds and threads again, with --processes 3 or more"
         raise InputError(f"the gate cannot judge {'; '.join(unjudged)}: {again}")
 

@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.command import Command, Group, subcommand
-from edgekit.cli.options import (
-    PATH,
-    NumberRange,
-    contempt_option,
-    detector_options,
-    min_face_option,
-    threads_option,
-)
+from edgekit.cli.command import Group, subcommand
+from edgekit.cli.option_types import PATH
 from edgekit.cli.output import Output, TextTable, one_line, picked
 from edgekit.errors import EdgekitError
+from edgekit.models.crop_options import CropOptions
 from edgekit.options import Options, option
+from edgekit.shared_options import contempt
 from edgekit.text import counted
 
 if TYPE_CHECKING:
@@ -44,53 +39,9 @@ def command() -> None:
     """
 
 
-@command.command("crop", cls=Command, short_help="Cut faces out of photographs and videos.")
+@subcommand(command, "crop", short_help="Cut faces out of photographs and videos.", options=CropOptions)
 @click.argument("photos", type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Folder for the crops.")
-@click.option(
-    "--faces",
-    type=click.Choice(["largest", "all", "single"]),
-    default="largest",
-    show_default=True,
-    help="Faces to crop from each photograph. single: crop only photographs with exactly one face.",
-)
-@detector_options
-@min_face_option
-@click.option(
-    "--margin",
-    type=NumberRange(0, 10),
-    metavar="X",
-    help="Fraction of the face's side added on every side; default: that of edgekit's models.",
-)
-@click.option(
-    "--max-side",
-    type=click.IntRange(8, 10_000),
-    default=256,
-    show_default=True,
-    metavar="PX",
-    help="Longest side of a crop. Larger crops are reduced.",
-)
-@click.option(
-    "--format",
-    "image_format",
-    type=click.Choice(["png", "jpg"]),
-    default="png",
-    show_default=True,
-    help="png: without loss; jpg: quality 95.",
-)
-@click.option(
-    "--every",
-    "every_s",
-    type=NumberRange(0.001, 1e6),
-    default=1.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time between two frames of a video.",
-)
-@threads_option
-def crop(
-    out: Output, photos: Path, output: Path, detector_size: int | None, margin: float | None, **options: Any
-) -> None:
+def crop(out: Output, options: CropOptions) -> None:
     """Cut the faces out of PHOTOS: a folder or .tar.gz archive of photographs, or a video.
 
     A crop has the path of its photograph, so folders of classes and splits are kept. crops.csv lists every photograph,
@@ -105,26 +56,23 @@ def crop(
     """
     from edgekit.cli.progress import progress_bar, updater
     from edgekit.models.data.crop import crop_photos
-    from edgekit.preprocess import CROP_MARGIN
 
     with progress_bar(out) as progress:
-        report = crop_photos(
-            photos,
-            output,
-            detector=options.pop("detector_name") or "yunet",
-            detector_size_px=detector_size,
-            min_face_px=options.pop("min_face"),
-            margin=CROP_MARGIN if margin is None else margin,
-            max_side_px=options.pop("max_side"),
-            notify=out.warn,
-            progress=updater(progress, "cropping faces"),
-            **options,
-        )
-    _print_crops(out, report, output)
-    out.result(_crops_document(report, photos, output))
+        callbacks = {"notify": out.warn, "progress": updater(progress, "cropping faces")}
+        report = crop_photos(**vars(options) | callbacks)
+    _print_crops(out, report, options.output)
+    out.result(
+        {
+            "photos": str(options.photos),
+            "output": str(options.output),
+            "cropped_earlier": report.present,
+            **picked(report, "detector", "photographs", "crops", "without_face", "several_faces"),
+            **picked(report, "unreadable", "per_folder"),
+        }
+    )
 
 
-def _print_crops(out: Output, report: CropReport, output: Path) -> None:
+def _print_crops(out: Output, report: CropReport, output: str | Path) -> None:
     earlier = f", {report.present:,} of them cropped earlier" if report.present else ""
     images = "photographs" if all(row.time_s is None for row in report.rows) else "frames"
     # A video's crops, and those of photographs without class folders, are beside crops.csv.
@@ -140,21 +88,19 @@ def _print_crops(out: Output, report: CropReport, output: Path) -> None:
     )
 
 
-def _crops_document(report: CropReport, photos: Path, output: Path) -> dict[str, Any]:
-    return {
-        "photos": str(photos),
-        "output": str(output),
-        "cropped_earlier": report.present,
-        **picked(report, "detector", "photographs", "crops", "without_face", "several_faces"),
-        **picked(report, "unreadable", "per_folder"),
-    }
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(Options):
+    """What is checked."""
+
+    sheet: Path | None = option("--sheet", "Folder for one contact sheet (PNG) per class.", metavar="DIR")
+    contempt: str = contempt()
 
 
-@command.command("check", cls=Command, short_help="Count images, and find damaged, blank and duplicate images.")
+@subcommand(
+    command, "check", short_help="Count images, and find damaged, blank and duplicate images.", options=CheckOptions
+)
 @click.argument("path", type=PATH)
-@click.option("--sheet", type=PATH, metavar="DIR", help="Folder for one contact sheet (PNG) per class.")
-@contempt_option
-def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
+def check(out: Output, path: Path, options: CheckOptions) -> None:
     """Check the data set at PATH, in any format that `train` reads.
 
     The command prints the number of images per class and split, the sizes and the colours. It also prints unreadable
@@ -171,12 +117,12 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
     from edgekit.models.data.check import analyse, scan_dataset
     from edgekit.models.data.sheets import check_sheet_folder, save_sheets
 
-    if sheet:
-        check_sheet_folder(sheet, path)
+    if options.sheet:
+        check_sheet_folder(options.sheet, path)
     notes: list[str] = []
     try:
         with progress_bar(out) as progress:
-            scan = scan_dataset(path, contempt, updater(progress, "reading images"), notes.append)
+            scan = scan_dataset(path, options.contempt, updater(progress, "reading images"), notes.append)
     finally:  # a note may explain an error, such as that of a folder of HEIC images
         for note in notes:
             out.say(f"note: {one_line(note)}")
@@ -184,9 +130,9 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
     out.fields(_report_fields(scan, findings))
     out.show(_counts_table(scan, findings))
     sheets = []
-    if sheet:
-        sheets = save_sheets(scan, findings, sheet)
-        out.say(f"sheets: {len(sheets)} in {sheet}")
+    if options.sheet:
+        sheets = save_sheets(scan, findings, options.sheet)
+        out.say(f"sheets: {len(sheets)} in {options.sheet}")
     out.result({**_document(scan, findings), "notes": notes, "sheets": [str(file) for file in sheets]})
     if findings.faults:
         raise EdgekitError(f"data '{path}': {'; '.join(findings.faults)}")
@@ -197,18 +143,17 @@ class LabelOptions(Options):
     """Where labelled crops go, and how the page is served."""
 
     output: Path | None = option(
-        "--output", "Folder of the class folders; default: DIR/labelled.", short="-o", metavar="OUT", main=True
+        "--output", "Folder of the class folders; default: DIR/labelled.", short="-o", metavar="OUT"
     )
     classes: str | None = option(
-        "--classes", "Classes to choose from; default: those of the collecting model.", metavar="A,B,...", main=True
+        "--classes", "Classes to choose from; default: those of the collecting model.", metavar="A,B,..."
     )
-    address: str = option("--web", "Address of the page.", default="127.0.0.1:8080", metavar="ADDR", main=True)
+    address: str = option("--web", "Address of the page.", default="127.0.0.1:8080", metavar="ADDR")
     token_file: Path | None = option(
         "--web-token-file",
         "File with the access token of the page. EDGEKIT_WEB_TOKEN can contain the token instead. Browsers on other "
         "machines need the token.",
         metavar="FILE",
-        main=True,
     )
 
 
@@ -228,15 +173,16 @@ def label(out: Output, folder: Path, options: LabelOptions) -> None:
     """
     import threading
 
-    from edgekit.cli.run.signals import StopSignals
-    from edgekit.device.label import exclusive_store, label_page
+    from edgekit.cli.signals import StopSignals
+    from edgekit.device.label.app import label_page
+    from edgekit.device.label.store import exclusive_store
     from edgekit.device.sinks.credentials import read_secret
 
     names = [name.strip() for name in options.classes.split(",")] if options.classes else ()
     with exclusive_store(folder, options.output, names, out.warn) as store:
         token = read_secret(options.token_file, "EDGEKIT_WEB_TOKEN", "web token", out.warn)
         stopped = threading.Event()
-        with StopSignals() as signals, label_page(store, options.address, token, out.warn) as page:
+        with StopSignals() as signals, label_page(store, options.address, token) as page:
             signals.on_stop(stopped.set)
             out.say(f"label {counted(store.summary()['waiting'], 'crop')} at {page.url} (Ctrl-C ends)")
             while not stopped.wait(1.0):

@@ -2,57 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, no_install_option, require_hosts
+from edgekit.cli.boards.hosts import BoardReporter
 from edgekit.cli.boards.releases import chosen_service, read_package, show_changes
 from edgekit.cli.command import command as edgekit_command
-from edgekit.cli.options import PATH, NumberRange, ServiceOptions
+from edgekit.cli.options import ServiceOptions
 from edgekit.cli.output import Output
+from edgekit.options import Options, option
+from edgekit.remote.host_options import InstallingHostOptions
 
 
-@edgekit_command("deploy", short_help="Install a model on boards as a service.", target=ServiceOptions)
+@dataclass(frozen=True, kw_only=True)
+class DeployOptions(Options):
+    """The release, and how it reaches the boards."""
+
+    title = "Release"
+    config: Path = option(
+        "--config",
+        "Settings file of `edgekit run` on the boards. MODEL replaces the model of this file.",
+        metavar="TOML",
+        required=True,
+    )
+    canary: int = option("--canary", "Number of boards that receive the release first.", default=1, least=1)
+    settle_s: float = option(
+        "--settle",
+        "Time for which the release must run after its first frame.",
+        default=10.0,
+        metavar="SECONDS",
+        least=0,
+        most=3600,
+    )
+
+
+@edgekit_command(
+    "deploy",
+    short_help="Install a model on boards as a service.",
+    options=DeployOptions,
+    target=ServiceOptions,
+    chosen=InstallingHostOptions,
+)
 @click.argument("model", metavar="MODEL")
-@click.option(
-    "--config",
-    type=PATH,
-    required=True,
-    metavar="TOML",
-    help="Settings file of `edgekit run` on the boards. MODEL replaces the model of this file.",
-)
-@click.option(
-    "--keep", type=click.IntRange(2, 100), default=3, show_default=True, metavar="N", help="Number of releases to keep."
-)
-@click.option(
-    "--canary",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Number of boards that receive the release first.",
-)
-@click.option(
-    "--settle",
-    "settle_s",
-    type=NumberRange(0, 3600),
-    default=10,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time for which the release must run after its first frame.",
-)
-@host_options
-@no_install_option
 def command(
-    out: Output,
-    chosen: HostChoice,
-    model: str,
-    config: Path,
-    keep: int,
-    canary: int,
-    settle_s: float,
-    target: ServiceOptions,
+    out: Output, model: str, options: DeployOptions, target: ServiceOptions, chosen: InstallingHostOptions
 ) -> None:
     """Send model, settings and edgekit to boards, test them there, switch to the new release, and check that it runs.
 
@@ -70,14 +65,14 @@ def command(
     """
     from edgekit.remote.deploy import deploy_host, roll_out
 
-    hosts = require_hosts(chosen)
+    hosts = chosen.required_hosts()
     service = chosen_service(target)
-    package = read_package(out, model, config, keep, settle_s, chosen.install)
+    package = read_package(out, model, options.config, options.settle_s, install=not chosen.no_install)
     with BoardReporter(out) as reporter:
         results = roll_out(
             hosts,
             lambda connection: deploy_host(connection, package, service, reporter),
-            canary=canary,
+            canary=options.canary,
             parallel=chosen.parallel,
             finished=reporter.finished,
         )

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from edgekit.cli.boards.hosts import HostChoice, host_options, no_install_option
-from edgekit.cli.command import Command
-from edgekit.cli.options import PATH
+from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
+from edgekit.options import Options, option
+from edgekit.remote.host_options import InstallingHostOptions
 from edgekit.text import counted
 
 
-@click.command("doctor", cls=Command, short_help="Check a machine and show how to repair it.")
-@click.option("--bundle", type=PATH, metavar="FILE", help="Write a .tar.gz for a bug report.")
-@host_options
-@no_install_option
-def command(out: Output, bundle: Path | None, chosen: HostChoice) -> None:
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions(Options):
+    """What the doctor writes."""
+
+    bundle: Path | None = option("--bundle", "Write a .tar.gz for a bug report.", metavar="FILE")
+
+
+@edgekit_command(
+    "doctor",
+    short_help="Check a machine and show how to repair it.",
+    options=DoctorOptions,
+    chosen=InstallingHostOptions,
+)
+def command(out: Output, options: DoctorOptions, chosen: InstallingHostOptions) -> None:
     """Check board, system, libraries, cameras, memory, temperature and power, and print how to repair each fault.
 
     Each library is imported in a process of its own. A crash is therefore reported with the name of the library. The
@@ -44,14 +54,15 @@ def command(out: Output, bundle: Path | None, chosen: HostChoice) -> None:
     from edgekit.doctor.probe import Probe
     from edgekit.errors import EdgekitError, InputError
 
+    bundle = options.bundle
     if bundle is not None and not bundle.name.endswith(".tar.gz"):
         raise InputError(f"bundle '{bundle}' must end in .tar.gz")
-    if chosen.hosts:
+    if hosts := chosen.hosts():
         from edgekit.cli.boards.doctor import doctor_on_hosts
 
-        if bundle is not None and not chosen.install:
+        if bundle is not None and chosen.no_install:
             raise click.UsageError("--bundle needs the checks that are sent to the board: leave out --no-install")
-        doctor_on_hosts(out, chosen, bundle)
+        doctor_on_hosts(out, chosen, hosts, bundle)
         return
     probe = Probe()
     with progress_bar(out) as progress:

@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import click
 
-from edgekit.cli.command import Command
-from edgekit.cli.options import PATH, activation_option, threads_option
+from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output, picked
+from edgekit.options import Options, option
+from edgekit.shared_options import threads
 
 
-@click.command("embed", cls=Command, short_help="Give a trained net a CLIP's embedding space, for labels by text.")
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions(Options):
+    """The teacher, the images, and the file to write."""
+
+    teacher: str = option(
+        "--teacher",
+        "Prompts trained for a CLIP, a CLIP file, or an open_clip name.",
+        metavar="DIR|FILE|NAME",
+        required=True,
+    )
+    clip: str | None = option(
+        "--clip", "The CLIP that the teacher's prompts were trained for.", metavar="FILE|DIR|NAME"
+    )
+    descriptions: Path | None = option(
+        "--descriptions", "Sentences per class, for a CLIP without prompts.", metavar="JSON"
+    )
+    activation: Literal["gelu", "quick-gelu"] | None = option(
+        "--activation",
+        "Activation function of the CLIP, if its file does not name it. OpenAI's weights need quick-gelu.",
+    )
+    data: Path = option("--data", "Images. Their labels are not used.", metavar="DATA", required=True)
+    train_split: str | None = option(
+        "--train-split", "Split with the images. Default: Training or train.", metavar="NAME"
+    )
+    output: Path = option("--output", "The .safetensors file to write.", short="-o", metavar="FILE", required=True)
+    cache: Path | None = option(
+        "--cache",
+        "Folder for the cached outputs of the teacher. Default: a folder beside --output.",
+        metavar="DIR",
+    )
+    threads: int | None = threads()
+
+
+@edgekit_command(
+    "embed", short_help="Give a trained net a CLIP's embedding space, for labels by text.", options=EmbedOptions
+)
 @click.argument("model")
-@click.option(
-    "--teacher",
-    required=True,
-    metavar="DIR|FILE|NAME",
-    help="Prompts trained for a CLIP, a CLIP file, or an open_clip name.",
-)
-@click.option("--clip", metavar="FILE|DIR|NAME", help="The CLIP that the teacher's prompts were trained for.")
-@click.option("--descriptions", type=PATH, metavar="JSON", help="Sentences per class, for a CLIP without prompts.")
-@activation_option
-@click.option("--data", type=PATH, required=True, help="Images. Their labels are not used.")
-@click.option("--train-split", help="Split with the images. Default: Training or train.")
-@click.option("-o", "--output", type=PATH, required=True, help="The .safetensors file to write.")
-@click.option(
-    "--cache",
-    type=PATH,
-    metavar="DIR",
-    help="Folder for the cached outputs of the teacher. Default: a folder beside --output.",
-)
-@threads_option
-def command(out: Output, model: str, teacher: str, data: Path, output: Path, **values: Any) -> None:
+def command(out: Output, model: str, options: EmbedOptions) -> None:
     """Replace the last layer of a trained net by a projector into the embedding space of a CLIP.
 
     The most probable class of each face does not change, and `export --class` can give the net other labels by text.
@@ -50,11 +68,11 @@ def command(out: Output, model: str, teacher: str, data: Path, output: Path, **v
       edgekit export student.safetensors --class "smiling face" --class "serious face"
           -o smile.onnx
     """
-    from edgekit.cli.progress import by_stage, progress_bar
+    from edgekit.cli.progress import reported
     from edgekit.models.distill.embed import embed
 
-    with progress_bar(out) as bars:
-        result = embed(model, teacher, data, output, **values, notify=out.say, progress=by_stage(bars))
+    with reported(out) as callbacks:
+        result = embed(model, **vars(options) | callbacks)
     out.say(f"{result.checkpoint}: {result.architecture}, fitted to {result.images} images")
     if result.text_tower is not None:
         out.say(f"{result.text_tower}: the text tower of the teacher, for labels by text")

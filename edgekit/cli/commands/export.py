@@ -2,63 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.command import Command, section
-from edgekit.cli.export.options import (
-    check_combination,
-    export_arguments,
-    quantize_options,
-    target_options,
-)
-from edgekit.cli.options import PATH, NumberRange, merge_option
+from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
+from edgekit.export.onnx.options import ExportOptions, QuantizationOptions
 
 if TYPE_CHECKING:
     from edgekit.export.quantization.gate import QuantizedExport
 
 
-@click.command("export", cls=Command, short_help="Export a checkpoint to one file.")
-@click.argument("model")
-@section("File", click.option("-o", "--output", type=PATH, required=True, help="The .onnx or .ncnn file to write."))
-@target_options
-@section(
-    "Labels",
-    click.option(
-        "--class",
-        "class_names",
-        multiple=True,
-        metavar="NAME",
-        help="New label for a student of a CLIP or for trained prompts. Repeatable.",
-    ),
-    click.option(
-        "--classes",
-        "classes_file",
-        type=PATH,
-        metavar="JSON",
-        help='New labels with descriptions: {"NAME": ["A sentence.", …], …}.',
-    ),
-    click.option(
-        "--clip",
-        metavar="FILE|DIR|NAME",
-        help="For --class and --classes: the teacher's CLIP. Default: the file NAME.text.safetensors beside MODEL. "
-        "For trained prompts: their CLIP.",
-    ),
-    click.option("--prompts", type=PATH, metavar="FILE|DIR", help="Prompts of the teacher, if it has prompts."),
-    merge_option,
-    click.option(
-        "--uncertain-below",
-        type=NumberRange(0, 1),
-        metavar="P",
-        help="Smallest probability of a label. If the probability is smaller, the label is 'uncertain'. Default: "
-        "the checkpoint's threshold.",
-    ),
+@edgekit_command(
+    "export", short_help="Export a checkpoint to one file.", options=ExportOptions, quantization=QuantizationOptions
 )
-@quantize_options
-def command(out: Output, model: str, output: Path, **options: Any) -> None:
+@click.argument("model")
+def command(out: Output, options: ExportOptions, quantization: QuantizationOptions) -> None:
     """Export MODEL to one file that contains the net, the labels and the preprocessing.
 
     MODEL is a .safetensors checkpoint, the folder of a training, `default`, `fer2013` or `distilled`.
@@ -110,44 +71,23 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
           -o clip.onnx
     """
     from edgekit.cli.export.export_output import export_document, show_export
-    from edgekit.cli.progress import by_stage, progress_bar
+    from edgekit.cli.progress import reported
     from edgekit.device.engines.engine import contract_in
     from edgekit.export.quantization.run import quantize, refuse_quantized
-    from edgekit.files import sha256_of
-    from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
-    from edgekit.models.clip.checkpoint import is_prompts_file
-    from edgekit.models.clip.descriptions import read_descriptions
-
-    if options["method"] and Path(model).suffix == ONNX_SUFFIX:
-        refuse_quantized(contract_in(resolve_model(model, (ONNX_SUFFIX,))), Path(model))
-    checkpoint = resolve_model(model, (CHECKPOINT_SUFFIX,))
-    is_prompts = is_prompts_file(checkpoint)
-    check_combination(click.get_current_context(), options, is_prompts)
-    from edgekit.export.onnx.to_onnx import check_target
     from edgekit.export.run import export
+    from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
 
-    check_target(output, NCNN_SUFFIX if options["engine"] == "ncnn" else ONNX_SUFFIX)
-    file = options["classes_file"]
-    classes = read_descriptions(file) if file else options["class_names"]
-    arguments = export_arguments(options, classes, is_prompts)
+    if quantization.method is not None and str(options.model).endswith(ONNX_SUFFIX):
+        onnx_file = resolve_model(str(options.model), (ONNX_SUFFIX,))
+        refuse_quantized(contract_in(onnx_file), onnx_file)
+    options = replace(options, model=resolve_model(str(options.model), (CHECKPOINT_SUFFIX,)))
     quantized: QuantizedExport | None = None
-    with progress_bar(out) as bars:
-        arguments |= {"progress": by_stage(bars), "notify": out.say}
-        if options["method"]:
-            quantized = quantize(checkpoint, output, **arguments)
+    with reported(out) as callbacks:
+        if quantization.method is not None:
+            quantized = quantize(**vars(options) | vars(quantization) | callbacks)
             exported = quantized.source
         else:
-            exported = export(checkpoint, output, **arguments)
+            exported = export(**vars(options) | callbacks)
     assert exported is not None
-    sha256 = sha256_of(output)
-    show_export(out, exported, quantized, sha256, show_labels=is_prompts or bool(classes or options["merges"]))
-    out.result(
-        export_document(
-            exported,
-            quantized,
-            checkpoint=str(checkpoint),
-            engine=options["engine"],
-            target=options["target"],
-            sha256=sha256,
-        )
-    )
+    show_export(out, exported, quantized, options)
+    out.result(export_document(exported, quantized, options))

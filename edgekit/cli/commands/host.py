@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from edgekit.cli.boards.hosts import HostChoice, host_options, raise_failures, require_hosts
-from edgekit.cli.command import Command, Group
+from edgekit.cli.boards.hosts import raise_failures
+from edgekit.cli.command import Group, subcommand
 from edgekit.cli.output import Output
+from edgekit.remote.host_options import HostOptions
 
 
 @click.group("host", cls=Group, short_help="Manage edgekit's files on boards.")
@@ -20,9 +21,8 @@ def command() -> None:
     """
 
 
-@command.command("clean", cls=Command)
-@host_options
-def clean_command(out: Output, chosen: HostChoice) -> None:
+@subcommand(command, "clean", short_help="Remove the cache of benchmarks from boards.", chosen=HostOptions)
+def clean_command(out: Output, chosen: HostOptions) -> None:
     """Remove the cache of benchmarks from boards: environments, models, sources. Deployed releases are kept.
 
     \b
@@ -32,7 +32,7 @@ def clean_command(out: Output, chosen: HostChoice) -> None:
     from edgekit.remote.parallel import run_on_hosts
     from edgekit.remote.prepare import clean
 
-    results = run_on_hosts(require_hosts(chosen), clean, chosen.parallel)
+    results = run_on_hosts(chosen.required_hosts(), clean, chosen.parallel)
     freed_kib = {done.host.label: done.result for done in results if done.result is not None}
     for label, size_kib in freed_kib.items():
         out.say(f"{label}: {size_kib / 1024:.1f} MiB removed")

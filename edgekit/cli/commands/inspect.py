@@ -18,7 +18,7 @@ from edgekit.files import sha256_of
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
-    from edgekit.device.engines.ncnn_file import NcnnFile
+    from edgekit.device.engines.ncnn_engine import NcnnFile
     from edgekit.export.profiling.cost import GraphCost
     from edgekit.export.tensors import Shape
     from edgekit.models.clip.checkpoint import PromptCheckpoint
@@ -101,7 +101,7 @@ def _read_prompts(path: Path) -> _Contents:
 
 
 def _read_ncnn(path: Path) -> _Contents:
-    from edgekit.device.engines.ncnn_file import read_ncnn
+    from edgekit.device.engines.ncnn_engine import read_ncnn
 
     file = read_ncnn(path)
     return _Contents(file.contract, None, ncnn=file)

@@ -6,21 +6,24 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, report_boards, require_hosts
+from edgekit.cli.boards.hosts import BoardReporter, report_boards
 from edgekit.cli.boards.releases import chosen_service
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.options import ServiceOptions
 from edgekit.cli.output import Output
+from edgekit.remote.host_options import HostOptions
 
 if TYPE_CHECKING:
     from edgekit.remote.deploy import ReleaseList
 
 
 @edgekit_command(
-    "releases", short_help="List the releases on boards, and the state of the service.", target=ServiceOptions
+    "releases",
+    short_help="List the releases on boards, and the state of the service.",
+    target=ServiceOptions,
+    chosen=HostOptions,
 )
-@host_options
-def command(out: Output, chosen: HostChoice, target: ServiceOptions) -> None:
+def command(out: Output, chosen: HostOptions, target: ServiceOptions) -> None:
     """List the releases on boards, and the state of the service.
 
     * marks the current release, which the service runs when it runs. ✗ marks other releases that failed.
@@ -34,7 +37,7 @@ def command(out: Output, chosen: HostChoice, target: ServiceOptions) -> None:
     from edgekit.remote.parallel import run_on_hosts
 
     service = chosen_service(target)
-    hosts = require_hosts(chosen)
+    hosts = chosen.required_hosts()
     with BoardReporter(out) as reporter:
         results = run_on_hosts(hosts, partial(list_host, service=service, reporter=reporter), chosen.parallel)
     report_boards(out, results, partial(_show, out))

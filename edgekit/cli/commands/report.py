@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.command import Command
-from edgekit.cli.options import PATH
+from edgekit.cli.command import command as edgekit_command
+from edgekit.cli.option_types import PATH
 from edgekit.cli.output import Output
-from edgekit.cli.render.reports import ReportFiles, report_options
+from edgekit.cli.render.reports import ReportOptions
 from edgekit.text import printable
 
 if TYPE_CHECKING:
@@ -22,18 +22,11 @@ if TYPE_CHECKING:
 _MAX_LABEL = 64
 
 
-@click.command("report", cls=Command, short_help="Show benchmark reports, merge them, or write them as a page.")
+@edgekit_command(
+    "report", short_help="Show benchmark reports, merge them, or write them as a page.", files=ReportOptions
+)
 @click.argument("paths", nargs=-1, required=True, type=PATH, metavar="REPORT.json...")
-@click.option("-o", "--output", type=PATH, metavar="FILE", help="Write one JSON document.")
-@report_options
-def command(
-    out: Output,
-    paths: tuple[Path, ...],
-    output: Path | None,
-    html_path: Path | None,
-    markdown_path: Path | None,
-    csv_path: Path | None,
-) -> None:
+def command(out: Output, paths: tuple[Path, ...], files: ReportOptions) -> None:
     """Show reports of `edgekit bench`, or write them in another form. Several reports are merged into one.
 
     In a merged report, a board gets the name of its file as label if it has no label, or the label of another board. In
@@ -44,14 +37,12 @@ def command(
     \b
     Examples:
       edgekit report report.json --html report.html
-      edgekit report kitchen.json garden.json -o both.json --markdown both.md
+      edgekit report kitchen.json garden.json -o both.json --html both.html
     """
     from edgekit.report.merging import merge
     from edgekit.report.schema import read_document
     from edgekit.report.terminal import report_view
 
-    files = ReportFiles(output, html_path, markdown_path, csv_path)
-    files.check()
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise click.UsageError(f"report '{twice[0]}' is given twice")
     reports = [read_document(path) for path in paths]

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import click
+from dataclasses import dataclass
 
-from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, require_hosts
+from edgekit.cli.boards.hosts import BoardReporter
 from edgekit.cli.boards.releases import chosen_service, show_changes
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.options import ServiceOptions
 from edgekit.cli.output import Output
+from edgekit.options import Options, option
+from edgekit.remote.host_options import HostOptions
 
 
-@edgekit_command("rollback", short_help="Switch boards back to the previous release.", target=ServiceOptions)
-@click.option(
-    "--to",
-    "wanted",
-    metavar="RELEASE",
-    help="Switch to this release; 'edgekit releases' lists them. The part after the number is the same on all boards.",
+@dataclass(frozen=True, kw_only=True)
+class RollbackOptions(Options):
+    """The release to switch to."""
+
+    wanted: str | None = option(
+        "--to",
+        "Switch to this release; 'edgekit releases' lists them. The part after the number is the same on all boards.",
+        metavar="RELEASE",
+    )
+
+
+@edgekit_command(
+    "rollback",
+    short_help="Switch boards back to the previous release.",
+    target=ServiceOptions,
+    chosen=HostOptions,
+    options=RollbackOptions,
 )
-@host_options
-def command(out: Output, chosen: HostChoice, wanted: str | None, target: ServiceOptions) -> None:
+def command(out: Output, chosen: HostOptions, target: ServiceOptions, options: RollbackOptions) -> None:
     """Switch boards back to the previous release, and check that it runs.
 
     If a board fails or cannot be reached, the other boards are still switched, and the exit code is 4. Boards on which
@@ -34,11 +46,11 @@ def command(out: Output, chosen: HostChoice, wanted: str | None, target: Service
     from edgekit.remote.deploy import roll_out, rollback_host
 
     service = chosen_service(target)
-    hosts = require_hosts(chosen)
+    hosts = chosen.required_hosts()
     with BoardReporter(out) as reporter:
         results = roll_out(
             hosts,
-            lambda connection: rollback_host(connection, service, wanted, reporter),
+            lambda connection: rollback_host(connection, service, options.wanted, reporter),
             canary=None,  # a failure stops no other board
             parallel=chosen.parallel,
         )

@@ -8,7 +8,7 @@ import click
 
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
-from edgekit.cli.run.stream import run_stream
+from edgekit.cli.run_stream import run_stream
 from edgekit.cli.settings import SettingsCommand
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.sink import SinkOptions
@@ -19,33 +19,20 @@ from edgekit.device.sources.settings import CameraSettings
 
 class _RunCommand(SettingsCommand):
     replaced: ClassVar = {
-        "collect-max": "write pictures-max-mb",
-        "collect-max-mb": "write pictures-max-mb",
-        "command-snapshots": "write event-snapshots, which has the images of commands, too",
-        "command-snapshots-max": "write pictures-max-mb",
-        "command-snapshots-max-mb": "write pictures-max-mb",
-        "draw-ids": "leave it out",
         "event-probability": "write uncertain-below",
-        "event-snapshots-max": "write pictures-max-mb",
-        "event-snapshots-max-mb": "write pictures-max-mb",
         "mqtt-buffer": "the file is in the state folder, STATE_DIRECTORY",
         "mqtt-buffer-events": "the buffer holds 10,000 events",
-        "mqtt-command-snapshot": "write send-snapshots = true",
         "mqtt-key": "write mqtt-cert, a file with certificate and key",
-        "mqtt-snapshot": "write send-snapshots = true",
         "rotate-age": 'write rotate-files = "1d"',
         "rotate-size": 'write rotate-files = "10MB"',
         "sink": "a sink of another package has options of its own",
         "web-fps": "the page shows at most 10 frames per second",
-        "webhook-snapshot": "write send-snapshots = true",
         "camera-buffers": "the number of buffers follows from the camera",
         "camera-format": 'write control = ["format=MJPG"]',
-        "classify-every": "write every-frame = true, or leave it out",
         "detect-every": "write every-frame = true, or leave it out",
         "detector-model": 'write detector = "FILE.onnx"',
         "detector-size": "write min-face, the smallest face in pixels",
         "max-temperature": "the board's own limit is used",
-        "mirror": "pictures are always mirrored, videos never",
         "single-thread": "leave it out",
         "tracker": "edgekit.stream(tracker=...) chooses another tracker",
     }

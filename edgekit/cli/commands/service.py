@@ -22,8 +22,8 @@ from edgekit.files import real_path
 from edgekit.options import Options, option
 
 if TYPE_CHECKING:
-    from edgekit.device.service.spec import Scope
     from edgekit.device.service.systemd import SystemdManager
+    from edgekit.device.service.unit import Scope
 
 
 def _variable(text: str) -> tuple[str, str]:
@@ -53,15 +53,14 @@ class InstallOptions(Options):
     """How the service is installed."""
 
     title = "Service"
-    config: Path | None = option("--config", "Settings of `edgekit run`.", metavar="TOML", main=True)
+    config: Path | None = option("--config", "Settings of `edgekit run`.", metavar="TOML")
     folder: Path | None = option(
         "--folder",
         "Working directory, which the service may write to; default: the current folder.",
         metavar="DIR",
-        main=True,
     )
     writable: tuple[Path, ...] = option(
-        "--writable", "Further folder that the service may write to; repeatable.", default=(), metavar="DIR", main=True
+        "--writable", "Further folder that the service may write to; repeatable.", default=(), metavar="DIR"
     )
     environment: tuple[tuple[str, str], ...] = option(
         "--env",
@@ -70,14 +69,12 @@ class InstallOptions(Options):
         metavar="NAME=VALUE",
         parse=_variable,
         several=True,
-        main=True,
     )
     run_as: str | None = option(
         "--run-as",
         "User of a system service; default: the user who called sudo.",
         metavar="USER",
         excludes="--user",
-        main=True,
     )
 
 
@@ -104,7 +101,7 @@ def install(out: Output, service: ServiceOptions, chosen: InstallOptions, run_op
       sudo edgekit service install --name door --run-as pi --
           --source rtsp://10.0.0.7/live --csv door.csv --rotate-files 1d
     """
-    from edgekit.device.service.spec import ServiceSpec
+    from edgekit.device.service.unit import ServiceSpec
 
     if chosen.config is None and not run_options:
         raise click.UsageError("nothing to run: give --config TOML, or options of 'edgekit run' after --")
@@ -222,8 +219,8 @@ def _scope(service: ServiceOptions) -> Scope:
 
 
 def _manager(service: ServiceOptions) -> SystemdManager:
-    from edgekit.device.service.spec import check_name
     from edgekit.device.service.systemd import find_manager
+    from edgekit.device.service.unit import check_name
 
     check_name(service.name)
     return find_manager(_scope(service))

@@ -101,7 +101,7 @@ def command(out: Output, pictures: Path | None, options: TeachOptions, live: Liv
 
 def _teach_live(out: Output, options: TeachOptions, live: LiveOptions) -> None:
     """Run with the tab for teaching; the model file is used from the start if it exists."""
-    from edgekit.cli.run.stream import run_stream
+    from edgekit.cli.run_stream import run_stream
     from edgekit.device.pipeline.stream_options import StreamOptions
     from edgekit.device.sinks.teach import TeachTabOptions
     from edgekit.device.sinks.web.options import WebOptions

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import click
-
-from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, report_boards, require_hosts
+from edgekit.cli.boards.hosts import BoardReporter, report_boards
 from edgekit.cli.boards.releases import chosen_service
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.options import ServiceOptions
 from edgekit.cli.output import Output
+from edgekit.options import Options, option
+from edgekit.remote.host_options import HostOptions
 from edgekit.text import counted
 
 if TYPE_CHECKING:
     from edgekit.remote.deploy import Removal
 
 
-@edgekit_command("undeploy", short_help="Remove releases and their service from boards.", target=ServiceOptions)
-@click.option("--keep-data", is_flag=True, help="Keep the recordings and the settings of the current release.")
-@host_options
-def command(out: Output, chosen: HostChoice, keep_data: bool, target: ServiceOptions) -> None:
+@dataclass(frozen=True, kw_only=True)
+class UndeployOptions(Options):
+    """What stays on the boards."""
+
+    keep_data: bool = option(
+        "--keep-data", "Keep the recordings and the settings of the current release.", default=False
+    )
+
+
+@edgekit_command(
+    "undeploy",
+    short_help="Remove releases and their service from boards.",
+    target=ServiceOptions,
+    chosen=HostOptions,
+    options=UndeployOptions,
+)
+def command(out: Output, chosen: HostOptions, target: ServiceOptions, options: UndeployOptions) -> None:
     """Stop and remove the service that deploy installed, all releases, and their folder with the recordings.
 
     The command does not prompt for confirmation. The result lists what was removed from each board. A service that
@@ -37,9 +51,9 @@ def command(out: Output, chosen: HostChoice, keep_data: bool, target: ServiceOpt
     from edgekit.remote.parallel import run_on_hosts
 
     service = chosen_service(target)
-    hosts = require_hosts(chosen)
+    hosts = chosen.required_hosts()
     with BoardReporter(out) as reporter:
-        work = partial(undeploy_host, service=service, keep_data=keep_data, reporter=reporter)
+        work = partial(undeploy_host, service=service, keep_data=options.keep_data, reporter=reporter)
         results = run_on_hosts(hosts, work, chosen.parallel)
     report_boards(out, results, lambda label, removal: out.say(f"{label}: {_describe(removal, target.name)}"))
 

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import click
 
-from edgekit.cli.command import Command
-from edgekit.cli.options import PATH, contempt_option, threads_option
+from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
 from edgekit.errors import GateError
+from edgekit.export.verification.options import VerifyOptions
 
 
-@click.command("verify", cls=Command, short_help="Check that a file classifies in the same way as its source.")
+@edgekit_command(
+    "verify", short_help="Check that a file classifies in the same way as its source.", options=VerifyOptions
+)
 @click.argument("model")
-@click.option(
-    "--against", required=True, metavar="MODEL", help="The .safetensors or .onnx file that MODEL was made from."
-)
-@click.option("--data", type=PATH, required=True, help="Data set: class folders, .tar.gz, fer2013.csv or .h5.")
-@click.option(
-    "--split", default="PrivateTest", metavar="NAME", help="Split to compare on. Default: PrivateTest or test."
-)
-@click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", help="Compare at most N images, spread evenly over the split."
-)
-@click.option("--layers", is_flag=True, help="Show the difference of every layer that exists in both models.")
-@contempt_option
-@threads_option
-def command(out: Output, model: str, against: str, data: Path, split: str, layers: bool, **values: Any) -> None:
+def command(out: Output, options: VerifyOptions) -> None:
     """Classify the same images with training code and device code, from image file to label, and compare.
 
     MODEL is an exported file. Its crops must be equal to the crops of the training in every pixel. A float32 file must
@@ -47,15 +33,13 @@ def command(out: Output, model: str, against: str, data: Path, split: str, layer
       edgekit verify default --against default --data fer2013.tar.gz --layers
     """
     from edgekit.cli.export.verify_output import show_report, verify_document
-    from edgekit.cli.progress import by_stage, progress_bar
+    from edgekit.cli.progress import reported
     from edgekit.export.verification.run import verify
 
-    with progress_bar(out) as bars:
-        report = verify(
-            model, against, data, split=split, layers=layers, **values, progress=by_stage(bars), notify=out.say
-        )
-    show_report(out, report, layers)
-    out.result({**verify_document(report), "data": str(data), "split": split})
+    with reported(out) as callbacks:
+        report = verify(**vars(options) | callbacks)
+    show_report(out, report, options.layers)
+    out.result({**verify_document(report), "data": str(options.data), "split": options.split})
     if not report.passed:
         raise GateError(f"'{report.model}' is refused: {'; '.join(report.faults)}")
     out.say("verified")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from edgekit.cli.export.options import ENSEMBLE
 from edgekit.cli.output import picked
+from edgekit.export.onnx.options import ENSEMBLE, ExportOptions
 from edgekit.export.onnx.targets import GENERIC, TARGETS
+from edgekit.files import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,9 +25,7 @@ _GAIN = {
 }
 
 
-def show_export(
-    out: Output, exported: Exported, quantized: QuantizedExport | None, sha256: str, show_labels: bool
-) -> None:
+def show_export(out: Output, exported: Exported, quantized: QuantizedExport | None, options: ExportOptions) -> None:
     """Print the result of an export. For a quantised file this is `quantized`, and `exported` is the float32 file."""
     check, cost, file = exported.verification, exported.cost, quantized or exported
     engine = "ncnn" if exported.opset is None else f"opset {exported.opset}, IR {exported.ir_version}"
@@ -36,11 +35,12 @@ def show_export(
     difference = f"max abs difference of logits to torch {check.max_abs_difference:.1e}"
     in_float32 = "in float32 " if quantized else ""
     ensemble = exported.ensemble
+    has_new_labels = bool(options.classes or options.classes_file or options.merges or options.clip)
     out.fields(
         [
             ("file", f"{file.path}: {file.size_bytes:,} bytes, {engine}"),
-            ("sha256", sha256),
-            ("labels", ", ".join(exported.contract.labels) if show_labels else None),
+            ("sha256", sha256_of(file.path)),
+            ("labels", ", ".join(exported.contract.labels) if has_new_labels else None),
             (
                 "verified",
                 f"{in_float32}on {check.crops} face crops: {difference} (allowed: below {check.tolerance:.0e})",
@@ -56,24 +56,16 @@ def show_export(
     )
 
 
-def export_document(
-    exported: Exported,
-    quantized: QuantizedExport | None,
-    *,
-    checkpoint: str,
-    engine: str,
-    target: str,
-    sha256: str,
-) -> dict[str, Any]:
+def export_document(exported: Exported, quantized: QuantizedExport | None, options: ExportOptions) -> dict[str, Any]:
     """Return the result of an export as the document of --json."""
     file = quantized or exported
     return {
         "path": str(file.path),
-        "checkpoint": checkpoint,
-        "engine": engine,
-        "target": target,
+        "checkpoint": str(options.model),
+        "engine": "ncnn" if exported.opset is None else "onnx",
+        "target": options.target,
         "rewrites": dict(exported.changed),
-        "sha256": sha256,
+        "sha256": sha256_of(file.path),
         "size_bytes": file.size_bytes,
         **picked(exported, "opset", "ir_version", "net_parameters"),
         **picked(exported.cost, "parameters", "macs"),

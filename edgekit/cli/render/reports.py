@@ -1,56 +1,38 @@
-"""Options of the commands that write reports, and the class that writes the files."""
+"""Options of the commands that write reports, and the files that they name."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from edgekit.cli.options import PATH, combined
+from edgekit.errors import InputError
+from edgekit.options import Options, option
 
 if TYPE_CHECKING:
     from edgekit.report.document import BenchmarkReport
 
-_SUFFIXES = {"json_path": ".json", "html_path": ".html", "markdown_path": ".md", "csv_path": ".csv"}
-# --html, --markdown and --csv.
-report_options = combined(
-    click.option("--html", "html_path", type=PATH, metavar="FILE", help="Write one self-contained HTML page."),
-    click.option("--markdown", "markdown_path", type=PATH, metavar="FILE", help="Write the tables as Markdown."),
-    click.option("--csv", "csv_path", type=PATH, metavar="FILE", help="Write CSV, one line per cell."),
-)
 
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(Options):
+    """The files of a report."""
 
-@dataclass(frozen=True)
-class ReportFiles:
-    """The file for each format of a report; None: the report is not written in that format."""
+    title = "Report"
+    json_path: Path | None = option("--output", "Write the report as JSON.", short="-o", metavar="FILE")
+    html_path: Path | None = option("--html", "Write one self-contained HTML page.", metavar="FILE")
 
-    json_path: Path | None
-    html_path: Path | None
-    markdown_path: Path | None
-    csv_path: Path | None
+    def __post_init__(self) -> None:
+        for path, suffix in ((self.json_path, ".json"), (self.html_path, ".html")):
+            if path is not None and path.suffix != suffix:
+                raise InputError(f"report '{path}' must end in {suffix}")
 
     @property
     def paths(self) -> list[Path]:
         """The files that are written."""
-        return [path for path in astuple(self) if path is not None]
-
-    def check(self) -> None:
-        """Check that the suffix of each file matches its format.
-
-        Raises:
-            InputError: The suffix of a file does not match its format.
-        """
-        from edgekit.errors import InputError
-
-        for name, suffix in _SUFFIXES.items():
-            path = getattr(self, name)
-            if path is not None and path.suffix != suffix:
-                raise InputError(f"report '{path}' must end in {suffix}")
+        return [path for path in (self.json_path, self.html_path) if path is not None]
 
     def open(self, stack: ExitStack) -> Callable[[BenchmarkReport], None]:
         """Reserve all files, and return a function that writes a report to them.
@@ -74,12 +56,4 @@ class ReportFiles:
             from edgekit.report.page import to_html
 
             return to_html(report)
-        if path == self.markdown_path:
-            from edgekit.report.text import to_markdown
-
-            return to_markdown(report)
-        if path == self.csv_path:
-            from edgekit.report.text import to_csv
-
-            return to_csv(report)
         return json.dumps(report.as_document(), indent=1, allow_nan=False) + "\n"

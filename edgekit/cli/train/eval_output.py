@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.cli.output import Output, TextTable, picked
 
 if TYPE_CHECKING:
-    from edgekit.models.evaluation.bands import Breakdown
     from edgekit.models.evaluation.evaluate import Evaluation
+    from edgekit.models.evaluation.options import EvaluationOptions
     from edgekit.models.evaluation.photos import PhotoEvaluation
 
 _PRINTED_THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
@@ -36,36 +35,17 @@ def print_evaluation(out: Output, result: Evaluation, recall_of: Sequence[str]) 
 
 
 def evaluation_document(
-    result: Evaluation,
-    model: str,
-    protocol: str,
-    without_duplicates: bool,
-    recall_of: Sequence[str],
-    by: Sequence[Breakdown],
+    result: Evaluation, model: str, options: EvaluationOptions, recall_of: Sequence[str]
 ) -> dict[str, Any]:
     """Return the JSON document of an evaluation on prepared images."""
     return {
         "model": model,
-        "protocol": protocol,
-        "without_duplicates": without_duplicates,
+        **picked(options, "protocol", "without_duplicates"),
         **picked(result, "dataset", "split", "left_out", "contempt", "eight_class_accuracy", "accuracy"),
         **picked(result, "correct", "total", "per_class"),
         **_recall_document(result.per_class, recall_of),
         **_distribution_document(result),
-        **_by_document(by),
     }
-
-
-def print_breakdowns(out: Output, by: Sequence[Breakdown]) -> None:
-    """Print accuracy, its 95 % Wilson interval and mean recall in bands, one table per measure."""
-    for breakdown in by:
-        rows = []
-        for band in breakdown.bands:
-            interval = "-" if band.interval is None else f"{band.interval[0]:.1%} to {band.interval[1]:.1%}"
-            rows.append((band.name, f"{band.total:,}", _percent(band.accuracy), interval, _percent(band.mean_recall)))
-        unmeasured = f", {breakdown.unmeasured:,} faces without" if breakdown.unmeasured else ""
-        title = f"by {breakdown.name} ({breakdown.text}){unmeasured}"
-        out.show(TextTable(("band", "faces", "accuracy", "95 % interval", "mean recall"), rows, ("band",), title))
 
 
 def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Sequence[str]) -> None:
@@ -96,15 +76,14 @@ def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Se
 
 
 def photos_document(
-    photos: Path,
+    photos: str,
     models: Sequence[str],
     results: Sequence[PhotoEvaluation],
     recall_of: Sequence[str],
-    by: Sequence[Sequence[Breakdown]],
 ) -> dict[str, Any]:
     """Return the JSON document of an evaluation on photographs; it has one entry per model."""
     return {
-        "photos": str(photos),
+        "photos": photos,
         "models": [
             {
                 "model": model,
@@ -120,9 +99,8 @@ def photos_document(
                 **_recall_document(result.per_class, recall_of),
                 **_recall_document(result.with_face.per_class, recall_of, "_with_face"),
                 **_distribution_document(result.with_face),
-                **_by_document(broken_down),
             }
-            for model, result, broken_down in zip(models, results, by, strict=True)
+            for model, result in zip(models, results, strict=True)
         ],
     }
 
@@ -147,10 +125,6 @@ def _distribution_document(result: Evaluation) -> dict[str, Any]:
         "confusion": result.confusion.tolist(),
         "risk_coverage": result.risk_coverage.as_document(),
     }
-
-
-def _by_document(by: Sequence[Breakdown]) -> dict[str, Any]:
-    return {"by": {breakdown.name: breakdown.as_document() for breakdown in by}} if by else {}
 
 
 def _coverage_table(result: Evaluation) -> TextTable:

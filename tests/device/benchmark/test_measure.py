@@ -11,13 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.benchmark import measure as measuring
-from edgekit.device.benchmark.cells import Cell, plan_cells, plan_rounds
-from edgekit.device.benchmark.document import describe_model
-from edgekit.device.benchmark.frame_cache import CachedSource, FrameCache, frame_cache
-from edgekit.device.benchmark.job import Job
-from edgekit.device.benchmark.measure import BLOCK_FRAMES, Run, measure
-from edgekit.device.benchmark.other_load import OtherLoad
+from edgekit.device.benchmark.jobs import CachedSource, Cell, FrameCache, Job, frame_cache, plan_cells, plan_rounds
+from edgekit.device.benchmark.measure import BLOCK_FRAMES, OtherLoad, Run, measure
+from edgekit.device.benchmark.run import describe_model
 from edgekit.device.detection import Detections, Detector, WholeFrame
 from edgekit.device.frame import Frame, RecordedSource
 from edgekit.errors import InputError, SourceError
@@ -96,23 +92,13 @@ def measured(
     return measure(Job(Cell("tiny", model, threads, kind), cache=cache, **amount), make_detector)
 
 
-def test_every_combination_is_planned_once() -> None:
-    cells = plan_cells(MODELS, (1, 2), KINDS)
-    combinations = set(itertools.product("ab", (1, 2), KINDS))
-    assert {(cell.model, cell.threads, cell.kind) for cell in cells} == combinations
-    assert len(cells) == len(combinations)
-
-
 @pytest.mark.parametrize(
     ("models", "threads", "kinds"),
     [
         ([], None, KINDS),
-        (MODELS, None, []),
-        (MODELS, None, ["run", "run"]),
-        (MODELS, None, ["loop"]),
         (MODELS * 2, (1,), KINDS),
-        (MODELS, (2, 2), KINDS),
-        (MODELS, (0,), KINDS),
+        *((MODELS, None, kinds) for kinds in ([], ["run", "run"], ["loop"])),
+        *((MODELS, threads, KINDS) for threads in ((2, 2), (0,))),
     ],
 )
 def test_a_wrong_plan_is_refused(models: Any, threads: Any, kinds: Any) -> None:
@@ -120,10 +106,15 @@ def test_a_wrong_plan_is_refused(models: Any, threads: Any, kinds: Any) -> None:
         plan_cells(models, threads, kinds)
 
 
-def test_without_thread_counts_the_run_is_planned_once_per_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgekit.device.benchmark.cells.available_processors", lambda: 4)
+def test_every_combination_is_planned_once_and_the_run_without_thread_counts_once_per_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edgekit.device.benchmark.jobs.available_processors", lambda: 4)
     cells = plan_cells(MODELS[:1], None, ["net", "run"])
     assert [(cell.kind, cell.threads) for cell in cells] == [("net", 1), ("net", 4), ("run", None)]
+    cells = plan_cells(MODELS, (1, 2), KINDS)
+    combinations = itertools.product("ab", (1, 2), KINDS)
+    assert sorted((cell.model, cell.threads, cell.kind) for cell in cells) == sorted(combinations)
 
 
 def test_every_round_has_every_cell_in_an_order_of_its_own_that_the_seed_decides() -> None:
@@ -145,9 +136,7 @@ def test_a_cache_holds_the_frames_that_fit_unchanged_and_of_any_size() -> None:
         assert source.closed
         cached = CachedSource(cache)
         repeated = [frame.image_bgr for frame in itertools.islice(cached, 3)]
-        assert [np.array_equal(one, images[index]) for one, index in zip(repeated, (0, 1, 0), strict=True)] == [
-            True
-        ] * 3
+        assert all(np.array_equal(one, images[index]) for one, index in zip(repeated, (0, 1, 0), strict=True))
         repeated[0][:] = 0  # the copy of this process
         assert np.array_equal(next(iter(CachedSource(cache))).image_bgr, images[0])
     assert (info.source, info.frames, info.complete, info.first_frame_wh) == ("name", 2, False, (512, 512))
@@ -159,9 +148,8 @@ def test_a_cache_holds_the_frames_that_fit_unchanged_and_of_any_size() -> None:
         pass
 
 
-@pytest.mark.parametrize("kind", ["frame", "run"])
 def test_the_memory_of_a_process_excludes_the_frames_of_the_benchmark(
-    tiny_model: Path, cached: Callable[..., FrameCache], kind: Kind
+    tiny_model: Path, cached: Callable[..., FrameCache]
 ) -> None:
     class Reader(WholeFrame):
         def detect(self, image_bgr: ImageU8) -> Detections:
@@ -170,7 +158,7 @@ def test_the_memory_of_a_process_excludes_the_frames_of_the_benchmark(
 
     def resident_mib(frames: int) -> float:
         cache = cached([np.ones((1024, 1024, 3), np.uint8)] * frames)
-        return measured(tiny_model, kind, 1, cache, lambda _: Reader()).process.resident_mib
+        return measured(tiny_model, "frame", 1, cache, lambda _: Reader()).process.resident_mib
 
     without_mib = resident_mib(1)
     assert resident_mib(60) < without_mib + 90  # the frames have 180 MiB
@@ -207,7 +195,7 @@ def test_frames_are_repeated_and_counted_after_the_warm_up(tiny_model: Path, cac
 def test_the_run_has_the_threads_and_tracker_of_edgekit_run(
     tiny_model: Path, cached: Callable[..., FrameCache], monkeypatch: pytest.MonkeyPatch, processors: int
 ) -> None:
-    monkeypatch.setattr("edgekit.device.pipeline.threads.available_processors", lambda: processors)
+    monkeypatch.setattr("edgekit.device.engines.session.available_processors", lambda: processors)
     done = measured(tiny_model, "run", None, cached([TEXTURE] * 3), lambda _: Finder())
     frames = len(done.samples_ms) * BLOCK_FRAMES
     assert frames >= 100
@@ -230,28 +218,10 @@ def test_the_run_takes_the_threads_it_is_given(tiny_model: Path, cached: Callabl
 def test_an_error_in_the_run_is_raised(tiny_model: Path, cached: Callable[..., FrameCache]) -> None:
     class Broken(WholeFrame):
         def detect(self, image_bgr: ImageU8) -> Detections:
-            raise InputError(f"broken detector with {image_bgr.shape}")
+            raise InputError(f"{image_bgr.shape}")
 
-    with pytest.raises(InputError, match="broken detector"):
+    with pytest.raises(InputError):
         measured(tiny_model, "run", None, cached(SMALL), lambda _: Broken())
-
-
-@pytest.mark.parametrize(
-    ("medians_ms", "stable"), [([300, 200, 100, 101, 102], True), ([2.0**-index for index in range(11)], False)]
-)
-def test_a_warm_up_ends_when_the_times_are_stable_or_at_its_limit(
-    monkeypatch: pytest.MonkeyPatch, medians_ms: list[float], stable: bool
-) -> None:
-    now_s = [0.0]
-    monkeypatch.setattr(measuring.time, "perf_counter", lambda: now_s[0])
-
-    def samples() -> Iterator[Any]:
-        for median_ms in medians_ms:
-            now_s[0] += 1.0
-            yield measuring._Sample(median_ms, 10**6)
-
-    warm_up = measuring._warm_up(samples(), 10)  # type: ignore[arg-type]
-    assert (warm_up.stable, warm_up.iterations) == (stable, 10**6 * len(medians_ms))
 
 
 def test_a_model_is_described_by_its_file_and_another_file_is_refused(tiny_model: Path, tmp_path: Path) -> None:

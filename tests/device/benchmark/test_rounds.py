@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,10 @@ import pytest
 
 from edgekit.boards import Conditions, Throttling
 from edgekit.device.benchmark import rounds
-from edgekit.device.benchmark.cells import Cell
-from edgekit.device.benchmark.document import cell_result
-from edgekit.device.benchmark.frame_cache import FrameCache
-from edgekit.device.benchmark.job import DetectorChoice, Job
+from edgekit.device.benchmark.jobs import Cell, DetectorChoice, FrameCache, Job
 from edgekit.device.benchmark.measure import Run, board_state, latency_of
-from edgekit.device.benchmark.rounds import MAX_REPEATS, cool_down, measure_all, run_worker
+from edgekit.device.benchmark.rounds import MAX_REPEATS, Measured, cool_down, measure_all, run_worker
+from edgekit.device.benchmark.run import cell_result
 from edgekit.errors import EdgekitError, InputError
 from edgekit.report.document import MachineReading, ProcessResult, WarmUp
 from edgekit.report.power import PowerReading, mean_watts, parse_readings
@@ -41,33 +38,18 @@ def test_a_job_survives_the_way_to_its_worker(tmp_path: Path) -> None:
     assert Job.from_json(job.to_json()) == job
 
 
-def test_a_worker_measures_in_its_own_process(tiny_model: Path) -> None:
-    run = run_worker(job_of(Cell("tiny", tiny_model, 1, "net")))
-    assert run.process.latency.count == len(run.samples_ms) >= 5
-
-
-def test_a_workers_error_is_raised_here(tmp_path: Path) -> None:
+def test_a_workers_error_and_what_killed_it_are_raised_here(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     bad = tmp_path / "bad.onnx"
     bad.write_text("text")
-    with pytest.raises(InputError, match=r"bad\.onnx"):
+    with pytest.raises(InputError):
         run_worker(job_of(Cell("bad", bad, 1, "net")))
-
-
-@pytest.mark.parametrize(
-    ("number", "message"),
-    [
-        (signal.SIGILL, "instruction"),
-        (signal.SIGKILL, "memory"),
-    ],
-)
-def test_the_error_names_what_killed_a_worker(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, message: str
-) -> None:
     # A module named onnxruntime that kills its process when it is imported.
-    (tmp_path / "onnxruntime.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n")
+    (tmp_path / "onnxruntime.py").write_text(f"import os\nos.kill(os.getpid(), {int(signal.SIGILL)})\n")
     monkeypatch.setattr(rounds.edgekit, "__file__", str(tmp_path / "edgekit" / "__init__.py"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[3]), *sys.path]))
-    with pytest.raises(EdgekitError, match=message):
+    with pytest.raises(EdgekitError, match="instruction"):
         run_worker(job_of(Cell("tiny", tiny_model, 1, "net")))
 
 
@@ -112,9 +94,6 @@ def run_of(*bits: int, clocks_mhz: tuple[float, ...] = (1400, 1400), stable: boo
     return Run(process=process, batch=1, intra_op_threads=1, samples_ms=(1.0,))
 
 
-COOL, HOT = run_of(), run_of(0, 0x80008)
-
-
 def measured_flags(runs: list[Run], allow_throttled: bool = False) -> tuple[list[Any], list[Any], bool]:
     """Measure one cell with two processes; return the flags of kept and of discarded runs, and whether all finished."""
     left = list(runs)
@@ -130,36 +109,50 @@ def measured_flags(runs: list[Run], allow_throttled: bool = False) -> tuple[list
     return kept, [list(run.process.quality_flags) for one in cells for run in one.discarded], ended_by is None
 
 
-def test_a_throttled_process_is_measured_again() -> None:
-    assert measured_flags([COOL, HOT, COOL]) == ([[], []], [["throttled"]], True)
+COOL, HOT, COLD = run_of(), run_of(0, 0x80008), run_of(stable=False)
+CHANGED, BLINKED = run_of(clocks_mhz=(1400, 1200)), run_of(bits_after=0x40000)
 
 
-def test_a_process_that_throttles_each_time_is_kept_with_its_flag() -> None:
-    assert measured_flags([COOL] + [HOT] * (MAX_REPEATS + 1)) == (
-        [[], ["throttled"]],
-        [["throttled"]] * MAX_REPEATS,
-        True,
-    )
+@pytest.mark.parametrize(
+    ("runs", "kept", "discarded"),
+    [
+        ([COOL, HOT, COOL], [[], []], [["throttled"]]),
+        ([COOL] + [HOT] * (MAX_REPEATS + 1), [[], ["throttled"]], [["throttled"]] * MAX_REPEATS),
+        ([CHANGED, COOL, COLD], [[], ["not warm"]], [["clock changed"]]),
+        ([BLINKED, COOL, COOL], [[], []], [["throttled"]]),
+    ],
+)
+def test_a_process_that_throttled_or_changed_its_clock_is_measured_again(
+    runs: list[Run], kept: list[list[str]], discarded: list[list[str]]
+) -> None:
+    assert measured_flags(runs) == (kept, discarded, True)
 
 
 def test_throttled_processes_are_kept_when_allowed() -> None:
     assert measured_flags([HOT, COOL], allow_throttled=True) == ([["throttled"], []], [], True)
 
 
-def test_a_changed_clock_is_measured_again_and_a_cold_start_is_not() -> None:
-    changed, cold = run_of(clocks_mhz=(1400, 1200)), run_of(stable=False)
-    assert measured_flags([changed, COOL, cold]) == ([[], ["not warm"]], [["clock changed"]], True)
-
-
-def test_a_flag_recorded_since_the_start_counts_even_if_no_reading_shows_it() -> None:
-    blinked = run_of(bits_after=0x40000)
-    assert measured_flags([blinked, COOL, COOL])[1] == [["throttled"]]
-
-
 def test_ctrl_c_keeps_the_finished_processes() -> None:
     assert measured_flags([COOL]) == ([[]], [], False)
     with pytest.raises(KeyboardInterrupt):
         measured_flags([])
+
+
+def test_a_cell_pools_its_processes() -> None:
+    cell = Measured(Cell("tiny", Path("tiny.onnx"), 1, "net"))
+    # The interval of processes with such different times begins near 0.
+    for started_s, factor in ((20.0, 1), (30.0, 1), (40.0, 400)):
+        process = msgspec.structs.replace(COOL.process, started_s=started_s)
+        cell.runs.append(msgspec.structs.replace(COOL, process=process, samples_ms=(0.05 * factor,) * 40))
+    made = cell_result(cell, 10.0, [PowerReading(float(index), 2.0) for index in range(100)])
+    assert (made.latency.count, made.latency.p50_ms) == (120, 0.05)
+    assert made.median_interval_ms is not None
+    assert made.median_interval_ms[0] == 1e-5
+    assert [process.started_s for process in made.processes] == [10.0, 20.0, 30.0]
+    assert made.energy is not None
+    assert made.energy.mean_w == 2.0
+    assert made.energy.joules_per_image == pytest.approx(2.0 / made.images_per_s, rel=1e-3)
+    assert cell_result(cell, 10.0).energy is None
 
 
 def test_a_pause_lasts_until_the_board_is_as_cool_as_before_or_the_limit() -> None:
@@ -172,31 +165,6 @@ def test_a_pause_lasts_until_the_board_is_as_cool_as_before_or_the_limit() -> No
     assert cool_down(start, 3, 0.5, lambda: hot, lambda _: None) == 3.5
     assert cool_down(UNKNOWN, 60, 0.5, lambda: UNKNOWN, lambda _: None) == 0.5
     assert cool_down(start, 0, 0.5, lambda: hot, lambda _: None) == 0
-
-
-def test_a_cell_pools_its_processes(tiny_model: Path) -> None:
-    started_s = time.monotonic()
-    measured, ended_by = measure_all([job_of(Cell("tiny", tiny_model, 1, "net"))] * 3, None, 0, False)
-    assert ended_by is None
-    made = cell_result(measured[0], started_s, [PowerReading(index / 1000, 2.0) for index in range(100_000)])
-    assert made.latency.count == sum(process.latency.count for process in made.processes)
-    assert made.median_interval_ms is not None
-    assert made.median_interval_ms[0] <= made.latency.p50_ms <= made.median_interval_ms[1]
-    starts = [process.started_s for process in made.processes]
-    assert starts == sorted(starts)
-    assert starts[0] > 0
-    assert made.energy is not None
-    assert made.energy.mean_w == 2.0
-    assert made.energy.joules_per_image == pytest.approx(2.0 / made.images_per_s, rel=1e-3)
-    # The interval of processes with such different times begins near 0.
-    runs = [
-        msgspec.structs.replace(run, samples_ms=(0.05 * factor,) * 40)
-        for run, factor in zip(measured[0].runs, (1, 1, 400), strict=True)
-    ]
-    wide = cell_result(replace(measured[0], runs=runs), started_s)
-    assert wide.energy is None
-    assert wide.median_interval_ms is not None
-    assert wide.median_interval_ms[0] == 1e-5
 
 
 def test_power_readings_are_read_with_either_clock() -> None:

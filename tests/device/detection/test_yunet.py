@@ -23,18 +23,16 @@ PICTURES = ("astronaut.png", "chelsea.png", "coffee.png", "three_faces.jpg")
 CLIPS = ("fer_test.mp4", "carphone_pristine.mp4")
 
 
-def frames_of(shared: Path, name: str, step: int) -> list[np.ndarray]:
-    capture = cv2.VideoCapture(str(shared / "data/media" / name))
-    frames = []
-    while (frame := capture.read()[1]) is not None:
-        frames.append(frame)
-    assert frames
-    return frames[::step]
-
-
 def images_of(shared: Path) -> list[np.ndarray]:
-    pictures = [cv2.imread(str(shared / "data/media" / name)) for name in PICTURES]
-    return pictures + [frame for name in CLIPS for frame in frames_of(shared, name, 40)]
+    media = shared / "data/media"
+    images = [cv2.imread(str(media / name)) for name in PICTURES]
+    for name in CLIPS:
+        capture, frames = cv2.VideoCapture(str(media / name)), []
+        while (frame := capture.read()[1]) is not None:
+            frames.append(frame)
+        assert frames
+        images += frames[::40]
+    return images
 
 
 def opencvs_faces(path: Path, image: np.ndarray, content_wh: tuple[int, int], canvas_wh: tuple[int, int]):
@@ -88,19 +86,13 @@ def test_finds_the_faces_opencv_finds(shared: Path) -> None:
     assert sha256_of(shared / "data/yunet" / YUNET.name) == YUNET.sha256
 
 
-def test_reads_from_the_model_which_sizes_it_takes(yunet: Path, yunet_640: Path) -> None:
-    assert YuNet(yunet, 320, 0.7).fixed_size_hw is None
-    fixed = YuNet(yunet_640, 320, 0.7)
-    assert fixed.fixed_size_hw == (640, 640)
-    assert fixed.input_size_px == 640
-
-
 @pytest.mark.parametrize("size_px", [256, 320])
 def test_another_size_than_that_of_the_file_is_refused(yunet_640: Path, size_px: int) -> None:
-    with pytest.raises(InputError, match=f"640 pixels, not {size_px}"):
+    with pytest.raises(InputError):
         create_detector("yunet", model_path=yunet_640, input_size_px=size_px, notify=pytest.fail)
     for fitting in (640, None):
-        create_detector("yunet", model_path=yunet_640, input_size_px=fitting, notify=pytest.fail)
+        fixed = create_detector("yunet", model_path=yunet_640, input_size_px=fitting, notify=pytest.fail)
+        assert (fixed.fixed_size_hw, fixed.input_size_px) == ((640, 640), 640)
 
 
 def white_cell(height: int, width: int, x: int, y: int) -> np.ndarray:
@@ -149,41 +141,34 @@ class TestInputSizes:
         assert input_sizes(frame_wh, 320, (640, 640)) == (content_wh, (640, 640))
 
 
-class TestDecode:
-    def outputs(self, height: int = 64, width: int = 96) -> dict[str, np.ndarray]:
-        return empty_outputs(height, width)
+def test_box_and_landmarks_are_read_from_the_cell() -> None:
+    outputs = empty_outputs(64, 96)
+    cell = 2 * (96 // 16) + 3  # row 2, column 3 of the grid of 16 pixels
+    outputs["cls_16"][0, cell] = 0.64
+    outputs["obj_16"][0, cell] = 1.0
+    outputs["bbox_16"][0, cell] = [0.5, 0.25, np.log(2), np.log(3)]
+    outputs["kps_16"][0, cell] = np.arange(10) / 10
+    xyxy, scores, landmarks_xy = decode(outputs, 96, 0.6)
+    np.testing.assert_allclose(scores, [0.8], rtol=1e-6)
+    np.testing.assert_allclose(xyxy, [[3.5 * 16 - 16, 2.25 * 16 - 24, 3.5 * 16 + 16, 2.25 * 16 + 24]], rtol=1e-5)
+    expected = (np.array([3, 2]) + np.arange(10).reshape(5, 2) / 10) * 16
+    np.testing.assert_allclose(landmarks_xy, [expected], rtol=1e-5)
 
-    def test_reads_box_and_landmarks_from_the_cell(self):
-        outputs = self.outputs()
-        cell = 2 * (96 // 16) + 3  # row 2, column 3 of the grid of 16 pixels
-        outputs["cls_16"][0, cell] = 0.64
-        outputs["obj_16"][0, cell] = 1.0
-        outputs["bbox_16"][0, cell] = [0.5, 0.25, np.log(2), np.log(3)]
-        outputs["kps_16"][0, cell] = np.arange(10) / 10
-        xyxy, scores, landmarks_xy = decode(outputs, 96, 0.6)
-        np.testing.assert_allclose(scores, [0.8], rtol=1e-6)
-        np.testing.assert_allclose(xyxy, [[3.5 * 16 - 16, 2.25 * 16 - 24, 3.5 * 16 + 16, 2.25 * 16 + 24]], rtol=1e-5)
-        expected = (np.array([3, 2]) + np.arange(10).reshape(5, 2) / 10) * 16
-        np.testing.assert_allclose(landmarks_xy, [expected], rtol=1e-5)
 
-    def test_probabilities_beyond_one_count_as_one(self):
-        outputs = self.outputs()
-        outputs["cls_8"][0, 5] = 4.0
-        outputs["obj_8"][0, 5] = 0.49
-        np.testing.assert_allclose(decode(outputs, 96, 0.6)[1], [0.7], rtol=1e-6)
+def test_probabilities_are_limited_to_zero_and_one() -> None:
+    outputs = empty_outputs(64, 96)
+    outputs["cls_16"][:] = outputs["obj_16"][:] = -1.0
+    outputs["cls_8"][0, 5] = 4.0
+    outputs["obj_8"][0, 5] = 0.49
+    np.testing.assert_allclose(decode(outputs, 96, 0.6)[1], [0.7], rtol=1e-6)
 
-    def test_negative_probabilities_count_as_nought(self):
-        outputs = self.outputs()
-        outputs["cls_8"][:] = -1.0
-        outputs["obj_8"][:] = -1.0
-        assert decode(outputs, 96, 0.6)[1].size == 0
 
-    @pytest.mark.parametrize("stride", STRIDES_PX)
-    def test_every_grid_is_read(self, stride):
-        outputs = self.outputs()
-        outputs[f"cls_{stride}"][0, -1] = outputs[f"obj_{stride}"][0, -1] = 1.0
-        xyxy, _, _ = decode(outputs, 96, 0.6)
-        np.testing.assert_allclose(xyxy.reshape(2, 2).mean(axis=0), [96 - stride, 64 - stride])
+@pytest.mark.parametrize("stride", STRIDES_PX)
+def test_every_grid_is_read(stride: int) -> None:
+    outputs = empty_outputs(64, 96)
+    outputs[f"cls_{stride}"][0, -1] = outputs[f"obj_{stride}"][0, -1] = 1.0
+    xyxy, _, _ = decode(outputs, 96, 0.6)
+    np.testing.assert_allclose(xyxy.reshape(2, 2).mean(axis=0), [96 - stride, 64 - stride])
 
 
 class TestSuppress:
@@ -209,63 +194,35 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return width * height / (sum(areas) - width * height)
 
 
-class TestOtherFiles:
-    def test_a_model_with_other_outputs_is_no_yunet(self, tmp_path):
-        path = tiny_model(tmp_path / "m.onnx", outputs={"logits": np.zeros((1, 7), np.float32)}, height=64, width=64)
-        with pytest.raises(InputError, match=r"m\.onnx' is not a YuNet.*cls_8.*face_detection_yunet"):
-            YuNet(path, 320, 0.7)
+def one_face(**changes: float) -> dict[str, np.ndarray]:
+    outputs = empty_outputs(64, 96)
+    outputs["cls_32"][0, 4] = outputs["obj_32"][0, 4] = 1.0
+    for head, value in changes.items():
+        outputs[head][0, 4] = value
+    return outputs
 
-    def test_outputs_of_another_shape_are_no_yunet(self, tmp_path):
-        outputs = empty_outputs(64, 64) | {"bbox_8": np.zeros((1, 64, 5), np.float32)}
-        with pytest.raises(InputError, match=r"not a YuNet.*shapes"):
-            YuNet(tiny_model(tmp_path / "m.onnx", outputs=outputs, height=64, width=64), 320, 0.7)
 
-    def test_a_graph_that_ignores_its_size_is_no_yunet(self, tmp_path):
-        path = tiny_model(tmp_path / "m.onnx", outputs=empty_outputs(640, 640), height="h", width="w")
-        with pytest.raises(InputError, match=r"not a YuNet.*shapes"):
-            YuNet(path, 320, 0.7)
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "m.onnx", outputs={"logits": np.zeros((1, 7), np.float32)}, height=64, width=64)
+    with pytest.raises(InputError):
+        YuNet(path, 320, 0.7)
 
-    def test_an_input_that_is_no_picture_is_no_yunet(self, tmp_path):
-        path = tmp_path / "m.onnx"
-        tiny_model(path, outputs=empty_outputs(64, 96), height=64, width=96)
-        model = onnx.load(path)
-        model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
-        onnx.save(model, path)
-        with pytest.raises(InputError, match=r"not a YuNet.*input"):
-            YuNet(path, 320, 0.7)
 
-    def test_a_fixed_size_that_is_no_multiple_of_32_is_no_yunet(self, tmp_path):
-        path = tiny_model(tmp_path / "m.onnx", outputs=empty_outputs(72, 72), height=72, width=72)
-        with pytest.raises(InputError, match="not a YuNet"):
-            YuNet(path, 320, 0.7)
+def test_an_input_that_is_no_picture_and_a_file_that_is_no_model_are_refused(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "m.onnx", outputs=one_face(), height=64, width=96)
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+    onnx.save(model, path)
+    (tmp_path / "text.onnx").write_text("just text\n")
+    for name in ("m.onnx", "text.onnx", "missing.onnx"):
+        with pytest.raises(InputError):
+            YuNet(tmp_path / name, 320, 0.7).detect(np.zeros((64, 96, 3), np.uint8))
 
-    @pytest.mark.parametrize("content", [b"", b"just text\n"])
-    def test_a_file_that_is_no_model_is_refused(self, tmp_path, content):
-        path = tmp_path / "m.onnx"
-        path.write_bytes(content)
-        with pytest.raises(InputError, match=r"m\.onnx"):
-            YuNet(path, 320, 0.7)
 
-    def test_a_missing_file_is_refused(self, tmp_path):
-        with pytest.raises(InputError, match="does not exist"):
-            YuNet(tmp_path / "m.onnx", 320, 0.7)
-
-    def test_a_small_model_of_the_right_form_is_taken(self, tmp_path):
-        outputs = empty_outputs(64, 96)
-        outputs["cls_32"][0, 4] = outputs["obj_32"][0, 4] = 1.0
-        path = tiny_model(tmp_path / "m.onnx", outputs=outputs, height=64, width=96)
-        found = YuNet(path, 320, 0.7).detect(np.zeros((128, 192, 3), np.uint8))
-        np.testing.assert_allclose(found.xyxy, [[32, 32, 96, 96]])
-
-    @pytest.mark.parametrize("value", [1e4, np.inf, np.nan])
-    @pytest.mark.parametrize("head", ["bbox_32", "kps_32"])
-    def test_boxes_and_landmarks_outside_of_any_image_are_refused(self, tmp_path, head, value):
-        outputs = empty_outputs(64, 96)
-        outputs["cls_32"][0, 4] = outputs["obj_32"][0, 4] = 1.0
-        outputs[head][0, 4] = value * (1 if head == "bbox_32" else 1e3)
-        detector = YuNet(tiny_model(tmp_path / "m.onnx", outputs=outputs, height=64, width=96), 320, 0.7)
-        with pytest.raises(InputError, match=r"m\.onnx' returns boxes outside of any image"):
-            detector.detect(np.zeros((128, 192, 3), np.uint8))
+def test_a_small_model_of_the_right_form_is_taken(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "m.onnx", outputs=one_face(), height=64, width=96)
+    found = YuNet(path, 320, 0.7).detect(np.zeros((128, 192, 3), np.uint8))
+    np.testing.assert_allclose(found.xyxy, [[32, 32, 96, 96]])
 
 
 def test_too_little_memory_for_the_input_is_reported_with_its_size(
@@ -276,6 +233,5 @@ def test_too_little_memory_for_the_input_is_reported_with_its_size(
 
     detector = YuNet(yunet, 320, 0.7)
     monkeypatch.setattr("edgekit.device.detection.yunet.run_session", fail)
-    message = r"fails on an input of 320x256 pixels: use a larger --min-face .*\(Failed to allocate memory\)"
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match="320x256"):
         detector.detect(np.zeros((240, 320, 3), np.uint8))

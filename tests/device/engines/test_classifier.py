@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,12 +14,12 @@ from onnx import TensorProto, helper
 
 from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
 from edgekit.device.detection import WholeFrame
-from edgekit.device.engines.classifier import Classifier, Predictions, load_model
+from edgekit.device.engines.classifier import Classifier, load_model
 from edgekit.device.engines.engine import contract_in
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import as_frame
 from edgekit.device.pipeline.loop import recognise
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
@@ -41,18 +42,13 @@ def altered(
     return target
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 5])
 def test_logits_are_one_row_a_crop(tiny_model: Path, count: int) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
     logits = Classifier(tiny_model, 1).logits(crops)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, crops.mean(axis=(1, 2)) / 255, atol=1e-6)
-
-
-def test_no_crops_give_no_rows(tiny_model: Path) -> None:
-    logits = Classifier(tiny_model, 1).logits(np.zeros((0, 8, 8, 3), np.uint8))
-    assert logits.shape == (0, 3)
-    assert logits.dtype == np.float32
+    assert Classifier(tiny_model, 1).predict([]).probabilities.shape == (0, 3)
 
 
 def test_gray_crops_fill_every_colour(tiny_model: Path) -> None:
@@ -108,62 +104,36 @@ def unflattened(graph: onnx.GraphProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (rename_input, r"the contract names input 'input' .* the graph has \['picture'\]"),
-        (second_input, r"the graph has \['input', 'extra'\]"),
-        (fix_batch, "batch size is fixed at 1: export it with a dynamic batch"),
-        (other_size, r"input shape \[None, 3, 8, 8\] is not the graph's \['batch', 3, 16, 8\]"),
-        (flat_input, "is not the graph's"),
-        (whole_numbers, r"the graph's input is tensor\(uint8\)"),
-        (free_classes, "the contract has 3 labels, but the graph's output is"),
-        (unflattened, "the contract has 3 labels, but the graph's output is"),
-    ],
+    "graph",
+    [rename_input, second_input, fix_batch, other_size, flat_input, whole_numbers, free_classes, unflattened],
 )
 def test_a_graph_that_its_contract_does_not_describe_is_refused(
-    tiny_model: Path, tmp_path: Path, change: Callable[[onnx.GraphProto], None], message: str
+    tiny_model: Path, tmp_path: Path, graph: Callable[[onnx.GraphProto], None]
 ) -> None:
-    path = altered(tiny_model, tmp_path / "model.onnx", graph=change)
-    with pytest.raises(InputError, match=message) as caught:
+    path = altered(tiny_model, tmp_path / "model.onnx", graph=graph)
+    with pytest.raises(InputError) as caught:
         Classifier(path, 1)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "changes",
     [
-        (lambda contract: replace(contract, labels=("a", "b")), "the contract has 2 labels, but the graph's output is"),
-        (lambda contract: replace(contract, output=OutputSpec("answers")), "output 'answers'"),
-        (
-            lambda contract: replace(
-                contract,
-                input=InputSpec("input", (8, 8), "gray", 1.0, (0.0,), (1.0,)),
-                crop=CropSpec(0.0, True, (8, 8), (8, 8)),
-            ),
-            r"input shape \[None, 1, 8, 8\] is not the graph's",
-        ),
+        {"labels": ("a", "b")},
+        {"output": OutputSpec("answers")},
+        {
+            "input": InputSpec("input", (8, 8), "gray", 1.0, (0.0,), (1.0,)),
+            "crop": CropSpec(0.0, True, (8, 8), (8, 8)),
+        },
     ],
 )
 def test_a_contract_that_does_not_describe_its_graph_is_refused(
-    tiny_model: Path, tmp_path: Path, change: Callable[[Contract], Contract], message: str
+    tiny_model: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    path = altered(tiny_model, tmp_path / "model.onnx", contract=change)
-    with pytest.raises(InputError, match=message):
+    path = altered(tiny_model, tmp_path / "model.onnx", contract=lambda contract: replace(contract, **changes))
+    with pytest.raises(InputError):
         Classifier(path, 1)
-
-
-def test_a_text_file_and_a_model_without_contract_are_refused(tiny_model: Path, tmp_path: Path) -> None:
-    text = tmp_path / "text.onnx"
-    text.write_text("this is text\n")
-    with pytest.raises(InputError, match="cannot be loaded"):
-        Classifier(text)
-    proto = onnx.load(tiny_model)
-    del proto.metadata_props[:]
-    plain = tmp_path / "plain.onnx"
-    onnx.save(proto, plain)
-    with pytest.raises(InputError, match="has no edgekit contract"):
-        Classifier(plain)
 
 
 @pytest.fixture(scope="module")
@@ -207,39 +177,17 @@ def test_channel_order_is_the_callers(tiny_model: Path) -> None:
     assert model.predict(red_bgr, channels="rgb").labels == ("blue",)
 
 
-def test_no_images_give_no_predictions(model: Classifier) -> None:
-    found = model.predict([])
-    assert (len(found), found.labels, found.classes) == (0, (), model.labels)
-    assert isinstance(found, Predictions)
-
-
-@pytest.mark.parametrize(
-    "image", [np.zeros((8, 8), np.float32), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8), np.uint8), "a.png"]
-)
-def test_what_is_no_image_is_refused(model: Classifier, image: object) -> None:
-    with pytest.raises(InputError, match="pass a uint8 array"):
-        model.predict([image])
-
-
-def test_a_model_is_found_by_name_or_path(tiny_model: Path) -> None:
-    assert load_model(str(tiny_model)).contract.architecture == "mean"
-    with pytest.raises(InputError, match=r"model 'missing\.onnx' does not exist"):
-        load_model("missing.onnx")
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
         None,
         "face.png",
-        np.zeros((50, 60, 4), np.uint8),
-        np.zeros((50, 60, 1), np.uint8),
+        *(np.zeros(shape, np.uint8) for shape in ((50, 60, 4), (50, 60, 1), (0, 60))),
         np.zeros((50, 60), np.float32),
-        np.zeros((0, 60), np.uint8),
     ],
 )
-def test_what_is_no_image_is_refused_in_one_line(wrong: object, tiny_model: Path) -> None:
-    with pytest.raises(InputError, match=r"^an image is .*: pass a uint8 array"):
+def test_what_is_no_image_is_refused(wrong: object, tiny_model: Path) -> None:
+    with pytest.raises(InputError):
         load_model(tiny_model).predict(wrong)  # type: ignore[arg-type]
 
 
@@ -248,7 +196,5 @@ def test_a_model_with_one_row_for_several_images_is_named_with_both_counts(tmp_p
     onnx.save(onnx_faults.one_row(), path)
     classifier = Classifier(path, 1)
     assert classifier.logits(np.zeros((1, 12, 12, 3), np.uint8)).shape == (1, 3)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match="2 images and 3 labels"):
         classifier.logits(np.zeros((2, 12, 12, 3), np.uint8))
-    message = f"model '{path}' returns 1 x 3 values for 2 images and 3 labels: export it with a dynamic batch"
-    assert str(caught.value) == message

@@ -9,9 +9,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from edgekit.contract import Contract
 from edgekit.device.engines.session import available_processors, default_intra_op_threads, open_session, read_contract
@@ -22,8 +21,7 @@ from tests.edgekit.onnx_faults import with_document
 
 def test_settings_reach_the_engine(tiny_model: Path) -> None:
     options = open_session(tiny_model, intra_op_threads=3).get_session_options()
-    assert options.intra_op_num_threads == 3
-    assert options.inter_op_num_threads == 1
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
@@ -37,8 +35,7 @@ def test_the_default_is_one_thread_on_a_pc_and_every_allowed_processor_on_a_boar
     assert available_processors() == 3
 
 
-@pytest.mark.parametrize("before", [0, 1])
-def test_too_little_memory_is_temporary(before: int) -> None:
+def test_too_little_memory_is_temporary() -> None:
     model = resolve_model("default", DEVICE_SUFFIXES)
     code = """
 import resource, sys
@@ -49,110 +46,68 @@ from edgekit.errors import TemporaryError
 model = Classifier(Path(sys.argv[1]), 1)
 size_hw = model.contract.input.size_hw
 crops = np.zeros((200, *size_hw, 3), np.uint8)
-for _ in range(int(sys.argv[2])):
-    model.probabilities(crops[:1])
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 tensors = crops.size * 4
 resource.setrlimit(resource.RLIMIT_AS, (used + tensors + (10 << 20), resource.RLIM_INFINITY))
 try:
     model.probabilities(crops)
 except TemporaryError as error:
-    print(error.exit_code, str(error).partition(" (")[0])
+    print(error.exit_code)
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 print(model.probabilities(crops[:2]).shape)
 """
-    command = [sys.executable, "-c", code, str(model), str(before)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert done.stdout == f"75 an inference of model '{model}' fails: is the memory full?\n(2, 7)\n", done.stderr
+    done = subprocess.run([sys.executable, "-c", code, str(model)], capture_output=True, text=True, timeout=100)
+    assert done.stdout == "75\n(2, 7)\n", done.stderr
 
 
-@pytest.mark.parametrize("content", [b"", b"this is text, not a model\nat all\n", b"\xff" * 100, b"\x08\x08"])
-def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"model '.*model\.onnx' cannot be loaded by onnxruntime") as caught:
-        open_session(path, 1)
-    assert "\n" not in str(caught.value)
-
-
-def test_half_a_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    path = tmp_path / "half.onnx"
-    path.write_bytes(tiny_model.read_bytes()[:-100])
-    with pytest.raises(InputError, match="cannot be loaded"):
-        open_session(path, 1)
-
-
-def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not exist"):
-        open_session(tmp_path / "none.onnx", 1)
-    with pytest.raises(InputError, match="is a folder"):
-        open_session(tmp_path, 1)
-
-
-def test_an_operator_this_engine_lacks_is_bad_input(tmp_path: Path) -> None:
-    graph = helper.make_graph(
-        [helper.make_node("Levitate", ["x"], ["y"], domain="nowhere")],
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
-    )
+def save(node: NodeProto, inputs: list[str], path: Path, *weights: TensorProto) -> Path:
+    """Write a model of one node."""
+    tensors = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in names] for names in (inputs, "y")
+    ]
+    graph = helper.make_graph([node], "net", *tensors, weights)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("nowhere", 1)]
-    path = tmp_path / "model.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
-    with pytest.raises(InputError, match="Levitate"):
-        open_session(path, 1)
+    path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+    return path
+
+
+def test_what_is_no_model_is_refused_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    text, half = tmp_path / "text.onnx", tmp_path / "half.onnx"
+    text.write_text("this is text, not a model\nat all\n")
+    half.write_bytes(tiny_model.read_bytes()[:-100])
+    operator = save(helper.make_node("Levitate", ["x"], ["y"], domain="nowhere"), ["x"], tmp_path / "operator.onnx")
+    for path in (text, half, operator, tmp_path / "none.onnx", tmp_path):
+        with pytest.raises(InputError) as caught:
+            open_session(path, 1)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_weights_outside_the_models_folder_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"\0" * 4)
     tensor = TensorProto(name="w", dims=[1], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="../secret")
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "w"], ["y"])],
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
-    )
-    graph.initializer.append(tensor)
-    path = tmp_path / "folder" / "model.onnx"
-    path.parent.mkdir()
-    path.write_bytes(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-    )
-    with pytest.raises(InputError, match="cannot be loaded"):
+    (tmp_path / "folder").mkdir()
+    path = save(helper.make_node("Add", ["x", "w"], ["y"]), ["x"], tmp_path / "folder/model.onnx", tensor)
+    with pytest.raises(InputError):
         open_session(path, 1)
 
 
-def test_the_contract_is_read_from_the_file(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_contract_is_read_from_the_file_also_a_later_minor_one(tiny_model: Path, tmp_path: Path) -> None:
     contract = read_contract(open_session(tiny_model, 1), tiny_model)
     assert contract.labels == ("red", "green", "blue")
     changed = replace(contract, labels=("a", "b", "c"))
-    path = with_document(tiny_model, tmp_path / "other.onnx", changed.to_json())
-    assert read_contract(open_session(path, 1), path) == changed
+    later = json.dumps(json.loads(changed.to_json()) | {"schema": "1.9", "novelty": 1})
+    path = with_document(tiny_model, tmp_path / "other.onnx", later)
+    assert read_contract(open_session(path, 1), path) == Contract.from_json(later)
 
 
-def test_a_model_without_contract_names_what_is_missing(tiny_model: Path, tmp_path: Path) -> None:
-    path = with_document(tiny_model, tmp_path / "plain.onnx", None)
-    with pytest.raises(InputError, match=r"plain\.onnx' has no edgekit contract: missing labels, input .*, output:"):
-        read_contract(open_session(path, 1), path)
-
-
-@pytest.mark.parametrize(
-    ("document", "message"), [("", "not JSON"), ("{}", "'schema' is missing"), ('{"schema": "9.0"}', "update edgekit")]
-)
-def test_an_invalid_contract_names_the_file_and_the_fault(
-    tiny_model: Path, tmp_path: Path, document: str, message: str
-) -> None:
+@pytest.mark.parametrize("document", [None, "", "{}", '{"schema": "9.0"}'])
+def test_a_missing_or_invalid_contract_names_the_file(tiny_model: Path, tmp_path: Path, document: str | None) -> None:
     path = with_document(tiny_model, tmp_path / "odd.onnx", document)
-    with pytest.raises(InputError, match=rf"model '.*odd\.onnx': .*{message}"):
+    with pytest.raises(InputError) as caught:
         read_contract(open_session(path, 1), path)
-
-
-def test_a_later_minor_contract_is_read(tiny_model: Path, tmp_path: Path) -> None:
-    contract = read_contract(open_session(tiny_model, 1), tiny_model)
-    later = json.dumps(json.loads(contract.to_json()) | {"schema": "1.9", "novelty": 1})
-    path = with_document(tiny_model, tmp_path / "later.onnx", later)
-    assert Contract.from_json(later) == read_contract(open_session(path, 1), path)
+    assert str(path) in str(caught.value)
 
 
 def test_the_engine_keeps_no_record_of_its_user(tiny_model: Path, tmp_path: Path) -> None:

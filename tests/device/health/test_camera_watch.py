@@ -13,7 +13,7 @@ import pytest
 from edgekit.device.frame import Frame
 from edgekit.device.health import camera_watch
 from edgekit.device.health.camera_watch import CameraWatch
-from edgekit.device.sources.yuv import Planes
+from edgekit.device.yuv import Planes
 from edgekit.preprocess import ImageU8
 
 SIZE_HW = (120, 160)

@@ -37,7 +37,7 @@ def test_a_folder_that_went_away_has_no_disk(scripted_board, tmp_path):
 
 def test_the_sampler_follows_the_board_and_reads_the_firmware_rarely(scripted_board, tmp_path):
     seen: list[Health] = []
-    with HealthSampler(tmp_path, pytest.fail, [seen.append], root=scripted_board.root, period_s=0.01) as sampler:
+    with HealthSampler(tmp_path, pytest.fail, seen.append, root=scripted_board.root, period_s=0.01) as sampler:
         wait_until(lambda: len(seen) >= 3 * FIRMWARE_EVERY)
         scripted_board.set(temperature_c=83.0, flags=0x20002, clock_mhz=1200)
         wait_until(lambda: sampler.latest.conditions.clock_mhz == 1200 and sampler.latest.conditions.throttling.now)
@@ -59,7 +59,7 @@ def test_an_error_of_a_watcher_is_reported_once_and_does_not_stop_the_run(script
     def watch(_: Health) -> None:
         raise ZeroDivisionError("bug")
 
-    with HealthSampler(tmp_path, notices.append, [watch], root=scripted_board.root, period_s=0.01):
+    with HealthSampler(tmp_path, notices.append, watch, root=scripted_board.root, period_s=0.01):
         wait_until(lambda: notices)
         time.sleep(0.05)
     assert notices == ["health sampling failed, the run continues: ZeroDivisionError: bug"]
@@ -68,7 +68,7 @@ def test_an_error_of_a_watcher_is_reported_once_and_does_not_stop_the_run(script
 def test_samples_go_on_after_a_shortage_of_files(scripted_board, tmp_path, notices):
     seen: list[Health] = []
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with HealthSampler(tmp_path, notices.append, [seen.append], root=scripted_board.root, period_s=0.01):
+    with HealthSampler(tmp_path, notices.append, seen.append, root=scripted_board.root, period_s=0.01):
         wait_until(lambda: seen)
         # The file descriptors 0 to 2 are in use, so no file can be opened with this limit.
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from edgekit.device.label import LabelStore, label_page
+from edgekit.device.label.app import label_page
+from edgekit.device.label.store import LabelStore
 from edgekit.device.sinks.web.server import WebServer
 
 
@@ -51,6 +52,6 @@ def label(tmp_path: Path, notices: list[str]) -> Iterator[Callable[..., Client]]
         def serve(token: str | None = None, address: str = "127.0.0.1:0", **options: Any) -> Client:
             stack.pop_all().close()
             store = LabelStore(tmp_path / "c", notify=notices.append, **options)
-            return Client(stack.enter_context(label_page(store, address, token, notices.append)), store)
+            return Client(stack.enter_context(label_page(store, address, token)), store)
 
         yield serve

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.browser import PROGRAMS, wait
-from tests.device.label.crops import CLASSES, collect, set_fields
+from tests.device.label.crops import CLASSES, collect
 
 pytestmark = pytest.mark.skipif(
     not all(PROGRAMS.values()), reason="no chromium and chromedriver here: apt install chromium chromium-driver"
@@ -109,41 +109,6 @@ def test_two_pages_agree_and_a_late_decision_is_a_conflict(browser, label, tmp_p
     assert names(tmp_path / "c/labelled/calm") == [second]
 
 
-def test_a_crop_deleted_while_it_is_shown_is_named_and_skipped(browser, label, tmp_path):
-    first, second = collect(tmp_path / "c", [1, 1])
-    browser.get(label().url)
-    shows(browser, first)
-    (tmp_path / "c/crops" / first).unlink()
-    press(browser, "1")
-    wait(browser, "document.getElementById('message').textContent.includes('1 deleted before the decision: skipped')")
-    shows(browser, second)
-    press(browser, "1")
-    waiting(browser, 0)
-    assert names(tmp_path / "c/labelled/calm") == [second]
-
-
-def test_space_on_a_focused_button_clicks_it_and_does_not_accept_the_models_label(browser, label, tmp_path):
-    first, _ = collect(tmp_path / "c", [1, 1])
-    browser.get(label().url)
-    shows(browser, first)
-    browser.execute_script("document.getElementById('discard').focus()")
-    press(browser, " ")
-    waiting(browser, 1)
-    assert names(tmp_path / "c/discarded") == [first]
-    assert browser.execute_script("return document.activeElement.id") == "discard"
-
-
-def test_a_double_click_decides_once(browser, label, tmp_path):
-    from selenium.webdriver.common.action_chains import ActionChains
-
-    first, second = collect(tmp_path / "c", [1, 1])
-    browser.get(label().url)
-    shows(browser, first)
-    ActionChains(browser).double_click(browser.find_element("id", "discard")).perform()
-    shows(browser, second)
-    waiting(browser, 1)
-
-
 def test_after_a_restart_the_page_has_the_state_of_the_new_server(browser, label, tmp_path):
     first, second = collect(tmp_path / "c", [1, 1])
     client = label()
@@ -161,38 +126,6 @@ def test_after_a_restart_the_page_has_the_state_of_the_new_server(browser, label
     wait(browser, f"{message} === 'the server responds again'")
     shows(browser, second)
     waiting(browser, 1)
-
-
-def test_long_classes_are_not_cut_off_and_messages_are_visible_on_a_phone(browser, label, tmp_path):
-    collect(tmp_path / "c", [1])
-    classes = tuple(f"a face with a long description {number}" for number in range(12))
-    metrics = {"width": 390, "height": 700, "deviceScaleFactor": 2, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get(label(classes=classes).url)
-    waiting(browser, 1)
-    browser.execute_script("scrollTo(0, document.querySelector('.classes').offsetTop - 350); say('a message')")
-    script = "const at = document.getElementById('message').getBoundingClientRect(); return [at.bottom, innerHeight]"
-    bottom_px, height_px = browser.execute_script(script)
-    assert bottom_px <= height_px
-    cut = "span => span.scrollWidth > span.clientWidth"
-    assert not browser.execute_script(f"return [...document.querySelectorAll('.classes span')].some({cut})")
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
-def test_the_suggestion_is_the_first_of_equal_probabilities_also_when_a_track_is_split(browser, label, tmp_path):
-    folder = tmp_path / "c"
-    first, second = collect(folder, [2])
-    set_fields(folder, probabilities={"calm": 0.2, "happy": 0.4, "sad": 0.4}, label="sad")
-    browser.get(label().url)
-    waiting(browser, 2)
-    shows(browser, first)
-    top = "return document.querySelector('#model .bar span').textContent"
-    assert browser.execute_script(top) == "sad"
-    press(browser, "s", " ")
-    shows(browser, second)
-    assert browser.execute_script(top) == "sad"
-    waiting(browser, 1)
-    assert names(folder / "labelled/sad") == [first]
 
 
 def test_a_button_teaches_from_the_labels_and_names_the_next_command(browser, label, tmp_path):

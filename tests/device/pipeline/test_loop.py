@@ -17,13 +17,10 @@ from edgekit.device.detection import WholeFrame, create_detector
 from edgekit.device.detections import Detections
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import presentation_time_s
-from edgekit.device.pipeline import loop as pipeline
-from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
-from edgekit.device.pipeline.summary import Tally
+from edgekit.device.pipeline.summary import LatencyMeter, Tally
 from edgekit.device.sources import open_source
-from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import InputError, SourceError, StorageError
@@ -86,9 +83,9 @@ def blocks_picture(tmp_path: Path) -> Path:
 
 
 def test_each_face_of_a_frame_gets_its_box_score_and_class(classifier, blocks_picture, notices):
-    collector, meter = Collector(), LatencyMeter()
+    collector, tally = Collector(), Tally()
     with open_source(str(blocks_picture), notices.append) as source:
-        go(source, Blocks(), classifier, [collector], meter)
+        go(source, Blocks(), classifier, [collector, tally], LatencyMeter())
     ((frame, result),) = collector.seen
     assert [face.label for face in result.faces] == ["red", "blue", "green"]
     assert result.faces.xyxy.tolist() == [list(map(float, box)) for box in BLOCKS_XYXY]
@@ -99,6 +96,11 @@ def test_each_face_of_a_frame_gets_its_box_score_and_class(classifier, blocks_pi
     assert (result.frame_wh, result.sequence) == ((120, 100), frame.sequence)
     assert (result.monotonic_s, result.wall_s) == (frame.monotonic_s, frame.wall_s)
     assert result.age_ms > 0
+    assert list(result.stage_ms) == ["capture", "wait", "detect", "crop", "classify"]
+    assert (tally.faces, tally.frames_with_faces, dict(tally.labels)) == (3, 1, {"red": 1, "blue": 1, "green": 1})
+    with open_source(str(blocks_picture), notices.append) as source:
+        go(source, Blocks(0), classifier, [collector], LatencyMeter())
+    assert list(collector.seen[1][1].faces) == []
 
 
 def test_all_faces_of_a_frame_are_classified_in_one_batch(classifier, blocks_picture, notices, monkeypatch):
@@ -108,13 +110,6 @@ def test_all_faces_of_a_frame_are_classified_in_one_batch(classifier, blocks_pic
     with open_source(str(blocks_picture), notices.append) as source:
         go(source, Blocks(), classifier, [], LatencyMeter())
     assert batches == [3]
-
-
-def test_a_frame_without_faces_is_a_result_without_faces(classifier, blocks_picture, notices):
-    collector = Collector()
-    with open_source(str(blocks_picture), notices.append) as source:
-        go(source, Blocks(0), classifier, [collector], LatencyMeter())
-    assert list(collector.seen[0][1].faces) == []
 
 
 @pytest.mark.parametrize("threaded", [False, True])
@@ -127,41 +122,6 @@ def test_every_stage_of_every_frame_is_metered(threaded, classifier, write_clip,
     assert list(stages) == ["capture", *waiting, "detect", "crop", "classify", "sinks", "age"]
     assert detector.calls == 10
     assert (meter.frames, {stage.count for stage in stages.values()}) == (10, {10})
-
-
-def test_the_clock_starts_with_the_first_captured_frame(classifier, write_clip, notices, monkeypatch):
-    class Clock:
-        now_s = 0.0
-
-        def __call__(self) -> float:
-            return self.now_s
-
-    class Slow(Blocks):
-        def detect(self, image_bgr: np.ndarray) -> Detections:
-            clock.now_s += 0.5
-            return super().detect(image_bgr)
-
-    clock = Clock()
-    monkeypatch.setattr(pipeline, "StageTimer", lambda: StageTimer(clock))
-    meter = LatencyMeter(clock=clock)
-    clock.now_s = 100.0
-    with open_source(str(write_clip(levels=range(4), size_wh=(128, 128))), notices.append) as source:
-        go(source, Slow(), classifier, [], meter, threaded=False)
-    assert (meter.elapsed_s, meter.fps) == (2.0, 2.0)
-    assert {stage: summary.max_ms for stage, summary in meter.stages().items() if stage != "age"} == {
-        "capture": 0.0,
-        "detect": 500.0,
-        "crop": 0.0,
-        "classify": 0.0,
-        "sinks": 0.0,
-    }
-
-
-def test_the_result_names_the_stages_before_the_sinks(classifier, blocks_picture, notices):
-    collector = Collector()
-    with open_source(str(blocks_picture), notices.append) as source:
-        go(source, Blocks(), classifier, [collector], LatencyMeter())
-    assert list(collector.seen[0][1].stage_ms) == ["capture", "wait", "detect", "crop", "classify"]
 
 
 def test_max_frames_ends_the_run_quietly(classifier, write_clip, notices):
@@ -209,7 +169,7 @@ def test_a_lost_source_leaves_what_was_measured_and_drops_before_the_start_do_no
         frames = list(source)
     meter, tally = LatencyMeter(), Tally()
     source = Dropping(frames)
-    with pytest.raises(SourceError, match="was lost"):
+    with pytest.raises(SourceError):
         go(source, WholeFrame(), classifier, [tally, source], meter)
     assert (meter.frames, tally.faces) == (5, 5)
     assert meter.dropped_by_stage["capture"] == 8
@@ -226,7 +186,7 @@ def test_a_model_that_gives_no_numbers_is_refused(tiny_model, tmp_path, blocks_p
     onnx.save(model, str(path))
     with (
         open_source(str(blocks_picture), notices.append) as source,
-        pytest.raises(InputError, match="contains NaN or infinity"),
+        pytest.raises(InputError, match="NaN"),
     ):
         go(source, Blocks(), Classifier(path, 1), [], LatencyMeter())
 
@@ -255,7 +215,7 @@ def test_threads_change_no_result_of_a_file(classifier, notices):
     detector, path = create_detector("haar", notify=notices.append), "demo"
     alone = results(path, detector, classifier, notices, threaded=False)
     assert str(results(path, detector, classifier, notices, threaded=True)) == str(alone)
-    assert len(alone) == 150
+    assert [len(found) for _, found in alone] == [1] * 150
     faces = [face for _, found in alone for face in found]
     assert {face.track_id for face in faces} == {1}
     assert 0 < sum(face.detected for face in faces) < 60, "most boxes are followed, not detected"
@@ -280,7 +240,7 @@ def test_an_exception_of_a_stage_ends_the_run_with_its_reason(
     monkeypatch.setattr(owner, stage, fails)
     before = threading.active_count()
     with open_source(str(write_clip(size_wh=(128, 128))), notices.append) as source:
-        with pytest.raises(StorageError, match="the disk broke"):
+        with pytest.raises(StorageError):
             go(source, detector, classifier, [sink], LatencyMeter(), threaded=threaded)
         assert 2 <= len(sink.seen) <= 4
     wait_until(lambda: threading.active_count() <= before)
@@ -301,34 +261,6 @@ def test_a_stopped_run_finishes_what_it_has_and_no_more(write_clip, classifier, 
     assert sequences == list(range(len(sequences)))
     # One frame in each stage and one before each stage.
     assert 1 <= len(sequences) <= 7
-
-
-def test_the_tally_counts_faces_and_labels(classifier, blocks_picture, notices):
-    tally = Tally()
-    with open_source(str(blocks_picture), notices.append) as source:
-        go(source, Blocks(2), classifier, [tally], LatencyMeter())
-    assert (tally.faces, tally.frames_with_faces, dict(tally.labels)) == (2, 1, {"red": 1, "blue": 1})
-
-
-def test_the_demo_has_one_face_in_every_frame(classifier, notices):
-    detector = create_detector("haar", notify=notices.append)
-    collector = Collector()
-    with open_source("demo", notices.append) as source:
-        go(_every(source, 5), detector, classifier, [collector], LatencyMeter())
-    assert [len(result.faces) for _, result in collector.seen] == [1] * 30
-
-
-class _every:  # noqa: N801
-    """Every nth frame of a source; successive frames are similar."""
-
-    def __init__(self, source, step: int) -> None:
-        self._source, self._step, self.dropped, self.live, self.fps = source, step, 0, False, source.fps
-
-    def stop(self) -> None:
-        self._source.stop()
-
-    def __iter__(self) -> Iterator:
-        return (frame for frame in self._source if frame.sequence % self._step == 0)
 
 
 def test_real_videos_and_pictures_have_the_faces_a_person_sees(shared, classifier, notices):

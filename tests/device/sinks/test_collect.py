@@ -17,11 +17,10 @@ from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image, resize
 from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.sinks.collect import CollectOptions, parse_when
-from edgekit.device.sinks.crop_folder import CollectSink
-from edgekit.device.sinks.crop_strategies import EveryInterval, best_of_track, uncertain
-from edgekit.device.sources.yuv import Planes
+from edgekit.device.sinks.crop_strategies import CollectSink, EveryInterval, best_of_track, uncertain
 from edgekit.device.track import Track
-from edgekit.errors import InputError, StorageError
+from edgekit.device.yuv import Planes
+from edgekit.errors import StorageError
 from edgekit.preprocess import crop_face, crop_image
 from tests.runs import Source, counts, run_of
 
@@ -62,7 +61,7 @@ class Run:
     def __exit__(self, *exception: object) -> None:
         self.sink.__exit__(*exception)
 
-    def write(self, time_s: float, *faces, box=BOX, image=None, landmarks=None, are_regions=False) -> FrameResult:
+    def write(self, time_s: float, *faces, box=BOX, image=None, are_regions=False) -> FrameResult:
         """Pass a frame with the given time; each face is (track id, probabilities). Return its result."""
         if image is None:
             image = np.random.default_rng(len(self.images)).integers(0, 256, (240, 320, 3), np.uint8)
@@ -72,7 +71,6 @@ class Run:
         found = Detections(
             np.array([box] * len(faces), np.float32).reshape(-1, 4),
             np.full(len(faces), 0.9, np.float32),
-            landmarks_xy=landmarks,
             tracks=None if None in ids else np.array([self.tracks[track] for track in ids], np.object_),
             probabilities=np.array([row for _, row in faces], np.float32).reshape(-1, 3),
             classes=LABELS,
@@ -180,20 +178,13 @@ def test_every_saves_all_faces_of_one_frame_per_interval(tmp_path, notices):
     assert [line["sequence"] for line in lines(tmp_path)] == [5, 5, 15, 15, 25, 25]
 
 
-def test_best_of_track_saves_the_largest_sharpest_most_frontal_crop_when_the_track_ends(tmp_path, notices):
-    generator = np.random.default_rng(0)
-    sharp = generator.integers(0, 256, (240, 320, 3), np.uint8)
+def test_best_of_track_saves_the_largest_and_sharpest_crop_when_the_track_ends(tmp_path, notices):
+    sharp = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
     blurred = cv2.GaussianBlur(sharp, (0, 0), 8)
     large, small = (40, 30, 180, 170), (40, 30, 80, 70)
-
-    def landmarks(nose_x: float) -> np.ndarray:
-        return np.array([[[80, 80], [120, 80], [nose_x, 100], [85, 120], [115, 120]]], np.float32)
-
-    frontal, turned = landmarks(100), landmarks(118)
     with Run(tmp_path, best_of_track(), notices) as run:
-        shots = [(blurred, large, frontal), (sharp, small, frontal), (sharp, large, frontal), (sharp, large, turned)]
-        for index, (image, box, points) in enumerate(shots):
-            run.write(index / 10, (1, SURE), image=image, box=box, landmarks=points)
+        for index, (image, box) in enumerate([(blurred, large), (sharp, small), (sharp, large), (blurred, small)]):
+            run.write(index / 10, (1, SURE), image=image, box=box)
         run.tracks[1].ended_s = 3.0
         run.write(2)
         assert not (tmp_path / "crops.jsonl").exists(), "the track ends in a later frame"
@@ -201,12 +192,6 @@ def test_best_of_track_saves_the_largest_sharpest_most_frontal_crop_when_the_tra
         assert [line["sequence"] for line in lines(tmp_path)] == [2]
         run.write(4, (2, SURE))
     assert [line["sequence"] for line in lines(tmp_path)] == [2, 40], "the end of the run ends the tracks"
-
-
-def test_the_crops_of_many_tracks_are_saved_at_the_end_of_a_run_with_a_camera(tmp_path, notices):
-    with Run(tmp_path, best_of_track(), notices, live=True) as run:
-        run.write(0, *((track, SURE) for track in range(1, 31)))
-    assert (len(lines(tmp_path)), run.sink.account.lost, notices) == (30, 0, [])
 
 
 def test_a_full_folder_is_reported_once_and_what_is_left_out_is_counted(tmp_path, notices):
@@ -258,12 +243,6 @@ def test_what_a_power_cut_left_of_a_crop_does_not_count_as_a_crop(tmp_path, noti
     with Run(tmp_path, EveryInterval(1), notices) as run:
         run.write(0, (1, SURE))
     assert [path.suffix for path in (tmp_path / "crops").iterdir()] == [".png"]
-
-
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path, notices):
-    (tmp_path / "c").write_text("")
-    with pytest.raises(InputError):
-        Run(tmp_path / "c", EveryInterval(1), notices)
 
 
 def test_each_picture_without_a_time_counts_as_an_interval(tmp_path, notices):

@@ -38,7 +38,7 @@ def open_events(tmp_path: Path, notices: list[str]) -> Open:
         run = run_of(notices.append, Source(live), **rules)
         sink = EventOptions(event_snapshots=folder, event_hold=0.0).open(run)
         outlet = Outlet()
-        run.links.outlets.append(outlet)
+        run.links.outlets.append(outlet.post)
         return sink, run, outlet
 
     return start

@@ -23,6 +23,7 @@ from edgekit.device.sinks.file_series import is_older_name, parse_limits
 from edgekit.device.sinks.jsonl import JsonLinesOptions
 from edgekit.device.sinks.records import RecordSink
 from edgekit.errors import InputError, StorageError
+from tests.faults.sinks import quicken
 from tests.runs import Source, counts, run_of
 from tests.waiting import wait_until
 
@@ -119,6 +120,7 @@ def test_a_row_of_csv_per_face_with_a_header_once(tmp_path, new_run):
     path, run = tmp_path / "faces.csv", new_run()
     with csv_sink(path, run) as sink:
         sink.write(frame(5), result(sequence=5))
+        assert path.read_text().startswith("sequence,monotonic_s,")
         sink.write(frame(), result(FACE, FACE))
         sink.write(frame(8), replace(result(FACE, sequence=8), file='=a "b"\n,c.png'))
     assert counts(run, "csv") == {"produced": 3, "written": 3, "dropped": {}, "waiting": 0}
@@ -129,12 +131,6 @@ def test_a_row_of_csv_per_face_with_a_header_once(tmp_path, new_run):
     assert (rows[0]["track_id"], rows[0]["label"], rows[0]["x0"]) == ("3", LABELS[1], "1.23")
     assert rows[0]["classified"] == "0"
     assert (rows[0][f"p_{LABELS[1]}"], rows[0][f"raw_p_{LABELS[1]}"]) == ("0.750000", "0.900000")
-
-
-def test_csv_without_a_face_has_its_header(tmp_path, new_run):
-    with csv_sink(tmp_path / "faces.csv", new_run(live=True)) as sink:
-        sink.write(frame(), result())
-    assert (tmp_path / "faces.csv").read_text().startswith("sequence,monotonic_s,")
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -220,7 +216,8 @@ def test_a_full_disk_ends_the_run_of_a_recording_with_whole_lines(small_disk, ne
     assert document["dropped"] == {"disk full": 1}
 
 
-def test_records_pause_at_a_quarter_of_the_reserve_and_resume(small_disk, fill, new_run, notices):
+def test_records_pause_at_a_quarter_of_the_reserve_and_resume(small_disk, fill, new_run, notices, monkeypatch):
+    quicken(monkeypatch)
     ballast = fill(small_disk, but_bytes=100_000)
     path = small_disk / "r.jsonl"
     with jsonl(path, new_run(live=True, disk_reserve=600_000)) as sink:
@@ -237,27 +234,18 @@ def test_a_name_given_by_mistake_is_refused(tmp_path, new_run, name):
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError):
         jsonl(tmp_path / name, new_run())
-
-
-def test_csv_does_not_go_to_stdout():
     with pytest.raises(InputError):
-        CsvOptions(csv=Path("-"))
+        CsvOptions(csv=Path("-"))  # only JSON lines go to stdout
 
 
-@pytest.mark.parametrize(
-    ("text", "limits"),
-    [("10MB", (10_000_000, None)), ("1d", (None, 86_400.0)), ("1GiB, 12h", (1 << 30, 43_200.0))],
-)
-def test_limits_of_files_are_a_size_a_time_or_both(text, limits):
-    assert parse_limits(text) == limits
-
-
-@pytest.mark.parametrize("text", ["", "10", "soon", "10MB;1d", "0s", "100B"])
-def test_limits_that_are_too_small_or_none_are_refused(text):
-    with pytest.raises(ValueError, match=re.compile("")):
-        parse_limits(text)
-
-
-def test_numbered_names_belong_to_a_rotation(tmp_path):
-    assert is_older_name(tmp_path / "r.12.jsonl", tmp_path / "r.jsonl")
-    assert not is_older_name(tmp_path / "r.2024x.jsonl", tmp_path / "r.jsonl")
+def test_limits_of_files_are_a_size_a_time_or_both():
+    assert [parse_limits(text) for text in ("10MB", "1d", "1GiB, 12h")] == [
+        (10_000_000, None),
+        (None, 86_400.0),
+        (1 << 30, 43_200.0),
+    ]
+    for text in ("", "10", "soon", "10MB;1d", "0s", "100B"):
+        with pytest.raises(ValueError, match=re.compile("")):
+            parse_limits(text)
+    assert is_older_name(Path("r.12.jsonl"), Path("r.jsonl"))
+    assert not is_older_name(Path("r.2024x.jsonl"), Path("r.jsonl"))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import SimpleNamespace
 from urllib.parse import urlencode, urlsplit
 
@@ -21,13 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgekit.boards import Conditions, Throttling
 from edgekit.device.accounting import Account
 from edgekit.device.blur import FaceBlur
-from edgekit.device.health.sampler import Health
-from edgekit.device.procfs import ProcessUse
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.web import classify
-from edgekit.device.sinks.web.access import Access, bind, url_for_others
-from edgekit.device.sinks.web.metrics import metrics_text
-from edgekit.device.sinks.web.preview import Preview
+from edgekit.device.sinks.web import app
+from edgekit.device.sinks.web.access import Access, bind
 from edgekit.device.sinks.web.server import WebSink
 from edgekit.errors import InputError, TemporaryError
 from tests.waiting import wait_until
@@ -39,14 +34,14 @@ HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling
 
 class Web:
     def __init__(self, sink: WebSink, monitor: Monitor, feed) -> None:
-        self.sink, self.monitor, self._feed = sink, monitor, feed
+        self.sink, self.monitor, self.feed = sink, monitor, feed
         self.address = urlsplit(sink.url)
 
     def write(self, *labels: str, noise: np.ndarray | None = None) -> None:
-        frame, result = self._feed.next(*labels)
+        frame, result = self.feed.next(*labels)
         if noise is not None:
             frame.image_bgr[:] = noise
-        self.monitor.add(result)
+        self.monitor.write(None, result)
         self.sink.write(frame, result)
 
     def get(self, path: str, method: str = "GET", body: str | None = None, **headers: str):
@@ -95,7 +90,7 @@ def web(feed, notices) -> Iterator[Callable[..., Web]]:
             address: str = "127.0.0.1:0", token: str | None = None, account: Account | None = None, **options
         ) -> Web:
             monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
-            sink = WebSink(address, token, monitor, notify=notices.append, **options)
+            sink = WebSink(address, token, monitor, **options)
             return Web(stack.enter_context(sink), monitor, feed)
 
         yield serve
@@ -155,24 +150,19 @@ def test_an_image_that_no_other_one_follows_is_sent_twice(web):
     assert site.sink.preview.encoded == 2
 
 
-def test_events_stream_sends_one_state_after_the_other(web):
-    site = web()
-    with site.playing(), site.stream("/api/events") as stream:
-        states = []
-        while len(states) < 3:
-            line = stream.readline()
-            if line.startswith(b"data: "):
-                states.append(json.loads(line[6:]))
-    assert states[0]["frames"] < states[-1]["frames"]
-
-
 def test_metrics_are_what_prometheus_reads(web):
-    site = web()
+    account = Account("jsonl")
+    account.produce(10)
+    account.write(6)
+    account.drop("disk full", 3)
+    site = web(account=account)
     odd = 'a "quoted"\nlabel\\'
     site.write(odd)
     site.write("happy")
     status, headers, body = site.get("/metrics")
     assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    announced = [line.split()[2] for line in body.decode().splitlines() if line.startswith("# TYPE")]
+    assert sorted(announced) == sorted(set(announced)), "each family once"
     families = {family.name: family for family in text_string_to_metric_families(body.decode())}
     samples = {sample.name: sample.value for family in families.values() for sample in family.samples}
     assert samples["edgekit_frames_total"] == 2
@@ -185,117 +175,43 @@ def test_metrics_are_what_prometheus_reads(web):
     assert stages["edgekit_stage_seconds_sum", "detect"] == pytest.approx(0.04)
     assert (samples["edgekit_temperature_celsius"], samples["edgekit_throttled"]) == (71.5, 1)
     assert samples["edgekit_throttle_flags"] == 0x80008
+    names = ("produced_total", "written_total", "dropped_total", "waiting")
+    assert [samples[f"edgekit_output_{name}"] for name in names] == [10, 6, 3, 1]
+    (dropped,) = families["edgekit_output_dropped"].samples
+    assert dropped.labels == {"output": "jsonl", "reason": "disk full"}
+    assert json.loads(site.get("/api/state")[2])["outputs"]["jsonl"]["dropped"] == {"disk full": 3}
 
 
-def test_state_and_metrics_account_for_what_was_written_and_lost(web):
-    account = Account("jsonl")
-    site = web(account=account)
-    account.produce(10)
-    account.write(6)
-    account.drop("disk full", 3)
-    site.write("happy")
-    assert json.loads(site.get("/api/state")[2])["outputs"] == {
-        "jsonl": {"produced": 10, "written": 6, "dropped": {"disk full": 3}, "waiting": 1}
-    }
-    families = text_string_to_metric_families(site.get("/metrics")[2].decode())
-    samples = {sample.name: sample for family in families for sample in family.samples if "output" in sample.name}
-    assert {name: sample.value for name, sample in samples.items()} == {
-        "edgekit_output_produced_total": 10,
-        "edgekit_output_written_total": 6,
-        "edgekit_output_dropped_total": 3,
-        "edgekit_output_waiting": 1,
-    }
-    assert samples["edgekit_output_dropped_total"].labels == {"output": "jsonl", "reason": "disk full"}
-    assert samples["edgekit_output_waiting"].labels == {"output": "jsonl"}
-
-
-def test_metrics_name_each_family_once():
-    sample = Health(1.0, 1.7e9, HOT, ProcessUse(150.0, 150.0, 9, 20), 2048)
-    monitor = Monitor("demo", lambda: sample)
-    preview = Preview(10.0, blur=None)
-    lines = metrics_text(monitor, preview).splitlines()
-    announced = [line.split()[2] for line in lines if line.startswith("# TYPE")]
-    assert sorted(announced) == sorted(set(announced))
-    assert {"edgekit_memory_resident_bytes", "edgekit_disk_free_bytes", "edgekit_open_files"} <= set(announced)
-
-
-def test_the_frame_rate_of_a_slow_source_does_not_depend_on_the_time_of_the_request(feed, monkeypatch):
+def test_a_stalled_source_lowers_the_frame_rate(feed, monkeypatch):
     clock = SimpleNamespace(now_s=100.0)
     monkeypatch.setattr("edgekit.device.sinks.monitor.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     monitor = Monitor("demo", lambda: None)
     for _ in range(8):  # one frame per second
         clock.now_s += 1
-        monitor.add(feed.next()[1])
+        monitor.write(None, feed.next()[1])
     latest_s, rates = clock.now_s, []
     for since_s in (0.0, 0.5, 0.99, 3.0, 6.0):
         clock.now_s = latest_s + since_s
         rates.append(monitor.document()["fps"])
-    assert rates == [1.0, 1.0, 1.0, 0.5, 0.0], "a stalled camera lowers the rate"
+    assert rates == [1.0, 1.0, 1.0, 0.4, 0.0], "a stalled camera lowers the rate"
 
 
-@pytest.mark.parametrize(("interval_s", "rate"), [(3, 0.33), (4, 0.25), (10, 0.1)])
-def test_the_frame_rate_of_a_source_with_few_frames_is_steady(feed, monkeypatch, interval_s, rate):
-    clock = SimpleNamespace(now_s=100.0)
-    monkeypatch.setattr("edgekit.device.sinks.monitor.time", SimpleNamespace(monotonic=lambda: clock.now_s))
-    monitor = Monitor("demo", lambda: None)
-    rates = []
-    for second in range(6 * interval_s):
-        clock.now_s = 100.0 + second
-        if second % interval_s == 0:
-            monitor.add(feed.next()[1])
-        document = monitor.document()
-        if second >= interval_s:
-            assert document["age_ms"] is not None
-            rates.append(document["fps"])
-    assert set(rates) == {rate}
-    clock.now_s += 2 * interval_s + 1
-    assert (monitor.document()["fps"], monitor.document()["age_ms"]) == (0.0, None)
-
-
-def test_healthz_reports_a_run_without_frames(web, monkeypatch):
+def test_a_run_without_frames_is_stalled_unless_it_is_paused(web, monkeypatch):
     site = web()
     site.write()
     assert site.get("/healthz")[::2] == (200, b"ok\n")
-    monkeypatch.setattr("edgekit.device.sinks.web.app._STALLED_AFTER_S", 0.0)
-    assert site.get("/healthz")[::2] == (503, b"stalled\n")
-
-
-def test_a_paused_run_is_not_stalled_and_its_state_and_metrics_say_so(web, monkeypatch):
-    site = web()
-    site.write()
+    with monkeypatch.context() as patch:
+        patch.setattr("edgekit.device.sinks.web.app._STALLED_AFTER_S", 0.0)
+        assert site.get("/healthz")[::2] == (503, b"stalled\n")
     site.monitor.controls.pause()
     site.monitor.controls.commands.update(["pause", "ignored", "ignored"])
     monkeypatch.setattr("edgekit.device.sinks.web.app._STALLED_AFTER_S", 0.0)
-    assert site.get("/healthz")[::2] == (200, b"ok\n")
+    assert site.get("/healthz")[0] == 200
     state = json.loads(site.get("/api/state")[2])
     assert (state["paused"], state["stalled"], state["commands"]) == (True, False, {"pause": 1, "ignored": 2})
     lines = site.get("/metrics")[2].decode().splitlines()
     assert {"edgekit_paused 1", 'edgekit_commands_total{command="ignored"} 2'} <= set(lines)
     assert "edgekit_paused_seconds_total 0.0" in lines
-
-
-@pytest.mark.parametrize(
-    ("listens_at", "own_address", "host"),
-    [
-        ("127.0.0.1", "192.168.1.7", None),
-        ("0.0.0.0", "192.168.1.7", "192.168.1.7"),
-        ("::", "fd00::7", "[fd00::7]"),
-    ],
-)
-def test_the_address_for_others_is_one_that_they_can_reach(listens_at, own_address, host):
-    family = socket.AF_INET6 if ":" in listens_at else socket.AF_INET
-    try:
-        listener = socket.create_server((listens_at, 0), family=family)
-    except OSError:
-        pytest.skip(f"no listening at {listens_at} here")
-    with listener:
-        url = url_for_others(listener, own_address)
-        port = listener.getsockname()[1]
-        assert url == (None if host is None else f"http://{host}:{port}/")
-        # With a broker on this machine, the address is that of the default route, if there is one.
-        local = url_for_others(listener, "127.0.0.1") or ""
-        assert "127.0.0.1" not in local
-        assert "0.0.0.0" not in local
 
 
 def test_pictures_show_the_frames_with_boxes_and_move(web):
@@ -323,76 +239,12 @@ def test_nothing_is_encoded_for_nobody_and_once_for_ten(web):
             pictures += 1
         encoded = site.sink.preview.encoded
         assert site.sink.preview.viewers == 10
-        frames = site._feed.sequence
+        frames = site.feed.sequence
     assert pictures == 50
     # The last frame before the viewers and each later frame are encoded at most once, not once per viewer.
     assert 5 <= encoded <= frames - 19
     with site.playing():
         wait_until(lambda: site.sink.preview.viewers == 0)
-
-
-def test_a_viewer_who_takes_nothing_holds_up_nobody(web):
-    site = web(max_fps=100)
-    with ExitStack() as stack:
-        asleep = []
-        for _ in range(5):
-            connection = stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-            connection.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            asleep.append(connection)
-        wait_until(lambda: site.sink.preview.viewers == 5)
-        with site.playing(), site.stream() as stream:
-            for _ in range(100):
-                read_picture(stream)
-            assert site.get("/healthz")[0] == 200
-    with site.playing():
-        wait_until(lambda: site.sink.preview.viewers == 0)
-
-
-def test_a_viewer_that_reads_nothing_does_not_delay_the_end(feed, notices):
-    monitor = Monitor("demo", lambda: None)
-    with WebSink("0", None, monitor, notify=notices.append, max_fps=100) as sink, ExitStack() as stack:
-        site = Web(sink, monitor, feed)
-        asleep = stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
-        asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        asleep.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        # Large images fill all buffers soon; then the stream waits.
-        with site.playing(np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)):
-            wait_until(lambda: sink.preview.encoded > 30)
-        sink.__exit__(None, None, None)
-        wait_until(lambda: not sink._thread.is_alive())
-    assert notices == []
-
-
-def test_an_image_encoded_while_the_last_viewer_disconnects_is_not_kept(feed, monkeypatch):
-    preview = Preview(100.0, blur=None)
-    monkeypatch.setattr(preview, "_encode", lambda *_: preview.leave() or b"jpeg")
-
-    async def watch() -> None:
-        preview.join()
-
-    preview.offer(*feed.next("happy"))
-    preview.start()
-    asyncio.run(watch())
-    wait_until(lambda: preview.encoded == 1)
-    preview.stop()
-    assert preview._image is None
-
-
-def test_an_exception_of_the_encoder_ends_the_run(feed, monkeypatch):
-    preview = Preview(100.0, blur=None)
-    monkeypatch.setattr(preview, "_encode", lambda *_: 1 / 0)
-    monkeypatch.setattr(preview, "viewers", 1)
-    preview.start()
-
-    def run() -> None:
-        end_s = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end_s:
-            preview.offer(*feed.next())
-            time.sleep(0.01)
-
-    with pytest.raises(ZeroDivisionError):
-        run()
 
 
 def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web, monkeypatch):
@@ -414,14 +266,11 @@ def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web, monkeypatch):
 def test_connections_above_the_limit_get_503(web, monkeypatch):
     monkeypatch.setattr("edgekit.device.sinks.web.server._MAX_CONNECTIONS", 5)
     site = web()
-    connections = site.sink._server.server_state.connections
     with ExitStack() as stack:
         for _ in range(5):
             stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
-        wait_until(lambda: len(connections) == 5)
-        assert site.get("/api/state")[0] == 503
-    wait_until(lambda: not connections)
-    assert site.get("/api/state")[0] == 200
+        wait_until(lambda: site.get("/api/state")[0] == 503)
+    wait_until(lambda: site.get("/api/state")[0] == 200)
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
@@ -455,28 +304,20 @@ def test_a_later_viewer_does_not_get_an_earlier_image(web):
     for _ in range(3):
         site.write()
     with site.stream() as stream:
+        read_picture(stream)  # may be up to a period old
         picture = read_picture(stream)
     _, green, red = (int(value) for value in picture[100, 20])
     assert abs(green - red) < 10, "no box: it is the frame without a face"
 
 
-def test_blurred_faces_are_not_in_the_pictures(web, feed):
-    stripes = np.zeros((240, 320, 3), np.uint8)
-    stripes[:, ::2] = 255
-    shown = {}
-    for blur in (False, True):
-        site = web(blur=FaceBlur() if blur else None)
-        frame, result = feed.next("happy")
-        frame.image_bgr[:] = stripes
-        site.monitor.add(result)
-        site.sink.write(frame, result)
-        with site.stream() as stream:
-            picture = read_picture(stream)
-        face, beside = picture[80:140, 30:80], picture[80:140, 200:300]
-        shown[blur] = (np.diff(face.astype(int), axis=1).std(), np.diff(beside.astype(int), axis=1).std())
-    assert shown[False][0] > 100
-    assert shown[True][0] < 20
-    assert shown[True][1] > 100
+def test_blurred_faces_are_not_in_the_pictures(web):
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    site = web(blur=FaceBlur())
+    site.write("happy", noise=noise)
+    with site.stream() as stream:
+        picture = read_picture(stream)
+    assert picture[80:140, 30:80].std() < noise[80:140, 30:80].std() / 3
+    assert picture[80:140, 200:300].std() > noise[80:140, 200:300].std() / 2
 
 
 @pytest.mark.parametrize("path", ["/page.js", "/stream.mjpg", "/api/state", "/api/events", "/metrics", "/nothing"])
@@ -540,59 +381,61 @@ def test_without_a_token_only_requests_that_name_this_machine_get_in(web):
         assert site.get("/api/state", Host=host)[0] == 421
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:0", "0:0", "[::]:0"])
-def test_an_address_open_to_others_needs_a_token(address):
-    with pytest.raises(InputError, match="set a token"):
-        bind(address, None)
-    bind("0.0.0.0:0", TOKEN).close()
-
-
 @pytest.mark.parametrize(
-    ("address", "message"),
+    ("address", "token"),
     [
-        ("http://localhost", "must look like"),
-        ("localhost:http", "must look like"),
-        ("localhost:70000", "the highest port is 65535"),
-        ("a..b:80", r"unknown host 'a\.\.b'"),
-        ("127.0.0.1:80:80", "must look like"),
-        ("", "must look like"),
+        *((address, None) for address in ("0.0.0.0:0", "0:0", "[::]:0")),
+        *((address, TOKEN) for address in ("http://localhost", "localhost:http", "localhost:70000", "a..b:80", "")),
+        ("127.0.0.1:80:80", TOKEN),
     ],
 )
-def test_a_wrong_address_is_refused(address, message):
-    with pytest.raises(InputError, match=message):
-        bind(address, TOKEN)
+def test_an_address_open_to_others_without_a_token_and_a_wrong_address_are_refused(address, token):
+    with pytest.raises(InputError):
+        bind(address, token)
 
 
-def test_after_an_address_that_may_exist_later_a_service_is_started_again():
-    with bind("0", None) as taken, pytest.raises(TemporaryError, match="cannot be used: Address already in use"):
-        bind(str(taken.getsockname()[1]), None)
-    with pytest.raises(TemporaryError, match=r"unknown host 'no-such-host\.invalid'"):
-        bind("no-such-host.invalid:80", TOKEN)
-    # An address of documentation (RFC 5737), as that of a board before its router has answered.
-    with pytest.raises(TemporaryError, match="cannot be used: Cannot assign requested address"):
-        bind("192.0.2.1:8080", TOKEN)
-
-
-def test_a_token_that_can_be_guessed_is_refused():
-    with pytest.raises(InputError, match="too short"):
+def test_an_address_that_is_open_to_others_with_a_token_is_taken_and_a_short_token_is_refused():
+    bind("0.0.0.0:0", TOKEN).close()
+    with pytest.raises(InputError):
         Access("hunter2")
 
 
-def test_the_end_of_the_run_ends_all_streams(notices, feed):
+def test_after_an_address_that_may_exist_later_a_service_is_started_again():
+    # The last one is an address of documentation (RFC 5737), as that of a board before its router has answered.
+    with bind("0", None) as taken:
+        for address in (str(taken.getsockname()[1]), "no-such-host.invalid:80", "192.0.2.1:8080"):
+            with pytest.raises(TemporaryError):
+                bind(address, TOKEN)
+
+
+def test_the_end_of_the_run_ends_all_streams(feed):
     monitor = Monitor("demo", lambda: None)
-    sink = WebSink("0", None, monitor, notify=notices.append)
+    sink = WebSink("0", None, monitor, max_fps=100)
     with sink:
         site = Web(sink, monitor, feed)
-        site.write()
         with ExitStack() as stack:
+            asleep = stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
+            asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            asleep.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            # Large images fill all buffers of a viewer that reads nothing.
+            with site.playing(np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)):
+                wait_until(lambda: sink.preview.encoded > 3)
             streams = [stack.enter_context(site.stream(path)) for path in ("/stream.mjpg", "/api/events")]
             read_picture(streams[0])
             sink.__exit__(None, None, None)
-            # The end waits less than 1 s for the thread; on a busy machine the thread can end later.
-            wait_until(lambda: not sink._thread.is_alive())
-            assert streams[0].read() == b""
-    with pytest.raises(ConnectionRefusedError):
-        site.get("/")
+            for stream in streams:
+                with suppress(http.client.IncompleteRead):
+                    stream.read()  # returns at its end
+    # The end waits less than 1 s for the thread; on a busy machine the thread can end later.
+    wait_until(lambda: is_refused(site.address.port))
+
+
+def is_refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 PICTURE = {"Content-Type": "image/jpeg"}
@@ -620,6 +463,13 @@ def test_a_posted_picture_gives_its_faces(web, feed, headers, body, status):
     if status == 200:
         assert json.loads(answer[2])["faces"][0]["label"] == "happy"
     assert (answer[2] == b"not a picture\n") is (status == 400)
+
+
+def test_pictures_need_the_token_and_a_run_that_takes_them(web, feed):
+    site = web(token=TOKEN, recognise=lambda _: feed.next("happy")[1])
+    assert site.get("/classify", "POST", b"p", **PICTURE)[0] == 401
+    assert site.get("/classify", "POST", b"p", **PICTURE, Authorization=f"Bearer {TOKEN}")[0] == 200
+    assert web().get("/classify", "POST", b"p", **PICTURE)[0] == 404
 
 
 def test_pictures_are_limited_in_rate_and_number(web, feed):
@@ -651,7 +501,7 @@ def test_pictures_are_limited_in_rate_and_number(web, feed):
 
 def test_more_pictures_than_a_second_may_have_are_refused(web, feed, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(classify, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(app, "time", SimpleNamespace(monotonic=lambda: now[0]))
     site = web(recognise=lambda _: feed.next("happy")[1])
 
     def post() -> int:
@@ -660,13 +510,3 @@ def test_more_pictures_than_a_second_may_have_are_refused(web, feed, monkeypatch
     assert [post() for _ in range(6)] == [200] * 5 + [429]
     now[0] += 1
     assert post() == 200
-
-
-def test_pictures_need_the_token(web, feed):
-    site = web(token=TOKEN, recognise=lambda _: feed.next("happy")[1])
-    assert site.get("/classify", "POST", b"p", **PICTURE)[0] == 401
-    assert site.get("/classify", "POST", b"p", **PICTURE, Authorization=f"Bearer {TOKEN}")[0] == 200
-
-
-def test_a_run_without_pictures_has_no_route(web):
-    assert web().get("/classify", "POST", b"p", **PICTURE)[0] == 404

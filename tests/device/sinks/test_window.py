@@ -5,8 +5,6 @@ from __future__ import annotations
 import cv2
 import pytest
 
-from edgekit.device.annotate import draw_faces
-from edgekit.device.sinks import window
 from edgekit.device.sinks.window import WindowSink
 from edgekit.errors import InputError
 
@@ -23,24 +21,11 @@ def refuse() -> None:
 
 def test_without_a_display_a_video_is_offered(monkeypatch):
     monkeypatch.delenv("DISPLAY")
-    with pytest.raises(InputError, match=r"needs a display, and none is set.*--save"):
-        WindowSink(refuse, draw_faces)
+    with pytest.raises(InputError, match="--save"):
+        WindowSink(refuse)
 
 
 @pytest.mark.skipif("GUI:                           NONE" not in cv2.getBuildInformation(), reason="OpenCV has windows")
 def test_the_error_of_a_headless_opencv_names_the_extra_with_windows():
-    with pytest.raises(InputError, match=r"OpenCV with windows.*pip install .*\[window\]"):
-        WindowSink(refuse, draw_faces)
-
-
-def test_a_display_that_kills_whoever_tries_it_is_a_message(monkeypatch):
-    monkeypatch.setattr(window, "_TRIAL", "import os; os.abort()")
-    with pytest.raises(InputError, match="cannot open a window on display ':987'"):
-        WindowSink(refuse, draw_faces)
-
-
-def test_a_display_that_hangs_is_a_message(monkeypatch):
-    monkeypatch.setattr(window, "_TRIAL", "import time; time.sleep(60)")
-    monkeypatch.setattr(window, "_TRIAL_TIMEOUT_S", 0.1)
-    with pytest.raises(InputError, match="cannot open a window on display ':987'"):
-        WindowSink(refuse, draw_faces)
+    with pytest.raises(InputError, match="pip install"):
+        WindowSink(refuse)

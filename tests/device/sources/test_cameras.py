@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import os
 import subprocess
@@ -20,8 +19,7 @@ from edgekit.cli import run as run_command_line
 from edgekit.device import sources
 from edgekit.device.region import Region
 from edgekit.device.sinks.record import H264Recorder
-from edgekit.device.sources import open_camera, opencv, timeout_guard
-from edgekit.device.sources.picamera import list_picameras
+from edgekit.device.sources import open_camera, opencv, picamera
 from edgekit.device.sources.settings import CameraSettings, EncodedPacket, parse_control
 from edgekit.errors import EXIT_OK, EXIT_TEMPORARY, InputError, SourceError
 from tests.runs import run_of
@@ -125,11 +123,6 @@ def camera_class(monkeypatch: pytest.MonkeyPatch) -> type[FakePicamera2]:
     return fresh
 
 
-@pytest.fixture
-def on_a_pi(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_is_raspberry_pi", lambda: True)
-
-
 @pytest.mark.parametrize("pixel_format", ["YUV420", "NV12"])
 def test_the_pi_camera_gives_luma_as_it_comes_and_colours_in_order(camera_class, notices, pixel_format):
     camera_class.format = pixel_format
@@ -172,12 +165,6 @@ def test_the_detectors_stream_is_as_large_as_the_detectors_picture(camera_class,
     assert frame.small_luma.shape[::-1][turned] == (small_wh or size_wh)
 
 
-def test_a_region_outside_the_cameras_frame_is_refused_and_the_camera_is_given_back(camera_class, notices):
-    with pytest.raises(InputError, match="region 600,0,100,100 does not lie inside the frame of 640x480"):
-        open_camera("picamera2", notices.append, CameraSettings(region=Region(600, 0, 100, 100)))
-    assert camera_class.opened == 0
-
-
 @pytest.mark.parametrize(
     ("options", "small_wh"),
     [
@@ -215,7 +202,6 @@ def test_a_pi_camera_gets_the_users_settings(camera_class, notices):
     camera_class.cameras = [{"Num": 0}, {"Num": 1}]
     settings = CameraSettings(
         size_wh=(1280, 720), fps=15, controls={"ExposureTime": 9000}, rotation=90, flip=("vertical",), sensor_mode=1,
-        buffers=2,
     )  # fmt: skip
     with open_camera("picamera2:1", notices.append, settings) as source:
         frame = next(iter(source))
@@ -226,7 +212,7 @@ def test_a_pi_camera_gets_the_users_settings(camera_class, notices):
     assert wanted["controls"] == {"FrameRate": 15, "ExposureTime": 9000}
     assert wanted["transform"] == {"hflip": False, "vflip": True}
     assert wanted["sensor"] == {"output_size": (1640, 1232), "bit_depth": 10}
-    assert wanted["buffer_count"] == 2
+    assert wanted["buffer_count"] == 3
     assert (frame.size_wh, frame.image_bgr.shape, frame.small_luma.shape) == ((720, 1280), (1280, 720, 3), (320, 180))
 
 
@@ -240,36 +226,31 @@ def test_controls_keep_the_type_of_number_that_libcamera_needs():
     assert [type(value) for value in controls["FrameDurationLimits"]] == [int, int]
 
 
-def test_frame_durations_that_the_user_sets_are_the_cameras_rate(camera_class, notices):
+def test_frame_durations_that_the_user_sets_replace_the_rate(camera_class, notices):
     settings = CameraSettings(controls={"FrameDurationLimits": (100_000, 100_000)})
-    with open_camera("picamera2", notices.append, settings) as source:
-        assert source.fps == 10
+    with open_camera("picamera2", notices.append, settings):
+        pass
     assert camera_class.configuration["controls"] == {"FrameDurationLimits": (100_000, 100_000)}
 
 
 @pytest.mark.parametrize(
-    ("which", "settings", "error", "message"),
+    ("which", "settings", "error"),
     [
-        (
-            "picamera2",
-            CameraSettings(fps=15, controls={"FrameDurationLimits": (100_000, 100_000)}),
-            InputError,
-            "FrameDurationLimits and the camera's fps",
-        ),
-        ("picamera2", CameraSettings(controls={"Exposure": 1}), InputError, "no control 'Exposure'.*ExposureTime"),
-        ("picamera2", CameraSettings(controls={"format": "MJPG"}), InputError, "a pixel format is for USB cameras"),
-        ("picamera2", CameraSettings(sensor_mode=2), InputError, "no sensor mode 2: use 0 to 1"),
-        ("picamera2:3", CameraSettings(), SourceError, "does not exist: use a number from 0 to 0"),
-        ("/dev/null", CameraSettings(controls={"Gain": 1}), InputError, "v4l2-ctl -d /dev/null"),
-        ("/dev/null", CameraSettings(sensor_mode=0), InputError, "choose a camera size"),
-        ("/dev/null", CameraSettings(recording=RECORDING), InputError, "recording needs picamera2: save"),
+        ("picamera2", {"controls": {"Exposure": 1}}, InputError),
+        ("picamera2", {"controls": {"format": "MJPG"}}, InputError),
+        ("picamera2", {"sensor_mode": 2}, InputError),
+        ("picamera2", {"region": Region(600, 0, 100, 100)}, InputError),
+        ("picamera2:3", {}, SourceError),
+        ("/dev/null", {"controls": {"Gain": 1}}, InputError),
+        ("/dev/null", {"sensor_mode": 0}, InputError),
+        ("/dev/null", {"recording": RECORDING}, InputError),
+        *((which, {}, SourceError) for which in ("/dev/null", "987", "/dev/video987")),
+        *((which, {}, InputError) for which in ("front", "", "-1", "video0")),
     ],
 )
-def test_what_a_camera_cannot_do_is_refused_and_the_camera_closed(
-    camera_class, notices, which, settings, error, message
-):
-    with pytest.raises(error, match=message):
-        open_camera(which, notices.append, settings)
+def test_what_a_camera_cannot_do_is_refused_and_the_camera_closed(camera_class, notices, which, settings, error):
+    with pytest.raises(error):
+        open_camera(which, notices.append, CameraSettings(**settings))
     assert camera_class.opened == 0
 
 
@@ -318,34 +299,40 @@ def test_the_encoder_of_a_pi_camera_feeds_the_recording(camera_class, notices, m
 
 def test_a_recording_without_pyav_is_refused_and_the_camera_closed(camera_class, notices, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(InputError, match=r"needs PyAV .*python3-av"):
+    with pytest.raises(InputError):
         open_camera("picamera2", notices.append, CameraSettings(recording=RECORDING))
     assert camera_class.opened == 0
 
 
-def test_a_pi_camera_that_gives_another_format_is_refused(camera_class, notices):
-    camera_class.format = "XRGB8888"
-    with pytest.raises(SourceError, match="XRGB8888 instead of YUV420"):
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"cameras": []},
+        {"format": "XRGB8888"},
+        *({"fault": RuntimeError(text)} for text in ("Device or resource busy", "failed to allocate capture buffers")),
+        {"fault": IndexError("list index out of range")},
+        {"global_camera_info": lambda: 1 / 0},
+    ],
+)
+def test_a_pi_camera_that_cannot_be_used_is_an_absent_source(camera_class, notices, monkeypatch, faults):
+    for name, value in faults.items():
+        monkeypatch.setattr(camera_class, name, value)
+    with pytest.raises(SourceError):
         open_camera("picamera2", notices.append)
     assert camera_class.opened == 0
 
 
-@pytest.mark.parametrize(
-    ("cameras", "fault", "reason"),
-    [
-        ([], None, "no camera found: check the ribbon cable"),
-        (
-            [{}],
-            RuntimeError("Failed to acquire camera: Device or resource busy"),
-            r"cannot be opened \(Failed to acquire camera: Device or resource busy\): stop the program that uses it",
-        ),
-        ([{}], RuntimeError("failed to allocate capture buffers for stream main"), "smaller camera size"),
-        ([{}], IndexError("list index out of range"), "cannot be opened"),
-    ],
-)
-def test_the_error_of_a_pi_camera_that_cannot_be_used_has_the_reason(camera_class, notices, cameras, fault, reason):
-    camera_class.cameras, camera_class.fault = cameras, fault
-    with pytest.raises(SourceError, match=reason):
+@pytest.mark.parametrize("code", [None, "raise ValueError('numpy.dtype size changed')"])
+def test_a_picamera2_that_is_missing_or_built_for_another_numpy_is_an_absent_source(
+    monkeypatch, notices, tmp_path, code
+):
+    monkeypatch.delitem(sys.modules, "picamera2", raising=False)
+    if code is None:
+        monkeypatch.setitem(sys.modules, "picamera2", None)
+    else:
+        (tmp_path / "picamera2.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SourceError):
         open_camera("picamera2", notices.append)
 
 
@@ -367,21 +354,11 @@ class Picamera2:
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
     assert (done.returncode, done.stderr.count("\n")) == (EXIT_TEMPORARY, 1), done.stderr
-    assert "Device or resource busy): stop the program that uses it" in done.stderr
-
-
-def test_the_error_of_a_libcamera_that_does_not_start_has_the_reason(camera_class, notices, monkeypatch):
-    def refuse() -> None:
-        raise RuntimeError("Failed to start camera manager")
-
-    monkeypatch.setattr(camera_class, "global_camera_info", refuse)
-    for look in (list_picameras, lambda: open_camera("picamera2", notices.append)):
-        with pytest.raises(SourceError, match="Failed to start camera manager"):
-            look()
+    assert "Device or resource busy" in done.stderr
 
 
 def test_a_pi_camera_whose_sensor_goes_silent_is_given_back_and_opened_again(camera_class, notices, monkeypatch):
-    monkeypatch.setattr(timeout_guard, "LOST_S", 0.3)
+    monkeypatch.setattr(picamera, "READ_TIMEOUT_S", 0.3)
     with open_camera("picamera2", notices.append) as source:
         frames = iter(source)
         before = next(frames)
@@ -394,62 +371,19 @@ def test_a_pi_camera_whose_sensor_goes_silent_is_given_back_and_opened_again(cam
     assert camera_class.opened == 0
 
 
-def test_without_picamera2_the_cure_is_named(monkeypatch, notices):
-    monkeypatch.setitem(sys.modules, "picamera2", None)
-    with pytest.raises(SourceError, match=r"apt install python3-picamera2.*--system-site-packages"):
-        open_camera("picamera2", notices.append)
-
-
-def test_a_picamera2_built_for_another_numpy_is_reported(monkeypatch, notices):
-    def broken_import(name: str, *args: object) -> object:
-        if name == "picamera2":
-            raise ValueError("numpy.dtype size changed, may indicate binary incompatibility")
-        return real_import(name, *args)
-
-    real_import = builtins.__import__
-    monkeypatch.delitem(sys.modules, "picamera2", raising=False)
-    monkeypatch.setattr(builtins, "__import__", broken_import)
-    with pytest.raises(SourceError, match=r"cannot be imported \(numpy.dtype size changed.*system's numpy"):
-        open_camera("picamera2", notices.append)
-
-
-@pytest.mark.usefixtures("on_a_pi")
-def test_auto_takes_the_ribbon_camera_first_on_a_pi(camera_class, notices):
+def test_auto_takes_the_ribbon_camera_first_on_a_pi_and_names_what_it_tried(camera_class, notices, monkeypatch):
+    monkeypatch.setattr(sources, "_is_raspberry_pi", lambda: True)
     with open_camera("auto", notices.append) as source:
         assert "picamera2" in source.name
     assert camera_class.opened == 0
-
-
-@pytest.mark.usefixtures("on_a_pi")
-def test_auto_without_any_camera_on_a_pi_names_both_roads(camera_class, notices, monkeypatch):
     camera_class.cameras = []
-    monkeypatch.setattr(opencv, "v4l2_cameras", lambda *_, **__: [])
-    with pytest.raises(SourceError, match=r"picamera2.*no camera found.*no USB camera is connected"):
-        open_camera("auto", notices.append)
-
-
-def test_auto_elsewhere_tries_v4l2_and_the_error_lists_what_it_tried(notices, monkeypatch):
-    monkeypatch.setattr(sources, "_is_raspberry_pi", lambda: False)
     monkeypatch.setattr(opencv, "v4l2_cameras", lambda *_, **__: [Path("/dev/video970"), Path("/dev/video971")])
-    with pytest.raises(SourceError, match=r"/dev/video970.*does not exist.*/dev/video971.*does not exist"):
+    with pytest.raises(SourceError, match=r"picamera2.*/dev/video970.*/dev/video971"):
         open_camera("auto", notices.append)
-
-
-@pytest.mark.parametrize("which", ["987", "/dev/video987"])
-def test_a_camera_that_is_not_there_is_an_absent_source(notices, which):
-    with pytest.raises(SourceError, match="camera '/dev/video987' does not exist"):
-        open_camera(which, notices.append)
-
-
-def test_a_node_that_is_no_camera_is_an_absent_source(notices):
-    with pytest.raises(SourceError, match="camera '/dev/null' cannot be opened"):
-        open_camera("/dev/null", notices.append)
-
-
-@pytest.mark.parametrize("which", ["front", "", "-1", "video0"])
-def test_a_camera_of_an_unknown_kind_is_refused(notices, which):
-    with pytest.raises(InputError, match="is not one of: auto, picamera2, picamera2:N, usb"):
-        open_camera(which, notices.append)
+    monkeypatch.setattr(sources, "_is_raspberry_pi", lambda: False)
+    with pytest.raises(SourceError, match="/dev/video971") as raised:
+        open_camera("auto", notices.append)
+    assert "picamera2" not in str(raised.value)
 
 
 def test_usb_cameras_come_first_and_codecs_and_metadata_nodes_are_left_out(tmp_path):

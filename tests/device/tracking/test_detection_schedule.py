@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.device.tracking.detection_schedule import Adaptive, Every, TrackingState
-from edgekit.device.tracking.scene import coarse_image
+from edgekit.device.tracking.detection_schedule import Adaptive, Every, TrackingState, coarse_image
 from edgekit.preprocess import ImageU8
 
 FACE = np.array([120, 60, 180, 130], np.float32)

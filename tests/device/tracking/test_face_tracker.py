@@ -10,12 +10,11 @@ from edgekit.device.detection import create_detector
 from edgekit.device.detections import Detections
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image
-from edgekit.device.region import Region, detector_input_px, parse_region, scaled_input_px
-from edgekit.device.sources.yuv import split_planes
-from edgekit.device.stage_timer import StageTimer
+from edgekit.device.region import Region, detector_input_px, scaled_input_px
+from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive, Every
 from edgekit.device.tracking.face_tracker import FaceTracker, flow_luma
-from edgekit.errors import InputError
+from edgekit.device.yuv import split_planes
 
 SIZE_WH = (320, 240)
 FACE_PX = 48
@@ -61,17 +60,21 @@ def box(x: float, y: float, side: float = FACE_PX) -> list[float]:
     return [x, y, x + side, y + side]
 
 
-def test_between_searches_faces_are_followed_under_their_ids() -> None:
+@pytest.mark.parametrize("scale", [1, 4])
+def test_between_searches_faces_are_followed_under_their_ids(scale: int) -> None:
     squares = Squares()
     face_tracker = FaceTracker(squares, Every(4))
-    for index, frame in enumerate(frames(*(picture((40 + 5 * step, 60), (220, 150 - 4 * step)) for step in range(9)))):
+    images = [picture((40 + 5 * step, 60), (220, 150 - 4 * step)) for step in range(9)]
+    large = [image.repeat(scale, axis=0).repeat(scale, axis=1) for image in images]
+    for index, frame in enumerate(frames(*large)):
         timer = StageTimer()
         faces = face_tracker.find(frame, timer)
         searched = index % 4 == 0
         assert faces.track_ids.tolist() == [1, 2]
         assert faces.detected.tolist() == [searched, searched]
         assert ("detect" in timer.ms, "track" in timer.ms) == (searched, True)
-        np.testing.assert_allclose(faces.xyxy, [box(40 + 5 * index, 60), box(220, 150 - 4 * index)], atol=2)
+        boxes = np.array([box(40 + 5 * index, 60), box(220, 150 - 4 * index)])
+        np.testing.assert_allclose(faces.xyxy, scale * boxes, atol=2 * scale)
     assert len(squares.shown) == 3
 
 
@@ -84,30 +87,24 @@ def test_without_a_schedule_every_frame_stands_alone() -> None:
 
 
 def test_every_frame_searched_needs_no_following_but_gives_ids() -> None:
-    def never(*_: object) -> list:
-        raise AssertionError("nothing to follow")
-
-    face_tracker = FaceTracker(Squares(), Every(1), tracker=never)
+    face_tracker = FaceTracker(Squares(), Every(1), tracker=lambda *_: pytest.fail("nothing to follow"))
     for frame in frames(*(picture((40 + 8 * step, 60)) for step in range(4))):
         faces = face_tracker.find(frame, StageTimer())
         assert (faces.track_ids.tolist(), faces.detected.tolist()) == ([1], [True])
 
 
 def test_a_frame_of_another_size_is_searched() -> None:
-    squares = Squares()
-    face_tracker = FaceTracker(squares, Every(10))
-    for frame in frames(
-        picture((40, 60)), picture((40, 60), size_wh=(400, 300)), picture((42, 60), size_wh=(400, 300))
-    ):
+    face_tracker = FaceTracker(squares := Squares(), Every(10))
+    others = [picture((x, 60), size_wh=(400, 300)) for x in (40, 42)]
+    for frame in frames(picture((40, 60)), *others):
         face_tracker.find(frame, StageTimer())
     assert squares.shown == [SIZE_WH, (400, 300)]
 
 
 @pytest.mark.parametrize("region", [Region(160, 40, 120, 160), Region(0.5, 1 / 6, 0.375, 2 / 3)])
-def test_only_the_region_is_searched_and_boxes_are_the_frames(region: Region) -> None:
-    squares = Squares()
-    face_tracker = FaceTracker(squares, Every(1), region=region)
-    (frame,) = frames(picture((40, 60), (180, 60)))
+def test_only_the_region_is_searched_and_only_for_faces_of_the_least_size(region: Region) -> None:
+    face_tracker = FaceTracker(squares := Squares(), Every(1), region=region, min_face_px=40)
+    (frame,) = frames(picture((40, 60), (180, 60), (240, 150), sizes=(48, 48, 30)))
     assert face_tracker.find(frame, StageTimer()).xyxy.tolist() == [box(180, 60)]
     assert squares.shown == [(120, 160)]
 
@@ -119,11 +116,6 @@ def test_a_face_followed_out_of_the_region_is_let_go() -> None:
         for frame in frames(*(picture((90 + 8 * step, 100)) for step in range(10)))
     ]
     assert (counts[0], counts[-1]) == (1, 0)
-
-
-def test_small_faces_are_left_out() -> None:
-    (frame,) = frames(picture((40, 60), (200, 60), sizes=(30, 60)))
-    assert FaceTracker(Squares(), None, min_face_px=40).find(frame, StageTimer()).xyxy.tolist() == [box(200, 60, 60)]
 
 
 def test_the_largest_face_stays_until_another_is_clearly_larger() -> None:
@@ -154,54 +146,24 @@ def test_the_detectors_input_is_chosen_for_the_least_face_and_eased_under_load()
     assert squares.input_size_px == 320
 
 
-def test_the_detectors_input_is_chosen_for_each_size_of_pictures() -> None:
-    squares = Squares()
-    face_tracker = FaceTracker(squares, None, min_face_px=24, choose_input_size=True)
-    small = picture((40, 60))
-    sizes_px = []
-    for image in (small, np.tile(small, (2, 2, 1)), small):
-        (frame,) = frames(image)
+def test_the_detectors_input_is_chosen_for_each_size_of_pictures_if_it_has_one() -> None:
+    face_tracker = FaceTracker(squares := Squares(), None, min_face_px=24, choose_input_size=True)
+    small, sizes_px = picture((40, 60)), []
+    for frame in frames(small, np.tile(small, (2, 2, 1)), small):
         face_tracker.find(frame, StageTimer())
         sizes_px.append(squares.input_size_px)
     assert sizes_px == [320, 640, 320]
-
-
-def test_a_detector_without_an_input_size_is_reported_without_one() -> None:
-    squares = Squares()
     del squares.input_size_px
     face_tracker = FaceTracker(squares, None, min_face_px=24, choose_input_size=True)
-    face_tracker.find(*frames(picture((40, 60))), StageTimer())
+    face_tracker.find(*frames(small), StageTimer())
     assert face_tracker.input_size_px is None
 
 
-@pytest.mark.parametrize(
-    ("picture_wh", "min_face_px", "expected"),
-    [
-        ((640, 480), 0, 320),
-        ((640, 480), 60, 256),
-        ((640, 480), 24, 640),
-        ((640, 480), 5, 640),
-        ((1920, 1080), 200, 256),
-    ],
-)
-def test_input_sizes_are_multiples_of_32(picture_wh, min_face_px, expected) -> None:
-    assert detector_input_px(picture_wh, min_face_px) == expected
-
-
-def test_shares_of_an_input_size() -> None:
+def test_input_sizes_are_multiples_of_32_and_stay_as_given_at_full_load() -> None:
+    cases = {(640, 480, 0): 320, (640, 480, 60): 256, (640, 480, 24): 640, (640, 480, 5): 640, (1920, 1080, 200): 256}
+    assert {case: detector_input_px(case[:2], case[2]) for case in cases} == cases
     assert [scaled_input_px(320, share) for share in (1, 0.75, 0.5, 0.01)] == [320, 256, 160, 32]
-    assert scaled_input_px(100, 1) == 100, "what the user asked for stays at full load"
-
-
-@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "-1,0,5,5", "0,0,0,5", "0,0,nan,5", "0,0,inf,1"])
-def test_regions_that_are_none_are_refused(text) -> None:
-    with pytest.raises(InputError, match="region"):
-        parse_region(text)
-
-
-def test_a_region_outside_the_frame_is_refused() -> None:
-    with pytest.raises(InputError, match="region 300,0,40,40 does not lie inside the frame of 320x240"):
-        parse_region("300,0,40,40").xyxy(SIZE_WH)
+    assert scaled_input_px(100, 1) == 100
 
 
 def test_the_small_stream_is_searched_and_boxes_are_in_pixels_of_the_frame() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from edgekit.device.frame import Frame
 from edgekit.device.region import Region, parse_region
-from edgekit.device.stage_timer import StageTimer
-from edgekit.device.tracking.localizer import WholeImage
+from edgekit.device.stages import StageTimer
+from edgekit.device.tracking.face_tracker import WholeImage
 from edgekit.errors import InputError
 
 FRAME = Frame(0, 0.0, 0.0, np.zeros((240, 320, 3), np.uint8))
@@ -35,13 +35,14 @@ def test_images_without_an_order_have_no_track() -> None:
     assert WholeImage(None, is_sequence=False).find(FRAME, StageTimer()).track_ids is None
 
 
-def test_a_region_outside_the_frame_is_refused() -> None:
-    localizer = WholeImage(Region(300, 0, 40, 40), is_sequence=True)
-    with pytest.raises(InputError, match="region 300,0,40,40 does not lie inside the frame of 320x240"):
-        localizer.find(FRAME, StageTimer())
-
-
-@pytest.mark.parametrize("text", ["0,0,2,2", "0.5,0.5,0.6,0.2", "0,0,7,100", "10,10,100,1"])
-def test_fractions_beyond_the_frame_are_not_taken_for_pixels(text) -> None:
-    with pytest.raises(InputError, match=f"region '{text}' is smaller than 8x8 pixels"):
-        parse_region(text)
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "1,2,3", "1,2,3,4,5", "a,b,c,d", "-1,0,5,5", "0,0,0,5", "0,0,nan,5", "0,0,inf,1"),
+        *("0,0,2,2", "0.5,0.5,0.6,0.2", "0,0,7,100", "10,10,100,1"),  # fractions beyond the frame are no pixels
+        "300,0,40,40",  # outside of the frame
+    ],
+)
+def test_a_region_that_is_none_or_outside_the_frame_is_refused(text) -> None:
+    with pytest.raises(InputError):
+        WholeImage(parse_region(text), is_sequence=True).find(FRAME, StageTimer())

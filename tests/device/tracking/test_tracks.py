@@ -38,10 +38,10 @@ def test_pairs_take_the_largest_overlap_first_and_each_box_once() -> None:
 
 
 def test_a_face_that_jumped_is_matched_by_place_and_size_but_no_other_is() -> None:
-    track = [boxes(at(0))[0]]
-    assert match(track, [boxes(at(20, 112))[0]]) == [(0, 0)], "little overlap, near, and as large"
-    assert match(track, [boxes(at(60))[0]]) == []
-    assert match(track, [boxes(at(5, 105, 12))[0]]) == [], "another size"
+    track = [boxes(at(300))[0]]
+    assert match(track, [boxes(at(320, 112))[0]]) == [(0, 0)], "little overlap, near, and as large"
+    assert match(track, [boxes(at(360))[0]]) == []
+    assert match(track, [boxes(at(305, 105, 12))[0]]) == [], "another size"
 
 
 def test_a_face_keeps_its_id_over_detections_and_new_ones_get_new_ids() -> None:
@@ -86,6 +86,17 @@ def test_a_face_that_passes_behind_another_comes_back_under_its_own_id() -> None
             assert by_place == {1: left[0], 2: right[0]}, step
         else:
             assert ids(tracker) == [2]
+
+
+@pytest.mark.parametrize("followed", [False, True])
+def test_a_hidden_face_is_expected_where_its_speed_takes_it(followed: bool) -> None:
+    tracker = TrackManager()
+    for step in range(11):
+        if followed and 0 < step < 6:
+            tracker.move([boxes(at(20 * step))[0]], step * 0.1)
+        else:
+            tracker.correct(found() if 5 < step < 10 else found(at(20 * step)), step * 0.1)
+    assert ids(tracker) == [1]
 
 
 def test_a_face_hidden_for_long_is_forgotten_and_its_id_is_not_given_again() -> None:

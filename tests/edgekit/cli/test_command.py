@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -100,14 +100,33 @@ def test_a_contradiction_that_the_class_finds_is_reported() -> None:
     assert isinstance(CliRunner().invoke(attempt, ["--first"]).exception, InputError)
 
 
-def test_the_help_lists_the_main_options_and_help_all_lists_all() -> None:
-    short, full = run("--help").output, run("--help-all").output
-    assert "--camera" in short
-    assert "--rotate" not in short
-    assert "--help-all" in short
-    assert "--rotate 0|90" in full
-    assert "[default: 1s]" in full
-    assert full.index("Camera:") < full.index("--json")
+def test_the_help_of_a_long_command_lists_the_main_options_and_help_all_all_of_them() -> None:
+    text = run("--help").output
+    assert "--rotate 0|90" in text
+    assert "--help-all" not in text
+    assert text.index("Camera:") < text.index("--json")
+    more = [(f"n{index}", int, option(f"--n{index}", "A number.", default=index)) for index in range(24)]
+    many = make_dataclass("Many", more, bases=(Options,), frozen=True, kw_only=True)
+    long = command("long", short_help="Long.", camera=CameraOptions, many=many)(print)
+    short, full = (CliRunner().invoke(long, [flag]).output for flag in ("--help", "--help-all"))
+    assert ("--camera" in short, "--rotate" in short, "--help-all" in short) == (True, False, True)
+    assert "--rotate" in full
+
+
+def test_an_argument_and_a_required_option_become_fields_of_the_object() -> None:
+    @dataclass(frozen=True)
+    class Copy(Options):
+        source: str
+        target: Path = option("--target", "A file.", short="-t", required=True)
+
+    @command("copy", short_help="Copy.", options=Copy)
+    @click.argument("source")
+    def copy(out: Output, options: Copy) -> None:
+        del out
+        click.echo(f"{options.source} {options.target}")
+
+    assert CliRunner().invoke(copy, ["a", "-t", "b"]).output == "a b\n"
+    assert CliRunner().invoke(copy, ["a"]).exit_code == 2
 
 
 def test_options_of_click_keep_their_sections() -> None:

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from edgekit.files import exclusive_folder
-from edgekit.install_hint import install_command
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -64,15 +63,6 @@ def test_faults_are_one_line_on_stderr_and_exit_code_1(edgekit: Run, animals: Pa
     assert lines.count(["", "test/dog/1.png, train/cat/0.png"]) == 2  # crossing and conflicting
 
 
-def test_each_unreadable_image_has_a_line_up_to_five(edgekit: Run, animals: Path) -> None:
-    for index in range(6):
-        (animals / f"train/dog/x{index}.png").write_text("text")
-    _, out, _ = edgekit("data", "check", animals)
-    assert ["unreadable", "6 images"] in fields(out)
-    assert [f"train/dog/x{index}.png" in out for index in range(6)] == [*[True] * 5, False]
-    assert ["", "…"] in fields(out)
-
-
 def test_a_folder_of_heic_images_only_is_an_error_with_the_cure(edgekit: Run, tmp_path: Path) -> None:
     (tmp_path / "phone/cat").mkdir(parents=True)
     (tmp_path / "phone/cat/IMG_1.HEIC").write_bytes(b"picture")
@@ -110,17 +100,6 @@ def test_hostile_file_names_cannot_pose_as_lines_of_ours(edgekit: Run, animals: 
     assert json.loads(out)["unreadable"][0]["name"].endswith("none.png")
 
 
-def test_the_treatment_of_contempt_is_reported(edgekit: Run, tmp_path: Path) -> None:
-    for index, name in enumerate(("anger", "contempt")):
-        (tmp_path / "ck" / name).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / "ck" / name / f"S010_004_0000000{index}.png"), np.eye(9 + index, dtype=np.uint8))
-    code, out, _ = edgekit("data", "check", tmp_path / "ck")
-    assert code == 0
-    assert out.startswith("note: 1 images of contempt are removed")
-    code, out, _ = edgekit("data", "check", tmp_path / "ck", "--contempt", "keep")
-    assert ["images", "2, 2 distinct"] in fields(out)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -150,18 +129,6 @@ def test_a_place_that_cannot_be_written_is_reported_before_any_image_is_read(
     assert (code, out) == (74, "")
     assert "Not a directory: choose another place" in err
     assert len(err.splitlines()) == 1
-
-
-def test_one_split_alone_is_counted_once(edgekit: Run, animals: Path) -> None:
-    shutil.rmtree(animals / "test")
-    code, out, _ = edgekit("data", "check", animals)
-    assert code == 0
-    assert [line.split() for line in out.splitlines()[-4:]] == [
-        ["class", "train"],
-        ["cat", "1"],
-        ["dog", "1"],
-        ["all", "2"],
-    ]
 
 
 @pytest.fixture
@@ -217,14 +184,3 @@ def test_labelling_needs_a_folder_of_crops_that_no_other_process_labels(edgekit:
         code, _, err = edgekit("data", "label", collected, "--web", "0")
     assert code == 75
     assert "another process is writing to" in err
-
-
-def test_labelling_without_the_web_parts_names_their_extra(
-    edgekit: Run, collected: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in [name for name in sys.modules if name.startswith(("edgekit.device.label", "edgekit.device.sinks.web"))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "starlette.applications", None)
-    code, _, err = edgekit("data", "label", collected)
-    assert code == 1
-    assert install_command("preview") in err

@@ -231,24 +231,3 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "out" / "best.safetensors").exists()
     assert not (tmp_path / "out" / "teacher").exists()
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--merge", "good=joy"],
-        ["--merge", "good=happy,sad"],
-        ["--class", "a", "--class", "b", "--clip", "{clip}"],
-        ["--class", "a", "--classes", "labels.json"],
-        ["--clip", "{clip}"],
-        ["--classes", "absent.json"],
-    ],
-)
-def test_labels_that_cannot_change(
-    edgekit: Run, teacher: Path, clip: Path, tmp_path: Path, arguments: list[str]
-) -> None:
-    filled = [argument.format(clip=clip) for argument in arguments]
-    code, out, err = edgekit("export", teacher / "best.safetensors", "-o", tmp_path / "x.onnx", *filled, "-q")
-    assert (code, out) == (2, "")
-    assert len(err.splitlines()) == 1
-    assert not list(tmp_path.iterdir())

@@ -152,12 +152,6 @@ def test_outputs_that_cannot_be(edgekit: Run, checkpoint: Path, tmp_path: Path, 
     assert names(tmp_path) == ["file", "folder.onnx"]
 
 
-def test_the_output_must_be_named(edgekit: Run, checkpoint: Path) -> None:
-    code, _, err = edgekit("export", checkpoint)
-    assert code == 2
-    assert "--output" in err
-
-
 @pytest.mark.slow
 def test_a_full_disk_is_reported_and_no_file_is_left(edgekit: Run, checkpoint: Path, small_disk: Path) -> None:
     code, out, err = edgekit("export", checkpoint, "-o", small_disk / "model.onnx")
@@ -190,33 +184,6 @@ def test_what_a_killed_export_left_is_removed_by_the_next(edgekit: Run, checkpoi
     # An export that fails early also removes it, and takes less time.
     assert edgekit("export", checkpoint, "-o", target, "--merge", "a=nosuch")[0] == 2
     assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("output", "code"),
-    [("file/model.onnx", 74), ("file/new/model.onnx", 74), ("new/model.onnx", 2)],
-)
-def test_options_that_quantisation_lacks_are_reported_before_the_export(
-    edgekit: Run,
-    checkpoint: Path,
-    draw_faces: Callable[[Path, dict[str, int]], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    output: str,
-    code: int,
-) -> None:
-    def exported(*_: object, **__: object) -> None:
-        pytest.fail("it was exported first")
-
-    from edgekit.export.quantization import run
-
-    monkeypatch.setattr(run, "export_net", exported)
-    (tmp_path / "file").write_text("")
-    data = draw_faces(tmp_path / "data", {"Training": 7})
-    arguments = ("--quantize", "int8", "--calibrate", data, "--calibrate-split", "Test")
-    found, out, err = edgekit("export", checkpoint, "-o", tmp_path / output, *arguments)
-    assert (found, out, len(err.splitlines())) == (code, "", 1)
-    assert names(tmp_path) == ["data", "file"]
 
 
 @pytest.mark.slow
@@ -252,7 +219,6 @@ def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Pat
         ("--quantize", "int8", "--calibrate", "/nowhere"),
         ("--pass", "nonesuch"),
         ("--calibrate-split", "train"),
-        ("--seed", "0"),
         ("--max-drop", "1"),
         ("--class", "a", "--class", "b", "--class", "a"),
     ],

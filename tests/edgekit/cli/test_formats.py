@@ -5,20 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from edgekit.export.formats.run import FORMATS, this_machines_target
-from edgekit.remote.parallel import INTERRUPTED
 from edgekit.report.schema import read_document
-from tests.waiting import wait_until
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--seconds", 0.01, "--threads", 1, "--processes", 1, "--cool-down", 0)
@@ -92,33 +86,6 @@ def test_a_format_that_cannot_be_made_is_left_out_with_the_reason(
     assert "recommended: float32 with --threads 1" in out
     (command,) = [line for line in out.splitlines() if line.startswith("  edgekit export ")]
     assert shlex.split(command)[2] == str(net)
-
-
-@pytest.mark.slow
-def test_ctrl_c_leaves_no_file(checkpoint: Path, data: Path, temporary: Path) -> None:
-    command = [sys.executable, "-m", "edgekit.cli", "bench", checkpoint, "--formats", "float32", "--data", data]
-    arguments = [str(word) for word in (*command, "--seconds", 3600, "--threads", 1, "--json")]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        wait_until(
-            lambda: any(temporary.glob("edgekit-formats-*/float32.onnx")),
-            alive=lambda: child.poll() is None,
-            patience_s=600,
-        )
-        child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=600)
-    assert (child.returncode, out) == (130, "")
-    assert err.endswith("edgekit: interrupted\n")
-    assert list(temporary.glob("edgekit-*")) == []
-
-
-def test_ctrl_c_prints_why_other_boards_have_failed(edgekit: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = {"one": "no memory", "two": INTERRUPTED}
-    hosts = [SimpleNamespace(label=label, error=error) for label, error in errors.items()]
-    found = SimpleNamespace(report=SimpleNamespace(hosts=hosts), as_document=dict)
-    monkeypatch.setattr("edgekit.export.formats.run.benchmark_formats", lambda *_, **__: found)
-    monkeypatch.setattr("edgekit.cli.render.formats.show_formats", lambda *_: None)
-    code, _, err = edgekit("bench", "default", "--formats", "all", "--data", "x")
-    assert (code, err.split("\n")[0]) == (130, "one: no memory")
 
 
 @pytest.mark.parametrize(

@@ -83,14 +83,6 @@ def test_closed_and_full_streams_change_no_exit_code(arguments: list[str]) -> No
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("redirection", "text"), [("<&-", ""), (r"< <(printf '\xb0C\n')", r"\xb0C")])
-def test_a_stdin_that_is_closed_or_not_utf_8_can_be_read(redirection: str, text: str) -> None:
-    code = "import sys; from edgekit.cli import _prepare_streams; _prepare_streams(); print(sys.stdin.read().strip())"
-    command = f"PYTHONIOENCODING=utf-8:strict {sys.executable} -c '{code}' {redirection}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert (done.stdout.strip(), done.stderr) == (text, "")
-
-
 @pytest.mark.parametrize("target", ["/dev/full", ">(exec true)"])
 @pytest.mark.parametrize("command", ["report benchmarks/results/vm-epyc-2.json", "inspect default --layers"])
 def test_a_table_that_stderr_does_not_take_loses_no_document(command: str, target: str) -> None:
@@ -129,32 +121,6 @@ def test_a_bench_report_is_not_written_over_its_model(edgekit: Run, tiny_model: 
     assert (code, tiny_model.read_bytes() == before) == (2, True)
 
 
-def test_a_node_that_fails_at_run_time_cannot_write_to_the_terminal(
-    edgekit: Run, tiny_model: Path, tmp_path: Path
-) -> None:
-    model = onnx.load(tiny_model)
-    output = model.graph.output[0].name
-    for node in model.graph.node:
-        node.output[:] = ["inner" if name == output else name for name in node.output]
-    # The target shape is read from the data, so the graph loads and fails when it runs.
-    hostile = "n\x1b]0;PWNED\x07\x1b[31m[/red]\nedgekit: all fine"
-    nodes = [
-        onnx.helper.make_node("Constant", [], ["shift"], value_float=12345.0),
-        onnx.helper.make_node("Add", ["inner", "shift"], ["moved"]),
-        onnx.helper.make_node("ReduceMax", ["moved"], ["largest"], keepdims=0),
-        onnx.helper.make_node("Cast", ["largest"], ["count"], to=onnx.TensorProto.INT64),
-        onnx.helper.make_node("Constant", [], ["one"], value_ints=[1]),
-        onnx.helper.make_node("Reshape", ["count", "one"], ["shape"]),
-        onnx.helper.make_node("Reshape", ["inner", "shape"], [output], name=hostile),
-    ]
-    model.graph.node.extend(nodes)
-    path = tmp_path / "hostile.onnx"
-    onnx.save(model, path)
-    code, out, err = edgekit("run", "--model", path, "--source", "demo", "--detector", "none", "--max-frames", "1")
-    assert (code, err.count("\n")) == (2, 1), err
-    assert "\x1b" not in err + out
-
-
 def test_an_output_that_is_its_input_is_refused(edgekit: Run, tmp_path: Path) -> None:
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(asset("fer2013.safetensors").read_bytes())
@@ -164,43 +130,19 @@ def test_an_output_that_is_its_input_is_refused(edgekit: Run, tmp_path: Path) ->
     assert copy.read_bytes() == asset("fer2013.safetensors").read_bytes()
 
 
-# Sends a second Ctrl-C while the first one is reported, at exit, or while the interpreter destroys its modules.
+# Sends a second Ctrl-C while the first one is reported.
 AGAIN = """
-import atexit, os, signal
+import os, signal
 import click
 from edgekit import cli
-
-def press(*_, kill=os.kill, pid=os.getpid(), number=signal.SIGINT, **__):
-    kill(pid, number)
-
-class Last:
-    def __del__(self, press=press):
-        press()
-{}
+press = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)
+echo = click.echo
+click.echo = lambda *words, **options: (echo(*words, **options), press())
 cli.cli.main = press
 cli.main()
 """
 
 
-@pytest.mark.parametrize(
-    "when",
-    [
-        "echo = click.echo; click.echo = lambda *words, **options: (echo(*words, **options), press())",
-        "atexit.register(press)",
-        "last = Last()",
-    ],
-)
-def test_a_second_ctrl_c_does_not_change_the_exit_code(when: str) -> None:
-    done = subprocess.run([sys.executable, "-c", AGAIN.format(when)], capture_output=True, text=True, timeout=30)
+def test_a_second_ctrl_c_does_not_change_the_exit_code() -> None:
+    done = subprocess.run([sys.executable, "-c", AGAIN], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (EXIT_INTERRUPTED, "", "edgekit: interrupted\n")
-
-
-def test_processes_counted_in_words_are_refused(edgekit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for split in ("train", "val"):
-        for name in ("a", "b"):
-            (tmp_path / split / name).mkdir(parents=True)
-            (tmp_path / split / name / "0.pgm").write_bytes(b"P5 48 48 255\n" + bytes(2304))
-    monkeypatch.setenv("WORLD_SIZE", "y")
-    code, _, err = edgekit("train", "--data", tmp_path, "-o", tmp_path / "run")
-    assert code == 2
-    assert "WORLD_SIZE" in err

@@ -6,22 +6,6 @@ import json
 import signal
 from contextlib import ExitStack
 
-import pytest
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--mqtt", "mqtt://b", "--mqtt-commands", "reboot"], "'reboot' is not a command: choose from pause, snapshot"),
-        (["--mqtt", "mqtt://b", "--mqtt-commands", "snapshot"], "give --event-snapshots"),
-        (["--mqtt-commands", "pause"], "--mqtt-commands has no effect without --mqtt"),
-    ],
-)
-def test_options_without_effect_are_refused(edgekit, arguments, message):
-    code, _, error = edgekit("run", "--source", "demo", *arguments)
-    assert code == 2
-    assert message in " ".join(error.split())
-
 
 def test_a_run_pauses_resumes_and_takes_snapshots_by_command(broker, start, play, tmp_path, monkeypatch):
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgekit.cli.commands.export import command as export
-from edgekit.device.engines.ncnn_file import read_ncnn
+from edgekit.device.engines.ncnn_engine import read_ncnn
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.report.schema import read_document
 
@@ -150,7 +150,7 @@ def test_run_classifies_with_it(edgekit: Run, model: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("-o", "x.ncnn"),
+        ("-o", "x.ncnn", "--engine", "onnx"),
         ("-o", "x.onnx", "--engine", "ncnn"),
         ("-o", "x.ncnn", "--engine", "ncnn", "--quantize", "fp16"),
         ("-o", "x.onnx", "--precision", "fp16"),

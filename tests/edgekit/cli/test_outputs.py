@@ -6,16 +6,11 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -25,128 +20,68 @@ import pytest
 from edgekit.errors import EXIT_OK
 from edgekit.install_hint import install_command
 from tests.endless_demo import ENDLESS_DEMO
-from tests.waiting import wait_until
 
 PATIENCE_S = 60
 _NOBODY = "http://127.0.0.1:9/"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "arguments",
     [
-        (["--web", "0.0.0.0:0"], "set a token with --web-token-file FILE or EDGEKIT_WEB_TOKEN"),
-        (["--web", "nonsense:x"], "web address 'nonsense:x' must look like"),
-        (["--web", "0", "--web-token-file", "missing"], "web token file 'missing' does not exist"),
-        (["--mqtt", "http://broker"], "must look like mqtt://host:1883"),
-        (["--mqtt", "mqtt://me:secret-word@broker"], "use --mqtt-credentials FILE"),
-        (["--mqtt", "mqtts://broker", "--mqtt-cert", "a.pem"], "a.pem' does not exist"),
-        (["--webhook", "ftp://host/"], "the webhook address must look like https://host/path"),
-        (
-            ["--webhook", _NOBODY, "--event-label", "grumpy"],
-            "'grumpy' is not a label of the model",
-        ),
-        (["--webhook", _NOBODY, "--event-hold", "soon"], "'soon' is not a time: write 90s, 15min, 12h or 7d"),
-        (["--collect", "c", "--save", "s.mp4", "--blur-faces"], "--collect and --blur-faces exclude each other"),
-        (["--collect", "c", "--collect-when", "often"], "'often' is not a strategy: write uncertain, uncertain:0.2"),
-        (["--collect", "c", "--collect-when", "uncertain:2"], "'uncertain:2' is not a strategy"),
-        (["--collect", "c", "--collect-when", "every:soon"], "'every:soon' is not a strategy"),
-        (["--csv", "r.csv", "--rotate-files", "1"], "'1' is too small"),
+        ["--web", "0.0.0.0:0"],
+        ["--web", "nonsense:x"],
+        ["--web", "0", "--web-token-file", "missing"],
+        ["--mqtt", "http://broker"],
+        ["--mqtt", "mqtt://me:secret-word@broker"],
+        ["--mqtt", "mqtts://broker", "--mqtt-cert", "a.pem"],
+        ["--webhook", "ftp://host/"],
+        ["--webhook", _NOBODY, "--event-label", "grumpy"],
+        ["--webhook", _NOBODY, "--event-hold", "soon"],
+        ["--webhook", _NOBODY, "--send-snapshots"],
+        ["--collect", "c", "--save", "s.mp4", "--blur-faces"],
+        ["--collect", "c", "--collect-when", "often"],
+        ["--collect", "c", "--collect-when", "uncertain:2"],
+        ["--collect", "c", "--collect-when", "every:soon"],
+        ["--csv", "r.csv", "--rotate-files", "often"],
+        ["--csv", "r.csv", "--rotate-keep", "3"],
+        ["--rotate-files", "1MB"],
+        ["--record", "r.mp4"],
+        ["--mqtt-topic", "x"],
+        ["--event-hold", "2s", "--csv", "r.csv"],
+        ["--blur-faces", "--jsonl", "-"],
     ],
 )
-def test_outputs_that_cannot_be_used_are_reported_before_the_run(
-    edgekit, tiny_model, tmp_path, monkeypatch, arguments, message
+def test_outputs_that_cannot_be_used_or_would_do_nothing_are_refused(
+    edgekit, tiny_model, tmp_path, monkeypatch, arguments
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     code, out, err = edgekit("run", "--model", tiny_model, "--source", "demo", "--detector", "none", *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert message in err
     assert "secret-word" not in err
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("token", "fault"), [(None, "set a token with"), (b"short", "the web token is too short")])
-def test_a_web_page_that_may_not_be_served_is_refused_before_the_source_is_opened(edgekit, monkeypatch, token, fault):
-    if token is not None:
-        monkeypatch.setitem(os.environb, b"EDGEKIT_WEB_TOKEN", token)
-    code, out, err = edgekit("run", "--source", "missing.mp4", "--web", "0.0.0.0:0")
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert fault in err
-
-
 @pytest.mark.parametrize(
-    ("variable", "option"),
+    ("missing", "option", "extra", "expected"),
     [
-        ("EDGEKIT_WEB_TOKEN", ["--web", "0"]),
-        ("EDGEKIT_MQTT_CREDENTIALS", ["--mqtt", "mqtt://127.0.0.1:9"]),
-        ("EDGEKIT_WEBHOOK_TOKEN", ["--webhook", _NOBODY]),
+        (("starlette", "uvicorn"), ["--web", "0"], "preview", 1),
+        (("anyio",), ["--web", "0"], "preview", 1),  # a dependency of starlette
+        (("paho",), ["--mqtt", "mqtt://127.0.0.1:9"], "mqtt", 1),
+        (("cv2",), ["--show"], "device", 1),
+        (("av",), ["--save", "r.mp4"], "device", 2),
     ],
 )
-@pytest.mark.parametrize("value", [b"user:secret-word-1\nsecret-word-2", b"secret-word-\xff\xfe"])
-def test_a_secret_of_the_environment_that_is_no_text_is_refused_at_the_start(
-    edgekit, tiny_model, tmp_path, monkeypatch, variable, option, value
-):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setitem(os.environb, variable.encode(), value)
-    arguments = ("--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 1)
-    code, out, err = edgekit("run", *arguments, *option)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert f"{variable} must be the" in err
-    assert "secret-word" not in err
-
-
-_WEB = ("starlette", "uvicorn")
-
-
-@pytest.mark.parametrize(
-    ("missing", "option", "extra"),
-    [
-        *((names, ["--web", "0"], "preview") for count in (1, 2) for names in combinations(_WEB, count)),
-        (("anyio",), ["--web", "0"], "preview"),  # a dependency of starlette
-        (("paho",), ["--mqtt", "mqtt://127.0.0.1:9"], "mqtt"),
-        (("cv2",), ["--show"], "device"),
-    ],
-)
-def test_a_missing_part_names_its_extra(tiny_model, missing, option, extra):
+def test_a_missing_part_names_its_extra(tiny_model, tmp_path, missing, option, extra, expected):
     arguments = ["run", "--model", str(tiny_model), "--source", "demo", "--detector", "none", *option]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({missing!r})); sys.argv[1:] = {arguments!r}\n"
         "from edgekit.cli import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert re.search(rf"this needs '({'|'.join(missing)})': {re.escape(install_command(extra))}", done.stderr)
-
-
-def test_a_video_without_pyav_is_refused_with_the_command_that_installs_it(tiny_model, tmp_path):
-    video = tmp_path / "r.mp4"
-    arguments = ["run", "--model", str(tiny_model), "--source", "demo", "--detector", "none", "--max-frames", "3"]
-    code = (
-        f"import sys; sys.modules['av'] = None; sys.argv[1:] = {[*arguments, '--save', str(video)]!r}\n"
-        "from edgekit.cli import main; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, video.exists()) == (2, False)
-    assert install_command("device") in done.stderr
-    assert "python3-av" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("options", "fault"),
-    [
-        (("--rotate-files", "1MB"), "--rotate-files has no effect"),
-        (("--csv", "r.csv", "--rotate-keep", "3"), "--rotate-keep has no effect without --rotate-files"),
-        (("--record", "r.mp4"), "--record and --source exclude each other"),
-        (("--mqtt-topic", "x"), "--mqtt-topic has no effect without --mqtt"),
-        (("--event-hold", "2s", "--csv", "r.csv"), "--event-hold has no effect without --mqtt or --webhook or --web"),
-        (("--blur-faces", "--jsonl", "-"), "--blur-faces has no effect without --save or --web"),
-    ],
-)
-def test_an_option_that_would_do_nothing_is_refused(edgekit, options, fault: str):
-    code, out, err = edgekit("run", "--source", "demo", *options)
-    assert (code, out) == (2, "")
-    assert fault in err
-    assert len(err.splitlines()) == 1
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (expected, 1)
+    assert install_command(extra) in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("when", ["every:0.1s", "uncertain:1", "best-of-track"])
@@ -180,21 +115,6 @@ def test_faces_that_an_option_excludes_are_reported_as_not_blurred(edgekit, tiny
         0,
         "edgekit: warning: --blur-faces does not blur the faces that --roi or --largest excludes\n",
     )
-
-
-def test_a_file_as_folder_for_crops_is_refused(edgekit, tiny_model, tmp_path: Path):
-    (tmp_path / "c").write_text("")
-    options = ("--detector", "none", "--collect", tmp_path / "c")
-    code, _, err = edgekit("run", "--model", tiny_model, "--source", "demo", *options)
-    assert (code, err.count("\n")) == (2, 1)
-    assert "is a file: name a folder for the crops" in err
-
-
-def test_settings_in_a_file_may_wait_for_their_output(edgekit, tiny_model, tmp_path: Path):
-    config = tmp_path / "edgekit.toml"
-    config.write_text('rotate-files = "1MB"\nrotate-keep = 3\nevent-hold = 2\nmqtt-topic = "x"\n')
-    looked_at = ("--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 1)
-    assert edgekit("run", "--config", config, *looked_at)[0] == 0
 
 
 class _Hook(BaseHTTPRequestHandler):
@@ -261,65 +181,10 @@ def test_a_posted_picture_has_the_faces_of_its_record(edgekit, start, play, tiny
     assert (document["faces"], document["frame_wh"]) == (record["faces"], [120, 90])
     connection.request("POST", "/classify", b"no picture", {"Content-Type": "image/png"})
     response = connection.getresponse()
-    refusal = b"picture 'in the request' is not a JPEG or PNG picture: convert it\n"
-    assert (response.status, response.read()) == (400, refusal)
+    assert (response.status, response.read().count(b"\n")) == (400, 1)
     connection.close()
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == 0
-
-
-@pytest.fixture
-def stream() -> Iterator[str]:
-    """The address of an endless MJPEG stream, which edgekit's web page serves."""
-    from edgekit.device.detections import FrameResult
-    from edgekit.device.frame import Frame
-    from edgekit.device.sinks.monitor import Monitor
-    from edgekit.device.sinks.web.server import WebSink
-
-    ended = threading.Event()
-    with WebSink("0", None, Monitor("test", lambda: None), max_fps=60, notify=print) as sink:
-
-        def play() -> None:
-            sequence = 0
-            while not ended.wait(0.02):
-                now_s, sequence = time.monotonic(), sequence + 1
-                image = np.full((120, 160, 3), sequence % 250, np.uint8)
-                sink.write(
-                    Frame(sequence, now_s, 0.0, image), FrameResult(sequence, now_s, 0.0, (160, 120), (), {}, 0.0)
-                )
-
-        player = threading.Thread(target=play)
-        player.start()
-        yield f"{sink.url}stream.mjpg"
-        ended.set()
-        player.join()
-
-
-def test_a_live_run_outlives_a_full_disk_and_records_again(tiny_model, small_disk, stream):
-    jsonl, ballast = small_disk / "r.jsonl", small_disk / "ballast"
-    # A shorter batch interval makes the test faster; long stall limits avoid a warning on a busy machine.
-    soon = "from edgekit.device.sinks import records; records._RETRY_S = 0.2\n"
-    soon += "from edgekit.device.sources import timeout_guard; timeout_guard.LOST_S = 60"
-    command = [sys.executable, "-c", f"{soon}\nfrom edgekit.cli import main; main()", "run", "--model", str(tiny_model)]
-    command += ["--source", stream, "--detector", "none", "--jsonl", str(jsonl), "--disk-reserve", "0", "-q"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        try:
-            wait_until(jsonl.exists, alive=lambda: running.poll() is None)
-            with ballast.open("wb", buffering=0) as stream_of_zeros, suppress(OSError):
-                while stream_of_zeros.write(b"\0" * 4096):
-                    pass
-            assert "No space left on device: recording to" in (stopped := running.stderr.readline())
-            assert stopped.endswith("stopped, the run continues\n")
-            ballast.unlink()
-            assert running.stderr.readline() == f"edgekit: warning: recording to '{jsonl}' resumed\n"
-            running.send_signal(signal.SIGTERM)
-            assert running.communicate(timeout=PATIENCE_S)[1] == ""
-        finally:
-            running.kill()
-    assert running.returncode == 0
-    sequences = [json.loads(line)["sequence"] for line in jsonl.read_text().splitlines()]
-    assert len(sequences) > 20
-    assert sequences == sorted(set(sequences))
 
 
 def test_records_that_a_full_disk_keeps_out_until_the_end_are_counted_everywhere(start, play, small_disk, fill):
@@ -348,69 +213,32 @@ def test_records_that_a_full_disk_keeps_out_until_the_end_are_counted_everywhere
     assert run.stderr_text.count("warning: not everything was written: jsonl ") == 1
 
 
-@pytest.mark.parametrize("option", ["--jsonl", "--csv"])
-def test_a_file_or_folder_that_is_deleted_in_the_run_is_written_again(start, play, tmp_path, option):
-    path = tmp_path / "out" / "r.txt"
-    camera = play([("pictures", 100_000, (64, 48))])
-    run = start("--source", camera.url, option, path)
-    run.until(path.exists)
-    # The folder is renamed first, because the run could create a file in it during the deletion.
-    shutil.rmtree(path.parent.rename(tmp_path / "removed"))
-    run.until(path.exists)
-    path.rename(tmp_path / "moved")
-    run.until(path.exists)
-    run.process.send_signal(signal.SIGTERM)
-    assert run.end() == 0
-    counts = json.loads(run.document)["outputs"][option[2:]]
-    assert counts["produced"] == counts["written"] > 0
-
-
-@pytest.mark.parametrize("option", ["--jsonl", "--csv", "--save", "--collect"])
+@pytest.mark.parametrize(
+    ("option", "name", "locked"),
+    [
+        ("--jsonl", "r.txt", "r.txt"),
+        ("--csv", "r.txt", "r.txt"),
+        ("--save", "r.mp4", "r.mp4"),
+        ("--collect", "crops", "crops/crops.jsonl"),
+        ("--event-snapshots", "images", "images"),
+    ],
+)
 def test_a_second_run_with_the_same_output_is_refused_until_the_first_one_ends(
-    edgekit, start, play, tiny_model, tmp_path, option
+    edgekit, start, play, tiny_model, tmp_path, option, name, locked
 ):
     (tmp_path / "link").symlink_to(tmp_path)
-    name = {"--save": "r.mp4", "--collect": "crops"}.get(option, "r.txt")
-    locked = tmp_path / name / "crops.jsonl" if option == "--collect" else tmp_path / name
     second = ("run", "--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 2)
     server = play([("pictures", 100_000, (64, 48))])
     first = start("--source", server.url, option, tmp_path / name)
     # The run takes the lock before it opens the source.
     first.until(lambda: server.served)
-    assert (locked.parent / f".{locked.name}.lock").exists()
     code, out, err = edgekit(*second, option, tmp_path / "link" / name)
     assert (code, out, err.count("\n")) == (75, "", 1)
-    assert f"another process is writing to '{locked}'" in err
+    assert str(tmp_path / locked) in err
     first.process.kill()
     first.end()
     assert edgekit(*second, option, tmp_path / name)[0] == 0
     assert not [path.name for path in tmp_path.rglob(".*")], "no lock is left"
-
-
-# The limits of a folder apply to all images in it, so each of two runs would delete images of the other run.
-def test_a_second_run_with_the_same_folder_of_snapshots_is_refused(edgekit, start, play, tiny_model, tmp_path):
-    folder = tmp_path / "images"
-    second = ("run", "--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 2)
-    server = play([("pictures", 100_000, (64, 48))])
-    first = start("--source", server.url, "--event-snapshots", folder)
-    # The run takes the lock before it opens the source.
-    first.until(lambda: server.served)
-    code, out, err = edgekit(*second, "--event-snapshots", folder)
-    assert (code, out, err.count("\n")) == (75, "", 1)
-    assert f"another process is writing to '{folder}': wait for it or name another folder" in err
-    first.process.kill()
-    first.end()
-    assert edgekit(*second, "--event-snapshots", folder)[0] == 0
-    assert not [path.name for path in tmp_path.rglob(".*")], "no lock is left"
-
-
-@pytest.mark.parametrize("options", [("--jsonl", "new/r.jsonl"), ("--collect", "crops")])
-def test_the_free_space_is_that_of_the_disk_with_the_results(edgekit, tiny_model, small_disk, options):
-    option, name = options
-    arguments = ("--source", "demo", "--detector", "none", option, small_disk / name, "--max-frames", 3, "--json")
-    code, out, _ = edgekit("run", "--model", tiny_model, *map(str, arguments))
-    assert code == EXIT_OK
-    assert json.loads(out)["health"]["min_disk_free_mib"] <= 1
 
 
 def test_a_log_on_a_full_disk_does_not_end_a_run_that_survives_a_full_disk(tiny_model, tmp_path):

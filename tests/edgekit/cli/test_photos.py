@@ -40,17 +40,6 @@ def test_crop_reports_counts_and_skips_what_is_there(edgekit: Run, photos: Path,
     assert out.splitlines()[1].endswith(f"2 in {tmp_path}/happy"), "without class folders"
 
 
-def test_crop_counts_the_frames_of_a_video_as_frames(edgekit: Run, tmp_path: Path) -> None:
-    writer = cv2.VideoWriter(str(tmp_path / "ann.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (256, 256))
-    for _ in range(25):
-        writer.write(cv2.resize(cv2.imread(str(asset("astronaut.png"))), (256, 256)))
-    writer.release()
-    code, out, err = edgekit("data", "crop", tmp_path / "ann.mp4", "-o", tmp_path / "crops", *HAAR)
-    assert (code, err) == (0, "")
-    assert out.splitlines()[0].split() == ["frames", "3"]
-    assert "photographs" not in out
-
-
 def test_eval_measures_several_models_on_photographs(edgekit: Run, photos: Path) -> None:
     arguments = ("eval", "fer2013", "distilled", "--photos", photos, *HAAR, "--recall-of", "happy, sad")
     code, out, err = edgekit(*arguments, "--json")
@@ -69,47 +58,6 @@ def test_eval_measures_several_models_on_photographs(edgekit: Run, photos: Path)
     assert max(len(line.rstrip()) for line in err.splitlines() if line.startswith(("true class", "happy"))) <= 80
     assert re.search(r"threshold +coverage +accuracy\n0.3 +100.00% +100.00%\n0.4 ", err)
     assert re.search("^photographs +3: 2 with a face, 1 without, 0 with several", err, re.MULTILINE)
-
-
-def test_eval_draws_the_confusion_matrix_of_photographs(edgekit: Run, photos: Path, tmp_path: Path) -> None:
-    code, out, err = edgekit("eval", "fer2013", "--photos", photos, *HAAR, "--plot", tmp_path / "plot.png")
-    assert code == 0, err
-    assert cv2.imread(str(tmp_path / "plot.png")) is not None
-    assert re.search(r"^accuracy +66.67% \(2 of 3", out, re.MULTILINE)
-    assert re.search(r"^with a face +100.00% \(2 of 2\)", out, re.MULTILINE)
-
-
-def test_eval_groups_photographs_by_what_is_measured(edgekit: Run, photos: Path) -> None:
-    arguments = ("eval", "fer2013", "--photos", photos, *HAAR, "--by", "brightness, size")
-    code, out, err = edgekit(*arguments, "--json")
-    assert code == 0, err
-    [model] = json.loads(out)["models"]
-    assert list(model["by"]) == ["brightness", "size"]
-    for breakdown in model["by"].values():
-        assert sum(band["total"] for band in breakdown["bands"]) == model["with_face"] == 2
-        assert sum(band["correct"] for band in breakdown["bands"]) == model["correct"]
-    assert "by size (short side of the face box in the photograph)" in err
-    assert "34.2% to 100.0%" in err  # Wilson's interval of 2 of 2
-
-
-def test_the_pose_comes_from_yunets_landmarks(edgekit: Run, photos: Path, yunet: Path) -> None:
-    arguments = ("eval", "fer2013", "--photos", photos, "--detector-model", yunet, "--by", "pose", "--json")
-    code, out, err = edgekit(*arguments)
-    assert code == 0, err
-    by = json.loads(out)["models"][0]["by"]
-    assert {name: [band["total"] for band in each["bands"]] for name, each in by.items()} == {
-        "yaw": [3, 0, 0, 0],
-        "roll": [3, 0, 0, 0],
-    }
-
-
-def test_a_measure_that_the_detector_does_not_give_is_an_error_after_the_results(edgekit: Run, photos: Path) -> None:
-    code, out, err = edgekit("eval", "fer2013", "--photos", photos, *HAAR, "--by", "pose,size", "--json")
-    assert code == 2
-    assert "no face has the measure 'yaw'" in err.splitlines()[-1]
-    [model] = json.loads(out)["models"]
-    assert model["with_face"] == 2
-    assert list(model["by"]) == ["size"]
 
 
 def test_eval_draws_its_errors(edgekit: Run, photos: Path, tmp_path: Path) -> None:
@@ -133,8 +81,6 @@ def test_eval_draws_its_errors(edgekit: Run, photos: Path, tmp_path: Path) -> No
         ("default", "--photos", "{photos}", "--protocol", "ten-crop"),
         ("default", "--data", "{photos}", "--min-face", "40"),
         ("default", "distilled", "--data", "{photos}"),
-        ("default", "--photos", "{photos}", "--by", "age"),
-        ("default", "--data", "{photos}", "--by", "size"),
         ("default", "--photos", "{photos}", "--errors", "x"),
         ("default", "--photos", "{photos}", "--recall-of", "joy"),
         ("default", "--data", "{photos}", "--recall-of", "joy"),

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.errors import InputError
-from edgekit.export.profiling import layer_times, pipeline_estimate
-from edgekit.export.profiling.run import LoopOptions
 from tests.toy_yunet import MACS_PER_PX
 
 Run = Callable[..., tuple[int, str, str]]
@@ -53,14 +46,6 @@ def test_the_default_model_layer_by_layer(edgekit: Run) -> None:
     assert all(entry["high_ms"] == pytest.approx(3 * entry["low_ms"]) for entry in estimates)
 
 
-def test_the_text_states_that_it_is_an_estimate_and_for_which_boards(edgekit: Run) -> None:
-    code, out, _ = edgekit("profile", "default", "--seconds", "0")
-    assert code == 0
-    assert "Estimates, not measurements" in out
-    for name in ("Raspberry Pi 3B+", "Raspberry Pi Zero 2 W", "Raspberry Pi 4B", "Raspberry Pi 5"):
-        assert f"{name}, 4 threads" in out
-
-
 def test_a_free_size_must_be_given(edgekit: Run, yunet: Path) -> None:
     code, _, err = edgekit("profile", yunet, "--seconds", "0")
     assert code == 2
@@ -69,131 +54,6 @@ def test_a_free_size_must_be_given(edgekit: Run, yunet: Path) -> None:
     large = document_of(edgekit, yunet, "--size", "320x256", "--seconds", "0")
     assert small["macs"] == MACS_PER_PX * 160 * 128
     assert large["macs"] == MACS_PER_PX * 320 * 256
-
-
-def test_a_model_of_a_dynamic_size_names_the_option(edgekit: Run, tmp_path: Path) -> None:
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, "h", "w"]) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "m.onnx")
-    code, _, err = edgekit("profile", tmp_path / "m.onnx", "--seconds", "0")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "input 'x' has a dynamic size: give a size (--size WxH)" in err
-    assert edgekit("profile", tmp_path / "m.onnx", "--seconds", "0", "--size", "16x8")[0] == 0
-
-
-def eight_bit_graph(folder: Path) -> Path:
-    """Write a quantised convolution after a resize whose target size is computed from the input's shape."""
-    rng = np.random.default_rng(0)
-    tensors = {
-        "s": np.float32(0.1),
-        "z": np.uint8(0),
-        "w": rng.integers(0, 255, (8, 4, 3, 3), np.uint8),
-        "one": np.ones(4, np.float32),
-        "half": np.array([1, 1, 0.5, 0.5], np.float32),
-    }
-    nodes = [
-        helper.make_node("Shape", ["x"], ["shape"]),
-        helper.make_node("Cast", ["shape"], ["sizes"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["sizes", "half"], ["halved"]),
-        helper.make_node("Cast", ["halved"], ["target"], to=TensorProto.INT64),
-        helper.make_node("Resize", ["x", "", "", "target"], ["resized"], mode="nearest"),
-        helper.make_node("QuantizeLinear", ["resized", "s", "z"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["f"]),
-        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wf"]),
-        helper.make_node("Conv", ["f", "wf"], ["c"]),
-        helper.make_node("QuantizeLinear", ["c", "s", "z"], ["cq"]),
-        helper.make_node("DequantizeLinear", ["cq", "s", "z"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, 20, 20])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()],
-    )
-    path = folder / "eight.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
-    return path
-
-
-def test_computed_shapes_are_found_by_running_and_eight_bits_by_the_weights(edgekit: Run, tmp_path: Path) -> None:
-    document = document_of(edgekit, eight_bit_graph(tmp_path), "--board", "pi3b+", "--seconds", "0")
-    assert document["macs"] == 8 * 8 * 8 * 4 * 9
-    assert document["precision"] == "int8"
-    estimates = document["estimates"]
-    assert isinstance(estimates, list)
-    assert all(entry["rows"] == 5 for entry in estimates)
-
-
-def test_weights_in_eight_bits_are_weights(edgekit: Run, tmp_path: Path) -> None:
-    document = document_of(edgekit, eight_bit_graph(tmp_path), "--board", "pi3b+", "--seconds", "0")
-    layers = document["layers"]
-    assert isinstance(layers, list)
-    convolution = next(layer for layer in layers if layer["op_type"] == "Conv")
-    assert convolution["weight_bytes"] == 8 * 4 * 3 * 3
-    assert convolution["activation_bytes"] == convolution["moved_bytes"] - 8 * 4 * 3 * 3
-
-
-def test_all_columns_are_printed_beside_a_long_name(edgekit: Run, tmp_path: Path) -> None:
-    name = "blocks.0.2.a_layer_with_a_name_of_more_than_half_the_width"
-    path = small_net(tmp_path, helper.make_node("MatMul", ["x", "w"], ["y"], name=name))
-    code, out, err = edgekit("profile", path, "--seconds", "0.05", "--board", "pi4")
-    assert code == 0, err
-    assert re.split(" {2,}", out.splitlines()[0])[:3] == ["layer", "kind", "MMACs"]
-    assert name in out
-    assert "100.0%" in out
-    assert re.search(r"Raspberry Pi 4B, 1 thread +below 0.1 ms", out)
-
-
-def test_too_little_space_for_the_profile_is_named(
-    edgekit: Run, small_disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
-    (small_disk / "other").write_bytes(bytes((1 << 20) - (16 << 10)))
-    code, _, err = edgekit("profile", "default", "--seconds", "0.1")
-    assert code == 74
-    assert f"'{small_disk}' is too small for the profile of onnxruntime" in err
-
-
-def test_nodes_without_names_are_timed_each(edgekit: Run, tmp_path: Path) -> None:
-    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
-    nodes = [helper.make_node("Softmax", ["x"], ["t"]), helper.make_node("CumSum", ["t", "axis"], ["y"])]
-    axis = numpy_helper.from_array(np.int64(1), "axis")
-    graph = helper.make_graph(nodes, "net", shapes[:1], shapes[1:], [axis])
-    path = tmp_path / "nameless.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
-    document = document_of(edgekit, path, "--board", "pi4", "--seconds", "0.05")
-    layers, measured = document["layers"], document["measured"]
-    assert isinstance(layers, list)
-    assert isinstance(measured, dict)
-    assert [layer["name"] for layer in layers] == ["Softmax_0", "CumSum_1"]
-    assert all(layer["share"] > 0 for layer in layers)
-    assert measured["runtime_share"] == 0
-
-
-def test_dynamic_dimensions_that_no_size_fixes_are_reported(edgekit: Run, tmp_path: Path) -> None:
-    for shape, size in ((["n", "c", "h", "w"], ("--size", "8x8")), (["n", "tokens"], ())):
-        shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
-        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "net", shapes[:1], shapes[1:])
-        path = tmp_path / "free.onnx"
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
-        code, out, err = edgekit("profile", path, *size)
-        assert (code, out, len(err.splitlines())) == (2, "", 1)
-        assert "input 'x' is (1, ?" in err
-        assert "export it again" in err
-
-
-def test_a_file_for_ncnn_is_sent_to_its_onnx_file(edgekit: Run, tmp_path: Path) -> None:
-    code, out, err = edgekit("profile", tmp_path / "mine.ncnn")
-    assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert "profile the .onnx file" in err
-
-
-def test_a_board_whose_roofline_has_a_low_coverage_gets_no_estimate(edgekit: Run, tmp_path: Path) -> None:
-    code, out, _ = edgekit("profile", eight_bit_graph(tmp_path), "--board", "pi4", "--seconds", "0")
-    assert code == 0
-    assert "Raspberry Pi 4B, 4 threads: no estimate: only 50% of 6 published nets lie" in out
 
 
 def test_the_roofline_is_drawn(edgekit: Run, tmp_path: Path) -> None:
@@ -218,17 +78,6 @@ def small_net(folder: Path, node: onnx.NodeProto) -> Path:
     path = folder / "small.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
     return path
-
-
-def test_names_are_no_formulas_and_a_net_without_arithmetic_has_no_roofline(edgekit: Run, tmp_path: Path) -> None:
-    arguments = ("--board", "pi3b+", "--seconds", "0", "--plot", tmp_path / "roof.svg")
-    odd = small_net(tmp_path, helper.make_node("MatMul", ["x", "w"], ["y"], name=r"$\nonesuch{$"))
-    code, _, err = edgekit("profile", odd, *arguments)
-    assert code == 0, err
-    without_macs = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"], name="relu"))
-    code, _, err = edgekit("profile", without_macs, *arguments)
-    assert code == 2
-    assert "no layer of the file multiplies" in err
 
 
 def test_the_whole_loop(edgekit: Run, yunet: Path) -> None:
@@ -264,55 +113,6 @@ def test_faces_that_are_classified_less_often_take_less_time(edgekit: Run, yunet
     assert "in 1 of 5 frames, 4 faces classified in 1 of 3 frames, fp32: an estimate" in out
 
 
-def test_parts_are_measured_once_and_scaled_by_one_reference_net_timed_in_the_same_way(
-    edgekit: Run, yunet: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    timed: list[Callable[[], object]] = []
-
-    def two_ms(function: Callable[[], object]) -> float:
-        timed.append(function)
-        function()
-        return 2.0
-
-    monkeypatch.setattr(pipeline_estimate, "_ms", two_ms)
-    document = document_of(edgekit, "distilled", "--pipeline", "--detector-model", yunet, "--seconds", "0")
-    # Reference net, capture, preparation, the detector with and without its pre- and postprocessing, and tracking.
-    assert len(timed) == 6
-    loops = document["pipeline"]
-    estimates = document_of(edgekit, "default", "--seconds", "0")["estimates"]
-    assert estimates != document["estimates"]
-    assert isinstance(loops, list)
-    assert isinstance(estimates, list)
-    assert len(loops) == len(estimates) == 8
-    for loop, one_thread in zip(loops, np.repeat(estimates[::2], 2), strict=True):
-        parts = {part["name"].partition(":")[0]: part["middle_ms"] for part in loop["parts"]}
-        middle_ms = np.sqrt(one_thread["low_ms"] * one_thread["high_ms"])
-        assert parts["capture"] == pytest.approx(middle_ms)
-
-
-def test_the_profiler_runs_for_few_inferences(edgekit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    profiled: list[bool] = []
-    inferences: dict[bool, int] = {False: 0, True: 0}
-    load, run = layer_times.load_session, layer_times.run_session
-
-    def load_session(path: Path, source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
-        profiled.append(options.enable_profiling)
-        return load(path, source, options)
-
-    def run_session(*arguments: Any) -> list[Any]:
-        inferences[profiled[-1]] += 1
-        return run(*arguments)
-
-    monkeypatch.setattr(layer_times, "load_session", load_session)
-    monkeypatch.setattr(layer_times, "run_session", run_session)
-    model = small_net(tmp_path, helper.make_node("MatMul", ["x", "w"], ["y"], name="product"))
-    measured = document_of(edgekit, model, "--board", "pi4", "--seconds", "0.3")["measured"]
-    assert isinstance(measured, dict)
-    assert profiled == [False, True]
-    assert inferences[True] == min(measured["runs"], 50)
-    assert inferences[False] == measured["runs"] + 3
-
-
 def test_the_loop_of_a_detector_with_a_fixed_input_size_is_estimated_at_that_size(
     edgekit: Run, yunet_640: Path
 ) -> None:
@@ -339,13 +139,6 @@ def test_bad_arguments_are_reported(edgekit: Run, arguments: list[str]) -> None:
     assert (code, len(err.splitlines())) == (2, 1)
 
 
-@pytest.mark.parametrize("given", [{"detect_every": 0}, {"faces": 0}, {"faces": 1_000_000}, {"classify_every": 0}])
-def test_settings_of_the_loop_are_checked_in_python_too(given: dict[str, int]) -> None:
-    name, value = next(iter(given.items()))
-    with pytest.raises(InputError, match=f"{name} is {value}: expected 1 to"):
-        LoopOptions(**given)
-
-
 def test_a_loop_without_its_files_is_refused_before_anything_is_measured(
     edgekit: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,24 +161,3 @@ def test_a_loop_without_its_files_is_refused_before_anything_is_measured(
         assert (code, out) == (2, "")
         assert message in err
         assert len(err.splitlines()) == 1
-
-
-def test_a_file_that_is_no_model_is_reported_in_one_line(edgekit: Run, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(b"\x08\x08 nothing")
-    code, _, err = edgekit("profile", path)
-    assert code == 2
-    assert len(err.splitlines()) == 1
-
-
-def test_a_graph_that_cannot_run_is_called_by_its_own_name(edgekit: Run, tmp_path: Path) -> None:
-    path = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"]))
-    document = onnx.load(path)
-    for value in (*document.graph.input, *document.graph.output):
-        value.type.tensor_type.elem_type = onnx.TensorProto.STRING
-    document.graph.output[0].type.tensor_type.ClearField("shape")
-    onnx.save(document, path)
-    code, _, err = edgekit("profile", path)
-    assert code == 2
-    assert str(path) in err
-    assert "/model.onnx" not in err.replace(str(path), "")

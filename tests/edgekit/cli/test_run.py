@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
-import onnx
 import pytest
 
 from edgekit.cli import run as run_command_line
-from edgekit.cli.run.signals import StopSignals
-from edgekit.contract import METADATA_KEY, Contract
-from edgekit.device.sources.demo import DemoSource
+from edgekit.cli.signals import StopSignals
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_TEMPORARY, EXIT_USAGE
 from tests.endless_demo import ENDLESS_DEMO
-from tests.packets import KEY_EVERY, SIZE_WH, packets
 from tests.waiting import wait_until
 
 PATIENCE_S = 60
@@ -108,43 +102,11 @@ def test_json_is_one_document_on_stdout_and_the_table_is_on_stderr(edgekit_run, 
     assert "; threads: detector 1, classifier 1, OpenCV 1\n" in captured.err
 
 
-def test_the_recording_of_a_camera_is_complete_and_counted_in_the_summary(edgekit_run, tmp_path, monkeypatch, capsys):
-    def open_camera(_name, _notify, settings):
-        settings.recording.start(SIZE_WH)
-        for packet in packets(2 * KEY_EVERY):
-            settings.recording.put(packet)
-        return DemoSource()
-
-    monkeypatch.setattr("edgekit.device.pipeline.stream.open_camera", open_camera)
-    target = tmp_path / "door.mp4"
-    assert edgekit_run("--camera", "--record", target, "--json", "--max-frames", 2) == EXIT_OK
-    captured = capsys.readouterr()
-    counts = {"produced": 2 * KEY_EVERY, "written": 2 * KEY_EVERY, "dropped": {}, "waiting": 0}
-    assert json.loads(captured.out)["outputs"] == {"record": counts}
-    assert f"outputs: record {2 * KEY_EVERY} written" in captured.err
-
-
-def test_pictures_that_are_no_sequence_are_not_followed(edgekit_run, crops, tmp_path):
-    path = tmp_path / "r.jsonl"
-    assert edgekit_run("--source", crops, "--jsonl", path, "-q") == EXIT_OK
-    faces = [face for line in path.read_text().splitlines() for face in json.loads(line)["faces"]]
-    assert [(face["track_id"], face["probability"] > 0.4) for face in faces] == [(None, True)] * 3
-
-
 def test_lines_on_stdout_have_it_for_themselves(edgekit_run, crops, capsys):
     assert edgekit_run("--source", crops, "--jsonl", "-") == EXIT_OK
     captured = capsys.readouterr()
     assert [json.loads(line)["sequence"] for line in captured.out.splitlines()] == [0, 1, 2]
     assert "3 frames" in captured.err
-
-
-def test_a_narrow_terminal_shows_the_figures_and_whole_lines(edgekit_run, crops, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "20")
-    assert edgekit_run("--source", crops, "--detector", "none") == EXIT_OK
-    out = capsys.readouterr().out
-    assert re.search(r"^capture( +\d+\.\d\d){4}$", out, re.MULTILINE)
-    assert re.search(r"^\d+ frames, \d+\.\d frames/s$", out, re.MULTILINE)
-    assert re.search(r"^faces: \d+ in \d+ of \d+ frames$", out, re.MULTILINE)
 
 
 def test_quiet_prints_nothing(edgekit_run, crops, capsys):
@@ -162,86 +124,44 @@ def test_a_broken_picture_among_others_is_a_warning_and_counted(edgekit_run, cro
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "arguments",
     [
-        ([], "no source is given: write --source FILE, --source demo, or --camera"),
-        (["--source", "demo", "--camera"], "exclude each other"),
-        (["--source", "demo", "--json", "--jsonl", "-"], "both write to stdout"),
-        (["--source", "demo", "--csv", "-"], "write --jsonl -"),
-        (["--source", "demo", "--save", "a.mp4", "--csv", "./a.mp4"], "a.mp4' is the file of two outputs"),
-        (["--source", "demo", "--collect", "d", "--jsonl", "d/crops.jsonl"], "crops.jsonl' is the file of two outputs"),
-        (["--source", "a.mp4", "--save", "./a.mp4"], "would be overwritten"),
-        (
-            ["--source", "a.12.mp4", "--save", "./a.mp4", "--rotate-files", "1MB"],
-            "'a.12.mp4' is the source and would be",
-        ),
-        (
-            ["--source", "demo", "--jsonl", "r.jsonl", "--csv", "r.3.jsonl", "--rotate-files", "1MB"],
-            "is the name of an older file of",
-        ),
-        (["--source", "demo", "--webhook", "http://h/", "--send-snapshots"], "--send-snapshots has no effect"),
-        (["--source", "demo", "--blur-faces"], "has no effect without --save"),
-        (["--source", "demo", "--save", "out.jpg"], "is for images"),
-        (["--source", "demo", "--detector", "dlib"], "detector 'dlib' does not exist"),
-        (["--source", "demo", "--max-frames", "0"], "--max-frames"),
-        (["--source", "missing.mp4"], "source 'missing.mp4' does not exist"),
-        (["--source", "demo", "--model", "missing.onnx"], "model 'missing.onnx' does not exist"),
-        (["--source", "demo", "--save", "out.txt"], "name a file that ends in .mp4"),
-        (["--camera", "front"], "camera 'front' is not one of"),
-        (["--source", "demo", "--roi", "1,2,3"], "region '1,2,3' is not of the form x,y,w,h"),
-        (["--source", "demo", "--roi", "600,0,100,100"], "does not lie inside the frame of 640x480"),
-        (["--source", "demo", "--camera-size", "640x480"], "--camera-size has no effect without --camera"),
-        (["--source", "demo", "--rotate", "90"], "--rotate has no effect without --camera"),
-        (["--camera", "987", "--realtime"], "--realtime has no effect without --source"),
-        (["--camera", "987", "--camera-size", "640"], "camera size '640' is not of the form WxH"),
-        (["--camera", "987", "--control", "Gain"], "control 'Gain' is not of the form Name=value"),
-        (["--source", "nobody://x"], "nobody"),
-        (["--source", "gst:"], "has no pipeline"),
+        [],
+        ["--source", "demo", "--camera"],
+        ["--source", "demo", "--json", "--jsonl", "-"],
+        ["--source", "demo", "--csv", "-"],
+        ["--source", "demo", "--save", "a.mp4", "--csv", "./a.mp4"],
+        ["--source", "demo", "--collect", "d", "--jsonl", "d/crops.jsonl"],
+        ["--source", "a.mp4", "--save", "./a.mp4"],
+        ["--source", "a.12.mp4", "--save", "./a.mp4", "--rotate-files", "1MB"],
+        ["--source", "demo", "--jsonl", "r.jsonl", "--csv", "r.3.jsonl", "--rotate-files", "1MB"],
+        ["--source", "demo", "--save", "out.jpg"],
+        ["--source", "demo", "--save", "out.txt"],
+        ["--source", "demo", "--detector", "dlib"],
+        ["--source", "demo", "--max-frames", "0"],
+        ["--source", "missing.mp4"],
+        ["--source", "demo", "--model", "missing.onnx"],
+        ["--camera", "front"],
+        ["--source", "demo", "--roi", "1,2,3"],
+        ["--source", "demo", "--roi", "600,0,100,100"],
+        ["--camera", "987", "--camera-size", "640"],
+        ["--camera", "987", "--control", "Gain"],
+        ["--source", "nobody://x"],
     ],
 )
-def test_bad_usage_is_one_clear_message_and_leaves_nothing(
-    edgekit_run, tmp_path, monkeypatch, capsys, arguments, message
-):
+def test_bad_usage_is_one_message_and_leaves_nothing(edgekit_run, tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     assert edgekit_run(*arguments) == EXIT_USAGE
     captured = capsys.readouterr()
-    assert message in captured.err
-    assert "Traceback" not in captured.err
     assert captured.out == ""
+    assert len([line for line in captured.err.splitlines() if "error:" in line]) == 1
+    assert "Traceback" not in captured.err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_labels_that_are_drawn_as_numbers_are_listed_at_the_start(tiny_model, crops, tmp_path, capsys):
-    model = onnx.load(tiny_model)
-    contract = Contract.from_json(model.metadata_props[0].value)
-    contract = replace(contract, labels=("سعيد", "smutný", "class 2"))
-    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
-    onnx.save(model, tmp_path / "m.onnx")
-    command = ["run", "--source", str(crops), "--model", str(tmp_path / "m.onnx"), "--detector", "none", "-q"]
-    assert run_command_line(command) == EXIT_OK
-    assert capsys.readouterr().err == ""
-    assert run_command_line([*command, "--save", str(tmp_path / "drawn")]) == EXIT_OK
-    message = "images can contain ASCII letters only, so these labels are drawn as numbers: 'سعيد' as 'class 0'"
-    assert capsys.readouterr().err.splitlines() == [f"edgekit: warning: {message}"]
-
-
-def test_a_text_file_as_model_is_refused(edgekit_run, tmp_path, capsys):
-    path = tmp_path / "text.onnx"
-    path.write_text("hello")
-    assert edgekit_run("--source", "demo", "--model", path) == EXIT_USAGE
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_camera_that_is_not_there_is_an_absent_source(edgekit_run, capsys):
     assert edgekit_run("--camera", "987") == EXIT_TEMPORARY
     assert "camera '/dev/video987' does not exist" in capsys.readouterr().err
-
-
-def test_camera_without_a_value_means_auto(edgekit_run, monkeypatch, capsys):
-    monkeypatch.setattr("edgekit.device.sources._open_any", lambda *_: pytest.fail("auto was opened"))
-    with pytest.raises(pytest.fail.Exception, match="auto was opened"):
-        edgekit_run("--camera", "--max-frames", 1)
-    capsys.readouterr()
 
 
 def test_a_missing_display_is_reported_before_anything_is_written(edgekit_run, crops, tmp_path, monkeypatch, capsys):
@@ -334,15 +254,6 @@ def test_a_signal_before_there_is_work_ends_at_once_and_handlers_are_given_back(
     with StopSignals(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_a_signal_whose_exception_python_ignored_stops_the_work_once_it_begins():
-    stops = []
-    with StopSignals() as signals:
-        with suppress(SystemExit):  # as in a destructor or a callback of a library
-            signal.raise_signal(signal.SIGTERM)
-        signals.on_stop(lambda: stops.append(1))
-    assert stops == [1]
 
 
 def import_a_library(number):

@@ -34,15 +34,6 @@ def test_settings_come_from_the_file_and_flags_override_them(settings):
     assert settings(text, "--event-label", "calm")["event-label"] == ["calm"]
 
 
-def test_quantities_are_written_as_people_do(settings):
-    document = settings(
-        'jsonl = "r"\nweb = true\nrotate-files = "10MB,7d"\n'
-        'event-hold = 2\nevent-cooldown = "1.5s"\nroi = "0,0,0.5,1"\n'
-    )
-    assert document["rotate-files"] == "10MB,7d"
-    assert (document["event-hold"], document["event-cooldown"], document["roi"]) == ("2", "1.5s", "0,0,0.5,1")
-
-
 def test_an_option_that_may_go_without_a_value_is_true_or_false_or_its_value(settings):
     document = settings("camera = true\nweb = true\n")
     assert (document["camera"], document["web"]) == ("auto", "127.0.0.1:8080")

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import click
 import pytest
 
-from edgekit.cli import cli
 from tests.terminal import COLUMNS, in_terminal, python_in_terminal
 
 RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
@@ -40,25 +37,6 @@ def test_the_text_of_a_command_fits_into_80_columns(command: tuple[object, ...],
     assert [line for line in lines if len(line.rstrip()) > COLUMNS and len(line.split()) > 1] == []
 
 
-def test_help_fits_into_80_columns_but_for_examples_to_copy() -> None:
-    long, waiting = [], [click.Context(cli, info_name="edgekit", terminal_width=COLUMNS)]
-    for context in waiting:  # grows in the loop
-        command = context.command
-        # An example is one line, or continues with options in the next line.
-        text = re.sub(r"^( +edgekit | {8}--).*$", "", command.get_help(context), flags=re.MULTILINE)
-        long += [(context.command_path, line) for line in text.splitlines() if len(line) > COLUMNS]
-        if isinstance(command, click.Group):
-            found = {name: command.get_command(context, name) for name in command.list_commands(context)}
-            waiting += [click.Context(each, context, name) for name, each in found.items() if each]
-    assert len(waiting) > 20
-    assert long == []
-
-
-def test_lines_are_not_wrapped_where_programs_read_them(edgekit: Callable[..., tuple[int, str, str]]) -> None:
-    _, out, _ = edgekit("inspect", "default")
-    assert re.search(r"^bytes moved .{100,}$", out, re.MULTILINE)
-
-
 def test_a_table_is_folded_to_80_columns_in_a_narrower_terminal_and_not_where_programs_read_it() -> None:
     out = "from edgekit.cli.output import Output, TextTable;"
     script = f"{out} Output(False, False).show(TextTable(('name', 'n'), [('word ' * 30, '1' * 9)], ('name',)))"
@@ -85,19 +63,3 @@ def test_a_message_is_not_printed_on_the_line_of_a_progress_bar(tmp_path: Path) 
     erased_line = re.escape("\r\x1b[2K")
     assert re.search(f"work.*{erased_line}a message\n", text)
     assert re.search(f"work.*{erased_line}edgekit: warning: a warning\n", text)
-
-
-_BOARD_MESSAGE = """
-from edgekit.cli.boards.hosts import BoardReporter
-from edgekit.cli.output import Output
-from edgekit.remote.hosts import parse_host
-host = parse_host("pi")
-with BoardReporter(Output(as_json=False, quiet=False)) as reporter:
-    reporter.progress(host, "work", 1, 3)
-    reporter.message(host, "start it with: " + "word " * 40 + "end")
-"""
-
-
-def test_a_line_of_a_board_is_not_wrapped_so_that_a_command_in_it_can_be_copied(tmp_path: Path) -> None:
-    _, text = python_in_terminal("-c", _BOARD_MESSAGE, cwd=tmp_path)
-    assert f"pi: start it with: {'word ' * 40}end\n" in text

@@ -20,7 +20,6 @@ import edgekit
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
-from edgekit.models.data import EXPRESSIONS
 from edgekit.models.nets.registry import create_model
 from edgekit.models.train import TrainOptions
 from tests.authors_file import save_as_authors
@@ -91,19 +90,6 @@ def test_evaluate_returns_the_numbers_of_the_command(run: Callable[..., Done], t
     assert (result.dataset, result.split) == (document["dataset"], document["split"])
     assert (result.accuracy, result.confusion.tolist()) == (document["accuracy"], document["confusion"])
     assert stages == {"reading images", "classifying"}
-
-
-def test_the_table_is_whole_in_a_narrow_terminal_and_the_test_split_is_found(
-    run: Callable[..., Done], trained: Path, faces: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
-    done = run("eval", trained / "best.safetensors", "--data", faces)
-    assert done.returncode == 0, done.stderr
-    title, header, *rows = done.stdout.splitlines()
-    assert " test, center-crop" in title
-    assert header.split() == ["true", "class", "recall", *EXPRESSIONS]
-    assert [row.split()[0] for row in rows[:7]] == list(EXPRESSIONS)
-    assert all(len(row.split()) == 9 and row.split()[1].endswith("%") for row in rows[:7])
 
 
 def test_merged_classes_are_trained_and_measured_as_such(run: Callable[..., Done], faces: Path, tmp_path: Path) -> None:
@@ -179,32 +165,6 @@ def _two_classes(folder: Path) -> Path:
             file.parent.mkdir(parents=True)
             assert cv2.imwrite(str(file), np.zeros((48, 48), np.uint8))
     return folder / "two"
-
-
-@pytest.mark.slow
-def test_checkpoint_and_exported_file_have_the_same_confusion(
-    run: Callable[..., Done], faces: Path, trained: Path, tmp_path: Path
-) -> None:
-    model = tmp_path / "mine.onnx"
-    assert run("export", trained / "best.safetensors", "-o", model).returncode == 0
-    results = [
-        json.loads(run("eval", path, "--data", faces, "--split", "test", "--protocol", "ten-crop", "--json").stdout)
-        for path in (trained / "best.safetensors", model)
-    ]
-    assert results[0]["confusion"] == results[1]["confusion"]
-
-
-def test_a_picture_of_enormous_size_is_refused_by_its_header(tmp_path: Path) -> None:
-    encoded = bytearray(cv2.imencode(".jpg", np.zeros((48, 48), np.uint8))[1].tobytes())
-    frame = encoded.index(b"\xff\xc0")  # the JPEG frame header: length, precision, height, width
-    encoded[frame + 5 : frame + 9] = 2 * (30_000).to_bytes(2, "big")
-    folder = _two_classes(tmp_path)
-    (folder / "train/a/2.jpg").write_bytes(encoded)
-    # In a child process, because OpenCV reads its limit at import, and this process has imported it already.
-    command = [sys.executable, "-m", "edgekit.cli", "train", "--data", folder, "-o", tmp_path / "run"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
 
 
 def test_resume_with_other_splits_is_refused(run: Callable[..., Done], faces: Path, trained: Path) -> None:

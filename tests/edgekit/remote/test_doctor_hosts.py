@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -52,9 +53,7 @@ def python(sshd: Sshd) -> Iterator[Path]:
         (folder / name).write_text("#!/bin/sh\nexit 9\n")
         (folder / name).chmod(0o755)
     yield folder / "python"
-    for name in ("edgekit", "python"):
-        (folder / name).unlink()
-    folder.rmdir()
+    shutil.rmtree(folder)
 
 
 def test_a_board_is_examined_by_its_bare_python_and_nothing_is_left(connection: Connection, sshd: Sshd) -> None:

@@ -186,7 +186,7 @@ def test_the_same_files_make_the_same_wheel(tmp_path: Path, forget_wheel: Callab
     with zipfile.ZipFile(one.path) as archive:
         names = archive.namelist()
         record = archive.read(next(name for name in names if name.endswith("/RECORD"))).decode()
-    assert {"edgekit/__init__.py", "edgekit/device/stage_timer.py", "edgekit/assets/default.onnx"} <= set(names)
+    assert {"edgekit/__init__.py", "edgekit/device/stages.py", "edgekit/assets/default.onnx"} <= set(names)
     assert len(names) == len(set(names))
     assert {line.split(",")[0] for line in record.splitlines()} == set(names)
     assert not any("__pycache__" in name for name in names)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from edgekit.report.text import to_markdown
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,6 @@ from edgekit.report.compare import compare
 from edgekit.report.document import BenchmarkReport
 from edgekit.report.merging import merge
 from edgekit.report.schema import MAX_BYTES, from_document, json_schema, parse_document, read_document
-from edgekit.report.text import to_markdown
 from edgekit.typed_json import convert
 from tests.examples import examples
 

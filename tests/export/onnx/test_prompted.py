@@ -131,7 +131,7 @@ def test_both_forms_are_evaluated_on_the_pixels_of_a_device(tmp_path: Path, monk
         assert cv2.imwrite(str(tmp_path / "faces" / "test" / label / "a.png"), picture)
     compared: list[DataSet] = []
     monkeypatch.setattr(run, "export_prompts", lambda *arguments: compared.append(arguments[-1]))
-    given = {"clip": clip, "ensemble": False, "compare_on": tmp_path / "faces", "compare_split": "test"}
+    given = {"clip": clip, "without": ["ensemble"], "evaluate_on": tmp_path / "faces", "evaluation_split": "test"}
     run.export(path, tmp_path / "small.onnx", **given)
     assert np.array_equal(compared[0].splits["test"].images[0], to_size(picture, 32))
 

@@ -18,7 +18,8 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import InputError
 from edgekit.export.ncnn.to_ncnn import export_net_to_ncnn
-from edgekit.export.onnx.relabelling import NewClasses, Relabel, described_classes, relabelling
+from edgekit.export.onnx.options import NewClasses
+from edgekit.export.onnx.relabelling import Relabel, described_classes, relabelling
 from edgekit.export.onnx.targets import chosen_passes
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import graph_cost

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor, nn
 
-from edgekit.device.benchmark.other_load import OtherLoad
+from edgekit.device.benchmark.measure import OtherLoad
 from edgekit.models.distill.run import distill
 from edgekit.models.train import train
 from edgekit.models.training import precision

@@ -1,19 +1,50 @@
-"""The summary at the end of `edgekit run`: text and the document of --json."""
+"""What `edgekit run` prints: the progress bar for recordings, and the summary as text and as the document of --json."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from edgekit.cli.output import Output
-from edgekit.cli.run.signals import StopSignals
+from edgekit.cli.progress import is_progress_shown, progress_bar, updater
+from edgekit.cli.signals import StopSignals
 from edgekit.options import as_document
 
 if TYPE_CHECKING:
     from edgekit.device.accounting import Account
+    from edgekit.device.detections import FrameResult
+    from edgekit.device.frame import Frame
     from edgekit.device.health.runtime_monitor import RuntimeMonitor
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.pipeline.summary import Tally
+    from edgekit.device.sink import Sink
+
+
+def progress_sinks(out: Output, frame_count: int | None, max_frames: int | None) -> list[Sink]:
+    """Return a list with the sink of the progress bar, empty if it would show nothing."""
+    if frame_count is None or not is_progress_shown():
+        return []
+    return [_Progress(out, min(frame_count, max_frames or frame_count))]
+
+
+class _Progress:
+    def __init__(self, out: Output, total: int) -> None:
+        self._bar = progress_bar(out)
+        self._update = updater(self._bar, "frames")
+        self._total = total
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        del frame, result
+        self._done += 1
+        self._update(self._done, self._total)
 
 
 def print_summary(
@@ -59,7 +90,7 @@ def summary(
     """Return the document of --json."""
     from msgspec.structs import asdict
 
-    from edgekit.device.engines.versions import versions
+    from edgekit.device.engines.session import versions
     from edgekit.device.pipeline.summary import summary_document
 
     classifier = stream.classifier

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.output import Output
-from edgekit.cli.run.progress import progress_sinks
-from edgekit.cli.run.signals import StopSignals
-from edgekit.cli.run.summary import print_summary, summary
+from edgekit.cli.render.run import print_summary, progress_sinks, summary
+from edgekit.cli.signals import StopSignals
 from edgekit.device.pipeline.stream_options import StreamOptions
-from edgekit.device.sink import SinkOptions
-from edgekit.device.sinks.context import OutputContext
+from edgekit.device.sink import STDOUT, SinkOptions
 from edgekit.device.sinks.jsonl import JsonLinesOptions
 from edgekit.device.sinks.output_options import OutputOptions
 from edgekit.device.sinks.outputs import (
@@ -28,8 +26,6 @@ from edgekit.device.sinks.outputs import (
     results_folder,
     run_context,
 )
-from edgekit.device.sinks.records import STDOUT
-from edgekit.device.sinks.web.options import WebOptions
 from edgekit.device.sources.settings import CameraSettings
 
 if TYPE_CHECKING:
@@ -60,8 +56,8 @@ def run_stream(
         from edgekit.device.health.runtime_monitor import RuntimeMonitor
         from edgekit.device.pipeline.stream import Stream
         from edgekit.device.pipeline.summary import Tally
+        from edgekit.device.sinks.context import OutputContext
 
-        option_of(outputs, WebOptions).check()  # before a camera is opened
         context = OutputContext(rules=option_of(outputs, OutputOptions), notify=out.warn)
         recorder = open_recorder(outputs, context)
         if taught is not None:
@@ -82,7 +78,7 @@ def run_stream(
         signals.on_stop(stream.stop)
         gc.freeze()  # garbage collections during the run do not examine the objects of the start
         try:
-            stream.run(sinks, pace=monitor.paced, annotate=monitor.annotated)
+            stream.run(sinks, annotate=monitor.annotated)
             finished = True
         finally:
             # A run that fails late (a lost camera, a full disk) has results too.

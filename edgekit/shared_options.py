@@ -1,0 +1,44 @@
+"""Fields of options that commands of several rooms have; the arguments of each function are those of `option`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgekit.options import option
+
+# Upper limit far above any useful value; torch and OpenMP abort on absurd ones.
+MAX_THREADS = 1024
+MAX_SEED = 2**32 - 1
+
+
+def threads(**more: Any) -> Any:
+    """Return the field of --threads."""
+    text = "CPU threads of each net. Default: chosen for this machine."
+    return option("--threads", text, metavar="N", least=1, most=MAX_THREADS, **{"section": "Machine"} | more)
+
+
+def contempt(**more: Any) -> Any:
+    """Return the field of --contempt."""
+    text = "Images of contempt, the eighth expression of CK+: drop them, keep them, or count them as CLASS."
+    return option("--contempt", text, default="drop", metavar="drop|keep|CLASS", **more)
+
+
+def merges(**more: Any) -> Any:
+    """Return the field of --merge."""
+    text = "Merge old classes into a new one. Classes that no --merge names are removed. Repeatable."
+    return option("--merge", text, default=(), metavar="NEW=OLD,OLD", **more)
+
+
+def detector(**more: Any) -> Any:
+    """Return the field of --detector."""
+    text = (
+        "Face detector: yunet, haar, none (each frame is one face), or YuNet's .onnx file, which is otherwise "
+        "downloaded once. Default: yunet, or none for a model of whole images."
+    )
+    return option("--detector", text, metavar="NAME|FILE", parse=str, **more)
+
+
+def min_face_px(**more: Any) -> Any:
+    """Return the field of --min-face."""
+    text = "Discard faces smaller than PX. The size of the detector's input follows from PX."
+    return option("--min-face", text, default=0, metavar="PX", least=0, most=100_000, **more)
