@@ -153,7 +153,7 @@ def open_sinks(options: Iterable[SinkOptions], run: RunContext) -> list[Sink]:
     opened = [each.open(run) for each in options]
     # The monitor comes first, because the web page and MQTT read it.
     sinks: list[Sink] = [run.monitor, *(sink for sink in opened if sink is not None)]
-    # What is written while somebody teaches says nothing about a day.
+    # What is written while somebody teaches does not predict a day.
     return [*sinks, DailyWrites(run.notify)] if run.source.live and run.taught is None else sinks
 
 

@@ -1,4 +1,4 @@
-"""A session of teaching on the frames of a run: recorded pictures, the fit, and what it says of the newest frame.
+"""A session of teaching on the frames of a run: recorded pictures, the fit, and its results for the newest frame.
 
 Two threads work beside the run: one computes the features of the newest frame while somebody watches or records, and
 the other one fits after each change of the recorded pictures. `edgekit.device.sinks.web.teach` has the routes.
@@ -40,7 +40,7 @@ _LIVE_FPS = 15.0
 _HOLD_LASTS_S = 1.5
 _WATCHED_FOR_S = 2.0
 _PICTURE_SIDE_PX, _JPEG_QUALITY = 480, 92
-# Pictures without which a class says nothing.
+# A class with fewer pictures is not fitted.
 _LEAST_PICTURES = 2
 # Share of the pictures of two classes that are taken for each other, from which the page names them.
 _ALIKE_SHARE = 0.05
@@ -97,7 +97,7 @@ class TeachSession:
 
     Attributes:
         version: Increases with each change of `state`.
-        live: What the fit says of the newest frame, ready for JSON; None before the first one. Replaced as a whole.
+        live: The result of the fit for the newest frame, ready for JSON; None before the first. Replaced as a whole.
     """
 
     def __init__(self, parts: SessionParts) -> None:
@@ -391,7 +391,7 @@ class TeachSession:
                 self._end_recording()
 
     def _show(self, frame: Frame, features: FloatArray | None) -> None:
-        """Publish what the fit says of a frame; nothing without features, as those of a face that is not there."""
+        """Publish the result of the fit for a frame; nothing without features, as those of a face that is not there."""
         result = self._result
         document: dict[str, Any] = {"sequence": frame.sequence}
         if result is not None and features is not None:
@@ -454,5 +454,5 @@ def _judged(fit: Fit, once: Sequence[str]) -> tuple[str, str]:
             return accuracy, f"{first} and {second} look alike: record more of {fewer}."
     if once:
         names = " and ".join(once[:2])
-        return accuracy, f"Record {names} once more, in another place or light: only then the figure says much."
+        return accuracy, f"Record {names} once more, in another place or light: only then the figure is reliable."
     return accuracy, ""

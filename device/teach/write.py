@@ -183,7 +183,7 @@ def face_features(path: Path) -> onnx.ModelProto:
 
 
 def write_untaught(path: Path, subject: Subject) -> None:
-    """Write a model whose only label says that nothing is taught yet, for a run in which a user begins to teach."""
+    """Write a model with the only label "nothing taught yet", for a run in which a user begins to teach."""
     side_hw = (32, 32)
     contract = Contract(
         architecture="untaught",

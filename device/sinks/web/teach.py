@@ -121,7 +121,7 @@ class TeachRoutes:
         return StreamingResponse(self._updates(), media_type="text/event-stream")
 
     async def _updates(self) -> AsyncIterator[str]:
-        """Yield the state when it has changed, and what the fit says of each newest frame."""
+        """Yield the state when it has changed, and what the fit returns for each newest frame."""
         session, version, live = self._session, 0, None
         while not self._is_closing():
             session.keep_watching()

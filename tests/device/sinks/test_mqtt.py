@@ -23,7 +23,7 @@ from edgekit.device.sinks.mqtt.options import MqttOptions
 from edgekit.device.sinks.mqtt.session import MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
 from edgekit.errors import InputError, TemporaryError
-from tests.runs import counts, run_of
+from tests.runs import contract, counts, run_of
 from tests.waiting import wait_until
 
 OPENSSL = shutil.which("openssl")
@@ -49,15 +49,15 @@ class Opener:
 
     def __call__(self, url: str = "mqtt://127.0.0.1", credentials: str | None = None, images=None, **options):
         settings = MqttSettings.parse(f"{url}:{self._port}", credentials, **{"topic": "edgekit/test"} | options)
-        self._run = run_of(self._notices.append, health=lambda: HOT)
-        self._run.monitor.write(None, self._feed.next("happy", "sad")[1])
+        self.run = run_of(self._notices.append, health=lambda: HOT)
+        self.run.monitor.write(None, self._feed.next("happy", "sad")[1])
         if images is not None:
-            self._run.links.snapshots, self._run.links.sends_snapshots = Images(images), True
-        return self._stack.enter_context(MqttSink(settings, self._run, pauses_s=(0.1,)))
+            self.run.links.snapshots, self.run.links.sends_snapshots = Images(images), True
+        return self._stack.enter_context(MqttSink(settings, self.run, pauses_s=(0.1,)))
 
     @property
     def waiting(self) -> int:
-        return int(counts(self._run, "mqtt")["waiting"])
+        return int(counts(self.run, "mqtt")["waiting"])
 
 
 @pytest.fixture
@@ -193,6 +193,17 @@ def test_home_assistant_gets_a_complete_discovery_document(broker, open_sink):
     assert configs["homeassistant/event/edgekit_test/changed/config"]["event_types"] == list(LABELS)
     assert configs["homeassistant/sensor/edgekit_test/label/config"]["options"] == [*LABELS, "uncertain"]
     assert configs["homeassistant/sensor/edgekit_test/temperature/config"]["device_class"] == "temperature"
+
+
+def test_home_assistant_gets_the_labels_of_a_model_that_was_taught_meanwhile(broker, open_sink):
+    broker.start()
+    topic = "homeassistant/sensor/edgekit_test/label/config"
+    with ExitStack() as stack:
+        listener = broker.listen(stack)
+        open_sink()
+        wait_until(lambda: listener.on(topic))
+        open_sink.run.links.contract = contract(("bolt", "mug"), "image")
+        wait_until(lambda: json.loads(listener.on(topic)[-1])["options"] == ["bolt", "mug", "uncertain"])
 
 
 def test_topics_that_differ_only_in_special_characters_have_their_own_devices_and_buffers():

@@ -116,7 +116,7 @@ def tab(tmp_path: Path, tiny_image_model: Path) -> Iterator[Callable[..., Tab]]:
                 )
             )
             sink = TeachSink(session)
-            web = WebSink("127.0.0.1:0", token, Monitor("demo", lambda: None), teaching=session, notify=pytest.fail)
+            web = WebSink("127.0.0.1:0", token, Monitor("demo", lambda: None), teaching=session)
             made = Tab(session, web, used, tmp_path)
             stack.enter_context(web)
             stack.enter_context(sink)
@@ -282,7 +282,7 @@ def test_nothing_but_recorded_pictures_and_the_taught_model_is_served(path: str,
 
 
 def test_without_a_session_there_is_no_tab() -> None:
-    with WebSink("127.0.0.1:0", None, Monitor("demo", lambda: None), notify=pytest.fail) as web:
+    with WebSink("127.0.0.1:0", None, Monitor("demo", lambda: None)) as web:
         page = Tab(SimpleNamespace(), web, [], Path())
         assert page.request("GET", "/teach")[0] == 404
         assert json.loads(page.request("GET", "/api/state")[1])["teaches"] is False
