@@ -12,12 +12,13 @@ from typing import Any, get_args
 
 import torch
 
-from edgekit.contract import Contract
+from edgekit.contract import Contract, Fit
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import BEST_NAME, CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.checkpoints.provenance import training_provenance
+from edgekit.models.checkpoints.tensorfile import tensors_sha256
 from edgekit.models.data import DataSet, ImageSet, check_classes, identical_to, train_and_validation, training_split
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
@@ -25,6 +26,7 @@ from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, majority_part, wit
 from edgekit.models.data.groups import shared_groups
 from edgekit.models.data.merging import merged
 from edgekit.models.data.readers import load_dataset
+from edgekit.models.nets.pretrained import pretrained_state
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.contention import with_thread_choice
 from edgekit.models.training.init_weights import InitialWeights, read_initial_weights
@@ -40,6 +42,7 @@ from edgekit.models.training.loop import (
 from edgekit.models.training.options import Precision, TrainingOptions
 from edgekit.models.training.precision import choose_precision
 from edgekit.models.training.recipes import FROM_TRAINED, Balance, Recipe, get_recipe
+from edgekit.models.training.start import initial_checkpoint
 from edgekit.models.training.state import damage, state_fingerprint
 from edgekit.models.training.task import Task, TrainingJob
 from edgekit.text import counted
@@ -168,6 +171,7 @@ def read_training_data(
     progress: StageProgress | None = None,
     size_px: int = SIDE_PX,
     cache: ImageCache = "memory",
+    fit: Fit = "square",
 ) -> TrainingData:
     """Read the data set, apply FER+ votes and merged classes, and split it into training and validation images.
 
@@ -181,7 +185,7 @@ def read_training_data(
         reading,
         contempt=options.contempt,
         notify=notify,
-        fit=options.fit,
+        fit=fit,
         cache=cache,
         cache_folder=options.output,
     )
@@ -245,7 +249,11 @@ def initial_weights(options: TrainingOptions, contract: Contract, notify: Notify
     """
     if options.init is None:
         return None
-    return read_initial_weights(resolve_model(options.init, (CHECKPOINT_SUFFIX,)), contract, notify)
+    if initial_checkpoint(options.init) is not None:
+        return read_initial_weights(resolve_model(options.init, (CHECKPOINT_SUFFIX,)), contract, notify)
+    state = pretrained_state(contract.architecture, options.init)
+    notify(f"init '{options.init}': {contract.architecture} starts from it except for the last layer")
+    return InitialWeights(state, tensors_sha256(state), new_classes=contract.labels)
 
 
 def with_precision(options: TrainingOptions, contract: Contract, batch_size: int, notify: Notify) -> Precision:
