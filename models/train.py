@@ -54,7 +54,8 @@ class TrainOptions(TrainingOptions):
     - `balance`: gives rare and common classes equal influence: "loss" weights the loss of each class by the inverse of
       its size, "sampler" draws each class equally often; None: the recipe's.
     - `merges`: texts NEW=OLD,OLD that merge classes; classes that none of the texts names are removed.
-    - `subject`: what the model classifies: each detected "face", or the whole "image"; "auto": see `edgekit.models.training.start`.
+    - `subject`: what the model classifies: each detected "face", or the whole "image"; "auto": see
+      `edgekit.models.training.start`.
     - `image_size`: side of the kept images in pixels, for nets that accept any size; the net's input has 11/12 of this
       side. None: 176 for pretrained nets, else 48.
     - `cache_images`: place of the decoded images; "auto": on disk if they need more than a quarter of the free memory.

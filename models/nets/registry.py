@@ -1,4 +1,7 @@
-"""Nets by name: edgekit's own, timm's as `timm/NAME`, torchvision's as `torchvision/NAME`, and nets in an embedding space as `NAME@WIDTH`."""
+"""Nets by name: edgekit's own, timm's as `timm/NAME`, torchvision's as `torchvision/NAME`.
+
+`NAME@WIDTH` is a net in an embedding space.
+"""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from edgekit.contract import Fit
 from edgekit.models.callbacks import Notify
+from edgekit.models.data import named_split, usual_training_split
 from edgekit.models.data.folds import fold_numbers
 from edgekit.models.data.originals import spread
 from edgekit.models.data.readers import Groups, Labels, Selection, load_dataset
-from edgekit.models.data import named_split, usual_training_split
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets import efficientnet_lite0
 from edgekit.models.nets.pretrained import pretrained_input
@@ -27,7 +27,7 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
     """Return the fit with the highest accuracy on held-back pictures, and call `notify` with all accuracies.
 
     A linear layer on the frozen features of EfficientNet-Lite0 is cross-validated on up to 300 training pictures. Of
-    equal accuracies, the first of "square", "pad" and "stretch" is returned.
+    accuracies within one standard error of the highest, the first of "square", "pad" and "stretch" is returned.
 
     Raises:
         InputError: The data or the weights of EfficientNet-Lite0 cannot be read.
@@ -36,7 +36,7 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
     efficientnet_lite0.load_imagenet_weights(net)
     layer = net.get_submodule("classifier")
     accuracies: dict[Fit, float] = {}
-    folds = None
+    folds, images = None, 0
     for fit in get_args(Fit):
 
         def choose(labels: Labels, classes: tuple[str, ...], groups: Groups) -> Selection:
@@ -50,6 +50,7 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
         if not data.splits:
             return "square"  # the missing split is reported when the images are read
         part = data.splits["train"]
+        images = len(part)
         folds = fold_numbers(part, _FOLDS) if folds is None else folds
         if len(np.unique(folds)) < 2:
             return "square"
@@ -64,7 +65,9 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
         )
         features = frozen_features(net, layer, part.images, contract)
         accuracies[fit] = cross_validated(features, part.labels, folds, len(data.classes))
-    best = max(accuracies, key=lambda each: accuracies[each])
+    most = max(accuracies.values())
+    error = (most * (1 - most) / images) ** 0.5
+    best = next(fit for fit, accuracy in accuracies.items() if accuracy >= most - error)
     shown = ", ".join(f"{fit} {accuracy:.1%}" for fit, accuracy in accuracies.items())
     notify(f"fit {best}: right on held-back pictures with a linear layer on frozen features: {shown}")
     return best

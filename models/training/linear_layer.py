@@ -69,7 +69,7 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, 
     def loss() -> Tensor:
         optimizer.zero_grad()
         result = F.cross_entropy(standardised @ weight.T + bias, labels) + _L2 / 2 * weight.square().sum()
-        result.backward()
+        result.backward()  # type: ignore[no-untyped-call]
         return result
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]

@@ -25,8 +25,9 @@ from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, majority_part, with_ferplus
 from edgekit.models.data.groups import shared_groups
 from edgekit.models.data.merging import merged
+from edgekit.models.data.near_copies import near_copies
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.nets.pretrained import pretrained_state
+from edgekit.models.nets.pretrained import is_pretrained_net, pretrained_state
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.contention import with_thread_choice
 from edgekit.models.training.init_weights import InitialWeights, read_initial_weights
@@ -46,6 +47,9 @@ from edgekit.models.training.start import initial_checkpoint
 from edgekit.models.training.state import damage, state_fingerprint
 from edgekit.models.training.task import Task, TrainingJob
 from edgekit.text import counted
+
+# Share of the held-back images that are nearly equal to a training image.
+_MOST_NEAR_COPIES = 0.3
 
 
 @dataclass(frozen=True)
@@ -231,6 +235,12 @@ def check_training_images(data: TrainingData, notify: Notify) -> None:
             f"validation images ({data.validation_name}) have no image of class {missing}: "
             "their accuracy does not count these classes"
         )
+    is_drawn = data.validation_name not in data.dataset.splits and data.training.groups is None
+    if is_drawn and (share := near_copies(data.training.images, data.validation.images)) > _MOST_NEAR_COPIES:
+        notify(
+            f"warning: {share:.0%} of the held-back images are nearly equal to a training image, as pictures of one "
+            "recording are: their accuracy is too high; add a split 'val' with pictures of another day or place"
+        )
     if shared := shared_groups(data.training.groups, data.validation.groups):
         found = counted(len(shared), "person or group", "persons or groups")
         notify(f"{found} in both training and validation images, such as '{shared[0]}': the accuracy is too high")
@@ -272,6 +282,8 @@ def with_precision(options: TrainingOptions, contract: Contract, batch_size: int
         return recorded
     if options.accelerator != "cpu" and torch.cuda.is_available():
         return "fp32"
+    if is_pretrained_net(contract.architecture):
+        return "fp32"  # their depthwise convolutions gain nothing from bf16
     net = create_model(contract.architecture, len(contract.labels))
     precision, reason = choose_precision(net, contract.input.size_hw, batch_size)
     notify(f"precision {precision}: {reason}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from edgekit.contract import METADATA_KEY, Contract, Fit, Subject
 from edgekit.model_store import BEST_NAME, CHECKPOINT_SUFFIX, DEVICE_SUFFIXES, resolve_model
@@ -56,7 +56,7 @@ def choose_start(
     best = options.output / BEST_NAME
     before = load_checkpoint(best) if options.resume and best.exists() else None
     initial = None if options.init is None else initial_checkpoint(options.init)
-    known = (before or initial).contract if before or initial else None
+    known = before.contract if before else initial.contract if initial else None
     look = look_at(options.data, options.contempt)
     if subject == "auto":
         subject = before.contract.subject if before else _subject(look, known, notify)
