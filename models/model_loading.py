@@ -22,8 +22,8 @@ from edgekit.models.checkpoints.provenance import git_revision
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.nets.edgecnn import INPUT_SIZE_PX
 from edgekit.models.nets.merged import MergedClasses
-from edgekit.models.nets.pretrained import InputValues
 from edgekit.models.nets.registry import class_dimensions, create_model, takes_any_size
+from edgekit.models.pretrained import InputValues
 from edgekit.preprocess import CROP_MARGIN
 
 MAX_IMAGE_SIZE_PX = 224

@@ -26,4 +26,5 @@ def _small(images: ImageU8) -> FloatArray:
     gray = [np.ascontiguousarray(image.mean(axis=-1).astype(np.uint8)) for image in images]
     pixels = np.stack([resize(image, (_SIDE_PX, _SIDE_PX)) for image in gray]).reshape(len(images), -1)
     centred: FloatArray = pixels.astype(np.float32) - pixels.mean(axis=1, keepdims=True, dtype=np.float32)
-    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
+    return centred

@@ -21,8 +21,8 @@ from edgekit.models.distill.views import Views, training_crop_px
 from edgekit.models.distill.votes import VotePowers
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
-from edgekit.models.nets.pretrained import InputValues
 from edgekit.models.nets.registry import embedding_name
+from edgekit.models.pretrained import InputValues
 from edgekit.models.training.classification import NetTask
 from edgekit.models.training.init_weights import InitialWeights
 from edgekit.models.training.recipes import Recipe

@@ -15,7 +15,7 @@ from edgekit.models.data.originals import spread
 from edgekit.models.data.readers import Groups, Labels, Selection, load_dataset
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets import efficientnet_lite0
-from edgekit.models.nets.pretrained import pretrained_input
+from edgekit.models.pretrained import pretrained_input
 from edgekit.models.training.linear_layer import cross_validated, frozen_features
 
 _IMAGE_SIZE_PX = 176

@@ -57,6 +57,8 @@ class Recipe:
     - `balance`: how rare and common classes get equal influence; see `ClassificationTask`.
     - `drop_last`: leave out the last batch of an epoch if it has fewer images than the others.
     - `rates` ("adamw" only): factors of the learning rate of the parameters whose names start with a prefix.
+    - `keeps_statistics`: BatchNorm normalises with the statistics of the initial weights. Those of small batches differ
+      from them, and the averages would follow them only after thousands of steps.
     - `patch_dropout` (small CLIPs only): share of the image tokens that are left out (arXiv 2212.00794), except in the
       last quarter of the epochs.
     """
@@ -91,6 +93,7 @@ class Recipe:
     drop_last: bool = False
     rates: tuple[tuple[str, float], ...] = ()
     patch_dropout: float = 0.0
+    keeps_statistics: bool = False
 
     def stage(self, epoch: int) -> tuple[Recipe, int]:
         """Return the recipe of the stage that contains `epoch`, and the epoch's number within that stage.
@@ -229,6 +232,7 @@ _FINE_TUNE = Recipe(
     ema_decay=0.99,
     optimizer="adamw",
     keep="last",
+    keeps_statistics=True,
 )
 
 # For a CLIP with random initial weights: each epoch pairs an image with another caption, and a transformer needs

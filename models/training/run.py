@@ -27,8 +27,8 @@ from edgekit.models.data.groups import shared_groups
 from edgekit.models.data.merging import merged
 from edgekit.models.data.near_copies import near_copies
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.nets.pretrained import is_pretrained_net, pretrained_state
 from edgekit.models.nets.registry import create_model
+from edgekit.models.pretrained import is_pretrained_net, pretrained_state
 from edgekit.models.training.contention import with_thread_choice
 from edgekit.models.training.init_weights import InitialWeights, read_initial_weights
 from edgekit.models.training.loop import (

@@ -14,8 +14,8 @@ from edgekit.models.checkpoints.tensorfile import read_header
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.subject import Look, look_at
 from edgekit.models.nets import efficientnet_lite0
-from edgekit.models.nets.pretrained import PRETRAINED, InputValues, is_pretrained_net, pretrained_input
 from edgekit.models.nets.registry import plain_name
+from edgekit.models.pretrained import PRETRAINED, InputValues, is_pretrained_net, pretrained_input
 from edgekit.models.training.fit_choice import choose_fit
 from edgekit.models.training.options import TrainingOptions
 from edgekit.models.training.recipes import DEFAULT_RECIPE

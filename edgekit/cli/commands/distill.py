@@ -95,8 +95,8 @@ if TYPE_CHECKING:
 def command(out: Output, options: TrainingOptions, teachers: tuple[str, ...], **values: Any) -> None:
     """Train a small net, the student, to reproduce the outputs of a teacher.
 
-    A teacher is a checkpoint, an exported model, a file of `edgekit import`, a CLIP, or a CLIP with trained prompts. The
-    student of a CLIP has the CLIP's embedding space. `export` can therefore give the student other labels later.
+    A teacher is a checkpoint, an exported model, a file of `edgekit import`, a CLIP, or a CLIP with trained prompts.
+    The student of a CLIP has the CLIP's embedding space. `export` can therefore give the student other labels later.
 
     With --ferplus and --ferplus-labels posterior, the training targets combine the outputs of the teacher with P(label
     | votes).

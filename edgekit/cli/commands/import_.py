@@ -9,7 +9,7 @@ import click
 from edgekit.cli.command import command as make_command
 from edgekit.cli.options import PATH, refuse_unused
 from edgekit.cli.output import Output
-from edgekit.export.import_options import ImportOptions, read_labels
+from edgekit.export.foreign.import_options import ImportOptions, read_labels
 from edgekit.model_store import ONNX_SUFFIX
 
 _OF_AUTHORS = ("dataset_name", "color")
@@ -63,7 +63,7 @@ def command(
         _convert_checkpoint(out, file, output, labels, dataset_name, color)
         return
     refuse_unused(ctx, _OF_AUTHORS, "is for checkpoints of the EdgeCNN authors")
-    from edgekit.export.foreign import import_onnx
+    from edgekit.export.foreign.import_onnx import import_onnx
 
     imported = import_onnx(file, output, read_labels(labels) if labels else None, options)
     for note in imported.notes:

@@ -32,8 +32,8 @@ from edgekit.contract import (
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.session import has_contract, open_session, run_session
 from edgekit.errors import EdgekitError, InputError
-from edgekit.export.import_options import ImportOptions
-from edgekit.export.stated import Stated, read_stated
+from edgekit.export.foreign.import_options import ImportOptions
+from edgekit.export.foreign.stated import Stated, read_stated
 from edgekit.files import atomic_path, check_replaces_none, check_writable
 from edgekit.model_store import ONNX_SUFFIX
 from edgekit.preprocess import CROP_MARGIN, FloatArray, ImageU8, softmax, to_input
