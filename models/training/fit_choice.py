@@ -66,7 +66,8 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
         features = frozen_features(net, layer, part.images, contract)
         accuracies[fit] = cross_validated(features, part.labels, folds, len(data.classes))
     most = max(accuracies.values())
-    error = (most * (1 - most) / images) ** 0.5
+    share = (most * images + 1) / (images + 2)  # so that all right has an error, too
+    error = (share * (1 - share) / images) ** 0.5
     best = next(fit for fit, accuracy in accuracies.items() if accuracy >= most - error)
     shown = ", ".join(f"{fit} {accuracy:.1%}" for fit, accuracy in accuracies.items())
     notify(f"fit {best}: right on held-back pictures with a linear layer on frozen features: {shown}")
