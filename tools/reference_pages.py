@@ -49,7 +49,7 @@ _API = {
     "Train and measure": (
         "train", "distill", "evaluate", "evaluate_photos", "accuracy_by", "risk_coverage", "crop_photos",
     ),
-    "Export": ("export", "quantize", "verify", "profile"),
+    "Export": ("export", "import_onnx", "quantize", "verify", "profile"),
     "Benchmark": ("benchmark", "benchmark_formats", "compare"),
 }  # fmt: skip
 # `edgekit.export` is a callable package, which has neither the signature nor the description of the function.

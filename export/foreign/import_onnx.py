@@ -1,6 +1,6 @@
 """`edgekit import MODEL.onnx`: attach a contract to an ONNX classifier that another program has exported.
 
-    imported = import_onnx(Path("yolo11n-cls.onnx"), Path("mine.onnx"))
+    imported = edgekit.import_onnx("yolo11n-cls.onnx", "mine.onnx")
     imported.contract.labels, imported.notes
 
 The graph gets a dynamic batch, images as (N, channels, height, width) and logits as output, where it lacks them. The
@@ -9,6 +9,7 @@ results are compared with those of the file before the new one is written. The m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -56,7 +57,10 @@ class Imported:
 
 
 def import_onnx(
-    model: Path, output: Path, labels: tuple[str, ...] | None = None, options: ImportOptions | None = None
+    model: str | Path,
+    output: str | Path,
+    labels: Sequence[str] | None = None,
+    options: ImportOptions | None = None,
 ) -> Imported:
     """Write an ONNX classifier with a contract to `output`.
 
@@ -69,8 +73,12 @@ def import_onnx(
     Raises:
         InputError: The file is no image classifier, or something that it does not state is missing.
         StorageError: `output` cannot be written.
+
+    Example:
+        >>> edgekit.import_onnx("resnet18.onnx", "flowers.onnx", labels=["daisy", "rose", "tulip"])
     """
     options = options or ImportOptions()
+    model, output = Path(model), Path(output)
     if output.suffix != ONNX_SUFFIX:
         raise InputError(f"output '{output}' must end in '{ONNX_SUFFIX}': rename it")
     check_replaces_none(output, [model])
@@ -82,7 +90,7 @@ def import_onnx(
     stated = read_stated(dict(session.get_modelmeta().custom_metadata_map), model)
     if stated.by:
         notes.append(f"described by {stated.by}")
-    contract, is_last = _contract(session, model, stated, labels, options, notes)
+    contract, is_last = _contract(session, model, stated, labels and tuple(labels), options, notes)
     before = _trial_outputs(session, model, contract, is_last)
     if before.shape[1] != len(contract.labels):
         raise InputError(
