@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgekit.device.frame import Source as Source
     from edgekit.device.pipeline.stream import stream as stream
     from edgekit.device.sink import Sink as Sink
+    from edgekit.device.teach.teach import teach as teach
     from edgekit.device.tracking.tracker import Tracker as Tracker
     from edgekit.export.foreign.import_onnx import import_onnx as import_onnx
     from edgekit.export.formats.run import benchmark_formats as benchmark_formats
@@ -57,6 +58,7 @@ __version__ = "0.2.0"
 _PUBLIC = {
     "load_model": "edgekit.device.engines.classifier",
     "detect_faces": "edgekit.device.detection",
+    "teach": "edgekit.device.teach.teach",
     "stream": "edgekit.device.pipeline.stream",
     "Classifier": "edgekit.device.engines.classifier",
     "Frame": "edgekit.device.frame",

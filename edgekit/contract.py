@@ -18,14 +18,16 @@ from edgekit.typed_json import convert, parse_json, shown
 
 METADATA_KEY = "edgekit"
 SCHEMA_MAJOR = 1
-# 1.1 added input.element_type and verified_level; 1.2 crop.fit, subject, temperature and uncertain_below.
-SCHEMA_VERSION = f"{SCHEMA_MAJOR}.2"
+# 1.1 added input.element_type and verified_level; 1.2 crop.fit, subject, temperature and uncertain_below; 1.3
+# output.meaning "features", input.sizes_px, region and distance.
+SCHEMA_VERSION = f"{SCHEMA_MAJOR}.3"
 
 Channels: TypeAlias = Literal["rgb", "bgr", "gray"]
 ElementType: TypeAlias = Literal["float32", "uint8"]
 Precision: TypeAlias = Literal["float32", "float16", "int8"]
 GraphLevel: TypeAlias = Literal["none", "basic", "extended", "all"]
-OutputMeaning: TypeAlias = Literal["logits"]
+# Features have no labels: such a model is for `edgekit teach`, which adds a classifier.
+OutputMeaning: TypeAlias = Literal["logits", "features"]
 # How an image that is not a face box becomes square: its central square, padded with gray, or stretched.
 Fit: TypeAlias = Literal["square", "pad", "stretch"]
 # What the model classifies: each detected face, or the whole image.
@@ -50,7 +52,8 @@ class InputSpec:
 
     `channels` is the colour order of the tensor's channels; `mean` and `std` have one value per channel and apply after
     `scale`. If `element_type` is "float32", the caller normalizes the pixels. If `element_type` is "uint8", the model
-    receives raw pixels and normalizes them.
+    receives raw pixels and normalizes them. `sizes_px` has the sides of square inputs that the graph accepts besides
+    `size_hw`; it is empty for a graph of one size.
     """
 
     name: _Text
@@ -61,6 +64,7 @@ class InputSpec:
     std: tuple[float, ...]
     layout: Literal["NCHW"] = "NCHW"
     element_type: ElementType = "float32"
+    sizes_px: tuple[_SidePx, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,21 @@ class CropSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """The net's output tensor: (N, number of labels)."""
+    """The net's output tensor: (N, number of labels), or (N, number of features)."""
 
     name: _Text
     meaning: OutputMeaning = "logits"
+
+
+@dataclass(frozen=True)
+class DistanceSpec:
+    """A second output, (N,): how unlike the pictures of its classes the model finds a picture.
+
+    A picture whose distance exceeds `threshold` gets the label "uncertain".
+    """
+
+    name: _Text
+    threshold: float
 
 
 @dataclass(frozen=True)
@@ -119,7 +134,9 @@ class Contract:
     verified the outputs. `subject` is what the model classifies. `temperature` is the factor of temperature scaling
     (Guo et al. 2017, section 4.2), fitted on validation images; 1 means not calibrated. The file's logits are already
     divided by `temperature`. A face or image whose largest probability is below `uncertain_below` gets the label
-    "uncertain"; 0 means no threshold.
+    "uncertain"; 0 means no threshold. `region` is the part of a camera's frame that a model of whole images looks at:
+    left, top, right and bottom as fractions; None means the whole frame. `distance` is an output for pictures that show
+    none of the labels.
 
     Example:
         >>> contract = Contract.from_json(model_metadata["edgekit"])
@@ -138,6 +155,8 @@ class Contract:
     subject: Subject = "face"
     temperature: float = 1.0
     uncertain_below: float = 0.0
+    region: tuple[float, float, float, float] | None = None
+    distance: DistanceSpec | None = None
     provenance: Provenance = field(default_factory=Provenance)
     schema: str = SCHEMA_VERSION
 
@@ -196,7 +215,10 @@ class _Version:
 def _validate(contract: Contract) -> None:
     """Check the ranges and the relations between fields, which the field types do not express."""
     labels = contract.labels
-    _require(1 <= len(labels) <= _MAX_LABELS, "labels", f"{len(labels)} labels", f"1 to {_MAX_LABELS}")
+    if contract.output.meaning == "features":
+        _require(not labels, "labels", f"{len(labels)} labels", "none, because the output is features")
+    else:
+        _require(1 <= len(labels) <= _MAX_LABELS, "labels", f"{len(labels)} labels", f"1 to {_MAX_LABELS}")
     _require(len(set(labels)) == len(labels), "labels", "a duplicate name", "distinct names")
     _require(all(label.strip() for label in labels), "labels", "an empty name", "names")
     _require(all(map(_is_text, labels)), "labels", "a lone surrogate", "whole characters")
@@ -218,16 +240,24 @@ def _validate(contract: Contract) -> None:
     )
     in_range = _MIN_FACTOR <= contract.temperature <= _MAX_FACTOR
     _require(in_range, "temperature", str(contract.temperature), _FACTORS)
-    _check_uncertain_below(contract)
+    _check_uncertain(contract)
+    if contract.region is not None:
+        x0, y0, x1, y1 = contract.region
+        is_inside = contract.subject == "image" and 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
+        _require(is_inside, "region", str(contract.region), "fractions x0 < x1 and y0 < y1, for subject 'image'")
     for result in contract.provenance.accuracy:
         _require(0 <= result.correct <= result.total, "provenance.accuracy", shown(result.correct), "correct <= total")
 
 
-def _check_uncertain_below(contract: Contract) -> None:
-    value = contract.uncertain_below
-    _require(0 <= value <= 1, "uncertain_below", str(value), "0 to 1")
-    is_unambiguous = value == 0 or UNCERTAIN not in contract.labels
-    _require(is_unambiguous, "uncertain_below", str(value), f"0, because the model has a label named '{UNCERTAIN}'")
+def _check_uncertain(contract: Contract) -> None:
+    below, distance = contract.uncertain_below, contract.distance
+    _require(0 <= below <= 1, "uncertain_below", str(below), "0 to 1")
+    is_unambiguous = (below == 0 and distance is None) or UNCERTAIN not in contract.labels
+    field_name = "uncertain_below" if below else "distance"
+    _require(is_unambiguous, field_name, str(below), f"none, because the model has a label named '{UNCERTAIN}'")
+    if distance is not None:
+        in_range = abs(distance.threshold) <= _MAX_FACTOR
+        _require(in_range, "distance.threshold", str(distance.threshold), f"at most {_MAX_FACTOR:g}")
 
 
 def _is_text(label: str) -> bool:

@@ -21,7 +21,7 @@ EXTRA_OF_MODULE = {
     "lightning_fabric": "train",
     "matplotlib": "train",
     "ncnn": "ncnn",
-    "onnx": "export",
+    "onnx": "teach",
     "onnx_ir": "export",
     "onnxruntime": "device",
     "onnxscript": "export",

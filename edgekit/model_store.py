@@ -21,6 +21,8 @@ _SHIPPED_SUFFIXES = (ONNX_SUFFIX, CHECKPOINT_SUFFIX)
 # `default` is for faces in front of a camera, `fer2013` for comparisons on FER-2013; `distilled` is
 # `default` in the space of a prompted CLIP.
 SHIPPED = ("default", "fer2013", "distilled")
+# Features of whole images for `edgekit teach`; it has no checkpoint.
+BACKBONE = "backbone"
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -37,8 +39,9 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
     >>> resolve_model("default", DEVICE_SUFFIXES).name
     'default.onnx'
     """
-    if name in SHIPPED:
-        path = ASSETS / f"{name}{suffixes[0]}"
+    if name in (*SHIPPED, BACKBONE):
+        paths = [ASSETS / f"{name}{suffix}" for suffix in suffixes]
+        path = next((path for path in paths if path.exists()), paths[0])
         if not path.exists():
             installed = ", ".join(shipped_models()) or "none"
             raise InputError(f"model '{name}' is not part of this installation: give a path or one of: {installed}")

@@ -46,6 +46,7 @@ _API = {
     "Data that sources, detectors, trackers and sinks exchange": (
         "Frame", "Source", "Detector", "Tracker", "Detections", "FrameResult", "Sink",
     ),
+    "Teach": ("teach",),
     "Train and measure": (
         "train", "distill", "evaluate", "evaluate_photos", "accuracy_by", "risk_coverage", "crop_photos",
     ),
@@ -60,6 +61,8 @@ _TYPES = (
     "edgekit.device.pipeline.stream.Stream",
     "edgekit.device.engines.classifier.Predictions",
     "edgekit.device.detections.Face",
+    "edgekit.device.teach.options.Teaching",
+    "edgekit.device.teach.teach.Taught",
     "edgekit.models.training.options.TrainingOptions",
     "edgekit.models.train.TrainOptions",
     "edgekit.models.distill.run.DistillOptions",

@@ -119,10 +119,12 @@ def benchmark(
         if not value >= least:
             raise InputError(f"{what} is {value}: expected at least {least}")
     named = [(report_name(name), resolve_model(name, device_suffixes(name)).absolute()) for name in names]
-    cells = plan_cells(named, threads, kinds)
+    # A model of features classifies no frames.
+    features = {path for _, path in named if contract_in(path).output.meaning == "features"}
+    cells = [cell for cell in plan_cells(named, threads, kinds) if cell.kind == "net" or cell.path not in features]
     described = [describe_model(name, path) for name, path in named]
     board = read_board()
-    uses_frames = any(kind != "net" for kind in kinds)
+    uses_frames = any(cell.kind != "net" for cell in cells)
     wanted = DetectorChoice(
         detector or "", Path(detector_model).absolute() if detector_model else None, detector_size_px
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from edgekit.preprocess import (
     to_input,
     with_mirror_images,
 )
+
+if TYPE_CHECKING:
+    from edgekit.device.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +127,26 @@ class Classifier:
             InputError: The model fails or returns NaN or infinity.
         """
         logits = self.logits(crops)
-        if not np.isfinite(logits).all():
-            raise InputError(f"the output of model '{self.path}' contains NaN or infinity: export the model again")
+        self._require_finite(logits)
         return softmax(logits)
+
+    def outputs(self, crops: ImageU8) -> tuple[FloatArray, FloatArray | None]:
+        """Return the class probabilities (N, classes) of crops, and their distances (N,); see `Contract.distance`.
+
+        The distances are None for a model without them.
+
+        Raises:
+            InputError: As `probabilities`.
+        """
+        if self.contract.distance is None or len(crops) == 0:
+            return self.probabilities(crops), None
+        views = with_mirror_images(crops) if self.mirror else crops
+        logits, distances = cast("OnnxRuntimeEngine", self._engine).infer_with_distance(
+            to_input(views, self.contract.input)
+        )
+        self._require_finite(logits)
+        means = [each.reshape(-1, len(crops), *each.shape[1:]).mean(axis=0) for each in (softmax(logits), distances)]
+        return means[0], means[1]
 
     def logits(self, crops: ImageU8) -> FloatArray:
         """Return the logits (N, classes) of crops: uint8 (N, H, W, 1 or 3) from `preprocess.crop_face`, N may be 0.
@@ -139,6 +159,10 @@ class Classifier:
             return self.infer(to_input(crops, self.contract.input))
         both = self.infer(to_input(with_mirror_images(crops), self.contract.input))
         return log_mean_probabilities(both.reshape(2, len(crops), -1))
+
+    def _require_finite(self, logits: FloatArray) -> None:
+        if not np.isfinite(logits).all():
+            raise InputError(f"the output of model '{self.path}' contains NaN or infinity: export the model again")
 
     def infer(self, tensor: FloatArray | ImageU8) -> FloatArray:
         """Return the logits (N, classes) of the net's input (N, channels, H, W), see `preprocess.to_input`.

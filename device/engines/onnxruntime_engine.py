@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -30,24 +31,39 @@ class OnnxRuntimeEngine:
             raise InputError(f"model '{path}': {found[0]}")
 
     def infer(self, tensor: FloatArray | ImageU8) -> FloatArray:
-        """Return the logits (N, labels) of input tensors (N, channels, H, W).
+        """Return the logits or features (N, labels or features) of input tensors (N, channels, H, W).
 
         Raises:
             InputError: The graph fails, or does not return one row per image.
             TemporaryError: As `run_session`.
         """
-        names, feed = [self.contract.output.name], {self.contract.input.name: tensor}
+        return self._checked(self._run([self.contract.output.name], tensor)[0], len(tensor))
+
+    def infer_with_distance(self, tensor: FloatArray | ImageU8) -> tuple[FloatArray, FloatArray]:
+        """Return `infer`'s logits and the distances (N,) of `Contract.distance`, which must not be None.
+
+        Raises:
+            InputError, TemporaryError: As `infer`.
+        """
+        assert self.contract.distance is not None
+        output, distances = self._run([self.contract.output.name, self.contract.distance.name], tensor)
+        return self._checked(output, len(tensor)), np.asarray(distances, np.float32)
+
+    def _run(self, names: list[str], tensor: FloatArray | ImageU8) -> list[Any]:
         try:
-            (output,) = run_session(self._session, self._path, names, feed)
+            return run_session(self._session, self._path, names, {self.contract.input.name: tensor})
         except EdgekitError:
             raise
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             reason = one_line(str(error))
             raise InputError(f"model '{self._path}' fails in inference: export it again ({reason})") from error
+
+    def _checked(self, output: Any, images: int) -> FloatArray:
         logits = np.asarray(output, np.float32)
-        if logits.shape != (len(tensor), len(self.contract.labels)):
+        has_labels = self.contract.output.meaning == "logits"
+        if logits.shape != (images, len(self.contract.labels) if has_labels else logits.shape[-1]):
             raise InputError(
-                f"model '{self._path}' returns {_size(logits.shape)} values for {counted(len(tensor), 'image')} and "
+                f"model '{self._path}' returns {_size(logits.shape)} values for {counted(images, 'image')} and "
                 f"{counted(len(self.contract.labels), 'label')}: export it with a dynamic batch"
             )
         return logits
@@ -58,9 +74,10 @@ def contradictions(session: ort.InferenceSession, contract: Contract) -> list[st
     spec = contract.input
     inputs = {node.name: node for node in session.get_inputs()}
     outputs = {node.name: node for node in session.get_outputs()}
-    if list(inputs) != [spec.name] or contract.output.name not in outputs:
+    named = [contract.output.name, *([contract.distance.name] if contract.distance else [])]
+    if list(inputs) != [spec.name] or not outputs.keys() >= set(named):
         return [
-            f"the contract names input '{spec.name}' and output '{contract.output.name}', "
+            f"the contract names input '{spec.name}' and output {', '.join(map(repr, named))}, "
             f"but the graph has {list(inputs)} and {list(outputs)}: export it again"
         ]
     node, output = inputs[spec.name], outputs[contract.output.name]
@@ -75,7 +92,8 @@ def contradictions(session: ort.InferenceSession, contract: Contract) -> list[st
     if node.type != _NODE_TYPES[spec.element_type]:
         kind = _NODE_TYPES[spec.element_type]
         found.append(f"the graph's input is {node.type}, the contract's {kind}: export it again")
-    if len(output.shape) != 2 or output.shape[1] != len(contract.labels):
+    has_labels = contract.output.meaning == "logits"
+    if len(output.shape) != 2 or (has_labels and output.shape[1] != len(contract.labels)):
         found.append(
             f"the contract has {len(contract.labels)} labels, but the graph's output is {output.shape}: "
             "export it with as many labels as classes"

@@ -18,7 +18,7 @@ from edgekit.device.imaging import resize
 from edgekit.device.pipeline.classification_schedule import ClassifyEvery, choose
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.smoothing import smooth
-from edgekit.device.pipeline.uncertainty import check_threshold, is_blank
+from edgekit.device.pipeline.uncertainty import check_crop, check_threshold, is_uncertain
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.stages import Stages
 from edgekit.device.track import Classification
@@ -152,15 +152,16 @@ def classify(
     last = [_recent(track.classification, time_s) for track in tracks] or [None] * len(faces)
     choice = choose(crops, last, time_s, classify_every if tracks else 1)
     timer.mark("crop")
-    outputs = iter(classifier.probabilities(crops[choice.due]))
+    probabilities, distances = classifier.outputs(crops[choice.due])
+    outputs = iter(zip(probabilities, [None] * len(probabilities) if distances is None else distances, strict=True))
     found = []
     for index, before in enumerate(last):
         is_new, is_cut = bool(choice.due[index]), bool(choice.cut[index])
-        raw = next(outputs) if before is None or is_new else before.raw
+        raw, distance = next(outputs) if before is None or is_new else (before.raw, None)
         face = smooth(before, raw, time_s, smooth_s, is_new=is_new, is_cut=is_cut)
         check_threshold(face, contract.uncertain_below)
-        if is_new and contract.subject == "face" and contract.uncertain_below > 0:
-            face.is_blank = is_blank(crops[index])
+        if is_new:
+            check_crop(face, crops[index], distance, contract)
         choice.record(index, face)
         found.append(face)
     for track, face in zip(tracks, found, strict=bool(tracks)):
@@ -172,7 +173,7 @@ def classify(
         raw_probabilities=np.array([face.raw for face in found], np.float32).reshape(shape),
         classes=contract.labels,
         label_indices=np.array([face.label for face in found], np.int64),
-        uncertain=np.array([face.uncertain or face.is_blank for face in found], np.bool_),
+        uncertain=np.array([is_uncertain(face) for face in found], np.bool_),
         classified=choice.due,
     )
     timer.mark("classify")

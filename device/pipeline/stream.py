@@ -30,6 +30,7 @@ from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.pictures import PictureRecogniser
 from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
+from edgekit.device.region import Region
 from edgekit.device.registry import find
 from edgekit.device.sink import Sink
 from edgekit.device.sources import open_camera, open_source
@@ -263,17 +264,23 @@ def create_localizer(
 
 
 def _completed(options: StreamOptions, contract: Contract, model: Path) -> StreamOptions:
-    """Return the options with the detector that the model needs.
+    """Return the options with the detector that the model needs, and the model's region unless another one is given.
 
     Raises:
-        InputError: An option for faces is set for a model that classifies whole images.
+        InputError: An option for faces is set for a model that classifies whole images, or the model returns features.
     """
+    if contract.output.meaning == "features":
+        raise InputError(f"model '{model}' returns features, no labels: teach it with 'edgekit teach'")
     if contract.subject == "image" and (given := options.changed(_OF_FACES)):
         raise InputError(
             f"model '{model}' classifies the whole image, and {', '.join(given)} would have no effect: leave it out"
         )
     requested = None if options.detector is None else str(options.detector)
-    return replace(options, detector=needed_detector(contract.subject, requested, model))
+    region = options.region
+    if region is None and contract.region is not None:
+        x0, y0, x1, y1 = contract.region
+        region = Region(x0, y0, x1 - x0, y1 - y0)
+    return replace(options, region=region, detector=needed_detector(contract.subject, requested, model))
 
 
 def _mirrors(options: StreamOptions, contract: Contract, source: Source) -> bool:

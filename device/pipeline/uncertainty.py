@@ -1,10 +1,15 @@
-"""When a face has the label "uncertain": below a threshold of its probability, and where its crop is blank."""
+"""When a face or image has the label "uncertain": the only module that decides it.
+
+It is uncertain below a threshold of its probability, where a face's crop is blank, and where the model finds the
+picture unlike its classes (`Contract.distance`).
+"""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
+from edgekit.contract import Contract
 from edgekit.device.imaging import sharpness
 from edgekit.device.track import Classification
 from edgekit.preprocess import ImageU8
@@ -17,6 +22,19 @@ _CLOSE_WITH_LABEL, _CLOSE_UNCERTAIN = 0.077, 0.096
 # is. Of the same faces darkened and blurred to many degrees, 14 % of the labels of blank crops are right, and 81 % of
 # the others (model default, labels above its threshold).
 _LEAST_CONTRAST, _LEAST_SHARPNESS = 6.0, 5.0
+
+
+def is_uncertain(face: Classification) -> bool:
+    """Return whether the label of a face or image is "uncertain"."""
+    return face.uncertain or face.is_blank or face.is_unlike
+
+
+def check_crop(face: Classification, crop: ImageU8, distance: float | None, contract: Contract) -> None:
+    """Set what the crop that was classified last, and its distance from the model's classes, say about a face."""
+    if contract.subject == "face" and contract.uncertain_below > 0:
+        face.is_blank = is_blank(crop)
+    if distance is not None and contract.distance is not None:
+        face.is_unlike = distance > contract.distance.threshold
 
 
 def check_threshold(face: Classification, below: float) -> None:

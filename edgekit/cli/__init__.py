@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 # Commands in the order of `edgekit --help`, by the titles of its sections.
 SECTIONS = {
-    "Train": ("train", "distill", "embed", "average", "eval", "data", "import"),
+    "Train": ("teach", "train", "distill", "embed", "average", "eval", "data", "import"),
     "Export": ("export", "inspect", "verify", "profile"),
     "Run": ("run", "cameras", "service"),
     "Measure": ("bench", "report", "compare"),

@@ -1,4 +1,4 @@
-"""Histogram and median interval of latencies.
+"""Histogram and median interval of latencies; interval of a fraction.
 
 Iterations of one process are not independent: they share a memory layout, a processor and a moment. The interval of a
 median therefore comes from several processes, by a block bootstrap in two stages: processes are resampled with
@@ -98,3 +98,18 @@ def _resampled(samples: Samples, random: np.random.Generator) -> Samples:
     index = (starts[:, None] + np.arange(length)).ravel()[:size] % size
     resampled: Samples = samples[index]
     return resampled
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a fraction, 0..1.
+
+    Source: Wilson, Journal of the American Statistical Association 22 (1927), 209-212.
+
+    Args:
+        correct: Number of successes.
+        total: Number of trials, at least 1.
+    """
+    share, square = correct / total, _NORMAL_975**2
+    center = (share + square / (2 * total)) / (1 + square / total)
+    half = _NORMAL_975 / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
+    return max(center - half, 0.0), min(center + half, 1.0)

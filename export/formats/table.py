@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.models.evaluation.bands import wilson_interval
 from edgekit.models.evaluation.evaluate import Evaluation
 from edgekit.report.document import BenchmarkReport, BoardResult, CellResult, Kind
-from edgekit.report.statistics import ratio_interval
+from edgekit.report.statistics import ratio_interval, wilson_interval
 
 SCHEMA = "edgekit.formats/1.0"
 # Largest drop of accuracy of a recommended file, 0..1, as in `edgekit verify`.

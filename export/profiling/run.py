@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, create_detector
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.session import has_contract, open_session, read_contract
 from edgekit.downloads import YUNET, UnavailableError, cached_download
 from edgekit.errors import InputError
 from edgekit.export.profiling.pipeline_estimate import REFERENCE, PipelineEstimate, estimate_pipeline, measure_here
@@ -96,7 +97,7 @@ def profile(
     Args:
         model: Any .onnx file, or a shipped model's name.
         board: A key of `edgekit.known_boards.KNOWN_BOARDS`; None: all boards.
-        size_wh: Width and height of inputs whose width and height are dynamic.
+        size_wh: Width and height of inputs whose width and height are dynamic; None: those of the contract.
         seconds: Duration of the measurement of the layers; 0: no measurement.
         threads: Threads of the measurement of the layers.
         loop: Settings of an estimate of the whole loop at 640x480, see
@@ -113,8 +114,11 @@ def profile(
             "checkpoint (the estimates are from ncnn's latencies), and compare engines with 'edgekit bench'"
         )
     path = resolve_model(str(model), (ONNX_SUFFIX,))
-    if size_wh and not has_free_size(path):
+    is_free = has_free_size(path)
+    if size_wh and not is_free:
         raise InputError(f"model '{path}' has a fixed input size: leave size out")
+    if is_free and size_wh is None:
+        size_wh = _contract_size_wh(path)
     if board is not None and board not in KNOWN_BOARDS:
         raise InputError(f"board '{board}' is unknown: use one of {', '.join(KNOWN_BOARDS)}")
     detector = _loop_detector(path, loop, notify) if loop else None  # None for a model of whole images too
@@ -131,6 +135,14 @@ def profile(
     estimates = tuple(_on_board(each, count, found.on(each, count)) for each, count in cases)
     loops = _loop_estimates(found, path, detector, loop, cases) if loop else ()
     return ProfileReport(path, found, estimates, loops)
+
+
+def _contract_size_wh(path: Path) -> tuple[int, int] | None:
+    session = open_session(path, 1, level="none")
+    if not has_contract(session, path):
+        return None
+    height, width = read_contract(session, path).input.size_hw
+    return width, height
 
 
 def _loop_detector(path: Path, loop: LoopOptions, notify: Notify) -> Path | None:

@@ -115,6 +115,7 @@ def quantize(
     # Both data sets are read, and their splits looked up, before the slow steps.
     given = ((calibrate, calibrate_split), (evaluate_on, evaluation_split))
     source_contract = _contract(path)
+    refuse_quantized(source_contract, path)
     data = _load([(Path(each), split) for each, split in given if each is not None], source_contract, progress, notify)
     preset = TARGETS[target]
     settings = StaticSettings(types or preset.types, form or preset.form, calibration_method)
@@ -142,6 +143,16 @@ def quantize(
         source = exported.path if exported else path
         result = quantize_file(source, file, method, settings, calibration, evaluation, max_drop_points, progress)
     return replace(result, source=exported)
+
+
+def refuse_quantized(contract: Contract, path: Path) -> None:
+    """Check that a model is not quantised yet.
+
+    Raises:
+        InputError: It is, as every file of `edgekit teach`.
+    """
+    if contract.precision == "int8":
+        raise InputError(f"model '{path}' is int8 already: use it as it is")
 
 
 def _check_method(

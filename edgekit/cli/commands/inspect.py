@@ -160,14 +160,17 @@ def _contract_fields(contract: Contract | None) -> Iterator[tuple[str, str | Non
     labels, output, provenance = contract.labels, contract.output, contract.provenance
     yield "contract", f"version {contract.schema}"
     yield "architecture", contract.architecture
-    yield "labels", f"{len(labels)}: {', '.join(labels)}"
+    yield "labels", f"{len(labels)}: {', '.join(labels)}" if labels else "none"
     yield from _input_fields(contract)
-    yield "output", f"'{output.name}' (N, {len(labels)}) {output.meaning}"
+    yield "output", f"'{output.name}' (N, {len(labels) or 'features'}) {output.meaning}"
     yield "precision", contract.precision + (f", calibrated on {contract.calibration}" if contract.calibration else "")
     is_calibrated = contract.temperature != 1
     yield "temperature", f"{contract.temperature:g}, included in the logits" if is_calibrated else "1 (not calibrated)"
     below, level = contract.uncertain_below, contract.verified_level
     yield "uncertain", f"below a probability of {below:g}" if below else None
+    if contract.distance:
+        yield "uncertain", f"above the distance {contract.distance.threshold:.3f} (output '{contract.distance.name}')"
+    yield "region", ", ".join(f"{side:g}" for side in contract.region) if contract.region else None
     yield "verified at", f"graph optimisation level '{level}'" if level else None
     yield "trained on", provenance.dataset
     for result in provenance.accuracy:
@@ -189,6 +192,8 @@ def _input_fields(contract: Contract) -> Iterator[tuple[str, str]]:
     inside = ", computed in the file" if spec.element_type == "uint8" else ""
     scaling = f"(pixel * {spec.scale:.6g} - [{mean}]) / [{std}]{inside}"
     yield "input", f"'{spec.name}' {spec.element_type} {shape} {spec.channels}: {scaling}"
+    if spec.sizes_px:
+        yield "sizes", f"{', '.join(map(str, spec.sizes_px))} px"
     yield "classifies", "each face" if contract.subject == "face" else "the whole image"
     resized = f"resized to {_size_text(crop.resize_hw)}, centre {_size_text(crop.center_crop_hw)}"
     then = f"{'gray, ' * crop.grayscale}{resized}"

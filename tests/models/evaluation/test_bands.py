@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.models.evaluation.bands import accuracy_by, breakdowns, brightness_of, head_angles_deg, wilson_interval
+from edgekit.models.evaluation.bands import accuracy_by, breakdowns, brightness_of, head_angles_deg
 from edgekit.models.evaluation.evaluate import Evaluation
+from edgekit.report.statistics import wilson_interval
 
 
 def evaluation(sizes: list[float]) -> Evaluation:

@@ -1,0 +1,210 @@
+"""Fit of a classifier on the features of pictures, with the accuracy on pictures that were held back.
+
+    embedder = Embedder(size_px=160)
+    views = np.stack([embedder.views(image_bgr) for image_bgr in images])   # (N, 2, features)
+    fit = fit_classes(views, labels, ("cat", "dog"), groups)
+    fit.probabilities(embedder.features([image_bgr]))                       # (1, classes)
+    fit.is_unlike(embedder.features([image_bgr]))                           # (1,): shows none of the classes
+
+The pictures are split into folds by groups (a video, a sub-folder, a time of recording), so that pictures of one
+recording are either all fitted or all held back. Strength, temperature and threshold come from the held-back pictures.
+A few hundred pictures take less than a second, so that an interactive program can fit again after each recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.device.teach.linear import IntArray, LinearFit, fit_linear
+from edgekit.device.teach.novelty import Novelty, fit_novelty
+from edgekit.errors import InputError
+from edgekit.preprocess import FloatArray
+
+STRENGTHS = (0.3, 0.1, 0.03)
+_FOLDS = 5
+# Share of held-back pictures of the taught classes that are not "uncertain" because of their distance.
+_KEPT_SHARE = 0.98
+_TEMPERATURES = np.geomspace(0.2, 8, 60)
+_LEAST_PICTURES = 2
+
+
+@dataclass(frozen=True, eq=False)
+class HeldBack:
+    """Results on pictures while they were held back, in the order of the pictures.
+
+    Attributes:
+        labels: Their classes (N,).
+        probabilities: float32 (N, classes).
+        distances: float32 (N,).
+    """
+
+    labels: IntArray
+    probabilities: FloatArray
+    distances: FloatArray
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the most probable class is the true one (N,)."""
+        return np.asarray(self.probabilities.argmax(axis=1) == self.labels)
+
+    def confusions(self, classes: Sequence[str]) -> list[tuple[str, str, int]]:
+        """Return (class, predicted class, pictures) of all wrong pictures, the most frequent pair first."""
+        pairs = np.stack([self.labels, self.probabilities.argmax(axis=1)], axis=1)[~self.correct]
+        found, counts = np.unique(pairs, axis=0, return_counts=True)
+        rows = [(classes[a], classes[b], int(count)) for (a, b), count in zip(found, counts, strict=True)]
+        return sorted(rows, key=lambda row: -row[2])
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A fitted classifier.
+
+    Attributes:
+        linear: The classifier; its logits are divided by the temperature.
+        novelty: The distance from the taught classes.
+        threshold: A picture with a larger distance shows none of the classes.
+        strength: The chosen strength of the regularisation.
+        temperature: The factor of temperature scaling.
+        held_back: Results on held-back pictures.
+    """
+
+    linear: LinearFit
+    novelty: Novelty
+    threshold: float
+    strength: float
+    temperature: float
+    held_back: HeldBack
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels, in the order of the columns of `probabilities`."""
+        return self.linear.classes
+
+    def probabilities(self, features: FloatArray) -> FloatArray:
+        """Return the class probabilities (N, classes) of features (N, features)."""
+        return self.linear.probabilities(features)
+
+    def distances(self, features: FloatArray) -> FloatArray:
+        """Return the distances (N,) of features (N, features) from the taught classes."""
+        return self.novelty.distances(features)
+
+    def is_unlike(self, features: FloatArray) -> NDArray[np.bool_]:
+        """Return for features (N, features) whether a picture shows none of the taught classes (N,)."""
+        return np.asarray(self.distances(features) > self.threshold)
+
+
+def fit_classes(
+    views: FloatArray,
+    labels: IntArray,
+    classes: Sequence[str],
+    groups: Sequence[str] | None = None,
+    strengths: Sequence[float] = STRENGTHS,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Fit:
+    """Return the fit of pictures.
+
+    Args:
+        views: float32 (N, views, features): `Embedder.views` of each picture.
+        labels: Numbers of the pictures' classes (N,).
+        classes: Names of the classes.
+        groups: The recording of each picture (N,); pictures of one recording are held back together. None: each
+            picture is a recording.
+        strengths: Strengths of the regularisation to choose from.
+        progress: Called with (fits done, fits in total).
+
+    Raises:
+        InputError: There are fewer than two classes, or a class has fewer than two pictures.
+    """
+    check_counts(labels, classes)
+    fold_of = folds(labels, groups)
+    numbers = np.unique(fold_of)
+    total, done = len(strengths) * len(numbers) + 1, 0
+    logits = np.zeros((len(strengths), len(labels), len(classes)), np.float32)
+    distances = np.zeros(len(labels), np.float32)
+    for fold in numbers:
+        kept, held = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+        features, targets = _flat(views[kept], labels[kept])
+        distances[held] = fit_novelty(features, targets).distances(views[held, 0])
+        found = None
+        for index, strength in enumerate(strengths):
+            found = fit_linear(features, targets, classes, strength, found)
+            logits[index, held] = found.logits(views[held, 0])
+            done += 1
+            progress(done, total)
+    scaled = [_best_temperature(each, labels) for each in logits]
+    best = min(range(len(strengths)), key=lambda index: scaled[index][1])
+    temperature = scaled[best][0]
+    features, targets = _flat(views, labels)
+    linear = fit_linear(features, targets, classes, strengths[best]).with_temperature(temperature)
+    progress(total, total)
+    probabilities = np.exp(_log_probabilities(logits[best] / np.float32(temperature)))
+    return Fit(
+        linear=linear,
+        novelty=fit_novelty(features, targets),
+        threshold=float(np.quantile(distances, _KEPT_SHARE)),
+        strength=strengths[best],
+        temperature=temperature,
+        held_back=HeldBack(labels, probabilities, distances),
+    )
+
+
+def check_counts(labels: IntArray, classes: Sequence[str]) -> None:
+    """Check that there are two classes with at least two pictures each.
+
+    Raises:
+        InputError: There are fewer.
+    """
+    if len(classes) < 2:
+        raise InputError(f"a classifier needs at least 2 classes, not {len(classes)}: add the pictures of another one")
+    counts = np.bincount(labels, minlength=len(classes))
+    few = [f"'{name}' ({count})" for name, count in zip(classes, counts, strict=True) if count < _LEAST_PICTURES]
+    if few:
+        raise InputError(f"a class needs at least {_LEAST_PICTURES} pictures: add some of {', '.join(few)}")
+
+
+def folds(labels: IntArray, groups: Sequence[str] | None = None) -> IntArray:
+    """Return the number of the fold of each picture (N,): at most 5, with equal shares of each class.
+
+    All pictures of a group are in one fold. A class with one group only is cut into parts in the order of its pictures,
+    which shows a higher accuracy than that of another recording.
+    """
+    result = np.zeros(len(labels), np.int64)
+    for number in np.unique(labels):
+        members = np.flatnonzero(labels == number)
+        names = [str(index) if groups is None else groups[index] for index in members.tolist()]
+        sizes = {name: names.count(name) for name in dict.fromkeys(names)}
+        if len(sizes) == 1:
+            result[members] = np.arange(len(members)) * min(_FOLDS, len(members)) // len(members)
+            continue
+        # Equal groups are dealt out in a fixed random order, so that neighbours are not always in different folds.
+        order = np.random.default_rng(0).permutation(list(sizes))
+        filled, fold_of = [0] * min(_FOLDS, len(sizes)), {}
+        for name in sorted(order, key=lambda each: -sizes[each]):
+            fold_of[name] = filled.index(min(filled))
+            filled[fold_of[name]] += sizes[name]
+        result[members] = [fold_of[name] for name in names]
+    return result
+
+
+def _flat(views: FloatArray, labels: IntArray) -> tuple[FloatArray, IntArray]:
+    return views.reshape(-1, views.shape[-1]), np.repeat(labels, views.shape[1])
+
+
+def _best_temperature(logits: FloatArray, labels: IntArray) -> tuple[float, float]:
+    """Return the temperature with the smallest cross-entropy, and the cross-entropy."""
+    losses = [
+        -float(_log_probabilities(logits / np.float32(each))[np.arange(len(labels)), labels].mean())
+        for each in _TEMPERATURES
+    ]
+    best = int(np.argmin(losses))
+    return float(_TEMPERATURES[best]), losses[best]
+
+
+def _log_probabilities(logits: FloatArray) -> FloatArray:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    result: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result

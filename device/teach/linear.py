@@ -1,0 +1,149 @@
+"""A linear classifier on features: multinomial logistic regression, fitted in numpy.
+
+    fit = fit_linear(features, labels, ("cat", "dog"), strength=0.1)
+    probabilities = fit.probabilities(features)
+
+The square roots of the features are scaled to one length (`direction`) and standardised. The weights are regularised
+(L2). Every class counts equally, however many pictures it has. `fit.py` chooses the strength of the regularisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.preprocess import FloatArray, softmax
+
+IntArray: TypeAlias = NDArray[np.int64]
+_Function: TypeAlias = Callable[[FloatArray], tuple[float, FloatArray]]
+
+_MEMORY, _MOST_STEPS, _TOLERANCE = 8, 200, 1e-4
+_SUFFICIENT_DECREASE, _MOST_HALVINGS = 1e-4, 20
+# Shares of the largest standard deviation below which a feature is not stretched further.
+_LEAST_SHARE = 0.05
+LEAST_LENGTH = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFit:
+    """Logits are `direction(features) @ weight.T + bias`; the standardisation and the temperature are part of both.
+
+    Attributes:
+        classes: The labels.
+        weight: float32 (classes, features).
+        bias: float32 (classes,).
+        std: The standard deviations by which the directions were divided, float32 (features,).
+    """
+
+    classes: tuple[str, ...]
+    weight: FloatArray
+    bias: FloatArray
+    std: FloatArray
+
+    def logits(self, features: FloatArray) -> FloatArray:
+        """Return the logits (N, classes) of features (N, features)."""
+        return direction(features) @ self.weight.T + self.bias
+
+    def probabilities(self, features: FloatArray) -> FloatArray:
+        """Return the class probabilities (N, classes) of features (N, features)."""
+        return softmax(self.logits(features))
+
+    def with_temperature(self, temperature: float) -> LinearFit:
+        """Return the fit whose logits are divided by `temperature`."""
+        scale = np.float32(1 / temperature)
+        return replace(self, weight=self.weight * scale, bias=self.bias * scale)
+
+
+def direction(features: FloatArray) -> FloatArray:
+    """Return the square roots of features (N, features), each row scaled to the length 1; negative ones count as 0."""
+    roots = np.sqrt(np.maximum(features, 0))
+    scaled: FloatArray = roots / np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), np.float32(LEAST_LENGTH))
+    return scaled
+
+
+def fit_linear(
+    features: FloatArray, labels: IntArray, classes: Sequence[str], strength: float, start: LinearFit | None = None
+) -> LinearFit:
+    """Return the classifier that minimises the mean cross-entropy + strength / 2 * the sum of squared weights.
+
+    Args:
+        features: float32 (N, features).
+        labels: Numbers of the classes (N,).
+        classes: The names of the classes; a class without a picture gets the smallest logit.
+        strength: Strength of the L2 regularisation of the weights on standardised features.
+        start: A fit of similar pictures or strength, which shortens the search.
+    """
+    inputs = direction(features)
+    mean, std = inputs.mean(axis=0), inputs.std(axis=0)
+    std = np.maximum(std, np.float32(_LEAST_SHARE) * max(float(std.max()), LEAST_LENGTH))
+    inputs = (inputs - mean) / std
+    count = len(classes)
+    targets = np.eye(count, dtype=np.float32)[labels]
+    per_class = np.maximum(targets.sum(axis=0), 1)
+    share = (targets @ (1 / per_class))[:, None] / np.float32(np.unique(labels).size)
+
+    def loss(flat: FloatArray) -> tuple[float, FloatArray]:
+        weight, bias = flat[:-count].reshape(count, -1), flat[-count:]
+        logits = inputs @ weight.T + bias
+        logits -= logits.max(axis=1, keepdims=True)
+        likelihood = np.exp(logits)
+        total = likelihood.sum(axis=1, keepdims=True)
+        value = float((share * (np.log(total) - (logits * targets).sum(axis=1, keepdims=True))).sum(dtype=np.float64))
+        slope = (likelihood / total - targets) * share
+        gradient = np.concatenate([(slope.T @ inputs + strength * weight).ravel(), slope.sum(axis=0)])
+        return value + strength / 2 * float((weight * weight).sum(dtype=np.float64)), gradient.astype(np.float32)
+
+    first = np.zeros(count * (inputs.shape[1] + 1), np.float32)
+    if start is not None and start.weight.shape == (count, inputs.shape[1]):
+        first = np.concatenate([(start.weight * std).ravel(), start.bias + start.weight @ mean]).astype(np.float32)
+    found = _minimise(loss, first)
+    weight = found[:-count].reshape(count, -1) / std
+    return LinearFit(tuple(classes), weight, found[-count:] - weight @ mean, std)
+
+
+def _minimise(function: _Function, start: FloatArray) -> FloatArray:
+    """Return the minimum by L-BFGS (Nocedal and Wright, algorithm 7.5) with a backtracking line search."""
+    point = start
+    value, gradient = function(point)
+    steps: list[tuple[FloatArray, FloatArray, Any]] = []
+    for _ in range(_MOST_STEPS):
+        if np.abs(gradient).max() < _TOLERANCE:
+            break
+        direction = -_inverse_hessian_times(gradient, steps)
+        slope = float(direction @ gradient)
+        length = 1.0 if steps else min(1.0, 1.0 / float(np.abs(gradient).sum()))
+        for _ in range(_MOST_HALVINGS):
+            candidate = point + np.float32(length) * direction
+            new_value, new_gradient = function(candidate)
+            if new_value <= value + _SUFFICIENT_DECREASE * length * slope:
+                break
+            length /= 2
+        else:
+            break
+        moved, turned = candidate - point, new_gradient - gradient
+        if (curvature := moved @ turned) > 0:
+            steps = [*steps[1 - _MEMORY :], (moved, turned, 1 / curvature)]
+        has_converged = value - new_value < 1e-7 * max(abs(value), 1.0)
+        point, value, gradient = candidate, new_value, new_gradient
+        if has_converged:
+            break
+    return point
+
+
+def _inverse_hessian_times(gradient: FloatArray, steps: list[tuple[FloatArray, FloatArray, Any]]) -> FloatArray:
+    """Return the product of the estimated inverse Hessian and the gradient (two-loop recursion)."""
+    result = gradient.copy()
+    factors = []
+    for moved, turned, inverse in reversed(steps):
+        factors.append(inverse * (moved @ result))
+        result -= factors[-1] * turned
+    if steps:
+        moved, turned, _ = steps[-1]
+        result *= (moved @ turned) / (turned @ turned)
+    for (moved, turned, inverse), factor in zip(steps, reversed(factors), strict=True):
+        result += (factor - inverse * (turned @ result)) * moved
+    return result

@@ -1,0 +1,155 @@
+"""The pictures of a teaching: a folder or a video per class, with the recording that each picture is from.
+
+A folder is arranged as CLASS/picture, CLASS/RECORDING/picture, CLASS/video or as videos named CLASS.mp4. With a folder
+`train` beside others, such as `test`, only `train` is taught. The folder of `edgekit data label` has its recordings in
+groups.csv.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from edgekit.device.imaging import IMAGE_SUFFIXES, read_image
+from edgekit.device.sources.files import open_files
+from edgekit.errors import InputError
+from edgekit.preprocess import ImageU8
+from edgekit.tables import csv_rows
+from edgekit.text import natural_key
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mjpeg")
+_TRAIN = ("train", "training")
+_SPLITS = (*_TRAIN, "test", "testing", "val", "valid", "validation")
+_GROUPS_FILE = "groups.csv"
+_LABELLED = "labelled"
+# A pause between two pictures that begins another recording.
+_PAUSE_S = 60
+# Frames of a video that are taught are this far apart, and so many at most.
+_VIDEO_STEP_S = 0.5
+_VIDEO_PICTURES = 200
+# The time in a file's name, as in IMG_20260131_142501.jpg, and in a JPEG's EXIF data.
+_NAME_TIME = re.compile(r"(20\d{6})[-_T]([0-2]\d[0-5]\d[0-5]\d)")
+_EXIF_TIME = re.compile(rb"(20\d\d:[01]\d:[0-3]\d [0-2]\d:[0-5]\d:[0-5]\d)\0")
+_EXIF_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """An image file or a video of a class; `group` is its recording, None if it is not known."""
+
+    path: Path
+    label: str
+    group: str | None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the file is a video."""
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_pictures(folder: Path, notify: Callable[[str], None]) -> list[PictureFile]:
+    """Return the files of all classes, in the order of classes and names.
+
+    Raises:
+        InputError: The folder does not exist, or its arrangement is not known.
+    """
+    if not folder.is_dir():
+        raise InputError(f"'{folder}' is not a folder: give one with a folder or a video per class")
+    root = _taught_folder(folder, notify)
+    groups = _listed_groups(root)
+    files = [
+        PictureFile(path, path.stem if path.parent == root else path.relative_to(root).parts[0], None)
+        for path in _visible_files(root)
+        if path.suffix.lower() in VIDEO_SUFFIXES or (path.suffix.lower() in IMAGE_SUFFIXES and path.parent != root)
+    ]
+    if not files:
+        raise InputError(f"'{folder}' has no pictures: arrange them as CLASS/picture.jpg, or as videos CLASS.mp4")
+    by_class: dict[str, list[PictureFile]] = {}
+    for file in files:
+        by_class.setdefault(file.label, []).append(file)
+    return [file for label in sorted(by_class) for file in _with_groups(by_class[label], root, groups)]
+
+
+def read_pictures(file: PictureFile, notify: Callable[[str], None]) -> Iterator[ImageU8]:
+    """Yield the picture of an image file, or frames of a video.
+
+    Raises:
+        InputError: The file cannot be decoded.
+    """
+    if not file.is_video:
+        yield read_image(file.path)
+        return
+    next_s, count = 0.0, 0
+    with open_files(str(file.path), notify) as video:
+        for frame in video:
+            if (frame.position_s or 0.0) >= next_s and count < _VIDEO_PICTURES:
+                yield frame.image_bgr
+                next_s, count = (frame.position_s or 0.0) + _VIDEO_STEP_S, count + 1
+
+
+def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
+    """Return the folder of the classes: the folder itself, its `train`, or its `labelled`."""
+    names = {each.name.casefold(): each for each in sorted(folder.iterdir()) if each.is_dir() and each.name[0] != "."}
+    if _LABELLED in names and (folder / "crops").is_dir():
+        return names[_LABELLED]
+    train = next((names[name] for name in _TRAIN if name in names), None)
+    has_split = not names.keys().isdisjoint(_SPLITS)
+    for name, each in names.items():
+        near = difflib.get_close_matches(name, _SPLITS, n=1, cutoff=0.6)
+        holds_classes = not any(child.is_file() for child in each.iterdir())
+        if has_split and name not in _SPLITS and near and holds_classes:
+            notify(f"folder '{each}' is not a split: is its name a misspelling of '{near[0]}'?")
+        if name in _SPLITS and holds_classes and train is None:
+            raise InputError(f"'{folder}' has the folder '{each.name}' but none named train: rename the other one")
+    if train is not None and (others := sorted(names.keys() - set(_SPLITS))):
+        notify(f"only '{train}' is taught; not used: {', '.join(others)}")
+    return train or folder
+
+
+def _visible_files(root: Path) -> list[Path]:
+    found = (path for path in root.rglob("*") if path.is_file())
+    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    return sorted(shown, key=natural_key)
+
+
+def _listed_groups(root: Path) -> dict[str, str]:
+    table = root / _GROUPS_FILE
+    if not table.is_file():
+        return {}
+    return {row["path"]: row["group"] for row in csv_rows(table.read_bytes()) if row.get("path") and row.get("group")}
+
+
+def _with_groups(files: list[PictureFile], root: Path, listed: dict[str, str]) -> list[PictureFile]:
+    """Return the files of a class with their recordings: a video, groups.csv, a sub-folder, or a time of recording."""
+    grouped, timed = [], []
+    for file in files:
+        relative = file.path.relative_to(root)
+        in_folder = "/".join(relative.parts[:-1]) if len(relative.parts) > 2 else None
+        group = str(relative) if file.is_video else listed.get(relative.as_posix(), in_folder)
+        time = None if group else _recorded(file.path)
+        if time is None:
+            grouped.append(PictureFile(file.path, file.label, group))
+        else:
+            timed.append((time, file))
+    recording, before = 0, None
+    for time, file in sorted(timed, key=lambda each: each[0]):
+        recording += before is None or (time - before).total_seconds() > _PAUSE_S
+        before = time
+        grouped.append(PictureFile(file.path, file.label, f"{file.label}/recording {recording}"))
+    return grouped
+
+
+def _recorded(path: Path) -> datetime | None:
+    """Return the time of recording in a file's name or EXIF data."""
+    try:
+        if match := _NAME_TIME.search(path.stem):
+            return datetime.strptime("".join(match.groups()), "%Y%m%d%H%M%S")
+        with path.open("rb") as file:
+            exif = _EXIF_TIME.search(file.read(_EXIF_BYTES))
+        return datetime.strptime(exif[1].decode(), "%Y:%m:%d %H:%M:%S") if exif else None
+    except (ValueError, OSError):
+        return None

@@ -1,0 +1,174 @@
+"""The public function `edgekit.teach`: one model file from a folder of pictures, without torch and in seconds.
+
+taught = edgekit.teach("pictures", output="my.onnx")
+print(taught.accuracy, taught.interval)
+edgekit.load_model("my.onnx")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.contract import Contract
+from edgekit.device.teach.curve import accuracy_with_twice
+from edgekit.device.teach.embed import Embedder
+from edgekit.device.teach.fit import Fit, check_counts, fit_classes
+from edgekit.device.teach.linear import IntArray, direction
+from edgekit.device.teach.options import Teaching
+from edgekit.device.teach.pictures import PictureFile, find_pictures, read_pictures
+from edgekit.device.teach.write import check_output, write_model
+from edgekit.errors import InputError
+from edgekit.options import takes
+from edgekit.preprocess import FloatArray
+from edgekit.report.statistics import wilson_interval
+
+# Above so many pictures, mirrored copies are left out: they bring little there, and take as much memory.
+_MIRRORED_PICTURES = 2000
+_FEW_PICTURES = 10
+# Two pictures whose directions have a larger cosine are of one recording: 99 % of flowers have no other picture that
+# is so near, 95 % of the frames of two videos, 0.2 s apart, have one.
+_SAME_RECORDING = 0.92
+_MOST_COMPARED = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """Result of `teach`.
+
+    Attributes:
+        path: The written file.
+        contract: Its contract.
+        fit: The fit, with the results on held-back pictures.
+        counts: Number of pictures of each class.
+        recordings: Number of recordings of each class.
+        with_twice: Expected accuracy with twice the pictures, 0..1; None if there are too few to say.
+    """
+
+    path: Path
+    contract: Contract
+    fit: Fit
+    counts: dict[str, int]
+    recordings: dict[str, int]
+    with_twice: float | None
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the held-back pictures whose class is right, 0..1."""
+        return float(self.fit.held_back.correct.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of `accuracy`."""
+        correct = self.fit.held_back.correct
+        return wilson_interval(int(correct.sum()), len(correct))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pictures:
+    """The features of all pictures: views (N, views, features), class numbers (N,), and recordings (N,)."""
+
+    classes: tuple[str, ...]
+    views: FloatArray
+    labels: IntArray
+    groups: list[str]
+    has_recordings: bool
+
+
+@takes(Teaching)
+def teach(options: Teaching) -> Taught:
+    """Fit a classifier of own things on the features of a pretrained net, and write it to one file.
+
+    `Teaching` describes the arguments.
+
+    Raises:
+        InputError: The pictures cannot be used, or an option does not fit.
+        GateError: The written file computes other values than the fit.
+        StorageError: The file cannot be written.
+    """
+    if options.output is None:
+        raise InputError("the name of the model file is missing: give -o FILE.onnx (output=)")
+    output, folder = Path(options.output), Path(options.pictures)
+    check_output(output)
+    files = find_pictures(folder, options.notify)
+    embedder = Embedder(options.image_size_px, options.subject, options.threads)
+    pictures = _embedded(files, embedder, options)
+    check_counts(pictures.labels, pictures.classes)
+    fit = fit_classes(
+        pictures.views,
+        pictures.labels,
+        pictures.classes,
+        pictures.groups,
+        progress=lambda done, total: options.progress("fitting", done, total),
+    )
+    counts = _per_class(pictures, list(range(len(pictures.groups))))
+    taught = Taught(
+        path=output,
+        contract=write_model(fit, output, embedder, dataset=folder.resolve().name),
+        fit=fit,
+        counts=counts,
+        recordings=_per_class(pictures, pictures.groups),
+        with_twice=accuracy_with_twice(fit, pictures.views, pictures.labels, pictures.groups),
+    )
+    _warn(taught, pictures, options.notify)
+    return taught
+
+
+def _embedded(files: Sequence[PictureFile], embedder: Embedder, options: Teaching) -> _Pictures:
+    """Return the features of all pictures; only one picture is in memory at a time."""
+    classes = tuple(dict.fromkeys(file.label for file in files))
+    mirrored = len(files) <= _MIRRORED_PICTURES
+    views: list[FloatArray] = []
+    labels: list[int] = []
+    groups: list[str] = []
+    for done, file in enumerate(files):
+        options.progress("reading pictures", done, len(files))
+        try:
+            for image in read_pictures(file, options.notify):
+                views.append(embedder.views(image) if mirrored else embedder.features([image]))
+                labels.append(classes.index(file.label))
+                groups.append(file.group or str(file.path))
+        except InputError as error:
+            options.notify(f"{error}: skipped")
+    options.progress("reading pictures", len(files), len(files))
+    if not views:
+        raise InputError(f"none of the pictures of '{options.pictures}' can be read")
+    has_recordings = any(file.group for file in files)
+    return _Pictures(classes, np.stack(views), np.array(labels, np.int64), groups, has_recordings)
+
+
+def _per_class(pictures: _Pictures, names: Sequence[object]) -> dict[str, int]:
+    found: dict[str, set[object]] = {label: set() for label in pictures.classes}
+    for number, name in zip(pictures.labels, names, strict=True):
+        found[pictures.classes[number]].add(name)
+    return {label: len(each) for label, each in found.items()}
+
+
+def _warn(taught: Taught, pictures: _Pictures, notify: Callable[[str], None]) -> None:
+    for label, count in taught.counts.items():
+        if count < _FEW_PICTURES:
+            notify(f"class '{label}' has {count} pictures only: add more of them")
+        if taught.recordings[label] == 1:
+            notify(
+                f"class '{label}' has one recording only: its accuracy in another place or light is not known; "
+                "add a second recording"
+            )
+    is_image = taught.contract.subject == "image"
+    if is_image and not pictures.has_recordings and _shows_recordings(pictures):
+        notify(
+            "many pictures are almost equal, as those of one recording: elsewhere the accuracy is lower; put the "
+            "pictures of each recording into a folder of its own (CLASS/RECORDING/picture)"
+        )
+
+
+def _shows_recordings(pictures: _Pictures) -> bool:
+    """Return whether half of the pictures have another one of their class that is almost equal."""
+    chosen = np.random.default_rng(0).permutation(len(pictures.labels))[:_MOST_COMPARED]
+    directions, labels = direction(pictures.views[chosen, 0]), pictures.labels[chosen]
+    likeness = directions @ directions.T
+    likeness[labels[:, None] != labels[None, :]] = 0
+    np.fill_diagonal(likeness, 0)
+    return bool((likeness.max(axis=1) > _SAME_RECORDING).mean() > 0.5)

@@ -1,0 +1,202 @@
+"""The model file of a fit: the backbone's graph with classifier and distance; of device/, only this module needs onnx.
+
+The graph is extended by a few nodes on the features: square roots, scaled to one length, times the classifier's weights
+(output `logits`) and times the vectors of the classes (output `distance`). The net itself stays as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgekit import __version__
+from edgekit.contract import (
+    METADATA_KEY,
+    SCHEMA_VERSION,
+    Contract,
+    DistanceSpec,
+    InputSpec,
+    OutputSpec,
+    Provenance,
+)
+from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.portrait import portrait_crops
+from edgekit.device.teach.fit import Fit
+from edgekit.device.teach.linear import LEAST_LENGTH
+from edgekit.errors import GateError, InputError
+from edgekit.files import atomic_path, check_writable
+from edgekit.model_store import ONNX_SUFFIX
+from edgekit.preprocess import FloatArray
+
+if TYPE_CHECKING:
+    from edgekit.device.teach.embed import Embedder
+
+_LOGITS, _DISTANCE = "logits", "distance"
+_TOLERANCE = 1e-3
+
+
+def write_model(
+    fit: Fit,
+    path: Path,
+    embedder: Embedder,
+    *,
+    dataset: str = "own pictures",
+    region: tuple[float, float, float, float] | None = None,
+) -> Contract:
+    """Write the model of a fit to the .onnx file `path`, and return its contract.
+
+    Args:
+        fit: The fit, of features of `embedder`.
+        path: The file; an existing one is replaced at once, so that a reader sees the old or the new file.
+        embedder: What computed the features.
+        dataset: Name of the pictures in the contract.
+        region: The part of a camera's frame that the pictures show, see `Contract.region`.
+
+    Raises:
+        InputError: The file does not end in .onnx, or its folder does not exist.
+        GateError: The file computes other values than the fit; `path` is left unchanged.
+        StorageError: The file cannot be written.
+    """
+    check_output(path)
+    contract = taught_contract(fit, embedder, dataset, region)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(taught_graph(fit, embedder, contract).SerializeToString(deterministic=True))
+        _verify(fit, temporary, embedder)
+    return contract
+
+
+def _verify(fit: Fit, path: Path, embedder: Embedder) -> None:
+    """Compare the file's probabilities and distances on crops of a portrait with those of the fit.
+
+    Raises:
+        GateError: They differ.
+    """
+    crops = portrait_crops(embedder.contract)
+    features = embedder.crop_features(crops)
+    probabilities, distances = Classifier(path).outputs(crops)
+    assert distances is not None
+    for what, found, expected in (
+        ("probabilities", probabilities, fit.probabilities(features)),
+        ("distances", distances, fit.distances(features)),
+    ):
+        difference = float(np.abs(found - expected).max())
+        if not difference <= _TOLERANCE:
+            raise GateError(f"the {what} of the written file differ by {difference:.1e}: report this as an error")
+
+
+def check_output(path: Path) -> None:
+    """Check that a model can be written to `path`.
+
+    Raises:
+        InputError: The file does not end in .onnx.
+        StorageError: Its folder is not writable.
+    """
+    if path.suffix != ONNX_SUFFIX:
+        raise InputError(f"output '{path}' must end in '{ONNX_SUFFIX}': rename it")
+    check_writable(path)
+
+
+def taught_contract(
+    fit: Fit, embedder: Embedder, dataset: str, region: tuple[float, float, float, float] | None
+) -> Contract:
+    """Return the contract of the file of a fit."""
+    source = embedder.contract
+    return replace(
+        source,
+        labels=fit.classes,
+        input=replace(source.input, sizes_px=()),
+        output=OutputSpec(_LOGITS),
+        temperature=fit.temperature,
+        uncertain_below=0.0,
+        region=region,
+        distance=DistanceSpec(_DISTANCE, fit.threshold),
+        provenance=Provenance(dataset, source.provenance.checkpoint_sha256, edgekit_version=__version__),
+        schema=SCHEMA_VERSION,
+    )
+
+
+def taught_graph(fit: Fit, embedder: Embedder, contract: Contract) -> onnx.ModelProto:
+    """Return the model of a fit, checked by `onnx.checker`."""
+    model = face_features(embedder.path) if embedder.subject == "face" else onnx.load(embedder.path)
+    graph = model.graph
+    features = graph.output[0].name
+    _set_size(graph, contract.input)
+    _add_constants(
+        graph,
+        {
+            "taught.least": np.array(LEAST_LENGTH, np.float32),
+            "taught.axes": np.array([1], np.int64),
+            "taught.one": np.array(1, np.float32),
+            "taught.weight": fit.linear.weight,
+            "taught.bias": fit.linear.bias,
+            "taught.vectors": fit.novelty.vectors.T,
+        },
+    )
+    _add_nodes(
+        graph,
+        ("Relu", [features], "taught.positive", {}),
+        ("Sqrt", ["taught.positive"], "taught.roots", {}),
+        ("ReduceL2", ["taught.roots", "taught.axes"], "taught.length", {"keepdims": 1}),
+        ("Max", ["taught.length", "taught.least"], "taught.divisor", {}),
+        ("Div", ["taught.roots", "taught.divisor"], "taught.direction", {}),
+        ("Gemm", ["taught.direction", "taught.weight", "taught.bias"], _LOGITS, {"transB": 1}),
+        ("MatMul", ["taught.direction", "taught.vectors"], "taught.nearness", {}),
+        ("ReduceMax", ["taught.nearness", "taught.axes"], "taught.nearest", {"keepdims": 0}),
+        ("Sub", ["taught.one", "taught.nearest"], _DISTANCE, {}),
+    )
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(_LOGITS, TensorProto.FLOAT, ["batch", len(contract.labels)]))
+    graph.output.append(helper.make_tensor_value_info(_DISTANCE, TensorProto.FLOAT, ["batch"]))
+    return _finished(model, contract)
+
+
+def face_features(path: Path) -> onnx.ModelProto:
+    """Return a copy of a classifier of faces whose output is the input of its last layer.
+
+    Raises:
+        InputError: The last layer is not a linear one.
+    """
+    model = onnx.load(path)
+    graph = model.graph
+    last = next(node for node in graph.node if node.output[0] == graph.output[0].name)
+    if last.op_type != "Gemm":
+        raise InputError(f"model '{path}' does not end in a linear layer: teach with another model")
+    weight = next(each for each in graph.initializer if each.name == last.input[1])
+    width = max(numpy_helper.to_array(weight).shape)
+    graph.node.remove(last)
+    for name in last.input[1:]:
+        graph.initializer.remove(next(each for each in graph.initializer if each.name == name))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(last.input[0], TensorProto.FLOAT, ["batch", width]))
+    document = next(entry.value for entry in model.metadata_props if entry.key == METADATA_KEY)
+    contract = replace(
+        Contract.from_json(document), labels=(), output=OutputSpec(last.input[0], "features"), uncertain_below=0.0
+    )
+    return _finished(model, contract)
+
+
+def _set_size(graph: onnx.GraphProto, spec: InputSpec) -> None:
+    for dimension, side in zip(graph.input[0].type.tensor_type.shape.dim[2:], spec.size_hw, strict=True):
+        dimension.dim_value = side
+
+
+def _add_nodes(graph: onnx.GraphProto, *nodes: tuple[str, list[str], str, dict[str, Any]]) -> None:
+    for operator, inputs, output, attributes in nodes:
+        graph.node.append(helper.make_node(operator, inputs, [output], output, **attributes))
+
+
+def _add_constants(graph: onnx.GraphProto, values: dict[str, FloatArray]) -> None:
+    for name, value in values.items():
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+
+
+def _finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
+    del model.graph.value_info[:]
+    helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    onnx.checker.check_model(model, full_check=True)
+    return model
