@@ -90,7 +90,7 @@ def import_onnx(
     stated = read_stated(dict(session.get_modelmeta().custom_metadata_map), model)
     if stated.by:
         notes.append(f"described by {stated.by}")
-    contract, is_last = _contract(session, model, stated, labels and tuple(labels), options, notes)
+    contract, is_last = _contract(session, model, stated, tuple(labels) if labels else None, options, notes)
     before = _trial_outputs(session, model, contract, is_last)
     if before.shape[1] != len(contract.labels):
         raise InputError(
