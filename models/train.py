@@ -26,7 +26,7 @@ from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.finish import finish_net
 from edgekit.models.training.linear_layer import with_fitted_layer
-from edgekit.models.training.loop import STATE_NAME, EpochCallback, StepCallback, check_output
+from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, options_from, require_choice
 from edgekit.models.training.prior import class_bias
 from edgekit.models.training.recipes import Balance
@@ -146,7 +146,7 @@ def train(
     if options.prior_strength:
         class_bias(start.model)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)
-    if initial and options.recipe == "fine-tune" and not (options.output / STATE_NAME).exists():
+    if initial and options.recipe == "fine-tune":
         initial = with_fitted_layer(initial, contract, data.training)
         notify("the last layer starts from one that is fitted on the frozen features of the training images")
     recipe = net_recipe_of(options, initial, notify)
