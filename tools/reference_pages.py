@@ -66,6 +66,7 @@ _TYPES = (
     "edgekit.models.training.options.TrainingOptions",
     "edgekit.models.train.TrainOptions",
     "edgekit.models.distill.run.DistillOptions",
+    "edgekit.export.foreign.import_options.ImportOptions",
     "edgekit.export.profiling.run.LoopOptions",
 )
 _EXIT_CODES = (
