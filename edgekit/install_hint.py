@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 DISTRIBUTION = "edgekit-pi"
+_TEACHING = "edgekit.device.teach.write"
 
 # The extra that installs each top-level module.
 EXTRA_OF_MODULE = {
@@ -21,7 +22,7 @@ EXTRA_OF_MODULE = {
     "lightning_fabric": "train",
     "matplotlib": "train",
     "ncnn": "ncnn",
-    "onnx": "teach",
+    "onnx": "export",
     "onnx_ir": "export",
     "onnxruntime": "device",
     "onnxscript": "export",
@@ -47,8 +48,12 @@ def missing_module(error: ModuleNotFoundError) -> str | None:
     importers = []
     step = error.__traceback__
     while step is not None:
-        importers.append(str(step.tb_frame.f_globals.get("__name__")).partition(".")[0])
+        name = str(step.tb_frame.f_globals.get("__name__"))
+        importers.append(name if name == _TEACHING else name.partition(".")[0])
         step = step.tb_next
+    # A board that teaches needs onnx, but not torch.
+    if module == "onnx" and _TEACHING in importers:
+        return f"this needs '{module}': {install_command('teach')}"
     extra = next((EXTRA_OF_MODULE[name] for name in (module, *reversed(importers)) if name in EXTRA_OF_MODULE), None)
     return None if extra is None else f"this needs '{module}': {install_command(extra)}"
 

@@ -1,4 +1,4 @@
-"""Measure `edgekit teach` on the five flowers, and write docs/results/teach.md up to its last table.
+"""Measure `edgekit teach` on the five flowers; docs/reference/results-teach.md has the tables.
 
     python benchmarks/models/teach_flowers.py --flowers DIR --photos DIR --float runs/backbone_float.onnx --cache DIR
 
@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from edgekit.device.imaging import read_image
 from edgekit.device.teach.embed import Embedder
-from edgekit.device.teach.fit import Fit, fit_classes
+from edgekit.device.teach.fit import fit_classes, fit_distance
 from edgekit.preprocess import FloatArray
 
 SIZES_PX = (96, 160, 224)
 PER_CLASS = (5, 10, 20, 50, 200)
 DRAWS = 5
+BASELINE_PX = 160
 PHOTOS = 600
 
 
@@ -53,10 +54,9 @@ def main() -> None:
             cells = [_accuracies(views, labels, classes, count) for count in PER_CLASS]
             print(f"| `teach`, {form} | {size_px} px | " + " | ".join(map(_cell, cells)) + " |", flush=True)
             if "photos" in views:
-                unlike = _novelty(views, labels, classes)
-    for size_px in SIZES_PX:
-        cells = [_baseline(files, labels, size_px, count, given.cache) for count in PER_CLASS]
-        print(f"| plain, float | {size_px} px | " + " | ".join(map(_cell, cells)) + " |", flush=True)
+                unlike = _novelty(views, labels)
+    cells = [_baseline(files, labels, count, given.cache) for count in PER_CLASS]
+    print(f"| plain, float | {BASELINE_PX} px | " + " | ".join(map(_cell, cells)) + " |")
     print(unlike)
 
 
@@ -81,28 +81,24 @@ def _draws(labels: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
     return chosen
 
 
-def _fit(views: FloatArray, labels: NDArray[np.int64], classes: Sequence[str]) -> Fit:
-    return fit_classes(views, labels, classes)
-
-
 def _accuracies(
     views: dict[str, FloatArray], labels: dict[str, NDArray[np.int64]], classes: Sequence[str], count: int
 ) -> list[float]:
     found = []
     for chosen in _draws(labels["train"], count):
-        fit = _fit(views["train"][chosen], labels["train"][chosen], classes)
+        fit = fit_classes(views["train"][chosen], labels["train"][chosen], classes)
         found.append(float((fit.probabilities(views["test"][:, 0]).argmax(axis=1) == labels["test"]).mean()))
     return found
 
 
 def _baseline(
-    files: dict[str, list[Path]], labels: dict[str, NDArray[np.int64]], size_px: int, count: int, cache: Path
+    files: dict[str, list[Path]], labels: dict[str, NDArray[np.int64]], count: int, cache: Path
 ) -> list[float]:
     parts = {}
     for split in ("train", "test"):
-        path = cache / f"plain-{size_px}-{split}.pt"
+        path = cache / f"plain-{split}.pt"
         if not path.exists():
-            torch.save(teach_baseline.features(files[split], size_px), path)
+            torch.save(teach_baseline.features(files[split], BASELINE_PX), path)
         parts[split] = torch.load(path)
     truths = {split: torch.from_numpy(labels[split]) for split in parts}
     return [
@@ -111,35 +107,30 @@ def _baseline(
     ]
 
 
-def _novelty(views: dict[str, FloatArray], labels: dict[str, NDArray[np.int64]], classes: Sequence[str]) -> str:
+def _novelty(views: dict[str, FloatArray], labels: dict[str, NDArray[np.int64]]) -> str:
     """Return the table of pictures that show none of the taught classes."""
     rows = [
         "",
-        "| per class | people, AUROC | people, uncertain | left-out flower, AUROC | uncertain | own, uncertain |",
+        "| per class | people: AUROC | uncertain | left-out flower: AUROC | uncertain | own flowers: uncertain |",
     ]
-    rows.append("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    rows.append("| ---: |" + " ---: |" * 5)
     for count in PER_CLASS:
         cells = []
         for chosen in _draws(labels["train"], count):
-            fit = _fit(views["train"][chosen], labels["train"][chosen], classes)
-            own, people = fit.distances(views["test"][:, 0]), fit.distances(views["photos"][:, 0])
+            novelty, threshold, _ = fit_distance(views["train"][chosen], labels["train"][chosen])
+            own, people = (novelty.distances(views[split][:, 0]) for split in ("test", "photos"))
             left_out = []
-            for number in range(len(classes)):
+            for number in np.unique(labels["train"]):
                 kept = chosen[labels["train"][chosen] != number]
-                others = [label for index, label in enumerate(classes) if index != number]
-                part = _fit(views["train"][kept], np.unique(labels["train"][kept], return_inverse=True)[1], others)
-                distances = part.distances(views["test"][:, 0])
-                is_left = labels["test"] == number
-                left_out.append(
-                    (_auroc(distances[~is_left], distances[is_left]), (distances[is_left] > part.threshold).mean())
-                )
+                part, limit, _ = fit_distance(views["train"][kept], labels["train"][kept])
+                distances, is_left = part.distances(views["test"][:, 0]), labels["test"] == number
+                left_out.append((_auroc(distances[~is_left], distances[is_left]), (distances[is_left] > limit).mean()))
             auroc, share = np.mean(left_out, axis=0)
-            row = (_auroc(own, people), (people > fit.threshold).mean(), auroc, share, (own > fit.threshold).mean())
-            cells.append(row)
-        people_auroc, people_share, auroc, share, own_share = np.mean(cells, axis=0)
-        rows.append(
-            f"| {count} | {people_auroc:.3f} | {people_share:.1%} | {auroc:.2f} | {share:.1%} | {own_share:.1%} |"
-        )
+            cells.append((_auroc(own, people), (people > threshold).mean(), auroc, share, (own > threshold).mean()))
+        means = [
+            f"{value:.3f}" if index in (0, 2) else f"{value:.0%}" for index, value in enumerate(np.mean(cells, axis=0))
+        ]
+        rows.append(f"| {count} | {' | '.join(means)} |")
     return "\n".join(rows)
 
 

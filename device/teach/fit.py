@@ -124,11 +124,9 @@ def fit_classes(
     numbers = np.unique(fold_of)
     total, done = len(strengths) * len(numbers) + 1, 0
     logits = np.zeros((len(strengths), len(labels), len(classes)), np.float32)
-    distances = np.zeros(len(labels), np.float32)
     for fold in numbers:
         kept, held = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
         features, targets = _flat(views[kept], labels[kept])
-        distances[held] = fit_novelty(features, targets).distances(views[held, 0])
         found = None
         for index, strength in enumerate(strengths):
             found = fit_linear(features, targets, classes, strength, found)
@@ -141,15 +139,31 @@ def fit_classes(
     features, targets = _flat(views, labels)
     linear = fit_linear(features, targets, classes, strengths[best]).with_temperature(temperature)
     progress(total, total)
+    novelty, threshold, distances = fit_distance(views, labels, groups)
     probabilities = np.exp(_log_probabilities(logits[best] / np.float32(temperature)))
     return Fit(
         linear=linear,
-        novelty=fit_novelty(features, targets),
-        threshold=float(np.quantile(distances, _KEPT_SHARE)),
+        novelty=novelty,
+        threshold=threshold,
         strength=strengths[best],
         temperature=temperature,
         held_back=HeldBack(labels, probabilities, distances),
     )
+
+
+def fit_distance(
+    views: FloatArray, labels: IntArray, groups: Sequence[str] | None = None
+) -> tuple[Novelty, float, FloatArray]:
+    """Return the distance from all pictures, its threshold, and the distances of held-back pictures (N,).
+
+    The arguments are those of `fit_classes`. The threshold keeps 98 % of the held-back pictures.
+    """
+    fold_of = folds(labels, groups)
+    distances = np.zeros(len(labels), np.float32)
+    for fold in np.unique(fold_of):
+        kept, held = fold_of != fold, fold_of == fold
+        distances[held] = fit_novelty(*_flat(views[kept], labels[kept])).distances(views[held, 0])
+    return fit_novelty(*_flat(views, labels)), float(np.quantile(distances, _KEPT_SHARE)), distances
 
 
 def check_counts(labels: IntArray, classes: Sequence[str]) -> None:

@@ -45,7 +45,7 @@ def test_a_class_with_one_recording_is_cut_into_parts_in_order() -> None:
 
 
 def test_leaked_recordings_do_not_count_as_accuracy() -> None:
-    # Each recording has its own centre, which says nothing about the class of another recording.
+    # Each recording has its own centre, which has nothing to do with the class of another recording.
     random = np.random.default_rng(1)
     recordings = np.repeat(np.arange(10), 6)
     features = random.uniform(0, 2, (10, 40))[recordings] + random.normal(0, 0.02, (60, 40))

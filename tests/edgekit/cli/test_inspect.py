@@ -53,7 +53,7 @@ def test_inspect_shows_the_contract_and_what_the_graph_holds(edgekit: Run, tiny_
     assert fields(out) == {
         "file": f"{path}, {path.stat().st_size:,} bytes",
         "sha256": sha256_of(path),
-        "contract": "version 1.2",
+        "contract": "version 1.3",
         "architecture": "mean",
         "labels": "3: red, green, blue",
         "input": "'input' float32 (N, 3, 8, 8) rgb: (pixel * 0.00392157 - [0, 0, 0]) / [1, 1, 1]",
