@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgekit.device.sink import Sink as Sink
     from edgekit.device.teach.teach import teach as teach
     from edgekit.device.tracking.optical_flow import Tracker as Tracker
+    from edgekit.export.foreign.import_onnx import import_onnx as import_onnx
     from edgekit.export.formats.run import benchmark_formats as benchmark_formats
     from edgekit.export.profiling.run import profile as profile
     from edgekit.export.quantization.run import quantize as quantize
@@ -75,6 +76,7 @@ _PUBLIC = {
     "risk_coverage": "edgekit.models.evaluation.risk_coverage",
     "crop_photos": "edgekit.models.data.crop",
     "benchmark_formats": "edgekit.export.formats.run",
+    "import_onnx": "edgekit.export.foreign.import_onnx",
     "quantize": "edgekit.export.quantization.run",
     "verify": "edgekit.export.verification.run",
     "profile": "edgekit.export.profiling.run",

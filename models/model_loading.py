@@ -23,6 +23,7 @@ from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.nets.edgecnn import INPUT_SIZE_PX
 from edgekit.models.nets.merged import MergedClasses
 from edgekit.models.nets.registry import class_dimensions, create_model, takes_any_size
+from edgekit.models.pretrained import InputValues
 from edgekit.preprocess import CROP_MARGIN
 
 MAX_IMAGE_SIZE_PX = 224
@@ -69,12 +70,13 @@ def contract_for(
     gray: bool,
     fit: Fit = "square",
     image_size_px: int = SIDE_PX,
+    values: InputValues | None = None,
 ) -> Contract:
     """Return the contract of a net trained on square images: centre crop of 11/12 of the side, RGB, scaled to 0..1.
 
     Images of 48 pixels are cropped to 44; other sizes are cropped to a multiple of 4 pixels.
 
-    `gray` and `fit` are how the training images were read.
+    `gray` and `fit` are how the training images were read; `values` is the normalisation of other pixels than 0..1.
 
     Raises:
         InputError: The architecture is unknown or takes images of 48 pixels only, or the size is not 48 to 224.
@@ -85,12 +87,13 @@ def contract_for(
         raise InputError(f"{architecture} takes images of {SIDE_PX} pixels only: leave --image-size out")
     with torch.device("meta"):
         create_model(architecture, len(labels))
+    values = values or InputValues()
     input_px = image_size_px * INPUT_SIZE_PX // SIDE_PX // 4 * 4
     size_hw = (input_px, input_px)
     return Contract(
         architecture=architecture,
         labels=labels,
-        input=InputSpec("input", size_hw, "rgb", 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        input=InputSpec("input", size_hw, "rgb", values.scale, values.mean, values.std),
         crop=CropSpec(CROP_MARGIN, gray, (image_size_px, image_size_px), size_hw, fit),
         output=OutputSpec("logits"),
         provenance=Provenance(dataset=dataset_name, git_revision=git_revision(), edgekit_version=__version__),

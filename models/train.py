@@ -9,7 +9,8 @@ Prompts for a CLIP and small CLIPs are trained by `edgekit.models.clip`, student
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,13 +19,13 @@ from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
 from edgekit.models.data import ImageSet
 from edgekit.models.data.disk import ImageCache
-from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.folds import Fold, fold_numbers
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.finish import finish_net
+from edgekit.models.training.linear_layer import with_fitted_layer
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, options_from, require_choice
 from edgekit.models.training.prior import class_bias
@@ -41,19 +42,22 @@ from edgekit.models.training.run import (
     run_training,
     with_precision,
 )
+from edgekit.models.training.start import choose_start
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(TrainingOptions):
     """Options of `train`; see `TrainingOptions` for the options that all trainings share.
 
-    - `model`: name of a net, such as "edgecnn" or "timm/NAME" (see `edgekit.models.nets.registry`).
+    - `model`: name of a net, such as "edgecnn" or "timm/NAME" (see `edgekit.models.nets.registry`); None: edgecnn for
+      faces, efficientnet-lite0 for whole images.
     - `balance`: gives rare and common classes equal influence: "loss" weights the loss of each class by the inverse of
       its size, "sampler" draws each class equally often; None: the recipe's.
     - `merges`: texts NEW=OLD,OLD that merge classes; classes that none of the texts names are removed.
-    - `subject`: what the model classifies: each detected "face", or the whole "image".
+    - `subject`: what the model classifies: each detected "face", or the whole "image"; "auto": see
+      `edgekit.models.training.start`.
     - `image_size`: side of the kept images in pixels, for nets that accept any size; the net's input has 11/12 of this
-      side.
+      side. None: 176 for pretrained nets, else 48.
     - `cache_images`: place of the decoded images; "auto": on disk if they need more than a quarter of the free memory.
     - `folds`, `fold`: train without fold number `fold` (from 0) of `folds`; see `edgekit.models.data.folds`.
     - `calibrate`: whether a temperature is fitted on the validation images and folded into the last layer.
@@ -62,11 +66,11 @@ class TrainOptions(TrainingOptions):
         InputError: A value is not allowed.
     """
 
-    model: str = "edgecnn"
+    model: str | None = None
     balance: Balance | None = None
     merges: tuple[str, ...] = ()
-    subject: Subject = "face"
-    image_size: int = SIDE_PX
+    subject: Subject | Literal["auto"] = "auto"
+    image_size: int | None = None
     cache_images: ImageCache = "auto"
     calibrate: bool = True
     folds: int | None = None
@@ -77,7 +81,8 @@ class TrainOptions(TrainingOptions):
         if self.balance is not None:
             require_choice("balance", self.balance, Balance)
         require_choice("cache_images", self.cache_images, ImageCache)
-        require_choice("subject", self.subject, Subject)
+        if self.subject != "auto":
+            require_choice("subject", self.subject, Subject)
         if (self.folds is None) != (self.fold is None):
             raise InputError("folds and fold go together: give both")
         self.left_out()
@@ -118,24 +123,32 @@ def train(
     """
     options = options_from(TrainOptions, options, values)
     set_torch_threads(options.threads)
+    check_output(options.output, options.resume)
+    if options.model is not None:
+        require_no_space(options.model)
+        contract_for(options.model, ("any",), "any", gray=True)  # reports an unknown net before the data is read
+    start = choose_start(options, options.model, options.subject, options.image_size, notify)
+    options = replace(options, init=start.init, recipe=start.recipe)
     recipe = net_recipe_of(options)
     check_prior_strength(options.prior_strength, options.balance or recipe.balance)
-    check_output(options.output, options.resume)
-    require_no_space(options.model)
-    # Reports an unknown net, or an image size that it does not take, before the data is read.
-    contract_for(options.model, ("any",), "any", gray=True, image_size_px=options.image_size)
-    data = read_training_data(options, options.merges, notify, progress, options.image_size, options.cache_images)
+    new_contract = partial(
+        contract_for, start.model, fit=start.fit, image_size_px=start.image_size_px, values=start.values
+    )
+    new_contract(("any",), "any", gray=True)  # reports an image size that the net does not take
+    data = read_training_data(
+        options, options.merges, notify, progress, start.image_size_px, options.cache_images, start.fit
+    )
     dataset, fold = data.dataset, options.left_out()
     if fold:
         data = _without(data, fold, notify)
     check_training_images(data, notify)
-    contract = contract_for(
-        options.model, dataset.classes, dataset.name, dataset.is_gray, options.fit, options.image_size
-    )
-    contract = replace(contract, subject=options.subject)
+    contract = replace(new_contract(dataset.classes, dataset.name, dataset.is_gray), subject=start.subject)
     if options.prior_strength:
-        class_bias(options.model)  # reports a net without one before the training
+        class_bias(start.model)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)
+    if initial and options.recipe == "fine-tune":
+        initial = with_fitted_layer(initial, contract, data.training)
+        notify("the last layer starts from one that is fitted on the frozen features of the training images")
     recipe = net_recipe_of(options, initial, notify)
     task = ClassificationTask(contract, recipe, data.training, data.validation, initial, options.balance)
     record: dict[str, Any] = {"merged": list(options.merges)} if options.merges else {}

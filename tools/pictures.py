@@ -192,7 +192,7 @@ def make_parts(given: argparse.Namespace, folder: Path) -> None:
     save_parts(folder / "parts")
     rows = [np.hstack([read_image(folder / f"parts/test/{kind}/{n}.jpg") for n in range(3)]) for kind in PARTS]
     save(OUTPUT / "parts.webp", Image.fromarray(cv2.resize(np.vstack(rows), None, fx=0.6, fy=0.6)[:, :, ::-1]))
-    train = ("train", "--data", "parts", "--subject", "image", "--fit", "pad", "--init", "default", "--recipe", "adapt")
+    train = ("train", "--data", "parts")
     run(*train, "--threads", "1", "-o", "runs/parts", cwd=folder)
     run("eval", "runs/parts", "--data", "parts", "--plot", "eval.png", cwd=folder)
     save(OUTPUT / "parts-eval.webp", Image.open(folder / "eval.png"))

@@ -50,7 +50,7 @@ _API = {
     "Train and measure": (
         "train", "distill", "evaluate", "evaluate_photos", "accuracy_by", "risk_coverage", "crop_photos",
     ),
-    "Export": ("export", "quantize", "verify", "profile"),
+    "Export": ("export", "import_onnx", "quantize", "verify", "profile"),
     "Benchmark": ("benchmark", "benchmark_formats", "compare"),
 }  # fmt: skip
 # `edgekit.export` is a callable package, which has neither the signature nor the description of the function.
@@ -66,6 +66,7 @@ _TYPES = (
     "edgekit.models.training.options.TrainingOptions",
     "edgekit.models.train.TrainOptions",
     "edgekit.models.distill.run.DistillOptions",
+    "edgekit.export.foreign.import_options.ImportOptions",
     "edgekit.models.evaluation.options.EvaluateOptions",
     "edgekit.models.evaluation.options.EvaluatePhotosOptions",
     "edgekit.models.crop_options.CropOptions",

@@ -161,7 +161,7 @@ def read_contract(session: ort.InferenceSession, path: Path) -> Contract:
     if document is None:
         raise InputError(
             f"model '{path}' has no edgekit contract: missing {', '.join(required_fields())}: "
-            "make it with 'edgekit export'"
+            "'edgekit import' attaches one to a classifier of another program, 'edgekit export' writes one"
         )
     try:
         return Contract.from_json(document)

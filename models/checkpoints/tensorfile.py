@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -46,6 +47,15 @@ def read_header(path: Path) -> dict[str, str]:
     """
     with _opened(path) as file:
         return file.metadata() or {}
+
+
+def tensors_sha256(state: Mapping[str, Tensor]) -> str:
+    """Return a checksum over the names and values of tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(save({"": tensor.detach().cpu().contiguous()}))
+    return digest.hexdigest()
 
 
 def check_values(state: Mapping[str, Tensor], subject: str, cure: str) -> None:

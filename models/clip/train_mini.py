@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from edgekit.contract import Fit
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
@@ -31,6 +32,7 @@ from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, options_from, refuse_fields, require_choice
+from edgekit.models.training.recipes import DEFAULT_RECIPE
 from edgekit.models.training.run import (
     TrainingData,
     TrainingResult,
@@ -71,6 +73,7 @@ class MiniClipOptions(TrainingOptions):
     """
 
     recipe: str = ""
+    fit: Fit = "square"
     descriptions: str | Path | None = None
     leave_out: Sequence[str] = ()
     trunk: str | None = None
@@ -190,6 +193,7 @@ def _trained_trunk(
     own = TrainingOptions(
         data=options.data,
         output=options.output / TRUNK_FOLDER,
+        recipe=DEFAULT_RECIPE,
         epochs=options.trunk_epochs,
         ferplus=options.ferplus,
         ferplus_labels=options.ferplus_labels,
@@ -201,7 +205,7 @@ def _trained_trunk(
         resume=options.resume,
     )
     notify(f"first the trunk, an {name}, is trained: {own.output}")
-    contract = contract_for(name, dataset.classes, dataset.name, dataset.is_gray, own.fit)
+    contract = contract_for(name, dataset.classes, dataset.name, dataset.is_gray, options.fit)
     recipe = recipe_of(own)
     task = ClassificationTask(contract, recipe, data.training, data.validation)
     precision = with_precision(own, contract, min(recipe.batch_size, len(data.training)), notify)

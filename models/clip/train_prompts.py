@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgekit.contract import Fit
 from edgekit.errors import InputError
 from edgekit.files import write_atomic
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
@@ -100,6 +101,7 @@ class PromptTrainingOptions(TrainingOptions):
     """
 
     recipe: str = ""
+    fit: Fit = "square"
     clip: str
     activation: Activation | None = None
     task: TaskName = "few-shot"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -70,6 +71,7 @@ def find_layout(files: Files, where: str, contempt: str, notify: Notify) -> Layo
             notify("class folders 1 to 7 keep their names: without a train_labels.csv they are not taken for RAF-DB")
     _require_distinct({entry.class_name for entry in entries}, "classes", where)
     _require_distinct({entry.split for entry in entries}, "splits", where)
+    _report_misspelt_splits({entry.split for entry in entries}, notify)
     entries = _with_groups(entries, files, notify)
     require_contempt(contempt, {entry.class_name for entry in entries} - {CONTEMPT})
     entries = _apply_contempt(entries, contempt, notify)
@@ -184,6 +186,13 @@ def _require_distinct(names: set[str], kind: str, where: str) -> None:
     for name in sorted(names):
         if (other := folded.setdefault(name.casefold(), name)) != name:
             raise InputError(f"data '{where}': the {kind} '{other}' and '{name}' differ only in case: rename one")
+
+
+def _report_misspelt_splits(splits: set[str], notify: Notify) -> None:
+    known = KNOWN_SPLITS - {ALL_IMAGES} - {split.casefold() for split in splits}
+    for split in sorted(split for split in splits if split.casefold() not in KNOWN_SPLITS):
+        if near := difflib.get_close_matches(split.casefold(), known, n=1, cutoff=0.7):
+            notify(f"warning: the folder '{split}' is a split of its own: if it is the split '{near[0]}', rename it")
 
 
 def _require_utf8(folders: Iterable[PurePosixPath], where: str) -> None:

@@ -72,4 +72,5 @@ def with_unlabelled(part: ImageSet, images: ImageU8) -> ImageSet:
     if targets is not None:
         targets = np.concatenate([targets, np.zeros((len(images), targets.shape[1]), np.float32)])
     labels = np.full(len(images), UNKNOWN, np.int64)
-    return ImageSet(joined(part.images, images), np.concatenate([part.labels, labels]), targets)
+    names = None if part.names is None else np.concatenate([part.names, np.full(len(images), "", part.names.dtype)])
+    return ImageSet(joined(part.images, images), np.concatenate([part.labels, labels]), targets, names)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from edgekit.contract import METADATA_KEY
+from edgekit.contract import METADATA_KEY, CropSpec
+from edgekit.device.engines.session import open_session, read_contract
 from edgekit.errors import InputError
 from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, ignore_message
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.checkpoints.tensorfile import read_header
 from edgekit.models.clip.architecture import Activation
 from edgekit.models.clip.checkpoint import METADATA_KEY as PROMPTS_KEY
 from edgekit.models.clip.checkpoint import load_prompts, require_clip
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.load import load_clip
-from edgekit.models.distill.classifiers import PlainOnnx, classifier_teacher, is_plain_onnx, plain_onnx_teacher
+from edgekit.models.distill.classifiers import classifier_teacher
 from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
 from edgekit.models.distill.teachers import Teacher, ensemble, for_labels
 
@@ -32,7 +34,6 @@ class TeacherOptions:
         descriptions: File of class sentences for a CLIP without prompts, or a folder with a file per data set.
         dataset: Name of the data set, which selects the file of a folder of descriptions.
         activation: Activation function of a CLIP whose file does not state it.
-        plain: Properties of ONNX files without contract.
         threads: Number of threads of ONNX Runtime.
         use_gpu: Whether to use a GPU if there is one.
     """
@@ -41,7 +42,6 @@ class TeacherOptions:
     descriptions: Path | None = None
     dataset: str = ""
     activation: Activation | None = None
-    plain: PlainOnnx = field(default_factory=PlainOnnx)
     threads: int | None = None
     use_gpu: bool = False
 
@@ -67,8 +67,6 @@ def open_teacher(
         path = Path(place)
         if kind == "classifier":
             teacher = classifier_teacher(path, device, options.threads)
-        elif kind == "plain":
-            teacher = plain_onnx_teacher(path, options.plain, options.threads)
         elif kind == "prompts":
             clip_config = load_prompts(path).clip.config
             clip = load_clip(require_clip(path, options.clip), clip_config.activation)
@@ -79,6 +77,23 @@ def open_teacher(
             teacher = zero_shot_teacher(clip, sentences, device)
         teachers.append(for_labels(teacher, labels, notify))
     return ensemble(teachers)
+
+
+def crops_of(sources: Sequence[str]) -> list[CropSpec]:
+    """Return the crops in the contracts of the sources that are classifiers.
+
+    Raises:
+        InputError: As `open_teacher`.
+    """
+    paths = [Path(place) for place in map(_resolve, sources) if _kind(place) == "classifier"]
+    return [
+        (
+            read_contract(open_session(path, 1, level="none"), path)
+            if path.suffix == ONNX_SUFFIX
+            else load_checkpoint(path).contract
+        ).crop
+        for path in paths
+    ]
 
 
 def _resolve(source: str) -> str:
@@ -96,7 +111,7 @@ def _kind(place: str) -> str:
             f"teacher '{place}' is an ncnn file, which cannot be a teacher: give its checkpoint or .onnx file"
         )
     if path.suffix == ONNX_SUFFIX:
-        return "plain" if is_plain_onnx(path) else "classifier"
+        return "classifier"
     if not path.exists() or path.suffix != CHECKPOINT_SUFFIX:
         return "clip"
     try:
@@ -113,7 +128,6 @@ def _refuse_unused(kinds: Sequence[str], options: TeacherOptions) -> None:
         (options.clip and "prompts" not in kinds, "clip", "has prompts"),
         (options.activation and "clip" not in kinds, "activation", "is a CLIP without prompts"),
         (options.descriptions and "clip" not in kinds, "descriptions", "is a CLIP without prompts"),
-        (not options.plain.is_empty and "plain" not in kinds, "teacher-labels and the like", "lacks a contract"),
     )
     for given, name, kind in unused:
         if given:

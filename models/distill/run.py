@@ -6,11 +6,13 @@ print(result.training.validation_accuracy, result.agreement)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from edgekit.contract import Fit
 from edgekit.errors import InputError
 from edgekit.files import check_writable
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
@@ -21,11 +23,11 @@ from edgekit.models.data.balance import class_shares
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.unlabelled import load_unlabelled, with_unlabelled
 from edgekit.models.distill.cache import FOLDER_NAME, agreement, distillation_targets, pixels_sha256
-from edgekit.models.distill.classifiers import PlainOnnx
 from edgekit.models.distill.losses import LossWeights, loss_weights
-from edgekit.models.distill.opening import TeacherOptions, open_teacher
+from edgekit.models.distill.opening import TeacherOptions, crops_of, open_teacher
 from edgekit.models.distill.out_of_fold import out_of_fold_targets, teachers_by_fold
 from edgekit.models.distill.task import DistillationConfig, DistillationTask, check_views, student_contract
+from edgekit.models.distill.teacher_images import images_for_teacher
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs
 from edgekit.models.distill.views import Views
 from edgekit.models.distill.votes import VotePowers, with_votes
@@ -38,6 +40,7 @@ from edgekit.models.training.finish import finish_net
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, options_from, require_choice
 from edgekit.models.training.prior import class_bias
+from edgekit.models.training.recipes import DEFAULT_RECIPE
 from edgekit.models.training.run import (
     TrainingData,
     TrainingResult,
@@ -50,6 +53,8 @@ from edgekit.models.training.run import (
     run_training,
     with_precision,
 )
+from edgekit.models.training.start import input_values
+from edgekit.preprocess import ImageU8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +74,6 @@ class DistillOptions(TrainingOptions):
     - `teacher_power`, `votes_power`: used with FER+ posteriors; see `votes.VotePowers`.
     - `clip`: the CLIP of the teacher's prompts; `descriptions`: class sentences of a CLIP without prompts;
       `activation`: the CLIP's activation function, if its file does not state it.
-    - `plain`: properties of ONNX teachers whose files have no contract.
     - `calibrate`: whether a temperature is fitted on the validation images and folded into the student.
 
     Raises:
@@ -92,7 +96,6 @@ class DistillOptions(TrainingOptions):
     clip: str | None = None
     descriptions: Path | None = None
     activation: Activation | None = None
-    plain: PlainOnnx = field(default_factory=PlainOnnx)
     calibrate: bool = True
 
     _paths: ClassVar[tuple[str, ...]] = (*TrainingOptions._paths, "cache", "unlabelled", "descriptions")
@@ -185,6 +188,7 @@ def distill(
     options = options_from(DistillOptions, options, values)
     powers = options.vote_powers()
     set_torch_threads(options.threads)
+    options = replace(options, recipe=DEFAULT_RECIPE if options.recipe == "auto" else options.recipe)
     recipe = net_recipe_of(options)
     check_prior_strength(options.prior_strength, recipe.balance)
     if recipe.mixup_alpha and not options.on_the_fly:
@@ -192,25 +196,38 @@ def distill(
     require_no_space(options.student)
     contract_for(options.student, ("any",), "any", gray=True)  # reports an unknown net before the data is read
     check_output(options.output, options.resume)
-    data = read_training_data(options, notify=notify, progress=progress, cache="auto")
+    crops = crops_of(options.teachers)
+    fit: Fit = options.fit if options.fit != "auto" else crops[0].fit if crops else "square"
+    data = read_training_data(options, notify=notify, progress=progress, cache="auto", fit=fit)
     check_training_images(data, notify)
     dataset = data.dataset
     teacher = open_teacher(options.teachers, dataset.classes, _teacher_options(options, dataset.name), notify)
     views = None if options.on_the_fly else options.views or "center-flip"
     check_views(views, recipe, teacher)
     weights = loss_weights(teacher, options.kl_weight, options.ce_weight, options.cosine_weight)
-    contract = student_contract(options.student, teacher, dataset, options.fit)
+    pixels = input_values(options.student, options.init)
+    contract = student_contract(options.student, teacher, dataset, fit, pixels)
     # Missing folds are reported before the teacher runs for hours.
     by_fold = teachers_by_fold(teacher, contract.crop) if options.out_of_fold else []
     if options.prior_strength:
         class_bias(contract.architecture)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)  # a wrong file is reported before the teacher runs for hours
     recipe = net_recipe_of(options, initial, notify)
-    training, unlabelled_sha256 = _with_unlabelled(options, data, dataset.is_gray, notify, progress)
+    training, unlabelled_sha256 = _with_unlabelled(options, data, dataset.is_gray, fit, notify, progress)
+    for_teacher = partial(
+        images_for_teacher,
+        teacher=teacher,
+        data=options.data,
+        contempt=options.contempt,
+        fit=fit,
+        folder=options.output,
+        notify=notify,
+        progress=progress,
+    )
     config = DistillationConfig(weights, options.temperature, views, unlabelled_sha256, powers, options.out_of_fold)
     targets = None
     if views:
-        targets = _targets(options, teacher, by_fold, training, views, notify, progress)
+        targets = _targets(options, teacher, by_fold, training, views, for_teacher, notify, progress)
         if powers and training.targets is not None:
             prior = class_shares(training.labels, len(dataset.classes))
             targets = with_votes(targets, training.targets, prior, powers)
@@ -226,7 +243,8 @@ def distill(
         return result  # the first process compares for all
     if teacher.text_tower is not None:
         write_text_tower(text_tower_beside(trained.checkpoint), teacher.text_tower)
-    return _compared(result, teacher, data.validation, options.cache_folder, notify, progress)
+    images = for_teacher(data.validation, unlabelled=None)
+    return _compared(result, teacher, data.validation, images, options.cache_folder, notify, progress)
 
 
 def _targets(
@@ -235,6 +253,7 @@ def _targets(
     by_fold: Sequence[Teacher],
     training: ImageSet,
     views: Views,
+    for_teacher: Callable[..., ImageU8],
     notify: Notify,
     progress: StageProgress | None,
 ) -> TeacherOutputs:
@@ -246,7 +265,8 @@ def _targets(
     )
     if by_fold:
         return out_of_fold_targets(by_fold, training, views, folder, reading, notify)
-    return distillation_targets(teacher, training.images, views, folder, reading, notify)
+    images = training.images if views == "all-crops" else for_teacher(training, unlabelled=options.unlabelled)
+    return distillation_targets(teacher, images, views, folder, reading, notify)
 
 
 def _teacher_options(options: DistillOptions, dataset: str) -> TeacherOptions:
@@ -255,22 +275,24 @@ def _teacher_options(options: DistillOptions, dataset: str) -> TeacherOptions:
         descriptions=options.descriptions,
         dataset=dataset,
         activation=options.activation,
-        plain=options.plain,
         threads=options.threads,
         use_gpu=options.accelerator != "cpu",
     )
 
 
 def _with_unlabelled(
-    options: DistillOptions, data: TrainingData, is_gray: bool, notify: Notify, progress: StageProgress | None
+    options: DistillOptions,
+    data: TrainingData,
+    is_gray: bool,
+    fit: Fit,
+    notify: Notify,
+    progress: StageProgress | None,
 ) -> tuple[ImageSet, str | None]:
     """Return the training images with the unlabelled images appended, and the checksum of the unlabelled ones."""
     if options.unlabelled is None:
         return data.training, None
     reading = of_stage(progress, "reading unlabelled images")
-    more = load_unlabelled(
-        options.unlabelled, SIDE_PX, is_gray, reading, fit=options.fit, folder=options.output, notify=notify
-    )
+    more = load_unlabelled(options.unlabelled, SIDE_PX, is_gray, reading, fit=fit, folder=options.output, notify=notify)
     notify(f"{len(more)} images without labels are used as well")
     if leaked := int(identical_to(more, data.validation.images).sum()):
         notify(f"{leaked} images without labels are validation images too: their accuracy is too high")
@@ -281,16 +303,20 @@ def _compared(
     result: DistillationResult,
     teacher: Teacher,
     validation: ImageSet,
+    images: ImageU8,
     folder: Path,
     notify: Notify,
     progress: StageProgress | None,
 ) -> DistillationResult:
-    """Return the result with agreement and the teacher's accuracy, both measured on the validation images."""
+    """Return the result with agreement and the teacher's accuracy, both measured on the validation images.
+
+    `images` are these images for the teacher.
+    """
     student_logits = evaluate(open_classifier(result.training.checkpoint), validation, "center-crop").logits
     reading = of_stage(progress, "comparing with the teacher")
 
     def outputs(of: Teacher) -> TeacherOutputs:
-        return distillation_targets(of, validation.images, "center", folder, reading, notify)
+        return distillation_targets(of, images, "center", folder, reading, notify)
 
     members = tuple(agreement(student_logits, outputs(member).logits) for member in teacher.members)
     logits = outputs(teacher).logits

@@ -22,6 +22,7 @@ from edgekit.models.distill.votes import VotePowers
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import embedding_name
+from edgekit.models.pretrained import InputValues
 from edgekit.models.training.classification import NetTask
 from edgekit.models.training.init_weights import InitialWeights
 from edgekit.models.training.recipes import Recipe
@@ -121,9 +122,9 @@ class DistillationTask(NetTask):
         images = self.augmented(indices, numbers)
         teacher, weights = self._teacher_batch(indices, numbers, images), self._config.weights
         if self._teacher.space is None:
-            embeddings, logits = None, net(images).float()
+            embeddings, logits = None, net(self.normalised(images)).float()
         else:
-            embeddings = net(images, embeddings_only=True).float()
+            embeddings = net(self.normalised(images), embeddings_only=True).float()
             logits = embeddings @ self._scaled_vectors.T
         loss = logits.new_zeros(len(indices))
         if weights.kl:
@@ -179,14 +180,14 @@ def student_architecture(name: str, teacher: Teacher) -> str:
     return name if teacher.space is None else embedding_name(name, teacher.space.embed_dim)
 
 
-def student_contract(name: str, teacher: Teacher, dataset: DataSet, fit: Fit) -> Contract:
-    """Return the contract of a teacher's student for images that were read with `fit`.
+def student_contract(name: str, teacher: Teacher, dataset: DataSet, fit: Fit, values: InputValues) -> Contract:
+    """Return the contract of a teacher's student, with the input of `values`, for images that were read with `fit`.
 
     Raises:
         InputError: As for `student_architecture`, `contract_for` and `subject_of`.
     """
     architecture = student_architecture(name, teacher)
-    contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray, fit)
+    contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray, fit, values=values)
     return replace(contract, subject=subject_of(teacher))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from edgekit.contract import Subject
+from edgekit.contract import CropSpec, Subject
 from edgekit.errors import InputError
 from edgekit.files import real_path
 from edgekit.model_store import BEST_NAME
@@ -62,6 +62,7 @@ class Teacher:
         space: The teacher's embedding space; None: the teacher has none.
         members: The members of an ensemble; empty for a single model.
         subject: What a classifier's contract states that it classifies; None: not stated.
+        crop: The crop of a classifier's contract; None: the teacher takes images of any size.
         text_tower: Encoder of other labels by text, for a small CLIP of edgekit.
         facts: Further fields of the teacher's record in a checkpoint.
     """
@@ -75,6 +76,7 @@ class Teacher:
     space: EmbeddingSpace | None = None
     members: tuple[Teacher, ...] = ()
     subject: Subject | None = None
+    crop: CropSpec | None = None
     text_tower: TextTower | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""Small nets from torchvision and timm, unchanged and without pretrained weights.
+"""Nets from torchvision and timm, unchanged.
 
 They are designed for images of 224 px and halve the resolution five times; images of 44 px become 2 x 2 features before
 the last pooling.
@@ -10,22 +10,27 @@ import importlib
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from edgekit.errors import InputError
+from edgekit.errors import InputError, TemporaryError
 from edgekit.install_hint import install_command
 from edgekit.models.nets.edgecnn import INPUT_SIZE_PX
+from edgekit.text import one_line
 
 TIMM_PREFIX = "timm/"
+TORCHVISION_PREFIX = "torchvision/"
 
 
 def from_torchvision(name: str, num_classes: int) -> nn.Module:
     """Return a net of torchvision by its name in torchvision.
 
     Raises:
-        InputError: torchvision is not installed.
+        InputError: torchvision is not installed or has no such net.
     """
-    net: nn.Module = _library("torchvision.models", name).get_model(name, weights=None, num_classes=num_classes)
+    models = _library("torchvision.models", name)
+    if name not in models.list_models(module=models):
+        raise InputError(f"torchvision has no net '{name}': torchvision.models.list_models() in Python lists the names")
+    net: nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
     return net
 
 
@@ -48,6 +53,35 @@ def from_timm(name: str, num_classes: int) -> nn.Module:
     if shape != (1, num_classes):
         raise InputError(f"timm's {name} is not a classifier: its output has the shape {list(shape)}")
     return net.train()
+
+
+def timm_weights(name: str) -> dict[str, Tensor]:
+    """Return the pretrained weights of a timm net, which timm downloads unless they are in its cache.
+
+    Raises:
+        InputError: timm is not installed, or has no weights for the net.
+        TemporaryError: The download fails.
+    """
+    timm = _library("timm", name)
+    if not timm.is_model_pretrained(name):
+        raise InputError(f"timm has no pretrained weights for '{name}': timm.list_pretrained() lists those that have")
+    try:
+        state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # those of the libraries that download have no common base class
+        raise TemporaryError(f"timm cannot download the weights of '{name}': {one_line(str(error))}") from error
+    return state
+
+
+def timm_input(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation, of pixels 0 to 1, with which timm trained a net.
+
+    Raises:
+        InputError: timm is not installed, or does not state them.
+    """
+    config = _library("timm.models", name).get_pretrained_cfg(name)
+    if config is None:
+        raise InputError(f"timm does not state the normalisation of '{name}': choose another net")
+    return tuple(config.mean), tuple(config.std)
 
 
 def _library(module: str, net_name: str) -> Any:

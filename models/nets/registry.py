@@ -1,4 +1,7 @@
-"""Nets by name: edgekit's own, torchvision's, timm's as `timm/NAME`, and nets in an embedding space as `NAME@WIDTH`."""
+"""Nets by name: edgekit's own, timm's as `timm/NAME`, torchvision's as `torchvision/NAME`.
+
+`NAME@WIDTH` is a net in an embedding space.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from edgekit.models.nets import efficientnet_lite0
 from edgekit.models.nets.branched import BRANCHED, edgecnn_branched
 from edgekit.models.nets.edgecnn import edgecnn, edgecnn_wide
 from edgekit.models.nets.embedding_net import EmbeddingNet
-from edgekit.models.nets.external_nets import TIMM_PREFIX, from_timm, from_torchvision
+from edgekit.models.nets.external_nets import TIMM_PREFIX, TORCHVISION_PREFIX, from_timm, from_torchvision
 from edgekit.models.nets.grouped import edgecnn_g, edgecnn_g_condensed, edgecnn_g_learned
 from edgekit.models.nets.mini_xception import MiniXception
 
@@ -53,8 +56,11 @@ def create_model(name: str, num_classes: int) -> nn.Module:
         return EmbeddingNet(create_model(plain, embed_dim), num_classes, embed_dim)
     if name.startswith(TIMM_PREFIX):
         return from_timm(name.removeprefix(TIMM_PREFIX), num_classes)
+    if name.startswith(TORCHVISION_PREFIX):
+        return from_torchvision(name.removeprefix(TORCHVISION_PREFIX), num_classes)
     if name not in NETS:
-        raise InputError(f"model '{name}' is not known: choose one of {', '.join(NETS)}, or {TIMM_PREFIX}NAME")
+        others = f"{TIMM_PREFIX}NAME or {TORCHVISION_PREFIX}NAME"
+        raise InputError(f"model '{name}' is not known: choose one of {', '.join(NETS)}, {others}")
     return NETS[name](num_classes)
 
 
@@ -71,7 +77,7 @@ def require_no_space(name: str) -> None:
 def takes_any_size(name: str) -> bool:
     """Return whether a net takes images of 44 pixels and more; else it takes 44 only."""
     plain = plain_name(name)
-    return plain in _ANY_SIZE or plain.startswith(TIMM_PREFIX)
+    return plain in _ANY_SIZE or plain.startswith((TIMM_PREFIX, TORCHVISION_PREFIX))
 
 
 def plain_name(name: str) -> str:

@@ -149,6 +149,14 @@ class NetTask(Task):
             images = mix_images(images, shares)
         return images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return images (n, 3, h, w) in 0..1 as the net takes them, see `edgekit.contract.InputSpec`."""
+        spec = self.contract.input
+        if spec.scale == 1 / 255 and not any(spec.mean) and set(spec.std) == {1.0}:
+            return images
+        mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
+        return images.mul(255 * spec.scale).sub_(mean).div_(std)
+
     def mixed_label_loss(
         self, logits: Tensor, indices: Tensor, numbers: Tensor, class_weights: Tensor | None = None
     ) -> Tensor:
@@ -199,6 +207,6 @@ class ClassificationTask(NetTask):
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return the cross-entropy of augmented images."""
-        logits = net(self.augmented(indices, numbers)).float()  # (n, classes)
+        logits = net(self.normalised(self.augmented(indices, numbers))).float()  # (n, classes)
         correct = logits.argmax(dim=1) == self.main_labels(indices, numbers)
         return StepLoss(self.mixed_label_loss(logits, indices, numbers, self._class_weights).mean(), correct.sum())

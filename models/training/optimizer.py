@@ -59,8 +59,14 @@ def layer_rates(net: nn.Module, depth_decay: float) -> list[tuple[nn.Module, flo
     return [*((layer, depth_decay**stage) for layer, stage in zip(layers, stages, strict=True)), (last, 1.0)]
 
 
-def freeze(net: nn.Module, depth_decay: float) -> None:
-    """Freeze the layers of factor 0: their parameters get no gradient, their BatchNorms use the running statistics."""
+def freeze(net: nn.Module, depth_decay: float, keeps_statistics: bool = False) -> None:
+    """Freeze the layers of factor 0: their parameters get no gradient, their BatchNorms use the running statistics.
+
+    `keeps_statistics`: all BatchNorms use the running statistics.
+    """
+    for module in net.modules() if keeps_statistics else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
     for layer, rate in layer_rates(net, depth_decay):
         if rate == 0:
             layer.training = False  # not `eval`: a layer can contain others, also the last one

@@ -57,6 +57,8 @@ class Recipe:
     - `balance`: how rare and common classes get equal influence; see `ClassificationTask`.
     - `drop_last`: leave out the last batch of an epoch if it has fewer images than the others.
     - `rates` ("adamw" only): factors of the learning rate of the parameters whose names start with a prefix.
+    - `keeps_statistics`: BatchNorm normalises with the statistics of the initial weights. Those of small batches differ
+      from them, and the averages would follow them only after thousands of steps.
     - `patch_dropout` (small CLIPs only): share of the image tokens that are left out (arXiv 2212.00794), except in the
       last quarter of the epochs.
     """
@@ -91,6 +93,7 @@ class Recipe:
     drop_last: bool = False
     rates: tuple[tuple[str, float], ...] = ()
     patch_dropout: float = 0.0
+    keeps_statistics: bool = False
 
     def stage(self, epoch: int) -> tuple[Recipe, int]:
         """Return the recipe of the stage that contains `epoch`, and the epoch's number within that stage.
@@ -217,6 +220,22 @@ _ADAPT = Recipe(
     balance="sampler",
 )
 
+# For a net that others have trained on photographs; its last layer is fitted first, see `linear_layer`.
+_FINE_TUNE = Recipe(
+    epochs=6,
+    augmentation=Augmentation(crop_px=44, rotation_deg=10, scale=0.2, brightness=0.1, contrast=0.2),
+    batch_size=32,
+    max_lr=3e-4,
+    weight_decay=0.01,
+    warmup=0.1,
+    label_smoothing=0.1,
+    ema_decay=0.99,
+    optimizer="adamw",
+    keep="last",
+    initial_share=0.5,
+    keeps_statistics=True,
+)
+
 # For a CLIP with random initial weights: each epoch pairs an image with another caption, and a transformer needs
 # translation beyond the crop.
 _CLIP_MINI = Recipe(
@@ -255,6 +274,7 @@ RECIPES = {
     # The recipe that `adapt` becomes where the initial weights lack some of the classes.
     "adapt-new-classes": replace(_ADAPT, depth_decay=0.5, initial_share=0.0, keep="best"),
     # The EdgeCNN authors' schedule (arXiv 1909.13522, released code): random crops and flips only.
+    "fine-tune": _FINE_TUNE,
     "paper": Recipe(
         epochs=500,
         augmentation=_CROP_AND_FLIP,
@@ -276,8 +296,10 @@ RECIPES = {
     ),
 }
 
+# The recipe of a training that starts from random weights.
+DEFAULT_RECIPE = "fer2013"
 # Recipes whose learning rates are for a trained net.
-FROM_TRAINED = ("fer2013-finish", "camera", "adapt", "adapt-new-classes")
+FROM_TRAINED = ("fine-tune", "fer2013-finish", "camera", "adapt", "adapt-new-classes")
 
 
 def get_recipe(name: str) -> Recipe:

@@ -12,20 +12,23 @@ from typing import Any, get_args
 
 import torch
 
-from edgekit.contract import Contract
+from edgekit.contract import Contract, Fit
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import BEST_NAME, CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.checkpoints.provenance import training_provenance
+from edgekit.models.checkpoints.tensorfile import tensors_sha256
 from edgekit.models.data import DataSet, ImageSet, check_classes, identical_to, train_and_validation, training_split
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, majority_part, with_ferplus
 from edgekit.models.data.groups import shared_groups
 from edgekit.models.data.merging import merged
+from edgekit.models.data.near_copies import near_copies
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.nets.registry import create_model
+from edgekit.models.pretrained import is_pretrained_net, pretrained_state
 from edgekit.models.training.contention import with_thread_choice
 from edgekit.models.training.init_weights import InitialWeights, read_initial_weights
 from edgekit.models.training.loop import (
@@ -40,9 +43,13 @@ from edgekit.models.training.loop import (
 from edgekit.models.training.options import Precision, TrainingOptions
 from edgekit.models.training.precision import choose_precision
 from edgekit.models.training.recipes import FROM_TRAINED, Balance, Recipe, get_recipe
+from edgekit.models.training.start import initial_checkpoint
 from edgekit.models.training.state import damage, state_fingerprint
 from edgekit.models.training.task import Task, TrainingJob
 from edgekit.text import counted
+
+# Share of the held-back images that are nearly equal to a training image.
+_MOST_NEAR_COPIES = 0.3
 
 
 @dataclass(frozen=True)
@@ -168,6 +175,7 @@ def read_training_data(
     progress: StageProgress | None = None,
     size_px: int = SIDE_PX,
     cache: ImageCache = "memory",
+    fit: Fit = "square",
 ) -> TrainingData:
     """Read the data set, apply FER+ votes and merged classes, and split it into training and validation images.
 
@@ -181,7 +189,7 @@ def read_training_data(
         reading,
         contempt=options.contempt,
         notify=notify,
-        fit=options.fit,
+        fit=fit,
         cache=cache,
         cache_folder=options.output,
     )
@@ -227,6 +235,12 @@ def check_training_images(data: TrainingData, notify: Notify) -> None:
             f"validation images ({data.validation_name}) have no image of class {missing}: "
             "their accuracy does not count these classes"
         )
+    is_drawn = data.validation_name not in data.dataset.splits and data.training.groups is None
+    if is_drawn and (share := near_copies(data.training.images, data.validation.images)) > _MOST_NEAR_COPIES:
+        notify(
+            f"warning: {share:.0%} of the held-back images are nearly equal to a training image, as pictures of one "
+            "recording are: their accuracy is too high; add a split 'val' with pictures of another day or place"
+        )
     if shared := shared_groups(data.training.groups, data.validation.groups):
         found = counted(len(shared), "person or group", "persons or groups")
         notify(f"{found} in both training and validation images, such as '{shared[0]}': the accuracy is too high")
@@ -245,7 +259,11 @@ def initial_weights(options: TrainingOptions, contract: Contract, notify: Notify
     """
     if options.init is None:
         return None
-    return read_initial_weights(resolve_model(options.init, (CHECKPOINT_SUFFIX,)), contract, notify)
+    if initial_checkpoint(options.init) is not None:
+        return read_initial_weights(resolve_model(options.init, (CHECKPOINT_SUFFIX,)), contract, notify)
+    state = pretrained_state(contract.architecture, options.init)
+    notify(f"init '{options.init}': {contract.architecture} starts from it except for the last layer")
+    return InitialWeights(state, tensors_sha256(state), new_classes=contract.labels)
 
 
 def with_precision(options: TrainingOptions, contract: Contract, batch_size: int, notify: Notify) -> Precision:
@@ -264,6 +282,8 @@ def with_precision(options: TrainingOptions, contract: Contract, batch_size: int
         return recorded
     if options.accelerator != "cpu" and torch.cuda.is_available():
         return "fp32"
+    if is_pretrained_net(contract.architecture):
+        return "fp32"  # their depthwise convolutions gain nothing from bf16
     net = create_model(contract.architecture, len(contract.labels))
     precision, reason = choose_precision(net, contract.input.size_hw, batch_size)
     notify(f"precision {precision}: {reason}")

@@ -191,7 +191,7 @@ def test_whole_images_from_a_folder_to_a_board(
     assert len((tmp_path / "nuts.csv").read_text().splitlines()) == 1 + 4
     (inspected,) = (text for command, text in printed.items() if command.startswith("inspect"))
     assert re.search(r"labels +3: bolt, nut, washer", inspected)
-    assert re.search(r"crop +padded to a square", inspected)
+    assert re.search(r"classifies +the whole image", inspected)
     assert len(list((tmp_path / "parts/train").rglob("*.png"))) == len(
         (tmp_path / "uncertain-parts/crops.jsonl").read_text().splitlines()
     )

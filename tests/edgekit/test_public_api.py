@@ -33,6 +33,7 @@ PUBLIC = {
     "export",
     "load_model",
     "profile",
+    "import_onnx",
     "quantize",
     "risk_coverage",
     "stream",

@@ -17,22 +17,6 @@ if TYPE_CHECKING:
     from edgekit.models.distill.run import DistillationResult
 
 
-# Options of an ONNX teacher without contract, in the order of the fields of `PlainOnnx`.
-_PLAIN = ("labels", "size", "channels", "scale", "mean", "std", "output")
-
-
-def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    del ctx, param
-    return tuple(word.strip() for word in value.split(",")) if value else None
-
-
-def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-    try:
-        return None if value is None else tuple(map(float, value.split(",")))
-    except ValueError as error:
-        raise click.BadParameter(f"'{value}': expected numbers separated by commas", ctx, param) from error
-
-
 @click.command("distill", cls=Command, short_help="Train a small net on the outputs of a teacher.")
 @section(
     "Teacher and student",
@@ -95,21 +79,6 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     ),
     click.option("--votes-power", type=float, help="With --ferplus: exponent of P(label | votes); default: 0.5."),
 )
-@section(
-    "ONNX teacher without contract",
-    click.option("--teacher-labels", callback=_words, metavar="A,B,…", help="Classes in the order of the outputs."),
-    click.option("--teacher-size", type=click.IntRange(1, 1024), metavar="PX", help="Side of the input."),
-    click.option("--teacher-channels", type=click.Choice(["rgb", "bgr", "gray"]), help="Colour order of the input."),
-    click.option("--teacher-scale", type=float, help="Input = (pixel * scale - mean) / std."),
-    click.option("--teacher-mean", callback=_numbers, metavar="X[,Y,Z]", help="Mean per channel, see --teacher-scale."),
-    click.option(
-        "--teacher-std",
-        callback=_numbers,
-        metavar="X[,Y,Z]",
-        help="Standard deviation per channel, see --teacher-scale.",
-    ),
-    click.option("--teacher-output", type=click.Choice(["logits", "probabilities"]), help="Meaning of the outputs."),
-)
 @data_options
 @section(
     "Data",
@@ -126,8 +95,8 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 def command(out: Output, options: TrainingOptions, teachers: tuple[str, ...], **values: Any) -> None:
     """Train a small net, the student, to reproduce the outputs of a teacher.
 
-    A teacher is a checkpoint, an exported model, any other ONNX classifier, a CLIP, or a CLIP with trained prompts. The
-    student of a CLIP has the CLIP's embedding space. `export` can therefore give the student other labels later.
+    A teacher is a checkpoint, an exported model, a file of `edgekit import`, a CLIP, or a CLIP with trained prompts.
+    The student of a CLIP has the CLIP's embedding space. `export` can therefore give the student other labels later.
 
     With --ferplus and --ferplus-labels posterior, the training targets combine the outputs of the teacher with P(label
     | votes).
@@ -144,17 +113,13 @@ def command(out: Output, options: TrainingOptions, teachers: tuple[str, ...], **
           --ferplus-labels posterior --temperature 1 -o runs/student
       edgekit distill --teacher runs/prompts --clip ViT-B-16.pt --data faces --unlabelled more
           -o runs/student
-      edgekit distill --teacher big.onnx --data faces -o runs/student --teacher-labels happy,sad
-          --teacher-channels rgb --teacher-scale 0.00392157 --teacher-mean 0.5,0.5,0.5
-          --teacher-std 0.5,0.5,0.5 --teacher-output logits
+      edgekit distill --teacher runs/flowers --data flowers -o runs/small
     """
-    from edgekit.models.distill.classifiers import PlainOnnx
     from edgekit.models.distill.run import DistillOptions, distill
 
-    plain = PlainOnnx(*(values.pop(f"teacher_{name}") for name in _PLAIN))
     with training_view(out, options.output) as view:
         result = distill(
-            DistillOptions(**vars(options), teachers=teachers, plain=plain, **values),
+            DistillOptions(**vars(options), teachers=teachers, **values),
             **view.callbacks,
         )
     if result.agreement is None:

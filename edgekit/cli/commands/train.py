@@ -26,18 +26,17 @@ _PROMPTS, _MINI = "hicropl", "clip-mini"
     "Model",
     click.option(
         "--model",
-        default="edgecnn",
-        show_default=True,
-        help="edgecnn, edgecnn-branched, edgecnn-wide, edgecnn-g, edgecnn-g-learned, mini-xception, mobilenetv2, "
-        "mobilenetv3-small, shufflenetv2-x0.5 or timm/NAME; hicropl (prompts for a CLIP) or clip-mini (a small CLIP).",
+        help="efficientnet-lite0, edgecnn, edgecnn-branched, edgecnn-wide, edgecnn-g, edgecnn-g-learned, "
+        "mini-xception, mobilenetv2, mobilenetv3-small, shufflenetv2-x0.5, timm/NAME or torchvision/NAME; hicropl "
+        "(prompts for a CLIP) or clip-mini (a small CLIP). Default: edgecnn for faces, efficientnet-lite0 for whole "
+        "images.",
     ),
     click.option(
         "--image-size",
         type=click.IntRange(48, 224),
         metavar="PX",
-        default=48,
-        show_default=True,
-        help="Side of the kept images in pixels, for nets that accept any size (not EdgeCNN).",
+        help="Side of the kept images in pixels, for nets that accept any size (not EdgeCNN); the net's input has "
+        "11/12 of it. Default: 176 for pretrained nets, else 48.",
     ),
     click.option(
         "--cache-images",
@@ -60,10 +59,11 @@ _PROMPTS, _MINI = "hicropl", "clip-mini"
     merge_option,
     click.option(
         "--subject",
-        type=click.Choice(["face", "image"]),
-        default="face",
+        type=click.Choice(["auto", "face", "image"]),
+        default="auto",
         show_default=True,
-        help="What the model classifies: each detected face, or the whole image.",
+        help="What the model classifies: each detected face, or the whole image. auto: faces for known face data sets "
+        "and gray squares of at most 64 pixels, whole images for everything else.",
     ),
 )
 @section(
@@ -84,7 +84,7 @@ _PROMPTS, _MINI = "hicropl", "clip-mini"
 @section("Calibration", calibrate_option)
 @section("CLIP and prompts", clip_options)
 @training_options
-def command(out: Output, options: TrainingOptions, model: str, **values: Any) -> None:
+def command(out: Output, options: TrainingOptions, model: str | None, **values: Any) -> None:
     """Train a classifier, and save the weights of the epoch that is best on the validation split.
 
     The output folder receives best.safetensors, last.pt (for --resume), metrics.jsonl, TensorBoard events and
@@ -94,6 +94,8 @@ def command(out: Output, options: TrainingOptions, model: str, **values: Any) ->
     \b
     Examples:
       edgekit train --data fer2013.tar.gz -o runs/mine
+      edgekit train --data flowers -o runs/flowers
+      edgekit train --data flowers --model timm/mobilenetv3_small_100 --init weights.pth -o runs/mobile
       edgekit train --data fer2013.csv -o runs/short --epochs 2 --precision bf16
       edgekit train --data fer2013.tar.gz -o runs/mine --resume
       edgekit train --data my-faces --init default --recipe adapt -o runs/adapted
@@ -123,7 +125,7 @@ def command(out: Output, options: TrainingOptions, model: str, **values: Any) ->
         raise click.UsageError("--model hicropl needs a CLIP: give --clip FILE, or an open_clip name as MODEL/WEIGHTS")
     # Each model has defaults of its own.
     given = {name: value for name, value in {**vars(options), **values}.items() if is_set(context, name)}
-    if model not in (_PROMPTS, _MINI):
+    if model is not None and model not in (_PROMPTS, _MINI):
         given["model"] = model
     with training_view(out, options.output) as view:
         result = train(kind(**given), **view.callbacks)
@@ -133,7 +135,7 @@ def command(out: Output, options: TrainingOptions, model: str, **values: Any) ->
         out.result(result.document())
 
 
-def _training(model: str) -> tuple[type[TrainingOptions], Callable[..., Any]]:
+def _training(model: str | None) -> tuple[type[TrainingOptions], Callable[..., Any]]:
     """Return the options of a model's training, and the function that trains it."""
     if model == _PROMPTS:
         from edgekit.models.clip.train_prompts import PromptTrainingOptions, train_prompts

@@ -141,11 +141,12 @@ data_options = combined(
         ),
         click.option(
             "--fit",
-            type=click.Choice(["square", "pad", "stretch"]),
-            default="square",
+            type=click.Choice(["auto", "square", "pad", "stretch"]),
+            default="auto",
             show_default=True,
             help="How images become square, in training and on a device: the central square is cut out, or the "
-            "image is padded or stretched.",
+            "image is padded or stretched. auto: square for faces, for whole images the best on held-back pictures; "
+            "with 'distill' the teacher's.",
         ),
         click.option("--ferplus", type=PATH, metavar="CSV", help="FER+ votes for FER-2013; see --ferplus-labels."),
         click.option(
@@ -186,11 +187,12 @@ _training_sections = combined(
         "Training",
         click.option(
             "--recipe",
-            default="fer2013",
+            default="auto",
             show_default=True,
-            help="For nets: fer2013, fer2013-start, fer2013-finish, camera, adapt (for small data sets of your own) "
-            "or paper. fer2013-finish, camera and adapt need --init. For CLIPs: hicropl, hicropl-short, clip-mini, "
-            "clip-mini-trunk or clip-mini-trunk-tuned.",
+            help="For nets: fer2013, fer2013-start, fer2013-finish, camera, adapt (for small data sets of faces), "
+            "fine-tune (for pretrained nets) or paper. fer2013-finish, camera, adapt and fine-tune need --init. For "
+            "CLIPs: hicropl, hicropl-short, clip-mini, clip-mini-trunk or clip-mini-trunk-tuned. auto: fine-tune for "
+            "pretrained weights, else fer2013.",
         ),
         click.option(
             "--epochs", type=click.IntRange(min=1), metavar="N", help="Number of epochs; default: the recipe's."
@@ -222,8 +224,9 @@ _training_sections = combined(
             "--init",
             metavar="MODEL",
             help="Start from a checkpoint of the same net instead of random weights. If the labels differ, the last "
-            "layer keeps the weights of the common classes. If only one of the nets has an embedding space, the last "
-            "layer is not loaded.",
+            "layer keeps the weights of the common classes. Nets of timm and torchvision also start from a file of "
+            "weights, and from 'pretrained': efficientnet-lite0 from its ImageNet weights (its default), those of timm "
+            "from the weights that timm downloads.",
         ),
         click.option(
             "--seed",

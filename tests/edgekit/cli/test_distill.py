@@ -144,11 +144,15 @@ def test_a_plain_onnx_file_teaches_in_an_ensemble_on_the_fly(
     model = onnx.load(tmp_path / "plain.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "plain.onnx")
-    external = ["--teacher-labels", ",".join(EXPRESSIONS), "--teacher-channels", "rgb", "--teacher-scale", 1 / 255]
-    external += ["--teacher-mean", "0,0,0", "--teacher-std", "1,1,1", "--teacher-output", "logits"]
-    sources = ["--teacher", tmp_path / "plain.onnx", "--teacher", teacher]
+    code, _, err = edgekit(
+        "distill", "--teacher", tmp_path / "plain.onnx", "--data", faces, "-o", tmp_path / "none", *SHORT
+    )
+    assert (code, "edgekit import" in err) == (2, True)
+    labels = ["--labels", ",".join(EXPRESSIONS), "--channels", "gray", "--subject", "face"]
+    assert edgekit("import", tmp_path / "plain.onnx", "-o", tmp_path / "mine.onnx", *labels)[0] == 0
+    sources = ["--teacher", tmp_path / "mine.onnx", "--teacher", teacher]
     code, out, err = edgekit(
-        "distill", *sources, *external, "--data", faces, "-o", tmp_path / "run", *SHORT, "--on-the-fly", "--json"
+        "distill", *sources, "--data", faces, "-o", tmp_path / "run", *SHORT, "--on-the-fly", "--json"
     )
     assert code == 0, err
     assert json.loads(out)["teacher"]["kind"] == "ensemble"

@@ -387,3 +387,19 @@ def test_a_class_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_fate_of_contempt_is_refused_where_there_is_none(raf: Path) -> None:
     with pytest.raises(InputError, match="contempt is 'glad', but the data has no such class"):
         load_dataset(raf, contempt="glad")
+
+
+def test_a_misspelt_split_is_reported(tmp_path: Path) -> None:
+    def notices(*splits: str) -> list[str]:
+        found: list[str] = []
+        folder = tmp_path / "-".join(splits)
+        for split in splits:
+            for name in ("bolt", "nut"):
+                (folder / split / name).mkdir(parents=True)
+                cv2.imwrite(str(folder / split / name / "1.png"), np.zeros((8, 8), np.uint8))
+        load_dataset(folder, notify=found.append)
+        return found
+
+    assert any("'tset'" in line and "'test'" in line for line in notices("train", "tset"))
+    assert notices("train", "test") == []
+    assert notices("Training", "winter") == []

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
 from torch.nn import functional as F
 
 from edgekit.errors import InputError
@@ -20,7 +18,7 @@ from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import save_clip
 from edgekit.models.clip.prompted import PromptedClip
-from edgekit.models.distill.classifiers import PlainOnnx, classifier_teacher, plain_onnx_teacher
+from edgekit.models.distill.classifiers import classifier_teacher
 from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble, for_labels, to_teacher_input
@@ -33,7 +31,6 @@ CPU = torch.device("cpu")
 LABELS = ("a", "b", "c")
 DESCRIPTIONS = {"happy": ("a smiling face",), "sad": ("a face in tears", "a frown")}
 PROMPTS = PromptConfig(n_ctx=2, depth=2, cross_layer=1)
-PLAIN = PlainOnnx(LABELS, None, "rgb", 1 / 255, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2), "logits")
 
 
 @pytest.fixture
@@ -62,21 +59,6 @@ def prompts(small_clip: FrozenClip, tmp_path_factory: pytest.TempPathFactory) ->
     path = tmp_path_factory.mktemp("prompts") / "best.safetensors"
     torch.manual_seed(0)
     save_prompts(path, prompt_checkpoint(PromptedClip(small_clip, PROMPTS, DESCRIPTIONS), {}))
-    return path
-
-
-def plain_onnx(path: Path, shape: tuple[Any, ...], probabilities: bool = False) -> Path:
-    """Write a graph whose logits are the means of the three channels."""
-    axes = [1, 2] if shape[3] == 3 else [2, 3]
-    nodes = [helper.make_node("ReduceMean", ["x"], ["mean"], axes=axes, keepdims=0)]
-    nodes.append(helper.make_node("Softmax" if probabilities else "Identity", ["mean"], ["y"]))
-    graph = helper.make_graph(
-        nodes,
-        "plain",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [shape[0], 3])],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
 
 
@@ -122,62 +104,6 @@ def test_an_ensemble_gives_the_mean_of_probabilities(checkpoint: Path, crops: Im
     assert both.sha256 not in (first.sha256, second.sha256)
     assert [member["sha256"] for member in both.record()["members"]] == [first.sha256, second.sha256]
     assert ensemble([first]) is first
-
-
-@pytest.mark.parametrize("shape", [("n", 3, 8, 8), (1, 3, 8, 8), (4, 3, "h", "w"), ("n", 8, 8, 3)])
-def test_any_onnx_classifier_teaches(tmp_path: Path, shape: tuple[Any, ...]) -> None:
-    path = plain_onnx(tmp_path / "plain.onnx", shape)
-    teacher = plain_onnx_teacher(path, replace(PLAIN, size_px=8))
-    colours = np.array([[0, 0, 0], [255, 0, 51], [102, 255, 255], [9, 8, 7], [1, 1, 1]], np.uint8)
-    crops = np.repeat(np.repeat(colours[:, None, None], 16, axis=1), 16, axis=2)
-    expected = (colours / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.2]
-    np.testing.assert_allclose(teacher.predict(crops).logits, expected, atol=1e-5)
-    swapped = plain_onnx_teacher(path, replace(PLAIN, size_px=8, channels="bgr"))
-    swapped_mean = (colours[:, ::-1] / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.2]
-    np.testing.assert_allclose(swapped.predict(crops).logits, swapped_mean, atol=1e-5)
-    assert swapped.sha256 != teacher.sha256
-
-
-def test_probabilities_become_logits(tmp_path: Path, crops: ImageU8) -> None:
-    logits = plain_onnx_teacher(plain_onnx(tmp_path / "a.onnx", ("n", 3, 8, 8)), PLAIN).predict(crops).logits
-    path = plain_onnx(tmp_path / "b.onnx", ("n", 3, 8, 8), probabilities=True)
-    found = plain_onnx_teacher(path, replace(PLAIN, output="probabilities")).predict(crops).logits
-    np.testing.assert_allclose(softmax(found), softmax(logits), atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("plain", "message"),
-    [
-        (
-            PlainOnnx(),
-            "has no edgekit contract: give its labels, size, channels, scale, mean, std, output",
-        ),
-        (replace(PLAIN, size_px=8, std=None), "contract: give its std "),
-        (replace(PLAIN, size_px=8, labels=("a", "b")), "2 labels are given, the graph has 3 outputs"),
-        (replace(PLAIN, size_px=8, mean=(0.5,)), "'input.mean' has 1 values"),
-        (replace(PLAIN, size_px=8, labels=("a", "b", "a")), "'labels' has a duplicate name"),
-        (replace(PLAIN, size_px=8, channels="gray", mean=(0.0,), std=(1.0,)), "the graph has 3 channels"),
-    ],
-)
-def test_properties_that_a_plain_onnx_file_lacks_must_be_given(tmp_path: Path, plain: PlainOnnx, message: str) -> None:
-    path = plain_onnx(tmp_path / "plain.onnx", (1, 3, "h", "w"))
-    with pytest.raises(InputError, match=message) as caught:
-        plain_onnx_teacher(path, plain)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_onnx_file_without_an_input_is_refused(tmp_path: Path) -> None:
-    node = helper.make_node("Constant", [], ["y"], value_floats=[0.0, 1.0, 2.0])
-    graph = helper.make_graph([node], "constant", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3])])
-    path = tmp_path / "constant.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    with pytest.raises(InputError, match="is not an image classifier"):
-        plain_onnx_teacher(path, PLAIN)
-
-
-def test_a_size_other_than_the_graphs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the given size is 9, the graph's input is \[8, 8\]"):
-        plain_onnx_teacher(plain_onnx(tmp_path / "plain.onnx", (1, 3, 8, 8)), replace(PLAIN, size_px=9))
 
 
 def test_a_clip_compares_whole_images_with_descriptions(small_clip: FrozenClip, crops: ImageU8) -> None:
@@ -242,7 +168,7 @@ def test_prompts_that_change_when_used_cannot_teach(small_clip: FrozenClip, tmp_
         prompted_teacher(path, small_clip, CPU)
 
 
-def test_teachers_are_known_by_their_files(checkpoint: Path, clip_file: Path, prompts: Path, tmp_path: Path) -> None:
+def test_teachers_are_known_by_their_files(checkpoint: Path, clip_file: Path, prompts: Path) -> None:
     def opened(*sources: object, labels: tuple[str, ...] = LABELS, **options: Any) -> Teacher:
         return open_teacher([str(source) for source in sources], labels, TeacherOptions(**options))
 
@@ -250,8 +176,6 @@ def test_teachers_are_known_by_their_files(checkpoint: Path, clip_file: Path, pr
     assert opened(checkpoint, checkpoint).kind == "ensemble"
     assert opened(clip_file).kind == "clip"
     assert opened(prompts, labels=("sad", "happy"), clip=str(clip_file)).labels == ("sad", "happy")
-    path = plain_onnx(tmp_path / "plain.onnx", (1, 3, 8, 8))
-    assert opened(path, checkpoint, plain=PLAIN).kind == "ensemble"
     assert opened("default", labels=("happy", "sad")).kind == "classifier"
 
 
@@ -272,7 +196,6 @@ def test_teachers_are_known_by_their_files(checkpoint: Path, clip_file: Path, pr
             {"descriptions": Path("x")},
             "no teacher is a CLIP without prompts: leave descriptions out",
         ),
-        ("{checkpoint}", {"plain": PLAIN}, "no teacher lacks a contract"),
     ],
 )
 def test_a_file_that_is_no_teacher_is_reported_in_one_line(

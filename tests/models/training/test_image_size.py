@@ -18,6 +18,7 @@ from edgekit.models.train import train
 OPTIONS = {
     "model": "mobilenetv3-small",
     "image_size": 64,
+    "fit": "square",
     "epochs": 1,
     "batch_size": 16,
     "sam_radius": 0.05,

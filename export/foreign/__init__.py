@@ -1,0 +1,1 @@
+"""ONNX classifiers of other programs."""

@@ -1,0 +1,294 @@
+"""`edgekit import MODEL.onnx`: attach a contract to an ONNX classifier that another program has exported.
+
+    imported = edgekit.import_onnx("yolo11n-cls.onnx", "mine.onnx")
+    imported.contract.labels, imported.notes
+
+The graph gets a dynamic batch, images as (N, channels, height, width) and logits as output, where it lacks them. The
+results are compared with those of the file before the new one is written. The module needs `onnx`, but not torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import helper, numpy_helper
+
+from edgekit import __version__
+from edgekit.contract import (
+    METADATA_KEY,
+    Channels,
+    Contract,
+    CropSpec,
+    InputSpec,
+    OutputSpec,
+    Provenance,
+    channel_count,
+)
+from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.session import has_contract, open_session, run_session
+from edgekit.errors import EdgekitError, InputError
+from edgekit.export.foreign.import_options import ImportOptions
+from edgekit.export.foreign.stated import Stated, read_stated
+from edgekit.files import atomic_path, check_replaces_none, check_writable
+from edgekit.model_store import ONNX_SUFFIX
+from edgekit.preprocess import CROP_MARGIN, FloatArray, ImageU8, softmax, to_input
+from edgekit.text import one_line
+
+_IMAGENET = (1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_BATCH = "batch"
+_TRIALS = 3
+_LEAST_PROBABILITY = 1e-12
+_TOLERANCE = 1e-3
+_INPUTS = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The contract of a new file; `notes` are lines about what was assumed or changed."""
+
+    contract: Contract
+    notes: tuple[str, ...]
+
+
+def import_onnx(
+    model: str | Path,
+    output: str | Path,
+    labels: Sequence[str] | None = None,
+    options: ImportOptions | None = None,
+) -> Imported:
+    """Write an ONNX classifier with a contract to `output`.
+
+    Args:
+        model: The file. Statements of Ultralytics, OpenVINO's Model API and timm's config.json are read.
+        output: The new .onnx file.
+        labels: The classes in the order of the outputs; None: those that the file states.
+        options: What else the file does not state.
+
+    Raises:
+        InputError: The file is no image classifier, or something that it does not state is missing.
+        StorageError: `output` cannot be written.
+
+    Example:
+        >>> edgekit.import_onnx("resnet18.onnx", "flowers.onnx", labels=["daisy", "rose", "tulip"])
+    """
+    options = options or ImportOptions()
+    model, output = Path(model), Path(output)
+    if output.suffix != ONNX_SUFFIX:
+        raise InputError(f"output '{output}' must end in '{ONNX_SUFFIX}': rename it")
+    check_replaces_none(output, [model])
+    check_writable(output)
+    session = open_session(model, 1, level="none")
+    if has_contract(session, model):
+        raise InputError(f"model '{model}' has a contract already: use it as it is")
+    notes: list[str] = []
+    stated = read_stated(dict(session.get_modelmeta().custom_metadata_map), model)
+    if stated.by:
+        notes.append(f"described by {stated.by}")
+    contract, is_last = _contract(session, model, stated, tuple(labels) if labels else None, options, notes)
+    before = _trial_outputs(session, model, contract, is_last)
+    if before.shape[1] != len(contract.labels):
+        raise InputError(
+            f"model '{model}' has {before.shape[1]} outputs, but {len(contract.labels)} labels: give one label per "
+            "output (--labels)"
+        )
+    gives_probabilities = bool((before >= 0).all() and np.allclose(before.sum(axis=1), 1, atol=_TOLERANCE))
+    expected = before if gives_probabilities else softmax(before)
+    contract = replace(contract, precision=_precision(onnx.load(model)))
+    with atomic_path(output) as temporary:
+        for is_fixed in (False, True):
+            temporary.write_bytes(_rewritten(onnx.load(model), contract, is_last, gives_probabilities, is_fixed))
+            if not (reason := _difference(temporary, expected)):
+                break
+        else:
+            raise InputError(
+                f"model '{model}' cannot classify several images at once ({reason}): export it with a dynamic batch, "
+                "such as dynamic=True or dynamic_axes"
+            )
+    if gives_probabilities:
+        notes.append("its outputs are probabilities: the new file returns their logarithms")
+    return Imported(contract, tuple(notes))
+
+
+def _contract(
+    session: ort.InferenceSession,
+    path: Path,
+    stated: Stated,
+    labels: tuple[str, ...] | None,
+    options: ImportOptions,
+    notes: list[str],
+) -> tuple[Contract, bool]:
+    """Return the contract of a file, and whether its channels are the last axis."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _INPUTS:
+        found = ", ".join(f"{node.type} {node.shape}" for node in inputs)
+        raise InputError(
+            f"model '{path}' has the inputs {found}: expected one of float32 or uint8, (N, channels, height, width)"
+        )
+    labels = labels or stated.labels
+    if labels is None:
+        raise InputError(f"model '{path}' does not state its classes: give --labels A,B,C, or a .txt file of them")
+    node, shape = inputs[0], inputs[0].shape
+    is_last = shape[1] not in (1, 3) and shape[3] in (1, 3)
+    depth = shape[3] if is_last else shape[1]
+    channels = options.channels or ("gray" if depth == 1 else stated.channels or "rgb")
+    if isinstance(depth, int) and depth != channel_count(channels):
+        raise InputError(f"model '{path}' has {depth} channels, not those of '{channels}': change --channels")
+    size_hw = _size(path, shape[1:3] if is_last else shape[2:4], options.image_size or stated.size_px)
+    scale, mean, std = _values(stated, options, channels, inputs[0].type, notes)
+    resize_hw = (round(size_hw[0] / stated.crop_share), round(size_hw[1] / stated.crop_share))
+    margin = CROP_MARGIN if options.subject == "face" else 0.0
+    return Contract(
+        architecture=path.stem,
+        labels=labels,
+        input=InputSpec(
+            node.name,
+            size_hw,
+            channels,
+            scale,
+            mean,
+            std,
+            element_type="uint8" if node.type == "tensor(uint8)" else "float32",
+        ),
+        crop=CropSpec(margin, channels == "gray", resize_hw, size_hw, options.fit or stated.fit or "square"),
+        output=OutputSpec(outputs[0].name),
+        subject=options.subject,
+        provenance=Provenance(edgekit_version=__version__),
+    ), is_last
+
+
+def _size(path: Path, graph_hw: list[int | str | None], size_px: int | None) -> tuple[int, int]:
+    sides = [side if isinstance(side, int) else size_px for side in graph_hw]
+    height, width = sides
+    if height is None or width is None:
+        raise InputError(f"model '{path}' takes images of any size: give --image-size")
+    if size_px is not None and size_px not in sides:
+        raise InputError(f"model '{path}' takes images of {height}x{width} pixels, not {size_px}: change --image-size")
+    return height, width
+
+
+def _values(
+    stated: Stated, options: ImportOptions, channels: Channels, kind: str, notes: list[str]
+) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+    """Return scale, mean and standard deviation."""
+    if options.mean is not None:
+        std = options.std or (1.0,) * len(options.mean)
+        is_of_bytes = max(*options.mean, *std) > 1
+        return (1.0 if is_of_bytes else 1 / 255), options.mean, std
+    if stated.values is not None:
+        return stated.values
+    if channels == "gray" or kind == "tensor(uint8)":
+        count = channel_count(channels)
+        return 1 / 255, (0.0,) * count, (1.0,) * count
+    notes.append("mean and standard deviation are not stated: those of ImageNet are assumed (--mean, --std)")
+    return _IMAGENET
+
+
+def _precision(graph: onnx.ModelProto) -> Literal["int8", "float32"]:
+    return "int8" if any(node.op_type == "DequantizeLinear" for node in graph.graph.node) else "float32"
+
+
+def _trial_images(contract: Contract) -> ImageU8:
+    """Return random crops: uint8 (N, H, W, 1 or 3)."""
+    shape = (_TRIALS, *contract.input.size_hw, channel_count(contract.input.channels))
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def _trial_outputs(session: ort.InferenceSession, path: Path, contract: Contract, is_last: bool) -> FloatArray:
+    """Return the file's own outputs for random images, one image at a time: float32 (N, classes)."""
+    tensors = np.asarray(to_input(_trial_images(contract), contract.input))
+    if is_last:
+        tensors = np.ascontiguousarray(np.moveaxis(tensors, 1, -1))
+    fixed = session.get_inputs()[0].shape[0]
+    count = fixed if isinstance(fixed, int) else 1
+    rows = []
+    for tensor in tensors:
+        try:
+            batch = np.repeat(tensor[None], count, axis=0)
+            (values,) = run_session(session, path, [contract.output.name], {contract.input.name: batch})
+        except EdgekitError:
+            raise
+        except Exception as error:  # onnxruntime's exceptions have no common base class
+            raise InputError(f"model '{path}' fails in inference: {one_line(str(error))}") from error
+        rows.append(np.asarray(values, np.float32).reshape(count, -1)[0])
+    return np.stack(rows)
+
+
+def _rewritten(
+    model: onnx.ModelProto, contract: Contract, is_last: bool, gives_probabilities: bool, is_fixed: bool
+) -> bytes:
+    """Return the file with its contract, a dynamic batch, channels before height, and logits (N, classes) as output.
+
+    `is_fixed`: the batch size in constant shapes of Reshape nodes is replaced, too.
+    """
+    graph = model.graph
+    name, output = contract.input.name, contract.output.name
+    if is_fixed:
+        _free_reshapes(graph)
+    _rename(graph, output, f"{output}/own")
+    nodes = [helper.make_node("Flatten", [f"{output}/own"], [f"{output}/flat"])]
+    last = f"{output}/flat"
+    if gives_probabilities:
+        graph.initializer.append(numpy_helper.from_array(np.array(_LEAST_PROBABILITY, np.float32), f"{output}/least"))
+        nodes.append(helper.make_node("Max", [last, f"{output}/least"], [f"{output}/positive"]))
+        last = f"{output}/positive"
+    nodes.append(helper.make_node("Log" if gives_probabilities else "Identity", [last], [output]))
+    graph.node.extend(nodes)
+    kind = graph.input[0].type.tensor_type.elem_type
+    if is_last:
+        _rename(graph, name, f"{name}/last")
+        graph.node.insert(0, helper.make_node("Transpose", [name], [f"{name}/last"], perm=[0, 2, 3, 1]))
+    shape: list[int | str | None] = [_BATCH, channel_count(contract.input.channels), *contract.input.size_hw]
+    graph.input[0].CopyFrom(helper.make_tensor_value_info(name, kind, shape))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, [_BATCH, len(contract.labels)]))
+    del graph.value_info[:]
+    helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Give a value of the graph another name, in all nodes that write or read it."""
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == old:
+                    names[index] = new
+
+
+def _free_reshapes(graph: onnx.GraphProto) -> None:
+    """Let Reshape nodes with a constant shape keep the size of their input's first axis."""
+    constants = {each.name: each for each in graph.initializer}
+    constants |= {
+        node.output[0]: node.attribute[0].t
+        for node in graph.node
+        if node.op_type == "Constant" and node.attribute[0].name == "value"
+    }
+    for node in graph.node:
+        if node.op_type == "Reshape" and (tensor := constants.get(node.input[1])) is not None:
+            shape = numpy_helper.to_array(tensor).copy()
+            if shape.ndim == 1 and len(shape) > 1 and shape[0] > 0:
+                is_free = -1 not in shape
+                shape[0] = -1 if is_free else 0
+                tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
+                if not is_free:
+                    del node.attribute[:]  # allowzero
+
+
+def _difference(path: Path, expected: FloatArray) -> str:
+    """Return why the new file's probabilities for all trial images at once differ from `expected`; empty: they do not.
+
+    The order of the axes and the batch are tried with that.
+    """
+    try:
+        classifier = Classifier(path, 1)
+        found = classifier.probabilities(_trial_images(classifier.contract))
+    except InputError as error:
+        return one_line(str(error))
+    difference = float(np.abs(found - expected).max())
+    return "" if difference < _TOLERANCE else f"probabilities differ by {difference:.3f}"

@@ -1,0 +1,59 @@
+"""Options of `edgekit import` for an ONNX classifier; read without importing onnx."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.contract import Channels, Fit, Subject
+from edgekit.options import Options, option
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Return the numbers of a text such as "0.5,0.5,0.5".
+
+    Raises:
+        ValueError: The text is something else.
+    """
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise ValueError(f"'{text}': expected numbers separated by commas") from error
+
+
+def read_labels(text: str) -> tuple[str, ...]:
+    """Return the classes of a text "a,b,c", or of a text file with one class per line.
+
+    Raises:
+        ValueError: The file cannot be read.
+    """
+    path = Path(text)
+    if path.suffix != ".txt":
+        return tuple(name.strip() for name in text.split(","))
+    try:
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{text}' cannot be read: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions(Options):
+    """What `import_onnx` does not find in the file; an option replaces a statement of the file."""
+
+    title = "ONNX classifier"
+
+    image_size: int | None = option("--image-size", "Side of the input.", metavar="PX", least=1, most=1024)
+    channels: Channels | None = option("--channels", "Colour order of the input.", default_text="rgb")
+    mean: tuple[float, ...] | None = option(
+        "--mean",
+        "Mean per channel: the input is (pixel - mean) / std, for pixels 0 to 1, or 0 to 255 if a value is above 1.",
+        metavar="X,Y,Z",
+        parse=numbers,
+        default_text="ImageNet's",
+    )
+    std: tuple[float, ...] | None = option(
+        "--std", "Standard deviation per channel, see --mean.", metavar="X,Y,Z", parse=numbers, needs="--mean"
+    )
+    fit: Fit | None = option("--fit", "How images become square.", default_text="square")
+    subject: Subject = option("--subject", "What the model classifies: each detected face, or the whole image.",
+                              default="image")  # fmt: skip

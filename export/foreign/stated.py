@@ -1,0 +1,106 @@
+"""What a foreign ONNX classifier states about itself: Ultralytics', OpenVINO Model API's and timm's descriptions."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.contract import Channels, Fit
+from edgekit.errors import InputError
+
+# timm's description of a model, beside its weights.
+TIMM_CONFIG = "config.json"
+_MODEL_API = "model_info"
+_MODEL_API_FITS: dict[str, Fit] = {"standard": "stretch", "crop": "square"}
+_TIMM_FITS: dict[str, Fit] = {"center": "square", "squash": "stretch", "border": "pad"}
+
+
+@dataclass(frozen=True)
+class Stated:
+    """Statements about a classifier; None where there is none. `by` names the program that wrote them.
+
+    `values` are scale, mean and std as in `edgekit.contract.InputSpec`. `crop_share` is the share of the side that the
+    centre crop keeps.
+    """
+
+    by: str = ""
+    labels: tuple[str, ...] | None = None
+    size_px: int | None = None
+    channels: Channels | None = None
+    values: tuple[float, tuple[float, ...], tuple[float, ...]] | None = None
+    fit: Fit | None = None
+    crop_share: float = 1.0
+
+
+def read_stated(metadata: Mapping[str, str], path: Path) -> Stated:
+    """Return what the metadata of the model file `path`, or a config.json of timm beside it, state.
+
+    Raises:
+        InputError: The model is no classifier, or a statement cannot be read.
+    """
+    config = path.parent / TIMM_CONFIG
+    try:
+        if "names" in metadata and "task" in metadata:
+            return _ultralytics(metadata, path)
+        info = {key.split()[-1]: value for key, value in metadata.items() if key.split()[:1] == [_MODEL_API]}
+        if info:
+            return _model_api(info, path)
+        if config.is_file():
+            return _timm(json.loads(config.read_text()))
+    except (ValueError, SyntaxError, TypeError, AttributeError, OSError, RecursionError) as error:
+        raise InputError(f"the description of model '{path}' cannot be read ({error}): export it again") from error
+    return Stated()
+
+
+def _ultralytics(metadata: Mapping[str, str], path: Path) -> Stated:
+    if metadata["task"] != "classify":
+        raise InputError(f"model '{path}' is for the task '{metadata['task']}': edgekit runs classifiers")
+    names = ast.literal_eval(metadata["names"])
+    sides = ast.literal_eval(metadata["imgsz"]) if "imgsz" in metadata else []
+    return Stated(
+        by="Ultralytics",
+        labels=tuple(str(names[index]) for index in sorted(names)),
+        size_px=int(sides[0]) if len(set(sides)) == 1 else None,
+        channels="rgb",
+        values=(1 / 255, (0.0,) * 3, (1.0,) * 3),
+        fit="square",
+    )
+
+
+def _model_api(info: Mapping[str, str], path: Path) -> Stated:
+    kind = info.get("model_type", "classification").lower()
+    if kind != "classification":
+        raise InputError(f"model '{path}' is for the task '{kind}': edgekit runs classifiers")
+    mean, std = (_numbers(info.get(name)) for name in ("mean_values", "scale_values"))
+    return Stated(
+        by="OpenVINO Model API",
+        labels=tuple(info["labels"].split()) if info.get("labels") else None,
+        channels="rgb" if info.get("reverse_input_channels", "").lower() in ("true", "yes", "1") else "bgr",
+        values=(1.0, mean or (0.0,) * 3, std or (1.0,) * 3),
+        fit=_MODEL_API_FITS.get(info.get("resize_type", "standard"), "pad"),
+    )
+
+
+def _timm(document: Mapping[str, Any]) -> Stated:
+    config = document.get("pretrained_cfg", document)
+    if "mean" not in config:
+        return Stated()  # a config.json of another program
+    labels = document.get("label_names") or config.get("label_names")
+    return Stated(
+        by="timm",
+        labels=tuple(map(str, labels)) if labels else None,
+        size_px=int(config["input_size"][-1]) if "input_size" in config else None,
+        channels="rgb",
+        values=(1 / 255, tuple(map(float, config["mean"])), tuple(map(float, config["std"]))),
+        fit=_TIMM_FITS.get(config.get("crop_mode", "center"), "square"),
+        crop_share=float(config.get("crop_pct") or 1.0),
+    )
+
+
+def _numbers(text: str | None) -> tuple[float, ...] | None:
+    values = tuple(map(float, text.split())) if text else None
+    return values * 3 if values and len(values) == 1 else values
