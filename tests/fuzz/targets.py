@@ -146,14 +146,10 @@ def _inventory_examples() -> list[bytes]:
 
 
 def _benchmark(path: Path) -> None:
-    from edgekit.report.text import to_csv, to_markdown
-
     from edgekit.report.page import to_html
     from edgekit.report.schema import read_document
 
-    report = read_document(path)
-    for render in (to_html, to_csv, to_markdown):
-        render(report)
+    to_html(read_document(path))
 
 
 def _benchmark_examples() -> list[bytes]:

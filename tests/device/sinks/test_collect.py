@@ -94,6 +94,7 @@ def test_a_line_describes_each_crop(tmp_path, notices):
     assert (tmp_path / "c" / file).is_file()
     assert line.pop("track").endswith("-3")
     assert line == {
+        "subject": "face",
         "time": "2023-11-14T22:13:20.000+00:00",
         "unix_s": 1.7e9,
         "label": "happy",

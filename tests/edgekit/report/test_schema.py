@@ -10,7 +10,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-from edgekit.report.text import to_markdown
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from edgekit.errors import InputError
 from edgekit.report.compare import compare
 from edgekit.report.document import BenchmarkReport
 from edgekit.report.merging import merge
+from edgekit.report.page import to_html
 from edgekit.report.schema import MAX_BYTES, from_document, json_schema, parse_document, read_document
 from edgekit.typed_json import convert
 from tests.examples import examples
@@ -66,7 +66,7 @@ def test_documents_of_edgekit_0_2_are_read_with_the_present_names(
     assert report.schema == "edgekit.bench/2.2"
     assert [cell.kind for cell in report.boards[0].cells[:3]] == ["classifier", "camera", "run"]
     assert {cell.kind for cell in compare(report, report).cells} == {"classifier", "camera", "run", "frame"}
-    assert all(kind in to_markdown(report) for kind in ("classifier", "camera", "run"))
+    assert all(kind in to_html(report) for kind in ("classifier", "camera", "run"))
 
 
 def test_unknown_fields_of_a_later_minor_version_are_ignored(make_document: MakeDocument) -> None:
