@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
-from edgekit.contract import Subject
 from edgekit.errors import warn
 from edgekit.options import Options, option
 
@@ -39,7 +38,8 @@ class TeachOptions(Options):
         default=DEFAULT_SIZE_PX,
         main=True,
     )
-    subject: Subject = option(
+    # Not `contract.Subject`: importing the contract takes too long for the help.
+    subject: Literal["image", "face"] = option(
         "--subject",
         "What the pictures show: image, or face for crops of faces with states such as 'eyes closed'.",
         default="image",
