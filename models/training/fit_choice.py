@@ -27,7 +27,8 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
     """Return the fit with the highest accuracy on held-back pictures, and call `notify` with all accuracies.
 
     A linear layer on the frozen features of EfficientNet-Lite0 is cross-validated on up to 300 training pictures. Of
-    accuracies that differ from the highest by at most a standard error, the first of "square", "pad" and "stretch" is returned.
+    accuracies that differ from the highest by at most a standard error, the first of "square", "pad" and "stretch" is
+    returned.
 
     Raises:
         InputError: The data or the weights of EfficientNet-Lite0 cannot be read.
