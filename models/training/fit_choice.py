@@ -27,7 +27,8 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
     """Return the fit with the highest accuracy on held-back pictures, and call `notify` with all accuracies.
 
     A linear layer on the frozen features of EfficientNet-Lite0 is cross-validated on up to 300 training pictures. Of
-    accuracies within one standard error of the highest, the first of "square", "pad" and "stretch" is returned.
+    accuracies that differ from the highest by at most a standard error, the first of "square", "pad" and "stretch" is
+    returned.
 
     Raises:
         InputError: The data or the weights of EfficientNet-Lite0 cannot be read.
@@ -67,7 +68,7 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
         accuracies[fit] = cross_validated(features, part.labels, folds, len(data.classes))
     most = max(accuracies.values())
     share = (most * images + 1) / (images + 2)  # so that all right has an error, too
-    error = (share * (1 - share) / images) ** 0.5
+    error = (2 * share * (1 - share) / images) ** 0.5  # of a difference of two accuracies
     best = next(fit for fit, accuracy in accuracies.items() if accuracy >= most - error)
     shown = ", ".join(f"{fit} {accuracy:.1%}" for fit, accuracy in accuracies.items())
     notify(f"fit {best}: right on held-back pictures with a linear layer on frozen features: {shown}")

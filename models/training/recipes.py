@@ -232,7 +232,6 @@ _FINE_TUNE = Recipe(
     ema_decay=0.99,
     optimizer="adamw",
     keep="last",
-    initial_share=0.5,
     keeps_statistics=True,
 )
 
