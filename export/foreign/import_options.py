@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from edgekit.contract import Channels, Fit, Subject
 from edgekit.options import Options, option
 
 
@@ -43,7 +43,10 @@ class ImportOptions(Options):
     title = "ONNX classifier"
 
     image_size: int | None = option("--image-size", "Side of the input.", metavar="PX", least=1, most=1024)
-    channels: Channels | None = option("--channels", "Colour order of the input.", default_text="rgb")
+    # Not the types of `contract`: importing it takes too long for the help.
+    channels: Literal["rgb", "bgr", "gray"] | None = option(
+        "--channels", "Colour order of the input.", default_text="rgb"
+    )
     mean: tuple[float, ...] | None = option(
         "--mean",
         "Mean per channel: the input is (pixel - mean) / std, for pixels 0 to 1, or 0 to 255 if a value is above 1.",
@@ -54,6 +57,9 @@ class ImportOptions(Options):
     std: tuple[float, ...] | None = option(
         "--std", "Standard deviation per channel, see --mean.", metavar="X,Y,Z", parse=numbers, needs="--mean"
     )
-    fit: Fit | None = option("--fit", "How images become square.", default_text="square")
-    subject: Subject = option("--subject", "What the model classifies: each detected face, or the whole image.",
-                              default="image")  # fmt: skip
+    fit: Literal["square", "pad", "stretch"] | None = option(
+        "--fit", "How images become square.", default_text="square"
+    )
+    subject: Literal["face", "image"] = option(
+        "--subject", "What the model classifies: each detected face, or the whole image.", default="image"
+    )

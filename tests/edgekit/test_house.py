@@ -40,6 +40,8 @@ ONE_MODULE_ONLY = {
     "edgekit.device.sinks.mqtt.session": {"paho"},
     "edgekit.device.label.app": {"starlette"},
     "edgekit.device.sinks.web.app": {"starlette"},
+    "edgekit.device.sinks.web.body": {"starlette"},
+    "edgekit.device.sinks.web.teach": {"starlette"},
     "edgekit.device.sinks.web.server": {"uvicorn"},
     "edgekit.models.nets.external_nets": {"timm", "torchvision"},
 }
