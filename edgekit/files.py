@@ -321,23 +321,6 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def state_folder() -> Path:
-    """Return the folder for what outlives a run: that of the service, or that of the user.
-
-    Raises:
-        InputError: There is neither.
-    """
-    # systemd sets this variable for services; several folders are separated by colons.
-    if folders := os.environ.get("STATE_DIRECTORY"):
-        return Path(folders.split(":")[0])
-    import platformdirs
-
-    try:
-        return platformdirs.user_state_path("edgekit")
-    except RuntimeError:
-        raise InputError("there is no home folder: set STATE_DIRECTORY") from None
-
-
 def sync(path: Path) -> None:
     """Write a file's content, or a folder's entries, to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,23 @@ if TYPE_CHECKING:
     from edgekit.device.sinks.snapshots import SnapshotWriter
     from edgekit.device.teach.session import TeachSession
     from edgekit.device.teach.taught_file import TaughtFile
+
+
+def state_folder() -> Path:
+    """Return the folder for what outlives a run: that of the service, or that of the user.
+
+    Raises:
+        InputError: There is neither.
+    """
+    # systemd sets this variable for services; several folders are separated by colons.
+    if folders := os.environ.get("STATE_DIRECTORY"):
+        return Path(folders.split(":")[0])
+    import platformdirs
+
+    try:
+        return platformdirs.user_state_path("edgekit")
+    except RuntimeError:
+        raise InputError("there is no home folder: set STATE_DIRECTORY") from None
 
 
 class Shutdown:

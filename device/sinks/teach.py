@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, Self
 from edgekit.device.sink import Sink, SinkOptions
 from edgekit.device.worker import Worker
 from edgekit.errors import InputError
-from edgekit.files import state_folder
 from edgekit.options import option
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ _EMBEDDER_THREADS = 2
 
 
 def _taught_file(text: str) -> Path:
+    from edgekit.device.sinks.context import state_folder
+
     return Path(text) if text else state_folder() / _NAME
 
 

@@ -37,6 +37,7 @@ PUBLIC = {
     "quantize",
     "risk_coverage",
     "stream",
+    "teach",
     "train",
     "verify",
 }

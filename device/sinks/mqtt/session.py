@@ -18,8 +18,9 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from edgekit.device.controls import Controls
+from edgekit.device.sinks.context import state_folder
 from edgekit.errors import InputError, TemporaryError
-from edgekit.files import require_file, state_folder
+from edgekit.files import require_file
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _MAX_TOPIC_CHARS = 200

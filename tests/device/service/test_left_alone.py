@@ -140,8 +140,8 @@ def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == EXIT_OK
     counts = json.loads(run.document)["outputs"]
-    for name in ("save", "collect"):
-        assert set(counts[name]["dropped"]) - {"encoder or disk too slow"} == {"disk reserve"}
+    assert set(counts["save"]["dropped"]) - {"encoder or disk too slow"} == {"disk reserve"}
+    assert set(counts["collect"]["dropped"]) <= {"disk reserve"}, "some crops wait in memory, too"
     for path in outputs:
         assert run.stderr_text.count(f"to '{path}' stopped") == 1
         assert run.stderr_text.count(f"to '{path}' resumed") == 1

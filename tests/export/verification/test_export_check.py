@@ -136,7 +136,7 @@ def test_portrait_crops_keep_colour_where_the_contract_does(contract: Contract) 
 
 
 def test_the_portraits_box_is_where_a_detector_finds_the_face() -> None:
-    from edgekit.testing import portrait as module
+    from edgekit.device.engines import portrait as module
 
     found = create_detector("haar", notify=print).detect(read_image(asset("astronaut.png"))).xyxy
     box = np.array(module._FACE_XYXY)

@@ -138,8 +138,9 @@ def test_shared_classes_keep_their_rows() -> None:
 
 
 def test_adapt_needs_initial_weights(tmp_path: Path) -> None:
+    _write_pictures(tmp_path / "data", ("dark", "light"), 4)
     with pytest.raises(InputError, match="add --init default"):
-        train(data=tmp_path, output=tmp_path / "run", recipe="adapt")
+        train(data=tmp_path / "data", output=tmp_path / "run", recipe="adapt")
 
 
 def test_own_classes_are_learned_calibrated_and_recorded(tmp_path: Path) -> None:

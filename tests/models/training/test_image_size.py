@@ -73,6 +73,8 @@ def test_images_on_disk_give_the_same_weights(in_memory: Path, pictures: Path, t
 
 
 @pytest.mark.parametrize(("model", "size", "words"), [("edgecnn", 64, "48 pixels only"), ("mini-xception", 300, "300")])
-def test_a_size_that_a_net_does_not_take_is_refused(model: str, size: int, words: str, tmp_path: Path) -> None:
+def test_a_size_that_a_net_does_not_take_is_refused(
+    model: str, size: int, words: str, pictures: Path, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=words):
-        train(data=tmp_path, output=tmp_path / "run", model=model, image_size=size)
+        train(data=pictures, output=tmp_path / "run", model=model, image_size=size, fit="square")
