@@ -99,6 +99,7 @@ def test_two_things_are_taught_and_used_by_hand(browser, command: str, tmp_path:
 
     browser.find_element("id", "use").click()
     wait(browser, "document.getElementById('in-use').textContent.includes('taught')")
+    wait(browser, "document.getElementById('use').disabled")
     for name in ("mug", "bolt"):
         wait_until(lambda name=name: shown(browser) == name and latest(command) == name, poll_s=0.1)
     assert set(contract_in(tmp_path / "my.onnx").labels) == {"mug", "bolt"}
