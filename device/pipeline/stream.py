@@ -272,7 +272,7 @@ def _open(options: StreamOptions) -> Source:
     if options.source is not None:
         if options.camera_settings != CameraSettings():
             raise InputError("camera_settings are for cameras: leave them out, or give camera= instead of source=")
-        return open_source(str(options.source), options.notify, realtime=options.realtime)
+        return open_source(str(options.source), options.notify, realtime=options.realtime, repeat=options.repeat)
     if options.realtime:
         raise InputError("realtime is for recordings; a camera has its own frame rate: leave it out")
     settings = replace(

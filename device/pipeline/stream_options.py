@@ -33,6 +33,7 @@ class StreamOptions(Options):
             detector (`detector_px`, `min_face_px`, `region` and `detects`).
         max_frames: Largest number of results; None: no limit.
         realtime: Play a video file at its own frame rate.
+        repeat: Begin a recording again at its end, until the stream is stopped.
         model: A shipped model's name, or the path of an .onnx or .ncnn file.
         detector: "yunet", "haar", "none" (every frame is one face), YuNet's .onnx file, or a registered name. Default:
             "yunet", or "none" for a model that classifies whole images.
@@ -78,6 +79,7 @@ class StreamOptions(Options):
     realtime: bool = option(
         "--realtime", "Play a video file at its own frame rate.", default=False, needs="--source", section="Source"
     )
+    repeat: bool = False
     model: str | Path = option(
         "--model",
         "Classifier: an .onnx or .ncnn file, `default`, `fer2013` or `distilled`.",

@@ -21,7 +21,7 @@ _DEMO = "demo"
 CAMERA_HELP = "auto, picamera2, picamera2:N, usb, /dev/videoN or N"
 
 
-def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False) -> Source:
+def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False, repeat: bool = False) -> Source:
     """Return a source of frames for a file, a folder, a network address or the demo clip.
 
         with open_source("clip.mp4", print) as source:
@@ -35,12 +35,17 @@ def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False)
         notify: Called with one line for each warning, possibly from another thread.
         realtime: Play a recording at its own frame rate and drop late frames, as a camera does. No effect on live
             sources.
+        repeat: Begin a recording again at its end, until the source is stopped. No effect on live sources.
 
     Raises:
         InputError: There is nothing readable at `uri`, or `realtime` for a recording without a frame rate.
         SourceError: The stream does not respond.
     """
     source = _open(uri, notify)
+    if repeat and not source.live:
+        from edgekit.device.sources.repeated import RepeatedSource
+
+        source = RepeatedSource(source, lambda: _open(uri, lambda _: None))  # its warnings are given once
     if realtime and not source.live:
         from edgekit.device.sources.files import RealtimeSource
 

@@ -25,6 +25,7 @@ from edgekit.device.teach.fit import Fit, fit_classes
 from edgekit.device.teach.recordings import Picture, Recordings
 from edgekit.device.teach.taught_file import TaughtFile
 from edgekit.errors import EdgekitError, InputError, StorageError
+from edgekit.files import sha256_of
 from edgekit.preprocess import CROP_MARGIN, FloatArray, ImageU8, square_crop_box
 from edgekit.report.statistics import wilson_interval
 
@@ -72,7 +73,7 @@ class SessionParts:
     shortage: Callable[[], str] = lambda: ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Result:
     """A fit, its accuracy in words, and what to record next."""
 
@@ -115,6 +116,9 @@ class TeachSession:
         self._revision = 1  # of the recorded pictures
         self._fitted_revision = 0
         self._result: _Result | None = None
+        # The fit and the region of the latest "Use it", and the SHA-256 of its file; and that of the model in use.
+        self._stored: tuple[_Result, Region | None, str] | None = None
+        self._used_sha256 = ""
         self._message = ""
         self._writing = threading.Lock()
         self.version = 1
@@ -226,8 +230,9 @@ class TeachSession:
             embedder = self._parts.make_embedder()
             self._parts.file.store(lambda path: write_model(result.fit, path, embedder, region=fractions))
             self._parts.use_model(self._parts.file.current)
+            used_sha256 = sha256_of(self._parts.file.current)
         with self._changing():
-            pass
+            self._stored, self._used_sha256 = (result, region, used_sha256), used_sha256
 
     def go_back(self) -> None:
         """Let the run classify with the model before; a second call goes forward again.
@@ -239,8 +244,9 @@ class TeachSession:
         with self._writing:
             self._parts.file.exchange()
             self._parts.use_model(self._parts.file.current)
+            used_sha256 = sha256_of(self._parts.file.current)
         with self._changing():
-            pass
+            self._used_sha256 = used_sha256
 
     def model(self) -> tuple[str, bytes]:
         """Return the name and the content of the taught model.
@@ -273,6 +279,7 @@ class TeachSession:
                 "file": str(file.path),
                 "is_used": file.is_used,
                 "has_before": file.has_before,
+                "is_fit_used": self._stored == (result, self._region, self._used_sha256),
                 "base": None if file.is_for_any else file.base.name,
                 "region": None if self._region is None else vars(self._region),
                 "has_own_region": self._parts.roi is None and self._parts.subject == "image",

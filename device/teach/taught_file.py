@@ -2,7 +2,8 @@
 
     my.onnx             the taught model in use
     my-before.onnx      the model before, for one step back
-    my.json             the SHA-256 of the model that was in use when the first one was taught
+    my-original-*.onnx  each model of another origin that a taught one has replaced
+    my.json             the SHA-256 of the model that was in use when the first one was taught, and of the taught ones
     my-pictures/        the recorded pictures
 
 A deploy or a rollback brings a model of its own, with another SHA-256: then the run begins with that model. After a
@@ -14,9 +15,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from edgekit.errors import InputError
-from edgekit.files import sha256_of, write_atomic
+from edgekit.files import atomic_path, sha256_of, write_atomic
 from edgekit.typed_json import parse_json
 
 
@@ -42,7 +44,7 @@ class TaughtFile:
         self.is_for_any = is_for_any
         self._before = path.with_name(f"{path.stem}-before{path.suffix}")
         self._record = path.with_suffix(".json")
-        self._is_for_base = is_for_any or self._replaced() == sha256_of(base)
+        self._is_for_base = is_for_any or self._recorded().get("instead_of") == sha256_of(base)
 
     @property
     def pictures(self) -> Path:
@@ -65,17 +67,25 @@ class TaughtFile:
         return self._is_for_base and (self.path.is_file() or self._before.is_file())
 
     def store(self, write: Callable[[Path], object]) -> None:
-        """Keep the file in use as the one before, and let `write` write the new one, which is atomic.
+        """Let `write` write the new file, and keep the one in use as the one before, unless both are equal.
 
         Raises:
             StorageError: The disk fails; the files are as before, or the one before is a copy of the one in use.
         """
-        if self.is_used:
-            write_atomic(self._before, self.path.read_bytes())
-        else:
-            self._before.unlink(missing_ok=True)
-        write(self.path)
-        write_atomic(self._record, json.dumps({"instead_of": sha256_of(self.base)}))
+        with atomic_path(self.path) as new:
+            write(new)
+            written = sha256_of(new)
+            found = {path: sha256_of(path) for path in (self.path, self._before) if path.is_file()}
+            taught = [digest for digest in found.values() if digest in self._recorded().get("taught", ())]
+            for path, digest in found.items():
+                if digest not in (*taught, written):
+                    original = f"{self.path.stem}-original-{digest[:8]}{self.path.suffix}"
+                    write_atomic(self.path.with_name(original), path.read_bytes())
+            if not self.is_used:
+                self._before.unlink(missing_ok=True)
+            elif found[self.path] != written:
+                write_atomic(self._before, self.path.read_bytes())
+        write_atomic(self._record, json.dumps({"instead_of": sha256_of(self.base), "taught": [*taught, written]}))
         self._is_for_base = True
 
     def exchange(self) -> None:
@@ -94,9 +104,9 @@ class TaughtFile:
             else:
                 write_atomic(path, content)
 
-    def _replaced(self) -> str | None:
+    def _recorded(self) -> dict[str, Any]:
         try:
             document = parse_json(self._record.read_bytes(), "the record")
         except (OSError, InputError):
-            return None
-        return document.get("instead_of") if isinstance(document, dict) else None
+            return {}
+        return document if isinstance(document, dict) else {}

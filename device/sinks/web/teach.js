@@ -132,7 +132,7 @@ function showResult() {
   const recorded = state.classes.filter((each) => each.pictures.length > 1).length;
   byId("accuracy").textContent = state.is_fitting && recorded > 1 ? "fitting…" : fit && fit.accuracy ? fit.accuracy : "";
   byId("advice").textContent = fit ? fit.advice : recorded < 2 ? "Record two things, about ten pictures each, from different sides." : "";
-  byId("use").disabled = !fit;
+  byId("use").disabled = !fit || state.is_fit_used;
   byId("back").disabled = !state.has_before;
   byId("in-use").textContent = state.is_used ? "The run uses a taught model." : state.base ? `The run uses ${state.base}.` : "No model is in use yet.";
   byId("file").textContent = state.file;

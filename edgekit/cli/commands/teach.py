@@ -16,6 +16,7 @@ from edgekit.device.teach.options import TeachOptions
 from edgekit.options import Options, option
 
 if TYPE_CHECKING:
+    from edgekit.device.teach.taught_file import TaughtFile
     from edgekit.device.teach.teach import Taught
 
 _CONFUSIONS = 3
@@ -36,7 +37,10 @@ class LiveOptions(Options):
         main=True,
     )
     source: str | None = option(
-        "--source", "A video file or the address of a stream instead of a camera.", metavar="URI", main=True
+        "--source",
+        "A video file, which is repeated, or the address of a stream instead of a camera.",
+        metavar="URI",
+        main=True,
     )
     web: str = option(
         "--web",
@@ -124,10 +128,33 @@ def _teach_live(out: Output, options: TeachOptions, live: LiveOptions) -> None:
             source=live.source,
             camera=live.camera,
             realtime=live.source is not None and "://" not in live.source,
+            repeat=live.source is not None,
             model=base,
             threads=options.threads,
         )
-        run_stream(out, stream, CameraSettings(), outputs, TaughtFile(output, base, is_for_any=True))
+        taught = TaughtFile(output, base, is_for_any=True)
+        before = _changed_ns(output)
+        try:
+            run_stream(out, stream, CameraSettings(), outputs, taught)
+        except KeyboardInterrupt:
+            _show_end(out, taught, _changed_ns(output) != before)
+            raise
+        _show_end(out, taught, _changed_ns(output) != before)
+
+
+def _changed_ns(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+def _show_end(out: Output, taught: TaughtFile, is_changed: bool) -> None:
+    """Print which files the page has left, and the next command."""
+    pictures = f"; the pictures are in {taught.pictures}" if taught.pictures.is_dir() else ""
+    if is_changed and taught.is_used:
+        out.say(f"written {taught.path}{pictures}")
+    else:
+        out.say(f"nothing used: press 'Use it' on the page to write {taught.path}{pictures}")
+    if taught.is_used:
+        out.say(f"next: edgekit run --camera --model {taught.path} --web", indent=None)
 
 
 def _show(out: Output, taught: Taught) -> None:

@@ -40,8 +40,8 @@ return red > 40 ? "mug" : blue > 20 ? "bolt" : "";
 
 @pytest.fixture
 def command(tmp_path: Path) -> Iterator[str]:
-    """Run `edgekit teach` on a video of a mug and a bolt in turn; the URL of its page."""
-    write_clip(tmp_path / "camera.mp4", ["mug", "bolt"], seconds_each=8, repeats=15)
+    """Run `edgekit teach` on a video of a mug and a bolt, which is repeated; the URL of its page."""
+    write_clip(tmp_path / "camera.mp4", ["mug", "bolt"], seconds_each=8)
     arguments = ["teach", "--source", "camera.mp4", "-o", "my.onnx", "--web", "127.0.0.1:0"]
     with ExitStack() as stack:
         run = stack.enter_context(
@@ -54,7 +54,10 @@ def command(tmp_path: Path) -> Iterator[str]:
         line = run.stdout.readline()
         yield line.split()[-1].removesuffix("/teach")
         run.send_signal(signal.SIGINT)
+        printed = run.stdout.read()
         assert run.wait(60) == 130
+        assert "my-pictures" in printed
+        assert ("edgekit run --camera --model my.onnx" in printed) == (tmp_path / "my.onnx").is_file()
 
 
 def shown(browser) -> str:
@@ -99,6 +102,7 @@ def test_two_things_are_taught_and_used_by_hand(browser, command: str, tmp_path:
 
     browser.find_element("id", "use").click()
     wait(browser, "document.getElementById('in-use').textContent.includes('taught')")
+    wait(browser, "document.getElementById('use').disabled")
     for name in ("mug", "bolt"):
         wait_until(lambda name=name: shown(browser) == name and latest(command) == name, poll_s=0.1)
     assert set(contract_in(tmp_path / "my.onnx").labels) == {"mug", "bolt"}
@@ -109,6 +113,8 @@ def test_two_things_are_taught_and_used_by_hand(browser, command: str, tmp_path:
     wait(browser, "document.querySelectorAll('[data-name=bolt] .thumbs button').length >= 10")
     browser.find_element("id", "back").click()
     wait(browser, "document.getElementById('in-use').textContent.includes('No model')")
+    browser.find_element("id", "back").click()
+    wait(browser, "document.getElementById('in-use').textContent.includes('taught')")
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 

@@ -146,13 +146,18 @@ def test_two_things_are_recorded_fitted_and_used(tab: Callable[..., Tab], tiny_i
     page.kind = "mug"
     wait_until(lambda: page.label() == "mug")
 
+    assert page.post("region", region=None)["is_fit_used"] is False
     state = page.post("use")
+    assert state["is_fit_used"]
     assert (state["is_used"], page.used) == (True, [page.folder / "my.onnx"])
     assert set(contract_in(page.used[0]).labels) == {"mug", "bolt"}
     assert page.request("GET", "/teach/model.onnx")[1] == page.used[0].read_bytes()
-    assert page.post("back")["is_used"] is False
+    state = page.post("back")
+    assert (state["is_used"], state["is_fit_used"]) == (False, False)
     assert page.used[-1] == tiny_image_model
-    assert page.post("back")["is_used"] is True
+    state = page.post("back")
+    assert (state["is_used"], state["is_fit_used"]) == (True, True)
+    assert page.post("region", region=[0, 0, 0.5, 0.5])["is_fit_used"] is False
 
     archive = zipfile.ZipFile(io.BytesIO(page.request("GET", "/teach/pictures.zip")[1]))
     assert archive.testzip() is None

@@ -70,3 +70,17 @@ def test_pictures_have_no_pace(tmp_path, notices, picture):
 def test_a_live_stream_has_a_pace_of_its_own(play, notices):
     with open_source(play([("pictures", 1000, (64, 48))]).url, notices.append, realtime=True) as source:
         assert source.live
+
+
+def test_a_repeated_video_goes_on_until_it_is_stopped(write_clip, notices):
+    frames = []
+    with open_source(str(write_clip(levels=range(0, 100, 20))), notices.append, repeat=True) as source:
+        for frame in source:
+            frames.append(frame)
+            if len(frames) == 12:
+                source.stop()
+    assert [frame.sequence for frame in frames] == list(range(12))
+    assert [frame.position_s for frame in frames] == pytest.approx([index / 20 for index in range(12)])
+    levels = [int(frame.image_bgr.mean()) for frame in frames]
+    assert levels[:5] == levels[5:10]
+    assert (source.frame_count, notices) == (None, [])

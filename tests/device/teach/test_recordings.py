@@ -84,6 +84,12 @@ def test_names_that_are_no_new_folder_are_refused(name: str, recordings: Recordi
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", ["eyes closed", "Gänse", "M3 (8.8)"])
+def test_names_with_spaces_and_any_letters_are_kept(name: str, recordings: Recordings) -> None:
+    recordings.add_class(name)
+    assert name in Recordings(recordings.folder, 10**8).classes
+
+
 @pytest.mark.parametrize(("label", "name"), [("mug", "../../secret"), ("..", "secret"), ("zz", "a.jpg")])
 def test_only_recorded_pictures_have_a_path(label: str, name: str, recordings: Recordings, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.device.teach.taught_file import TaughtFile
-from edgekit.errors import InputError
+from edgekit.errors import InputError, StorageError
 
 
 @pytest.fixture
@@ -58,6 +58,27 @@ def test_a_model_that_cannot_be_written_leaves_the_one_in_use(base: Path, tmp_pa
     def fail(_: Path) -> None:
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageError):
         file.store(fail)
     assert TaughtFile(file.path, base).current.read_bytes() == b"one"
+
+
+def test_the_same_model_twice_keeps_the_one_before(base: Path, tmp_path: Path) -> None:
+    file = TaughtFile(tmp_path / "taught.onnx", base)
+    for content in (b"one", b"two", b"two"):
+        teach(file, content)
+    file.exchange()
+    assert file.current.read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("is_for_any", [True, False])
+def test_a_model_of_another_origin_is_never_lost(is_for_any: bool, base: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.onnx"
+    own.write_bytes(b"own")
+    for run in range(3):  # each one begins with a new object
+        file = TaughtFile(own, base, is_for_any=is_for_any)
+        teach(file, b"one of run %d" % run)
+        teach(file, b"two of run %d" % run)
+        file.exchange()
+    kept = [path.read_bytes() for path in tmp_path.glob("own-original-*.onnx")]
+    assert kept == [b"own"], "and no taught model"
