@@ -44,6 +44,9 @@ def channel_means(
     """Write a graph whose logits are the means of the three channels."""
     axes = [1, 2] if shape[3] == 3 else [2, 3]
     nodes = [helper.make_node("ReduceMean", ["x"], ["mean"], axes=axes, keepdims=0)]
+    if is_uint8 := kind == TensorProto.UINT8:
+        nodes[0].input[0] = "pixels"
+        nodes.insert(0, helper.make_node("Cast", ["x"], ["pixels"], to=TensorProto.FLOAT))
     initializers = []
     if reshaped:
         initializers = [numpy_helper.from_array(np.array(reshaped, np.int64), "shape")]
@@ -54,7 +57,7 @@ def channel_means(
         nodes,
         "plain",
         [helper.make_tensor_value_info("x", kind, shape)],
-        [helper.make_tensor_value_info("y", kind, [shape[0], 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT if is_uint8 else kind, [shape[0], 3])],
         initializers,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -170,7 +173,6 @@ def test_a_net_of_torch_keeps_its_predictions(tmp_path: Path) -> None:
         ({}, LABELS, ImportOptions(mean=(0.5,), std=(0.5,))),
         ({}, LABELS, ImportOptions(mean=MEAN)),
         ({}, LABELS, ImportOptions(std=STD)),
-        ({"kind": TensorProto.UINT8}, LABELS, VALUES),
         ({"shape": (1, 3, "h", "w")}, LABELS, ImportOptions()),
         ({"kind": TensorProto.FLOAT16}, LABELS, VALUES),
         ({"stated": {**ULTRALYTICS, "task": "detect"}}, None, VALUES),
@@ -204,6 +206,13 @@ def test_labels_are_a_list_or_a_text_file(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("red dog\ncat\n\n")
     assert read_labels(str(tmp_path / "names.txt")) == ("red dog", "cat")
     assert read_labels("red dog, cat") == ("red dog", "cat")
+
+
+def test_a_net_that_normalises_pixels_itself_takes_no_mean(tmp_path: Path) -> None:
+    path = channel_means(tmp_path / "plain.onnx", kind=TensorProto.UINT8)
+    assert import_onnx(path, tmp_path / "mine.onnx", LABELS).contract.input.element_type == "uint8"
+    with pytest.raises(InputError):
+        import_onnx(path, tmp_path / "again.onnx", LABELS, VALUES)
 
 
 def test_mean_without_std_exits_with_2(tmp_path: Path) -> None:
