@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from edgekit.device.imaging import IMAGE_SUFFIXES, read_image
+from edgekit.device.imaging import IMAGE_SUFFIXES, UNREAD_SUFFIXES, read_image, report_unread
 from edgekit.device.sources.files import open_files
+from edgekit.device.teach.recordings import check_not_uncertain
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
 from edgekit.tables import csv_rows
-from edgekit.text import natural_key
+from edgekit.text import counted, natural_key
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mjpeg")
 _TRAIN = ("train", "training")
@@ -55,19 +56,23 @@ def find_pictures(folder: Path, notify: Callable[[str], None]) -> list[PictureFi
     """Return the files of all classes, in the order of classes and names.
 
     Raises:
-        InputError: The folder does not exist, or its arrangement is not known.
+        InputError: The folder does not exist, its arrangement is not known, or a class has no pictures.
     """
     if not folder.is_dir():
         raise InputError(f"'{folder}' is not a folder: give one with a folder or a video per class")
     root = _taught_folder(folder, notify)
     groups = _listed_groups(root)
+    visible = _visible_files(root)
     files = [
         PictureFile(path, path.stem if path.parent == root else path.relative_to(root).parts[0], None)
-        for path in _visible_files(root)
+        for path in visible
         if path.suffix.lower() in VIDEO_SUFFIXES or (path.suffix.lower() in IMAGE_SUFFIXES and path.parent != root)
     ]
-    if not files:
-        raise InputError(f"'{folder}' has no pictures: arrange them as CLASS/picture.jpg, or as videos CLASS.mp4")
+    _check_classes(root, visible, {file.label for file in files})
+    report_unread(visible, notify)
+    if loose := _loose(root, visible):
+        found = counted(len(loose), "picture is", "pictures are")
+        notify(f"{found} not taught, because not in a class folder, such as '{loose[0]}'")
     by_class: dict[str, list[PictureFile]] = {}
     for file in files:
         by_class.setdefault(file.label, []).append(file)
@@ -93,7 +98,9 @@ def read_pictures(file: PictureFile, notify: Callable[[str], None]) -> Iterator[
 
 def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
     """Return the folder of the classes: the folder itself, its `train`, or its `labelled`."""
-    names = {each.name.casefold(): each for each in sorted(folder.iterdir()) if each.is_dir() and each.name[0] != "."}
+    names = {
+        each.name.casefold(): each for each in sorted(folder.iterdir()) if each.is_dir() and not _is_hidden(each.name)
+    }
     if _LABELLED in names and (folder / "crops").is_dir():
         return names[_LABELLED]
     train = next((names[name] for name in _TRAIN if name in names), None)
@@ -110,10 +117,34 @@ def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
     return train or folder
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"  # macOS adds folders of metadata to archives
+
+
 def _visible_files(root: Path) -> list[Path]:
     found = (path for path in root.rglob("*") if path.is_file())
-    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    shown = [path for path in found if not any(map(_is_hidden, path.relative_to(root).parts))]
     return sorted(shown, key=natural_key)
+
+
+def _loose(root: Path, visible: list[Path]) -> list[Path]:
+    return [path for path in visible if path.parent == root and path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _check_classes(root: Path, visible: list[Path], labels: set[str]) -> None:
+    """Check that there are classes, that each class folder has pictures, and that none is called "uncertain"."""
+    folders = sorted(each.name for each in root.iterdir() if each.is_dir() and not _is_hidden(each.name))
+    for name in folders:
+        if name not in labels:
+            is_unread = any(path.suffix.lower() in UNREAD_SUFFIXES for path in visible if root / name in path.parents)
+            why = "HEIC and AVIF are not read: convert them to JPEG" if is_unread else "add some, or delete the folder"
+            raise InputError(f"class folder '{root / name}' has no pictures that can be read: {why}")
+    if not labels and _loose(root, visible):
+        raise InputError(f"the pictures of '{root}' are not in class folders: arrange them as CLASS/picture.jpg")
+    if not labels:
+        raise InputError(f"'{root}' has no pictures: arrange them as CLASS/picture.jpg, or as videos CLASS.mp4")
+    for label in labels:
+        check_not_uncertain(label)
 
 
 def _listed_groups(root: Path) -> dict[str, str]:

@@ -230,13 +230,22 @@ class Recordings:
 
     def _check_new(self, name: str, besides: str | None = None) -> None:
         check_class(name)
-        if name == UNCERTAIN:
-            raise InputError(f"'{name}' is the label of what is none of the classes: use another name")
+        check_not_uncertain(name)
         others = [other for other in self.classes if other != besides]
         if same := [other for other in others if other.casefold() == name.casefold()]:
             raise InputError(f"class '{same[0]}' exists already: use another name")
         if len(others) >= _MAX_CLASSES:
             raise InputError(f"more than {_MAX_CLASSES} classes: use fewer")
+
+
+def check_not_uncertain(name: str) -> None:
+    """Check that a class has not the label of what is none of the classes.
+
+    Raises:
+        InputError: It has.
+    """
+    if name == UNCERTAIN:
+        raise InputError(f"'{name}' is the label of what is none of the classes: use another name")
 
 
 def check_class(name: str) -> None:

@@ -7,6 +7,7 @@ edgekit.load_model("my.onnx")
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from edgekit.errors import InputError
 from edgekit.options import takes
 from edgekit.preprocess import FloatArray
 from edgekit.report.statistics import wilson_interval
+from edgekit.text import counted
 
 # Above so many pictures, mirrored copies are left out: they bring little there, and take as much memory.
 _MIRRORED_PICTURES = 2000
@@ -69,13 +71,17 @@ class Taught:
 
 @dataclass(frozen=True, eq=False)
 class _Pictures:
-    """The features of all pictures: views (N, views, features), class numbers (N,), and recordings (N,)."""
+    """The features of all pictures: views (N, views, features), class numbers, files and recordings (N,).
+
+    `without_recordings` are the classes of which no recording is known.
+    """
 
     classes: tuple[str, ...]
     views: FloatArray
     labels: IntArray
+    files: list[str]
     groups: list[str]
-    has_recordings: bool
+    without_recordings: set[str]
 
 
 @takes(Teaching)
@@ -123,6 +129,7 @@ def _embedded(files: Sequence[PictureFile], embedder: Embedder, options: Teachin
     mirrored = len(files) <= _MIRRORED_PICTURES
     views: list[FloatArray] = []
     labels: list[int] = []
+    files_of: list[str] = []
     groups: list[str] = []
     for done, file in enumerate(files):
         options.progress("reading pictures", done, len(files))
@@ -130,14 +137,15 @@ def _embedded(files: Sequence[PictureFile], embedder: Embedder, options: Teachin
             for image in read_pictures(file, options.notify):
                 views.append(embedder.views(image) if mirrored else embedder.features([image]))
                 labels.append(classes.index(file.label))
+                files_of.append(str(file.path))
                 groups.append(file.group or str(file.path))
         except InputError as error:
             options.notify(f"{error}: skipped")
     options.progress("reading pictures", len(files), len(files))
     if not views:
         raise InputError(f"none of the pictures of '{options.pictures}' can be read")
-    has_recordings = any(file.group for file in files)
-    return _Pictures(classes, np.stack(views), np.array(labels, np.int64), groups, has_recordings)
+    without = set(classes) - {file.label for file in files if file.group}
+    return _Pictures(classes, np.stack(views), np.array(labels, np.int64), files_of, groups, without)
 
 
 def _per_class(pictures: _Pictures, names: Sequence[object]) -> dict[str, int]:
@@ -157,18 +165,35 @@ def _warn(taught: Taught, pictures: _Pictures, notify: Callable[[str], None]) ->
                 "add a second recording"
             )
     is_image = taught.contract.subject == "image"
-    if is_image and not pictures.has_recordings and _shows_recordings(pictures):
+    if is_image and (alike := [each for each in pictures.classes if _shows_recordings(pictures, each)]):
         notify(
-            "many pictures are almost equal, as those of one recording: elsewhere the accuracy is lower; put the "
-            "pictures of each recording into a folder of its own (CLASS/RECORDING/picture)"
+            f"many pictures of {', '.join(map(repr, alike))} are almost equal, as those of one recording: elsewhere "
+            "the accuracy is lower; put the pictures of each recording into a folder of its own "
+            "(CLASS/RECORDING/picture)"
         )
+    if twice := _in_two_classes(pictures):
+        found = counted(len(twice), "picture is", "pictures are")
+        first, second = twice[0]
+        notify(f"{found} in two classes, such as '{first}' and '{second}': delete the wrong one")
 
 
-def _shows_recordings(pictures: _Pictures) -> bool:
-    """Return whether half of the pictures have another one of their class that is almost equal."""
-    chosen = np.random.default_rng(0).permutation(len(pictures.labels))[:_MOST_COMPARED]
-    directions, labels = direction(pictures.views[chosen, 0]), pictures.labels[chosen]
+def _shows_recordings(pictures: _Pictures, label: str) -> bool:
+    """Return whether half of the pictures of a class without recordings have another one that is almost equal."""
+    members = np.flatnonzero(pictures.labels == pictures.classes.index(label))
+    if label not in pictures.without_recordings:
+        return False
+    directions = direction(pictures.views[np.random.default_rng(0).permutation(members)[:_MOST_COMPARED], 0])
     likeness = directions @ directions.T
-    likeness[labels[:, None] != labels[None, :]] = 0
     np.fill_diagonal(likeness, 0)
     return bool((likeness.max(axis=1) > _SAME_RECORDING).mean() > 0.5)
+
+
+def _in_two_classes(pictures: _Pictures) -> list[tuple[str, str]]:
+    """Return the files of pictures that have equal features, but another class."""
+    found: list[tuple[str, str]] = []
+    first: dict[bytes, int] = {}
+    for index, features in enumerate(pictures.views[:, 0]):
+        other = first.setdefault(hashlib.sha256(features.tobytes()).digest(), index)
+        if pictures.labels[other] != pictures.labels[index]:
+            found.append((pictures.files[other], pictures.files[index]))
+    return found

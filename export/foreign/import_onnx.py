@@ -9,7 +9,7 @@ results are compared with those of the file before the new one is written. The m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -32,9 +32,9 @@ from edgekit.contract import (
 )
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.session import has_contract, open_session, run_session
-from edgekit.errors import EdgekitError, InputError
+from edgekit.errors import EdgekitError, InputError, warn
 from edgekit.export.foreign.import_options import ImportOptions
-from edgekit.export.foreign.stated import Stated, read_stated
+from edgekit.export.foreign.stated import Stated, assumed, read_stated
 from edgekit.files import atomic_path, check_replaces_none, check_writable
 from edgekit.model_store import ONNX_SUFFIX
 from edgekit.preprocess import CROP_MARGIN, FloatArray, ImageU8, softmax, to_input
@@ -61,6 +61,7 @@ def import_onnx(
     output: str | Path,
     labels: Sequence[str] | None = None,
     options: ImportOptions | None = None,
+    notify: Callable[[str], None] = warn,
 ) -> Imported:
     """Write an ONNX classifier with a contract to `output`.
 
@@ -69,9 +70,11 @@ def import_onnx(
         output: The new .onnx file.
         labels: The classes in the order of the outputs; None: those that the file states.
         options: What else the file does not state.
+        notify: Called with each warning.
 
     Raises:
-        InputError: The file is no image classifier, or something that it does not state is missing.
+        InputError: The file is no image classifier, something that it does not state is missing, or an option does
+            not fit.
         StorageError: `output` cannot be written.
 
     Example:
@@ -90,7 +93,12 @@ def import_onnx(
     stated = read_stated(dict(session.get_modelmeta().custom_metadata_map), model)
     if stated.by:
         notes.append(f"described by {stated.by}")
-    contract, is_last = _contract(session, model, stated, tuple(labels) if labels else None, options, notes)
+    contract, is_last = _contract(session, model, stated, tuple(labels) if labels else None, options)
+    if line := assumed(stated, options, contract.input):
+        notes.append(line)
+    height, width = contract.input.size_hw
+    if height != width:
+        notify(f"model '{model}' takes images of {width}x{height} pixels: each image is squashed to this shape")
     before = _trial_outputs(session, model, contract, is_last)
     if before.shape[1] != len(contract.labels):
         raise InputError(
@@ -121,7 +129,6 @@ def _contract(
     stated: Stated,
     labels: tuple[str, ...] | None,
     options: ImportOptions,
-    notes: list[str],
 ) -> tuple[Contract, bool]:
     """Return the contract of a file, and whether its channels are the last axis."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -140,7 +147,7 @@ def _contract(
     if isinstance(depth, int) and depth != channel_count(channels):
         raise InputError(f"model '{path}' has {depth} channels, not those of '{channels}': change --channels")
     size_hw = _size(path, shape[1:3] if is_last else shape[2:4], options.image_size or stated.size_px)
-    scale, mean, std = _values(stated, options, channels, inputs[0].type, notes)
+    scale, mean, std = _values(path, stated, options, channels, inputs[0].type)
     resize_hw = (round(size_hw[0] / stated.crop_share), round(size_hw[1] / stated.crop_share))
     margin = CROP_MARGIN if options.subject == "face" else 0.0
     return Contract(
@@ -173,19 +180,22 @@ def _size(path: Path, graph_hw: list[int | str | None], size_px: int | None) -> 
 
 
 def _values(
-    stated: Stated, options: ImportOptions, channels: Channels, kind: str, notes: list[str]
+    path: Path, stated: Stated, options: ImportOptions, channels: Channels, kind: str
 ) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
     """Return scale, mean and standard deviation."""
-    if options.mean is not None:
-        std = options.std or (1.0,) * len(options.mean)
-        is_of_bytes = max(*options.mean, *std) > 1
-        return (1.0 if is_of_bytes else 1 / 255), options.mean, std
+    mean, std = options.mean, options.std
+    if (mean is None) != (std is None):
+        raise InputError("--mean (mean=) and --std (std=) belong together: give both")
+    if mean is not None and std is not None:
+        if kind == "tensor(uint8)":
+            raise InputError(f"model '{path}' takes pixels of 0 to 255 and normalises them: remove --mean and --std")
+        is_of_bytes = max(*mean, *std) > 1
+        return (1.0 if is_of_bytes else 1 / 255), mean, std
     if stated.values is not None:
         return stated.values
     if channels == "gray" or kind == "tensor(uint8)":
         count = channel_count(channels)
         return 1 / 255, (0.0,) * count, (1.0,) * count
-    notes.append("mean and standard deviation are not stated: those of ImageNet are assumed (--mean, --std)")
     return _IMAGENET
 
 

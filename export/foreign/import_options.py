@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edgekit.errors import InputError
+from edgekit.files import require_file
 from edgekit.options import Options, option
 
 
@@ -25,15 +27,16 @@ def read_labels(text: str) -> tuple[str, ...]:
     """Return the classes of a text "a,b,c", or of a text file with one class per line.
 
     Raises:
-        ValueError: The file cannot be read.
+        InputError: The file does not exist, or is no text.
     """
     path = Path(text)
     if path.suffix != ".txt":
         return tuple(name.strip() for name in text.split(","))
     try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"'{text}' cannot be read: {error}") from error
+        lines = require_file(path, "file of labels").read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"file of labels '{text}' is not UTF-8 text: save it as UTF-8") from error
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,7 @@ class ImportOptions(Options):
         metavar="X,Y,Z",
         parse=numbers,
         default_text="ImageNet's",
+        needs="--std",
     )
     std: tuple[float, ...] | None = option(
         "--std", "Standard deviation per channel, see --mean.", metavar="X,Y,Z", parse=numbers, needs="--mean"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.contract import Channels, Fit
+from edgekit.contract import Channels, Fit, InputSpec
 from edgekit.errors import InputError
+from edgekit.export.foreign.import_options import ImportOptions
 
 # timm's description of a model, beside its weights.
 TIMM_CONFIG = "config.json"
@@ -54,6 +55,21 @@ def read_stated(metadata: Mapping[str, str], path: Path) -> Stated:
     except (ValueError, SyntaxError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise InputError(f"the description of model '{path}' cannot be read ({error}): export it again") from error
     return Stated()
+
+
+def assumed(stated: Stated, options: ImportOptions, spec: InputSpec) -> str:
+    """Return a line that names what neither the file nor an option states; empty if there is nothing."""
+    found = []
+    if spec.channels != "gray" and not (options.channels or stated.channels):
+        found.append(f"colour order {spec.channels} (--channels)")
+    if spec.element_type == "float32" and (options.mean or not stated.values):
+        found.append("pixels 0 to 255" if spec.scale == 1 else "pixels 0 to 1")
+    if spec.element_type == "float32" and not (options.mean or stated.values):
+        whose = "mean 0 and std 1" if spec.channels == "gray" else "mean and std of ImageNet"
+        found.append(f"{whose} (--mean, --std)")
+    if not (options.fit or stated.fit):
+        found.append("crop to a square (--fit)")
+    return f"not stated, and assumed: {', '.join(found)}" if found else ""
 
 
 def _ultralytics(metadata: Mapping[str, str], path: Path) -> Stated:

@@ -65,7 +65,7 @@ def command(
     refuse_unused(ctx, _OF_AUTHORS, "is for checkpoints of the EdgeCNN authors")
     from edgekit.export.foreign.import_onnx import import_onnx
 
-    imported = import_onnx(file, output, read_labels(labels) if labels else None, options)
+    imported = import_onnx(file, output, read_labels(labels) if labels else None, options, out.warn)
     for note in imported.notes:
         out.say(note)
     contract = imported.contract

@@ -173,10 +173,11 @@ def _show(out: Output, taught: Taught) -> None:
                 f"{accuracy} ({low:.0%} to {high:.0%})",
             ),
             ("confused", ", ".join(confusions[:_CONFUSIONS]) or "none"),
-            ("with twice", None if taught.with_twice is None else f"the pictures about {taught.with_twice:.0%}"),
             ("written", f"{taught.path}, {taught.path.stat().st_size / 1e6:.1f} MB, verified"),
         ]
     )
+    if taught.with_twice is not None:
+        out.say(f"expected with twice the pictures: about {100 * taught.with_twice:.0f} %")
     if taught.contract.subject == "face":
         out.say("The model classifies states of faces. It does not recognise persons.")
     out.say(f"next: edgekit run --camera --model {taught.path} --web", indent=None)

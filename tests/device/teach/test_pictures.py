@@ -118,3 +118,45 @@ def test_the_folder_of_data_label(tmp_path: Path) -> None:
 def test_no_pictures_are_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError):
         find_pictures(tmp_path / name, ignore)
+
+
+@pytest.mark.parametrize("name", ["IMG_1.HEIC", None])
+def test_a_class_folder_without_readable_pictures_is_an_error(tmp_path: Path, name: str | None) -> None:
+    folder = write_pictures(tmp_path / "things", 2)
+    (folder / "mug").mkdir()
+    if name:
+        (folder / "mug" / name).write_bytes(b"picture")
+    with pytest.raises(InputError) as caught:
+        find_pictures(folder, ignore)
+    assert "mug" in str(caught.value)
+    assert ("HEIC" in str(caught.value)) == (name is not None)
+
+
+def test_loose_and_unread_pictures_are_warnings_and_metadata_of_macos_is_ignored(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "things", 2)
+    for name in ("__MACOSX/disc/._0.png", "__MACOSX/disc/0.png", ".hidden/0.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "disc" / "0.png", folder / name)
+    told: list[str] = []
+    assert len(find_pictures(folder, told.append)) == 4
+    assert told == []
+    shutil.copy(folder / "disc" / "0.png", folder / "loose.png")
+    (folder / "disc" / "IMG_1.HEIC").write_bytes(b"picture")
+    assert len(find_pictures(folder, told.append)) == 4
+    assert len(told) == 2
+    assert "IMG_1.HEIC" in told[0]
+    assert "loose.png" in told[1]
+
+
+def test_pictures_without_class_folders_are_an_error_that_says_so(tmp_path: Path) -> None:
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.jpg"), picture("disc", number))
+    with pytest.raises(InputError, match="not in class folders"):
+        find_pictures(tmp_path, ignore)
+
+
+def test_a_class_is_not_called_uncertain(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "things", 2)
+    (folder / "disc").rename(folder / "uncertain")
+    with pytest.raises(InputError):
+        find_pictures(folder, ignore)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -134,6 +135,24 @@ def test_pictures_of_one_recording_are_a_warning(tmp_path: Path) -> None:
     told.clear()
     edgekit.teach(folder, output=tmp_path / "my.onnx", image_size_px=SIZE_PX, notify=told.append)
     assert any("almost equal" in line for line in told)
+
+
+def test_equal_pictures_of_one_class_of_two_and_a_picture_in_two_classes_are_warnings(tmp_path: Path) -> None:
+    folder, image = tmp_path / "things", read_image(asset("astronaut.png"))
+    for label in ("disc", "parts"):
+        (folder / label).mkdir(parents=True)
+    for number in range(16):
+        y, x = (110 * each for each in divmod(number, 4))
+        cv2.imwrite(str(folder / "parts" / f"{number}.png"), image[y : y + 170, x : x + 170])
+    for number in range(6):
+        cv2.imwrite(str(folder / "disc" / f"{number}.png"), picture("disc", 0))
+    shutil.copy(folder / "parts" / "3.png", folder / "disc" / "wrong.png")
+    told: list[str] = []
+    edgekit.teach(folder, output=tmp_path / "my.onnx", image_size_px=SIZE_PX, notify=told.append)
+    (alike,) = (line for line in told if "almost equal" in line)
+    assert "disc" in alike
+    assert "parts" not in alike
+    assert any("disc/wrong.png" in line and "parts/3.png" in line for line in told)
 
 
 @pytest.mark.parametrize("output", [None, "my.pt"])

@@ -13,10 +13,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import edgekit
+from edgekit.cli import cli
 from edgekit.device.engines.classifier import Classifier
 from edgekit.errors import InputError
 from edgekit.export.foreign.import_onnx import import_onnx
@@ -42,6 +44,9 @@ def channel_means(
     """Write a graph whose logits are the means of the three channels."""
     axes = [1, 2] if shape[3] == 3 else [2, 3]
     nodes = [helper.make_node("ReduceMean", ["x"], ["mean"], axes=axes, keepdims=0)]
+    if is_uint8 := kind == TensorProto.UINT8:
+        nodes[0].input[0] = "pixels"
+        nodes.insert(0, helper.make_node("Cast", ["x"], ["pixels"], to=TensorProto.FLOAT))
     initializers = []
     if reshaped:
         initializers = [numpy_helper.from_array(np.array(reshaped, np.int64), "shape")]
@@ -52,7 +57,7 @@ def channel_means(
         nodes,
         "plain",
         [helper.make_tensor_value_info("x", kind, shape)],
-        [helper.make_tensor_value_info("y", kind, [shape[0], 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT if is_uint8 else kind, [shape[0], 3])],
         initializers,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -134,7 +139,7 @@ def test_what_timms_configuration_states_is_read(tmp_path: Path) -> None:
 
 def test_an_option_replaces_a_statement(tmp_path: Path) -> None:
     path = channel_means(tmp_path / "openvino.onnx", stated=MODEL_API)
-    options = ImportOptions(mean=(1, 2, 3), fit="pad", subject="face")
+    options = ImportOptions(mean=(1, 2, 3), std=(1, 1, 1), fit="pad", subject="face")
     contract = import_onnx(path, tmp_path / "mine.onnx", LABELS, options).contract
     assert (contract.labels, contract.crop.fit, contract.subject) == (LABELS, "pad", "face")
     assert (contract.input.scale, contract.input.mean, contract.input.std) == (1.0, (1, 2, 3), (1, 1, 1))
@@ -165,7 +170,9 @@ def test_a_net_of_torch_keeps_its_predictions(tmp_path: Path) -> None:
         ({}, ("a", "b", "a"), VALUES),
         ({}, LABELS, ImportOptions(image_size=9)),
         ({}, LABELS, ImportOptions(channels="gray")),
-        ({}, LABELS, ImportOptions(mean=(0.5,))),
+        ({}, LABELS, ImportOptions(mean=(0.5,), std=(0.5,))),
+        ({}, LABELS, ImportOptions(mean=MEAN)),
+        ({}, LABELS, ImportOptions(std=STD)),
         ({"shape": (1, 3, "h", "w")}, LABELS, ImportOptions()),
         ({"kind": TensorProto.FLOAT16}, LABELS, VALUES),
         ({"stated": {**ULTRALYTICS, "task": "detect"}}, None, VALUES),
@@ -199,6 +206,46 @@ def test_labels_are_a_list_or_a_text_file(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("red dog\ncat\n\n")
     assert read_labels(str(tmp_path / "names.txt")) == ("red dog", "cat")
     assert read_labels("red dog, cat") == ("red dog", "cat")
+
+
+def test_a_net_that_normalises_pixels_itself_takes_no_mean(tmp_path: Path) -> None:
+    path = channel_means(tmp_path / "plain.onnx", kind=TensorProto.UINT8)
+    assert import_onnx(path, tmp_path / "mine.onnx", LABELS).contract.input.element_type == "uint8"
+    with pytest.raises(InputError):
+        import_onnx(path, tmp_path / "again.onnx", LABELS, VALUES)
+
+
+def test_mean_without_std_exits_with_2(tmp_path: Path) -> None:
+    path = channel_means(tmp_path / "plain.onnx")
+    arguments = ["import", str(path), "-o", str(tmp_path / "mine.onnx"), "--labels", "a,b,c", "--mean", "0.5,0.5,0.5"]
+    assert CliRunner().invoke(cli, arguments).exit_code == 2
+
+
+def test_a_file_of_labels_that_does_not_exist_or_is_no_text_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "picture.txt").write_bytes(b"\xff\xd8\xff")
+    for name in ("missing.txt", "picture.txt"):
+        with pytest.raises(InputError):
+            read_labels(str(tmp_path / name))
+
+
+def test_what_is_assumed_is_one_line_and_nothing_is_if_all_is_stated(tmp_path: Path) -> None:
+    path = channel_means(tmp_path / "plain.onnx")
+    (line,) = import_onnx(path, tmp_path / "mine.onnx", LABELS).notes
+    assert all(word in line for word in ("--channels", "pixels 0 to 1", "--mean", "--fit"))
+    given = ImportOptions(mean=MEAN, std=STD, channels="bgr", fit="pad")
+    (line,) = import_onnx(path, tmp_path / "mine.onnx", LABELS, given).notes
+    assert not any(word in line for word in ("--channels", "--mean", "--fit"))
+    stated = channel_means(tmp_path / "openvino.onnx", stated=MODEL_API)
+    assert len(import_onnx(stated, tmp_path / "mine.onnx").notes) == 1
+
+
+def test_an_input_that_is_not_square_is_a_warning(tmp_path: Path) -> None:
+    told: list[str] = []
+    for side in (8, 12):
+        path = channel_means(tmp_path / "plain.onnx", (1, 3, 8, side))
+        import_onnx(path, tmp_path / "mine.onnx", LABELS, notify=told.append)
+    assert len(told) == 1
+    assert "12x8" in told[0]
 
 
 def test_the_import_needs_no_torch(tmp_path: Path) -> None:
