@@ -148,7 +148,7 @@ def test_a_plain_onnx_file_teaches_in_an_ensemble_on_the_fly(
         "distill", "--teacher", tmp_path / "plain.onnx", "--data", faces, "-o", tmp_path / "none", *SHORT
     )
     assert (code, "edgekit import" in err) == (2, True)
-    labels = ["--labels", ",".join(EXPRESSIONS), "--channels", "gray", "--subject", "face"]
+    labels = ["--labels", ",".join(EXPRESSIONS), "--subject", "face"]
     assert edgekit("import", tmp_path / "plain.onnx", "-o", tmp_path / "mine.onnx", *labels)[0] == 0
     sources = ["--teacher", tmp_path / "mine.onnx", "--teacher", teacher]
     code, out, err = edgekit(
