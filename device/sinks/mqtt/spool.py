@@ -139,7 +139,8 @@ class _SpoolFile:
         try:
             database = self._connected()
             rows = database.execute("SELECT id, topic, payload FROM waiting ORDER BY id").fetchall()
-        except sqlite3.DatabaseError as error:
+        # UnicodeDecodeError: the library's message quotes damaged bytes.
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             self.close()
             if "locked" in str(error):
                 raise TemporaryError(
