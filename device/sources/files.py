@@ -259,7 +259,30 @@ def _images(found: list[Path], name: str, subject: str, notify: Callable[[str], 
 _POLL_S = 0.1
 
 
-class RealtimeSource:
+class PlayedSource:
+    """Base of the sources that play a recording in another way; the recording is entered and exited with them."""
+
+    def __init__(self, recording: Source) -> None:
+        self._recording = recording
+
+    def __getattr__(self, name: str) -> Any:
+        """Return any other attribute (`name`, `fps`, `skipped`, …) of the recording."""
+        return getattr(self._recording, name)
+
+    def __enter__(self) -> Self:
+        self._recording.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+        self._recording.__exit__(*exception)
+
+    def stop(self) -> None:
+        """End the iteration before its next frame."""
+        self._recording.stop()
+
+
+class RealtimeSource(PlayedSource):
     """A live source that plays a recording in a thread: each frame arrives at its presentation time.
 
     A frame that waits to be taken is replaced by the next one, and counted in `dropped`.
@@ -275,7 +298,7 @@ class RealtimeSource:
         """
         if recording.fps is None:
             raise InputError(f"source '{recording.name}' has no frame rate: leave realtime out")
-        self._recording = recording
+        super().__init__(recording)
         self._position_s = presentation_time_s(recording)
         self._player = Stages(threaded=True, every_item=False)
         self._stopping = False
@@ -284,18 +307,6 @@ class RealtimeSource:
     def dropped(self) -> int:
         """Number of frames replaced by newer ones before they were read."""
         return sum(self._player.dropped.values())
-
-    def __getattr__(self, name: str) -> Any:
-        """Return any other attribute (`name`, `fps`, `skipped`, …) of the recording."""
-        return getattr(self._recording, name)
-
-    def __enter__(self) -> Self:
-        self._recording.__enter__()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-        self._recording.__exit__(*exception)
 
     def stop(self) -> None:
         """End the iteration before its next frame."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Self
 
 from edgekit.device.frame import Frame, Source, presentation_time_s
+from edgekit.device.sources.files import PlayedSource
 
 
-class RepeatedSource:
+class RepeatedSource(PlayedSource):
     """The frames of a recording again and again, until `stop`; numbers and positions go on."""
 
     live = False
@@ -18,21 +18,9 @@ class RepeatedSource:
 
     def __init__(self, recording: Source, reopen: Callable[[], Source]) -> None:
         """Play `recording`, which is entered and exited with this source, and then what `reopen` returns."""
-        self._recording = recording
+        super().__init__(recording)
         self._reopen = reopen
         self._stopped = threading.Event()
-
-    def __getattr__(self, name: str) -> Any:
-        """Return any other attribute (`name`, `fps`, `skipped`, …) of the recording."""
-        return getattr(self._recording, name)
-
-    def __enter__(self) -> Self:
-        self._recording.__enter__()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-        self._recording.__exit__(*exception)
 
     def stop(self) -> None:
         """End the iteration before its next frame."""
