@@ -1,4 +1,4 @@
-"""Options that several outputs share: rotation, disk reserve, blur, and limits of folders of pictures."""
+"""Options that several outputs share: rotation, blur, and limits of folders of pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edgekit.device.sink import SinkOptions
-from edgekit.options import option, parse_bytes
+from edgekit.options import option
 
 if TYPE_CHECKING:
     from edgekit.device.sinks.file_series import Rotation
@@ -37,7 +37,7 @@ class OutputOptions(SinkOptions):
     )
     rotate_keep: int = option(
         "--rotate-keep",
-        "Number of older files to keep.",
+        "Number of older files that --rotate-files keeps.",
         default=5,
         least=1,
         most=10_000,
@@ -52,21 +52,15 @@ class OutputOptions(SinkOptions):
     )
     records: Literal["all", "changes"] = option(
         "--records",
-        "Records of --jsonl and --csv. changes: those in which faces or labels have changed, and one per second.",
+        "Frames of which --jsonl and --csv get records. changes: those in which faces or labels have changed, and one "
+        "per second.",
         default="all",
         needs=("--jsonl", "--csv"),
     )
-    disk_reserve: int | None = option(
-        "--disk-reserve",
-        "Free space that a live run leaves: video stops below it, pictures below a half, records below a quarter. "
-        "Default: 5 % of the disk, at most 256MiB.",
-        metavar="SIZE",
-        parse=parse_bytes,
-        needs=(*_FILES, *_PICTURES),
-    )
     pictures_max_mb: float = option(
         "--pictures-max-mb",
-        "Largest size of each folder of pictures. --event-snapshots then deletes the oldest; the others end.",
+        "Largest size of each folder of pictures, in megabytes. When it is reached, --event-snapshots deletes its "
+        "oldest pictures; --collect and --teach save no more.",
         default=200.0,
         least=0.001,
         most=1_000_000,

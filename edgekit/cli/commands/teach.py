@@ -118,7 +118,7 @@ def _teach_live(out: Output, options: TeachOptions, live: LiveOptions) -> None:
     output = Path(options.output)
     check_output(output)
     outputs = (
-        TeachTabOptions(teach=output, teach_subject=options.subject, teach_size_px=options.image_size_px),
+        TeachTabOptions(teach=output, teach_size_px=options.image_size_px),
         WebOptions(web=live.web, web_token_file=live.web_token_file),
     )
     with TemporaryDirectory() as folder:

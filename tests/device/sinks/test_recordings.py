@@ -223,8 +223,9 @@ def test_a_full_disk_ends_a_recording_and_its_fragments_can_be_played(small_disk
 
 def test_video_stops_below_the_reserve_and_resumes(small_disk, fill, notices, monkeypatch):
     quicken(monkeypatch)
+    monkeypatch.setattr("edgekit.device.sinks.disk_reserve._SHARE", 0.4)
     ballast = fill(small_disk, but_bytes=300_000)
-    run = run_of(notices.append, Source(live=True), disk_reserve=400_000)
+    run = run_of(notices.append, Source(live=True))
     shots = iter(frames(100_000))
     with video(small_disk / "v.mp4", run) as sink:
         sink.write(*next(shots))

@@ -218,9 +218,10 @@ def test_a_full_disk_ends_the_run_of_a_recording_with_whole_lines(small_disk, ne
 
 def test_records_pause_at_a_quarter_of_the_reserve_and_resume(small_disk, fill, new_run, notices, monkeypatch):
     quicken(monkeypatch)
+    monkeypatch.setattr("edgekit.device.sinks.disk_reserve._SHARE", 0.6)
     ballast = fill(small_disk, but_bytes=100_000)
     path = small_disk / "r.jsonl"
-    with jsonl(path, new_run(live=True, disk_reserve=600_000)) as sink:
+    with jsonl(path, new_run(live=True)) as sink:
         sink.write(frame(1), result(sequence=1))
         wait_until(lambda: notices)
         assert not path.exists()
