@@ -321,6 +321,7 @@ def test_ctrl_c_keeps_the_reports_of_finished_boards(
     assert errors == [None, *[INTERRUPTED] * 2]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_formats_measured_on_finished_boards(
     sshd: Sshd,
     plant: Plant,
@@ -339,6 +340,7 @@ def test_ctrl_c_keeps_the_formats_measured_on_finished_boards(
     assert [host["error"] for host in document["hosts"]] == [None, INTERRUPTED]
 
 
+@pytest.mark.slow
 def test_ctrl_c_after_a_board_failed_in_the_middle_of_the_formats_is_an_interrupt(
     sshd: Sshd, plant: Plant, checkpoint: Path, draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path: Path
 ) -> None:
