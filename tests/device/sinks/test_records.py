@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit.contract import DistanceSpec
 from edgekit.device.detections import Face, FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sinks.context import RunContext
@@ -108,6 +109,18 @@ def test_a_line_of_json_holds_everything_about_a_frame(tmp_path, new_run):
         ],
     }
     assert (second["sequence"], second["file"], second["faces"]) == (8, "a.png", [])
+
+
+def test_the_distance_of_a_model_that_has_one_is_recorded(tmp_path, new_run):
+    face, run = replace(FACE, distance=0.1234567), new_run()
+    run = replace(run, contract=replace(run.contract, distance=DistanceSpec("distance", 0.5)))
+    with jsonl(tmp_path / "r.jsonl", run) as lines, csv_sink(tmp_path / "r.csv", run) as rows:
+        for sink in (lines, rows):
+            sink.write(frame(), result(face))
+    (found,) = json.loads((tmp_path / "r.jsonl").read_text())["faces"]
+    with (tmp_path / "r.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (found["distance"], row["distance"], row["file"]) == (0.123457, "0.123457", "")
 
 
 def test_json_lines_go_to_stdout_also_those_of_a_camera(capsys, new_run):
