@@ -39,6 +39,7 @@ def bench_on_hosts(
 
     from edgekit.remote.bench import bench_hosts, merged_report
     from edgekit.report.terminal import report_view
+    from edgekit.report.view import frame_rates, with_short_names
 
     job = _job(out, options, hosts, install=not boards.no_install)
     document = None
@@ -63,6 +64,7 @@ def bench_on_hosts(
             out.say(f"{host.label}: {host.overhead_s:.1f} s until the measurement started, {sent}")
     for path in files.paths:
         out.say(f"report: {path}")
+    out.show(*frame_rates(with_short_names(document)))
     if any(done.interrupted for done in results):
         out.warn(f"interrupted: the report has {len(document.boards)} of {len(results)} boards")
     raise_failures(results)

@@ -126,6 +126,7 @@ def _bench_here(out: Output, options: BenchmarkOptions, power_file: Path | None,
     from edgekit.remote.file_names import reported_name
     from edgekit.report.power import power_meter
     from edgekit.report.terminal import report_view
+    from edgekit.report.view import frame_rates, with_short_names
 
     report = failure = None
     try:
@@ -145,6 +146,7 @@ def _bench_here(out: Output, options: BenchmarkOptions, power_file: Path | None,
             out.result(report.as_document())
     for path in files.paths:
         out.say(f"report: {path}")
+    out.show(*frame_rates(with_short_names(report), here=True))
     if failure is not None:
         raise failure
     if not report.complete:

@@ -309,7 +309,17 @@ def test_a_cell_that_the_baseline_lacks_is_named(make_document: MakeDocument) ->
 def test_a_cell_that_only_the_baseline_has_is_named(make_document: MakeDocument) -> None:
     document = make_document("a.onnx", "b.onnx")
     del document["boards"][0]["cells"][-1]
-    assert compare(document).unjudged() == ["a.onnx, frame, 4 threads: not measured for b.onnx"]
+    assert compare(document).unjudged() == ["a.onnx, frame, 4 threads: not measured for b.onnx with detector 'haar'"]
+
+
+def test_models_measured_with_different_detectors_are_not_compared(make_document: MakeDocument) -> None:
+    document = make_document("face.onnx", "whole.onnx")
+    for cell in document["boards"][0]["cells"]:
+        if cell["model"] == "whole.onnx":
+            cell["detector"] = None
+    comparison = compare(document)
+    assert {cell.kind for cell in comparison.cells} == {"net"}
+    assert len(comparison.unjudged()) == 4
 
 
 @pytest.mark.parametrize(

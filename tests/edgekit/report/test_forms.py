@@ -22,7 +22,7 @@ from edgekit.report.charts import comparison
 from edgekit.report.merging import merge
 from edgekit.report.schema import from_document, parse_document
 from edgekit.report.terminal import report_view
-from edgekit.report.view import overviews
+from edgekit.report.view import frame_rates, overviews
 from edgekit.text import one_line, printable
 from tests.examples import examples
 
@@ -220,6 +220,23 @@ def test_an_overview_compares_equal_files_whatever_their_names(make_document: Ma
     (overview,) = overviews(merge([one, renamed], [["kitchen"], ["attic"]]))
     assert [row[0] for row in overview.rows] == ["kitchen", "attic"]
     assert overviews(merge([one, different], [["kitchen"], ["attic"]])) == []
+
+
+def test_the_frame_rate_of_run_is_stated_first(make_document: MakeDocument) -> None:
+    document = make_document("mine.onnx")
+    assert frame_rates(from_document(document, "it")) == []  # no cell of the kind run
+    for cell in document["boards"][0]["cells"][2:]:
+        cell["kind"] = "run"
+    document["boards"][0]["cells"][3]["median_interval_ms"] = [80.0, 100.0]
+    document["boards"][0]["cells"][2]["latency"]["p50_ms"] = 120.0  # the fastest number of threads counts
+    report = from_document(document, "it")
+    (line,) = frame_rates(report, here=True)
+    assert line == "edgekit run on this machine: about 11 frames/s (10 to 12)"
+    (line,) = frame_rates(report)
+    assert "Raspberry Pi 3" in line
+    assert to_html(document).index(line) < to_html(document).index("<h1>")
+    document["boards"][0]["board"]["virtualization"] = "emulator"
+    assert frame_rates(from_document(document, "it")) == []
 
 
 @pytest.fixture(scope="module")
