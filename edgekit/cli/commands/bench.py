@@ -123,7 +123,6 @@ def _bench_here(out: Output, options: BenchmarkOptions, power_file: Path | None,
         IncompleteError: A process failed; the report on those before is written first.
     """
     from edgekit.device.benchmark.run import IncompleteError
-    from edgekit.remote.file_names import reported_name
     from edgekit.report.power import power_meter
     from edgekit.report.terminal import report_view
     from edgekit.report.view import frame_rates, with_short_names
@@ -132,7 +131,6 @@ def _bench_here(out: Output, options: BenchmarkOptions, power_file: Path | None,
     try:
         with ExitStack() as stack:
             write = files.open(stack)
-            options = replace(options, report_name=reported_name)
             if power_file:
                 options = replace(options, power=power_meter(power_file, out.warn))
             try:

@@ -51,13 +51,6 @@ def test_recordings_and_settings_are_kept_on_request(board: Board, connection: C
     assert deploy(connection, make(2)).error is None
 
 
-def test_damaged_releases_do_not_keep_the_service(board: Board, connection: Connection, make: MakePackage) -> None:
-    deploy(connection, make(1))
-    (board.root / "current/release.json").write_text("{")
-    assert undeploy_host(connection, SERVICE, False, Quiet()).service
-    assert not board.unit.exists()
-
-
 def test_a_service_that_systemd_does_not_stop_is_an_error_and_everything_stays(
     board: Board, connection: Connection, make: MakePackage
 ) -> None:
