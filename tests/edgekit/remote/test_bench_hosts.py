@@ -278,24 +278,6 @@ def test_ctrl_c_keeps_the_reports_of_finished_boards(
     assert errors == [None, *[INTERRUPTED] * 2]
 
 
-def test_ctrl_c_keeps_the_formats_measured_on_finished_boards(
-    sshd: Sshd,
-    plant: Plant,
-    checkpoint: Path,
-    draw_faces: Callable[[Path, dict[str, int]], Path],
-    tmp_path: Path,
-) -> None:
-    started, report = tmp_path / "started", tmp_path / "report.json"
-    plant(f"mkdir '{tmp_path / 'first'}' 2>/dev/null && {REAL}\n: >'{started}'; exec sleep 600")
-    data = draw_faces(tmp_path / "faces", {"Training": 7, "PrivateTest": 7})
-    boards = ("--host", "127.0.0.1", "--host", f"{getpass.getuser()}@127.0.0.1", "--parallel", "1")
-    words = bench_words(sshd, checkpoint, "--formats", "float32", "--data", data, *boards, "-o", report)
-    stdout, _ = interrupted([word for word in words if word != "--no-pipeline"], started)
-    assert "recommended: float32" in stdout
-    document = json.loads(report.read_text())
-    assert [host["error"] for host in document["hosts"]] == [None, INTERRUPTED]
-
-
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -15,18 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
-from edgekit.doctor.probe import Finding
 from edgekit.errors import HostError
 from edgekit.remote import deploy as deploying
 from edgekit.remote.board import service as board_service
 from edgekit.remote.board.releases import Releases
 from edgekit.remote.board.runtime import Runtime
 from edgekit.remote.deploy import ReleaseChange, Service, deploy_host, list_host, roll_out, rollback_host, undeploy_host
-from edgekit.remote.doctor import examine_host
 from edgekit.remote.parallel import INTERRUPTED
 from edgekit.remote.prepare import EdgekitCommand
 from edgekit.remote.ssh import Connection
@@ -89,18 +85,6 @@ def test_a_repeated_deploy_changes_nothing(board: Board, connection: Connection,
     other_settings = deploy(connection, make(2, source="missing.mp4"))
     assert (other_settings.already_current, other_settings.current) == (False, second.release)
     assert rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2).current == first.release
-
-
-@pytest.mark.slow
-def test_the_doctor_examines_the_service_of_a_release(board: Board, connection: Connection, make: MakePackage) -> None:
-    def service() -> Finding:
-        return next(found for found in examine_host(connection, Quiet()).findings if found.check == "service")
-
-    deploy(connection, make(1))
-    assert service() == Finding("service", "ok", "active (running), 0 restarts")
-    os.kill(board.wait_until_it_runs(), signal.SIGKILL)
-    wait_until(lambda: board.status()["ActiveState"] == "failed")
-    assert (service().status, service().cure) == ("fault", "journalctl --user -u edgekit -n 50")
 
 
 def test_on_a_board_without_systemd_the_release_is_switched_and_no_service_is_installed(
@@ -192,15 +176,6 @@ def test_a_release_that_does_not_come_up_is_taken_back(board: Board, connection:
     listed = list_host(connection, SERVICE, Quiet())
     assert [each.failed for each in listed.releases] == [False, True]
     assert not listed.cut
-
-
-def test_a_source_that_ends_is_named(board: Board, connection: Connection, make: MakePackage, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "one.png"), np.zeros((48, 64, 3), np.uint8))
-    first = deploy(connection, replace(make(1, source=str(tmp_path / "one.png")), settle_s=60))
-    assert first.error is not None
-    ended = "the run ended with exit code 0: its source ended, or max-frames of the settings was reached"
-    assert first.error == f"{first.release} failed ({ended}): nothing runs, as before"
-    assert board.status()["LoadState"] == "not-found"
 
 
 def test_a_first_release_that_does_not_come_up_leaves_no_service(

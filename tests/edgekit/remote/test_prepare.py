@@ -30,7 +30,7 @@ from edgekit.remote import wheels as wheeling
 from edgekit.remote.prepare import EdgekitCommand, check_fit, clean, prepare, run_edgekit
 from edgekit.remote.probe import Probe, parse_probe, probe
 from edgekit.remote.ssh import Connection
-from edgekit.remote.transfer import Upload, pack, send
+from edgekit.remote.transfer import Upload, pack
 from edgekit.remote.wheels import Target, dependency_wheels, own_wheel
 from tests.waiting import wait_until
 
@@ -375,29 +375,12 @@ def test_a_running_edgekit_is_not_cleaned_and_ends_with_the_connection(sshd: Ssh
         wait_until(lambda: is_cleaned(other))
 
 
-@pytest.mark.usefixtures("uploads")
-def test_the_models_of_a_running_edgekit_of_the_board_are_not_cleaned(sshd: Sshd, tmp_path: Path) -> None:
-    model = tmp_path / "model.onnx"
-    model.write_bytes(b"model")
-    with Connection(sshd.host()) as other:
-        send(other, probe(other).store, pack(model, "model"))
-        with running_edgekit(sshd, tmp_path, installed=True):
-            with pytest.raises(HostError, match="running edgekit uses the files"):
-                clean(other)
-            assert probe(other).store.complete == {pack(model, "model").name}
-        wait_until(lambda: is_cleaned(other))
-
-
 @contextmanager
-def running_edgekit(sshd: Sshd, tmp_path: Path, installed: bool = False) -> Iterator[EdgekitCommand]:
-    """Run edgekit on the board during the block; it ends with its connection.
-
-    With `installed`, it runs as an edgekit that is installed on the board.
-    """
+def running_edgekit(sshd: Sshd, tmp_path: Path) -> Iterator[EdgekitCommand]:
+    """Run edgekit on the board during the block; it ends with its connection."""
     started = tmp_path / "started"
     with Connection(sshd.host()) as working:
         ready = prepare(working, probe(working))
-        ready = EdgekitCommand(ready.words) if installed else ready
 
         def work() -> None:
             with pytest.raises(HostError):

@@ -273,13 +273,3 @@ def test_the_pages_policy_lets_its_style_through_and_no_script(
     violations = [line for line in done.stderr.splitlines() if "Content Security Policy" in line]
     assert len(violations) == 1
     assert "script" in violations[0]
-
-
-def test_models_whose_files_have_the_same_name_can_be_told_apart(make_document: MakeDocument) -> None:
-    document = make_document("/home/me/runs/a/best.onnx", "/home/me/runs/b/best.onnx", "x/other.onnx")
-    for text in (table(document), to_html(document)):
-        assert "a/best.onnx" in text
-        assert "b/best.onnx" in text
-        assert "/home/me" not in text
-        assert "x/other.onnx" not in text
-        assert "other.onnx" in text
