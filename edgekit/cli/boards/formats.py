@@ -86,7 +86,7 @@ def bench_formats(
             def measure(paths: Mapping[str, Path]) -> BenchmarkReport:
                 bars.stop()  # the measurement has a display of its own
                 if hosts:
-                    return bench_files_on_hosts(out, boards, hosts, paths)
+                    return bench_files_on_hosts(out, replace(options, kinds=[KIND]), boards, hosts, paths)
                 names = {str(path): name for name, path in paths.items()}
                 report_name = names.__getitem__
                 return measure_here(out, replace(options, models=list(names), kinds=[KIND], report_name=report_name))

@@ -36,6 +36,7 @@ def test_a_table_for_people_and_a_report_in_a_file(tiny_model: Path, tmp_path: P
     assert result.exit_code == 0, result.output
     assert "frames: 150 of 'demo'" in result.stdout
     assert re.search(r"^ *run +1 ", result.stdout, re.MULTILINE)
+    assert result.stdout.splitlines()[-1].startswith("edgekit run on this machine: about ")
     document = json.loads(report.read_text())
     (entry,) = document["boards"]
     assert entry["clip"]["source"] == "demo"
