@@ -43,7 +43,7 @@ demo: $(DEMO)/installed
 	@echo "results:          $(OUT)/demo.jsonl"
 	@echo "frame-rate table: $(OUT)/demo.txt"
 
-PYTEST = $(TEST)/bin/python -m pytest --numprocesses $(WORKERS)
+PYTEST = $(TEST)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 BOARDS = tests/virtual_pi tests/systemd
 # Need a virtual machine.
 MACHINES = tests/vivid tests/power

@@ -32,7 +32,9 @@ class Face:
             frame.
         raw_probabilities: The probabilities that the classifier returned last for this face, not smoothed.
         uncertain: Whether the label is "uncertain": `probability` is below the threshold, or was below it and has not
-            clearly exceeded it since.
+            clearly exceeded it since; or the crop is blank or unlike the model's classes.
+        distance: How unlike the model's classes the crop is that was classified last, see `Contract.distance`; None
+            for a model without a distance.
         classified: Whether `raw_probabilities` were computed in this frame; False if they are those of an earlier
             frame.
     """
@@ -46,6 +48,7 @@ class Face:
     detected: bool = True
     raw_probabilities: Mapping[str, float] = field(default_factory=dict)
     uncertain: bool = False
+    distance: float | None = None
     classified: bool = True
 
 
@@ -76,6 +79,7 @@ class Detections:
         raw_probabilities: float32 (N, classes), the classifier's last output for each face; None if this output is
             `probabilities`.
         uncertain: bool (N,), see `Face.uncertain`; None: no face is uncertain.
+        distances: float32 (N,), see `Face.distance`; None for a model without a distance.
         classified: bool (N,), see `Face.classified`; None: all faces were classified.
         are_regions: Whether the boxes are parts of the frame in which nothing was detected: the whole frame, or the
             region of interest. The classifier's crop of a region has no margin.
@@ -91,6 +95,7 @@ class Detections:
     label_indices: IntArray | None = None
     raw_probabilities: FloatArray | None = None
     uncertain: BoolArray | None = None
+    distances: FloatArray | None = None
     classified: BoolArray | None = None
     are_regions: bool = False
 
@@ -146,6 +151,7 @@ class Detections:
             probabilities=dict(zip(self.classes, row, strict=True)),
             raw_probabilities=dict(zip(self.classes, raw, strict=True)),
             uncertain=uncertain,
+            distance=None if self.distances is None else float(self.distances[index]),
             classified=self.classified is None or bool(self.classified[index]),
         )
 

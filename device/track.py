@@ -27,7 +27,8 @@ class Classification:
         uncertain: Whether the largest of `shown` is below the threshold, with hysteresis.
         is_close: Whether a small change of the largest of `shown` would change `uncertain`.
         is_blank: Whether the crop that was classified last shows too little to have a label.
-        is_unlike: Whether its distance from the model's classes exceeds the threshold.
+        distance: Its distance from the model's classes, see `Contract.distance`; NaN: the model has none.
+        is_unlike: Whether the distance exceeds the threshold, with hysteresis.
         crop: The crop of the latest frame in the form that the classification schedule compares.
         classified_crop: The crop that was classified last, in the same form.
     """
@@ -43,6 +44,7 @@ class Classification:
     uncertain: bool = False
     is_close: bool = False
     is_blank: bool = False
+    distance: float = math.nan
     is_unlike: bool = False
     crop: FloatArray | None = None
     classified_crop: FloatArray | None = None

@@ -119,6 +119,12 @@ def option(
     return dataclasses.field(default=dataclasses.MISSING if required else default, metadata={_METADATA: declared})
 
 
+def same_option(kind: type[Any], name: str, *, default: Any = None, **changes: Any) -> Any:
+    """Return a field with the option of field `name` of another class; `changes` are other values of `Option`."""
+    declared = dataclasses.replace(declared_options(kind)[name], **changes)
+    return dataclasses.field(default=default, metadata={_METADATA: declared})
+
+
 class Options:
     """Base of the data classes of options; an instance has been checked against the bounds of its options.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePath
 
 
@@ -14,6 +15,11 @@ def printable(text: str) -> str:
 def counted(number: int, singular: str, plural: str | None = None) -> str:
     """Return a number with its noun, such as "1 thread" or "1,024 threads"; the default plural adds an s."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def first_of(texts: Sequence[str], most: int) -> str:
+    """Return the first `most` texts, separated by commas, with an ellipsis if there are more."""
+    return ", ".join([*texts[:most], *(["…"] if len(texts) > most else [])])
 
 
 def natural_key(path: PurePath) -> list[tuple[int, str]]:

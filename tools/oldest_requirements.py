@@ -9,7 +9,7 @@ import configparser
 import re
 from pathlib import Path
 
-_EXTRAS = ("device", "mqtt", "ncnn", "preview", "video")
+_EXTRAS = ("device", "mqtt", "ncnn", "preview")
 # What the tests of device/ need beside it: `onnx` makes their models.
 _OF_TESTS = {
     "export": ("onnx",),

@@ -225,7 +225,9 @@ def settings() -> str:
         "# Settings",
         _NOTE,
         "The settings file of `--config` has a key for every option of `edgekit run` ([how to use "
-        "it](../how-to/settings.md)). `edgekit run --print-config` prints the values in effect.",
+        "it](../how-to/settings.md)). `edgekit run --print-config` prints the values in effect. Text is written in "
+        'quotes. TIME is a number and a unit, s, min, h or d: `"90s"`. A size has the unit KB, MB, GB, KiB, MiB or '
+        'GiB: `"10MB"`. `true` instead of a value is the option without a value.',
     ]
     rows: dict[str, list[tuple[str, str, str, str]]] = {}
     for option in run_command.params:
@@ -242,6 +244,7 @@ def _setting(declared: Option, option: click.Option) -> tuple[str, str, str, str
         value, default = "true or false", str(option.default).lower()  # the words of TOML
     else:
         value, _, _ = (option.metavar or "").partition(" ")
+        value = value if declared.bare is None else f"{value.strip('[]')} or true"
         default = ""
     text, _, shown = (option.help or "").partition("  [default: ")
     return f"`{declared.key}`", value + ("; a list" if option.multiple else ""), default or shown.rstrip("]"), text

@@ -177,6 +177,7 @@ def classify(
         classes=contract.labels,
         label_indices=np.array([face.label for face in found], np.int64),
         uncertain=np.array([is_uncertain(face) for face in found], np.bool_),
+        distances=np.array([face.distance for face in found], np.float32) if contract.distance else None,
         classified=choice.due,
     )
     timer.mark("classify")

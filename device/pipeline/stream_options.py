@@ -77,7 +77,12 @@ class StreamOptions(Options):
         "--max-frames", "Stop after N frames.", least=1, most=2**31, section="Source", main=True
     )
     realtime: bool = option(
-        "--realtime", "Play a video file at its own frame rate.", default=False, needs="--source", section="Source"
+        "--realtime",
+        "Play a video file or `demo` at its own frame rate, instead of as fast as possible.",
+        default=False,
+        needs="--source",
+        section="Source",
+        main=True,
     )
     repeat: bool = False
     model: str | Path = option(
@@ -118,8 +123,8 @@ class StreamOptions(Options):
     mirror: bool | None = None
     uncertain_below: float | None = option(
         "--uncertain-below",
-        "Smallest probability of a label. If the probability is smaller, the label is 'uncertain'. Default: the "
-        "model's threshold.",
+        "Give the label 'uncertain' if the largest probability is smaller than P (0 to 1). Default: the model's own "
+        "threshold.",
         metavar="P",
         least=0,
         most=1,
@@ -136,7 +141,8 @@ class StreamOptions(Options):
     )
     min_face_px: int = option(
         "--min-face",
-        "Discard faces smaller than PX, and set the size of the detector's input so that it finds faces of PX.",
+        "Smallest face, in pixels of the frame. Smaller ones are discarded, and the detector's input becomes as large "
+        "as faces of PX need.",
         default=0,
         metavar="PX",
         least=0,

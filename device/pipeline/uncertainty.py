@@ -16,6 +16,9 @@ from edgekit.preprocess import ImageU8
 
 # An uncertain face has a label again when its largest probability exceeds the threshold by this much.
 _LEAD = 0.1
+# An image stays unlike the model's classes until its distance is lower than the threshold by this share. The noise of a
+# sensor and of a stream changes the distance of a standing scene by at most 2 % of the threshold.
+_DISTANCE_LEAD = 0.03
 # A face whose largest probability is closer to the limit of "uncertain" is close to a change.
 _CLOSE_WITH_LABEL, _CLOSE_UNCERTAIN = 0.077, 0.096
 # A crop is blank below this standard deviation of its luma, or below this sharpness. Of 6,785 faces on photographs none
@@ -34,7 +37,9 @@ def check_crop(face: Classification, crop: ImageU8, distance: float | None, cont
     if contract.subject == "face" and contract.uncertain_below > 0:
         face.is_blank = is_blank(crop)
     if distance is not None and contract.distance is not None:
-        face.is_unlike = distance > contract.distance.threshold
+        limit = contract.distance.threshold
+        limit -= _DISTANCE_LEAD * abs(limit) if face.is_unlike else 0
+        face.distance, face.is_unlike = float(distance), bool(distance > limit)
 
 
 def check_threshold(face: Classification, below: float) -> None:

@@ -60,7 +60,7 @@ class CollectOptions(SinkOptions):
 
     collect: Path | None = option(
         "--collect",
-        "Save crops for labelling (edgekit data label DIR).",
+        "Save crops of faces or images in DIR, for labelling with `edgekit data label DIR`.",
         metavar="DIR",
         excludes="--blur-faces",
         main=True,

@@ -29,7 +29,7 @@ class EventOptions(SinkOptions):
 
     event_snapshots: Path | None = option(
         "--event-snapshots",
-        "Save the frame of each event, and of each MQTT command snapshot, as JPEG.",
+        "Save the frame of each event (a face or image has a new label), and of each MQTT command snapshot, as JPEG.",
         metavar="DIR",
         main=True,
     )
@@ -41,7 +41,7 @@ class EventOptions(SinkOptions):
     )
     event_hold: float = option(
         "--event-hold",
-        "Time that a label must persist to become an event.",
+        "Time that a label must persist to become an event, such as 2s or 1min.",
         default=1.0,
         metavar="TIME",
         parse=parse_seconds,
@@ -50,7 +50,7 @@ class EventOptions(SinkOptions):
     )
     event_cooldown: float = option(
         "--event-cooldown",
-        "Shortest time between two events of one face.",
+        "Shortest time between two events of one face, such as 30s.",
         default=0.0,
         metavar="TIME",
         parse=parse_seconds,

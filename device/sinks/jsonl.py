@@ -77,4 +77,5 @@ def _face(face: Face) -> dict[str, Any]:
         "probability": round(face.probability, 6),
         "probabilities": {label: round(value, 6) for label, value in face.probabilities.items()},
         "raw_probabilities": {label: round(value, 6) for label, value in face.raw_probabilities.items()},
+        **({} if face.distance is None else {"distance": round(face.distance, 6)}),
     }

@@ -30,19 +30,11 @@ class OutputOptions(SinkOptions):
 
     rotate_files: str | None = option(
         "--rotate-files",
-        "Begin a new file of --jsonl, --csv, --save and --record at this size or after this time: 10MB, 1d or 10MB,1d.",
+        "Begin a new file of --jsonl, --csv, --save and --record at this size or after this time, and keep N older "
+        "ones (5): 10MB, 1d or 10MB,1d,keep=20.",
         metavar="LIMITS",
         parse=_limits,
         needs=_FILES,
-    )
-    rotate_keep: int = option(
-        "--rotate-keep",
-        "Number of older files to keep.",
-        default=5,
-        least=1,
-        most=10_000,
-        metavar="N",
-        needs="--rotate-files",
     )
     blur_faces: bool = option(
         "--blur-faces",
@@ -52,21 +44,23 @@ class OutputOptions(SinkOptions):
     )
     records: Literal["all", "changes"] = option(
         "--records",
-        "Records of --jsonl and --csv. changes: those in which faces or labels have changed, and one per second.",
+        "Frames of which --jsonl and --csv get records. changes: those in which faces or labels have changed, and one "
+        "per second.",
         default="all",
         needs=("--jsonl", "--csv"),
     )
     disk_reserve: int | None = option(
         "--disk-reserve",
-        "Free space that a live run leaves: video stops below it, pictures below a half, records below a quarter. "
-        "Default: 5 % of the disk, at most 256MiB.",
+        "Free space that a live run leaves on the disk. Videos pause when less is free, pictures when less than a "
+        "half of it is free, records at a quarter. Default: 5 % of the disk, at most 256MiB.",
         metavar="SIZE",
         parse=parse_bytes,
         needs=(*_FILES, *_PICTURES),
     )
     pictures_max_mb: float = option(
         "--pictures-max-mb",
-        "Largest size of each folder of pictures. --event-snapshots then deletes the oldest; the others end.",
+        "Largest size of each folder of pictures, in megabytes. When it is reached, --event-snapshots deletes its "
+        "oldest pictures; --collect and --teach save no more.",
         default=200.0,
         least=0.001,
         most=1_000_000,
@@ -79,5 +73,4 @@ class OutputOptions(SinkOptions):
         """When a new file begins, and how many older ones are kept."""
         from edgekit.device.sinks.file_series import Rotation, parse_limits
 
-        size_bytes, age_s = parse_limits(self.rotate_files) if self.rotate_files else (None, None)
-        return Rotation(size_bytes, age_s, self.rotate_keep)
+        return parse_limits(self.rotate_files) if self.rotate_files else Rotation()

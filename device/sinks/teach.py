@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from edgekit.device.sink import Sink, SinkOptions
 from edgekit.device.worker import Worker
-from edgekit.errors import InputError
 from edgekit.options import option
 
 if TYPE_CHECKING:
+    from edgekit.contract import Subject
     from edgekit.device.detections import FrameResult
     from edgekit.device.frame import Frame
     from edgekit.device.region import Region
@@ -40,20 +40,14 @@ class TeachTabOptions(SinkOptions):
 
     teach: Path | None = option(
         "--teach",
-        "Teach own things on the page, and use the model in this run. FILE is the taught model; without a value: "
-        f"{_NAME} in the state folder.",
-        metavar="FILE",
+        "Teach your own things on the page of --web, and use the taught model in this run. FILE is the taught model; "
+        f"without a value: {_NAME} in the state folder.",
+        metavar="[FILE]",
         bare="",
         parse=_taught_file,
         needs="--web",
         excludes=("--blur-faces", "--csv"),
         main=True,
-    )
-    teach_subject: Literal["image", "face"] = option(
-        "--teach-subject",
-        "What is taught: whole images, or states of the largest face, such as eyes closed.",
-        default="image",
-        needs="--teach",
     )
     teach_size_px: int = 160
 
@@ -79,7 +73,7 @@ class TeachTabOptions(SinkOptions):
         """Return the sink, whose session the web page uses.
 
         Raises:
-            InputError: The package onnx is missing, or faces are to be taught in a run that detects none.
+            InputError: The package onnx is missing.
         """
         if self.teach is None or run.taught is None:
             return None
@@ -97,8 +91,9 @@ class TeachTabOptions(SinkOptions):
         from edgekit.device.teach.recordings import Recordings
         from edgekit.device.teach.session import SessionParts
 
-        if self.teach_subject == "face" and (run.contract.subject == "image"):
-            raise InputError("--teach-subject face needs a run that detects faces: run a model of faces")
+        is_taught = file.is_for_any or run.contract.distance is not None
+        # A model of expressions sees faces, but teaching with it begins with whole images.
+        subject: Subject = run.contract.subject if is_taught else "image"
 
         def use_model(path: Path) -> None:
             assert run.use_model is not None
@@ -107,8 +102,8 @@ class TeachTabOptions(SinkOptions):
         return SessionParts(
             file=file,
             recordings=Recordings(file.pictures, round(run.rules.pictures_max_mb * 1e6)),
-            subject=self.teach_subject,
-            make_embedder=partial(Embedder, self.teach_size_px, self.teach_subject, _EMBEDDER_THREADS),
+            subject=subject,
+            make_embedder=partial(Embedder, self.teach_size_px, subject, _EMBEDDER_THREADS),
             use_model=use_model,
             roi=run.roi,
             region=_region(run.contract.region) if file.is_used else None,

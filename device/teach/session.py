@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,18 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
-import numpy as np
 
-from edgekit.contract import UNCERTAIN
 from edgekit.device.imaging import at_most, read_image
 from edgekit.device.region import Region
-from edgekit.device.teach.fit import Fit, fit_classes
+from edgekit.device.teach.recorded_fit import RecordedFit, fit_recorded
 from edgekit.device.teach.recordings import Picture, Recordings
 from edgekit.device.teach.taught_file import TaughtFile
 from edgekit.errors import EdgekitError, InputError, StorageError
 from edgekit.files import sha256_of
 from edgekit.preprocess import CROP_MARGIN, FloatArray, ImageU8, square_crop_box
-from edgekit.report.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from edgekit.contract import Subject
@@ -41,10 +37,6 @@ _LIVE_FPS = 15.0
 _HOLD_LASTS_S = 1.5
 _WATCHED_FOR_S = 2.0
 _PICTURE_SIDE_PX, _JPEG_QUALITY = 480, 92
-# A class with fewer pictures is not fitted.
-_LEAST_PICTURES = 2
-# Share of the pictures of two classes that are taken for each other, from which the page names them.
-_ALIKE_SHARE = 0.05
 _END_POLL_S = 0.2
 
 
@@ -71,15 +63,6 @@ class SessionParts:
     roi: Region | None = None
     region: Region | None = None
     shortage: Callable[[], str] = lambda: ""
-
-
-@dataclass(frozen=True, eq=False)
-class _Result:
-    """A fit, its accuracy in words, and what to record next."""
-
-    fit: Fit
-    accuracy: str
-    advice: str
 
 
 @dataclass
@@ -115,9 +98,9 @@ class TeachSession:
         self._region = parts.roi or parts.region
         self._revision = 1  # of the recorded pictures
         self._fitted_revision = 0
-        self._result: _Result | None = None
+        self._result: RecordedFit | None = None
         # The fit and the region of the latest "Use it", and the SHA-256 of its file; and that of the model in use.
-        self._stored: tuple[_Result, Region | None, str] | None = None
+        self._stored: tuple[RecordedFit, Region | None, str] | None = None
         self._used_sha256 = ""
         self._message = ""
         self._writing = threading.Lock()
@@ -313,27 +296,10 @@ class TeachSession:
                     continue
                 revision = self._revision
                 classes = {label: list(pictures) for label, pictures in self._recordings.classes.items()}
-            result = self._fitted(classes)
+            self._embed(classes)
+            result = fit_recorded(classes)
             with self._changing():
                 self._result, self._fitted_revision = result, revision
-
-    def _fitted(self, classes: Mapping[str, Sequence[Picture]]) -> _Result | None:
-        """Return the fit of the classes that have enough pictures; None if there are fewer than two."""
-        self._embed(classes)
-        usable = {
-            label: embedded
-            for label, pictures in classes.items()
-            if len(embedded := [each for each in pictures if each.views is not None]) >= _LEAST_PICTURES
-        }
-        if len(usable) < 2:
-            return None
-        pictures = [each for of_class in usable.values() for each in of_class]
-        labels = np.repeat(np.arange(len(usable)), [len(of_class) for of_class in usable.values()])
-        views = np.stack([each.views for each in pictures if each.views is not None])
-        groups = [each.group for each in pictures]
-        fit = fit_classes(views, labels, tuple(usable), groups)
-        once = [label for label, of_class in usable.items() if len({each.group for each in of_class}) == 1]
-        return _Result(fit, *_judged(fit, once))
 
     def _embed(self, classes: Mapping[str, Sequence[Picture]]) -> None:
         """Compute the features of pictures that were recorded before this session."""
@@ -402,15 +368,7 @@ class TeachSession:
         result = self._result
         document: dict[str, Any] = {"sequence": frame.sequence}
         if result is not None and features is not None:
-            fit = result.fit
-            probabilities = fit.probabilities(features[None])[0].tolist()
-            unlike = _unlikeness(fit, features)
-            best = fit.classes[int(np.argmax(probabilities))]
-            document |= {
-                "probabilities": dict(zip(fit.classes, probabilities, strict=True)),
-                "label": best if unlike <= 1 else UNCERTAIN,
-                "unlike": unlike,
-            }
+            document |= result.judgement(features)
         document["age_ms"] = round((time.monotonic() - frame.monotonic_s) * 1e3, 1)
         self.live = document
 
@@ -436,30 +394,3 @@ class TeachSession:
             finally:
                 self.version += 1
                 self._changed.notify_all()
-
-
-def _unlikeness(fit: Fit, features: FloatArray) -> float:
-    """Return how unlike the classes a picture is: 0 as a typical held-back picture, above 1 none of them."""
-    typical = float(np.median(fit.held_back.distances))
-    distance = float(fit.distances(features[None])[0])
-    return max(0.0, (distance - typical) / max(fit.threshold - typical, 1e-6))
-
-
-def _judged(fit: Fit, once: Sequence[str]) -> tuple[str, str]:
-    """Return the accuracy on held-back pictures, and what to record next; `once`: classes of one recording only."""
-    held = fit.held_back
-    correct, total = int(held.correct.sum()), len(held.labels)
-    low, high = wilson_interval(correct, total)
-    accuracy = f"{correct} of {total} held-back pictures right ({low:.0%} to {high:.0%})"
-    counts = Counter(fit.classes[label] for label in held.labels)
-    wrong: Counter[tuple[str, str]] = Counter()
-    for label, predicted, count in held.confusions(fit.classes):
-        wrong[min(label, predicted), max(label, predicted)] += count
-    for (first, second), count in wrong.most_common(1):
-        if count / (counts[first] + counts[second]) >= _ALIKE_SHARE:
-            fewer = min(first, second, key=lambda name: counts[name])
-            return accuracy, f"{first} and {second} look alike: record more of {fewer}."
-    if once:
-        names = " and ".join(once[:2])
-        return accuracy, f"Record {names} once more, in another place or light: only then the figure is reliable."
-    return accuracy, ""

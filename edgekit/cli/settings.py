@@ -20,7 +20,7 @@ class SettingsCommand(Command):
     """A command with --config and --print-config.
 
     Attributes:
-        replaced: For each key of an earlier version that does not exist any more, what to write instead.
+        replaced: For each option of an earlier version that does not exist any more, by its key, what replaces it.
     """
 
     is_negatable = True
@@ -29,6 +29,15 @@ class SettingsCommand(Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params += [_CONFIG, _PRINT]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line; an option of an earlier version is an error that names what replaces it."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if reason := self.replaced.get(error.option_name.lstrip("-")):
+                raise click.UsageError(f"{error.option_name} does not exist any more: {reason}", ctx) from error
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the function, or print the settings in effect."""

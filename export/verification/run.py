@@ -8,6 +8,7 @@ from pathlib import Path
 from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in, device_suffixes, engine_of
+from edgekit.device.engines.session import has_contract, open_session
 from edgekit.errors import InputError
 from edgekit.export.profiling.cost import load_graph
 from edgekit.export.verification import first_difference as tracing
@@ -73,6 +74,11 @@ class VerifyReport:
     check: ParityCheck | None
 
     @property
+    def is_itself(self) -> bool:
+        """Whether the file was compared with itself, so that its weights and its contract are not checked."""
+        return self.model.samefile(self.against)
+
+    @property
     def passed(self) -> bool:
         """Whether the file has no fault."""
         return not self.faults
@@ -99,6 +105,11 @@ def verify(options: VerifyOptions) -> VerifyReport:
     if is_prompts_file(source):
         raise InputError(
             f"'{source}' holds trained prompts: name a net's checkpoint (export compares prompts with torch)"
+        )
+    if source.suffix == ONNX_SUFFIX and not has_contract(open_session(source, 1, level="none"), source):
+        raise InputError(
+            f"'{source}' has no contract, and 'edgekit import' has compared its outputs with those of the new file: "
+            f"compare '{path}' with itself (--against {path})"
         )
     set_torch_threads(options.threads)
     faults, loaded_by, oldest = [], None, None

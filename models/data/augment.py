@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from edgekit.models.data.camera import COLUMNS as CAMERA_COLUMNS
 from edgekit.models.data.camera import Camera, photographed
+from edgekit.models.data.resized_crop import ResizedCrop, resized_crops
 
 # Random numbers per image: of the geometry, the pixel values and the cutout; then whether the image is photographed.
 _COLUMNS = 11
@@ -31,6 +32,7 @@ class Augmentation:
     - `brightness` (fraction of white), `contrast` (fraction): random offset and gain of the pixel values.
     - `cutout_px`: side of a square of zeros, in a `cutout_probability` of the images (Cutout, arXiv 1708.04552).
     - `translation`: shift beyond the image border, as a fraction of the image's side; border pixels are repeated.
+    - `resized`: random resized crops in place of the random crop and the affine map.
     - `camera`: what a camera and a detector do to a part of the images; None: nothing.
     """
 
@@ -44,6 +46,7 @@ class Augmentation:
     cutout_px: int = 0
     cutout_probability: float = 0.0
     translation: float = 0.0
+    resized: ResizedCrop | None = None
     camera: Camera | None = None
 
     def scaled(self, crop_px: int) -> Augmentation:
@@ -83,7 +86,10 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
         float32 (N, C, crop_px, crop_px) in 0..1.
     """
     columns = numbers.unbind(dim=1)
-    if augmentation.is_affine:
+    if augmentation.resized:
+        # Area, aspect ratio, left, top, mirror.
+        pixels = resized_crops(images, numbers[:, (4, 5, 1, 0, 2)], augmentation.resized, augmentation.crop_px)
+    elif augmentation.is_affine:
         pixels = _affine_crop(_fractions(images), columns, augmentation)
     else:
         pixels = _fractions(_crop(images, columns, augmentation))

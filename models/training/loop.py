@@ -192,7 +192,7 @@ class _Trainer:
             gather_batchnorms(net, fabric)
         self.plain = net.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learned, self.learned_average = job.task.learned(self.plain), job.task.learned(self.average)
-        freeze(self.learned, job.recipe.depth_decay, job.recipe.keeps_statistics)
+        freeze(self.learned, job.recipe.depth_decay, job.recipe.keeps_statistics, job.recipe.frozen)
         self.net, self.optimizer = fabric.setup(self.plain, make_optimizer(job.recipe, self.learned))
 
     def run_epoch(self, epoch: int, on_step: StepCallback | None) -> EpochReport:
@@ -206,7 +206,7 @@ class _Trainer:
         passes = 2 if recipe.sam_radius else 1
         task.prefetch([batch[self._share] for batch in batches for _ in range(passes)])
         self.net.train()
-        freeze(self.learned, recipe.depth_decay, recipe.keeps_statistics)
+        freeze(self.learned, recipe.depth_decay, recipe.keeps_statistics, recipe.frozen)
         totals = torch.zeros(3, device=self.fabric.device)  # sum of losses, correct predictions, examples
         learning_rate = recipe.max_lr
         for step, batch in enumerate(batches):

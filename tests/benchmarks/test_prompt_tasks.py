@@ -113,6 +113,7 @@ def test_copies_are_darker_softer_and_coarser() -> None:
     assert not np.array_equal(changed["compressed"], image)
 
 
+@pytest.mark.slow
 def test_a_run_measures_every_cell_once_and_continues(
     tasks: dict[str, Any], clip_path: Path, fer_folder: Path, tmp_path: Path
 ) -> None:
@@ -190,6 +191,7 @@ def test_cells_of_other_settings_are_measured_again(tasks: dict[str, Any]) -> No
     assert json.loads(tasks["_identity"](cell))[0] == "labels"
 
 
+@pytest.mark.slow
 def test_cells_of_other_data_are_measured_again(
     tasks: dict[str, Any], clip_path: Path, fer_folder: Path, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from edgekit.cli import run as run_command_line
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
+from tests.graph_cache import graph_cache as graph_cache
 from tests.waiting import wait_until
 
 Run = Callable[..., tuple[int, str, str]]

@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 
-from edgekit.device.engines.classifier import Classifier
-from edgekit.errors import EdgekitError
+from edgekit.errors import EXIT_TEMPORARY
 from tests.edgekit import onnx_faults
 
 ROOT = Path(__file__).parents[2]
@@ -42,12 +42,15 @@ def test_every_command_refuses_damaged_files_with_one_line(tmp_path: Path) -> No
     assert found["refused"] > 40
 
 
-def test_a_small_file_that_needs_most_of_the_memory_is_refused(tmp_path: Path) -> None:
+def test_a_small_file_that_needs_more_memory_than_there_is_is_refused(tmp_path: Path) -> None:
     model = onnx_faults.good_model()
-    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    onnx_faults.let_grow(model, int(0.6 * most))
-    path = tmp_path / "grown.onnx"
+    onnx_faults.let_grow(model, onnx_faults.MEMORY_BYTES // 3)
+    path, picture = tmp_path / "grown.onnx", tmp_path / "picture.png"
     onnx.save(model, path)
-    with pytest.raises(EdgekitError) as caught:
-        Classifier(path, 1).logits(np.zeros((1, 12, 12, 3), np.uint8))
-    assert len(str(caught.value).splitlines()) == 1
+    cv2.imwrite(str(picture), np.zeros((12, 12, 3), np.uint8))
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({onnx_faults.MEMORY_BYTES},) * 2)"
+    words = ["run", "--model", path, "--source", picture, "--detector", "none", "--threads", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nfrom edgekit.cli import main; main()", *words], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (EXIT_TEMPORARY, "", 1), done.stderr

@@ -13,6 +13,7 @@ from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.nets.registry import create_model
+from tests.graph_cache import graph_cache as graph_cache
 
 
 def stir(net: nn.Module, seed: int = 0) -> nn.Module:

@@ -205,8 +205,7 @@ SINKS = (
         "jsonl with rotation",
         _opened(
             lambda folder, run: JsonLinesOptions(jsonl=str(folder / "r.jsonl")).open(run),
-            rotate_files="20KB",
-            rotate_keep=1000,
+            rotate_files="20KB,keep=1000",
         ),
         _json_sequences,
     ),

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import EdgekitError
+from tests.examples import examples
 from tests.fuzz import runner, targets
 
-# These take a few seconds; the CI runs further seeds.
-COUNT = 8
+# The CI runs further seeds.
+COUNT = examples(8)
 
 
 def test_every_input_is_read_or_refused_with_one_line() -> None:

@@ -20,7 +20,7 @@ FRAMES = "opt/frames"
 _PICAMERA2 = "picamera2==0.3.38"
 # The requirements of picamera2 for capturing and recording; the others are for sensors with built-in networks.
 _NEEDED = ("av", "numpy", "piexif", "pillow", "simplejpeg", "videodev2")
-_EXTRAS = ("device", "mqtt", "preview")
+_EXTRAS = ("device", "mqtt", "preview", "teach")
 _SETUP = Path(__file__).parents[2] / "setup.cfg"
 # Trixie's.
 _TARGET = Target("aarch64", (3, 13), (2, 41))
@@ -121,7 +121,8 @@ def _requirements() -> list[str]:
     setup = configparser.ConfigParser()
     setup.read(_SETUP)
     texts = [setup["options"]["install_requires"], *(setup["options.extras_require"][name] for name in _EXTRAS)]
-    return [line for text in texts for line in text.split("\n") if line and line[0] != "#"]
+    lines = [line for text in texts for line in text.split("\n")]
+    return [line for line in lines if line and not line.startswith(("#", "edgekit-pi"))]
 
 
 def _install(packages: Path, what: list[str]) -> None:

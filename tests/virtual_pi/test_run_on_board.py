@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 import edgekit.assets
+from tests.device.teach.shapes import picture, write_pictures
 from tests.waiting import wait_until
 
 from .board import VirtualPi
@@ -136,8 +137,8 @@ def show(folder: Path) -> None:
     import cv2
 
     folder.mkdir(parents=True)
-    for number, picture in enumerate(pictures()):
-        cv2.imwrite(str(folder / f"{number}.jpg"), picture)
+    for number, image in enumerate(pictures()):
+        cv2.imwrite(str(folder / f"{number}.jpg"), image)
 
 
 def install_edgekit(pi: VirtualPi, suite: str) -> None:
@@ -325,6 +326,22 @@ class Viewer:
         with suppress(OSError, http.client.HTTPException):  # the run ends
             while line := stream.readline():
                 self.images += line.startswith(b"Content-Length:")
+
+
+def test_a_board_teaches_itself_from_pictures_and_runs_the_file(camera_pi: VirtualPi) -> None:
+    import cv2
+
+    write_pictures(camera_pi.path(f"home/{USER}/things"))
+    for number, image in enumerate((picture("square", 50), picture("disc", 50))):
+        cv2.imwrite(str(camera_pi.path(f"home/{USER}/{number}.png")), image)
+    teach = "python3 -m edgekit.cli teach things -o my.onnx --image-size 96 --json"
+    run = "python3 -m edgekit.cli run --source '?.png' --model my.onnx --jsonl taught.jsonl"
+    done = subprocess.run(
+        camera_pi.ssh(f"{teach} && {run}"), capture_output=True, text=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = camera_pi.path(f"home/{USER}/taught.jsonl").read_text().splitlines()
+    assert [json.loads(line)["results"][0]["label"] for line in lines] == ["square", "disc"]
 
 
 def test_a_camera_is_recorded_by_picamera2_where_no_encoder_is_by_the_processor(camera_pi: VirtualPi) -> None:

@@ -32,7 +32,10 @@ class MqttOptions(SinkOptions):
     title = "MQTT"
 
     mqtt: str | None = option(
-        "--mqtt", "Publish to a broker: mqtt://HOST[:PORT], or mqtts:// for TLS.", metavar="URL", main=True
+        "--mqtt",
+        "Publish events and state to an MQTT broker: mqtt://HOST[:PORT], or mqtts:// for TLS.",
+        metavar="URL",
+        main=True,
     )
     mqtt_credentials: Path | None = option(
         "--mqtt-credentials",

@@ -11,6 +11,7 @@ from edgekit.cli.options import PATH, refuse_unused
 from edgekit.cli.output import Output
 from edgekit.export.foreign.import_options import ImportOptions, read_labels
 from edgekit.model_store import ONNX_SUFFIX
+from edgekit.text import first_of
 
 _OF_AUTHORS = ("dataset_name", "color")
 
@@ -70,8 +71,8 @@ def command(
         out.say(note)
     contract = imported.contract
     height, width = contract.input.size_hw
-    shown = ", ".join(contract.labels[:8]) + (", …" if len(contract.labels) > 8 else "")
-    out.say(f"{output}: {width}x{height} px {contract.input.channels}, {len(contract.labels)} classes: {shown}")
+    classes = f"{len(contract.labels)} classes: {first_of(contract.labels, 8)}"
+    out.say(f"{output}: {width}x{height} px {contract.input.channels}, {classes}")
     out.result(
         {
             "model": str(output),

@@ -15,6 +15,7 @@ from edgekit.cli.output import Output, TextTable, picked
 from edgekit.cli.render.provenance import training_lines
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import sha256_of
+from edgekit.text import first_of
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from edgekit.export.tensors import Shape
     from edgekit.models.clip.checkpoint import PromptCheckpoint
 
+# --json has all of them; ImageNet has 1000.
+_LABELS = 100
 _FITS = {"square": "central square", "pad": "padded to a square", "stretch": "stretched to a square"}
 
 
@@ -160,7 +163,7 @@ def _contract_fields(contract: Contract | None) -> Iterator[tuple[str, str | Non
     labels, output, provenance = contract.labels, contract.output, contract.provenance
     yield "contract", f"version {contract.schema}"
     yield "architecture", contract.architecture
-    yield "labels", f"{len(labels)}: {', '.join(labels)}" if labels else "none"
+    yield "labels", f"{len(labels)}: {first_of(labels, _LABELS)}" if labels else "none"
     yield from _input_fields(contract)
     yield "output", f"'{output.name}' (N, {len(labels) or 'features'}) {output.meaning}"
     yield "precision", contract.precision + (f", calibrated on {contract.calibration}" if contract.calibration else "")

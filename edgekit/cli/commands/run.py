@@ -19,19 +19,20 @@ from edgekit.device.sources.settings import CameraSettings
 
 class _RunCommand(SettingsCommand):
     replaced: ClassVar = {
-        "event-probability": "write uncertain-below",
+        "event-probability": "--uncertain-below replaces it",
         "mqtt-buffer": "the file is in the state folder, STATE_DIRECTORY",
         "mqtt-buffer-events": "the buffer holds 10,000 events",
-        "mqtt-key": "write mqtt-cert, a file with certificate and key",
-        "rotate-age": 'write rotate-files = "1d"',
-        "rotate-size": 'write rotate-files = "10MB"',
+        "mqtt-key": "the file of --mqtt-cert contains certificate and key",
+        "rotate-age": "--rotate-files 1d replaces it",
+        "rotate-keep": "--rotate-files 10MB,keep=5 replaces it",
+        "rotate-size": "--rotate-files 10MB replaces it",
         "sink": "a sink of another package has options of its own",
         "web-fps": "the page shows at most 10 frames per second",
         "camera-buffers": "the number of buffers follows from the camera",
-        "camera-format": 'write control = ["format=MJPG"]',
-        "detect-every": "write every-frame = true, or leave it out",
-        "detector-model": 'write detector = "FILE.onnx"',
-        "detector-size": "write min-face, the smallest face in pixels",
+        "camera-format": "--control format=MJPG replaces it",
+        "detect-every": "--every-frame replaces the value 1; leave out other values",
+        "detector-model": "--detector FILE.onnx replaces it",
+        "detector-size": "--min-face replaces it, the smallest face in pixels",
         "max-temperature": "the board's own limit is used",
         "single-thread": "leave it out",
         "tracker": "edgekit.stream(tracker=...) chooses another tracker",
@@ -73,6 +74,7 @@ def command(
       edgekit run --source holiday.mp4 --model mine.onnx --jsonl - | jq .faces
       edgekit run --source 'crops/*.png' --detector none --csv crops.csv
       edgekit run --camera --model door.onnx --roi 100,50,200,300 --web
+      edgekit run --source demo --realtime --web
       edgekit run --camera --web --mqtt mqtt://broker.local
       edgekit run --config edgekit.toml
     """

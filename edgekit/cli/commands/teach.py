@@ -12,8 +12,10 @@ import click
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.options import PATH
 from edgekit.cli.output import Output, TextTable
+from edgekit.device.pipeline.stream_options import StreamOptions
+from edgekit.device.sinks.web.options import WebOptions
 from edgekit.device.teach.options import TeachOptions
-from edgekit.options import Options, option
+from edgekit.options import Options, same_option
 
 if TYPE_CHECKING:
     from edgekit.device.teach.taught_file import TaughtFile
@@ -28,35 +30,15 @@ class LiveOptions(Options):
 
     title = "In the browser"
 
-    camera: str | None = option(
-        "--camera",
-        "Teach in a browser what this camera sees: auto, picamera2, usb, /dev/videoN. Without a value: auto.",
-        metavar="[CAMERA]",
-        bare="auto",
-        excludes="--source",
-        main=True,
+    camera: str | None = same_option(StreamOptions, "camera", section=None)
+    source: str | None = same_option(
+        StreamOptions,
+        "source",
+        section=None,
+        help="A video file, which is repeated, or the address of a stream instead of a camera.",
     )
-    source: str | None = option(
-        "--source",
-        "A video file, which is repeated, or the address of a stream instead of a camera.",
-        metavar="URI",
-        main=True,
-    )
-    web: str = option(
-        "--web",
-        "Address of the page.",
-        default="127.0.0.1:8080",
-        metavar="ADDR",
-        needs=("--camera", "--source"),
-        main=True,
-    )
-    web_token_file: Path | None = option(
-        "--web-token-file",
-        "File with the access token of the page, which browsers on other machines need. EDGEKIT_WEB_TOKEN can contain "
-        "the token instead.",
-        metavar="FILE",
-        needs=("--camera", "--source"),
-    )
+    web: str = same_option(WebOptions, "web", default="127.0.0.1:8080", needs=("--camera", "--source"))
+    web_token_file: Path | None = same_option(WebOptions, "web_token_file", needs=("--camera", "--source"))
 
 
 @edgekit_command(
@@ -106,9 +88,7 @@ def command(out: Output, pictures: Path | None, options: TeachOptions, live: Liv
 def _teach_live(out: Output, options: TeachOptions, live: LiveOptions) -> None:
     """Run with the tab for teaching; the model file is used from the start if it exists."""
     from edgekit.cli.run_stream import run_stream
-    from edgekit.device.pipeline.stream_options import StreamOptions
     from edgekit.device.sinks.teach import TeachTabOptions
-    from edgekit.device.sinks.web.options import WebOptions
     from edgekit.device.sources.settings import CameraSettings
     from edgekit.device.teach.taught_file import TaughtFile
     from edgekit.device.teach.write import check_output, write_untaught
@@ -118,7 +98,7 @@ def _teach_live(out: Output, options: TeachOptions, live: LiveOptions) -> None:
     output = Path(options.output)
     check_output(output)
     outputs = (
-        TeachTabOptions(teach=output, teach_subject=options.subject, teach_size_px=options.image_size_px),
+        TeachTabOptions(teach=output, teach_size_px=options.image_size_px),
         WebOptions(web=live.web, web_token_file=live.web_token_file),
     )
     with TemporaryDirectory() as folder:

@@ -21,12 +21,19 @@ def show_report(out: Output, report: VerifyReport, show_layers: bool) -> None:
     if report.check:
         _show_parity(out, report.check)
         out.show(_accuracy_table(report.check))
+        if report.is_itself:
+            out.say(
+                "compared with itself: a device can run the file, and reads, crops and batches images as the training "
+                "does. Not checked: weights, labels, colour order, normalisation and fit; for a file of another "
+                "program, compare the accuracy with its own"
+            )
         _show_layers(out, report.check, show_layers)
 
 
 def verify_document(report: VerifyReport) -> dict[str, Any]:
     """Return the result of a verification as the document of --json; the caller adds the name of the data set."""
     document: dict[str, Any] = {"model": str(report.model), "against": str(report.against), "engine": report.engine}
+    document["itself"] = report.is_itself
     if report.oldest_runtime:
         document["oldest_runtime"] = {"version": report.oldest_runtime, "loaded_by": report.loaded_by}
     if report.check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 import edgekit
+from edgekit.contract import DistanceSpec
+from edgekit.device.engines.engine import contract_in
 from edgekit.device.imaging import read_image
 from edgekit.device.pipeline.smoothing import smooth
-from edgekit.device.pipeline.uncertainty import check_threshold, is_blank
+from edgekit.device.pipeline.uncertainty import check_crop, check_threshold, is_blank, is_uncertain
 from edgekit.device.track import Classification
 from edgekit.model_store import asset
 from edgekit.preprocess import ImageU8
@@ -59,6 +62,16 @@ def test_the_distance_to_the_threshold_delays_the_label_by_a_third_of_a_second(b
     label_s = min(time_s for time_s, _, has_label in times_s if has_label)
     assert label_s == pytest.approx(returns_s, abs=0.05)
     assert label_s - exceeds_s == pytest.approx(0.3, abs=0.05)
+
+
+def test_an_image_unlike_the_classes_has_a_label_again_when_it_is_clearly_nearer_than_the_threshold() -> None:
+    contract = replace(contract_in(asset("default.onnx")), subject="image", distance=DistanceSpec("distance", 0.6))
+    face = Classification(*[np.zeros(3, np.float32)] * 3, label=0, classified_s=0.0, seen_s=0.0)
+    uncertain = []
+    for distance in (0.59, 0.61, 0.59, 0.61, 0.56, 0.59):
+        check_crop(face, np.zeros((8, 8, 3), np.uint8), distance, contract)
+        uncertain.append(is_uncertain(face))
+    assert uncertain == [False, True, True, True, False, False]
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from edgekit.device.sinks.outputs import lock_outputs
 from edgekit.device.sinks.record import RecordOptions
 from edgekit.device.sinks.save import SaveOptions
 from edgekit.errors import TemporaryError
+from tests.examples import examples
 from tests.faults.disks import FAULTS, Disk, fuse_disk, tmpfs
 from tests.faults.sinks import SINKS, SinkCase, quicken
 from tests.waiting import wait_until
@@ -159,7 +160,7 @@ def test_the_sum_is_right_after_faults_in_any_order(case, kind, make_disk, feed,
     sink, account = case.open(disk.out, notices.append, PATIENCE_S)
     with sink:
         writing = Writing(case, sink, feed)
-        for _ in range(8):
+        for _ in range(examples(8)):
             fault = choose.choice(faults)
             writing.frames(choose.randrange(60))
             fault.begin(disk)

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit.contract import DistanceSpec
 from edgekit.device.detections import Face, FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.csv import CsvOptions
-from edgekit.device.sinks.file_series import is_older_name, parse_limits
+from edgekit.device.sinks.file_series import Rotation, is_older_name, parse_limits
 from edgekit.device.sinks.jsonl import JsonLinesOptions
 from edgekit.device.sinks.records import RecordSink
 from edgekit.errors import InputError, StorageError
@@ -110,6 +111,18 @@ def test_a_line_of_json_holds_everything_about_a_frame(tmp_path, new_run):
     assert (second["sequence"], second["file"], second["faces"]) == (8, "a.png", [])
 
 
+def test_the_distance_of_a_model_that_has_one_is_recorded(tmp_path, new_run):
+    face, run = replace(FACE, distance=0.1234567), new_run()
+    run = replace(run, contract=replace(run.contract, distance=DistanceSpec("distance", 0.5)))
+    with jsonl(tmp_path / "r.jsonl", run) as lines, csv_sink(tmp_path / "r.csv", run) as rows:
+        for sink in (lines, rows):
+            sink.write(frame(), result(face))
+    (found,) = json.loads((tmp_path / "r.jsonl").read_text())["faces"]
+    with (tmp_path / "r.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (found["distance"], row["distance"], row["file"]) == (0.123457, "0.123457", "")
+
+
 def test_json_lines_go_to_stdout_also_those_of_a_camera(capsys, new_run):
     with jsonl("-", new_run(live=True)) as sink:
         sink.write(frame(), result())
@@ -161,7 +174,7 @@ def test_a_partial_line_of_a_power_cut_is_removed(tmp_path, new_run):
 
 def test_rotation_numbers_older_files_and_keeps_some(tmp_path, new_run):
     path = tmp_path / "r.jsonl"
-    with jsonl(path, new_run(rotate_files="10KB", rotate_keep=2)) as sink:
+    with jsonl(path, new_run(rotate_files="10KB,keep=2")) as sink:
         for sequence in range(100):
             sink.write(frame(sequence), result(FACE, sequence=sequence))
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -239,12 +252,13 @@ def test_a_name_given_by_mistake_is_refused(tmp_path, new_run, name):
 
 
 def test_limits_of_files_are_a_size_a_time_or_both():
-    assert [parse_limits(text) for text in ("10MB", "1d", "1GiB, 12h")] == [
-        (10_000_000, None),
-        (None, 86_400.0),
-        (1 << 30, 43_200.0),
+    assert [parse_limits(text) for text in ("10MB", "1d", "1GiB, 12h", "keep=20,1d")] == [
+        Rotation(10_000_000),
+        Rotation(None, 86_400.0),
+        Rotation(1 << 30, 43_200.0),
+        Rotation(None, 86_400.0, 20),
     ]
-    for text in ("", "10", "soon", "10MB;1d", "0s", "100B"):
+    for text in ("", "10", "soon", "10MB;1d", "0s", "100B", "keep=3", "1d,keep=0"):
         with pytest.raises(ValueError, match=re.compile("")):
             parse_limits(text)
     assert is_older_name(Path("r.12.jsonl"), Path("r.jsonl"))

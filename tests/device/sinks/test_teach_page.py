@@ -41,7 +41,7 @@ return red > 40 ? "mug" : blue > 20 ? "bolt" : "";
 @pytest.fixture
 def command(tmp_path: Path) -> Iterator[str]:
     """Run `edgekit teach` on a video of a mug and a bolt, which is repeated; the URL of its page."""
-    write_clip(tmp_path / "camera.mp4", ["mug", "bolt"], seconds_each=8)
+    write_clip(tmp_path / "camera.mp4", ["mug", "bolt"], seconds_each=3)
     arguments = ["teach", "--source", "camera.mp4", "-o", "my.onnx", "--web", "127.0.0.1:0"]
     with ExitStack() as stack:
         run = stack.enter_context(
@@ -94,7 +94,7 @@ def test_two_things_are_taught_and_used_by_hand(browser, command: str, tmp_path:
         browser.find_element("id", "new-name").send_keys(name)
         browser.find_element("css selector", "#new button").click()
         wait(browser, f"document.querySelector('[data-name={name}]') !== null")
-        record(browser, name, 10)
+        record(browser, name, 6)
     for name in ("mug", "bolt"):
         wait_until(lambda name=name: shown(browser) == name, poll_s=0.1)
         wait(browser, f"document.body.dataset.label === '{name}'")
@@ -110,7 +110,7 @@ def test_two_things_are_taught_and_used_by_hand(browser, command: str, tmp_path:
     browser.find_element("css selector", "[data-name=bolt] .thumbs button").click()
     wait(browser, "document.getElementById('undo').textContent.includes('delete')")
     browser.find_element("id", "undo").click()
-    wait(browser, "document.querySelectorAll('[data-name=bolt] .thumbs button').length >= 10")
+    wait(browser, "document.querySelectorAll('[data-name=bolt] .thumbs button').length >= 6")
     browser.find_element("id", "back").click()
     wait(browser, "document.getElementById('in-use').textContent.includes('No model')")
     browser.find_element("id", "back").click()

@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,18 +19,20 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 import pytest
 
+from edgekit.contract import DistanceSpec
 from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.engines.engine import contract_in
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import decode_image
 from edgekit.device.region import Region
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.teach import TeachSink
+from edgekit.device.sinks.teach import TeachSink, TeachTabOptions
 from edgekit.device.sinks.web.server import WebSink
 from edgekit.device.teach.embed import Embedder
 from edgekit.device.teach.recordings import Recordings
 from edgekit.device.teach.session import SessionParts, TeachSession
 from edgekit.device.teach.taught_file import TaughtFile
+from tests.runs import run_of
 from tests.things import SIZE_WH, thing
 from tests.waiting import wait_until
 
@@ -235,6 +238,21 @@ def test_faces_are_taught_on_the_largest_one(tab: Callable[..., Tab]) -> None:
     assert page.label() in ("open", "closed", "uncertain")
     page.post("use")
     assert contract_in(page.used[0]).subject == "face"
+
+
+@pytest.mark.parametrize(
+    ("is_for_any", "is_taught", "subject"), [(False, False, "image"), (False, True, "face"), (True, False, "face")]
+)
+def test_a_run_with_a_taught_model_of_faces_teaches_faces_and_one_with_another_model_whole_images(
+    tmp_path: Path, tiny_model: Path, is_for_any: bool, is_taught: bool, subject: str
+) -> None:
+    run = run_of(print)
+    taught = TaughtFile(tmp_path / "my.onnx", tiny_model, is_for_any=is_for_any)
+    distance = DistanceSpec("distance", 0.5) if is_taught else None
+    run = replace(run, contract=replace(run.contract, distance=distance), taught=taught)
+    TeachTabOptions(teach=taught.path).open(run)
+    assert run.links.teaching is not None
+    assert run.links.teaching.state()["subject"] == subject
 
 
 def test_a_full_folder_stops_the_recording_and_says_so(tab: Callable[..., Tab]) -> None:

@@ -62,8 +62,9 @@ def test_a_run_calls_what_was_not_taught_uncertain(taught: Taught, tmp_path: Pat
     for number, image in enumerate((picture("square", 7), picture("stripes", 8), read_image(asset("astronaut.png")))):
         cv2.imwrite(str(tmp_path / f"{number}.png"), image)
     with edgekit.stream(source=tmp_path, model=taught.path) as results:
-        labels = [result.faces.labels for result in results]
-    assert labels == [("square",), (UNCERTAIN,), (UNCERTAIN,)]
+        found = [result.faces for result in results]
+    assert [faces.labels for faces in found] == [("square",), (UNCERTAIN,), (UNCERTAIN,)]
+    assert [faces[0].distance > taught.fit.threshold for faces in found] == [False, True, True]
 
 
 def test_a_run_looks_at_the_region_of_the_model_and_roi_wins(tmp_path: Path) -> None:

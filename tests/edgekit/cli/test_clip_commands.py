@@ -233,6 +233,7 @@ def test_a_net_gets_the_space_of_a_clip(edgekit: Run, tmp_path: Path) -> None:
     assert (code, err.count("Traceback")) == (0, 0), err
 
 
+@pytest.mark.slow
 def test_an_export_without_the_ensemble_reports_both_costs(edgekit: Run, tmp_path: Path) -> None:
     export = ("export", "prompts/best.safetensors", "--clip", "clip.safetensors", "-o", tmp_path / "small.onnx")
     code, out, err = edgekit(*export, "--no-pass", "ensemble", "--eval", "faces", "--eval-split", "test", "--json")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -23,6 +25,7 @@ from edgekit.models.distill.cache import agreement, distillation_targets
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
+from tests.images import write_image
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -53,6 +56,26 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SHORT = ("--student", "mini-xception", "--epochs", 1, "--batch-size", 7, "--accelerator", "cpu")
+
+
+def test_a_pretrained_net_of_whole_images_teaches_edgecnn(edgekit: Run, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2)):
+        for label, level in (("bolt", 40), ("nut", 180)):
+            for number in range(count):
+                image = generator.integers(level, level + 40, (60, 80, 3), dtype=np.uint8)
+                write_image(tmp_path / "data" / split / label / f"{number}.png", image)
+    contract = contract_for("efficientnet-lite0", ("bolt", "nut"), "data", gray=False, fit="pad", image_size_px=64)
+    net = create_model("efficientnet-lite0", 2)
+    save_checkpoint(tmp_path / "best.safetensors", Checkpoint(replace(contract, subject="image"), net.state_dict()))
+    options = ("--student", "edgecnn", "--epochs", 1, "--batch-size", 4, "--accelerator", "cpu")
+    code, _, err = edgekit(
+        "distill", "--teacher", tmp_path, "--data", tmp_path / "data", "-o", tmp_path / "small", *options
+    )
+    assert code == 0, err
+    student = load_checkpoint(tmp_path / "small/best.safetensors").contract
+    assert (student.architecture, student.labels, student.subject) == ("edgecnn", ("bolt", "nut"), "image")
+    assert (student.input.size_hw, student.crop.fit) == ((44, 44), "pad")
 
 
 def test_a_classifier_teaches_and_its_outputs_are_cached(

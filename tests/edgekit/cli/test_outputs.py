@@ -43,7 +43,7 @@ _NOBODY = "http://127.0.0.1:9/"
         ["--collect", "c", "--collect-when", "uncertain:2"],
         ["--collect", "c", "--collect-when", "every:soon"],
         ["--csv", "r.csv", "--rotate-files", "often"],
-        ["--csv", "r.csv", "--rotate-keep", "3"],
+        ["--csv", "r.csv", "--rotate-files", "keep=3"],
         ["--rotate-files", "1MB"],
         ["--record", "r.mp4"],
         ["--mqtt-topic", "x"],

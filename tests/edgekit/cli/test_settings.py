@@ -99,12 +99,13 @@ def test_a_wrong_file_is_one_line_that_names_the_file(edgekit, tmp_path, text):
     ("key", "replacement"),
     [("detect-every", "every-frame"), ("detector-model", "detector"), ("camera-format", "control")],
 )
-def test_a_key_of_an_earlier_version_is_answered_with_its_replacement(edgekit, tmp_path, key, replacement):
+def test_an_option_of_an_earlier_version_is_answered_with_its_replacement(edgekit, tmp_path, key, replacement):
     path = tmp_path / "edgekit.toml"
     path.write_text(f'{key} = "x"\n')
-    code, _, err = edgekit("run", "--config", path)
-    assert code == 2
-    assert replacement in err
+    for words in (("--config", path), ("--source", "demo", f"--{key}", "x"), ("--source", "demo", f"--{key}=x")):
+        code, _, err = edgekit("run", *words)
+        assert code == 2
+        assert f"--{replacement}" in err
 
 
 def test_a_misspelled_key_is_answered_with_the_nearest(edgekit, tmp_path):

@@ -183,7 +183,7 @@ def test_resume_of_a_finished_training_changes_nothing(run: Callable[..., Done],
     assert (trained / "best.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path: Path, sent: int) -> None:
     output = tmp_path / "run"
     command = [sys.executable, "-m", "edgekit.cli", "train", "--data", faces, "-o", output]

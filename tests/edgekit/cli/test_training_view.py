@@ -78,6 +78,7 @@ BoardReporter(out, 2).finished(HostResult(parse_host("pi")))
 """
 
 
+@pytest.mark.slow
 def test_progress_that_stderr_does_not_take_ends_neither_a_training_nor_a_deploy() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", _TO_A_FULL_DISK], stdout=subprocess.PIPE, stderr=full)

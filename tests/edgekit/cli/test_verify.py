@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -74,6 +75,19 @@ def test_an_export_passes(edgekit: Run, model: Path, checkpoint: Path, data: Pat
     assert sides["training"] == sides["device"]
     assert set(sides["device"]["per_class"]) == set(CONTRACT.labels)
     assert "verified" in err
+
+
+def test_a_file_of_another_program_is_compared_with_itself(
+    edgekit: Run, model: Path, data: Path, tmp_path: Path
+) -> None:
+    foreign, options = tmp_path / "foreign.onnx", ("--data", data, "--split", "test", "--json")
+    proto = onnx.load(model)
+    del proto.metadata_props[:]
+    onnx.save(proto, foreign)
+    assert edgekit("verify", model, "--against", foreign, *options)[0] == 2
+    for against, is_itself in ((model, True), (shutil.copy(model, tmp_path / "copy.onnx"), False)):
+        code, out, _ = edgekit("verify", model, "--against", against, *options)
+        assert (code, json.loads(out)["itself"]) == (0, is_itself)
 
 
 def test_two_files_are_compared_and_limit_takes_images_of_all_classes(edgekit: Run, model: Path, data: Path) -> None:

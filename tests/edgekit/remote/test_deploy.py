@@ -29,6 +29,7 @@ from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import pack
 from tests.waiting import wait_until
 
+from .commands import call
 from .conftest import Sshd
 from .release_board import SERVICE, SOURCE, Board, MakePackage, Quiet, content, deploy
 
@@ -150,7 +151,7 @@ def test_a_release_for_another_engine_takes_over_and_is_rolled_back(
     assert board.model_that_runs() == content(one)
 
 
-@pytest.mark.parametrize("content", [b"no model", b""], ids=["rubbish", "empty"])
+@pytest.mark.parametrize("content", [b"no model", pytest.param(b"", marks=pytest.mark.slow)], ids=["rubbish", "empty"])
 def test_a_model_that_does_not_load_changes_nothing(
     board: Board, connection: Connection, make: MakePackage, content: bytes
 ) -> None:
@@ -222,14 +223,14 @@ def test_a_service_of_the_other_scope_is_neither_added_nor_overlooked(
 ) -> None:
     first = deploy(connection, make(1)).release
     system = Service("edgekit", "system")
-    for call in (
+    for change in (
         partial(deploy_host, connection, make(2), system, Quiet()),
         partial(rollback_host, connection, system, None, Quiet()),
         partial(list_host, connection, system, Quiet()),
         partial(undeploy_host, connection, system, False, Quiet()),
     ):
         with pytest.raises(HostError, match="was deployed with --user: repeat the command with --user"):
-            call()
+            change()
     assert board.current == first
     assert board.status()["LoadState"] == "loaded"
 
@@ -384,11 +385,6 @@ def test_the_commands_speak_and_fail_with_their_codes(sshd: Sshd, make: MakePack
     options = ["--identity", str(sshd.host().identity), *(f"--ssh-option={each}" for each in sshd.options)]
     host = ["--host", "127.0.0.1", "--port", str(sshd.port), "--user", *options]
     model, config = (str(package.files[name].path) for name in ("model.onnx", "edgekit.toml"))
-
-    def call(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "edgekit.cli", *words]
-        environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
     settings = ["--config", config, "--settle", "0.2", "--no-install"]
     done = call(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +13,9 @@ from edgekit.errors import HostError
 from edgekit.remote.deploy import Removal, undeploy_host
 from edgekit.remote.ssh import Connection
 
+from .commands import call
 from .conftest import Sshd
-from .release_board import SERVICE, SOURCE, Board, MakePackage, Quiet, deploy
+from .release_board import SERVICE, Board, MakePackage, Quiet, deploy
 
 
 @pytest.mark.slow
@@ -99,9 +98,7 @@ def test_the_command_prints_what_it_removed_and_fails_with_its_code(
     options = ["--identity", str(sshd.host().identity), *(f"--ssh-option={each}" for each in sshd.options), "--user"]
 
     def undeploy(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "edgekit.cli", "undeploy", *words, *options]
-        environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+        return call("undeploy", *words, *options)
 
     done = undeploy("--inventory", str(inventory), "--keep-data", "--json")
     assert done.returncode == 4, done.stderr

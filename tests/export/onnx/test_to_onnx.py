@@ -123,7 +123,11 @@ def test_nothing_of_this_machine_is_in_the_file(model: onnx.ModelProto, exported
 
 @pytest.mark.parametrize(
     ("make_conv", "shares", "is_grouped"),
-    [(LearnedGroupConv2d, 1, True), (LearnedGroupConv2d, 2, False), (GatherGroupConv2d, 1, True)],
+    [
+        (LearnedGroupConv2d, 1, True),
+        pytest.param(LearnedGroupConv2d, 2, False, marks=pytest.mark.slow),
+        (GatherGroupConv2d, 1, True),
+    ],
     ids=["learned", "learned, half trained", "condensed"],
 )
 def test_grouped_nets_are_condensed_or_fold_masks_and_both_normalisations(

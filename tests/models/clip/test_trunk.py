@@ -209,6 +209,7 @@ def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
             train_mini(replace(options, resume=True, **changes))
 
 
+@pytest.mark.slow
 def test_one_command_trains_the_trunk_first(bars_folder: Path, tmp_path: Path) -> None:
     options = MiniClipOptions(
         data=bars_folder,
@@ -244,6 +245,7 @@ def test_one_command_trains_the_trunk_first(bars_folder: Path, tmp_path: Path) -
     assert train_mini(replace(options, resume=True)).checkpoint.exists()
 
 
+@pytest.mark.slow
 def test_a_trunk_that_is_trained_first_records_its_votes(bars_folder: Path, tmp_path: Path) -> None:
     votes = _votes(bars_folder, tmp_path / "votes.csv")
     options = MiniClipOptions(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from edgekit.models.data.augment import Augmentation, augment, draw
+from edgekit.models.data.resized_crop import ResizedCrop
 
 IMAGES = torch.arange(6 * 48 * 48).reshape(6, 1, 48, 48).remainder(251).to(torch.uint8)
 
@@ -52,6 +53,17 @@ def test_rotation_turns_by_the_drawn_angle() -> None:
     crop = augment(image, numbers, Augmentation(crop_px=48, flip=False, rotation_deg=90))
     assert float(crop[0, 0, 4:20, 23:25].mean() + crop[0, 0, 28:44, 23:25].mean()) > 0.9
     assert float(crop[0, 0, 23:25, 30:44].mean()) < 0.1
+
+
+def test_resized_crops_show_parts_of_the_image_in_the_size_of_the_crop() -> None:
+    ramp = torch.arange(64, dtype=torch.uint8).expand(50, 3, 64, 64)
+    augmentation = Augmentation(crop_px=32, resized=ResizedCrop(min_area=0.25, max_ratio=1.0))
+    crops = augment(ramp, draw(50, torch.Generator().manual_seed(0), augmentation), augmentation)
+    assert crops.shape == (50, 3, 32, 32)
+    shown = (crops[:, 0, 0, -1] - crops[:, 0, 0, 0]) * 255 / 64  # share of the width; negative: mirrored
+    assert 0.45 < shown.abs().min() < 0.6
+    assert 0.9 < shown.abs().max() <= 1
+    assert 10 < (shown < 0).sum() < 40
 
 
 def test_brightness_and_contrast_stay_in_range() -> None:

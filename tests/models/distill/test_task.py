@@ -58,9 +58,9 @@ def _last_logits(folder: Path, data: DataSet) -> Any:
     ("embeds", "views", "weights"),
     [
         (False, "center-flip", ONLY_KL),
-        (True, "center", ONLY_KL),
+        pytest.param(True, "center", ONLY_KL, marks=pytest.mark.slow),
         (True, "center", LossWeights(0, 0, 1)),
-        (False, None, ONLY_KL),
+        pytest.param(False, None, ONLY_KL, marks=pytest.mark.slow),
     ],
 )
 def test_the_student_agrees_with_its_teacher_and_not_with_the_labels(

@@ -49,6 +49,7 @@ def in_memory(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_contract_export_and_eval_follow_the_size(in_memory: Path, pictures: Path, tmp_path: Path) -> None:
     contract = load_checkpoint(in_memory / "best.safetensors").contract
     assert contract.crop.resize_hw == (64, 64)

@@ -1,0 +1,64 @@
+"""A cache of the graphs that torch makes of nets, which take seconds each: tests export the same nets again and again.
+
+In CI there is no cache: each of its exports is a real one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let an export in this process take the graph of an equal net from a folder that all test processes share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "graphs"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if not os.environ.get("CI"):
+            folder.mkdir(exist_ok=True)
+            _keep_graphs(folder, monkeypatch)
+        yield
+
+
+def _keep_graphs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnx_ir as ir
+
+    from edgekit.export.onnx import to_onnx
+    from edgekit.files import write_atomic
+
+    make = to_onnx._exported_graph
+
+    def graph(net: Any, contract: Any) -> ir.Model:
+        content = io.BytesIO()
+        try:
+            _Pickler(content).dump((net, contract.input, contract.output, len(contract.labels)))
+        except (AttributeError, pickle.PicklingError):  # a class within a test
+            return make(net, contract)
+        path = folder / f"{hashlib.sha256(content.getvalue()).hexdigest()}.onnx"
+        if not path.is_file():
+            write_atomic(path, ir.to_proto(make(net, contract)).SerializeToString())
+        return ir.load(path)
+
+    monkeypatch.setattr(to_onnx, "_exported_graph", graph)
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles equal nets to equal bytes."""
+
+    fast = True  # a text that occurs twice is written twice, whether it is one object or two
+
+    def persistent_id(self, thing: Any) -> Any:
+        import torch
+
+        if isinstance(thing, torch.Tensor):
+            values = thing.detach().cpu().contiguous().numpy()
+            return str(values.dtype), values.shape, hashlib.sha256(values.data).hexdigest()
+        return sorted(thing) if isinstance(thing, set) else None
