@@ -41,9 +41,7 @@ if TYPE_CHECKING:
     from edgekit.export.verification.run import verify as verify
     from edgekit.models.data.crop import crop_photos as crop_photos
     from edgekit.models.distill.run import distill as distill
-    from edgekit.models.evaluation.bands import accuracy_by as accuracy_by
     from edgekit.models.evaluation.photos import evaluate_photos as evaluate_photos
-    from edgekit.models.evaluation.risk_coverage import risk_coverage as risk_coverage
     from edgekit.models.evaluation.run import evaluate as evaluate
     from edgekit.models.train import train as train
     from edgekit.report.compare import compare as compare
@@ -71,9 +69,7 @@ _PUBLIC = {
     "train": "edgekit.models.train",
     "distill": "edgekit.models.distill.run",
     "evaluate": "edgekit.models.evaluation.run",
-    "accuracy_by": "edgekit.models.evaluation.bands",
     "evaluate_photos": "edgekit.models.evaluation.photos",
-    "risk_coverage": "edgekit.models.evaluation.risk_coverage",
     "crop_photos": "edgekit.models.data.crop",
     "benchmark_formats": "edgekit.export.formats.run",
     "import_onnx": "edgekit.export.foreign.import_onnx",

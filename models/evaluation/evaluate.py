@@ -8,7 +8,7 @@ result.accuracy, result.confusion
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -27,7 +27,6 @@ from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.disk import folder_of, new_array
 from edgekit.models.evaluation.calibration import Calibration, calibration
 from edgekit.models.evaluation.options import Protocols
-from edgekit.models.evaluation.risk_coverage import RiskCoverage, risk_coverage
 from edgekit.models.model_loading import build_net
 from edgekit.preprocess import (
     FloatArray,
@@ -78,8 +77,7 @@ class Evaluation:
 
     `dataset` and `split` name the images where they are known. `left_out` is the number of the split's images that were
     not evaluated, because their FER+ votes have no majority for an expression. `contempt` is the number of these whose
-    majority is contempt; None if the labels are not those of FER+. `measures` are the measures of each image's face for
-    `edgekit.accuracy_by`, (N,) each, by name.
+    majority is contempt; None if the labels are not those of FER+.
     """
 
     labels: tuple[str, ...]
@@ -89,12 +87,10 @@ class Evaluation:
     split: str = ""
     left_out: int = 0
     contempt: int | None = None
-    measures: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def subset(self, chosen: NDArray[np.bool_]) -> Evaluation:
         """Return the evaluation of the images that a boolean mask selects."""
-        measures = {name: values[chosen] for name, values in self.measures.items()}
-        return replace(self, truths=self.truths[chosen], logits=self.logits[chosen], measures=measures)
+        return replace(self, truths=self.truths[chosen], logits=self.logits[chosen])
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
@@ -108,10 +104,20 @@ class Evaluation:
         """Confidence compared with accuracy, in bins of confidence."""
         return calibration(softmax(self.logits), self.truths)
 
-    @cached_property
-    def risk_coverage(self) -> RiskCoverage:
-        """Coverage and accuracy of the accepted images for thresholds of 0 to 0.95."""
-        return risk_coverage(softmax(self.logits), self.truths)
+    def coverage(self, thresholds: Sequence[float]) -> list[dict[str, float | None]]:
+        """Return for each threshold the share of accepted images ("coverage") and their "accuracy", 0..1, None if none.
+
+        An image is accepted if the probability of its predicted class is at least the threshold; the runtime gives the
+        others the label "uncertain" (`Contract.uncertain_below`).
+        """
+        confidence, is_correct = softmax(self.logits).max(axis=1), self.logits.argmax(axis=1) == self.truths
+        points: list[dict[str, float | None]] = []
+        for threshold in thresholds:
+            # The threshold has the type of the probabilities, as in the runtime.
+            accepted = is_correct[confidence >= confidence.dtype.type(threshold)]
+            accuracy = float(accepted.mean()) if len(accepted) else None
+            points.append({"threshold": threshold, "coverage": len(accepted) / self.total, "accuracy": accuracy})
+        return points
 
     @property
     def loss(self) -> float:

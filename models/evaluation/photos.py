@@ -23,7 +23,6 @@ from edgekit.models.data import ImageSet
 from edgekit.models.data.files import Files, ImageEntry, open_files
 from edgekit.models.data.photos import PhotoDetector, labelled_photos
 from edgekit.models.data.readers import dataset_name, is_of_files
-from edgekit.models.evaluation.bands import brightness_of, face_measures, stacked
 from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, evaluate, open_named
 from edgekit.models.evaluation.options import EvaluatePhotosOptions, Protocols
 from edgekit.models.torch_threads import set_torch_threads
@@ -37,8 +36,7 @@ class PhotoEvaluation:
 
     Attributes:
         with_face: The predictions for the photographs with a detected face, for the largest face of each. For a model
-            of whole images: the predictions for all photographs. Its `measures` are the brightness of the crop and,
-            as far as the detector gives them, size, yaw and roll of the face.
+            of whole images: the predictions for all photographs.
         missed: Number of photographs without a detected face, by true class, in label order.
         several_faces: Number of photographs with more than one detected face.
         left_out: Number of photographs of each class that the model does not have.
@@ -133,7 +131,6 @@ class _Tally:
         self._protocol: Protocols = "center-flip" if mirror and self.needs_faces else "center-crop"
         self._crops: list[ImageU8] = []
         self._truths: list[int] = []
-        self._measures: list[dict[str, float]] = []
         self._missed: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
         self._several = 0
@@ -162,7 +159,6 @@ class _Tally:
         else:
             self._several += len(faces) > 1
             self._crops.append(crop_faces(Frame(0, 0.0, 0.0, image), faces[:1], self._contract)[0])
-            self._measures.append(face_measures(faces))
         self._truths.append(self._contract.labels.index(label))
 
     def result(
@@ -187,10 +183,9 @@ class _Tally:
                 f"those of the data {', '.join(self.left_out) or 'none'}"
             )
         images = ImageSet(np.stack(self._crops), np.array(self._truths, np.int64))
-        measures = {"brightness": brightness_of(images.images), **stacked(self._measures)}
         predictions = evaluate(self.classifier, images, self._protocol, of_stage(progress, "classifying"))
         return PhotoEvaluation(
-            replace(predictions, dataset=dataset, split=split, measures=measures),
+            replace(predictions, dataset=dataset, split=split),
             {label: self._missed[label] for label in labels},
             self._several,
             dict(self.left_out),

@@ -46,7 +46,7 @@ class ShownOptions(Options):
     )
     plot: Path | None = option(
         "--plot",
-        "Plot confusion matrix, reliability, accuracy and coverage (.png, .svg, .pdf).",
+        "Plot confusion matrix and reliability (.png, .svg, .pdf).",
         metavar="FILE",
         section="Figures",
     )
@@ -88,7 +88,6 @@ def command(
       edgekit eval mine.onnx --data folders --split test --plot eval.png --json
       edgekit eval default --data fer2013.tar.gz --ferplus ferplus_votes.csv
       edgekit eval default mine.onnx --photos photos --recall-of happy,sad,neutral
-      edgekit eval fer2013 --data fer2013.tar.gz --errors out/errors
       edgekit eval runs/moods/best.safetensors --data fer2013.csv --merge good=happy,surprise
           --merge bad=sad,angry
       edgekit eval runs/prompts/best.safetensors --clip ViT-B-16.pt --data fer2013.tar.gz
@@ -132,11 +131,9 @@ def _on_data(
     title = f"on {result.dataset} {result.split}, {options.protocol}"
     out.say(f"{model} {title}")
     print_evaluation(out, result, shown.recall_of)
-    if options.errors:
-        out.say(f"contact sheets of errors: {options.errors}")
     if shown.plot:
         save_evaluation(shown.plot, result, f"{Path(model).name} {title}")
-        out.say(f"confusion matrix, reliability, accuracy and coverage: {shown.plot}")
+        out.say(f"confusion matrix and reliability: {shown.plot}")
     out.result(evaluation_document(result, model, options, shown.recall_of))
 
 
@@ -161,7 +158,7 @@ def _on_photos(
     if shown.plot:
         title = f"{Path(models[0]).name} on {results[0].with_face.dataset}"
         save_evaluation(shown.plot, results[0].with_face, f"{title}, photographs with a face")
-        out.say(f"confusion matrix, reliability, accuracy and coverage: {shown.plot}")
+        out.say(f"confusion matrix and reliability: {shown.plot}")
     out.result(photos_document(str(photos.photos), models, results, shown.recall_of))
 
 
