@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from edgekit.device.teach.teach import teach as teach
     from edgekit.device.tracking.optical_flow import Tracker as Tracker
     from edgekit.export.foreign.import_onnx import import_onnx as import_onnx
-    from edgekit.export.formats.run import benchmark_formats as benchmark_formats
+    from edgekit.export.formats import benchmark_formats as benchmark_formats
     from edgekit.export.profiling.run import profile as profile
-    from edgekit.export.quantization.run import quantize as quantize
     from edgekit.export.run import export as export
+    from edgekit.export.run import quantize as quantize
     from edgekit.export.verification.run import verify as verify
     from edgekit.models.data.crop import crop_photos as crop_photos
     from edgekit.models.distill.run import distill as distill
@@ -71,9 +71,9 @@ _PUBLIC = {
     "evaluate": "edgekit.models.evaluation.run",
     "evaluate_photos": "edgekit.models.evaluation.photos",
     "crop_photos": "edgekit.models.data.crop",
-    "benchmark_formats": "edgekit.export.formats.run",
+    "benchmark_formats": "edgekit.export.formats",
     "import_onnx": "edgekit.export.foreign.import_onnx",
-    "quantize": "edgekit.export.quantization.run",
+    "quantize": "edgekit.export.run",
     "verify": "edgekit.export.verification.run",
     "profile": "edgekit.export.profiling.run",
     "benchmark": "edgekit.device.benchmark.run",

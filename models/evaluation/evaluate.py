@@ -25,6 +25,7 @@ from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.disk import folder_of, new_array
+from edgekit.models.data.merging import renumbered
 from edgekit.models.evaluation.calibration import Calibration, calibration
 from edgekit.models.evaluation.options import Protocols
 from edgekit.models.model_loading import build_net
@@ -244,18 +245,31 @@ def evaluate(
 def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
     """Return `images` with labels numbered as in the contract, and converted to gray if the contract requires it.
 
+    If the contract has merged labels and the data the classes that they stand for, the images are those of the labels.
+
     Raises:
         InputError: The data set has a class that the model does not have, or the images have another size.
     """
-    unknown = [name for name in dataset.classes if name not in contract.labels]
+    numbers = label_numbers(dataset.classes, contract)
+    unknown = [name for name, number in zip(dataset.classes, numbers, strict=True) if number is None]
     if unknown:
         raise InputError(
             f"data set '{dataset.name}' has the class '{unknown[0]}', "
             f"which the model does not have: its labels are {', '.join(contract.labels)}; use data with these classes, "
             "or merge the classes of the data (edgekit eval --merge)"
         )
-    numbers = np.array([contract.labels.index(name) for name in dataset.classes], np.int64)
-    return replace(with_contract_channels(images, contract), labels=numbers[images.labels], targets=None)
+    of_class = np.array(numbers, np.int64)
+    images = replace(images, targets=None)
+    part = renumbered(images, of_class) if -1 in numbers else replace(images, labels=of_class[images.labels])
+    return with_contract_channels(part, contract)
+
+
+def label_numbers(classes: Sequence[str], contract: Contract) -> list[int | None]:
+    """Return for each class of some data the number of its label: -1 if the label map removes it, None if unknown."""
+    labels, mapped = contract.labels, contract.label_map
+    if mapped is not None and not set(classes) <= set(labels) and set(mapped.old) & set(classes):
+        return [mapped.number(name) for name in classes]
+    return [labels.index(name) if name in labels else None for name in classes]
 
 
 def with_contract_channels(images: ImageSet, contract: Contract) -> ImageSet:

@@ -23,7 +23,7 @@ from edgekit.models.data import ImageSet
 from edgekit.models.data.files import Files, ImageEntry, open_files
 from edgekit.models.data.photos import PhotoDetector, labelled_photos
 from edgekit.models.data.readers import dataset_name, is_of_files
-from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, evaluate, open_named
+from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, evaluate, label_numbers, open_named
 from edgekit.models.evaluation.options import EvaluatePhotosOptions, Protocols
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.options import takes
@@ -140,9 +140,10 @@ class _Tally:
         """Whether the model classifies faces, not whole images."""
         return self._contract.subject == "face"
 
-    def takes(self, label: str) -> bool:
-        """Return whether the class `label` is one of the model's classes."""
-        return label in self._contract.labels
+    def number(self, label: str) -> int:
+        """Return the number of the model's label for a class of the data; -1 if it has none."""
+        [number] = label_numbers([label], self._contract)
+        return -1 if number is None else number
 
     def add(self, image: ImageU8, label: str, faces: Detections) -> None:
         """Add a photograph: its crop for the model, or a missed face if `faces` is empty.
@@ -154,12 +155,12 @@ class _Tally:
             crop, size_hw = self._contract.crop, self._contract.input.size_hw
             self._crops.append(crop_image(image, crop, size_hw, resize))
         elif len(faces) == 0:
-            self._missed[label] += 1
+            self._missed[self._contract.labels[self.number(label)]] += 1
             return
         else:
             self._several += len(faces) > 1
             self._crops.append(crop_faces(Frame(0, 0.0, 0.0, image), faces[:1], self._contract)[0])
-        self._truths.append(self._contract.labels.index(label))
+        self._truths.append(self.number(label))
 
     def result(
         self,
@@ -209,7 +210,7 @@ def _read_photos(
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
     for number, entry in enumerate(entries, start=1):
         report(number, len(entries))
-        wanted = [tally for tally in tallies if tally.takes(entry.class_name)]
+        wanted = [tally for tally in tallies if tally.number(entry.class_name) >= 0]
         for tally in tallies:
             if tally not in wanted:
                 tally.left_out[entry.class_name] += 1
@@ -221,9 +222,8 @@ def _read_photos(
             notify(f"{error}: skipped")
             unreadable.append(entry.name)
             continue
-        detected = (
-            face_detector.detect(image) if face_detector and any(tally.needs_faces for tally in wanted) else nothing
-        )
+        needs_faces = any(tally.needs_faces for tally in wanted)
+        detected = face_detector.detect(image) if face_detector and needs_faces else nothing
         for tally in wanted:
             tally.add(image, entry.class_name, detected)
     return tuple(unreadable)

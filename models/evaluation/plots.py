@@ -95,42 +95,21 @@ def _draw_confusion(axes: Axes, evaluation: Evaluation, is_named: bool) -> None:
     names = [textwrap.fill(label, _NAME_CHARS, max_lines=3, placeholder="…") for label in evaluation.labels]
     axes.set_xticks(positions, names, rotation=45, ha="right", parse_math=False)
     axes.set_yticks(positions, names, parse_math=False)
-    for row in positions:
-        for column in positions:
-            axes.text(
-                column,
-                row,
-                f"{shares[row, column]:.0%}\n{counts[row, column]}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if shares[row, column] > 0.5 else "black",
-            )
+    for (row, column), share in np.ndenumerate(shares):
+        colour = "white" if share > 0.5 else "black"
+        text = f"{share:.0%}\n{counts[row, column]}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
 
 
 def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
     bins = len(calibration.counts)
-    centers = (np.arange(bins) + 0.5) / bins
     filled = calibration.counts > 0
+    centers, accuracy = ((np.arange(bins) + 0.5) / bins)[filled], calibration.accuracy[filled]
     axes.plot([0, 1], [0, 1], color="gray", linestyle="--", label="calibrated")
-    axes.bar(
-        centers[filled],
-        calibration.accuracy[filled],
-        width=0.92 / bins,
-        color="tab:blue",
-        alpha=0.75,
-        label="accuracy of the bin",
-    )
-    axes.plot(
-        calibration.confidence[filled],
-        calibration.accuracy[filled],
-        "o",
-        color="black",
-        markersize=4,
-        clip_on=False,
-        label="mean confidence of the bin",
-    )
-    for center, count in zip(centers[filled], calibration.counts[filled], strict=True):
+    axes.bar(centers, accuracy, width=0.92 / bins, color="tab:blue", alpha=0.75, label="accuracy of the bin")
+    confidence = calibration.confidence[filled]
+    axes.plot(confidence, accuracy, "ko", markersize=4, clip_on=False, label="mean confidence of the bin")
+    for center, count in zip(centers, calibration.counts[filled], strict=True):
         axes.text(center, 0.01, str(count), rotation=90, ha="center", va="bottom", fontsize=7)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)

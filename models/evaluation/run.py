@@ -14,7 +14,7 @@ from edgekit.downloads import default_cache_dir
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.data import DataSet, distinct_images, duplicated, split_to_measure, usual_training_split
 from edgekit.models.data.ferplus import contempt_majority, with_ferplus
-from edgekit.models.data.merging import merged
+from edgekit.models.data.merging import merged, report_removed
 from edgekit.models.data.pixels import DataFit
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import Evaluation, aligned, open_named
@@ -71,6 +71,14 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     if merge_voted:
         data = merged(replace(data, splits={split: part}), merge_voted, options.notify)
         part, of_contempt = data.split(split), None
+    elif contract.label_map is not None and not set(data.classes) <= set(contract.labels):
+        report_removed(contract.label_map, data.classes, options.notify)
+        of_contempt = None
+    if data.name == contract.provenance.dataset and split == usual_training_split(data.splits):
+        options.notify(
+            f"warning: the model was trained on data of this name, '{data.name}': split '{split}' may contain its "
+            "training pictures, on which it is more accurate than on new ones; choose another split (--split)"
+        )
     images = aligned(data, part, contract)
     result = evaluate_images(classifier, images, options.protocol, of_stage(options.progress, "classifying"))
     return replace(result, dataset=data.name, split=split, left_out=left_out, contempt=of_contempt)

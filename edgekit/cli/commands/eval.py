@@ -17,9 +17,12 @@ from edgekit.models.evaluation.options import EvaluatePhotosOptions, EvaluationO
 from edgekit.options import Options, option
 
 if TYPE_CHECKING:
+    from edgekit.contract import CropSpec
     from edgekit.models.evaluation.evaluate import CropClassifier
 
 _ZERO_SHOT = "zero-shot"
+# How images become squares if they are not cut to their centre.
+_FITS = {"pad": "images padded to squares", "stretch": "images stretched to squares"}
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -123,18 +126,27 @@ def _on_data(
         if clip.clip is None:
             [classifier] = _opened([model], options.threads, shown.recall_of)
             result = evaluate(classifier, data, **vars(options) | callbacks)
+            protocol = _protocol_text(classifier.contract.crop, options.protocol)
         else:
             from edgekit.models.clip.opening import evaluate_clip
 
             prompts = None if model == _ZERO_SHOT else model
             result = evaluate_clip(clip, prompts, data, **vars(options) | callbacks)
-    title = f"on {result.dataset} {result.split}, {options.protocol}"
+            protocol = options.protocol
+    title = f"on {result.dataset} {result.split}, {protocol}"
     out.say(f"{model} {title}")
     print_evaluation(out, result, shown.recall_of)
     if shown.plot:
         save_evaluation(shown.plot, result, f"{Path(model).name} {title}")
         out.say(f"confusion matrix and reliability: {shown.plot}")
     out.result(evaluation_document(result, model, options, shown.recall_of))
+
+
+def _protocol_text(crop: CropSpec, protocol: str) -> str:
+    if crop.fit not in _FITS:
+        return protocol
+    is_whole = protocol == "center-crop" and crop.center_crop_hw == crop.resize_hw
+    return _FITS[crop.fit] if is_whole else f"{_FITS[crop.fit]}, {protocol}"
 
 
 def _on_photos(
