@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -78,9 +79,11 @@ class Subscriber:
     def __init__(self, port: int) -> None:
         self.events: list[str] = []
         self.health: dict[str, Any] = {}
+        self.subscribed = threading.Event()
         self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, "lab", clean_session=False)
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = lambda client, *_: client.subscribe([(f"{TOPIC}/event", 1), (f"{TOPIC}/health", 1)])
+        self._client.on_subscribe = lambda *_: self.subscribed.set()
         self._client.on_message = self._receive
         self._client.connect_async("127.0.0.1", port)
         self._client.loop_start()
@@ -124,6 +127,7 @@ def stored(folder: Path, events: list[str]) -> dict[str, Any]:
     for event in events:
         run, _, number = event.rpartition("-")
         by_run[run].append(int(number))
+    missing = {run: sorted(set(range(max(numbers))) - set(numbers)) for run, numbers in by_run.items()}
     return {
         "records": len(records(folder / "r.jsonl")),
         "rows": len(rows),
@@ -134,13 +138,14 @@ def stored(folder: Path, events: list[str]) -> dict[str, Any]:
         "snapshot_files": len(list((folder / "events").glob("*.jpg"))),
         "events": len(events),
         "twice": len(events) - len(set(events)),
-        "gaps": sum(sorted(numbers) != list(range(len(numbers))) for numbers in by_run.values()),
+        "missing": {run: numbers for run, numbers in missing.items() if numbers},
     }
 
 
 def main(work: Path, model: str) -> None:
     broker, camera = Broker(work), Camera(pictures, fps=10)
     subscriber = Subscriber(broker.port)
+    wait_for("the subscription", subscriber.subscribed.is_set)  # what is sent before it has no receiver
     folder = work / "disk"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], check=True)

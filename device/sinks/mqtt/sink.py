@@ -148,7 +148,7 @@ class MqttSink(Sink):
             for message in self._spool.after(sent_number, _MAX_UNCONFIRMED - len(unconfirmed)):
                 message_id = session.publish(message.topic, message.payload)
                 if message_id is None:
-                    return
+                    break
                 unconfirmed[message_id] = sent_number = message.number
             if self._closing.is_set():
                 give_up_s = min(give_up_s, time.monotonic() + _FLUSH_TIMEOUT_S)
@@ -164,6 +164,7 @@ class MqttSink(Sink):
             for name, document in schedule.due():
                 session.publish(f"{topic}/{name}", json.dumps(document, allow_nan=False), qos=0)
             self._wake.wait(_MIN_STATE_PERIOD_S)
+        self._confirm(session, unconfirmed)  # what arrived just before the loss is not sent again
 
     def _announce(self, session: Session, contract: Contract) -> None:
         """Publish the discovery messages."""
