@@ -142,7 +142,8 @@ def train(
     if fold:
         data = _without(data, fold, notify)
     check_training_images(data, notify)
-    contract = replace(new_contract(dataset.classes, dataset.name, dataset.is_gray), subject=start.subject)
+    contract = new_contract(dataset.classes, dataset.name, dataset.is_gray)
+    contract = replace(contract, subject=start.subject, label_map=dataset.label_map)
     if options.prior_strength:
         class_bias(start.model)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)

@@ -96,7 +96,7 @@ class OutputContext:
         """Return the reserve of the disk of a file or folder; `share` is one of those of `disk_reserve`."""
         from edgekit.device.sinks.disk_reserve import DiskReserve
 
-        return DiskReserve(place, share)
+        return DiskReserve(place, share, self.rules.disk_reserve)
 
 
 @dataclass

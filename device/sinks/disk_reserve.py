@@ -21,7 +21,7 @@ DISK_RESERVE = "disk reserve"
 # Shares of the reserve below which an output pauses. Events are written until the disk is full.
 VIDEO, PICTURES, RECORDS = 1.0, 0.5, 0.25
 
-# The reserve: a share of the disk, and at most.
+# The default reserve: a share of the disk, and at most.
 _SHARE, _MAX_BYTES = 0.05, 256 << 20
 # An output resumes with this factor more, so that it does not pause again at once.
 _RESUME_FACTOR = 1.25
@@ -31,15 +31,17 @@ _CHECK_EVERY_S = 1.0
 class DiskReserve:
     """The free space below which one output pauses."""
 
-    def __init__(self, place: Path, share: float) -> None:
+    def __init__(self, place: Path, share: float, size_bytes: int | None) -> None:
         """Watch the disk of `place`, a file or folder that may be missing.
 
         Args:
             place: Where the output writes.
             share: `VIDEO`, `PICTURES` or `RECORDS`.
+            size_bytes: The reserve; None: 5 % of the disk, at most 256 MiB.
         """
         self._place = place
         self._share = share
+        self._size_bytes = size_bytes
         self._check_at_s = float("-inf")
         self._shortage = ""
 
@@ -55,7 +57,8 @@ class DiskReserve:
             disk = shutil.disk_usage(existing_place(self._place))
         except OSError:  # writing reports the reason
             return
-        limit_bytes = self._share * min(_SHARE * disk.total, _MAX_BYTES)
+        reserve_bytes = min(_SHARE * disk.total, _MAX_BYTES) if self._size_bytes is None else self._size_bytes
+        limit_bytes = self._share * reserve_bytes
         if disk.free < limit_bytes:
             self._shortage = f"the disk of '{self._place}' has less than {limit_bytes / 1e6:.1f} MB of free space"
         elif disk.free >= _RESUME_FACTOR * limit_bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,15 +43,19 @@ class Rotation:
         return too_large or (self.age_s is not None and age_s >= self.age_s)
 
 
-def parse_limits(text: str) -> tuple[int | None, float | None]:
-    """Return the size in bytes and the age in seconds of `10MB`, `1d` or `10MB,1d`.
+def parse_limits(text: str) -> Rotation:
+    """Return the limits in `10MB`, `1d` or `10MB,1d,keep=20`.
 
     Raises:
-        ValueError: The text is not a size, a time or both, or a limit is too small.
+        ValueError: A part is no size, time or number of files, no limit is among them, or a limit is too small.
     """
     size_bytes: int | None = None
     age_s: float | None = None
+    keep = Rotation.keep
     for part in map(str.strip, text.split(",")):
+        if kept := re.fullmatch(r"keep=([1-9]\d{0,3})", part):
+            keep = int(kept[1])
+            continue
         try:
             size_bytes = parse_bytes(part)
             is_small = size_bytes < _LEAST_BYTES
@@ -59,7 +64,9 @@ def parse_limits(text: str) -> tuple[int | None, float | None]:
             is_small = age_s < _LEAST_S
         if is_small:
             raise ValueError(f"'{part}' is too small: at least {_LEAST_BYTES // 1000}KB or {_LEAST_S:g}s")
-    return size_bytes, age_s
+    if size_bytes is None and age_s is None:
+        raise ValueError("it needs a size or a time, such as 10MB or 1d")
+    return Rotation(size_bytes, age_s, keep)
 
 
 class OutputFile(Target[_T_contra], Protocol[_T_contra]):

@@ -1,4 +1,4 @@
-"""Options that several outputs share: rotation, blur, and limits of folders of pictures."""
+"""Options that several outputs share: rotation, disk reserve, blur, and limits of folders of pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edgekit.device.sink import SinkOptions
-from edgekit.options import option
+from edgekit.options import option, parse_bytes
 
 if TYPE_CHECKING:
     from edgekit.device.sinks.file_series import Rotation
@@ -30,19 +30,11 @@ class OutputOptions(SinkOptions):
 
     rotate_files: str | None = option(
         "--rotate-files",
-        "Begin a new file of --jsonl, --csv, --save and --record at this size or after this time: 10MB, 1d or 10MB,1d.",
+        "Begin a new file of --jsonl, --csv, --save and --record at this size or after this time, and keep N older "
+        "ones (5): 10MB, 1d or 10MB,1d,keep=20.",
         metavar="LIMITS",
         parse=_limits,
         needs=_FILES,
-    )
-    rotate_keep: int = option(
-        "--rotate-keep",
-        "Number of older files that --rotate-files keeps.",
-        default=5,
-        least=1,
-        most=10_000,
-        metavar="N",
-        needs="--rotate-files",
     )
     blur_faces: bool = option(
         "--blur-faces",
@@ -56,6 +48,14 @@ class OutputOptions(SinkOptions):
         "per second.",
         default="all",
         needs=("--jsonl", "--csv"),
+    )
+    disk_reserve: int | None = option(
+        "--disk-reserve",
+        "Free space that a live run leaves on the disk. Videos pause when less is free, pictures when less than a "
+        "half of it is free, records at a quarter. Default: 5 % of the disk, at most 256MiB.",
+        metavar="SIZE",
+        parse=parse_bytes,
+        needs=(*_FILES, *_PICTURES),
     )
     pictures_max_mb: float = option(
         "--pictures-max-mb",
@@ -73,5 +73,4 @@ class OutputOptions(SinkOptions):
         """When a new file begins, and how many older ones are kept."""
         from edgekit.device.sinks.file_series import Rotation, parse_limits
 
-        size_bytes, age_s = parse_limits(self.rotate_files) if self.rotate_files else (None, None)
-        return Rotation(size_bytes, age_s, self.rotate_keep)
+        return parse_limits(self.rotate_files) if self.rotate_files else Rotation()

@@ -49,6 +49,8 @@ SECTIONS = {
 }
 # Modules whose names are not their commands' names: `import` is a keyword of Python.
 _MODULES = {"import": "import_"}
+# A command for another edgekit, which `--help` does not list.
+_HIDDEN = "job"
 # A word whose path begins with "~/": the word itself, or the value in -oPATH or --output=PATH. ssh replaces '~' itself.
 _HOME_PATH = re.compile(r"(-\w|--(?!ssh-option=)[\w-]+=)?~/")
 # Set by the shell while it completes a command line.
@@ -84,7 +86,7 @@ class _LazyGroup(Group):
         return [name for names in SECTIONS.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in (*self.list_commands(ctx), _HIDDEN):
             return None
         module = importlib.import_module(f"edgekit.cli.commands.{_MODULES.get(cmd_name, cmd_name)}")
         assert isinstance(module.command, click.Command)

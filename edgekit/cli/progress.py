@@ -1,21 +1,16 @@
-"""Progress bars on stderr, or progress lines for another edgekit that reads them over SSH."""
+"""Progress bars on stderr."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from edgekit.cli.output import Output, echo
-from edgekit.remote.progress import PROGRESS_VARIABLE, progress_line
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress
 
 # Seconds between two lines where no terminal shows a bar.
@@ -31,7 +26,7 @@ def reported(out: Output) -> Iterator[dict[str, Any]]:
 
 def is_progress_shown() -> bool:
     """Return whether `progress_bar` would show anything, without importing rich."""
-    return os.environ.get(PROGRESS_VARIABLE) == "1" or sys.stderr.isatty()
+    return sys.stderr.isatty()
 
 
 def progress_bar(out: Output) -> Progress:
@@ -46,8 +41,6 @@ def progress_bar(out: Output) -> Progress:
     )
 
     console = out.progress_console
-    if os.environ.get(PROGRESS_VARIABLE) == "1":
-        return _lines(console)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -59,20 +52,6 @@ def progress_bar(out: Output) -> Progress:
         # Without a terminal rich would print an empty line.
         disable=not console.is_terminal,
     )
-
-
-def _lines(console: Console) -> Progress:
-    from rich.progress import Progress, TaskID
-
-    class Lines(Progress):
-        """Progress display that prints one line per update, for the edgekit on the workstation to read over SSH."""
-
-        def update(self, task_id: TaskID, *args: Any, **kwargs: Any) -> None:
-            super().update(task_id, *args, **kwargs)
-            task = self._tasks[task_id]
-            click.echo(progress_line(task.description, task.completed, task.total), err=True)
-
-    return Lines(console=console, disable=True)
 
 
 def updater(progress: Progress, description: str) -> Callable[[int, int | None], None]:
@@ -92,7 +71,7 @@ def by_stage(progress: Progress, clock: Callable[[], float] = time.monotonic) ->
     """
     bars: dict[str, Callable[[int, int | None], None]] = {}
     printed_s: dict[str, float] = {}
-    has_lines = progress.disable and not progress.console.quiet and os.environ.get(PROGRESS_VARIABLE) != "1"
+    has_lines = progress.disable and not progress.console.quiet
 
     def update(stage: str, done: int, total: int | None) -> None:
         if stage not in bars:

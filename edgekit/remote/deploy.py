@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from edgekit import __version__
-from edgekit.errors import ERROR_PREFIX, HostError
+from edgekit.errors import HostError
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
 from edgekit.remote.prepare import check_fit, prepare_and_send
 from edgekit.remote.probe import Probe, probe
-from edgekit.remote.program import program
-from edgekit.remote.responses import read_response
+from edgekit.remote.program import run_program
 from edgekit.remote.ssh import Connection, ConnectionLostError
 from edgekit.remote.transfer import Upload
-from edgekit.text import one_line
 
-_LIMIT_BYTES = 1 << 20
+_T = TypeVar("_T")
+
 # A little more than the 180 s after which a service without a frame fails (device/service/unit.py).
 _HEALTH_S = 200
 _SETTLE_S = 10
@@ -140,12 +140,13 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
             extras=package.extras,
             reporter=reporter,
         )
-    content = _run_on_board(
+    change = _run_on_board(
         connection,
         board,
         service,
         reporter,
         "deploy",
+        ReleaseChange,
         files={name: [board.store.path(upload), upload.sha256] for name, upload in package.files.items()},
         environment=edgekit.environment,
         code=edgekit.code,
@@ -154,7 +155,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
         keep=package.keep,
         settle_s=package.settle_s,
     )
-    return read_change(host.label, content)
+    return _checked(change)
 
 
 def rollback_host(
@@ -167,8 +168,8 @@ def rollback_host(
     """
     with _before_change():
         board = probe(connection)
-    content = _run_on_board(connection, board, service, reporter, "rollback", to=to, settle_s=settle_s)
-    return read_change(connection.host.label, content)
+    change = _run_on_board(connection, board, service, reporter, "rollback", ReleaseChange, to=to, settle_s=settle_s)
+    return _checked(change)
 
 
 def list_host(connection: Connection, service: Service, reporter: HostReporter) -> ReleaseList:
@@ -177,8 +178,7 @@ def list_host(connection: Connection, service: Service, reporter: HostReporter) 
     Raises:
         HostError: The board returned no valid list.
     """
-    content = _run_on_board(connection, probe(connection), service, reporter, "releases")
-    return read_response(connection.host.label, content, ReleaseList)
+    return _run_on_board(connection, probe(connection), service, reporter, "releases", ReleaseList)
 
 
 def undeploy_host(connection: Connection, service: Service, keep_data: bool, reporter: HostReporter) -> Removal:
@@ -191,8 +191,7 @@ def undeploy_host(connection: Connection, service: Service, keep_data: bool, rep
     """
     with _before_change():
         board = probe(connection)
-    content = _run_on_board(connection, board, service, reporter, "undeploy", keep_data=keep_data)
-    return read_response(connection.host.label, content, Removal)
+    return _run_on_board(connection, board, service, reporter, "undeploy", Removal, keep_data=keep_data)
 
 
 def roll_out(
@@ -245,9 +244,15 @@ def _before_change() -> Iterator[None]:
 
 
 def _run_on_board(
-    connection: Connection, board: Probe, service: Service, reporter: HostReporter, action: str, **details: Any
-) -> bytes:
-    """Run an action of `board/deploy.py` on the board and return what it printed; `details` are its own fields.
+    connection: Connection,
+    board: Probe,
+    service: Service,
+    reporter: HostReporter,
+    action: str,
+    kind: type[_T],
+    **details: Any,
+) -> _T:
+    """Run an action of `board/deploy.py` on the board and return its result; `details` are the action's own fields.
 
     Raises:
         HostError: The board rejected the action, or the connection was lost.
@@ -262,35 +267,17 @@ def _run_on_board(
         "trial_s": _TRIAL_S,
         **details,
     }
-
-    def report(line: str) -> None:
-        if not line.startswith(ERROR_PREFIX):  # the error raised below has this line
-            reporter.message(host, one_line(line))
-
+    notify, progress = partial(reporter.message, host), partial(reporter.progress, host)
+    timeout_s = _TIMEOUT_S + _MAX_SETTLINGS * details.get("settle_s", 0)
     try:
-        done = connection.run(
-            [python.path, *program("deploy", plan)],
-            timeout_s=_TIMEOUT_S + _MAX_SETTLINGS * details.get("settle_s", 0),
-            limit_bytes=_LIMIT_BYTES,
-            on_stderr_line=report,
-        )
+        return run_program(connection, python.path, "deploy", plan, notify, progress, kind=kind, timeout_s=timeout_s)
     except ConnectionLostError as error:
         raise HostError(f"{error}; the board completes what it has begun: check with 'edgekit releases'") from error
-    if done.returncode != 0:
-        raise HostError(f"{host.label}: {done.last_error_line or f'exit code {done.returncode}'}")
-    return done.stdout
 
 
-def read_change(label: str, content: bytes) -> ReleaseChange:
-    """Return the change that a board printed.
-
-    Raises:
-        HostError: The output is not a valid change; `label` is the board's name in the message.
-    """
-    change = read_response(label, content, ReleaseChange)
-    if change.error is not None:
-        state = f"{change.current} runs again" if change.current else "nothing runs, as before"
-        return replace(change, error=f"{change.release} failed ({change.error}): {state}")
-    if change.release is None or change.current != change.release:
-        raise HostError(f"{label}: the board's response is not valid")
-    return change
+def _checked(change: ReleaseChange) -> ReleaseChange:
+    """Return a change with the state of the board in its error, if it has one."""
+    if change.error is None:
+        return change
+    state = f"{change.current} runs again" if change.current else "nothing runs, as before"
+    return replace(change, error=f"{change.release} failed ({change.error}): {state}")

@@ -5,32 +5,22 @@ The board needs only `python3`. Where it is missing or too old, the findings com
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
-from typing import Annotated
-
-import msgspec
-from msgspec import Meta
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from edgekit.doctor.libraries import NOT_INSTALLED
 from edgekit.doctor.probe import Finding
-from edgekit.errors import HostError
+from edgekit.remote.job import convert_result, read_document, read_job
+from edgekit.remote.messages import receiver
 from edgekit.remote.parallel import HostReporter
 from edgekit.remote.prepare import EdgekitCommand, run_edgekit, use_installed
 from edgekit.remote.probe import MIN_PYTHON, Probe, probe
 from edgekit.remote.program import program
-from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
-from edgekit.remote.responses import read_response
 from edgekit.remote.ssh import CommandResult, Connection, shell
 from edgekit.text import one_line, printable
 
 _LIBRARIES = ("numpy", "onnxruntime", "opencv")
 _TIMEOUT_S = 900.0
-_LIMIT_BYTES = 4 << 20
-_MAX_CAPTURED = 2_000
-_MAX_TITLE_CHARS = 300
-_MAX_NAMES = 20
-_MAX_NAME_CHARS = 256
 
 
 @dataclass(frozen=True)
@@ -43,23 +33,6 @@ class Examined:
 
     findings: list[Finding]
     python: str | None = None
-    seen: dict[str, str] = field(default_factory=dict)
-    names: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What `edgekit doctor --json` prints."""
-
-    schema: Annotated[str, Meta(pattern=r"^edgekit\.doctor/1\.")]
-    findings: Annotated[list[Finding], Meta(min_length=1, max_length=100)]
-
-
-@dataclass(frozen=True)
-class _Captured:
-    """The second line that `board/doctor.py` prints."""
-
-    python: str
     seen: dict[str, str] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
 
@@ -86,17 +59,18 @@ def examine_host(
     board = probe(connection)
     if not install:
         done = _run_doctor(connection, reporter, use_installed(board, label), ["doctor", "--json"])
-        return Examined(_findings(done, done.stdout, label))
+        return read_document(label, done, Examined)
     if board.python is None or board.python.version < MIN_PYTHON:
         return Examined(shell_findings(board))
     installed = board.commands[0] if board.commands else ""
     command = EdgekitCommand(tuple(shell(_CHOOSE_PYTHON, installed, board.root, board.python.path)))
     done = _run_doctor(connection, reporter, command, program("doctor", {"capture": capture}))
-    first, _, second = done.stdout.partition(b"\n")
-    findings = _findings(done, first, label)
+    result = read_job(label, done)["result"]
+    seen = result.pop("seen", {}) if isinstance(result, dict) else {}
+    examined = convert_result(label, result, Examined)
     if not board.commands:
-        findings = [_not_needed(finding) for finding in findings]
-    return captured(findings, second, label)
+        examined = replace(examined, findings=[*map(_not_needed, examined.findings)])
+    return replace(examined, seen={one_line(title): _harmless(text) for title, text in seen.items()})
 
 
 def _not_needed(finding: Finding) -> Finding:
@@ -130,57 +104,9 @@ def shell_findings(board: Probe) -> list[Finding]:
 def _run_doctor(
     connection: Connection, reporter: HostReporter, command: EdgekitCommand, arguments: list[str]
 ) -> CommandResult:
-    def report_progress(line: str) -> None:
-        progress = read_progress(line)
-        if progress is not None:
-            reporter.progress(connection.host, progress.what, progress.done, progress.total)
-
-    return run_edgekit(
-        connection,
-        command,
-        arguments,
-        limit_bytes=_LIMIT_BYTES,
-        timeout_s=_TIMEOUT_S,
-        on_stderr_line=report_progress,
-        variables=[f"{PROGRESS_VARIABLE}=1"],
-    )
-
-
-def _findings(done: CommandResult, content: bytes, label: str) -> list[Finding]:
-    try:
-        return read_response(label, content, Findings).findings
-    except HostError as error:
-        if failure := _failure(done):
-            raise HostError(f"{label}: {failure}") from error
-        raise
-
-
-def _failure(done: CommandResult) -> str:
-    if done.returncode == 0 or read_progress(done.last_error_line) is not None:
-        return ""
-    reason = f": {done.last_error_line}" if done.last_error_line else ""
-    return f"the board's doctor ended with exit code {done.returncode}{reason}"
-
-
-def captured(findings: list[Finding], content: bytes, label: str) -> Examined:
-    """Return the findings with what the second line of the doctor's output has.
-
-    Raises:
-        HostError: The line is not valid; `label` is the board's name in the message.
-    """
-    try:
-        found = msgspec.convert(json.loads(content), _Captured)
-    except (ValueError, RecursionError, msgspec.ValidationError) as error:
-        raise HostError(f"{label}: the second line of the doctor's output is not valid") from error
-    return Examined(
-        findings,
-        one_line(found.python)[:_MAX_TITLE_CHARS],
-        {
-            one_line(title)[:_MAX_TITLE_CHARS]: _harmless(text)
-            for title, text in list(found.seen.items())[:_MAX_CAPTURED]
-        },
-        [name[:_MAX_NAME_CHARS] for name in found.names[:_MAX_NAMES] if len(name) > 2],
-    )
+    progress = partial(reporter.progress, connection.host)
+    receive = receiver(lambda _: None, progress)
+    return run_edgekit(connection, command, arguments, timeout_s=_TIMEOUT_S, on_stderr_line=receive)
 
 
 def _harmless(text: str) -> str:

@@ -9,7 +9,10 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
@@ -168,36 +171,30 @@ def check_identities(hosts: Sequence[Host]) -> None:
             raise InputError(f"{host.label}: identity '{path}' is open to other users: chmod 600 '{path}'")
 
 
+class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+    """A [[host]] table."""
+
+    host: str
+    label: Annotated[str, Meta(min_length=1, max_length=_MAX_LABEL)] | None = None
+    port: Annotated[int, Meta(ge=1, le=_MAX_PORT)] | None = None
+    identity: Annotated[str, Meta(min_length=1)] | None = None
+
+
 def _from_table(table: Any, where: str, folder: Path, defaults: Host) -> Host:
-    if not isinstance(table, dict):
-        raise InputError(f"{where} is not a table: write [[host]]")
-    if "ssh_options" in table or "ssh_option" in table:
+    if isinstance(table, dict) and {"ssh_options", "ssh_option"} & set(table):
         raise InputError(
             f"{where}: an inventory must not set ssh options, which can run programs: use ~/.ssh/config or --ssh-option"
         )
-    unknown = set(table) - {"host", "label", "port", "identity"}
-    if unknown:
-        raise InputError(f"{where}: unknown field '{one_line(sorted(unknown)[0])}' (host, label, port, identity)")
-    if not isinstance(table.get("host"), str):
-        raise InputError(f'{where}: host is missing: write host = "user@name"')
     try:
-        address = _address(table["host"])
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-    label = table.get("label", address)
-    if not isinstance(label, str) or not label or len(label) > _MAX_LABEL or not label.isprintable():
+        entry = msgspec.convert(table, _Entry)
+        address = _address(entry.host)
+        identity = defaults.identity if entry.identity is None else folder / Path(entry.identity).expanduser()
+    except (msgspec.ValidationError, InputError, RuntimeError) as error:  # RuntimeError: the home of an unknown user
+        raise InputError(f"{where}: {one_line(str(error))}") from error
+    label = entry.label or address
+    if len(label) > _MAX_LABEL or not label.isprintable():
         raise InputError(f"{where}: label must be 1 to {_MAX_LABEL} printable characters")
-    port, identity = table.get("port", defaults.port), table.get("identity")
-    if port is not None and (type(port) is not int or not 1 <= port <= _MAX_PORT):
-        raise InputError(f"{where}: port must be a number from 1 to {_MAX_PORT}")
-    if identity is not None:
-        if not isinstance(identity, str) or not identity.isprintable() or not identity:
-            raise InputError(f"{where}: identity must be the path of a private key")
-        try:
-            identity = folder / Path(identity).expanduser()
-        except RuntimeError as error:
-            raise InputError(f"{where}: identity '{identity}' names an unknown user") from error
-    return Host(address, label, port, identity or defaults.identity, defaults.ssh_options)
+    return Host(address, label, entry.port or defaults.port, identity, defaults.ssh_options)
 
 
 def _address(text: str) -> str:

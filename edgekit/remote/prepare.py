@@ -8,29 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from edgekit.errors import ERROR_PREFIX, HostError
-from edgekit.remote.board.setup import WHEELS_GONE
+from edgekit.errors import HostError
+from edgekit.remote.messages import Notify, Progress
 from edgekit.remote.parallel import HostReporter
 from edgekit.remote.probe import MIN_PYTHON, Probe, Python
-from edgekit.remote.probe import probe as probe_again
-from edgekit.remote.program import program
-from edgekit.remote.progress import read_progress
+from edgekit.remote.program import run_program
 from edgekit.remote.ssh import CommandResult, Connection, shell
 from edgekit.remote.transfer import Upload, send
 from edgekit.remote.wheels import Target, dependency_wheels, own_wheel
-from edgekit.text import one_line
 
 MACHINES = ("aarch64", "x86_64")
 _SETUP_TIMEOUT_S = 1800
 _CLEAN_TIMEOUT_S = 300
 _KEPT_ENVIRONMENTS = 2
-_ATTEMPTS = 3
 # Size of unpacked packages relative to their wheels, and free space that must remain on the board.
 _UNPACKED_FACTOR = 4
 _SPARE_BYTES = 100 << 20
@@ -39,9 +34,6 @@ _CLOCK_TOLERANCE_S = 300
 # The system's picamera2 and simplejpeg are built for one numpy ABI (Bookworm: numpy 1.24). Environments that
 # use them need a numpy of that ABI.
 _CAMERA_CONSTRAINTS = {"bookworm": ("numpy>=1.24,<2",), "trixie": ("numpy>=2",)}
-
-Notify = Callable[[str], None]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -169,17 +161,15 @@ def prepare(
     target = Target(probe.machine, python.version, probe.glibc, constraints, extras)
     wheels = dependency_wheels(own, target, is_cancelled=connection.closed.is_set)
     environment = _environment_key([upload.sha256 for upload in wheels], python, camera)
+    missing = [] if environment in probe.environments else list(wheels)
+    missing += [] if own.sha256 in probe.codes else [own]
+    _check_space(probe, missing, extra_bytes, label)
     sent_bytes = 0
-    for _ in range(_ATTEMPTS):
-        missing = [] if environment in probe.environments else list(wheels)
-        missing += [] if own.sha256 in probe.codes else [own]
-        _check_space(probe, missing, extra_bytes, label)
-        if not missing:
-            break
-        for upload in missing:
-            sent_bytes += send(
-                connection, probe.store, upload, partial(progress, f"sending {upload.path.name.split('-')[0]}")
-            )
+    for upload in missing:
+        sent_bytes += send(
+            connection, probe.store, upload, partial(progress, f"sending {upload.path.name.split('-')[0]}")
+        )
+    if missing:
         plan = {
             "root": probe.root,
             "environment": environment,
@@ -189,35 +179,13 @@ def prepare(
             "system_packages": camera,
             "keep": _KEPT_ENVIRONMENTS,
         }
-        if _install(connection, python, plan, notify, progress):
-            break
-        notify("another edgekit has used and removed the files: sending them again")
-        probe = probe_again(connection)
-    else:
-        raise HostError(f"{label}: other edgekits are installing on this board: try again when they have finished")
+        run_program(
+            connection, python.path, "setup", plan, notify, progress, kind=type(None), timeout_s=_SETUP_TIMEOUT_S
+        )
     folder = f"{probe.root}/envs/{environment}"
     code = f"{probe.root}/code/{own.sha256}"
     words = ("env", f"PYTHONPATH={code}", f"{folder}/bin/python", "-P", "-m", "edgekit.cli")
     return EdgekitCommand(words, folder, code, sent_bytes)
-
-
-def _install(
-    connection: Connection, python: Python, plan: Mapping[str, Any], notify: Notify, progress: Progress
-) -> bool:
-    """Run `board/setup.py` on the board; return False if wheels are missing in the store."""
-
-    def report(line: str) -> None:
-        step = read_progress(line)
-        if step is not None:
-            progress(step.what, int(step.done), int(step.total))
-        elif not line.startswith(ERROR_PREFIX):  # the error raised below has this line
-            notify(one_line(line)[:200])
-
-    done = connection.run([python.path, *program("setup", plan)], timeout_s=_SETUP_TIMEOUT_S, on_stderr_line=report)
-    if done.returncode not in (0, WHEELS_GONE):
-        reason = done.last_error_line or f"exit code {done.returncode}"
-        raise HostError(f"{connection.host.label}: installing failed: {reason}")
-    return done.returncode == 0
 
 
 def _needs_picamera2(camera: str | None, probe: Probe) -> bool:
@@ -243,11 +211,9 @@ def run_edgekit(
     command: EdgekitCommand,
     arguments: Sequence[str],
     *,
-    limit_bytes: int,
+    job: Any = None,
     timeout_s: float | None = None,
-    silence_s: float | None = None,
     on_stderr_line: Callable[[str], None] | None = None,
-    variables: Sequence[str] = (),
 ) -> CommandResult:
     """Run an edgekit command on the board; it is terminated when the connection ends.
 
@@ -255,20 +221,16 @@ def run_edgekit(
         connection: The board.
         command: How to call edgekit on the board.
         arguments: The subcommand and its arguments.
-        limit_bytes: Maximum size of stdout.
+        job: A JSON document for the command's stdin.
         timeout_s: Maximum duration; None for no limit.
-        silence_s: Maximum time without output; None for no limit.
         on_stderr_line: As for `Connection.run`.
-        variables: Environment variables, as NAME=VALUE.
     """
-    words = ["env", *variables, *command.words, *arguments]
     locks = [f"{folder}/.ready" if folder else "" for folder in (command.environment, command.code)]
     return connection.run(
-        shell(_RUN, *locks, *words),
+        shell(_RUN, *locks, *command.words, *arguments),
+        stdin=f"{json.dumps(job, default=str)}\n".encode(),
         hold_stdin=True,
         timeout_s=timeout_s,
-        silence_s=silence_s,
-        limit_bytes=limit_bytes,
         on_stderr_line=on_stderr_line,
     )
 
@@ -279,18 +241,12 @@ def clean(connection: Connection) -> int:
     Raises:
         HostError: The files cannot be removed, or a running edgekit uses them.
     """
-    done = connection.run(shell(_CLEAN), timeout_s=_CLEAN_TIMEOUT_S, limit_bytes=64)
+    done = connection.run(shell(_CLEAN), timeout_s=_CLEAN_TIMEOUT_S)
     if done.returncode == _IN_USE:
         raise HostError(f"{connection.host.label}: a running edgekit uses the files: try again when it has ended")
-    freed_kib = parse_freed(done.text)
-    if done.returncode != 0 or freed_kib is None:
+    if done.returncode != 0 or not done.text.strip().isdecimal():
         raise HostError(f"{connection.host.label}: cleaning failed: {done.last_error_line or 'no reason given'}")
-    return freed_kib
-
-
-def parse_freed(text: str) -> int | None:
-    """Return the removed KiB that a board printed, None if the output is not valid."""
-    return int(text) if re.fullmatch(r"[0-9]{1,15}\n", text) else None
+    return int(done.text)
 
 
 def _environment_key(hashes: Sequence[str], python: Python, camera: bool) -> str:
@@ -316,7 +272,8 @@ _IN_USE = 8
 
 # $1, $2: the files to lock while the command runs, or nothing: `board/setup.py` removes no folder whose file is locked.
 # The store, which has the models of a benchmark, is locked against `clean`, also for an installed edgekit.
-# When stdin ends with the connection, the command is terminated, and killed if it has not ended after 120 s.
+# The first line of stdin is the job, the command's own stdin. When stdin ends with the connection, the command is
+# terminated, and killed if it has not ended after 120 s.
 _RUN = """
 store=${XDG_CACHE_HOME:-$HOME/.cache}/edgekit/board/store
 if [ -d "$store" ]; then exec 7<"$store" && flock -s 7 || exit 70; fi
@@ -326,8 +283,11 @@ if [ -n "$1" ]; then
     touch "$1" "$2"
 fi
 shift 2
+IFS= read -r job
 exec 3<&0
-setsid "$@" </dev/null 3<&- &
+setsid "$@" 3<&- <<END &
+$job
+END
 child=$!
 {
     cat <&3

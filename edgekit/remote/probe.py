@@ -13,7 +13,6 @@ from edgekit.remote.transfer import Store
 from edgekit.text import one_line
 
 MIN_PYTHON = (3, 11)
-_LIMIT_BYTES = 1 << 18
 _HASH = r"[0-9a-f]{64}"
 
 
@@ -67,7 +66,7 @@ def probe(connection: Connection) -> Probe:
         HostError: The script failed.
     """
     now_s = time.time()
-    done = connection.run(shell(_PROBE, _PROBE_PYTHON), limit_bytes=_LIMIT_BYTES)
+    done = connection.run(shell(_PROBE, _PROBE_PYTHON))
     try:
         return parse_probe(done.text, now_s)
     except ValueError as error:
@@ -114,7 +113,7 @@ def parse_probe(text: str, now_s: float) -> Probe:
         free_bytes=None if free_kib is None else free_kib << 10,
         clock_ahead_s=clock - now_s,
         python=_python(values),
-        store=Store(f"{root}/store", *_stored(found)),
+        store=Store(f"{root}/store", _stored(found)),
         environments=_installed(found, "envs"),
         codes=_installed(found, "code"),
         commands=tuple(commands),
@@ -143,19 +142,13 @@ def _python(values: Mapping[str, str]) -> Python | None:
     return Python(match.group(4), version, int(match.group(2)), match.group(3) == "1")
 
 
-def _stored(found: list[str]) -> tuple[frozenset[str], dict[str, int]]:
-    complete, parts = set(), {}
-    for entry in found:
-        match = re.fullmatch(rf"store/({_HASH}(?:\.[a-z0-9]{{1,10}})?)(\.part)? ([0-9]{{1,15}})", entry)
-        if match and match.group(2):
-            parts[match.group(1)] = int(match.group(3))
-        elif match:
-            complete.add(match.group(1))
-    return frozenset(complete), parts
+def _stored(found: list[str]) -> frozenset[str]:
+    matches = (re.fullmatch(rf"store/({_HASH}(?:\.[a-z0-9]{{1,10}})?)", entry) for entry in found)
+    return frozenset(match.group(1) for match in matches if match)
 
 
 def _installed(found: list[str], kind: str) -> frozenset[str]:
-    matches = (re.fullmatch(rf"{kind}/({_HASH})/\.ready [0-9]+", entry) for entry in found)
+    matches = (re.fullmatch(rf"{kind}/({_HASH})/\.ready", entry) for entry in found)
     return frozenset(match.group(1) for match in matches if match)
 
 
@@ -181,7 +174,7 @@ for found in "$(command -v edgekit)" "$HOME/.local/bin/edgekit" "$HOME/edgekit-e
     [ -x "$found" ] && echo "command=$found"
 done
 cd "$root" 2>/dev/null && for found in envs/*/.ready code/*/.ready store/*; do
-    [ -f "$found" ] && echo "found=$found $(stat -c %s "$found")"
+    [ -f "$found" ] && echo "found=$found"
 done
 :
 } | tr -d '\001-\011\013-\037\177'

@@ -1,23 +1,19 @@
-"""Exchanges data with a local process within limits of memory and time, because its output is not trusted."""
+"""Exchanges data with a local process: writes its stdin, reads its stdout, and passes on the lines of its stderr."""
 
 from __future__ import annotations
 
-import math
-import os
-import selectors
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO, Literal
+from typing import IO
 
 MAX_LINE_BYTES = 1 << 12
 _KEPT_ERROR_BYTES = 1 << 16
 _READ_BYTES = 1 << 16
-_MAX_PREAMBLE_BYTES = 1 << 16
-_POLL_S = 0.2
+# Time for the last output after the process has ended: ssh passes its pipes to the process of the shared connection.
+_DRAIN_S = 5.0
 
 
 class Tail:
@@ -43,187 +39,83 @@ class Tail:
 
 @dataclass
 class ProcessOutput:
-    """Output of a process; `exceeded` is the limit at which it was killed, None if it ended by itself.
-
-    `preamble` is what it printed on stdout before the limits' `marker`, and `stdout` what it printed after the marker.
-    `marked` is True if the marker was found.
-    """
+    """Output of a process; `timed_out` is True if it was killed. `failures` are exceptions of the callback."""
 
     stdout: bytearray = field(default_factory=bytearray)
-    preamble: bytearray = field(default_factory=bytearray)
-    marked: bool = False
     stderr: Tail = field(default_factory=Tail)
-    exceeded: Literal["time", "silence", "stdout", "stderr"] | None = None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of a process: seconds in total, seconds without any input or output, and bytes of output.
-
-    The bytes of stdout are counted after `marker`, a line that begins the output; a text before it may have 64 KiB.
-    """
-
-    timeout_s: float | None
-    silence_s: float | None
-    stdout_bytes: int
-    stderr_bytes: int
-    marker: bytes
+    timed_out: bool = False
+    failures: list[Exception] = field(default_factory=list)
 
 
 def communicate(
     process: subprocess.Popen[bytes],
     chunks: Iterable[bytes],
     hold_stdin: bool,
-    limits: Limits,
+    timeout_s: float | None,
     on_stderr_line: Callable[[str], None] | None,
 ) -> ProcessOutput:
     """Write `chunks` to a process and return its output; afterwards the process has ended.
 
-    Its pipes must be made with `bufsize=0`. Reading stops when the pipes are closed or the process has ended, because
-    other processes may hold the pipes open: ssh passes them to the process of its shared connection.
+    `on_stderr_line` is called from another thread, with lines of at most 4 KiB.
     """
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     output = ProcessOutput()
-    with selectors.DefaultSelector() as selector:
-        writer = _Writer(process, iter(chunks), hold_stdin, selector)
-        reader = _Reader(process, selector, output, on_stderr_line, limits.marker)
-        end_s, silence_end_s = _after(limits.timeout_s), _after(limits.silence_s)
-        while reader.open_streams and output.exceeded is None:
-            ended = process.poll() is not None
-            events = selector.select(0 if ended else _POLL_S)
-            if events:
-                silence_end_s = _after(limits.silence_s)
-            has_read = False
-            for key, _ in events:
-                if key.fileobj is process.stdin:
-                    writer.write()
-                else:
-                    has_read |= reader.read(key)
-            if ended and not has_read:
-                break
-            if len(output.stdout) > limits.stdout_bytes or len(output.preamble) > _MAX_PREAMBLE_BYTES:
-                output.exceeded = "stdout"
-            elif reader.stderr_bytes > limits.stderr_bytes:
-                output.exceeded = "stderr"
-            elif time.monotonic() > end_s:
-                output.exceeded = "time"
-            elif time.monotonic() > silence_end_s:
-                output.exceeded = "silence"
-    reader.end()
-    if output.exceeded is not None:
+    readers = (
+        threading.Thread(target=_read, args=(process.stdout, output), daemon=True),
+        threading.Thread(target=_read_lines, args=(process.stderr, output, on_stderr_line), daemon=True),
+    )
+    writer = threading.Thread(target=_write, args=(process.stdin, chunks, hold_stdin), daemon=True)
+    for thread in (*readers, writer):
+        thread.start()
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        output.timed_out = True
         process.kill()
-    process.wait()
+        process.wait()
+    for thread in readers:
+        thread.join(_DRAIN_S)
+    if output.failures:
+        raise output.failures[0]
     return output
 
 
-class _Writer:
-    """Writes chunks to stdin of a process as fast as the process reads."""
-
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        chunks: Iterator[bytes],
-        hold: bool,
-        selector: selectors.BaseSelector,
-    ) -> None:
-        assert process.stdin is not None
-        self._stream = process.stdin
-        self._chunks = chunks
-        self._hold = hold
-        self._selector = selector
-        self._rest = memoryview(b"")
-        os.set_blocking(self._stream.fileno(), False)
-        selector.register(self._stream, selectors.EVENT_WRITE)
-
-    def write(self) -> None:
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                self._selector.unregister(self._stream)
-                if not self._hold:
-                    self._stream.close()
-                return
-            self._rest = memoryview(chunk)
+def _write(stream: IO[bytes], chunks: Iterable[bytes], hold: bool) -> None:
+    with suppress(OSError, ValueError):  # the process closed its stdin; it may do that and still succeed
         try:
-            self._rest = self._rest[os.write(self._stream.fileno(), self._rest) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            # The process closed its stdin; it may do that and still succeed.
-            self._selector.unregister(self._stream)
-            with suppress(OSError):
-                self._stream.close()
+            for chunk in chunks:
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[stream.write(rest) :]
+        finally:
+            if not hold:
+                stream.close()
 
 
-class _Reader:
-    """Reads stdout and stderr of a process into `output`, and calls `on_stderr_line` with lines of bounded length."""
-
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        selector: selectors.BaseSelector,
-        output: ProcessOutput,
-        on_stderr_line: Callable[[str], None] | None,
-        marker: bytes,
-    ) -> None:
-        self._marker = marker
-        self._stdout: IO[bytes] | None = process.stdout
-        self._selector = selector
-        self._output = output
-        self._on_line = on_stderr_line
-        self._rest = b""
-        self.open_streams = 2
-        self.stderr_bytes = 0
-        for stream in (process.stdout, process.stderr):
-            assert stream is not None
-            os.set_blocking(stream.fileno(), False)
-            selector.register(stream, selectors.EVENT_READ)
-
-    def read(self, key: selectors.SelectorKey) -> bool:
-        """Read once from one of the streams; return False if no data was available."""
-        try:
-            data = os.read(key.fd, _READ_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = b""
-        if not data:
-            self._selector.unregister(key.fileobj)
-            self.open_streams -= 1
-        elif key.fileobj is self._stdout:
-            self._add_stdout(data)
-        else:
-            self.stderr_bytes += len(data)
-            self._output.stderr.add(data)
-            self._split_lines(data)
-        return True
-
-    def _add_stdout(self, data: bytes) -> None:
-        output = self._output
-        if output.marked:
+def _read(stream: IO[bytes], output: ProcessOutput) -> None:
+    with suppress(OSError, ValueError):  # closed by another thread
+        while data := stream.read(_READ_BYTES):
             output.stdout += data
-            return
-        output.preamble += data
-        at = output.preamble.find(self._marker)
-        if at >= 0:
-            output.marked = True
-            output.stdout += output.preamble[at + len(self._marker) :]
-            del output.preamble[at:]
-
-    def end(self) -> None:
-        """Call `on_stderr_line` with a last line that has no line break."""
-        if self._on_line is not None and self._rest:
-            self._on_line(self._rest.decode(errors="replace"))
-
-    def _split_lines(self, data: bytes) -> None:
-        if self._on_line is None:
-            return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        while len(self._rest) > MAX_LINE_BYTES:
-            lines.append(self._rest[:MAX_LINE_BYTES])
-            self._rest = self._rest[MAX_LINE_BYTES:]
-        for line in lines:
-            self._on_line(line[:MAX_LINE_BYTES].decode(errors="replace"))
 
 
-def _after(seconds: float | None) -> float:
-    return math.inf if seconds is None else time.monotonic() + seconds
+def _read_lines(stream: IO[bytes], output: ProcessOutput, on_line: Callable[[str], None] | None) -> None:
+    rest = b""
+    with suppress(OSError, ValueError):
+        while data := stream.read(_READ_BYTES):
+            output.stderr.add(data)
+            *lines, rest = (rest + data).split(b"\n")
+            if len(rest) > MAX_LINE_BYTES:
+                lines, rest = [*lines, rest], b""
+            _pass_on(lines, output, on_line)
+    _pass_on([rest] if rest else [], output, on_line)
+
+
+def _pass_on(lines: Iterable[bytes], output: ProcessOutput, on_line: Callable[[str], None] | None) -> None:
+    for line in lines:
+        if on_line is not None and not output.failures:  # after a failure, the stream is still read to its end
+            try:
+                on_line(line[:MAX_LINE_BYTES].decode(errors="replace"))
+            except Exception as error:
+                output.failures.append(error)

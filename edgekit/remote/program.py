@@ -1,4 +1,4 @@
-"""Packs a program of `edgekit.remote.board` into a command for a board's Python: a loader and the modules it needs."""
+"""Runs programs of `edgekit.remote.board` on a board's Python: a loader and the modules they need are sent along."""
 
 from __future__ import annotations
 
@@ -10,11 +10,40 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Any
+from typing import Any, TypeVar
+
+from edgekit.remote.job import read_result
+from edgekit.remote.messages import Notify, Progress, receiver
+from edgekit.remote.ssh import Connection
+
+_T = TypeVar("_T")
 
 _LOADER = "edgekit.remote.board.loader"
 # Imported by the loader.
 _ERRORS = "edgekit.errors"
+
+
+def run_program(
+    connection: Connection,
+    python: str,
+    name: str,
+    argument: Mapping[str, Any],
+    notify: Notify,
+    progress: Progress,
+    *,
+    kind: type[_T],
+    timeout_s: float,
+) -> _T:
+    """Run `edgekit.remote.board.NAME.main(argument)` on a board and return its result as an instance of `kind`.
+
+    Raises:
+        HostError: The program failed.
+        ConnectionLostError: The connection ended; the program may go on.
+    """
+    done = connection.run(
+        [python, *program(name, argument)], timeout_s=timeout_s, on_stderr_line=receiver(notify, progress)
+    )
+    return read_result(connection.host.label, done, kind)
 
 
 def program(name: str, argument: Mapping[str, Any]) -> list[str]:

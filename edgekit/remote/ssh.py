@@ -1,8 +1,7 @@
 """A connection to one board through the system's OpenSSH, opened once and shared by all commands.
 
 The user's configuration, agent, keys, jump hosts and known hosts apply. Passwords are disabled (batch mode), and no
-setting can make ssh accept an unknown host key. Output of the board is bounded in size and, where it is shown, free of
-terminal escapes.
+setting can make ssh accept an unknown host key. Where output of the board is shown, it is free of terminal escapes.
 """
 
 from __future__ import annotations
@@ -23,18 +22,15 @@ from typing import IO, Self
 
 from edgekit.errors import ERROR_PREFIX, HostError, InputError
 from edgekit.remote.hosts import Host
-from edgekit.remote.process_io import MAX_LINE_BYTES, Limits, Tail, communicate
+from edgekit.remote.process_io import MAX_LINE_BYTES, Tail, communicate
 from edgekit.remote.ssh_errors import explain
 from edgekit.text import one_line
 
 DEFAULT_TIMEOUT_S = 60.0
-DEFAULT_LIMIT_BYTES = 1 << 20
 _CONNECT_TIMEOUT_S = 15
 _OPEN_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 0.5
 _END_TIMEOUT_S = 1.0
-# Enough for the progress lines of a benchmark that takes days.
-_LIMIT_ERROR_BYTES = 64 << 20
 # A socket's path may have 108 bytes, of which ssh needs 17 while it creates the socket.
 _MAX_SOCKET_PATH = 85
 
@@ -132,8 +128,6 @@ class Connection:
         stdin: bytes | Iterable[bytes] = b"",
         hold_stdin: bool = False,
         timeout_s: float | None = DEFAULT_TIMEOUT_S,
-        silence_s: float | None = None,
-        limit_bytes: int = DEFAULT_LIMIT_BYTES,
         on_stderr_line: Callable[[str], None] | None = None,
     ) -> CommandResult:
         """Run a program on the board and return its result, whatever its exit code.
@@ -144,38 +138,30 @@ class Connection:
             hold_stdin: Keep stdin open until the program ends. The program then detects a lost connection by its closed
                 stdin.
             timeout_s: Maximum duration; None for no limit.
-            silence_s: Maximum time without output and without reading from stdin; None for no limit.
-            limit_bytes: Maximum size of stdout.
-            on_stderr_line: Called with each line of stderr, cut to 4 KiB and otherwise unchanged: it is not safe to
-                print.
+            on_stderr_line: Called in another thread with each line of stderr, cut to 4 KiB and otherwise unchanged: it
+                is not safe to print.
 
         Raises:
             ConnectionLostError: The connection ended.
-            HostError: A limit was exceeded.
+            HostError: The program did not end in time, or the board's shell did not run it.
         """
         token = _token()
         # `exec`: what the shell's start files set up for the end of the shell must not print after the program.
         process = self._start(f"echo {token}; exec {command_line(arguments)}")
         chunks = (stdin,) if isinstance(stdin, bytes) else stdin
-        limits = Limits(timeout_s, silence_s, limit_bytes, _LIMIT_ERROR_BYTES, f"{token}\n".encode())
         try:
-            output = communicate(process, chunks, hold_stdin, limits, on_stderr_line)
+            output = communicate(process, chunks, hold_stdin, timeout_s, on_stderr_line)
         finally:
             self._end(process)
         was_lost = process.returncode < 0 or (process.returncode == _SSH_FAILED and self._ends_soon())
-        if output.exceeded is None and was_lost:
+        if was_lost and not output.timed_out:
             raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason()}")
-        if not output.marked:
-            raise HostError(f"{self.host.label}: {_not_run(output.preamble, output.stderr.content())}")
-        if output.exceeded is not None:
-            reason = {
-                "stdout": f"printed more than {limit_bytes} bytes",
-                "stderr": f"printed more than {_LIMIT_ERROR_BYTES >> 20} MiB of messages",
-                "time": f"did not end within {timeout_s} s",
-                "silence": f"sent and read nothing for {silence_s} s",
-            }[output.exceeded]
-            raise HostError(f"{self.host.label}: '{one_line(arguments[0])}' {reason}")
-        return CommandResult(process.returncode, bytes(output.stdout), output.stderr.content())
+        greeting, is_run, stdout = bytes(output.stdout).partition(f"{token}\n".encode())
+        if not is_run:
+            raise HostError(f"{self.host.label}: {_not_run(greeting, output.stderr.content())}")
+        if output.timed_out:
+            raise HostError(f"{self.host.label}: '{one_line(arguments[0])}' did not end within {timeout_s} s")
+        return CommandResult(process.returncode, stdout, output.stderr.content())
 
     def close(self) -> None:
         """Close the connection and end all commands that run over it."""

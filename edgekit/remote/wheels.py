@@ -6,7 +6,7 @@ Boards build and download nothing, so they need no internet.
 from __future__ import annotations
 
 import base64
-import fcntl
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -26,7 +26,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from edgekit import __version__
 from edgekit.downloads import default_cache_dir, is_offline
@@ -38,7 +37,6 @@ from edgekit.text import one_line
 
 _PIP_TIMEOUT_S = 1800
 _POLL_S = 0.2
-_END_TIMEOUT_S = 3.0
 _DONE = "wheels.json"
 # Number of sets of wheels kept in the cache: of edgekit itself, and of its dependencies (about 100 MB per platform).
 _KEPT_OWN = 3
@@ -49,7 +47,7 @@ _WHEEL_NAME = f"{DISTRIBUTION.replace('-', '_')}-{__version__}"
 # A fixed date, so that the same files make the same wheel.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
-_own_wheel_lock = threading.Lock()
+_own_wheel_lock, _download_lock = threading.Lock(), threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -118,34 +116,18 @@ def dependency_wheels(
     }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     folder = (cache or default_cache_dir()) / "wheels" / f"board-{key[:32]}"
-    wheels = _complete_wheels(folder)
-    if wheels is None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Boards of one platform are prepared in parallel: one thread downloads, the others wait for it.
-        # A process does not end before its threads, so the wait for another process ends with Ctrl-C, too.
-        with (folder.parent / f".{folder.name}.lock").open("w") as lock:
-            while not _is_locked(lock) and not is_cancelled():
-                time.sleep(_POLL_S)
+    with _download_lock:  # boards of one platform are prepared in parallel: one thread downloads
+        wheels = _complete_wheels(folder)
+        if wheels is None:
+            if is_cancelled():
+                raise HostError("interrupted before the download of the wheels")
+            _download(wheel, target, folder, is_cancelled)
             wheels = _complete_wheels(folder)
-            if wheels is None:
-                if is_cancelled():  # during the wait, which then ended without the lock, or just after it
-                    raise HostError("interrupted before the download of the wheels")
-                _download(wheel, target, folder, is_cancelled)
-                wheels = _complete_wheels(folder)
-                _remove_old_wheels(folder, "board-*", _KEPT_PLATFORMS)
+            _remove_old_wheels(folder, "board-*", _KEPT_PLATFORMS)
     if wheels is None:
         raise HostError(f"the downloaded wheels in '{folder}' are damaged: check this machine's disk")
     os.utime(folder)
     return wheels
-
-
-def _is_locked(lock: IO[str]) -> bool:
-    """Lock an open file and return True; return False if another thread or process has locked it."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _complete_wheels(folder: Path) -> list[Upload] | None:
@@ -164,8 +146,10 @@ def _download(wheel: Upload, target: Target, folder: Path, is_cancelled: Callabl
         raise HostError(f"{what} are not in '{folder}', and EDGEKIT_OFFLINE is set: unset it to download them")
     if importlib.util.find_spec("pip") is None:
         raise InputError(f"{what} are downloaded with pip, which '{sys.executable}' does not have: python -m ensurepip")
-    for leftover in folder.parent.glob(f".new-{folder.name}-*"):  # of a killed process; this one has the lock
-        shutil.rmtree(leftover, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(".new-*"):
+        if time.time() - leftover.stat().st_mtime > _PIP_TIMEOUT_S:  # of a killed process
+            shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".new-{folder.name}-") as name:
         fresh = Path(name) / "wheels"
         arguments = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
@@ -181,7 +165,8 @@ def _download(wheel: Upload, target: Target, folder: Path, is_cancelled: Callabl
             json.dumps([[upload.path.name, upload.sha256, upload.size_bytes] for upload in uploads])
         )
         shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
+        with contextlib.suppress(OSError):  # another process was faster
+            fresh.rename(folder)
 
 
 def _run_pip(arguments: Sequence[str], what: str, is_cancelled: Callable[[], bool]) -> None:
@@ -190,7 +175,7 @@ def _run_pip(arguments: Sequence[str], what: str, is_cancelled: Callable[[], boo
     Raises:
         HostError: pip failed, took too long or was cancelled.
     """
-    end_s = time.monotonic() + _PIP_TIMEOUT_S
+    end_s, stderr = time.monotonic() + _PIP_TIMEOUT_S, None
     with subprocess.Popen(
         arguments,
         stdin=subprocess.DEVNULL,
@@ -199,27 +184,16 @@ def _run_pip(arguments: Sequence[str], what: str, is_cancelled: Callable[[], boo
         text=True,
         errors="replace",
     ) as pip:
-        stderr = None
         while stderr is None:
             try:
                 _, stderr = pip.communicate(timeout=_POLL_S)
             except subprocess.TimeoutExpired:
-                if not is_cancelled() and time.monotonic() < end_s:
-                    continue
-                _end(pip)
-                if is_cancelled():
-                    raise HostError("interrupted during the download of the wheels") from None
-                raise HostError(f"{what} were not downloaded within {_PIP_TIMEOUT_S} s: try again") from None
+                if is_cancelled() or time.monotonic() > end_s:
+                    pip.send_signal(signal.SIGINT)  # pip removes its temporary files
+                    reason = "interrupted" if is_cancelled() else f"not done within {_PIP_TIMEOUT_S} s"
+                    raise HostError(f"the download of the {what} was {reason}: try again") from None
     if pip.returncode != 0:
         raise HostError(f"{what} cannot be downloaded: pip: {one_line(_reason(stderr))[:300]}")
-
-
-def _end(pip: subprocess.Popen[str]) -> None:
-    pip.send_signal(signal.SIGINT)  # pip removes its temporary files
-    try:
-        pip.communicate(timeout=_END_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        pip.kill()
 
 
 def _reason(stderr: str) -> str:

@@ -106,23 +106,6 @@ def distribution(board: BoardResult, cell: CellResult) -> Markup:
     return image(parts, base + 33, f"Distribution of latencies, {cell.kind}, {cell_name(cell)}")
 
 
-def rates(board: BoardResult, cell: CellResult) -> Markup:
-    """Return a chart of a cell's images/s over time, one curve per process; empty if there are no readings."""
-    processes = [process for process in cell.processes if process.during]
-    seconds = max((process.during[-1].at_s for process in processes), default=0)
-    values = [reading.images_per_s for process in processes for reading in process.during]
-    if not values or seconds <= 0:
-        return Markup()
-    across, up = Scale(0, seconds, _LEFT, _RIGHT), Scale(0, max(values) * 1.1, 74, 6)
-    parts = _frame(across, up, 6, 74, ticks(0, up.high, 3))
-    for process in processes:
-        points = [(across(reading.at_s), up(reading.images_per_s)) for reading in _thinned(process.during, 200)]
-        parts.append(path(points, colour_of(board, cell.model)))
-    parts += [text(across(tick), 87, number(tick), "tick", "middle") for tick in ticks(0, seconds)]
-    parts.append(text(4, 87, "s", "tick"))
-    return image(parts, 92, f"Images per second over time, {cell.kind}, {cell_name(cell)}")
-
-
 def stages(board: BoardResult) -> Markup:
     """Return a stacked bar chart of the mean time per frame of each pipeline stage, one bar per cell.
 

@@ -122,7 +122,7 @@ def compare(
     With two reports, boards are paired by label; if each report has a single board, these two are paired. Cells are
     paired by kind, engine, threads, batch and model. Models are paired by the SHA-256 of their files. Without an equal
     SHA-256, models are paired by name, and count as different. With one report, each model is compared with the
-    baseline; cells are paired by kind, threads and batch.
+    baseline; cells are paired by kind, detector, threads and batch.
 
     Args:
         before: A report or its file.
@@ -180,13 +180,17 @@ def _compare_models(report: BenchmarkReport, baseline: str | None) -> Comparison
 def _compare_with(board: BoardResult, base: str, model: str) -> tuple[list[CellChange], list[str]]:
     """Return the changes from a baseline model to another, and the cells that only one of them has."""
     before, after = (
-        {(cell.kind, cell.intra_op_threads, cell.batch): cell for cell in cells_of(board, name)}
+        {(cell.kind, cell.detector, cell.intra_op_threads, cell.batch): cell for cell in cells_of(board, name)}
         for name in (base, model)
     )
     cells = [_change(before[key], after[key]) for key in before if key in after]
-    unmatched = [f"{_cell_name(before[key])}: not measured for {model}" for key in before.keys() - after]
-    unmatched += [f"{_cell_name(after[key])}: not measured for {base}" for key in after.keys() - before]
+    unmatched = [f"{_cell_name(before[key])}: not measured for {model}{_with(key[1])}" for key in before.keys() - after]
+    unmatched += [f"{_cell_name(after[key])}: not measured for {base}{_with(key[1])}" for key in after.keys() - before]
     return cells, sorted(unmatched)
+
+
+def _with(detector: str | None) -> str:
+    return f" with detector '{detector}'" if detector else ""
 
 
 def _model_named(board: BoardResult, name: str) -> str:

@@ -15,8 +15,8 @@ from edgekit.report.quality_flags import EXPLANATIONS
 from edgekit.text import counted
 
 KIND_NOTE = (
-    "net: one inference; frame: one frame through detection and classification, in one thread; run: the loop of "
-    "edgekit run"
+    "run: the loop of edgekit run, the frame rate that you get; frame: one frame through detection and classification, "
+    "in one thread; net: one inference"
 )
 INTERVAL_NOTE = (
     "±: half of the median's 95 % interval, from the spread between processes; -: fewer than three processes"
@@ -40,6 +40,33 @@ def board_title(result: BoardResult) -> str:
         parts.append(board.cpu)
     parts.append(f"{board.processors or '?'} processors, {board.architecture}")
     return ", ".join(parts)
+
+
+def frame_rates(report: BenchmarkReport, *, here: bool = False) -> list[str]:
+    """Return the frame rate of `edgekit run` with its 95 % interval, one line per board and model.
+
+    An emulated board has none: its rate is valid for no machine. With `here`, a board is called "this machine".
+    """
+    lines = []
+    for result in report.boards:
+        place = "this machine" if here else result.label or result.board.model or "unknown board"
+        for model in result.models:
+            run = _fastest([cell for cell in cells_of(result, model.name) if cell.kind == "run"])
+            if run is None or result.board.virtualization == "emulator":
+                continue
+            limits = run.median_interval_ms
+            between = "interval unknown: fewer than three processes"
+            if limits:
+                between = f"{_rate(limits[1])} to {_rate(limits[0])}"
+            notes = "; ".join((between, *run.quality_flags))
+            which = f" with {model.name}" if len(result.models) > 1 else ""
+            lines.append(f"edgekit run on {place}{which}: about {_rate(run.latency.p50_ms)} frames/s ({notes})")
+    return lines
+
+
+def _rate(frame_ms: float) -> str:
+    per_s = 1e3 / frame_ms
+    return f"{per_s:.0f}" if per_s >= 10 else f"{per_s:.1f}"
 
 
 def virtualization_warning(result: BoardResult) -> str | None:

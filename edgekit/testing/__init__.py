@@ -1,1 +1,1 @@
-"""Conformance tests for extensions of edgekit: `python -m edgekit.testing engine`, or `edgekit.testing.engine`."""
+"""Conformance tests for extensions of edgekit: `edgekit.testing.engine`."""

@@ -1,10 +1,4 @@
-"""Conformance tests of inference engines.
-
-A package that registers an engine runs them on its own files:
-
-    python -m edgekit.testing engine tflite --model mine.tflite --against mine.onnx
-
-or from its own tests:
+"""Conformance tests of inference engines, for the tests of a package that registers one:
 
     from edgekit.testing.engine import CHECKS, Subject
 
@@ -70,10 +64,8 @@ class Subject:
 
     def require_equal(self, expected: FloatArray, logits: FloatArray, what: str) -> None:
         """Raise AssertionError unless logits are `expected` within the tolerance of `edgekit verify`."""
-        _require(
-            logits.dtype == np.float32 and logits.shape == expected.shape,
-            f"infer returns {logits.dtype} {logits.shape}: expected float32 {expected.shape}",
-        )
+        found, wanted = (logits.dtype, logits.shape), (np.dtype(np.float32), expected.shape)
+        _require(found == wanted, f"infer returns {found}: expected {wanted}")
         engine = "onnxruntime" if self.engine == "onnx" else self.engine
         faults = logit_faults(expected, logits, tolerance_for(self.loaded.contract.precision, engine))
         _require(not faults, f"logits are not {what}: {'; '.join(faults)}")
@@ -85,8 +77,7 @@ def check_contract(subject: Subject) -> None:
     for field in ("labels", "subject", "crop", "temperature", "uncertain_below"):
         values = getattr(own, field), getattr(source, field)
         _require(values[0] == values[1], f"the contract's {field} is {values[0]}, the source's {values[1]}")
-    sizes = own.input.size_hw, source.input.size_hw
-    _require(sizes[0] == sizes[1], f"the contract's input size is {sizes[0]}, the source's {sizes[1]}")
+    _require(own.input.size_hw == source.input.size_hw, f"the contract's input size is {own.input.size_hw}")
 
 
 def check_agreement(subject: Subject) -> None:
@@ -142,11 +133,10 @@ def check_damaged_files(subject: Subject) -> None:
             path = Path(folder) / f"{name}{subject.model.suffix}"
             try:
                 subject.open(path=path)
-            except InputError as error:
-                text = str(error)
-                _require(path.name in text and "\n" not in text, f"the error is not one line with its file: {text!r}")
             except Exception as error:  # which exception it is, is what is tested
-                raise AssertionError(f"the file '{name}' raises {type(error).__name__}: expected InputError") from error
+                text = str(error)
+                is_right = isinstance(error, InputError) and path.name in text and "\n" not in text
+                _require(is_right, f"{error!r} is not an InputError of one line with its file")
             else:
                 raise AssertionError(f"the file '{name}' is loaded without an error")
 

@@ -188,7 +188,7 @@ def student_contract(name: str, teacher: Teacher, dataset: DataSet, fit: Fit, va
     """
     architecture = student_architecture(name, teacher)
     contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray, fit, values=values)
-    return replace(contract, subject=subject_of(teacher))
+    return replace(contract, subject=subject_of(teacher), label_map=dataset.label_map)
 
 
 def _to_device(outputs: TeacherOutputs, device: torch.device) -> TeacherBatch:

@@ -2,7 +2,7 @@
 
 Votes and teacher are not independent, so their probabilities are combined as a product of powers:
 softmax(a log p_teacher + b (log P(label | votes) - log P(label))), with a, b < 1, because information that both share
-would count twice. `benchmarks/models/votes.py` measures this combination.
+would count twice.
 """
 
 from __future__ import annotations

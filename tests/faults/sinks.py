@@ -64,7 +64,7 @@ class SinkCase:
 
 
 def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make all sinks write and retry sooner, and until the disk is full."""
+    """Make all sinks write and retry sooner."""
     begin = Writer.__init__
 
     def begin_quick(self, target, rules, *arguments, **options) -> None:
@@ -74,12 +74,11 @@ def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Writer, "__init__", begin_quick)
     monkeypatch.setattr("edgekit.device.sinks.snapshots._COMMAND_PERIOD_S", 0.0)
     monkeypatch.setattr("edgekit.device.sinks.disk_reserve._CHECK_EVERY_S", 0.0)
-    monkeypatch.setattr("edgekit.device.sinks.disk_reserve._SHARE", 0.0)
 
 
 def _opened(make: Callable[[Path, Any], Sink | None], **rules: Any) -> Callable[..., tuple[Any, Account]]:
     def open_sink(folder: Path, notify: Notify, end_s: float) -> tuple[Any, Account]:
-        run = run_of(notify, end_s=end_s, **rules)
+        run = run_of(notify, end_s=end_s, disk_reserve=0, **rules)
         sink = make(folder, run)
         assert sink is not None
         return sink, run.accounts[0]
@@ -206,8 +205,7 @@ SINKS = (
         "jsonl with rotation",
         _opened(
             lambda folder, run: JsonLinesOptions(jsonl=str(folder / "r.jsonl")).open(run),
-            rotate_files="20KB",
-            rotate_keep=1000,
+            rotate_files="20KB,keep=1000",
         ),
         _json_sequences,
     ),

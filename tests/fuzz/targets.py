@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from edgekit.errors import EdgekitError
@@ -159,56 +159,8 @@ def _benchmark_examples() -> list[bytes]:
     return [json.dumps(document).encode()]
 
 
-def _board_answer(path: Path) -> None:
-    """Read the output of a board: probe, doctor, progress, and the results of `board/deploy.py`."""
-    from edgekit.remote.deploy import ReleaseList, Removal, read_change
-    from edgekit.remote.doctor import Findings, captured
-    from edgekit.remote.prepare import parse_freed
-    from edgekit.remote.probe import parse_probe
-    from edgekit.remote.progress import read_progress
-    from edgekit.remote.responses import read_response
-
-    content = path.read_bytes()
-    text = content.decode(errors="replace")
-    readers: list[Callable[[], object]] = [
-        lambda: read_change("board", content),
-        *(partial(read_response, "board", content, kind) for kind in (ReleaseList, Removal, Findings)),
-        lambda: captured([], content, "board"),
-        lambda: parse_freed(text),
-        lambda: [read_progress(line) for line in text.splitlines()],
-    ]
-    for read in readers:
-        with suppress(EdgekitError):
-            read()
-    with suppress(ValueError):  # the caller adds the name of the board
-        parse_probe(text, 0.0)
-
-
-def _board_examples() -> list[bytes]:
-    from edgekit.doctor.examination import as_document
-    from edgekit.doctor.probe import Finding
-    from edgekit.remote.progress import progress_line
-
-    release = {"release": "0001-abc", "model": "m.onnx", "edgekit": "1", "created_unix_s": 1, "failed": False}
-    service = {"state": "running", "text": "t", "last_exit": None, "manager": "systemd"}
-    documents = [
-        {"release": "a", "before": None, "current": "a", "error": None, "service_installed": True},
-        {"release": "a", "before": "b", "current": "b", "error": "no frame"},
-        {"releases": [release, release], "current": "0001-abc", "cut": False, "service": service},
-        as_document([Finding("board", "ok", "Pi"), Finding("python", "fault", "old", "update")]),
-        {"python": "/usr/bin/python3", "seen": {"/proc/cpuinfo": "x"}, "names": ["board", "user"]},
-    ]
-    probe = (
-        "root=/home/pi/.cache/edgekit/board\nmachine=aarch64\nbits=64\nglibc=glibc 2.36\nsystem=Debian\nmodel=Pi\n"
-        "memory_kib=900000\nfree_kib=1000000\nclock=1700000000\npython=3.11 64 1 /usr/bin/python3\n"
-        f"command=/usr/bin/edgekit\nfound=store/{'a' * 64}.onnx 100\nfound=envs/{'b' * 64}/.ready 0\n"
-    )
-    texts = [probe, "1234\n", progress_line("examining", 1, 10)]
-    return [*(json.dumps(document).encode() for document in documents), *(text.encode() for text in texts)]
-
-
 def _csv(path: Path) -> None:
-    from edgekit.models.data.crop_table import read_rows
+    from edgekit.models.data.crop import read_rows
     from edgekit.models.data.fer2013 import read_csv
     from edgekit.models.data.ferplus import read_votes
 
@@ -326,7 +278,6 @@ TARGETS = {
     "settings": Target(_settings, of_examples(_settings_examples), ".toml"),
     "inventory": Target(_inventory, of_examples(_inventory_examples), ".toml"),
     "benchmark": Target(_benchmark, of_examples(_benchmark_examples), ".json"),
-    "board-answer": Target(_board_answer, of_examples(_board_examples)),
     "csv": Target(_csv, of_examples(_csv_examples), ".csv"),
     "hdf5": Target(_hdf5, of_examples(_hdf5_examples), ".h5"),
     "hdf5-entry": Target(_hdf5, structured.hdf5, ".h5"),

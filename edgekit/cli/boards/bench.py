@@ -7,15 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from edgekit.cli.boards.hosts import BoardReporter, needs_detector, raise_failures, yunet_upload
-from edgekit.cli.command import is_set
-from edgekit.cli.option_types import parameter_name
 from edgekit.cli.output import Output, one_line
 from edgekit.device.benchmark.options import BenchmarkOptions
 from edgekit.errors import HostError, InputError
-from edgekit.options import declared_options
+from edgekit.options import defaults
 
 if TYPE_CHECKING:
     from edgekit.cli.render.reports import ReportOptions
@@ -24,6 +20,12 @@ if TYPE_CHECKING:
     from edgekit.remote.hosts import Host
     from edgekit.remote.transfer import Upload
     from edgekit.report.document import BenchmarkReport
+
+# What is sent to the boards beside the files.
+_SENT = (
+    *("kinds", "threads", "seconds", "processes", "batch", "source", "detector"),
+    *("cool_down_s", "allow_throttled", "notes"),
+)
 
 
 def bench_on_hosts(
@@ -39,6 +41,7 @@ def bench_on_hosts(
 
     from edgekit.remote.bench import bench_hosts, merged_report
     from edgekit.report.terminal import report_view
+    from edgekit.report.view import frame_rates, with_short_names
 
     job = _job(out, options, hosts, install=not boards.no_install)
     document = None
@@ -63,15 +66,20 @@ def bench_on_hosts(
             out.say(f"{host.label}: {host.overhead_s:.1f} s until the measurement started, {sent}")
     for path in files.paths:
         out.say(f"report: {path}")
+    out.show(*frame_rates(with_short_names(document)))
     if any(done.interrupted for done in results):
         out.warn(f"interrupted: the report has {len(document.boards)} of {len(results)} boards")
     raise_failures(results)
 
 
 def bench_files_on_hosts(
-    out: Output, boards: InstallingHostOptions, hosts: Sequence[Host], files: Mapping[str, Path]
+    out: Output,
+    options: BenchmarkOptions,
+    boards: InstallingHostOptions,
+    hosts: Sequence[Host],
+    files: Mapping[str, Path],
 ) -> BenchmarkReport:
-    """Measure files by name on boards, without the pipeline, and return one report; failed boards are in its `hosts`.
+    """Measure files by name on boards and return one report; failed boards are in its `hosts`.
 
     Raises:
         HostError: All boards failed.
@@ -82,8 +90,7 @@ def bench_files_on_hosts(
     from edgekit.remote.transfer import pack
 
     uploads = {name: pack(path, "model") for name, path in files.items()}
-    options = (*_given_options(), "--no-pipeline")
-    job = Job(uploads, options, install=not boards.no_install, extras=engine_extras(files.values()))
+    job = Job(uploads, _sent(options), install=not boards.no_install, extras=engine_extras(files.values()))
     with BoardReporter(out, len(hosts)) as reporter:
         results = bench_hosts(hosts, job, boards.parallel, reporter, reporter.finished)
     # A table of formats needs all of them.
@@ -102,7 +109,6 @@ def _job(out: Output, options: BenchmarkOptions, hosts: Sequence[Host], install:
 
     assert isinstance(options.models, tuple)
     check_fits(names=(*options.models, options.source), boards=len(hosts))
-    words = _given_options()
     if len(set(options.models)) < len(options.models):
         raise InputError("a model is given twice: give each model once")
     uploads = {name: pack(resolve_model(name, DEVICE_SUFFIXES), "model") for name in options.models}
@@ -110,53 +116,36 @@ def _job(out: Output, options: BenchmarkOptions, hosts: Sequence[Host], install:
         raise InputError("two of the models are the same file: give each model once")
     files: dict[str, Upload] = {}
     if options.kinds is None:
-        words += _source(options.source, files)
-        words += _detector(out, options.detector, files, [upload.path for upload in uploads.values()])
-    else:
-        words.append("--no-pipeline")
+        files = _files(out, options, [upload.path for upload in uploads.values()])
     extras = engine_extras(upload.path for upload in uploads.values())
-    return Job(uploads, tuple(words), files, install=install, extras=extras)
+    return Job(uploads, _sent(options), files, install=install, extras=extras)
 
 
-def _given_options() -> list[str]:
-    """Return the options of the measurement that are given, as words of a command line; files are sent separately."""
-    context = click.get_current_context()
-    words: list[str] = []
-    for declared in declared_options(BenchmarkOptions).values():
-        name = parameter_name(declared)
-        if declared.flag in ("--source", "--detector") or not is_set(context, name):
-            continue
-        value = context.params[name]
-        for each in value if declared.several else [value]:
-            words += [declared.flag] if each is True else [declared.flag, str(each)]
-    return words
+def _sent(options: BenchmarkOptions) -> dict[str, object]:
+    """Return the options that differ from their defaults, ready for JSON; files are sent separately."""
+    usual = defaults(BenchmarkOptions)
+    values = {name: getattr(options, name) for name in _SENT}
+    return {name: value for name, value in values.items() if value != usual[name]}
 
 
-def _source(uri: str, files: dict[str, Upload]) -> list[str]:
-    """Return the options that pass the source `uri` to the boards; for a file, add it to `files` and return none."""
-    from edgekit.remote.transfer import pack
+def _files(out: Output, options: BenchmarkOptions, models: Sequence[Path]) -> dict[str, Upload]:
+    """Return the files to send as source and as detector.
 
-    path = Path(uri)
-    if path.is_file():
-        files["--source"] = pack(path, "source")
-        return []
-    if path.is_dir() or not (uri == "demo" or "://" in uri):
-        raise InputError(f"source '{one_line(uri)}' is not a file: give one video or image to send to the boards")
-    return ["--source", uri]
-
-
-def _detector(out: Output, detector: object, files: dict[str, Upload], models: Sequence[Path]) -> list[str]:
-    """Return the options that pass the detector to the boards; add its file to `files`."""
+    Raises:
+        InputError: The source is a folder, or the file of an option cannot be read.
+    """
     from edgekit.model_store import ONNX_SUFFIX
     from edgekit.remote.transfer import pack
 
-    name = None if detector is None else str(detector)
+    files: dict[str, Upload] = {}
+    path, uri = Path(options.source), options.source
+    if path.is_file():
+        files["source"] = pack(path, "source")
+    elif path.is_dir() or not (uri == "demo" or "://" in uri):
+        raise InputError(f"source '{one_line(uri)}' is not a file: give one video or image to send to the boards")
+    name = None if options.detector is None else str(options.detector)
     if name is not None and name.endswith(ONNX_SUFFIX):
-        files["--detector"] = pack(Path(name), "detector model")
-        return []
-    if name in (None, "yunet") and any(map(needs_detector, models)):
-        upload = yunet_upload(out)
-        if upload is not None:
-            files["--detector"] = upload
-            return []
-    return [] if name is None else ["--detector", name]
+        files["detector"] = pack(Path(name), "detector model")
+    elif name in (None, "yunet") and any(map(needs_detector, models)) and (upload := yunet_upload(out)):
+        files["detector"] = upload
+    return files

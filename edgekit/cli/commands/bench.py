@@ -123,15 +123,14 @@ def _bench_here(out: Output, options: BenchmarkOptions, power_file: Path | None,
         IncompleteError: A process failed; the report on those before is written first.
     """
     from edgekit.device.benchmark.run import IncompleteError
-    from edgekit.remote.file_names import reported_name
     from edgekit.report.power import power_meter
     from edgekit.report.terminal import report_view
+    from edgekit.report.view import frame_rates, with_short_names
 
     report = failure = None
     try:
         with ExitStack() as stack:
             write = files.open(stack)
-            options = replace(options, report_name=reported_name)
             if power_file:
                 options = replace(options, power=power_meter(power_file, out.warn))
             try:
@@ -145,6 +144,7 @@ def _bench_here(out: Output, options: BenchmarkOptions, power_file: Path | None,
             out.result(report.as_document())
     for path in files.paths:
         out.say(f"report: {path}")
+    out.show(*frame_rates(with_short_names(report), here=True))
     if failure is not None:
         raise failure
     if not report.complete:

@@ -16,7 +16,7 @@ from edgekit.options import Options, option
 if TYPE_CHECKING:
     from edgekit.report.compare import BoardChange, CellChange
 
-_COLUMNS = ("kind", "threads", "A ms", "B ms", "change", "95 % interval", "verdict")
+_COLUMNS = ("kind", "threads", "A ms", "B ms", "change of time", "95 % interval", "verdict")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +94,12 @@ def command(out: Output, before: Path, after: Path | None, options: CompareOptio
 
 
 def _show(out: Output, board: BoardChange) -> None:
+    if board.differences:
+        out.say(f"DIFFERENT CONDITIONS, which also change the times: {'; '.join(board.differences)}", bold=True)
     out.say(board.board)
     for pair in dict.fromkeys((cell.baseline, cell.model) for cell in board.cells):
         out.show(_table([cell for cell in board.cells if (cell.baseline, cell.model) == pair]))
     lines = {
-        "different": board.differences,
         "note": board.notes,
         "unmatched": board.unmatched,
         "not judged": board.cures,

@@ -42,6 +42,7 @@ def command(out: Output, paths: tuple[Path, ...], files: ReportOptions) -> None:
     from edgekit.report.merging import merge
     from edgekit.report.schema import read_document
     from edgekit.report.terminal import report_view
+    from edgekit.report.view import frame_rates, with_short_names
 
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise click.UsageError(f"report '{twice[0]}' is given twice")
@@ -49,7 +50,7 @@ def command(out: Output, paths: tuple[Path, ...], files: ReportOptions) -> None:
     report = reports[0] if len(reports) == 1 else merge(reports, _labels(paths, reports))
     with ExitStack() as stack:
         files.open(stack)(report)
-    out.show(*report_view(report))
+    out.show(*frame_rates(with_short_names(report)), *report_view(report))
     out.result(report.as_document())
 
 

@@ -24,6 +24,7 @@ class _RunCommand(SettingsCommand):
         "mqtt-buffer-events": "the buffer holds 10,000 events",
         "mqtt-key": "the file of --mqtt-cert contains certificate and key",
         "rotate-age": "--rotate-files 1d replaces it",
+        "rotate-keep": "--rotate-files 10MB,keep=5 replaces it",
         "rotate-size": "--rotate-files 10MB replaces it",
         "sink": "a sink of another package has options of its own",
         "web-fps": "the page shows at most 10 frames per second",

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -38,12 +37,12 @@ from typing import Any
 from edgekit.deployed import unusable
 from edgekit.errors import HostError
 from edgekit.remote.board.releases import Releases
-from edgekit.remote.board.runtime import report
 from edgekit.remote.board.service import Service
+from edgekit.remote.messages import report
 
 
-def main(plan: dict[str, Any]) -> int:
-    """Run the plan's `action` and print the result as JSON: "deploy", "rollback", "releases" (list them) or "undeploy".
+def main(plan: dict[str, Any]) -> dict[str, Any]:
+    """Run the plan's `action` and return the result: "deploy", "rollback", "releases" (list them) or "undeploy".
 
     The plan also has the `name` and `scope` of the service, and how long to wait for it (`health_s`, `settle_s`). A
     deploy has the fields of `Releases.create` and the number of releases to `keep`. A rollback has the release `to`
@@ -57,14 +56,10 @@ def main(plan: dict[str, Any]) -> int:
     service = Service(releases, plan["name"], scope, plan["health_s"], plan.get("settle_s", 0))
     service.refuse_other_scope()
     if plan["action"] == "releases":
-        result = _listed(releases, service)
-    elif plan["action"] == "undeploy":
-        result = _removed(releases, service, plan["keep_data"])
-    else:
-        result = _changed(releases, service, plan)
-    with contextlib.suppress(OSError):
-        print(json.dumps(result), flush=True)
-    return 0
+        return _listed(releases, service)
+    if plan["action"] == "undeploy":
+        return _removed(releases, service, plan["keep_data"])
+    return _changed(releases, service, plan)
 
 
 def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict[str, Any]:

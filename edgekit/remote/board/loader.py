@@ -1,8 +1,8 @@
 """Runs on a board with `python3 -c`: imports the sent modules and calls `main` of one of them.
 
 The loader's argument is a JSON object, compressed by zlib and encoded by base64. It has `modules` (sources by module
-name), `main` (the name of the module to run) and `argument` (the argument of that module's `main`). `main` returns the
-exit code; an error is printed as one line.
+name), `main` (the name of the module to run) and `argument` (the argument of that module's `main`). The result of
+`main` or its error is printed as one JSON document, which `edgekit.remote.job` reads.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ class _SentModules(MetaPathFinder, InspectLoader):
 
 
 def main(argument: str) -> int:
-    """Run the sent program and return its exit code."""
+    """Run the sent program, print its result or its error, and return the exit code."""
     sent: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(argument)))
     sys.meta_path.insert(0, _SentModules(sent["modules"]))
     try:
-        code: int = import_module(sent["main"]).main(sent["argument"])
+        answer = {"result": import_module(sent["main"]).main(sent["argument"])}
     except Exception as error:
-        from edgekit.errors import ERROR_PREFIX, EdgekitError
+        from edgekit.errors import EdgekitError
 
         text = str(error) if isinstance(error, EdgekitError) else f"{type(error).__name__}: {error}"
         if isinstance(error, OSError) and error.strerror:
             text = error.strerror + (f": '{error.filename}'" if error.filename else "")
-        with contextlib.suppress(OSError):  # the connection may be closed
-            print(f"{ERROR_PREFIX}{text}", file=sys.stderr, flush=True)
-        return 1
-    return code
+        answer = {"error": text}
+    with contextlib.suppress(OSError):  # the connection may be closed
+        print(json.dumps(answer), flush=True)
+    return 1 if "error" in answer else 0
 
 
 if __name__ == "__main__":

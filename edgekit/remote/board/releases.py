@@ -21,7 +21,8 @@ from typing import Any
 from edgekit.deployed import deploy_folder, unusable
 from edgekit.errors import HostError
 from edgekit.files import sha256_of, sync, write_atomic
-from edgekit.remote.board.runtime import MODEL_NAMES, Runtime, report
+from edgekit.remote.board.runtime import MODEL_NAMES, Runtime
+from edgekit.remote.messages import report
 
 # Required fields and their types: with another type, the list of releases would not be valid and would hide the others.
 _FIELDS = {"model": str, "edgekit": str, "created_unix_s": int, "previous": object, "command": object, "files": dict}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
 import subprocess
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import Any
 
 from edgekit.deployed import command_of, unusable
 from edgekit.errors import ERROR_PREFIX, HostError
+from edgekit.remote.messages import report
 
 # Names of the model in a release, by its engine.
 MODEL_NAMES = ("model.onnx", "model.ncnn")
@@ -117,9 +116,3 @@ def last_error(text: str) -> str:
 def errors_in(lines: Sequence[str]) -> list[str]:
     """Return the error messages in the lines of a log."""
     return [line.partition(ERROR_PREFIX)[2] for line in lines if ERROR_PREFIX in line]
-
-
-def report(text: str) -> None:
-    """Print a line for the workstation."""
-    with contextlib.suppress(OSError):  # the connection may be closed
-        print(text, file=sys.stderr, flush=True)

@@ -14,7 +14,8 @@ from edgekit.deployed import unusable
 from edgekit.errors import EdgekitError, HostError
 from edgekit.files import write_atomic
 from edgekit.remote.board.releases import Releases
-from edgekit.remote.board.runtime import errors_in, last_error, model_name, report
+from edgekit.remote.board.runtime import errors_in, last_error, model_name
+from edgekit.remote.messages import report
 
 _POLL_S = 0.5
 _TOOL_TIMEOUT_S = 120

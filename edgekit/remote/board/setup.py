@@ -19,23 +19,21 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import HostError
-from edgekit.remote.progress import progress_line
+from edgekit.remote.messages import report, report_progress
 
-# Exit code: wheels are missing in the store, because another call has installed and removed them.
-WHEELS_GONE = 9
 _READY = ".ready"
 _IMPORTS = ("numpy", "cv2", "onnxruntime", "click", "jinja2", "msgspec", "platformdirs", "rich")
 
 
-def main(plan: dict[str, Any]) -> int:
-    """Install the environment and the code of a plan; return the exit code, 0 or `WHEELS_GONE`.
+def main(plan: dict[str, Any]) -> None:
+    """Install the environment and the code of a plan.
 
     The plan has `root` (edgekit's folder), `environment` and `code` (names), `wheels` and `own_wheel` (paths),
     `system_packages` (whether the environment can import the packages of the board's system), and `keep` (the number of
     environments to keep).
 
     Raises:
-        HostError: A wheel does not work on this board.
+        HostError: A wheel does not work on this board, or another call has installed and removed it.
     """
     root = Path(plan["root"])
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -46,7 +44,7 @@ def main(plan: dict[str, Any]) -> int:
         wheels, own_wheel = [Path(path) for path in plan["wheels"]], Path(plan["own_wheel"])
         for place, needed in ((environment, wheels), (code, [own_wheel])):
             if not (place / _READY).exists() and not all(wheel.exists() for wheel in needed):
-                return WHEELS_GONE
+                raise HostError("another edgekit is installing on this board: try again when it has finished")
         if not (environment / _READY).exists():
             with _new_folder(environment) as fresh:
                 _make_environment(fresh, wheels, plan["system_packages"])
@@ -57,7 +55,6 @@ def main(plan: dict[str, Any]) -> int:
             wheel.unlink(missing_ok=True)
         _remove_old(environment, plan["keep"])
         _remove_old(code, plan["keep"])
-    return 0
 
 
 @contextlib.contextmanager
@@ -76,13 +73,13 @@ def _new_folder(target: Path) -> Iterator[Path]:
 
 
 def _make_environment(fresh: Path, wheels: list[Path], system_packages: bool) -> None:
-    _print("making an environment")
+    report("making an environment")
     venv.EnvBuilder(system_site_packages=system_packages, symlinks=True).create(fresh)
     site = fresh / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
     for number, wheel in enumerate(wheels, 1):
-        _print(progress_line("unpacking", number, len(wheels)))
+        report_progress("unpacking", number, len(wheels))
         _unpack(wheel, site)
-    _print("importing the installed packages")
+    report("importing the installed packages")
     for module in _IMPORTS:
         _try_import(fresh / "bin" / "python", module)
 
@@ -137,7 +134,3 @@ def _remove_old(newest: Path, keep: int) -> None:
         with open(old / _READY) as lock, contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(old, ignore_errors=True)
-
-
-def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

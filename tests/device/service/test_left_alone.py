@@ -116,13 +116,12 @@ def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(
     start, play, disk, fill, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("STATE_DIRECTORY", str(disk))
-    jsonl, reserve = disk / "r.jsonl", "from edgekit.device.sinks import disk_reserve; disk_reserve._SHARE = 1 / 3"
+    jsonl, reserve = disk / "r.jsonl", ("--disk-reserve", "8MB")
     buffer = disk / "mqtt-home_door.sqlite"
     run = start(
-        *("--source", play(CHANGING).url, "--jsonl", jsonl, "--save", disk / "r.mp4"),
+        *("--source", play(CHANGING).url, *reserve, "--jsonl", jsonl, "--save", disk / "r.mp4"),
         *("--collect", disk / "crops", "--collect-when", "every:0.1s"),
         *("--mqtt", NOBODY, "--mqtt-topic", "home/door", "--event-hold", 0),
-        before=reserve,
     )
     outputs = (disk / "r.mp4", disk / "crops", jsonl)
     run.until(lambda: all(path.exists() for path in (*outputs, buffer)))

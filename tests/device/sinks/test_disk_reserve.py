@@ -13,7 +13,7 @@ def check_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_video_pauses_first_then_images_then_records(small_disk, fill):
-    reserves = [DiskReserve(small_disk / "new" / "r", share) for share in (VIDEO, PICTURES, RECORDS)]
+    reserves = [DiskReserve(small_disk / "new" / "r", share, None) for share in (VIDEO, PICTURES, RECORDS)]
     found = []
     for but_bytes in (60_000, 40_000, 20_000, 8_000):
         (small_disk / "ballast").unlink(missing_ok=True)
@@ -23,10 +23,17 @@ def test_video_pauses_first_then_images_then_records(small_disk, fill):
 
 
 def test_an_output_resumes_with_a_quarter_more_than_its_limit(small_disk, fill):
-    reserve = DiskReserve(small_disk, VIDEO)
+    reserve = DiskReserve(small_disk, VIDEO, None)
     found = []
     for but_bytes in (40_000, 60_000, 80_000, 60_000):
         (small_disk / "ballast").unlink(missing_ok=True)
         fill(small_disk, but_bytes)
         found.append(reserve.shortage() != "")
     assert found == [True, True, False, False]
+
+
+def test_a_size_replaces_the_default_and_zero_is_no_reserve(small_disk, fill):
+    fill(small_disk)
+    assert DiskReserve(small_disk, VIDEO, 0).shortage() == ""
+    (small_disk / "ballast").unlink()
+    assert DiskReserve(small_disk, VIDEO, 2 << 20).shortage() != ""

@@ -109,10 +109,9 @@ def test_a_request_saves_the_next_frame_at_most_one_per_second(tmp_path, open_ev
     assert run.links.snapshots.latest == names(tmp_path / "images")[0]
 
 
-def test_images_stop_at_half_the_reserve_and_events_do_not(small_disk, fill, open_events, feed, notices, monkeypatch):
-    monkeypatch.setattr("edgekit.device.sinks.disk_reserve._SHARE", 0.4)
+def test_images_stop_at_half_the_reserve_and_events_do_not(small_disk, fill, open_events, feed, notices):
     fill(small_disk, but_bytes=100_000)
-    sink, run, outlet = open_events(live=True, folder=small_disk / "images")
+    sink, run, outlet = open_events(live=True, folder=small_disk / "images", disk_reserve=400_000)
     with sink:
         sink.write(*feed.next("happy"))
         wait_until(lambda: counts(run, "event snapshots")["dropped"] == {"disk reserve": 1})

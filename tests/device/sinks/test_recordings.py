@@ -106,7 +106,7 @@ def test_a_power_cut_leaves_the_fragments_that_were_written(tmp_path, notices):
 
 
 def test_pieces_begin_at_key_frames_and_none_is_lost(tmp_path, notices):
-    recorder, _ = recorder_for(tmp_path / "door.mp4", notices, rotate_files="10KB", rotate_keep=100)
+    recorder, _ = recorder_for(tmp_path / "door.mp4", notices, rotate_files="10KB,keep=100")
     with recorder:
         record(recorder, packets(8 * KEY_EVERY, noise=40))
     pieces = [len(levels(path)) for path in tmp_path.iterdir()]
@@ -153,7 +153,7 @@ def test_an_existing_video_is_renamed_with_its_time(tmp_path, notices):
 
 
 def test_rotation_of_a_video_loses_no_frame(tmp_path, notices):
-    run = run_of(notices.append, Source(live=False), rotate_files="10KB", rotate_keep=100)
+    run = run_of(notices.append, Source(live=False), rotate_files="10KB,keep=100")
     rng = np.random.default_rng(0)
     with video(tmp_path / "v.mp4", run) as sink:
         for frame, result in frames(60):
@@ -223,9 +223,8 @@ def test_a_full_disk_ends_a_recording_and_its_fragments_can_be_played(small_disk
 
 def test_video_stops_below_the_reserve_and_resumes(small_disk, fill, notices, monkeypatch):
     quicken(monkeypatch)
-    monkeypatch.setattr("edgekit.device.sinks.disk_reserve._SHARE", 0.4)
     ballast = fill(small_disk, but_bytes=300_000)
-    run = run_of(notices.append, Source(live=True))
+    run = run_of(notices.append, Source(live=True), disk_reserve=400_000)
     shots = iter(frames(100_000))
     with video(small_disk / "v.mp4", run) as sink:
         sink.write(*next(shots))

@@ -20,7 +20,7 @@ from edgekit.device.detections import Face, FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.csv import CsvOptions
-from edgekit.device.sinks.file_series import is_older_name, parse_limits
+from edgekit.device.sinks.file_series import Rotation, is_older_name, parse_limits
 from edgekit.device.sinks.jsonl import JsonLinesOptions
 from edgekit.device.sinks.records import RecordSink
 from edgekit.errors import InputError, StorageError
@@ -174,7 +174,7 @@ def test_a_partial_line_of_a_power_cut_is_removed(tmp_path, new_run):
 
 def test_rotation_numbers_older_files_and_keeps_some(tmp_path, new_run):
     path = tmp_path / "r.jsonl"
-    with jsonl(path, new_run(rotate_files="10KB", rotate_keep=2)) as sink:
+    with jsonl(path, new_run(rotate_files="10KB,keep=2")) as sink:
         for sequence in range(100):
             sink.write(frame(sequence), result(FACE, sequence=sequence))
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -231,10 +231,9 @@ def test_a_full_disk_ends_the_run_of_a_recording_with_whole_lines(small_disk, ne
 
 def test_records_pause_at_a_quarter_of_the_reserve_and_resume(small_disk, fill, new_run, notices, monkeypatch):
     quicken(monkeypatch)
-    monkeypatch.setattr("edgekit.device.sinks.disk_reserve._SHARE", 0.6)
     ballast = fill(small_disk, but_bytes=100_000)
     path = small_disk / "r.jsonl"
-    with jsonl(path, new_run(live=True)) as sink:
+    with jsonl(path, new_run(live=True, disk_reserve=600_000)) as sink:
         sink.write(frame(1), result(sequence=1))
         wait_until(lambda: notices)
         assert not path.exists()
@@ -253,12 +252,13 @@ def test_a_name_given_by_mistake_is_refused(tmp_path, new_run, name):
 
 
 def test_limits_of_files_are_a_size_a_time_or_both():
-    assert [parse_limits(text) for text in ("10MB", "1d", "1GiB, 12h")] == [
-        (10_000_000, None),
-        (None, 86_400.0),
-        (1 << 30, 43_200.0),
+    assert [parse_limits(text) for text in ("10MB", "1d", "1GiB, 12h", "keep=20,1d")] == [
+        Rotation(10_000_000),
+        Rotation(None, 86_400.0),
+        Rotation(1 << 30, 43_200.0),
+        Rotation(None, 86_400.0, 20),
     ]
-    for text in ("", "10", "soon", "10MB;1d", "0s", "100B"):
+    for text in ("", "10", "soon", "10MB;1d", "0s", "100B", "keep=3", "1d,keep=0"):
         with pytest.raises(ValueError, match=re.compile("")):
             parse_limits(text)
     assert is_older_name(Path("r.12.jsonl"), Path("r.jsonl"))

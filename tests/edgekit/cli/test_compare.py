@@ -76,7 +76,9 @@ def test_another_board_is_refused_with_exit_code_2(
     code, _, err = edgekit("compare", before, after)
     assert (code, len(err.splitlines())) == (2, 1)
     assert "--allow-different" in err
-    assert edgekit("compare", before, after, "--allow-different")[0] == 0
+    code, out, _ = edgekit("compare", before, after, "--allow-different")
+    assert code == 0
+    assert "Raspberry Pi 5" in out.splitlines()[0]
 
 
 def test_what_a_gate_cannot_judge_is_refused(edgekit: Run, written: Callable[[str, float], Path]) -> None:

@@ -43,7 +43,7 @@ _NOBODY = "http://127.0.0.1:9/"
         ["--collect", "c", "--collect-when", "uncertain:2"],
         ["--collect", "c", "--collect-when", "every:soon"],
         ["--csv", "r.csv", "--rotate-files", "often"],
-        ["--csv", "r.csv", "--rotate-keep", "3"],
+        ["--csv", "r.csv", "--rotate-files", "keep=3"],
         ["--rotate-files", "1MB"],
         ["--record", "r.mp4"],
         ["--mqtt-topic", "x"],
@@ -190,8 +190,7 @@ def test_a_posted_picture_has_the_faces_of_its_record(edgekit, start, play, tiny
 def test_records_that_a_full_disk_keeps_out_until_the_end_are_counted_everywhere(start, play, small_disk, fill):
     jsonl, rows = small_disk / "r.jsonl", small_disk / "r.csv"
     camera = play([("pictures", 100_000, (64, 48))])
-    no_reserve = "from edgekit.device.sinks import disk_reserve; disk_reserve._SHARE = 0.0"
-    run = start("--source", camera.url, "--jsonl", jsonl, "--csv", rows, "--web", "0", before=no_reserve)
+    run = start("--source", camera.url, "--jsonl", jsonl, "--csv", rows, "--web", "0", "--disk-reserve", 0)
     run.until(lambda: jsonl.exists() and rows.exists())
     fill(small_disk)
     run.until_printed(f"recording to '{jsonl}' stopped")

@@ -18,8 +18,8 @@ from edgekit.doctor.bundle import capture_text, own_names, redact, write_bundle
 from edgekit.doctor.examination import as_document
 from edgekit.doctor.probe import Finding, Probe, ToolResult, import_in_child, run_tool
 from edgekit.errors import HostError
-from edgekit.remote.doctor import Findings
-from edgekit.remote.responses import read_response
+from edgekit.remote.doctor import Examined
+from edgekit.remote.job import convert_result
 
 EDGEKIT = (sys.executable, "-m", "edgekit.cli")
 Replay = Callable[..., Probe]
@@ -193,21 +193,14 @@ def test_what_is_no_secret_stays(text: str) -> None:
 
 def test_findings_from_elsewhere_are_read_back_and_made_harmless() -> None:
     findings = [Finding("disk", "fault", "full\x1b[2J\n✓ all well", "free some"), Finding("camera", "ok", "one")]
-    read = read_response("kitchen", json.dumps(as_document(findings)).encode(), Findings).findings
+    read = convert_result("kitchen", as_document(findings), Examined).findings
     assert read == [Finding("disk", "fault", "full\\x1b[2J ✓ all well", "free some"), findings[1]]
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"[]", b"{}", b"[" * 100_000, b" " * (1 << 21),
-     b'{"schema": "edgekit.doctor/2.0", "findings": [{"check": "a", "status": "ok", "text": "", "cure": null}]}',
-     b'{"schema": "edgekit.doctor/1.0", "findings": [{"check": "a", "status": "great", "text": "", "cure": null}]}',
-     b'{"schema": "edgekit.doctor/1.0", "findings": [3]}'],
-    ids=range(8),
-)  # fmt: skip
-def test_what_is_no_findings_is_refused(content: bytes) -> None:
-    with pytest.raises(HostError, match="kitchen: the board's response is not valid"):
-        read_response("kitchen", content, Findings)
+@pytest.mark.parametrize("document", [{}, {"findings": [3]}, {"findings": [{"check": "a", "status": "great"}]}])
+def test_what_is_no_findings_is_refused(document: dict[str, object]) -> None:
+    with pytest.raises(HostError, match="kitchen"):
+        convert_result("kitchen", document, Examined)
 
 
 def test_what_a_bundle_holds_can_be_replayed(replay: Replay) -> None:

@@ -12,27 +12,18 @@ import threading
 import venv
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
-from edgekit.cli.boards.releases import show_changes
-from edgekit.cli.output import Output
-from edgekit.doctor.probe import Finding
 from edgekit.errors import HostError
 from edgekit.remote import deploy as deploying
 from edgekit.remote.board import service as board_service
 from edgekit.remote.board.releases import Releases
 from edgekit.remote.board.runtime import Runtime
 from edgekit.remote.deploy import ReleaseChange, Service, deploy_host, list_host, roll_out, rollback_host, undeploy_host
-from edgekit.remote.doctor import examine_host
-from edgekit.remote.hosts import parse_host
-from edgekit.remote.parallel import INTERRUPTED, HostResult
+from edgekit.remote.parallel import INTERRUPTED
 from edgekit.remote.prepare import EdgekitCommand
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import pack
@@ -97,18 +88,6 @@ def test_a_repeated_deploy_changes_nothing(board: Board, connection: Connection,
     assert rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2).current == first.release
 
 
-@pytest.mark.slow
-def test_the_doctor_examines_the_service_of_a_release(board: Board, connection: Connection, make: MakePackage) -> None:
-    def service() -> Finding:
-        return next(found for found in examine_host(connection, Quiet()).findings if found.check == "service")
-
-    deploy(connection, make(1))
-    assert service() == Finding("service", "ok", "active (running), 0 restarts")
-    os.kill(board.wait_until_it_runs(), signal.SIGKILL)
-    wait_until(lambda: board.status()["ActiveState"] == "failed")
-    assert (service().status, service().cure) == ("fault", "journalctl --user -u edgekit -n 50")
-
-
 def test_on_a_board_without_systemd_the_release_is_switched_and_no_service_is_installed(
     board: Board, connection: Connection, make: MakePackage
 ) -> None:
@@ -155,19 +134,6 @@ def test_a_damaged_release_hides_no_other_and_a_good_one_is_gone_back_to(
     assert board.model_that_runs() == content(make(1))
 
 
-@pytest.mark.parametrize("damage", [{"model": None}, {"edgekit": 2}, {"created_unix_s": "today"}])
-def test_a_damaged_field_of_a_release_hides_no_other(
-    board: Board, connection: Connection, make: MakePackage, damage: dict[str, object]
-) -> None:
-    (board.systemd.folder / "offline").touch()
-    first, second = deploy(connection, make(1)), deploy(connection, make(2))
-    about = board.root / f"releases/{first.release}/release.json"
-    about.write_text(json.dumps(json.loads(about.read_text()) | damage))
-    listed = list_host(connection, SERVICE, Quiet())
-    assert [(each.release, each.failed) for each in listed.releases] == [(first.release, True), (second.release, False)]
-    assert listed.releases[0].model == "damaged"
-
-
 @pytest.mark.slow
 def test_a_release_for_another_engine_takes_over_and_is_rolled_back(
     board: Board, connection: Connection, make: MakePackage, tiny_ncnn: Path
@@ -211,15 +177,6 @@ def test_a_release_that_does_not_come_up_is_taken_back(board: Board, connection:
     listed = list_host(connection, SERVICE, Quiet())
     assert [each.failed for each in listed.releases] == [False, True]
     assert not listed.cut
-
-
-def test_a_source_that_ends_is_named(board: Board, connection: Connection, make: MakePackage, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "one.png"), np.zeros((48, 64, 3), np.uint8))
-    first = deploy(connection, replace(make(1, source=str(tmp_path / "one.png")), settle_s=60))
-    assert first.error is not None
-    ended = "the run ended with exit code 0: its source ended, or max-frames of the settings was reached"
-    assert first.error == f"{first.release} failed ({ended}): nothing runs, as before"
-    assert board.status()["LoadState"] == "not-found"
 
 
 def test_a_first_release_that_does_not_come_up_leaves_no_service(
@@ -376,31 +333,6 @@ def test_ctrl_c_yields_the_boards_that_have_finished(sshd: Sshd) -> None:
     assert found == [("one", None, True), ("two", INTERRUPTED, True)], "the next group is not begun"
 
 
-def test_ctrl_c_prints_why_other_boards_have_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    results = [
-        HostResult(parse_host("one"), ReleaseChange("0002", current="0002"), interrupted=True),
-        HostResult(parse_host("two"), error="no answer", interrupted=True),
-        HostResult(parse_host("three"), error=INTERRUPTED, interrupted=True),
-    ]
-    with pytest.raises(KeyboardInterrupt):
-        show_changes(Output(as_json=False, quiet=False), iter(results))
-    printed = capsys.readouterr()
-    assert printed.out.splitlines() == ["one: 0002 runs"]
-    hint = "edgekit: warning: interrupted: check the boards with 'edgekit releases'"
-    assert printed.err.splitlines() == [hint, "two: no answer", f"three: {INTERRUPTED}"]
-
-
-def test_the_line_that_starts_a_release_is_quoted_for_a_shell(tmp_path: Path) -> None:
-    home = tmp_path / "a folder's name"
-    (home / "data").mkdir(parents=True)
-    (home / "env/bin").mkdir(parents=True)
-    (home / "env/bin/python").write_text('#!/bin/sh\npwd; echo "$PYTHONPATH"; echo "$@"')
-    (home / "env/bin/python").chmod(0o755)
-    line = Runtime(None, home, home / "data").shell_line(["run", "--config", "a b"])
-    printed = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout
-    assert printed.splitlines() == [str(home / "data"), str(home / "code"), "-P -m edgekit.cli run --config a b"]
-
-
 def test_a_file_that_the_settings_name_must_be_on_the_board(tmp_path: Path) -> None:
     settings = tmp_path / "edgekit.toml"
     runtime = Runtime("/bin/true", tmp_path, tmp_path / "data")
@@ -439,41 +371,6 @@ def test_a_service_that_takes_long_to_end_is_not_ill(monkeypatch: pytest.MonkeyP
     gone["last_exit"] = "watchdog"
     assert judged(*[gone] * 4) == "the run was ended (watchdog)"
     assert judged(up, {"state": "running", "pid": 9}, settle_s=60) == "the run ended, and the service is running"
-
-
-def test_another_edgekit_on_the_board_gets_a_unit_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    releases, calls = Releases("edgekit"), []
-    releases.root.mkdir(parents=True)
-    commands = {"0001-a": "old/edgekit", "0002-b": "old/edgekit", "0003-c": "new/edgekit"}
-    monkeypatch.setattr(releases, "about", lambda release: {"command": commands[release]})
-    service = board_service.Service(releases, "edgekit", "user", health_s=60, settle_s=0)
-    monkeypatch.setattr(service, "status", lambda _: {"state": "running", "pid": 7})
-    monkeypatch.setattr(service, "_install_words", lambda _: ["service", "install"])
-    monkeypatch.setattr(service, "_check", lambda *_: None)
-
-    def edgekit(release: str, *words: str) -> SimpleNamespace:
-        calls.append((release, words[1]))
-        return SimpleNamespace(returncode=0, stderr="")
-
-    monkeypatch.setattr(service, "_edgekit", edgekit)
-    for release in commands:
-        assert service._start(release) is None
-    assert calls == [("0001-a", "install"), ("0002-b", "restart"), ("0003-c", "install")]
-
-
-def test_a_release_may_have_to_run_longer_than_it_may_take_to_its_first_frame(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    clock = SimpleNamespace(monotonic=count(step=10).__next__, sleep=lambda _: None)
-    monkeypatch.setattr(board_service, "time", clock)
-    service = board_service.Service(Releases("edgekit"), "edgekit", "system", health_s=200, settle_s=600)
-    monkeypatch.setattr(service, "status", lambda _: {"state": "running", "pid": 8})
-    monkeypatch.setattr(service, "_with_logged_error", lambda _, what: what)
-    assert service._check("0001-00000000", 7) is None
-    monkeypatch.setattr(service, "status", lambda _: {"state": "starting", "pid": 8})
-    assert service._check("0001-00000000", 7) == "no frame within 200 s"
 
 
 @pytest.mark.usefixtures("board")

@@ -142,7 +142,7 @@ def test_for_a_power_cut_all_is_on_the_disk_before_what_counts_on_it(
     if "ptrace" in done.stderr.lower():
         pytest.skip(f"nothing can be traced here: {done.stderr[-200:]}")
     assert done.returncode == 0, done.stderr
-    root, release = re.escape(str(board.root)), json.loads(done.stdout)["release"]
+    root, release = re.escape(str(board.root)), json.loads(done.stdout)["result"]["release"]
     # The required order; other calls may lie between the steps.
     steps = [
         rf"fsync\(\d+<{root}/releases/\.new-{release}/\.release\.json\.[^>]*>",

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.cli.boards.doctor import bundle_paths
-from edgekit.errors import HostError
 from edgekit.remote import doctor
 from edgekit.remote.doctor import examine_host, shell_findings
 from edgekit.remote.hosts import Host
@@ -128,9 +126,9 @@ FAULT = FINE % r'{"check": "disk\u001b[2J", "status": "fault", "text": "\u001b]0
 GOOD = FINE % '{"check": "disk", "status": "ok", "text": "fine", "cure": null}'
 
 
-def prints(python: Path, *lines: str) -> None:
+def prints(python: Path, document: str, more: str = '{"python": "x"}') -> None:
     answer = python.with_name("answer")
-    answer.write_text("\n".join(lines))
+    answer.write_text(json.dumps({"result": {**json.loads(document), **json.loads(more)}}))
     python.write_text(f"#!/bin/sh\ncat '{answer}'\nrm '{answer}'\n")
 
 
@@ -140,7 +138,7 @@ MISSING = '{"check": "numpy", "status": "fault", "text": "not installed", "cure"
 def test_missing_libraries_of_a_new_board_are_a_note(
     connection: Connection, python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prints(python, FINE % MISSING, '{"python": "x"}')
+    prints(python, FINE % MISSING)
     (finding,) = examine_host(connection, Silent()).findings
     assert (finding.status, finding.cure) == ("fault", "pip install it")
     # The same Python, on a board without edgekit.
@@ -148,7 +146,7 @@ def test_missing_libraries_of_a_new_board_are_a_note(
     assert found.python is not None
     new = dataclasses.replace(found, python=dataclasses.replace(found.python, path=str(python)), commands=())
     monkeypatch.setattr(doctor, "probe", lambda _: new)
-    prints(python, FINE % MISSING, '{"python": "x"}')
+    prints(python, FINE % MISSING)
     (finding,) = examine_host(connection, Silent()).findings
     assert (finding.status, finding.cure) == ("unknown", None)
     assert finding.text == "not installed, and not needed: bench --host and deploy send their own"
@@ -167,15 +165,11 @@ def test_faults_give_exit_code_1_and_no_terminal_escapes(sshd: Sshd, python: Pat
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("exit 3", "the board's doctor ended with exit code 3"),
+        ("exit 3", "edgekit ended with exit code 3"),
         ("echo 'no \033[2Jdisk' >&2; exit 1", "no \\x1b[2Jdisk"),
         ("echo '{'", "the board's response is not valid"),
-        (f"echo '{FINE % ''}'", "the board's response is not valid"),
-        (f"echo '{GOOD}'", "second line of the doctor's output is not valid"),
-        (f"echo '{GOOD}'; echo '[]'", "second line of the doctor's output is not valid"),
-        (f'echo \'{GOOD}\'; echo \'{{"python": "x", "seen": 3}}\'', "second line of the doctor's output is not valid"),
-        ("yes '[' | tr -d '\\n' | head -c 100000", "it printed '[[["),
-        ("cat /dev/zero", "printed more than"),
+        ("echo '{\"result\": 3}'", "the board's response is not valid"),
+        ('echo \'{"error": "KeyError"}\'', "KeyError"),
         ("kill -9 $$", "ended with"),
     ],
 )
@@ -189,33 +183,16 @@ def test_a_hostile_board_causes_one_harmless_line(sshd: Sshd, python: Path, scri
     assert len(done.stderr) < 2000
 
 
-def test_the_capture_of_a_hostile_board_is_bounded_and_harmless(
-    connection: Connection, python: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = {f"title {number}\x1b[2J\n==> evil <==": "\x1b[2J\ta\0b\nc" for number in range(3000)}
-    prints(python, GOOD, json.dumps({"python": "x", "seen": seen, "names": ["", "x", *["alice" * 1000] * 100]}))
+def test_the_capture_of_a_board_is_printable(connection: Connection, python: Path) -> None:
+    seen = {"title\x1b[2J\n==> evil <==": "\x1b[2J\ta\0b\nc"}
+    prints(python, GOOD, json.dumps({"python": "x", "seen": seen, "names": ["alice"]}))
     examined = examine_host(connection, Silent(), capture=True)
-    assert len(examined.seen) == 2000
-    title, text = next(iter(examined.seen.items()))
-    assert title == "title 0\\x1b[2J ==> evil <=="
-    assert text == "\\x1b[2J\ta\\0b\nc"
-    assert len(examined.names) <= 20
-    assert max(map(len, examined.names)) == 256
-    monkeypatch.setattr(doctor, "_TIMEOUT_S", 0.5)
-    python.write_text("#!/bin/sh\nexec sleep 600\n")
-    with pytest.raises(HostError, match="did not end within"):
-        examine_host(connection, Silent())
-
-
-@pytest.mark.parametrize("text", ["\n" * 1_000_000, "opencv" * 200_000, "serial" * 200_000, "aa:" * 400_000])
-def test_redacting_takes_linear_time(text: str) -> None:
-    # The timeout of the process ends patterns that take quadratic time.
-    code = "import sys; from edgekit.doctor.bundle import redact; redact(sys.stdin.read(), ['alice'])"
-    subprocess.run([sys.executable, "-c", code], input=text, text=True, timeout=60, check=True)
+    assert examined.seen == {"title\\x1b[2J ==> evil <==": "\\x1b[2J\ta\\0b\nc"}
+    assert examined.names == ["alice"]
 
 
 def test_one_failing_board_does_not_affect_the_others(sshd: Sshd, tmp_path: Path, python: Path) -> None:
-    prints(python, GOOD, '{"python": "x"}')
+    prints(python, GOOD)
     boards = tmp_path / "boards.toml"
     boards.write_text(
         '[[host]]\nhost = "127.0.0.1"\nlabel = "dead"\nport = 1\n'
@@ -231,16 +208,10 @@ def test_one_failing_board_does_not_affect_the_others(sshd: Sshd, tmp_path: Path
     assert "1 of 2 boards failed: dead\n" in done.stderr
     assert done.stderr.count("the port is closed") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["boards.toml", "r-my_kitchen.tar.gz"]
-    prints(python, GOOD, '{"python": "x"}')
+    prints(python, GOOD)
     unwritable = run(sshd, "--inventory", boards, "--json", "--bundle", boards / "r.tar.gz")
     assert "cannot write" in unwritable.stderr
     assert json.loads(unwritable.stdout)["hosts"][1]["healthy"]
-
-
-def test_bundles_never_share_a_name() -> None:
-    hosts = [Host("a", "x/y"), Host("b", "x;y"), Host("c", "../../z")]
-    names = [path.name for path in bundle_paths(Path("out/r.tar.gz"), hosts)]
-    assert names == ["r-x_y.tar.gz", "r-x_y-2.tar.gz", "r-.._.._z.tar.gz"]
 
 
 def test_no_install_runs_the_boards_own_doctor(sshd: Sshd, python: Path) -> None:

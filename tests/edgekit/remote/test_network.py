@@ -24,7 +24,7 @@ PATIENCE_S = 300
 PORT = 2222
 # The edgekit of a board measures only after the file `go on` exists, so that the test can cut the link before.
 OWN = f"""#!/bin/sh
-echo 'edgekit-progress ["starting", 0, 1]' >&2
+echo 'edgekit-job ["starting", 0, 1]' >&2
 touch "$HOME/started"
 while ! [ -e "$HOME/go on" ]; do sleep 0.05; done
 exec env PYTHONPATH="{SOURCE}" "{sys.executable}" -m edgekit.cli "$@"

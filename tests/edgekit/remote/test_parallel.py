@@ -6,9 +6,9 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import pytest
@@ -82,43 +82,6 @@ def test_after_ctrl_c_every_host_that_finished_has_its_result() -> None:
     ]
     assert all(done.interrupted for done in results)
     assert finished == ["first", "late"]
-
-
-def test_an_error_before_ctrl_c_is_kept() -> None:
-    failed = threading.Event()
-
-    def work(connection: Any) -> NoReturn:
-        if connection.host.label == "two":
-            failed.set()
-        raise HostError(f"{connection.host.label}: no answer")
-
-    def interrupt(done: HostResult[Any]) -> None:
-        if done.host.label == "one":
-            failed.wait(60)
-            signal.raise_signal(signal.SIGINT)
-
-    results = run_on_hosts([parse_host("one"), parse_host("two")], work, 1, interrupt)
-    assert [done.error for done in results] == ["no answer", "no answer"]
-
-
-def test_ctrl_c_while_the_hosts_are_started_keeps_the_results_of_those_that_finished(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    submit = ThreadPoolExecutor.submit
-
-    def submit_one(pool: ThreadPoolExecutor, work: Any, connection: Any, *arguments: Any) -> Any:
-        if connection.host.label == "two":
-            raise KeyboardInterrupt
-        future = submit(pool, work, connection, *arguments)
-        future.result(60)
-        return future
-
-    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit_one)
-    results = run_on_hosts([parse_host("one"), parse_host("two")], lambda _: "done", 1)
-    assert [(done.host.label, done.result, done.error) for done in results] == [
-        ("one", "done", None),
-        ("two", None, INTERRUPTED),
-    ]
 
 
 def test_a_ctrl_c_that_does_not_end_the_wait_for_the_hosts_is_noticed() -> None:

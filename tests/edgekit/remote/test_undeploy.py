@@ -36,27 +36,6 @@ def test_service_releases_and_folders_are_removed(board: Board, connection: Conn
     assert not (board.home / ".local/share/edgekit").exists()
 
 
-@pytest.mark.slow
-def test_recordings_and_settings_are_kept_on_request(board: Board, connection: Connection, make: MakePackage) -> None:
-    package = make(1)
-    deploy(connection, package)
-    removed = undeploy_host(connection, SERVICE, True, Quiet())
-    data, settings = board.root / "data", board.root / "edgekit.toml"
-    assert removed.folders == (str(board.root / "releases"),)
-    assert removed.kept == (str(data), str(settings))
-    assert sorted(path.name for path in board.root.iterdir()) == ["data", "edgekit.toml"]
-    assert (data / "results.jsonl").stat().st_size > 0
-    assert settings.read_bytes() == package.files["edgekit.toml"].path.read_bytes()
-    assert deploy(connection, make(2)).error is None
-
-
-def test_damaged_releases_do_not_keep_the_service(board: Board, connection: Connection, make: MakePackage) -> None:
-    deploy(connection, make(1))
-    (board.root / "current/release.json").write_text("{")
-    assert undeploy_host(connection, SERVICE, False, Quiet()).service
-    assert not board.unit.exists()
-
-
 def test_a_service_that_systemd_does_not_stop_is_an_error_and_everything_stays(
     board: Board, connection: Connection, make: MakePackage
 ) -> None:
@@ -81,15 +60,6 @@ def test_what_an_interrupted_call_left_is_removed(board: Board, connection: Conn
     removed = undeploy_host(connection, SERVICE, False, Quiet())
     assert (removed.service, removed.folders) == (False, (str(board.root),))
     assert not board.root.exists()
-
-
-def test_a_service_made_by_hand_stays(board: Board, connection: Connection, make: MakePackage) -> None:
-    deploy(connection, make(1))
-    (board.root / "service.json").unlink()
-    board.systemd.systemctl("disable", "--now", "edgekit.service")
-    removed = undeploy_host(connection, SERVICE, False, Quiet())
-    assert (removed.service, removed.folders) == (False, (str(board.root),))
-    assert board.unit.exists()
 
 
 def test_a_deploy_in_progress_is_not_disturbed(board: Board, connection: Connection, make: MakePackage) -> None:

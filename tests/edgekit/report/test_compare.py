@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -54,18 +53,6 @@ def test_a_gate_needs_a_real_difference_larger_than_its_percent(make_document: M
         cell["median_interval_ms"] = [cell["latency"]["p50_ms"] * 0.8, cell["latency"]["p50_ms"] * 1.25]
     assert regressions(compare(before, noisy), 5) == 0
     assert compare(before, noisy).unjudged() == []
-
-
-def test_cells_measured_beside_other_programs_are_reported(make_document: MakeDocument) -> None:
-    busy = make_document()
-    cells = busy["boards"][0]["cells"]
-    cells[0]["marks"] = ["busy"]
-    (change,) = compare(make_document(), busy).boards
-    (doubt,) = change.doubts
-    assert doubt.startswith(
-        f"1 of {len(cells)} cells of the second report have the quality flag 'busy': other programs"
-    )
-    assert compare(make_document(), make_document()).boards[0].doubts == ()
 
 
 def set_in(document: dict[str, Any], *path: Any) -> dict[str, Any]:
@@ -120,29 +107,9 @@ def test_the_detectors_input_matters_to_cells_with_a_detector_only(make_document
     assert compare(unknown, make_document()).boards[0].differences == ()
 
 
-def test_two_boards_are_both_named(make_document: MakeDocument) -> None:
-    one, other = make_document(), make_document()
-    one["boards"][0]["label"], other["boards"][0]["label"] = "room-01", "room-02"
-    (change,) = compare(one, other, allow_different=True).boards
-    assert re.fullmatch("A: room-01, .*; B: room-02, .*", change.board)
-    (same,) = compare(one, one).boards
-    assert same.board.startswith("room-01, ")
-
-
 def test_other_versions_are_noted_not_refused(make_document: MakeDocument) -> None:
     (change,) = compare(make_document(), set_in(make_document(), "versions", "onnxruntime", "1.33.0")).boards
     assert change.notes == ("onnxruntime 1.32.0 and 1.33.0",)
-
-
-def test_other_notes_of_the_user_are_noted(make_document: MakeDocument) -> None:
-    before, after = (set_in(make_document(), "notes", {"fan": fan}) for fan in ("none", "5 V"))
-    (change,) = compare(before, after).boards
-    assert change.notes == ("fan none and 5 V",)
-
-
-def test_a_note_of_one_report_only_is_noted(make_document: MakeDocument) -> None:
-    (change,) = compare(make_document(), set_in(make_document(), "notes", {})).boards
-    assert change.notes == ("fan none and not given",)
 
 
 def test_loops_with_other_threads_are_refused(make_document: MakeDocument) -> None:
@@ -221,19 +188,6 @@ def test_cells_are_compared_in_the_order_of_tables_and_not_of_measurement(make_d
     assert change.unmatched == tuple(f"{name}: only in the first report" for name in names[4:])
 
 
-def test_what_to_do_about_cells_that_are_not_judged_is_stated_once_per_reason(make_document: MakeDocument) -> None:
-    other = make_document()
-    for index, mark in enumerate(("throttled", "throttled", None)):
-        set_in(other, "cells", index, "marks", [mark] if mark else [])
-        set_in(other, "cells", index, "median_interval_ms", None)
-    (change,) = compare(make_document(), other).boards
-    assert change.cures == [
-        "fewer than three processes: measure with --processes 3 or more",
-        "throttled: the board throttled while measuring: cool it or improve its power supply",
-    ]
-    assert compare(make_document(), make_document()).boards[0].cures == []
-
-
 def test_a_cell_without_interval_or_partner_is_named(make_document: MakeDocument) -> None:
     other = set_in(make_document(), "cells", 0, "median_interval_ms", None)
     other["boards"][0]["cells"].pop()
@@ -309,7 +263,17 @@ def test_a_cell_that_the_baseline_lacks_is_named(make_document: MakeDocument) ->
 def test_a_cell_that_only_the_baseline_has_is_named(make_document: MakeDocument) -> None:
     document = make_document("a.onnx", "b.onnx")
     del document["boards"][0]["cells"][-1]
-    assert compare(document).unjudged() == ["a.onnx, frame, 4 threads: not measured for b.onnx"]
+    assert compare(document).unjudged() == ["a.onnx, frame, 4 threads: not measured for b.onnx with detector 'haar'"]
+
+
+def test_models_measured_with_different_detectors_are_not_compared(make_document: MakeDocument) -> None:
+    document = make_document("face.onnx", "whole.onnx")
+    for cell in document["boards"][0]["cells"]:
+        if cell["model"] == "whole.onnx":
+            cell["detector"] = None
+    comparison = compare(document)
+    assert {cell.kind for cell in comparison.cells} == {"net"}
+    assert len(comparison.unjudged()) == 4
 
 
 @pytest.mark.parametrize(

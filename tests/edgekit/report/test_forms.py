@@ -18,11 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgekit.report import page as page_form
-from edgekit.report.charts import comparison
 from edgekit.report.merging import merge
 from edgekit.report.schema import from_document, parse_document
 from edgekit.report.terminal import report_view
-from edgekit.report.view import overviews
+from edgekit.report.view import frame_rates, overviews
 from edgekit.text import one_line, printable
 from tests.examples import examples
 
@@ -53,19 +52,6 @@ def test_the_table_has_a_row_a_cell_in_a_readable_order(make_document: MakeDocum
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert "1.0 %" in text
-
-
-def test_two_engines_leave_room_for_quality_flags(make_document: MakeDocument) -> None:
-    document = make_document("mine.onnx", "mine.ncnn")
-    (entry,) = document["boards"]
-    for cell in entry["cells"]:
-        cell["marks"] = ["throttled", "clock changed", "not warm"]
-        cell["engine"] = "ncnn" if cell["model"] == "mine.ncnn" else "onnxruntime"
-    text = table(document)
-    assert "mine.onnx, onnxruntime" in text
-    assert "mine.ncnn, ncnn" in text
-    assert "…" not in text
-    assert text.count("throttled,") == 8
 
 
 @pytest.mark.parametrize(
@@ -169,19 +155,6 @@ def test_several_boards_share_a_page(make_document: MakeDocument) -> None:
     assert "kitchen, Raspberry Pi 3" in html
 
 
-def test_boards_of_merged_reports_keep_their_dates(make_document: MakeDocument) -> None:
-    dates = ["2026-01-01T00:00:00+00:00", "2026-02-02T00:00:00+00:00"]
-    alone = from_document(make_document(), "it")
-    merged = merge([from_document({**make_document(), "created_utc": date}, "it") for date in dates], [["a"], ["b"]])
-    again = merge([merged])
-    assert [board.measured_utc for board in again.boards] == dates
-    for form in (page_form.to_html(again), table(again.as_document())):
-        for date in dates:
-            assert f"measured: {date}" in unescape(form)
-        assert "Measured" not in form
-    assert "Measured 2026-01-01" in page_form.to_html(alone)
-
-
 def test_boards_without_results_are_named_without_the_reason(make_document: MakeDocument) -> None:
     failed = {"label": "attic & co", "error": "no answer from 10.0.0.7", "overhead_s": None, "sent_bytes": 0}
     measured = {"label": "kitchen", "error": None, "overhead_s": 1.0, "sent_bytes": 0}
@@ -220,6 +193,23 @@ def test_an_overview_compares_equal_files_whatever_their_names(make_document: Ma
     (overview,) = overviews(merge([one, renamed], [["kitchen"], ["attic"]]))
     assert [row[0] for row in overview.rows] == ["kitchen", "attic"]
     assert overviews(merge([one, different], [["kitchen"], ["attic"]])) == []
+
+
+def test_the_frame_rate_of_run_is_stated_first(make_document: MakeDocument) -> None:
+    document = make_document("mine.onnx")
+    assert frame_rates(from_document(document, "it")) == []  # no cell of the kind run
+    for cell in document["boards"][0]["cells"][2:]:
+        cell["kind"] = "run"
+    document["boards"][0]["cells"][3]["median_interval_ms"] = [80.0, 100.0]
+    document["boards"][0]["cells"][2]["latency"]["p50_ms"] = 120.0  # the fastest number of threads counts
+    report = from_document(document, "it")
+    (line,) = frame_rates(report, here=True)
+    assert line == "edgekit run on this machine: about 11 frames/s (10 to 12)"
+    (line,) = frame_rates(report)
+    assert "Raspberry Pi 3" in line
+    assert to_html(document).index(line) < to_html(document).index("<h1>")
+    document["boards"][0]["board"]["virtualization"] = "emulator"
+    assert frame_rates(from_document(document, "it")) == []
 
 
 @pytest.fixture(scope="module")
@@ -283,32 +273,3 @@ def test_the_pages_policy_lets_its_style_through_and_no_script(
     violations = [line for line in done.stderr.splitlines() if "Content Security Policy" in line]
     assert len(violations) == 1
     assert "script" in violations[0]
-
-
-def test_long_file_names_and_quality_flags_do_not_reach_the_times_in_the_charts(make_document: MakeDocument) -> None:
-    document = make_document("a-file-name-" * 9 + "int8.onnx", "short.onnx")
-    for cell in document["boards"][0]["cells"]:
-        cell["marks"] = ["throttled", "clock changed", "not warm", "busy"]
-    texts = [unescape(each) for each in re.findall(r"<text[^>]*>([^<]*)</text>", to_html(document))]
-    assert max(map(len, texts)) <= 46
-    assert "short.onnx, 4 threads" in texts
-    assert any(re.fullmatch(r"a-file-name-.*….*-int8.onnx, 4 threads, frame", each) for each in texts)
-
-
-def test_a_whisker_that_leaves_the_chart_has_no_end_mark(make_document: MakeDocument) -> None:
-    document = make_document()
-    cells = [cell for cell in document["boards"][0]["cells"] if cell["kind"] == "net"]
-    cells[0]["median_interval_ms"] = [15.0, 90.0]  # the bars are at 20 ms, and the chart ends at 40 ms
-    chart = comparison(from_document(document, "it").boards[0], "net")
-    lines_and_end_marks = 2 + 4
-    assert chart.count('class="whisker"') == lines_and_end_marks - 1
-
-
-def test_models_whose_files_have_the_same_name_can_be_told_apart(make_document: MakeDocument) -> None:
-    document = make_document("/home/me/runs/a/best.onnx", "/home/me/runs/b/best.onnx", "x/other.onnx")
-    for text in (table(document), to_html(document)):
-        assert "a/best.onnx" in text
-        assert "b/best.onnx" in text
-        assert "/home/me" not in text
-        assert "x/other.onnx" not in text
-        assert "other.onnx" in text

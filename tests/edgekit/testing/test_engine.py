@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,15 +38,3 @@ def test_a_broken_rule_is_found(tiny_model: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(registry, "find", lambda *_: getattr(faulty_engines, engine))
     with pytest.raises((AssertionError, ValueError)):
         getattr(conformance, check)(Subject(engine, tiny_model, tiny_model))
-
-
-@pytest.mark.parametrize(
-    ("words", "code"),
-    [(["onnx", "--model", "{}"], 0), (["nobody", "--model", "{}"], 2), (["onnx", "--model", "nowhere"], 2)],
-)
-def test_the_exit_code_is_that_of_the_outcome(tiny_model: Path, words: list[str], code: int) -> None:
-    given = [word.format(tiny_model) for word in words]
-    command = [sys.executable, "-m", "edgekit.testing", "engine", *given, "--against", str(tiny_model)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
