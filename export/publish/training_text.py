@@ -155,7 +155,8 @@ def _command(training: Mapping[str, Any]) -> str:
     if training.get("balance", recipe.get("balance")) != recipe.get("balance"):
         words.append(f"--balance {training['balance']}")
     for name in ("batch_size", "max_lr", "mixup_alpha", "sam_radius"):
-        if named is not None and recipe.get(name, getattr(named, name)) != getattr(named, name):
+        own = getattr(named, name, 0.0)  # recipes of today have neither mixup nor SAM
+        if named is not None and recipe.get(name, own) != own:
             words.append(f"--{name.replace('_', '-')} {recipe[name]:g}")
     words.append(f"--seed {training['seed']} --precision {training['precision']}")
     return " ".join(words)

@@ -148,16 +148,6 @@ def with_ferplus(
     return DataSet(f"{dataset.name} with FER+ {mode} labels", dataset.classes, splits)
 
 
-def label_posteriors(dataset: DataSet, path: Path) -> dict[str, NDArray[np.float32]]:
-    """Return P(label | votes) of the images of every split, (N, 7), fitted on the training split.
-
-    Raises:
-        InputError: As for `with_ferplus`.
-    """
-    train = training_split(dataset)
-    return _posteriors(vote_counts(dataset, path, train), dataset.splits[train].labels, train)
-
-
 def vote_counts(dataset: DataSet, path: Path, train: str) -> dict[str, NDArray[np.float32]]:
     """Return the number of votes for each of `COLUMNS` of the images of every split, (N, 10).
 
