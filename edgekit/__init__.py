@@ -34,16 +34,14 @@ if TYPE_CHECKING:
     from edgekit.device.teach.teach import teach as teach
     from edgekit.device.tracking.optical_flow import Tracker as Tracker
     from edgekit.export.foreign.import_onnx import import_onnx as import_onnx
-    from edgekit.export.formats.run import benchmark_formats as benchmark_formats
+    from edgekit.export.formats import benchmark_formats as benchmark_formats
     from edgekit.export.profiling.run import profile as profile
-    from edgekit.export.quantization.run import quantize as quantize
     from edgekit.export.run import export as export
+    from edgekit.export.run import quantize as quantize
     from edgekit.export.verification.run import verify as verify
     from edgekit.models.data.crop import crop_photos as crop_photos
     from edgekit.models.distill.run import distill as distill
-    from edgekit.models.evaluation.bands import accuracy_by as accuracy_by
     from edgekit.models.evaluation.photos import evaluate_photos as evaluate_photos
-    from edgekit.models.evaluation.risk_coverage import risk_coverage as risk_coverage
     from edgekit.models.evaluation.run import evaluate as evaluate
     from edgekit.models.train import train as train
     from edgekit.report.compare import compare as compare
@@ -71,13 +69,11 @@ _PUBLIC = {
     "train": "edgekit.models.train",
     "distill": "edgekit.models.distill.run",
     "evaluate": "edgekit.models.evaluation.run",
-    "accuracy_by": "edgekit.models.evaluation.bands",
     "evaluate_photos": "edgekit.models.evaluation.photos",
-    "risk_coverage": "edgekit.models.evaluation.risk_coverage",
     "crop_photos": "edgekit.models.data.crop",
-    "benchmark_formats": "edgekit.export.formats.run",
+    "benchmark_formats": "edgekit.export.formats",
     "import_onnx": "edgekit.export.foreign.import_onnx",
-    "quantize": "edgekit.export.quantization.run",
+    "quantize": "edgekit.export.run",
     "verify": "edgekit.export.verification.run",
     "profile": "edgekit.export.profiling.run",
     "benchmark": "edgekit.device.benchmark.run",

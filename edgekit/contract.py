@@ -19,7 +19,7 @@ from edgekit.typed_json import convert, parse_json, shown
 METADATA_KEY = "edgekit"
 SCHEMA_MAJOR = 1
 # 1.1 added input.element_type and verified_level; 1.2 crop.fit, subject, temperature and uncertain_below; 1.3
-# output.meaning "features", input.sizes_px, region and distance.
+# output.meaning "features", input.sizes_px, region, distance and label_map.
 SCHEMA_VERSION = f"{SCHEMA_MAJOR}.3"
 
 Channels: TypeAlias = Literal["rgb", "bgr", "gray"]
@@ -104,6 +104,31 @@ class DistanceSpec:
 
 
 @dataclass(frozen=True)
+class LabelMap:
+    """The classes of the data that each label stands for, such as "good" for the classes "happy" and "surprise".
+
+    `members` has the classes of each of `labels`. Classes that are in no label are removed from data and nets.
+    """
+
+    labels: tuple[_Text, ...]
+    members: tuple[tuple[_Text, ...], ...]
+
+    @property
+    def old(self) -> tuple[str, ...]:
+        """All classes that stand in a label, in the order of the labels."""
+        return tuple(name for group in self.members for name in group)
+
+    def after(self, before: LabelMap) -> LabelMap:
+        """Return the map from the classes of `before`, whose labels are the classes of this map, to these labels."""
+        of = dict(zip(before.labels, before.members, strict=True))
+        return LabelMap(self.labels, tuple(tuple(old for name in group for old in of[name]) for group in self.members))
+
+    def number(self, name: str) -> int:
+        """Return the number of the label that a class stands in; -1: it stands in none."""
+        return next((number for number, group in enumerate(self.members) if name in group), -1)
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """One measured accuracy: `correct` of `total` images of `split` under `protocol`."""
 
@@ -136,7 +161,7 @@ class Contract:
     divided by `temperature`. A face or image whose largest probability is below `uncertain_below` gets the label
     "uncertain"; 0 means no threshold. `region` is the part of a camera's frame that a model of whole images looks at:
     left, top, right and bottom as fractions; None means the whole frame. `distance` is an output for pictures that show
-    none of the labels.
+    none of the labels. `label_map` has the classes of the data that merged or renamed labels stand for.
 
     Example:
         >>> contract = Contract.from_json(model_metadata["edgekit"])
@@ -157,6 +182,7 @@ class Contract:
     uncertain_below: float = 0.0
     region: tuple[float, float, float, float] | None = None
     distance: DistanceSpec | None = None
+    label_map: LabelMap | None = None
     provenance: Provenance = field(default_factory=Provenance)
     schema: str = SCHEMA_VERSION
 
@@ -165,7 +191,10 @@ class Contract:
 
     def to_json(self) -> str:
         """Return the document for the model file; its keys are sorted, so that equal contracts have equal bytes."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=True, allow_nan=False)
+        document = asdict(self)
+        if self.label_map is None:  # as before there was one, so that files keep their bytes
+            del document["label_map"]
+        return json.dumps(document, sort_keys=True, ensure_ascii=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, document: str) -> Contract:
@@ -241,6 +270,11 @@ def _validate(contract: Contract) -> None:
     in_range = _MIN_FACTOR <= contract.temperature <= _MAX_FACTOR
     _require(in_range, "temperature", str(contract.temperature), _FACTORS)
     _check_uncertain(contract)
+    if contract.label_map is not None:
+        mapped = contract.label_map
+        is_of_labels = mapped.labels == labels and len(mapped.members) == len(labels) and all(mapped.members)
+        is_of_labels = is_of_labels and len(set(mapped.old)) == len(mapped.old)
+        _require(is_of_labels, "label_map", str(mapped.labels), "distinct classes for each label")
     if contract.region is not None:
         x0, y0, x1, y1 = contract.region
         is_inside = contract.subject == "image" and 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1

@@ -25,7 +25,7 @@ AnyImage: TypeAlias = NDArray[Any]
 FloatArray: TypeAlias = NDArray[np.float32]
 Resize: TypeAlias = Callable[[ImageU8, tuple[int, int]], ImageU8]
 
-# Margin around a detected face box, as a fraction of its side; chosen by benchmarks/models/crop_margin.py.
+# Margin around a detected face box, as a fraction of its side; chosen by accuracy (docs/reference/results-training.md).
 CROP_MARGIN = 0.04
 
 # ITU-R BT.601 luma in 1/2^14, the weights OpenCV and JPEG use: B, G, R.
@@ -41,8 +41,7 @@ def square_crop_box(
     The square is centred on the box. Its side is the mean of the box's width and height times `1 + 2 * margin`, at
     least one pixel and at most the frame's shorter side. A square that would extend beyond the frame is moved inside.
 
-    With the mean of width and height as side, the same margin fits YuNet's tall boxes and Haar's square boxes (measured
-    by benchmarks/models/crop_margin.py).
+    With the mean of width and height as side, the same margin fits YuNet's tall boxes and Haar's square boxes.
 
     Args:
         xyxy: Left, top, right, bottom in pixels; may lie partly outside the frame.

@@ -1,4 +1,8 @@
-"""The public function `edgekit.export`: export of a checkpoint to one .onnx or .ncnn file."""
+"""The public functions `edgekit.export` and `edgekit.quantize`: a checkpoint becomes one file for a device.
+
+Both take one path: the net with its labels, its file for ONNX Runtime or ncnn, the comparison with the net, and for
+`quantize` the quantised file with its gate.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +12,35 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.export.ncnn.to_ncnn import export_net_to_ncnn, pnnx_program
 from edgekit.export.onnx.exported import Exported
-from edgekit.export.onnx.options import ENSEMBLE, ExportOptions
+from edgekit.export.onnx.options import ENSEMBLE, ExportOptions, QuantizeOptions
 from edgekit.export.onnx.prompted import export_prompts, open_prompts, prompts_contract
-from edgekit.export.onnx.relabelling import described_classes, new_classes, relabelling_of
+from edgekit.export.onnx.relabelling import described_classes, new_classes
 from edgekit.export.onnx.targets import GENERIC, TARGETS, chosen_passes
-from edgekit.export.onnx.to_onnx import check_target, export_net, open_checkpoint
-from edgekit.export.own_images import read_own_images, verify_on
-from edgekit.files import remove_leftovers, write_atomic
+from edgekit.export.onnx.to_onnx import check_target, contract_of, export_net, open_checkpoint
+from edgekit.export.profiling.cost import load_graph
+from edgekit.export.quantization.gate import QuantizedExport, calibration_crops, quantize_file, refused_path
+from edgekit.export.quantization.quantize import StaticSettings
+from edgekit.export.verification.parity import read_images, verify_on
+from edgekit.files import check_replaces_none, remove_leftovers, write_atomic
 from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.clip.checkpoint import is_prompts_file
 from edgekit.models.data import DataSet
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import TorchClassifier
-from edgekit.options import takes
+from edgekit.options import defaults, takes
+
+# Images of --eval on which a float32 file is verified, evenly spread over the split.
+_VERIFIED_IMAGES = 500
 
 
 @takes(ExportOptions)
 def export(options: ExportOptions) -> Exported:
-    """Export a checkpoint to one self-describing .onnx or .ncnn file, verified against torch on face crops.
+    """Export a checkpoint to one self-describing .onnx or .ncnn file, compared with torch before it is written.
 
     `ExportOptions` describes the arguments.
 
@@ -44,7 +56,6 @@ def export(options: ExportOptions) -> Exported:
         StorageError: The file cannot be written.
     """
     path, file = resolve_model(str(options.model), (CHECKPOINT_SUFFIX,)), Path(options.output)
-    progress, notify = options.progress, options.notify
     remove_leftovers(file)
     to_ncnn = file.suffix == NCNN_SUFFIX if options.engine is None else options.engine == "ncnn"
     # Everything that can be wrong is checked before the slow steps.
@@ -53,28 +64,129 @@ def export(options: ExportOptions) -> Exported:
         raise InputError(f"precision {options.precision} is for .ncnn files: leave it out, or quantise to fp16")
     if is_prompts_file(path):
         return _export_prompts(path, file, options)
-    relabel = relabelling_of(path, options)
-    chosen = chosen_passes(options.target, options.passes, options.without, ncnn=to_ncnn)
-    if to_ncnn:
-        pnnx_program()
-    net, contract = open_checkpoint(path, relabel)
-    images = None
-    if options.evaluate_on is not None:
-        where = Path(options.evaluate_on)
-        images = read_own_images(where, options.evaluation_split, contract.crop, progress, notify)
-    notify(f"exporting {path}")
-    progress("exporting", 0, None)
+    if not to_ncnn:
+        passes = chosen_passes(options.target, options.passes, options.without)
+        return _export(path, file, options, partial(export_net, passes=passes))
+    pnnx_program()
+    passes = chosen_passes(options.target, options.passes, options.without, ncnn=True)
     precision = options.precision
     if precision == "auto":
         precision = "fp16" if TARGETS[options.target].half_floats else "fp32"
-    write: Callable[..., Exported] = partial(export_net_to_ncnn, precision=precision) if to_ncnn else export_net
-    if images is None:
-        return write(net, contract, file, chosen)
+    return _export(path, file, options, partial(export_net_to_ncnn, passes=passes, precision=precision))
+
+
+@takes(QuantizeOptions)
+def quantize(options: QuantizeOptions) -> QuantizedExport:
+    """Quantise a model to one .onnx file; with `evaluate_on`, the file is refused if its accuracy is too low.
+
+    Example:
+        result = edgekit.quantize("mine.safetensors", "int8.onnx", calibrate="faces", evaluate_on="faces")
+        print(result.own.accuracy, result.drop_points)
+
+    `QuantizeOptions` describes the arguments.
+
+    Raises:
+        GateError: Accuracy drops by more than `max_drop_points`, or a device computes other pixels or labels than the
+            training. The file is kept as NAME.refused.onnx.
+        InputError: The model or the data cannot be used, the arguments do not fit, or `output` is the model.
+        StorageError: The file cannot be written.
+    """
+    path, file = resolve_model(str(options.model), (CHECKPOINT_SUFFIX, ONNX_SUFFIX)), Path(options.output)
+    is_checkpoint = path.suffix == CHECKPOINT_SUFFIX
+    _check_quantization(options, is_checkpoint, path)
+    check_target(file)
+    check_replaces_none(file, [path])
+    remove_leftovers(file)
+    passes = chosen_passes(options.target, options.passes, options.without, quantized=True)
+    contract = load_checkpoint(path).contract if is_checkpoint else contract_of(load_graph(path))
+    refuse_quantized(contract, path)
+    # Both data sets are read, and their splits looked up, before the slow steps.
+    calibrate = _read(options.calibrate, options.calibrate_split, contract, options)
+    is_same = options.evaluate_on == options.calibrate
+    measured_on = calibrate if is_same else _read(options.evaluate_on, options.evaluation_split, contract, options)
+    preset = TARGETS[options.target]
+    settings = StaticSettings(options.types or preset.types, options.form or preset.form)
     with tempfile.TemporaryDirectory() as folder:
-        exported = write(net, contract, Path(folder) / file.name, chosen)
-        verify_on(images, exported.path, TorchClassifier(net, contract), file, progress, notify)
+        exported = None
+        if is_checkpoint:
+            write = partial(export_net, passes=passes)
+            exported = _export(path, Path(folder) / "float32.onnx", options, write, refused_path(file))
+            path, contract = exported.path, exported.contract
+        calibration = None
+        if calibrate is not None:
+            count = options.calibration_images
+            calibration = calibration_crops(calibrate, options.calibrate_split, contract, count)
+        evaluation = None if measured_on is None else (measured_on, options.evaluation_split)
+        limit = options.max_drop_points
+        result = quantize_file(path, file, options.method, settings, calibration, evaluation, limit, options.progress)
+    return replace(result, source=exported)
+
+
+def refuse_quantized(contract: Contract, path: Path) -> None:
+    """Check that a model is not quantised yet.
+
+    Raises:
+        InputError: It is, as every file of `edgekit teach`.
+    """
+    if contract.precision == "int8":
+        raise InputError(f"model '{path}' is int8 already: use it as it is")
+
+
+def _export(
+    path: Path, file: Path, options: ExportOptions, write: Callable[..., Exported], refused: Path | None = None
+) -> Exported:
+    """Write the float32 file of a checkpoint, verified on `evaluate_on`, if it is given, before it is at its place."""
+    progress, notify = options.progress, options.notify
+    net, contract = open_checkpoint(path, options)
+    images = None
+    if isinstance(options.evaluate_on, str | Path):
+        images = read_images(
+            Path(options.evaluate_on),
+            options.evaluation_split,
+            _VERIFIED_IMAGES,
+            contract.crop,
+            contempt="keep",
+            progress=progress,
+            notify=notify,
+        )
+    notify(f"exporting {path}")
+    progress("exporting", 0, None)
+    if images is None:
+        return write(net, contract, file)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = write(net, contract, Path(folder) / file.name)
+        reference = TorchClassifier(net, contract)
+        verify_on(images, exported.path, reference, refused or refused_path(file), progress, notify)
         write_atomic(file, exported.path.read_bytes())
     return replace(exported, path=file)
+
+
+def _check_quantization(options: QuantizeOptions, is_checkpoint: bool, path: Path) -> None:
+    others = (options.passes, options.without, new_classes(options), options.merges, options.clip, options.prompts)
+    if not is_checkpoint and (any(others) or options.uncertain_below is not None):
+        raise InputError(
+            f"'{path}' is exported already: choose rewrites, labels and uncertain_below when you export it"
+        )
+    if options.evaluate_on is None and options.max_drop_points != defaults(QuantizeOptions)["max_drop_points"]:
+        raise InputError("max_drop_points (--max-drop) has no effect without evaluate_on (--eval): leave it out")
+    if options.engine == "ncnn" or options.precision != "fp32":
+        raise InputError("quantisation is for ONNX Runtime: leave engine and precision out (ncnn has precision fp16)")
+    if options.method == "int8" and options.calibrate is None:
+        raise InputError("int8 needs images for calibration: name a calibration data set (--calibrate)")
+    if options.method != "int8" and (options.calibrate or options.types or options.form):
+        raise InputError(f"{options.method} takes no calibration, types or form: leave them out")
+
+
+def _read(data: str | Path | DataSet | None, split: str, contract: Contract, options: ExportOptions) -> DataSet | None:
+    """Return a data set with the pixels of a contract, which has the split; None for None."""
+    if data is None:
+        return None
+    if not isinstance(data, DataSet):
+        path, crop = Path(data), contract.crop
+        reading = partial(options.progress, f"reading {path.name}")
+        data = load_dataset(path, crop.resize_hw[0], reading, notify=options.notify, fit=crop.fit)
+    data.split(split)
+    return data
 
 
 def _export_prompts(path: Path, file: Path, options: ExportOptions) -> Exported:
@@ -88,16 +200,13 @@ def _export_prompts(path: Path, file: Path, options: ExportOptions) -> Exported:
         )
     if options.evaluate_on is not None and not is_alone:
         raise InputError(f"--eval of prompts needs --no-pass {ENSEMBLE}: add it, or run 'edgekit eval FILE'")
-    classes = new_classes(options)
-    descriptions = described_classes(classes, options.notify) if classes else None
+    descriptions = described_classes(new_classes(options), options.notify) or None
     prompted = open_prompts(path, options.clip, descriptions, options.notify)
     contract = replace(prompts_contract(path, prompted), uncertain_below=options.uncertain_below or 0.0)
-    data = None
-    if options.evaluate_on is not None:
-        where, split, crop = Path(options.evaluate_on), options.evaluation_split, contract.crop
-        reading = partial(options.progress, f"reading {where.name}")
-        whole = load_dataset(where, crop.resize_hw[0], reading, notify=options.notify, fit=crop.fit)
-        data = DataSet(whole.name, whole.classes, {split: whole.split(split)})
+    data = _read(options.evaluate_on, options.evaluation_split, contract, options)
+    if data is not None:
+        split = options.evaluation_split
+        data = DataSet(data.name, data.classes, {split: data.split(split)})
     options.notify(f"exporting {path}")
     options.progress("exporting", 0, None)
     return export_prompts(prompted, contract, file, not is_alone, data)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit import __version__
-from edgekit.contract import Contract, CropSpec, Fit, InputSpec, OutputSpec, Provenance
+from edgekit.contract import Contract, CropSpec, Fit, InputSpec, LabelMap, OutputSpec, Provenance
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.models.checkpoints.checkpoint import Checkpoint
@@ -100,32 +100,30 @@ def contract_for(
     )
 
 
-def build_merged_net(checkpoint: Checkpoint, merges: Mapping[str, Sequence[str]]) -> tuple[nn.Module, Contract]:
-    """Return a net that classifies into merged classes, and its contract.
+def build_merged_net(checkpoint: Checkpoint, labels: LabelMap) -> tuple[nn.Module, Contract]:
+    """Return a net that classifies into merged labels, and its contract.
 
     The contract has neither the measured accuracies nor the threshold `uncertain_below`, which hold for the old labels.
-
-    Args:
-        checkpoint: A checkpoint of any registry net.
-        merges: Old labels of each new label, from `edgekit.models.data.merging.parse_merges`. Old labels that are in
-            none of the merges are removed.
 
     Raises:
         InputError: The architecture is unknown, or the weights do not fit it.
     """
-    kept = _with_labels(checkpoint, [old for group in merges.values() for old in group])
-    return merge_net(build_net(kept), kept.contract, merges)
+    kept = _with_labels(checkpoint, labels.old)
+    net, contract = merge_net(build_net(kept), kept.contract, labels)
+    before = checkpoint.contract.label_map
+    return net, contract if before is None else replace(contract, label_map=labels.after(before))
 
 
-def merge_net(net: nn.Module, contract: Contract, merges: Mapping[str, Sequence[str]]) -> tuple[nn.Module, Contract]:
-    """Return a net with merged classes, and its contract.
+def merge_net(net: nn.Module, contract: Contract, labels: LabelMap) -> tuple[nn.Module, Contract]:
+    """Return a net with merged labels, and its contract.
 
-    `net` and `contract` have only the old labels of `merges`, in that order; the rest is as in `build_merged_net`.
+    `net` and `contract` have only the classes `labels.old`, in that order; the rest is as in `build_merged_net`.
     """
-    sizes = [len(group) for group in merges.values()]
+    sizes = [len(group) for group in labels.members]
     contract = replace(
         contract,
-        labels=tuple(merges),
+        labels=labels.labels,
+        label_map=labels,
         uncertain_below=0.0,
         provenance=replace(contract.provenance, accuracy=()),
     )
@@ -163,7 +161,7 @@ def _with_labels(checkpoint: Checkpoint, labels: Sequence[str]) -> Checkpoint:
     state = dict(checkpoint.state)
     for name, dimension in class_dimensions(contract.architecture).items():
         state[name] = state[name].index_select(dimension, kept)
-    return replace(checkpoint, contract=replace(contract, labels=tuple(labels)), state=state)
+    return replace(checkpoint, contract=replace(contract, labels=tuple(labels), label_map=None), state=state)
 
 
 def _check_tensors(own: Mapping[str, Tensor], state: Mapping[str, Tensor], architecture: str) -> None:

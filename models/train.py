@@ -70,7 +70,8 @@ def train(options: TrainOptions) -> TrainingResult:
     data = read_training_data(options, options.merges, start.image_size_px, options.cache_images, start.fit)
     dataset = data.dataset
     check_training_images(data, notify)
-    contract = replace(new_contract(dataset.classes, dataset.name, dataset.is_gray), subject=start.subject)
+    contract = new_contract(dataset.classes, dataset.name, dataset.is_gray)
+    contract = replace(contract, subject=start.subject, label_map=dataset.label_map)
     if options.prior_strength:
         class_bias(start.model)  # reports a net without one before the training
     initial = initial_weights(options, contract)

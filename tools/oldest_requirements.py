@@ -10,10 +10,12 @@ import re
 from pathlib import Path
 
 _EXTRAS = ("device", "mqtt", "ncnn", "preview")
-# What the tests of device/ need beside it: `onnx` makes their models.
+# What the tests of device/ need beside it: `onnx` makes their models. ncnn depends on `opencv-python`, whose files
+# would replace those of the headless one: both have one version.
 _OF_TESTS = {
+    "window": ("opencv-python",),
     "export": ("onnx",),
-    "dev": ("hypothesis", "prometheus-client", "pytest", "pytest-randomly", "pytest-xdist", "selenium"),
+    "dev": ("hypothesis", "prometheus-client", "pytest", "pytest-randomly", "pytest-xdist", "selenium", "setuptools"),
 }
 
 

@@ -2,7 +2,6 @@
 
     .venv-test/bin/python -m tools.pictures --detector-model face_detection_yunet_2026may.onnx --fer2013 fer2013.tar.gz
     .venv-test/bin/python -m tools.pictures web label      # only these
-    .venv-test/bin/python -m tools.pictures shots --cells runs/tasks/cells.jsonl
 
 Writes docs/pictures/; a picture whose data is not given is left as it is. `python -m edgekit.export.publish` makes the
 confusion matrices and reliability diagrams of the shipped models. Needs the environment of `make test`, Chromium,
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import re
 import subprocess
@@ -205,21 +203,6 @@ def make_curves(given: argparse.Namespace, folder: Path) -> None:
     save(OUTPUT / "curves.webp", Image.open(folder / "runs/curves/curves.png"))
 
 
-def make_shots(given: argparse.Namespace, folder: Path) -> None:
-    """shots-TASK.webp: accuracy over images per class, of the cells that benchmarks/models/prompt_tasks.py measured."""
-    sys.path.insert(0, str(ROOT / "benchmarks" / "models"))
-    from prompt_task_report import panels_of, save_plot
-
-    cells = [json.loads(line) for line in given.cells.read_text().splitlines()]
-    for task in dict.fromkeys(cell["task"] for cell in cells):
-        measured = [cell for cell in cells if (cell["task"], cell["split"]) == (task, "PrivateTest")]
-        if len({cell["shots"] for cell in measured} - {0}) < 2:
-            print(f"shots-{task}: not made, needs cells of PrivateTest with two numbers of shots")
-            continue
-        save_plot(folder / f"{task}.png", panels_of(measured))
-        save(OUTPUT / f"shots-{task}.webp", Image.open(folder / f"{task}.png"))
-
-
 def crowd(seconds: float) -> list[ImageU8]:
     """Return frames of 640 x 400 pixels, 25 per second: three copies of the portrait, of which two pass each other."""
     head = read_image(asset("astronaut.png"))[20:250, 120:330]
@@ -339,10 +322,9 @@ PICTURES: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "doctor": make_doctor,
     "parts": make_parts,
     "curves": make_curves,
-    "shots": make_shots,
 }
 # The option that gives a picture's data.
-NEEDS = {"comparison": "fer2013", "curves": "fer2013", "shots": "cells"}
+NEEDS = {"comparison": "fer2013", "curves": "fer2013"}
 
 
 def main() -> None:
@@ -353,7 +335,6 @@ def main() -> None:
     parser.add_argument(
         "--fer2013", type=lambda text: Path(text).absolute(), help="FER-2013, for comparison and curves"
     )
-    parser.add_argument("--cells", type=Path, help="cells.jsonl of benchmarks/models/prompt_tasks.py, for shots")
     given = parser.parse_args()
     given.detector = ("--detector", given.detector_model.resolve()) if given.detector_model else ()
     OUTPUT.mkdir(exist_ok=True)

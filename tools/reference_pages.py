@@ -48,7 +48,7 @@ _API = {
     ),
     "Teach": ("teach",),
     "Train and measure": (
-        "train", "distill", "evaluate", "evaluate_photos", "accuracy_by", "risk_coverage", "crop_photos",
+        "train", "distill", "evaluate", "evaluate_photos", "crop_photos",
     ),
     "Export": ("export", "import_onnx", "quantize", "verify", "profile"),
     "Benchmark": ("benchmark", "benchmark_formats", "compare"),

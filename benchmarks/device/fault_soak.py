@@ -36,8 +36,7 @@ import av
 import click
 import cv2
 import numpy as np
-from fault_soak_devices import Camera, Disk
-from mqtt_restarts import TOPIC, Broker, subscribed, wait_until
+from fault_soak_devices import TOPIC, Broker, Camera, Disk, subscribed, wait_until
 from rich.console import Console
 
 from edgekit.boards import read_board

@@ -1,20 +1,28 @@
-"""A camera that can be pulled and a disk that can be filled, for `fault_soak.py` and tests/systemd."""
+"""A camera that can be pulled, a disk that can be filled and a broker, for `fault_soak.py` and tests/systemd."""
 
 from __future__ import annotations
 
 import http.server
+import json
 import os
+import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as paho
+
 from edgekit.errors import InputError
+
+TOPIC = "edgekit/soak"
+_DELIVERY_TIMEOUT_S = 60.0
 
 
 class Camera:
@@ -109,3 +117,73 @@ class Disk:
     def unmount(self) -> None:
         """Remove the disk."""
         subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+
+class Broker:
+    """A mosquitto on a free port of this machine that keeps its sessions in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+        if program is None:
+            raise InputError("there is no mosquitto on this machine: apt install mosquitto")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port: int = server.getsockname()[1]
+        settings = folder / "broker.conf"
+        settings.write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\n"
+            f"persistence_location {folder}/\nmax_queued_messages 0\n"
+        )
+        self._command = [program, "-c", str(settings)]
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def restart(self, pause_s: float) -> None:
+        """Stop the broker, which saves its state, and start it again after a pause."""
+        self.stop()
+        time.sleep(pause_s)
+        self._process = self._start()
+
+    def stop(self) -> None:
+        """Stop the broker."""
+        self._process.terminate()
+        self._process.wait()
+
+
+@contextmanager
+def subscribed(port: int) -> Iterator[list[str]]:
+    """Yield a list to which the id of each event that arrives is appended."""
+    received: list[str] = []
+    ready = threading.Event()
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, "recorder", clean_session=False)
+    client.reconnect_delay_set(0.1, 0.2)  # type: ignore[no-untyped-call]
+    client.on_connect = lambda client, *_: client.subscribe(f"{TOPIC}/event", qos=1)
+    client.on_subscribe = lambda *_: ready.set()
+    client.on_message = lambda _, __, message: received.append(json.loads(message.payload)["event_id"])
+    wait_until(lambda: _is_connected(client, port), "the broker does not start")
+    client.loop_start()
+    ready.wait(_DELIVERY_TIMEOUT_S)
+    try:
+        yield received
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def _is_connected(client: paho.Client, port: int) -> bool:
+    try:
+        client.connect("127.0.0.1", port)
+    except OSError:
+        return False
+    return True
+
+
+def wait_until(holds: Callable[[], bool], problem: str) -> None:
+    """Wait until `holds()`; print the problem if it takes too long, which the verdict then shows."""
+    end_s = time.monotonic() + _DELIVERY_TIMEOUT_S
+    while not holds():
+        if time.monotonic() > end_s:
+            print(problem, file=sys.stderr)
+            return
+        time.sleep(0.05)

@@ -38,7 +38,7 @@ from edgekit.contract import channel_count
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.session import versions
 from edgekit.errors import EdgekitError
-from edgekit.export.onnx.to_onnx import export_checkpoint
+from edgekit.export.run import export
 from edgekit.files import sha256_of, write_atomic
 from edgekit.model_store import BEST_NAME
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -101,7 +101,7 @@ def evaluate_net(name: str, folder: Path, dataset: DataSet | None) -> dict[str, 
     if kept.get("checkpoint_sha256") == checkpoint_sha256 and (kept["accuracy"] or dataset is None or not trained):
         return kept
     target = folder / f"{name}.onnx"
-    exported = export_checkpoint(checkpoint_path, target)
+    exported = export(checkpoint_path, target)
     cost, training = exported.cost, load_checkpoint(checkpoint_path).training
     measured = {
         "name": name,

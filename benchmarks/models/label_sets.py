@@ -22,7 +22,7 @@ import click
 import numpy as np
 from torch import nn
 
-from edgekit.contract import Contract
+from edgekit.contract import Contract, LabelMap
 from edgekit.errors import EdgekitError
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet
@@ -60,13 +60,13 @@ def main(student: Path, clip: str, prompts: Path | None, data: Path, ferplus: Pa
 def _row(
     name: str, labels: dict[str, Any], student: Path, clip: str, prompts: Path | None, majority: DataSet, split: str
 ) -> str:
-    groups = {label: tuple(entry["of"]) for label, entry in labels.items()}
+    groups = LabelMap(tuple(labels), tuple(tuple(entry["of"]) for entry in labels.values()))
     data = merge_classes(majority, groups)
     checkpoint = load_checkpoint(student)
     texts = {label: tuple(chain(*entry["sentences"].values())) for label, entry in labels.items()}
     one = _evaluated(*relabel_by_text(checkpoint, texts, clip, prompts), data, split)
     parts = {part: tuple(found) for entry in labels.values() for part, found in entry["sentences"].items()}
-    of_parts = {label: tuple(entry["sentences"]) for label, entry in labels.items()}
+    of_parts = LabelMap(tuple(labels), tuple(tuple(entry["sentences"]) for entry in labels.values()))
     by_parts = relabel_by_text(checkpoint, parts, clip, prompts)
     text_merged = _evaluated(*merge_net(*by_parts, of_parts), data, split)
     merged = _evaluated(*build_merged_net(checkpoint, groups), data, split)

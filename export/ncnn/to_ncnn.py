@@ -25,7 +25,7 @@ from edgekit.errors import InputError, StorageError
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.to_onnx import check_target, contract_of, convert
 from edgekit.export.profiling.cost import graph_cost
-from edgekit.export.verification.export_check import check_export
+from edgekit.export.verification.comparison import check_export
 from edgekit.files import atomic_path, sha256_of, write_atomic
 from edgekit.install_hint import install_command
 from edgekit.model_store import NCNN_SUFFIX
@@ -35,9 +35,6 @@ from edgekit.testing.tolerance import logit_faults, tolerance_for
 from edgekit.text import one_line
 
 NcnnPrecision: TypeAlias = Literal["fp32", "fp16"]
-
-# ncnn computes 3x3 convolutions by Winograd's algorithm, which rounds more.
-TOLERANCE = 1e-3
 
 _TIMEOUT_S = 600
 _FULL_PRECISION = "fp16=0"
@@ -67,13 +64,12 @@ def export_net_to_ncnn(
     content = to_ncnn(model)
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
-        crops = portrait_crops(contract)
         try:
-            verification = check_export(temporary, net, contract, crops, TOLERANCE, same_top1=True)
+            verification = check_export(temporary, net, contract)
             if precision == "fp16":
                 content = in_half_floats(temporary)
                 temporary.write_bytes(content)
-                check_half_floats(temporary, crops)
+                check_half_floats(temporary, portrait_crops(contract))
         except InputError as error:
             raise InputError(str(error).replace(str(temporary), str(target))) from error
         sha256, written = sha256_of(temporary), read_ncnn(temporary).contract

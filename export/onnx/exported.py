@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgekit.contract import Contract
 from edgekit.export.profiling.cost import GraphCost
-from edgekit.export.verification.export_check import ExportCheck
+from edgekit.export.verification.comparison import ExportCheck
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from edgekit.export.onnx.targets import GENERIC, PASSES, TARGETS, QuantizedForm, QuantizedTypes
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 from edgekit.options import Options, option
 from edgekit.shared_options import merges
 
-CalibrationMethod: TypeAlias = Literal["minmax", "percentile", "entropy"]
+if TYPE_CHECKING:
+    from edgekit.models.data import DataSet
+
 Quantization: TypeAlias = Literal["int8", "dynamic", "fp16"]
 # Names of new labels; a mapping also has the sentences that describe each label.
 NewClasses: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
@@ -103,11 +105,12 @@ class ExportOptions(Options):
         most=1,
         section="Labels",
     )
-    evaluate_on: str | Path | None = option(
+    evaluate_on: str | Path | DataSet | None = option(
         "--eval",
         "Your images. The exported file is verified with these images, from image file to label. With --quantize, the "
         "accuracy is measured before and after quantisation.",
         metavar="DATA",
+        parse=Path,
         section="Evaluation",
     )
     evaluation_split: str = option(
@@ -128,9 +131,7 @@ class QuantizationOptions(Options):
     """How a file is quantised.
 
     Attributes:
-        calibration_images: Number of calibration images.
-        calibration_method: Method that derives the range of an activation from its values.
-        seed: Determines the choice of calibration images.
+        calibration_images: Number of calibration images, drawn at random.
     """
 
     title = "Quantisation"
@@ -139,8 +140,8 @@ class QuantizationOptions(Options):
         "int8: 8-bit weights and activations; needs --calibrate. dynamic: 8-bit weights, without calibration. fp16: "
         "half floats, for a Pi 5.",
     )
-    calibrate: str | Path | None = option(
-        "--calibrate", "Data set with the images for int8 calibration.", metavar="DATA", needs="--quantize"
+    calibrate: str | Path | DataSet | None = option(
+        "--calibrate", "Data set with the images for int8 calibration.", metavar="DATA", parse=Path, needs="--quantize"
     )
     calibrate_split: str = option(
         "--calibrate-split",
@@ -151,8 +152,6 @@ class QuantizationOptions(Options):
         default_text="",
     )
     calibration_images: int = 500
-    calibration_method: CalibrationMethod = "minmax"
-    seed: int = 0
     types: QuantizedTypes | None = option(
         "--types", "Types of activations and weights in int8. Default: the target's.", needs="--quantize"
     )

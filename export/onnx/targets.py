@@ -20,7 +20,6 @@ PASSES: dict[str, str] = {
     "fold-batchnorm": "BatchNorm in the convolutions' weights",
     "gray-stem": "one input channel for a net of gray pictures",
     "uint8-input": "input scaling in the first convolution; the file takes uint8 pixels",
-    "pack-channels": "channels of dense blocks in vectors of 16",
     "merge-pool": "convolution and average pool in one",
     "concat-free": "dense blocks without concatenations, where results stay small",
 }
@@ -46,8 +45,7 @@ _SMALLER = _FOLDING | {"gray-stem", "uint8-input", "merge-pool"}
 TARGETS: dict[str, Target] = {
     # float32 input and standard layers, which every engine reads.
     "generic": Target(_FOLDING, "u8s8", "qdq"),
-    # Timed on a PC with AVX-512, whose vectors have 16 lanes.
-    "x86": Target(_SMALLER | {"pack-channels"}, "u8s8", "qdq"),
+    "x86": Target(_SMALLER, "u8s8", "qdq"),
     # Counted on emulated cores; not timed on a board.
     "a53": Target(_SMALLER | {"concat-free"}, "u8s8", "qdq"),
     "a72": Target(_SMALLER | {"concat-free"}, "u8s8", "qdq"),
@@ -57,14 +55,11 @@ TARGETS: dict[str, Target] = {
 GENERIC = "generic"
 
 
-# These rewrites have no known benefit for an int8 file: it has no vectors of 16 channels, a Cast before QuantizeLinear
-# costs as much as it saves, and concat-free was not counted for int8.
-_FLOAT32_ONLY = frozenset({"pack-channels", "uint8-input", "concat-free"})
-
-
-# ncnn's tensors are float32, and ncnn chooses the channel layout itself.
+# These rewrites have no known benefit for an int8 file: a Cast before QuantizeLinear costs as much as it saves, and
+# concat-free was not counted for int8.
+_FLOAT32_ONLY = frozenset({"uint8-input", "concat-free"})
+# ncnn's tensors are float32.
 _NOT_IN_NCNN = frozenset({"uint8-input"})
-_USELESS_IN_NCNN = _NOT_IN_NCNN | {"pack-channels"}
 
 
 def chosen_passes(
@@ -88,5 +83,5 @@ def chosen_passes(
             raise InputError(f"rewrite '{name}' is both added and left out: choose one")
         if ncnn and name in on and name in _NOT_IN_NCNN:
             raise InputError(f"rewrite '{name}' does not work for ncnn, whose tensors are float32: leave it out")
-    useless = _FLOAT32_ONLY if quantized else _USELESS_IN_NCNN if ncnn else frozenset[str]()
+    useless = _FLOAT32_ONLY if quantized else _NOT_IN_NCNN if ncnn else frozenset[str]()
     return (TARGETS[target].passes - useless | frozenset(on)) - frozenset(off)

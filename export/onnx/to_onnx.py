@@ -17,18 +17,19 @@ from torch import nn
 
 from edgekit import __version__
 from edgekit.contract import METADATA_KEY, SCHEMA_VERSION, Contract, GraphLevel, channel_count
-from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import EdgekitError, InputError
 from edgekit.export.onnx.exported import Exported
+from edgekit.export.onnx.options import ExportOptions
 from edgekit.export.onnx.passes.table import rewritten
-from edgekit.export.onnx.relabelling import Relabel
+from edgekit.export.onnx.relabelling import relabelled
 from edgekit.export.onnx.targets import GENERIC, TARGETS
 from edgekit.export.profiling.cost import graph_cost
-from edgekit.export.verification.export_check import TOLERANCE, check_export
+from edgekit.export.verification.comparison import check_export
 from edgekit.files import atomic_path, check_writable, sha256_of
 from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
-from edgekit.models.model_loading import build_net, check_weights
+from edgekit.models.clip.text_tower import text_tower_beside
+from edgekit.models.model_loading import check_weights
 from edgekit.models.nets.grouped import condensed
 from edgekit.models.nets.registry import parameter_count
 
@@ -43,43 +44,25 @@ _NO_LIMIT = 1 << 62
 _EXAMPLE_BATCH = 2
 
 
-def export_checkpoint(
-    checkpoint_path: Path,
-    target: Path,
-    relabel: Relabel | None = None,
-    passes: Collection[str] = TARGETS[GENERIC].passes,
-) -> Exported:
-    """Export a checkpoint to `target`; equal checkpoints give equal bytes.
-
-    Args:
-        checkpoint_path: A .safetensors file.
-        target: The .onnx file.
-        relabel: Function that gives the net other labels; see `edgekit.export.onnx.relabelling`.
-        passes: Names of the rewrites; see `edgekit.export.onnx.targets`.
+def open_checkpoint(path: Path, options: ExportOptions) -> tuple[nn.Module, Contract]:
+    """Return a checkpoint's net and the contract of its exported file, with the labels that the options state.
 
     Raises:
-        InputError: The checkpoint cannot be used, or `target` does not end in .onnx.
-        GateError: The file's logits differ from the checkpoint's; `target` is left unchanged.
-        StorageError: The file cannot be written.
+        InputError: The checkpoint or the labels cannot be used.
     """
-    check_target(target)
-    return export_net(*open_checkpoint(checkpoint_path, relabel), target, passes)
-
-
-def open_checkpoint(checkpoint_path: Path, relabel: Relabel | None = None) -> tuple[nn.Module, Contract]:
-    """Return a checkpoint's net and the contract of its exported file, which contains the checkpoint's sha256.
-
-    Raises:
-        InputError: The checkpoint cannot be used.
-    """
-    checkpoint = load_checkpoint(checkpoint_path)
+    checkpoint = load_checkpoint(path)
     try:
         check_weights(checkpoint)
     except InputError as error:
-        raise InputError(f"checkpoint '{checkpoint_path}': {error}") from error
-    net, contract = relabel(checkpoint) if relabel else (build_net(checkpoint), checkpoint.contract)
-    provenance = replace(contract.provenance, checkpoint_sha256=sha256_of(checkpoint_path), edgekit_version=__version__)
-    return net, replace(contract, provenance=provenance)
+        raise InputError(f"checkpoint '{path}': {error}") from error
+    net, contract = relabelled(checkpoint, options, text_tower_beside(path))
+    return net, with_origin(contract, path)
+
+
+def with_origin(contract: Contract, checkpoint: Path) -> Contract:
+    """Return the contract with the checkpoint's sha256 and the version of edgekit."""
+    origin = replace(contract.provenance, checkpoint_sha256=sha256_of(checkpoint), edgekit_version=__version__)
+    return replace(contract, provenance=origin)
 
 
 def export_net(
@@ -87,7 +70,7 @@ def export_net(
     contract: Contract,
     target: Path,
     passes: Collection[str] = TARGETS[GENERIC].passes,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     shares_weights: bool = False,
 ) -> Exported:
     """Export a net to `target` with its contract; equal nets and contracts give equal bytes.
@@ -97,7 +80,7 @@ def export_net(
         contract: The contract stored in the file.
         target: The .onnx file.
         passes: Names of the rewrites; see `edgekit.export.onnx.targets`.
-        tolerance: The export fails if a logit of the file differs from the net's by this value or more.
+        tolerance: Largest difference of a logit of the file from the net's; None: see `check_export`.
         shares_weights: Whether the net uses some layers twice; the file then stores their weights once.
 
     Raises:
@@ -109,7 +92,7 @@ def export_net(
     with atomic_path(target) as temporary:
         model, changed = convert(condensed(net.eval()), contract, passes, shares_weights)
         temporary.write_bytes(model.SerializeToString(deterministic=True))
-        verification = check_export(temporary, net, contract, portrait_crops(contract), tolerance)
+        verification = check_export(temporary, net, contract, tolerance)
         size_bytes, sha256 = temporary.stat().st_size, sha256_of(temporary)
     return Exported(
         path=target,

@@ -147,7 +147,7 @@ def estimate_pipeline(
     find_parts: tuple[Part, ...] = ()
     if detector_model is not None:
         detector_wh = _input_wh(YuNet(detector_model, detector_size_px, 0.7, intra_op_threads=1))
-        detect = profile_file(detector_model, cache_kib=board.shared_cache_kib, size_wh=detector_wh).on(board, threads)
+        detect = profile_file(detector_model, size_wh=detector_wh).on(board, threads)
         if isinstance(detect, str):
             return detect
         share = 1 / detect_every

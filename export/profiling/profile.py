@@ -13,7 +13,7 @@ from edgekit.errors import InputError
 from edgekit.export.profiling.cost import GraphCost, graph_cost, load_graph
 from edgekit.export.profiling.layer_times import MeasuredGraph, measure_layers, seen_tensors
 from edgekit.export.profiling.roofline import Estimate, LayerWork, Precision, estimate, roofline_of
-from edgekit.export.profiling.traffic import memory_bytes, weight_bytes
+from edgekit.export.profiling.traffic import moved_bytes, weight_bytes
 from edgekit.export.tensors import WEIGHT_TYPES, Shape, constant_tensors
 from edgekit.known_boards import KnownBoard
 
@@ -28,21 +28,18 @@ class LayerProfile:
     """Profile of one node of the file.
 
     `moved_bytes` is the node's traffic without reuse in a cache, with quantisation fused into the nodes around it.
-    `memory_bytes` is the traffic between memory and a cache of the board's size. `share` is the node's share of the
-    time measured on this machine; None if not measured or if the runtime fused it into another node. `groups` is 1
-    except for grouped convolutions.
+    `share` is the node's share of the time measured on this machine; None if not measured or if the runtime fused it
+    into another node.
     """
 
     name: str
     op_type: str
     output_shape: Shape | None
     parameters: int
-    groups: int
     macs: int
     weight_bytes: int
     activation_bytes: int
     moved_bytes: int
-    memory_bytes: int
     share: float | None
 
     @property
@@ -58,7 +55,6 @@ class Profile:
     layers: tuple[LayerProfile, ...]
     cost: GraphCost
     precision: Precision
-    cache_kib: int
     measured: MeasuredGraph | None
     runtime_share: float | None
 
@@ -72,11 +68,6 @@ class Profile:
         """Bytes moved without reuse in a cache."""
         return sum(layer.moved_bytes for layer in self.layers)
 
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes moved between memory and the cache."""
-        return sum(layer.memory_bytes for layer in self.layers)
-
     def on(self, board: KnownBoard, threads: int) -> Estimate | str:
         """Return the estimated latency on a board, or the reason why there is no estimate."""
         roofline = roofline_of(board.name, self.precision, threads)
@@ -87,7 +78,6 @@ class Profile:
 def profile_file(
     path: Path,
     *,
-    cache_kib: int,
     size_wh: tuple[int, int] | None = None,
     intra_op_threads: int = 1,
     seconds: float = 0.0,
@@ -97,7 +87,6 @@ def profile_file(
 
     Args:
         path: Any .onnx file.
-        cache_kib: Size of the cache for `memory_bytes`.
         size_wh: Width and height of inputs whose width and height are dynamic.
         intra_op_threads: Threads of the measurement.
         seconds: Duration of the measurement; 0: no measurement.
@@ -114,9 +103,7 @@ def profile_file(
     if cost.macs is None or cost.moved_bytes is None:
         seen = seen_tensors(model, path, shapes)
         cost = graph_cost(model, seen)
-    moved = memory_bytes(model, 0, fuse_activations=False, seen=seen)
-    with_reuse = memory_bytes(model, cache_kib << 10, seen=seen)
-    constants = weight_bytes(model, seen)
+    moved, constants = moved_bytes(model, seen), weight_bytes(model, seen)
     measured, other = None, None
     shares: dict[int, float] = {}
     if seconds:
@@ -124,8 +111,8 @@ def profile_file(
         shares, other = _shares(model, measured)
     layers = []
     for index, layer in enumerate(cost.layers):
-        bytes_moved, reused, weights = moved[index], with_reuse[index], constants[index]
-        if layer.macs is None or bytes_moved is None or reused is None or weights is None:
+        bytes_moved, weights = moved[index], constants[index]
+        if layer.macs is None or bytes_moved is None or weights is None:
             raise InputError(f"model '{path}': the shapes at '{layer.name}' ({layer.op_type}) are unknown")
         weights = min(weights, bytes_moved)
         layers.append(
@@ -134,16 +121,14 @@ def profile_file(
                 op_type=layer.op_type,
                 output_shape=layer.output_shape,
                 parameters=layer.parameters,
-                groups=_groups(model.graph.node[index]),
                 macs=layer.macs,
                 weight_bytes=weights,
                 activation_bytes=bytes_moved - weights,
                 moved_bytes=bytes_moved,
-                memory_bytes=reused,
                 share=shares.get(index) if measured else None,
             )
         )
-    return Profile(tuple(layers), cost, _precision(model, cost), cache_kib, measured, other)
+    return Profile(tuple(layers), cost, _precision(model, cost), measured, other)
 
 
 def has_free_size(path: Path) -> bool:
@@ -241,10 +226,6 @@ def _back_to_product(graph: onnx.GraphProto, index: int, makers: Mapping[str, in
             break
         at = before
     return index
-
-
-def _groups(node: onnx.NodeProto) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
 
 
 def _precision(model: onnx.ModelProto, cost: GraphCost) -> Precision:

@@ -83,7 +83,6 @@ def profile(options: ProfileOptions) -> ProfileReport:
     boards = [KNOWN_BOARDS[options.board]] if options.board else list(KNOWN_BOARDS.values())
     found = profile_file(
         path,
-        cache_kib=boards[0].shared_cache_kib,
         size_wh=size_wh,
         intra_op_threads=options.threads,
         seconds=options.seconds,
@@ -133,7 +132,7 @@ def _loop_estimates(
 ) -> tuple[BoardEstimate[PipelineEstimate], ...]:
     size_px = loop.detector_size_px or DEFAULT_INPUT_SIZE_PX
     here_ms = measure_here(path, detector, size_px, loop.faces, loop.classify_every)
-    reference = profile_file(asset(REFERENCE), cache_kib=found.cache_kib)
+    reference = profile_file(asset(REFERENCE))
     return tuple(
         _on_board(
             board,

@@ -1,58 +1,35 @@
-"""Bytes that a graph moves between cache and memory, with fused nodes and a cache of a given size.
+"""Bytes that each node of a graph moves, with quantisation fused into the nodes around it and without a cache.
 
-`edgekit.export.profiling.cost` counts the traffic of each node alone. Here activations and quantisation are fused into
-the nodes around them, as in ONNX Runtime and ncnn, and an LRU cache holds tensors.
+`edgekit.export.profiling.cost` counts the traffic of each node alone. ONNX Runtime and ncnn read and write the 8-bit
+tensors of a quantised graph directly.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Mapping
 
 import onnx
 
 from edgekit.export.profiling.cost import MOVE_NOTHING, RENAME, size_bytes
 from edgekit.export.tensors import TensorInfo, constant_tensors, graph_tensors
 
-# Operators that runtimes fuse into the convolution or matrix product before them.
-_ACTIVATIONS = frozenset(
-    {"BatchNormalization", "Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu", "Sigmoid", "Tanh"}
-)
-_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
+def moved_bytes(model: onnx.ModelProto, seen: Mapping[str, TensorInfo] | None = None) -> tuple[int | None, ...]:
+    """Return the bytes that each node reads and writes at batch size 1; None if a shape is unknown.
 
-def memory_bytes(
-    model: onnx.ModelProto,
-    cache_bytes: int,
-    fuse_activations: bool = True,
-    seen: Mapping[str, TensorInfo] | None = None,
-) -> tuple[int | None, ...]:
-    """Return the bytes that each node moves between cache and memory at batch size 1; None if a shape is unknown.
-
-    The cache holds whole tensors and evicts the least recently used; an evicted result is written to memory if it is
-    read again. A tensor larger than the cache always goes to memory. The count is that of the second inference, when
-    the weights of a small net are in the cache, but not the input image. Quantisation is always fused; without
-    `fuse_activations` and with an empty cache all other counts equal those of `graph_cost`. `seen` has computed shapes,
-    see `graph_tensors`.
+    Without quantisation the counts equal those of `graph_cost`. `seen` has computed shapes, see `graph_tensors`.
 
     Raises:
         InputError: Shape inference fails.
     """
-    constants = constant_tensors(model.graph)
-    tensors = graph_tensors(model, constants, seen)
-    stored_name, fused = _fused(model.graph, constants, fuse_activations)
-    uses = _uses(model.graph, stored_name, fused)
-    cache = _Cache(cache_bytes)
+    tensors = graph_tensors(model, constant_tensors(model.graph), seen)
+    stored_as, fused = _fused(model.graph)
     moved: list[int | None] = []
-    for _ in range(2):
-        moved = []
-        left = dict(uses)
-        cache.keep(constants)
-        for index, node in enumerate(model.graph.node):
-            if index in fused or node.op_type in MOVE_NOTHING:
-                moved.append(0)
-                continue
-            moved.append(_node_bytes(node, stored_name, tensors, cache, left, constants))
+    for index, node in enumerate(model.graph.node):
+        still = index in fused or node.op_type in MOVE_NOTHING
+        names = [] if still else [_stored(name, stored_as) for name in (*node.input, *node.output) if name]
+        moved.append(size_bytes(names, tensors))
     return tuple(moved)
 
 
@@ -68,132 +45,30 @@ def weight_bytes(model: onnx.ModelProto, seen: Mapping[str, TensorInfo] | None =
     return tuple(size_bytes([name for name in names if name in constants], tensors) for names in read)
 
 
-class _Cache:
-    """LRU cache of whole tensors by name; the last entry is the most recently used one."""
-
-    def __init__(self, capacity_bytes: int) -> None:
-        self._capacity = capacity_bytes
-        self._held: OrderedDict[str, tuple[int, bool]] = OrderedDict()
-
-    def keep(self, names: Collection[str]) -> None:
-        """Remove all tensors but those in `names`; nothing is written to memory."""
-        self._held = OrderedDict((name, held) for name, held in self._held.items() if name in names)
-
-    def touch(self, name: str, size: int, *, written: bool, wanted: Mapping[str, int]) -> int:
-        """Read or write a tensor and return the bytes moved between cache and memory.
-
-        `wanted` has the number of remaining reads of each tensor: an evicted result without further reads is not
-        written to memory.
-        """
-        if size > self._capacity:
-            self._held.pop(name, None)
-            return size
-        moved = 0
-        if name not in self._held and not written:
-            moved += size
-        dirty = written or (name in self._held and self._held[name][1])
-        self._held[name] = (size, dirty)
-        self._held.move_to_end(name)
-        while sum(held for held, _ in self._held.values()) > self._capacity:
-            evicted, (held, changed) = self._held.popitem(last=False)
-            moved += held if changed and wanted.get(evicted, 0) > 0 else 0
-        return moved
-
-
-def _node_bytes(
-    node: onnx.NodeProto,
-    stored_name: Mapping[str, str],
-    tensors: Mapping[str, TensorInfo],
-    cache: _Cache,
-    left: dict[str, int],
-    constants: Mapping[str, onnx.TensorProto],
-) -> int | None:
-    total = 0
-    names = [(name, False) for name in node.input if name] + [(name, True) for name in node.output if name]
-    for name, written in names:
-        stored = _resolve(name, stored_name)
-        size = tensors[stored].size_bytes if stored in tensors else None
-        if size is None:
-            return None
-        if not written and stored not in constants:
-            left[stored] = left.get(stored, 0) - 1
-        total += cache.touch(stored, size, written=written, wanted=left)
-    return total
-
-
-def _fused(
-    graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto], fuse_activations: bool
-) -> tuple[dict[str, str], frozenset[int]]:
-    """Return the name of the stored tensor for each fused one, and the indices of nodes fused into others."""
-    readers: dict[str, list[int]] = {}
-    makers: dict[str, int] = {}
-    for index, node in enumerate(graph.node):
-        for name in node.input:
-            readers.setdefault(name, []).append(index)
-        for name in node.output:
-            makers[name] = index
-    results = {value.name for value in graph.output}
-    stored_name: dict[str, str] = {}
+def _fused(graph: onnx.GraphProto) -> tuple[dict[str, str], set[int]]:
+    """Return the name of the stored tensor for each fused or renamed one, and the indices of the fused nodes."""
+    readers = Counter(name for node in graph.node for name in node.input)
+    results, constants = {value.name for value in graph.output}, constant_tensors(graph)
+    made = {name for node in graph.node for name in node.output}
+    stored_as: dict[str, str] = {}
     fused: set[int] = set()
     for index, node in enumerate(graph.node):
         source = node.input[0] if node.input else ""
         if node.op_type in RENAME and source not in constants:
-            stored_name[node.output[0]] = source
+            stored_as[node.output[0]] = source
         elif node.op_type == "DequantizeLinear":
             # The readers of the result read the 8-bit tensor.
-            stored_name[node.output[0]] = source
+            stored_as[node.output[0]] = source
             fused.add(index)
-        elif node.op_type != "QuantizeLinear" and not fuse_activations:
-            continue
-        elif node.op_type == "Mul" and (gate := _swish_gate(graph, node, makers, readers)) is not None:
-            swished = graph.node[gate].input[0]
-            if swished not in results:
-                stored_name[swished] = node.output[0]
-                fused |= {index, gate}
-        elif node.op_type in (*_ACTIVATIONS, "QuantizeLinear"):
-            maker = makers.get(source)
-            alone = len(readers[source]) == 1 and source not in results
-            fits = maker is not None and (
-                node.op_type == "QuantizeLinear" or _ends_in_product(graph, maker, fused, makers)
-            )
-            if alone and fits:
-                stored_name[source] = node.output[0]
-                fused.add(index)
-    return stored_name, frozenset(fused)
+        elif node.op_type == "QuantizeLinear" and source in made and readers[source] == 1 and source not in results:
+            stored_as[source] = node.output[0]
+            fused.add(index)
+    return stored_as, fused
 
 
-def _swish_gate(
-    graph: onnx.GraphProto, node: onnx.NodeProto, makers: Mapping[str, int], readers: Mapping[str, list[int]]
-) -> int | None:
-    """Return the index of the Sigmoid node in x * sigmoid(x) if no other node reads either factor."""
-    for value, factor in (tuple(node.input), tuple(reversed(node.input))):
-        gate = makers.get(factor)
-        if gate is None or graph.node[gate].op_type != "Sigmoid" or graph.node[gate].input[0] != value:
-            continue
-        if len(readers[factor]) == 1 and len(readers[value]) == 2 and value in makers:
-            return gate
-    return None
-
-
-def _ends_in_product(graph: onnx.GraphProto, maker: int, fused: set[int], makers: Mapping[str, int]) -> bool:
-    while maker in fused and graph.node[maker].input[0] in makers:
-        maker = makers[graph.node[maker].input[0]]
-    return graph.node[maker].op_type in _PRODUCTS
-
-
-def _resolve(name: str, stored_name: Mapping[str, str]) -> str:
+def _stored(name: str, stored_as: Mapping[str, str]) -> str:
     seen = {name}
-    while name in stored_name and stored_name[name] not in seen:
-        name = stored_name[name]
+    while name in stored_as and stored_as[name] not in seen:
+        name = stored_as[name]
         seen.add(name)
     return name
-
-
-def _uses(graph: onnx.GraphProto, stored_name: Mapping[str, str], fused: frozenset[int]) -> dict[str, int]:
-    uses: dict[str, int] = {}
-    for index, node in enumerate(graph.node):
-        if index not in fused and node.op_type not in MOVE_NOTHING:
-            for name in node.input:
-                stored = _resolve(name, stored_name)
-                uses[stored] = uses.get(stored, 0) + 1
-    return uses

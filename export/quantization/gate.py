@@ -67,8 +67,13 @@ class QuantizedExport:
         return 100 * (self.reference.accuracy - self.own.accuracy)
 
 
-def calibration_crops(dataset: DataSet, split: str, contract: Contract, count: int, seed: int) -> Calibration:
-    """Return `count` crops of a split, drawn with the seed; all crops if the split has fewer.
+def refused_path(target: Path) -> Path:
+    """Return where a file that is refused is kept: NAME.refused.onnx."""
+    return target.with_name(f"{target.stem}.refused{target.suffix}")
+
+
+def calibration_crops(dataset: DataSet, split: str, contract: Contract, count: int) -> Calibration:
+    """Return `count` random crops of a split, always the same; all crops if the split has fewer.
 
     Raises:
         InputError: The split does not exist or is empty, or its images have another size.
@@ -76,9 +81,9 @@ def calibration_crops(dataset: DataSet, split: str, contract: Contract, count: i
     images = with_contract_channels(dataset.split(split), contract)
     if not len(images):
         raise InputError(f"split '{split}' has no image to calibrate on: choose another calibration split")
-    chosen = np.random.default_rng(seed).permutation(len(images))[:count]
+    chosen = np.random.default_rng(0).permutation(len(images))[:count]
     crops = center_crop(images.images[np.sort(chosen)], contract.input.size_hw)
-    return Calibration(crops, f"{dataset.name} {named_split(dataset.splits, split)}, {len(chosen)} images, seed {seed}")
+    return Calibration(crops, f"{dataset.name} {named_split(dataset.splits, split)}, {len(chosen)} images, seed 0")
 
 
 def quantize_file(
@@ -123,12 +128,11 @@ def quantize_file(
     quantized = QuantizedExport(
         target, len(content), contract_of(model), result.error, result.kept, result.error_without, reference, own
     )
-    if reference and own and quantized.drop_points is not None and quantized.drop_points > max_drop_points:
-        refused = target.with_name(f"{target.stem}.refused{target.suffix}")
-        write_atomic(refused, content)
+    if reference and own and (quantized.drop_points or 0.0) > max_drop_points:
+        write_atomic(refused_path(target), content)
         raise GateError(
             f"accuracy of {quantization} drops by {quantized.drop_points:.2f} points, from {reference.accuracy:.2%} to "
-            f"{own.accuracy:.2%}, allowed: {max_drop_points:g}: the file is kept as '{refused}'"
+            f"{own.accuracy:.2%}, allowed: {max_drop_points:g}: the file is kept as '{refused_path(target)}'"
         )
     write_atomic(target, content)
     return quantized

@@ -20,7 +20,6 @@ from onnxscript import ir
 
 from edgekit.contract import SCHEMA_VERSION, Contract
 from edgekit.errors import InputError, StorageError
-from edgekit.export.onnx.options import CalibrationMethod
 from edgekit.export.onnx.targets import QuantizedForm, QuantizedTypes
 from edgekit.export.onnx.to_onnx import contract_of, finished, only_errors
 from edgekit.models.callbacks import Progress
@@ -31,15 +30,9 @@ from edgekit.testing.tolerance import relative_difference
 # because a float32 layer needs conversions before and after it: EdgeCNN's stem would remove 7 to 14 % of the error.
 SENSITIVE_SHARE = 0.25
 
-# The quantiser keeps all activations of a stride in memory before it adds them to its histograms: 6 MB per crop of
-# EdgeCNN.
+# The quantiser keeps all activations of a stride in memory: 6 MB per crop of EdgeCNN.
 _STRIDE_CROPS = 16
 _BATCH_CROPS = 32
-_METHODS = {
-    "minmax": ortq.CalibrationMethod.MinMax,
-    "percentile": ortq.CalibrationMethod.Percentile,
-    "entropy": ortq.CalibrationMethod.Entropy,
-}
 _FORMS = {"qdq": ortq.QuantFormat.QDQ, "qoperator": ortq.QuantFormat.QOperator}
 _ACTIVATIONS = {"u8s8": ortq.QuantType.QUInt8, "s8s8": ortq.QuantType.QInt8}
 _LAYERS = ("Conv", "Gemm", "MatMul")
@@ -47,11 +40,10 @@ _LAYERS = ("Conv", "Gemm", "MatMul")
 
 @dataclass(frozen=True)
 class StaticSettings:
-    """Settings of int8: data types of activations and weights, form of the file, method that finds value ranges."""
+    """Settings of int8: data types of activations and weights, and form of the file."""
 
     types: QuantizedTypes = "u8s8"
     form: QuantizedForm = "qdq"
-    method: CalibrationMethod = "minmax"
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ def quantize_static(
     Args:
         model: A float32 model with a contract.
         crops: uint8 (N, H, W, 1 or 3) of real data, N ≥ 1.
-        settings: Types, form and calibration method.
+        settings: Types and form.
         calibration: Description of the crops for the contract.
         progress: Called with (inferences done, inferences in total).
 
@@ -115,7 +107,7 @@ def quantize_static(
         result, error = quantized(kept)
     progress(total, total)
     text = (
-        f"{calibration}, {settings.method}, {settings.form} {settings.types} per channel"
+        f"{calibration}, minmax, {settings.form} {settings.types} per channel"
         f"{', float32: ' + ' '.join(kept) if kept else ''}"
     )
     return Quantized(_with_contract(result, contract, "int8", text), error, kept, errors)
@@ -160,8 +152,8 @@ def _quantized(
             activation_type=_ACTIVATIONS[settings.types],
             weight_type=ortq.QuantType.QInt8,
             nodes_to_exclude=list(kept),
-            calibrate_method=_METHODS[settings.method],
-            extra_options={"CalibStridedMinMax": _STRIDE_CROPS},  # histograms use it too
+            calibrate_method=ortq.CalibrationMethod.MinMax,
+            extra_options={"CalibStridedMinMax": _STRIDE_CROPS},
         )
         return onnx.load(target)
 
@@ -217,13 +209,12 @@ def _with_contract(
 def _quantizer_files(model: onnx.ModelProto) -> Iterator[tuple[Path, Path]]:
     """Yield two paths in a temporary folder: a file with `model`, and the file for the quantised model.
 
-    The quantiser moves the tensors out of a model that it gets in memory. It logs advice that does not apply here, and
-    prints its histograms to stdout, which is for results.
+    The quantiser moves the tensors out of a model that it gets in memory, and logs advice that does not apply here.
 
     Raises:
         StorageError: There is too little space for the files.
     """
-    with only_errors(), redirect_stdout(StringIO()), tempfile.TemporaryDirectory() as folder:
+    with only_errors(), tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "float.onnx"
         source.write_bytes(model.SerializeToString())
         try:

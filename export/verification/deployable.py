@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,23 +13,8 @@ from pathlib import Path
 
 import onnx
 
-# Environment variable: a folder of `pip install --target` with the oldest supported onnxruntime.
-OLDEST_RUNTIME_VARIABLE = "EDGEKIT_ONNXRUNTIME_1_20"
-
-_LOAD_TIMEOUT_S = 120
 # onnx.defs takes opset versions as int32.
 _NO_VERSION = 1 << 31
-_LOAD = """
-import sys
-import onnxruntime
-options = onnxruntime.SessionOptions()
-options.log_severity_level = 4
-try:
-    onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
-except Exception as error:
-    sys.exit(str(error))
-print(onnxruntime.__version__)
-"""
 
 
 @dataclass(frozen=True)
@@ -85,31 +67,6 @@ def device_faults(model: onnx.ModelProto) -> list[str]:
             f"{len(outside)} tensors ('{outside[0]}') are stored outside the file: a device receives the file only"
         )
     return faults
-
-
-def load_in_oldest_runtime(path: Path) -> tuple[str | None, str | None]:
-    """Load a file in the oldest supported onnxruntime, in a child process.
-
-    The folder of that onnxruntime is in the environment variable named by `OLDEST_RUNTIME_VARIABLE`.
-
-    Returns:
-        The version that loaded the file, or None if there is no folder; and the error message, or None.
-    """
-    folder = os.environ.get(OLDEST_RUNTIME_VARIABLE)
-    if not folder:
-        return None, None
-    command = [sys.executable, "-c", _LOAD, str(path)]
-    environment = {**os.environ, "PYTHONPATH": folder}
-    try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, errors="replace", timeout=_LOAD_TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired:
-        return None, f"the onnxruntime in '{folder}' did not load the file within {_LOAD_TIMEOUT_S} s"
-    if done.returncode:
-        reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        return None, f"the onnxruntime in '{folder}' refuses the file: {reason[-1]}"
-    return done.stdout.strip(), None
 
 
 def _used(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:

@@ -12,81 +12,47 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit.contract import Contract, CropSpec
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.engine import engine_of
 from edgekit.device.imaging import as_frame, resize
+from edgekit.errors import GateError
+from edgekit.export.verification.comparison import Comparison, compare
+from edgekit.files import write_atomic
 from edgekit.models.callbacks import Notify, Progress, StageProgress
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.originals import load_some, originals
-from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, with_contract_channels
-from edgekit.preprocess import FloatArray, ImageU8, center_crop, crop_image
-from edgekit.testing.tolerance import (
-    Tolerance,
-    difference_fault,
-    largest_difference,
-    logit_faults,
-    relative_difference,
-    same_top1,
+from edgekit.models.evaluation.evaluate import (
+    CropClassifier,
+    Evaluation,
+    TorchClassifier,
+    label_numbers,
+    with_contract_channels,
 )
+from edgekit.preprocess import ImageU8, center_crop, crop_image
+from edgekit.testing.tolerance import Tolerance, tolerance_for
 
-_BATCH_CROPS = 160
 _STANDARD_ERRORS = 2
 
 
 @dataclass(frozen=True)
-class Parity:
-    """Differences of the device side from the training side on `images` images.
+class Parity(Comparison):
+    """Differences of the device side from the training side on images of the user.
 
     `crop_difference` is the largest difference of a pixel (0 to 255), `crops_different` the number of images with a
-    difference, `first_different` the name of the first. `logits` and `reference_logits` are (N, labels).
-    `batch_difference` is the largest difference of a logit between batches of one and of many images. `reference` and
-    `device` are the evaluations of both sides; None if the data has a class that the model does not have, which is
-    `unknown_class`. `crops` are uint8 (N, H, W, 1 or 3) of the device side.
+    difference, `first_different` the name of the first. `reference` and `device` are the evaluations of both sides;
+    None if the data has a class that the model does not have, which is `unknown_class`. `crops` are uint8 (N, H, W, 1
+    or 3) of the device side.
     """
 
     crop_difference: int
     crops_different: int
     first_different: str | None
-    reference_logits: FloatArray
-    logits: FloatArray
-    batch_difference: float
     reference: Evaluation | None
     device: Evaluation | None
     unknown_class: str | None
     crops: ImageU8
-
-    @property
-    def images(self) -> int:
-        """Number of images that were compared."""
-        return len(self.logits)
-
-    @property
-    def logits_difference(self) -> float:
-        """Largest difference between a logit of the device and of the training code."""
-        return largest_difference(self.reference_logits, self.logits)
-
-    @property
-    def relative_difference(self) -> float:
-        """rms(difference) / rms(logits from the training code)."""
-        return relative_difference(self.reference_logits, self.logits)
-
-    @property
-    def largest_logit(self) -> float:
-        """Largest absolute logit from the training code."""
-        return float(np.abs(self.reference_logits).max())
-
-    @property
-    def same_top1(self) -> int:
-        """Number of images for which both sides have the same top-1 class."""
-        return same_top1(self.reference_logits, self.logits)
-
-    @property
-    def worst(self) -> NDArray[np.int64]:
-        """Indices of the images in descending order of their difference of logits."""
-        difference = np.abs(self.reference_logits.astype(np.float64) - self.logits).max(axis=1)
-        return np.argsort(-np.nan_to_num(difference, nan=np.inf), kind="stable")
 
 
 @dataclass(frozen=True)
@@ -153,21 +119,25 @@ def measure_parity(
     crops, difference, different, first = _device_crops(
         images, ours, expected, partial(progress, "device side: reading")
     )
-    trained = _logits(reference, expected, partial(progress, "training side: classifying"))
-    deployed = _logits(device, crops, partial(progress, "device side: classifying"))
-    few = crops[:_BATCH_CROPS:5]
-    single = np.concatenate([device.logits(crop[np.newaxis]) for crop in few])
-    unknown_class = next((name for name in dataset.classes if name not in ours.labels), None)
-    truths = None if unknown_class is not None else _truths(dataset, part, ours)
+    found = compare(
+        reference,
+        device,
+        expected,
+        crops,
+        partial(progress, "training side: classifying"),
+        partial(progress, "device side: classifying"),
+    )
+    numbers = label_numbers(dataset.classes, ours)
+    pairs = zip(dataset.classes, numbers, strict=True)
+    unknown_class = next((name for name, number in pairs if number is None or number < 0), None)
+    truths = None if unknown_class is not None else np.array(numbers, np.int64)[part.labels]
     return Parity(
+        **vars(found),
         crop_difference=difference,
         crops_different=different,
         first_different=first,
-        reference_logits=trained,
-        logits=deployed,
-        batch_difference=largest_difference(deployed[:_BATCH_CROPS:5], single),
-        reference=None if truths is None else Evaluation(ours.labels, truths, trained),
-        device=None if truths is None else Evaluation(ours.labels, truths, deployed),
+        reference=None if truths is None else Evaluation(ours.labels, truths, found.reference_logits),
+        device=None if truths is None else Evaluation(ours.labels, truths, found.logits),
         unknown_class=unknown_class,
         crops=crops,
     )
@@ -181,13 +151,36 @@ def parity_faults(found: Parity, tolerance: Tolerance) -> list[str]:
             f"preprocessing differs on {found.crops_different} of {found.images} images, by up to "
             f"{found.crop_difference} of 255, first on '{found.first_different}'"
         )
-    faults += logit_faults(found.reference_logits, found.logits, tolerance)
-    allowed = tolerance.allowed_difference(found.reference_logits)
-    faults += difference_fault("logits of one image and of a batch differ", found.batch_difference, allowed)
+    faults += found.faults(tolerance)
     if tolerance.drop is not None and found.reference is not None and found.device is not None:
         drop = accuracy_drop(found.reference, found.device, tolerance.drop)
         faults += [drop] if drop else []
     return faults
+
+
+def verify_on(
+    images: ComparedImages, path: Path, net: TorchClassifier, refused: Path, progress: StageProgress, notify: Notify
+) -> None:
+    """Compare pixels, logits and labels of a new file with those of its net.
+
+    Args:
+        images: From `read_images`, with the checkpoint's `crop`; their classes need not be the file's labels.
+        path: The file.
+        net: The net that it was exported from, with the file's labels.
+        refused: Where a refused file is kept.
+        progress: Called with (stage, done, total or None).
+        notify: Called with one line for the user.
+
+    Raises:
+        GateError: A pixel, a logit or a label differs by more than `edgekit.verify` allows.
+        InputError: The data has changed.
+    """
+    device = Classifier(path)
+    found = measure_parity(net, device, images, progress)
+    if faults := parity_faults(found, tolerance_for(device.contract.precision, engine_of(path))):
+        write_atomic(refused, path.read_bytes())
+        raise GateError(f"the file is refused: {'; '.join(faults)}: it is kept as '{refused}'")
+    notify(f"verified on {found.images} images of {images.data.name}: pixels and labels are equal")
 
 
 def accuracy_drop(reference: Evaluation, other: Evaluation, allowed: float) -> str | None:
@@ -231,17 +224,3 @@ def _pixel_difference(crop: ImageU8, expected: ImageU8) -> int:
         return 255
     # Broadcasting compares one gray channel with three equal ones.
     return int(np.abs(crop.astype(np.int16) - expected.astype(np.int16)).max())
-
-
-def _logits(classifier: CropClassifier, crops: ImageU8, progress: Progress) -> FloatArray:
-    parts = []
-    for start in range(0, len(crops), _BATCH_CROPS):
-        parts.append(classifier.logits(crops[start : start + _BATCH_CROPS]))
-        progress(start + len(parts[-1]), len(crops))
-    return np.concatenate(parts)
-
-
-def _truths(dataset: DataSet, part: ImageSet, contract: Contract) -> NDArray[np.int64]:
-    """Return the true classes of the images (N,), numbered as the contract's labels."""
-    numbers = np.array([contract.labels.index(name) for name in dataset.classes], np.int64)
-    return numbers[part.labels]

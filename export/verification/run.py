@@ -12,7 +12,7 @@ from edgekit.device.engines.session import has_contract, open_session
 from edgekit.errors import InputError
 from edgekit.export.profiling.cost import load_graph
 from edgekit.export.verification import first_difference as tracing
-from edgekit.export.verification.deployable import device_faults, load_in_oldest_runtime, oldest_runtime
+from edgekit.export.verification.deployable import device_faults, oldest_runtime
 from edgekit.export.verification.first_difference import LayerDifference
 from edgekit.export.verification.options import VerifyOptions
 from edgekit.export.verification.parity import (
@@ -61,8 +61,7 @@ class VerifyReport:
     """Result of `verify`; `faults` has one line per fault and is empty if the file passed.
 
     `engine` is the engine's name. `oldest_runtime` is the version of the oldest supported onnxruntime (None for other
-    engines), `loaded_by` the version that loaded the file in a trial (None if it is not installed). `check` is None if
-    the file cannot run on a device.
+    engines). `check` is None if the file cannot run on a device.
     """
 
     model: Path
@@ -70,7 +69,6 @@ class VerifyReport:
     engine: str
     faults: tuple[str, ...]
     oldest_runtime: str | None
-    loaded_by: str | None
     check: ParityCheck | None
 
     @property
@@ -112,15 +110,14 @@ def verify(options: VerifyOptions) -> VerifyReport:
             f"compare '{path}' with itself (--against {path})"
         )
     set_torch_threads(options.threads)
-    faults, loaded_by, oldest = [], None, None
+    faults: list[str] = []
+    oldest = None
     if engine == "onnxruntime":
         oldest = oldest_runtime().version
         faults = device_faults(load_graph(path))
-        loaded_by, refusal = load_in_oldest_runtime(path)
-        faults += [refusal] if refusal else []
     device = None if faults else _open_device(path, engine, options.threads, faults)
     if device is None:
-        return VerifyReport(path, source, engine, tuple(faults), oldest, loaded_by, None)
+        return VerifyReport(path, source, engine, tuple(faults), oldest, None)
     reference = open_classifier(source, options.threads)
     if reference.contract.labels != device.contract.labels:
         raise InputError(
@@ -150,7 +147,7 @@ def verify(options: VerifyOptions) -> VerifyReport:
         if faults and first:
             faults.append(f"the first layer that differs is '{one_line(first.name)}' ({first.op_type})")
     check = ParityCheck(parity, tolerance, device.contract, compared, first)
-    return VerifyReport(path, source, engine, tuple(faults), oldest, loaded_by, check)
+    return VerifyReport(path, source, engine, tuple(faults), oldest, check)
 
 
 def _open_device(path: Path, engine: str, threads: int | None, faults: list[str]) -> Classifier | None:

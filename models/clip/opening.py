@@ -15,7 +15,6 @@ from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.options import Activation, ClipOptions
 from edgekit.models.data import DataSet
-from edgekit.models.data.sheets import check_sheet_folder
 from edgekit.models.evaluation.evaluate import Evaluation
 from edgekit.models.evaluation.options import EvaluateOptions
 from edgekit.models.evaluation.run import evaluate, read_evaluation_data
@@ -72,8 +71,6 @@ def evaluate_clip(clip: ClipOptions, prompts: str | None, data: Path, **values: 
     set_torch_threads(options.threads)
     if options.merges and options.ferplus:
         raise InputError("--merge with --ferplus is for nets: leave one of them out for a CLIP")
-    if options.errors:
-        check_sheet_folder(Path(options.errors), data)
 
     def read(size_px: int) -> DataSet:
         notify, progress = options.notify, options.progress

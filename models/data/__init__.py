@@ -12,15 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.contract import LabelMap
 from edgekit.errors import InputError
 from edgekit.models.data.disk import selected_images
 from edgekit.preprocess import ImageU8
+from edgekit.text import counted
 
 # In the label order of FER-2013, of the EdgeCNN authors' checkpoints and of every edgekit expression model.
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 # Images per step of the checksum, which copies those on disk.
 _DIGEST_ROWS = 1024
+# Pictures of a class from which one is held back for validation, see `_quota`.
+_LEAST_OF_CLASS = 5
 # Name of the only split of a data set without splits.
 ALL_IMAGES = "all"
 # Usual names of each kind of split; a name that a data set does not have stands for another of its kind.
@@ -62,11 +66,12 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: name, classes in label order, and splits by name."""
+    """A data set: name, classes in label order, splits by name, and of merged classes what they stand for."""
 
     name: str
     classes: tuple[str, ...]
     splits: Mapping[str, ImageSet]
+    label_map: LabelMap | None = None
 
     @property
     def is_gray(self) -> bool:
@@ -215,14 +220,19 @@ def held_back(train: str, labels: NDArray[np.int64], groups: NDArray[np.str_] | 
     """
     chosen = _tenth(labels, seed) if groups is None else _tenth_by_group(labels, groups, seed)
     if not chosen.any() or chosen.all():
-        raise InputError(_why_none_held_back(train, groups))
+        raise InputError(_why_none_held_back(train, labels, groups))
     return chosen
 
 
-def _why_none_held_back(train: str, groups: NDArray[np.str_] | None) -> str:
+def _why_none_held_back(train: str, labels: NDArray[np.int64], groups: NDArray[np.str_] | None) -> str:
     count = 0 if groups is None else len(np.unique(groups))
     if groups is None or count == len(groups):
-        return f"split '{train}' is too small to hold back a validation split: add a split 'val'"
+        largest = int(np.bincount(labels).max(initial=0)) if len(labels) else 0
+        return (
+            f"split '{train}' is too small to hold back a validation split: its largest class has "
+            f"{counted(largest, 'picture')}, {_LEAST_OF_CLASS} are needed: add {_LEAST_OF_CLASS - largest} or more to "
+            "each class, or add a split 'val'"
+        )
     names = f"one group ('{groups[0]}')" if count == 1 else f"{count} groups, of which none can be held back"
     return (
         f"no validation pictures: the {len(groups)} pictures of split '{train}' belong to {names}, "

@@ -1,7 +1,7 @@
 """Augmentation that imitates a camera: light, lens blur, low resolution, sensor noise and JPEG compression.
 
 All operations work on batches of tensors and are matrix products or elementwise: on a CPU they cost a small part of a
-training step of EdgeCNN (`benchmarks/models/augmentation.py`). They are deterministic functions of the random numbers.
+training step of EdgeCNN. They are deterministic functions of the random numbers.
 """
 
 from __future__ import annotations

@@ -19,16 +19,12 @@ from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.data import EXPRESSIONS, usual_training_split
 from edgekit.models.data.coop import is_split_file
-from edgekit.models.data.fer2013 import SIDE_PX, read_splits
+from edgekit.models.data.fer2013 import read_splits
 from edgekit.models.data.files import Files
 from edgekit.models.data.layout import require_contempt, split_order
-from edgekit.models.data.pixels import single_channel_if_gray, to_size
+from edgekit.models.data.pixels import single_channel_if_gray
 from edgekit.models.data.readers import dataset_name, is_of_files, open_layout
 from edgekit.preprocess import ImageU8
-
-# Images of each class on a contact sheet, and how many of them may be blank.
-SAMPLE = 100
-MAX_BLANKS = 10
 
 
 @dataclass(frozen=True)
@@ -50,16 +46,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Scan:
-    """All images of a data set in file order, and thumbnails of some of them by index in `records`.
-
-    Thumbnails are uint8 (48, 48, 1 or 3 RGB): `SAMPLE` random images of each class, and up to `MAX_BLANKS` blank ones.
-    """
+    """All images of a data set in file order."""
 
     name: str
     classes: tuple[str, ...]
     splits: tuple[str, ...]
     records: tuple[Record, ...]
-    thumbnails: Mapping[int, ImageU8]
 
 
 @dataclass(frozen=True)
@@ -118,7 +110,7 @@ def scan_dataset(
         with open_layout(path, contempt, notify) as (files, layout):
             places = [(entry.name, entry.split, entry.class_name) for entry in layout.entries]
             images = (_read(files, entry.path) for entry in layout.entries)
-            records, thumbnails = _collect(places, images, progress)
+            records = _collect(places, images, progress)
         name, classes = layout.name, layout.classes
     else:
         require_contempt(contempt, EXPRESSIONS)
@@ -134,9 +126,9 @@ def scan_dataset(
             raise InputError(f"data '{path}' has no images")
         # Stored as RGB; decoded image files are BGR.
         images = (image[..., ::-1] for _, part in ordered for image in part.images)
-        records, thumbnails = _collect(places, images, progress)
+        records = _collect(places, images, progress)
     splits = tuple(split_order({record.split for record in records}))
-    return Scan(name or dataset_name(path, classes, splits), classes, splits, records, thumbnails)
+    return Scan(name or dataset_name(path, classes, splits), classes, splits, records)
 
 
 def analyse(scan: Scan) -> Findings:
@@ -188,33 +180,13 @@ def _read(files: Files, path: PurePosixPath) -> ImageU8 | InputError:
 
 def _collect(
     places: list[tuple[str, str, str]], images: Iterator[ImageU8 | InputError], progress: Progress
-) -> tuple[tuple[Record, ...], dict[int, ImageU8]]:
+) -> tuple[Record, ...]:
     records: list[Record] = []
-    thumbnails: dict[int, ImageU8] = {}
-    drawn = _draw([class_name for _, _, class_name in places])
-    blanks: Counter[str] = Counter()
-    for position, (place, image) in enumerate(zip(places, images, strict=True)):
-        if isinstance(image, InputError):
-            records.append(Record(*place, problem=str(image)))
-        else:
-            record = _record(place, image)
-            records.append(record)
-            blanks[record.class_name] += record.is_blank
-            if position in drawn or (record.is_blank and blanks[record.class_name] <= MAX_BLANKS):
-                thumbnails[position] = to_size(image, SIDE_PX)
+    for place, image in zip(places, images, strict=True):
+        records.append(Record(*place, problem=str(image)) if isinstance(image, InputError) else _record(place, image))
         if len(records) % 256 == 0 or len(records) == len(places):
             progress(len(records), len(places))
-    return tuple(records), thumbnails
-
-
-def _draw(labels: list[str]) -> set[int]:
-    """Return the indices of `SAMPLE` images of each class, drawn with a fixed seed."""
-    by_label: dict[str, list[int]] = defaultdict(list)
-    for position, label in enumerate(labels):
-        by_label[label].append(position)
-    generator = np.random.default_rng(0)
-    chosen = [generator.permutation(by_label[label])[:SAMPLE] for label in sorted(by_label)]
-    return set(np.concatenate(chosen).tolist())
+    return tuple(records)
 
 
 def _record(place: tuple[str, str, str], image: ImageU8) -> Record:

@@ -10,18 +10,21 @@ an image therefore gets the pixels that the runtime computes from the photograph
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
+import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias, get_args
 
 import cv2
+import msgspec
 import numpy as np
 
 from edgekit.device.detections import Face
@@ -32,8 +35,7 @@ from edgekit.errors import InputError
 from edgekit.files import exclusive_folder, real_path, write_atomic
 from edgekit.models.callbacks import Notify, Progress
 from edgekit.models.crop_options import CropOptions
-from edgekit.models.data.crop_table import CROP_TABLE, CropRow, Key, Status, inside, read_rows, write_rows
-from edgekit.models.data.files import ARCHIVE_SUFFIXES, open_files
+from edgekit.models.data.files import ARCHIVE_SUFFIXES, CROP_TABLE, open_files
 from edgekit.models.data.photos import PhotoDetector, PhotoFacts, read_photo_table
 from edgekit.options import takes
 from edgekit.preprocess import CROP_MARGIN, ImageU8, square_crop_box
@@ -41,10 +43,46 @@ from edgekit.preprocess import CROP_MARGIN, ImageU8, square_crop_box
 # Which faces of a photograph are cropped: the largest, all, or the only one of photographs with one face.
 WhichFaces: TypeAlias = Literal["largest", "all", "single"]
 CropFormat: TypeAlias = Literal["png", "jpg"]
-
+Status: TypeAlias = Literal["crop", "no face", "several faces", "unreadable"]
+# A photograph: its source, and the time of a video's frame.
+Key: TypeAlias = tuple[str, float | None]
 
 _JPEG_QUALITY = 95
 _OTHER_ARCHIVES = (".zip", ".7z", ".rar", ".xz", ".bz2")
+
+
+@dataclass(frozen=True)
+class CropRow:
+    """One row of `crops.csv`: a crop, or a photograph or video frame without one.
+
+    Attributes:
+        path: The crop's file, relative to the table; empty without a crop.
+        source: The photograph: name of the data, and path in it; or the video's name.
+        time_s: Time of the frame in a video.
+        label: Class in the data's photos.csv; empty where only the folder states it.
+        person: Person or group in the data's photos.csv.
+        x0: Left side of the detector's box in pixels of the photograph; `y0`, `x1` and `y1` are its other sides.
+        score: The detector's score.
+        faces: Number of detected faces in the photograph.
+        status: "crop", "no face", "several faces" (with `faces="single"`) or "unreadable".
+        settings: The options that the result depends on.
+        sha256: First 16 digits of the SHA-256 of the photograph's file or the frame's pixels; empty if unreadable.
+    """
+
+    path: str = ""
+    source: str = ""
+    time_s: float | None = None
+    label: str = ""
+    person: str = ""
+    x0: float | None = None
+    y0: float | None = None
+    x1: float | None = None
+    y1: float | None = None
+    score: float | None = None
+    faces: int = 0
+    status: Status = "crop"
+    settings: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -353,3 +391,46 @@ def _frame_total(source: Source, every_s: float) -> int | None:
     if source.frame_count is None or source.fps is None:
         return source.frame_count
     return math.ceil(source.frame_count / max(source.fps * every_s, 1))
+
+
+def read_rows(table: Path) -> dict[Key, list[CropRow]]:
+    """Return the rows of an earlier call by photograph.
+
+    Raises:
+        InputError: The file is not a table of crops.
+    """
+    rows: dict[Key, list[CropRow]] = {}
+    if not table.exists():
+        return rows
+    try:
+        with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
+            reader = csv.DictReader(stream)
+            for column in fields(CropRow):
+                if column.name not in (reader.fieldnames or ()):
+                    raise InputError(f"'{table}' lacks the column {column.name}: name a new folder for the crops")
+            for values in reader:
+                given = {name: value for name, value in values.items() if name and value}
+                row = msgspec.convert(given, CropRow, strict=False)
+                inside(PurePosixPath(row.path), table)
+                rows.setdefault((row.source, row.time_s), []).append(row)
+    except (csv.Error, msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise InputError(f"'{table}' is damaged: {error}: name a new folder for the crops") from error
+    return rows
+
+
+def write_rows(table: Path, rows: Mapping[Key, Sequence[CropRow]]) -> None:
+    """Replace the table by these rows."""
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, [field.name for field in fields(CropRow)], lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
+    )
+    writer.writeheader()
+    writer.writerows(asdict(row) for group in rows.values() for row in group)
+    write_atomic(table, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def inside(name: PurePosixPath, where: Path) -> PurePosixPath:
+    """Return a path, checked to stay inside the folder of crops: archives and tables may contain names of any form."""
+    if name.is_absolute() or ".." in name.parts:
+        raise InputError(f"'{where}': the name '{name}' leads out of the folder of crops: rename it")
+    return name

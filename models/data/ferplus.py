@@ -130,8 +130,8 @@ def with_ferplus(
     voted, total = sum(int(part.any(axis=1).sum()) for part in counts.values()), sum(map(len, counts.values()))
     if mode == "posterior":
         notify(f"FER+ votes for {voted} of {total} images; training target: P(label | votes)")
-        targets = _posteriors(counts, dataset.splits[train].labels, train)[train]
-        part = replace(dataset.splits[train], targets=targets)
+        part = dataset.splits[train]
+        part = replace(part, targets=_posteriors(counts[train], part.labels))
         return replace(dataset, splits={**dataset.splits, train: part})
     if mode == "mixed":
         part = _mixed(dataset.splits[train], counts[train], label_weight)
@@ -285,21 +285,19 @@ def _features(counts: Tensor) -> Tensor:
     return torch.cat([shares, roots, torch.log(counts + 0.5), (total == 0).float(), *pairs], 1)
 
 
-def _posteriors(
-    counts: dict[str, NDArray[np.float32]], labels: NDArray[np.int64], train: str
-) -> dict[str, NDArray[np.float32]]:
-    """Return P(label | votes) of each split, (N, 7), by multinomial logistic regression on the training split."""
+def _posteriors(counts: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return P(label | votes) of training images, (N, 7), by multinomial logistic regression on them."""
     threads = torch.get_num_threads()
     # On one thread, because rounding depends on the number of threads, and the checksum of the data must not.
     torch.set_num_threads(1)
     try:
-        features = {name: _features(torch.from_numpy(part)) for name, part in counts.items()}
-        mean, spread = features[train].mean(0), features[train].std(0) + 1e-6
+        features = _features(torch.from_numpy(counts))
+        mean, spread = features.mean(0), features.std(0) + 1e-6
         truth = torch.from_numpy(labels)
         weight = torch.zeros(len(mean), len(EXPRESSIONS), requires_grad=True)
         bias = torch.zeros(len(EXPRESSIONS), requires_grad=True)
         optimizer = torch.optim.LBFGS([weight, bias], max_iter=_FIT_STEPS, line_search_fn="strong_wolfe")
-        seen = (features[train] - mean) / spread
+        seen = (features - mean) / spread
 
         def closure() -> Tensor:
             optimizer.zero_grad()
@@ -309,8 +307,6 @@ def _posteriors(
 
         optimizer.step(closure)  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            return {
-                name: (((part - mean) / spread) @ weight + bias).softmax(1).numpy() for name, part in features.items()
-            }
+            return (seen @ weight + bias).softmax(1).numpy()
     finally:
         torch.set_num_threads(threads)

@@ -9,6 +9,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.contract import LabelMap
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.data import (
@@ -168,10 +169,10 @@ def without_classes(dataset: DataSet, left_out: Sequence[str]) -> DataSet:
     for name in left_out:
         if name not in dataset.classes:
             raise InputError(f"class '{name}' cannot be left out: the classes are {', '.join(dataset.classes)}")
-    kept = [name for name in dataset.classes if name not in left_out]
+    kept = tuple(name for name in dataset.classes if name not in left_out)
     if len(kept) < 2:
         raise InputError(f"{len(kept)} of {len(dataset.classes)} classes remain: leave out fewer")
-    return merge_classes(dataset, {name: (name,) for name in kept})
+    return replace(merge_classes(dataset, LabelMap(kept, tuple((name,) for name in kept))), label_map=None)
 
 
 def report_known(what: str, labels: Sequence[str], new: Sequence[str], notify: Notify) -> None:

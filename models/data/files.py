@@ -25,6 +25,8 @@ LABEL_LISTS = ("list_patition_label.txt", "list_partition_label.txt")
 LABEL_TABLES = ("train_labels.csv", "test_labels.csv")
 # Label and person of each photograph, see `edgekit.models.data.photos`.
 PHOTO_TABLE = "photos.csv"
+# One row for each crop, see `edgekit.models.data.crop`.
+CROP_TABLE = "crops.csv"
 
 # Suffixes of images that are not read: JPEG files under other suffixes, and other formats.
 _OTHER_IMAGES = re.compile(

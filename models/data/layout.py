@@ -12,9 +12,8 @@ from typing import TypeVar
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify
 from edgekit.models.data import ALL_IMAGES, EXPRESSIONS, KNOWN_SPLITS, rafdb
-from edgekit.models.data.crop_table import CROP_TABLE
 from edgekit.models.data.fer2013 import USAGES
-from edgekit.models.data.files import LABEL_LISTS, Files, ImageEntry
+from edgekit.models.data.files import CROP_TABLE, LABEL_LISTS, Files, ImageEntry
 from edgekit.models.data.groups import TABLES, group_folders, group_in_name, groups_in_table, time_parts, video_times
 from edgekit.text import one_line
 

@@ -1,28 +1,30 @@
-"""Merged classes of a data set (`positive=happy`, `negative=angry,sad`); other classes are removed."""
+"""Merged and renamed classes (`positive=happy`, `negative=angry,sad`): read from texts, and applied to a data set.
+
+`edgekit.contract.LabelMap` states them; `edgekit.models.model_loading.merge_net` applies them to a net.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.contract import LabelMap
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.text import one_line
 
-Merges = dict[str, tuple[str, ...]]
 
-
-def parse_merges(texts: Sequence[str], labels: Sequence[str]) -> Merges:
-    """Return the old labels of each new label, from texts of the form `NEW=OLD,OLD`.
+def parse_merges(texts: Sequence[str], labels: Sequence[str]) -> LabelMap:
+    """Return the label map of texts of the form `NEW=OLD,OLD`.
 
     Raises:
         InputError: A text has another form, an old label does not exist, or a label occurs twice.
     """
-    merges: Merges = {}
+    merges: dict[str, tuple[str, ...]] = {}
     taken: set[str] = set()
     for text in texts:
         new, names = split_merge(text)
@@ -35,7 +37,7 @@ def parse_merges(texts: Sequence[str], labels: Sequence[str]) -> Merges:
                 raise InputError(f"merge '{text}': class '{name}' is merged twice")
             taken.add(name)
         merges[new] = names
-    return merges
+    return LabelMap(tuple(merges), tuple(merges.values()))
 
 
 def split_merge(text: str) -> tuple[str, tuple[str, ...]]:
@@ -61,26 +63,22 @@ def merged(dataset: DataSet, texts: Sequence[str], notify: Notify) -> DataSet:
     """
     if not texts:
         return dataset
-    merges = parse_merges(texts, dataset.classes)
-    report_removed(merges, dataset.classes, notify)
-    return merge_classes(dataset, merges)
+    labels = parse_merges(texts, dataset.classes)
+    report_removed(labels, dataset.classes, notify)
+    return merge_classes(dataset, labels)
 
 
-def report_removed(merges: Merges, labels: Sequence[str], notify: Notify) -> None:
-    """Call `notify` with the labels that are in no merge and therefore removed, if there are any."""
-    merged = {name for names in merges.values() for name in names}
-    removed = [label for label in labels if label not in merged]
-    if removed:
+def report_removed(labels: LabelMap, classes: Sequence[str], notify: Notify) -> None:
+    """Call `notify` with the classes that stand in no label and are therefore removed, if there are any."""
+    if removed := [name for name in classes if labels.number(name) < 0]:
         notify(one_line(f"classes in no merge are removed: {', '.join(removed)}"))
 
 
-def merge_classes(dataset: DataSet, merges: Mapping[str, Sequence[str]]) -> DataSet:
-    """Return the data set with the new classes, without the images of classes in no merge."""
-    numbers = np.full(len(dataset.classes), -1, np.int64)
-    for number, names in enumerate(merges.values()):
-        numbers[[dataset.classes.index(name) for name in names]] = number
+def merge_classes(dataset: DataSet, labels: LabelMap) -> DataSet:
+    """Return the data set with the labels as classes, without the images of classes that stand in no label."""
+    numbers = np.array([labels.number(name) for name in dataset.classes], np.int64)
     splits = {name: renumbered(part, numbers) for name, part in dataset.splits.items()}
-    return DataSet(dataset.name, tuple(merges), splits)
+    return DataSet(dataset.name, labels.labels, splits, labels)
 
 
 def renumbered(part: ImageSet, numbers: NDArray[np.int64]) -> ImageSet:

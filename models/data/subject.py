@@ -11,7 +11,7 @@ from edgekit.errors import InputError
 from edgekit.models.callbacks import ignore_message
 from edgekit.models.data import EXPRESSIONS, rafdb
 from edgekit.models.data.coop import is_split_file
-from edgekit.models.data.crop_table import CROP_TABLE
+from edgekit.models.data.files import CROP_TABLE
 from edgekit.models.data.layout import CONTEMPT, Layout
 from edgekit.models.data.originals import spread
 from edgekit.models.data.pixels import single_channel_if_gray

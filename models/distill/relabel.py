@@ -100,7 +100,13 @@ def relabel_by_text(
     net.replace_classes(vectors)
     # An accuracy measured with the old labels does not apply to the new ones.
     provenance = replace(checkpoint.contract.provenance, accuracy=())
-    contract = replace(checkpoint.contract, labels=tuple(descriptions), uncertain_below=0.0, provenance=provenance)
+    contract = replace(
+        checkpoint.contract,
+        labels=tuple(descriptions),
+        label_map=None,
+        uncertain_below=0.0,
+        provenance=provenance,
+    )
     return net, contract
 
 

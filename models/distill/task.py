@@ -167,4 +167,4 @@ def student_contract(name: str, teacher: Teacher, dataset: DataSet, fit: Fit, va
     """
     architecture = name if teacher.space is None else embedding_name(name, teacher.space.embed_dim)
     contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray, fit, values=values)
-    return replace(contract, subject=subject_of(teacher))
+    return replace(contract, subject=subject_of(teacher), label_map=dataset.label_map)

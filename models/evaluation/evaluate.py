@@ -8,7 +8,7 @@ result.accuracy, result.confusion
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -25,9 +25,9 @@ from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.disk import folder_of, new_array
+from edgekit.models.data.merging import renumbered
 from edgekit.models.evaluation.calibration import Calibration, calibration
 from edgekit.models.evaluation.options import Protocols
-from edgekit.models.evaluation.risk_coverage import RiskCoverage, risk_coverage
 from edgekit.models.model_loading import build_net
 from edgekit.preprocess import (
     FloatArray,
@@ -78,8 +78,7 @@ class Evaluation:
 
     `dataset` and `split` name the images where they are known. `left_out` is the number of the split's images that were
     not evaluated, because their FER+ votes have no majority for an expression. `contempt` is the number of these whose
-    majority is contempt; None if the labels are not those of FER+. `measures` are the measures of each image's face for
-    `edgekit.accuracy_by`, (N,) each, by name.
+    majority is contempt; None if the labels are not those of FER+.
     """
 
     labels: tuple[str, ...]
@@ -89,12 +88,10 @@ class Evaluation:
     split: str = ""
     left_out: int = 0
     contempt: int | None = None
-    measures: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def subset(self, chosen: NDArray[np.bool_]) -> Evaluation:
         """Return the evaluation of the images that a boolean mask selects."""
-        measures = {name: values[chosen] for name, values in self.measures.items()}
-        return replace(self, truths=self.truths[chosen], logits=self.logits[chosen], measures=measures)
+        return replace(self, truths=self.truths[chosen], logits=self.logits[chosen])
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
@@ -108,10 +105,20 @@ class Evaluation:
         """Confidence compared with accuracy, in bins of confidence."""
         return calibration(softmax(self.logits), self.truths)
 
-    @cached_property
-    def risk_coverage(self) -> RiskCoverage:
-        """Coverage and accuracy of the accepted images for thresholds of 0 to 0.95."""
-        return risk_coverage(softmax(self.logits), self.truths)
+    def coverage(self, thresholds: Sequence[float]) -> list[dict[str, float | None]]:
+        """Return for each threshold the share of accepted images ("coverage") and their "accuracy", 0..1, None if none.
+
+        An image is accepted if the probability of its predicted class is at least the threshold; the runtime gives the
+        others the label "uncertain" (`Contract.uncertain_below`).
+        """
+        confidence, is_correct = softmax(self.logits).max(axis=1), self.logits.argmax(axis=1) == self.truths
+        points: list[dict[str, float | None]] = []
+        for threshold in thresholds:
+            # The threshold has the type of the probabilities, as in the runtime.
+            accepted = is_correct[confidence >= confidence.dtype.type(threshold)]
+            accuracy = float(accepted.mean()) if len(accepted) else None
+            points.append({"threshold": threshold, "coverage": len(accepted) / self.total, "accuracy": accuracy})
+        return points
 
     @property
     def loss(self) -> float:
@@ -238,18 +245,31 @@ def evaluate(
 def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
     """Return `images` with labels numbered as in the contract, and converted to gray if the contract requires it.
 
+    If the contract has merged labels and the data the classes that they stand for, the images are those of the labels.
+
     Raises:
         InputError: The data set has a class that the model does not have, or the images have another size.
     """
-    unknown = [name for name in dataset.classes if name not in contract.labels]
+    numbers = label_numbers(dataset.classes, contract)
+    unknown = [name for name, number in zip(dataset.classes, numbers, strict=True) if number is None]
     if unknown:
         raise InputError(
             f"data set '{dataset.name}' has the class '{unknown[0]}', "
             f"which the model does not have: its labels are {', '.join(contract.labels)}; use data with these classes, "
             "or merge the classes of the data (edgekit eval --merge)"
         )
-    numbers = np.array([contract.labels.index(name) for name in dataset.classes], np.int64)
-    return replace(with_contract_channels(images, contract), labels=numbers[images.labels], targets=None)
+    of_class = np.array(numbers, np.int64)
+    images = replace(images, targets=None)
+    part = renumbered(images, of_class) if -1 in numbers else replace(images, labels=of_class[images.labels])
+    return with_contract_channels(part, contract)
+
+
+def label_numbers(classes: Sequence[str], contract: Contract) -> list[int | None]:
+    """Return for each class of some data the number of its label: -1 if the label map removes it, None if unknown."""
+    labels, mapped = contract.labels, contract.label_map
+    if mapped is not None and not set(classes) <= set(labels) and set(mapped.old) & set(classes):
+        return [mapped.number(name) for name in classes]
+    return [labels.index(name) if name in labels else None for name in classes]
 
 
 def with_contract_channels(images: ImageSet, contract: Contract) -> ImageSet:

@@ -48,13 +48,6 @@ class EvaluationOptions(Options):
         needs="--data",
         section="Figures",
     )
-    errors: str | Path | None = option(
-        "--errors",
-        "Folder for one contact sheet per class. A sheet shows the errors with the highest probability.",
-        metavar="DIR",
-        needs="--data",
-        section="Figures",
-    )
     threads: int | None = threads()
     notify: Notify = ignore_message
     progress: StageProgress | None = None

@@ -23,8 +23,7 @@ from edgekit.models.data import ImageSet
 from edgekit.models.data.files import Files, ImageEntry, open_files
 from edgekit.models.data.photos import PhotoDetector, labelled_photos
 from edgekit.models.data.readers import dataset_name, is_of_files
-from edgekit.models.evaluation.bands import brightness_of, face_measures, stacked
-from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, evaluate, open_named
+from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, evaluate, label_numbers, open_named
 from edgekit.models.evaluation.options import EvaluatePhotosOptions, Protocols
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.options import takes
@@ -37,8 +36,7 @@ class PhotoEvaluation:
 
     Attributes:
         with_face: The predictions for the photographs with a detected face, for the largest face of each. For a model
-            of whole images: the predictions for all photographs. Its `measures` are the brightness of the crop and,
-            as far as the detector gives them, size, yaw and roll of the face.
+            of whole images: the predictions for all photographs.
         missed: Number of photographs without a detected face, by true class, in label order.
         several_faces: Number of photographs with more than one detected face.
         left_out: Number of photographs of each class that the model does not have.
@@ -133,7 +131,6 @@ class _Tally:
         self._protocol: Protocols = "center-flip" if mirror and self.needs_faces else "center-crop"
         self._crops: list[ImageU8] = []
         self._truths: list[int] = []
-        self._measures: list[dict[str, float]] = []
         self._missed: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
         self._several = 0
@@ -143,9 +140,10 @@ class _Tally:
         """Whether the model classifies faces, not whole images."""
         return self._contract.subject == "face"
 
-    def takes(self, label: str) -> bool:
-        """Return whether the class `label` is one of the model's classes."""
-        return label in self._contract.labels
+    def number(self, label: str) -> int:
+        """Return the number of the model's label for a class of the data; -1 if it has none."""
+        [number] = label_numbers([label], self._contract)
+        return -1 if number is None else number
 
     def add(self, image: ImageU8, label: str, faces: Detections) -> None:
         """Add a photograph: its crop for the model, or a missed face if `faces` is empty.
@@ -157,13 +155,12 @@ class _Tally:
             crop, size_hw = self._contract.crop, self._contract.input.size_hw
             self._crops.append(crop_image(image, crop, size_hw, resize))
         elif len(faces) == 0:
-            self._missed[label] += 1
+            self._missed[self._contract.labels[self.number(label)]] += 1
             return
         else:
             self._several += len(faces) > 1
             self._crops.append(crop_faces(Frame(0, 0.0, 0.0, image), faces[:1], self._contract)[0])
-            self._measures.append(face_measures(faces))
-        self._truths.append(self._contract.labels.index(label))
+        self._truths.append(self.number(label))
 
     def result(
         self,
@@ -187,10 +184,9 @@ class _Tally:
                 f"those of the data {', '.join(self.left_out) or 'none'}"
             )
         images = ImageSet(np.stack(self._crops), np.array(self._truths, np.int64))
-        measures = {"brightness": brightness_of(images.images), **stacked(self._measures)}
         predictions = evaluate(self.classifier, images, self._protocol, of_stage(progress, "classifying"))
         return PhotoEvaluation(
-            replace(predictions, dataset=dataset, split=split, measures=measures),
+            replace(predictions, dataset=dataset, split=split),
             {label: self._missed[label] for label in labels},
             self._several,
             dict(self.left_out),
@@ -214,7 +210,7 @@ def _read_photos(
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
     for number, entry in enumerate(entries, start=1):
         report(number, len(entries))
-        wanted = [tally for tally in tallies if tally.takes(entry.class_name)]
+        wanted = [tally for tally in tallies if tally.number(entry.class_name) >= 0]
         for tally in tallies:
             if tally not in wanted:
                 tally.left_out[entry.class_name] += 1
@@ -226,9 +222,8 @@ def _read_photos(
             notify(f"{error}: skipped")
             unreadable.append(entry.name)
             continue
-        detected = (
-            face_detector.detect(image) if face_detector and any(tally.needs_faces for tally in wanted) else nothing
-        )
+        needs_faces = any(tally.needs_faces for tally in wanted)
+        detected = face_detector.detect(image) if face_detector and needs_faces else nothing
         for tally in wanted:
             tally.add(image, entry.class_name, detected)
     return tuple(unreadable)

@@ -1,4 +1,4 @@
-"""Plots of an evaluation, drawn with matplotlib without a display: confusion matrix, reliability, coverage."""
+"""Plot of an evaluation, drawn with matplotlib without a display: confusion matrix and reliability diagram."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 from edgekit.errors import InputError
 from edgekit.files import atomic_path
 from edgekit.models.evaluation.calibration import Calibration
-from edgekit.models.evaluation.risk_coverage import RiskCoverage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,11 +41,10 @@ def check_plot_path(path: Path) -> None:
 
 
 def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
-    """Plot the confusion matrix (each cell: share of the true class, and number of images), a reliability diagram and
-    the accuracy of the images that are not "uncertain" against their share, for thresholds of the confidence.
+    """Plot the confusion matrix (each cell: share of the true class, and number of images) and a reliability diagram.
 
-    With more than 40 classes, the matrix has colours and class numbers only. The three stand below each other, so that
-    the text is legible at the width of a phone. `check_plot_path` checks the suffix of `path`.
+    With more than 40 classes, the matrix has colours and class numbers only. `check_plot_path` checks the suffix of
+    `path`.
 
     Raises:
         StorageError: The file cannot be written.
@@ -55,13 +53,13 @@ def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
 
     is_named = len(evaluation.labels) <= _MOST_NAMED
     side = max(2.0 + 0.7 * len(evaluation.labels), 5.0) if is_named else _UNNAMED_SIDE_IN
-    figure = Figure(figsize=(side, side + 8.0), layout="constrained")
+    figure = Figure(figsize=(side, side + 5.0), layout="constrained")
     wrapped = textwrap.fill(title, _TITLE_CHARS)
     figure.suptitle(f"{wrapped}\n{evaluation.accuracy:.2%} of {evaluation.total} images", parse_math=False)
-    matrix, diagram, curve = figure.subplots(3, 1, height_ratios=(side, 5.0, 3.0))
+    # Below each other, so that the text is legible at the width of a phone.
+    matrix, diagram = figure.subplots(2, 1, height_ratios=(side, 5.0))
     _draw_confusion(matrix, evaluation, is_named)
     _draw_reliability(diagram, evaluation.calibration)
-    _draw_accuracy_by_coverage(curve, evaluation.risk_coverage)
     save_figure(figure, path)
 
 
@@ -97,42 +95,21 @@ def _draw_confusion(axes: Axes, evaluation: Evaluation, is_named: bool) -> None:
     names = [textwrap.fill(label, _NAME_CHARS, max_lines=3, placeholder="…") for label in evaluation.labels]
     axes.set_xticks(positions, names, rotation=45, ha="right", parse_math=False)
     axes.set_yticks(positions, names, parse_math=False)
-    for row in positions:
-        for column in positions:
-            axes.text(
-                column,
-                row,
-                f"{shares[row, column]:.0%}\n{counts[row, column]}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if shares[row, column] > 0.5 else "black",
-            )
+    for (row, column), share in np.ndenumerate(shares):
+        colour = "white" if share > 0.5 else "black"
+        text = f"{share:.0%}\n{counts[row, column]}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
 
 
 def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
     bins = len(calibration.counts)
-    centers = (np.arange(bins) + 0.5) / bins
     filled = calibration.counts > 0
+    centers, accuracy = ((np.arange(bins) + 0.5) / bins)[filled], calibration.accuracy[filled]
     axes.plot([0, 1], [0, 1], color="gray", linestyle="--", label="calibrated")
-    axes.bar(
-        centers[filled],
-        calibration.accuracy[filled],
-        width=0.92 / bins,
-        color="tab:blue",
-        alpha=0.75,
-        label="accuracy of the bin",
-    )
-    axes.plot(
-        calibration.confidence[filled],
-        calibration.accuracy[filled],
-        "o",
-        color="black",
-        markersize=4,
-        clip_on=False,
-        label="mean confidence of the bin",
-    )
-    for center, count in zip(centers[filled], calibration.counts[filled], strict=True):
+    axes.bar(centers, accuracy, width=0.92 / bins, color="tab:blue", alpha=0.75, label="accuracy of the bin")
+    confidence = calibration.confidence[filled]
+    axes.plot(confidence, accuracy, "ko", markersize=4, clip_on=False, label="mean confidence of the bin")
+    for center, count in zip(centers, calibration.counts[filled], strict=True):
         axes.text(center, 0.01, str(count), rotation=90, ha="center", va="bottom", fontsize=7)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
@@ -142,26 +119,3 @@ def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
     axes.set_title(f"reliability: expected calibration error {calibration.expected_error:.3f}")
     # Below the axes, because bars can reach every corner.
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
-
-
-def _draw_accuracy_by_coverage(axes: Axes, curve: RiskCoverage) -> None:
-    axes.plot(curve.coverage, curve.accuracy, "o-", color="tab:blue", markersize=3)
-    # Thresholds of nearly the same coverage have one number, because their numbers would overlap.
-    numbered = 2.0
-    for threshold, coverage, accuracy in zip(curve.thresholds, curve.coverage, curve.accuracy, strict=True):
-        if 0 < coverage < min(0.97, numbered - 0.06):
-            axes.annotate(
-                f"{threshold:.2g}", (coverage, accuracy), (0, -12), textcoords="offset points", ha="center", fontsize=8
-            )
-            numbered = coverage
-    # Without the empty ranges beside and below the curve.
-    has_images = curve.coverage > 0
-    left, bottom = (
-        np.floor(10 * values[has_images].min() - 0.5).clip(min=0) / 10 for values in (curve.coverage, curve.accuracy)
-    )
-    axes.set_xlim(left, 1 + 0.03 * (1 - left))
-    axes.set_ylim(bottom, 1.01)
-    axes.grid(alpha=0.3)
-    axes.set_xlabel("coverage: share of images that are not 'uncertain'")
-    axes.set_ylabel("accuracy of these images")
-    axes.set_title("accuracy and coverage by threshold")

@@ -14,12 +14,9 @@ from edgekit.downloads import default_cache_dir
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.data import DataSet, distinct_images, duplicated, split_to_measure, usual_training_split
 from edgekit.models.data.ferplus import contempt_majority, with_ferplus
-from edgekit.models.data.merging import merged
+from edgekit.models.data.merging import merged, report_removed
 from edgekit.models.data.pixels import DataFit
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.data.sheets import check_sheet_folder
-from edgekit.models.evaluation.bands import brightness_of
-from edgekit.models.evaluation.error_sheets import save_errors
 from edgekit.models.evaluation.evaluate import Evaluation, aligned, open_named
 from edgekit.models.evaluation.evaluate import evaluate as evaluate_images
 from edgekit.models.evaluation.options import EvaluateOptions
@@ -39,11 +36,8 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
 
     Raises:
         InputError: The model, the data or the split cannot be used.
-        StorageError: The contact sheets cannot be written.
     """
     data = options.data
-    if options.errors is not None:
-        check_sheet_folder(Path(options.errors), None if isinstance(data, DataSet) else Path(data))
     set_torch_threads(options.threads)
     classifier = open_named(options.model, options.threads) if isinstance(options.model, str | Path) else options.model
     contract = classifier.contract
@@ -77,13 +71,17 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     if merge_voted:
         data = merged(replace(data, splits={split: part}), merge_voted, options.notify)
         part, of_contempt = data.split(split), None
+    elif contract.label_map is not None and not set(data.classes) <= set(contract.labels):
+        report_removed(contract.label_map, data.classes, options.notify)
+        of_contempt = None
+    if data.name == contract.provenance.dataset and split == usual_training_split(data.splits):
+        options.notify(
+            f"warning: the model was trained on data of this name, '{data.name}': split '{split}' may contain its "
+            "training pictures, on which it is more accurate than on new ones; choose another split (--split)"
+        )
     images = aligned(data, part, contract)
     result = evaluate_images(classifier, images, options.protocol, of_stage(options.progress, "classifying"))
-    measures = {"brightness": brightness_of(images.images)}
-    result = replace(result, dataset=data.name, split=split, left_out=left_out, contempt=of_contempt, measures=measures)
-    if options.errors is not None:
-        save_errors(Path(options.errors), images.images, result)
-    return result
+    return replace(result, dataset=data.name, split=split, left_out=left_out, contempt=of_contempt)
 
 
 def read_evaluation_data(

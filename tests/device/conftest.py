@@ -20,6 +20,11 @@ from edgekit.preprocess import ImageU8
 from tests.browser import open_browser
 
 WriteClip = Callable[..., Path]
+# As in Debian 13.
+OLD_OPENCV = pytest.mark.skipif(
+    cv2.__version__ < "4.12",
+    reason="this OpenCV reads neither GIF nor moving WebP, nor the times of short and of raw H.264 videos",
+)
 
 
 @pytest.fixture

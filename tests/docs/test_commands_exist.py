@@ -36,8 +36,8 @@ def all_options() -> set[str]:
 
 
 def options_of_scripts() -> set[str]:
-    """Return the options of the scripts in benchmarks/, export/publish/ and tools/, which pages also name."""
-    scripts = [path for folder in ("benchmarks", "export/publish", "tools") for path in (ROOT / folder).rglob("*.py")]
+    """Return the options of the scripts in benchmarks/ and tools/, which pages also name."""
+    scripts = [path for folder in ("benchmarks", "tools") for path in (ROOT / folder).rglob("*.py")]
     return {name for path in scripts for name in re.findall(r'"(--[a-z][a-z0-9-]+)', path.read_text())}
 
 

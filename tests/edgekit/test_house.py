@@ -113,7 +113,7 @@ CIRCLES = "No modules import each other in a circle"
         ("edgekit/cli/commands/eval.py", "import edgekit.cli.commands.train", COMMANDS),
         ("device/engines/session.py", "def f() -> None:\n    import edgekit.device.engines.engine", CIRCLES),
         ("device/teach/fit.py", "import onnx", DEVICE_IMPORTS),
-        ("edgekit/remote/progress.py", "import edgekit.remote.board.setup", CIRCLES),
+        ("edgekit/remote/messages.py", "import edgekit.remote.board.setup", CIRCLES),
         ("edgekit/unplaced.py", "import torch", CORE_ONLY),
         ("edgekit/unplaced.py", "import json", LAYERS),
     ],

@@ -10,9 +10,9 @@ from torch import nn
 
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
 from edgekit.export.onnx.exported import Exported
-from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.nets.registry import create_model
+from tests.exports import export_checkpoint
 from tests.graph_cache import graph_cache as graph_cache
 
 

@@ -160,7 +160,7 @@ def _benchmark_examples() -> list[bytes]:
 
 
 def _csv(path: Path) -> None:
-    from edgekit.models.data.crop_table import read_rows
+    from edgekit.models.data.crop import read_rows
     from edgekit.models.data.fer2013 import read_csv
     from edgekit.models.data.ferplus import read_votes
 

@@ -70,9 +70,8 @@ def bench_formats(
     if len(options.models) > 1:
         raise click.UsageError("--formats takes one MODEL")
     from edgekit.cli.progress import by_stage, progress_bar
-    from edgekit.cli.render.formats import show_formats
-    from edgekit.export.formats.run import FORMATS, benchmark_formats
-    from edgekit.export.formats.table import KIND
+    from edgekit.cli.render.formats import formats_document, show_formats
+    from edgekit.export.formats import FORMATS, KIND, benchmark_formats
     from edgekit.remote.parallel import INTERRUPTED
     from edgekit.report.schema import check_fits
 
@@ -94,7 +93,7 @@ def bench_formats(
             found = benchmark_formats(
                 options.models[0],
                 chosen.data,
-                formats=FORMATS if chosen.formats == ("all",) else chosen.formats,
+                formats=tuple(FORMATS) if chosen.formats == ("all",) else chosen.formats,
                 target=chosen.target or ("generic" if hosts else None),
                 measure=measure,
                 progress=by_stage(bars),
@@ -104,7 +103,7 @@ def bench_formats(
     finally:
         if found is not None:
             show_formats(out, found, str(chosen.data))
-            out.result(found.as_document())
+            out.result(formats_document(found))
     errors = [f"{host.label}: {host.error}" for host in found.report.hosts if host.error not in (None, INTERRUPTED)]
     if any(host.error == INTERRUPTED for host in found.report.hosts):
         for line in errors:

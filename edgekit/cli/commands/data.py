@@ -34,7 +34,7 @@ def command() -> None:
     Examples:
       edgekit data crop photos -o crops
       edgekit data check fer2013.tar.gz
-      edgekit data check RAF-DB/basic --sheet sheets
+      edgekit data check RAF-DB/basic
       edgekit data label collected
     """
 
@@ -92,7 +92,6 @@ def _print_crops(out: Output, report: CropReport, output: str | Path) -> None:
 class CheckOptions(Options):
     """What is checked."""
 
-    sheet: Path | None = option("--sheet", "Folder for one contact sheet (PNG) per class.", metavar="DIR")
     contempt: str = contempt()
 
 
@@ -110,15 +109,12 @@ def check(out: Output, path: Path, options: CheckOptions) -> None:
     \b
     Examples:
       edgekit data check fer2013.tar.gz
-      edgekit data check CK+48 --contempt keep --sheet sheets
+      edgekit data check CK+48 --contempt keep
       edgekit data check folders --json
     """
     from edgekit.cli.progress import progress_bar, updater
     from edgekit.models.data.check import analyse, scan_dataset
-    from edgekit.models.data.sheets import check_sheet_folder, save_sheets
 
-    if options.sheet:
-        check_sheet_folder(options.sheet, path)
     notes: list[str] = []
     try:
         with progress_bar(out) as progress:
@@ -129,11 +125,7 @@ def check(out: Output, path: Path, options: CheckOptions) -> None:
     findings = analyse(scan)
     out.fields(_report_fields(scan, findings))
     out.show(_counts_table(scan, findings))
-    sheets = []
-    if options.sheet:
-        sheets = save_sheets(scan, findings, options.sheet)
-        out.say(f"sheets: {len(sheets)} in {options.sheet}")
-    out.result({**_document(scan, findings), "notes": notes, "sheets": [str(file) for file in sheets]})
+    out.result({**_document(scan, findings), "notes": notes})
     if findings.faults:
         raise EdgekitError(f"data '{path}': {'; '.join(findings.faults)}")
 

@@ -17,9 +17,12 @@ from edgekit.models.evaluation.options import EvaluatePhotosOptions, EvaluationO
 from edgekit.options import Options, option
 
 if TYPE_CHECKING:
+    from edgekit.contract import CropSpec
     from edgekit.models.evaluation.evaluate import CropClassifier
 
 _ZERO_SHOT = "zero-shot"
+# How images become squares if they are not cut to their centre.
+_FITS = {"pad": "images padded to squares", "stretch": "images stretched to squares"}
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -46,7 +49,7 @@ class ShownOptions(Options):
     )
     plot: Path | None = option(
         "--plot",
-        "Plot confusion matrix, reliability, accuracy and coverage (.png, .svg, .pdf).",
+        "Plot confusion matrix and reliability (.png, .svg, .pdf).",
         metavar="FILE",
         section="Figures",
     )
@@ -88,7 +91,6 @@ def command(
       edgekit eval mine.onnx --data folders --split test --plot eval.png --json
       edgekit eval default --data fer2013.tar.gz --ferplus ferplus_votes.csv
       edgekit eval default mine.onnx --photos photos --recall-of happy,sad,neutral
-      edgekit eval fer2013 --data fer2013.tar.gz --errors out/errors
       edgekit eval runs/moods/best.safetensors --data fer2013.csv --merge good=happy,surprise
           --merge bad=sad,angry
       edgekit eval runs/prompts/best.safetensors --clip ViT-B-16.pt --data fer2013.tar.gz
@@ -124,20 +126,27 @@ def _on_data(
         if clip.clip is None:
             [classifier] = _opened([model], options.threads, shown.recall_of)
             result = evaluate(classifier, data, **vars(options) | callbacks)
+            protocol = _protocol_text(classifier.contract.crop, options.protocol)
         else:
             from edgekit.models.clip.opening import evaluate_clip
 
             prompts = None if model == _ZERO_SHOT else model
             result = evaluate_clip(clip, prompts, data, **vars(options) | callbacks)
-    title = f"on {result.dataset} {result.split}, {options.protocol}"
+            protocol = options.protocol
+    title = f"on {result.dataset} {result.split}, {protocol}"
     out.say(f"{model} {title}")
     print_evaluation(out, result, shown.recall_of)
-    if options.errors:
-        out.say(f"contact sheets of errors: {options.errors}")
     if shown.plot:
         save_evaluation(shown.plot, result, f"{Path(model).name} {title}")
-        out.say(f"confusion matrix, reliability, accuracy and coverage: {shown.plot}")
+        out.say(f"confusion matrix and reliability: {shown.plot}")
     out.result(evaluation_document(result, model, options, shown.recall_of))
+
+
+def _protocol_text(crop: CropSpec, protocol: str) -> str:
+    if crop.fit not in _FITS:
+        return protocol
+    is_whole = protocol == "center-crop" and crop.center_crop_hw == crop.resize_hw
+    return _FITS[crop.fit] if is_whole else f"{_FITS[crop.fit]}, {protocol}"
 
 
 def _on_photos(
@@ -161,7 +170,7 @@ def _on_photos(
     if shown.plot:
         title = f"{Path(models[0]).name} on {results[0].with_face.dataset}"
         save_evaluation(shown.plot, results[0].with_face, f"{title}, photographs with a face")
-        out.say(f"confusion matrix, reliability, accuracy and coverage: {shown.plot}")
+        out.say(f"confusion matrix and reliability: {shown.plot}")
     out.result(photos_document(str(photos.photos), models, results, shown.recall_of))
 
 

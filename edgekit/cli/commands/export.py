@@ -25,9 +25,9 @@ def command(out: Output, options: ExportOptions, quantization: QuantizationOptio
     MODEL is a .safetensors checkpoint, the folder of a training, `default`, `fer2013` or `distilled`.
 
     The file accepts any batch size. --target and --pass choose rewrites of the graph that change its outputs by
-    rounding errors only. The file is written only if its logits on face crops differ from those of the checkpoint by at
-    most 1e-4 (1e-3 with ncnn), or 1e-5 times the largest logit if that is more. Equal checkpoints and equal options
-    give files with equal bytes.
+    rounding errors only. The file is written only if its logits on a test picture differ from those of the checkpoint
+    by at most 1e-4 (1e-3 with ncnn), or 1e-5 times the largest logit if that is more. Equal checkpoints and equal
+    options give files with equal bytes.
 
     --eval DATA verifies the file with at most 500 of your images. The images are read and classified in the same way as
     on a device. If pixels or labels differ from those of the training, the file is kept under another name (exit code
@@ -73,8 +73,7 @@ def command(out: Output, options: ExportOptions, quantization: QuantizationOptio
     from edgekit.cli.export.export_output import export_document, show_export
     from edgekit.cli.progress import reported
     from edgekit.device.engines.engine import contract_in
-    from edgekit.export.quantization.run import quantize, refuse_quantized
-    from edgekit.export.run import export
+    from edgekit.export.run import export, quantize, refuse_quantized
     from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
 
     if quantization.method is not None and str(options.model).endswith(ONNX_SUFFIX):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # --json has all of them; ImageNet has 1000.
 _LABELS = 100
+# A row of the results in the card of a shipped model.
+_CARD_ROW = re.compile(r"\| (FER\+ \w+|photographs) \| ([^|]+) \| ([\d.]+%) \| (\d+ of \d+) \|")
 _FITS = {"square": "central square", "pad": "padded to a square", "stretch": "stretched to a square"}
 
 
@@ -65,6 +68,7 @@ def command(out: Output, model: str, show_layers: bool) -> None:
             ("file", f"{path}, {file['size_bytes']:,} bytes"),
             ("sha256", str(file["sha256"])),
             *(_prompts_fields(contents.prompts) if contents.prompts else _contract_fields(contents.contract)),
+            *_card_fields(path),
             *training_lines(contents.training),
             *_cost_fields(contents),
             *(("contradiction", text) for text in contents.contradictions),
@@ -184,6 +188,19 @@ def _contract_fields(contract: Contract | None) -> Iterator[tuple[str, str | Non
     yield "checkpoint", f"sha256 {checkpoint}" if checkpoint else None
     yield "revision", provenance.git_revision or None
     yield "made by", f"edgekit {version}" if version else None
+
+
+def _card_fields(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield a shipped model's accuracies on data that its contract does not state, from its card."""
+    from edgekit.model_store import asset
+
+    card = path.with_suffix(".md")
+    if path.parent != asset("default.onnx").parent or not card.is_file():
+        return
+    for line in card.read_text(encoding="utf-8").splitlines():
+        if found := _CARD_ROW.match(line):
+            data, protocol, share, correct = found.groups()
+            yield "accuracy", f"{share} ({correct}) on {data}, {protocol}"
 
 
 def _input_fields(contract: Contract) -> Iterator[tuple[str, str]]:

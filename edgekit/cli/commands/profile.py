@@ -37,10 +37,9 @@ class ShownOptions(Options):
 def command(out: Output, options: ProfileOptions, shown: ShownOptions, loop_options: LoopOptions) -> None:
     """Show each layer's multiply-accumulates, bytes and share of the time, and estimate the latency on a board.
 
-    MODEL is any .onnx file, `default`, `fer2013` or `distilled`. Bytes are counted in two ways: without a cache, and
-    between the memory and a cache of the board's size. ONNX Runtime measures the shares of the time on this machine. An
-    estimate is not a measurement. It is computed with a roofline of the board, which is fitted to published latencies
-    of other nets.
+    MODEL is any .onnx file, `default`, `fer2013` or `distilled`. Bytes are counted without a cache. ONNX Runtime
+    measures the shares of the time on this machine. An estimate is not a measurement. It is computed with a roofline of
+    the board, which is fitted to published latencies of other nets.
 
     --pipeline estimates the whole loop: capture, YuNet on every Nth frame, optical flow on the other frames, and the
     classifier. A model of whole images needs neither detector nor optical flow.

@@ -43,7 +43,7 @@ def show_export(out: Output, exported: Exported, quantized: QuantizedExport | No
             ("labels", ", ".join(exported.contract.labels) if has_new_labels else None),
             (
                 "verified",
-                f"{in_float32}on {check.crops} face crops: {difference} (allowed: below {check.tolerance:.0e})",
+                f"{in_float32}on {check.crops} crops of a test picture: {difference} (allowed: {check.tolerance:.0e})",
             ),
             ("parameters", f"{exported.net_parameters:,} in the net, {cost.parameters:,} in the file{folded}"),
             ("multiply-accumulates", _macs(cost.macs)),

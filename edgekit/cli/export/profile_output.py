@@ -26,7 +26,7 @@ def show_profile(out: Output, report: ProfileReport, all_layers: bool) -> None:
     layers = report.profile.layers
     shown = layers if all_layers else sorted(layers, key=_weight, reverse=True)[:_SHOWN_LAYERS]
     out.show(_layer_table(shown))
-    out.say("reused kB: weights and activations between memory and the cache; here: share of the time on this machine")
+    out.say("here: share of the time on this machine")
     if len(shown) < len(layers):
         out.say(f"the costliest {len(shown)} of {len(layers)} layers; --layers shows all")
     out.fields(_totals(report.profile))
@@ -74,7 +74,7 @@ def profile_document(report: ProfileReport) -> dict[str, Any]:
     profile, measured = report.profile, report.profile.measured
     return {
         "model": str(report.model),
-        **picked(profile, "precision", "macs", "moved_bytes", "memory_bytes", "cache_kib"),
+        **picked(profile, "precision", "macs", "moved_bytes"),
         "uncounted": list(profile.cost.uncounted),
         "measured": measured
         and {
@@ -95,13 +95,13 @@ def _layer_table(layers: Sequence[LayerProfile]) -> TextTable:
             layer.name,
             layer.op_type,
             f"{layer.macs / 1e6:.3f}",
-            *(f"{count / 1e3:.1f}" for count in (layer.weight_bytes, layer.activation_bytes, layer.memory_bytes)),
+            *(f"{count / 1e3:.1f}" for count in (layer.weight_bytes, layer.activation_bytes)),
             "-" if layer.flops_per_byte is None else f"{layer.flops_per_byte:.1f}",
             "-" if layer.share is None else f"{layer.share:.1%}",
         )
         for layer in layers
     ]
-    columns = ("layer", "kind", "MMACs", "weights kB", "activ. kB", "reused kB", "FLOPs/B", "here")
+    columns = ("layer", "kind", "MMACs", "weights kB", "activ. kB", "FLOPs/B", "here")
     return TextTable(columns, rows, ("layer", "kind"))
 
 
@@ -113,8 +113,7 @@ def _totals(profile: Profile) -> Iterator[tuple[str, str]]:
     uncounted = f", without those of {', '.join(profile.cost.uncounted)}" if profile.cost.uncounted else ""
     intensity = 2 * profile.macs / profile.moved_bytes if profile.moved_bytes else 0.0
     yield "MACs", f"{profile.macs:,} ({profile.precision}){uncounted}"
-    cached = f"{profile.memory_bytes:,} with a cache of {profile.cache_kib} KiB"
-    yield "bytes", f"{profile.moved_bytes:,} without reuse in a cache ({intensity:.1f} FLOPs per byte), {cached}"
+    yield "bytes", f"{profile.moved_bytes:,} without reuse in a cache ({intensity:.1f} FLOPs per byte)"
     if measured := profile.measured:
         kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in measured.by_kind()[:4])
         how = f"median of {measured.runs}, {counted(measured.intra_op_threads, 'thread')}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgekit.cli.output import Output, TextTable, one_line
+from edgekit.cli.output import Output, TextTable, one_line, picked
 
 if TYPE_CHECKING:
-    from edgekit.export.formats.table import FormatFile, FormatsReport, FormatTable
+    from edgekit.export.formats import FormatFile, FormatsReport, FormatTable
 
 # Options of `edgekit export` that make each format.
 _EXPORT = {
@@ -63,3 +63,32 @@ def _table(table: FormatTable) -> TextTable:
 def _accuracy(file: FormatFile) -> str:
     low, high = file.accuracy_interval
     return f"{100 * file.evaluation.accuracy:.2f} ±{50 * (high - low):.1f}"
+
+
+def formats_document(found: FormatsReport) -> dict[str, Any]:
+    """Return the document of `edgekit bench --formats --json`."""
+    from edgekit.export.formats import SCHEMA
+
+    return {
+        "schema": SCHEMA,
+        **picked(found, "model", "target", "dataset", "split"),
+        "formats": [
+            {
+                "format": file.name,
+                **picked(file, "size_bytes", "accuracy_interval", "drop"),
+                **picked(file.evaluation, "correct", "total", "accuracy"),
+            }
+            for file in found.files
+        ],
+        "left_out": dict(found.left_out),
+        "recommended": [
+            {
+                "board": table.board.label,
+                "format": table.recommended.file.name,
+                "threads": table.recommended.cell.intra_op_threads,
+                "reason": table.reason,
+            }
+            for table in found.tables
+        ],
+        "benchmark": found.report.as_document(),
+    }

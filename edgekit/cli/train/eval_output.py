@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgekit.models.evaluation.photos import PhotoEvaluation
 
 _PRINTED_THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
+_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(20))
 
 
 def print_evaluation(out: Output, result: Evaluation, recall_of: Sequence[str]) -> None:
@@ -123,7 +124,7 @@ def _distribution_document(result: Evaluation) -> dict[str, Any]:
         "calibration_error": result.calibration.expected_error,
         "labels": list(result.labels),
         "confusion": result.confusion.tolist(),
-        "risk_coverage": result.risk_coverage.as_document(),
+        "risk_coverage": result.coverage(_THRESHOLDS),
     }
 
 
@@ -131,8 +132,7 @@ def _coverage_table(result: Evaluation) -> TextTable:
     """Return the share of accepted images at some thresholds, and their accuracy."""
     rows = [
         (f"{point['threshold']:g}", _percent(point["coverage"]), _percent(point["accuracy"]))
-        for point in result.risk_coverage.as_document()
-        if point["threshold"] in _PRINTED_THRESHOLDS
+        for point in result.coverage(_PRINTED_THRESHOLDS)
     ]
     return TextTable(("threshold", "coverage", "accuracy"), rows, ("threshold",))
 

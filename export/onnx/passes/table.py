@@ -14,7 +14,6 @@ from edgekit.export.onnx.passes.fold_batchnorm import fold_batchnorm
 from edgekit.export.onnx.passes.fold_class_vectors import class_vector_nodes, fold_class_vectors
 from edgekit.export.onnx.passes.gray_stem import gray_stem
 from edgekit.export.onnx.passes.merge_pool import merge_pool
-from edgekit.export.onnx.passes.pack_channels import pack_channels
 from edgekit.export.onnx.passes.tidy import tidy
 from edgekit.export.onnx.passes.uint8_input import uint8_input
 
@@ -34,7 +33,6 @@ REWRITES: dict[str, Rewrite] = {
     _BATCHNORM: _graph_only(fold_batchnorm),
     "gray-stem": gray_stem,
     "uint8-input": uint8_input,
-    "pack-channels": _graph_only(pack_channels),
     "merge-pool": _graph_only(merge_pool),
     "concat-free": _graph_only(concat_free),
 }

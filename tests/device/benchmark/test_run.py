@@ -45,7 +45,7 @@ def test_two_models_are_measured_reported_and_compared(
     assert from_document(report.as_document(), "it") == report
     assert len([state for state in states if state.finished]) == states[-1].total == states[-1].done == 4
     comparison = edgekit.compare(report, baseline="tiny-image")
-    assert [(cell.model, cell.kind) for cell in comparison.cells] == [("tiny", "net"), ("tiny", "frame")]
+    assert [(cell.model, cell.kind) for cell in comparison.cells] == [("tiny", "net")]  # the frames had other detectors
 
 
 def test_ctrl_c_returns_the_report_of_the_finished_processes(tiny_model: Path) -> None:

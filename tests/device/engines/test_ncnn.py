@@ -9,6 +9,7 @@ import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,12 @@ def test_other_members_are_refused(tmp_path: Path, names: tuple[str, ...]) -> No
     "changes",
     [
         {"graph": GRAPH.replace("7767517", "7767518")},
-        {"graph": GRAPH.replace("Pooling mean", "Levitation mean")},
+        pytest.param(
+            {"graph": GRAPH.replace("Pooling mean", "Levitation mean")},
+            marks=pytest.mark.skipif(
+                version("ncnn") == "1.0.20250916", reason="this version of ncnn crashes on an unknown layer"
+            ),
+        ),
         {"graph": GRAPH.replace("1 out0 0=3", "1 out1 0=3")},
         {"graph": GRAPH.replace("InnerProduct head 1 1 1 out0 0=3 1=1 2=9", "Reduction head 1 1 1 out0 0=0 1=1")},
         {"weights": WEIGHTS[:20]},

@@ -12,6 +12,7 @@ from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.sources import open_source
 from edgekit.device.sources.files import RealtimeSource
 from edgekit.errors import InputError
+from tests.device.conftest import OLD_OPENCV
 from tests.waiting import wait_until
 
 
@@ -50,6 +51,7 @@ def test_a_recording_plays_on_while_a_frame_is_processed():
         assert source.dropped == 3
 
 
+@OLD_OPENCV
 def test_stop_ends_the_waiting(write_video, notices):
     with open_source(str(write_video("slow.mkv", [0, 60_000])), notices.append, realtime=True) as source:
         sequences = []

@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner
 
 import edgekit
-from edgekit.cli import cli
+from edgekit.cli import run
 from edgekit.contract import UNCERTAIN
 from edgekit.device.engines.engine import contract_in
 from edgekit.device.engines.portrait import portrait_crops
@@ -22,7 +21,7 @@ from edgekit.device.teach.embed import Embedder
 from edgekit.device.teach.fit import fit_classes
 from edgekit.device.teach.teach import Taught
 from edgekit.device.teach.write import write_model
-from edgekit.errors import GateError, InputError
+from edgekit.errors import EXIT_OK, GateError, InputError
 from edgekit.model_store import asset
 from tests.device.teach.shapes import picture, write_pictures
 
@@ -162,11 +161,10 @@ def test_the_output_is_an_onnx_file(things: Path, output: str | None) -> None:
         edgekit.teach(things, output=output)
 
 
-def test_the_command_prints_one_document(things: Path, tmp_path: Path) -> None:
+def test_the_command_prints_one_document(things: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "my.onnx"
-    result = CliRunner().invoke(cli, ["teach", str(things), "-o", str(path), "--image-size", "96", "--json"])
-    assert result.exit_code == 0, result.stderr
-    document = json.loads(result.stdout)
+    assert run(["teach", str(things), "-o", str(path), "--image-size", "96", "--json"]) == EXIT_OK
+    document = json.loads(capsys.readouterr().out)
     assert document["model"] == str(path)
     assert {each["label"]: each["pictures"] for each in document["classes"]} == {"disc": 12, "square": 12}
     assert document["interval"][0] <= document["accuracy"] <= document["interval"][1]
@@ -178,12 +176,13 @@ def test_the_command_prints_one_document(things: Path, tmp_path: Path) -> None:
     ids=lambda each: each[0],
 )
 def test_other_commands_take_the_file(taught: Taught, things: Path, arguments: tuple[str, ...]) -> None:
+    pytest.importorskip("torch", reason="these commands need torch")
     name, *options = (each.format(model=taught.path) for each in arguments)
-    result = CliRunner().invoke(cli, [name, str(taught.path), *options, str(things)])
-    assert result.exit_code == 0, result.stderr
+    assert run([name, str(taught.path), *options, str(things)]) == EXIT_OK
 
 
 def test_it_is_int8_already(taught: Taught, things: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="quantising needs torch")
     with pytest.raises(InputError, match="int8 already"):
         edgekit.quantize(taught.path, tmp_path / "again.onnx", calibrate=things)
 

@@ -164,15 +164,18 @@ def test_ctrl_c_before_anything_is_measured_leaves_the_old_report_and_nothing_el
 def test_the_end_of_a_connection_ends_the_worker_too_and_leaves_no_frames(
     tiny_model: Path, number: signal.Signals
 ) -> None:
-    command_line = [*EDGEKIT, "bench", str(tiny_model), "--detector", "none", "--seconds", "600", "--threads", "1"]
-    environment = {**os.environ, "EDGEKIT_PROGRESS_LINES": "1"}
+    options = {"models": [str(tiny_model)], "detector": "none", "seconds": 600, "threads": [1]}
+    job = json.dumps({"options": options, "names": {}, "keep": None})
     # Under nohup, the child process would inherit the ignored SIGHUP.
     default = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
     with subprocess.Popen(
-        command_line, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=default
+        [*EDGEKIT, "job"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=default
     ) as process:
+        assert process.stdin is not None
         assert process.stderr is not None
-        assert any("edgekit-progress" in line for line in process.stderr)
+        process.stdin.write(f"{job}\n")
+        process.stdin.flush()
+        assert any("edgekit-job" in line for line in process.stderr)
         wait_until(lambda: children(process.pid))
         (worker,) = children(process.pid)
         # /dev/shm also contains files of other programs; the files of this process are already deleted.

@@ -286,7 +286,6 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ("eval", "clip.safetensors", *CLIP, "--data", "faces"),
         ("eval", "zero-shot", "--data", "faces"),
         ("eval", "zero-shot", *CLIP, "--data", "faces", "--split", "x"),
-        ("eval", "zero-shot", *CLIP, "--data", "faces", "--errors", "faces/e"),
         ("eval", "zero-shot", *CLIP, "--data", "faces", "--split", "test", "--protocol", "ten-crop"),
         ("eval", "zero-shot", *CLIP, "--data", "faces", "--merge", "good=happy", "--ferplus", "descriptions.json"),
     ],

@@ -71,9 +71,9 @@ def test_a_folder_of_heic_images_only_is_an_error_with_the_cure(edgekit: Run, tm
     assert "cat/IMG_1.HEIC" in out
 
 
-def test_the_document_states_the_same(edgekit: Run, animals: Path, tmp_path: Path) -> None:
+def test_the_document_states_the_same(edgekit: Run, animals: Path) -> None:
     shutil.copy(animals / "train/cat/0.png", animals / "test/dog/1.png")
-    code, out, err = edgekit("data", "check", animals, "--json", "--sheet", tmp_path / "sheets")
+    code, out, err = edgekit("data", "check", animals, "--json")
     assert code == 1
     document = json.loads(out)
     assert document["counts"] == {"test": {"cat": 1, "dog": 2}, "train": {"cat": 1, "dog": 1}}
@@ -81,8 +81,6 @@ def test_the_document_states_the_same(edgekit: Run, animals: Path, tmp_path: Pat
     assert document["crossing"]["names"] == document["conflicting"]["names"] == [["test/dog/1.png", "train/cat/0.png"]]
     assert document["crossing"]["pairs"] == [{"splits": ["test", "train"], "groups": 1}]
     assert document["crossing"]["groups_with_training"] == 1
-    assert document["sheets"] == [str(tmp_path / "sheets" / name) for name in ("0-cat.png", "1-dog.png")]
-    assert all(cv2.imread(sheet) is not None for sheet in document["sheets"])
     assert ["data", "animals"] in fields(err)
 
 
@@ -105,8 +103,6 @@ def test_hostile_file_names_cannot_pose_as_lines_of_ours(edgekit: Run, animals: 
     [
         ["absent"],
         ["{animals}/train/cat/0.png"],
-        ["{animals}", "--sheet", "{animals}/train/cat/0.png"],
-        ["{animals}", "--sheet", "{animals}/train/sheets"],
         ["{animals}/train/cat"],
     ],
 )
@@ -116,16 +112,10 @@ def test_bad_input_is_one_line_and_exit_code_2(edgekit: Run, animals: Path, argu
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["data", "check", "{}", "--sheet", "{}.file/x"], ["eval", "absent", "--data", "{}", "--plot", "{}.file/x.png"]],
-)
-def test_a_place_that_cannot_be_written_is_reported_before_any_image_is_read(
-    edgekit: Run, animals: Path, arguments: list[str]
-) -> None:
+def test_a_plot_that_cannot_be_written_is_reported_before_any_image_is_read(edgekit: Run, animals: Path) -> None:
     (animals / "train/cat/1.png").write_text("text")  # not reported, because it is not read
     animals.with_suffix(".file").write_text("")
-    code, out, err = edgekit(*(argument.format(animals) for argument in arguments))
+    code, out, err = edgekit("eval", "absent", "--data", animals, "--plot", animals.with_suffix(".file") / "x.png")
     assert (code, out) == (74, "")
     assert "Not a directory: choose another place" in err
     assert len(err.splitlines()) == 1

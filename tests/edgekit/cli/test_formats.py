@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.export.formats.run import FORMATS, this_machines_target
+from edgekit.export.formats import FORMATS, this_machines_target
 from edgekit.report.schema import read_document
 
 Run = Callable[..., tuple[int, str, str]]

@@ -218,3 +218,10 @@ def test_a_contract_that_contradicts_its_graph_is_shown_with_both(
     assert all(text in out for text in shown)
     code, _, err = edgekit("run", "--model", path, "--source", "demo", "--detector", "none")
     assert (code, err) == (2, f"edgekit: error: model '{path}': {shown[0]}\n")
+
+
+def test_a_shipped_model_has_the_figures_of_its_card(edgekit: Run) -> None:
+    code, out, _ = edgekit("inspect", "default")
+    assert code == 0
+    assert "86.77% (2721 of 3136) on FER+ PrivateTest, center-crop, majority among seven classes" in out
+    assert "83.05% (5651 of 6804) on photographs, all; wrong if no face is detected" in out

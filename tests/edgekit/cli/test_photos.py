@@ -60,19 +60,6 @@ def test_eval_measures_several_models_on_photographs(edgekit: Run, photos: Path)
     assert re.search("^photographs +3: 2 with a face, 1 without, 0 with several", err, re.MULTILINE)
 
 
-def test_eval_draws_its_errors(edgekit: Run, photos: Path, tmp_path: Path) -> None:
-    (tmp_path / "errors").mkdir()
-    earlier = tmp_path / "errors" / "0-angry.png"  # an earlier sheet: this data has no class angry
-    earlier.write_bytes(b"")
-    code, out, err = edgekit("eval", "fer2013", "--data", photos, "--split", "all", "--errors", tmp_path / "errors")
-    assert code == 0, err
-    assert f"contact sheets of errors: {tmp_path}/errors" in out
-    assert not earlier.exists()
-    drawn = {path.name for path in (tmp_path / "errors").iterdir()}
-    assert "4-sad.png" in drawn  # its image is a strip of background, which is not classified as sad
-    assert all(cv2.imread(str(tmp_path / "errors" / name)) is not None for name in drawn)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -81,7 +68,6 @@ def test_eval_draws_its_errors(edgekit: Run, photos: Path, tmp_path: Path) -> No
         ("default", "--photos", "{photos}", "--protocol", "ten-crop"),
         ("default", "--data", "{photos}", "--min-face", "40"),
         ("default", "distilled", "--data", "{photos}"),
-        ("default", "--photos", "{photos}", "--errors", "x"),
         ("default", "--photos", "{photos}", "--recall-of", "joy"),
         ("default", "--data", "{photos}", "--recall-of", "joy"),
         ("default", "--photos", "absent"),

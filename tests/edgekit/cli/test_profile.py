@@ -27,7 +27,7 @@ def test_the_default_model_layer_by_layer(edgekit: Run) -> None:
     document = document_of(edgekit, "default", "--board", "pi3b+", "--seconds", "0.05")
     assert document["macs"] == 48_827_432
     assert document["moved_bytes"] == 5_801_112
-    assert (document["precision"], document["cache_kib"]) == ("fp32", 512)
+    assert document["precision"] == "fp32"
     layers = document["layers"]
     assert isinstance(layers, list)
     stem = next(layer for layer in layers if layer["name"] == "stem")

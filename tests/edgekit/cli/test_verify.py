@@ -16,8 +16,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
-from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.preprocess import to_tensor
+from tests.exports import export_checkpoint
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -10,12 +10,11 @@ import onnx
 import pytest
 import torch
 
-from edgekit.contract import Accuracy
+from edgekit.contract import Accuracy, Contract, LabelMap
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.portrait import portrait_crops
 from edgekit.export.ncnn.to_ncnn import export_net_to_ncnn
 from edgekit.export.onnx.targets import chosen_passes
-from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.models.model_loading import build_merged_net, build_net, contract_for
@@ -23,10 +22,11 @@ from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.merged import MergedClasses
 from edgekit.models.nets.registry import NETS, create_model
 from edgekit.preprocess import FloatArray
+from tests.exports import export_checkpoint
 
 LABELS = ("angry", "happy", "sad", "fear", "neutral")
 # Not in the order of the labels; "fear" is removed.
-MERGES = {"calm": ("neutral",), "bad": ("sad", "angry"), "good": ("happy",)}
+MERGES = LabelMap(("calm", "bad", "good"), (("neutral",), ("sad", "angry"), ("happy",)))
 
 
 def _checkpoint(path: Path, name: str) -> Path:
@@ -60,6 +60,8 @@ def test_probabilities_are_added(name: str, tmp_path: Path) -> None:
     net, contract = build_merged_net(load_checkpoint(path), MERGES)
     assert contract.labels == ("calm", "bad", "good")
     assert contract.provenance.accuracy == ()
+    assert contract.label_map == MERGES
+    assert Contract.from_json(contract.to_json()) == contract
     crops = portrait_crops(contract)[:8]
     found = _softmax(TorchClassifier(net, contract).logits(crops))
     np.testing.assert_allclose(found, _sums(path, crops), atol=1e-5)
@@ -77,14 +79,14 @@ def test_the_files_for_both_engines_give_the_sums(tmp_path: Path) -> None:
     assert after == ["Split", "Max", "Split", "Max", "Sub", "Clip", "Split", "ReduceLogSumExp", "Concat"]
     for file in files:
         classifier = Classifier(file)
-        assert classifier.contract.labels == tuple(MERGES)
+        assert classifier.contract.labels == MERGES.labels
         crops = portrait_crops(classifier.contract)[:8]
         np.testing.assert_allclose(_softmax(classifier.logits(crops)), _sums(path, crops), atol=1e-4)
 
 
 def test_labels_that_are_only_renamed_or_left_out_cost_nothing(tmp_path: Path) -> None:
     path = _checkpoint(tmp_path / "start.safetensors", "mini-xception")
-    net, contract = build_merged_net(load_checkpoint(path), {"glad": ("happy",), "angry": ("angry",)})
+    net, contract = build_merged_net(load_checkpoint(path), LabelMap(("glad", "angry"), (("happy",), ("angry",))))
     assert not isinstance(net, MergedClasses)
     assert contract.labels == ("glad", "angry")
     crops = portrait_crops(contract)[:8]

@@ -18,16 +18,15 @@ from torch import nn
 
 from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import InputError
 from edgekit.export.onnx.passes.table import REWRITES
 from edgekit.export.onnx.targets import PASSES, TARGETS, chosen_passes
-from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import graph_cost
-from edgekit.export.verification.export_check import check_export
+from edgekit.export.verification.comparison import check_export
 from edgekit.files import sha256_of
 from tests.examples import examples
 from tests.export.nets import Builder, after, contract_of, random_nets
+from tests.exports import export_checkpoint
 
 
 def kinds(model: onnx.ModelProto) -> Counter[str]:
@@ -51,8 +50,8 @@ def test_switches_change_a_preset_and_unknown_or_contradicting_ones_are_refused(
     x86 = TARGETS["x86"].passes
     assert chosen_passes("x86") == x86
     assert chosen_passes("x86", ["concat-free"], ["merge-pool"]) == (x86 | {"concat-free"}) - {"merge-pool"}
-    assert "pack-channels" not in chosen_passes("x86", quantized=True)
-    assert "pack-channels" in chosen_passes("x86", ["pack-channels"], quantized=True)
+    assert "uint8-input" not in chosen_passes("x86", quantized=True)
+    assert "uint8-input" in chosen_passes("x86", ["uint8-input"], quantized=True)
     with pytest.raises(InputError, match="rewrite 'nonesuch' is unknown"):
         chosen_passes("x86", ["nonesuch"])
     with pytest.raises(InputError, match="'merge-pool' is both added and left out"):
@@ -170,37 +169,6 @@ def test_merge_pool_leaves_alone_what_it_may_not_touch(layers: Callable[[Builder
     assert after(net.model(contract), contract, ["merge-pool"])[2] == {"merge-pool": 0}
 
 
-@pytest.mark.parametrize(("layers", "growth"), [(4, 8), (3, 8), (1, 8), (5, 4), (6, 2)])
-def test_pack_channels_makes_every_concatenation_whole_vectors(layers: int, growth: int) -> None:
-    net = dense_net(layers, growth)
-    net.head()
-    contract = contract_of()
-    model, _, changed = after(net.model(contract), contract, ["pack-channels"])
-    assert changed == {"pack-channels": layers}
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    shapes = {value.name: value.type.tensor_type.shape for value in inferred.value_info}
-    concats = [node.output[0] for node in model.graph.node if node.op_type == "Concat"]
-    assert all(shapes[name].dim[1].dim_value % 16 == 0 for name in concats)
-
-
-@pytest.mark.parametrize(("stem", "growth", "groups"), [(12, 8, 1), (16, 16, 1), (16, 6, 1), (16, 8, 2)])
-def test_pack_channels_leaves_alone_what_does_not_fit(stem: int, growth: int, groups: int) -> None:
-    net = dense_net(2, growth, stem, groups)
-    net.head()
-    contract = contract_of()
-    assert after(net.model(contract), contract, ["pack-channels"])[2] == {"pack-channels": 0}
-
-
-def test_packed_blocks_take_their_pools_in() -> None:
-    net = dense_net(4)
-    net.pool("AveragePool")
-    net.dense(8)
-    net.head()
-    contract = contract_of()
-    _, _, changed = after(net.model(contract), contract, ["pack-channels", "merge-pool"])
-    assert changed == {"pack-channels": 5, "merge-pool": 1}
-
-
 def test_concat_free_reads_each_part_once() -> None:
     net = dense_net(4)
     net.head()
@@ -267,7 +235,7 @@ def test_every_target_answers_as_torch_on_real_face_crops(
     target: str, checkpoint: Path, edgecnn: nn.Module, contract: Contract, tmp_path: Path
 ) -> None:
     exported = export_checkpoint(checkpoint, tmp_path / "model.onnx", passes=chosen_passes(target))
-    assert check_export(exported.path, edgecnn, contract, portrait_crops(contract)).max_abs_difference < 1e-4
+    assert check_export(exported.path, edgecnn, contract).max_abs_difference < 1e-4
 
 
 @pytest.mark.slow
@@ -277,7 +245,7 @@ def test_a_target_changes_the_shipped_net_everywhere_it_can(target: str, tmp_pat
 
     default = resolve_model("default", (".safetensors",))
     exported = export_checkpoint(default, tmp_path / "model.onnx", passes=chosen_passes(target))
-    expected = {"x86": {"pack-channels": 15}, "a53": {"concat-free": 1}}[target]
+    expected = {"x86": {}, "a53": {"concat-free": 1}}[target]
     always = {"fold-class-vectors": 0, "fold-batchnorm": 30, "gray-stem": 1, "uint8-input": 1, "merge-pool": 2}
     assert exported.changed == always | expected
     spec = Classifier(exported.path).contract.input
@@ -289,11 +257,7 @@ def test_the_same_checkpoint_and_target_give_the_same_bytes_in_another_process(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     exported = export_checkpoint(checkpoint, tmp_path / "one.onnx", passes=chosen_passes("a53"))
-    code = (
-        "import sys, pathlib; from edgekit.export.onnx.to_onnx import export_checkpoint;"
-        "from edgekit.export.onnx.targets import chosen_passes;"
-        "export_checkpoint(pathlib.Path(sys.argv[1]), pathlib.Path('two.onnx'), passes=chosen_passes('a53'))"
-    )
+    code = "import sys, edgekit; edgekit.export(sys.argv[1], 'two.onnx', target='a53')"
     environment = {**os.environ, "PYTHONHASHSEED": "4711"}
     subprocess.run([sys.executable, "-c", code, checkpoint], cwd=tmp_path, env=environment, check=True)
     assert sha256_of(tmp_path / "two.onnx") == exported.sha256

@@ -18,10 +18,9 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import InputError
 from edgekit.export.ncnn.to_ncnn import export_net_to_ncnn
-from edgekit.export.onnx.options import NewClasses
-from edgekit.export.onnx.relabelling import Relabel, described_classes, relabelling
+from edgekit.export.onnx.options import ExportOptions, NewClasses
+from edgekit.export.onnx.relabelling import described_classes, relabelled
 from edgekit.export.onnx.targets import chosen_passes
-from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import graph_cost
 from edgekit.export.run import export
 from edgekit.files import sha256_of
@@ -42,6 +41,7 @@ from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
 from edgekit.preprocess import ImageU8, softmax
+from tests.exports import Relabel, export_checkpoint
 
 LABELS = ("happy", "sad", "fear")
 NEW = {"smiling face": ("a smiling face", "a grin"), "frowning face": ("a frown",)}
@@ -71,9 +71,8 @@ def prompts(folder: Path, clip: FrozenClip) -> Path:
 def _by_text(
     clip: str | None, prompts: Path | None = None, labels: NewClasses = NEW, merges: Sequence[str] = ()
 ) -> Relabel:
-    relabel = relabelling(merges, labels, clip, prompts, ignore_message)
-    assert relabel is not None
-    return relabel
+    options = ExportOptions("model", "model.onnx", classes=labels, clip=clip, prompts=prompts, merges=merges)
+    return lambda checkpoint: relabelled(checkpoint, options)
 
 
 def _student(path: Path, teacher: Teacher) -> Path:
@@ -253,9 +252,9 @@ def test_a_text_tower_beside_the_student_replaces_the_clip(
 @pytest.mark.slow
 def test_the_file_for_ncnn_has_the_most_similar_sentence_too(folder: Path, student: Path) -> None:
     labels = {"smile": ("a smiling face", "a grin", "a happy face"), "tears": ("a sad face",)}
-    relabelled = _by_text(str(folder / "clip.safetensors"), None, labels)(load_checkpoint(student))
-    export_checkpoint(student, folder / "sentences.onnx", lambda _: relabelled)
-    export_net_to_ncnn(*relabelled, folder / "sentences.ncnn", chosen_passes("generic"), "fp32")
+    described = _by_text(str(folder / "clip.safetensors"), None, labels)(load_checkpoint(student))
+    export_checkpoint(student, folder / "sentences.onnx", lambda _: described)
+    export_net_to_ncnn(*described, folder / "sentences.ncnn", chosen_passes("generic"), "fp32")
     files = [Classifier(folder / f"sentences.{suffix}") for suffix in ("onnx", "ncnn")]
     crops = portrait_crops(files[0].contract)[:8]
     first, second = (file.logits(crops) for file in files)

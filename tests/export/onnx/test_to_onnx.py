@@ -22,12 +22,14 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.errors import GateError, InputError, StorageError
 from edgekit.export.onnx import to_onnx as module
 from edgekit.export.onnx.exported import Exported
-from edgekit.export.onnx.to_onnx import export_checkpoint, to_onnx
+from edgekit.export.onnx.to_onnx import to_onnx
+from edgekit.export.run import export
 from edgekit.files import sha256_of
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.nets.edgecnn import EdgeCNN, EdgeCNNConfig
 from edgekit.models.nets.grouped import GatherGroupConv2d, LearnedGroupConv2d
 from edgekit.preprocess import to_tensor
+from tests.exports import export_checkpoint
 
 SMALL = EdgeCNNConfig(num_classes=3, stem_channels=16, layers_per_block=(1, 1, 1))
 
@@ -174,7 +176,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_name(
     path = tmp_path / "wrong.safetensors"
     save_checkpoint(path, Checkpoint(replace(contract, architecture="edgecnn-wide"), edgecnn.state_dict()))
     with pytest.raises(InputError, match=r"checkpoint '.*wrong.safetensors': the weights do not fit edgecnn-wide"):
-        export_checkpoint(path, tmp_path / "model.onnx")
+        export(path, tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["wrong.safetensors"]
 
 
@@ -194,7 +196,7 @@ def test_whatever_goes_wrong_the_old_file_stays(
     failure: BaseException,
     seen: type[BaseException],
 ) -> None:
-    def fail(path: Path, *_: object) -> None:
+    def fail(path: Path, *_: object, **__: object) -> None:
         assert path.stat().st_size == 8
         raise failure
 

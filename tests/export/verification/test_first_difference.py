@@ -16,7 +16,6 @@ from edgekit.contract import Contract
 from edgekit.device.engines.portrait import portrait_crops
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.targets import TARGETS
-from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.verification.first_difference import (
     SAME_FLOAT32,
     by_layer,
@@ -30,6 +29,7 @@ from edgekit.models.model_loading import build_net
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
 from edgekit.preprocess import ImageU8, to_tensor
+from tests.exports import export_checkpoint
 
 from ..conftest import stir
 

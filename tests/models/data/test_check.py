@@ -15,7 +15,6 @@ import pytest
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.check import Findings, analyse, scan_dataset
-from edgekit.models.data.sheets import save_sheets
 
 
 def check(path: Path) -> Findings:
@@ -174,40 +173,6 @@ def test_an_oversized_member_is_unreadable_and_a_damaged_archive_refused(tmp_pat
     archive.write_bytes(archive.read_bytes()[:1000])
     with pytest.raises(InputError, match="damaged archive"):
         check(archive)
-
-
-def test_a_sheet_shows_a_class_and_marks_what_is_wrong(bars_folder: Path, tmp_path: Path) -> None:
-    blank(bars_folder / "Training/happy/blank.png")
-    copy(next((bars_folder / "Training/happy").glob("0*.png")), bars_folder / "PublicTest/happy/leak.png")
-    scan = scan_dataset(bars_folder)
-    paths = save_sheets(scan, analyse(scan), tmp_path / "new" / "sheets")
-    assert [path.name for path in paths] == [f"{index}-{name}.png" for index, name in enumerate(EXPRESSIONS)]
-    assert {path.name for path in (tmp_path / "new/sheets").iterdir()} == {path.name for path in paths}
-
-    def area(path: Path, rgb: tuple[int, int, int]) -> int:
-        picture = cv2.imread(str(path))
-        assert picture is not None
-        return int((picture == rgb[::-1]).all(axis=-1).sum())
-
-    red, blue, orange = (214, 39, 40), (31, 119, 180), (255, 127, 14)
-    frame = 76**2 - 72**2
-    legend = 14**2
-    assert area(paths[3], red) == frame + legend
-    assert area(paths[3], blue) == 2 * frame + legend
-    assert area(paths[3], orange) == area(paths[2], red) == 0
-
-
-def test_a_sheet_of_a_class_with_a_hostile_name_stays_in_its_folder(tmp_path: Path) -> None:
-    name = "é\n\x1b[31m.." + "x" * 150
-    folder = tmp_path / "data" / "train" / name
-    folder.mkdir(parents=True)
-    cv2.imwrite(str(tmp_path / "0.png"), np.eye(48, dtype=np.uint8))
-    copy(tmp_path / "0.png", folder / "0.png")
-    scan = scan_dataset(tmp_path / "data")
-    (path,) = save_sheets(scan, analyse(scan), tmp_path / "sheets")
-    assert path.parent == tmp_path / "sheets"
-    assert path.name.isprintable()
-    assert path.is_file()
 
 
 @pytest.mark.slow

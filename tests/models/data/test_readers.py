@@ -293,7 +293,7 @@ def test_a_split_without_images_is_refused_before_the_training(bars: DataSet, na
 
 def test_two_images_are_too_few_to_hold_one_back(bars: DataSet) -> None:
     few = DataSet("x", bars.classes, {"train": bars.splits["Training"].subset(np.arange(2))})
-    with pytest.raises(InputError, match="too small to hold back"):
+    with pytest.raises(InputError, match="its largest class has 1 picture, 5 are needed: add 4 or more to each"):
         train_and_validation(few, None, None, seed=0)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.contract import Contract
+from edgekit.contract import Contract, LabelMap, Provenance
 from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import save_checkpoint
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
@@ -132,6 +132,31 @@ def test_classes_of_data_that_is_already_read_are_merged(bars: DataSet) -> None:
     labels = bars.splits["PrivateTest"].labels
     counts = [int((labels == bars.classes.index(name)).sum()) for name in ("happy", "sad", "angry", "fear")]
     assert (result.labels, result.correct, result.total) == (("good", "bad"), counts[0], sum(counts))
+
+
+def test_merged_labels_are_measured_on_the_classes_that_they_stand_for(bars: DataSet) -> None:
+    class Merged(_AlwaysGood):
+        label_map = LabelMap(("good", "bad"), (("happy",), ("sad", "angry", "fear")))
+        contract = replace(_AlwaysGood.contract, label_map=label_map)
+
+    merges = ["good=happy", "bad=sad,angry,fear"]
+    expected = evaluate_model(_AlwaysGood(), bars, merges=merges)
+    for found in (evaluate_model(Merged(), bars), evaluate_model(Merged(), bars, merges=merges)):
+        assert (found.labels, found.correct, found.total) == (expected.labels, expected.correct, expected.total)
+    other = replace(bars, classes=tuple(f"other {name}" for name in bars.classes))
+    with pytest.raises(InputError, match="has the class 'other angry', which the model does not have"):
+        evaluate_model(Merged(), other)
+
+
+def test_training_pictures_are_named(bars: DataSet) -> None:
+    class Trained(_Brightest):
+        contract = replace(_Brightest.contract, provenance=Provenance("fer2013"))
+
+    lines: list[str] = []
+    evaluate_model(Trained(), bars, split="PrivateTest", notify=lines.append)
+    assert lines == []
+    evaluate_model(Trained(), bars, split="Training", notify=lines.append)
+    assert "split 'Training' may contain its training pictures" in lines[0]
 
 
 def test_an_empty_split_is_refused(bars: DataSet) -> None:

@@ -18,13 +18,6 @@ def test_dollar_signs_are_not_mathematics(label: str, title: str, tmp_path: Path
     assert "<!-- $_$" in (tmp_path / "plot.svg").read_text()
 
 
-def test_the_plot_of_uncertain_faces_has_the_words_of_its_axes(tmp_path: Path) -> None:
-    save_evaluation(tmp_path / "plot.svg", Evaluation(("sad",), np.array([0]), np.ones((1, 1), np.float32)), "test")
-    drawn = (tmp_path / "plot.svg").read_text()
-    for text in ("accuracy and coverage by threshold", "coverage: share of images", "accuracy of these images"):
-        assert f"<!-- {text}" in drawn
-
-
 def test_long_names_leave_room_for_the_axes(tmp_path: Path) -> None:
     label, title = "clearly surprised person with an open mouth and open eyes", "a-long-file-name-" * 7
     evaluation = Evaluation((label, "sad"), np.array([0, 1]), np.eye(2, dtype=np.float32))

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
-from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet
 from edgekit.models.data.augment import Augmentation
@@ -20,6 +19,7 @@ from edgekit.models.nets.registry import create_model, parameter_count
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.loop import BEST_NAME, train_job
 from edgekit.models.training.recipes import Recipe
+from tests.exports import export_checkpoint
 from tests.resuming import job_of
 
 PARAMETERS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +12,21 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec
+from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, LabelMap
 from edgekit.device.detection import create_detector
 from edgekit.device.engines.portrait import portrait_crops
 from edgekit.device.imaging import read_image
 from edgekit.errors import GateError
 from edgekit.export.onnx.exported import Exported
-from edgekit.export.onnx.to_onnx import export_checkpoint
-from edgekit.export.verification.export_check import TOLERANCE, check_export
+from edgekit.export.verification.comparison import check_export
 from edgekit.model_store import asset
-from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.model_loading import build_merged_net, import_authors_checkpoint
 from edgekit.preprocess import ImageU8
+from edgekit.testing.tolerance import tolerance_for
+from tests.exports import export_checkpoint
+
+TOLERANCE = tolerance_for("float32", "onnxruntime").logits
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def crops(contract: Contract) -> ImageU8:
 def test_an_export_agrees_with_its_checkpoint(
     exported: Exported, edgecnn: nn.Module, contract: Contract, crops: ImageU8
 ) -> None:
-    result = check_export(exported.path, edgecnn, contract, crops)
+    result = check_export(exported.path, edgecnn, contract)
     assert result.crops == len(crops)
     assert result.max_abs_difference < TOLERANCE
     assert result.batch_difference < TOLERANCE
@@ -57,9 +59,12 @@ def test_merged_logits_may_differ_by_the_rounding_of_the_old_ones(checkpoint: Pa
     state = {**loaded.state, "classifier.weight": weight + 1e4 * weight[:1]}  # all logits have one large term
     save_checkpoint(tmp_path / "large.safetensors", replace(loaded, state=state))
     first, second, *rest = loaded.contract.labels
-    merges = {"both": (first, second), "rest": tuple(rest)}
-    relabel = partial(build_merged_net, merges=merges)
-    found = export_checkpoint(tmp_path / "large.safetensors", tmp_path / "large.onnx", relabel).verification
+    merges = LabelMap(("both", "rest"), ((first, second), tuple(rest)))
+
+    def merged(checkpoint: Checkpoint) -> tuple[nn.Module, Contract]:
+        return build_merged_net(checkpoint, merges)
+
+    found = export_checkpoint(tmp_path / "large.safetensors", tmp_path / "large.onnx", merged).verification
     assert TOLERANCE < found.max_abs_difference < found.tolerance
 
 
@@ -76,15 +81,17 @@ def changed(exported: Exported, target: Path, name: str, by: float) -> Path:
 
 @pytest.mark.parametrize("by", [2e-4, float("nan"), float("inf")])
 def test_a_file_with_one_wrong_weight_is_refused_with_the_difference(
-    exported: Exported, edgecnn: nn.Module, contract: Contract, crops: ImageU8, tmp_path: Path, by: float
+    exported: Exported, edgecnn: nn.Module, contract: Contract, tmp_path: Path, by: float
 ) -> None:
     path = changed(exported, tmp_path / "wrong.onnx", "classifier.bias", by)
-    with pytest.raises(GateError, match=r"max abs difference of logits (2\.\d\de-04|nan|inf) on 54 face crops"):
-        check_export(path, edgecnn, contract, crops)
+    with pytest.raises(
+        GateError, match=r"on 54 crops of the test picture: logits differ by up to (2\.\d+e-04|nan|inf)"
+    ):
+        check_export(path, edgecnn, contract)
 
 
 def test_another_scaling_in_the_files_contract_is_refused(
-    exported: Exported, edgecnn: nn.Module, contract: Contract, crops: ImageU8, tmp_path: Path
+    exported: Exported, edgecnn: nn.Module, contract: Contract, tmp_path: Path
 ) -> None:
     model = onnx.load(exported.path)
     other = replace(contract, input=replace(contract.input, mean=(0.51, 0.4, 0.3)))
@@ -92,7 +99,7 @@ def test_another_scaling_in_the_files_contract_is_refused(
     path = tmp_path / "other.onnx"
     onnx.save(model, path)
     with pytest.raises(GateError, match="differs from the checkpoint"):
-        check_export(path, edgecnn, contract, crops)
+        check_export(path, edgecnn, contract)
 
 
 def test_a_file_whose_faces_influence_each_other_is_refused(tiny_model: Path, tmp_path: Path) -> None:
@@ -112,8 +119,8 @@ def test_a_file_whose_faces_influence_each_other_is_refused(tiny_model: Path, tm
     )
     path = tmp_path / "batch.onnx"
     onnx.save(model, path)
-    with pytest.raises(GateError, match="gives other logits for one face than for a batch"):
-        check_export(path, MeanOfBatch(), tiny_contract, portrait_crops(tiny_contract))
+    with pytest.raises(GateError, match="logits of one image and of a batch differ"):
+        check_export(path, MeanOfBatch(), tiny_contract)
 
 
 def test_portrait_crops_are_many_views_of_one_face(contract: Contract, crops: ImageU8) -> None:
@@ -176,5 +183,5 @@ def test_the_authors_checkpoint_is_exported_exactly_on_real_faces(
                 faces.append(crop_image(image, crop, size_hw, resize))
             if len(faces) == 200:
                 break
-    result = check_export(exported.path, build_net(checkpoint), checkpoint.contract, np.stack(faces))
+    result = check_export(exported.path, build_net(checkpoint), checkpoint.contract, crops=np.stack(faces))
     assert result.crops == 200

@@ -8,12 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgekit.export.formats.table import FormatFile, FormatRow, recommended
+from edgekit.export.formats import FormatFile, FormatRow, recommended
 from edgekit.models.evaluation.evaluate import Evaluation
 from edgekit.report.document import CellResult
 from edgekit.report.schema import read_document
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

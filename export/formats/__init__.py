@@ -1,1 +1,0 @@
-"""One table per model: all formats of its exported file, measured, with the one to use."""
