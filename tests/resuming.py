@@ -1,16 +1,26 @@
-"""Comparison of an interrupted and resumed training with an uninterrupted training."""
+"""Jobs for the training loop; comparison of an interrupted and resumed training with an uninterrupted training."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from edgekit.models.training.loop import STATE_NAME, train_job
-from edgekit.models.training.task import TrainingJob
+from edgekit.models.training.recipes import Recipe
+from edgekit.models.training.record import TrainingRecord
+from edgekit.models.training.task import Task, TrainingJob
+
+
+def job_of(task: Task, recipe: Recipe, seed: int = 0, **record: Any) -> TrainingJob:
+    """Return a job on the CPU; `record` are further fields of its record."""
+    made = TrainingRecord(recipe=asdict(recipe), seed=seed, settings=task.fingerprint(), **record)
+    return TrainingJob(task, recipe, made, accelerator="cpu")
 
 
 def train_whole_and_resumed(

@@ -10,13 +10,12 @@
 DATA has the data sets in the folders of CoOp's DATASETS.md, `gpt_file` the descriptions of the authors' repository, one
 JSON file per data set (one file for all data sets is read too).
 
-Each training has three seeds and the authors' settings: the best epoch on the validation images (last epoch for
-cross-dataset and domain), crops of whole pictures, no partial batches, 40 epochs in batches of 128 for base to novel on
-ImageNet. It writes one file of results; the command started again continues after the last finished epoch, and writes
+Each training has three seeds and the paper's settings, with 40 epochs in batches of 128 for base to novel on ImageNet.
+It writes one file of results; the command started again continues after the last finished epoch, and writes
 TABLE.md of all finished results. The row CLIP has CoOp's sentence of each data set.
 
-What differs from the authors' protocol: the sampled images; and on ImageNet, whose validation images are the test
-images, the best epoch is chosen on held-back training images. `--plan` prints an estimate of the duration and stops.
+The sampled images differ from the authors'. Their released code also keeps the best epoch on the validation images for
+few images, crops whole pictures, and drops partial batches. `--plan` prints an estimate of the duration and stops.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ from hicropl_report import write_table
 
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import write_atomic
-from edgekit.models.clip.protocols import recipe_name_of
-from edgekit.models.clip.train_prompts import PromptTrainingOptions, train_prompts
+from edgekit.models.clip.protocols import epochs_of
+from edgekit.models.clip.train_prompts import train_prompts
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.recipes import RECIPES
 
@@ -54,33 +53,29 @@ class Settings:
 
 def epochs_and_batch(run: Run, epochs: int | None) -> tuple[int, int]:
     """Return the authors' numbers of epochs and of images per batch; `epochs` replaces the former."""
-    recipe = RECIPES[recipe_name_of(run.table)]  # type: ignore[arg-type]
-    own = (recipe.epochs, recipe.batch_size)
+    own = (epochs_of(run.table), RECIPES["hicropl"].batch_size)  # type: ignore[arg-type]
     if run.table == "base-to-novel" and run.dataset == IMAGENET:
         own = _IMAGENET_BASE_TO_NOVEL
     return epochs or own[0], own[1]
 
 
-def options_of(run: Run, settings: Settings, data: Path, output: Path) -> PromptTrainingOptions:
-    """Return the options of a training, which resumes the one in its folder."""
+def options_of(run: Run, settings: Settings, data: Path, output: Path) -> dict[str, Any]:
+    """Return the arguments of a training, which resumes the one in its folder."""
     epochs, batch = epochs_and_batch(run, settings.epochs)
-    return PromptTrainingOptions(
-        clip=settings.clip,
-        data=data / source_of(run.dataset).path,
-        eval_data=[data / source_of(name).path for name in run.targets],
-        output=run.folder(output),
-        task=run.table,  # type: ignore[arg-type]
-        shots=run.shots,
-        seed=run.seed,
-        descriptions=settings.descriptions,
-        precision=settings.precision,  # type: ignore[arg-type]
-        epochs=epochs,
-        batch_size=batch,
-        keep="last" if run.targets else "best",
-        crop_from="original",
-        drop_last=True,
-        resume=True,
-    )
+    return {
+        "clip": settings.clip,
+        "data": data / source_of(run.dataset).path,
+        "eval_data": [data / source_of(name).path for name in run.targets],
+        "output": run.folder(output),
+        "task": run.table,
+        "shots": run.shots,
+        "seed": run.seed,
+        "descriptions": settings.descriptions,
+        "precision": settings.precision,
+        "epochs": epochs,
+        "batch_size": batch,
+        "resume": True,
+    }
 
 
 def results_path(run: Run, output: Path) -> Path:
@@ -116,7 +111,7 @@ def _identities(run: Run, data: Path) -> dict[str, str]:
 
 def measure(run: Run, settings: Settings, data: Path, output: Path) -> dict[str, Any]:
     """Train, evaluate, and write the file of results."""
-    result = train_prompts(options_of(run, settings, data, output), notify=_notify)
+    result = train_prompts(**options_of(run, settings, data, output), notify=_notify)
     document = {
         "settings": asdict(settings) | {"targets": list(run.targets)},
         "data": _identities(run, data),

@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 # Commands in the order of `edgekit --help`, by the titles of its sections.
 SECTIONS = {
-    "Train": ("teach", "train", "distill", "embed", "average", "eval", "data", "import"),
+    "Train": ("teach", "train", "distill", "train-clip", "train-prompts", "eval", "data", "import"),
     "Export": ("export", "inspect", "verify", "profile"),
     "Run": ("run", "cameras", "service"),
     "Measure": ("bench", "report", "compare"),
     "Boards": ("deploy", "rollback", "releases", "undeploy", "host", "doctor"),
 }
-# Modules whose names are not their commands' names: `import` is a keyword of Python.
-_MODULES = {"import": "import_"}
+# Modules whose names are not the names of their commands, which are no names of Python.
+_MODULES = {"import": "import_", "train-clip": "train_clip", "train-prompts": "train_prompts"}
 # A command for another edgekit, which `--help` does not list.
 _HIDDEN = "job"
 # A word whose path begins with "~/": the word itself, or the value in -oPATH or --output=PATH. ssh replaces '~' itself.

@@ -219,24 +219,6 @@ def section_of(parameter: click.Parameter) -> str:
     return getattr(parameter, _TITLE, _OTHERS)
 
 
-def section(title: str, *options: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a decorator that adds click options to a function and lists them under `title` in the help.
-
-    An option that already has a section keeps it.
-    """
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        decorated, before = function, list(getattr(function, "__click_params__", []))
-        for option in reversed(options):
-            decorated = option(decorated)
-        for parameter in getattr(decorated, "__click_params__", []):
-            if parameter not in before and not hasattr(parameter, _TITLE):
-                setattr(parameter, _TITLE, title)
-        return decorated
-
-    return decorate
-
-
 def _fields(kind: type[Any]) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)]
 

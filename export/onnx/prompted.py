@@ -17,12 +17,11 @@ from torch.nn import functional as F
 
 from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
-from edgekit.errors import InputError
 from edgekit.export.onnx.exported import EnsembleComparison, EnsembleForm, Exported
 from edgekit.export.onnx.to_onnx import export_net
 from edgekit.files import sha256_of
 from edgekit.models.callbacks import Notify, ignore_message
-from edgekit.models.clip.checkpoint import build_prompted, load_constant_prompts, load_prompts, require_clip
+from edgekit.models.clip.checkpoint import build_prompted, load_prompts, require_clip
 from edgekit.models.clip.classifier import PROMPTED, clip_contract
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompt_insertion import embed_patches, encode_patches
@@ -42,7 +41,7 @@ class PromptedTower(nn.Module):
         """Compute prompts and class matrix once; without `ensemble` the frozen tower is left out."""
         super().__init__()
         self.visual = net.clip.model.visual
-        self.ensemble = ensemble and net.config.ensemble
+        self.ensemble = ensemble
         self.prompts: Tensor
         self.class_matrix: Tensor
         with torch.no_grad():
@@ -79,7 +78,7 @@ def open_prompts(
             were trained for, or a sentence is too long.
         UnavailableError: The CLIP cannot be downloaded.
     """
-    checkpoint = load_constant_prompts(path)
+    checkpoint = load_prompts(path)
     net = build_prompted(checkpoint, load_clip(require_clip(path, clip), checkpoint.clip.config.activation))
     if descriptions is None:
         return net
@@ -115,14 +114,12 @@ def export_prompts(
         measured_on: A data set of one split; without `ensemble`, both forms are evaluated on it.
 
     Raises:
-        InputError: `target` does not end in .onnx, the prompts were trained without ensemble, or the data does not fit.
+        InputError: `target` does not end in .onnx, or the data does not fit.
         GateError: The file's logits differ from the prompted CLIP's; `target` is left unchanged.
         StorageError: The file cannot be written.
     """
     if ensemble:
         return _export_form(net, True, contract, target)
-    if not net.config.ensemble:
-        raise InputError("the prompts were trained without an ensemble: there is none to leave out")
     images = None
     if measured_on is not None:  # before the file is written, because the data may not fit
         ((_, part),) = measured_on.splits.items()

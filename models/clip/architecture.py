@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
 from edgekit.errors import InputError
+from edgekit.models.clip.options import Activation
 from edgekit.models.clip.trunk import TRUNK_STRIDE_PX, TrunkPatches, require_trunk, trunk_channels
-
-Activation = Literal["gelu", "quick-gelu"]
 
 # Normalisation of R, G, B in OpenAI's CLIPs and in the CLIPs trained by open_clip.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)

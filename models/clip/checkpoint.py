@@ -30,6 +30,8 @@ from edgekit.typed_json import convert, parse_json
 METADATA_KEY = "edgekit-prompts"
 SCHEMA_MAJOR = 1
 SCHEMA_VERSION = f"{SCHEMA_MAJOR}.0"
+# Fields of version 0.2 for variants of the method; files with other values cannot be used.
+_METHOD = {"flow": "hicropl", "ensemble": True, "upstream_compat": False, "proxy": "attention", "mapper": "attention"}
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class PromptCheckpoint:
             # Each field by name: a new field must not change the digest of older prompts.
             [weights_digest(self.state), self.clip.weights_sha256],
             [clip.activation, clip.image_size_px, clip.image_mean, clip.image_std, clip.vision.heads, clip.text.heads],
-            [prompts.n_ctx, prompts.depth, prompts.text_to_vision_layers, prompts.context_words, prompts.flow],
-            [prompts.ensemble, prompts.upstream_compat, prompts.proxy, prompts.mapper],
+            [prompts.n_ctx, prompts.depth, prompts.cross_layer, prompts.context_words, _METHOD["flow"]],
+            [_METHOD[name] for name in ("ensemble", "upstream_compat", "proxy", "mapper")],
             list(self.descriptions.items()),
             bool(self.training.get("gray")),
         ]
@@ -140,11 +142,14 @@ def load_prompts(path: Path) -> PromptCheckpoint:
     except InputError as error:
         raise InputError(f"prompts '{path}' are not a safetensors file ({error})") from error
     if METADATA_KEY not in metadata:
-        raise InputError(f"'{path}' contains no trained prompts: train some with 'edgekit train --model hicropl'")
+        raise InputError(f"'{path}' contains no trained prompts: train some with 'edgekit train-prompts'")
     try:
         data = parse_json(metadata[METADATA_KEY], "it")
         check_schema(data, SCHEMA_MAJOR)
         document = convert(data, _Document, "field")
+        for name, value in _METHOD.items():
+            if (found := data["config"].get(name, value)) != value:
+                raise InputError(f"{name} {found!r} is a variant of the method that only edgekit 0.2 has: train again")
         descriptions = parse_descriptions(document.descriptions)
         if sorted(document.classes) != sorted(descriptions):
             raise InputError("its classes are not those of its descriptions")
@@ -153,21 +158,6 @@ def load_prompts(path: Path) -> PromptCheckpoint:
     check_values(state, f"prompts '{path}'", "train them again")
     ordered = {name: descriptions[name] for name in document.classes}
     return PromptCheckpoint(document.config, document.clip, ordered, state, document.training)
-
-
-def load_constant_prompts(path: Path) -> PromptCheckpoint:
-    """Return the checkpoint in a file if its prompts do not change during inference.
-
-    Raises:
-        InputError: As for `load_prompts`, or the prompts were trained with `upstream_compat`.
-    """
-    checkpoint = load_prompts(path)
-    if checkpoint.config.upstream_compat:
-        raise InputError(
-            f"prompts '{path}' were trained with upstream-compat, which changes them at every pass: they cannot be "
-            "exported or be a teacher; train prompts without it"
-        )
-    return checkpoint
 
 
 def require_clip(path: Path, clip: str | None) -> str:

@@ -53,9 +53,8 @@ def prompted_classifier(
         zero_shot_text: Text features (K, embed_dim) of the CLIP without prompts; None: those of the net's classes.
     """
     net = net.eval()
-    # With upstream_compat every pass changes the prompts and so the text features, in evaluation too.
     with torch.no_grad():
-        text = None if net.config.upstream_compat else net.text_features()
+        text = net.text_features()
 
     def logits(images: Tensor) -> Tensor:
         prompted, plain = net.prompted_and_plain(images, text, zero_shot_text)

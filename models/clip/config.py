@@ -5,15 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import ClipConfig
-
-Flow = Literal["hicropl", "one-way", "independent"]
-ConsistencyOn = Literal["ensembled", "prompted"]
-Proxy = Literal["attention", "mean"]
-MapperKind = Literal["attention", "linear"]
 
 # Heads of every attention in proxies and mappers; the widths of both towers must be multiples of it.
 HEADS = 8
@@ -32,19 +26,6 @@ class PromptConfig:
         consistency_weight: λ, weight of the distance between trained and frozen features.
         context_words: Initial text prompts of the first layer if n is at most 4; words beyond n stay in front of the
             class name and are not trained. No training option sets this field.
-        flow: Flow of knowledge between the towers. "hicropl": as given by `cross_layer`; "one-way": from text to vision
-            in all D layers, as in MaPLe; "independent": no flow, each tower trains its own prompts. The latter two do
-            not use `cross_layer`.
-        ensemble: Whether features are the mean of prompted and frozen features. No training option sets this field;
-            False is for the comparison with the authors' code.
-        consistency_on: Features that are compared with the frozen ones: those of the ensemble, as in the authors' code,
-            or the prompted ones alone.
-        upstream_compat: Reproduce the authors' released code: every forward pass, also in evaluation, overwrites the
-            learned prompts with the mapped ones, so that mappers and proxies receive no gradient. The vision prompts,
-            proxies and mappers of all layers start with equal values.
-        proxy: How a layer's prompts become one token: by the method's attention, or (ablation) as their mean.
-        mapper: How prompts receive knowledge from the proxies: by the method's attention over the proxies of all layers
-            of the group, or (ablation) by a linear map of the proxy of the same layer.
     """
 
     n_ctx: int = 16
@@ -52,36 +33,16 @@ class PromptConfig:
     cross_layer: int = 6
     consistency_weight: float = 12.0
     context_words: str = "a photo of a"
-    flow: Flow = "hicropl"
-    ensemble: bool = True
-    consistency_on: ConsistencyOn = "ensembled"
-    upstream_compat: bool = False
-    proxy: Proxy = "attention"
-    mapper: MapperKind = "attention"
 
     def __post_init__(self) -> None:
         if self.n_ctx < 1:
             raise InputError(f"n_ctx is {self.n_ctx}: expected at least 1 prompt token")
         if self.depth < 1:
             raise InputError(f"depth is {self.depth}: expected at least 1 layer with prompts")
-        if self.flow == "hicropl" and not 1 <= self.cross_layer <= self.depth:
+        if not 1 <= self.cross_layer <= self.depth:
             raise InputError(f"cross_layer is {self.cross_layer}: expected 1 to depth, {self.depth}")
         if not (math.isfinite(self.consistency_weight) and self.consistency_weight >= 0):
             raise InputError(f"consistency_weight is {self.consistency_weight}: expected a finite number of at least 0")
-        if not self.ensemble and self.consistency_on == "ensembled":
-            raise InputError("consistency_on is 'ensembled' without an ensemble: set it to 'prompted'")
-        if self.upstream_compat and self.flow != "hicropl":
-            raise InputError(f"upstream_compat with flow '{self.flow}': the released code has only 'hicropl'")
-
-    @property
-    def text_to_vision_layers(self) -> int:
-        """Number of layers, from the first one, with a flow from text to vision."""
-        return {"hicropl": self.cross_layer, "one-way": self.depth, "independent": 0}[self.flow]
-
-    @property
-    def vision_to_text_layers(self) -> int:
-        """Number of layers, up to the last one with prompts, with a flow from vision to text."""
-        return self.depth - self.cross_layer if self.flow == "hicropl" else 0
 
 
 PRESETS: Mapping[str, PromptConfig] = {
@@ -115,7 +76,7 @@ def require_fit(config: PromptConfig, clip: ClipConfig) -> None:
     for name, tower in (("image", clip.vision), ("text", clip.text)):
         if config.depth > tower.layers:
             raise InputError(f"depth is {config.depth}, but the CLIP's {name} tower has {tower.layers} layers")
-        if tower.width % HEADS and config.flow != "independent":
+        if tower.width % HEADS:
             raise InputError(f"the CLIP's {name} tower has width {tower.width}: mappers need a multiple of {HEADS}")
     # The context also contains the start token, the end token and at least one token of a class name.
     room = clip.context_length - 3

@@ -21,7 +21,6 @@ from edgekit.files import sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoints.tensorfile import write_tensors
 from edgekit.models.clip.architecture import (
-    Activation,
     ClipConfig,
     build_model,
     config_from_open_clip,
@@ -29,6 +28,7 @@ from edgekit.models.clip.architecture import (
     require_shapes,
 )
 from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.options import Activation
 from edgekit.models.clip.weights import METADATA_KEY, SCHEMA_VERSION, read_clip_file
 from edgekit.models.model_loading import load_weights
 

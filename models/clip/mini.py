@@ -32,7 +32,7 @@ from edgekit.models.data.augment import augment, draw, flips
 from edgekit.models.evaluation.evaluate import evaluate
 from edgekit.models.model_loading import load_weights
 from edgekit.models.training.precision import processor_has_bf16
-from edgekit.models.training.recipes import TRUNK_PREFIX, Recipe
+from edgekit.models.training.recipes import Recipe
 from edgekit.models.training.task import StepLoss, Task, Validation, on_device
 from edgekit.preprocess import FloatArray
 
@@ -56,7 +56,7 @@ _MAPS_BATCH = 64
 _DROPOUT_EPOCHS = 0.75
 
 
-def hybrid_config(trunk: str, layers: int) -> ClipConfig:
+def hybrid_config(trunk: str, layers: int = 4) -> ClipConfig:
     """Return the small CLIP's architecture with a trunk as patch embedding, and `layers` layers in both towers."""
     return replace(
         CLIP_MINI,
@@ -71,14 +71,10 @@ def hybrid_config(trunk: str, layers: int) -> ClipConfig:
 
 @dataclass(frozen=True)
 class TeacherTargets:
-    """Probabilities of a teacher for the training images, float32 (N, classes), and the weight of their loss.
-
-    `sha256` identifies the teacher.
-    """
+    """Probabilities of a teacher for the training images, float32 (N, classes); `sha256` identifies the teacher."""
 
     probabilities: FloatArray
     sha256: str
-    weight: float = 1.0
 
 
 class MiniClipTask(Task):
@@ -111,8 +107,7 @@ class MiniClipTask(Task):
             classes: Names in label order.
             class_descriptions: Sentences per class, for the zero-shot validation.
             recipe: The recipe; the task uses its augmentation.
-            training: Training images; their captions are composed from their labels and, if they have them, their
-                targets.
+            training: Training images; their captions are composed from their labels, or from `contents`.
             validation: Images whose zero-shot accuracy selects the best epoch.
             dataset_name: Name of the data set in the contract.
             trunk: Weights of the trunk, if the architecture has one.
@@ -153,9 +148,9 @@ class MiniClipTask(Task):
             "clip": asdict(self._config),
             "labels": list(self._classes),
             "descriptions_sha256": sha256(texts.encode()).hexdigest(),
-            **({} if self._contents is None else {"captions": "votes"}),
-            **({} if self._trunk is None else {"trunk_sha256": self._trunk.sha256}),
-            **({} if self._teacher is None else {"teacher": [self._teacher.sha256, self._teacher.weight]}),
+            "captions": "labels" if self._contents is None else "votes",
+            "trunk_sha256": self._trunk and self._trunk.sha256,
+            "teacher_sha256": self._teacher and self._teacher.sha256,
         }
 
     def build(self, device: torch.device) -> nn.Module:
@@ -167,18 +162,13 @@ class MiniClipTask(Task):
         net: Any = build_model(self._config)
         if self._trunk is not None:
             load_weights(net.visual.conv1.trunk, self._trunk.state, f"trunk {self._trunk.architecture}")
-            if self._is_trunk_frozen:
-                net.visual.conv1.trunk.requires_grad_(requires_grad=False)
+            net.visual.conv1.trunk.requires_grad_(requires_grad=False)
         if self._recipe.patch_dropout:
             from open_clip.transformer import PatchDropout
 
             net.visual.patch_dropout = PatchDropout(self._recipe.patch_dropout)
         built: nn.Module = net
         return built
-
-    @property
-    def _is_trunk_frozen(self) -> bool:
-        return dict(self._recipe.rates).get(TRUNK_PREFIX) == 0
 
     def order(self, generator: torch.Generator) -> Tensor:
         """Return the indices of all images once, in random order."""
@@ -191,19 +181,12 @@ class MiniClipTask(Task):
         return torch.cat([draw(count, generator, self._augmentation), own, shared], dim=1)
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
-        """Apply the augmentation of the recipe's stage.
-
-        A frozen trunk's feature maps of the images and of their mirror images are computed once, if the stage has no
-        other augmentation.
-        """
+        """Set the patch dropout, and compute a trunk's feature maps of the images and their mirror images once."""
         model: Any = net
         if self._recipe.patch_dropout:
             share = self._recipe.patch_dropout if epoch < _DROPOUT_EPOCHS * self._recipe.epochs else 0.0
             model.visual.patch_dropout.prob = share
-        self._augmentation = self._recipe.stage(epoch)[0].plain_augmentation
-        if self._trunk is None or not self._is_trunk_frozen or not self._augmentation.is_crop_and_flip:
-            self._feature_maps = None
-        elif self._feature_maps is None:
+        if self._trunk is not None and self._feature_maps is None:
             self._feature_maps = _feature_maps(model.visual.conv1, self._examples.images)
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
@@ -225,11 +208,11 @@ class MiniClipTask(Task):
             loss = self._contrast(image, distinct[which], scale)
         else:
             loss = caption_loss(image, distinct, which, scale)
-        if self._targets is not None and self._teacher is not None:
+        if self._targets is not None:
             vectors = F.normalize(sentences.float().view(len(self._classes), -1, sentences.shape[1]).mean(1), dim=1)
             with torch.autocast(image.device.type, enabled=False):
                 logits = scale.float() * image.float() @ vectors.T  # (N, classes)
-            loss = loss + self._teacher.weight * F.cross_entropy(logits, self._targets[indices])
+            loss = loss + F.cross_entropy(logits, self._targets[indices])
         return StepLoss(loss, ((image @ distinct.T).argmax(dim=1) == which).sum())
 
     def _images(self, indices: Tensor, numbers: Tensor) -> Tensor:
@@ -242,8 +225,7 @@ class MiniClipTask(Task):
     def _captions(self, indices: Tensor, uniform: Tensor, seed: int) -> tuple[list[str], Tensor]:
         if self._contents is not None:
             return captions_of_votes(self._contents, indices.cpu(), uniform.cpu(), seed)
-        targets = None if self._examples.targets is None else self._examples.targets[indices]
-        return captions_of(self._classes, self._examples.labels[indices], targets, uniform, seed)
+        return captions_of(self._classes, self._examples.labels[indices], seed)
 
     def _described(self, seed: int) -> Tensor:
         """Return the tokens of a few descriptions of each class, int64 (classes * sentences, context_length)."""

@@ -9,12 +9,11 @@ from typing import Any
 from edgekit.errors import InputError
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify
-from edgekit.models.clip.architecture import Activation
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts
 from edgekit.models.clip.classifier import ClipClassifier, prompted_classifier, zero_shot_classifier
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.load import load_clip
-from edgekit.models.clip.options import ClipOptions
+from edgekit.models.clip.options import Activation, ClipOptions
 from edgekit.models.data import DataSet
 from edgekit.models.evaluation.evaluate import Evaluation
 from edgekit.models.evaluation.options import EvaluateOptions

@@ -1,12 +1,22 @@
-"""Options of the evaluation of a CLIP."""
+"""Options of trainings and evaluations of a CLIP."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
+from edgekit.errors import InputError
+from edgekit.models.training.options import TrainingOptions
 from edgekit.options import Options, option
+
+Activation = Literal["gelu", "quick-gelu"]
+TaskName = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "all"]
+# Tasks that evaluate on other data sets too.
+TRANSFER_TASKS = ("cross-dataset", "domain")
+DEFAULT_SHOTS = 16
+_ACTIVATION = "Activation function of the CLIP, if its file does not name it. OpenAI's weights need quick-gelu."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +36,133 @@ class ClipOptions(Options):
         metavar="FILE",
         needs="--clip",
     )
-    activation: Literal["gelu", "quick-gelu"] | None = option(
-        "--activation",
-        "Activation function of the CLIP, if its file does not name it. OpenAI's weights need quick-gelu.",
-        needs="--clip",
+    activation: Activation | None = option("--activation", _ACTIVATION, needs="--clip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptOptions(TrainingOptions):
+    """Options of `train_prompts`; those of `TrainingOptions` apply too.
+
+    Attributes:
+        n_ctx, depth, cross_layer: See `config.PromptConfig`; None: the task's. The default of `cross_layer` is scaled
+            with `depth`.
+    """
+
+    recipe: str = "hicropl"
+    clip: str = option(
+        "--clip",
+        "The CLIP: its file, the folder of its training, or an open_clip name MODEL/WEIGHTS.",
+        metavar="FILE|DIR|NAME",
+        required=True,
+        main=True,
+        section="CLIP",
     )
+    activation: Activation | None = option("--activation", _ACTIVATION, section="CLIP")
+    descriptions: Path | None = option(
+        "--descriptions",
+        "Sentences for each class, or a folder with one file per data set. Default: the shipped sentences of the seven "
+        "expressions.",
+        metavar="JSON|DIR",
+        main=True,
+        section="CLIP",
+    )
+    task: TaskName = option(
+        "--task",
+        "Task of the paper; it determines the data of training and evaluation.",
+        default="few-shot",
+        main=True,
+        section="Task",
+    )
+    shots: int | None = option(
+        "--shots",
+        f"Training images per class, sampled with --seed. Default: {DEFAULT_SHOTS}; with --task all, all images.",
+        least=1,
+        most=10_000,
+        main=True,
+        section="Task",
+    )
+    eval_data: Sequence[Path] = option(
+        "--eval-data",
+        "A data set to evaluate on, for the tasks cross-dataset and domain. Repeatable.",
+        default=(),
+        metavar="DATA",
+        section="Task",
+    )
+    test_split: str | None = option(
+        "--test-split",
+        "Split to evaluate on. Default: PrivateTest, test, or the validation images.",
+        metavar="NAME",
+        section="Task",
+    )
+    consistency_weight: float | None = option(
+        "--consistency-weight", "Weight λ of the consistency loss. Default: 12.", least=0, most=1e6
+    )
+    min_area: float | None = option(
+        "--min-area", "Smallest area of a random crop, as a fraction of the image. Default: 0.08.", least=1e-6, most=1
+    )
+    n_ctx: int | None = None
+    depth: int | None = None
+    cross_layer: int | None = None
+
+    _words: ClassVar[dict[str, Any]] = TrainingOptions._words | {"task": TaskName, "activation": Activation}
+    _paths: ClassVar[tuple[str, ...]] = (*TrainingOptions._paths, "descriptions")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.eval_data and self.task not in TRANSFER_TASKS:
+            raise InputError(f"eval-data is only for the tasks {' and '.join(TRANSFER_TASKS)}, not for '{self.task}'")
+        if not self.eval_data and self.task in TRANSFER_TASKS:
+            raise InputError(f"task '{self.task}' needs eval-data: one or several data sets to evaluate on")
+        if self.task == "all" and self.shots is not None:
+            raise InputError("task 'all' trains on all images: leave shots out, or choose another task")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniClipOptions(TrainingOptions):
+    """Options of `train_mini`; those of `TrainingOptions` apply too."""
+
+    recipe: str = ""
+    ferplus: Path | None = option(
+        "--ferplus",
+        "FER+ votes for FER-2013: the captions state the shares of the votes, and a property of the picture. Without "
+        "votes, they state the label and random traits.",
+        metavar="CSV",
+        main=True,
+        section="Data",
+    )
+    leave_out: Sequence[str] = option(
+        "--leave-out",
+        "Train without this class's images and captions. Repeatable.",
+        default=(),
+        metavar="CLASS",
+        section="Data",
+    )
+    descriptions: Path | None = option(
+        "--descriptions",
+        "Sentences per class for the zero-shot validation. Default: the shipped ones of the seven expressions.",
+        metavar="JSON",
+        section="CLIP",
+    )
+    trunk: str | None = option(
+        "--trunk",
+        "EdgeCNN that computes the patch embeddings, and is not trained further: a name, a checkpoint or the folder of "
+        "a training. Default: a plain ViT without EdgeCNN.",
+        metavar="MODEL",
+        main=True,
+        section="CLIP",
+    )
+    teacher: Sequence[str] = option(
+        "--teacher",
+        "Model whose class probabilities are a second training target. Repeatable; several models are averaged.",
+        default=(),
+        metavar="MODEL",
+        main=True,
+        section="CLIP",
+    )
+
+    _paths: ClassVar[tuple[str, ...]] = (*TrainingOptions._paths, "descriptions", "ferplus")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.recipe:
+            object.__setattr__(self, "recipe", "clip-mini" if self.trunk is None else "clip-mini-trunk")

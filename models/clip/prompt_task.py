@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,8 @@ from edgekit.models.clip.classifier import prompted_classifier
 from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.prompted import PromptedClip, prompts_kept
+from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.data import ImageSet
-from edgekit.models.data.image_files import ImageFiles
-from edgekit.models.data.original_crops import OriginalCrops
 from edgekit.models.data.resized_crop import ResizedCrop, draw_crops, resized_crops
 from edgekit.models.evaluation.evaluate import evaluate
 from edgekit.models.training.recipes import Recipe
@@ -39,7 +37,6 @@ class PromptTask(Task):
         training: ImageSet,
         validation: ImageSet,
         dataset_name: str,
-        originals: ImageFiles | None = None,
     ) -> None:
         """Create the task.
 
@@ -51,13 +48,12 @@ class PromptTask(Task):
             training: Training images of the CLIP's size.
             validation: Images that each epoch is evaluated on.
             dataset_name: Name of the data set in the contract.
-            originals: The files of the training images, to crop from whole pictures; None: crop from `training`.
 
         Raises:
             InputError: The recipe's augmentation is not random resized crops.
         """
         if not isinstance(recipe.augmentation, ResizedCrop):
-            raise InputError("the recipe has no random resized crops: prompts need 'hicropl' or 'hicropl-short'")
+            raise InputError("the recipe has no random resized crops: prompts need 'hicropl'")
         self._clip = clip
         self._config = config
         self._descriptions = class_descriptions
@@ -66,7 +62,6 @@ class PromptTask(Task):
         self._validation = validation
         self._dataset_name = dataset_name
         self._gray = training.images.shape[-1] == 1
-        self._originals = originals and OriginalCrops(originals, self._crop, clip.image_size_px, self._gray)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the hyper-parameters, the CLIP's checksum and the descriptions."""
@@ -76,19 +71,12 @@ class PromptTask(Task):
             "clip_sha256": self._clip.sha256,
             "descriptions": {name: list(texts) for name, texts in self._descriptions.items()},
             "gray": self._gray,
-            "crop_from_originals": self._originals is not None,
         }
 
     def build(self, device: torch.device) -> nn.Module:
         """Return a prompted CLIP with initial prompts."""
-        self._labels = torch.tensor(self._training.labels, device=device)
-        self._images = None if self._originals else on_device(self._training, device).images
-        prompted = PromptedClip(self._clip, self._config, self._descriptions)
-        if self._config.upstream_compat:
-            # Mappers and proxies never receive a gradient, and distributed training would wait for one.
-            for name, parameter in prompted.learner.named_parameters():
-                parameter.requires_grad_(name in ("text_prompts", "vision_prompts"))
-        return _LossNet(prompted)
+        self._examples = on_device(self._training, device)
+        return _LossNet(PromptedClip(self._clip, self._config, self._descriptions))
 
     def learned(self, net: nn.Module) -> nn.Module:
         """Return the part of the net that is trained: the prompt learner."""
@@ -102,30 +90,17 @@ class PromptTask(Task):
         """Return random numbers (count, 5) for the crops."""
         return draw_crops(count, generator)
 
-    def prefetch(self, batches: Sequence[Tensor]) -> None:
-        """Start to decode the files of the batches, where crops are cut from the original pictures."""
-        if self._originals:
-            self._originals.prefetch(batches)
-
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return HiCroPL's loss on random crops of the images."""
-        crops, labels = self._crops(indices, numbers), self._labels[indices]
+        images, labels = self._examples.images[indices], self._examples.labels[indices]
+        crops = resized_crops(images, numbers, self._crop, self._clip.image_size_px)  # (N, C, size, size) in 0..1
         total, logits = net(normalized(crops, self._clip.config), labels)
         return StepLoss(total, (logits.argmax(dim=1) == labels).sum())
 
-    def _crops(self, indices: Tensor, numbers: Tensor) -> Tensor:
-        """Return random crops (N, C, size, size) in 0..1."""
-        if self._originals:
-            return self._originals.crops(indices, numbers).to(numbers.device)
-        assert self._images is not None
-        return resized_crops(self._images[indices], numbers, self._crop, self._clip.image_size_px)
-
     def validate(self, net: nn.Module) -> Validation:
         """Return loss and accuracy on whole validation images."""
-        prompted = _prompted(net)
-        with prompts_kept(prompted):
-            classifier = prompted_classifier(prompted, self._dataset_name, self._gray)
-            result = evaluate(classifier, self._validation, "center-crop")
+        classifier = prompted_classifier(_prompted(net), self._dataset_name, self._gray)
+        result = evaluate(classifier, self._validation, "center-crop")
         return Validation(result.loss, result.accuracy)
 
     def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:

@@ -6,8 +6,7 @@ Shapes: N images, C classes, embed_dim the length of the features. The shapes of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,10 +39,9 @@ class Losses:
 
 @dataclass(frozen=True)
 class _Features:
-    """Unit vectors (N or C, embed_dim) of the prompted and of the frozen CLIP; the logits are computed from `used`."""
+    """Unit vectors (N or C, embed_dim): `used`, the means of prompted and frozen features, and the frozen ones."""
 
     used: Tensor
-    prompted: Tensor
     frozen: Tensor
 
 
@@ -135,7 +133,7 @@ class PromptedClip(nn.Module):
         image, text = self._image(images, prompts), self._text(prompts)
         logits = self.logits(image.used, text.used)
         classification = F.cross_entropy(logits, labels)
-        text_consistency, image_consistency = self._distance(text), self._distance(image)
+        text_consistency, image_consistency = _distance(text), _distance(image)
         total = classification + self.config.consistency_weight * (text_consistency + image_consistency)
         return Losses(total, classification, text_consistency, image_consistency, logits)
 
@@ -167,22 +165,11 @@ class PromptedClip(nn.Module):
 
     def _combined(self, prompted: Tensor, frozen: Tensor) -> _Features:
         prompted, frozen = _unit(prompted.float()), _unit(frozen.float())
-        used = _unit(prompted + frozen) if self.config.ensemble else prompted
-        return _Features(used, prompted, frozen)
-
-    def _distance(self, features: _Features) -> Tensor:
-        compared = features.used if self.config.consistency_on == "ensembled" else features.prompted
-        return 1 - F.cosine_similarity(compared, features.frozen).mean()
+        return _Features(_unit(prompted + frozen), frozen)
 
 
-@contextmanager
-def prompts_kept(net: PromptedClip) -> Iterator[None]:
-    """Context that restores the learned prompts on exit: with `upstream_compat` every forward pass changes them."""
-    before = {name: tensor.clone() for name, tensor in net.learner.state_dict().items()}
-    try:
-        yield
-    finally:
-        net.learner.load_state_dict(before)
+def _distance(features: _Features) -> Tensor:
+    return 1 - F.cosine_similarity(features.used, features.frozen).mean()
 
 
 def frozen_classifier(clip: FrozenClip, class_descriptions: Mapping[str, Sequence[str]]) -> Tensor:

@@ -15,8 +15,6 @@ layers in a group (k or D - k).
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -60,44 +58,21 @@ class PromptLearner(nn.Module):
         if context is not None:
             with torch.no_grad():
                 self.text_prompts[0] = context
-        to_vision, to_text = config.text_to_vision_layers, config.vision_to_text_layers
-        equal = config.upstream_compat
-        proxy = {"attention": KnowledgeProxy, "mean": MeanProxy}[config.proxy]
-        mapper = {"attention": Mapper, "linear": LinearMapper}[config.mapper]
-        self.text_proxies = _layers(to_vision, lambda: proxy(text_width), equal)
-        self.vision_proxies = _layers(to_text, lambda: proxy(vision_width), equal)
-        self.text_to_vision = mapper(vision_width, text_width) if to_vision else None
-        self.vision_to_text = mapper(text_width, vision_width) if to_text else None
-        if equal:
-            with torch.no_grad():
-                self.vision_prompts.copy_(self.vision_prompts[:1].clone().expand_as(self.vision_prompts))
+        k = config.cross_layer
+        self.text_proxies = nn.ModuleList(KnowledgeProxy(text_width) for _ in range(k))
+        self.vision_proxies = nn.ModuleList(KnowledgeProxy(vision_width) for _ in range(depth - k))
+        self.text_to_vision = Mapper(vision_width, text_width)
+        self.vision_to_text = Mapper(text_width, vision_width) if k < depth else None
 
     def forward(self) -> Prompts:
-        """Return the prompts of all layers.
-
-        Gradients flow through the mapped prompts to mappers and proxies, except with `upstream_compat`.
-        """
-        if not self.config.upstream_compat:
-            return self._mapped()
-        # The authors' code copies the mapped values into the parameters at every pass, without gradient.
-        with torch.no_grad():
-            mapped = self._mapped()
-            self.text_prompts.copy_(mapped.text)
-            self.vision_prompts.copy_(mapped.vision)
-        return Prompts(self.text_prompts, self.vision_prompts)
-
-    def _mapped(self) -> Prompts:
-        text: Tensor = self.text_prompts  # (D, n, d_t)
-        vision: Tensor = self.vision_prompts  # (D, n, d_v)
-        k = self.config.text_to_vision_layers
-        if self.text_to_vision is not None:
-            mapped = self.text_to_vision(vision[:k], _condensed(self.text_proxies, text[:k]))  # (k, n, d_v)
-            vision = torch.cat([mapped, vision[k:]])
-        if self.vision_to_text is not None:
-            proxies = _condensed(self.vision_proxies, self.vision_prompts[k:])  # (D - k, d_v)
-            mapped = self.vision_to_text(text[k:], proxies)  # (D - k, n, d_t)
-            text = torch.cat([text[:k], mapped])
-        return Prompts(text, vision)
+        """Return the prompts of all layers; gradients flow through them to mappers and proxies."""
+        text, vision, k = self.text_prompts, self.vision_prompts, self.config.cross_layer  # (D, n, d_t), (D, n, d_v)
+        mapped = self.text_to_vision(vision[:k], _condensed(self.text_proxies, text[:k]))  # (k, n, d_v)
+        all_vision = torch.cat([mapped, vision[k:]])
+        if self.vision_to_text is None:
+            return Prompts(text, all_vision)
+        mapped = self.vision_to_text(text[k:], _condensed(self.vision_proxies, vision[k:]))  # (D - k, n, d_t)
+        return Prompts(torch.cat([text[:k], mapped]), all_vision)
 
 
 class KnowledgeProxy(nn.Module):
@@ -147,40 +122,6 @@ class Mapper(nn.Module):
         return out.view_as(prompts)  # (G * n, d) → (G, n, d)
 
 
-class MeanProxy(nn.Module):
-    """Ablation of the proxy: the mean of a layer's prompts."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        del width
-
-    def forward(self, prompts: Tensor) -> Tensor:
-        """Return the proxy (1, d) of prompts (n, d)."""
-        return prompts.mean(dim=0, keepdim=True)
-
-
-class LinearMapper(nn.Module):
-    """Ablation of the mapper: W_q Q + W_v p, with the proxy p of the same layer only."""
-
-    def __init__(self, width: int, proxy_width: int) -> None:
-        super().__init__()
-        self.linear_q = nn.Linear(width, width)
-        self.linear_v = nn.Linear(proxy_width, width)
-
-    def forward(self, prompts: Tensor, proxies: Tensor) -> Tensor:
-        """Return the mapped prompts (G, n, d) for prompts (G, n, d) of one tower and proxies (G, d') of the other."""
-        mapped: Tensor = self.linear_q(prompts) + self.linear_v(proxies)[:, None]  # (G, n, d) + (G, 1, d)
-        return mapped
-
-
 def _condensed(proxies: nn.ModuleList, prompts: Tensor) -> Tensor:
     """Return the proxies (G, d) of prompts (G, n, d)."""
     return torch.cat([proxy(layer) for proxy, layer in zip(proxies, prompts, strict=True)])
-
-
-def _layers(count: int, make: Callable[[], nn.Module], equal: bool) -> nn.ModuleList:
-    """Return `count` modules, with the same initial values if `equal`, else with independent ones."""
-    if equal and count:
-        first = make()
-        return nn.ModuleList([first, *(copy.deepcopy(first) for _ in range(count - 1))])
-    return nn.ModuleList(make() for _ in range(count))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import harmonic_mean
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from edgekit.models.clip.classifier import ClipClassifier, prompted_classifier, 
 from edgekit.models.clip.config import PRESETS, PromptConfig
 from edgekit.models.clip.descriptions import Describe, template_descriptions
 from edgekit.models.clip.frozen import description_tokens
-from edgekit.models.clip.prompted import PromptedClip, frozen_classifier, prompts_kept
+from edgekit.models.clip.options import TRANSFER_TASKS, TaskName
+from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, usual_test_split
 from edgekit.models.data.few_shot import (
     TEST,
@@ -37,24 +38,18 @@ from edgekit.models.data.readers import Groups, Labels, Selection, is_in_files, 
 from edgekit.models.evaluation.evaluate import aligned, evaluate
 from edgekit.preprocess import FloatArray
 
-TaskName = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "all"]
-# Tasks that evaluate on other data sets too.
-TRANSFER_TASKS = ("cross-dataset", "domain")
-
 
 @dataclass(frozen=True)
 class TaskData:
     """A data set with the splits "train" and "val", the classes to train on, and the test images.
 
-    `validation_name` is a short description of the images in "val". `originals` are the files of the training images,
-    if these can be read at any time.
+    `validation_name` is a short description of the images in "val".
     """
 
     dataset: DataSet
     trained: tuple[str, ...]
     validation_name: str
     test: ImageSet | ImageFiles
-    originals: ImageFiles | None = None
 
     @property
     def training(self) -> ImageSet:
@@ -110,9 +105,9 @@ def preset_of(task: TaskName) -> PromptConfig:
     return PRESETS["cross-dataset" if task in TRANSFER_TASKS else "few-shot"]
 
 
-def recipe_name_of(task: TaskName) -> str:
-    """Return the name of a task's recipe: the long recipe for tasks with few images, else the short one."""
-    return "hicropl" if task in ("few-shot", "base-to-novel") else "hicropl-short"
+def epochs_of(task: TaskName) -> int:
+    """Return the number of epochs of a task: the paper's 50 for few images, 5 for transfer and for all images."""
+    return 50 if task in ("few-shot", "base-to-novel") else 5
 
 
 def load_task_data(
@@ -156,18 +151,18 @@ def load_task_data(
     test: ImageSet | ImageFiles
     if is_in_files(path):
         listed = list_files(path, select, contempt=contempt, notify=notify)
-        originals, test = listed.splits[TRAIN], listed.splits[TEST]
-        training, validation = decoded([originals, listed.splits[VALIDATION]], size_px, progress)
+        test = listed.splits[TEST]
+        training, validation = decoded([listed.splits[TRAIN], listed.splits[VALIDATION]], size_px, progress)
         dataset = DataSet(listed.name, listed.classes, {TRAIN: training, VALIDATION: validation})
     else:
         read = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="clip", select=select)
-        originals, test = None, read.split(TEST)
+        test = read.split(TEST)
         dataset = DataSet(read.name, read.classes, {name: read.split(name) for name in (TRAIN, VALIDATION)})
     if sampled[TEST][0] != sampled[VALIDATION][0]:
         require_persons_apart(dataset.split(TRAIN), test)
     source = sampled[VALIDATION][0]
     name = f"images held back from {source}" if source == sampled[TRAIN][0] else f"a few images of {source}"
-    return TaskData(dataset, trained(dataset.classes), name, test, originals)
+    return TaskData(dataset, trained(dataset.classes), name, test)
 
 
 def load_target(
@@ -273,16 +268,15 @@ class _Scorer:
         text = torch.cat([net.frozen_text_features, templates])
         plain: list[FloatArray] = []
         right = np.zeros(3, np.int64)
-        with prompts_kept(net):
-            prompted = prompted_classifier(net, name, self._gray, plain, text)
-            in_colour = zero_shot_classifier(net.clip, net.class_descriptions, name, text=text)
-            for part in batches(images, net.clip.image_size_px):
-                logits = _logits(prompted, part)
-                if self._gray and part.images.shape[-1] == 3:  # only the prompted CLIP converts the images to gray
-                    plain[:] = [_logits(in_colour, part)]
-                described, templated = np.split(np.concatenate(plain), 2, axis=1)
-                plain.clear()
-                right += [(each.argmax(axis=1) == part.labels).sum() for each in (logits, described, templated)]
+        prompted = prompted_classifier(net, name, self._gray, plain, text)
+        in_colour = zero_shot_classifier(net.clip, net.class_descriptions, name, text=text)
+        for part in batches(images, net.clip.image_size_px):
+            logits = _logits(prompted, part)
+            if self._gray and part.images.shape[-1] == 3:  # only the prompted CLIP converts the images to gray
+                plain[:] = [_logits(in_colour, part)]
+            described, templated = np.split(np.concatenate(plain), 2, axis=1)
+            plain.clear()
+            right += [(each.argmax(axis=1) == part.labels).sum() for each in (logits, described, templated)]
         accuracy, described_accuracy, template_accuracy = (right / len(images)).tolist()
         return Score(name, accuracy, described_accuracy, template_accuracy, len(images))
 

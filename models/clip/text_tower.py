@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from edgekit.errors import InputError
 from edgekit.model_store import CHECKPOINT_SUFFIX
 from edgekit.models.checkpoints.tensorfile import check_values, read_tensors, write_tensors
-from edgekit.models.clip.architecture import Activation, ClipConfig, Tower
+from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.descriptions import TEMPLATE
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import seeded_model
+from edgekit.models.clip.options import Activation
 from edgekit.models.clip.prompted import PromptedClip, frozen_classifier, sentence_vectors
 from edgekit.models.clip.prompts import Prompts
 from edgekit.models.clip.weights import check_schema

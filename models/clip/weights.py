@@ -14,7 +14,8 @@ from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.models.checkpoints.tensorfile import check_values, read_tensors
 from edgekit.models.checkpoints.torch_file import is_dense, load_tensors
-from edgekit.models.clip.architecture import Activation, ClipConfig
+from edgekit.models.clip.architecture import ClipConfig
+from edgekit.models.clip.options import Activation
 from edgekit.models.clip.torchscript import is_torchscript, read_torchscript
 from edgekit.typed_json import convert, parse_json
 

@@ -56,11 +56,6 @@ class Augmentation:
         return replace(self, crop_px=crop_px, cutout_px=round(self.cutout_px * ratio), camera=camera)
 
     @property
-    def is_crop_and_flip(self) -> bool:
-        """Whether nothing else is done than to crop, and to mirror half of the images."""
-        return self == Augmentation(self.crop_px)
-
-    @property
     def is_affine(self) -> bool:
         """Whether images are resampled, and not only cropped."""
         return bool(self.rotation_deg or self.scale or self.shear_deg or self.translation)
@@ -119,19 +114,6 @@ def _photographed_crop(images: Tensor, numbers: Tensor, augmentation: Augmentati
         translation=augmentation.translation + camera.framing_shift,
     )
     return _affine_crop(pixels, numbers.unbind(dim=1), framed)
-
-
-def crop_number(numbers: Tensor, size_hw: tuple[int, int], augmentation: Augmentation) -> Tensor:
-    """Return which of an image's crops `augment` cuts: int64 (N,), from the top left, each before its mirror image.
-
-    Args:
-        numbers: Random numbers (N, 11) from `draw`.
-        size_hw: Height and width of the images.
-        augmentation: An augmentation that only crops and flips.
-    """
-    columns = numbers.unbind(dim=1)
-    top, left = _corner(columns, size_hw, augmentation.crop_px)
-    return 2 * (top * (size_hw[1] - augmentation.crop_px + 1) + left) + flips(columns, augmentation)
 
 
 def _corner(columns: tuple[Tensor, ...], size_hw: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Training on classes of very different size: class weights for the loss, balanced sampling, and class shares."""
+"""Training on classes of very different size: balanced sampling, and class shares."""
 
 from __future__ import annotations
 
@@ -24,17 +24,6 @@ def class_prior(part: ImageSet, classes: int) -> FloatArray:
         return class_shares(part.labels, classes)
     mean: FloatArray = part.targets.mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean
-
-
-def class_weights(labels: Tensor, classes: int) -> Tensor:
-    """Return a weight per class, inverse to its number of images: float32 (classes,), with mean 1 over the images.
-
-    A class with n_c of n images has the weight n / (k n_c), where k is the number of classes with images. A class
-    without images has the weight 0.
-    """
-    counts = torch.bincount(labels, minlength=classes)
-    present = counts > 0
-    return torch.where(present, len(labels) / (present.sum() * counts.clamp(min=1)), 0.0).to(torch.float32)
 
 
 def balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:

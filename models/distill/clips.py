@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgekit.contract import InputSpec
-from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_constant_prompts
+from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_prompts
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
@@ -50,7 +50,7 @@ def prompted_teacher(path: Path, clip: FrozenClip, device: torch.device) -> Teac
     Raises:
         InputError: The file does not contain prompts that can be loaded, or they belong to another CLIP.
     """
-    checkpoint = load_constant_prompts(path)
+    checkpoint = load_prompts(path)
     net = build_prompted(checkpoint, clip).to(device)
     with torch.no_grad():
         vectors = net.text_features()

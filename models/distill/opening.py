@@ -11,18 +11,20 @@ import torch
 from edgekit.contract import METADATA_KEY, CropSpec
 from edgekit.device.engines.session import open_session, read_contract
 from edgekit.errors import InputError
+from edgekit.files import sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.checkpoints.tensorfile import read_header
-from edgekit.models.clip.architecture import Activation
 from edgekit.models.clip.checkpoint import METADATA_KEY as PROMPTS_KEY
 from edgekit.models.clip.checkpoint import load_prompts, require_clip
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.load import load_clip
-from edgekit.models.distill.classifiers import classifier_teacher
 from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
-from edgekit.models.distill.teachers import Teacher, ensemble, for_labels
+from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble, for_labels, name_of, to_teacher_input
+from edgekit.models.evaluation.evaluate import CropClassifier, TorchClassifier, open_classifier
+from edgekit.models.model_loading import build_net
+from edgekit.preprocess import ImageU8
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,6 @@ class TeacherOptions:
         clip: File or name of the CLIP that the prompts were trained for.
         descriptions: File of class sentences for a CLIP without prompts, or a folder with a file per data set.
         dataset: Name of the data set, which selects the file of a folder of descriptions.
-        activation: Activation function of a CLIP whose file does not state it.
         threads: Number of threads of ONNX Runtime.
         use_gpu: Whether to use a GPU if there is one.
     """
@@ -41,7 +42,6 @@ class TeacherOptions:
     clip: str | None = None
     descriptions: Path | None = None
     dataset: str = ""
-    activation: Activation | None = None
     threads: int | None = None
     use_gpu: bool = False
 
@@ -66,17 +66,52 @@ def open_teacher(
     for place, kind in zip(places, kinds, strict=True):
         path = Path(place)
         if kind == "classifier":
-            teacher = classifier_teacher(path, device, options.threads)
+            teacher = _classifier_teacher(path, device, options.threads)
         elif kind == "prompts":
             clip_config = load_prompts(path).clip.config
             clip = load_clip(require_clip(path, options.clip), clip_config.activation)
             teacher = prompted_teacher(path, clip, device)
         else:
-            clip = load_clip(place, options.activation)
+            clip = load_clip(place)
             sentences = descriptions_for(labels, options.descriptions, notify, dataset=options.dataset)
             teacher = zero_shot_teacher(clip, sentences, device)
         teachers.append(for_labels(teacher, labels, notify))
     return ensemble(teachers)
+
+
+def _classifier_teacher(path: Path, device: torch.device, threads: int | None) -> Teacher:
+    """Return an edgekit checkpoint or exported file as a teacher.
+
+    Raises:
+        InputError: The file cannot be used.
+    """
+    classifier: CropClassifier
+    if path.suffix == ONNX_SUFFIX:
+        classifier = open_classifier(path, threads)
+    else:
+        checkpoint = load_checkpoint(path)
+        classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract, device)
+    contract = classifier.contract
+
+    def predict(crops: ImageU8) -> TeacherOutputs:
+        return TeacherOutputs(
+            classifier.logits(to_teacher_input(crops, contract.input.size_hw, contract.crop.grayscale))
+        )
+
+    height, width = (
+        cropped / full for cropped, full in zip(contract.input.size_hw, contract.crop.resize_hw, strict=True)
+    )
+    return Teacher(
+        kind="classifier",
+        name=name_of(path),
+        labels=contract.labels,
+        sha256=sha256_of(path),
+        predict=predict,
+        share_hw=(height, width),
+        subject=contract.subject,
+        crop=contract.crop,
+        facts={"architecture": contract.architecture},
+    )
 
 
 def crops_of(sources: Sequence[str]) -> list[CropSpec]:
@@ -126,7 +161,6 @@ def _kind(place: str) -> str:
 def _refuse_unused(kinds: Sequence[str], options: TeacherOptions) -> None:
     unused = (
         (options.clip and "prompts" not in kinds, "clip", "has prompts"),
-        (options.activation and "clip" not in kinds, "activation", "is a CLIP without prompts"),
         (options.descriptions and "clip" not in kinds, "descriptions", "is a CLIP without prompts"),
     )
     for given, name, kind in unused:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from edgekit.files import sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint
-from edgekit.models.clip.checkpoint import ClipIdentity, PromptCheckpoint, build_prompted, load_constant_prompts
+from edgekit.models.clip.checkpoint import ClipIdentity, PromptCheckpoint, build_prompted, load_prompts
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.text_tower import TextTower, read_text_tower
@@ -48,18 +47,10 @@ class _ClipTeacher:
 
 
 @dataclass(frozen=True)
-class _AveragedNet:
-    """Record of one net in the checkpoint of an average."""
-
-    training: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class _Training:
-    """Record of a student's training, or of the trainings of an average's nets."""
+    """Record of a student's training."""
 
     teacher: _ClipTeacher | None = None
-    average_of: tuple[_AveragedNet, ...] = ()
 
 
 def relabel_by_text(
@@ -226,7 +217,7 @@ def _teachers_prompts(path: Path, teacher: _ClipTeacher) -> PromptCheckpoint:
     Raises:
         InputError: They are not those of the teacher: neither its file, nor the result of an equal training.
     """
-    checkpoint = load_constant_prompts(path)
+    checkpoint = load_prompts(path)
     # Students that were distilled before 2026-11-27 record the SHA-256 of the file.
     if teacher.sha256 not in (checkpoint.outputs_sha256(), sha256_of(path)):
         raise InputError(f"prompts '{path}' are not the teacher's, '{teacher.name}': give those or train the same ones")
@@ -242,16 +233,12 @@ def _require_space(checkpoint: Checkpoint) -> None:
 
 
 def _teacher_of(checkpoint: Checkpoint) -> _ClipTeacher:
-    """Return the teacher of a student, or of the students of an average, which have one teacher."""
     try:
-        training = convert(checkpoint.training, _Training, "field")
-        nets = [convert(net.training, _Training, "field") for net in training.average_of]
+        teacher = convert(checkpoint.training, _Training, "field").teacher
     except InputError as error:
         raise InputError(
             f"the checkpoint has no valid record of its CLIP teacher ({error}): distil it again"
         ) from error
-    teachers = [net.teacher for net in (training, *nets) if net.teacher is not None]
-    if not teachers:
-        cure = "average the students themselves" if nets else "distil it again"
-        raise InputError(f"the checkpoint has no record of its CLIP teacher: {cure}")
-    return teachers[0]
+    if teacher is None:
+        raise InputError("the checkpoint has no record of its CLIP teacher: distil it again")
+    return teacher

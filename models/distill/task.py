@@ -1,4 +1,4 @@
-"""Distillation as a task of the training loop."""
+"""Distillation as a task of the training loop: loss of a student, and what it learns from."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ from torch.nn import functional as F
 from edgekit.contract import Contract, Fit
 from edgekit.errors import InputError
 from edgekit.models.data import DataSet, ImageSet
-from edgekit.models.data.augment import crop_number
-from edgekit.models.data.fer2013 import SIDE_PX
-from edgekit.models.distill.cache import finite_outputs
-from edgekit.models.distill.losses import LossWeights, cosine_distance, kl_divergence
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs, subject_of
-from edgekit.models.distill.views import Views, training_crop_px
-from edgekit.models.distill.votes import VotePowers
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import embedding_name
@@ -30,36 +24,53 @@ from edgekit.models.training.task import StepLoss
 
 
 @dataclass(frozen=True)
+class LossWeights:
+    """Weights of KL divergence from the teacher, cross-entropy with the labels, and cosine distance of embeddings."""
+
+    kl: float
+    ce: float
+    cosine: float
+
+    def __post_init__(self) -> None:
+        if not self.kl + self.ce + self.cosine > 0:
+            raise InputError("all weights of the loss are 0: give at least one weight above 0")
+
+
+def loss_weights(teacher: Teacher, kl: float | None, ce: float | None, cosine: float | None) -> LossWeights:
+    """Return the loss weights; a weight that is None gets its default.
+
+    With a classifier as teacher the defaults are 1 for the divergence and 0.1 for the cross-entropy with the labels,
+    which corrects the teacher's errors. With a CLIP they are 1 for the divergence, 1 for the cosine distance and 0 for
+    the labels, as in PromptKD (CVPR 2024), which uses unlabelled images.
+
+    Raises:
+        InputError: All weights are 0, or the teacher has no embeddings to compare with.
+    """
+    if cosine and teacher.space is None:
+        raise InputError(f"cosine-weight is {cosine}, but teacher '{teacher.name}' has no embeddings: leave it out")
+    has_space = teacher.space is not None
+    return LossWeights(
+        kl=1.0 if kl is None else kl,
+        ce=(0.0 if has_space else 0.1) if ce is None else ce,
+        cosine=(1.0 if has_space else 0.0) if cosine is None else cosine,
+    )
+
+
+@dataclass(frozen=True)
 class DistillationConfig:
     """Settings that determine the result of a distillation.
 
     Attributes:
         weights: Weights of the parts of the loss.
         temperature: τ of both softmaxes.
-        views: Views whose teacher outputs are cached; None: the teacher classifies each augmented crop.
         unlabelled: Checksum of the images without labels; None: all images have labels.
-        out_of_fold: Whether each image has the targets of the teachers that were trained without it.
-        votes: Powers by which FER+ votes were combined with the targets; None: without votes.
+        votes: Whether FER+ votes were combined with the targets.
     """
 
     weights: LossWeights
     temperature: float = 2.0
-    views: Views | None = "center-flip"
     unlabelled: str | None = None
-    votes: VotePowers | None = None
-    out_of_fold: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0.01 <= self.temperature <= 1000:
-            raise InputError(f"temperature is {self.temperature}: expected 0.01 to 1000")
-
-
-@dataclass(frozen=True)
-class TeacherBatch:
-    """A teacher's outputs for a batch: logits (N, classes), and unit vectors (N, embed_dim) or None."""
-
-    logits: Tensor
-    embeddings: Tensor | None
+    votes: bool = False
 
 
 class DistillationTask(NetTask):
@@ -76,7 +87,7 @@ class DistillationTask(NetTask):
         validation: ImageSet,
         teacher: Teacher,
         config: DistillationConfig,
-        targets: TeacherOutputs | None,
+        targets: TeacherOutputs,
         initial: InitialWeights | None = None,
     ) -> None:
         """Create the task; see `NetTask`.
@@ -88,7 +99,7 @@ class DistillationTask(NetTask):
             validation: Images that select the best epoch.
             teacher: A teacher for the contract's labels.
             config: Settings of the distillation.
-            targets: The teacher's outputs for all of `training`; None: computed for each augmented batch.
+            targets: The teacher's outputs for all of `training`.
             initial: The student's initial weights; None: random.
         """
         super().__init__(contract, recipe, training, validation, initial)
@@ -97,17 +108,15 @@ class DistillationTask(NetTask):
         self._targets = targets
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return architecture, labels, teacher and distillation settings, and the balance if there is one."""
-        return {
-            **super().fingerprint(),
-            **({} if self._balance == "none" else {"balance": self._balance}),
-            "distillation": {"teacher_sha256": self._teacher.sha256, **asdict(self._config)},
-        }
+        """Return architecture, labels, teacher and distillation settings."""
+        settings = {"teacher_sha256": self._teacher.sha256, **asdict(self._config)}
+        return {**super().fingerprint(), "distillation": settings}
 
     def build(self, device: torch.device) -> nn.Module:
         """Return a new student; in an embedding space its class vectors are the teacher's."""
-        net, targets, space = super().build(device), self._targets, self._teacher.space
-        self._on_device = None if targets is None else _to_device(targets, device)
+        net, space, embeddings = super().build(device), self._teacher.space, self._targets.embeddings
+        self._logits = torch.from_numpy(self._targets.logits).to(device)  # (N, classes)
+        self._embeddings = None if embeddings is None else torch.from_numpy(embeddings).to(device)  # (N, embed_dim)
         if space is not None:
             assert isinstance(net, EmbeddingNet)
             net.set_classes(torch.from_numpy(space.class_vectors), space.logit_scale)
@@ -119,81 +128,43 @@ class DistillationTask(NetTask):
 
         A prediction is correct if it equals the label, or the teacher's class for an image without label.
         """
-        images = self.augmented(indices, numbers)
-        teacher, weights = self._teacher_batch(indices, numbers, images), self._config.weights
-        if self._teacher.space is None:
-            embeddings, logits = None, net(self.normalised(images)).float()
+        images, weights = self.normalised(self.augmented(indices, numbers)), self._config.weights
+        targets = self._logits[indices]
+        if self._embeddings is None:
+            embeddings, logits = None, net(images).float()
         else:
-            embeddings = net(self.normalised(images), embeddings_only=True).float()
+            embeddings = net(images, embeddings_only=True).float()
             logits = embeddings @ self._scaled_vectors.T
         loss = logits.new_zeros(len(indices))
         if weights.kl:
-            loss = loss + weights.kl * kl_divergence(logits, teacher.logits, self._config.temperature)
+            loss = loss + weights.kl * kl_divergence(logits, targets, self._config.temperature)
         if weights.ce:
-            loss = loss + weights.ce * self.mixed_label_loss(logits, indices, numbers)
-        if weights.cosine and embeddings is not None and teacher.embeddings is not None:
-            loss = loss + weights.cosine * cosine_distance(embeddings, teacher.embeddings)
-        labels = self.main_labels(indices, numbers)
-        truth = torch.where(labels < 0, teacher.logits.argmax(dim=1), labels)
+            loss = loss + weights.ce * self.label_loss(logits, indices)
+        if weights.cosine and embeddings is not None and self._embeddings is not None:
+            loss = loss + weights.cosine * (1 - (embeddings * self._embeddings[indices]).sum(dim=1))
+        labels = self.examples.labels[indices]
+        truth = torch.where(labels < 0, targets.argmax(dim=1), labels)
         return StepLoss(loss.mean(), (logits.argmax(dim=1) == truth).sum())
 
-    def _teacher_batch(self, indices: Tensor, numbers: Tensor, images: Tensor) -> TeacherBatch:
-        if self._on_device is not None and self._config.views == "all-crops":
-            height, width = self.examples.images.shape[2:]
-            return TeacherBatch(
-                self._on_device.logits[indices, crop_number(numbers, (height, width), self._augmentation)], None
-            )
-        if self._on_device is not None:
-            embeddings = self._on_device.embeddings
-            return TeacherBatch(self._on_device.logits[indices], None if embeddings is None else embeddings[indices])
-        images = images[:, : self.examples.images.shape[1]]  # a gray data set has one channel
-        crops = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()  # (N, C, H, W) → (N, H, W, C)
-        return _to_device(finite_outputs(self._teacher, crops), self.device)
 
+def kl_divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Return τ² KL(teacher ‖ student) of the softmaxes at temperature τ, in nats: (N,).
 
-def check_views(views: Views | None, recipe: Recipe, teacher: Teacher) -> None:
-    """Check that a teacher's outputs for `views` can be cached for the crops of `recipe`.
-
-    Raises:
-        InputError: The views are all crops, and the recipe does more than crop and flip, or the teacher has embeddings.
+    The factor τ² makes the size of the gradients independent of τ (Hinton et al., arXiv 1503.02531, section 2).
     """
-    if views != "all-crops":
-        return
-    stages = [recipe.stage(epoch)[0].plain_augmentation for epoch in (0, recipe.epochs - 1)]
-    if not all(stage.is_crop_and_flip and stage.crop_px == training_crop_px(SIDE_PX) for stage in stages):
-        raise InputError(
-            "views all-crops need a recipe that only crops and flips, such as fer2013-finish: change the recipe or "
-            "leave views out"
-        )
-    if teacher.space is not None:
-        raise InputError(
-            f"views all-crops are for teachers without embeddings, unlike '{teacher.name}': leave views out"
-        )
-
-
-def student_architecture(name: str, teacher: Teacher) -> str:
-    """Return the architecture of a teacher's student: `name`, or `name@WIDTH` in the teacher's embedding space.
-
-    Raises:
-        InputError: The name already has an embedding space.
-    """
-    return name if teacher.space is None else embedding_name(name, teacher.space.embed_dim)
+    student = F.log_softmax(logits / temperature, dim=1)
+    teacher = F.log_softmax(teacher_logits / temperature, dim=1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
 
 
 def student_contract(name: str, teacher: Teacher, dataset: DataSet, fit: Fit, values: InputValues) -> Contract:
     """Return the contract of a teacher's student, with the input of `values`, for images that were read with `fit`.
 
+    The architecture is `name`, or `name@WIDTH` in the teacher's embedding space.
+
     Raises:
-        InputError: As for `student_architecture`, `contract_for` and `subject_of`.
+        InputError: `name` already has an embedding space, or as for `contract_for` and `subject_of`.
     """
-    architecture = student_architecture(name, teacher)
+    architecture = name if teacher.space is None else embedding_name(name, teacher.space.embed_dim)
     contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray, fit, values=values)
     return replace(contract, subject=subject_of(teacher), label_map=dataset.label_map)
-
-
-def _to_device(outputs: TeacherOutputs, device: torch.device) -> TeacherBatch:
-    embeddings = outputs.embeddings
-    return TeacherBatch(
-        torch.from_numpy(outputs.logits).to(device),
-        None if embeddings is None else F.normalize(torch.from_numpy(embeddings).to(device), dim=1),
-    )

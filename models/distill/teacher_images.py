@@ -31,7 +31,7 @@ def images_for_teacher(
     *,
     contempt: str,
     fit: Fit,
-    unlabelled: Path | None,
+    unlabelled: Path | None = None,
     folder: Path,
     notify: Notify,
     progress: StageProgress | None,

@@ -38,10 +38,7 @@ class EmbeddingSpace:
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """Outputs of a teacher: `logits` float32 (N, classes), and unit vectors `embeddings` (N, embed_dim) or None.
-
-    Targets of "all-crops" have `logits` (N, views, classes) and no embeddings.
-    """
+    """Outputs of a teacher: `logits` float32 (N, classes), and unit vectors `embeddings` (N, embed_dim) or None."""
 
     logits: FloatArray
     embeddings: FloatArray | None = None
@@ -57,8 +54,7 @@ class Teacher:
         labels: Labels in the order of the logits.
         sha256: Checksum of everything that the teacher's outputs depend on, except the labels.
         predict: Function that returns the outputs for crops uint8 (N, H, W, 1 gray or 3 R, G, B) of any size.
-        share_hw: Height and width of the teacher's views as fractions of the face image's height and width; see
-            `edgekit.models.distill.views`.
+        share_hw: Height and width of the crop that the teacher classifies, as fractions of the face image's.
         space: The teacher's embedding space; None: the teacher has none.
         members: The members of an ensemble; empty for a single model.
         subject: What a classifier's contract states that it classifies; None: not stated.

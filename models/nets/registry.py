@@ -13,7 +13,6 @@ from torch import nn
 
 from edgekit.errors import InputError
 from edgekit.models.nets import efficientnet_lite0
-from edgekit.models.nets.branched import BRANCHED, edgecnn_branched
 from edgekit.models.nets.edgecnn import edgecnn, edgecnn_wide
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.external_nets import TIMM_PREFIX, TORCHVISION_PREFIX, from_timm, from_torchvision
@@ -22,7 +21,6 @@ from edgekit.models.nets.mini_xception import MiniXception
 
 NETS: dict[str, Callable[[int], nn.Module]] = {
     "edgecnn": edgecnn,
-    BRANCHED: edgecnn_branched,
     "edgecnn-g": edgecnn_g,
     "edgecnn-g-learned": edgecnn_g_learned,
     "edgecnn-g-condensed": edgecnn_g_condensed,

@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 
 import numpy as np
 from torch import Tensor
 
 from edgekit.models.callbacks import Notify, ignore_message
-from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint
 from edgekit.models.data import ImageSet
 from edgekit.models.evaluation.calibration import fit_temperature
 from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier, evaluate
 from edgekit.models.model_loading import build_net
 from edgekit.models.nets.embedding_net import LOGIT_SCALE
 from edgekit.models.nets.registry import class_dimensions, plain_name
+from edgekit.models.training.record import Calibration
 
 # With fewer validation images the temperature fits their noise.
 MIN_IMAGES = 20
-
-
-def calibrate(path: Path, validation: ImageSet, notify: Notify = ignore_message) -> float:
-    """Calibrate the checkpoint at `path` with `calibrated`, and return its temperature.
-
-    Raises:
-        InputError: The file is not a checkpoint.
-        StorageError: The file cannot be written.
-    """
-    checkpoint = load_checkpoint(path)
-    result = calibrated(checkpoint, validation, notify)
-    if result is not checkpoint:
-        save_checkpoint(path, result)
-    return result.contract.temperature
-
-
-def remove_calibration(path: Path) -> None:
-    """Undo `calibrate`, for a finished training that is resumed without calibration.
-
-    Raises:
-        InputError: The file is not a checkpoint.
-        StorageError: The file cannot be written.
-    """
-    checkpoint = load_checkpoint(path)
-    if "calibration" in checkpoint.training:
-        training = {name: value for name, value in checkpoint.training.items() if name != "calibration"}
-        contract = replace(checkpoint.contract, temperature=1.0)
-        save_checkpoint(path, Checkpoint(contract, uncalibrated(checkpoint), training))
 
 
 def calibrated(checkpoint: Checkpoint, validation: ImageSet, notify: Notify = ignore_message) -> Checkpoint:
@@ -56,12 +28,9 @@ def calibrated(checkpoint: Checkpoint, validation: ImageSet, notify: Notify = ig
     The last layer's weights and bias are divided, or the scale of the cosines in an embedding space, so that no
     prediction changes. The contract records the temperature.
 
-    The checkpoint itself is returned if it is calibrated already, as after a resume, if there are fewer than 20
-    validation images, if all or none of them are classified correctly (then no temperature is best), or if the net does
-    not end in a linear layer.
+    The checkpoint itself is returned if there are fewer than 20 validation images, if all or none of them are
+    classified correctly (then no temperature is best), or if the net does not end in a linear layer.
     """
-    if "calibration" in checkpoint.training:
-        return checkpoint
     before = _evaluated(checkpoint, validation)
     if len(validation) < MIN_IMAGES or before.correct in (0, before.total):
         reason = f"fewer than {MIN_IMAGES}" if len(validation) < MIN_IMAGES else "all of them are right or wrong"
@@ -77,7 +46,7 @@ def calibrated(checkpoint: Checkpoint, validation: ImageSet, notify: Notify = ig
         return checkpoint
     scaled = replace(before, logits=before.logits / np.float32(temperature))
     errors = [result.calibration.expected_error for result in (before, scaled)]
-    record = {"temperature": temperature, "error_before": errors[0], "error_after": errors[1]}
+    record = asdict(Calibration(temperature, *errors))
     contract = replace(checkpoint.contract, temperature=temperature)
     notify(
         f"calibrated with temperature {temperature:.3f}, fitted on {before.total} validation images: "
@@ -93,7 +62,7 @@ def _scaled_tensors(architecture: str) -> Collection[str]:
 
 
 def uncalibrated(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint as they were before `calibrate`."""
+    """Return the weights of a checkpoint as they were before `calibrated`."""
     contract = checkpoint.contract
     names = _scaled_tensors(contract.architecture) if contract.temperature != 1 else ()
     return {name: value * contract.temperature if name in names else value for name, value in checkpoint.state.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,14 @@ from edgekit.contract import Contract
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.data import ImageSet
 from edgekit.models.data.augment import Augmentation, augment, draw
-from edgekit.models.data.balance import balanced_order, class_weights
+from edgekit.models.data.balance import balanced_order
 from edgekit.models.data.disk import is_on_disk
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
 from edgekit.models.model_loading import load_weights
-from edgekit.models.nets.branched import merged_name, merged_state
 from edgekit.models.nets.grouped import set_training_progress
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.init_weights import InitialWeights
-from edgekit.models.training.mixup import draw_shares, main_examples, mix_images, mix_losses
 from edgekit.models.training.recipes import Balance, Recipe
 from edgekit.models.training.task import Examples, StepLoss, Task, Validation, on_device
 
@@ -55,14 +52,13 @@ class NetTask(Task):
             training: The training images.
             validation: The images that select the best epoch.
             initial: Weights to start from; None: random ones.
-            balance: "sampler" draws each class equally often, "loss" is for `ClassificationTask`; None: the recipe's.
+            balance: "sampler" draws each class equally often; None: the recipe's.
         """
         self.contract = contract
         self.device = torch.device("cpu")
         self._recipe = recipe
         self._augmentation = self._scaled(recipe.plain_augmentation)
         self._label_smoothing = recipe.label_smoothing
-        self._mixup_alpha = recipe.mixup_alpha
         self._training = training
         self._validation = validation
         self._initial = initial
@@ -70,15 +66,15 @@ class NetTask(Task):
         self._loaded: Iterator[Tensor] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return architecture, labels, checksum of the initial weights, and subject and fit if not the default."""
+        """Return architecture, labels, subject, fit, balance, and the checksum of the initial weights."""
         contract = self.contract
         return {
             "architecture": contract.architecture,
             "labels": list(contract.labels),
-            **({} if self._initial is None else {"initial_sha256": self._initial.sha256}),
-            # Defaults are left out: states of earlier versions lack these fields, and must still be resumed.
-            **({} if contract.subject == "face" else {"subject": contract.subject}),
-            **({} if contract.crop.fit == "square" else {"fit": contract.crop.fit}),
+            "initial_sha256": self._initial and self._initial.sha256,
+            "subject": contract.subject,
+            "fit": contract.crop.fit,
+            "balance": self._balance,
         }
 
     def build(self, device: torch.device) -> nn.Module:
@@ -97,18 +93,14 @@ class NetTask(Task):
         return torch.randperm(len(self._training), generator=generator)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return the augmentation's random numbers, and with mixup each example's share as the last column."""
-        numbers = draw(count, generator, self._augmentation)
-        if not self._mixup_alpha:
-            return numbers
-        return torch.cat([numbers, draw_shares(count, self._mixup_alpha, generator)], dim=1)
+        """Return the augmentation's random numbers."""
+        return draw(count, generator, self._augmentation)
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Apply the recipe's stage, and drop connections of learned group convolutions."""
         stage, _ = self._recipe.stage(epoch)
         self._augmentation = self._scaled(stage.plain_augmentation)
         self._label_smoothing = stage.label_smoothing
-        self._mixup_alpha = stage.mixup_alpha
         set_training_progress(net, epoch / self._recipe.epochs)
 
     def prefetch(self, batches: Sequence[Tensor]) -> None:
@@ -134,19 +126,13 @@ class NetTask(Task):
         return Validation(result.loss, result.accuracy)
 
     def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
-        """Write a checkpoint with the net's contract; branches are merged."""
-        contract = replace(self.contract, architecture=merged_name(self.contract.architecture))
-        save_checkpoint(path, Checkpoint(contract, merged_state(net), training))
+        """Write a checkpoint with the net's contract."""
+        save_checkpoint(path, Checkpoint(self.contract, net.state_dict(), training))
 
     def augmented(self, indices: Tensor, numbers: Tensor) -> Tensor:
-        """Return augmented, and with mixup mixed, images in 0..1: float32 (n, 3, h, w), channels_last."""
+        """Return augmented images in 0..1: float32 (n, 3, h, w), channels_last."""
         pixels = self.examples.images[indices] if self._loaded is None else next(self._loaded).to(self.device)
-        shares = None
-        if self._mixup_alpha:
-            numbers, shares = numbers[:, :-1], numbers[:, -1]
         images = augment(pixels, numbers, self._augmentation)  # (n, 1 or 3, h, w)
-        if shares is not None:
-            images = mix_images(images, shares)
         return images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
     def normalised(self, images: Tensor) -> Tensor:
@@ -157,29 +143,16 @@ class NetTask(Task):
         mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
         return images.mul(255 * spec.scale).sub_(mean).div_(std)
 
-    def mixed_label_loss(
-        self, logits: Tensor, indices: Tensor, numbers: Tensor, class_weights: Tensor | None = None
-    ) -> Tensor:
-        """Return the loss (n,) of `label_loss`; with mixup, of both examples of each image."""
-        if not self._mixup_alpha:
-            return self.label_loss(logits, indices, class_weights)
-        return mix_losses(lambda each: self.label_loss(logits, each, class_weights), indices, numbers[:, -1])
-
-    def main_labels(self, indices: Tensor, numbers: Tensor) -> Tensor:
-        """Return the label (n,) of each image; with mixup, of the example with the larger share."""
-        return self.examples.labels[main_examples(indices, numbers[:, -1]) if self._mixup_alpha else indices]
-
-    def label_loss(self, logits: Tensor, indices: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    def label_loss(self, logits: Tensor, indices: Tensor) -> Tensor:
         """Return the cross-entropy (n,) with the targets, or with the smoothed labels where there are no targets.
 
         Images without a label (-1, or a target row of zeros) have loss 0.
         """
         if self.examples.targets is not None:
-            return F.cross_entropy(logits, self.examples.targets[indices], class_weights, reduction="none")
+            return F.cross_entropy(logits, self.examples.targets[indices], reduction="none")
         return F.cross_entropy(
             logits,
             self.examples.labels[indices],
-            class_weights,
             reduction="none",
             ignore_index=-1,
             label_smoothing=self._label_smoothing,
@@ -187,26 +160,10 @@ class NetTask(Task):
 
 
 class ClassificationTask(NetTask):
-    """Training with cross-entropy to the labels, or to distributions over the classes (targets).
-
-    With balance "loss", the loss of each class is weighted by the inverse of its size.
-    """
-
-    _class_weights: Tensor | None = None
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return architecture, labels, checksum of the initial weights, and balance."""
-        return {**super().fingerprint(), "balance": self._balance}
-
-    def build(self, device: torch.device) -> nn.Module:
-        """Return a new net and copy the training images to `device`."""
-        net = super().build(device)
-        if self._balance == "loss":
-            self._class_weights = class_weights(self.examples.labels, len(self.contract.labels))
-        return net
+    """Training with cross-entropy to the labels, or to distributions over the classes (targets)."""
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return the cross-entropy of augmented images."""
         logits = net(self.normalised(self.augmented(indices, numbers))).float()  # (n, classes)
-        correct = logits.argmax(dim=1) == self.main_labels(indices, numbers)
-        return StepLoss(self.mixed_label_loss(logits, indices, numbers, self._class_weights).mean(), correct.sum())
+        correct = logits.argmax(dim=1) == self.examples.labels[indices]
+        return StepLoss(self.label_loss(logits, indices).mean(), correct.sum())

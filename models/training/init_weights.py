@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from edgekit.contract import Contract
@@ -14,9 +13,8 @@ from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.model_loading import check_weights
-from edgekit.models.nets.branched import branched_state, merged_name
 from edgekit.models.nets.embedding_net import NET_PREFIX
-from edgekit.models.nets.registry import class_dimensions, create_model, plain_name
+from edgekit.models.nets.registry import class_dimensions, plain_name
 
 
 @dataclass(frozen=True)
@@ -49,18 +47,13 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
 
     If the labels are equal, these are all tensors. If the labels differ, the last layer keeps the rows of the classes
     that both have. If only one of the two nets has an embedding space, the last layer is left out. `notify` is called
-    with a message about it. A net with branches starts from a net without them, and its branches add nothing at first.
+    with a message about it.
 
     Raises:
         InputError: The file is not a checkpoint, or is one of another net.
     """
     checkpoint = load_checkpoint(path)
     old, new = checkpoint.contract.architecture, contract.architecture
-    if plain_name(old) != plain_name(new) and plain_name(old) == plain_name(merged_name(new)):
-        initial = read_initial_weights(path, replace(contract, architecture=merged_name(new)), notify)
-        with torch.device("meta"):
-            net = create_model(new, len(contract.labels))
-        return replace(initial, state=branched_state(initial.state, net))
     if plain_name(old) != plain_name(new):
         raise InputError(f"init '{path}' is a checkpoint of {old}, but the net to train is {new}")
     try:

@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -27,14 +27,13 @@ from edgekit.errors import InputError
 from edgekit.files import check_writable, exclusive_folder, remove_leftovers
 from edgekit.model_store import BEST_NAME
 from edgekit.models.model_loading import load_weights
-from edgekit.models.training.curves import save_learning_curves
 from edgekit.models.training.distributed import gather_batchnorms, launch, summed
-from edgekit.models.training.metrics import MetricsLog
+from edgekit.models.training.metrics import MetricsLog, save_learning_curves
 from edgekit.models.training.optimizer import freeze, make_optimizer
 from edgekit.models.training.recipes import Keep
-from edgekit.models.training.sharpness import raised_loss
+from edgekit.models.training.record import BestEpoch
 from edgekit.models.training.state import TrainingState, load_state, save_state
-from edgekit.models.training.task import StepLoss, TrainingJob, Validation
+from edgekit.models.training.task import TrainingJob, Validation
 
 STATE_NAME = "last.pt"
 CURVES_NAME = "curves.png"
@@ -108,16 +107,16 @@ def train_job(
         StorageError: The disk is full or read-only.
     """
     check_output(output, resume)
-    fabric = launch(job.accelerator, job.precision)
+    fabric = launch(job.accelerator, job.record.precision)
     is_first = fabric.is_global_zero
     with exclusive_folder(output) if is_first else nullcontext():
         check_output(output, resume)  # again, because another training may have finished since
         for name in (STATE_NAME, BEST_NAME):
             remove_leftovers(output / name)
-        torch.manual_seed(job.seed)
+        torch.manual_seed(job.record.seed)
         trainer = _Trainer(job, fabric)
         if resume and (output / STATE_NAME).exists():
-            trainer.restore(load_state(output / STATE_NAME, job.fingerprint()))
+            trainer.restore(load_state(output / STATE_NAME, job.record.fingerprint()))
             if is_first:
                 trainer.save_if_best(output / BEST_NAME)
         try:
@@ -198,13 +197,12 @@ class _Trainer:
     def run_epoch(self, epoch: int, on_step: StepCallback | None) -> EpochReport:
         """Train for one epoch, counted from 0, validate, and add the report to the history."""
         recipe, task, started = self.job.recipe, self.job.task, time.monotonic()
-        seed = self.job.seed * 1_000_003 + epoch
+        seed = self.job.record.seed * 1_000_003 + epoch
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # dropout draws from the global generator
         batches = self._batches(task.order(generator))
         task.start_epoch(self.plain, epoch)
-        passes = 2 if recipe.sam_radius else 1
-        task.prefetch([batch[self._share] for batch in batches for _ in range(passes)])
+        task.prefetch([batch[self._share] for batch in batches])
         self.net.train()
         freeze(self.learned, recipe.depth_decay, recipe.keeps_statistics, recipe.frozen)
         totals = torch.zeros(3, device=self.fabric.device)  # sum of losses, correct predictions, examples
@@ -252,46 +250,31 @@ class _Trainer:
             InputError: The batch size, or the number of images, is too small for the number of processes.
         """
         world = self.fabric.world_size
-        recipe = self.job.recipe
-        if recipe.drop_last and len(order) >= recipe.batch_size:
-            order = order[: len(order) // recipe.batch_size * recipe.batch_size]
-        batches = [batch[: len(batch) // world * world] for batch in torch.split(order, recipe.batch_size)]
+        size = self.job.recipe.batch_size
+        batches = [batch[: len(batch) // world * world] for batch in torch.split(order, size)]
         # BatchNorm needs at least two images per process for a variance.
         batches = [batch for batch in batches if len(batch) >= 2 * world]
         if not batches:
             raise InputError(
                 f"too few images for {world} process{'es' * (world > 1)}: each needs two per step, so batch size "
-                f"({recipe.batch_size}) and number of training images ({len(order)}) must be {2 * world} or more"
+                f"({size}) and number of training images ({len(order)}) must be {2 * world} or more"
             )
         return batches
 
     def _step(self, batch: Tensor, numbers: Tensor, learning_rate: float) -> Tensor:
         """Take one optimiser step on this process's share of a batch; return what `run_epoch` adds up, (3,)."""
-        fabric, recipe = self.fabric, self.job.recipe
-        share = self._share
-        indices, numbers = batch[share].to(fabric.device), numbers[share].to(fabric.device)  # (n,), (n, ...)
-        loss, correct = self._backward(indices, numbers)
-        if recipe.sam_radius:
-            with raised_loss(self.learned, recipe.sam_radius):
-                self._backward(indices, numbers)
-        if recipe.grad_clamp:
-            # Undoes fp16's loss scale first.
-            fabric.clip_gradients(self.net, self.optimizer, clip_val=recipe.grad_clamp)
+        device = self.fabric.device
+        indices, numbers = batch[self._share].to(device), numbers[self._share].to(device)  # (n,), (n, ...)
+        loss, correct = self.job.task.loss(self.net, indices, numbers)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("rate", 1.0)
         self.optimizer.step()
         self.steps_taken += 1
         if self.average is not self.plain:
             self._update_average()
-        count = len(indices)
-        return torch.stack([loss.detach() * count, correct, torch.tensor(count, device=fabric.device)])
-
-    def _backward(self, indices: Tensor, numbers: Tensor) -> StepLoss:
-        """Compute the loss of a batch and its gradients."""
-        result = self.job.task.loss(self.net, indices, numbers)
-        self.optimizer.zero_grad()
-        self.fabric.backward(result.loss)
-        return result
+        return torch.stack([loss.detach() * len(indices), correct, torch.tensor(len(indices), device=device)])
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -326,14 +309,13 @@ class _Trainer:
         """Save the averaged weights if the last epoch is the best so far, or if the recipe keeps the last epoch."""
         *before, last = (report.rank for report in self.history)
         if self.job.recipe.keep == "last" or all(last > rank for rank in before):
-            best = asdict(self.history[-1])
-            del best["seconds"], best["images_per_second"]  # equal trainings have equal files
-            training = {**self.job.provenance, **self.job.fingerprint(), "best": best}
-            self.job.task.save(path, self.result(), training)
+            # Without the times: equal trainings have equal files.
+            best = BestEpoch(**{each.name: getattr(self.history[-1], each.name) for each in fields(BestEpoch)})
+            self.job.task.save(path, self.result(), replace(self.job.record, best=best).document())
 
     def state(self) -> TrainingState:
         return TrainingState(
-            fingerprint=self.job.fingerprint(),
+            fingerprint=self.job.record.fingerprint(),
             net=self.learned.state_dict(),
             average=self.learned_average.state_dict(),
             optimizer=self.optimizer.state_dict(),

@@ -23,13 +23,11 @@ def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
             net.parameters(), lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay
         )
     if recipe.optimizer == "adamw":
-        groups: list[dict[str, Any]] = []
-        learned = [(name, each) for name, each in net.named_parameters() if each.requires_grad]
-        for prefix, rate in (*recipe.rates, ("", 1.0)):
-            chosen = [each for name, each in learned if _owner(recipe, name) == prefix]
-            for decay, is_matrix in ((recipe.weight_decay, True), (0.0, False)):
-                own = [each for each in chosen if (each.ndim >= 2) == is_matrix]
-                groups += [{"params": own, "rate": rate, "weight_decay": decay}] if own else []
+        learned = [each for each in net.parameters() if each.requires_grad]
+        groups = [
+            {"params": [each for each in learned if (each.ndim >= 2) == is_matrix], "weight_decay": decay}
+            for decay, is_matrix in ((recipe.weight_decay, True), (0.0, False))
+        ]
         # The fused kernel reads the parameters once, most of which are a small CLIP's token embedding.
         return torch.optim.AdamW(
             groups, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay, fused=True
@@ -41,11 +39,6 @@ def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
         weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov,
     )
-
-
-def _owner(recipe: Recipe, name: str) -> str:
-    """Return the first prefix in the recipe's `rates` that a parameter's name starts with; empty: none."""
-    return next((prefix for prefix, _ in recipe.rates if name.startswith(prefix)), "")
 
 
 def layer_rates(net: nn.Module, depth_decay: float, frozen: float = 0.0) -> list[tuple[nn.Module, float]]:

@@ -12,9 +12,9 @@ from edgekit.models.data.camera import Camera
 from edgekit.models.data.resized_crop import ResizedCrop
 
 Optimizer = Literal["sgd", "adam", "adamw"]
-Schedule = Literal["one-cycle", "paper", "warm-epoch-cosine"]
+Schedule = Literal["one-cycle", "warm-epoch-cosine"]
 Keep = Literal["best", "last"]
-Balance = Literal["none", "loss", "sampler"]
+Balance = Literal["none", "sampler"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Finish:
     Fine-tuning without affine augmentation or label smoothing, at a low learning rate, matches the evaluation
     distribution.
 
-    `share` is the fraction of all epochs; `lr_share` is the fraction of `max_lr`. The finish has no mixup.
+    `share` is the fraction of all epochs; `lr_share` is the fraction of `max_lr`.
     """
 
     share: float
@@ -40,13 +40,8 @@ class Recipe:
 
     - `optimizer`: "sgd" uses `momentum` and `nesterov`; "adam" and "adamw" use `betas` and `eps`.
     - `schedule`: "one-cycle" rises linearly over the fraction `warmup` of all steps and falls to zero on a cosine.
-      "paper" holds `max_lr` and, after epoch `decay_start`, multiplies it by `decay_rate` every `decay_every` epochs.
       "warm-epoch-cosine" spends the first epoch at `warmup_lr` and falls from `max_lr` on a cosine, once per epoch.
     - `label_smoothing` is not applied where the data set has target distributions.
-    - `mixup_alpha`: each image is mixed with another one, in shares drawn from Beta(alpha, alpha) (mixup, arXiv
-      1710.09412); 0: off.
-    - `sam_radius`: radius of sharpness-aware minimisation (see `sharpness`), which doubles the time of a step; 0: off.
-    - `grad_clamp` clamps each gradient element to ±`grad_clamp`; 0: off.
     - `ema_decay`: decay of the exponential moving average of the weights, which is evaluated and saved; 0: off.
     - `keep`: the weights to save: those of the epoch with the highest validation accuracy, or those of the last epoch.
     - `patience`: stop after this many epochs without a better one on the validation images; 0: off.
@@ -55,9 +50,7 @@ class Recipe:
     - `frozen` ("sgd" only): share of the layers, from the input, that do not learn.
     - `initial_share`: share of the initial weights in the weights that are evaluated and saved: interpolation of the
       initial and the fine-tuned weights (WiSE-FT, arXiv 2109.01903, equation 1).
-    - `balance`: how rare and common classes get equal influence; see `ClassificationTask`.
-    - `drop_last`: leave out the last batch of an epoch if it has fewer images than the others.
-    - `rates` ("adamw" only): factors of the learning rate of the parameters whose names start with a prefix.
+    - `balance`: "sampler" draws each class equally often.
     - `keeps_statistics`: BatchNorm normalises with the statistics of the initial weights. Those of small batches differ
       from them, and the averages would follow them only after thousands of steps.
     - `patch_dropout` (small CLIPs only): share of the image tokens that are left out (arXiv 2212.00794), except in the
@@ -73,11 +66,7 @@ class Recipe:
     weight_decay: float = 5e-4
     schedule: Schedule = "one-cycle"
     warmup: float = 0.15
-    decay_start: int = 80
-    decay_every: int = 5
-    decay_rate: float = 0.9
     label_smoothing: float = 0.0
-    grad_clamp: float = 0.0
     ema_decay: float = 0.0
     optimizer: Optimizer = "sgd"
     betas: tuple[float, float] = (0.9, 0.999)
@@ -90,10 +79,6 @@ class Recipe:
     frozen: float = 0.0
     initial_share: float = 0.0
     balance: Balance = "none"
-    mixup_alpha: float = 0.0
-    sam_radius: float = 0.0
-    drop_last: bool = False
-    rates: tuple[tuple[str, float], ...] = ()
     patch_dropout: float = 0.0
     keeps_statistics: bool = False
 
@@ -113,7 +98,6 @@ class Recipe:
             max_lr=self.max_lr * self.finish.lr_share,
             augmentation=self.finish.augmentation,
             label_smoothing=self.finish.label_smoothing,
-            mixup_alpha=0.0,
             finish=None,
         )
         return finish, epoch - start
@@ -126,7 +110,7 @@ class Recipe:
             InputError: The recipe trains prompts, with random resized crops.
         """
         if not isinstance(self.augmentation, Augmentation):
-            raise InputError("the recipe trains prompts: use it with model hicropl")
+            raise InputError("the recipe trains prompts: use it with 'edgekit train-prompts'")
         return self.augmentation
 
     def learning_rate(self, epoch: int, step: int, steps_per_epoch: int) -> float:
@@ -134,9 +118,6 @@ class Recipe:
         if self.finish is not None:
             stage, epoch = self.stage(epoch)
             return stage.learning_rate(epoch, step, steps_per_epoch)
-        if self.schedule == "paper":
-            decays = max(0, epoch - self.decay_start) // self.decay_every
-            return self.max_lr * self.decay_rate**decays
         if self.schedule == "warm-epoch-cosine":
             if epoch == 0:
                 return self.warmup_lr
@@ -147,9 +128,7 @@ class Recipe:
         return self.max_lr * 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
 
 
-# As published (arXiv 2507.14976): 50 epochs for few-shot training, 5 epochs for transfer to other data sets. The
-# released code also drops partial batches, crops from the whole picture and, for few shots, keeps the best epoch on the
-# validation images: options of `train_prompts`.
+# As published (arXiv 2507.14976): 50 epochs for few-shot training; `train_prompts` trains 5 for other tasks.
 _PROMPTS = Recipe(
     epochs=50,
     augmentation=ResizedCrop(),
@@ -164,8 +143,8 @@ _PROMPTS = Recipe(
 
 _CROP_AND_FLIP = Augmentation(crop_px=44)
 
-# Weak affine augmentation and cutout, because the net underfits; mixup and stronger augmentation cost accuracy at this
-# number of epochs. The finish has no affine augmentation, which blurs images of 48 px.
+# Weak affine augmentation and cutout, because the net underfits: stronger augmentation costs accuracy. The finish has
+# no affine augmentation, which blurs images of 48 px.
 _FER2013 = Recipe(
     epochs=72,
     augmentation=Augmentation(
@@ -260,9 +239,6 @@ _CLIP_MINI = Recipe(
     eps=1e-6,
 )
 
-_PLAIN_48 = Augmentation(crop_px=48)
-# Start of the names of a trunk's tensors in a small CLIP.
-TRUNK_PREFIX = "visual.conv1.trunk."
 
 RECIPES = {
     "fer2013": _FER2013,
@@ -275,27 +251,11 @@ RECIPES = {
     "adapt": _ADAPT,
     # The recipe that `adapt` becomes where the initial weights lack some of the classes.
     "adapt-new-classes": replace(_ADAPT, depth_decay=0.5, initial_share=0.0, keep="best"),
-    # The EdgeCNN authors' schedule (arXiv 1909.13522, released code): random crops and flips only.
     "fine-tune": _FINE_TUNE,
-    "paper": Recipe(
-        epochs=500,
-        augmentation=_CROP_AND_FLIP,
-        max_lr=0.01,
-        nesterov=False,
-        schedule="paper",
-        grad_clamp=0.1,
-    ),
     "hicropl": _PROMPTS,
-    "hicropl-short": replace(_PROMPTS, epochs=5),
     "clip-mini": _CLIP_MINI,
     # For a small CLIP on a trained trunk, which is frozen: its feature maps of the plain images are computed once.
-    "clip-mini-trunk": replace(
-        _CLIP_MINI, augmentation=_PLAIN_48, max_lr=6e-4, rates=((TRUNK_PREFIX, 0.0),), patch_dropout=0.5
-    ),
-    # The trunk learns too, at a tenth of the rate, on moved pixels first and on plain ones at the end.
-    "clip-mini-trunk-tuned": replace(
-        _CLIP_MINI, rates=((TRUNK_PREFIX, 0.1),), finish=Finish(share=0.4, lr_share=0.3, augmentation=_PLAIN_48)
-    ),
+    "clip-mini-trunk": replace(_CLIP_MINI, augmentation=Augmentation(crop_px=48), max_lr=6e-4, patch_dropout=0.5),
 }
 
 # The recipe of a training that starts from random weights.

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
@@ -16,7 +16,7 @@ from edgekit.contract import Contract, Fit
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import BEST_NAME, CHECKPOINT_SUFFIX, resolve_model
-from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
+from edgekit.models.callbacks import Notify, ignore_message, of_stage
 from edgekit.models.checkpoints.provenance import training_provenance
 from edgekit.models.checkpoints.tensorfile import tensors_sha256
 from edgekit.models.data import DataSet, ImageSet, check_classes, identical_to, train_and_validation, training_split
@@ -27,24 +27,15 @@ from edgekit.models.data.groups import shared_groups
 from edgekit.models.data.merging import merged
 from edgekit.models.data.near_copies import near_copies
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.nets.registry import create_model
-from edgekit.models.pretrained import is_pretrained_net, pretrained_state
-from edgekit.models.training.contention import with_thread_choice
+from edgekit.models.pretrained import pretrained_state
 from edgekit.models.training.init_weights import InitialWeights, read_initial_weights
-from edgekit.models.training.loop import (
-    CURVES_NAME,
-    STATE_NAME,
-    EpochCallback,
-    EpochReport,
-    StepCallback,
-    saved_report,
-    train_job,
-)
-from edgekit.models.training.options import Precision, TrainingOptions
+from edgekit.models.training.loop import CURVES_NAME, STATE_NAME, EpochReport, saved_report, train_job
+from edgekit.models.training.options import NetOptions, Precision, TrainingOptions
 from edgekit.models.training.precision import choose_precision
 from edgekit.models.training.recipes import FROM_TRAINED, Balance, Recipe, get_recipe
+from edgekit.models.training.record import TrainingRecord
 from edgekit.models.training.start import initial_checkpoint
-from edgekit.models.training.state import damage, state_fingerprint
+from edgekit.models.training.state import state_fingerprint
 from edgekit.models.training.task import Task, TrainingJob
 from edgekit.text import counted
 
@@ -118,7 +109,7 @@ class TrainingResult:
 
 
 def net_recipe_of(
-    options: TrainingOptions, initial: InitialWeights | None = None, notify: Notify = ignore_message
+    options: NetOptions, initial: InitialWeights | None = None, notify: Notify = ignore_message
 ) -> Recipe:
     """Return the recipe of a net; see `recipe_of`.
 
@@ -127,9 +118,8 @@ def net_recipe_of(
     Raises:
         InputError: The recipe is not known or is one of CLIPs, or needs initial weights and there are none.
     """
-    for model in ("hicropl", "clip-mini"):
-        if options.recipe.startswith(model):
-            raise InputError(f"recipe '{options.recipe}' is not for nets: use it with model {model}")
+    if options.recipe.startswith(("hicropl", "clip-mini")):
+        raise InputError(f"recipe '{options.recipe}' is not for nets: use train-prompts or train-clip")
     if options.recipe in FROM_TRAINED and options.init is None:
         raise InputError(f"recipe '{options.recipe}' starts from a trained model: add --init default, or another model")
     if options.recipe == "adapt" and initial is not None and initial.new_classes:
@@ -152,7 +142,7 @@ def check_prior_strength(prior_strength: float, balance: Balance) -> None:
 
 
 def recipe_of(options: TrainingOptions) -> Recipe:
-    """Return the named recipe with the options' number of epochs, batch size, learning rate, mixup and SAM.
+    """Return the named recipe with the options' number of epochs, batch size and learning rate.
 
     Raises:
         InputError: The recipe is not known.
@@ -163,16 +153,12 @@ def recipe_of(options: TrainingOptions) -> Recipe:
         epochs=options.epochs or recipe.epochs,
         batch_size=options.batch_size or recipe.batch_size,
         max_lr=options.max_lr or recipe.max_lr,
-        mixup_alpha=recipe.mixup_alpha if options.mixup_alpha is None else options.mixup_alpha,
-        sam_radius=recipe.sam_radius if options.sam_radius is None else options.sam_radius,
     )
 
 
 def read_training_data(
     options: TrainingOptions,
     merges: Sequence[str] = (),
-    notify: Notify = ignore_message,
-    progress: StageProgress | None = None,
     size_px: int = SIDE_PX,
     cache: ImageCache = "memory",
     fit: Fit = "square",
@@ -182,42 +168,42 @@ def read_training_data(
     Raises:
         InputError: The data, the votes, a merge or a split is invalid, or the data has one class only.
     """
-    reading = of_stage(progress, "reading images")
     dataset = load_dataset(
         options.data,
         size_px,
-        reading,
+        of_stage(options.progress, "reading images"),
         contempt=options.contempt,
-        notify=notify,
+        notify=options.notify,
         fit=fit,
         cache=cache,
         cache_folder=options.output,
     )
-    if options.ferplus:
-        dataset = with_ferplus(
-            dataset, options.ferplus, options.ferplus_labels, options.train_split, notify, _label_weight(options)
-        )
-    unmerged, dataset = dataset, merged(dataset, merges, notify)
+    if isinstance(options, NetOptions) and options.ferplus:
+        mode, train = options.ferplus_labels, options.train_split
+        dataset = with_ferplus(dataset, options.ferplus, mode, train, options.notify, _label_weight(options))
+    unmerged, dataset = dataset, merged(dataset, merges, options.notify)
     if len(dataset.classes) < 2:
         raise InputError(f"data '{options.data}' has one class only, '{dataset.classes[0]}': training needs two")
     training, validation, name = train_and_validation(dataset, options.train_split, options.val_split)
-    voted = _voted_validation(options, unmerged, name, merges, notify)
+    voted = _voted_validation(options, unmerged, name, merges) if isinstance(options, NetOptions) else None
     return TrainingData(dataset, training, validation, name, training_split(dataset, options.train_split), voted)
 
 
-def _voted_validation(
-    options: TrainingOptions, unmerged: DataSet, name: str, merges: Sequence[str], notify: Notify
-) -> ImageSet | None:
+def _label_weight(options: NetOptions) -> float:
+    return DEFAULT_LABEL_WEIGHT if options.label_weight is None else options.label_weight
+
+
+def _voted_validation(options: NetOptions, unmerged: DataSet, name: str, merges: Sequence[str]) -> ImageSet | None:
     # Only mode "mixed" has a label weight; its default is 0.5. In the other modes, votes have replaced the labels.
     if options.ferplus is None or options.label_weight is None or options.label_weight >= DEFAULT_LABEL_WEIGHT:
         return None
     if name not in unmerged.splits:
-        notify("the calibration uses the labels of the held-back images, not their votes")
+        options.notify("the calibration uses the labels of the held-back images, not their votes")
         return None
     try:
         return majority_part(unmerged, options.ferplus, name, merges)
     except InputError as error:
-        notify(f"the calibration uses the labels of {name}, not votes: {error}")
+        options.notify(f"the calibration uses the labels of {name}, not votes: {error}")
         return None
 
 
@@ -251,7 +237,7 @@ def check_training_images(data: TrainingData, notify: Notify) -> None:
         notify(f"{leaked.sum()} training images are validation images too{example}: their accuracy is too high")
 
 
-def initial_weights(options: TrainingOptions, contract: Contract, notify: Notify) -> InitialWeights | None:
+def initial_weights(options: NetOptions, contract: Contract) -> InitialWeights | None:
     """Return the weights to start from; None: random ones.
 
     Raises:
@@ -260,14 +246,14 @@ def initial_weights(options: TrainingOptions, contract: Contract, notify: Notify
     if options.init is None:
         return None
     if initial_checkpoint(options.init) is not None:
-        return read_initial_weights(resolve_model(options.init, (CHECKPOINT_SUFFIX,)), contract, notify)
+        return read_initial_weights(resolve_model(options.init, (CHECKPOINT_SUFFIX,)), contract, options.notify)
     state = pretrained_state(contract.architecture, options.init)
-    notify(f"init '{options.init}': {contract.architecture} starts from it except for the last layer")
+    options.notify(f"init '{options.init}': {contract.architecture} starts from it except for the last layer")
     return InitialWeights(state, tensors_sha256(state), new_classes=contract.labels)
 
 
-def with_precision(options: TrainingOptions, contract: Contract, batch_size: int, notify: Notify) -> Precision:
-    """Return the options' precision; for "auto" the one of the training to resume, or the faster one.
+def precision_for(options: TrainingOptions, architecture: str) -> Precision:
+    """Return the options' precision; for "auto" the one of the training to resume, or `choose_precision`'s.
 
     Raises:
         InputError: The state to resume from is damaged.
@@ -275,84 +261,51 @@ def with_precision(options: TrainingOptions, contract: Contract, batch_size: int
     if options.precision != "auto":
         return options.precision
     state = options.output / STATE_NAME
-    if options.resume and state.exists():
-        recorded: Precision = state_fingerprint(state).get("precision", "fp32")
-        if recorded not in get_args(Precision):
-            raise damage(state)
-        return recorded
-    if options.accelerator != "cpu" and torch.cuda.is_available():
-        return "fp32"
-    if is_pretrained_net(contract.architecture):
-        return "fp32"  # their depthwise convolutions gain nothing from bf16
-    net = create_model(contract.architecture, len(contract.labels))
-    precision, reason = choose_precision(net, contract.input.size_hw, batch_size)
-    notify(f"precision {precision}: {reason}")
+    if options.resume and state.exists() and (recorded := state_fingerprint(state).get("precision")):
+        return recorded  # type: ignore[no-any-return] # load_state compares it
+    precision = "fp32" if options.accelerator != "cpu" and torch.cuda.is_available() else choose_precision(architecture)
+    options.notify(f"precision {precision}")
     return precision
 
 
 def make_job(
-    options: TrainingOptions,
-    data: TrainingData,
-    task: Task,
-    recipe: Recipe,
-    provenance: Mapping[str, Any] | None = None,
-    precision: Precision | None = None,
+    options: TrainingOptions, data: TrainingData, task: Task, recipe: Recipe, precision: Precision, /, **record: Any
 ) -> TrainingJob:
-    """Return the training job of a task; `provenance` is added to the record of data, recipe and versions.
-
-    `precision` replaces that of the options, of which "auto" is fp32.
-    """
-    return TrainingJob(
-        task=task,
-        recipe=recipe,
-        provenance={
-            **training_provenance(data.dataset, options.recipe, data.validation_name),
-            "training_split": data.training_name,
-            **_votes_record(options),
-            **({"prior_strength": options.prior_strength} if options.prior_strength else {}),
-            **(provenance or {}),
-        },
+    """Return the training job of a task; `record` are further fields of its `TrainingRecord`."""
+    if isinstance(options, NetOptions) and options.ferplus:
+        is_mixed = options.ferplus_labels == "mixed"
+        record |= {
+            "ferplus": options.ferplus_labels,
+            "ferplus_sha256": sha256_of(options.ferplus),
+            "label_weight": _label_weight(options) if is_mixed else None,
+        }
+    made = TrainingRecord(
+        **training_provenance(data.dataset, options.recipe, data.validation_name),
+        recipe=asdict(recipe),
         seed=options.seed,
-        precision=precision or ("fp32" if options.precision == "auto" else options.precision),
-        accelerator=options.accelerator,
+        precision=precision,
+        training_split=data.training_name,
+        settings=task.fingerprint(),
+        **record,
     )
+    return TrainingJob(task, recipe, made, options.accelerator)
 
 
-def _label_weight(options: TrainingOptions) -> float:
-    return DEFAULT_LABEL_WEIGHT if options.label_weight is None else options.label_weight
-
-
-def _votes_record(options: TrainingOptions) -> dict[str, Any]:
-    """Return what a checkpoint records about FER+ votes."""
-    if options.ferplus is None:
-        return {}
-    weight = {"label_weight": _label_weight(options)} if options.ferplus_labels == "mixed" else {}
-    return {"ferplus": options.ferplus_labels, "ferplus_sha256": sha256_of(options.ferplus), **weight}
-
-
-def run_training(
-    job: TrainingJob,
-    options: TrainingOptions,
-    data: TrainingData,
-    notify: Notify = ignore_message,
-    on_step: StepCallback | None = None,
-    on_epoch: EpochCallback | None = None,
-) -> TrainingResult:
+def run_training(job: TrainingJob, options: TrainingOptions, data: TrainingData) -> TrainingResult:
     """Train a job and return its result; see `edgekit.models.training.loop.train_job` for the files it writes.
 
     Raises:
         InputError: As for `train_job`.
         StorageError: The disk is full or read-only.
     """
-    recipe = job.recipe
+    recipe, notify = job.recipe, options.notify
     purpose = "choose the best epoch" if recipe.keep == "best" else "validate"
     notify(f"{len(data.training)} training images, {len(data.validation)} images to {purpose} ({data.validation_name})")
     early = f" at most, fewer if {recipe.patience} in a row are not better" if recipe.patience else ""
     notify(f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}{early}, batch size {recipe.batch_size}")
     if options.resume and not (options.output / STATE_NAME).exists():
         notify(f"'{options.output}' contains no training to resume, so a new one starts")
-    on_step = with_thread_choice(on_step, notify, options.threads)
-    history = train_job(job, options.output, options.resume, on_step, on_epoch)
+    history = train_job(job, options.output, options.resume, options.on_step, options.on_epoch)
     best = saved_report(history, recipe.keep)
     stopped_early = len(history) < recipe.epochs
     if stopped_early:

@@ -17,8 +17,9 @@ from edgekit.models.nets import efficientnet_lite0
 from edgekit.models.nets.registry import plain_name
 from edgekit.models.pretrained import PRETRAINED, InputValues, is_pretrained_net, pretrained_input
 from edgekit.models.training.fit_choice import choose_fit
-from edgekit.models.training.options import TrainingOptions
+from edgekit.models.training.options import NetOptions
 from edgekit.models.training.recipes import DEFAULT_RECIPE
+from edgekit.models.training.record import TrainingRecord
 
 # Side of the kept images of a pretrained net; its input has 160 pixels.
 PRETRAINED_IMAGE_PX = 176
@@ -38,13 +39,9 @@ class Start:
 
 
 def choose_start(
-    options: TrainingOptions,
-    model: str | None,
-    subject: Subject | Literal["auto"],
-    image_size_px: int | None,
-    notify: Notify,
+    options: NetOptions, model: str | None, subject: Subject | Literal["auto"], image_size_px: int | None
 ) -> Start:
-    """Return what a training starts from; `notify` is called with what was chosen.
+    """Return what a training starts from, and report what was chosen.
 
     What the options leave open is taken from the training to resume, or else from the initial checkpoint, or else from
     the data: known face data sets and gray squares of at most 64 pixels are faces for EdgeCNN. Everything else is whole
@@ -53,7 +50,7 @@ def choose_start(
     Raises:
         InputError: The data or the initial weights cannot be read.
     """
-    best = options.output / BEST_NAME
+    best, notify = options.output / BEST_NAME, options.notify
     before = load_checkpoint(best) if options.resume and best.exists() else None
     initial = None if options.init is None else initial_checkpoint(options.init)
     known = before.contract if before else initial.contract if initial else None
@@ -73,7 +70,7 @@ def choose_start(
     recipe = options.recipe
     if recipe == "auto":
         recipe = DEFAULT_RECIPE if init is None or not is_pretrained_net(model) else "fine-tune"
-        recipe = str(before.training.get("recipe_name", recipe)) if before else recipe
+        recipe = (before and TrainingRecord.read(before.training).recipe_name) or recipe
     if image_size_px is None:
         image_size_px = PRETRAINED_IMAGE_PX if init and is_pretrained_net(model) else SIDE_PX
         image_size_px = known.crop.resize_hw[0] if known and known.architecture == model else image_size_px

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from edgekit.models.data import ImageSet
 from edgekit.models.data.disk import is_on_disk
-from edgekit.models.training.options import Accelerator, Precision
+from edgekit.models.training.options import Accelerator
 from edgekit.models.training.recipes import Recipe
+from edgekit.models.training.record import TrainingRecord
 from edgekit.preprocess import ImageU8
 
 
@@ -77,41 +78,17 @@ class Task(Protocol):
         """Write the trained net; `training` is the record of the training."""
 
 
-# Fields of the provenance that a resumed training must share with the interrupted one.
-_RESUMED_WITH = (
-    "data_sha256",
-    "ferplus_sha256",
-    "training_split",
-    "validation",
-    "prior_strength",
-    "fold",
-    "clip_activation",
-)
-
-
 @dataclass(frozen=True)
 class TrainingJob:
-    """A task with recipe, seed and machine settings; equal jobs on equal machines give equal weights.
+    """A task with recipe, record and machine settings; equal jobs on equal machines give equal weights.
 
-    `provenance` is recorded in the checkpoint (checksum of the data, versions).
+    `record` goes into the checkpoint, and its `seed` and `precision` apply.
     """
 
     task: Task
     recipe: Recipe
-    provenance: Mapping[str, Any]
-    seed: int = 0
-    precision: Precision = "fp32"
+    record: TrainingRecord
     accelerator: Accelerator = "auto"
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the settings that a resumed training must share with the interrupted one."""
-        return {
-            **self.task.fingerprint(),
-            "recipe": asdict(self.recipe),
-            "seed": self.seed,
-            "precision": self.precision,
-            **{name: self.provenance.get(name) for name in _RESUMED_WITH},
-        }
 
 
 def on_device(part: ImageSet, device: torch.device) -> Examples:

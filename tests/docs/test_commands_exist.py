@@ -45,7 +45,7 @@ def faults_of(words: list[str]) -> list[str]:
     """Return the commands and options of a command line that do not exist; `words` does not include `edgekit`."""
     command: click.Command = cli
     for index, word in enumerate(words):
-        if not isinstance(command, click.Group) or word.startswith("-") or not re.fullmatch("[a-z]+", word):
+        if not isinstance(command, click.Group) or word.startswith("-") or not re.fullmatch("[a-z-]+", word):
             break
         found = command.get_command(click.Context(command), word)
         if found is None:

@@ -153,7 +153,7 @@ def _prompts_fields(prompts: PromptCheckpoint) -> Iterator[tuple[str, str | None
     config, clip = prompts.config, prompts.clip
     values = sum(tensor.numel() for tensor in prompts.state.values())
     described = sum(map(len, prompts.descriptions.values()))
-    yield "prompts", f"{config.flow}, {config.n_ctx} tokens in each of {config.depth} layers, {values:,} values"
+    yield "prompts", f"hicropl, {config.n_ctx} tokens in each of {config.depth} layers, {values:,} values"
     yield "CLIP", f"'{clip.source}' (sha256 {clip.sha256}), not in the file"
     yield "labels", f"{len(prompts.classes)}: {', '.join(prompts.classes)}; {described} sentences in all"
 

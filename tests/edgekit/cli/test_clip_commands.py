@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,6 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.model_store import asset
-from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.load import save_clip, seeded_model
 from edgekit.models.data import EXPRESSIONS
@@ -50,8 +47,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(folder / "faces/train/angry", folder / "one/train/angry")
     shutil.copytree(folder / "faces", folder / "lacking")
     shutil.rmtree(folder / "lacking/train/fear")
-    with tarfile.open(folder / "faces.tar", "w") as archive:
-        archive.add(folder / "faces", "faces")
     shutil.copytree(folder / "faces", folder / "persons")
     for file in (folder / "persons").rglob("*.png"):
         file.rename(file.with_name(f"person-{file.stem}_0.png"))
@@ -79,8 +74,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file = folder / "words" / split / name / "0.png"
             file.parent.mkdir(parents=True)
             assert cv2.imwrite(str(file), np.full((48, 48), label, np.uint8))
-    command = [sys.executable, "-m", "edgekit.cli", "train", "--model", "hicropl", "--clip", "clip.safetensors"]
-    arguments = ["--data", "faces", "--shots", "2", "--epochs", "2", "--n-ctx", "2", "-o", "prompts", "--threads", "1"]
+    command = [sys.executable, "-m", "edgekit.cli", "train-prompts", "--clip", "clip.safetensors"]
+    arguments = ["--data", "faces", "--shots", "2", "--epochs", "2", "-o", "prompts", "--threads", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *arguments, "--json"], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -109,27 +104,28 @@ def test_training_reports_the_clip_and_writes_prompts_and_results(place: Path) -
     assert (place / "prompts/best.safetensors").stat().st_size < (place / "clip.safetensors").stat().st_size / 2
 
 
-@pytest.mark.parametrize("model", ["hicropl", "clip-mini"])
-def test_splits_by_other_names_are_trained_on(edgekit: Run, tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize("command", ["train-prompts", "train-clip"])
+def test_splits_by_other_names_are_trained_on(edgekit: Run, tmp_path: Path, command: str) -> None:
     shutil.copytree("faces/train", tmp_path / "odd/learn")
     shutil.copytree("faces/val", tmp_path / "odd/quiz")
-    more = ("--clip", "clip.safetensors", "--shots", 1, "--n-ctx", 2) if model == "hicropl" else ()
+    more = ("--clip", "clip.safetensors", "--shots", 1) if command == "train-prompts" else ()
     names = ("--train-split", "learn", "--val-split", "quiz")
     where = ("--data", tmp_path / "odd", "-o", tmp_path / "out", "--epochs", 1, "--batch-size", 8)
-    code, _, stderr = edgekit("train", "--model", model, *where, *more, *names)
+    code, _, stderr = edgekit(command, *where, *more, *names)
     assert code == 0, stderr
 
 
-def test_the_authors_settings_are_options_and_a_small_class_gives_all(edgekit: Run, tmp_path: Path) -> None:
-    common = ("train", "--model", "hicropl", "--clip", "clip.safetensors", "--data", "faces", "--n-ctx", 2)
-    authors = ("--keep", "best", "--crop-from", "original", "--drop-last", "--batch-size", 32, "--epochs", 3)
-    code, stdout, stderr = edgekit(*common, *authors, "--shots", 7, "-o", tmp_path / "out", "--json")
+def test_a_class_of_fewer_images_gives_all(edgekit: Run, tmp_path: Path) -> None:
+    where = ("--clip", "clip.safetensors", "--data", "faces", "--epochs", 1, "-o", tmp_path / "out")
+    code, _, stderr = edgekit("train-prompts", *where, "--shots", 7, "--json")
     assert code == 0, stderr
-    assert "classes with fewer images than 7 shots give all they have: angry (6), disgust (6)" in stderr
-    assert "42 training images, 14 images to choose the best epoch" in stderr
-    document = json.loads(stdout)
-    ranks = [(report["validation_accuracy"], -report["validation_loss"]) for report in document["epochs"]]
-    assert document["best"]["epoch"] == 1 + ranks.index(max(ranks))
+    assert "42 training images" in stderr
+
+
+@pytest.mark.parametrize(("model", "command"), [("hicropl", "train-prompts"), ("clip-mini", "train-clip")])
+def test_train_names_the_commands_of_what_it_trained_before(edgekit: Run, model: str, command: str) -> None:
+    code, _, stderr = edgekit("train", "--model", model, "--data", "faces", "-o", "out")
+    assert (code, f"edgekit {command}" in stderr.splitlines()[-1]) == (2, True)
 
 
 def test_eval_gives_what_training_reported(edgekit: Run) -> None:
@@ -157,8 +153,8 @@ def test_eval_takes_other_classes_with_descriptions_of_them(edgekit: Run) -> Non
 
 
 def test_the_other_tasks_report_their_scores(edgekit: Run, tmp_path: Path) -> None:
-    common = ("train", "--model", "hicropl", "--clip", "clip.safetensors", "--data", "faces", "--epochs", 1)
-    few = ("--shots", 1, "--n-ctx", 2, "--json")
+    common = ("train-prompts", "--clip", "clip.safetensors", "--data", "faces", "--epochs", 1)
+    few = ("--shots", 1, "--json")
     code, stdout, _ = edgekit(*common, *few, "--task", "base-to-novel", "-o", tmp_path / "novel")
     assert code == 0
     assert json.loads(stdout)["summary"].keys() >= {"base", "novel", "harmonic_mean"}
@@ -167,12 +163,12 @@ def test_the_other_tasks_report_their_scores(edgekit: Run, tmp_path: Path) -> No
     assert code == 0
     assert [score["images"] for score in json.loads(stdout)["scores"]] == [21, 3, 21, 2]
     assert "the template" in stderr
-    code, stdout, _ = edgekit(*common, "--n-ctx", 2, "--task", "all", "--upstream-compat", "-o", tmp_path / "all")
+    code, stdout, _ = edgekit(*common, "--task", "all", "-o", tmp_path / "all")
     assert code == 0
 
 
 def test_a_small_clip_is_pretrained_and_used(edgekit: Run, tmp_path: Path) -> None:
-    train = ("train", "--model", "clip-mini", "--data", "faces", "--epochs", 1, "--batch-size", 14, "--threads", 1)
+    train = ("train-clip", "--data", "faces", "--epochs", 1, "--batch-size", 14, "--threads", 1)
     code, stdout, stderr = edgekit(*train, "--leave-out", "fear", "--leave-out", "sad", "-o", tmp_path / "m", "--json")
     assert code == 0, stderr
     assert "classes left out, with their images and captions: fear, sad" in stderr
@@ -191,7 +187,7 @@ def test_processes_after_the_first_print_no_result(
     edgekit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgekit.models.training.distributed.is_first_process", lambda: False)
-    train = ("train", "--model", "clip-mini", "--data", "faces", "--epochs", 1, "--batch-size", 14, "--threads", 1)
+    train = ("train-clip", "--data", "faces", "--epochs", 1, "--batch-size", 14, "--threads", 1)
     code, stdout, stderr = edgekit(*train, "-o", tmp_path / "m", "--json")
     assert (code, stdout) == (0, ""), stderr
 
@@ -215,41 +211,22 @@ def test_prompts_are_exported_with_their_clip_and_run_and_are_measured_as_before
 
 
 @pytest.mark.slow
-def test_a_net_gets_the_space_of_a_clip(edgekit: Run, tmp_path: Path) -> None:
-    net = load_checkpoint(asset("fer2013.safetensors"))
-    opposite = {name: -value if name.startswith("classifier") else value for name, value in net.state.items()}
-    save_checkpoint(tmp_path / "opposite.safetensors", replace(net, state=opposite))
-    data = ("--teacher", "clip.safetensors", "--data", "faces", "--cache", str(tmp_path / "cache"), "--json")
-    nets = {"fer2013": tmp_path / "a.safetensors", str(tmp_path / "opposite.safetensors"): tmp_path / "b.safetensors"}
-    done = [(edgekit("embed", name, *data, "-o", str(output)), output) for name, output in nets.items()]
-    # The logits of a net and of a random CLIP are unrelated, so one of two nets with opposite logits is accepted.
-    [(out, output)] = [(out, output) for (code, out, _), output in done if code == 0]
-    [err] = [err for (code, _, err), _ in done if code == 2]
-    assert "predict different classes" in err.splitlines()[-1]
-    assert "warning: 42 images are too few for the 152 inputs of the last layer" in err
-    assert json.loads(out) == {"checkpoint": str(output), "architecture": "edgecnn@32", "images": 42}
-    smile = ("--class", "smile=a grin", "--class", "frown=a frown", "--clip", "clip.safetensors")
-    code, out, err = edgekit("export", str(output), "-o", str(tmp_path / "smile.onnx"), *smile, "--json")
-    assert (code, err.count("Traceback")) == (0, 0), err
-
-
-@pytest.mark.slow
 def test_an_export_without_the_ensemble_reports_both_costs(edgekit: Run, tmp_path: Path) -> None:
     export = ("export", "prompts/best.safetensors", "--clip", "clip.safetensors", "-o", tmp_path / "small.onnx")
     code, out, err = edgekit(*export, "--no-pass", "ensemble", "--eval", "faces", "--eval-split", "test", "--json")
     assert code == 0, err
     document = json.loads(out)
     whole, reduced = document["with_ensemble"], document["without_ensemble"]
-    assert reduced["macs"] == document["macs"] < 0.7 * whole["macs"]
+    assert reduced["macs"] == document["macs"] < 0.9 * whole["macs"]
     assert reduced["size_bytes"] == (tmp_path / "small.onnx").stat().st_size
     reported = json.loads(Path("prompts/results.json").read_text())["scores"][0]
     assert whole["accuracy"] == pytest.approx(reported["accuracy"])
     assert f"{reduced['size_bytes']:,} bytes, {reduced['macs']:,} multiply-accumulates, accuracy" in err
 
 
-HICROPL = ("train", "--model", "hicropl", "--data", "faces", "-o", "out")
+HICROPL = ("train-prompts", "--data", "faces", "-o", "out")
 CLIP = ("--clip", "clip.safetensors")
-TRANSFER = (*HICROPL, *CLIP, "--shots", 1, "--n-ctx", 2, "--epochs", 1, "--task")
+TRANSFER = (*HICROPL, *CLIP, "--shots", 1, "--epochs", 1, "--task")
 CROSS = (*TRANSFER, "cross-dataset", "--eval-data")
 EXPORT = ("export", "-o", "out/x.onnx")
 DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher")
@@ -264,10 +241,8 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         (*HICROPL, "--clip", "torn.safetensors"),
         (*HICROPL, "--clip", "trunk.safetensors"),
         (*HICROPL, "--clip", "ViT-Z/none"),
-        (*HICROPL, *CLIP, "--depth", 3),
-        (*HICROPL, *CLIP, "--flow", "one-way", "--upstream-compat"),
+        (*HICROPL, *CLIP, "--min-area", 2),
         (*HICROPL, *CLIP, "--shots", 1, "--test-split", "x"),
-        (*HICROPL, *CLIP, "--data", "faces.tar", "--crop-from", "original"),
         (*HICROPL, *CLIP, "--data", "persons", "--shots", 2),
         (*HICROPL, *CLIP, "--descriptions", "faces"),
         (*HICROPL, *CLIP, "--shots", 1, "--descriptions", "long.json"),
@@ -275,20 +250,18 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         (*HICROPL, *CLIP, "--task", "domain"),
         (*HICROPL, *CLIP, "--eval-data", "pets"),
         (*CROSS, "pets", "--descriptions", "sentences"),
-        (*HICROPL, *CLIP, "--init", "x"),
         ("train", "--data", "faces", "-o", "out", *CLIP),
         ("train", "--data", "faces", "-o", "out", "--recipe", "hicropl"),
-        ("train", "--model", "hicropl", *CLIP, "--data", "pets", "-o", "out", "--task", "base-to-novel"),
-        ("train", "--model", "clip-mini", "--data", "faces", "-o", "out", "--leave-out", "joy"),
-        ("train", "--model", "clip-mini", "--data", "faces", "-o", "out", "--recipe", "fer2013"),
-        ("train", "--model", "clip-mini", "--data", "faces", "-o", "out", "--captions", "votes"),
-        ("train", "--model", "clip-mini", "--data", "lacking", "-o", "out"),
-        ("train", "--model", "clip-mini", "--data", "words", "-o", "out"),
+        ("train-prompts", *CLIP, "--data", "pets", "-o", "out", "--task", "base-to-novel"),
+        ("train-clip", "--data", "faces", "-o", "out", "--leave-out", "joy"),
+        ("train-clip", "--data", "faces", "-o", "out", "--ferplus", "wrong.json"),
+        ("train-clip", "--data", "lacking", "-o", "out"),
+        ("train-clip", "--data", "words", "-o", "out"),
         (*HICROPL, "--clip", "torn.pt"),
         (*HICROPL, "--clip", "bitten.pt"),
         (*HICROPL, "--clip", "other.pt"),
         (*HICROPL, *CLIP, "--activation", "quick-gelu"),
-        ("train", "--model", "hicropl", "--data", "one", "-o", "out", *CLIP, "--shots", 1),
+        ("train-prompts", "--data", "one", "-o", "out", *CLIP, "--shots", 1),
         (*HICROPL, *CLIP, "--merge", "a=sad"),
         ("eval", "default", "--activation", "gelu", "--data", "faces"),
         (*EXPORT, "prompts/best.safetensors"),
@@ -308,7 +281,6 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         (*DISTILL, "./bitten.pt"),
         (*DISTILL, "clip.safetensors", "--descriptions", "long.json"),
         (*DISTILL, "clip.safetensors", "--descriptions", "faces"),
-        (*DISTILL, "default", "--activation", "gelu"),
         ("eval", "prompts/best.safetensors", "--data", "faces"),
         ("eval", "prompts/best.safetensors", "--clip", "wide.safetensors", "--data", "faces"),
         ("eval", "clip.safetensors", *CLIP, "--data", "faces"),

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from edgekit.cli.command import command, section
+from edgekit.cli.command import command
 from edgekit.cli.output import Output
 from edgekit.errors import InputError
 from edgekit.options import Options, option, parse_seconds
@@ -127,16 +127,3 @@ def test_an_argument_and_a_required_option_become_fields_of_the_object() -> None
 
     assert CliRunner().invoke(copy, ["a", "-t", "b"]).output == "a b\n"
     assert CliRunner().invoke(copy, ["a"]).exit_code == 2
-
-
-def test_options_of_click_keep_their_sections() -> None:
-    @command("both", short_help="Both.", camera=CameraOptions)
-    @section("Outer", section("Inner", click.option("--inner")), click.option("--outer"))
-    def both(out: Output, inner: str, outer: str, camera: CameraOptions) -> None:
-        """Both kinds."""
-        del out, camera
-        click.echo(inner + outer)
-
-    text = CliRunner().invoke(both, ["--help"]).output
-    assert [line for line in text.splitlines() if line.endswith(":")][:3] == ["Inner:", "Outer:", "Camera:"]
-    assert CliRunner().invoke(both, ["--inner", "a", "--outer", "b"]).output == "ab\n"

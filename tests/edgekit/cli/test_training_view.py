@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.cli.output import Output
 from edgekit.cli.progress import by_stage, progress_bar
-from edgekit.cli.train.training_options import TrainingView, training_view
+from edgekit.cli.train.training_view import TrainingView, training_view
 from edgekit.models.training.loop import StepReport
 
 
@@ -63,7 +63,7 @@ from itertools import count
 from edgekit.cli.boards.hosts import BoardReporter
 from edgekit.cli.output import Output
 from edgekit.cli.progress import by_stage, progress_bar
-from edgekit.cli.train.training_options import TrainingView
+from edgekit.cli.train.training_view import TrainingView
 from edgekit.models.training.loop import EpochReport, StepReport
 from edgekit.remote.hosts import parse_host
 from edgekit.remote.parallel import HostResult

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from edgekit.device.engines.classifier import Classifier
 from edgekit.errors import InputError
@@ -21,6 +22,7 @@ from edgekit.models.clip.classifier import prompted_classifier
 from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.load import load_clip, save_clip, seeded_model
 from edgekit.models.clip.opening import open_clip_classifier
+from edgekit.models.clip.prompt_insertion import encode_image
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.pixels import to_size
@@ -57,8 +59,7 @@ def crops() -> np.ndarray:
     ("config", "activation", "gray"),
     [
         (PROMPTS, "gelu", False),
-        (replace(PROMPTS, depth=3, flow="independent"), "quick-gelu", True),
-        (replace(PROMPTS, ensemble=False, consistency_on="prompted"), "gelu", False),
+        (replace(PROMPTS, depth=3, cross_layer=3), "quick-gelu", True),
     ],
 )
 def test_the_file_answers_as_the_prompted_clip(
@@ -109,12 +110,9 @@ def test_without_the_ensemble_half_the_work_is_left_and_its_cost_is_reported(tmp
     assert one.macs is not None
     assert 0.4 < one.macs / both.macs < 0.65
     small = Classifier(tmp_path / "small.onnx").logits(crops)
-    prompted = replace(PROMPTS, ensemble=False, consistency_on="prompted")
-    alone = PromptedClip(net.clip, prompted, CLASSES, net.learner)
+    pixels = torch.from_numpy((crops / 255 - CONFIG.image_mean) / CONFIG.image_std).float().permute(0, 3, 1, 2)
     with torch.no_grad():
-        features = alone.image_features(
-            torch.from_numpy((crops / 255 - CONFIG.image_mean) / CONFIG.image_std).float().permute(0, 3, 1, 2)
-        )
+        features = normalize(encode_image(net.clip.model.visual, pixels, net.learner().vision), dim=1)
         expected = (net.clip.logit_scale * features @ net.text_features().T).numpy()
     np.testing.assert_allclose(small, expected, atol=1e-3)
     assert one.accuracy == (small.argmax(axis=1) == np.arange(5) % 2).mean()
@@ -169,15 +167,10 @@ def test_new_classes_are_compared_with_the_captions(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
-    path, clip = make(tmp_path, replace(PROMPTS, upstream_compat=True))
-    with pytest.raises(InputError, match="with upstream-compat, which changes them at every pass"):
-        open_prompts(path, clip, None)
-    path, clip = make(tmp_path, replace(PROMPTS, ensemble=False, consistency_on="prompted"))
+    path, clip = make(tmp_path)
     with pytest.raises(InputError, match="give this CLIP"):
         open_prompts(path, None, None)
     net = open_prompts(path, clip, None)
-    with pytest.raises(InputError, match="there is none to leave out"):
-        export_prompts(net, prompts_contract(path, net), tmp_path / "x.onnx", ensemble=False)
     with pytest.raises(InputError, match=r"must end in '\.onnx'"):
         export_prompts(net, prompts_contract(path, net), tmp_path / "x.bin")
     assert not list(tmp_path.glob("x.*"))

@@ -24,7 +24,6 @@ from edgekit.export.onnx.targets import chosen_passes
 from edgekit.export.profiling.cost import graph_cost
 from edgekit.export.run import export
 from edgekit.files import sha256_of
-from edgekit.models.average import average_checkpoints
 from edgekit.models.callbacks import ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
@@ -39,7 +38,7 @@ from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
 from edgekit.models.distill.relabel import relabel_by_text
 from edgekit.models.distill.teachers import Teacher
 from edgekit.models.model_loading import build_net, contract_for
-from edgekit.models.nets.embedding_net import LOGIT_SCALE, EmbeddingNet
+from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
 from edgekit.preprocess import ImageU8, softmax
 from tests.exports import Relabel, export_checkpoint
@@ -130,27 +129,6 @@ def test_new_classes_are_encoded_by_the_text_tower(folder: Path, clip: FrozenCli
     assert exported.contract.provenance.accuracy == ()
     assert exported.contract.provenance.checkpoint_sha256 == sha256_of(student)
     _assert_logits(target, student, _each_sentence(lambda classes: frozen_classifier(clip, classes)))
-
-
-def test_an_average_of_students_has_the_labels_of_their_teacher(
-    folder: Path, clip: FrozenClip, prompts: Path, prompted_student: Path, student: Path
-) -> None:
-    first = load_checkpoint(prompted_student)
-    state = {name: value * 1.5 if name.startswith("net.") else value for name, value in first.state.items()}
-    # Both have the logit scale 100 before calibration.
-    second = replace(first.contract, temperature=2.0)
-    save_checkpoint(
-        folder / "second.safetensors", Checkpoint(second, {**state, LOGIT_SCALE: torch.tensor(50.0)}, first.training)
-    )
-    average = folder / "average.safetensors"
-    average_checkpoints([str(prompted_student), str(folder / "second.safetensors")], average)
-    assert load_checkpoint(average).state[LOGIT_SCALE] == 100
-    target = folder / "average.onnx"
-    export_checkpoint(average, target, _by_text(str(folder / "clip.safetensors"), prompts))
-    net = build_prompted(load_prompts(prompts), clip)
-    _assert_logits(target, average, _each_sentence(lambda classes: net.with_classes(classes).text_features()))
-    with pytest.raises(InputError, match="differ in class vectors: average students of one teacher"):
-        average_checkpoints([str(prompted_student), str(student)], folder / "refused.safetensors")
 
 
 def test_labels_by_text_can_be_merged(folder: Path, student: Path) -> None:
@@ -354,8 +332,6 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
             "mini-xception has no embedding space, so its labels are fixed",
         ),
         ("unknown", _by_text(text), "has no valid record of its CLIP teacher"),
-        ("damaged-average", _by_text(text), r"no valid record of its CLIP teacher \(field 'average_of' is 3: "),
-        ("inner-average", _by_text(text), "no record of its CLIP teacher: average the students themselves"),
         ("untold", _by_text(text), "no record of its CLIP teacher: distil it again"),
     ]
 
@@ -372,9 +348,7 @@ def test_labels_that_cannot_change_are_refused_in_one_line(
     save_prompts(folder / "others.safetensors", replace(trained, state=state))
     good = load_checkpoint(student)
     save_checkpoint(folder / "unknown.safetensors", replace(good, training={"teacher": {"kind": "clip"}}))
-    inner = {"average_of": [{"training": {"average_of": [{"name": "a", "sha256": "aa"}]}}]}
-    for name, record in (("damaged-average", {"average_of": 3}), ("inner-average", inner), ("untold", {})):
-        save_checkpoint(folder / f"{name}.safetensors", replace(good, training=record))
+    save_checkpoint(folder / "untold.safetensors", replace(good, training={}))
     plain = Checkpoint(
         contract_for("mini-xception", LABELS, "any", True), create_model("mini-xception", 3).state_dict()
     )

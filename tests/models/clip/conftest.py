@@ -16,6 +16,7 @@ from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip, seeded_model
 from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.clip.prompts import PromptLearner, Prompts
 from edgekit.models.model_loading import load_weights
 from tests.models.clip import reference
 from tests.sketch import check_sketch
@@ -41,6 +42,17 @@ def small_clip(small_config: ClipConfig) -> FrozenClip:
     return random_clip(small_config, seed=1)
 
 
+class UpstreamLearner(PromptLearner):
+    """The learner of the authors' released code, where every pass overwrites the prompts without gradient."""
+
+    def forward(self) -> Prompts:
+        with torch.no_grad():
+            mapped = super().forward()
+            self.text_prompts.copy_(mapped.text)
+            self.vision_prompts.copy_(mapped.vision)
+        return Prompts(self.text_prompts, self.vision_prompts)
+
+
 @dataclass
 class Golden:
     clip: FrozenClip
@@ -49,10 +61,12 @@ class Golden:
     figures: dict[str, Any]
     labels: Tensor = field(default_factory=lambda: torch.tensor(reference.LABELS))
 
-    def prompted(self, **changes: Any) -> PromptedClip:
-        """Return a prompted CLIP with the fixture's state."""
-        config = PromptConfig(reference.N_CTX, reference.DEPTH, reference.CROSS_LAYER, **changes)
-        net = PromptedClip(self.clip, config, {name: list(lines) for name, lines in reference.DESCRIPTIONS.items()})
+    def prompted(self, kind: type[PromptedClip] = PromptedClip, upstream: bool = False) -> PromptedClip:
+        """Return a prompted CLIP with the fixture's state, with `upstream` as in the authors' released code."""
+        config = PromptConfig(reference.N_CTX, reference.DEPTH, reference.CROSS_LAYER)
+        learner = (UpstreamLearner if upstream else PromptLearner)(config, self.clip.config)
+        descriptions = {name: list(lines) for name, lines in reference.DESCRIPTIONS.items()}
+        net = kind(self.clip, config, descriptions, learner)
         load_weights(net.learner, self.prompt_state, "the fixture")
         return net
 

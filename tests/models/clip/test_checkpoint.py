@@ -106,11 +106,8 @@ def rewrite(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
         (lambda d: d | {"schema": 1}, "schema is 1"),
         (lambda _: [], "schema is None"),
         (lambda d: d | {"config": {**d["config"], "depth": "3"}}, r"'config\.depth' is .3.: expected a whole number"),
-        (
-            lambda d: d | {"config": {**d["config"], "flow": "sideways"}},
-            r"'config\.flow' is .sideways.: expected one of h",
-        ),
-        (lambda d: d | {"config": {**d["config"], "ensemble": 1}}, r"'config\.ensemble' is 1: expected true or false"),
+        (lambda d: d | {"config": {**d["config"], "flow": "one-way"}}, "flow 'one-way' is a variant of the method"),
+        (lambda d: d | {"config": {**d["config"], "upstream_compat": True}}, "is a variant of the method"),
         (lambda d: d | {"config": {**d["config"], "n_ctx": True}}, r"'config\.n_ctx' is true: expected a whole number"),
         (lambda d: d | {"config": {**d["config"], "cross_layer": 9}}, "cross_layer is 9"),
         (lambda d: {name: value for name, value in d.items() if name != "config"}, "'config' is missing"),
@@ -130,6 +127,12 @@ def test_a_wrong_description_is_refused(file: Path, edit: Callable[[dict[str, An
 
 def test_a_later_minor_version_may_have_more_fields(file: Path) -> None:
     rewrite(file, lambda d: d | {"schema": "1.7", "news": 1, "config": {**d["config"], "new": 2}})
+    assert load_prompts(file).config.depth == 3
+
+
+def test_a_file_of_version_0_2_is_read(file: Path) -> None:
+    more = {"flow": "hicropl", "ensemble": True, "upstream_compat": False, "proxy": "attention", "mapper": "attention"}
+    rewrite(file, lambda d: d | {"config": {**d["config"], **more, "consistency_on": "ensembled"}})
     assert load_prompts(file).config.depth == 3
 
 

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,19 +15,18 @@ from torch.nn import functional as F
 
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import Tower
-from edgekit.models.clip.captions import Phrasing, captions_of, example_captions
+from edgekit.models.clip.captions import captions_of, example_captions
 from edgekit.models.clip.contrastive import contrastive_loss
 from edgekit.models.clip.descriptions import SHIPPED, descriptions_for, read_descriptions
 from edgekit.models.clip.frozen import tokenize
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask
-from edgekit.models.clip.train_mini import MiniClipOptions
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.augment import Augmentation, augment
 from edgekit.models.training.loop import BEST_NAME
 from edgekit.models.training.recipes import RECIPES
 from edgekit.models.training.task import TrainingJob
-from tests.resuming import train_whole_and_resumed
+from tests.resuming import job_of, train_whole_and_resumed
 
 SMALL = replace(CLIP_MINI, patch_size_px=16, vision=Tower(64, 2, 1), text=Tower(32, 2, 1), embed_dim=32)
 RECIPE = replace(RECIPES["clip-mini"], epochs=2, batch_size=28, augmentation=Augmentation(48, translation=0.05))
@@ -39,7 +37,7 @@ def job(data: DataSet, epochs: int = 2) -> TrainingJob:
     recipe = replace(RECIPE, epochs=epochs, ema_decay=0.5)
     training, validation = data.splits["Training"], data.splits["PublicTest"]
     task = MiniClipTask(SMALL, data.classes, descriptions_for(data.classes), recipe, training, validation, data.name)
-    return TrainingJob(task, recipe, {"data_sha256": data.checksum()}, accelerator="cpu")
+    return job_of(task, recipe, data_sha256=data.checksum())
 
 
 def test_equal_captions_are_soft_targets_to_open_clips_loss() -> None:
@@ -63,43 +61,16 @@ def test_equal_content_has_equal_words_within_a_batch_and_others_in_the_next() -
     labels = torch.tensor([3, 4, 3, 4, 4])
     seen = set()
     for seed in range(20):
-        texts, which = captions_of(EXPRESSIONS, labels, None, torch.zeros(5), seed)
+        texts, which = captions_of(EXPRESSIONS, labels, seed)
         assert len(texts) == 2
         assert which.tolist() == [0, 1, 0, 1, 1]
-        assert texts == captions_of(EXPRESSIONS, labels, None, torch.zeros(5), seed)[0]
+        assert texts == captions_of(EXPRESSIONS, labels, seed)[0]
         seen.add(texts[0])
     assert len(seen) > 15
 
 
-def test_captions_name_the_two_largest_shares_or_draw_one() -> None:
-    sad, fear = EXPRESSIONS.index("sad"), EXPRESSIONS.index("fear")
-    votes = torch.zeros(2, 7)
-    votes[0, sad], votes[0, fear] = 0.5, 0.5
-    votes[1, sad] = 1
-    labels = torch.tensor([sad, sad])  # shares: sad 3/4, fear 1/4; and sad alone
-    mixed = next(seed for seed in range(50) if Phrasing(EXPRESSIONS, seed).is_mixed)
-    plain = next(seed for seed in range(50) if not Phrasing(EXPRESSIONS, seed).is_mixed)
-
-    def has(text: str, name: str) -> bool:
-        words = CAPTIONS["classes"][name]
-        return any(word in text for word in (*words["adjectives"], *words["nouns"]))
-
-    texts, which = captions_of(EXPRESSIONS, labels, votes, torch.zeros(2), mixed)
-    first, second = (texts[index] for index in which.tolist())
-    assert has(first, "sad")
-    assert has(first, "fear")
-    assert has(second, "sad")
-    assert not has(second, "fear")
-    # Shares are cumulated in the order of the classes, fear before sad.
-    for uniform, name in ((0.2, "fear"), (0.3, "sad"), (0.999, "sad")):
-        texts, which = captions_of(EXPRESSIONS, labels, votes, torch.full((2,), uniform), plain)
-        assert has(texts[which[0]], name)
-        assert has(texts[which[1]], "sad")
-
-
 def test_captions_of_some_classes_never_name_the_others() -> None:
     kept = ("angry", "disgust", "fear", "happy")
-    votes = torch.softmax(torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), dim=1)
     labels = torch.arange(64) % 4
 
     def words(names: Iterable[str]) -> set[str]:
@@ -107,23 +78,21 @@ def test_captions_of_some_classes_never_name_the_others() -> None:
 
     others = words(name for name in EXPRESSIONS if name not in kept) - words(kept)
     forbidden = re.compile(rf"\b({'|'.join(map(re.escape, sorted(others)))})\b")
-    sad = captions_of(EXPRESSIONS, torch.tensor([EXPRESSIONS.index("sad")]), None, torch.zeros(1), 0)[0]
+    sad = captions_of(EXPRESSIONS, torch.tensor([EXPRESSIONS.index("sad")]), 0)[0]
     assert all(forbidden.search(text) for text in sad)
     for seed in range(60):
-        texts, _ = captions_of(kept, labels, votes, torch.rand(64), seed)
+        texts, _ = captions_of(kept, labels, seed)
         assert not any(forbidden.search(text) for text in texts)
 
 
 def test_every_caption_there_can_be_fits_the_context() -> None:
     for seed in range(200):
-        phrasing = Phrasing(EXPRESSIONS, seed)
-        texts = [phrasing.caption(first, second) for first in range(7) for second in (None, (first + 1) % 7)]
-        tokenize([text for text in texts if text], CLIP_MINI)
+        tokenize(captions_of(EXPRESSIONS, torch.arange(7), seed)[0], CLIP_MINI)
     tokenize([text for texts in read_descriptions(SHIPPED).values() for text in texts], CLIP_MINI)
 
 
 def test_captions_of_other_classes_contain_their_names() -> None:
-    texts, which = captions_of(("maine_coon", "pug"), torch.tensor([0, 1, 0]), None, torch.zeros(3), 1)
+    texts, which = captions_of(("maine_coon", "pug"), torch.tensor([0, 1, 0]), 1)
     assert "maine coon" in texts[0]
     assert "pug" in texts[1]
     assert which.tolist() == [0, 1, 0]
@@ -133,9 +102,8 @@ def test_captions_of_other_classes_contain_their_names() -> None:
 def test_the_examples_have_every_word_of_every_caption(classes: tuple[str, ...]) -> None:
     words = set(re.findall(r"\w+", " ".join(example_captions(classes))))
     labels = torch.arange(len(classes))
-    votes = None if "pug" in classes else torch.eye(len(classes)) * 0.4 + torch.eye(len(classes)).roll(1, 0) * 0.6
     for seed in range(300):
-        texts, _ = captions_of(classes, labels, votes, torch.zeros(len(classes)), seed)
+        texts, _ = captions_of(classes, labels, seed)
         assert set(re.findall(r"\w+", " ".join(texts))) <= words
 
 
@@ -183,23 +151,3 @@ def test_a_recipe_for_other_sizes_is_refused(bars: DataSet) -> None:
     training = bars.splits["Training"]
     with pytest.raises(InputError, match="crops images to 44 px, the CLIP takes 48"):
         MiniClipTask(SMALL, bars.classes, descriptions_for(bars.classes), recipe, training, training, bars.name)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"captions": "votes"}, "captions 'votes' are made from FER\\+ votes: give ferplus"),
-        ({"layers": 4}, "layers is for a CLIP on a trunk: give trunk"),
-        ({"trunk_epochs": 4}, "trunk_epochs is for a trunk that is trained first: give trunk as edgecnn or"),
-        ({"trunk_epochs": 0, "trunk": "edgecnn"}, "trunk_epochs is 0: expected 1 or more"),
-        ({"layers": 13, "trunk": "default"}, "layers is 13: expected 1 to 12"),
-        ({"captions": "long"}, "captions is 'long': expected one of classic, votes"),
-        (
-            {"teacher_weight": 0.0, "teacher": "default"},
-            "teacher_weight is 0.0: expected more than 0",
-        ),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        MiniClipOptions(data=Path("data"), output=Path("out"), **values)

@@ -34,12 +34,8 @@ def prompted(
     [
         SMALL,
         replace(SMALL, cross_layer=3),
-        replace(SMALL, flow="one-way"),
-        replace(SMALL, flow="independent"),
         replace(SMALL, depth=1, cross_layer=1),
         replace(SMALL, n_ctx=6, depth=2, cross_layer=1),
-        replace(SMALL, consistency_on="prompted"),
-        replace(SMALL, ensemble=False, consistency_on="prompted"),
     ],
 )
 def test_everything_that_is_learned_gets_a_gradient(small_clip: FrozenClip, config: PromptConfig) -> None:
@@ -52,13 +48,6 @@ def test_everything_that_is_learned_gets_a_gradient(small_clip: FrozenClip, conf
             assert (parameter.grad.flatten(1).norm(dim=1) > 0).all(), name
         else:
             assert parameter.grad.norm() > 0, name
-
-
-def test_upstream_compat_gives_mappers_and_proxies_no_gradient(small_clip: FrozenClip) -> None:
-    net = prompted(small_clip, replace(SMALL, upstream_compat=True))
-    net.loss(IMAGES, LABELS).total.backward()
-    trained = {name for name, parameter in net.learner.named_parameters() if parameter.grad is not None}
-    assert trained == {"text_prompts", "vision_prompts"}
 
 
 @torch.no_grad()
@@ -75,35 +64,19 @@ def moved(net: PromptedClip, name: str, layer: int) -> tuple[list[int], list[int
 
 
 @pytest.mark.parametrize(
-    ("flow", "name", "layer", "text", "vision"),
+    ("name", "layer", "text", "vision"),
     [
-        ("hicropl", "text_prompts", 0, [0], [0, 1]),
-        ("hicropl", "text_prompts", 1, [1], [0, 1]),
-        ("hicropl", "text_prompts", 2, [2], []),
-        ("hicropl", "vision_prompts", 1, [], [1]),
-        ("hicropl", "vision_prompts", 2, [2], [2]),
-        ("one-way", "text_prompts", 2, [2], [0, 1, 2]),
-        ("one-way", "vision_prompts", 2, [], [2]),
-        ("independent", "text_prompts", 0, [0], []),
-        ("independent", "vision_prompts", 2, [], [2]),
+        ("text_prompts", 0, [0], [0, 1]),
+        ("text_prompts", 1, [1], [0, 1]),
+        ("text_prompts", 2, [2], []),
+        ("vision_prompts", 1, [], [1]),
+        ("vision_prompts", 2, [2], [2]),
     ],
 )
-def test_knowledge_flows_in_the_direction_of_the_variant(
-    small_clip: FrozenClip, flow: Any, name: str, layer: int, text: list[int], vision: list[int]
+def test_knowledge_flows_to_the_other_tower_up_to_and_after_the_cross_layer(
+    small_clip: FrozenClip, name: str, layer: int, text: list[int], vision: list[int]
 ) -> None:
-    assert moved(prompted(small_clip, replace(SMALL, flow=flow)), name, layer) == (text, vision)
-
-
-def test_layers_start_apart_and_in_the_released_code_equal(small_clip: FrozenClip) -> None:
-    for upstream in (False, True):
-        learner: Any = prompted(small_clip, replace(SMALL, depth=3, cross_layer=2, upstream_compat=upstream)).learner
-        for first, second in (
-            (learner.vision_prompts[0], learner.vision_prompts[1]),
-            (learner.text_proxies[0].query, learner.text_proxies[1].query),
-            (learner.text_proxies[0].attn.in_proj_weight, learner.text_proxies[1].attn.in_proj_weight),
-        ):
-            assert torch.equal(first, second) == upstream
-        assert not torch.equal(learner.text_prompts[1], learner.text_prompts[2])
+    assert moved(prompted(small_clip), name, layer) == (text, vision)
 
 
 def test_short_contexts_start_from_words(small_clip: FrozenClip) -> None:
@@ -116,13 +89,6 @@ def test_short_contexts_start_from_words(small_clip: FrozenClip) -> None:
     assert torch.equal(long.class_tokens, small_clip.tokenize([f"X X X X X {name}." for name in CLASSES]))
     noise = prompted(small_clip, replace(SMALL, context_words=""))
     assert noise.learner.text_prompts[0].std() < 0.03
-
-
-def test_prompts_equal_to_the_context_words_do_not_change_the_text_features(small_clip: FrozenClip) -> None:
-    """One prompted layer with the embeddings of the context words gives the features of the plain text tower."""
-    net = prompted(small_clip, replace(SMALL, depth=1, flow="independent", ensemble=False, consistency_on="prompted"))
-    plain = torch.nn.functional.normalize(small_clip.encode_text(net.class_tokens), dim=1)
-    torch.testing.assert_close(net.text_features(), plain, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -177,8 +143,6 @@ def test_the_papers_settings() -> None:
         ({"cross_layer": 4}, "cross_layer is 4: expected 1 to depth, 3"),
         ({"consistency_weight": -1.0}, "consistency_weight is -1.0"),
         ({"consistency_weight": float("nan")}, "consistency_weight is nan"),
-        ({"ensemble": False}, "without an ensemble"),
-        ({"upstream_compat": True, "flow": "one-way"}, "has only 'hicropl'"),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -206,7 +170,6 @@ def test_a_width_the_mappers_cannot_divide_is_refused(small_config: ClipConfig) 
     odd = replace(small_config, text=Tower(60, 3, 1))
     with pytest.raises(InputError, match="text tower has width 60: mappers need a multiple of 8"):
         PromptLearner(SMALL, odd)
-    PromptLearner(replace(SMALL, flow="independent"), odd)
 
 
 @pytest.mark.parametrize(

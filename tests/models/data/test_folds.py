@@ -7,9 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edgekit.errors import InputError
 from edgekit.models.data import ImageSet
-from edgekit.models.data.folds import Fold, fold_numbers, read_fold
+from edgekit.models.data.folds import fold_numbers
 
 
 def _random_part(count: int) -> ImageSet:
@@ -41,11 +40,3 @@ def test_a_person_is_in_one_fold_and_with_the_persons_of_identical_images() -> N
     for person in range(1, 30):  # a chain of persons: each shares an image with the one before
         part.images[person * 10] = part.images[person * 10 - 1]
     assert len(set(fold_numbers(part, 3).tolist())) == 1
-
-
-def test_folds_that_do_not_exist_are_refused() -> None:
-    for folds, fold in ((1, 0), (3, 3), (3, -1)):
-        with pytest.raises(InputError, match="expected"):
-            Fold(folds, fold)
-    with pytest.raises(InputError, match="not the record of a fold"):
-        read_fold({"folds": "3"})

@@ -7,16 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
 from edgekit.models.data import image_files
 from edgekit.models.data.few_shot import of_classes, require_persons_apart
 from edgekit.models.data.image_files import ImageFiles, batches, decoded
-from edgekit.models.data.original_crops import OriginalCrops
 from edgekit.models.data.readers import list_files, load_dataset
-from edgekit.models.data.resized_crop import ResizedCrop, draw_crops, resized_crops
 from tests.images import write_image
 
 
@@ -77,54 +74,6 @@ def test_a_damaged_file_is_named_in_one_line(folder: Path) -> None:
         with pytest.raises(InputError, match=r"test/b/3\.png' cannot be decoded") as caught:
             read()
         assert "\n" not in str(caught.value)
-
-
-def test_crops_of_a_file_are_those_of_its_pixels(tmp_path: Path) -> None:
-    """For a square picture that is not resized, a crop from the file is close to the crop from memory."""
-    smooth = cv2.resize(np.random.default_rng(1).integers(0, 255, (6, 6, 3), dtype=np.uint8), (48, 48))
-    (tmp_path / "test/a").mkdir(parents=True)
-    assert cv2.imwrite(str(tmp_path / "test/a/0.png"), smooth)
-    files = files_of(tmp_path)
-    crop = ResizedCrop(min_area=0.3)
-    numbers = draw_crops(20, torch.Generator().manual_seed(0))
-    cutter = OriginalCrops(files, crop, 48, gray=False)
-    indices = torch.zeros(20, dtype=torch.long)
-    cut = cutter.crops(indices, numbers)
-    (image,) = decoded([files], 48)
-    pixels = torch.from_numpy(image.images).permute(0, 3, 1, 2)[indices]
-    expected = resized_crops(pixels, numbers, crop, 48)
-    assert cut.shape == (20, 3, 48, 48)
-    assert (cut - expected).abs().mean() < 0.01
-    assert (cut - expected).abs().max() < 0.1
-    assert (cut - expected.flip(3)).abs().mean() > 0.05
-
-
-def test_crops_reach_parts_outside_the_central_square(tmp_path: Path) -> None:
-    wide = np.zeros((20, 60, 3), np.uint8)
-    wide[:, :20], wide[:, 40:] = 255, 128
-    (tmp_path / "test/a").mkdir(parents=True)
-    assert cv2.imwrite(str(tmp_path / "test/a/0.png"), wide)
-    cutter = OriginalCrops(files_of(tmp_path), ResizedCrop(min_area=0.08), 8, gray=True)
-    # The smallest square part, at the left and at the right edge, not mirrored.
-    numbers = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.9], [0.0, 0.5, 1.0, 0.5, 0.9]])
-    left, right = cutter.crops(torch.tensor([0, 0]), numbers)
-    assert left.shape == (1, 8, 8)
-    assert left.unique().tolist() == [1.0]
-    assert right.unique().tolist() == pytest.approx([128 / 255])
-    (square,) = decoded([files_of(tmp_path)], 8)
-    assert square.images.max() < 32  # black, except for the interpolation at the edges
-
-
-def test_prefetched_batches_are_the_requested_ones(folder: Path) -> None:
-    files = files_of(folder)
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(3)).split(40)
-    cutter, plain = (OriginalCrops(files, ResizedCrop(), 8, gray=False) for _ in range(2))
-    cutter.prefetch(order)
-    cutter.crops(order[0], torch.rand(40, 5))
-    cutter.prefetch(order)  # the next epoch starts although the last one was interrupted
-    for batch in order:
-        numbers = torch.rand(len(batch), 5)
-        assert torch.equal(cutter.crops(batch, numbers), plain.crops(batch, numbers))
 
 
 def test_a_person_on_both_sides_is_refused(folder: Path) -> None:

@@ -17,7 +17,8 @@ from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, s
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import save_clip
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
-from edgekit.models.distill.run import DistillOptions, distill
+from edgekit.models.distill.options import DistillOptions
+from edgekit.models.distill.run import TARGETS_NAME, distill
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
 
@@ -63,14 +64,28 @@ def test_the_student_of_a_model_of_whole_images_is_one(pictures: Path, tmp_path:
         distill(teachers=[images, faces], output=tmp_path / "other", **options)
 
 
-def test_options_may_be_text_and_are_checked() -> None:
-    texts: dict[str, Any] = {"data": "d", "output": "o", "cache": "c", "unlabelled": "u", "descriptions": "s"}
+def test_options_may_be_text_and_are_checked(tmp_path: Path) -> None:
+    texts: dict[str, Any] = {"data": "d", "output": "o", "unlabelled": "u", "descriptions": "s"}
     options = DistillOptions(teachers=["t"], **texts)
-    assert [options.cache_folder, options.unlabelled, options.descriptions] == [Path("c"), Path("u"), Path("s")]
-    with pytest.raises(InputError, match="views is 'foo': expected one of center, "):
-        replace(options, views="foo")
-    with pytest.raises(InputError, match="epochs is given beside an options object"):
-        distill(options, epochs=2)
+    assert [options.unlabelled, options.descriptions] == [Path("u"), Path("s")]
+    for wrong in ({"teachers": []}, {"teachers": ["t"], "temperature": 0}, {"teachers": ["t"], "views": "center"}):
+        with pytest.raises(InputError):
+            distill(data=tmp_path, output=tmp_path, **wrong)
+
+
+def test_the_teacher_classifies_once_and_a_resumed_training_reads_its_outputs(pictures: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"data": pictures, "output": tmp_path / "run", "student": "mini-xception", **OPTIONS}
+    options["teachers"] = [_teacher(tmp_path / "teacher.safetensors")]
+    stages: list[str] = []
+    distill(**options, progress=lambda stage, _done, _total: stages.append(stage))
+    assert "running the teacher" in stages
+    stages.clear()
+    distill(**options, resume=True, progress=lambda stage, _done, _total: stages.append(stage))
+    assert "running the teacher" not in stages
+    kept = tmp_path / "run" / TARGETS_NAME
+    kept.write_bytes(kept.read_bytes()[:-4])
+    distill(**options, resume=True, progress=lambda stage, _done, _total: stages.append(stage))
+    assert "running the teacher" in stages, "a damaged file is replaced"
 
 
 def test_images_without_labels_that_are_validation_images_are_reported(pictures: Path, tmp_path: Path) -> None:

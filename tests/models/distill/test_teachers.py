@@ -18,9 +18,8 @@ from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import save_clip
 from edgekit.models.clip.prompted import PromptedClip
-from edgekit.models.distill.classifiers import classifier_teacher
 from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
-from edgekit.models.distill.opening import TeacherOptions, open_teacher
+from edgekit.models.distill.opening import TeacherOptions, _classifier_teacher, open_teacher
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble, for_labels, to_teacher_input
 from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.models.model_loading import contract_for
@@ -66,7 +65,7 @@ def test_a_checkpoint_returns_the_outputs_of_its_net_for_the_centre_of_a_face(ch
     from edgekit.models.checkpoints.checkpoint import load_checkpoint
     from edgekit.models.model_loading import build_net
 
-    teacher = classifier_teacher(checkpoint, CPU)
+    teacher = _classifier_teacher(checkpoint, CPU, None)
     loaded = load_checkpoint(checkpoint)
     expected = TorchClassifier(build_net(loaded), loaded.contract).logits(crops[:, 2:46, 2:46])
     assert np.array_equal(teacher.predict(crops[:, 2:46, 2:46]).logits, expected)
@@ -86,7 +85,7 @@ def test_crops_of_another_size_are_resized_and_made_gray(crops: ImageU8) -> None
 
 
 def test_labels_are_matched_by_name(checkpoint: Path, crops: ImageU8) -> None:
-    teacher, notices = classifier_teacher(checkpoint, CPU), []
+    teacher, notices = _classifier_teacher(checkpoint, CPU, None), []
     ordered = for_labels(teacher, ("C", "a"), notices.append)
     assert ordered.labels == ("C", "a")
     assert np.array_equal(ordered.predict(crops).logits, teacher.predict(crops).logits[:, [2, 0]])
@@ -96,7 +95,7 @@ def test_labels_are_matched_by_name(checkpoint: Path, crops: ImageU8) -> None:
 
 
 def test_an_ensemble_gives_the_mean_of_probabilities(checkpoint: Path, crops: ImageU8) -> None:
-    first = classifier_teacher(checkpoint, CPU)
+    first = _classifier_teacher(checkpoint, CPU, None)
     second = replace(first, sha256="d" * 64, predict=lambda crops: TeacherOutputs(-50 * first.predict(crops).logits))
     both = ensemble([first, second])
     expected = (softmax(first.predict(crops).logits) + softmax(second.predict(crops).logits)) / 2
@@ -158,14 +157,6 @@ def test_prompts_that_were_trained_on_gray_pictures_see_gray_ones(small_clip: Fr
         logits[gray] = [teacher.predict(crops).logits for crops in (flat, to_teacher_input(flat, (32, 32), gray=True))]
     np.testing.assert_allclose(*logits[True], atol=1e-4)
     assert np.abs(logits[False][0] - logits[False][1]).max() > 1e-3
-
-
-def test_prompts_that_change_when_used_cannot_teach(small_clip: FrozenClip, tmp_path: Path) -> None:
-    path = tmp_path / "upstream.safetensors"
-    net = PromptedClip(small_clip, replace(PROMPTS, upstream_compat=True), DESCRIPTIONS)
-    save_prompts(path, prompt_checkpoint(net, {}))
-    with pytest.raises(InputError, match="they cannot be exported or be a teacher"):
-        prompted_teacher(path, small_clip, CPU)
 
 
 def test_teachers_are_known_by_their_files(checkpoint: Path, clip_file: Path, prompts: Path) -> None:

@@ -19,8 +19,8 @@ from edgekit.models.nets.registry import create_model, parameter_count
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.loop import BEST_NAME, train_job
 from edgekit.models.training.recipes import Recipe
-from edgekit.models.training.task import TrainingJob
 from tests.exports import export_checkpoint
+from tests.resuming import job_of
 
 PARAMETERS = {
     "mini-xception": 57_095,
@@ -47,9 +47,7 @@ def test_nets_have_the_known_number_of_parameters(name: str) -> None:
 def test_a_net_trains_and_exports_to_a_file_with_the_same_outputs(name: str, bars: DataSet, tmp_path: Path) -> None:
     few = {split: bars.splits[split].subset(torch.arange(8).numpy()) for split in ("Training", "PublicTest")}
     contract = contract_for(name, bars.classes, bars.name, gray=True)
-    job = TrainingJob(
-        ClassificationTask(contract, TWO_STEPS, few["Training"], few["PublicTest"]), TWO_STEPS, {}, accelerator="cpu"
-    )
+    job = job_of(ClassificationTask(contract, TWO_STEPS, few["Training"], few["PublicTest"]), TWO_STEPS)
     torch.manual_seed(0)
     fresh = create_model(name, 7)
     train_job(job, tmp_path)

@@ -19,13 +19,14 @@ from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.augment import Augmentation
 from edgekit.models.model_loading import contract_for
 from edgekit.models.train import _report_chance, train
+from edgekit.models.train_options import TrainOptions
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.init_weights import read_initial_weights
 from edgekit.models.training.loop import BEST_NAME, EpochReport, _Trainer, train_job
 from edgekit.models.training.optimizer import freeze, layer_rates, make_optimizer
 from edgekit.models.training.recipes import RECIPES, Recipe
 from edgekit.models.training.run import TrainingResult
-from edgekit.models.training.task import TrainingJob
+from tests.resuming import job_of
 
 INITIAL = resolve_model("fer2013", (".safetensors",))
 QUICK = replace(RECIPES["adapt"], epochs=2, batch_size=14)
@@ -36,7 +37,7 @@ def _adapted(data: DataSet, folder: Path, recipe=QUICK):
     initial = read_initial_weights(INITIAL, contract, lambda _message: None)
     parts = data.splits["Training"], data.splits["PublicTest"]
     task = ClassificationTask(contract, recipe, *parts, initial=initial)
-    history = train_job(TrainingJob(task, recipe, {}), folder)
+    history = train_job(job_of(task, recipe), folder)
     return history, load_checkpoint(folder / BEST_NAME).state
 
 
@@ -60,7 +61,7 @@ def test_all_copies_of_the_net_are_on_the_device_of_the_training(bars: DataSet, 
     contract = contract_for("mini-xception", bars.classes, bars.name, bars.is_gray)
     recipe = replace(QUICK, ema_decay=ema_decay)
     task = ClassificationTask(contract, recipe, bars.splits["Training"], bars.splits["PublicTest"])
-    trainer = _Trainer(TrainingJob(task, recipe, {}), fabric)
+    trainer = _Trainer(job_of(task, recipe), fabric)
     assert trainer.blend is not None
     blended, initial = trainer.blend
     for state in (blended.state_dict(), initial, trainer.average.state_dict(), trainer.plain.state_dict()):
@@ -173,10 +174,11 @@ def test_a_model_that_is_no_better_than_the_most_frequent_class_is_reported(accu
     result = TrainingResult(Path("best"), Path("curves"), report, (report,), "val")
     validation = ImageSet(np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 1, 1, 1]))
     printed: list[str] = []
-    _report_chance(result, validation, False, printed.append)
+    options = TrainOptions(data="data", output="run", notify=printed.append)
+    _report_chance(result, validation, options)
     assert len(printed) == lines
     assert all("right on 75.00% of the validation images" in line for line in printed)
     assert all("use more pictures, --init default --recipe adapt, or more --epochs" in line for line in printed)
-    _report_chance(result, validation, True, printed.append)
+    _report_chance(result, validation, replace(options, recipe="adapt"))
     assert all(line.endswith("use more pictures") for line in printed[lines:])
     assert len(printed) == 2 * lines

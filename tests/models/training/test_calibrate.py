@@ -19,7 +19,7 @@ from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
 from edgekit.models.train import train
-from edgekit.models.training.calibrate import calibrate
+from edgekit.models.training.calibrate import calibrated
 
 
 def test_the_fitted_temperature_is_the_one_the_logits_were_scaled_by() -> None:
@@ -47,43 +47,37 @@ def test_a_temperature_changes_no_prediction_and_is_recorded(architecture: str, 
     truths = before.argmax(axis=1)
     truths[:9] = (truths[:9] + 1) % 3  # correct on 70 %
     messages: list[str] = []
-    temperature = calibrate(path, replace(part, labels=truths), messages.append)
-    after = load_checkpoint(path)
+    after = calibrated(load_checkpoint(path), replace(part, labels=truths), messages.append)
+    save_checkpoint(path, after)
+    temperature = after.contract.temperature
     assert temperature != 1
-    assert after.contract.temperature == temperature
     assert after.training["calibration"]["temperature"] == temperature
     figures = re.search(r"on 30 validation images: cross-entropy ([\d.]+) before, ([\d.]+) after", messages[0])
     assert figures is not None
     assert float(figures[2]) <= float(figures[1])
-    assert calibrate(path, part) == temperature  # a resumed training calibrates once
     assert np.allclose(_logits(path, part), before / temperature, rtol=1e-3, atol=1e-3)
 
 
 def test_a_training_resumed_without_calibration_has_none(bars_folder: Path, tmp_path: Path) -> None:
     # The weights of the best epoch are not those of the last one, so resuming does not write them again.
-    options = {"data": bars_folder, "output": tmp_path, "epochs": 3, "batch_size": 28, "max_lr": 1.0, "recipe": "paper"}
+    options = {"data": bars_folder, "output": tmp_path, "epochs": 3, "batch_size": 28, "max_lr": 1.0}
     machine = {"model": "mini-xception", "precision": "fp32", "accelerator": "cpu", "threads": 1}
-    calibrated = train(**options, **machine)
-    assert calibrated.best_epoch < 3
-    assert calibrated.temperature == load_checkpoint(calibrated.checkpoint).contract.temperature != 1
+    finished = train(**options, **machine)
+    assert finished.best_epoch < 3
+    assert finished.temperature == load_checkpoint(finished.checkpoint).contract.temperature != 1
     part = load_dataset(bars_folder).splits["PublicTest"]
-    before = _logits(calibrated.checkpoint, part)
+    before = _logits(finished.checkpoint, part)
     assert train(**options, **machine, resume=True, calibrate=False).temperature == 1
-    checkpoint = load_checkpoint(calibrated.checkpoint)
+    checkpoint = load_checkpoint(finished.checkpoint)
     assert checkpoint.contract.temperature == 1
     assert "calibration" not in checkpoint.training
-    assert np.allclose(_logits(calibrated.checkpoint, part), before * calibrated.temperature, rtol=1e-3, atol=1e-3)
+    assert np.allclose(_logits(finished.checkpoint, part), before * finished.temperature, rtol=1e-3, atol=1e-3)
 
 
-def test_few_validation_images_leave_the_checkpoint_alone(tmp_path: Path) -> None:
-    path = tmp_path / "net.safetensors"
+def test_few_validation_images_leave_the_checkpoint_alone() -> None:
     contract = contract_for("mini-xception", ("a", "b"), "noise", gray=True)
-    save_checkpoint(path, Checkpoint(contract, create_model("mini-xception", 2).state_dict()))
-    content, messages = path.read_bytes(), []
-    part = ImageSet(np.zeros((4, 48, 48, 1), np.uint8), np.arange(4) % 2)
-    assert calibrate(path, part, messages.append) == 1
-    assert path.read_bytes() == content
-    assert "not calibrated: 4 validation images" in messages[0]
+    checkpoint = Checkpoint(contract, create_model("mini-xception", 2).state_dict())
+    assert calibrated(checkpoint, ImageSet(np.zeros((4, 48, 48, 1), np.uint8), np.arange(4) % 2)) is checkpoint
 
 
 def _logits(path: Path, part: ImageSet) -> np.ndarray:

@@ -13,13 +13,14 @@ import torch
 
 from edgekit.contract import Fit
 from edgekit.errors import GateError, InputError
-from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
-from edgekit.models.training.device_pixels import check_device_pixels
+from edgekit.models.training.finish import check_device_pixels
 
 LABELS = ("cat", "dog")
+BEST = Path("best.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -35,48 +36,42 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Fit], Path]:
-    """Return a function that writes an untrained checkpoint with a given fit in its contract."""
+def checkpoint() -> Callable[[Fit], Checkpoint]:
+    """Return a function that returns an untrained checkpoint with a given fit in its contract."""
     torch.manual_seed(0)
     net = create_model("mini-xception", 2)
 
-    def write(fit: Fit) -> Path:
-        path = tmp_path_factory.mktemp("checkpoint") / "best.safetensors"
-        save_checkpoint(
-            path, Checkpoint(contract_for("mini-xception", LABELS, "wide", False, fit), net.state_dict(), {})
-        )
-        return path
+    def make(fit: Fit) -> Checkpoint:
+        return Checkpoint(contract_for("mini-xception", LABELS, "wide", False, fit), net.state_dict(), {})
 
-    return write
+    return make
 
 
 @pytest.mark.parametrize("fit", ["square", "pad", "stretch"])
-def test_images_read_with_the_contracts_fit_pass(wide: Path, checkpoint: Callable[[Fit], Path], fit: Fit) -> None:
+def test_images_read_with_the_contracts_fit_pass(wide: Path, checkpoint: Callable[[Fit], Checkpoint], fit: Fit) -> None:
     lines: list[str] = []
-    check_device_pixels(checkpoint(fit), load_dataset(wide, fit=fit).split("all"), wide, "drop", lines.append)
+    check_device_pixels(checkpoint(fit), BEST, load_dataset(wide, fit=fit).split("all"), wide, "drop", lines.append)
     assert lines == ["a device reads 6 of 6 validation images as training did"]
 
 
 def test_images_read_with_another_fit_are_an_error_and_the_first_is_named(
-    wide: Path, checkpoint: Callable[[Fit], Path]
+    wide: Path, checkpoint: Callable[[Fit], Checkpoint]
 ) -> None:
     stretched = load_dataset(wide, fit="stretch").split("all")
-    path = checkpoint("square")
-    with pytest.raises(GateError, match=r"reads 6 of 6 .* first 'cat/0.png'.*is kept"):
-        check_device_pixels(path, stretched, wide, "drop")
-    assert path.exists()
+    with pytest.raises(GateError, match=r"'cat/0.png'"):
+        check_device_pixels(checkpoint("square"), BEST, stretched, wide, "drop")
 
 
-def test_images_without_files_are_not_reported_as_checked(wide: Path, checkpoint: Callable[[Fit], Path]) -> None:
+def test_images_without_files_are_not_reported_as_checked(wide: Path, checkpoint: Callable[[Fit], Checkpoint]) -> None:
     part = replace(load_dataset(wide).split("all"), names=None)
     lines: list[str] = []
-    check_device_pixels(checkpoint("square"), part, Path("fer2013.csv"), "drop", lines.append)
+    check_device_pixels(checkpoint("square"), BEST, part, Path("fer2013.csv"), "drop", lines.append)
     assert not lines
 
 
-def test_a_file_that_is_gone_is_named(wide: Path, checkpoint: Callable[[Fit], Path]) -> None:
+def test_a_file_that_is_gone_is_named(wide: Path, checkpoint: Callable[[Fit], Checkpoint]) -> None:
     part = load_dataset(wide).split("all")
     assert part.names is not None
     gone = replace(part, names=np.array([name.replace("0.png", "9.png") for name in part.names.tolist()]))
     with pytest.raises(InputError, match=r"'cat/9\.png' does not exist any more"):
-        check_device_pixels(checkpoint("square"), gone, wide, "drop")
+        check_device_pixels(checkpoint("square"), BEST, gone, wide, "drop")

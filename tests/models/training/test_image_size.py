@@ -14,14 +14,13 @@ from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.train import train
 
-# A net with dropout, whose random numbers must not depend on the image storage; SAM needs two passes per batch.
+# A net with dropout, whose random numbers must not depend on the image storage.
 OPTIONS = {
     "model": "mobilenetv3-small",
     "image_size": 64,
     "fit": "square",
     "epochs": 1,
     "batch_size": 16,
-    "sam_radius": 0.05,
     "precision": "fp32",
     "threads": 1,
 }

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
-from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from edgekit.models.data import DataSet
 from edgekit.models.data.balance import class_prior
 from edgekit.models.data.readers import load_dataset
@@ -20,41 +20,29 @@ from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.registry import create_model
 from edgekit.models.train import train
-from edgekit.models.training.prior import adjust_prior, class_bias
+from edgekit.models.training.prior import adjusted, class_bias
+from edgekit.models.training.record import TrainingRecord
 from tests.images import write_image
 
 PRIOR = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], np.float32)
 
 
-def _checkpoint(bars: DataSet, path: Path) -> Checkpoint:
+def test_logits_change_by_the_logarithm_of_the_shares(bars: DataSet) -> None:
     torch.manual_seed(0)
     contract = contract_for("edgecnn", bars.classes, bars.name, gray=True)
-    save_checkpoint(path, Checkpoint(contract, create_model("edgecnn", 7).state_dict(), {"seed": 3}))
-    return load_checkpoint(path)
+    before = Checkpoint(contract, create_model("edgecnn", 7).state_dict(), {"seed": 3})
+    after = adjusted(before, PRIOR, 0.5)
+    change = np.subtract(*(_logits(each, bars) for each in (after, before)))
+    assert np.allclose(change, -0.5 * (np.log(PRIOR) - np.log(PRIOR).mean()), atol=1e-4)
+    assert after.training["seed"] == 3
+    record = TrainingRecord.read(after.training).prior_adjustment
+    assert record is not None
+    assert (record.strength, record.prior) == (0.5, pytest.approx(PRIOR.tolist()))
 
 
 def _logits(checkpoint: Checkpoint, bars: DataSet) -> np.ndarray:
     classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract)
     return evaluate(classifier, bars.splits["PublicTest"], "center-crop").logits
-
-
-def test_logits_change_by_the_logarithm_of_the_shares_once(bars: DataSet, tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
-    notices: list[str] = []
-    before = _logits(_checkpoint(bars, path), bars)
-    for _ in range(2):  # as after a resume
-        adjust_prior(path, PRIOR, 0.5, bars.splits["PublicTest"], notices.append)
-    checkpoint = load_checkpoint(path)
-    change = _logits(checkpoint, bars) - before
-    expected = -0.5 * (np.log(PRIOR) - np.log(PRIOR).mean())
-    assert np.allclose(change, expected, atol=1e-4)
-    assert checkpoint.training["seed"] == 3
-    assert checkpoint.training["prior_adjustment"]["strength"] == 0.5
-    assert checkpoint.training["prior_adjustment"]["prior"] == pytest.approx(PRIOR.tolist())
-    assert notices == [
-        "logits adjusted by 0.5 times the logarithm of the training data's shares: angry 40.0%, disgust 10.0%, "
-        "fear 10.0%, happy 10.0%, sad 10.0%, surprise 10.0%, neutral 10.0%"
-    ]
 
 
 def test_the_prior_is_the_mean_target(bars: DataSet) -> None:
@@ -83,8 +71,8 @@ def test_a_training_adjusts_before_it_calibrates(bars_folder: Path, tmp_path: Pa
     assert kinds.index("logits") < kinds.index("calibrated")
     with pytest.raises(InputError, match=r"its prior_strength was 1\.0, now it is 0\.5"):
         train(**options, output=tmp_path / "adjusted", prior_strength=0.5, resume=True)
-    with pytest.raises(InputError, match="so does balance 'loss'"):
-        train(**options, output=tmp_path / "twice", prior_strength=1.0, balance="loss")
+    with pytest.raises(InputError, match="so does balance 'sampler'"):
+        train(**options, output=tmp_path / "twice", prior_strength=1.0, balance=True)
     del options["model"]
     student = {"teachers": [str(tmp_path / "plain")], "student": "mini-xception", "prior_strength": 0.5}
     distilled = distill(**options, **student, output=tmp_path / "student").training.checkpoint

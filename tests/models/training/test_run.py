@@ -8,18 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from edgekit.errors import InputError
 from edgekit.models.data import DataSet, ImageSet
-from edgekit.models.model_loading import contract_for
-from edgekit.models.train import TrainOptions
+from edgekit.models.train_options import TrainOptions
 from edgekit.models.training.run import (
     TrainingData,
     check_prior_strength,
     check_training_images,
     read_training_data,
-    with_precision,
 )
 from tests.ferplus import save_votes
 
@@ -82,9 +79,10 @@ def test_a_model_that_learns_mostly_votes_is_calibrated_by_them(draw_faces: Draw
             ferplus=tmp_path / "votes.csv",
             ferplus_labels="mixed",
             label_weight=weight,
+            notify=notices.append,
             **splits,  # type: ignore[arg-type]
         )
-        read = read_training_data(options, merges, notices.append)
+        read = read_training_data(options, merges)
         return [read.dataset.classes[label] for label in read.calibration.labels]
 
     assert labels(0.5).count("sad") == labels(0.5).count("happy") == 2
@@ -96,13 +94,6 @@ def test_a_model_that_learns_mostly_votes_is_calibrated_by_them(draw_faces: Draw
     assert labels(0.15, val_split="val").count("sad") == 1
     assert "the calibration uses the labels of val, not votes: FER+ file" in notices[-1]
     assert "has votes for 0 of 7 images of split 'val'" in notices[-1]
-
-
-def test_a_damaged_precision_in_a_state_is_refused(tmp_path: Path) -> None:
-    torch.save({"fingerprint": {"precision": "bf17"}}, tmp_path / "last.pt")
-    options = TrainOptions(data=tmp_path, output=tmp_path, resume=True)
-    with pytest.raises(InputError, match=r"last\.pt' is damaged"):
-        with_precision(options, contract_for("edgecnn", ("a", "b"), "d", gray=True), 64, print)
 
 
 def test_class_shares_are_not_corrected_twice() -> None:

@@ -13,12 +13,14 @@ from torch import nn
 
 from edgekit.contract import Fit
 from edgekit.errors import InputError
+from edgekit.models.callbacks import ignore_message
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data.near_copies import near_copies
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
 from edgekit.models.pretrained import pretrained_input, pretrained_state
-from edgekit.models.train import TrainOptions, train
+from edgekit.models.train import train
+from edgekit.models.train_options import TrainOptions
 from edgekit.models.training.fit_choice import choose_fit
 from edgekit.models.training.linear_layer import fit_linear
 from edgekit.models.training.optimizer import freeze
@@ -48,9 +50,9 @@ def draw(tmp_path: Path) -> Draw:
 
 
 def start_of(data: Path, notices: list[str] | None = None, **options: object) -> Start:
-    chosen = TrainOptions(**{"data": data, "output": data.parent / "run", "fit": "square", **options})  # type: ignore[arg-type]
-    notify = (lambda _message: None) if notices is None else notices.append
-    return choose_start(chosen, chosen.model, chosen.subject, chosen.image_size, notify)
+    given = {"data": data, "output": data.parent / "run", "fit": "square", **options}
+    chosen = TrainOptions(**given, notify=ignore_message if notices is None else notices.append)  # type: ignore[arg-type]
+    return choose_start(chosen, chosen.model, chosen.subject, chosen.image_size)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +80,8 @@ def test_options_decide_before_the_data(draw: Draw) -> None:
     data = draw(60, 80, 3)
     start = start_of(data, model="edgecnn")
     assert (start.subject, start.recipe, start.image_size_px, start.init) == ("image", "fer2013", 48, None)
-    start = start_of(data, subject="face", recipe="paper")
-    assert (start.model, start.recipe) == ("edgecnn", "paper")
+    start = start_of(data, subject="face", recipe="camera")
+    assert (start.model, start.recipe) == ("edgecnn", "camera")
     assert start_of(data, image_size=96).image_size_px == 96
 
 
@@ -153,7 +155,7 @@ def test_weights_of_another_net_are_an_error_that_names_the_import(draw: Draw, t
     options = TrainOptions(data=draw(48, 48, 1), output=tmp_path / "run", init=str(tmp_path / "weights.pth"))
     contract = contract_for("edgecnn", ("bolt", "nut"), "data", gray=True)
     with pytest.raises(InputError, match="edgekit import"):
-        initial_weights(options, contract, print)
+        initial_weights(options, contract)
     with pytest.raises(InputError):
         create_model("torchvision/no_such_net", 2)
 

@@ -1,10 +1,12 @@
 """A trained net in the embedding space of a CLIP, so that it takes labels by text, and its own labels are unchanged.
 
-    embed("default", "runs/prompts", Path("fer2013.tar.gz"), Path("student.safetensors"), clip="clip.safetensors")
+    python benchmarks/models/embed.py default --teacher runs/prompts --clip runs/clip --data fer2013.tar.gz \
+        -o student.safetensors
 
-Only the last layer is replaced, and nothing is trained. f is the input of the net's last layer, with a 1 appended;
-W f are its logits; the rows of V are the teacher's class vectors. The new last layer P maps f to a vector of the
-embedding space, whose logits are s V P f / |P f|. P is the sum of two parts:
+The shipped model `distilled` is made so from `default`. Only the last layer is replaced, and nothing is trained. f is
+the input of the net's last layer, with a 1 appended; W f are its logits; the rows of V are the teacher's class vectors.
+The new last layer P maps f to a vector of the embedding space, whose logits are s V P f / |P f|. P is the sum of two
+parts:
 
 - in the span of V, the only part that changes these logits: V⁺ (a C W f + 1 m f), where C subtracts the mean over the
   classes. So V P f = a C W f + 1 m f: the logits have the order, and up to |P f| the differences, of the net's logits.
@@ -16,6 +18,7 @@ embeddings. Of a, a fixed share is used. s makes the logits as large as the net'
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,9 +28,8 @@ from torch import Tensor, nn
 
 from edgekit import __version__
 from edgekit.errors import InputError
-from edgekit.files import check_writable, sha256_of
+from edgekit.files import sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
-from edgekit.models.callbacks import Notify, Progress, StageProgress, ignore_message, of_stage
 from edgekit.models.checkpoints.checkpoint import (
     Checkpoint,
     check_checkpoint_output,
@@ -35,127 +37,51 @@ from edgekit.models.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from edgekit.models.checkpoints.provenance import git_revision
-from edgekit.models.clip.architecture import Activation
 from edgekit.models.clip.text_tower import text_tower_beside, write_text_tower
 from edgekit.models.data import training_split
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.distill.cache import distillation_targets
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
+from edgekit.models.distill.targets import targets_of
 from edgekit.models.distill.teachers import EmbeddingSpace
 from edgekit.models.evaluation.evaluate import TorchClassifier, with_contract_channels
 from edgekit.models.model_loading import build_net
 from edgekit.models.nets.embedding_net import CLASS_VECTORS, LOGIT_SCALE, NET_PREFIX
-from edgekit.models.nets.registry import class_dimensions, embedding_name, plain_name
-from edgekit.models.torch_threads import set_torch_threads
+from edgekit.models.nets.registry import class_dimensions, embedding_name
 from edgekit.preprocess import ImageU8, center_crop
 
-_BATCH = 256
+BATCH = 256
 # Of the least-squares value of a. With a smaller share, |P f| varies less, but the vectors of other texts are less
 # similar to P f. Of 0.2 to 1.5, labels by text are most accurate on PublicTest with 0.3 to 0.5.
-_SHARE = 0.5
+SHARE = 0.5
 # Added to the diagonal of the normal equations, relative to its mean: inputs may be linearly dependent.
-_RIDGE = 1e-6
-# The shipped student has 43. With texts that hardly differ, one rounding of a cosine changes a logit by 1e-4.
-_LARGE_SCALE = 1000
+RIDGE = 1e-6
 
 
-@dataclass(frozen=True)
-class EmbedResult:
-    """The new checkpoint, its architecture, and the number of images to which it was fitted.
+def embed(model: str, teacher: str, data: Path, output: Path, clip: str | None = None) -> Checkpoint:
+    """Write a net with a projector into the teacher's embedding space in place of its last layer, and return it.
 
-    `text_tower` is the file beside it with the text tower of the teacher; None: the teacher is no CLIP of edgekit.
-    """
-
-    checkpoint: Path
-    architecture: str
-    images: int
-    text_tower: Path | None
-
-
-def embed(
-    model: str,
-    teacher: str,
-    data: Path,
-    output: Path,
-    *,
-    clip: str | None = None,
-    descriptions: Path | None = None,
-    activation: Activation | None = None,
-    train_split: str | None = None,
-    cache: Path | None = None,
-    threads: int | None = None,
-    notify: Notify = ignore_message,
-    progress: StageProgress | None = None,
-) -> EmbedResult:
-    """Write a net with a projector into the teacher's embedding space in place of its last layer.
-
-    If the teacher is a small CLIP of edgekit, its text tower is written beside the net, as NAME.text.safetensors.
-
-    Args:
-        model: Name of a shipped model, or a checkpoint or training folder of a net that ends in a linear layer.
-        teacher: A CLIP, or prompts that were trained for a CLIP.
-        data: The images to fit to; their labels are not used.
-        output: The .safetensors file to write.
-        clip: The CLIP of the teacher's prompts.
-        descriptions: Sentences of the classes, for a CLIP without prompts.
-        activation: The CLIP's activation function, if its file does not state it.
-        train_split: Name of the split with the images; None: one of the usual names of the training split.
-        cache: Folder of the teacher's cached outputs; None: a folder beside the output.
-        threads: Number of CPU threads; None: torch's default.
-        notify: Called with messages for the user.
-        progress: Called with (stage, items done, items in total or None).
-
-    Raises:
-        InputError: The model, the teacher or the data cannot be used, or they do not fit each other.
-        StorageError: The output or the cache cannot be written.
-        UnavailableError: A CLIP that is given by name cannot be downloaded.
+    If the teacher is a small CLIP of edgekit, its text tower is written beside the net, as NAME.text.safetensors. The
+    labels of `data` are not used.
     """
     path = resolve_model(model, (CHECKPOINT_SUFFIX,))
-    check_checkpoint_output(output, (path, *(Path(name) for name in (teacher, clip, descriptions) if name)))
-    set_torch_threads(threads)
+    check_checkpoint_output(output, (path,))
     checkpoint = load_checkpoint(path)
-    contract = checkpoint.contract
-    if plain_name(contract.architecture) != contract.architecture:
-        raise InputError(f"model '{model}' is in the space of a CLIP already: give a net without one, such as default")
+    contract, crop = checkpoint.contract, checkpoint.contract.crop
     net = build_net(checkpoint)
     name, last_layer = _last_layer(net, contract.architecture)
-    reading = of_stage(progress, "reading images")
-    crop = contract.crop
-    dataset = load_dataset(
-        data, crop.resize_hw[0], reading, notify=notify, fit=crop.fit, cache="auto", cache_folder=output.parent
-    )
-    options = TeacherOptions(clip, descriptions, dataset.name, activation, threads=threads)
-    opened = open_teacher([teacher], contract.labels, options, notify)
+    dataset = load_dataset(data, crop.resize_hw[0], fit=crop.fit, cache="auto", cache_folder=output.parent)
+    opened = open_teacher([teacher], contract.labels, TeacherOptions(clip, dataset=dataset.name), print)
     space = opened.space
     if space is None:
         raise InputError(f"teacher '{teacher}' has no embedding space: give a CLIP, or prompts with their CLIP")
-    _check_space(space)
-    images = dataset.split(training_split(dataset, train_split))
+    images = dataset.split(training_split(dataset, None))
     crops = center_crop(with_contract_channels(images, contract).images, crop.center_crop_hw)
     classifier = TorchClassifier(net, contract)
-    _features(classifier, last_layer, crops[:1])  # reports weights that cannot be used before the teacher runs
-    if len(images) <= last_layer.in_features:
-        notify(
-            f"warning: {len(images)} images are too few for the {last_layer.in_features} inputs of the last layer: "
-            "labels by text will not work well"
-        )
-    folder = cache or output.with_suffix(".teacher")
-    check_writable(folder / "targets")
-    notify(f"{opened.name} classifies {len(images)} images; outputs that are already in {folder} are reused")
-    running = of_stage(progress, "running the teacher")
-    targets = distillation_targets(opened, images.images, "center-flip", folder, running, notify)
+    targets = targets_of(opened, images.images, lambda _done, _total: None)
     assert targets.embeddings is not None
-    fitting = of_stage(progress, "fitting the last layer")
-    moments = _moments(classifier, last_layer, crops, torch.from_numpy(targets.embeddings), fitting)
+    moments = _moments(classifier, last_layer, crops, torch.from_numpy(targets.embeddings))
     projection, scale = _projection(last_layer, space, moments)
-    if scale > _LARGE_SCALE:
-        notify(
-            f"warning: the logits are {scale:.0f} times the cosines, because the teacher's texts are almost equal: "
-            "labels by text will not work well; train the CLIP longer"
-        )
     record = {
-        # What an average needs to know.
-        **{key: value for key, value in checkpoint.training.items() if key in ("merged", "ferplus", "label_weight")},
         "embedded": {"name": model, "sha256": sha256_of(path), "training": dict(checkpoint.training)},
         "teacher": opened.record(),
         "data_name": dataset.name,
@@ -165,25 +91,11 @@ def embed(
     architecture = embedding_name(contract.architecture, space.embed_dim)
     provenance = replace(contract.provenance, accuracy=(), git_revision=git_revision(), edgekit_version=__version__)
     new = replace(contract, architecture=architecture, provenance=provenance)
-    save_checkpoint(output, Checkpoint(new, _state(checkpoint, name, projection, space, scale), record))
-    tower = None
+    result = Checkpoint(new, _state(checkpoint, name, projection, space, scale), record)
+    save_checkpoint(output, result)
     if opened.text_tower is not None:
-        tower = text_tower_beside(output)
-        write_text_tower(tower, opened.text_tower)
-    return EmbedResult(output, architecture, len(images), tower)
-
-
-def _check_space(space: EmbeddingSpace) -> None:
-    """Check that the class vectors are linearly independent.
-
-    Raises:
-        InputError: They are not, such as if two classes have the same sentences.
-    """
-    classes, embed_dim = space.class_vectors.shape
-    if classes > embed_dim:
-        raise InputError(f"the CLIP's space has {embed_dim} dimensions, which are too few for {classes} classes")
-    if np.linalg.matrix_rank(space.class_vectors) < classes:
-        raise InputError("the class vectors of the teacher are linearly dependent: give each class other sentences")
+        write_text_tower(text_tower_beside(output), opened.text_tower)
+    return result
 
 
 def _last_layer(net: nn.Module, architecture: str) -> tuple[str, nn.Linear]:
@@ -209,37 +121,28 @@ class _Moments:
     count: int
 
 
-def _moments(
-    classifier: TorchClassifier, last_layer: nn.Linear, crops: ImageU8, embeddings: Tensor, progress: Progress
-) -> _Moments:
+def _moments(classifier: TorchClassifier, last_layer: nn.Linear, crops: ImageU8, embeddings: Tensor) -> _Moments:
     """Return the sums for crops uint8 (N, H, W, C) and their mirror images, with the embeddings (N, embed_dim)."""
     squares = torch.zeros(last_layer.in_features + 1, last_layer.in_features + 1, dtype=torch.float64)
     products = torch.zeros(last_layer.in_features + 1, embeddings.shape[1], dtype=torch.float64)
-    for start in range(0, len(crops), _BATCH):
-        batch = crops[start : start + _BATCH]
+    for start in range(0, len(crops), BATCH):
+        batch = crops[start : start + BATCH]
         features = _features(classifier, last_layer, batch)
         flat = features.flatten(0, 1)
         squares += flat.T @ flat
-        units = nn.functional.normalize(embeddings[start : start + _BATCH].double(), dim=1)
+        units = nn.functional.normalize(embeddings[start : start + BATCH].double(), dim=1)
         products += features.sum(dim=1).T @ units
-        progress(start + len(batch), len(crops))
     return _Moments(squares, products, 2 * len(crops))
 
 
 def _features(classifier: TorchClassifier, last_layer: nn.Linear, crops: ImageU8) -> Tensor:
-    """Return the inputs of the last layer with a 1 appended, for crops and their mirror images: float64 (N, 2, F).
-
-    Raises:
-        InputError: They are not finite.
-    """
+    """Return the inputs of the last layer with a 1 appended, for crops and their mirror images: float64 (N, 2, F)."""
     found: list[Tensor] = []
     hook = last_layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].double()))
     for view in (crops, crops[:, :, ::-1]):
         classifier.logits(np.ascontiguousarray(view))
     hook.remove()
     views = torch.stack(found, dim=1)
-    if not torch.isfinite(views).all():
-        raise InputError("the net computes NaN or infinity: train it again")
     return torch.cat([views, torch.ones_like(views[..., :1])], dim=2)
 
 
@@ -255,11 +158,11 @@ def _projection(last_layer: nn.Linear, space: EmbeddingSpace, moments: _Moments)
     weights = torch.cat([last_layer.weight, last_layer.bias[:, None]], dim=1).detach().double()
     centred = weights - weights.mean(dim=0)  # C W
     squares, products = moments.squares, moments.products
-    ridge = _RIDGE * squares.diagonal().mean() * torch.eye(len(squares), dtype=torch.float64)
+    ridge = RIDGE * squares.diagonal().mean() * torch.eye(len(squares), dtype=torch.float64)
     fitted = torch.linalg.solve(squares + ridge, products).T  # least squares without a condition
     # Of the centred cosines to the centred logits: the sums of their products, and of the squared logits.
     shared = ((centred @ products) * (vectors - vectors.mean(dim=0))).sum()
-    factor = _SHARE * float(shared / (centred @ squares * centred).sum())
+    factor = SHARE * float(shared / (centred @ squares * centred).sum())
     if not factor > 0:
         raise InputError(
             "net and teacher predict different classes for these images: give a trained net, the teacher of its "
@@ -278,3 +181,17 @@ def _state(
     state[f"{NET_PREFIX}{name}.weight"] = projection[:, :-1].float().contiguous()
     state[f"{NET_PREFIX}{name}.bias"] = projection[:, -1].float().contiguous()
     return {**state, CLASS_VECTORS: torch.from_numpy(space.class_vectors), LOGIT_SCALE: torch.tensor(scale)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--teacher", required=True)
+    parser.add_argument("--clip")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    embed(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
