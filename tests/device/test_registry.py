@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -14,7 +15,6 @@ import numpy as np
 import pytest
 
 import edgekit
-from edgekit.cli import run as run_command_line
 from edgekit.device import registry
 from edgekit.device.engines.engine import contract_in, engine_of, open_engine
 from edgekit.errors import EXIT_OK, InputError
@@ -39,7 +39,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path, tiny_model, site, monkeypatch, capsys):
+def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path, tiny_model, site):
     page = (ROOT / "docs/how-to/extending.md").read_text()
     blocks = re.findall(r"```(toml|python|)\n(.*?)```", page, re.DOTALL)
     project, code, commands = (text for _, text in blocks[:3])
@@ -54,10 +54,12 @@ def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path, tiny_model
     (wheel,) = package.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(site)
     (command,) = [line for line in commands.splitlines() if line.startswith("edgekit ")]
-    monkeypatch.chdir(tmp_path)
-    assert run_command_line([*command.split()[1:], "--model", str(tiny_model)]) == EXIT_OK
+    words = [sys.executable, "-m", "edgekit.cli", *command.split()[1:], "--model", str(tiny_model)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *filter(None, sys.path)])}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == EXIT_OK, done.stderr
     assert (tmp_path / "faces.txt").read_text() == "12 faces\n"
-    assert "source stripes:12, detector bright" in capsys.readouterr().out
+    assert "source stripes:12, detector bright" in done.stdout
     options = {"detector": "bright", "tracker": "still", "detect_every": 4, "model": tiny_model}
     with edgekit.stream(source="stripes:12", **options) as results:
         left_px = [face.xyxy[0] for result in results for face in result.faces]

@@ -35,9 +35,9 @@ def test_what_was_found_once_stays_mended(case: Path, tmp_path: Path) -> None:
 
 
 def test_a_find_is_kept_as_a_case(tmp_path: Path) -> None:
-    runner.keep(runner.Outcome(wrong={"board-answer 3": "KeyError: 'x'"}), tmp_path / "cases")
+    runner.keep(runner.Outcome(wrong={"webhook-answer 3": "KeyError: 'x'"}), tmp_path / "cases")
     [case] = (tmp_path / "cases").iterdir()
-    assert (case.name, case.read_bytes()) == ("board-answer-3", runner.content_of("board-answer", 3))
+    assert (case.name, case.read_bytes()) == ("webhook-answer-3", runner.content_of("webhook-answer", 3))
     runner.replay(case, tmp_path)
 
 
