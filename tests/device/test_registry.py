@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import edgekit
+from edgekit.cli import run as run_command_line
 from edgekit.device import registry
 from edgekit.device.engines.engine import contract_in, engine_of, open_engine
 from edgekit.errors import EXIT_OK, InputError
