@@ -152,7 +152,7 @@ def _outputs(folder: Path) -> list[str]:
     """Return the options of the outputs that write below a folder; nothing is deleted, so that all can be counted."""
     return [
         "--jsonl", f"{folder}/r.jsonl", "--csv", f"{folder}/r.csv", "--save", f"{folder}/o.mp4",
-        "--rotate-files", "20MB", "--rotate-keep", "10000",
+        "--rotate-files", "20MB,keep=9999",
         "--collect", f"{folder}/crops", "--collect-when", "every:1s",
         "--pictures-max-mb", "1000000", "--event-snapshots", f"{folder}/events",
         "--event-hold", "0s",

@@ -26,7 +26,7 @@ def test_the_help_lists_every_command_once_below_the_title_of_its_section(edgeki
     sections = re.findall(r"^(Train|Export|Run|Measure|Boards):\n((?:  \S.*\n?)+)", out, re.MULTILINE)
     listed = {title: tuple(line.split()[0] for line in rows.splitlines()) for title, rows in sections}
     assert (code, listed) == (0, SECTIONS)
-    modules = {path.stem.rstrip("_") for path in Path(commands.__file__).parent.glob("[a-z]*.py")}
+    modules = {path.stem.rstrip("_").replace("_", "-") for path in Path(commands.__file__).parent.glob("[a-z]*.py")}
     assert sorted(name for names in SECTIONS.values() for name in names) == sorted(modules - {"job"})
 
 
