@@ -16,7 +16,8 @@
 # More or fewer test processes: make WORKERS=8 test
 
 PYTHON ?= python3
-# The tests wait more than they compute: two processes per processor.
+# The tests wait more than they compute: two processes per processor. In the order of their folders, the last files are
+# short ones.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 DEMO := .venv-demo
 TEST := .venv-test
@@ -43,7 +44,7 @@ demo: $(DEMO)/installed
 	@echo "results:          $(OUT)/demo.jsonl"
 	@echo "frame-rate table: $(OUT)/demo.txt"
 
-PYTEST = $(TEST)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST = $(TEST)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 BOARDS = tests/virtual_pi tests/systemd
 # Need a virtual machine.
 MACHINES = tests/vivid tests/power
