@@ -105,6 +105,7 @@ def test_the_average_of_all_data_sets_is_compared_with_the_papers(tables: Module
     assert both["ImageNet"][2] == "53.87"
 
 
+@pytest.mark.slow
 def test_few_shot_has_a_table_per_number_of_images(
     tables: ModuleType, clip_path: Path, data: Path, tmp_path: Path
 ) -> None:

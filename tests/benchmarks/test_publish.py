@@ -46,6 +46,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.slow
 def test_a_published_model_has_the_figures_of_the_data_at_hand(
     script: ModuleType, faces: Path, photos: Path, tmp_path: Path
 ) -> None:

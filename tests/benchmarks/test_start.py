@@ -31,6 +31,7 @@ for script in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_every_script_starts() -> None:
     scripts = [path for path in SCRIPTS if path.name not in GUESTS]
     done = subprocess.run([sys.executable, "-c", STARTER, *scripts], capture_output=True, text=True)

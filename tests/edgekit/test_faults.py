@@ -171,6 +171,7 @@ records._RETRY_S = 0.5
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 def test_an_rtsp_server_that_fails_is_reported_and_opened_again_when_it_is_back(start, rtsp, tmp_path, fault):
     path = tmp_path / "r.jsonl"

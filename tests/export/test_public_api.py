@@ -48,6 +48,7 @@ def test_importing_the_package_alone_loads_no_torch() -> None:
     assert done.stdout.split() == ["False", "True"]
 
 
+@pytest.mark.slow
 def test_export_reports_its_numbers_and_stages(small: Path, tmp_path: Path) -> None:
     stages: list[str] = []
     exported = edgekit.export(
@@ -87,6 +88,7 @@ def test_an_argument_that_is_unknown_or_missing_is_an_input_error(name: str) -> 
             getattr(edgekit, name)(**arguments)
 
 
+@pytest.mark.slow
 def test_quantize_takes_an_exported_file_and_applies_the_gate(small_onnx: Path, faces: Path, tmp_path: Path) -> None:
     target = tmp_path / "int8.onnx"
     result = edgekit.quantize(

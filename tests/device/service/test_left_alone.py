@@ -112,6 +112,7 @@ def buffered(path: Path, folder: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(
     start, play, disk, fill, tmp_path, monkeypatch
 ):

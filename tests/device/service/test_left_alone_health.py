@@ -85,6 +85,7 @@ def get(port: int, path: str) -> str:
         return str(response.read().decode())
 
 
+@pytest.mark.slow
 def test_a_frozen_dark_or_covered_camera_is_shown_published_and_counted_and_gives_no_event(
     broker, start: Callable, play: Callable
 ) -> None:

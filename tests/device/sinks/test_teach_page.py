@@ -84,6 +84,7 @@ def record(browser, name: str, count: int) -> None:
     wait(browser, "document.querySelector('.hold.on') === null")
 
 
+@pytest.mark.slow
 def test_two_things_are_taught_and_used_by_hand(browser, command: str, tmp_path: Path) -> None:
     browser.get_log("browser")
     browser.get(f"{command}/")

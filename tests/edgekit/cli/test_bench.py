@@ -59,6 +59,7 @@ def test_json_has_stdout_for_itself(tiny_model: Path, tmp_path: Path) -> None:
     assert "net" in result.stderr
 
 
+@pytest.mark.slow
 def test_models_and_thread_counts_make_a_matrix_of_several_processes(tiny_model: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.onnx"
     shutil.copy(tiny_model, other)
@@ -198,6 +199,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(tiny_model: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     code, stderr = interrupted(tiny_model, report, 3, "2/3 ")

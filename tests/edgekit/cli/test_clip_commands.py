@@ -90,6 +90,7 @@ def _here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
+@pytest.mark.slow
 def test_training_reports_the_clip_and_writes_prompts_and_results(place: Path) -> None:
     messages, document = (place / "stderr").read_text(), json.loads((place / "stdout").read_text())
     assert "activation gelu" in messages

@@ -74,6 +74,7 @@ def test_a_checkpoints_threshold_is_kept_unless_another_is_given_or_the_labels_c
     assert contract.uncertain_below == expected
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_returns_nan_is_refused_and_the_old_file_stays(
     edgekit: Run, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -75,6 +75,7 @@ def test_some_formats_as_json(edgekit: Run, checkpoint: Path, data: Path) -> Non
     assert document["left_out"] == {}
 
 
+@pytest.mark.slow
 def test_a_format_that_cannot_be_made_is_left_out_with_the_reason(
     edgekit: Run, checkpoint: Path, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_all_commands_work_on_it_and_a_deploy_of_the_same_model_repairs_it(
     assert "[Errno" not in "".join(done.stdout + done.stderr for done in (listed, back, status, repaired, removed))
 
 
+@pytest.mark.slow
 def test_an_edgekit_of_the_board_that_was_removed_is_named(board: Board, edgekit: Edgekit, make: MakePackage) -> None:
     package = make(1)
     model, settings = (package.files[name].path for name in ("model.onnx", "edgekit.toml"))

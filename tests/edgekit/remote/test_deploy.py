@@ -88,6 +88,7 @@ def test_a_repeated_deploy_changes_nothing(board: Board, connection: Connection,
     assert rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2).current == first.release
 
 
+@pytest.mark.slow
 def test_on_a_board_without_systemd_the_release_is_switched_and_no_service_is_installed(
     board: Board, connection: Connection, make: MakePackage
 ) -> None:
@@ -179,6 +180,7 @@ def test_a_release_that_does_not_come_up_is_taken_back(board: Board, connection:
     assert not listed.cut
 
 
+@pytest.mark.slow
 def test_a_first_release_that_does_not_come_up_leaves_no_service(
     board: Board, connection: Connection, make: MakePackage
 ) -> None:
@@ -218,6 +220,7 @@ def test_a_users_deploy_finds_a_system_service_made_by_hand(
     assert not (board.root / "current").is_symlink()
 
 
+@pytest.mark.slow
 def test_a_service_of_the_other_scope_is_neither_added_nor_overlooked(
     board: Board, connection: Connection, make: MakePackage
 ) -> None:
@@ -246,6 +249,7 @@ def test_a_board_without_room_is_refused_before_anything_is_sent(
     assert not (board.home / ".cache/edgekit").exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_changed_in_the_boards_store_is_refused_or_sent_anew(
     board: Board, connection: Connection, make: MakePackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,6 +377,7 @@ def test_a_service_that_takes_long_to_end_is_not_ill(monkeypatch: pytest.MonkeyP
     assert judged(up, {"state": "running", "pid": 9}, settle_s=60) == "the run ended, and the service is running"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("board")
 def test_the_commands_speak_and_fail_with_their_codes(sshd: Sshd, make: MakePackage, tmp_path: Path) -> None:
     package = make(1)

@@ -125,6 +125,7 @@ def test_sigkill_at_any_moment_leaves_a_release_that_runs(
     assert not list((board.root / "releases").glob(".*"))
 
 
+@pytest.mark.slow
 def test_for_a_power_cut_all_is_on_the_disk_before_what_counts_on_it(
     board: Board, connection: Connection, make: MakePackage, tmp_path: Path
 ) -> None:

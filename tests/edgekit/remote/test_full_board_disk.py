@@ -47,6 +47,7 @@ def small_releases(board: Board, small_disk: Path) -> Iterator[Path]:
     board.root.parent.unlink()
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_while_files_are_sent_changes_nothing(
     connection: Connection, board: Board, make: MakePackage, small_cache: Path, fill: Fill, large_model: bytes
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_disk_that_fills_while_files_are_sent_changes_nothing(
     assert deploy(connection, make(3)).error is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_releases")
 def test_a_disk_that_fills_while_a_release_is_made_changes_nothing(
     connection: Connection, board: Board, make: MakePackage, large_model: bytes

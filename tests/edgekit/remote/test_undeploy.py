@@ -51,6 +51,7 @@ def test_a_service_that_systemd_does_not_stop_is_an_error_and_everything_stays(
     assert board.unit.exists()
 
 
+@pytest.mark.slow
 def test_what_an_interrupted_call_left_is_removed(board: Board, connection: Connection, make: MakePackage) -> None:
     first = deploy(connection, make(1)).release
     board.systemd.systemctl("disable", "--now", "edgekit.service")
@@ -62,6 +63,7 @@ def test_what_an_interrupted_call_left_is_removed(board: Board, connection: Conn
     assert not board.root.exists()
 
 
+@pytest.mark.slow
 def test_a_deploy_in_progress_is_not_disturbed(board: Board, connection: Connection, make: MakePackage) -> None:
     deploy(connection, make(1))
     with (board.root / "lock").open("w") as lock:
@@ -86,6 +88,7 @@ def test_a_board_without_systemd_is_cleared_too(board: Board, connection: Connec
     assert (removed.service, len(removed.releases), board.root.exists()) == (False, 1, False)
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_it_removed_and_fails_with_its_code(
     board: Board, connection: Connection, sshd: Sshd, make: MakePackage, tmp_path: Path
 ) -> None:

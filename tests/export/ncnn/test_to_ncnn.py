@@ -181,6 +181,7 @@ def test_a_full_temporary_folder_is_not_reported_as_a_net_that_cannot_be_convert
         to_ncnn.to_ncnn(model)
 
 
+@pytest.mark.slow
 def test_an_error_of_ncnn_names_the_output_and_not_its_temporary_file(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

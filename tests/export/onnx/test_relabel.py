@@ -121,6 +121,7 @@ def _each_sentence(encode: Callable[[Descriptions], torch.Tensor]) -> list[torch
         return [torch.cat([encode({name: (text,)}) for text in texts]) for name, texts in NEW.items()]
 
 
+@pytest.mark.slow
 def test_new_classes_are_encoded_by_the_text_tower(folder: Path, clip: FrozenClip, student: Path) -> None:
     target = folder / "new.onnx"
     text = str(folder / "clip.safetensors")
@@ -131,6 +132,7 @@ def test_new_classes_are_encoded_by_the_text_tower(folder: Path, clip: FrozenCli
     _assert_logits(target, student, _each_sentence(lambda classes: frozen_classifier(clip, classes)))
 
 
+@pytest.mark.slow
 def test_labels_by_text_can_be_merged(folder: Path, student: Path) -> None:
     text = str(folder / "clip.safetensors")
     tears = ("a sad face", "a face in tears", "a weeping person")

@@ -50,6 +50,7 @@ def opened(model: onnx.ModelProto, folder: Path) -> Classifier:
     return Classifier(path, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("types", "form"), [("u8s8", "qdq"), ("s8s8", "qdq"), ("u8s8", "qoperator")])
 def test_static_files_are_small_and_close(
     default: onnx.ModelProto, crops: ImageU8, tmp_path: Path, types: QuantizedTypes, form: QuantizedForm
@@ -157,6 +158,7 @@ def test_the_gate_accepts_an_equally_accurate_file_and_returns_its_measurements(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["float.onnx", "int8.onnx"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [{"disgust": None}, {"happy": "good", "sad": "bad", "angry": "bad"}])
 def test_merged_labels_are_measured_on_data_without_one_of_the_old_ones_or_with_the_new_ones(
     draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path: Path, names: dict[str, str | None]

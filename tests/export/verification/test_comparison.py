@@ -44,6 +44,7 @@ def test_an_export_agrees_with_its_checkpoint(
     assert result == exported.verification
 
 
+@pytest.mark.slow
 def test_large_logits_may_differ_by_their_rounding(checkpoint: Path, tmp_path: Path) -> None:
     """As in a student of a CLIP whose texts hardly differ."""
     loaded = load_checkpoint(checkpoint)
@@ -53,6 +54,7 @@ def test_large_logits_may_differ_by_their_rounding(checkpoint: Path, tmp_path: P
     assert TOLERANCE < found.max_abs_difference < found.tolerance
 
 
+@pytest.mark.slow
 def test_merged_logits_may_differ_by_the_rounding_of_the_old_ones(checkpoint: Path, tmp_path: Path) -> None:
     loaded = load_checkpoint(checkpoint)
     weight = loaded.state["classifier.weight"]

@@ -139,6 +139,7 @@ def test_prompts_above_a_trunk_are_exported(tmp_path: Path) -> None:
     assert export_prompts(net.eval(), contract, tmp_path / "clip.onnx").path.exists()
 
 
+@pytest.mark.slow
 def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
     bars_folder: Path, trunk_path: Path, tmp_path: Path
 ) -> None:
