@@ -95,6 +95,8 @@ def float_model() -> onnx.ModelProto:
     for axis, name in ((2, "height"), (3, "width")):
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
     del model.graph.value_info[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]  # torch's stack traces, with paths of this machine
     return model
 
 
