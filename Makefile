@@ -1,7 +1,8 @@
 # make demo         the shipped model on the bundled sample, in an environment without torch
 # make test         installs everything and runs the tests that need no booted machine, without the slow ones
+#                   (FILE=tests/device/test_events.py: all tests of this file or folder)
 # make test-slow    the slow tests: whole test splits, trainings, long scenarios
-# make test-boards  an emulated Raspberry Pi and systemd (root, mmdebstrap, qemu-user)
+# make test-boards  an emulated Raspberry Pi, systemd, and the Debian package (root, mmdebstrap, qemu-user)
 # make test-pi      only the emulated Raspberry Pi, with Debian Trixie and then Bookworm
 # make test-vivid   a V4L2 camera: the kernel's virtual one in a virtual machine (root, qemu-system-x86, busybox-static)
 # make test-power   deploys that a power cut ends, in a virtual machine (as test-vivid, and e2fsprogs)
@@ -12,13 +13,14 @@
 # make lint         style, types, import rules, generated pages
 # make docs         the documentation site in out/site; a broken link or anchor is an error
 # make dist         wheel and source archive in dist/, checked with twine
+# make deb          the same, and from the wheel a Debian package, checked with lintian if it is installed
 # Another Python: make PYTHON=python3.12 demo (after `make clean` if an environment exists already)
 # More or fewer test processes: make WORKERS=8 test
 
 PYTHON ?= python3
-# The tests wait more than they compute: two processes per processor. In the order of their folders, the last files are
-# short ones.
-WORKERS ?= $(shell echo $$((2 * $$(nproc))))
+# The tests wait more than they compute: more processes than processors. In the order of their folders, the last files
+# are short ones.
+WORKERS ?= $(shell echo $$((2 * $$(nproc) + 2)))
 DEMO := .venv-demo
 TEST := .venv-test
 OLDEST := .venv-oldest
@@ -29,7 +31,7 @@ OUT := out
 SECONDS ?= 60
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow test-boards test-pi test-vivid test-power test-random test-oldest fuzz audit lint docs dist clean help
+.PHONY: demo test test-slow test-boards test-pi test-vivid test-power test-random test-oldest fuzz audit lint docs dist deb clean help
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -45,14 +47,14 @@ demo: $(DEMO)/installed
 	@echo "frame-rate table: $(OUT)/demo.txt"
 
 PYTEST = $(TEST)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
-BOARDS = tests/virtual_pi tests/systemd
+BOARDS = tests/virtual_pi tests/systemd tests/debian
 # Need a virtual machine.
 MACHINES = tests/vivid tests/power
 MARKS ?= not slow
 SELECTED = $(BOARDS:%=--ignore=%) $(MACHINES:%=--ignore=%) -m "$(MARKS)"
 
 test: $(TEST)/installed
-	$(PYTEST) $(SELECTED) --durations 20
+	$(if $(FILE),$(TEST)/bin/python -m pytest $(FILE),$(PYTEST) $(SELECTED) --durations 20)
 
 test-random: $(TEST)/installed
 	$(PYTEST) $(SELECTED) -p randomly
@@ -96,7 +98,8 @@ lint: $(TEST)/installed
 	$(TEST)/bin/python -m tools.reference_pages --check
 	$(TEST)/bin/codespell
 
-docs: $(DOCS)/installed
+docs: $(DOCS)/installed $(TEST)/installed
+	$(TEST)/bin/python -m tools.reference_pages
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 	@echo "documentation: $(OUT)/site/index.html"
 
@@ -104,6 +107,10 @@ dist: $(TEST)/installed
 	rm -rf dist
 	$(TEST)/bin/python tools/check_packages.py dist
 	$(TEST)/bin/twine check --strict dist/*
+
+deb: dist
+	$(TEST)/bin/python tools/debian_package.py dist/*.whl dist
+	if command -v lintian >/dev/null; then lintian --fail-on error --tag-display-limit 0 dist/*.deb; fi
 
 clean:
 	rm -rf $(DEMO) $(TEST) $(OLDEST) $(AUDIT) $(DOCS) $(OUT) build dist edgekit_pi.egg-info

@@ -12,8 +12,7 @@ import onnx
 
 from edgekit.device.engines.engine import engine_of
 from edgekit.device.engines.ncnn_engine import read_ncnn
-from edgekit.export.profiling.cost import load_graph
-from edgekit.export.tensors import WEIGHT_TYPES, constant_tensors
+from edgekit.export.profiling.cost import WEIGHT_TYPES, constant_tensors, load_graph
 
 
 def structure_of(path: Path) -> str:

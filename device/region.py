@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edgekit.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekit.contract import Contract
 
 # Longer side of the detector's input if no smallest face is given.
 DEFAULT_INPUT_SIZE_PX = 320
@@ -72,6 +76,14 @@ class Region:
 
     def __str__(self) -> str:
         return ",".join(f"{value:g}" for value in (self.x, self.y, self.width, self.height))
+
+
+def taught_region(contract: Contract) -> Region | None:
+    """Return the region that a model was taught, see `Contract.region`; None: the whole frame."""
+    if contract.region is None:
+        return None
+    x0, y0, x1, y1 = contract.region
+    return Region(x0, y0, x1 - x0, y1 - y0)
 
 
 def parse_region(text: str) -> Region:

@@ -24,7 +24,7 @@ _STREAMS = ("http", "https", "rtsp", "rtsps", "rtmp", "srt", "tcp", "udp")
 # Module and factory function of each name; docs/how-to/extending.md describes arguments and return values.
 _OWN: dict[Kind, dict[str, str]] = {
     "engine": {
-        "onnx": "edgekit.device.engines.onnxruntime_engine:OnnxRuntimeEngine",
+        "onnx": "edgekit.device.engines.session:OnnxRuntimeEngine",
         "ncnn": "edgekit.device.engines.ncnn_engine:NcnnEngine",
     },
     "source": {
@@ -42,16 +42,18 @@ _OWN: dict[Kind, dict[str, str]] = {
     # Classes of options (`device.sink.SinkOptions`), in the order in which a run opens the sinks: those that others use
     # come first.
     "sink": {
-        "files": "edgekit.device.sinks.output_options:OutputOptions",
+        "files": "edgekit.device.sinks.outputs:OutputOptions",
         "save": "edgekit.device.sinks.save:SaveOptions",
         "record": "edgekit.device.sinks.record:RecordOptions",
         "jsonl": "edgekit.device.sinks.jsonl:JsonLinesOptions",
         "csv": "edgekit.device.sinks.csv:CsvOptions",
         "collect": "edgekit.device.sinks.collect:CollectOptions",
         "teach": "edgekit.device.sinks.teach:TeachTabOptions",
-        "web": "edgekit.device.sinks.web.options:WebOptions",
+        "clips": "edgekit.device.sinks.clips:ClipOptions",
+        "web": "edgekit.device.sinks.web:WebOptions",
         "events": "edgekit.device.sinks.events:EventOptions",
-        "mqtt": "edgekit.device.sinks.mqtt.options:MqttOptions",
+        "gpio": "edgekit.device.sinks.gpio:GpioOptions",
+        "mqtt": "edgekit.device.sinks.mqtt:MqttOptions",
         "webhook": "edgekit.device.sinks.webhook:WebhookOptions",
         "window": "edgekit.device.sinks.window:WindowOptions",
     },

@@ -1,4 +1,4 @@
-"""Concurrent pipeline stages: iterators that each run in a thread, connected by slots for one item.
+"""Threads of a run: stages that are iterators connected by slots for one item, and threads whose failure ends the run.
 
 OpenCV and ONNX Runtime release Python's lock while they compute, so that stages that call them run in parallel.
 """
@@ -10,7 +10,30 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, Self, TypeVar
 
-from edgekit.device.worker import Worker
+
+class Worker(threading.Thread):
+    """A thread that calls `work`; `check` raises its exception in another thread.
+
+    The command line ends the process without waiting for such a thread, which a driver may block.
+    """
+
+    def __init__(self, work: Callable[[], object], name: str) -> None:
+        super().__init__(name=f"edgekit {name}", daemon=True)
+        self._work = work
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Call `work` and keep its exception."""
+        try:
+            self._work()
+        except BaseException as error:
+            self._failure = error
+
+    def check(self) -> None:
+        """Raise the exception of `work`, if there was one."""
+        if self._failure is not None:
+            raise self._failure
+
 
 T = TypeVar("T")
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from edgekit.export.run import quantize as quantize
     from edgekit.export.verification.run import verify as verify
     from edgekit.models.data.crop import crop_photos as crop_photos
-    from edgekit.models.distill.run import distill as distill
+    from edgekit.models.distill.distillation import distill as distill
     from edgekit.models.evaluation.photos import evaluate_photos as evaluate_photos
     from edgekit.models.evaluation.run import evaluate as evaluate
     from edgekit.models.train import train as train
@@ -67,7 +67,7 @@ _PUBLIC = {
     "Tracker": "edgekit.device.tracking.optical_flow",
     "Sink": "edgekit.device.sink",
     "train": "edgekit.models.train",
-    "distill": "edgekit.models.distill.run",
+    "distill": "edgekit.models.distill.distillation",
     "evaluate": "edgekit.models.evaluation.run",
     "evaluate_photos": "edgekit.models.evaluation.photos",
     "crop_photos": "edgekit.models.data.crop",

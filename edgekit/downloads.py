@@ -1,6 +1,6 @@
 """Files that are downloaded on first use, pinned by URL, size and SHA-256, and kept in the user's cache folder.
 
-EDGEKIT_OFFLINE=1 disables downloads; cached files are still used.
+EDGEKIT_OFFLINE=1 disables downloads; cached files are still used. A board's bare Python imports this module too.
 """
 
 from __future__ import annotations
@@ -9,24 +9,36 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgekit import __version__
 from edgekit.errors import EXIT_IO, EdgekitError, StorageError
 from edgekit.files import sha256_of, write_atomic
-from edgekit.pinned_files import YUNET, PinnedFile
 from edgekit.text import one_line
 
-if TYPE_CHECKING:
-    import http.client
-    import urllib.request
-
-__all__ = ["YUNET", "PinnedFile", "UnavailableError", "cached_download", "default_cache_dir", "is_offline"]
-
-_CHUNK_BYTES = 1 << 16
 # After a failure, so that a board without internet does not wait for the timeout at each start.
 _PAUSE_S = 3600
+
+
+@dataclass(frozen=True)
+class PinnedFile:
+    """One immutable file: its name in the cache, URL, SHA-256 and size."""
+
+    name: str
+    url: str
+    sha256: str
+    size_bytes: int
+
+
+# The URL behind OpenCV Zoo's Git LFS pointer, at the commit that added this version (MIT licence).
+YUNET = PinnedFile(
+    name="face_detection_yunet_2026may.onnx",
+    url="https://media.githubusercontent.com/media/opencv/opencv_zoo/47534e27c9851bb1128ccc0102f1145e27f23f98"
+    "/models/face_detection_yunet/face_detection_yunet_2026may.onnx",
+    sha256="ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0",
+    size_bytes=229_738,
+)
 
 
 class UnavailableError(EdgekitError):
@@ -40,7 +52,6 @@ def cached_download(
     *,
     cache_dir: Path | None = None,
     timeout_s: float = 10.0,
-    deadline_s: float = 60.0,
     notify: Callable[[str], None] | None = None,
 ) -> Path:
     """Return the path of a pinned file in the cache; download it if it is missing.
@@ -52,7 +63,6 @@ def cached_download(
         pinned: The file.
         cache_dir: Folder of the file; default: `default_cache_dir()`.
         timeout_s: Longest wait for the server's next bytes.
-        deadline_s: Time limit of the whole download.
         notify: Called with one line before a download starts.
 
     Raises:
@@ -71,7 +81,7 @@ def cached_download(
     if notify is not None:
         notify(f"downloading {pinned.name} ({pinned.size_bytes / 1e6:.1f} MB) into '{folder}'")
     try:
-        content = _fetch(pinned, timeout_s, deadline_s)
+        content = _fetch(pinned, timeout_s)
     except UnavailableError as error:
         with suppress(StorageError):
             write_atomic(failure, str(error).encode())
@@ -91,18 +101,16 @@ def is_offline() -> bool:
 
 
 def default_cache_dir() -> Path:
-    """Return the user's cache folder of edgekit; on Linux $XDG_CACHE_HOME/edgekit or ~/.cache/edgekit.
+    """Return the user's cache folder of edgekit: $XDG_CACHE_HOME/edgekit or ~/.cache/edgekit.
 
     Raises:
         UnavailableError: There is no home folder.
     """
-    import platformdirs
-
-    # Without a home folder, new versions of platformdirs raise, old ones return a path that begins with "~".
-    with suppress(RuntimeError):
-        folder = platformdirs.user_cache_path("edgekit")
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    with suppress(RuntimeError):  # there is no home folder
+        folder = Path(base) if base.startswith("/") else Path.home() / ".cache"
         if folder.is_absolute():
-            return folder
+            return folder / "edgekit"
     raise UnavailableError("there is no home folder for downloads: set XDG_CACHE_HOME to an absolute path")
 
 
@@ -128,16 +136,19 @@ def _check_pause(failure: Path) -> None:
         raise UnavailableError(f"{reason}; edgekit retries once per hour, or after 'rm {failure}'")
 
 
-def _fetch(pinned: PinnedFile, timeout_s: float, deadline_s: float) -> bytes:
+def _fetch(pinned: PinnedFile, timeout_s: float) -> bytes:
     # Most starts download nothing, and these modules take longer to import than edgekit's own.
     import http.client
     import urllib.error
+    import urllib.request
     from hashlib import sha256
 
-    ends_s = time.monotonic() + deadline_s
+    request = urllib.request.Request(pinned.url, headers={"User-agent": f"edgekit/{__version__}"})  # noqa: S310 - pinned
     try:
-        with _opener().open(pinned.url, timeout=timeout_s) as response:
-            content = _read_bounded(response, pinned, ends_s)
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
+            content: bytes = response.read(pinned.size_bytes + 1)
+            if response.length and len(content) < pinned.size_bytes:  # announced bytes that did not arrive
+                raise ConnectionError(f"the connection was closed after {len(content)} of {pinned.size_bytes} bytes")
     except urllib.error.HTTPError as error:
         error.close()
         raise UnavailableError(f"'{pinned.name}' cannot be downloaded (HTTP status {error.code})") from error
@@ -151,38 +162,3 @@ def _fetch(pinned: PinnedFile, timeout_s: float, deadline_s: float) -> bytes:
             "check whether a proxy or log-in page intercepts it"
         )
     return content
-
-
-def _read_bounded(response: http.client.HTTPResponse, pinned: PinnedFile, ends_s: float) -> bytes:
-    content = bytearray()
-    while chunk := response.read1(_CHUNK_BYTES):
-        content += chunk
-        if len(content) > pinned.size_bytes:
-            raise StorageError(
-                f"the download of '{pinned.name}' from {pinned.url} is longer than the expected "
-                f"{pinned.size_bytes} bytes: check whether a proxy or log-in page intercepts it"
-            )
-        if time.monotonic() > ends_s:
-            raise TimeoutError("the time limit is over")
-    if response.length:  # announced bytes that did not arrive
-        raise ConnectionError(f"the connection was closed after {len(content)} of {pinned.size_bytes} bytes")
-    return bytes(content)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    import urllib.request
-
-    # The opener has no handlers for file: and ftp: URLs, so that it cannot follow redirects to them.
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.UnknownHandler(),
-    ):
-        opener.add_handler(handler)
-    opener.addheaders = [("User-agent", f"edgekit/{__version__}")]
-    return opener

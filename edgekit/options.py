@@ -80,42 +80,17 @@ def option(
     help: str,
     *,
     default: Any = None,
-    short: str | None = None,
-    metavar: str | None = None,
-    parse: Callable[[str], Any] | None = None,
-    several: bool = False,
-    bare: object = None,
-    least: float | None = None,
-    most: float | None = None,
     needs: str | tuple[str, ...] = (),
     excludes: str | tuple[str, ...] = (),
-    default_text: str | None = None,
-    section: str | None = None,
-    main: bool = False,
     required: bool = False,
+    **more: Any,
 ) -> Any:
     """Return the field of an `Options` class for one option; the arguments are those of `Option`.
 
     The type of the field is one of bool, int, float, str, Path, a Literal of texts, a union of these with None, or a
     tuple or sequence of one of these for an option that can be repeated. Any other type needs `parse`.
     """
-    declared = Option(
-        flag,
-        help,
-        short,
-        metavar,
-        parse,
-        several,
-        bare,
-        least,
-        most,
-        _several(needs),
-        _several(excludes),
-        default_text,
-        section,
-        main,
-        required,
-    )
+    declared = Option(flag, help, needs=_several(needs), excludes=_several(excludes), required=required, **more)
     return dataclasses.field(default=dataclasses.MISSING if required else default, metadata={_METADATA: declared})
 
 

@@ -25,7 +25,7 @@ AnyImage: TypeAlias = NDArray[Any]
 FloatArray: TypeAlias = NDArray[np.float32]
 Resize: TypeAlias = Callable[[ImageU8, tuple[int, int]], ImageU8]
 
-# Margin around a detected face box, as a fraction of its side; chosen by accuracy (docs/reference/results-training.md).
+# Margin around a detected face box, as a fraction of its side; chosen by accuracy (docs/reference/results.md).
 CROP_MARGIN = 0.04
 
 # ITU-R BT.601 luma in 1/2^14, the weights OpenCV and JPEG use: B, G, R.

@@ -1,9 +1,12 @@
-"""Text on a terminal: escaping of what comes from files, boards and networks. Order of file names."""
+"""Text on a terminal: escaping of what comes from files, boards and networks, counts, tables; order of file names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import PurePath
 
 
@@ -30,3 +33,42 @@ def natural_key(path: PurePath) -> list[tuple[int, str]]:
 def one_line(text: str) -> str:
     """Return `text` as one printable line."""
     return printable(" ".join(text.split()))
+
+
+_MIN_FOLDED = 8
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table with one line of titles.
+
+    Attributes:
+        columns: Titles of the columns.
+        rows: One text per column.
+        text: The columns of text, which are aligned left; the others are numbers, aligned right.
+        title: Line above the table.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text: Collection[str] = ()
+    title: str = ""
+
+    def lines(self, max_columns: int | None = None) -> list[str]:
+        """Return the titles and the rows; the widest column of text is folded to fit them into `max_columns`."""
+        cells = [[one_line(cell) for cell in row] for row in (self.columns, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        is_text = [name in self.text for name in self.columns]
+        gap = "  "
+        if max_columns is not None and sum(widths) + len(gap) * (len(widths) - 1) > max_columns:
+            gap = " "
+            widest = max((index for index, text in enumerate(is_text) if text), key=widths.__getitem__)
+            rest = sum(widths) - widths[widest] + len(gap) * (len(widths) - 1)
+            widths[widest] = max(min(widths[widest], max_columns - rest), _MIN_FOLDED)
+        lines = []
+        for row in cells:
+            folded = [textwrap.wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
+            for parts in zip_longest(*folded, fillvalue=""):
+                aligned = zip(parts, widths, is_text, strict=True)
+                lines.append(gap.join(p.ljust(w) if text else p.rjust(w) for p, w, text in aligned).rstrip())
+        return lines

@@ -5,7 +5,7 @@ call. A function `edgekit.export` would have the same name as this package. The 
 the name means the function or the package.
 
     import edgekit
-    from edgekit.export.onnx.targets import TARGETS
+    from edgekit.export.targets import TARGETS
 
     exported = edgekit.export("model.safetensors", "model.onnx", target="a53")
 """
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import edgekit.device  # noqa: F401 - limits OpenCV before a module imports it
 
 if TYPE_CHECKING:
-    from edgekit.export.onnx.exported import Exported
+    from edgekit.export.to_onnx import Exported
 
 
 class _CallableModule(ModuleType):

@@ -14,24 +14,23 @@ from pathlib import Path
 
 from edgekit.contract import Contract
 from edgekit.errors import InputError
-from edgekit.export.ncnn.to_ncnn import export_net_to_ncnn, pnnx_program
-from edgekit.export.onnx.exported import Exported
-from edgekit.export.onnx.options import ENSEMBLE, ExportOptions, QuantizeOptions
-from edgekit.export.onnx.prompted import export_prompts, open_prompts, prompts_contract
-from edgekit.export.onnx.relabelling import described_classes, new_classes
-from edgekit.export.onnx.targets import GENERIC, TARGETS, chosen_passes
-from edgekit.export.onnx.to_onnx import check_target, contract_of, export_net, open_checkpoint
+from edgekit.export.card import check_card, write_card
+from edgekit.export.options import ExportOptions, QuantizeOptions
 from edgekit.export.profiling.cost import load_graph
-from edgekit.export.quantization.gate import QuantizedExport, calibration_crops, quantize_file, refused_path
-from edgekit.export.quantization.quantize import StaticSettings
-from edgekit.export.verification.parity import read_images, verify_on
+from edgekit.export.prompted import PROMPTS_TOLERANCE, open_prompted_tower
+from edgekit.export.quantization import QuantizedExport, calibration_crops, quantize_file, refused_path
+from edgekit.export.relabelling import new_classes, report_shares
+from edgekit.export.targets import GENERIC, TARGETS, chosen_passes
+from edgekit.export.to_ncnn import export_net_to_ncnn, pnnx_program
+from edgekit.export.to_onnx import Exported, check_target, contract_of, export_net, open_checkpoint
+from edgekit.export.verification.comparison import read_images, verify_on
 from edgekit.files import check_replaces_none, remove_leftovers, write_atomic
 from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.clip.checkpoint import is_prompts_file
 from edgekit.models.data import DataSet
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.evaluation.evaluate import TorchClassifier
+from edgekit.models.evaluation.evaluate import TorchClassifier, open_classifier
 from edgekit.options import defaults, takes
 
 # Images of --eval on which a float32 file is verified, evenly spread over the split.
@@ -62,17 +61,23 @@ def export(options: ExportOptions) -> Exported:
     check_target(file, NCNN_SUFFIX if to_ncnn else ONNX_SUFFIX)
     if options.precision != "fp32" and not to_ncnn:
         raise InputError(f"precision {options.precision} is for .ncnn files: leave it out, or quantise to fp16")
+    if options.card:
+        check_card(file)
     if is_prompts_file(path):
-        return _export_prompts(path, file, options)
-    if not to_ncnn:
-        passes = chosen_passes(options.target, options.passes, options.without)
-        return _export(path, file, options, partial(export_net, passes=passes))
-    pnnx_program()
-    passes = chosen_passes(options.target, options.passes, options.without, ncnn=True)
-    precision = options.precision
-    if precision == "auto":
-        precision = "fp16" if TARGETS[options.target].half_floats else "fp32"
-    return _export(path, file, options, partial(export_net_to_ncnn, passes=passes, precision=precision))
+        _check_prompts(path, options, to_ncnn)
+        write = partial(export_net, tolerance=PROMPTS_TOLERANCE, shares_weights=True)
+    elif not to_ncnn:
+        write = partial(export_net, passes=chosen_passes(options.target))
+    else:
+        pnnx_program()
+        precision = options.precision
+        if precision == "auto":
+            precision = "fp16" if TARGETS[options.target].half_floats else "fp32"
+        write = partial(export_net_to_ncnn, passes=chosen_passes(options.target), precision=precision)
+    exported = _export(path, file, options, write)
+    if options.card:
+        write_card(file, exported.contract)
+    return exported
 
 
 @takes(QuantizeOptions)
@@ -97,15 +102,16 @@ def quantize(options: QuantizeOptions) -> QuantizedExport:
     check_target(file)
     check_replaces_none(file, [path])
     remove_leftovers(file)
-    passes = chosen_passes(options.target, options.passes, options.without, quantized=True)
+    if options.card:
+        check_card(file)
+    passes = chosen_passes(options.target, quantized=True)
     contract = load_checkpoint(path).contract if is_checkpoint else contract_of(load_graph(path))
     refuse_quantized(contract, path)
     # Both data sets are read, and their splits looked up, before the slow steps.
     calibrate = _read(options.calibrate, options.calibrate_split, contract, options)
     is_same = options.evaluate_on == options.calibrate
     measured_on = calibrate if is_same else _read(options.evaluate_on, options.evaluation_split, contract, options)
-    preset = TARGETS[options.target]
-    settings = StaticSettings(options.types or preset.types, options.form or preset.form)
+    types = TARGETS[options.target].types
     with tempfile.TemporaryDirectory() as folder:
         exported = None
         if is_checkpoint:
@@ -116,9 +122,13 @@ def quantize(options: QuantizeOptions) -> QuantizedExport:
         if calibrate is not None:
             count = options.calibration_images
             calibration = calibration_crops(calibrate, options.calibrate_split, contract, count)
+            if new_classes(options) and not isinstance(options.evaluate_on, str | Path):
+                report_shares(contract.labels, open_classifier(path).logits(calibration.crops), options.notify)
         evaluation = None if measured_on is None else (measured_on, options.evaluation_split)
         limit = options.max_drop_points
-        result = quantize_file(path, file, options.method, settings, calibration, evaluation, limit, options.progress)
+        result = quantize_file(path, file, options.method, types, calibration, evaluation, limit, options.progress)
+    if options.card:
+        write_card(file, result.contract)
     return replace(result, source=exported)
 
 
@@ -137,7 +147,8 @@ def _export(
 ) -> Exported:
     """Write the float32 file of a checkpoint, verified on `evaluate_on`, if it is given, before it is at its place."""
     progress, notify = options.progress, options.notify
-    net, contract = open_checkpoint(path, options)
+    is_prompts = is_prompts_file(path)
+    net, contract = open_prompted_tower(path, options) if is_prompts else open_checkpoint(path, options)
     images = None
     if isinstance(options.evaluate_on, str | Path):
         images = read_images(
@@ -155,26 +166,26 @@ def _export(
         return write(net, contract, file)
     with tempfile.TemporaryDirectory() as folder:
         exported = write(net, contract, Path(folder) / file.name)
-        reference = TorchClassifier(net, contract)
-        verify_on(images, exported.path, reference, refused or refused_path(file), progress, notify)
+        reference, tolerance = TorchClassifier(net, contract), PROMPTS_TOLERANCE if is_prompts else None
+        logits = verify_on(images, exported.path, reference, refused or refused_path(file), tolerance, progress, notify)
+        if new_classes(options):
+            report_shares(contract.labels, logits, notify)
         write_atomic(file, exported.path.read_bytes())
     return replace(exported, path=file)
 
 
 def _check_quantization(options: QuantizeOptions, is_checkpoint: bool, path: Path) -> None:
-    others = (options.passes, options.without, new_classes(options), options.merges, options.clip, options.prompts)
+    others = (new_classes(options), options.merges, options.clip, options.prompts, options.without_ensemble)
     if not is_checkpoint and (any(others) or options.uncertain_below is not None):
-        raise InputError(
-            f"'{path}' is exported already: choose rewrites, labels and uncertain_below when you export it"
-        )
+        raise InputError(f"'{path}' is exported already: choose labels and uncertain_below when you export it")
     if options.evaluate_on is None and options.max_drop_points != defaults(QuantizeOptions)["max_drop_points"]:
         raise InputError("max_drop_points (--max-drop) has no effect without evaluate_on (--eval): leave it out")
     if options.engine == "ncnn" or options.precision != "fp32":
         raise InputError("quantisation is for ONNX Runtime: leave engine and precision out (ncnn has precision fp16)")
     if options.method == "int8" and options.calibrate is None:
         raise InputError("int8 needs images for calibration: name a calibration data set (--calibrate)")
-    if options.method != "int8" and (options.calibrate or options.types or options.form):
-        raise InputError(f"{options.method} takes no calibration, types or form: leave them out")
+    if options.method != "int8" and options.calibrate:
+        raise InputError(f"{options.method} takes no calibration: leave it out")
 
 
 def _read(data: str | Path | DataSet | None, split: str, contract: Contract, options: ExportOptions) -> DataSet | None:
@@ -189,24 +200,9 @@ def _read(data: str | Path | DataSet | None, split: str, contract: Contract, opt
     return data
 
 
-def _export_prompts(path: Path, file: Path, options: ExportOptions) -> Exported:
-    """Export trained prompts with their CLIP; without the ensemble, both forms are evaluated on `evaluate_on`."""
-    is_alone = ENSEMBLE in options.without
-    rewrites = [*options.passes, *(name for name in options.without if name != ENSEMBLE)]
-    if options.merges or options.prompts or rewrites or options.target != GENERIC or file.suffix != ONNX_SUFFIX:
+def _check_prompts(path: Path, options: ExportOptions, to_ncnn: bool) -> None:
+    if options.merges or options.prompts or options.target != GENERIC or to_ncnn:
         raise InputError(
             f"'{path}' holds trained prompts, which are exported for ONNX Runtime without rewrites and merged labels: "
-            "leave target, passes, merges, prompts and engine out"
+            "leave target, merges, prompts and engine out"
         )
-    if options.evaluate_on is not None and not is_alone:
-        raise InputError(f"--eval of prompts needs --no-pass {ENSEMBLE}: add it, or run 'edgekit eval FILE'")
-    descriptions = described_classes(new_classes(options), options.notify) or None
-    prompted = open_prompts(path, options.clip, descriptions, options.notify)
-    contract = replace(prompts_contract(path, prompted), uncertain_below=options.uncertain_below or 0.0)
-    data = _read(options.evaluate_on, options.evaluation_split, contract, options)
-    if data is not None:
-        split = options.evaluation_split
-        data = DataSet(data.name, data.classes, {split: data.split(split)})
-    options.notify(f"exporting {path}")
-    options.progress("exporting", 0, None)
-    return export_prompts(prompted, contract, file, not is_alone, data)

@@ -17,7 +17,6 @@ class CropOptions(Options):
 
     Attributes:
         photos: A folder or a .tar, .tar.gz or .tgz archive of images, with class folders or without; a video; an image.
-        detector_size_px: Longer side of the detector's input; None: 320, or what `min_face_px` requires.
         notify: Called with messages for the user.
         progress: Called with (photographs done, photographs in total or None).
     """
@@ -32,15 +31,7 @@ class CropOptions(Options):
         default="largest",
     )
     detector: str | Path | None = detector()
-    detector_size_px: int | None = None
     min_face_px: int = min_face_px()
-    margin: float | None = option(
-        "--margin",
-        "Fraction of the face's side added on every side. Default: that of edgekit's models.",
-        metavar="X",
-        least=0,
-        most=10,
-    )
     max_side_px: int = option(
         "--max-side",
         "Longest side of a crop. Larger crops are reduced.",
@@ -49,7 +40,6 @@ class CropOptions(Options):
         least=8,
         most=10_000,
     )
-    image_format: Literal["png", "jpg"] = option("--format", "png: without loss; jpg: quality 95.", default="png")
     every_s: float = option(
         "--every", "Time between two frames of a video.", default=1.0, metavar="SECONDS", least=0.001, most=1e6
     )

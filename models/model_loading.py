@@ -6,7 +6,7 @@ net = build_net(load_checkpoint(Path("runs/mine/best.safetensors")))  # (N, 3, 4
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,17 +16,24 @@ from edgekit import __version__
 from edgekit.contract import Contract, CropSpec, Fit, InputSpec, LabelMap, OutputSpec, Provenance
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
-from edgekit.models.checkpoints.checkpoint import Checkpoint
-from edgekit.models.checkpoints.convert import read_authors_checkpoint
-from edgekit.models.checkpoints.provenance import git_revision
+from edgekit.models.checkpoint import Checkpoint, git_revision, read_authors_checkpoint
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.nets.edgecnn import INPUT_SIZE_PX
-from edgekit.models.nets.merged import MergedClasses
 from edgekit.models.nets.registry import class_dimensions, create_model, takes_any_size
-from edgekit.models.pretrained import InputValues
 from edgekit.preprocess import CROP_MARGIN
 
 MAX_IMAGE_SIZE_PX = 224
+# Logits are clamped to at most this far below the image's largest one: in float32, 1 + exp(-80) equals 1.
+_MAX_GAP = 80.0
+
+
+@dataclass(frozen=True)
+class InputValues:
+    """The normalisation of a net's input, in R, G, B: `(pixel * scale - mean) / std`."""
+
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
 
 def build_net(checkpoint: Checkpoint) -> nn.Module:
@@ -50,7 +57,7 @@ def check_weights(checkpoint: Checkpoint) -> None:
     architecture = checkpoint.contract.architecture
     with torch.device("meta"):
         net = create_model(architecture, len(checkpoint.contract.labels))
-    _check_tensors(net.state_dict(), checkpoint.state, architecture)
+    check_tensors(net.state_dict(), checkpoint.state, architecture)
 
 
 def load_weights(net: nn.Module, state: Mapping[str, Tensor], architecture: str) -> None:
@@ -59,7 +66,7 @@ def load_weights(net: nn.Module, state: Mapping[str, Tensor], architecture: str)
     Raises:
         InputError: A tensor is missing, unexpected or of another shape.
     """
-    _check_tensors(net.state_dict(), state, architecture)
+    check_tensors(net.state_dict(), state, architecture)
     net.load_state_dict(state)
 
 
@@ -164,7 +171,12 @@ def _with_labels(checkpoint: Checkpoint, labels: Sequence[str]) -> Checkpoint:
     return replace(checkpoint, contract=replace(contract, labels=tuple(labels), label_map=None), state=state)
 
 
-def _check_tensors(own: Mapping[str, Tensor], state: Mapping[str, Tensor], architecture: str) -> None:
+def check_tensors(own: Mapping[str, Tensor], state: Mapping[str, Tensor], architecture: str) -> None:
+    """Check that the state dict `state` has the names, shapes and types of the net's, `own`, which may be without data.
+
+    Raises:
+        InputError: A tensor is missing, unexpected, or of another shape or type; the message names `architecture`.
+    """
     for name in sorted(own.keys() | state.keys()):
         if name not in state:
             raise InputError(f"the weights do not fit {architecture}: tensor '{name}' is missing")
@@ -180,3 +192,36 @@ def _check_tensors(own: Mapping[str, Tensor], state: Mapping[str, Tensor], archi
             raise InputError(
                 f"the weights do not fit {architecture}: tensor '{name}' has {kinds[0]} values, expected {kinds[1]}"
             )
+
+
+class MergedClasses(nn.Module):
+    """Net with merged classes: the logit of a new class is log Σ exp of its members' logits in the old net.
+
+    The softmax of the new logits is exactly the sum of the members' probabilities, because the new logits differ from
+    their logarithms by one constant per image. The module contains no multiplication, so quantisation leaves it in
+    float32, and ncnn supports each of its operations.
+    """
+
+    def __init__(self, net: nn.Module, sizes: Sequence[int]) -> None:
+        """Wrap `net`, whose classes are ordered by new class; `sizes` has the number of members of each new class."""
+        super().__init__()
+        self.net = net
+        self._sizes = list(sizes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, new classes)."""
+        logits: Tensor = self.net(images)  # (N, old classes)
+        # ncnn's logsumexp does not subtract the maximum, so large logits would overflow.
+        shifted = (logits - _row_maximum(logits)).clamp_min(-_MAX_GAP)
+        parts = torch.split(shifted, self._sizes, dim=1)
+        return torch.cat([part if part.shape[1] == 1 else part.logsumexp(dim=1, keepdim=True) for part in parts], dim=1)
+
+
+def _row_maximum(values: Tensor) -> Tensor:
+    """Return each row's maximum, (N, 1), by comparing halves: pnnx does not convert a maximum reduction."""
+    while (count := values.shape[1]) > 1:
+        half = count // 2
+        halves = torch.split(values, [half, half, count % 2] if count % 2 else [half, half], dim=1)
+        larger = torch.maximum(halves[0], halves[1])
+        values = torch.cat([larger, halves[2]], dim=1) if count % 2 else larger
+    return values

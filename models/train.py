@@ -17,24 +17,19 @@ from edgekit.models.data import ImageSet
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
-from edgekit.models.train_options import TrainOptions
-from edgekit.models.training.classification import ClassificationTask
-from edgekit.models.training.finish import finish_net
+from edgekit.models.training.init_weights import initial_weights
 from edgekit.models.training.linear_layer import with_fitted_layer
 from edgekit.models.training.loop import check_output
-from edgekit.models.training.prior import class_bias
+from edgekit.models.training.options import TrainOptions
 from edgekit.models.training.run import (
     TrainingResult,
-    check_prior_strength,
     check_training_images,
-    initial_weights,
-    make_job,
     net_recipe_of,
-    precision_for,
     read_training_data,
-    run_training,
+    train_net,
 )
 from edgekit.models.training.start import choose_start
+from edgekit.models.training.task import ClassificationTask
 from edgekit.options import takes
 
 
@@ -42,16 +37,11 @@ from edgekit.options import takes
 def train(options: TrainOptions) -> TrainingResult:
     """Train a net and save the weights of the epoch with the highest validation accuracy.
 
-    At the end, up to 64 validation images are read again in the same way as on a device. Their pixels are compared with
-    those of the training.
-
-    The output folder receives `best.safetensors`, `last.pt` (to resume), `metrics.jsonl`, TensorBoard events and
-    `curves.png`.
+    The output folder receives `best.safetensors`, `last.pt` (to resume), `metrics.jsonl` and `curves.png`.
 
     Raises:
         InputError: An option or the data is invalid, or the output folder contains another training.
         StorageError: The disk is full or read-only.
-        GateError: A device would compute other pixels than the training; the checkpoint is kept.
     """
     notify = options.notify
     set_torch_threads(options.threads)
@@ -62,27 +52,24 @@ def train(options: TrainOptions) -> TrainingResult:
     start = choose_start(options, options.model, options.subject, options.image_size)
     options = replace(options, init=start.init, recipe=start.recipe)
     balance = "sampler" if options.balance else net_recipe_of(options).balance
-    check_prior_strength(options.prior_strength, balance)
     new_contract = partial(
         contract_for, start.model, fit=start.fit, image_size_px=start.image_size_px, values=start.values
     )
     new_contract(("any",), "any", gray=True)  # reports an image size that the net does not take
-    data = read_training_data(options, options.merges, start.image_size_px, options.cache_images, start.fit)
+    data = read_training_data(options, options.merges, start.image_size_px, start.fit)
     dataset = data.dataset
     check_training_images(data, notify)
     contract = new_contract(dataset.classes, dataset.name, dataset.is_gray)
     contract = replace(contract, subject=start.subject, label_map=dataset.label_map)
-    if options.prior_strength:
-        class_bias(start.model)  # reports a net without one before the training
     initial = initial_weights(options, contract)
     if initial and options.recipe == "fine-tune":
         initial = with_fitted_layer(initial, contract, data.training)
         notify("the last layer starts from one that is fitted on the frozen features of the training images")
     recipe = net_recipe_of(options, initial, notify)
-    task = ClassificationTask(contract, recipe, data.training, data.validation, initial, balance)
-    precision, merged = precision_for(options, start.model), tuple(options.merges)
-    job = make_job(options, data, task, recipe, precision, merged=merged, prior_strength=options.prior_strength)
-    result = finish_net(run_training(job, options, data), options, data)
+    calibration = data.calibration if options.calibrate else None
+    parts = data.training, data.validation
+    task = ClassificationTask(contract, recipe, *parts, initial=initial, balance=balance, calibration=calibration)
+    result = train_net(options, data, task, recipe, merged=tuple(options.merges))
     _report_chance(result, data.validation, options)
     return result
 

@@ -9,10 +9,9 @@ from typing import TypeAlias
 from torch import nn
 
 from edgekit.contract import Contract
-from edgekit.export.onnx.exported import Exported
-from edgekit.export.onnx.targets import GENERIC, TARGETS
-from edgekit.export.onnx.to_onnx import export_net, with_origin
-from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from edgekit.export.targets import GENERIC, TARGETS
+from edgekit.export.to_onnx import Exported, export_net, with_origin
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint
 from edgekit.models.model_loading import build_net
 
 # Returns the net with its new labels, and its contract.

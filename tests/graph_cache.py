@@ -32,7 +32,7 @@ def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _keep_graphs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnx_ir as ir
 
-    from edgekit.export.onnx import to_onnx
+    from edgekit.export import to_onnx
     from edgekit.files import write_atomic
 
     make = to_onnx._exported_graph

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec, Subject
-from edgekit.device.accounting import Account
 from edgekit.device.controls import Controls
-from edgekit.device.sinks.context import RunContext, Shutdown
+from edgekit.device.sinks.context import Account, RunContext, Shutdown
 from edgekit.device.sinks.monitor import Monitor, ReadHealth
-from edgekit.device.sinks.output_options import OutputOptions
+from edgekit.device.sinks.outputs import OutputOptions
 from tests.waiting import PATIENCE_S
 
 LABELS = ("calm", "happy", "sad")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FORBIDDEN = ("torch", "onnx", "lightning_fabric", "matplotlib", "tensorboard", "h5py", "safetensors")
+FORBIDDEN = ("torch", "onnx", "lightning_fabric", "matplotlib", "h5py", "safetensors")
 TOP_LEVEL_NAMES = ("models", "export", "device", "tests", "benchmarks", "tools")
 
 

@@ -3,8 +3,8 @@
     .venv-test/bin/python -m tools.pictures --detector-model face_detection_yunet_2026may.onnx --fer2013 fer2013.tar.gz
     .venv-test/bin/python -m tools.pictures web label      # only these
 
-Writes docs/pictures/; a picture whose data is not given is left as it is. `python -m edgekit.export.publish` makes the
-confusion matrices and reliability diagrams of the shipped models. Needs the environment of `make test`, Chromium,
+Writes docs/pictures/; a picture whose data is not given is left as it is. `python benchmarks/models/publish.py` makes
+the confusion matrices and reliability diagrams of the shipped models. Needs the environment of `make test`, Chromium,
 chromedriver and the DejaVu fonts. The doctor's picture is that of a board replayed from tests/fixtures/boards.
 """
 
@@ -143,9 +143,8 @@ def make_label(given: argparse.Namespace, folder: Path) -> None:
 
 
 def make_report(given: argparse.Namespace, folder: Path) -> None:
-    """report.webp: the page of a benchmark in benchmarks/results/."""
-    del given
-    run("report", ROOT / "benchmarks/results/vm-epyc-2.json", "--html", folder / "report.html")
+    """report.webp: the page of a benchmark of `default`."""
+    run("bench", "default", *given.detector, "--processes", "5", "--html", folder / "report.html")
     with open_browser(folder / "profile") as browser:
         # The first part of the page, as wide as a large phone, so that its text is legible there.
         show(browser, f"file://{folder}/report.html", (600, 900), dark=False, scale=1.5)
@@ -170,8 +169,8 @@ def make_comparison(given: argparse.Namespace, folder: Path) -> None:
 def make_doctor(given: argparse.Namespace, folder: Path) -> None:
     """doctor.webp: the findings of `edgekit doctor` on the replayed Raspberry Pi 3B+ with faults."""
     del given
+    from edgekit.cli.commands.doctor import show_findings
     from edgekit.cli.output import Output
-    from edgekit.cli.render.doctor import show_findings
     from edgekit.doctor.examination import examine
 
     findings = examine(replayed_in(folder / "board")("doctor-pi3bplus-trixie-bad"))
@@ -198,7 +197,7 @@ def make_parts(given: argparse.Namespace, folder: Path) -> None:
 
 def make_curves(given: argparse.Namespace, folder: Path) -> None:
     """curves.webp: accuracy and loss of a short training on FER-2013."""
-    train = ("train", "--data", given.fer2013, "--recipe", "fer2013-start", "--epochs", "3", "--precision", "bf16")
+    train = ("train", "--data", given.fer2013, "--epochs", "3", "--precision", "bf16")
     run(*train, "--threads", "1", "-o", "runs/curves", cwd=folder)
     save(OUTPUT / "curves.webp", Image.open(folder / "runs/curves/curves.png"))
 

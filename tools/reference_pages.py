@@ -1,5 +1,7 @@
 """Generates pages of docs/reference/ and a JSON Schema from the code: `python -m tools.reference_pages [--check]`.
 
+`make docs` makes the pages, which are not committed. The JSON Schema is, because the package contains it.
+
 | file | source |
 | --- | --- |
 | commands.md | the help of all commands |
@@ -8,6 +10,7 @@
 | contract.md | the data classes of `edgekit/contract.py` |
 | benchmark-document.md | the structures of `edgekit/report/document.py` |
 | exit-codes.md | `edgekit/errors.py` |
+| records.md | `tools/record_page.py`, from the classes of results and from the metrics |
 | edgekit/report/bench.schema.json | the structures of `edgekit/report/document.py` |
 """
 
@@ -25,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 import edgekit
 from edgekit import contract, errors
@@ -35,7 +39,7 @@ from edgekit.export.run import export
 from edgekit.files import write_atomic
 from edgekit.options import Option, Options, declared_options
 from edgekit.report import document
-from edgekit.report.schema import json_schema
+from tools import record_page
 
 ROOT = Path(__file__).parents[1]
 _HELP_WIDTH = 80  # columns of code that the site shows beside its navigation
@@ -57,22 +61,22 @@ _API = {
 _FUNCTIONS = {"export": export}
 # Classes of arguments and results that the functions' descriptions name.
 _TYPES = (
-    "edgekit.device.pipeline.stream_options.StreamOptions",
+    "edgekit.device.pipeline.StreamOptions",
     "edgekit.device.pipeline.stream.Stream",
     "edgekit.device.engines.classifier.Predictions",
     "edgekit.device.detections.Face",
-    "edgekit.device.teach.options.Teaching",
+    "edgekit.device.teach.Teaching",
     "edgekit.device.teach.teach.Taught",
     "edgekit.models.training.options.TrainingOptions",
     "edgekit.models.training.options.NetOptions",
-    "edgekit.models.train_options.TrainOptions",
-    "edgekit.models.distill.options.DistillOptions",
+    "edgekit.models.training.options.TrainOptions",
+    "edgekit.models.training.options.DistillOptions",
     "edgekit.export.foreign.import_options.ImportOptions",
     "edgekit.models.evaluation.options.EvaluateOptions",
     "edgekit.models.evaluation.options.EvaluatePhotosOptions",
     "edgekit.models.crop_options.CropOptions",
-    "edgekit.export.onnx.options.ExportOptions",
-    "edgekit.export.onnx.options.QuantizeOptions",
+    "edgekit.export.options.ExportOptions",
+    "edgekit.export.options.QuantizeOptions",
     "edgekit.export.verification.options.VerifyOptions",
     "edgekit.export.profiling.options.ProfileOptions",
     "edgekit.export.profiling.options.LoopOptions",
@@ -92,6 +96,19 @@ _EXIT_CODES = (
         "ends with 0 after both.",
     ),
 )
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of benchmark documents."""
+    schema = msgspec.json.schema(document.BenchmarkReport)
+    for definition in schema["$defs"].values():
+        description = definition.get("description", "").partition("Example:")[0]
+        definition["description"] = " ".join(description.split())
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"{document.SCHEMA}, written by edgekit bench",
+        **schema,
+    }
 
 
 def python_api() -> str:
@@ -368,6 +385,12 @@ def exit_codes() -> str:
     return _page(lines)
 
 
+def records() -> str:
+    """Return the page of the fields that a run writes."""
+    title, *rest = record_page.page()
+    return _page([title, _NOTE, *rest])
+
+
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     names = list(head)
     lines = [names, ["---"] * len(names), *rows]
@@ -391,26 +414,27 @@ PAGES = {
     "docs/reference/contract.md": contract_page,
     "docs/reference/benchmark-document.md": benchmark_document,
     "docs/reference/exit-codes.md": exit_codes,
-    "edgekit/report/bench.schema.json": lambda: json.dumps(json_schema(), indent=2) + "\n",
+    "docs/reference/records.md": records,
 }
+SCHEMA = "edgekit/report/bench.schema.json"
 
 
 def main() -> int:
-    """Write the files; with --check only compare them, and return 1 if one is out of date."""
+    """Write the files; with --check only compare the JSON Schema, and return 1 if it is out of date."""
     parser = argparse.ArgumentParser(description="Writes the generated pages of docs/reference/ and a JSON Schema.")
-    parser.add_argument("--check", action="store_true", help="write nothing, and fail if a file is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail if the schema is out of date")
     parser.add_argument("root", nargs="?", type=Path, default=ROOT, help="the folder of the repository")
     given = parser.parse_args()
-    stale = []
+    schema, path = json.dumps(json_schema(), indent=2) + "\n", given.root / SCHEMA
+    if given.check:
+        if path.is_file() and path.read_text() == schema:
+            return 0
+        print(f"{SCHEMA} is out of date: run 'python -m tools.reference_pages'", file=sys.stderr)
+        return 1
+    write_atomic(path, schema)
     for name, render in PAGES.items():
-        path, text = given.root / name, render()
-        if given.check:
-            stale += [] if path.is_file() and path.read_text() == text else [name]
-        else:
-            write_atomic(path, text)
-    for name in stale:
-        print(f"{name} is out of date: run 'python -m tools.reference_pages'", file=sys.stderr)
-    return 1 if stale else 0
+        write_atomic(given.root / name, render())
+    return 0
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ from cores import CORES, HERE, default_state, prepare, run_emulated
 
 from edgekit.device.engines.engine import contract_in, engine_of
 from edgekit.errors import EXIT_GATE
-from edgekit.export.verification.parity import accuracy_drop
+from edgekit.export.verification.comparison import accuracy_drop
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import Evaluation, aligned
 from edgekit.preprocess import center_crop
-from edgekit.testing.tolerance import logit_faults, relative_difference, same_top1, tolerance_for
+from edgekit.tolerance import logit_faults, relative_difference, same_top1, tolerance_for
 
 
 @click.command()

@@ -40,7 +40,7 @@ from fault_soak_devices import TOPIC, Broker, Camera, Disk, subscribed, wait_unt
 from rich.console import Console
 
 from edgekit.boards import read_board
-from edgekit.device.procfs import ProcessUse, read_process
+from edgekit.device.health.sampler import ProcessUse, read_process
 from edgekit.device.sources import open_source
 from edgekit.errors import EXIT_GATE, EXIT_OK, InputError
 from edgekit.files import write_atomic

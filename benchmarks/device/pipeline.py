@@ -41,8 +41,8 @@ from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
 from edgekit.device.pipeline.summary import LatencyMeter, Tally
 from edgekit.device.sources import open_source
 from edgekit.device.stages import StageTimer
+from edgekit.device.tracking import FaceTracker
 from edgekit.device.tracking.detection_schedule import Adaptive
-from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import EdgekitError
 from edgekit.model_store import resolve_model
 from edgekit.preprocess import ImageU8, crop_face, softmax

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from edgekit.boards import read_board
-from edgekit.device.procfs import ProcessUse, read_process
+from edgekit.device.health.sampler import ProcessUse, read_process
 from edgekit.device.sources import open_source
 from edgekit.errors import EXIT_GATE, EXIT_OK, EdgekitError, InputError
 from edgekit.files import write_atomic

@@ -41,13 +41,13 @@ from edgekit.errors import EdgekitError
 from edgekit.export.run import export
 from edgekit.files import sha256_of, write_atomic
 from edgekit.model_store import BEST_NAME
-from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import aligned, evaluate
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
-from edgekit.models.training.metrics import METRICS_NAME
+from edgekit.models.training.loop import METRICS_NAME
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from structure import structure_of
@@ -115,7 +115,6 @@ def evaluate_net(name: str, folder: Path, dataset: DataSet | None) -> dict[str, 
         "read_bytes": cost.read_bytes,
         "written_bytes": cost.written_bytes,
         "moved_bytes": cost.moved_bytes,
-        "peak_activation_bytes": cost.peak_activation_bytes,
         "flops_per_byte": cost.flops_per_byte,
         "budget": _budget_of(training) if trained else None,
         "precision": training["precision"] if trained else None,

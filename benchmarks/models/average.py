@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from prior import adjusted, adjustment, adjustment_of, class_bias
 from torch import Tensor, nn
 
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, ignore_message
-from edgekit.models.checkpoints.checkpoint import (
+from edgekit.models.checkpoint import (
     Checkpoint,
     check_checkpoint_output,
     load_checkpoint,
@@ -36,9 +37,8 @@ from edgekit.models.data.ferplus import majority_part
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import aligned
 from edgekit.models.model_loading import build_net, check_weights
-from edgekit.models.training.calibrate import calibrated, uncalibrated
-from edgekit.models.training.prior import adjusted, adjustment, class_bias
-from edgekit.models.training.record import TrainingRecord
+from edgekit.models.nets.registry import class_dimensions
+from edgekit.models.training.task import calibrated
 
 BATCH = 256
 
@@ -66,7 +66,7 @@ def average(
         for name in ("architecture", "labels", "subject", "input", "crop"):
             if getattr(checkpoint.contract, name) != getattr(first, name):
                 raise InputError(f"'{path}' and '{paths[0]}' differ in {name}: leave one of them out")
-    records = [TrainingRecord.read(checkpoint.training).prior_adjustment for checkpoint in checkpoints]
+    records = [adjustment_of(checkpoint.training) for checkpoint in checkpoints]
     states = []
     for checkpoint, record in zip(checkpoints, records, strict=True):
         state = uncalibrated(checkpoint)
@@ -78,7 +78,7 @@ def average(
         {"name": name, "sha256": sha256_of(path), "training": _without_inner(each.training)}
         for name, path, each in zip(models, paths, checkpoints, strict=True)
     ]
-    dataset = load_dataset(data, first.crop.resize_hw[0], fit=first.crop.fit, cache="auto", cache_folder=output.parent)
+    dataset = load_dataset(data, first.crop.resize_hw[0], fit=first.crop.fit, cache_folder=output.parent)
     training, validation, name = train_and_validation(dataset, None, None)
     facts: dict[str, Any] = {
         "average_of": named,
@@ -99,9 +99,16 @@ def average(
     if prior_strength:
         prior = np.mean([record.prior for record in records if record is not None], axis=0, dtype=np.float32)
         result = adjusted(result, prior, prior_strength, notify)
-    result = calibrated(result, validation, notify)
+    result = calibrated(result, validation)
     save_checkpoint(output, result)
     return result
+
+
+def uncalibrated(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint as they were before its calibration."""
+    contract = checkpoint.contract
+    names = class_dimensions(contract.architecture) if contract.temperature != 1 else ()
+    return {name: value * contract.temperature if name in names else value for name, value in checkpoint.state.items()}
 
 
 def _without_inner(training: Mapping[str, Any]) -> Mapping[str, Any]:

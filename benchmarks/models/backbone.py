@@ -30,15 +30,14 @@ from torch import nn
 from edgekit import __version__
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec, Provenance
 from edgekit.device.imaging import read_image
-from edgekit.export.onnx.to_onnx import OPSET, finished
+from edgekit.export.to_onnx import OPSET, finished
 from edgekit.model_store import ASSETS
-from edgekit.models.nets.efficientnet_lite0 import (
-    FEATURES,
-    MEAN,
-    NAME,
-    SCALE,
-    STD,
-    WEIGHTS_SHA256,
+from edgekit.models.nets.external_nets import (
+    EFFICIENTNET_LITE0,
+    LITE0_MEAN,
+    LITE0_SCALE,
+    LITE0_SHA256,
+    LITE0_STD,
     efficientnet_lite0,
     imagenet_weights,
 )
@@ -142,7 +141,7 @@ class _Reader(ortq.CalibrationDataReader):  # type: ignore[misc]
 def normalised(images_rgb: ImageU8) -> np.ndarray:
     """Return float32 (N, 3, H, W), the input of `float_model`."""
     values = np.moveaxis(images_rgb, -1, 1).astype(np.float32)
-    return np.ascontiguousarray((values * SCALE - MEAN[0]) / STD[0])
+    return np.ascontiguousarray((values * LITE0_SCALE - LITE0_MEAN[0]) / LITE0_STD[0])
 
 
 def quantized(model: onnx.ModelProto, images: ImageU8, method: str = "MinMax") -> onnx.ModelProto:
@@ -173,9 +172,9 @@ def _take_pixels(graph: onnx.GraphProto) -> None:
     (quantize,) = [node for node in graph.node if "image" in node.input]
     (dequantize,) = [node for node in graph.node if quantize.output[0] in node.input]
     constants = {each.name: each for each in graph.initializer}
-    scale = numpy_helper.from_array(np.array(SCALE / STD[0], np.float32), dequantize.input[1])
+    scale = numpy_helper.from_array(np.array(LITE0_SCALE / LITE0_STD[0], np.float32), dequantize.input[1])
     constants[dequantize.input[1]].CopyFrom(scale)
-    zero = numpy_helper.from_array(np.array(round(MEAN[0]), np.uint8), dequantize.input[2])
+    zero = numpy_helper.from_array(np.array(round(LITE0_MEAN[0]), np.uint8), dequantize.input[2])
     constants[dequantize.input[2]].CopyFrom(zero)
     dequantize.input[0] = "image"
     graph.node.remove(quantize)
@@ -189,8 +188,8 @@ def with_uint8_input(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = result.graph
     for node in graph.node:
         node.input[:] = ["normalised" if name == "image" else name for name in node.input]
-    graph.initializer.append(numpy_helper.from_array(np.array(MEAN[0], np.float32), "mean"))
-    graph.initializer.append(numpy_helper.from_array(np.array(STD[0], np.float32), "std"))
+    graph.initializer.append(numpy_helper.from_array(np.array(LITE0_MEAN[0], np.float32), "mean"))
+    graph.initializer.append(numpy_helper.from_array(np.array(LITE0_STD[0], np.float32), "std"))
     graph.node.insert(0, helper.make_node("Cast", ["image"], ["pixels"], "pixels", to=TensorProto.FLOAT))
     graph.node.insert(1, helper.make_node("Sub", ["pixels", "mean"], ["centred"], "centred"))
     graph.node.insert(2, helper.make_node("Div", ["centred", "std"], ["normalised"], "normalised"))
@@ -202,16 +201,18 @@ def contract(precision: Literal["float32", "int8"], calibration: str | None) -> 
     """Return the contract of the file."""
     size_hw = (SIDE_PX, SIDE_PX)
     return Contract(
-        architecture=NAME,
+        architecture=EFFICIENTNET_LITE0,
         labels=(),
-        input=InputSpec("image", size_hw, "rgb", SCALE, MEAN, STD, element_type="uint8", sizes_px=SIZES_PX),
+        input=InputSpec(
+            "image", size_hw, "rgb", LITE0_SCALE, LITE0_MEAN, LITE0_STD, element_type="uint8", sizes_px=SIZES_PX
+        ),
         crop=CropSpec(CROP_MARGIN, False, size_hw, size_hw),
         output=OutputSpec("features", "features"),
         precision=precision,
         calibration=calibration,
         verified_level="all",
         subject="image",
-        provenance=Provenance("ImageNet", WEIGHTS_SHA256, edgekit_version=__version__),
+        provenance=Provenance("ImageNet", LITE0_SHA256, edgekit_version=__version__),
     )
 
 
@@ -228,7 +229,7 @@ def main() -> None:
         f"{CROPS} crops of {len(PICTURES)} pictures of scikit-image, minmax, qdq u8s8 per channel, pooling in float32"
     )
     onnx.save(finished(quantized(model, calibration_images(given.pictures)), contract("int8", text)), given.output)
-    print(f"{given.output}: {given.output.stat().st_size / 1e6:.2f} MB, {FEATURES} features")
+    print(f"{given.output}: {given.output.stat().st_size / 1e6:.2f} MB, 1280 features")
 
 
 if __name__ == "__main__":

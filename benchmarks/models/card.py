@@ -13,6 +13,8 @@ from typing import Any
 SPLIT = "PrivateTest"
 # The classes of faces in front of a camera that photographs of films have in numbers.
 FIELD_CLASSES = ("angry", "happy", "sad", "surprise", "neutral")
+# Protocols whose figures are in the front matter, and on the page of the results.
+_DECIDING = ("center-crop", "ten-crop", "center-crop, majority among seven classes")
 TRAINING, LICENCE = "## Training\n", "## Licence\n"
 
 _PURPOSES = {
@@ -21,7 +23,7 @@ _PURPOSES = {
     "model `default`.",
     "distilled": "The model has the predictions of `default`. In addition, `edgekit export --classes` replaces its\n"
     "labels by new labels that are described in text, because its last layer maps faces into the space of a CLIP with\n"
-    "prompts. The export needs the files of the CLIP and of its prompts, which are not shipped with edgekit.",
+    "prompts. The text tower of this CLIP is shipped beside the model.",
 }
 _CARD = """{front}
 # Model card: {name}
@@ -34,12 +36,9 @@ The model `{name}` classifies facial expressions: {label_list}. The net of the m
 
 {results}
 
-In videos, a device uses the protocol center-crop. In pictures, it uses center-flip, which averages the probabilities of
-the centre crop and its mirror image. "Without duplicates" leaves out the images of PrivateTest that are identical to an
-image of another split. For each image, FER+ has the votes of ten people. Choices with a single vote are
-ignored. The label is the expression with more than half of the other votes. Images without such a label are left out.
-The usual protocol with eight classes (Barsoum et al. 2016) also includes images with this majority for contempt. The
-net has no class contempt, so such images count as wrong. In photographs, edgekit first detects and crops the faces. The
+"Without duplicates" leaves out the images of PrivateTest that are also in another split. A label of FER+ is the
+expression with more than half of ten people's votes, without choices of a single vote; images without such a label are
+left out. With eight classes (Barsoum et al. 2016), images with this majority for contempt count as wrong. The
 calibration error is the mean difference between confidence and accuracy, over 15 bins of the confidence.
 
 ## Intended use
@@ -55,22 +54,17 @@ Do not use the model
 ## Limits
 
 - The model classifies the expression that a face shows, not what the person feels.
-- The training data are pictures from the web of the early 2010s. Most of the pictures show light-skinned adults who
-  pose and look at the camera. The accuracy on other groups, on children and on faces with masks was not measured.
-- The tables of accuracy by brightness, size and pose below show which faces are classified less accurately. Nothing
-  is derived about the person.
-- The recall of classes that are rare in the training data, above all disgust, can be much lower than the accuracy.
+- The training data are pictures from the web of the early 2010s, mostly of light-skinned adults who pose. The accuracy
+  on other groups, on children and on faces with masks was not measured.
+- The recall of rare classes, above all disgust, can be much lower than the accuracy.
 
 ## Data
 
-FER-2013 (Goodfellow et al., ICML 2013 challenge) has gray pictures of 48x48 pixels from a web image search. The
-pictures were labelled by people, and other people disagree with about a third of the labels. FER-2013 is distributed
-for research, and is not a part of edgekit.
-
-The net was trained on the split Training of FER-2013 and on FER+ (Barsoum et al. 2016), the votes of ten people for
-each of these images. Epochs and calibration were chosen on PublicTest, and the accuracy was measured on PrivateTest.
+FER-2013 (Goodfellow et al., ICML 2013 challenge) has gray pictures of 48x48 pixels from a web image search. It is
+distributed for research, and is not a part of edgekit. The net was trained on its split Training and on FER+ (Barsoum
+et al. 2016), the votes of ten people for each image. Epochs and calibration were chosen on PublicTest.
 The photographs were not used in the training. But four settings of `default`, and so of `distilled`, were chosen with
-the photographs: the label weight, the nets of the averages, the logit adjustment, and the threshold of `uncertain`.
+them: the label weight, the nets of the averages, the logit adjustment, and the threshold of `uncertain`.
 
 ## Recall per class
 
@@ -133,12 +127,13 @@ def _front_matter(document: Mapping[str, Any]) -> str:
     lines = ["---", "license: mit", "library_name: edgekit", "pipeline_tag: image-classification"]
     lines += ["tags:", "- onnx", "- facial-expression-recognition", "- raspberry-pi"]
     lines += ["datasets:", "- fer2013", "- ferplus", "metrics:", "- accuracy"]
-    entries = [(kind, data, "accuracy", f"Accuracy, {of}", result["accuracy"]) for data, of, kind, result in
-               _measured(document)]  # fmt: skip
+    entries = [
+        (kind, data, "accuracy", f"Accuracy, {protocol}", result["accuracy"])
+        for data, protocol, kind, result in _measured(document)
+        if protocol in _DECIDING
+    ]
     if photos := document["photographs"]:
         entries.append(("photographs", "Photographs", "accuracy", "Accuracy", photos["accuracy"]))
-        mean = photos["mean_recall_of"]
-        entries.append(("photographs", "Photographs", "recall", "Mean recall of five classes", mean))
     if entries:
         lines += ["model-index:", f"- name: {document['name']}", "  results:"]
     for kind, data, metric, name, value in entries:
@@ -199,7 +194,8 @@ def _confidence(document: Mapping[str, Any]) -> str:
             f"The temperature of the calibration is {temperature:.3f}. The logits (outputs before softmax)\n"
             "of the file are already divided by the temperature."
         ]
-    for data, result in _distributions(document):
+    data, result = _distribution(document)
+    if result:
         bins = [
             (f"{each['from']:.1f}", f"{each['count']:,}", f"{each['confidence']:.1%}", f"{each['accuracy']:.1%}")
             for each in result["calibration"]
@@ -212,68 +208,66 @@ def _confidence(document: Mapping[str, Any]) -> str:
             f"Calibration on {data}:",
             _table(("confidence, lower limit", "images", "mean confidence", "accuracy"), bins),
             f"Accuracy on {data}, if predictions below a threshold are labelled `uncertain`:",
-            _table(("threshold", "images that are not `uncertain`", "accuracy of these images"), points),
+            _table(("threshold", "not `uncertain`", "their accuracy"), points),
         ]
     effect = "" if below else ": every face gets a label"
     return "\n\n".join([*parts, f"The threshold of `uncertain` in the model file is {below:g}{effect}."])
 
 
 def _served(document: Mapping[str, Any]) -> str:
-    parts = []
-    for data, result in _distributions(document):
-        recall = f"mean recall of {len(result['recall_of'])} classes" if "recall_of" in result else "mean recall"
-        for name, found in result["by"].items():
-            rows = [
-                (
-                    band["band"],
-                    f"{band['total']:,}",
-                    _percent(band["accuracy"]),
-                    " to ".join(map(_percent, band["interval"] or ())) or "-",
-                    _percent(band["mean_recall"]),
-                )
-                for band in found["bands"]
-            ]
-            parts.append(f"Accuracy on {data}, by {name} (the {found['measure']}):")
-            parts.append(_table((name, "faces", "accuracy", "95 % interval of the accuracy", recall), rows))
-    return "\n\n".join(parts) or "Not measured."
+    data, result = _distribution(document)
+    if not result:
+        return "Not measured."
+    recall = f"mean recall of {len(result['recall_of'])} classes" if "recall_of" in result else "mean recall"
+    parts = [f"Measured on {data}."]
+    for name, found in result["by"].items():
+        rows = [
+            (
+                band["band"],
+                f"{band['total']:,}",
+                _percent(band["accuracy"]),
+                " to ".join(map(_percent, band["interval"] or ())) or "-",
+                _percent(band["mean_recall"]),
+            )
+            for band in found["bands"]
+        ]
+        parts.append(f"{name.capitalize()} is the {found['measure']}:")
+        parts.append(_table((name, "faces", "accuracy", "95 % interval", recall), rows))
+    return "\n\n".join(parts)
 
 
-def _distributions(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _distribution(document: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the data of the sections on confidence and on properties of faces, and the result on it."""
     if document["photographs"]:
-        yield "photographs with a detected face", document["photographs"]
-    if document["fer2013"]:
-        yield f"FER-2013 {SPLIT}", document["fer2013_distribution"]
+        return "photographs with a detected face", document["photographs"]
+    return f"FER-2013 {SPLIT}", document["fer2013_distribution"] if document["fer2013"] else {}
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def results_table(document: Mapping[str, Any]) -> str:
-    """Return the section of docs/reference/results.md on a model."""
-    name, picture = document["name"], ""
-    if document["photographs"]:
-        picture = f" Confusion matrix and calibration on photographs: [picture](../models/{name}-photographs.png)."
-    rows = []
-    for data, protocol, kind, result in _measured(document):
-        command = "`--data fer2013.tar.gz`" + " `--ferplus ferplus_votes.csv`" * (kind == "ferplus")
-        way = protocol.split()[0].strip(",")
-        command += f" `--protocol {way}`" * (way != "center-crop")
-        command += " `--without-duplicates`" * protocol.endswith("duplicates")
-        rows.append((f"{data}, {protocol}", _right(result), *_shares(result), command))
-    if photos := document["photographs"]:
-        command = f"`--photos photos.tar --recall-of {','.join(FIELD_CLASSES)}`"
-        recall, error = photos["mean_recall_of"], photos["with_face"]["calibration_error"]
-        rows.append(("photographs, mean recall of five", _right(photos), f"{recall:.2%}", f"{error:.3f}", command))
-    columns = ("data, measure", "right", "mean recall", "calibration error", f"`edgekit eval {name} …`")
-    return f"### `{name}`\n\n[Card](../../edgekit/assets/{name}.md).{picture}\n\n{_table(columns, rows)}\n"
+def results_table(documents: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of docs/reference/results.md: a column per model, a row per measure that decides."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for document in documents:
+        name = document["name"]
+        for data, protocol, kind, result in _measured(document):
+            if protocol in _DECIDING:
+                command = "`--data fer2013.tar.gz`" + " `--ferplus ferplus_votes.csv`" * (kind == "ferplus")
+                command += " `--protocol ten-crop`" * (protocol == "ten-crop")
+                rows.setdefault((f"{data}, {protocol}", command), {})[name] = _right(result)
+        if photos := document["photographs"]:
+            command = f"`--photos photos.tar --recall-of {','.join(FIELD_CLASSES)}`"
+            rows.setdefault(("photographs", command), {})[name] = _right(photos)
+            recall = f"{photos['mean_recall_of']:.2%}"
+            rows.setdefault(("photographs, mean recall of five classes", ""), {})[name] = recall
+    names = [document["name"] for document in documents]
+    table = [
+        (measure, *(values.get(name, "") for name in names), command) for (measure, command), values in rows.items()
+    ]
+    return _table(("data, measure", *(f"`{name}`" for name in names), "`edgekit eval MODEL …`"), table) + "\n"
 
 
 def _right(result: Mapping[str, Any]) -> str:
     return f"{result['accuracy']:.2%} ({result['correct']} of {result['total']})"
-
-
-def _shares(result: Mapping[str, Any]) -> tuple[str, str]:
-    if "mean_recall" not in result:  # of eight classes
-        return "", ""
-    return f"{result['mean_recall']:.2%}", f"{result['calibration_error']:.3f}"

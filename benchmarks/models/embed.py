@@ -30,19 +30,17 @@ from edgekit import __version__
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
-from edgekit.models.checkpoints.checkpoint import (
+from edgekit.models.checkpoint import (
     Checkpoint,
     check_checkpoint_output,
+    git_revision,
     load_checkpoint,
     save_checkpoint,
 )
-from edgekit.models.checkpoints.provenance import git_revision
 from edgekit.models.clip.text_tower import text_tower_beside, write_text_tower
-from edgekit.models.data import training_split
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.distill.opening import TeacherOptions, open_teacher
 from edgekit.models.distill.targets import targets_of
-from edgekit.models.distill.teachers import EmbeddingSpace
+from edgekit.models.distill.teachers import EmbeddingSpace, TeacherOptions, open_teacher
 from edgekit.models.evaluation.evaluate import TorchClassifier, with_contract_channels
 from edgekit.models.model_loading import build_net
 from edgekit.models.nets.embedding_net import CLASS_VECTORS, LOGIT_SCALE, NET_PREFIX
@@ -69,12 +67,12 @@ def embed(model: str, teacher: str, data: Path, output: Path, clip: str | None =
     contract, crop = checkpoint.contract, checkpoint.contract.crop
     net = build_net(checkpoint)
     name, last_layer = _last_layer(net, contract.architecture)
-    dataset = load_dataset(data, crop.resize_hw[0], fit=crop.fit, cache="auto", cache_folder=output.parent)
+    dataset = load_dataset(data, crop.resize_hw[0], fit=crop.fit, cache_folder=output.parent)
     opened = open_teacher([teacher], contract.labels, TeacherOptions(clip, dataset=dataset.name), print)
     space = opened.space
     if space is None:
         raise InputError(f"teacher '{teacher}' has no embedding space: give a CLIP, or prompts with their CLIP")
-    images = dataset.split(training_split(dataset, None))
+    images = dataset.split(dataset.chosen_split(None, "train"))
     crops = center_crop(with_contract_channels(images, contract).images, crop.center_crop_hw)
     classifier = TorchClassifier(net, contract)
     targets = targets_of(opened, images.images, lambda _done, _total: None)

@@ -28,11 +28,22 @@ from typing import Any
 
 import click
 from data_identity import data_identity
-from hicropl_data import IMAGENET, TABLES, Run, peta_operations, planned, require_data, source_of
+from hicropl_data import (
+    IMAGENET,
+    TABLES,
+    Run,
+    named_descriptions,
+    peta_operations,
+    planned,
+    require_data,
+    source_of,
+    template_accuracies,
+)
 from hicropl_report import write_table
 
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import write_atomic
+from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.protocols import epochs_of
 from edgekit.models.clip.train_prompts import train_prompts
 from edgekit.models.torch_threads import set_torch_threads
@@ -70,7 +81,8 @@ def options_of(run: Run, settings: Settings, data: Path, output: Path) -> dict[s
         "task": run.table,
         "shots": run.shots,
         "seed": run.seed,
-        "descriptions": settings.descriptions,
+        "descriptions": settings.descriptions
+        and named_descriptions(Path(settings.descriptions), output / "descriptions"),
         "precision": settings.precision,
         "epochs": epochs,
         "batch_size": batch,
@@ -111,12 +123,15 @@ def _identities(run: Run, data: Path) -> dict[str, str]:
 
 def measure(run: Run, settings: Settings, data: Path, output: Path) -> dict[str, Any]:
     """Train, evaluate, and write the file of results."""
-    result = train_prompts(**options_of(run, settings, data, output), notify=_notify)
+    result = train_prompts(**options_of(run, settings, data, output), notify=_notify).document()
+    plain = template_accuracies(run, load_clip(settings.clip), data, output)
+    for score, accuracy in zip(result["scores"], plain, strict=True):
+        score["template_accuracy"] = accuracy
     document = {
         "settings": asdict(settings) | {"targets": list(run.targets)},
         "data": _identities(run, data),
         "run": asdict(run),
-        **result.document(),
+        **result,
     }
     write_atomic(results_path(run, output), json.dumps(document, indent=2) + "\n")
     return document
@@ -160,7 +175,7 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option("--shots", type=click.IntRange(min=1), multiple=True, help="Images per class; default: the paper's.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), help="Default: the paper's.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1))
 @click.option("--plan", is_flag=True, help="Print the estimated duration with ViT-B/16 and stop.")
 @click.option(

@@ -24,7 +24,7 @@ from torch import nn
 
 from edgekit.contract import Contract, LabelMap
 from edgekit.errors import EdgekitError
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet
 from edgekit.models.data.ferplus import with_ferplus
 from edgekit.models.data.merging import merge_classes

@@ -27,11 +27,11 @@ from edgekit.export.profiling.cost import graph_cost, load_graph
 from edgekit.export.run import export
 from edgekit.files import sha256_of, write_atomic
 from edgekit.model_store import ASSETS, CHECKPOINT_SUFFIX, ONNX_SUFFIX, SHIPPED
-from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from edgekit.models.checkpoint import load_checkpoint, save_checkpoint
 from edgekit.models.clip.text_tower import text_tower_beside
 from edgekit.models.data import duplicated
-from edgekit.models.evaluation.calibration import calibration
-from edgekit.models.evaluation.evaluate import Evaluation, aligned, mean_recall
+from edgekit.models.evaluation.evaluate import Evaluation, aligned, calibration, mean_recall
+from edgekit.models.evaluation.options import EvaluationOptions
 from edgekit.models.evaluation.photos import PhotoEvaluation, evaluate_photos
 from edgekit.models.evaluation.plots import save_evaluation
 from edgekit.models.evaluation.run import evaluate, read_evaluation_data
@@ -53,7 +53,7 @@ def measure(model: Path, given: argparse.Namespace) -> tuple[dict[str, Any], Pho
     photos = None
     if given.fer2013:
         crop = contract.crop
-        data = read_evaluation_data(given.fer2013, crop.resize_hw[0], crop.fit)
+        data = read_evaluation_data(given.fer2013, crop.resize_hw[0], crop.fit, EvaluationOptions())
         whole = {way: evaluate(classifier, data, split=SPLIT, protocol=way) for way in ("center-crop", "ten-crop")}
         alone = ~duplicated(data, SPLIT)
         without = {f"{way} without duplicates": result.subset(alone) for way, result in whole.items()}
@@ -179,9 +179,9 @@ def update_results(docs: Path) -> None:
 
 
 def results_tables(models: Path) -> str:
-    """Return the tables of the shipped models whose documents are in the folder `models`."""
+    """Return the table of the shipped models whose documents are in the folder `models`."""
     paths = [models / f"{name}.json" for name in SHIPPED]
-    return "\n".join(results_table(json.loads(path.read_text())) for path in paths if path.is_file())
+    return results_table([json.loads(path.read_text()) for path in paths if path.is_file()])
 
 
 def main() -> None:

@@ -13,16 +13,28 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from average import average
 from embed import embed
+from prior import adjust_and_calibrate
+from votes import keep_targets
 
-from edgekit.models.clip.train_mini import train_mini
 from edgekit.models.clip.train_prompts import train_prompts
-from edgekit.models.distill.run import distill
+from edgekit.models.data.augment import Augmentation
+from edgekit.models.distill.distillation import distill
 from edgekit.models.train import train
+from edgekit.models.train_clip import train_clip
+from edgekit.models.training.options import DistillOptions, TrainOptions
+from edgekit.models.training.recipes import RECIPES
+
+# The two stages of `fer2013` as separate recipes, for another teacher in each; the second starts from trained weights.
+RECIPES["fer2013-start"] = replace(RECIPES["fer2013"], epochs=60, finish=None)
+RECIPES["fer2013-finish"] = replace(
+    RECIPES["fer2013"], epochs=36, max_lr=0.015, augmentation=Augmentation(crop_px=44), label_smoothing=0.0, finish=None
+)
 
 
 class Steps:
@@ -33,14 +45,26 @@ class Steps:
         self._common = {"data": data, "precision": precision, "resume": True, "notify": print}
         self._epochs = {} if epochs is None else {"epochs": epochs}
 
-    def train(self, name: str, **options: Any) -> str:
-        return str(train(**self._options(name, options)).checkpoint)
+    def train(self, name: str, prior_strength: float = 0.0, **options: Any) -> str:
+        arguments = self._options(name, options)
+        path = train(**arguments, calibrate=not prior_strength).checkpoint
+        if prior_strength:
+            adjust_and_calibrate(path, TrainOptions(**arguments), prior_strength)
+        return str(path)
 
-    def distill(self, name: str, teachers: Sequence[str], **options: Any) -> str:
-        return str(distill(**self._options(name, options), teachers=teachers).training.checkpoint)
+    def distill(self, name: str, teachers: Sequence[str], prior_strength: float = 0.0, **options: Any) -> str:
+        arguments = self._options(name, options) | {"teachers": teachers}
+        path = distill(**arguments, calibrate=not prior_strength).training.checkpoint
+        if prior_strength:
+            adjust_and_calibrate(path, DistillOptions(**arguments), prior_strength)
+        return str(path)
+
+    def distill_with_votes(self, name: str, teachers: Sequence[str], **options: Any) -> str:
+        keep_targets(self.output / name, self.data, self.ferplus, teachers)
+        return self.distill(name, teachers, temperature=1.0, **options)
 
     def clip(self, name: str, **options: Any) -> str:
-        return str(train_mini(**self._options(name, options)).checkpoint)
+        return str(train_clip(**self._options(name, options)).checkpoint)
 
     def prompts(self, name: str, **options: Any) -> str:
         return str(train_prompts(**self._options(name, options)).training.checkpoint)
@@ -51,21 +75,20 @@ class Steps:
 
 def fer2013(steps: Steps) -> Path:
     """Net, student of the net and the FER+ votes, wide student of the student, and a student of both, fine-tuned."""
-    votes = {"ferplus": steps.ferplus, "ferplus_labels": "posterior", "temperature": 1.0}
-    start = {**votes, "recipe": "fer2013-start", "kl_weight": 0.75, "ce_weight": 0.25}
+    start = {"recipe": "fer2013-start", "kl_weight": 0.75, "ce_weight": 0.25}
     first = steps.train("first", recipe="fer2013-start")
-    second = steps.distill("second", [first], **start)
-    wide = steps.distill("wide", [second], **start, student="edgecnn-wide", epochs=36, batch_size=128)
+    second = steps.distill_with_votes("second", [first], **start)
+    wide = steps.distill_with_votes("wide", [second], **start, student="edgecnn-wide", epochs=36, batch_size=128)
     finish = {"recipe": "fer2013-finish", "max_lr": 0.012}
     finished = steps.train("finished", **finish, init=second, epochs=24)
     wide_finished = steps.train("wide-finished", **finish, model="edgecnn-wide", init=wide, epochs=8)
-    both = {**votes, "recipe": "fer2013-finish", "kl_weight": 0.6, "ce_weight": 0.4}
-    return Path(steps.distill("fer2013", [finished, wide_finished], **both, init=second))
+    both = {"recipe": "fer2013-finish", "kl_weight": 0.6, "ce_weight": 0.4}
+    return Path(steps.distill_with_votes("fer2013", [finished, wide_finished], **both, init=second))
 
 
 def default(steps: Steps, teachers: Sequence[str]) -> Path:
     """Average of an average of four nets, trained for cameras, and of two students of it and other nets."""
-    votes = {"ferplus": steps.ferplus, "ferplus_labels": "mixed", "label_weight": 0.15, "recipe": "camera"}
+    votes = {"ferplus": steps.ferplus, "label_weight": 0.15, "recipe": "camera"}
     a = steps.train("a", **votes, init="fer2013", prior_strength=0.1)
     b = steps.train("b", **votes, init=a, prior_strength=0.1, epochs=36, seed=5)
     c = steps.train("c", **votes, init=a, prior_strength=0.1, epochs=36, seed=6)

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgekit.models.nets.efficientnet_lite0 import efficientnet_lite0, load_imagenet_weights
+from edgekit.models.nets.external_nets import efficientnet_lite0, imagenet_weights
 
 
 def features(files: Sequence[Path], size_px: int) -> Tensor:
     """Return the features (N, 1280) of stretched pictures."""
     net = efficientnet_lite0(1000)
-    load_imagenet_weights(net)
+    net.load_state_dict(imagenet_weights())
     net.reset_classifier(0)  # type: ignore[operator]
     rows = []
     for file in files:

@@ -86,12 +86,14 @@ def frame_cache(source: Source, name: str, limit_mib: int) -> Iterator[tuple[Fra
     """
     shapes: list[tuple[int, ...]] = []
     digest, size_bytes, complete = hashlib.sha256(), 0, True
-    in_memory = _MEMORY_FOLDER.is_dir() and shutil.disk_usage(_MEMORY_FOLDER).free > 2 * limit_mib << 20
+    limit_bytes = limit_mib << 20
+    # The other half stays free for other programs.
+    in_memory = _MEMORY_FOLDER.is_dir() and shutil.disk_usage(_MEMORY_FOLDER).free > 2 * limit_bytes
     with tempfile.TemporaryFile(dir=_MEMORY_FOLDER if in_memory else None) as stream:
         with source:
             for frame in source:
                 pixels = np.ascontiguousarray(frame.image_bgr)
-                if shapes and size_bytes + pixels.nbytes > limit_mib << 20:
+                if shapes and size_bytes + pixels.nbytes > limit_bytes:
                     complete = False
                     break
                 stream.write(pixels.data)
@@ -149,8 +151,7 @@ class DetectorChoice:
     def create(self, intra_op_threads: int | None = None, notify: Callable[[str], None] = lambda _: None) -> Detector:
         """Return the detector, or the one that replaces it, with one line for `notify`."""
         return create_detector(
-            self.name,
-            model_path=self.model_path,
+            str(self.model_path or self.name),
             input_size_px=self.input_size_px,
             intra_op_threads=intra_op_threads,
             notify=notify,

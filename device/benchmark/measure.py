@@ -36,12 +36,12 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in
 from edgekit.device.engines.session import plan_threads
 from edgekit.device.frame import Frame, presentation_time_s
+from edgekit.device.health.sampler import read_process
+from edgekit.device.pipeline import StreamOptions
 from edgekit.device.pipeline.loop import crop_faces, frame_results
 from edgekit.device.pipeline.stream import create_localizer
-from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.summary import LatencyMeter, summarize
-from edgekit.device.procfs import read_process
-from edgekit.device.tracking.face_tracker import FaceTracker, Localizer, WholeImage
+from edgekit.device.tracking import FaceTracker, Localizer, WholeImage
 from edgekit.errors import EdgekitError
 from edgekit.preprocess import to_input
 from edgekit.report.document import BoardState, Latency, MachineReading, ProcessResult, ThreadUse, WarmUp

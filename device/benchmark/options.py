@@ -15,7 +15,6 @@ from edgekit.shared_options import MAX_THREADS, detector
 if TYPE_CHECKING:
     from edgekit.device.benchmark.rounds import BenchmarkProgress
     from edgekit.report.document import Kind
-    from edgekit.report.power import PowerReading
 
 
 def _thread_counts(text: str) -> tuple[int, ...]:
@@ -43,7 +42,6 @@ class BenchmarkOptions(Options):
         kinds: What to measure, see `Cell`; None: all.
         detector_size_px: Longer side of the detector's input image; None: 320, or the fixed size of the file.
         seed: Determines the order of the cells.
-        power: Called at the end with the Unix time of the start; returns a power meter's readings.
         report_name: Returns the name of a model or source in the report; default: as it is given.
         progress: Called before and after each process.
         notify: Receives warnings.
@@ -107,7 +105,6 @@ class BenchmarkOptions(Options):
         several=True,
         section="Conditions",
     )
-    power: Callable[[float], Sequence[PowerReading]] = lambda _: ()
     report_name: Callable[[str], str] = lambda name: name
     progress: Callable[[BenchmarkProgress], None] = lambda _: None
     notify: Callable[[str], None] = warn

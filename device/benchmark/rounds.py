@@ -18,13 +18,16 @@ from edgekit.boards import Conditions, read_conditions
 from edgekit.device.benchmark.jobs import Cell, Job
 from edgekit.device.benchmark.measure import Failure, Run
 from edgekit.errors import EdgekitError, InputError
-from edgekit.report.document import ProcessResult
-from edgekit.report.quality_flags import INVALIDATING, find_quality_flags
+from edgekit.report.document import INVALIDATING, BoardState, ProcessResult, QualityFlag
 
 MAX_REPEATS = 2
 _COOL_WITHIN_C = 2.0
 _MIN_PAUSE_S = 0.5
 _POLL_PERIOD_S = 1.0
+_CLOCK_TOLERANCE = 0.03
+_BUSY_PROCESSORS = 0.25
+_BUSY_SHARE = 0.05
+_NOW_BITS = 0xF
 
 
 @dataclass
@@ -153,3 +156,34 @@ def _why_it_died(cell: Cell, return_code: int, stderr: str) -> str:
         -signal.SIGKILL: "was killed: the memory probably ran out; close other programs or use fewer threads",
     }.get(return_code, f"ended with code {return_code}: {last}")
     return f"the process that measured {cell.name} {reason}"
+
+
+def find_quality_flags(process: ProcessResult, processors: int | None) -> tuple[QualityFlag, ...]:
+    """Return the quality flags of one process's measurement.
+
+    The measurement counts as throttled if a throttle flag was set at any reading, or if the firmware has recorded one
+    since the process started.
+
+    Args:
+        process: The measurement.
+        processors: Number of the board's processors.
+    """
+    found: list[QualityFlag] = []
+    throttle_bits = [int(reading.throttle_flags, 16) for reading in process.during if reading.throttle_flags]
+    new = _throttled_since_boot(process.after) - _throttled_since_boot(process.before)
+    throttled_at_end = process.after.throttling is not None and process.after.throttling.now
+    if any(bits & _NOW_BITS for bits in throttle_bits) or throttled_at_end or new:
+        found.append("throttled")
+    clocks_mhz = [reading.clock_mhz for reading in process.during if reading.clock_mhz]
+    if clocks_mhz and max(clocks_mhz) > min(clocks_mhz) * (1 + _CLOCK_TOLERANCE):
+        found.append("clock changed")
+    if not process.warm_up.stable:
+        found.append("not warm")
+    others = process.others_processors
+    if others is not None and others > max(_BUSY_PROCESSORS, _BUSY_SHARE * (processors or 0)):
+        found.append("busy")
+    return tuple(found)
+
+
+def _throttled_since_boot(state: BoardState) -> set[str]:
+    return set(state.throttling.since_boot) if state.throttling else set()

@@ -30,7 +30,7 @@ from edgekit.device.detection import Sizable, needed_detector
 from edgekit.device.engines.engine import contract_in, device_suffixes, engine_of, open_engine
 from edgekit.device.engines.session import versions
 from edgekit.device.sources import open_source
-from edgekit.errors import EdgekitError, InputError
+from edgekit.errors import EdgekitError
 from edgekit.files import sha256_of
 from edgekit.model_store import ONNX_SUFFIX, resolve_model
 from edgekit.options import takes
@@ -41,15 +41,11 @@ from edgekit.report.document import (
     BoardInfo,
     BoardResult,
     CellResult,
-    Energy,
     FrameCacheInfo,
     ModelInfo,
-    ProcessResult,
     RepeatedProcess,
     Settings,
 )
-from edgekit.report.power import PowerReading, mean_watts
-from edgekit.report.schema import check_fits
 from edgekit.report.statistics import histogram, median_interval
 
 # Not 0, which no limit of a ratio can be.
@@ -74,13 +70,12 @@ def describe_model(name: str, path: Path) -> ModelInfo:
     )
 
 
-def cell_result(measured: Measured, started_s: float, power: Sequence[PowerReading] = ()) -> CellResult:
+def cell_result(measured: Measured, started_s: float) -> CellResult:
     """Return the result of a cell with at least one run, over all its processes.
 
     Args:
         measured: The cell and its runs.
         started_s: The start on the system's monotonic clock; times in the report count from this start.
-        power: Readings of a power meter.
     """
     runs, first = measured.runs, measured.runs[0]
     processes = [
@@ -108,7 +103,6 @@ def cell_result(measured: Measured, started_s: float, power: Sequence[PowerReadi
         resident_mib=max(process.resident_mib for process in processes),
         histogram=histogram(all_ms),
         stages={name: latency_of(t for run in runs for t in run.stages_ms.get(name, ())) for name in stages},
-        energy=_energy(processes, images_per_s, power),
         age=latency_of(ages_ms) if ages_ms else None,
         quality_flags=tuple(sorted({flag for process in processes for flag in process.quality_flags})),
         repeated=tuple(
@@ -124,17 +118,8 @@ def _rounded(limit_ms: float) -> float:
     return max(round(limit_ms, 5), _SMALLEST_LIMIT_MS)
 
 
-def _energy(processes: Sequence[ProcessResult], images_per_s: float, power: Sequence[PowerReading]) -> Energy | None:
-    watts = [mean_watts(power, one.started_s, one.started_s + one.elapsed_s) for one in processes]
-    if not power or None in watts:
-        return None
-    mean_w = float(np.mean([value for value in watts if value is not None]))
-    return Energy(mean_w=round(mean_w, 4), joules_per_image=round(mean_w / images_per_s, 9))
-
-
 _CACHE_LIMIT_MIB = 160
 _MIN_ITERATIONS = 100
-_MAX_NOTES = 30
 
 
 class IncompleteError(EdgekitError):
@@ -166,9 +151,6 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
         >>> [(cell.model, cell.kind, cell.latency.p50_ms) for cell in report.boards[0].cells]
     """
     names = [str(model) for model in ([options.models] if isinstance(options.models, str | Path) else options.models)]
-    check_fits(names=(*names, options.source))
-    if len(options.notes) > _MAX_NOTES:
-        raise InputError(f"{len(options.notes)} notes are more than {_MAX_NOTES}")
     kinds = options.kinds or KINDS
     named = [(options.report_name(name), resolve_model(name, device_suffixes(name)).absolute()) for name in names]
     # A model of features classifies no frames.
@@ -200,13 +182,12 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
             Job(cell, *amount, options.batch) if cell.kind == "net" else Job(cell, *amount, 1, cache, choice)
             for cell in cells
         ]
-        started_s, started_unix_s = time.monotonic(), time.time()
+        started_s = time.monotonic()
         order = plan_rounds(jobs, options.processes, options.seed)
         measured, ended_by = measure_all(
             order, board.processors, options.cool_down_s, options.allow_throttled, progress=options.progress
         )
-    readings = options.power(started_unix_s)
-    results = [cell_result(one, started_s, readings) for one in measured]
+    results = [cell_result(one, started_s) for one in measured]
     by_start = sorted((process for cell in results for process in cell.processes), key=lambda one: one.started_s)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     result = BoardResult(

@@ -28,10 +28,8 @@ from edgekit.downloads import YUNET, UnavailableError, cached_download, default_
 from edgekit.errors import InputError, warn
 from edgekit.preprocess import AnyImage, ImageU8
 
-DETECTOR_NAMES = registry.own_names("detector")
 DEFAULT_DETECTOR = "yunet"
 DEFAULT_SCORE_THRESHOLD = 0.7
-_WITHOUT_FILE = ("haar", "none")
 
 
 class Detector(Protocol):
@@ -82,8 +80,7 @@ class WholeFrame:
 def detect_faces(
     image_bgr: AnyImage,
     *,
-    detector: str = DEFAULT_DETECTOR,
-    detector_model: str | Path | None = None,
+    detector: str | Path = DEFAULT_DETECTOR,
     input_size_px: int | None = None,
     score_threshold: float = DEFAULT_SCORE_THRESHOLD,
     notify: Callable[[str], None] = warn,
@@ -94,8 +91,8 @@ def detect_faces(
 
     Args:
         image_bgr: uint8 (H, W, 3) B, G, R, or gray (H, W).
-        detector: "yunet", "haar", "none" (the whole image is one face) or a registered name.
-        detector_model: YuNet's .onnx file; default: downloaded once into the user's cache.
+        detector: "yunet" (whose file is downloaded once into the user's cache), "haar", "none" (the whole image is one
+            face), YuNet's .onnx file, or a registered name.
         input_size_px: Longer side of the detector's input; None: 320, or the fixed size of the file. A smaller input is
             faster, but fewer small faces are found.
         score_threshold: Faces with a lower score are discarded.
@@ -107,17 +104,12 @@ def detect_faces(
     """
     from edgekit.device.imaging import as_frame, check_image
 
-    path = None if detector_model is None else Path(detector_model)
     kept: dict[str, Detector] = _kept.__dict__
-    key = repr((detector, path, input_size_px, score_threshold))
+    key = repr((str(detector), input_size_px, score_threshold))
     image = check_image(image_bgr)
     if key not in kept:
         kept[key] = create_detector(
-            detector,
-            model_path=path,
-            input_size_px=input_size_px,
-            score_threshold=score_threshold,
-            notify=notify,
+            str(detector), input_size_px=input_size_px, score_threshold=score_threshold, notify=notify
         )
     return kept[key].detect(as_frame(image))
 
@@ -144,7 +136,6 @@ _kept = threading.local()
 def create_detector(
     name: str,
     *,
-    model_path: Path | None = None,
     input_size_px: int | None = None,
     score_threshold: float = DEFAULT_SCORE_THRESHOLD,
     intra_op_threads: int | None = None,
@@ -153,9 +144,8 @@ def create_detector(
     """Return a detector by name.
 
     Args:
-        name: One of `DETECTOR_NAMES`, YuNet's .onnx file, or a name that another package has registered.
-        model_path: YuNet's model file. Without one it is downloaded once into the user's cache; if that fails, Haar
-            replaces YuNet and `notify` receives the reason.
+        name: yunet, haar, none, YuNet's .onnx file, or a name that another package has registered. YuNet's file is
+            downloaded once into the user's cache; if that fails, Haar replaces YuNet and `notify` receives the reason.
         input_size_px: Longer side of the detector's input; None: 320, or the fixed size of the file.
         score_threshold: Faces with a lower score are discarded.
         intra_op_threads: Threads within one inference of YuNet; default: `session.default_intra_op_threads`.
@@ -166,10 +156,6 @@ def create_detector(
             not a YuNet or of another, fixed size, or the installed OpenCV has no Haar cascades.
         StorageError: The download is not the expected file.
     """
-    if name.endswith(".onnx"):
-        name, model_path = "yunet", Path(name)
-    if model_path is not None and name in _WITHOUT_FILE:
-        raise InputError(f"detector '{name}' takes no model file: leave it out or choose the detector 'yunet'")
     size_px = DEFAULT_INPUT_SIZE_PX if input_size_px is None else input_size_px
     if not MIN_INPUT_SIZE_PX <= size_px <= MAX_INPUT_SIZE_PX:
         raise InputError(
@@ -177,12 +163,13 @@ def create_detector(
         )
     if not 0 < score_threshold < 1:
         raise InputError(f"detector score threshold {score_threshold} is out of range: give a number between 0 and 1")
-    make = registry.find("detector", name)
+    model_path = Path(name) if name.endswith(".onnx") else None
+    make = registry.find("detector", name if model_path is None else DEFAULT_DETECTOR)
     detector: Detector = make(DetectorOptions(model_path, size_px, score_threshold, intra_op_threads, notify))
     fixed_px = fixed_input_px(detector)
     if input_size_px is not None and fixed_px not in (None, input_size_px):
         raise InputError(
-            f"detector '{model_path or name}' has a fixed input of {fixed_px} pixels, not {input_size_px}: "
+            f"detector '{name}' has a fixed input of {fixed_px} pixels, not {input_size_px}: "
             "leave out the size, or give another file"
         )
     return detector

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import re
 import shutil
 import threading
 import time
@@ -12,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from edgekit.boards import Conditions, RunTool, Throttling, read_conditions, run_tool
-from edgekit.device.procfs import ProcessUse, read_process
 
 if TYPE_CHECKING:
     from edgekit.device.frame import CameraState
     from edgekit.device.health.camera_watch import CameraWatch
+
 
 PERIOD_S = 1.0
 # vcgencmd is a process, which costs more than reading all files of a sample; it runs for every fifth sample.
@@ -124,45 +126,34 @@ class HealthSummary:
         return ", ".join(part for part in parts if part)
 
 
+@dataclass(eq=False)
 class HealthSampler:
     """Thread that samples once per second in a `with` block; any thread may read the attributes.
 
     Attributes:
+        folder: Folder whose disk is sampled.
+        notify: Receives one line for each series of samples that fail.
+        watch: Called with every sample, in the sampler's thread.
+        camera: Watches the images of a live source.
+        root: Folder of /proc and /sys.
+        run: Executes the firmware tool.
+        period_s: Time between two samples.
         latest: The newest sample; None before the first.
         summary: The summary of all samples; it changes while the sampler runs.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        notify: Callable[[str], None],
-        watch: Callable[[Health], None] = lambda _: None,
-        *,
-        camera: CameraWatch | None = None,
-        root: Path = Path("/"),
-        run: RunTool = run_tool,
-        period_s: float = PERIOD_S,
-    ) -> None:
-        """Prepare sampling; the first sample is taken when the block is entered.
+    folder: Path
+    notify: Callable[[str], None]
+    watch: Callable[[Health], None] = lambda _: None
+    camera: CameraWatch | None = None
+    root: Path = Path("/")
+    run: RunTool = run_tool
+    period_s: float = PERIOD_S
+    latest: Health | None = None
+    summary: HealthSummary = field(default_factory=HealthSummary)
 
-        Args:
-            folder: Folder whose disk is sampled.
-            notify: Receives one line for each series of samples that fail.
-            watch: Called with every sample, in the sampler's thread.
-            camera: Watches the images of a live source.
-            root: Folder of /proc and /sys.
-            run: Executes the firmware tool.
-            period_s: Time between two samples.
-        """
-        self._folder = folder
-        self._notify = notify
-        self._watch = watch
-        self._camera = camera
-        self._root = root
-        self._run = self._cached_run = run
-        self._period_s = period_s
-        self.summary = HealthSummary()
-        self.latest: Health | None = None
+    def __post_init__(self) -> None:
+        self._cached_run = self.run
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="health", daemon=True)
 
@@ -182,23 +173,23 @@ class HealthSampler:
                 is_failing = False
             except Exception as error:  # such as too many open files: load shedding must go on when there are fewer
                 if not is_failing:
-                    self._notify(f"health sampling failed, the run continues: {type(error).__name__}: {error}")
+                    self.notify(f"health sampling failed, the run continues: {type(error).__name__}: {error}")
                 is_failing = True
             # Relative to the previous planned time, so that a sample's duration does not lengthen the period.
-            next_s = max(next_s + self._period_s, time.monotonic())
+            next_s = max(next_s + self.period_s, time.monotonic())
             if self._stop.wait(next_s - time.monotonic()):
                 return
 
     def _take_sample(self) -> None:
         started_s = time.thread_time()
         if self.summary.samples % FIRMWARE_EVERY == 0:
-            self._cached_run = functools.cache(self._run)
-        sample = read_health(self._folder, self._root, lambda arguments: self._cached_run(tuple(arguments)))
-        if self._camera is not None:
-            sample = replace(sample, camera=self._camera.check(), camera_faults=dict(self._camera.faults))
+            self._cached_run = functools.cache(self.run)
+        sample = read_health(self.folder, self.root, lambda arguments: self._cached_run(tuple(arguments)))
+        if self.camera is not None:
+            sample = replace(sample, camera=self.camera.check(), camera_faults=dict(self.camera.faults))
         self.summary.add(sample, (time.thread_time() - started_s) * 1e3)
         self.latest = sample
-        self._watch(sample)
+        self.watch(sample)
 
 
 def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -> Health:
@@ -213,3 +204,28 @@ def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -
 def _keep(choose: Callable[[float, float], float], kept: dict[str, float], name: str, value: float | None) -> None:
     if value is not None:
         kept[name] = choose(value, kept.get(name, value))
+
+
+@dataclass(frozen=True)
+class ProcessUse:
+    """Resources of a process: current and peak memory, threads and open files."""
+
+    resident_mib: float
+    peak_mib: float
+    threads: int
+    open_files: int
+
+
+def read_process(pid: int | None = None) -> ProcessUse | None:
+    """Return the resources of process `pid` (default: this one); None if it has ended or may not be read."""
+    folder = Path("/proc", "self" if pid is None else str(pid))
+    try:
+        status = (folder / "status").read_text()
+        open_files = len(os.listdir(folder / "fd"))  # noqa: PTH208 - no Path is made of each
+    except OSError:
+        return None
+    found = dict(re.findall(r"^(VmRSS|VmHWM|Threads):\s*(\d+)", status, re.MULTILINE))
+    if len(found) < 3:  # a zombie has no memory
+        return None
+    resident_kib, peak_kib, threads = int(found["VmRSS"]), int(found["VmHWM"]), int(found["Threads"])
+    return ProcessUse(resident_kib / 1024, peak_kib / 1024, threads, open_files)

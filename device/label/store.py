@@ -28,8 +28,9 @@ from msgspec import Meta
 from edgekit.contract import Subject
 from edgekit.device.sinks.crop_strategies import margin
 from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER
+from edgekit.device.sinks.web.access import ConflictError
 from edgekit.device.teach.recordings import check_class
-from edgekit.errors import EdgekitError, InputError, StorageError
+from edgekit.errors import InputError, StorageError
 from edgekit.files import append_line, exclusive_folder, real_path, write_atomic
 from edgekit.text import printable
 from edgekit.typed_json import convert, parse_json
@@ -122,10 +123,6 @@ LABELLED_FOLDER = "labelled"
 DISCARDED_FOLDER = "discarded"
 GROUPS_FILE = "groups.csv"
 TAUGHT_FILE = "taught.onnx"
-
-
-class ConflictError(EdgekitError):
-    """A decision names crops that were decided before, or an undo names another decision than the latest."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from typing import Literal, TypeAlias
 import cv2
 import numpy as np
 
-from edgekit.device.detections import BoolArray
-from edgekit.device.track import Classification
+from edgekit.device.detections import BoolArray, Classification
 from edgekit.preprocess import FloatArray, ImageU8
 
 ClassifyEvery: TypeAlias = int | Literal["auto"]

@@ -11,17 +11,15 @@ import numpy as np
 
 from edgekit.contract import Contract
 from edgekit.device.controls import Controls
-from edgekit.device.detections import Detections, FrameResult, crop_boxes
+from edgekit.device.detections import Classification, Detections, FrameResult, crop_boxes
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import Frame, Source
 from edgekit.device.imaging import resize
 from edgekit.device.pipeline.classification_schedule import ClassifyEvery, choose
-from edgekit.device.pipeline.smoothing import smooth
+from edgekit.device.pipeline.smoothing import check_crop, check_threshold, is_uncertain, smooth
 from edgekit.device.pipeline.summary import LatencyMeter
-from edgekit.device.pipeline.uncertainty import check_crop, check_threshold, is_uncertain
 from edgekit.device.stages import Stages, StageTimer
-from edgekit.device.track import Classification
-from edgekit.device.tracking.face_tracker import Localizer
+from edgekit.device.tracking import Localizer
 from edgekit.preprocess import ImageU8, crop_face, crop_image
 
 AGE = "age"

@@ -30,18 +30,18 @@ from edgekit.device.engines.engine import device_suffixes
 from edgekit.device.engines.session import plan_threads
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.imaging import as_frame, decode_image
+from edgekit.device.pipeline import StreamOptions
 from edgekit.device.pipeline.loop import frame_results, recognise
-from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.summary import LatencyMeter
-from edgekit.device.region import DEFAULT_INPUT_SIZE_PX, Region
+from edgekit.device.region import DEFAULT_INPUT_SIZE_PX, Region, taught_region
 from edgekit.device.registry import find
 from edgekit.device.sink import Sink
 from edgekit.device.sources import open_camera, open_source
 from edgekit.device.sources.files import ImageSource
 from edgekit.device.sources.settings import CameraSettings
 from edgekit.device.stages import StageTimer
+from edgekit.device.tracking import FaceTracker, Localizer, WholeImage
 from edgekit.device.tracking.detection_schedule import Adaptive, Every
-from edgekit.device.tracking.face_tracker import FaceTracker, Localizer, WholeImage
 from edgekit.errors import InputError
 from edgekit.model_store import resolve_model
 from edgekit.options import takes
@@ -132,14 +132,14 @@ class Stream:
         return classifier.contract
 
     def _prepared(self, classifier: Classifier, options: StreamOptions) -> tuple[Localizer, Classifier]:
-        """Return the nets of the stream for a model."""
+        """Set a classifier up for `options`, and return it with its localizer."""
         contract = classifier.contract
         if options.uncertain_below is not None:
             contract = replace(contract, uncertain_below=options.uncertain_below)
         classifier.contract = contract
         classifier.mirror = _mirrors(options, contract, self.source)
-        detector = partial(_create_detector, options, self.threads.detector)
-        return create_localizer(contract, self.source, options, detector), classifier
+        make_detector = partial(_create_detector, options, self.threads.detector)
+        return create_localizer(contract, self.source, options, make_detector), classifier
 
     def __enter__(self) -> Self:
         return self
@@ -326,11 +326,8 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
             f"model '{model}' classifies the whole image, and {', '.join(given)} would have no effect: leave it out"
         )
     requested = None if options.detector is None else str(options.detector)
-    region = options.region
-    if region is None and contract.region is not None:
-        x0, y0, x1, y1 = contract.region
-        region = Region(x0, y0, x1 - x0, y1 - y0)
-    return replace(options, region=region, detector=needed_detector(contract.subject, requested, model))
+    detector = needed_detector(contract.subject, requested, model)
+    return replace(options, region=options.region or taught_region(contract), detector=detector)
 
 
 def _mirrors(options: StreamOptions, contract: Contract, source: Source) -> bool:

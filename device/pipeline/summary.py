@@ -15,7 +15,7 @@ from edgekit.contract import Subject
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
-from edgekit.text_table import TextTable
+from edgekit.text import TextTable
 
 # Percentiles cover the latest samples (half an hour at 28 fps), so that a run of weeks uses bounded memory.
 _KEPT_SAMPLES = 50_000

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
@@ -54,56 +55,52 @@ def find_notifier(environ: Mapping[str, str] = os.environ) -> Notifier | None:
     return Notifier(address, int(watchdog_us) / 1e6 if is_monitored and watchdog_us.isdecimal() else None)
 
 
+@dataclass(eq=False)
 class HeartbeatSink(Sink):
     """Sink that sends READY after the first frame and a heartbeat every few seconds while frames are finished.
 
-    It must be the last sink, so that a frame counts only after all other sinks have taken it.
+    It must be the last sink, so that a frame counts only after all other sinks have taken it. The pause between
+    heartbeats follows from the notifier's watchdog time.
+
+    Attributes:
+        notifier: Receives the messages; closed with the sink.
+        describe: Returns one line about the run's state, which is appended to the status text.
+        clock: Returns seconds.
     """
 
-    def __init__(
-        self,
-        notifier: Notifier,
-        describe: Callable[[], str] = lambda: "",
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Derive the pause between heartbeats from the notifier's watchdog time.
+    notifier: Notifier
+    describe: Callable[[], str] = lambda: ""
+    clock: Callable[[], float] = time.monotonic
 
-        Args:
-            notifier: Receives the messages; closed with the sink.
-            describe: Returns one line about the run's state, which is appended to the status text.
-            clock: Returns seconds.
-        """
-        self._notifier = notifier
-        self._describe = describe
-        self._clock = clock
-        watchdog_s = notifier.watchdog_s or _LONGEST_PAUSE_S
+    def __post_init__(self) -> None:
+        watchdog_s = self.notifier.watchdog_s or _LONGEST_PAUSE_S
         self._pause_s = min(watchdog_s / _HEARTBEATS_PER_WATCHDOG, _LONGEST_PAUSE_S)
         self._sent_s: float | None = None
         self._frames = self._sent_frames = 0
 
     def __exit__(self, *exception: object) -> None:
-        self._notifier.send(STOPPING="1")
-        self._notifier.close()
+        self.notifier.send(STOPPING="1")
+        self.notifier.close()
 
     def idle(self) -> None:
         """Send a heartbeat when one is due, for a run that is paused; may be called from any thread."""
-        now_s = self._clock()
+        now_s = self.clock()
         if self._sent_s is not None and now_s - self._sent_s >= self._pause_s:
-            self._notifier.send(WATCHDOG="1", STATUS=f"paused after {self._frames} frames")
+            self.notifier.send(WATCHDOG="1", STATUS=f"paused after {self._frames} frames")
             self._sent_s, self._sent_frames = now_s, self._frames
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Count the frame and send a heartbeat when one is due."""
         del frame, result
         self._frames += 1
-        now_s = self._clock()
+        now_s = self.clock()
         if self._sent_s is None:
-            self._notifier.send(READY="1", WATCHDOG="1", STATUS="first frame done")
+            self.notifier.send(READY="1", WATCHDOG="1", STATUS="first frame done")
         elif now_s - self._sent_s < self._pause_s:
             return
         else:
             fps = (self._frames - self._sent_frames) / (now_s - self._sent_s)
             text = f"{self._frames} frames, {fps:.1f} frames/s"
-            more = self._describe()
-            self._notifier.send(WATCHDOG="1", STATUS=f"{text}; {more}" if more else text)
+            more = self.describe()
+            self.notifier.send(WATCHDOG="1", STATUS=f"{text}; {more}" if more else text)
         self._sent_s, self._sent_frames = now_s, self._frames

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.boards import systemd_is_running
-from edgekit.device.service.unit import (
+from edgekit.device.service import (
     DEVICE_GROUPS,
     MARK,
     Scope,
@@ -183,6 +183,14 @@ class SystemdManager:
             reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
             raise EdgekitError(f"systemctl {' '.join(arguments)}: {reason}")
         return done.stdout
+
+
+def packaged_services() -> list[str]:
+    """Return NAME of each running service edgekit@NAME, which Debian's package brings (packaging/debian)."""
+    states = "--state=active,activating,reloading"
+    done = _run(["systemctl", "list-units", "--plain", "--no-legend", states, "edgekit@*.service"])
+    units = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
+    return [unit.removeprefix("edgekit@").removesuffix(".service") for unit in units]
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -16,14 +16,13 @@ import cv2
 import numpy as np
 
 from edgekit.contract import Contract
-from edgekit.device.detections import Face, FrameResult, crop_boxes
+from edgekit.device.detections import Face, FrameResult, Track, crop_boxes
 from edgekit.device.frame import Frame, presentation_time_s
 from edgekit.device.imaging import at_most, resize, sharpness
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.disk_reserve import PICTURES
 from edgekit.device.sinks.picture_folder import CROPS_FILE, CROPS_FOLDER, PictureFolder
-from edgekit.device.sinks.writer import Target, Writer, WriterRules
-from edgekit.device.track import Track
+from edgekit.device.sinks.writer import Each, Writer, WriterRules
 from edgekit.errors import InputError, StorageError
 from edgekit.files import append_line
 from edgekit.preprocess import ImageU8
@@ -224,8 +223,13 @@ class CollectSink(Writer[Crop]):
             pauses_s=(5.0,),
             reserve=run.reserve(folder, PICTURES),
         )
-        crops = _Crops(folder, run.source.name, round(run.rules.pictures_max_mb * 1e6))
-        super().__init__(crops, rules, run.account("collect"), run.shutdown, run.notify, threaded=run.source.live)
+        most_bytes = round(run.rules.pictures_max_mb * 1e6)
+        self._pictures = PictureFolder(folder / CROPS_FOLDER, ".png", most_files=_MOST_FILES, most_bytes=most_bytes)
+        # Unique across runs, also on a board whose clock is wrong.
+        self._run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        self._saved = 0
+        account = run.account("collect")
+        super().__init__(Each(self._write_crop), rules, account, run.shutdown, run.notify, threaded=run.source.live)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Pass the frame's faces to the strategy and save the crops it returns."""
@@ -253,31 +257,17 @@ class CollectSink(Writer[Crop]):
             self.put(crop)
         super().end()
 
-
-class _Crops(Target[Crop]):
-    """Target of a `CollectSink`: writes a crop and its JSON line, or neither."""
-
-    def __init__(self, folder: Path, source_name: str, most_bytes: int) -> None:
-        self._folder = folder
-        self._source_name = source_name
-        self._pictures = PictureFolder(folder / CROPS_FOLDER, ".png", most_files=_MOST_FILES, most_bytes=most_bytes)
-        # Unique across runs, also on a board whose clock is wrong.
-        self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-        self._saved = 0
-
-    def write(self, items: Sequence[Crop]) -> int:
-        """Write the only crop."""
-        (crop,) = items
-        name = f"{self._run}-{self._saved + 1:05}.png"
+    def _write_crop(self, crop: Crop) -> None:
+        """Write a crop and its JSON line, or neither."""
+        name = f"{self._run_id}-{self._saved + 1:05}.png"
         track = crop.document["track"]
-        document = {"file": f"{CROPS_FOLDER}/{name}", **crop.document, "source": self._source_name}
-        document["track"] = None if track is None else f"{self._run}-{track}"
+        document = {"file": f"{CROPS_FOLDER}/{name}", **crop.document, "source": self._run.source.name}
+        document["track"] = None if track is None else f"{self._run_id}-{track}"
         line = (json.dumps(document, allow_nan=False) + "\n").encode()
         self._pictures.store(name, cv2.imencode(".png", crop.image)[1].tobytes())
         try:
-            append_line(self._folder / CROPS_FILE, line)
+            append_line(self.folder / CROPS_FILE, line)
         except StorageError:
             self._pictures.remove(name)
             raise
         self._saved += 1
-        return 1

@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgekit.device.detections import FrameResult
-from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
+
+if TYPE_CHECKING:
+    from edgekit.device.detections import FrameResult
+    from edgekit.device.frame import Frame
 
 # Reason of dropped items.
 DISK_RESERVE = "disk reserve"

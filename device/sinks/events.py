@@ -1,24 +1,24 @@
-"""Events: derived from the results, stored with images, and passed to the outlets of other sinks."""
+"""Events: derived from the results, stored with images and clips, and passed to the outlets of other sinks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit.device.sink import Sink, SinkOptions
 from edgekit.errors import InputError
 from edgekit.options import option, parse_seconds
 
 if TYPE_CHECKING:
-    from edgekit.device.detections import FrameResult
-    from edgekit.device.events import EventRules
+    from edgekit.device.detections import Face, FrameResult
     from edgekit.device.frame import Frame
-    from edgekit.device.sinks.context import RunContext, SinkLinks
-    from edgekit.device.sinks.snapshots import SnapshotWriter
+    from edgekit.device.sinks.context import RunContext
 
-_RECEIVERS = ("--mqtt", "--webhook", "--web", "--event-snapshots")
+
+_RECEIVERS = ("--mqtt", "--webhook", "--web", "--event-snapshots", "--event-clips")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,48 +70,36 @@ class EventOptions(SinkOptions):
         return [] if self.event_snapshots is None else [self.event_snapshots]
 
     def open(self, run: RunContext) -> Sink | None:
-        """Return the sink, which posts to the outlets that other sinks add to the links of the run.
+        """Return the sink, which passes events to other sinks (`run.links.outlets`), and offer its snapshots to them.
 
         Raises:
             InputError: A label is not one of the model, or the folder is a file.
         """
-        from edgekit.device.events import EventRules
-        from edgekit.device.frame import presentation_time_s
-
         labels = run.contract.labels
         for label in self.event_label:
             if label not in labels:
                 raise InputError(
                     f"--event-label '{label}' is not a label of the model: choose from {', '.join(labels)}"
                 )
-        snapshots: SnapshotWriter | None = None
         if self.event_snapshots is not None:
             from edgekit.device.sinks.snapshots import SnapshotWriter
 
-            run.links.snapshots = snapshots = SnapshotWriter(self.event_snapshots, run)
+            run.links.snapshots = SnapshotWriter(self.event_snapshots, run)
             run.links.sends_snapshots = self.send_snapshots
-        rules = EventRules(self.event_hold, self.event_cooldown, labels=frozenset(self.event_label))
-        return EventSink(rules, run.links, presentation_time_s(run.source), snapshots, run.monitor.is_camera_usable)
+        return EventSink(self, run)
 
 
 class EventSink(Sink):
-    """Applies event rules to every frame and posts the events to all outlets, in order, with snapshots if wanted."""
+    """Posts the events of every frame to all outlets, in order, with snapshots if wanted."""
 
-    def __init__(
-        self,
-        rules: EventRules,
-        links: SinkLinks,
-        time_s: Callable[[Frame], float],
-        snapshots: SnapshotWriter | None,
-        is_camera_usable: Callable[[], bool] = lambda: True,
-    ) -> None:
-        from edgekit.device.events import EventDetector
+    def __init__(self, options: EventOptions, run: RunContext) -> None:
+        from edgekit.device.frame import presentation_time_s
 
-        self._detector = EventDetector(rules)
-        self._links = links
-        self._time_s = time_s
-        self._snapshots = snapshots
-        self._is_camera_usable = is_camera_usable
+        self._detector = EventDetector(options)
+        self._links = run.links
+        self._snapshots = run.links.snapshots
+        self._time_s = presentation_time_s(run.source)
+        self._is_camera_usable = run.monitor.is_camera_usable
 
     def __exit__(self, *exception: object) -> None:
         if self._snapshots is not None:
@@ -121,12 +109,175 @@ class EventSink(Sink):
         """Post the frame's events; none while the camera is frozen, dark or covered."""
         if self._snapshots is not None:
             self._snapshots.write(frame, result)
-        elif not self._links.outlets:
+        elif not self._links.outlets and self._links.clips is None:
             return
         if not self._is_camera_usable():
             return
         for event in self._detector.update(result, self._time_s(frame)):
             if self._snapshots is not None:
                 event = self._snapshots.take(event, frame, result)
+            if self._links.clips is not None:
+                event = self._links.clips.take(event, frame, result)
             for outlet in self._links.outlets:
                 outlet(event)
+
+
+# After a gap longer than this, the hold time of a face's label starts again. If the frames are farther apart, a gap is
+# longer than this number of periods.
+_MAX_GAP_S = 1.0
+_MAX_GAP_PERIODS = 2.5
+
+
+@dataclass(frozen=True)
+class Event:
+    """A change of the label of one track.
+
+    Attributes:
+        event_id: Unique across runs; identifies an event that is received twice.
+        track_id: Number of the track, 1 for the whole image; None if faces are not tracked.
+        label: The new label.
+        previous: Label of the track's latest event, None for the first.
+        probability: Probability of `label` in the frame that triggered the event.
+        held_s: How long the label had been held, in seconds.
+        sequence: Sequence number of the triggering frame.
+        monotonic_s: Capture time of the triggering frame, monotonic.
+        wall_s: Capture time of the triggering frame, Unix time.
+        snapshot: Name of the frame's image in the folder of the snapshots; None without one.
+        clip: Name of the video in the folder of the clips, which still grows; None without one.
+        clock_synchronised: False if `wall_s` may be wrong, see `FrameResult`.
+    """
+
+    event_id: str
+    track_id: int | None
+    label: str
+    previous: str | None
+    probability: float
+    held_s: float
+    sequence: int
+    monotonic_s: float
+    wall_s: float
+    snapshot: str | None = None
+    clip: str | None = None
+    clock_synchronised: bool = True
+
+    def as_document(self) -> dict[str, Any]:
+        """Return the JSON document of the event; `event_type` is the field that Home Assistant expects."""
+        document: dict[str, Any] = {
+            "event_id": self.event_id,
+            "event_type": self.label,
+            "track_id": self.track_id,
+            "label": self.label,
+            "previous": self.previous,
+            "probability": round(self.probability, 6),
+            "held_s": round(self.held_s, 3),
+            "sequence": self.sequence,
+            "monotonic_s": round(self.monotonic_s, 6),
+            "wall_s": round(self.wall_s, 6),
+        }
+        if not self.clock_synchronised:
+            document["clock_synchronised"] = False
+        files = {"snapshot": self.snapshot, "clip": self.clip}
+        return document | {name: file for name, file in files.items() if file is not None}
+
+
+@dataclass
+class _Label:
+    """The label of a track."""
+
+    label: str
+    since_s: float
+    # Time of the latest frame with a label that counts, and of the latest frame with the face.
+    counted_s: float
+    seen_s: float
+    # Label and time of the latest event.
+    event_label: str | None = None
+    event_s: float = float("-inf")
+    # Whether another label, of which no events are wanted, was held since then.
+    has_left: bool = False
+
+
+class EventDetector:
+    """Derives events from the results of successive frames: labels that differ from that of the track's latest event.
+
+    Frames in which the face is uncertain are ignored.
+    """
+
+    def __init__(self, options: EventOptions) -> None:
+        self._options = options
+        # Of faces without a track, by their index in the frame. Those of tracks are in `Track.states`.
+        self._untracked: dict[object, _Label] = {}
+        self._run_id = os.urandom(4).hex()
+        self._numbers = itertools.count()
+        self._latest_s: float | None = None
+        # Seconds between the latest three frames. The smaller value counts, so that an outage does not extend the gap.
+        self._periods_s: tuple[float, float] = (0.0, 0.0)
+
+    def update(self, result: FrameResult, at_s: float | None = None) -> list[Event]:
+        """Return the events of this frame, in the order of its faces.
+
+        Args:
+            result: The result of the frame.
+            at_s: Presentation time of the frame in seconds; default: its monotonic capture time.
+        """
+        now_s = result.monotonic_s if at_s is None else at_s
+        tracks = result.faces.tracks
+        events = []
+        for index, face in enumerate(result.faces):
+            states, key = (self._untracked, index) if tracks is None else (tracks[index].states, self)
+            label = self._next(states.get(key), face, now_s)
+            if label is None:
+                continue
+            states[key] = label
+            if not face.uncertain and self._is_due(label, now_s):
+                events.append(self._event(label, face, result, now_s))
+                label.event_label, label.event_s, label.has_left = label.label, now_s, False
+        if self._latest_s is not None:
+            period_s = now_s - self._latest_s
+            self._periods_s = (self._periods_s[1] or period_s, period_s)
+        self._latest_s = now_s
+        return events
+
+    @property
+    def _max_gap_s(self) -> float:
+        return max(_MAX_GAP_S, _MAX_GAP_PERIODS * min(self._periods_s))
+
+    def _next(self, last: _Label | None, face: Face, now_s: float) -> _Label | None:
+        """Return the label of a track in the next frame; None if the track has had no label that counts."""
+        # During the cooldown, a face that was missed keeps the label of its latest event.
+        kept_s = max(self._max_gap_s, self._options.event_cooldown)
+        if last is not None and self._latest_s is not None and self._latest_s - last.seen_s > kept_s:
+            last = None
+        if last is not None:
+            last.seen_s = now_s
+        if face.uncertain:
+            return last
+        if last is None:
+            return _Label(face.label, now_s, now_s, now_s)
+        if face.label != last.label or now_s - last.counted_s > self._max_gap_s:
+            last.label, last.since_s = face.label, now_s
+        last.counted_s = now_s
+        return last
+
+    def _is_due(self, label: _Label, now_s: float) -> bool:
+        options = self._options
+        if now_s - label.since_s < options.event_hold or (label.label == label.event_label and not label.has_left):
+            return False
+        if options.event_label and label.label not in options.event_label:
+            # No event. A return to the label of the latest event then counts as a change.
+            label.has_left = True
+            return False
+        return now_s - label.event_s >= options.event_cooldown
+
+    def _event(self, label: _Label, face: Face, result: FrameResult, now_s: float) -> Event:
+        return Event(
+            event_id=f"{self._run_id}-{next(self._numbers)}",
+            track_id=face.track_id,
+            label=label.label,
+            previous=label.event_label,
+            probability=face.probability,
+            held_s=now_s - label.since_s,
+            sequence=result.sequence,
+            monotonic_s=result.monotonic_s,
+            wall_s=result.wall_s,
+            clock_synchronised=result.clock_synchronised,
+        )

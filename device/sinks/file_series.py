@@ -53,8 +53,10 @@ def parse_limits(text: str) -> Rotation:
     age_s: float | None = None
     keep = Rotation.keep
     for part in map(str.strip, text.split(",")):
-        if kept := re.fullmatch(r"keep=([1-9]\d{0,3})", part):
-            keep = int(kept[1])
+        if part.startswith("keep="):
+            if not re.fullmatch(r"keep=[1-9]\d{0,3}", part):
+                raise ValueError(f"'{part}' is not a number of files: write keep=1 to keep=9999")
+            keep = int(part.removeprefix("keep="))
             continue
         try:
             size_bytes = parse_bytes(part)
@@ -87,43 +89,34 @@ class OutputFile(Target[_T_contra], Protocol[_T_contra]):
         ...
 
 
+@dataclass(eq=False)
 class FileSeries(Generic[T]):
-    """Target of a `Writer`: the file at `path`, which a new one replaces when the rotation requires it."""
+    """Target of a `Writer`: the file at `path`, which a new one replaces when the rotation requires it.
 
-    def __init__(
-        self,
-        path: Path,
-        rotation: Rotation,
-        open_file: Callable[[Path, T], OutputFile[T]],
-        *,
-        continues: Callable[[Path], bool] = lambda _: False,
-        begins: Callable[[T], bool] = lambda _: True,
-    ) -> None:
-        """Prepare to write.
+    Attributes:
+        path: The latest file.
+        rotation: When to begin a new file, and how many older files to keep.
+        open_file: Opens a file for a first item; raises StorageError.
+        continues: Whether an existing file is continued; otherwise it is renamed.
+        begins: Whether a file may begin with an item.
+    """
 
-        Args:
-            path: The latest file.
-            rotation: When to begin a new file, and how many older files to keep.
-            open_file: Opens a file for a first item; raises StorageError.
-            continues: Whether an existing file is continued; otherwise it is renamed.
-            begins: Whether a file may begin with an item.
-        """
-        self._path = path
-        self._rotation = rotation
-        self._open_file = open_file
-        self._continues = continues
-        self._begins = begins
-        self._file: OutputFile[T] | None = None
-        self._begun_s = 0.0
+    path: Path
+    rotation: Rotation
+    open_file: Callable[[Path, T], OutputFile[T]]
+    continues: Callable[[Path], bool] = lambda _: False
+    begins: Callable[[T], bool] = lambda _: True
+    _file: OutputFile[T] | None = None
+    _begun_s: float = 0.0
 
     def write(self, items: Sequence[T]) -> int:
         """Append items to the file, or to a new one if the rotation requires it or the file is gone."""
         safe = 0
-        if self._file is not None and not is_at(self._path, self._file.fileno()):  # deleted or moved
+        if self._file is not None and not is_at(self.path, self._file.fileno()):  # deleted or moved
             safe = self.close()
         if self._file is not None and self._is_due(self._file, items[0]):
             safe = self.close()
-            _shift(self._path, self._rotation.keep)
+            _shift(self.path, self.rotation.keep)
         if self._file is None:
             self._open(items[0])
         assert self._file is not None
@@ -135,16 +128,16 @@ class FileSeries(Generic[T]):
         return 0 if ended is None else ended.close()
 
     def _is_due(self, file: OutputFile[T], item: T) -> bool:
-        is_due = self._rotation.is_due(file.size_bytes, time.monotonic() - self._begun_s)
-        return is_due and self._begins(item) and self._path.is_file()
+        is_due = self.rotation.is_due(file.size_bytes, time.monotonic() - self._begun_s)
+        return is_due and self.begins(item) and self.path.is_file()
 
     def _open(self, item: T) -> None:
-        if not self._begins(item):
+        if not self.begins(item):
             raise LostError("no key frame")
         # A restart numbers no file: many of them would soon delete all older files.
-        if self._path.is_file() and not self._continues(self._path):
-            _set_aside(self._path)
-        self._file = self._open_file(self._path, item)
+        if self.path.is_file() and not self.continues(self.path):
+            _set_aside(self.path)
+        self._file = self.open_file(self.path, item)
         self._begun_s = time.monotonic() - self._file.age_s
 
 

@@ -1,24 +1,26 @@
-"""Current state of a run, for the web page, the metrics and MQTT."""
+"""Current state of a run, for the web page and MQTT as a document, and as the metrics of Prometheus."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from edgekit.device.accounting import Account
+from edgekit import __version__
 from edgekit.device.controls import Controls
 from edgekit.device.detections import FrameResult
-from edgekit.device.events import Event
-from edgekit.device.frame import Frame
+from edgekit.device.frame import CAMERA_STATES, Frame
 from edgekit.device.sink import Sink
+from edgekit.device.sinks.context import Account
+from edgekit.device.sinks.events import Event
 from edgekit.device.sinks.jsonl import as_document
 
 if TYPE_CHECKING:
     from edgekit.device.health.sampler import Health
+
 
 # The frame rate is averaged over five seconds, stage times over one, so that the chart shows short changes.
 _RATE_WINDOW_S = 5.0
@@ -29,49 +31,39 @@ _MAX_EVENTS = 20
 ReadHealth: TypeAlias = Callable[[], "Health | None"]
 
 
-@dataclass(frozen=True)
-class StageTotal:
-    """Number of executions of a stage in this run, and their total time."""
-
-    count: int = 0
-    total_ms: float = 0.0
-
-
+@dataclass(eq=False)
 class Monitor(Sink):
     """Keeps the latest result and five seconds of history.
 
     One thread adds results, any thread may read. As a sink, it must come before the sinks that read it.
+
+    Attributes:
+        source_name: Name of the source, without a password.
+        read_health: Returns the newest health sample, None before the first.
+        accounts: Returns the accounts of the run's sinks.
+        controls: The run's pauses and commands.
+        frames: Number of results.
+        missed: Number of frames without a result.
+        labels: Number of faces or images by label.
+        stages: Number of executions of each stage in this run, and their total time in milliseconds.
     """
 
-    def __init__(
-        self,
-        source_name: str,
-        health: ReadHealth,
-        accounts: Callable[[], Sequence[Account]] = lambda: (),
-        controls: Controls | None = None,
-    ) -> None:
-        """Monitor a run on `source_name`.
+    source_name: str
+    read_health: ReadHealth
+    accounts: Callable[[], Sequence[Account]] = lambda: ()
+    controls: Controls = field(default_factory=Controls)
+    frames: int = 0
+    missed: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    stages: dict[str, tuple[int, float]] = field(default_factory=dict)
 
-        Args:
-            source_name: Name of the source, without a password.
-            health: Returns the newest health sample, None before the first.
-            accounts: Returns the accounts of the run's sinks.
-            controls: The run's pauses and commands.
-        """
-        self.controls = controls or Controls()
-        self.source_name = source_name
-        self._read_health = health
-        self._accounts = accounts
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._recent: deque[tuple[float, Mapping[str, float], float]] = deque()
         self._latest: FrameResult | None = None
         self._events: deque[Event] = deque(maxlen=_MAX_EVENTS)
         self._started_s = time.monotonic()
         self._added_s: float | None = None
-        self.frames = 0
-        self.missed = 0
-        self.labels: Counter[str] = Counter()
-        self.stages: dict[str, StageTotal] = {}
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Add the result of a frame."""
@@ -84,8 +76,8 @@ class Monitor(Sink):
             self.frames += 1
             self.labels.update(face.label for face in result.faces)
             for stage, duration_ms in result.stage_ms.items():
-                before = self.stages.get(stage, StageTotal())
-                self.stages[stage] = StageTotal(before.count + 1, before.total_ms + duration_ms)
+                count, total_ms = self.stages.get(stage, (0, 0.0))
+                self.stages[stage] = count + 1, total_ms + duration_ms
             self._recent.append((now_s, result.stage_ms, result.age_ms))
             self._prune(now_s)
 
@@ -110,7 +102,7 @@ class Monitor(Sink):
 
     def is_camera_usable(self) -> bool:
         """Return whether the images of the source show something new."""
-        sample = self._read_health()
+        sample = self.read_health()
         return sample is None or sample.is_camera_usable
 
     def document(self) -> dict[str, Any]:
@@ -118,7 +110,7 @@ class Monitor(Sink):
 
         Frame rate and age cover five seconds, stage times one second.
         """
-        report = self._read_health()
+        report = self.read_health()
         now_s = time.monotonic()
         with self._lock:
             self._prune(now_s)
@@ -138,7 +130,7 @@ class Monitor(Sink):
         document["age_ms"] = round(sum(age for _, _, age in recent) / len(recent), 2) if recent else None
         document["stage_ms"] = _mean_stages(recent, now_s)
         document["latest"] = None if latest is None else as_document(latest)
-        document["outputs"] = {account.name: account.as_document() for account in self._accounts()}
+        document["outputs"] = {account.name: account.as_document() for account in self.accounts()}
         document["health"] = None if report is None else report.as_document()
         return document
 
@@ -156,3 +148,127 @@ def _mean_stages(recent: list[tuple[float, Mapping[str, float], float]], now_s: 
         for stage, duration_ms in stage_ms.items():
             sums[stage] = sums.get(stage, 0.0) + duration_ms
     return {stage: round(total / len(latest), 3) for stage, total in sums.items()}
+
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# Labels and value of each sample.
+_Samples: TypeAlias = Sequence[tuple[Mapping[str, str], float]]
+
+# Numeric fields of a health document: name, factor to the base unit, metric, help text.
+_HEALTH = (
+    ("temperature_c", 1.0, "edgekit_temperature_celsius", "Temperature of the processor."),
+    ("clock_mhz", 1e6, "edgekit_clock_hertz", "Clock of the processor."),
+    ("memory_available_mib", float(1 << 20), "edgekit_memory_available_bytes", "Available memory of the machine."),
+    ("memory_own_mib", float(1 << 20), "edgekit_memory_resident_bytes", "Memory of this process."),
+    ("disk_free_mib", float(1 << 20), "edgekit_disk_free_bytes", "Free space on the disk of the results."),
+    ("open_files", 1.0, "edgekit_open_files", "Open files of this process."),
+    ("threads", 1.0, "edgekit_threads", "Threads of this process."),
+    ("load_1min", 1.0, "edgekit_load1", "Load average over one minute."),
+)
+
+# Fields of the account of a sink: name, type, metric, help text.
+_OUTPUTS = (
+    ("produced", "counter", "edgekit_output_produced_total", "Items that an output received."),
+    ("written", "counter", "edgekit_output_written_total", "Items that are stored or confirmed."),
+    ("waiting", "gauge", "edgekit_output_waiting", "Items that wait to be written."),
+)
+
+
+def metrics_text(monitor: Monitor, viewers: int, encoded: int) -> str:
+    """Return all metrics in the text format of Prometheus (exposition format 0.0.4).
+
+    Args:
+        monitor: The state of the run.
+        viewers: Number of viewers of the video.
+        encoded: Number of images that were encoded for them.
+    """
+    return "".join(line + "\n" for line in _lines(monitor, viewers, encoded))
+
+
+def _lines(monitor: Monitor, viewers: int, encoded: int) -> Iterator[str]:
+    state = monitor.document()
+    yield from _family("edgekit_info", "gauge", "Version of the program.", [({"version": __version__}, 1)])
+    yield from _value("edgekit_frames_total", "counter", "Frames with a result.", state["frames"])
+    yield from _value("edgekit_frames_missed_total", "counter", "Frames without a result.", state["missed"])
+    faces = [({"label": label}, count) for label, count in state["labels"].items()]
+    yield from _family("edgekit_faces_total", "counter", "Classified faces or images by label.", faces)
+    rate_text = "Frame rate over the last five seconds."
+    yield from _value("edgekit_frames_per_second", "gauge", rate_text, state["fps"])
+    if state["age_ms"] is not None:
+        yield from _value("edgekit_result_age_seconds", "gauge", "Time from capture to result.", state["age_ms"] / 1e3)
+    since_s = round(monitor.since_last_frame_s(), 3)
+    yield from _value("edgekit_since_last_frame_seconds", "gauge", "Time since the latest result.", since_s)
+    yield from _value("edgekit_paused", "gauge", "1 while the run is paused.", int(state["paused"]))
+    yield from _value("edgekit_paused_seconds_total", "counter", "Time in pauses.", state["paused_s"])
+    commands = [({"command": name}, count) for name, count in state["commands"].items()]
+    yield from _family("edgekit_commands_total", "counter", "Commands received, or ignored, by name.", commands)
+    yield from _stages(monitor)
+    yield from _outputs(state["outputs"])
+    yield from _health(state["health"] or {})
+    yield from _value("edgekit_web_viewers", "gauge", "Viewers of the video.", viewers)
+    yield from _value("edgekit_web_pictures_encoded_total", "counter", "Images encoded for viewers.", encoded)
+
+
+def _stages(monitor: Monitor) -> Iterator[str]:
+    name = "edgekit_stage_seconds"
+    yield f"# HELP {name} Time spent in a stage of the pipeline."
+    yield f"# TYPE {name} summary"
+    for stage, (count, total_ms) in list(monitor.stages.items()):
+        yield f"{name}_sum{_labels({'stage': stage})} {total_ms / 1e3:.6f}"
+        yield f"{name}_count{_labels({'stage': stage})} {count}"
+
+
+def _outputs(outputs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the accounts of the sinks: produced = written + dropped + waiting."""
+    for key, kind, name, text in _OUTPUTS:
+        samples = [({"output": output}, account[key]) for output, account in outputs.items()]
+        yield from _family(name, kind, text, samples)
+    dropped = [
+        ({"output": output, "reason": reason}, count)
+        for output, account in outputs.items()
+        for reason, count in account["dropped"].items()
+    ]
+    yield from _family("edgekit_output_dropped_total", "counter", "Lost items of an output by reason.", dropped)
+
+
+def _health(health: dict[str, Any]) -> Iterator[str]:
+    for key, factor, name, text in _HEALTH:
+        value = health.get(key)
+        if isinstance(value, (int, float)):
+            yield from _value(name, "gauge", text, value * factor)
+    if (state := health.get("camera")) is not None:
+        states = [({"state": name}, int(name == state)) for name in CAMERA_STATES]
+        yield from _family("edgekit_camera_state", "gauge", "1 for the state of the camera.", states)
+        faults = [({"state": name}, count) for name, count in health["camera_faults"].items()]
+        yield from _family("edgekit_camera_faults_total", "counter", "How often a state other than ok began.", faults)
+    throttling = health.get("throttling")
+    if isinstance(throttling, dict):
+        flags = int(str(throttling.get("flags", "0x0")), 16)
+        yield from _value("edgekit_throttle_flags", "gauge", "Throttle flags of the firmware.", flags)
+        is_throttled = int(bool(throttling.get("now")))
+        yield from _value(
+            "edgekit_throttled", "gauge", "1 while the board is throttled or its supply voltage is low.", is_throttled
+        )
+
+
+def _value(name: str, kind: str, text: str, value: float) -> Iterator[str]:
+    return _family(name, kind, text, [({}, value)])
+
+
+def _family(name: str, kind: str, text: str, samples: _Samples) -> Iterator[str]:
+    yield f"# HELP {name} {text}"
+    yield f"# TYPE {name} {kind}"
+    for labels, value in samples:
+        yield f"{name}{_labels(labels)} {value}"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    pairs = (f'{name}="{_escaped(value)}"' for name, value in labels.items())
+    return f"{{{','.join(pairs)}}}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

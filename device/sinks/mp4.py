@@ -14,18 +14,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import InputError, StorageError
 from edgekit.files import is_at, write_all
 from edgekit.install_hint import install_command
 
 if TYPE_CHECKING:
-    from edgekit.device.sources.settings import EncodedPacket
     from edgekit.preprocess import ImageU8
 
 # The header is written with the first fragment, because a camera's first key frame describes the video.
 _MUXER_OPTIONS = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
-_TIME_BASE = Fraction(1, 90_000)
-_PACKET_TIME_BASE = Fraction(1, 1_000_000)
+_TIME_BASE = Fraction(1, 1_000_000)
 _KEY_FRAME_EVERY_S = 1.0
 _MAX_FPS = 1000
 
@@ -56,8 +55,8 @@ def require_pyav() -> None:
         )
 
 
-class _FragmentedFile:
-    """A file that grows by fragments; the next key frame, or the end, completes a fragment.
+class PacketFile:
+    """An MP4 file of coded images. It grows by fragments; the next key frame, or the end, completes a fragment.
 
     Attributes:
         age_s: 0: the file is new.
@@ -65,8 +64,13 @@ class _FragmentedFile:
 
     age_s = 0.0
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, size_wh: tuple[int, int], fps: float = 30.0) -> None:
         """Create or replace `path`, and its folder.
+
+        Args:
+            path: The .mp4 file.
+            size_wh: Width and height of the images.
+            fps: Nominal frame rate; the time that the last image is shown.
 
         Raises:
             StorageError: The file cannot be created.
@@ -79,6 +83,12 @@ class _FragmentedFile:
         # Frames after the last complete fragment.
         self._incomplete = 0
         self._container = av.open(self._file, "w", format="mp4", options=_MUXER_OPTIONS)
+        # PyAV opens an encoder that encodes nothing.
+        self._stream = stream = self._container.add_stream("h264", rate=_rate(fps))
+        stream.width, stream.height = size_wh
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1
+        self._first_us: int | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -88,6 +98,10 @@ class _FragmentedFile:
     def fileno(self) -> int:
         """Return the file descriptor."""
         return self._file.stream.fileno()
+
+    def write(self, items: Sequence[EncodedPacket]) -> int:
+        """Append packets; the first one is a key frame. Returns and raises as `writer.Target`."""
+        return sum(self._write(packet) for packet in items)
 
     def close(self) -> int:
         """Write the last fragment; return its number of frames.
@@ -103,21 +117,18 @@ class _FragmentedFile:
         finally:
             self._file.close()
 
-    def _add_stream(self, codec: str, size_wh: tuple[int, int], rate: Fraction | int) -> Any:
-        """Return the file's only stream."""
-        stream = self._container.add_stream(codec, rate=rate)
-        stream.width, stream.height = size_wh
-        stream.pix_fmt = "yuv420p"
-        # The run's other threads need the other processors. For packets, PyAV opens an encoder that encodes nothing.
-        stream.codec_context.thread_count = 1
-        return stream
-
-    def _mux(self, packet: Any) -> int:
-        """Append a packet; return the number of frames whose fragment it completes. Raises as `close`."""
-        is_key = packet.is_keyframe
+    def _write(self, packet: EncodedPacket) -> int:
+        """Append a packet; return the number of frames whose fragment it completes."""
+        if self._first_us is None:
+            self._first_us = packet.time_us
+        coded = self._av.Packet(packet.data)
+        coded.pts = coded.dts = packet.time_us - self._first_us
+        coded.time_base = _TIME_BASE
+        coded.is_keyframe = packet.is_key
+        coded.stream = self._stream
         try:
-            self._container.mux(packet)
-            complete = self._complete_fragment() if is_key and self._incomplete else 0
+            self._container.mux(coded)
+            complete = self._complete_fragment() if packet.is_key and self._incomplete else 0
         except self._errors as error:
             raise self._failure(error) from error
         self._incomplete += 1
@@ -133,93 +144,28 @@ class _FragmentedFile:
         return StorageError(f"cannot write '{self._path}': {reason}")
 
 
-class PacketFile(_FragmentedFile):
-    """An MP4 file of packets that a camera has encoded."""
+class H264Encoder:
+    """Encodes frames in memory. A key frame begins at least every second; no frame waits in the encoder for long."""
 
-    def __init__(self, path: Path, size_wh: tuple[int, int]) -> None:
-        """Create or replace `path`; raises as `_FragmentedFile`."""
-        super().__init__(path)
-        self._stream = self._add_stream("h264", size_wh, 30)
-        self._first_us: int | None = None
-
-    def write(self, items: Sequence[EncodedPacket]) -> int:
-        """Append packets; the first one is a key frame. Returns and raises as `writer.Target`."""
-        return sum(self._write(packet) for packet in items)
-
-    def _write(self, packet: EncodedPacket) -> int:
-        if self._first_us is None:
-            self._first_us = packet.time_us
-        coded = self._av.Packet(packet.data)
-        coded.pts = coded.dts = packet.time_us - self._first_us
-        coded.time_base = _PACKET_TIME_BASE
-        coded.is_keyframe = packet.is_key
-        coded.stream = self._stream
-        return self._mux(coded)
-
-
-class H264File(_FragmentedFile):
-    """An MP4 file of frames that are encoded here, each shown at its own time."""
-
-    def __init__(self, path: Path, size_wh: tuple[int, int], fps: float) -> None:
-        """Create or replace `path`, and its folder.
+    def __init__(self, size_wh: tuple[int, int], fps: float) -> None:
+        """Open the encoder.
 
         Args:
-            path: The .mp4 file.
             size_wh: Width and height of the frames, both even.
-            fps: Nominal frame rate; the time that the last frame is shown.
-
-        Raises:
-            StorageError: The file cannot be created.
+            fps: Nominal frame rate.
         """
-        super().__init__(path)
-        self._stream = self._encoder(size_wh, min(max(fps, 0.1), _MAX_FPS))
-        self._key_picture = self._av.video.frame.PictureType.I
+        self._av = av = _pyav()
+        self._key_picture = av.video.frame.PictureType.I
         self._next_key_s = float("-inf")
-        self._latest_tick = -1
+        self._latest_us = -1
         self._first_s: float | None = None
-
-    def append(self, image_bgr: ImageU8, time_s: float) -> int:
-        """Append a frame, uint8 (H, W, 3) B, G, R; `time_s` counts from any origin. Returns as `writer.Target`.
-
-        Raises:
-            StorageError: The file cannot be written, or the encoder failed.
-        """
-        import cv2
-
-        if self._first_s is None:
-            self._first_s = time_s
-        planes = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2YUV_I420)
-        picture = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")
-        self._latest_tick = max(self._latest_tick + 1, round((time_s - self._first_s) / _TIME_BASE))
-        picture.pts, picture.time_base = self._latest_tick, _TIME_BASE
-        if time_s >= self._next_key_s:
-            picture.pict_type = self._key_picture
-            self._next_key_s = time_s + _KEY_FRAME_EVERY_S
-        return self._encode(picture)
-
-    def close(self) -> int:
-        """Write the last fragment; returns and raises as `_FragmentedFile.close`."""
-        try:
-            complete = self._encode(None)
-        except StorageError:
-            with suppress(StorageError):
-                super().close()
-            raise
-        return complete + super().close()
-
-    def _encode(self, picture: Any) -> int:
-        """Append the packets of a frame; None: those that are still in the encoder."""
-        try:
-            packets = self._stream.encode(picture)
-        except self._av.FFmpegError as error:
-            raise StorageError(f"cannot encode '{self._path}': {error}") from error
-        return sum(self._mux(packet) for packet in packets)
-
-    def _encoder(self, size_wh: tuple[int, int], fps: float) -> Any:
-        name = _encoder_name(self._av, size_wh)
-        stream = self._add_stream(name, size_wh, Fraction(fps).limit_denominator(1001))
-        context = stream.codec_context
-        context.time_base = _TIME_BASE
+        name = _encoder_name(av, size_wh)
+        self._context = context = av.CodecContext.create(name, "w")
+        context.width, context.height = size_wh
+        context.pix_fmt, context.time_base = "yuv420p", _TIME_BASE
+        context.framerate = _rate(fps)
+        # The run's other threads need the other processors.
+        context.thread_count = 1
         context.colorspace = context.color_primaries = context.color_trc = _BT601
         context.color_range = _LIMITED_RANGE
         # Key frames are chosen by time.
@@ -229,7 +175,78 @@ class H264File(_FragmentedFile):
         else:
             context.bit_rate = _V4L2_BIT_RATE
         context.open()
-        return stream
+
+    def encode(self, image_bgr: ImageU8, time_s: float) -> list[EncodedPacket]:
+        """Encode a frame, uint8 (H, W, 3) B, G, R; `time_s` counts from any origin. Return the packets that are ready.
+
+        Raises:
+            StorageError: The encoder failed.
+        """
+        import cv2
+
+        if self._first_s is None:
+            self._first_s = time_s
+        planes = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2YUV_I420)
+        picture = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        self._latest_us = max(self._latest_us + 1, round((time_s - self._first_s) * 1e6))
+        picture.pts, picture.time_base = self._latest_us, _TIME_BASE
+        if time_s >= self._next_key_s:
+            picture.pict_type = self._key_picture
+            self._next_key_s = time_s + _KEY_FRAME_EVERY_S
+        return self._encode(picture)
+
+    def flush(self) -> list[EncodedPacket]:
+        """Return the packets that are still in the encoder; no frame may follow. Raises as `encode`."""
+        return self._encode(None)
+
+    def _encode(self, picture: Any) -> list[EncodedPacket]:
+        try:
+            packets = self._context.encode(picture)
+        except self._av.FFmpegError as error:
+            raise StorageError(f"cannot encode the video: {error}") from error
+        return [EncodedPacket(bytes(packet), packet.is_keyframe, packet.pts) for packet in packets]
+
+
+class H264File:
+    """An MP4 file of frames that are encoded here, each shown at its own time.
+
+    Attributes:
+        age_s: As of `PacketFile`.
+    """
+
+    age_s = 0.0
+
+    def __init__(self, path: Path, size_wh: tuple[int, int], fps: float) -> None:
+        """Create or replace `path`, and its folder. Arguments as of `H264Encoder`; raises as `PacketFile`."""
+        self._encoder = H264Encoder(size_wh, fps)
+        self._file = PacketFile(path, size_wh, fps)
+
+    @property
+    def size_bytes(self) -> int:
+        """The current size of the file."""
+        return self._file.size_bytes
+
+    def fileno(self) -> int:
+        """Return the file descriptor."""
+        return self._file.fileno()
+
+    def append(self, image_bgr: ImageU8, time_s: float) -> int:
+        """Append a frame, as `H264Encoder.encode`; returns as `writer.Target`.
+
+        Raises:
+            StorageError: The file cannot be written, or the encoder failed.
+        """
+        return self._file.write(self._encoder.encode(image_bgr, time_s))
+
+    def close(self) -> int:
+        """Write the last fragment; returns and raises as `PacketFile.close`."""
+        try:
+            complete = self._file.write(self._encoder.flush())
+        except StorageError:
+            with suppress(StorageError):
+                self._file.close()
+            raise
+        return complete + self._file.close()
 
 
 class _AppendedFile:
@@ -279,6 +296,10 @@ class _AppendedFile:
                 self._path.unlink()
         with suppress(OSError):
             self.stream.close()
+
+
+def _rate(fps: float) -> Fraction:
+    return Fraction(min(max(fps, 0.1), _MAX_FPS)).limit_denominator(1001)
 
 
 def _pyav() -> ModuleType:

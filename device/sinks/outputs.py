@@ -1,26 +1,94 @@
-"""All outputs of a run: checked, locked and opened from their options."""
+"""All outputs of a run: the options they share; checked, locked and opened from their options."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from edgekit.device.registry import find, names, own_names
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.sinks.output_options import OutputOptions
-from edgekit.device.sinks.record import RecordOptions
 from edgekit.errors import InputError
 from edgekit.files import check_mounted, exclusive_file, real_path
+from edgekit.options import option, parse_bytes
 
 if TYPE_CHECKING:
     from edgekit.device.pipeline.stream import Stream
+    from edgekit.device.sinks.clips import PacketTap
     from edgekit.device.sinks.context import OutputContext, RunContext
+    from edgekit.device.sinks.file_series import Rotation
     from edgekit.device.sinks.monitor import ReadHealth
     from edgekit.device.sinks.record import H264Recorder
     from edgekit.device.teach.taught_file import TaughtFile
+
+
+_FILES = ("--jsonl", "--csv", "--save", "--record")
+_PICTURES = ("--event-snapshots", "--event-clips", "--collect", "--teach")
+
+
+def _limits(text: str) -> str:
+    from edgekit.device.sinks.file_series import parse_limits
+
+    parse_limits(text)
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(SinkOptions):
+    """Options that several outputs share."""
+
+    title = "Results"
+
+    rotate_files: str | None = option(
+        "--rotate-files",
+        "Begin a new file of --jsonl, --csv, --save and --record at this size or after this time, and keep N older "
+        "ones (5): 10MB, 1d or 10MB,1d,keep=20.",
+        metavar="LIMITS",
+        parse=_limits,
+        needs=_FILES,
+    )
+    blur_faces: bool = option(
+        "--blur-faces",
+        "Make faces unrecognisable in --save, --web, --event-snapshots and --event-clips.",
+        default=False,
+        needs=("--save", "--web", "--event-snapshots", "--event-clips"),
+    )
+    records: Literal["all", "changes"] = option(
+        "--records",
+        "Frames of which --jsonl and --csv get records. changes: those in which faces or labels have changed, and one "
+        "per second.",
+        default="all",
+        needs=("--jsonl", "--csv"),
+    )
+    disk_reserve: int | None = option(
+        "--disk-reserve",
+        "Free space that a live run leaves on the disk. Videos pause when less is free, pictures when less than a "
+        "half of it is free, records at a quarter. Default: 5 % of the disk, at most 256MiB.",
+        metavar="SIZE",
+        parse=parse_bytes,
+        needs=(*_FILES, *_PICTURES),
+    )
+    pictures_max_mb: float = option(
+        "--pictures-max-mb",
+        "Largest size of each folder of pictures or clips, in megabytes. When it is reached, --event-snapshots and "
+        "--event-clips delete their oldest files; --collect and --teach save no more.",
+        default=200.0,
+        least=0.001,
+        most=1_000_000,
+        metavar="MB",
+        needs=_PICTURES,
+    )
+
+    @property
+    def rotation(self) -> Rotation:
+        """When a new file begins, and how many older ones are kept."""
+        from edgekit.device.sinks.file_series import Rotation, parse_limits
+
+        return parse_limits(self.rotate_files) if self.rotate_files else Rotation()
+
 
 _Kind = TypeVar("_Kind", bound=SinkOptions)
 
@@ -57,13 +125,16 @@ def check_outputs(options: Sequence[SinkOptions], source: str | Path | None = No
     """Check that no output overwrites another one, or the source.
 
     Raises:
-        InputError: Two outputs have the same file, or the source is the file of an output.
+        InputError: Two outputs have the same file or folder, or the source is the file of an output.
     """
     from edgekit.device.sinks.file_series import is_older_name
 
     places = [real_path(path) for each in options for path in each.files()]
     if twice := [path for path in places if places.count(path) > 1]:
         raise InputError(f"'{twice[0]}' is the file of two outputs: give each its own")
+    folders = [real_path(path) for each in options for path in each.folders()]
+    if twice := [path for path in folders if folders.count(path) > 1]:
+        raise InputError(f"'{twice[0]}' is the folder of two outputs: give each its own")
     rotated = places if option_of(options, OutputOptions).rotation.active else []
     for output in rotated:
         if clash := [path for path in places if is_older_name(path, output)]:
@@ -91,16 +162,12 @@ def lock_outputs(options: Iterable[SinkOptions]) -> Iterator[None]:
         yield
 
 
-def open_recorder(options: Iterable[SinkOptions], outputs: OutputContext) -> H264Recorder | None:
-    """Return the recorder of the camera's own video, before the camera is opened; None without --record."""
-    return option_of(options, RecordOptions).recorder(outputs)
-
-
 def run_context(
     outputs: OutputContext,
     stream: Stream,
     health: ReadHealth,
     recorder: H264Recorder | None,
+    tap: PacketTap | None,
     say: Callable[[str], None],
     taught: TaughtFile | None = None,
 ) -> RunContext:
@@ -110,7 +177,8 @@ def run_context(
         outputs: The context of the outputs.
         stream: The stream whose results the sinks receive.
         health: Returns the newest health sample.
-        recorder: The recorder of `open_recorder`.
+        recorder: The recorder of `RecordOptions.recorder`.
+        tap: The tap of `ClipOptions.tap`.
         say: Called with one line of the command's output.
         taught: The file of the taught model, with --teach.
     """
@@ -132,6 +200,7 @@ def run_context(
         say=say,
         recogniser=stream.picture_recogniser,
         recorder=recorder,
+        tap=tap,
         use_model=stream.use_model,
         taught=taught,
         roi=stream.roi,

@@ -33,12 +33,25 @@ class PictureFolder:
     """
 
     def __init__(
-        self, folder: Path, suffix: str, *, most_files: int, most_bytes: int, deletable: re.Pattern[str] | None = None
+        self,
+        folder: Path,
+        suffix: str,
+        *,
+        most_files: int,
+        most_bytes: int,
+        deletable: re.Pattern[str] | None = None,
+        beside: str = "",
     ) -> None:
         """Prepare to write pictures whose names end in `suffix`.
 
-        `deletable` matches the names of the pictures that may be deleted; other files count neither. Without it all
-        pictures count, and none is deleted.
+        Args:
+            folder: The folder.
+            suffix: End of the names.
+            most_files: Largest number of pictures.
+            most_bytes: Their largest size.
+            deletable: Matches the names of the pictures that may be deleted; other files count neither. None: all
+                pictures count, and none is deleted.
+            beside: Suffix of a second file of each picture, which is counted and deleted with it.
 
         Raises:
             InputError: `folder` is a file.
@@ -50,6 +63,7 @@ class PictureFolder:
         self._most_files = most_files
         self._most_bytes = most_bytes
         self._deletable = deletable
+        self._beside = beside
         # Names and sizes, the oldest first, and their sum; None: not counted yet.
         self._stored: deque[tuple[str, int]] | None = None
         self._bytes = 0
@@ -70,8 +84,20 @@ class PictureFolder:
         if self._deletable is None and self._exceeds(1, len(data)):
             raise LostError(FOLDER_FULL, f"'{self.folder}' is full ({len(self._stored)} pictures)")
         write_atomic(self.folder / name, data)
-        self._stored.append((name, len(data)))
-        self._bytes += len(data)
+        self._add(name, len(data))
+
+    def count(self, name: str) -> None:
+        """Count a picture that the caller has written."""
+        if self._stored is None:
+            self._stored = deque(entry for entry in self._found() if entry[0] != name)
+            self._bytes = sum(size for _, size in self._stored)
+        with suppress(OSError):
+            self._add(name, self._size_bytes(self.folder / name))
+
+    def _add(self, name: str, size_bytes: int) -> None:
+        assert self._stored is not None
+        self._stored.append((name, size_bytes))
+        self._bytes += size_bytes
         if self._deletable is not None:
             self._latest_ns = max(time.time_ns(), self._latest_ns + _STEP_NS)
             with suppress(OSError):
@@ -79,7 +105,8 @@ class PictureFolder:
         # Last, so that a disk to which nothing can be written keeps the older pictures.
         with suppress(OSError):
             while self._deletable is not None and len(self._stored) > 1 and self._exceeds():
-                (self.folder / self._stored[0][0]).unlink(missing_ok=True)
+                for path in self._files(self._stored[0][0]):
+                    path.unlink(missing_ok=True)
                 self._bytes -= self._stored.popleft()[1]
 
     def remove(self, name: str) -> None:
@@ -92,13 +119,19 @@ class PictureFolder:
         files = len(self._stored or ()) + more_files
         return files > self._most_files or self._bytes + more_bytes > self._most_bytes
 
+    def _files(self, name: str) -> list[Path]:
+        path = self.folder / name
+        return [path, *([path.with_suffix(self._beside)] if self._beside else [])]
+
+    def _size_bytes(self, path: Path) -> int:
+        return sum(file.stat().st_size for file in self._files(path.name) if file.exists())
+
     def _found(self) -> deque[tuple[str, int]]:
         found = []
         with suppress(OSError):
             for path in self.folder.glob(f"*{self._suffix}"):
                 if self._deletable is None or self._deletable.fullmatch(path.name):
                     with suppress(OSError):  # deleted in this moment, or damaged
-                        status = path.stat()
-                        found.append((status.st_mtime_ns, path.name, status.st_size))
+                        found.append((path.stat().st_mtime_ns, path.name, self._size_bytes(path)))
         self._latest_ns = max((time_ns for time_ns, _, _ in found), default=0)
         return deque((name, size_bytes) for _, name, size_bytes in sorted(found))

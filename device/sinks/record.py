@@ -59,7 +59,12 @@ class H264Recorder(Sink):
     """Writes packets in a thread. Implements `sources.settings.EncodedVideo` for the camera.
 
     As a sink, it ends the recording with the run. Every packet is counted as written or dropped.
+
+    Attributes:
+        required: True: a source without an encoder is refused.
     """
+
+    required = True
 
     def __init__(self, target: Path, outputs: OutputContext) -> None:
         """Prepare to write the .mp4 file `target`.

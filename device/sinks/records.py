@@ -190,24 +190,19 @@ class RecordSink(Writer[str]):
         threaded = run.source.live and target != STDOUT
         super().__init__(files, rules, run.account(name), run.shutdown, run.notify, threaded=threaded)
         self._records = records
-        self._changes = _Changes(presentation_time_s(run.source)) if run.rules.records == "changes" else None
-
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Append the records of the frame."""
-        if self._changes is None or self._changes.has_changed(frame, result):
-            text, count = self._records(result)
-            self.put(text, count=count, weight=len(text) + 1)
-
-
-class _Changes:
-    """Selects the results of `--records changes`."""
-
-    def __init__(self, time_s: Callable[[Frame], float]) -> None:
-        self._time_s = time_s
+        self._writes_all = run.rules.records == "all"
+        self._time_s = presentation_time_s(run.source)
+        # Faces and time of the latest records.
         self._faces: frozenset[tuple[int | None, str]] | None = None
         self._at_s = float("-inf")
 
-    def has_changed(self, frame: Frame, result: FrameResult) -> bool:
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Append the records of the frame."""
+        if self._writes_all or self._has_changed(frame, result):
+            text, count = self._records(result)
+            self.put(text, count=count, weight=len(text) + 1)
+
+    def _has_changed(self, frame: Frame, result: FrameResult) -> bool:
         """Return whether faces or labels have changed, there is a health sample, or a second has passed."""
         faces = frozenset((face.track_id, face.label) for face in result.faces)
         now_s = self._time_s(frame)

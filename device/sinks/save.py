@@ -36,11 +36,7 @@ class SaveOptions(SinkOptions):
         if self.save is None:
             return None
         from edgekit.device.imaging import IMAGE_SUFFIXES
+        from edgekit.device.sinks.saved_frames import PictureSink, VideoSink
 
-        if self.save.suffix.lower() in IMAGE_SUFFIXES or not self.save.suffix or self.save.is_dir():
-            from edgekit.device.sinks.saved_pictures import PictureSink
-
-            return PictureSink(self.save, run)
-        from edgekit.device.sinks.video import VideoSink
-
-        return VideoSink(self.save, run)
+        has_pictures = self.save.suffix.lower() in ("", *IMAGE_SUFFIXES) or self.save.is_dir()
+        return PictureSink(self.save, run) if has_pictures else VideoSink(self.save, run)

@@ -6,23 +6,24 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 
-from edgekit.device.annotate import draw_faces
-from edgekit.device.blur import Xyxy, hide_boxes
+from edgekit.device.annotate import Shot, Xyxy
 from edgekit.device.detections import FrameResult
-from edgekit.device.events import Event
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import at_most
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.disk_reserve import PICTURES
 from edgekit.device.sinks.picture_folder import PictureFolder
-from edgekit.device.sinks.writer import Target, Writer, WriterRules
-from edgekit.preprocess import ImageU8
+from edgekit.device.sinks.writer import Each, Writer, WriterRules
+
+if TYPE_CHECKING:
+    from edgekit.device.sinks.events import Event
 
 _MAX_SIDE_PX = 1280
 _JPEG_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
@@ -36,21 +37,6 @@ _POLL_S = 0.02
 _COMMAND_PERIOD_S = 1.0
 # Only files with such a name are ever deleted: time, label, id of run and image.
 _NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[\w-]*-[0-9a-f]+-\d+\.jpg", re.ASCII)
-
-
-@dataclass(frozen=True, eq=False)
-class Shot:
-    """A frame to draw: with its faces, and the boxes in which it is made unrecognisable."""
-
-    frame: Frame
-    result: FrameResult
-    hidden_xyxy: Sequence[Xyxy]
-    name: str = ""
-
-    def drawn(self) -> ImageU8:
-        """Return the drawn image, uint8 (H, W, 3) B, G, R."""
-        image = self.frame.image_bgr
-        return draw_faces(hide_boxes(image, self.hidden_xyxy) if self.hidden_xyxy else image, self.result.faces)
 
 
 class SnapshotWriter(Writer[Shot]):
@@ -67,9 +53,10 @@ class SnapshotWriter(Writer[Shot]):
             InputError: `folder` is a file.
         """
         most_bytes = round(run.rules.pictures_max_mb * 1e6)
-        pictures = PictureFolder(folder, ".jpg", most_files=_MOST_FILES, most_bytes=most_bytes, deletable=_NAME)
+        self._pictures = PictureFolder(folder, ".jpg", most_files=_MOST_FILES, most_bytes=most_bytes, deletable=_NAME)
         self._folder = folder
         self._blur = run.blur()
+        self._hidden_xyxy: Sequence[Xyxy] = ()
         self.latest: str | None = None
         self._is_requested = False
         self._requested_s = float("-inf")
@@ -82,23 +69,22 @@ class SnapshotWriter(Writer[Shot]):
             reserve=run.reserve(folder, PICTURES),
         )
         account = run.account("event snapshots")
-        super().__init__(_Images(pictures), rules, account, run.shutdown, run.notify, threaded=run.source.live)
+        super().__init__(Each(self._write_shot), rules, account, run.shutdown, run.notify, threaded=run.source.live)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Keep the boxes to blur, and save the frame if it was requested."""
         self.check()
-        if self._blur is not None:
-            self._blur.update(frame, result)
+        self._hidden_xyxy = self._blur(frame, result)
         if self._is_requested and time.monotonic() - self._requested_s >= _COMMAND_PERIOD_S:
             self._is_requested, self._requested_s, self._count = False, time.monotonic(), self._count + 1
             image_id = f"{self._run_id}-{self._count}"
-            name = _image_name(frame.wall_s, "snapshot", image_id, result.clock_synchronised)
+            name = picture_name(frame.wall_s, "snapshot", image_id, result.clock_synchronised)
             if self._save(name, frame, result):
                 self.latest = name
 
     def take(self, event: Event, frame: Frame, result: FrameResult) -> Event:
         """Save the frame of an event and return the event with the name of its image; without one, if it is busy."""
-        name = _image_name(event.wall_s, event.label, event.event_id, event.clock_synchronised)
+        name = picture_name(event.wall_s, event.label, event.event_id, event.clock_synchronised)
         return replace(event, snapshot=name) if self._save(name, frame, result) else event
 
     def request(self) -> None:
@@ -116,28 +102,18 @@ class SnapshotWriter(Writer[Shot]):
             return None
 
     def _save(self, name: str, frame: Frame, result: FrameResult) -> bool:
-        return self.put(Shot(frame, result, self._blur.boxes() if self._blur is not None else [], name))
+        return self.put(Shot(frame, result, self._hidden_xyxy, name))
 
-
-class _Images(Target[Shot]):
-    """Target of a `SnapshotWriter`: draws, encodes and writes images."""
-
-    def __init__(self, pictures: PictureFolder) -> None:
-        self._pictures = pictures
-
-    def write(self, items: Sequence[Shot]) -> int:
-        """Write the only image."""
-        (shot,) = items
+    def _write_shot(self, shot: Shot) -> None:
         drawn = at_most(shot.drawn(), _MAX_SIDE_PX)
         self._pictures.store(shot.name, cv2.imencode(".jpg", drawn, _JPEG_QUALITY)[1].tobytes())
-        return 1
 
 
-def _image_name(wall_s: float, label: str, image_id: str, clock_synchronised: bool) -> str:
-    """Return the file name of an image: its time, a label, and an id RUN-NUMBER that is unique across runs.
+def picture_name(wall_s: float, label: str, image_id: str, clock_synchronised: bool, suffix: str = ".jpg") -> str:
+    """Return the file name of an image or clip: its time, a label, and an id RUN-NUMBER that is unique across runs.
 
     The label of an image whose time may be wrong has the prefix "unsynchronised-".
     """
     taken = datetime.fromtimestamp(wall_s, UTC)
     label = ("" if clock_synchronised else "unsynchronised-") + re.sub(r"[^A-Za-z0-9_-]", "_", label)[:40]
-    return f"{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03}Z-{label}-{image_id}.jpg"
+    return f"{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03}Z-{label}-{image_id}{suffix}"

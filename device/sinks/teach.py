@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from edgekit.device.sink import Sink, SinkOptions
-from edgekit.device.worker import Worker
+from edgekit.device.stages import Worker
 from edgekit.options import option
 
 if TYPE_CHECKING:
     from edgekit.contract import Subject
     from edgekit.device.detections import FrameResult
     from edgekit.device.frame import Frame
-    from edgekit.device.region import Region
     from edgekit.device.sinks.context import RunContext
     from edgekit.device.teach.session import SessionParts, TeachSession
     from edgekit.device.teach.taught_file import TaughtFile
@@ -85,6 +84,7 @@ class TeachTabOptions(SinkOptions):
         return TeachSink(session)
 
     def _parts(self, run: RunContext, file: TaughtFile) -> SessionParts:
+        from edgekit.device.region import taught_region
         from edgekit.device.sinks.disk_reserve import PICTURES
         from edgekit.device.teach import write  # noqa: F401 - needs onnx, without which nothing should be recorded
         from edgekit.device.teach.embed import Embedder
@@ -106,18 +106,9 @@ class TeachTabOptions(SinkOptions):
             make_embedder=partial(Embedder, self.teach_size_px, subject, _EMBEDDER_THREADS),
             use_model=use_model,
             roi=run.roi,
-            region=_region(run.contract.region) if file.is_used else None,
+            region=taught_region(run.contract) if file.is_used else None,
             shortage=run.reserve(file.pictures, PICTURES).shortage,
         )
-
-
-def _region(fractions: tuple[float, float, float, float] | None) -> Region | None:
-    from edgekit.device.region import Region
-
-    if fractions is None:
-        return None
-    x0, y0, x1, y1 = fractions
-    return Region(x0, y0, x1 - x0, y1 - y0)
 
 
 class TeachSink(Sink):

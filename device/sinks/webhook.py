@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ from edgekit.errors import InputError, StorageError
 from edgekit.options import option
 
 if TYPE_CHECKING:
-    from edgekit.device.events import Event
     from edgekit.device.sinks.context import RunContext
+    from edgekit.device.sinks.events import Event
 
 # Time limit for the connection to each address of the receiver, for sending, and for the response.
 _TIMEOUT_S = 5.0
@@ -47,8 +47,8 @@ class WebhookOptions(SinkOptions):
         """
         if self.webhook is None:
             return None
-        from edgekit.device.sinks.credentials import read_secret
-        from edgekit.device.sinks.writer import END_OF_RUN, Writer, WriterRules
+        from edgekit.device.sink import read_secret
+        from edgekit.device.sinks.writer import END_OF_RUN, Each, Writer, WriterRules
 
         token = read_secret(self.webhook_token_file, "EDGEKIT_WEBHOOK_TOKEN", "webhook token", run.notify)
         host = _check(self.webhook, token)
@@ -64,14 +64,14 @@ class WebhookOptions(SinkOptions):
         )
         receiver = _Receiver(self.webhook, token, host, read_image)
         webhook: Writer[Event] = Writer(
-            receiver, rules, run.account("webhook"), run.shutdown, run.notify, threaded=True
+            Each(receiver.post), rules, run.account("webhook"), run.shutdown, run.notify, threaded=True
         )
         links.outlets.append(webhook.put)
         return webhook
 
 
 class _Receiver:
-    """Target of the writer. Redirects are not followed, because the token is only for the given address."""
+    """The address. Redirects are not followed, because the token is only for the given address."""
 
     def __init__(
         self, url: str, token: str | None, host: str, read_image: Callable[[str], bytes | None] | None
@@ -83,8 +83,8 @@ class _Receiver:
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
 
-    def write(self, items: Sequence[Event]) -> int:
-        """Post the only event.
+    def post(self, event: Event) -> None:
+        """Post an event.
 
         Raises:
             StorageError: The receiver cannot be reached, or cannot accept events at the moment.
@@ -94,16 +94,14 @@ class _Receiver:
 
         from edgekit.device.sinks.writer import LostError
 
-        (event,) = items
         body = json.dumps(self._document(event), allow_nan=False).encode()
         try:
             status = self._post(body)
         except (OSError, http.client.HTTPException) as error:
             raise StorageError(f"webhook {self._host}: {str(error) or type(error).__name__}") from error
-        if status < 300:
-            return 1
-        message = f"webhook {self._host}: HTTP status {status}"
-        raise StorageError(message) if status >= 500 or status in (408, 429) else LostError("rejected", message)
+        if status >= 300:
+            message = f"webhook {self._host}: HTTP status {status}"
+            raise StorageError(message) if status >= 500 or status in (408, 429) else LostError("rejected", message)
 
     def _post(self, body: bytes) -> int:
         import http.client
@@ -117,10 +115,6 @@ class _Receiver:
             return connection.getresponse().status
         finally:
             connection.close()
-
-    def close(self) -> int:
-        """Do nothing."""
-        return 0
 
     def _document(self, event: Event) -> dict[str, Any]:
         document = event.as_document()

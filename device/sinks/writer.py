@@ -10,11 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from edgekit.device.accounting import Account, loss_reason
 from edgekit.device.sink import Sink
-from edgekit.device.sinks.context import Shutdown
+from edgekit.device.sinks.context import Account, Shutdown, loss_reason
 from edgekit.device.sinks.disk_reserve import DISK_RESERVE, DiskReserve
-from edgekit.device.worker import Worker
+from edgekit.device.stages import Worker
 from edgekit.errors import StorageError
 
 if TYPE_CHECKING:
@@ -42,6 +41,20 @@ class Target(Protocol[_T_contra]):
     def close(self) -> int:
         """Complete and close what is open; a later `write` opens it again. Returns and raises as `write`."""
         return 0
+
+
+class Each(Target[T]):
+    """Target that passes each item to a function, after which the item is safe."""
+
+    def __init__(self, store: Callable[[T], object]) -> None:
+        """Use `store`, which raises as `Target.write`."""
+        self._store = store
+
+    def write(self, items: Sequence[T]) -> int:
+        """Store the items one after the other."""
+        for item in items:
+            self._store(item)
+        return len(items)
 
 
 class LostError(Exception):
@@ -248,8 +261,7 @@ class Writer(Sink, Generic[T]):
             self._abandon(loss_reason(error))
             raise
         else:
-            self._settle(safe)
-            if safe:
+            if self._settle(safe):  # an item that counts nothing, as one that is kept in memory, ends no outage
                 self._end_outage()
 
     def _is_paused(self) -> bool:
@@ -312,8 +324,11 @@ class Writer(Sink, Generic[T]):
         self.account.drop(reason, sum(self._pending))
         self._pending.clear()
 
-    def _settle(self, safe: int) -> None:
-        self.account.write(sum(self._pending.popleft() for _ in range(safe)))
+    def _settle(self, safe: int) -> int:
+        """Count the oldest `safe` items that were pending as written; return what they count."""
+        count = sum(self._pending.popleft() for _ in range(safe))
+        self.account.write(count)
+        return count
 
     def _begin_outage(self, message: str, reason: str) -> None:
         if not self._outage:

@@ -42,15 +42,13 @@ def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False,
         SourceError: The stream does not respond.
     """
     source = _open(uri, notify)
-    if repeat and not source.live:
-        from edgekit.device.sources.repeated import RepeatedSource
+    if source.live or not (repeat or realtime):
+        return source
+    from edgekit.device.sources.played import RealtimeSource, RepeatedSource
 
+    if repeat:
         source = RepeatedSource(source, lambda: _open(uri, lambda _: None))  # its warnings are given once
-    if realtime and not source.live:
-        from edgekit.device.sources.files import RealtimeSource
-
-        return RealtimeSource(source)
-    return source
+    return RealtimeSource(source) if realtime else source
 
 
 def _open(uri: str, notify: Callable[[str], None]) -> Source:

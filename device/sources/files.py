@@ -1,4 +1,4 @@
-"""Frames from image files and recorded videos, also played in real time."""
+"""Frames from image files and recorded videos."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
 
 import cv2
 import numpy as np
 
-from edgekit.device.frame import Frame, RecordedSource, Source, presentation_time_s
+from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.imaging import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_frame, opencv_text, read_image, report_unread
-from edgekit.device.stages import Stages
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.preprocess import ImageU8
@@ -253,86 +251,3 @@ def _images(found: list[Path], name: str, subject: str, notify: Callable[[str], 
     if not paths:
         raise InputError(f"{subject} no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
     return ImageSource(paths, name, notify)
-
-
-# Longest delay until `stop` takes effect.
-_POLL_S = 0.1
-
-
-class PlayedSource:
-    """Base of the sources that play a recording in another way; the recording is entered and exited with them."""
-
-    def __init__(self, recording: Source) -> None:
-        self._recording = recording
-
-    def __getattr__(self, name: str) -> Any:
-        """Return any other attribute (`name`, `fps`, `skipped`, …) of the recording."""
-        return getattr(self._recording, name)
-
-    def __enter__(self) -> Self:
-        self._recording.__enter__()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-        self._recording.__exit__(*exception)
-
-    def stop(self) -> None:
-        """End the iteration before its next frame."""
-        self._recording.stop()
-
-
-class RealtimeSource(PlayedSource):
-    """A live source that plays a recording in a thread: each frame arrives at its presentation time.
-
-    A frame that waits to be taken is replaced by the next one, and counted in `dropped`.
-    """
-
-    live = True
-
-    def __init__(self, recording: Source) -> None:
-        """Play `recording`, which is entered and exited with this source.
-
-        Raises:
-            InputError: `recording` has no frame rate.
-        """
-        if recording.fps is None:
-            raise InputError(f"source '{recording.name}' has no frame rate: leave realtime out")
-        super().__init__(recording)
-        self._position_s = presentation_time_s(recording)
-        self._player = Stages(threaded=True, every_item=False)
-        self._stopping = False
-
-    @property
-    def dropped(self) -> int:
-        """Number of frames replaced by newer ones before they were read."""
-        return sum(self._player.dropped.values())
-
-    def stop(self) -> None:
-        """End the iteration before its next frame."""
-        self._stopping = True
-        self._recording.stop()
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield the newest frame, each at most once; its capture time is its presentation time."""
-        with self._player:
-            for frame in self._player.prefetch("capture", self._played()):
-                if self._stopping:
-                    return
-                yield frame
-
-    def _played(self) -> Iterator[Frame]:
-        """Yield every frame at its presentation time, or later if decoding takes longer."""
-        started_s = started_wall_s = None
-        for frame in self._recording:
-            if started_s is None or started_wall_s is None:
-                started_s, started_wall_s = time.monotonic(), time.time()
-            position_s = self._position_s(frame)
-            if not self._wait(started_s + position_s):
-                return
-            yield Frame(frame.sequence, started_s + position_s, started_wall_s + position_s, frame.image_bgr)
-
-    def _wait(self, due_s: float) -> bool:
-        while not self._stopping and (left_s := due_s - time.monotonic()) > 0:
-            time.sleep(min(left_s, _POLL_S))
-        return not self._stopping

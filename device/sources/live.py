@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeAlias, TypeVar
 
-from edgekit.device.frame import Frame
-from edgekit.device.worker import Worker
-from edgekit.device.yuv import Planes
+from edgekit.device.frame import Frame, Planes
+from edgekit.device.stages import Worker
 from edgekit.errors import EdgekitError, SourceError
 from edgekit.preprocess import ImageU8
 from edgekit.text import one_line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 
 from edgekit.boards import Board, read_board
+from edgekit.device.frame import ROTATION_CODES
 from edgekit.device.sources.files import VideoSource, capture_fps, capture_frame_count
 from edgekit.device.sources.live import CapturedImage, LiveSource, Picture
 from edgekit.device.sources.settings import CameraSettings
-from edgekit.device.worker import Worker
-from edgekit.device.yuv import ROTATION_CODES
+from edgekit.device.stages import Worker
 from edgekit.errors import InputError, SourceError
 from edgekit.preprocess import ImageU8
 from edgekit.text import printable
@@ -103,7 +103,7 @@ def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None
         raise InputError(f"{name}: controls need picamera2: set them with v4l2-ctl -d {path} -c NAME=VALUE")
     if settings.sensor_mode is not None:
         raise InputError(f"{name}: a sensor mode needs picamera2: choose a camera size instead")
-    if settings.recording is not None:
+    if settings.recording is not None and settings.recording.required:
         raise InputError(f"{name}: recording needs picamera2: save the frames instead (--save)")
 
     def connect() -> CaptureDevice:
@@ -193,10 +193,6 @@ class Camera:
     model: str
     modes: tuple[dict[str, Any], ...]
     blocked: str | None
-
-    def as_document(self) -> dict[str, Any]:
-        """Return the fields by name, ready for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.device.frame import Layout, Planes, split_planes
 from edgekit.device.region import detector_input_px
 from edgekit.device.sources.live import CapturedImage, LiveSource
 from edgekit.device.sources.settings import CameraSettings, EncodedPacket, EncodedVideo
-from edgekit.device.yuv import Layout, Planes, split_planes
 from edgekit.errors import InputError, SourceError
 
 # Supported by the camera hardware of every Raspberry Pi; other cameras may deliver NV12 instead.
@@ -103,11 +103,21 @@ class _PiCamera:
             configuration = self._camera.camera_configuration()
             self._readers = _plane_readers(configuration, name)
             if self._recording is not None:
-                self._recording.start(configuration["main"]["size"])
-                _start_encoder(self._camera, self._recording, name, notify)
+                self._record(self._recording, configuration["main"]["size"], notify)
         except BaseException:
             self.close()
             raise
+
+    def _record(self, recording: EncodedVideo, size_wh: tuple[int, int], notify: Callable[[str], None]) -> None:
+        recording.start(size_wh)
+        try:
+            _start_encoder(self._camera, recording, self.fps or _FPS, self._name, notify)
+        except SourceError as error:
+            if recording.required:
+                raise
+            recording.stop()
+            self._recording = None
+            notify(f"{error}: clips have the frames of the run")
 
     def read(self) -> CapturedImage | None:
         try:
@@ -182,7 +192,7 @@ def _start(picamera2_class: Any, name: str, number: int, settings: CameraSetting
     return camera
 
 
-def _start_encoder(camera: Any, recording: EncodedVideo, name: str, notify: Callable[[str], None]) -> None:
+def _start_encoder(camera: Any, recording: EncodedVideo, fps: float, name: str, notify: Callable[[str], None]) -> None:
     """Encode the main stream into `recording` in hardware, or in software on a board without an H.264 encoder."""
     from picamera2.encoders import H264Encoder, LibavH264Encoder
     from picamera2.outputs import Output
@@ -191,15 +201,16 @@ def _start_encoder(camera: Any, recording: EncodedVideo, name: str, notify: Call
         def outputframe(self, frame: Any, keyframe: bool = True, timestamp: int = 0, *_more: Any) -> None:
             recording.put(EncodedPacket(bytes(frame), keyframe, timestamp))
 
+    key_every = max(1, round(fps))  # one key frame per second
     try:
         try:
             # On a Pi 5, which has no hardware encoder, this class of picamera2 encodes in software.
-            camera.start_encoder(H264Encoder(), RecordingOutput(), name="main")
+            camera.start_encoder(H264Encoder(iperiod=key_every), RecordingOutput(), name="main")
         except OSError as error:
             notify(f"{name}: no hardware encoder ({error.strerror or error}): encoding in software")
-            camera.start_encoder(LibavH264Encoder(), RecordingOutput(), name="main")
+            camera.start_encoder(LibavH264Encoder(iperiod=key_every), RecordingOutput(), name="main")
     except Exception as error:  # picamera2 raises classes of its own and of PyAV
-        raise SourceError(f"{name} cannot be recorded ({_reason(error)}): leave the recording out") from error
+        raise SourceError(f"{name} cannot be recorded ({_reason(error)})") from error
 
 
 def _reason(error: BaseException) -> str:

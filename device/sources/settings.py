@@ -30,6 +30,11 @@ class EncodedPacket:
 class EncodedVideo(Protocol):
     """Receives the video that the encoder of a camera produces, such as `sinks.record.H264Recorder`."""
 
+    @property
+    def required(self) -> bool:
+        """Whether a source without an encoder is refused."""
+        ...
+
     def start(self, size_wh: tuple[int, int]) -> None:
         """Begin a video of images of this size.
 

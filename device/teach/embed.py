@@ -22,7 +22,7 @@ from edgekit.device.engines.session import (
     session_options,
 )
 from edgekit.device.imaging import resize
-from edgekit.device.teach.options import DEFAULT_SIZE_PX
+from edgekit.device.teach import DEFAULT_SIZE_PX
 from edgekit.errors import InputError
 from edgekit.model_store import BACKBONE, ONNX_SUFFIX, resolve_model
 from edgekit.preprocess import AnyImage, FloatArray, ImageU8, crop_image, to_input, with_mirror_images

@@ -7,7 +7,6 @@ groups.csv.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -104,13 +103,8 @@ def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
     if _LABELLED in names and (folder / "crops").is_dir():
         return names[_LABELLED]
     train = next((names[name] for name in _TRAIN if name in names), None)
-    has_split = not names.keys().isdisjoint(_SPLITS)
     for name, each in names.items():
-        near = difflib.get_close_matches(name, _SPLITS, n=1, cutoff=0.6)
-        holds_classes = not any(child.is_file() for child in each.iterdir())
-        if has_split and name not in _SPLITS and near and holds_classes:
-            notify(f"folder '{each}' is not a split: is its name a misspelling of '{near[0]}'?")
-        if name in _SPLITS and holds_classes and train is None:
+        if name in _SPLITS and train is None and not any(child.is_file() for child in each.iterdir()):
             raise InputError(f"'{folder}' has the folder '{each.name}' but none named train: rename the other one")
     if train is not None and (others := sorted(names.keys() - set(_SPLITS))):
         notify(f"only '{train}' is taught; not used: {', '.join(others)}")

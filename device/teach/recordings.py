@@ -257,8 +257,8 @@ def check_class(name: str) -> None:
     is_folder = name and name == name.strip() and name.isprintable() and not re.search(r"^\.|[/\\,]", name)
     if not is_folder or len(name.encode(errors="replace")) > _MAX_CLASS_BYTES:
         raise InputError(
-            f"class '{name[:40]}' cannot be the name of a folder: leave out / \\ , and a dot at its start, and use at "
-            f"most {_MAX_CLASS_BYTES} bytes"
+            f"class '{name[:40]}' cannot be the name of a folder: leave out '/', '\\', ',', a dot at its start and "
+            f"spaces at its ends, and use at most {_MAX_CLASS_BYTES} bytes"
         )
 
 

@@ -18,7 +18,7 @@ import cv2
 
 from edgekit.device.imaging import at_most, read_image
 from edgekit.device.region import Region
-from edgekit.device.teach.recorded_fit import RecordedFit, fit_recorded
+from edgekit.device.teach.fit import RecordedFit, fit_recorded
 from edgekit.device.teach.recordings import Picture, Recordings
 from edgekit.device.teach.taught_file import TaughtFile
 from edgekit.errors import EdgekitError, InputError, StorageError
@@ -278,12 +278,15 @@ class TeachSession:
             embedder = embedder or self._parts.make_embedder()
             began_s = time.monotonic()
             image = self._seen(*taken)
-            if image is not None and self._is_picture_due():
+            if image is None:
+                self._end_late_recording()
+                self._show(taken[0], None)
+            elif self._is_picture_due():
                 views = embedder.views(image)
                 self._record(image, views)
                 self._show(taken[0], views[0])
             else:
-                self._show(taken[0], None if image is None else embedder.features([image])[0])
+                self._show(taken[0], embedder.features([image])[0])
             with self._arrived:
                 left_s = began_s + 1 / _LIVE_FPS - time.monotonic()
                 self._arrived.wait_for(lambda: self._ended, max(0.0, left_s))
@@ -342,6 +345,13 @@ class TeachSession:
     def _is_picture_due(self) -> bool:
         hold = self._hold
         return hold is not None and time.monotonic() - hold.latest_s >= 1 / RECORDED_FPS
+
+    def _end_late_recording(self) -> None:
+        """End a recording that found no picture, as without a face, while its button was held and just after."""
+        with self._changed:
+            if self._hold is not None and time.monotonic() > self._hold.until_s + _HOLD_LASTS_S:
+                with self._changing():
+                    self._end_recording()
 
     def _record(self, image: ImageU8, views: FloatArray) -> None:
         """Store a picture of the recording that goes on."""

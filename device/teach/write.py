@@ -26,8 +26,7 @@ from edgekit.contract import (
     Provenance,
     Subject,
 )
-from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.portrait import portrait_crops
+from edgekit.device.engines.classifier import Classifier, portrait_crops
 from edgekit.device.teach.fit import Fit
 from edgekit.device.teach.linear import LEAST_LENGTH
 from edgekit.errors import GateError, InputError

@@ -1,1 +1,230 @@
-"""Detection and tracking: finds the faces of each frame, and gives a face the same id in all frames."""
+"""Localizers, which return the boxes that a model classifies: `FaceTracker` for faces, `WholeImage` for whole images.
+
+The faces of a frame come from the detector on scheduled frames, and from a tracker on the frames between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+
+from edgekit.device.detection import Detector, Sizable
+from edgekit.device.detections import Detections, Track
+from edgekit.device.frame import Frame
+from edgekit.device.region import Region, detector_input_px, scaled_input_px
+from edgekit.device.stages import StageTimer
+from edgekit.device.tracking.detection_schedule import SceneCuts, Schedule, TrackingState, coarse_image
+from edgekit.device.tracking.optical_flow import Tracker, move_boxes
+from edgekit.device.tracking.tracks import TrackManager
+from edgekit.preprocess import FloatArray, ImageU8
+
+# Longer side of the image for tracking: larger images cost more and track no better.
+_FLOW_SIDE_PX = 320
+# With `largest_only`, another face replaces the chosen one when its area is larger by this factor.
+_TAKE_OVER = 1.2
+
+
+@dataclass(eq=False)
+class FaceTracker:
+    """Detects and tracks the faces of frames, which are given in their order.
+
+    Only `set_load_level` may be called while another thread uses the object.
+
+    Attributes:
+        detector: Finds the faces of an image.
+        schedule: On which frames the detector runs; None: on every frame, and faces get no track ids.
+        tracker: Moves boxes on the frames between. At a cut of a film, all faces get new ids.
+        region: The part of the frame to search; default: the whole frame.
+        min_face_px: Smallest mean side of a box, in pixels of the frame; smaller faces are discarded.
+        choose_input_size: Set the detector's input size from `min_face_px` and the size of each frame.
+        largest_only: Keep only the largest face of each frame.
+        presentation_time_s: Returns the time of a frame in seconds, see `frame.presentation_time_s`.
+    """
+
+    detector: Detector
+    schedule: Schedule | None
+    tracker: Tracker = move_boxes
+    region: Region | None = None
+    min_face_px: int = 0
+    choose_input_size: bool = False
+    largest_only: bool = False
+    presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s
+
+    def __post_init__(self) -> None:
+        self._detect_every_at_least = 1
+        self._input_size_px = self.detector.input_size_px if isinstance(self.detector, Sizable) else 0
+        self._detector_scale = 1.0
+        self._tracks = TrackManager()
+        self._cuts = SceneCuts()
+        self._luma: ImageU8 | None = None
+        self._detected_s: float | None = None
+        self._frames_since_detection = 0
+        self._chosen: Track | None = None
+
+    @property
+    def detector_name(self) -> str:
+        """The detector's name in reports."""
+        return self.detector.name
+
+    def set_load_level(self, detect_every_at_least: int = 1, detector_scale: float = 1.0) -> None:
+        """Reduce the work from the next frame on, or restore it; may be called from any thread.
+
+        Args:
+            detect_every_at_least: Smallest number of frames from one detection to the next, if faces are tracked.
+            detector_scale: Factor for the detector's input size.
+        """
+        self._detect_every_at_least = detect_every_at_least
+        self._detector_scale = detector_scale
+
+    def find(self, frame: Frame, timer: StageTimer) -> Detections:
+        """Return the faces of the next frame; `timer` gets the stages detect (if the detector ran) and track.
+
+        Raises:
+            InputError: The region lies outside the frame.
+        """
+        if self.schedule is None:
+            detections = self._detect(frame)
+            timer.mark("detect")
+            return self._select(detections)
+        time_s = self.presentation_time_s(frame)
+        luma = flow_luma(frame)
+        coarse = coarse_image(luma)
+        is_cut = self._cuts.is_cut(coarse, time_s)
+        if is_cut:
+            self._tracks.end(time_s)
+        follows = self.schedule.follows or self._detect_every_at_least > 1
+        if is_cut or not follows or self._track(frame, luma, coarse, time_s, self.schedule):
+            timer.mark("track")
+            detections = self._detect(frame)
+            timer.mark("detect")
+            before = self._tracks.visible
+            self._tracks.correct(detections, time_s)
+            self._detected_s, self._frames_since_detection = time_s, 0
+            self.schedule.detected(coarse, changed=before != self._tracks.visible)
+        self._luma = luma
+        faces = self._select(self._tracks.detections())
+        timer.mark("track")
+        return faces
+
+    @property
+    def input_size_px(self) -> int | None:
+        """The longer side of the detector's input at full load; None if the detector takes images of any size."""
+        return self._input_size_px or None
+
+    def _detect(self, frame: Frame) -> Detections:
+        """Return the detected faces of at least the smallest size, in pixels of the frame."""
+        view_bgr, offset_xy, scale = _view(frame, self.region)
+        if isinstance(self.detector, Sizable):
+            if self.choose_input_size:
+                view_wh = view_bgr.shape[1], view_bgr.shape[0]
+                self._input_size_px = detector_input_px(view_wh, self.min_face_px / float(scale.mean()))
+            self.detector.input_size_px = scaled_input_px(self._input_size_px, self._detector_scale)
+        found = self.detector.detect(view_bgr)
+        xyxy = (found.xyxy + np.tile(offset_xy, 2)) * np.tile(scale, 2)
+        landmarks_xy = None if found.landmarks_xy is None else (found.landmarks_xy + offset_xy) * scale
+        in_frame = replace(
+            found,
+            xyxy=xyxy.astype(np.float32),
+            landmarks_xy=None if landmarks_xy is None else landmarks_xy.astype(np.float32),
+        )
+        is_large = np.asarray((xyxy[:, 2:] - xyxy[:, :2]).mean(axis=1) >= self.min_face_px, np.bool_)
+        return in_frame[is_large]
+
+    def _track(self, frame: Frame, luma: ImageU8, coarse: FloatArray, time_s: float, schedule: Schedule) -> bool:
+        """Move the known faces into this frame; return whether the detector has to run on it."""
+        # Counts only the frames that arrive here, not the dropped frames of a live source.
+        self._frames_since_detection += 1
+        if self._luma is None or self._detected_s is None or self._luma.shape != luma.shape:
+            return True
+        frame_w, frame_h = frame.size_wh
+        to_luma = np.array([luma.shape[1] / frame_w, luma.shape[0] / frame_h] * 2, np.float32)
+        moved = self.tracker(self._luma, luma, [track.xyxy * to_luma for track in self._tracks.visible])
+        all_found = self._tracks.move([None if box is None else box.xyxy / to_luma for box in moved], time_s)
+        left, top, right, bottom = self.region.xyxy(frame.size_wh) if self.region else (0, 0, *frame.size_wh)
+        self._tracks.keep_inside((left, top, right, bottom))
+        state = TrackingState(
+            frames=self._frames_since_detection,
+            elapsed_s=time_s - self._detected_s,
+            coarse=coarse,
+            size_wh=(luma.shape[1], luma.shape[0]),
+            boxes=[box.xyxy for box in moved if box is not None],
+            lost=not all_found,
+            followed=min((box.followed for box in moved if box is not None), default=1.0),
+        )
+        return state.frames >= self._detect_every_at_least and schedule.due(state)
+
+    def _select(self, faces: Detections) -> Detections:
+        """Return all faces, or only the largest; the chosen face is kept until another is clearly larger."""
+        if not self.largest_only or not len(faces):
+            return faces
+        areas = (faces.xyxy[:, 2:] - faces.xyxy[:, :2]).prod(axis=1)
+        best = int(areas.argmax())
+        if faces.tracks is not None:
+            for held in np.flatnonzero(faces.tracks == self._chosen):
+                best = int(held) if areas[best] < _TAKE_OVER * areas[held] else best
+            self._chosen = faces.tracks[best]
+        return faces[best : best + 1]
+
+
+def flow_luma(frame: Frame) -> ImageU8:
+    """Return the image in which faces are tracked: luma, uint8 (h, w), about 320 pixels on its longer side."""
+    luma = frame.small_luma
+    if luma is None:
+        luma = np.asarray(cv2.cvtColor(frame.small_bgr, cv2.COLOR_BGR2GRAY), np.uint8)
+    height, width = luma.shape
+    # The factor is an integer, because area averaging by other factors takes ten times as long.
+    step = max(round(max(height, width) / _FLOW_SIDE_PX), 1)
+    if step == 1:
+        return luma
+    size_wh = max(width // step, 1), max(height // step, 1)
+    whole = luma[: size_wh[1] * step, : size_wh[0] * step]
+    return np.asarray(cv2.resize(whole, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _view(frame: Frame, region: Region | None) -> tuple[ImageU8, FloatArray, FloatArray]:
+    """Return the detector's view, its upper left corner in `small_bgr`, and the scale from `small_bgr` to the frame."""
+    image_bgr = frame.small_bgr
+    small_wh = image_bgr.shape[1], image_bgr.shape[0]
+    scale = np.divide(frame.size_wh, small_wh).astype(np.float32)
+    if region is None:
+        return image_bgr, np.zeros(2, np.float32), scale
+    x0, y0, x1, y1 = region.xyxy(frame.size_wh)
+    left, top = int(x0 / scale[0]), int(y0 / scale[1])
+    right, bottom = int(np.ceil(x1 / scale[0])), int(np.ceil(y1 / scale[1]))
+    return image_bgr[top:bottom, left:right], np.array([left, top], np.float32), scale
+
+
+class WholeImage:
+    """Returns one box per frame: the region of interest, or the whole frame. Needs no detector."""
+
+    detector_name = "none"
+    input_size_px = None
+
+    def __init__(self, region: Region | None, *, is_sequence: bool) -> None:
+        """Use `region` of each frame; None: the whole frame. In a sequence all boxes have the same track."""
+        self._region = region
+        self._tracks = np.array([Track(1)], np.object_) if is_sequence else None
+
+    def find(self, frame: Frame, timer: StageTimer) -> Detections:
+        """Return the box of the region with score 1, in whole pixels.
+
+        Raises:
+            InputError: The region lies outside the frame.
+        """
+        del timer
+        xyxy = np.array([self._xyxy(frame)], np.float32)
+        return Detections(xyxy, np.ones(1, np.float32), tracks=self._tracks, are_regions=True)
+
+    def set_load_level(self, detect_every_at_least: int = 1, detector_scale: float = 1.0) -> None:
+        """Do nothing: without a detector only a lower frame rate reduces the load."""
+
+    def _xyxy(self, frame: Frame) -> tuple[int, int, int, int]:
+        return (0, 0, *frame.size_wh) if self._region is None else self._region.xyxy(frame.size_wh)
+
+
+# Returns the boxes that the model classifies, for frames in their order.
+Localizer: TypeAlias = FaceTracker | WholeImage

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgekit.device.detections import Detections
-from edgekit.device.track import Track
+from edgekit.device.detections import Detections, Track
 from edgekit.preprocess import FloatArray
 
 # A box continues a track if their intersection over union is at least _MIN_IOU. A face that moved fast overlaps less:

@@ -1,6 +1,6 @@
 """The `edgekit` command line: loads the subcommand's module, runs it, and turns errors into one line and an exit code.
 
-Each command is one module of `edgekit.cli.commands`, which parses, calls one public function and prints the result.
+Each command is in a module of `edgekit.cli.commands`. It parses, calls one public function and prints the result.
 Importing this package loads only the standard library and click; heavy imports are in the bodies of the commands.
 """
 
@@ -47,8 +47,13 @@ SECTIONS = {
     "Measure": ("bench", "report", "compare"),
     "Boards": ("deploy", "rollback", "releases", "undeploy", "host", "doctor"),
 }
-# Modules whose names are not the names of their commands, which are no names of Python.
-_MODULES = {"import": "import_", "train-clip": "train_clip", "train-prompts": "train_prompts"}
+# Where a command is, in `edgekit.cli.commands`, if that is not `command` in the module of its name.
+_PLACES = {
+    "import": "import_.command",
+    "train-clip": "train_clip.command",
+    "train-prompts": "train_prompts.command",
+    **{name: f"boards.{name}" for name in ("deploy", "rollback", "releases", "undeploy", "host")},
+}
 # A command for another edgekit, which `--help` does not list.
 _HIDDEN = "job"
 # A word whose path begins with "~/": the word itself, or the value in -oPATH or --output=PATH. ssh replaces '~' itself.
@@ -88,11 +93,12 @@ class _LazyGroup(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in (*self.list_commands(ctx), _HIDDEN):
             return None
-        module = importlib.import_module(f"edgekit.cli.commands.{_MODULES.get(cmd_name, cmd_name)}")
-        assert isinstance(module.command, click.Command)
+        module, _, name = _PLACES.get(cmd_name, f"{cmd_name}.command").partition(".")
+        command = getattr(importlib.import_module(f"edgekit.cli.commands.{module}"), name)
+        assert isinstance(command, click.Command)
         if _COMPLETION_VARIABLE in os.environ:
-            _complete_file_names(module.command)
-        return module.command
+            _complete_file_names(command)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, self.list_commands(ctx)))

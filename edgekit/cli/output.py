@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.text import TextTable as TextTable
 from edgekit.text import one_line as one_line
 from edgekit.text import printable as printable
-from edgekit.text_table import TextTable as TextTable
 
 if TYPE_CHECKING:
     from rich.console import Console

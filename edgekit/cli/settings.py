@@ -113,11 +113,7 @@ def checked_run(options: Sequence[str]) -> dict[str, Any]:
         InputError: The settings file cannot be used, or values contradict each other.
         click.UsageError: An option is not valid, or the options do not fit together.
     """
-    run = command_named("run")
-    assert isinstance(run, SettingsCommand)
-    with run.make_context("edgekit run", list(options)) as ctx:
-        run.instances(ctx)
-        return values_in_effect(run, ctx)
+    return _checked_values(_run_command(), options, {})
 
 
 def checked_settings(path: Path) -> dict[str, Any]:
@@ -126,10 +122,23 @@ def checked_settings(path: Path) -> dict[str, Any]:
     Raises:
         InputError: The settings cannot be used, or do not fit together.
     """
+    run = _run_command()
     try:
-        return checked_run([f"--config={path}"])
+        return _checked_values(run, (), read_settings(path, run))
     except click.UsageError as error:
         raise InputError(f"settings '{path}': {error.message}") from error
+
+
+def _run_command() -> SettingsCommand:
+    run = command_named("run")
+    assert isinstance(run, SettingsCommand)
+    return run
+
+
+def _checked_values(run: SettingsCommand, options: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    with run.make_context("edgekit run", list(options), default_map=dict(settings)) as ctx:
+        run.instances(ctx)
+        return values_in_effect(run, ctx)
 
 
 def _unknown(key: str, known: Mapping[str, object], replaced: Mapping[str, str]) -> str:

@@ -20,7 +20,7 @@ def libcamera(probe: Probe) -> Finding | None:
     if done is None:
         missing = "rpicam-hello is not installed or does not respond"
         return Finding("camera", "unknown", missing, "sudo apt install rpicam-apps-lite; if it is installed, restart")
-    output = done.out + done.err
+    output = done.stdout + done.stderr
     cameras = re.findall(r"^\d+ : (\S+) \[(\d+x\d+)", output, re.MULTILINE)
     if cameras:
         return Finding("camera", "ok", "libcamera finds " + ", ".join(f"{name} ({size})" for name, size in cameras))
@@ -60,7 +60,6 @@ def holders(probe: Probe) -> Finding | None:
             continue
         if re.fullmatch(r"/dev/(video|media)\d+", target):
             pid = link.parts[-3]
-            probe.seen[f"proc/{pid}/fd/{link.name} -> {target}"] = ""
             found.setdefault(pid, set()).add(target)
     # Sound servers keep /dev/media* open, but capture no images.
     busy = {pid: devices for pid, devices in found.items() if any("video" in device for device in devices)}
@@ -77,9 +76,9 @@ def holders(probe: Probe) -> Finding | None:
 def groups(probe: Probe) -> Finding:
     """Check that the user may open cameras."""
     done = probe.run("id", "-Gn")
-    if done is None or done.code:
+    if done is None or done.returncode:
         return Finding("groups", "unknown", "the command 'id' failed")
-    if {"video", "root"} & set(done.out.split()):
+    if {"video", "root"} & set(done.stdout.split()):
         return Finding("groups", "ok", "your user may open cameras")
     cure = "sudo usermod -aG video $USER, then log in again"
     return Finding("groups", "warning", "your user is not in the group 'video'", cure)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgekit import __version__
-from edgekit.doctor import accelerators, cameras, detector, libraries, machine, service
+from edgekit.doctor import cameras, libraries, machine
 from edgekit.doctor.probe import Finding, Probe
 
 SCHEMA = "edgekit.doctor/1.0"
@@ -19,20 +19,19 @@ CHECKS: tuple[Callable[[Probe], Finding | None], ...] = (
     libraries.onnxruntime,
     libraries.opencv,
     libraries.picamera2,
-    detector.detector,
+    libraries.detector,
     cameras.libcamera,
     cameras.v4l2,
     cameras.holders,
     cameras.groups,
-    accelerators.accelerators,
     machine.memory,
     machine.disk,
     machine.governor,
     machine.temperature,
     machine.power,
     machine.network_time,
-    service.service,
-    service.releases,
+    machine.service,
+    machine.releases,
 )
 
 

@@ -1,13 +1,17 @@
-"""Checks of the libraries that a run needs; each is imported in a process of its own, which may crash."""
+"""Checks of the libraries that a run needs, each imported in a process of its own, which may crash; the detector."""
 
 from __future__ import annotations
 
 import re
 import signal
+from subprocess import CompletedProcess
 
-from edgekit.doctor.probe import Finding, Probe, ToolResult
-from edgekit.install_hint import install_command
+from edgekit.doctor.probe import Finding, Probe
+from edgekit.downloads import YUNET
+from edgekit.install_hint import from_debian, install_command
 
+# Where Raspberry Pi OS installs it; only an environment with the system's packages finds it there.
+_PICAMERA2 = "usr/lib/python3/dist-packages/picamera2"
 # Text of a library that a run needs and that is missing.
 NOT_INSTALLED = "not installed"
 # The same requirement as in setup.cfg.
@@ -25,10 +29,10 @@ _OTHER_NUMPY = r"numpy\.\w+ size changed|numpy\.core\.multiarray failed to impor
 def numpy(probe: Probe) -> Finding:
     """Check that numpy can be imported."""
     done = probe.imported("numpy", "numpy")
-    if "No module named 'numpy'" in done.err:
+    if "No module named 'numpy'" in done.stderr:
         return Finding("numpy", "fault", NOT_INSTALLED, install_command("device"))
-    if done.code:
-        return Finding("numpy", "fault", _failure("numpy", done), "pip install --force-reinstall numpy")
+    if done.returncode:
+        return Finding("numpy", "fault", _failure("numpy", done), _reinstall("numpy", "numpy"))
     return Finding("numpy", "ok", _versions(done).get("numpy", "unknown version"))
 
 
@@ -36,17 +40,16 @@ def onnxruntime(probe: Probe) -> Finding:
     """Check that onnxruntime can be imported; a crash by SIGILL is reported with the onnxruntime version to exclude."""
     done = probe.imported("onnxruntime", "onnxruntime")
     version = _versions(done).get("onnxruntime", "unknown version")
-    if done.code == -signal.SIGILL:
+    if done.returncode == -signal.SIGILL:
         text = f"{version} crashes with an illegal instruction: it was built for another processor"
-        return Finding("onnxruntime", "fault", text, f"pip install '{_without(version)}'")
-    if "No module named 'onnxruntime'" in done.err:
+        return Finding("onnxruntime", "fault", text, _other_onnxruntime(_without(version)))
+    if "No module named 'onnxruntime'" in done.stderr:
         return Finding("onnxruntime", "fault", NOT_INSTALLED, install_command("device"))
-    if done.code:
-        cure = f"pip install --force-reinstall '{_ONNXRUNTIME}'"
-        return Finding("onnxruntime", "fault", _failure(version, done), cure)
+    if done.returncode:
+        return Finding("onnxruntime", "fault", _failure(version, done), _reinstall("onnxruntime", _ONNXRUNTIME))
     if version in _KNOWN_BAD:
         text = f"{version} can be imported, but {_KNOWN_BAD[version]}"
-        return Finding("onnxruntime", "warning", text, f"pip install '{_ONNXRUNTIME}'")
+        return Finding("onnxruntime", "warning", text, _other_onnxruntime(_ONNXRUNTIME))
     return Finding("onnxruntime", "ok", version)
 
 
@@ -58,11 +61,11 @@ def opencv(probe: Probe) -> Finding:
     if len(versions) > 1:
         text = f"{' and '.join(versions)} overwrite each other's files"
         return Finding("opencv", "fault", text, _HEADLESS.format(names=names))
-    if "No module named 'cv2'" in done.err:
+    if "No module named 'cv2'" in done.stderr:
         return Finding("opencv", "fault", NOT_INSTALLED, install_command("device"))
-    if done.code:
+    if done.returncode:
         text = _failure(names or "the system's OpenCV", done)
-        if "libGL" in done.err:
+        if "libGL" in done.stderr:
             text = "a build with windows, on a system without libGL"
         return Finding(
             "opencv", "fault", text, _HEADLESS.format(names=names) if versions else install_command("device")
@@ -82,28 +85,52 @@ def picamera2(probe: Probe) -> Finding | None:
         return None
     done = probe.imported("picamera2", "picamera2", "simplejpeg", "numpy")
     versions = _versions(done)
-    if done.code == 0:
+    if done.returncode == 0:
         return Finding("picamera2", "ok", versions.get("picamera2", "the system's own"))
-    if re.search(_OTHER_NUMPY, done.err):
+    if re.search(_OTHER_NUMPY, done.stderr):
         numpy_version = versions.get("numpy", "?")
-        module = "simplejpeg" if "simplejpeg" in done.err else "picamera2"
+        module = "simplejpeg" if "simplejpeg" in done.stderr else "picamera2"
         cure = "pip install 'numpy<2'"
         if numpy_version.startswith("1."):
             cure = "pip uninstall -y simplejpeg (the system's own fits its numpy)"
         return Finding("picamera2", "fault", f"{module} was built for another numpy than {numpy_version}", cure)
-    if re.search(r"No module named '(picamera2|libcamera)'", done.err):
+    if re.search(r"No module named '(picamera2|libcamera)'", done.stderr):
         cure = "sudo apt install python3-picamera2"
         environment = probe.environment
-        if environment.in_venv and not environment.system_site_packages:
-            cure += "; python3 -m venv --clear --system-site-packages ~/edgekit-env"
-            return Finding("picamera2", "warning", "not installed, or hidden by this virtual environment", cure)
-        return Finding("picamera2", "warning", "not installed", cure)
+        if not environment.in_venv or environment.system_site_packages:
+            return Finding("picamera2", "warning", "not installed", cure)
+        again = "/usr/bin/python3 -m venv --clear --system-site-packages ~/edgekit-env"
+        if (probe.root / _PICAMERA2).is_dir():
+            return Finding("picamera2", "warning", "installed, but hidden by this virtual environment", again)
+        return Finding(
+            "picamera2", "warning", "not installed, and hidden by this virtual environment", f"{cure}; {again}"
+        )
     cure = "sudo apt install --reinstall python3-picamera2"
     return Finding("picamera2", "fault", _failure("picamera2", done), cure)
 
 
-def _versions(done: ToolResult) -> dict[str, str]:
-    return dict(re.findall(r"^([\w.-]+) (\S+)$", done.out, re.MULTILINE))
+def _versions(done: CompletedProcess[str]) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+) (\S+)$", done.stdout, re.MULTILINE))
+
+
+def _other_onnxruntime(requirement: str) -> str:
+    """Return the command that installs another version; beside Debian's, a wheel in an environment goes before it."""
+    install = f"pip install '{requirement}'"
+    if not from_debian():
+        return install
+    folder = "~/edgekit-env"
+    make = f"python3 -m venv --system-site-packages {folder} && {folder}/bin/{install}"
+    return f"{make}; then {folder}/bin/python -m edgekit.cli in the place of edgekit"
+
+
+def _reinstall(name: str, requirement: str) -> str:
+    """Return the command that repairs a library: the one of Debian, or the one of this environment.
+
+    A copy from pip hides Debian's.
+    """
+    if from_debian():
+        return f"sudo pip uninstall --break-system-packages {name}; sudo apt install --reinstall python3-{name}"
+    return f"pip install --force-reinstall {requirement if requirement == name else repr(requirement)}"
 
 
 def _without(version: str) -> str:
@@ -112,12 +139,24 @@ def _without(version: str) -> str:
     return f"{_ONNXRUNTIME},!={version}"
 
 
-def _failure(subject: str, done: ToolResult) -> str:
-    if done.code < 0:
+def _failure(subject: str, done: CompletedProcess[str]) -> str:
+    if done.returncode < 0:
         try:
-            name = signal.Signals(-done.code).name
+            name = signal.Signals(-done.returncode).name
         except ValueError:
-            name = f"signal {-done.code}"
+            name = f"signal {-done.returncode}"
         return f"{subject} crashes when it is imported ({name})"
-    last = (done.err.strip().splitlines() or ["no error message"])[-1]
+    last = (done.stderr.strip().splitlines() or ["no error message"])[-1]
     return f"{subject} cannot be imported: {last[:200]}"
+
+
+def detector(probe: Probe) -> Finding:
+    """Check that YuNet's file, which the first run downloads, is in the user's cache or in the deployed releases."""
+    carriers = [release.name for release in probe.releases().values() if (release / "detector.onnx").is_file()]
+    if carriers:
+        return Finding("detector", "ok", f"YuNet in release {', '.join(carriers)}")
+    path = probe.cache_dir() / YUNET.name
+    if (probe.root / path.relative_to("/")).is_file():
+        return Finding("detector", "ok", f"YuNet in '{path.parent}'")
+    cure = f"run edgekit once with internet, or copy {YUNET.url} to '{path}'"
+    return Finding("detector", "warning", f"'{path}' is missing: without it and without internet Haar is used", cure)

@@ -1,10 +1,11 @@
-"""Checks of the machine itself: board, system, Python, memory, disk, clock, temperature, power, time."""
+"""Checks of the machine: board, system, Python, memory, disk, clock, temperature, power, time, services."""
 
 from __future__ import annotations
 
 import re
 
 from edgekit.boards import memory_mib
+from edgekit.deployed import unusable
 from edgekit.doctor.probe import Finding, Probe
 
 _LEAST_PYTHON = (3, 11)
@@ -18,6 +19,7 @@ _HOT_C = 80.0
 # Only the Pi 3B+ lowers its clock at this temperature (Raspberry Pi documentation, "temp_soft_limit").
 _SOFT_LIMIT_C = 60.0
 _SOFT_LIMIT_BOARD = "Raspberry Pi 3 Model B Plus"
+_PROPERTIES = "--property=LoadState,ActiveState,SubState,Result,NRestarts,ExecMainStatus"
 _COOL = "cool it: heat sink, fan, or free air"
 
 
@@ -81,7 +83,7 @@ def memory(probe: Probe) -> Finding:
 def disk(probe: Probe) -> Finding:
     """Check the free space of the file system of the home folder, and report if it is read-only."""
     done = probe.run("df", "-Pk", str(probe.home()))
-    match = re.search(r"^\S+\s+(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(/.*)", done.out if done else "", re.MULTILINE)
+    match = re.search(r"^\S+\s+(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(/.*)", done.stdout if done else "", re.MULTILINE)
     if match is None:
         return Finding("disk", "unknown", "the command 'df' failed")
     total, free = (int(number) // 1024 for number in match.groups()[:2])
@@ -141,7 +143,7 @@ def power(probe: Probe) -> Finding:
         if done is None:
             text, cure = "vcgencmd is not installed or does not respond", "sudo apt install raspi-utils"
             return Finding("power", "unknown", text, cure)
-        reason = (done.err + done.out).strip().partition("\n")[0] or f"exit code {done.code}"
+        reason = (done.stderr + done.stdout).strip().partition("\n")[0] or f"exit code {done.returncode}"
         cure = "sudo usermod -aG video $USER, then log in again"
         return Finding("power", "unknown", f"vcgencmd failed: {reason}", cure)
     if not flags.bits:
@@ -154,12 +156,49 @@ def power(probe: Probe) -> Finding:
 def network_time(probe: Probe) -> Finding:
     """Check that the time was set from the network, because a Raspberry Pi has no clock battery."""
     done = probe.run("timedatectl", "show", "--property=NTPSynchronized", "--value")
-    answer = done.out.strip() if done and done.code == 0 else None
+    answer = done.stdout.strip() if done and done.returncode == 0 else None
     if answer == "yes":
         return Finding("time", "ok", "set from the network")
     if answer == "no":
         text = "not set from the network: times in results may be wrong"
         return Finding("time", "warning", text, "sudo timedatectl set-ntp true")
-    cause = f"failed with exit code {done.code}" if done and done.code else "is missing or printed no answer"
+    cause = (
+        f"failed with exit code {done.returncode}" if done and done.returncode else "is missing or printed no answer"
+    )
     text = f"cannot be checked, because timedatectl {cause}"
     return Finding("time", "unknown", text, "compare the output of 'date' with a clock")
+
+
+def releases(probe: Probe) -> Finding | None:
+    """Check that the current release of each deployed service can run; None if nothing is deployed."""
+    found = probe.releases()
+    for release in found.values():
+        fault = unusable(release)
+        if fault is not None:
+            return Finding("release", "fault", fault.reason, fault.cure)
+    texts = [f"{release.name} of service '{name}'" for name, release in found.items()]
+    return Finding("release", "ok", ", ".join(texts)) if texts else None
+
+
+def service(probe: Probe) -> Finding:
+    """Return the state of the system service `edgekit`, or of the user service if there is no system service."""
+    for scope in ([], ["--user"]):
+        done = probe.run("systemctl", *scope, "show", "edgekit", _PROPERTIES)
+        if done is None or done.returncode:
+            continue
+        properties = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+        if properties.get("LoadState") == "loaded":
+            return _state(properties, "".join(f"{word} " for word in scope))
+    return Finding("service", "ok", "none installed")
+
+
+def _state(properties: dict[str, str], flag: str) -> Finding:
+    active, restarts = properties.get("ActiveState", "unknown"), int(properties.get("NRestarts") or 0)
+    text = f"{active} ({properties.get('SubState', '?')}), {restarts} restarts"
+    log = f"{'' if flag else 'sudo '}journalctl {flag}-u edgekit -n 50"
+    if active == "active":
+        return Finding("service", "warning", text, log) if restarts else Finding("service", "ok", text)
+    if active == "failed" or properties.get("SubState") == "auto-restart":
+        reason = f"{properties.get('Result', '?')}, exit code {properties.get('ExecMainStatus', '?')}"
+        return Finding("service", "fault", f"{text}: {reason}", log)
+    return Finding("service", "warning", f"{text}: not running", f"systemctl {flag}start edgekit")

@@ -14,16 +14,13 @@ import msgspec
 
 from edgekit.errors import HostError, InputError
 from edgekit.remote.hosts import Host
-from edgekit.remote.job import read_job
-from edgekit.remote.messages import receiver
 from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
-from edgekit.remote.prepare import prepare_and_send, run_edgekit
+from edgekit.remote.payload import Upload
+from edgekit.remote.prepare import prepare, run_job
 from edgekit.remote.probe import probe
+from edgekit.remote.program import read_job, receiver
 from edgekit.remote.ssh import Connection, ConnectionLostError
-from edgekit.remote.transfer import Upload
-from edgekit.report.document import MAX_ERROR_CHARS, BenchmarkReport, HostOutcome
-from edgekit.report.merging import merge
-from edgekit.report.schema import MAX_BYTES, from_document
+from edgekit.report.document import BenchmarkReport, HostOutcome, from_document, merge
 from edgekit.text import printable
 
 
@@ -89,39 +86,36 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
     board = probe(connection)
     reporter.message(host, board.describe())
     uploads = [*job.models.values(), *job.files.values()]
-    command = prepare_and_send(
-        connection, board, uploads, install=job.install, camera=None, extras=job.extras, reporter=reporter
-    )
-    models = {board.store.path(upload): printable(name) for name, upload in job.models.items()}
-    files = {name: board.store.path(upload) for name, upload in job.files.items()}
+    command = prepare(connection, board, uploads, install=job.install, extras=job.extras, reporter=reporter)
+    models = {board.stored_path(upload): printable(name) for name, upload in job.models.items()}
+    files = {name: board.stored_path(upload) for name, upload in job.files.items()}
     names = models | {files[name]: printable(upload.path.name) for name, upload in job.files.items()}
-    kept = f"{board.root}/report.json" if (board.free_bytes or 0) > MAX_BYTES else None
-    if kept is not None:  # the board can write it after the connection has ended
-        connection.run(["rm", "-f", kept])
+    kept = f"{board.root}/report.json"  # the board can write it after the connection has ended
+    connection.run(["rm", "-f", kept])
     first_s: list[float] = []
 
     def progress(what: str, done: float, total: float) -> None:
-        first_s.append(time.monotonic())
+        if not first_s:
+            first_s.append(time.monotonic())
         reporter.progress(host, what, done, total)
 
     try:
-        done = run_edgekit(
-            connection,
-            command,
-            ["job"],
-            job={"options": {"models": [*models], **job.options, **files}, "names": names, "keep": kept},
-            on_stderr_line=receiver(partial(reporter.message, host), progress),
-        )
+        options = {"models": [*models], **job.options, **files}
+        receive = receiver(partial(reporter.message, host), progress)
+        done = run_job(connection, board, command, {"options": options, "names": names, "keep": kept}, receive)
     except ConnectionLostError as error:
-        place = "" if kept is None else f"look for its report on the board in '{kept}', or "
-        raise HostError(f"{error}; no measurement arrived: {place}benchmark this board again") from error
+        cure = f"look for its report on the board in '{kept}', or benchmark this board again"
+        raise HostError(f"{error}; no measurement arrived: {cure}") from error
     answer = read_job(host.label, done)
     try:
         report = from_document(answer["result"], "its report")
     except InputError as error:
         raise HostError(f"{host.label}: {error}") from error
-    if len(report.boards) != 1:
-        raise HostError(f"{host.label}: its report has {len(report.boards)} boards, expected 1")
+    measured = {model.sha256 for board in report.boards for model in board.models}
+    missing = [name for name, upload in job.models.items() if upload.sha256 not in measured]
+    if missing or len(report.boards) != 1:
+        cure = "'edgekit host clean', then benchmark the board again"
+        raise HostError(f"{host.label}: its report has no measurement of {', '.join(missing) or 'one board'}: {cure}")
     overhead_s = first_s[0] - connection.started_s if first_s else None
     return HostReport(report, overhead_s, command.sent_bytes, answer.get("error"))
 
@@ -140,7 +134,7 @@ def _host_outcome(done: HostResult[HostReport]) -> HostOutcome:
     overhead_s = done.result.overhead_s if done.result else None
     return HostOutcome(
         label=done.host.label,
-        error=done.error and _without_address(done.error, done.host)[:MAX_ERROR_CHARS],
+        error=done.error and _without_address(done.error, done.host),
         overhead_s=None if overhead_s is None else round(overhead_s, 2),
         sent_bytes=done.result.sent_bytes if done.result else 0,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
 from operator import attrgetter
 from typing import Any, Literal, TypeVar
 
@@ -17,15 +16,15 @@ from edgekit import __version__
 from edgekit.errors import HostError
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
-from edgekit.remote.prepare import check_fit, prepare_and_send
+from edgekit.remote.payload import Upload
+from edgekit.remote.prepare import check_fit, prepare
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.program import run_program
 from edgekit.remote.ssh import Connection, ConnectionLostError
-from edgekit.remote.transfer import Upload
 
 _T = TypeVar("_T")
 
-# A little more than the 180 s after which a service without a frame fails (device/service/unit.py).
+# A little more than the 180 s after which a service without a frame fails (device/service/__init__.py).
 _HEALTH_S = 200
 _SETTLE_S = 10
 _TRIAL_S = 300
@@ -68,8 +67,7 @@ class ReleaseChange:
 
     `release` is the new release, `before` the one that ran before, `current` the one that runs now. `error` is why the
     new release failed and was replaced by `current`; None if it runs. `already_current` is True if the board had this
-    release already, and nothing was changed. `service_installed` is False on a board without
-    systemd, where the release is in place but not started.
+    release already, and nothing was changed.
     """
 
     release: str | None = None
@@ -77,7 +75,6 @@ class ReleaseChange:
     current: str | None = None
     error: str | None = None
     already_current: bool = False
-    service_installed: bool = True
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
     with _before_change():
         board = probe(connection)
         reporter.message(host, board.describe())
-        edgekit = prepare_and_send(
+        edgekit = prepare(
             connection,
             board,
             list(package.files.values()),
@@ -147,7 +144,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
         reporter,
         "deploy",
         ReleaseChange,
-        files={name: [board.store.path(upload), upload.sha256] for name, upload in package.files.items()},
+        files={name: [board.stored_path(upload), upload.sha256] for name, upload in package.files.items()},
         environment=edgekit.environment,
         code=edgekit.code,
         command=None if package.install else edgekit.words[0],
@@ -267,10 +264,9 @@ def _run_on_board(
         "trial_s": _TRIAL_S,
         **details,
     }
-    notify, progress = partial(reporter.message, host), partial(reporter.progress, host)
     timeout_s = _TIMEOUT_S + _MAX_SETTLINGS * details.get("settle_s", 0)
     try:
-        return run_program(connection, python.path, "deploy", plan, notify, progress, kind=kind, timeout_s=timeout_s)
+        return run_program(connection, [python.path], "deploy", plan, reporter, kind=kind, timeout_s=timeout_s)
     except ConnectionLostError as error:
         raise HostError(f"{error}; the board completes what it has begun: check with 'edgekit releases'") from error
 

@@ -1,4 +1,4 @@
-"""Options that select boards and connect to them over SSH."""
+"""Options of the commands that use boards over SSH. The module loads no msgspec, for `--help`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.errors import InputError
+from edgekit.files import require_file
 from edgekit.options import Options, option
 
 if TYPE_CHECKING:
@@ -54,25 +55,20 @@ class HostOptions(Options):
         """Return the boards.
 
         Raises:
-            InputError: An address, the inventory, a label or a private key cannot be used.
+            InputError: An address, the inventory or a label cannot be used, or a private key is missing.
         """
-        from edgekit.remote.hosts import (
-            check_different,
-            check_identities,
-            parse_host,
-            read_inventory,
-            select,
-            ssh_arguments,
-        )
+        from edgekit.remote.hosts import Host, check_different, parse_host, read_inventory, select, ssh_arguments
 
-        port, identity, ssh_options = self.port, self.identity, ssh_arguments(self.ssh_option)
-        hosts = [parse_host(each, port=port, identity=identity, ssh_options=ssh_options) for each in self.host]
+        defaults = Host("", "", self.port, self.identity, ssh_arguments(self.ssh_option))
+        hosts = [parse_host(each, defaults) for each in self.host]
         if self.inventory is not None:
-            hosts += read_inventory(self.inventory, port=port, identity=identity, ssh_options=ssh_options)
+            hosts += read_inventory(self.inventory, defaults)
         check_different(hosts)
-        hosts = select(hosts, self.only)
-        check_identities(hosts)
-        return tuple(hosts)
+        chosen = tuple(select(hosts, self.only))
+        for each in chosen:  # ssh would use another key without a word
+            if each.identity is not None:
+                require_file(each.identity, f"private key of {each.label}")
+        return chosen
 
     def required_hosts(self) -> tuple[Host, ...]:
         """Return the boards of a command that needs at least one.

@@ -1,13 +1,11 @@
-"""Hosts from the command line or an inventory file, validated before they reach ssh."""
+"""Boards from the values of options or an inventory file, validated before they reach ssh."""
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +17,6 @@ from edgekit.files import require_file
 from edgekit.text import one_line
 
 _MAX_PORT = 65_535
-_MAX_INVENTORY_BYTES = 1 << 20
 _MAX_LABEL = 64
 _SHOWN_LABELS = 20
 
@@ -49,6 +46,9 @@ class Host:
     ssh_options: tuple[str, ...] = ()
 
 
+_NO_HOST = Host("", "")
+
+
 def ssh_arguments(texts: Sequence[str]) -> tuple[str, ...]:
     """Return arguments for ssh from the values of --ssh-option: `Name=value`, as in ssh_config, or ssh's own arguments.
 
@@ -69,10 +69,8 @@ def ssh_arguments(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(arguments)
 
 
-def parse_host(
-    text: str, *, port: int | None = None, identity: Path | None = None, ssh_options: Sequence[str] = ()
-) -> Host:
-    """Return the host of a --host option; its address is also its label.
+def parse_host(text: str, defaults: Host = _NO_HOST) -> Host:
+    """Return the host of a --host option, with the other values of `defaults`; its address is also its label.
 
     Raises:
         InputError: The text is not `[user@]host`, or is too long for a label.
@@ -82,30 +80,20 @@ def parse_host(
         raise InputError(
             f"host '{address[:_MAX_LABEL]}…' is longer than {_MAX_LABEL} characters: give it a label in an inventory"
         )
-    return Host(address, address, port, identity, tuple(ssh_options))
+    return replace(defaults, address=address, label=address)
 
 
-def read_inventory(
-    path: Path, *, port: int | None = None, identity: Path | None = None, ssh_options: Sequence[str] = ()
-) -> list[Host]:
+def read_inventory(path: Path, defaults: Host = _NO_HOST) -> list[Host]:
     """Return the hosts of a TOML file: `[[host]]` tables with `host` and optionally `label`, `port`, `identity`.
 
-    Args:
-        path: The file. A relative `identity` is relative to its folder.
-        port: Default port.
-        identity: Default private key.
-        ssh_options: Arguments for ssh, for all hosts.
+    A relative `identity` is relative to the file's folder. `defaults` has the values that a table does not have.
 
     Raises:
         InputError: The file cannot be read, or a field is unknown or not valid.
     """
     require_file(path, "inventory")
     try:
-        with path.open("rb") as stream:
-            content = stream.read(_MAX_INVENTORY_BYTES + 1)
-        if len(content) > _MAX_INVENTORY_BYTES:
-            raise InputError(f"inventory '{path}' is larger than 1 MiB: it may contain [[host]] tables only")
-        document = tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows begin a file with a mark
+        document = tomllib.loads(path.read_text("utf-8-sig"))  # editors of Windows begin a file with a mark
     except OSError as error:
         raise InputError(f"inventory '{path}': {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -113,7 +101,6 @@ def read_inventory(
     tables = document.pop("host", None)
     if document or not isinstance(tables, list) or not tables:
         raise InputError(f"inventory '{path}' must contain only [[host]] tables, each with host = \"user@name\"")
-    defaults = Host("", "", port, identity, tuple(ssh_options))
     return [
         _from_table(table, f"inventory '{path}', host {number}", path.parent, defaults)
         for number, table in enumerate(tables, 1)
@@ -150,32 +137,11 @@ def select(hosts: Sequence[Host], names: Sequence[str]) -> list[Host]:
     return [host for host in hosts if not names or host.label in names or host.address in names]
 
 
-def check_identities(hosts: Sequence[Host]) -> None:
-    """Check the private keys before connecting: ssh ignores a key that is missing or open to others, and tries others.
-
-    Raises:
-        InputError: A key does not exist, or other users can read it.
-    """
-    for host in hosts:
-        if host.identity is None:
-            continue
-        path = Path(os.path.expanduser(host.identity))  # noqa: PTH111 - Path's raises an error for an unknown user
-        try:
-            status = path.stat()
-        except OSError as error:
-            if path.with_name(f"{path.name}.pub").exists():
-                continue  # the private key is in an agent
-            raise InputError(f"{host.label}: identity '{path}': {error.strerror}") from error
-        is_private = stat.S_ISREG(status.st_mode) and path.suffix != ".pub" and status.st_uid == os.getuid()
-        if is_private and status.st_mode & 0o077:
-            raise InputError(f"{host.label}: identity '{path}' is open to other users: chmod 600 '{path}'")
-
-
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     """A [[host]] table."""
 
     host: str
-    label: Annotated[str, Meta(min_length=1, max_length=_MAX_LABEL)] | None = None
+    label: Annotated[str, Meta(min_length=1)] | None = None
     port: Annotated[int, Meta(ge=1, le=_MAX_PORT)] | None = None
     identity: Annotated[str, Meta(min_length=1)] | None = None
 
@@ -194,7 +160,7 @@ def _from_table(table: Any, where: str, folder: Path, defaults: Host) -> Host:
     label = entry.label or address
     if len(label) > _MAX_LABEL or not label.isprintable():
         raise InputError(f"{where}: label must be 1 to {_MAX_LABEL} printable characters")
-    return Host(address, label, entry.port or defaults.port, identity, defaults.ssh_options)
+    return replace(defaults, address=address, label=label, port=entry.port or defaults.port, identity=identity)
 
 
 def _address(text: str) -> str:

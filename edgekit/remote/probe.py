@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgekit.errors import HostError
+from edgekit.remote.payload import Upload
 from edgekit.remote.ssh import Connection, shell
-from edgekit.remote.transfer import Store
 from edgekit.text import one_line
 
 MIN_PYTHON = (3, 11)
-_HASH = r"[0-9a-f]{64}"
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,9 @@ class Python:
 class Probe:
     """Properties of a board.
 
-    `root` is edgekit's folder in the user's cache on the board. `environments` and `codes` are the names of the
-    environments and of the copies of edgekit in this folder. `clock_ahead_s` is the board's clock minus this machine's.
-    `commands` are paths of the `edgekit` commands that are installed on the board.
+    `root` is edgekit's folder in the user's cache on the board. `stored`, `environments` and `codes` are the names of
+    the files, environments and copies of edgekit in this folder. `clock_ahead_s` is the board's clock minus this
+    machine's. `commands` are paths of the `edgekit` commands that are installed on the board.
     """
 
     root: str
@@ -46,10 +45,24 @@ class Probe:
     free_bytes: int | None
     clock_ahead_s: float
     python: Python | None
-    store: Store
+    stored: frozenset[str]
     environments: frozenset[str]
     codes: frozenset[str]
     commands: tuple[str, ...]
+
+    def stored_path(self, upload: Upload) -> str:
+        """Return the path of an upload on the board, whether it has been sent or not."""
+        return f"{self.root}/store/{upload.name}"
+
+    def own_edgekit(self, label: str) -> str:
+        """Return the `edgekit` that is installed on the board; `label` is the board's name in the error message.
+
+        Raises:
+            HostError: None is installed.
+        """
+        if not self.commands:
+            raise HostError(f"{label}: no 'edgekit' is installed on the board: install it, or leave out --no-install")
+        return self.commands[0]
 
     def describe(self) -> str:
         """Return the board, its system, Python, memory and free disk space as one line."""
@@ -80,31 +93,21 @@ def parse_probe(text: str, now_s: float) -> Probe:
     Raises:
         ValueError: A required property is missing.
     """
-    values: dict[str, str] = {}
-    found: list[str] = []
-    commands: list[str] = []
+    listed: dict[str, list[str]] = {}
     for line in text.splitlines():
-        key, separator, value = line.partition("=")
-        if not separator:
-            continue
-        if key == "found":
-            found.append(value)
-        elif key == "command":
-            commands.append(value)
-        else:
-            values.setdefault(key, value)
-    root = values.get("root", "")
-    if not root.startswith("/") or not root.isprintable():
+        key, _, value = line.partition("=")
+        listed.setdefault(key, []).append(value)
+    values = {key: found[0] for key, found in listed.items()}
+    if not values.get("root", "").startswith("/"):
         raise ValueError("no home folder in the output")
     clock = _number(values, "clock")
     if clock is None:
         raise ValueError("no clock in the output")
-    free_kib = _number(values, "free_kib")
-    memory_kib = _number(values, "memory_kib")
+    free_kib, memory_kib = _number(values, "free_kib"), _number(values, "memory_kib")
     return Probe(
-        root=root,
+        root=values["root"],
         model=_shown(values, "model"),
-        machine=one_line(values.get("machine", ""))[:40],
+        machine=_shown(values, "machine") or "",
         system_bits=_number(values, "bits"),
         system=_shown(values, "system"),
         release=_shown(values, "release"),
@@ -113,16 +116,16 @@ def parse_probe(text: str, now_s: float) -> Probe:
         free_bytes=None if free_kib is None else free_kib << 10,
         clock_ahead_s=clock - now_s,
         python=_python(values),
-        store=Store(f"{root}/store", _stored(found)),
-        environments=_installed(found, "envs"),
-        codes=_installed(found, "code"),
-        commands=tuple(commands),
+        stored=frozenset(listed.get("store", ())),
+        environments=frozenset(listed.get("envs", ())),
+        codes=frozenset(listed.get("code", ())),
+        commands=tuple(listed.get("command", ())),
     )
 
 
 def _number(values: Mapping[str, str], key: str) -> int | None:
     value = values.get(key, "")
-    return int(value) if re.fullmatch(r"[0-9]{1,15}", value) else None
+    return int(value) if value.isdecimal() else None
 
 
 def _shown(values: Mapping[str, str], key: str) -> str | None:
@@ -140,16 +143,6 @@ def _python(values: Mapping[str, str]) -> Python | None:
     if match is None or version is None or not match.group(4).isprintable():
         return None
     return Python(match.group(4), version, int(match.group(2)), match.group(3) == "1")
-
-
-def _stored(found: list[str]) -> frozenset[str]:
-    matches = (re.fullmatch(rf"store/({_HASH}(?:\.[a-z0-9]{{1,10}})?)", entry) for entry in found)
-    return frozenset(match.group(1) for match in matches if match)
-
-
-def _installed(found: list[str], kind: str) -> frozenset[str]:
-    matches = (re.fullmatch(rf"{kind}/({_HASH})/\.ready", entry) for entry in found)
-    return frozenset(match.group(1) for match in matches if match)
 
 
 # $1: code for Python. Control characters are removed at the end, so that each property is one line.
@@ -173,8 +166,8 @@ python=$(command -v python3) && echo "python=$("$python" -I -c "$1" 2>/dev/null)
 for found in "$(command -v edgekit)" "$HOME/.local/bin/edgekit" "$HOME/edgekit-env/bin/edgekit"; do
     [ -x "$found" ] && echo "command=$found"
 done
-cd "$root" 2>/dev/null && for found in envs/*/.ready code/*/.ready store/*; do
-    [ -f "$found" ] && echo "found=$found"
+cd "$root" 2>/dev/null && for found in envs/* code/* store/*; do
+    [ -e "$found" ] && echo "${found%%/*}=${found#*/}"
 done
 :
 } | tr -d '\001-\011\013-\037\177'

@@ -1,20 +1,28 @@
-"""Runs programs of `edgekit.remote.board` on a board's Python: a loader and the modules they need are sent along."""
+"""Runs programs of `edgekit.remote.board` on a board's Python: a loader and the modules they need are sent along.
+
+A program, and `edgekit job`, print one JSON document: {"result": ...} or {"error": "..."}, or both if a part was done.
+"""
 
 from __future__ import annotations
 
 import ast
 import base64
+import contextlib
 import json
 import zlib
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any, TypeVar
 
-from edgekit.remote.job import read_result
-from edgekit.remote.messages import Notify, Progress, receiver
-from edgekit.remote.ssh import Connection
+import msgspec
+
+from edgekit.errors import EXIT_USAGE, HostError
+from edgekit.remote.board.loader import MESSAGE_PREFIX
+from edgekit.remote.parallel import HostReporter
+from edgekit.remote.ssh import CommandResult, Connection
+from edgekit.text import one_line
 
 _T = TypeVar("_T")
 
@@ -25,25 +33,28 @@ _ERRORS = "edgekit.errors"
 
 def run_program(
     connection: Connection,
-    python: str,
+    python: Sequence[str],
     name: str,
     argument: Mapping[str, Any],
-    notify: Notify,
-    progress: Progress,
+    reporter: HostReporter,
     *,
     kind: type[_T],
     timeout_s: float,
+    stdin: Iterable[bytes] = (),
 ) -> _T:
     """Run `edgekit.remote.board.NAME.main(argument)` on a board and return its result as an instance of `kind`.
+
+    `python` is the command that calls Python there.
 
     Raises:
         HostError: The program failed.
         ConnectionLostError: The connection ended; the program may go on.
     """
-    done = connection.run(
-        [python, *program(name, argument)], timeout_s=timeout_s, on_stderr_line=receiver(notify, progress)
-    )
-    return read_result(connection.host.label, done, kind)
+    host = connection.host
+    receive = receiver(partial(reporter.message, host), partial(reporter.progress, host))
+    command = [*python, *program(name, argument)]
+    done = connection.run(command, stdin=stdin, timeout_s=timeout_s, on_stderr_line=receive)
+    return convert_result(host.label, read_job(host.label, done)["result"], kind)
 
 
 def program(name: str, argument: Mapping[str, Any]) -> list[str]:
@@ -95,3 +106,72 @@ def _source(name: str) -> str | None:
     if inner:
         candidates.append(files("edgekit").joinpath(*inner[:-1], f"{inner[-1]}.py"))
     return next((path.read_text() for path in candidates if path.is_file()), None)
+
+
+def receiver(notify: Callable[[str], None], progress: Callable[[str, float, float], None]) -> Callable[[str], None]:
+    """Return a function that takes a board's lines and calls `notify` and `progress`; texts are printable."""
+
+    def receive(line: str) -> None:
+        if not line.startswith(MESSAGE_PREFIX):
+            return
+        with contextlib.suppress(ValueError, TypeError):
+            what, *amounts = json.loads(line.removeprefix(MESSAGE_PREFIX))
+            if amounts:
+                done, total = map(float, amounts)
+                progress(one_line(what), done, total)
+            else:
+                notify(one_line(what))
+
+    return receive
+
+
+def read_job(label: str, done: CommandResult) -> dict[str, Any]:
+    """Return the document of a job that has a `result`, and an `error` in one printable line if it is not complete.
+
+    Raises:
+        HostError: The job has failed, or printed no such document; `label` is the board's name in the message.
+    """
+    try:
+        document = json.loads(done.stdout)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or not {"result", "error"} & set(document):
+        raise HostError(f"{label}: {_no_answer(done)}")
+    if "error" in document:
+        document["error"] = one_line(str(document["error"]))
+        if "result" not in document:
+            raise HostError(f"{label}: {document['error']}")
+    return document
+
+
+def convert_result(label: str, value: Any, kind: type[_T]) -> _T:
+    """Return a JSON value of a board as an instance of a data class, in which each text is one printable line.
+
+    A field that is null has its default. Unknown fields are ignored.
+
+    Raises:
+        HostError: The value does not fit the class.
+    """
+    try:
+        return msgspec.convert(_harmless(value), kind)
+    except msgspec.ValidationError as error:
+        raise HostError(f"{label}: the board's response is not valid: {one_line(str(error))}") from error
+
+
+def _no_answer(done: CommandResult) -> str:
+    if done.returncode:
+        reason = f": {done.last_error_line}" if done.last_error_line else ""
+        # An older edgekit has no such command.
+        cure = ": update the board's edgekit" if done.returncode == EXIT_USAGE else ""
+        return f"edgekit ended with exit code {done.returncode}{reason}{cure}"
+    shown = one_line(done.stdout[:100].decode(errors="replace"))
+    printed = f"'{shown}'" if shown else "nothing"
+    return f"the board's response is not valid (it printed {printed}): remove what prints it, or update its edgekit"
+
+
+def _harmless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {one_line(name): _harmless(item) for name, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [*map(_harmless, value)]
+    return one_line(value) if isinstance(value, str) else value

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import IO, Self
 
 from edgekit.errors import ERROR_PREFIX, HostError, InputError
+from edgekit.remote.exchange import Exchange
 from edgekit.remote.hosts import Host
-from edgekit.remote.process_io import MAX_LINE_BYTES, Tail, communicate
-from edgekit.remote.ssh_errors import explain
+from edgekit.remote.ssh_errors import explain, not_run
 from edgekit.text import one_line
 
 DEFAULT_TIMEOUT_S = 60.0
@@ -65,7 +65,7 @@ class ConnectionLostError(HostError):
 
 @dataclass(frozen=True)
 class CommandResult:
-    """Result of a command on the board: exit code, stdout, and the last bytes of stderr."""
+    """Result of a command on the board: exit code, stdout and stderr."""
 
     returncode: int
     stdout: bytes
@@ -84,7 +84,7 @@ class CommandResult:
 
 
 class Connection:
-    """Connection to one board, open within a `with` block; thread-safe.
+    """Connection to one board, open within a `with` block; thread-safe. Another thread may call `close` at any time.
 
     Raises on entering:
         InputError: This machine has no `ssh`.
@@ -92,7 +92,6 @@ class Connection:
 
     Attributes:
         started_s: Start of the connection attempt, on the monotonic clock.
-        closed: Set by `close`, which another thread may call at any time, also before the `with` block.
     """
 
     def __init__(self, host: Host) -> None:
@@ -100,11 +99,12 @@ class Connection:
         self._ssh = shutil.which("ssh") or ""
         self._folder: Path | None = None
         self._master: subprocess.Popen[bytes] | None = None
-        self._master_stderr = Tail()
+        self._master_stderr = bytearray()
+        self._master_reader: threading.Thread | None = None
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self.started_s = 0.0
-        self.closed = threading.Event()
+        self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         if not self._ssh:
@@ -138,8 +138,7 @@ class Connection:
             hold_stdin: Keep stdin open until the program ends. The program then detects a lost connection by its closed
                 stdin.
             timeout_s: Maximum duration; None for no limit.
-            on_stderr_line: Called in another thread with each line of stderr, cut to 4 KiB and otherwise unchanged: it
-                is not safe to print.
+            on_stderr_line: Called in another thread with each line of stderr, unchanged: it is not safe to print.
 
         Raises:
             ConnectionLostError: The connection ended.
@@ -148,24 +147,25 @@ class Connection:
         token = _token()
         # `exec`: what the shell's start files set up for the end of the shell must not print after the program.
         process = self._start(f"echo {token}; exec {command_line(arguments)}")
-        chunks = (stdin,) if isinstance(stdin, bytes) else stdin
+        exchange = Exchange(process, on_stderr_line)
         try:
-            output = communicate(process, chunks, hold_stdin, timeout_s, on_stderr_line)
+            exchange.run((stdin,) if isinstance(stdin, bytes) else stdin, hold_stdin, timeout_s)
+        except subprocess.TimeoutExpired:
+            name = one_line(arguments[0])
+            raise HostError(f"{self.host.label}: '{name}' did not end within {timeout_s} s") from None
         finally:
             self._end(process)
-        was_lost = process.returncode < 0 or (process.returncode == _SSH_FAILED and self._ends_soon())
-        if was_lost and not output.timed_out:
+        if process.returncode < 0 or (process.returncode == _SSH_FAILED and self._ends_soon()):
             raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason()}")
-        greeting, is_run, stdout = bytes(output.stdout).partition(f"{token}\n".encode())
+        stderr = bytes(exchange.stderr)
+        greeting, is_run, stdout = bytes(exchange.stdout).partition(f"{token}\n".encode())
         if not is_run:
-            raise HostError(f"{self.host.label}: {_not_run(greeting, output.stderr.content())}")
-        if output.timed_out:
-            raise HostError(f"{self.host.label}: '{one_line(arguments[0])}' did not end within {timeout_s} s")
-        return CommandResult(process.returncode, stdout, output.stderr.content())
+            raise HostError(f"{self.host.label}: {not_run(greeting or stderr)}")
+        return CommandResult(process.returncode, stdout, stderr)
 
     def close(self) -> None:
         """Close the connection and end all commands that run over it."""
-        self.closed.set()
+        self._closed.set()
         with self._lock:
             running = list(self._running)
         for process in running:
@@ -182,9 +182,8 @@ class Connection:
                 except subprocess.TimeoutExpired:
                     end()
             master.wait()
-            for stream in (master.stdout, master.stderr):
-                if stream is not None:
-                    stream.close()
+            if master.stdout is not None:
+                master.stdout.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -192,7 +191,6 @@ class Connection:
     def _open(self) -> None:
         # The master's own session runs `cat`: it ends with its stdin, also when this process is killed.
         token = _token()
-        printed = Tail()
         master = self._master = subprocess.Popen(
             [*self._master_arguments(), f"echo {token}; exec cat"],
             stdin=subprocess.PIPE,
@@ -201,38 +199,38 @@ class Connection:
             env={**os.environ, "LC_ALL": "C.UTF-8"},
             start_new_session=True,  # Ctrl-C must reach this process only; `close` ends the sessions
         )
-        if self.closed.is_set():  # before `close` could end this master
+        if self._closed.is_set():  # before `close` could end this master
             raise HostError(f"{self.host.label}: interrupted")
         assert master.stdout is not None
         assert master.stderr is not None
-        stderr_reader = threading.Thread(target=_read_all, args=(master.stderr, self._master_stderr), daemon=True)
-        stderr_reader.start()
-        timed_out = threading.Event()
-
-        def end() -> None:
-            timed_out.set()
-            master.kill()
-
-        timer = threading.Timer(_OPEN_TIMEOUT_S, end)
+        self._master_reader = threading.Thread(target=self._read_master, args=(master.stderr,), daemon=True)
+        self._master_reader.start()
+        timer = threading.Timer(_OPEN_TIMEOUT_S, master.kill)
         timer.daemon = True
         timer.start()
-        try:
-            is_open = _read_until(master.stdout, f"{token}\n".encode(), printed)
-        finally:
-            timer.cancel()
-        if is_open:
-            return
-        if timed_out.is_set():
+        printed = b""
+        for line in master.stdout:  # a .bashrc may print text first, and may not end its last line
+            if line.endswith(f"{token}\n".encode()):
+                timer.cancel()
+                return
+            printed = line
+        timer.cancel()
+        if time.monotonic() - self.started_s >= _OPEN_TIMEOUT_S:
             raise HostError(
                 f"{self.host.label}: no response within {_OPEN_TIMEOUT_S:.0f} s: check that the board runs and is not "
                 "overloaded"
             )
         with suppress(subprocess.TimeoutExpired):
             master.wait(_CLOSE_TIMEOUT_S)
-        stderr_reader.join(_CLOSE_TIMEOUT_S)
-        if printed.content():  # the login worked
-            raise HostError(f"{self.host.label}: {_not_run(printed.content(), self._master_stderr.content())}")
-        raise HostError(f"{self.host.label}: {explain(self._master_stderr.text(), self.host)}")
+        self._master_reader.join(_CLOSE_TIMEOUT_S)
+        stderr = self._master_stderr.decode(errors="replace")
+        reason = not_run(printed) if printed else explain(stderr, self.host)  # what is printed follows the login
+        raise HostError(f"{self.host.label}: {reason}")
+
+    def _read_master(self, stderr: IO[bytes]) -> None:
+        with stderr:  # closed here, because another thread must not close what this one reads
+            for line in stderr:
+                self._master_stderr += line
 
     def _master_arguments(self) -> list[str]:
         host = self.host
@@ -260,7 +258,7 @@ class Connection:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            bufsize=0,
+            bufsize=0,  # closing a buffered stream would wait for the thread that reads it
             start_new_session=True,
         )
         with self._lock:
@@ -284,11 +282,9 @@ class Connection:
 
     def _is_open(self) -> bool:
         master = self._master
-        if master is None:
+        if master is None or self._master_reader is None:
             return False
-        if master.poll() is None and not self._master_stderr.closed.is_set():
-            return True
-        return not self._ends_soon()
+        return (master.poll() is None and self._master_reader.is_alive()) or not self._ends_soon()
 
     def _ends_soon(self) -> bool:
         # A command can fail through a lost connection before the master process has ended. A command that returns ssh's
@@ -302,7 +298,7 @@ class Connection:
 
     def _reason(self) -> str:
         # The stderr of a command has the messages of the board's programs, too.
-        text = self._master_stderr.text().strip()
+        text = self._master_stderr.decode(errors="replace").strip()
         return explain(text, self.host) if text else "the board or the network does not respond"
 
 
@@ -342,32 +338,3 @@ def _private_folder() -> Path:
 def _token() -> str:
     """Return a line that no other program prints; it separates a greeting from the output."""
     return f"edgekit-{secrets.token_hex(8)}"
-
-
-def _not_run(printed: bytes | bytearray, stderr: bytes) -> str:
-    """Return one line for a shell that did not run its command, with the last line that it printed."""
-    lines = (printed.decode(errors="replace").strip() or stderr.decode(errors="replace").strip()).splitlines()
-    shown = f"it printed '{one_line(lines[-1])[:200]}'" if lines else "it printed nothing"
-    return (
-        f"the board's shell ended without running the command; {shown}: remove what ends it from ~/.bashrc or "
-        "~/.profile, and a forced command from ~/.ssh/authorized_keys"
-    )
-
-
-def _read_until(stream: IO[bytes], line: bytes, printed: Tail) -> bool:
-    # A .bashrc may print text first, of bounded size, and may not end its last line.
-    for _ in range(1000):
-        read = stream.readline(MAX_LINE_BYTES)
-        if read.endswith(line):
-            return True
-        printed.add(read)
-        if not read:
-            return False
-    return False
-
-
-def _read_all(stream: IO[bytes], tail: Tail) -> None:
-    with suppress(OSError, ValueError):
-        while data := stream.readline(MAX_LINE_BYTES):
-            tail.add(data)
-    tail.closed.set()

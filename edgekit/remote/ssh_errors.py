@@ -28,6 +28,16 @@ def explain(stderr: str, host: Host) -> str:
     return f"ssh failed: {one_line(lines[-1])[:300]}" if lines else _CLOSED_BEFORE_LOGIN
 
 
+def not_run(printed: bytes) -> str:
+    """Return one line for a shell that did not run its command, with the last line that it printed."""
+    lines = printed.decode(errors="replace").strip().splitlines()
+    shown = f"it printed '{one_line(lines[-1])[:200]}'" if lines else "it printed nothing"
+    return (
+        f"the board's shell ended without running the command; {shown}: remove what ends it from ~/.bashrc or "
+        "~/.profile, and a forced command from ~/.ssh/authorized_keys"
+    )
+
+
 # With its log level ERROR, ssh prints nothing in this case.
 _CLOSED_BEFORE_LOGIN = (
     "the board closed the connection before the login, as its sshd does for a while after rejected logins"
@@ -48,6 +58,10 @@ _CURES = (
     (
         r"Host key verification failed|host key is known for|authenticity of host",
         "its host key is not known on this machine: run '{ssh}' once and compare the fingerprint with the board's",
+    ),
+    (
+        r"UNPROTECTED PRIVATE KEY FILE",
+        "ssh ignores the private key, because other users can read it: chmod 600 its file",
     ),
     (
         r"Permission denied|Too many authentication failures",

@@ -1,1 +1,1 @@
-"""Benchmark reports: document, validation, statistics, output as text, HTML, Markdown and CSV, and comparison."""
+"""Benchmark reports: document, validation, statistics, output as text and as an HTML page, and comparison."""

@@ -10,9 +10,16 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from edgekit.errors import InputError
-from edgekit.report.document import BenchmarkReport, BoardResult, CellResult, Interval, ModelInfo
-from edgekit.report.quality_flags import EXPLANATIONS, INVALIDATING
-from edgekit.report.schema import read_document
+from edgekit.report.document import (
+    EXPLANATIONS,
+    INVALIDATING,
+    BenchmarkReport,
+    BoardResult,
+    CellResult,
+    Interval,
+    ModelInfo,
+    read_document,
+)
 from edgekit.report.statistics import ratio_interval
 from edgekit.report.view import board_title, cells_of, thread_text
 from edgekit.text import counted

@@ -1,20 +1,32 @@
-"""The benchmark document `edgekit.bench/2.2` as typed structures; the published JSON Schema is generated from them.
+"""The benchmark document `edgekit.bench/2.2` as typed structures, and reading and merging of such documents.
 
 `BenchmarkReport` is the whole document. Attributes have the names of the JSON fields, except `quality_flags` ("marks")
 and `frame_cache` ("clip"). Times are in milliseconds (`_ms`) or seconds (`_s`), memory is in MiB.
+
+A document may come from a board or from another person. `parse_document` checks its types and ranges, and removes
+characters that could move a terminal's cursor or reverse text.
 """
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta
 
+from edgekit.errors import InputError
+from edgekit.files import require_file
+from edgekit.typed_json import convert, parse_json
+
 SCHEMA = "edgekit.bench/2.2"
-MAX_NAME_CHARS = 500
-MAX_BOARDS = 200
-MAX_ERROR_CHARS = 2000
+_READABLE = "edgekit.bench/2."
+_SHOWN_CHARS = 60
+# The clock's resolution is coarser; ratios and logarithms of smaller medians could overflow.
+_MIN_MEDIAN_MS = 1e-6
 
 # What is measured, in the order of tables. Documents before 2.2 have other names, and two kinds that are read only.
 Kind: TypeAlias = Literal["net", "frame", "run"]
@@ -22,7 +34,16 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 AnyKind: TypeAlias = Literal["net", "classifier", "frame", "run", "camera"]
 ANY_KINDS: tuple[AnyKind, ...] = get_args(AnyKind)
 OLD_KINDS: dict[str, Kind] = {"inference": "net", "pipeline": "frame", "per-frame": "frame", "loop": "run"}
+# Reasons to doubt a measurement.
 QualityFlag: TypeAlias = Literal["throttled", "clock changed", "not warm", "busy"]
+EXPLANATIONS: dict[QualityFlag, str] = {
+    "throttled": "the board throttled while measuring: cool it or improve its power supply",
+    "clock changed": "the clock changed while measuring: set the governor to 'performance'",
+    "not warm": "the times had not settled when the warm-up ended: measure for more seconds",
+    "busy": "other programs used the processors: stop them and measure again",
+}
+# A process with one of these is measured again after a pause.
+INVALIDATING: frozenset[QualityFlag] = frozenset({"throttled", "clock changed"})
 
 # Bounds keep what is computed from these values (ratios, logarithms, sums) finite.
 _LARGEST = 10**12
@@ -32,15 +53,10 @@ PositiveCount: TypeAlias = Annotated[int, Meta(ge=1, le=_LARGEST)]
 Number: TypeAlias = Annotated[float, Meta(ge=0, le=_LARGEST)]
 PositiveNumber: TypeAlias = Annotated[float, Meta(ge=_SMALLEST, le=_LARGEST)]
 Temperature: TypeAlias = Annotated[float, Meta(ge=-1e6, le=1e6)]
-ShortText: TypeAlias = Annotated[str, Meta(max_length=60)]
-Text: TypeAlias = Annotated[str, Meta(max_length=200)]
-Key: TypeAlias = Annotated[str, Meta(max_length=100)]
-ModelName: TypeAlias = Annotated[str, Meta(max_length=MAX_NAME_CHARS)]
-Sha256: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+Sha256: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 ThrottleFlags: TypeAlias = Annotated[
-    str, Meta(pattern="^0x[0-9a-f]{1,8}$", max_length=10, description="What vcgencmd get_throttled prints.")
+    str, Meta(pattern="^0x[0-9a-f]{1,8}$", description="What vcgencmd get_throttled prints.")
 ]
-QualityFlags: TypeAlias = Annotated[tuple[QualityFlag, ...], Meta(max_length=10)]
 Interval: TypeAlias = tuple[PositiveNumber, PositiveNumber]
 
 
@@ -60,7 +76,7 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True):
 
     low_ms: Number
     high_ms: Number
-    counts: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=100)]
+    counts: Annotated[tuple[Count, ...], Meta(min_length=1)]
     above: Count
 
 
@@ -68,8 +84,8 @@ class ThrottleState(msgspec.Struct, frozen=True, kw_only=True):
     """Throttle flags of a Raspberry Pi, as a number and in words."""
 
     flags: ThrottleFlags
-    now: Annotated[tuple[Text, ...], Meta(max_length=20)]
-    since_boot: Annotated[tuple[Text, ...], Meta(max_length=20)]
+    now: tuple[str, ...]
+    since_boot: tuple[str, ...]
 
 
 class BoardState(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +96,7 @@ class BoardState(msgspec.Struct, frozen=True, kw_only=True):
     clock_source: Literal["firmware", "cpufreq", "cpuinfo"] | None
     clock_min_mhz: Number | None
     clock_max_mhz: Number | None
-    governor: ShortText | None
+    governor: str | None
     throttling: ThrottleState | None
     memory_available_mib: Count | None
     load_1min: Number | None
@@ -126,24 +142,17 @@ class ProcessResult(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_
     resident_mib: Number
     others_processors: Number | None
     before: BoardState
-    during: Annotated[tuple[MachineReading, ...], Meta(max_length=5000)]
+    during: tuple[MachineReading, ...]
     after: BoardState
-    quality_flags: QualityFlags
+    quality_flags: tuple[QualityFlag, ...]
 
 
 class RepeatedProcess(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_flags": "marks"}):
     """A process that was discarded and measured again; `marks` are the reasons."""
 
-    quality_flags: QualityFlags
+    quality_flags: tuple[QualityFlag, ...]
     p50_ms: Number
     after: BoardState
-
-
-class Energy(msgspec.Struct, frozen=True, kw_only=True):
-    """Mean power of a cell and the energy per image."""
-
-    mean_w: Number
-    joules_per_image: Number
 
 
 class ThreadUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,11 +177,11 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_fla
     """
 
     kind: AnyKind
-    model: ModelName
-    engine: ShortText
+    model: str
+    engine: str
     intra_op_threads: PositiveCount
     batch: PositiveCount
-    detector: ShortText | None
+    detector: str | None
     faces_per_frame: Number | None
     latency: Latency
     median_interval_ms: Interval | None
@@ -180,11 +189,10 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_fla
     load_ms: Number
     resident_mib: Number
     histogram: Histogram
-    stages: Annotated[dict[Key, Latency], Meta(max_length=20)]
-    energy: Energy | None
-    quality_flags: QualityFlags
-    repeated: Annotated[tuple[RepeatedProcess, ...], Meta(max_length=1000)]
-    processes: Annotated[tuple[ProcessResult, ...], Meta(min_length=1, max_length=1000)]
+    stages: dict[str, Latency]
+    quality_flags: tuple[QualityFlag, ...]
+    repeated: tuple[RepeatedProcess, ...]
+    processes: Annotated[tuple[ProcessResult, ...], Meta(min_length=1)]
     age: Latency | None = None
     # Since 2.1.
     threads: ThreadUse | None = None
@@ -198,11 +206,11 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_fla
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A measured model; `name` is the name that the user gave."""
 
-    name: ModelName
+    name: str
     sha256: Sha256
     size_bytes: Count
-    architecture: Text
-    precision: ShortText
+    architecture: str
+    precision: str
     input_hw: tuple[Count, Count]
     labels: Count
 
@@ -210,7 +218,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 class FrameCacheInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The frames of the benchmark, in memory; `complete` is false if the source has more frames than were loaded."""
 
-    source: ModelName
+    source: str
     frames: Count
     complete: bool
     first_frame_wh: tuple[Count, Count]
@@ -228,23 +236,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     seed: Count
     cool_down_s: Number
     allow_throttled: bool
-    intra_op_threads: Annotated[tuple[Count, ...], Meta(max_length=100)]
+    intra_op_threads: tuple[Count, ...]
     detector_size_px: Count | None = None
 
 
 class BoardInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The machine; see `edgekit.boards.Board`."""
 
-    model: Text | None
-    cpu: Text | None
-    cpu_part: Annotated[str, Meta(max_length=40)] | None
+    model: str | None
+    cpu: str | None
+    cpu_part: str | None
     processors: Count | None
-    architecture: Annotated[str, Meta(max_length=40)]
+    architecture: str
     userland_bits: Count
     memory_total_mib: Count | None
-    os_release: Text | None
-    kernel: Text | None
-    python: Annotated[str, Meta(max_length=40)]
+    os_release: str | None
+    kernel: str | None
+    python: str
     virtualization: Literal["none", "virtual machine", "emulator"] | None
 
 
@@ -255,26 +263,26 @@ class BoardResult(msgspec.Struct, frozen=True, kw_only=True, rename={"frame_cach
     report.
     """
 
-    label: Annotated[str, Meta(max_length=100)] | None
+    label: str | None
     board: BoardInfo
-    versions: Annotated[dict[Key, ShortText], Meta(max_length=50)]
-    notes: Annotated[dict[Key, Text], Meta(max_length=30)]
+    versions: dict[str, str]
+    notes: dict[str, str]
     settings: Settings
     complete: bool
     before: BoardState
     after: BoardState
     frame_cache: FrameCacheInfo | None
-    models: Annotated[tuple[ModelInfo, ...], Meta(max_length=200)]
-    cells: Annotated[tuple[CellResult, ...], Meta(min_length=1, max_length=2000)]
+    models: tuple[ModelInfo, ...]
+    cells: Annotated[tuple[CellResult, ...], Meta(min_length=1)]
     # Since 2.1.
-    measured_utc: Annotated[str, Meta(max_length=40)] | None = None
+    measured_utc: str | None = None
 
 
 class HostOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Overhead of a measurement over SSH (time until it started, bytes sent), or the error in one line."""
 
-    label: Text
-    error: Annotated[str, Meta(max_length=MAX_ERROR_CHARS)] | None
+    label: str
+    error: str | None
     overhead_s: Number | None
     sent_bytes: Count
 
@@ -288,10 +296,10 @@ class BenchmarkReport(msgspec.Struct, frozen=True, kw_only=True):
         ...     print(cell.model, cell.kind, cell.latency.p50_ms, cell.images_per_s)
     """
 
-    schema: Annotated[str, Meta(pattern=r"^edgekit\.bench/2\.[0-9]+$", max_length=40)]
-    created_utc: Annotated[str, Meta(max_length=40)]
-    boards: Annotated[tuple[BoardResult, ...], Meta(min_length=1, max_length=MAX_BOARDS)]
-    hosts: Annotated[tuple[HostOutcome, ...], Meta(max_length=MAX_BOARDS)] = ()
+    schema: Annotated[str, Meta(pattern=r"^edgekit\.bench/2\.[0-9]+$")]
+    created_utc: str
+    boards: Annotated[tuple[BoardResult, ...], Meta(min_length=1)]
+    hosts: tuple[HostOutcome, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -302,3 +310,116 @@ class BenchmarkReport(msgspec.Struct, frozen=True, kw_only=True):
         """Return the document, ready for JSON."""
         document: dict[str, Any] = msgspec.to_builtins(self)
         return document
+
+
+def read_document(path: Path) -> BenchmarkReport:
+    """Return the benchmark report in a file.
+
+    Raises:
+        InputError: The file is missing, or not a document that this version reads.
+    """
+    return parse_document(require_file(path, "report").read_bytes(), f"report '{path}'")
+
+
+def parse_document(content: bytes, name: str) -> BenchmarkReport:
+    """Return a benchmark report, validated and without control characters; `name` is its name in error messages.
+
+    Documents of any schema 2.x are read as the current one.
+
+    Raises:
+        InputError: The document is not JSON, of another major version, or does not match the schema.
+    """
+    return from_document(parse_json(content, name), name)
+
+
+def from_document(document: Any, name: str) -> BenchmarkReport:
+    """Return the report of a parsed JSON document; see `parse_document`."""
+    try:
+        cleaned = _cleaned(document)
+    except RecursionError as error:
+        raise InputError(f"{name} is nested too deeply: not a benchmark document") from error
+    version = cleaned.get("schema") if isinstance(cleaned, dict) else None
+    if isinstance(version, str) and not version.startswith(_READABLE):
+        raise InputError(
+            f"{name} has schema {version[:_SHOWN_CHARS]}, this edgekit reads {_READABLE}x: "
+            "update edgekit or measure again"
+        )
+    report = convert(cleaned, BenchmarkReport, f"{name}: field")
+    check(report, name)
+    return msgspec.structs.replace(report, schema=SCHEMA)
+
+
+def check(report: BenchmarkReport, name: str) -> None:
+    """Check the relations between the values of a report, which the field types do not express.
+
+    Raises:
+        InputError: Values contradict each other; the message names the board or the cell.
+    """
+    for index, board in enumerate(report.boards):
+        _check_board(board, f"{name}: boards[{index}]")
+
+
+def _cleaned(value: Any) -> Any:
+    """Return a JSON value without control, format, surrogate and private characters in its strings and keys."""
+    if isinstance(value, str):
+        return _plain(value)
+    if isinstance(value, list):
+        return [*map(_cleaned, value)]
+    if isinstance(value, dict):
+        cleaned = {_plain(key): _cleaned(item) for key, item in value.items()}
+        kind = cleaned.get("kind")
+        return cleaned | {"kind": OLD_KINDS[kind]} if isinstance(kind, str) and kind in OLD_KINDS else cleaned
+    return value
+
+
+def _plain(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char for char in text if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+
+
+def _check_board(board: BoardResult, name: str) -> None:
+    models = [model.name for model in board.models]
+    if len(set(models)) < len(models):
+        raise InputError(f"{name} lists a model twice")
+    seen = set()
+    for index, cell in enumerate(board.cells):
+        where = f"{name}.cells[{index}]"
+        if cell.model not in models:
+            raise InputError(f"{where}: model '{cell.model[:_SHOWN_CHARS]}' is not among the board's models")
+        if cell.key in seen:
+            raise InputError(f"{where} is a duplicate")
+        seen.add(cell.key)
+        if cell.latency.p50_ms < _MIN_MEDIAN_MS:
+            raise InputError(f"{where}: the median {cell.latency.p50_ms} ms is below {_MIN_MEDIAN_MS:g}")
+        limits = cell.median_interval_ms
+        if limits is not None and not limits[0] <= limits[1]:
+            raise InputError(f"{where}: the interval's lower limit is above its upper limit")
+        if not cell.histogram.low_ms < cell.histogram.high_ms:
+            raise InputError(f"{where}: the histogram has no width")
+
+
+def merge(reports: Sequence[BenchmarkReport], labels: Sequence[Sequence[str | None]] | None = None) -> BenchmarkReport:
+    """Return one report with the boards of several, in their order, as `edgekit bench --host A --host B` writes it.
+
+    Args:
+        reports: Validated reports.
+        labels: For each report, the label of each board, also in the board's outcome; default: the label it has.
+
+    Raises:
+        InputError: There is no report.
+    """
+    if not reports:
+        raise InputError("no report to merge: give at least one")
+    boards: list[BoardResult] = []
+    hosts: list[HostOutcome] = []
+    labels = labels or [[board.label for board in report.boards] for report in reports]
+    for report, names in zip(reports, labels, strict=True):
+        named = list(zip(report.boards, names, strict=True))
+        for board, name in named:
+            measured_utc = board.measured_utc or report.created_utc
+            boards.append(msgspec.structs.replace(board, label=name, measured_utc=measured_utc))
+        changed = {board.label: name for board, name in named if name is not None}
+        hosts += [msgspec.structs.replace(host, label=changed.get(host.label, host.label)) for host in report.hosts]
+    created_utc = datetime.now(UTC).isoformat(timespec="seconds")
+    return BenchmarkReport(schema=SCHEMA, created_utc=created_utc, boards=tuple(boards), hosts=tuple(hosts))

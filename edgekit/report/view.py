@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 
 import msgspec
 
 from edgekit.boards import throttle_text
-from edgekit.report.document import ANY_KINDS, BenchmarkReport, BoardResult, BoardState, CellResult, ThreadUse
-from edgekit.report.quality_flags import EXPLANATIONS
-from edgekit.text import counted
+from edgekit.report.document import (
+    ANY_KINDS,
+    EXPLANATIONS,
+    BenchmarkReport,
+    BoardResult,
+    BoardState,
+    CellResult,
+    ThreadUse,
+)
+from edgekit.text import TextTable, counted
 
 KIND_NOTE = (
     "run: the loop of edgekit run, the frame rate that you get; frame: one frame through detection and classification, "
@@ -43,12 +49,12 @@ def board_title(result: BoardResult) -> str:
 
 
 def frame_rates(report: BenchmarkReport, *, here: bool = False) -> list[str]:
-    """Return the frame rate of `edgekit run` with its 95 % interval, one line per board and model.
+    """Return the median frame rate of `edgekit run` with its 95 % interval, one line per board and model.
 
     An emulated board has none: its rate is valid for no machine. With `here`, a board is called "this machine".
     """
     lines = []
-    for result in report.boards:
+    for result in with_short_names(report).boards:
         place = "this machine" if here else result.label or result.board.model or "unknown board"
         for model in result.models:
             run = _fastest([cell for cell in cells_of(result, model.name) if cell.kind == "run"])
@@ -202,22 +208,11 @@ def shown_columns(cells: Sequence[CellResult]) -> list[int]:
     return [index for index, name in enumerate(COLUMNS) if name not in hidden]
 
 
-@dataclass(frozen=True)
-class Overview:
-    """Table that compares the boards of a report for one model file: one row per board, one text per column.
-
-    `model` is the name of the file in the report of the first board.
-    """
-
-    model: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def overviews(report: BenchmarkReport) -> list[Overview]:
+def overviews(report: BenchmarkReport) -> list[TextTable]:
     """Return one table per model file that was measured on several boards: p50 of each kind, fps and quality flags.
 
-    In merged reports, one file can have several names, and files with different contents can have the same name.
+    Its title is the file's name on the first board. In merged reports, one file can have several names, and files with
+    different contents can have the same name.
     """
     names: dict[str, list[tuple[BoardResult, str]]] = {}
     for board in report.boards:
@@ -235,19 +230,20 @@ def overviews(report: BenchmarkReport) -> list[Overview]:
             texts = ["-" if cell is None else ms(cell.latency.p50_ms) for cell in fastest.values()]
             if "run" in kinds:
                 run = fastest["run"]
-                texts.append("-" if run is None else f"{run.images_per_s:.1f}")
+                texts.append("-" if run is None else _rate(run.latency.p50_ms))
             flags = [flag for flag in EXPLANATIONS if any(flag in cell.quality_flags for cell in cells)]
             rows.append((board.label or board.board.model or "unknown board", *texts, ", ".join(flags)))
         fps = ("fps",) if "run" in kinds else ()
-        tables.append(Overview(measured[0][1], ("board", *kinds, *fps, "quality flags"), tuple(rows)))
+        columns = ("board", *kinds, *fps, "quality flags")
+        tables.append(TextTable(columns, rows, ("board", "quality flags"), measured[0][1]))
     return tables
 
 
-def overview_note(tables: Sequence[Overview]) -> str:
+def overview_note(tables: Sequence[TextTable]) -> str:
     """Return the note below overviews, which explains their columns."""
     note = "p50 in ms per kind, at the fastest number of threads"
     has_fps = any("fps" in table.columns for table in tables)
-    return f"{note}; fps: frames per second of the kind run" if has_fps else note
+    return f"{note}; fps: median frames per second of the kind run" if has_fps else note
 
 
 def _fastest(cells: Sequence[CellResult]) -> CellResult | None:
@@ -266,3 +262,32 @@ def plus_minus(cell: CellResult) -> str:
 def ms(value: float) -> str:
     """Return milliseconds with three significant digits."""
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+def report_view(report: BenchmarkReport) -> list[str | TextTable]:
+    """Return for each board its title, one table per model, facts and warnings; at the end, overviews of the boards."""
+    report = with_short_names(report)
+    parts: list[str | TextTable] = []
+    for board in report.boards:
+        parts.append(board_title(board))
+        parts += [warning] if (warning := virtualization_warning(board)) else []
+        parts += [_table(board, model.name) for model in board.models]
+        parts += ["", *facts(board), *warnings(board)]
+    tables = overviews(report)
+    parts += ["", "All boards", *tables, overview_note(tables)] if tables else []
+    parts += [missing] if (missing := not_measured(report)) else []
+    return parts
+
+
+def _table(board: BoardResult, model: str) -> str | TextTable:
+    cells = cells_of(board, model)
+    if not cells:
+        return f"{model}: not measured"
+    shown = shown_columns(board.cells)
+    engine, engines = COLUMNS.index("engine"), {cell.engine for cell in cells}
+    if engine in shown and len(engines) == 1:
+        # The engine is in the title instead of a column, so that quality flags fit into eighty columns.
+        shown.remove(engine)
+        model = f"{model}, {engines.pop()}"
+    rows = [[texts[index] for index in shown] for texts in map(row, cells)]
+    return TextTable([COLUMNS[index] for index in shown], rows, TEXT_COLUMNS, model)

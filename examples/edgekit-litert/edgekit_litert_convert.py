@@ -20,7 +20,7 @@ from edgekit.contract import Contract, InputSpec, channel_count
 from edgekit.errors import EdgekitError
 from edgekit.files import write_atomic
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.model_loading import build_net
 
 

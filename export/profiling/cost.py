@@ -1,8 +1,14 @@
-"""Cost counter: layers, parameters, multiply-accumulates and memory traffic of any ONNX graph."""
+"""Cost counter: layers, parameters, multiply-accumulates and memory traffic of any ONNX graph.
+
+Traffic is counted without a cache, with quantisation fused into the nodes around it: ONNX Runtime and ncnn read and
+write the 8-bit tensors of a quantised graph directly.
+"""
 
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +17,21 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from edgekit.errors import InputError
-from edgekit.export.tensors import WEIGHT_TYPES, Shape, TensorInfo, constant_tensors, graph_tensors, product
 from edgekit.files import require_file
 
+# Shape of a tensor; None for a dynamic or unknown dimension.
+Shape = tuple[int | None, ...]
+
+# Element types of weights; constants of other types are shapes and indices.
+WEIGHT_TYPES = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.BFLOAT16,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.INT8,
+    onnx.TensorProto.UINT8,
+)
+_BITS_BY_NAME = {"FLOAT": 32, "DOUBLE": 64, "BOOL": 8}
 # Input positions of constants that are not trained: BatchNorm's running mean and variance.
 _STATISTICS = {"BatchNormalization": (3, 4)}
 _NOT_COUNTED = frozenset({"ConvTranspose", "DeformConv", "Einsum", "GRU", "If", "LSTM", "Loop", "RNN", "Scan"})
@@ -29,17 +47,31 @@ _PRODUCTS = {
     "MatMulInteger": ("MatMul", 1),
     "QLinearMatMul": ("MatMul", 3),
 }
-# Operators that only rename or reshape a tensor; MOVE_NOTHING has all operators for which no runtime copies memory.
-RENAME = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
-MOVE_NOTHING = RENAME | {"Constant", "Shape"}
+# Operators that only rename or reshape a tensor; _MOVE_NOTHING has all operators for which no runtime copies memory.
+_RENAME = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+_MOVE_NOTHING = _RENAME | {"Constant", "Shape"}
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """Shape and element size of a tensor; None for what is unknown."""
+
+    shape: Shape | None
+    element_bits: int | None
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Size of all elements in bytes, without padding."""
+        elements = None if self.shape is None else _product(self.shape)
+        return None if elements is None or self.element_bits is None else (elements * self.element_bits + 7) // 8
 
 
 @dataclass(frozen=True)
 class LayerCost:
     """Cost of one node; `macs` and bytes are None if a shape they depend on is unknown.
 
-    Traffic is counted without reuse in a cache: each node reads all its constants (`weight_bytes`) and all its other
-    inputs (`read_bytes`) and writes its outputs (`written_bytes`). Reshape and similar operators move no bytes.
+    Each node reads all its constants (`weight_bytes`) and all its other inputs (`read_bytes`) and writes its outputs
+    (`written_bytes`). Reshape and similar operators move no bytes.
     """
 
     name: str
@@ -56,22 +88,23 @@ class LayerCost:
         """Bytes read and written."""
         return _total((self.weight_bytes, self.read_bytes, self.written_bytes))
 
+    @property
+    def flops_per_byte(self) -> float | None:
+        """Arithmetic intensity: floating-point operations (two per multiply-accumulate) per byte moved."""
+        return _intensity(self.macs, self.moved_bytes)
+
 
 @dataclass(frozen=True)
 class GraphCost:
     """Cost of one inference at batch size 1, node by node, without the fusion that a runtime does.
 
     `parameters` counts each weight once, however often it is used, without BatchNorm's running statistics. `uncounted`
-    names the graph's operators whose multiply-accumulates are not counted, `moveless` its operators that move no byte.
-    `peak_activation_bytes` is the largest total size of activations that are live at the same time, without weights, if
-    the nodes run in the file's order; None if a shape is unknown.
+    names the graph's operators whose multiply-accumulates are not counted.
     """
 
     layers: tuple[LayerCost, ...]
     parameters: int
     uncounted: tuple[str, ...]
-    moveless: tuple[str, ...]
-    peak_activation_bytes: int | None
 
     @property
     def macs(self) -> int | None:
@@ -101,7 +134,7 @@ class GraphCost:
     @property
     def flops_per_byte(self) -> float | None:
         """Arithmetic intensity: floating-point operations (two per multiply-accumulate) per byte moved."""
-        return 2 * self.macs / self.moved_bytes if self.macs is not None and self.moved_bytes else None
+        return _intensity(self.macs, self.moved_bytes)
 
 
 def load_graph(path: Path) -> onnx.ModelProto:
@@ -120,24 +153,24 @@ def load_graph(path: Path) -> onnx.ModelProto:
     return model
 
 
-def graph_cost(model: onnx.ModelProto, seen: Mapping[str, TensorInfo] | None = None) -> GraphCost:
+def graph_cost(model: onnx.ModelProto) -> GraphCost:
     """Return the cost of one inference at batch size 1.
 
     Multiply-accumulates per output value: (input channels / groups) * kernel area for Conv, the inner dimension for
-    Gemm and MatMul. Quantised operators count in the same way; adding a bias does not count. `seen` has the shapes that
-    shape inference does not determine, see `graph_tensors`.
+    Gemm and MatMul. Quantised operators count in the same way; adding a bias does not count.
 
     Raises:
         InputError: Shape inference fails.
     """
     constants = constant_tensors(model.graph)
-    tensors = graph_tensors(model, constants, seen)
+    tensors = _tensors(model, constants)
+    stored_as, fused = _fused(model.graph, constants)
     owned: set[str] = set()
     layers = []
     for index, node in enumerate(model.graph.node):
-        moves = node.op_type not in MOVE_NOTHING
-        weights = [name for name in node.input if name in constants]
-        activations = [name for name in node.input if name and name not in constants]
+        moves = index not in fused and node.op_type not in _MOVE_NOTHING
+        read = [_stored(name, stored_as) for name in node.input if name and moves]
+        written = [_stored(name, stored_as) for name in node.output if name and moves]
         layers.append(
             LayerCost(
                 name=node.name or f"{node.op_type}_{index}",
@@ -145,19 +178,45 @@ def graph_cost(model: onnx.ModelProto, seen: Mapping[str, TensorInfo] | None = N
                 output_shape=tensors[node.output[0]].shape if node.output and node.output[0] in tensors else None,
                 parameters=sum(math.prod(constants[name].dims) for name in _weights(node, constants, owned)),
                 macs=_macs(node, tensors),
-                weight_bytes=size_bytes(weights, tensors) if moves else 0,
-                read_bytes=size_bytes(activations, tensors) if moves else 0,
-                written_bytes=size_bytes(filter(None, node.output), tensors) if moves else 0,
+                weight_bytes=_size_bytes([name for name in read if name in constants], tensors),
+                read_bytes=_size_bytes([name for name in read if name not in constants], tensors),
+                written_bytes=_size_bytes(written, tensors),
             )
         )
-    kinds = {node.op_type for node in model.graph.node}
     return GraphCost(
         layers=tuple(layers),
         parameters=sum(layer.parameters for layer in layers),
-        uncounted=tuple(sorted(kinds & _NOT_COUNTED)),
-        moveless=tuple(sorted(kinds & MOVE_NOTHING)),
-        peak_activation_bytes=_peak_bytes(model.graph, constants, tensors),
+        uncounted=tuple(sorted({node.op_type for node in model.graph.node} & _NOT_COUNTED)),
     )
+
+
+def _fused(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) -> tuple[dict[str, str], set[int]]:
+    """Return the name of the stored tensor for each fused or renamed one, and the indices of the fused nodes."""
+    readers = Counter(name for node in graph.node for name in node.input)
+    results = {value.name for value in graph.output}
+    made = {name for node in graph.node for name in node.output}
+    stored_as: dict[str, str] = {}
+    fused: set[int] = set()
+    for index, node in enumerate(graph.node):
+        source = node.input[0] if node.input else ""
+        if node.op_type in _RENAME and source not in constants:
+            stored_as[node.output[0]] = source
+        elif node.op_type == "DequantizeLinear":
+            # The readers of the result read the 8-bit tensor.
+            stored_as[node.output[0]] = source
+            fused.add(index)
+        elif node.op_type == "QuantizeLinear" and source in made and readers[source] == 1 and source not in results:
+            stored_as[source] = node.output[0]
+            fused.add(index)
+    return stored_as, fused
+
+
+def _stored(name: str, stored_as: Mapping[str, str]) -> str:
+    seen = {name}
+    while name in stored_as and stored_as[name] not in seen:
+        name = stored_as[name]
+        seen.add(name)
+    return name
 
 
 def _weights(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], owned: set[str]) -> Iterator[str]:
@@ -169,7 +228,7 @@ def _weights(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], ow
             yield name
 
 
-def _macs(node: onnx.NodeProto, tensors: Mapping[str, TensorInfo]) -> int | None:
+def _macs(node: onnx.NodeProto, tensors: Mapping[str, _Tensor]) -> int | None:
     if node.op_type not in _PRODUCTS:
         return 0
     kind, second_input = _PRODUCTS[node.op_type]
@@ -186,38 +245,15 @@ def _macs(node: onnx.NodeProto, tensors: Mapping[str, TensorInfo]) -> int | None
         per_value = first[:1] if transposed else first[-1:]
     else:
         per_value = first[-1:]
-    return product((*output, *per_value))
+    return _product((*output, *per_value))
 
 
-def size_bytes(names: Iterable[str], tensors: Mapping[str, TensorInfo]) -> int | None:
-    """Return the total size of tensors; None if one is unknown."""
+def _size_bytes(names: Iterable[str], tensors: Mapping[str, _Tensor]) -> int | None:
     return _total(tensors[name].size_bytes if name in tensors else None for name in names)
 
 
-def _peak_bytes(
-    graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto], tensors: Mapping[str, TensorInfo]
-) -> int | None:
-    """Return the largest total size of tensors that are live at the same time.
-
-    A tensor is live from its producer to its last reader.
-    """
-    source: dict[str, str] = {}  # the tensor that a node renames, by the node's output
-    last_use: dict[str, int] = {}
-    for index, node in enumerate(graph.node):
-        if node.op_type in RENAME and node.input and node.input[0] not in constants:
-            source[node.output[0]] = source.get(node.input[0], node.input[0])
-        for name in (*node.input, *node.output):
-            last_use[source.get(name, name)] = index
-    for value in graph.output:
-        last_use[source.get(value.name, value.name)] = len(graph.node)
-    living = {value.name for value in graph.input if value.name not in constants}
-    peak: int | None = 0
-    for index, node in enumerate(graph.node):
-        living.update(name for name in node.output if name and name not in constants and name not in source)
-        now = size_bytes(living, tensors)
-        peak = None if peak is None or now is None else max(peak, now)
-        living = {name for name in living if last_use.get(name, -1) > index}
-    return peak
+def _intensity(macs: int | None, moved_bytes: int | None) -> float | None:
+    return 2 * macs / moved_bytes if macs is not None and moved_bytes else None
 
 
 def _total(counts: Iterable[int | None]) -> int | None:
@@ -227,3 +263,71 @@ def _total(counts: Iterable[int | None]) -> int | None:
             return None
         total += count
     return total
+
+
+def _product(dimensions: Shape) -> int | None:
+    """Return the product of the dimensions, or None if one is unknown."""
+    known = [dimension for dimension in dimensions if dimension is not None]
+    return math.prod(known) if len(known) == len(dimensions) else None
+
+
+def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Return the graph's constant tensors, initialisers and outputs of Constant nodes, by name."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            for item in node.attribute:
+                if item.name == "value" and item.HasField("t"):
+                    constants[node.output[0]] = item.t
+    return constants
+
+
+def _tensors(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) -> dict[str, _Tensor]:
+    """Return the shape and element size of every tensor at batch size 1, as far as ONNX's shape inference finds them.
+
+    Raises:
+        InputError: Shape inference fails.
+    """
+    batch_of_one = onnx.ModelProto()
+    batch_of_one.CopyFrom(model)
+    graph = batch_of_one.graph
+    initialisers = {tensor.name for tensor in graph.initializer}
+    for value in graph.input:
+        if value.name not in initialisers:
+            _set_batch_of_one(value)
+    # Shapes stored in the file may be those of another batch size.
+    del graph.value_info[:]
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        graph = onnx.shape_inference.infer_shapes(batch_of_one, data_prop=True).graph
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, MemoryError) as error:
+        raise InputError(f"the graph is invalid, shape inference fails: {error}") from error
+    values = (*graph.input, *graph.value_info, *graph.output)
+    inferred = {value.name: _Tensor(_shape(value), _bits(value.type.tensor_type.elem_type)) for value in values}
+    return inferred | {name: _Tensor(tuple(tensor.dims), _bits(tensor.data_type)) for name, tensor in constants.items()}
+
+
+def _set_batch_of_one(value: onnx.ValueInfoProto) -> None:
+    tensor = value.type.tensor_type
+    if tensor.HasField("shape") and len(tensor.shape.dim) > 1:
+        tensor.shape.dim[0].dim_value = 1
+
+
+def _shape(value: onnx.ValueInfoProto) -> Shape | None:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None for dim in tensor.shape.dim
+    )
+
+
+def _bits(data_type: int) -> int | None:
+    try:
+        name = onnx.TensorProto.DataType.Name(data_type)
+    except ValueError:
+        return None
+    # Most type names hold their width: FLOAT8E4M3FN, INT4, BFLOAT16.
+    digits = re.search(r"\d+", name)
+    return int(digits.group()) if digits else _BITS_BY_NAME.get(name)

@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,12 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edgekit.device.engines.session import load_session, open_session, run_session, session_options
-from edgekit.errors import InputError, StorageError
-from edgekit.export.tensors import TensorInfo
+from edgekit.device.engines.session import load_session, run_session, session_options
+from edgekit.errors import InputError
 
-_TYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(bool)": np.bool_,
-}
 _WARM_UP_RUNS = 3
 # The profiler keeps all events in memory and slows small nets down.
 _PROFILED_RUNS = 50
-_MAX_INPUT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -64,12 +52,7 @@ class MeasuredGraph:
 
 
 def measure_layers(
-    path: Path,
-    intra_op_threads: int,
-    seconds: float,
-    shapes: Mapping[str, Sequence[int]],
-    progress: Callable[[float], None] = lambda _: None,
-    content: bytes | None = None,
+    path: Path, inputs: Sequence[onnx.ValueInfoProto], intra_op_threads: int, seconds: float, content: bytes | None
 ) -> MeasuredGraph:
     """Run a model on noise and return its inference time and each node's share.
 
@@ -77,24 +60,22 @@ def measure_layers(
 
     Args:
         path: The .onnx file.
+        inputs: The inputs, with fixed shapes.
         intra_op_threads: Threads within one inference.
         seconds: Duration of the measurement without profiler; at least ten inferences run.
-        shapes: Shapes of the inputs by name.
-        progress: Called with the share done, 0..1.
         content: The same model, serialised, with names for all nodes; it is run instead of the file.
 
     Raises:
         InputError: The model cannot be loaded or run on noise of these shapes.
-        StorageError: The folder for temporary files is full.
     """
     source = content or str(path)
     try:
+        feed = {value.name: _noise(value, path) for value in inputs}
         session = load_session(path, source, session_options(intra_op_threads))
-        feed = {node.name: _noise(node, shapes[node.name], path) for node in session.get_inputs()}
-        times_ms = _run(session, path, feed, seconds, progress)
+        times_ms = _run(session, path, feed, seconds)
         del session  # before the next one, because a model can be large
         events = _profiler_events(path, source, intra_op_threads, feed, min(len(times_ms), _PROFILED_RUNS))
-    except (InputError, StorageError):
+    except InputError:
         raise
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -102,47 +83,7 @@ def measure_layers(
     return MeasuredGraph(len(times_ms), intra_op_threads, float(np.median(times_ms)), _nodes(events))
 
 
-def seen_tensors(model: onnx.ModelProto, path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, TensorInfo]:
-    """Run a graph once on noise and return shape and element size of each node's output, by the output's name.
-
-    Shapes that are computed at run time are thereby known.
-
-    Raises:
-        InputError: The graph cannot be run.
-    """
-    all_outputs = onnx.ModelProto()
-    all_outputs.CopyFrom(model)
-    names = [name for node in model.graph.node for name in node.output if name]
-    results = {value.name for value in model.graph.output}
-    all_outputs.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in results)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "model.onnx"
-        copy.write_bytes(all_outputs.SerializeToString())
-        try:
-            session = open_session(copy, 1, level="none")
-        except InputError as error:
-            raise InputError(str(error).replace(str(copy), str(path))) from error
-        feed = {node.name: _noise(node, shapes[node.name], path) for node in session.get_inputs()}
-        try:
-            outputs = run_session(session, path, names, feed)
-        except InputError:
-            raise
-        except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise InputError(f"model '{path}' cannot be run on noise: {str(error).splitlines()[0]}") from error
-    return {
-        name: TensorInfo(tuple(array.shape), 8 * array.dtype.itemsize)
-        for name, array in zip(names, outputs, strict=True)
-        if isinstance(array, np.ndarray)
-    }
-
-
-def _run(
-    session: ort.InferenceSession,
-    path: Path,
-    feed: dict[str, NDArray[Any]],
-    seconds: float,
-    progress: Callable[[float], None],
-) -> list[float]:
+def _run(session: ort.InferenceSession, path: Path, feed: dict[str, NDArray[Any]], seconds: float) -> list[float]:
     for _ in range(_WARM_UP_RUNS):
         run_session(session, path, None, feed)
     times_ms: list[float] = []
@@ -151,20 +92,13 @@ def _run(
         started_s = time.perf_counter()
         run_session(session, path, None, feed)
         times_ms.append((time.perf_counter() - started_s) * 1e3)
-        if len(times_ms) % 32 == 0:
-            progress(min(1 - (until_s - time.perf_counter()) / seconds, 1.0))
-    progress(1.0)
     return times_ms
 
 
 def _profiler_events(
     path: Path, source: str | bytes, intra_op_threads: int, feed: dict[str, NDArray[Any]], runs: int
 ) -> list[dict[str, Any]]:
-    """Return the events that ONNX Runtime's profiler records in `runs` inferences.
-
-    Raises:
-        StorageError: The folder for temporary files is full.
-    """
+    """Return the events that ONNX Runtime's profiler records in `runs` inferences."""
     with tempfile.TemporaryDirectory() as folder:
         options = session_options(intra_op_threads)
         options.enable_profiling = True
@@ -172,11 +106,7 @@ def _profiler_events(
         session = load_session(path, source, options)
         for _ in range(runs):
             run_session(session, path, None, feed)
-        try:
-            events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
-        except json.JSONDecodeError as error:  # onnxruntime ignores that the disk is full
-            parent = Path(folder).parent
-            raise StorageError(f"'{parent}' is too small for the profile of onnxruntime: free some space") from error
+        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
     return events
 
 
@@ -196,13 +126,10 @@ def _nodes(events: Iterable[dict[str, Any]]) -> tuple[MeasuredNode, ...]:
     return tuple(MeasuredNode(name, kinds[name], ms, ms / total_ms) for name, ms in medians_ms.items())
 
 
-def _noise(node: ort.NodeArg, shape: Sequence[int], path: Path) -> NDArray[Any]:
-    kind = _TYPES.get(node.type)
-    if kind is None:
-        raise InputError(f"model '{path}': input '{node.name}' has type {node.type}, which cannot be filled with noise")
-    if float(np.prod([float(size) for size in shape])) * np.dtype(kind).itemsize > _MAX_INPUT_BYTES:
-        raise InputError(
-            f"model '{path}': input '{node.name}' has shape {shape}, which is larger than {_MAX_INPUT_BYTES} bytes"
-        )
-    values = np.random.default_rng(0).integers(0, 2 if kind is np.bool_ else 128, shape)
-    return values.astype(kind)
+def _noise(value: onnx.ValueInfoProto, path: Path) -> NDArray[Any]:
+    tensor = value.type.tensor_type
+    kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    if kind.kind not in "fiub":
+        raise InputError(f"model '{path}': input '{value.name}' has type {kind}, which cannot be filled with noise")
+    shape = [dim.dim_value for dim in tensor.shape.dim]
+    return np.random.default_rng(0).integers(0, 128, shape, np.uint8).astype(kind)

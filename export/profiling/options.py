@@ -6,7 +6,6 @@ import re
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from edgekit.device.region import MAX_INPUT_SIZE_PX, MIN_INPUT_SIZE_PX
 from edgekit.known_boards import KNOWN_BOARDS
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 from edgekit.options import Options, option
@@ -24,7 +23,7 @@ def _size(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopOptions(Options):
-    """Settings of the estimate of the whole loop: capture, YuNet, optical flow, classifier.
+    """Settings of the estimate of the whole loop for one face: capture, YuNet, optical flow, classifier.
 
     For a model that classifies whole images all settings except `classify_every` must have their defaults.
     """
@@ -38,29 +37,18 @@ class LoopOptions(Options):
         most=1000,
         needs="--pipeline",
     )
-    faces: int = option(
-        "--faces", "With --pipeline: faces per frame.", default=1, least=1, most=100, needs="--pipeline"
-    )
     classify_every: int = option(
         "--classify-every",
-        "With --pipeline: each face is classified in every Nth frame.",
+        "With --pipeline: the face is classified in every Nth frame.",
         default=1,
         least=1,
         most=1000,
         needs="--pipeline",
     )
     detector_model: Path | None = option(
-        "--detector-model",
+        "--detector",
         "YuNet's .onnx file. Default: the file is downloaded once.",
         metavar="FILE",
-        needs="--pipeline",
-    )
-    detector_size_px: int | None = option(
-        "--detector-size",
-        "Longer side of the detector's input image. Default: 320, or the fixed size of the file.",
-        metavar="PX",
-        least=MIN_INPUT_SIZE_PX,
-        most=MAX_INPUT_SIZE_PX,
         needs="--pipeline",
     )
 
@@ -72,7 +60,7 @@ class ProfileOptions(Options):
     Attributes:
         model: Any .onnx file, or a shipped model's name.
         loop: Settings of an estimate of the whole loop at 640x480; None: no such estimate.
-        progress: Called with (stage, percent done, 100).
+        progress: Called with (stage, done, total or None).
         notify: Called with one line for the user.
     """
 

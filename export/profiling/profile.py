@@ -3,76 +3,51 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
 from edgekit.errors import InputError
-from edgekit.export.profiling.cost import GraphCost, graph_cost, load_graph
-from edgekit.export.profiling.layer_times import MeasuredGraph, measure_layers, seen_tensors
-from edgekit.export.profiling.roofline import Estimate, LayerWork, Precision, estimate, roofline_of
-from edgekit.export.profiling.traffic import moved_bytes, weight_bytes
-from edgekit.export.tensors import WEIGHT_TYPES, Shape, constant_tensors
+from edgekit.export.profiling.cost import GraphCost, LayerCost, graph_cost, load_graph
+from edgekit.export.profiling.layer_times import MeasuredGraph, measure_layers
+from edgekit.export.profiling.roofline import BoardEstimate, Estimate, Precision, estimate, roofline_of
 from edgekit.known_boards import KnownBoard
 
 # Suffixes that ONNX Runtime appends to the names of nodes it rewrites.
 _REWRITTEN = re.compile(r"(_nchwc|_nhwc|_token_\d+|_quant)+$")
-_EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+# Operators of int8 graphs.
+_QUANTIZED = re.compile(r"DequantizeLinear|^QLinear|^QGemm|Integer$")
 _PRODUCTS = re.compile(r"Conv|Gemm|MatMul")
 
 
 @dataclass(frozen=True)
-class LayerProfile:
-    """Profile of one node of the file.
+class Profile:
+    """Profile of a file, whose shapes are all known.
 
-    `moved_bytes` is the node's traffic without reuse in a cache, with quantisation fused into the nodes around it.
-    `share` is the node's share of the time measured on this machine; None if not measured or if the runtime fused it
-    into another node.
+    `shares` has for each layer its share of the time measured on this machine; None if the runtime fused the layer into
+    another one. `shares` is empty without a measurement. `runtime_share` is that of nodes that the runtime added.
     """
 
-    name: str
-    op_type: str
-    output_shape: Shape | None
-    parameters: int
-    macs: int
-    weight_bytes: int
-    activation_bytes: int
-    moved_bytes: int
-    share: float | None
-
-    @property
-    def flops_per_byte(self) -> float | None:
-        """Arithmetic intensity: operations (two per multiply-accumulate) per byte moved without reuse."""
-        return 2 * self.macs / self.moved_bytes if self.moved_bytes else None
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Profile of a file; `runtime_share` is the share of the measured time spent in nodes that the runtime added."""
-
-    layers: tuple[LayerProfile, ...]
     cost: GraphCost
     precision: Precision
-    measured: MeasuredGraph | None
-    runtime_share: float | None
+    measured: MeasuredGraph | None = None
+    shares: tuple[float | None, ...] = ()
+    runtime_share: float | None = None
 
     @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one inference."""
-        return sum(layer.macs for layer in self.layers)
+    def layers(self) -> list[tuple[LayerCost, float | None]]:
+        """Each layer with its share of the measured time."""
+        return list(zip(self.cost.layers, self.shares or (None,) * len(self.cost.layers), strict=True))
 
-    @property
-    def moved_bytes(self) -> int:
-        """Bytes moved without reuse in a cache."""
-        return sum(layer.moved_bytes for layer in self.layers)
-
-    def on(self, board: KnownBoard, threads: int) -> Estimate | str:
-        """Return the estimated latency on a board, or the reason why there is no estimate."""
+    def on(self, board: KnownBoard, threads: int) -> BoardEstimate[Estimate]:
+        """Return the estimated latency on a board, for one or four threads."""
         roofline = roofline_of(board.name, self.precision, threads)
-        work = [LayerWork(layer.name, layer.macs, layer.moved_bytes) for layer in self.layers]
-        return roofline.reason or estimate(work, roofline)
+        if roofline.reason:
+            return BoardEstimate(board, threads, None, roofline.reason)
+        macs, moved_bytes = zip(*((layer.macs or 0, layer.moved_bytes or 0) for layer in self.cost.layers), strict=True)
+        return BoardEstimate(board, threads, estimate(macs, moved_bytes, roofline))
 
 
 def profile_file(
@@ -81,7 +56,6 @@ def profile_file(
     size_wh: tuple[int, int] | None = None,
     intra_op_threads: int = 1,
     seconds: float = 0.0,
-    progress: Callable[[float], None] = lambda _: None,
 ) -> Profile:
     """Return the profile of a file.
 
@@ -90,7 +64,6 @@ def profile_file(
         size_wh: Width and height of inputs whose width and height are dynamic.
         intra_op_threads: Threads of the measurement.
         seconds: Duration of the measurement; 0: no measurement.
-        progress: Called with the share of the measurement that is done, 0..1.
 
     Raises:
         InputError: The file is not an ONNX model, a shape cannot be determined, or the model cannot be run.
@@ -98,37 +71,19 @@ def profile_file(
     model = load_graph(path)
     named = _with_names(model)
     fix_input_size(model, size_wh, path)
-    shapes = _fixed_shapes(model)
-    cost, seen = graph_cost(model), None
-    if cost.macs is None or cost.moved_bytes is None:
-        seen = seen_tensors(model, path, shapes)
-        cost = graph_cost(model, seen)
-    moved, constants = moved_bytes(model, seen), weight_bytes(model, seen)
-    measured, other = None, None
-    shares: dict[int, float] = {}
-    if seconds:
-        measured = measure_layers(path, intra_op_threads, seconds, shapes, progress, named)
-        shares, other = _shares(model, measured)
-    layers = []
-    for index, layer in enumerate(cost.layers):
-        bytes_moved, weights = moved[index], constants[index]
-        if layer.macs is None or bytes_moved is None or weights is None:
-            raise InputError(f"model '{path}': the shapes at '{layer.name}' ({layer.op_type}) are unknown")
-        weights = min(weights, bytes_moved)
-        layers.append(
-            LayerProfile(
-                name=layer.name,
-                op_type=layer.op_type,
-                output_shape=layer.output_shape,
-                parameters=layer.parameters,
-                macs=layer.macs,
-                weight_bytes=weights,
-                activation_bytes=bytes_moved - weights,
-                moved_bytes=bytes_moved,
-                share=shares.get(index) if measured else None,
+    cost = graph_cost(model)
+    for layer in cost.layers:
+        if layer.macs is None or layer.moved_bytes is None:
+            raise InputError(
+                f"model '{path}': the shapes at '{layer.name}' ({layer.op_type}) are computed in the inference: "
+                "export it with its own program for a fixed input size"
             )
-        )
-    return Profile(tuple(layers), cost, _precision(model, cost), measured, other)
+    precision: Precision = "int8" if any(_QUANTIZED.search(node.op_type) for node in model.graph.node) else "fp32"
+    if not seconds:
+        return Profile(cost, precision)
+    measured = measure_layers(path, _inputs(model), intra_op_threads, seconds, named)
+    shares, added = _shares(model, measured)
+    return Profile(cost, precision, measured, tuple(map(shares.get, range(len(cost.layers)))), added)
 
 
 def has_free_size(path: Path) -> bool:
@@ -137,9 +92,7 @@ def has_free_size(path: Path) -> bool:
     Raises:
         InputError: The file is not an ONNX model.
     """
-    model = load_graph(path)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    sizes = [value.type.tensor_type.shape.dim[2:] for value in model.graph.input if value.name not in constants]
+    sizes = [value.type.tensor_type.shape.dim[2:] for value in _inputs(load_graph(path))]
     return any(not dim.dim_value > 0 for size in sizes if len(size) == 2 for dim in size)
 
 
@@ -149,11 +102,8 @@ def fix_input_size(model: onnx.ModelProto, size_wh: tuple[int, int] | None, path
     Raises:
         InputError: Another dimension is dynamic, or a size is dynamic and `size_wh` is None.
     """
-    constants = {tensor.name for tensor in model.graph.initializer}
-    for value in model.graph.input:
+    for value in _inputs(model):
         dims = value.type.tensor_type.shape.dim
-        if value.name in constants or not dims:
-            continue
         if len(dims) > 1:
             dims[0].dim_value = 1
         if size_wh and len(dims) == 4:
@@ -187,8 +137,10 @@ def _with_names(model: onnx.ModelProto) -> bytes | None:
     return bytes(model.SerializeToString())
 
 
-def _fixed_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    return {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.input}
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the inputs of a model without its weights, which old files list as inputs, too."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
 
 
 def _shares(model: onnx.ModelProto, measured: MeasuredGraph) -> tuple[dict[int, float], float]:
@@ -226,20 +178,3 @@ def _back_to_product(graph: onnx.GraphProto, index: int, makers: Mapping[str, in
             break
         at = before
     return index
-
-
-def _precision(model: onnx.ModelProto, cost: GraphCost) -> Precision:
-    """Return the data type of the weights that most multiply-accumulates use."""
-    constants = constant_tensors(model.graph)
-    stored_as = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    eight_bits = 0
-    for node, layer in zip(model.graph.node, cost.layers, strict=True):
-        weights = [constants[name] for name in (stored_as.get(name, name) for name in node.input) if name in constants]
-        largest = max(
-            (tensor for tensor in weights if tensor.data_type in WEIGHT_TYPES),
-            key=lambda tensor: len(tensor.dims),
-            default=None,
-        )
-        if largest is not None and largest.data_type in _EIGHT_BITS:
-            eight_bits += layer.macs or 0
-    return "int8" if 2 * eight_bits > (cost.macs or 0) else "fp32"

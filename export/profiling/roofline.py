@@ -16,17 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from edgekit.text import counted
+from edgekit.known_boards import KnownBoard
 
 Precision: TypeAlias = Literal["fp32", "int8"]
+T = TypeVar("T")
 
 # An estimate spans a factor of three, the spread between engines and versions in the published latencies.
 SPREAD = math.sqrt(3)
 ROOFLINES_NAME = "board_rooflines.json"
-
-_MS_PER_S = 1e3
 
 
 @dataclass(frozen=True)
@@ -51,22 +50,12 @@ class Roofline:
 
 
 @dataclass(frozen=True)
-class LayerWork:
-    """Multiply-accumulates and bytes moved of a layer."""
-
-    name: str
-    macs: int
-    moved_bytes: int
-
-
-@dataclass(frozen=True)
 class Estimate:
     """Latency estimate in ms; `memory_share` is the share of the time in layers bound by memory bandwidth."""
 
     roofline: Roofline
     middle_ms: float
     memory_share: float
-    layers_ms: tuple[float, ...]
 
     @property
     def low_ms(self) -> float:
@@ -79,6 +68,16 @@ class Estimate:
         return self.middle_ms * SPREAD
 
 
+@dataclass(frozen=True)
+class BoardEstimate(Generic[T]):
+    """Estimate of the model, or of the whole loop, on a board; without an `estimate`, `reason` states why."""
+
+    board: KnownBoard
+    threads: int
+    estimate: T | None
+    reason: str | None = None
+
+
 @cache
 def rooflines() -> tuple[Roofline, ...]:
     """Return the rooflines of all boards."""
@@ -87,19 +86,18 @@ def rooflines() -> tuple[Roofline, ...]:
 
 
 def roofline_of(board: str, precision: Precision, threads: int) -> Roofline:
-    """Return a board's roofline; without published latencies its `reason` is set and its numbers are NaN."""
-    for each in rooflines():
-        if (each.board, each.precision, each.threads) == (board, precision, threads):
-            return each
-    reason = f"no latency of {precision} with {counted(threads, 'thread')} is published for it"
-    return Roofline(board, precision, threads, None, math.nan, math.nan, 0, 0.0, math.nan, reason)
+    """Return the roofline of a known board, for one or four threads."""
+    return next(
+        each for each in rooflines() if (each.board, each.precision, each.threads) == (board, precision, threads)
+    )
 
 
-def estimate(layers: Sequence[LayerWork], roofline: Roofline) -> Estimate:
-    """Return the estimated latency of a net, by a roofline without `reason`."""
-    computing = [layer.macs / roofline.macs_per_s * _MS_PER_S for layer in layers]
-    moving = [layer.moved_bytes / roofline.bytes_per_s * _MS_PER_S for layer in layers]
-    taken = [max(pair) for pair in zip(computing, moving, strict=True)]
-    total = sum(taken)
-    waiting = sum(t for t, c, m in zip(taken, computing, moving, strict=True) if m > c)
-    return Estimate(roofline, total, waiting / total if total else 0.0, tuple(taken))
+def estimate(macs: Sequence[int], moved_bytes: Sequence[int], roofline: Roofline) -> Estimate:
+    """Return the estimated latency of a net with these counts per layer, by a roofline without `reason`."""
+    total_ms = memory_ms = 0.0
+    for layer_macs, layer_bytes in zip(macs, moved_bytes, strict=True):
+        computing_ms = 1e3 * layer_macs / roofline.macs_per_s
+        moving_ms = 1e3 * layer_bytes / roofline.bytes_per_s
+        total_ms += max(computing_ms, moving_ms)
+        memory_ms += moving_ms if moving_ms > computing_ms else 0
+    return Estimate(roofline, total_ms, memory_ms / total_ms if total_ms else 0.0)

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
 from edgekit.device.detection import create_detector
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.session import has_contract, open_session, read_contract
-from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
 from edgekit.downloads import YUNET, UnavailableError, cached_download
 from edgekit.errors import InputError
 from edgekit.export.profiling.options import LoopOptions, ProfileOptions
-from edgekit.export.profiling.pipeline_estimate import REFERENCE, PipelineEstimate, estimate_pipeline, measure_here
+from edgekit.export.profiling.pipeline_estimate import PipelineEstimate, measure_loop
 from edgekit.export.profiling.profile import Profile, has_free_size, profile_file
-from edgekit.export.profiling.roofline import Estimate
-from edgekit.known_boards import KNOWN_BOARDS, KnownBoard
-from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX, asset, resolve_model
+from edgekit.export.profiling.roofline import BoardEstimate, Estimate
+from edgekit.known_boards import KNOWN_BOARDS
+from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify
 from edgekit.options import takes
 
-_Estimate = TypeVar("_Estimate", Estimate, PipelineEstimate)
-
 # Numbers of threads that latencies are published for.
 _BOARD_THREADS = (1, 4)
-
-
-@dataclass(frozen=True)
-class BoardEstimate(Generic[_Estimate]):
-    """Estimate of the model, or of the whole loop, on a board; without an `estimate`, `reason` states why."""
-
-    board: KnownBoard
-    threads: int
-    estimate: _Estimate | None
-    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +42,7 @@ def profile(options: ProfileOptions) -> ProfileReport:
 
     Example:
         report = edgekit.profile("default", board="pi3b+")
-        print(report.profile.macs, [case.estimate and case.estimate.high_ms for case in report.estimates])
+        print(report.profile.cost.macs, [case.estimate and case.estimate.high_ms for case in report.estimates])
 
     `ProfileOptions` describes the arguments.
 
@@ -81,17 +66,19 @@ def profile(options: ProfileOptions) -> ProfileReport:
     # None for a model of whole images too.
     detector = _loop_detector(path, options.loop, options.notify) if options.loop else None
     boards = [KNOWN_BOARDS[options.board]] if options.board else list(KNOWN_BOARDS.values())
+    options.progress("measuring", 0, None)
     found = profile_file(
         path,
         size_wh=size_wh,
         intra_op_threads=options.threads,
         seconds=options.seconds,
-        progress=lambda share: options.progress("measuring", round(100 * share), 100),
     )
     cases = [(each, count) for each in boards for count in _BOARD_THREADS]
-    estimates = tuple(_on_board(each, count, found.on(each, count)) for each, count in cases)
-    loops = _loop_estimates(found, path, detector, options.loop, cases) if options.loop else ()
-    return ProfileReport(path, found, estimates, loops)
+    estimates = tuple(found.on(*case) for case in cases)
+    if options.loop is None:
+        return ProfileReport(path, found, estimates)
+    loop = measure_loop(options.loop, path, found, detector)
+    return ProfileReport(path, found, estimates, tuple(loop.on(*case) for case in cases))
 
 
 def _contract_size_wh(path: Path) -> tuple[int, int] | None:
@@ -109,46 +96,11 @@ def _loop_detector(path: Path, loop: LoopOptions, notify: Notify) -> Path | None
     """
     if Classifier(path, 1).contract.subject == "image":
         if loop != LoopOptions(classify_every=loop.classify_every):
-            raise InputError(f"model '{path}' classifies the whole image: leave out faces and the detector's settings")
+            raise InputError(f"model '{path}' classifies the whole image: leave out the detector's settings")
         return None
     try:
         detector = loop.detector_model or cached_download(YUNET, notify=notify)
     except UnavailableError as error:
-        raise InputError(f"{error}: give YuNet's file as detector model (--detector-model)") from error
-    create_detector(
-        "yunet", model_path=detector, input_size_px=loop.detector_size_px, intra_op_threads=1, notify=notify
-    )
+        raise InputError(f"{error}: give YuNet's file (--detector)") from error
+    create_detector(str(detector), intra_op_threads=1, notify=notify)
     return detector
-
-
-def _on_board(board: KnownBoard, threads: int, result: _Estimate | str) -> BoardEstimate[_Estimate]:
-    if isinstance(result, str):
-        return BoardEstimate(board, threads, None, result)
-    return BoardEstimate(board, threads, result)
-
-
-def _loop_estimates(
-    found: Profile, path: Path, detector: Path | None, loop: LoopOptions, cases: Sequence[tuple[KnownBoard, int]]
-) -> tuple[BoardEstimate[PipelineEstimate], ...]:
-    size_px = loop.detector_size_px or DEFAULT_INPUT_SIZE_PX
-    here_ms = measure_here(path, detector, size_px, loop.faces, loop.classify_every)
-    reference = profile_file(asset(REFERENCE))
-    return tuple(
-        _on_board(
-            board,
-            threads,
-            estimate_pipeline(
-                found,
-                reference,
-                detector,
-                board,
-                here_ms,
-                threads=threads,
-                detect_every=loop.detect_every,
-                detector_size_px=size_px,
-                faces=loop.faces,
-                classify_every=loop.classify_every,
-            ),
-        )
-        for board, threads in cases
-    )

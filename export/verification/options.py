@@ -42,7 +42,6 @@ class VerifyOptions(Options):
     limit: int | None = option(
         "--limit", "Compare at most N images, spread evenly over the split.", metavar="N", least=1
     )
-    layers: bool = option("--layers", "Show the difference of every layer that exists in both models.", default=False)
     contempt: str = contempt()
     threads: int | None = threads()
     progress: StageProgress = ignore_progress

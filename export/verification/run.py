@@ -11,44 +11,24 @@ from edgekit.device.engines.engine import contract_in, device_suffixes, engine_o
 from edgekit.device.engines.session import has_contract, open_session
 from edgekit.errors import InputError
 from edgekit.export.profiling.cost import load_graph
-from edgekit.export.verification import first_difference as tracing
+from edgekit.export.verification.comparison import Parity, measure_parity, parity_faults, read_images
 from edgekit.export.verification.deployable import device_faults, oldest_runtime
-from edgekit.export.verification.first_difference import LayerDifference
 from edgekit.export.verification.options import VerifyOptions
-from edgekit.export.verification.parity import (
-    Parity,
-    measure_parity,
-    parity_faults,
-    read_images,
-)
 from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.clip.checkpoint import is_prompts_file
 from edgekit.models.evaluation.evaluate import open_classifier
-from edgekit.models.model_loading import build_net
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.options import takes
-from edgekit.preprocess import to_tensor
-from edgekit.testing.tolerance import Tolerance, tolerance_for
-from edgekit.text import one_line
-
-# Layers are compared on the images whose logits differ most.
-_TRACED_IMAGES = 8
+from edgekit.tolerance import Tolerance, tolerance_for
 
 
 @dataclass(frozen=True)
 class ParityCheck:
-    """Differences of the file from its source, the tolerance, and the file's contract.
-
-    `layers` has the difference of each layer if layers were compared; `first` is the first layer whose difference
-    exceeds the tolerance.
-    """
+    """Differences of the file from its source, the tolerance, and the file's contract."""
 
     parity: Parity
     tolerance: Tolerance
     contract: Contract
-    layers: tuple[LayerDifference, ...] | None = None
-    first: LayerDifference | None = None
 
     @property
     def allowed_difference(self) -> float | None:
@@ -61,7 +41,8 @@ class VerifyReport:
     """Result of `verify`; `faults` has one line per fault and is empty if the file passed.
 
     `engine` is the engine's name. `oldest_runtime` is the version of the oldest supported onnxruntime (None for other
-    engines). `check` is None if the file cannot run on a device.
+    engines). `check` is None if the file cannot run on a device. `is_itself`: the file was compared with itself,
+    so its weights and its contract are not checked.
     """
 
     model: Path
@@ -70,11 +51,7 @@ class VerifyReport:
     faults: tuple[str, ...]
     oldest_runtime: str | None
     check: ParityCheck | None
-
-    @property
-    def is_itself(self) -> bool:
-        """Whether the file was compared with itself, so that its weights and its contract are not checked."""
-        return self.model.samefile(self.against)
+    is_itself: bool
 
     @property
     def passed(self) -> bool:
@@ -98,8 +75,6 @@ def verify(options: VerifyOptions) -> VerifyReport:
     path = resolve_model(str(options.model), device_suffixes(str(options.model)))
     source = resolve_model(str(options.against), (CHECKPOINT_SUFFIX, ONNX_SUFFIX))
     engine = engine_of(path)
-    if options.layers and engine != "onnxruntime":
-        raise InputError(f"layers of {path.suffix} files are not compared with their source's: leave layers out")
     if is_prompts_file(source):
         raise InputError(
             f"'{source}' holds trained prompts: name a net's checkpoint (export compares prompts with torch)"
@@ -110,14 +85,23 @@ def verify(options: VerifyOptions) -> VerifyReport:
             f"compare '{path}' with itself (--against {path})"
         )
     set_torch_threads(options.threads)
+    is_itself = path.samefile(source)
     faults: list[str] = []
     oldest = None
     if engine == "onnxruntime":
         oldest = oldest_runtime().version
         faults = device_faults(load_graph(path))
-    device = None if faults else _open_device(path, engine, options.threads, faults)
+    device = None
+    if not faults:
+        contract_in(path)
+        try:
+            device = Classifier(path, options.threads)
+        except InputError as error:
+            if engine != "onnxruntime":  # reading a file of these engines checks all of it
+                raise
+            faults.append(str(error))
     if device is None:
-        return VerifyReport(path, source, engine, tuple(faults), oldest, None)
+        return VerifyReport(path, source, engine, tuple(faults), oldest, None, is_itself)
     reference = open_classifier(source, options.threads)
     if reference.contract.labels != device.contract.labels:
         raise InputError(
@@ -139,39 +123,5 @@ def verify(options: VerifyOptions) -> VerifyReport:
         options.notify(f"accuracy is not compared: the model has no label '{parity.unknown_class}'")
     tolerance = tolerance_for(device.contract.precision, engine)
     faults += parity_faults(parity, tolerance)
-    compared: tuple[LayerDifference, ...] | None = None
-    first = None
-    output_differs = any(not fault.startswith("preprocessing") for fault in faults)
-    if options.layers or (output_differs and engine == "onnxruntime"):
-        compared, first = _compare_layers(source, path, parity, device.contract)
-        if faults and first:
-            faults.append(f"the first layer that differs is '{one_line(first.name)}' ({first.op_type})")
-    check = ParityCheck(parity, tolerance, device.contract, compared, first)
-    return VerifyReport(path, source, engine, tuple(faults), oldest, check)
-
-
-def _open_device(path: Path, engine: str, threads: int | None, faults: list[str]) -> Classifier | None:
-    """Return the classifier that a device uses; if it cannot run the file, append a fault and return None."""
-    contract_in(path)
-    try:
-        return Classifier(path, threads)
-    except InputError as error:
-        if engine != "onnxruntime":  # reading a file of these engines checks all of it
-            raise
-        faults.append(str(error))
-        return None
-
-
-def _compare_layers(
-    source: Path, path: Path, parity: Parity, contract: Contract
-) -> tuple[tuple[LayerDifference, ...], LayerDifference | None]:
-    crops = parity.crops[parity.worst[:_TRACED_IMAGES]]
-    if source.suffix == ONNX_SUFFIX:
-        reference = tracing.file_results(source, crops)
-    else:
-        checkpoint = load_checkpoint(source)
-        tensor = to_tensor(crops, checkpoint.contract.input)
-        reference = tracing.by_layer(tracing.net_results(build_net(checkpoint), tensor), path)
-    layers = tracing.layer_differences(reference, path, crops)
-    same = tracing.SAME_FLOAT32 if contract.precision == "float32" else tracing.SAME_INT8
-    return tuple(layers), tracing.first_difference(layers, same)
+    check = ParityCheck(parity, tolerance, device.contract)
+    return VerifyReport(path, source, engine, tuple(faults), oldest, check, is_itself)

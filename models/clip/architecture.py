@@ -1,27 +1,44 @@
-"""Architecture of a CLIP with two transformers: read from a document, or derived from the weights' shapes."""
+"""Architecture of a CLIP with two transformers: read from a document, or derived from the weights' shapes.
+
+The image tower of a small CLIP may start from a trained net, the trunk, which embeds the patches:
+
+    images (N, 3, 48, 48) → trunk → feature map (N, 152, 6, 6) → 1x1 convolution → tokens (N, width, 6, 6)
+
+The trunk is everything below EdgeCNN's average pool. It is always in eval mode: its BatchNorms use the statistics of
+the training that it comes from.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from edgekit.errors import InputError
+from edgekit.files import sha256_of
+from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.clip.options import Activation
-from edgekit.models.clip.trunk import TRUNK_STRIDE_PX, TrunkPatches, require_trunk, trunk_channels
+from edgekit.models.model_loading import check_weights
+from edgekit.models.nets.edgecnn import EdgeCNN
+from edgekit.models.nets.registry import create_model
 
 # Normalisation of R, G, B in OpenAI's CLIPs and in the CLIPs trained by open_clip.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 _HEAD_WIDTH = 64
 _MAX_SIDE_PX = 2048
-_MAX_MLP_RATIO = 64
-# Integer of a trunk's BatchNorms.
-_COUNTER = ".num_batches_tracked"
+_MAX_MLP_RATIO, _MAX_LAYERS, _MAX_WIDTH = 64, 256, 1_000_000
 _VISION_BLOCKS, _TEXT_BLOCKS = "visual.transformer.resblocks.", "transformer.resblocks."
+# Nets with EdgeCNN's form, by their names in the registry.
+TRUNKS = ("edgecnn", "edgecnn-wide", "edgecnn-g")
+# Pixels per token: EdgeCNN halves height and width three times.
+TRUNK_STRIDE_PX = 8
+_LAST_LAYER = "classifier."
 
 
 @dataclass(frozen=True)
@@ -34,14 +51,13 @@ class Tower:
     mlp_ratio: float = 4.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.mlp_ratio <= _MAX_MLP_RATIO:
+        is_whole = min(self.width, self.layers, self.heads) >= 1 and self.width % self.heads == 0
+        is_small = self.layers <= _MAX_LAYERS and self.width <= _MAX_WIDTH
+        if not (is_whole and is_small and 0 < self.mlp_ratio <= _MAX_MLP_RATIO):
             raise InputError(
-                f"mlp_ratio of a CLIP tower is {self.mlp_ratio:g}: expected more than 0 and at most {_MAX_MLP_RATIO}"
-            )
-        if min(self.width, self.layers, self.heads) < 1 or self.width % self.heads:
-            raise InputError(
-                f"a CLIP tower has width {self.width}, {self.layers} layers and {self.heads} heads: expected at least "
-                "1 each, and a width that is a multiple of the heads"
+                f"a CLIP tower has width {self.width}, {self.layers} layers, {self.heads} heads and mlp_ratio "
+                f"{self.mlp_ratio:g}: expected at least 1 each, at most {_MAX_LAYERS} layers and mlp_ratio "
+                f"{_MAX_MLP_RATIO}, and a width that is a multiple of the heads"
             )
 
 
@@ -66,22 +82,17 @@ class ClipConfig:
     trunk: str | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.patch_size_px <= self.image_size_px <= _MAX_SIDE_PX:
+        sizes = (self.patch_size_px, self.embed_dim, self.context_length, self.vocabulary)
+        fits = 1 <= self.patch_size_px <= self.image_size_px <= _MAX_SIDE_PX
+        if not fits or min(sizes) < 1 or max(sizes) > _MAX_WIDTH:
             raise InputError(
-                f"a CLIP has images of {self.image_size_px} px in patches of {self.patch_size_px} px: expected patches "
-                f"of at least 1 px, not larger than the image, and images of at most {_MAX_SIDE_PX} px"
+                f"a CLIP has images of {self.image_size_px} px, patches of {self.patch_size_px} px, embed_dim "
+                f"{self.embed_dim}, context_length {self.context_length} and vocabulary {self.vocabulary}: expected "
+                f"patches not larger than the image, at most {_MAX_SIDE_PX} px, and 1 to {_MAX_WIDTH} of the others"
             )
-        if min(self.embed_dim, self.context_length, self.vocabulary) < 1:
-            raise InputError(
-                f"a CLIP has embed_dim {self.embed_dim}, context_length {self.context_length} and vocabulary "
-                f"{self.vocabulary}: expected at least 1 each"
-            )
-        finite = all(map(math.isfinite, (*self.image_mean, *self.image_std)))
-        if not len(self.image_mean) == len(self.image_std) == 3 or min(self.image_std) <= 0 or not finite:
-            raise InputError(
-                f"a CLIP has image_mean {self.image_mean} and image_std {self.image_std}: expected three finite values "
-                "each, std above 0"
-            )
+        values = (*self.image_mean, *self.image_std)
+        if len(self.image_mean) != 3 or len(values) != 6 or not all(map(math.isfinite, values)) or min(values[3:]) <= 0:
+            raise InputError(f"a CLIP has image_mean and image_std {values}: expected six finite values, std above 0")
         if self.trunk is not None:
             require_trunk(self.trunk)
             if self.patch_size_px != TRUNK_STRIDE_PX:
@@ -134,8 +145,6 @@ def config_from_weights(state: Mapping[str, Tensor], activation: Activation) -> 
     """
     if "visual.layer1.0.conv1.weight" in state:
         raise InputError("the CLIP's image tower is a ResNet: prompts need a ViT")
-    if any(name.startswith("vision_model.") for name in state):
-        raise InputError("the weights have the layout of the transformers library: give OpenAI's or open_clip's file")
     _, _, patch_size_px, _ = _shape(state, "visual.conv1.weight", 4)
     positions, vision_width = _shape(state, "visual.positional_embedding", 2)
     context_length, text_width = _shape(state, "positional_embedding", 2)
@@ -154,48 +163,6 @@ def config_from_weights(state: Mapping[str, Tensor], activation: Activation) -> 
         context_length=context_length,
         vocabulary=vocabulary,
     )
-
-
-def require_shapes(config: ClipConfig, state: Mapping[str, Tensor]) -> None:
-    """Check that weights have a given architecture, before a model of its size is allocated.
-
-    Raises:
-        InputError: A tensor is missing, has another shape or contains integers, or the number of layers differs.
-    """
-    vision, text = config.vision, config.text
-    positions = (config.image_size_px // config.patch_size_px) ** 2 + 1
-    patches: dict[str, tuple[int, ...]] = (
-        {"visual.conv1.weight": (vision.width, 3, config.patch_size_px, config.patch_size_px)}
-        if config.trunk is None
-        else {"visual.conv1.project.weight": (vision.width, trunk_channels(config.trunk), 1, 1)}
-    )
-    shapes: dict[str, tuple[int, ...]] = {
-        **patches,
-        "visual.positional_embedding": (positions, vision.width),
-        f"{_VISION_BLOCKS}0.mlp.c_fc.weight": (int(vision.width * vision.mlp_ratio), vision.width),
-        "positional_embedding": (config.context_length, text.width),
-        "token_embedding.weight": (config.vocabulary, text.width),
-        "text_projection": (text.width, config.embed_dim),
-        f"{_TEXT_BLOCKS}0.mlp.c_fc.weight": (int(text.width * text.mlp_ratio), text.width),
-    }
-    for name, expected in shapes.items():
-        found = _shape(state, name, len(expected))
-        if found != expected:
-            raise InputError(
-                f"the weights do not fit the architecture: tensor '{name}' has shape {list(found)}, "
-                f"not {list(expected)}"
-            )
-    for prefix, tower, which in ((_VISION_BLOCKS, vision, "image"), (_TEXT_BLOCKS, text, "text")):
-        count = len(_blocks(state, prefix))
-        if count != tower.layers:
-            raise InputError(
-                f"the weights do not fit the architecture: the {which} tower has {count} layers, not {tower.layers}"
-            )
-    for name, tensor in state.items():
-        if not tensor.is_floating_point() and not name.endswith(_COUNTER):
-            raise InputError(
-                f"tensor '{name}' has type {str(tensor.dtype).removeprefix('torch.')}: expected floating point"
-            )
 
 
 def config_from_open_clip(document: Mapping[str, Any], activation: Activation | None) -> ClipConfig:
@@ -242,8 +209,79 @@ def _tower(state: Mapping[str, Tensor], prefix: str, width: int) -> Tower:
             f"a CLIP tower's width is {width}, not a multiple of the usual head width {_HEAD_WIDTH}: give a file that "
             "states its architecture, as those saved by edgekit do"
         )
-    return Tower(width, len(_blocks(state, prefix)), width // _HEAD_WIDTH, hidden / width)
+    layers = {name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)}
+    return Tower(width, len(layers), width // _HEAD_WIDTH, hidden / width)
 
 
-def _blocks(state: Mapping[str, Tensor], prefix: str) -> set[str]:
-    return {name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)}
+@dataclass(frozen=True)
+class TrunkWeights:
+    """Weights of a trunk under EdgeCNN's names, its architecture, and the SHA-256 of the net they come from."""
+
+    architecture: str
+    state: Mapping[str, Tensor]
+    sha256: str
+
+
+class TrunkPatches(nn.Module):
+    """Patch embedding: an EdgeCNN without its pooling and last layer, and a linear projection to the tower's width."""
+
+    def __init__(self, architecture: str, width: int) -> None:
+        """Create the module with random weights.
+
+        Raises:
+            InputError: The architecture is not one of `TRUNKS`.
+        """
+        super().__init__()
+        self.trunk = _net(architecture).eval()
+        self.channels = self.trunk.classifier.in_features
+        del self.trunk.classifier
+        self.project = nn.Conv2d(self.channels, width, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return tokens (N, width, H/8, W/8) of images (N, 3, H, W) in 0..1, or of the trunk's feature maps."""
+        maps = images if images.shape[1] == self.channels else self.feature_maps(images)
+        tokens: Tensor = self.project(maps)
+        return tokens
+
+    def feature_maps(self, images: Tensor) -> Tensor:
+        """Return the trunk's feature maps (N, channels, H/8, W/8) of images (N, 3, H, W) in 0..1."""
+        return torch.relu(self.trunk.feature_map(images))
+
+    def train(self, mode: bool = True) -> TrunkPatches:
+        """Set the mode of the projection; the trunk stays in eval mode."""
+        super().train(mode)
+        self.trunk.eval()
+        return self
+
+
+def require_trunk(architecture: str) -> None:
+    """Check that a net can be a trunk.
+
+    Raises:
+        InputError: It is not one of `TRUNKS`.
+    """
+    if architecture not in TRUNKS:
+        raise InputError(f"trunk '{architecture}' is not an EdgeCNN: expected one of {', '.join(TRUNKS)}")
+
+
+def read_trunk(path: Path) -> TrunkWeights:
+    """Return the trunk of a checkpoint.
+
+    Raises:
+        InputError: The file is not a checkpoint, its net is not one of `TRUNKS`, or a tensor has another shape.
+    """
+    checkpoint = load_checkpoint(path)
+    try:
+        require_trunk(checkpoint.contract.architecture)
+        check_weights(checkpoint)
+    except InputError as error:
+        raise InputError(f"trunk '{path}': {error}") from error
+    state = {name: tensor for name, tensor in checkpoint.state.items() if not name.startswith(_LAST_LAYER)}
+    return TrunkWeights(checkpoint.contract.architecture, state, sha256_of(path))
+
+
+def _net(architecture: str) -> EdgeCNN:
+    require_trunk(architecture)
+    net = create_model(architecture, 1)
+    assert isinstance(net, EdgeCNN)
+    return net

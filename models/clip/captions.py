@@ -1,27 +1,54 @@
-"""Captions composed from labels, the texts on which a small CLIP is pretrained.
+"""Captions, the texts on which a small CLIP is pretrained: composed from labels, or from votes and the picture.
 
 Within a batch all images with the same content get the same caption, and each batch draws new words. So the contrastive
 loss never treats two captions with the same meaning as a negative pair.
+
+A batch with captions of votes names either one expression per image, drawn by its share, or the two largest shares and
+their sizes ("mostly sad, a little afraid"). If the data have all expressions, some of the batches name groups of them
+instead, such as "negative" or "not smiling": the share of a group is the sum of its expressions' shares. Half of the
+batches add one property of the picture (light, sharpness, contrast or pose), of the images that have it most or least.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
+from edgekit.errors import InputError
 from edgekit.models.clip.descriptions import as_words
+from edgekit.models.data.ferplus import COLUMNS, without_single_votes
+from edgekit.models.data.layout import canonical_class
+from edgekit.preprocess import ImageU8
 
 _NOUN_PROBABILITY = 0.4
 _TRAIT_PROBABILITY = 0.5
 
-_FILE = Path(__file__).with_name("captions.json")
+# A second expression is named from the first share; from the second on, both count the same.
+_SECOND_SHARE, _EQUAL_SHARE = 0.12, 0.35
+_SURE_SHARE = 0.8
+_GRADED_PROBABILITY = 0.6
+_VOTED_NOUN_PROBABILITY = 0.35
+_PROPERTY_PROBABILITY = 0.5
+_GROUPING_PROBABILITY = 0.15
+# Share of the images that have a property most, and of those that have it least.
+_EXTREME_SHARE = 0.2
+CONTEMPT = "contempt"
+# Columns of the votes for an expression, by its name in a data set.
+_COLUMN_OF = {canonical_class(name): index for index, name in enumerate(COLUMNS[:8])}
+_FORMS = ("alone", "sure", "mostly", "between")
+_OF_LABELS, _OF_VOTES = (Path(__file__).with_name(name) for name in ("captions.json", "vote_captions.json"))
+_Item = TypeVar("_Item")
 
 
 def captions_of(classes: Sequence[str], labels: Tensor, seed: int) -> tuple[list[str], Tensor]:
@@ -40,7 +67,7 @@ def captions_of(classes: Sequence[str], labels: Tensor, seed: int) -> tuple[list
 def _phrased(classes: Sequence[str], seed: int) -> list[str]:
     """Return one caption per class, whose words are drawn with `seed`."""
     generator = np.random.default_rng(seed)
-    forms = _forms()
+    forms = _forms(_OF_LABELS)
     if captions_with_names(classes):
         template = _pick(forms["object"], generator)
         return [template.format(as_words(name)) for name in classes]
@@ -56,7 +83,7 @@ def _phrased(classes: Sequence[str], seed: int) -> list[str]:
 
 def captions_with_names(classes: Sequence[str]) -> list[str]:
     """Return all captions that contain the classes' own names; an empty list if all classes are known expressions."""
-    forms = _forms()
+    forms = _forms(_OF_LABELS)
     if all(name in forms["classes"] for name in classes):
         return []
     return [template.format(as_words(name)) for template in forms["object"] for name in classes]
@@ -66,7 +93,7 @@ def example_captions(classes: Sequence[str]) -> list[str]:
     """Return captions that together have every form and every word of the captions of `classes`."""
     if named := captions_with_names(classes):
         return named
-    forms, words = _forms(), [_forms()["classes"][name] for name in classes]
+    forms, words = _forms(_OF_LABELS), [_forms(_OF_LABELS)["classes"][name] for name in classes]
     texts = every_form_and_word(forms["adjective"], words, "adjectives")
     texts += every_form_and_word(forms["noun"], words, "nouns")
     traits = [form.replace("{}", texts[0], 1) for form in forms["trait"]]
@@ -81,15 +108,186 @@ def every_form_and_word(forms: Sequence[str], words: Sequence[Mapping[str, list[
 
 def expression_words() -> dict[str, dict[str, list[str]]]:
     """Return adjectives, nouns and traits of each known expression."""
-    words: dict[str, dict[str, list[str]]] = _forms()["classes"]
+    words: dict[str, dict[str, list[str]]] = _forms(_OF_LABELS)["classes"]
     return words
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What the captions of a set of images may state.
+
+    `shares` are those of the label and the votes together, float32 (N, names); `properties` are those of the picture,
+    int64 (N, properties): -1 little, 0 usual, 1 much.
+    """
+
+    names: tuple[str, ...]
+    shares: Tensor
+    properties: Tensor
+
+
+def contents_of(
+    classes: Sequence[str], labels: NDArray[np.int64], votes: NDArray[np.float32], images: ImageU8
+) -> Contents:
+    """Return what the captions of images may state.
+
+    Args:
+        classes: Names in label order, each one a known expression.
+        labels: int64 (N,).
+        votes: Votes for each of `ferplus.COLUMNS`, (N, 10); single votes are ignored, as in FER+.
+        images: uint8 (N, H, W, C).
+
+    Raises:
+        InputError: A class is not one that is voted on.
+    """
+    unknown = [name for name in classes if name not in _COLUMN_OF]
+    if unknown:
+        raise InputError(f"captions of votes need the expressions of FER+: class '{unknown[0]}' is not one of them")
+    names = (*classes, CONTEMPT) if set(classes) == set(_COLUMN_OF) - {CONTEMPT} else tuple(classes)
+    counts = torch.from_numpy(without_single_votes(votes)[:, [_COLUMN_OF[name] for name in names]])  # (N, names)
+    own = F.one_hot(torch.from_numpy(labels), len(names)).float()
+    voted = counts.sum(dim=1, keepdim=True)
+    shares = torch.where(voted > 0, (own + counts / voted.clamp(min=1)) / 2, own)
+    return Contents(names, shares, torch.from_numpy(_levels(_properties(images))))
+
+
+def captions_of_votes(contents: Contents, indices: Tensor, uniform: Tensor, seed: int) -> tuple[list[str], Tensor]:
+    """Return the distinct captions of a batch, and the index of each image's caption: int64 (N,).
+
+    Args:
+        contents: What the captions may state.
+        indices: The batch's images, int64 (N,).
+        uniform: Random numbers in [0, 1) that select an expression by its share, float32 (N,).
+        seed: Seed of the words.
+    """
+    generator = np.random.default_rng(seed)
+    words = _Words(contents.names, generator)
+    shares = contents.shares[indices] @ words.members  # (N, contents)
+    count = shares.shape[1]
+    if words.is_graded:
+        largest, ranked = shares.topk(2, dim=1)  # (N, 2) each
+        first, second = ranked.unbind(dim=1)
+        form = torch.where(largest[:, 1] >= _EQUAL_SHARE, 3, 2)
+        alone = (largest[:, 0] >= _SURE_SHARE).long()
+        form = torch.where(largest[:, 1] < _SECOND_SHARE, alone, form)
+        second = torch.where(form < 2, 0, second)
+    else:
+        first = (shares.cumsum(dim=1) <= uniform[:, None]).sum(dim=1).clamp(max=count - 1)
+        form = second = torch.zeros_like(first)
+    stated = words.stated
+    level = torch.zeros_like(first) if stated is None else contents.properties[indices, stated] + 1
+    keys = ((first * count + second) * len(_FORMS) + form) * 3 + level
+    distinct, which = torch.unique(keys, return_inverse=True)
+    texts = []
+    for key in distinct.tolist():
+        rest, level_of = divmod(key, 3)
+        rest, form_of = divmod(rest, len(_FORMS))
+        first_of, second_of = divmod(rest, count)
+        texts.append(words.caption(first_of, second_of, _FORMS[form_of], level_of - 1))
+    return texts, which
+
+
+def example_vote_captions(names: Sequence[str]) -> list[str]:
+    """Return captions that together have every form and every word of the captions of expressions and their groups."""
+    forms, texts = _forms(_OF_VOTES), []
+    vocabularies = _vocabularies(tuple(names))
+    for vocabulary in vocabularies:
+        texts += every_form_and_word(forms["single"], vocabulary.words, "adjectives")
+        texts += every_form_and_word(forms["noun"], vocabulary.words, "nouns")
+    first, last = (vocabularies[0].words[index]["adjectives"][0] for index in (0, -1))
+    texts += [form.format(first, last) for name in _FORMS[1:] for form in forms[name]]
+    properties = [text for levels in forms["looks"].values() for level in levels for text in level]
+    return texts + [forms["joints"][0].format(texts[0], text) for text in properties]
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    """Words of expressions or of groups of expressions.
+
+    `members` is float32 (names, contents): 1 if an expression belongs to a group.
+    """
+
+    words: list[Mapping[str, list[str]]]
+    members: Tensor
+
+
 @cache
-def _forms() -> dict[str, Any]:
-    forms: dict[str, Any] = json.loads(_FILE.read_text(encoding="utf-8"))
+def _vocabularies(names: tuple[str, ...]) -> list[_Vocabulary]:
+    """Return the vocabulary of the expressions, and with all of them also that of each grouping."""
+    forms = _forms(_OF_VOTES)
+    own: dict[str, Mapping[str, list[str]]] = {**expression_words(), CONTEMPT: forms[CONTEMPT]}
+    found = [_Vocabulary([own[name] for name in names], torch.eye(len(names)))]
+    for grouping in forms["groupings"] if CONTEMPT in names else ():
+        words = [group if "adjectives" in group else own[name] for name, group in grouping.items()]
+        members = torch.tensor([[float(name in group["of"]) for group in grouping.values()] for name in names])
+        found.append(_Vocabulary(words, members))
+    return found
+
+
+class _Words:
+    """The words of all captions of one batch.
+
+    `members` (names, contents) sums the shares of expressions to those of the contents that the captions name, and
+    `stated` is the number of the property that they state, or None.
+    """
+
+    def __init__(self, names: tuple[str, ...], generator: np.random.Generator) -> None:
+        forms, vocabularies = _forms(_OF_VOTES), _vocabularies(names)
+        pick = partial(_pick, generator=generator)
+        self.is_graded = bool(generator.random() < _GRADED_PROBABILITY)
+        is_noun = not self.is_graded and bool(generator.random() < _VOTED_NOUN_PROBABILITY)
+        self.stated: int | None = None
+        if generator.random() < _PROPERTY_PROBABILITY:
+            self.stated = int(generator.integers(len(forms["looks"])))
+            self._property_texts = [pick(texts) for texts in list(forms["looks"].values())[self.stated]]
+        vocabulary = vocabularies[0]
+        if len(vocabularies) > 1 and generator.random() < _GROUPING_PROBABILITY:
+            vocabulary = pick(vocabularies[1:])
+        self.members = vocabulary.members
+        self._named = [pick(words["nouns" if is_noun else "adjectives"]) for words in vocabulary.words]
+        self._template: str = pick(forms["noun" if is_noun else "single"])
+        self._parts: dict[str, str] = {name: pick(forms[name]) for name in _FORMS[1:]}
+        self._joint: str = pick(forms["joints"])
+
+    def caption(self, first: int, second: int, form: str, level: int) -> str:
+        """Return a caption of two classes; `level` of the property: -1 low, 0 not stated, 1 high."""
+        text = self._named[first]
+        if form != "alone":
+            text = self._parts[form].format(text, self._named[second])
+        text = self._template.format(text)
+        if self.stated is None or level == 0:
+            return text
+        return self._joint.format(text, self._property_texts[int(level > 0)])
+
+
+def _properties(images: ImageU8) -> NDArray[np.float64]:
+    """Return brightness, sharpness, contrast and symmetry of images, (N, 4), in the order of the captions' file.
+
+    Sharpness is the variance of the Laplacian divided by that of the pixels; symmetry is the correlation of the picture
+    with its mirror image, which is low for a face that is turned to the side.
+    """
+    rows = []
+    for image in images:
+        gray = image[..., 0] if image.shape[-1] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        pixels = gray.astype(np.float64)
+        centred = pixels - pixels.mean()
+        variance = float((centred**2).mean()) + 1e-6
+        edges = float(cv2.Laplacian(pixels, cv2.CV_64F).var())
+        mirrored = float((centred * centred[:, ::-1]).mean())
+        rows.append((pixels.mean(), edges / variance, variance**0.5, mirrored / variance))
+    return np.array(rows)
+
+
+def _levels(properties: NDArray[np.float64]) -> NDArray[np.int64]:
+    low, high = np.quantile(properties, [_EXTREME_SHARE, 1 - _EXTREME_SHARE], axis=0)
+    levels: NDArray[np.int64] = (properties > high).astype(np.int64) - (properties < low).astype(np.int64)
+    return levels
+
+
+@cache
+def _forms(file: Path) -> dict[str, Any]:
+    forms: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return forms
 
 
-def _pick(texts: Sequence[str], generator: np.random.Generator) -> str:
-    return texts[int(generator.integers(len(texts)))]
+def _pick(items: Sequence[_Item], generator: np.random.Generator) -> _Item:
+    return items[int(generator.integers(len(items)))]

@@ -16,15 +16,19 @@ from torch import Tensor
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
-from edgekit.models.checkpoints.tensorfile import check_values, read_header, read_tensors, write_tensors
 from edgekit.models.clip.architecture import ClipConfig
-from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.descriptions import Descriptions, parse_descriptions
-from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.prompted import PromptedClip
-from edgekit.models.clip.prompts import PromptLearner
-from edgekit.models.clip.weights import check_schema, weights_digest
+from edgekit.models.clip.hicropl import PromptConfig, PromptedClip, PromptLearner
+from edgekit.models.clip.load import FrozenClip
 from edgekit.models.model_loading import load_weights
+from edgekit.models.tensor_files import (
+    check_schema,
+    check_values,
+    read_header,
+    read_tensors,
+    weights_digest,
+    write_tensors,
+)
 from edgekit.typed_json import convert, parse_json
 
 METADATA_KEY = "edgekit-prompts"

@@ -1,39 +1,38 @@
-"""Image classifiers made of a CLIP, with or without prompts; each has a contract, as all classifiers do."""
+"""Image classifiers made of a CLIP, with or without prompts: opened together with their data, and evaluated.
+
+Each has a contract, as all classifiers do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from edgekit import __version__
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec, Provenance
-from edgekit.models.checkpoints.provenance import git_revision
+from edgekit.errors import InputError
+from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
+from edgekit.models.checkpoint import git_revision
 from edgekit.models.clip.architecture import ClipConfig
-from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
-from edgekit.preprocess import CROP_MARGIN, FloatArray, ImageU8, to_tensor
+from edgekit.models.clip.checkpoint import build_prompted, load_prompts
+from edgekit.models.clip.descriptions import descriptions_for
+from edgekit.models.clip.hicropl import PromptedClip, frozen_classifier
+from edgekit.models.clip.load import FrozenClip, load_clip
+from edgekit.models.clip.options import ClipOptions
+from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier
+from edgekit.models.evaluation.options import EvaluateOptions
+from edgekit.models.evaluation.run import evaluate, read_evaluation_data
+from edgekit.models.torch_threads import set_torch_threads
+from edgekit.options import build
+from edgekit.preprocess import CROP_MARGIN, FloatArray
 
 # Architectures in the contracts of CLIPs.
 PROMPTED, PLAIN = "clip-prompted", "clip"
-
-
-class ClipClassifier:
-    """A CLIP as an image classifier; created by `prompted_classifier` or `zero_shot_classifier`."""
-
-    def __init__(self, contract: Contract, logits: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        """Create the classifier; `logits` maps normalised images (N, 3, H, W) to logits (N, labels)."""
-        self.contract = contract
-        self._logits = logits
-        self._device = device
-
-    @torch.no_grad()
-    def logits(self, crops: ImageU8) -> FloatArray:
-        """Return logits, float32 (N, labels), of images, uint8 (N, H, W, 1 or 3)."""
-        images = torch.from_numpy(to_tensor(crops, self.contract.input)).to(self._device)
-        return np.asarray(self._logits(images).float().cpu().numpy(), np.float32)
 
 
 def prompted_classifier(
@@ -41,8 +40,7 @@ def prompted_classifier(
     dataset_name: str,
     gray: bool = False,
     zero_shot: list[FloatArray] | None = None,
-    zero_shot_text: Tensor | None = None,
-) -> ClipClassifier:
+) -> TorchClassifier:
     """Return a prompted CLIP as a classifier; `net` is set to eval mode.
 
     Args:
@@ -50,20 +48,19 @@ def prompted_classifier(
         dataset_name: Name of the data set in the contract.
         gray: Whether images are converted to gray, for prompts trained on gray images.
         zero_shot: List to which the logits of the CLIP without prompts are appended, one array per batch.
-        zero_shot_text: Text features (K, embed_dim) of the CLIP without prompts; None: those of the net's classes.
     """
     net = net.eval()
     with torch.no_grad():
         text = net.text_features()
 
     def logits(images: Tensor) -> Tensor:
-        prompted, plain = net.prompted_and_plain(images, text, zero_shot_text)
+        prompted, plain = net.prompted_and_plain(images, text)
         if zero_shot is not None:
             zero_shot.append(plain.float().cpu().numpy())
         return prompted
 
     contract = clip_contract(PROMPTED, net.clip.config, net.classes, dataset_name, gray)
-    return ClipClassifier(contract, logits, net.clip.logit_scale.device)
+    return TorchClassifier(logits, contract, net.clip.logit_scale.device)
 
 
 def zero_shot_classifier(
@@ -72,7 +69,7 @@ def zero_shot_classifier(
     dataset_name: str,
     gray: bool = False,
     text: Tensor | None = None,
-) -> ClipClassifier:
+) -> TorchClassifier:
     """Return a plain CLIP as a classifier of the described classes.
 
     Args:
@@ -92,7 +89,7 @@ def zero_shot_classifier(
         return clip.logit_scale * features @ vectors.T
 
     contract = clip_contract(PLAIN, clip.config, tuple(class_descriptions), dataset_name, gray)
-    return ClipClassifier(contract, logits, vectors.device)
+    return TorchClassifier(logits, contract, vectors.device)
 
 
 def clip_contract(
@@ -111,3 +108,29 @@ def clip_contract(
         output=OutputSpec("logits"),
         provenance=Provenance(dataset=dataset_name, git_revision=git_revision(), edgekit_version=__version__),
     )
+
+
+def evaluate_clip(clip: ClipOptions, prompts: str | None, data: Path, **values: Any) -> Evaluation:
+    """Evaluate trained prompts or, without `prompts`, a CLIP alone; `values` are arguments of `edgekit.evaluate`.
+
+    Without descriptions, prompts get the sentences of their training, a CLIP alone the shipped ones.
+
+    Raises:
+        InputError: The CLIP, the prompts, the data or an option cannot be used, or they do not fit each other.
+    """
+    options = build(EvaluateOptions, "", data, **values)
+    set_torch_threads(options.threads)
+    if options.merges and options.ferplus:
+        raise InputError("--merge with --ferplus is for nets: leave one of them out for a CLIP")
+    assert clip.clip is not None
+    trained = None if prompts is None else load_prompts(resolve_model(prompts, (CHECKPOINT_SUFFIX,)))
+    frozen = load_clip(clip.clip, None if trained is None else trained.clip.config.activation)
+    net = None if trained is None else build_prompted(trained, frozen)
+    dataset = read_evaluation_data(data, frozen.image_size_px, "clip", options, options.merges)
+    describe = partial(descriptions_for, dataset.classes, clip.descriptions, options.notify, dataset=dataset.name)
+    if net is None or trained is None:
+        classifier = zero_shot_classifier(frozen, describe(), dataset.name, dataset.is_gray)
+    else:
+        net = net.with_classes(describe()) if clip.descriptions else net
+        classifier = prompted_classifier(net, dataset.name, bool(trained.training.get("gray")))
+    return evaluate(classifier, dataset, **values | {"merges": ()})  # merged when they were read

@@ -1,7 +1,7 @@
 """Sentences that describe classes: shipped ones for the seven expressions, or those of a JSON file.
 
 The file contains one object: `{"happy": ["A smiling face with raised cheeks.", ...], ...}`. A folder has such a file
-per data set, as HiCroPL's authors publish them: classes of two data sets may share a name, but not the sentences.
+per data set: classes of two data sets may share a name, but not the sentences.
 """
 
 from __future__ import annotations
@@ -9,53 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
 
 Descriptions = dict[str, tuple[str, ...]]
+# Returns the sentences of the classes of a data set, which is given as `dataset`, such as `descriptions_for`.
+Describe = Callable[..., Descriptions]
 
 TEMPLATE = "a photo of a {}."
 SHIPPED = Path(__file__).with_name("descriptions.json")
-# The sentences by which CoOp's authors classify with a plain CLIP (arXiv 2109.01134, zsclip.py), where they are not
-# `TEMPLATE`. The row "CLIP" of the tables of prompt learning, those of HiCroPL included, is measured with them.
-COOP_TEMPLATES: Mapping[str, str] = {
-    "OxfordPets": "a photo of a {}, a type of pet.",
-    "OxfordFlowers": "a photo of a {}, a type of flower.",
-    "FGVCAircraft": "a photo of a {}, a type of aircraft.",
-    "DescribableTextures": "{} texture.",
-    "EuroSAT": "a centered satellite photo of {}.",
-    "Food101": "a photo of {}, a type of food.",
-    "UCF101": "a photo of a person doing {}.",
-}
-
-_MAX_BYTES = 10_000_000
-# Start of the name of the authors' file, by CoOp's name of the data set: "caltech" for caltech_prompt.json.
-_AUTHORS_FILES = {
-    "Caltech101": "caltech",
-    "DescribableTextures": "dtd",
-    "EuroSAT": "eurosat",
-    "FGVCAircraft": "fgvc",
-    "Food101": "food101",
-    "ImageNet": "imagenet",
-    "ImageNetA": "imagenet_a",
-    "ImageNetR": "imagenet_r",
-    "ImageNetSketch": "imagenet_sketch",
-    "ImageNetV2": "imagenetv2",
-    "OxfordFlowers": "oxford_flowers",
-    "OxfordPets": "oxford_pets",
-    "StanfordCars": "stanford_cars",
-    "SUN397": "sun397",
-    "UCF101": "ucf101",
-}
-
-
-class Describe(Protocol):
-    """Protocol of functions that return the sentences of a data set's classes, such as `descriptions_for`."""
-
-    def __call__(self, classes: Sequence[str], *, dataset: str) -> Descriptions:
-        """Return the sentences of each class, in the order of `classes`."""
 
 
 def descriptions_for(
@@ -95,8 +58,6 @@ def read_descriptions(path: Path) -> Descriptions:
         InputError: The file is missing, is not a JSON object of lists of sentences, or contains a class twice.
     """
     require_file(path, "descriptions file")
-    if path.stat().st_size > _MAX_BYTES:
-        raise InputError(f"descriptions file '{path}' is larger than {_MAX_BYTES} bytes")
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_distinct)
         return parse_descriptions(document)
@@ -147,28 +108,18 @@ def sentences_or_template(name: str, sentences: Sequence[str]) -> tuple[str, ...
     return tuple(sentences) or (TEMPLATE.format(as_words(name)),)
 
 
-def template_descriptions(classes: Sequence[str], dataset: str) -> Descriptions:
-    """Return one sentence per class: CoOp's for this data set, `a photo of a {}.` for others."""
-    template = COOP_TEMPLATES.get(dataset, TEMPLATE)
-    return {name: (template.format(as_words(name)),) for name in classes}
-
-
 def as_words(name: str) -> str:
     """Return a class's name with spaces instead of underscores, as it is written in a sentence."""
     return name.replace("_", " ").strip()
 
 
 def _file_of(path: Path, dataset: str) -> Path:
-    """Return `path`, or the file of a data set in the folder `path`: `NAME.json`, or as HiCroPL's authors call it."""
+    """Return `path`, or the file `NAME.json` of a data set in the folder `path`."""
     if not path.is_dir():
         return path
-    names = [f"{dataset}.json"]
-    if authors := _AUTHORS_FILES.get(dataset):
-        names.append(f"{authors}_prompt.json")
-    existing = [path / name for name in names if (path / name).is_file()]
-    if not existing:
-        raise InputError(f"descriptions folder '{path}' has no file for data set '{dataset}': add {' or '.join(names)}")
-    return existing[0]
+    if not (path / f"{dataset}.json").is_file():
+        raise InputError(f"descriptions folder '{path}' has no file for data set '{dataset}': add {dataset}.json")
+    return path / f"{dataset}.json"
 
 
 def _key(name: str) -> str:

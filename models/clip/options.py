@@ -9,14 +9,12 @@ from typing import Any, ClassVar, Literal
 
 from edgekit.errors import InputError
 from edgekit.models.training.options import TrainingOptions
-from edgekit.options import Options, option
+from edgekit.options import Options, option, same_option
 
 Activation = Literal["gelu", "quick-gelu"]
-TaskName = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "all"]
+TaskName = Literal["few-shot", "base-to-novel", "cross-dataset", "domain"]
 # Tasks that evaluate on other data sets too.
 TRANSFER_TASKS = ("cross-dataset", "domain")
-DEFAULT_SHOTS = 16
-_ACTIVATION = "Activation function of the CLIP, if its file does not name it. OpenAI's weights need quick-gelu."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +34,11 @@ class ClipOptions(Options):
         metavar="FILE",
         needs="--clip",
     )
-    activation: Activation | None = option("--activation", _ACTIVATION, needs="--clip")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptOptions(TrainingOptions):
-    """Options of `train_prompts`; those of `TrainingOptions` apply too.
-
-    Attributes:
-        n_ctx, depth, cross_layer: See `config.PromptConfig`; None: the task's. The default of `cross_layer` is scaled
-            with `depth`.
-    """
+    """Options of `train_prompts`; those of `TrainingOptions` apply too."""
 
     recipe: str = "hicropl"
     clip: str = option(
@@ -57,7 +49,6 @@ class PromptOptions(TrainingOptions):
         main=True,
         section="CLIP",
     )
-    activation: Activation | None = option("--activation", _ACTIVATION, section="CLIP")
     descriptions: Path | None = option(
         "--descriptions",
         "Sentences for each class, or a folder with one file per data set. Default: the shipped sentences of the seven "
@@ -73,9 +64,10 @@ class PromptOptions(TrainingOptions):
         main=True,
         section="Task",
     )
-    shots: int | None = option(
+    shots: int = option(
         "--shots",
-        f"Training images per class, sampled with --seed. Default: {DEFAULT_SHOTS}; with --task all, all images.",
+        "Training images per class, sampled with --seed; a class with fewer images gives all.",
+        default=16,
         least=1,
         most=10_000,
         main=True,
@@ -100,12 +92,8 @@ class PromptOptions(TrainingOptions):
     min_area: float | None = option(
         "--min-area", "Smallest area of a random crop, as a fraction of the image. Default: 0.08.", least=1e-6, most=1
     )
-    n_ctx: int | None = None
-    depth: int | None = None
-    cross_layer: int | None = None
 
-    _words: ClassVar[dict[str, Any]] = TrainingOptions._words | {"task": TaskName, "activation": Activation}
-    _paths: ClassVar[tuple[str, ...]] = (*TrainingOptions._paths, "descriptions")
+    _words: ClassVar[dict[str, Any]] = TrainingOptions._words | {"task": TaskName}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,15 +101,13 @@ class PromptOptions(TrainingOptions):
             raise InputError(f"eval-data is only for the tasks {' and '.join(TRANSFER_TASKS)}, not for '{self.task}'")
         if not self.eval_data and self.task in TRANSFER_TASKS:
             raise InputError(f"task '{self.task}' needs eval-data: one or several data sets to evaluate on")
-        if self.task == "all" and self.shots is not None:
-            raise InputError("task 'all' trains on all images: leave shots out, or choose another task")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MiniClipOptions(TrainingOptions):
-    """Options of `train_mini`; those of `TrainingOptions` apply too."""
+    """Options of `train_clip`; those of `TrainingOptions` apply too."""
 
-    recipe: str = ""
+    recipe: str = "clip-mini"
     ferplus: Path | None = option(
         "--ferplus",
         "FER+ votes for FER-2013: the captions state the shares of the votes, and a property of the picture. Without "
@@ -130,23 +116,12 @@ class MiniClipOptions(TrainingOptions):
         main=True,
         section="Data",
     )
-    leave_out: Sequence[str] = option(
-        "--leave-out",
-        "Train without this class's images and captions. Repeatable.",
-        default=(),
-        metavar="CLASS",
-        section="Data",
-    )
-    descriptions: Path | None = option(
-        "--descriptions",
-        "Sentences per class for the zero-shot validation. Default: the shipped ones of the seven expressions.",
-        metavar="JSON",
-        section="CLIP",
-    )
-    trunk: str | None = option(
+    descriptions: Path | None = same_option(PromptOptions, "descriptions", main=False)
+    trunk: str = option(
         "--trunk",
         "EdgeCNN that computes the patch embeddings, and is not trained further: a name, a checkpoint or the folder of "
-        "a training. Default: a plain ViT without EdgeCNN.",
+        "a training.",
+        default="default",
         metavar="MODEL",
         main=True,
         section="CLIP",
@@ -159,10 +134,3 @@ class MiniClipOptions(TrainingOptions):
         main=True,
         section="CLIP",
     )
-
-    _paths: ClassVar[tuple[str, ...]] = (*TrainingOptions._paths, "descriptions", "ferplus")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.recipe:
-            object.__setattr__(self, "recipe", "clip-mini" if self.trunk is None else "clip-mini-trunk")

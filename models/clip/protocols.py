@@ -1,42 +1,47 @@
-"""The tasks of prompt learning (`--task`): four of the paper (arXiv 2507.14976, section 4), and one on all images."""
+"""The four tasks of the paper (arXiv 2507.14976, section 4), few-shot sampling, and base and novel classes.
+
+The sampling is that of the benchmarks of prompt learning (arXiv 2109.01134, 2203.05557).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import harmonic_mean
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
-from edgekit.models.callbacks import Notify, Progress, ignore_message
+from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.clip.architecture import ClipConfig
-from edgekit.models.clip.classifier import ClipClassifier, prompted_classifier, zero_shot_classifier
-from edgekit.models.clip.config import PRESETS, PromptConfig
-from edgekit.models.clip.descriptions import Describe, template_descriptions
-from edgekit.models.clip.frozen import description_tokens
+from edgekit.models.clip.classifier import prompted_classifier, zero_shot_classifier
+from edgekit.models.clip.descriptions import Describe
+from edgekit.models.clip.hicropl import PRESETS, PromptConfig, PromptedClip
+from edgekit.models.clip.load import description_tokens
 from edgekit.models.clip.options import TRANSFER_TASKS, TaskName
-from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
-from edgekit.models.data import DataSet, ImageSet, train_and_validation, usual_test_split
-from edgekit.models.data.few_shot import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Splits,
-    base_count,
-    few_shot,
-    of_classes,
-    require_persons_apart,
-    tested_images,
+from edgekit.models.data import (
+    DataSet,
+    ImageSet,
+    chosen_split,
+    held_back,
+    usual_split,
 )
-from edgekit.models.data.image_files import ImageFiles, batches, decoded
-from edgekit.models.data.readers import Groups, Labels, Selection, is_in_files, list_files, load_dataset
-from edgekit.models.evaluation.evaluate import aligned, evaluate
+from edgekit.models.data.groups import shared_groups
+from edgekit.models.data.merging import renumbered
+from edgekit.models.data.readers import Groups, Labels, Selection
+from edgekit.models.evaluation.evaluate import TorchClassifier, aligned, evaluate
 from edgekit.preprocess import FloatArray
+from edgekit.text import one_line
+
+# Reads a data set: `load_dataset` with some arguments set.
+Read = Callable[..., DataSet]
+# The splits of a sampled data set.
+TRAIN, VALIDATION, TEST = "train", "val", "test"
+# Validation images per class: as many as shots, but at most four, as in CoOp.
+MAX_VALIDATION_SHOTS = 4
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,12 @@ class TaskData:
     dataset: DataSet
     trained: tuple[str, ...]
     validation_name: str
-    test: ImageSet | ImageFiles
+    test: ImageSet
+
+    @property
+    def novel(self) -> tuple[str, ...]:
+        """The classes that are not trained on; they follow those of `trained`."""
+        return self.dataset.classes[len(self.trained) :]
 
     @property
     def training(self) -> ImageSet:
@@ -69,20 +79,16 @@ class Target:
     name: str
     classes: tuple[str, ...]
     split: str
-    images: ImageSet | ImageFiles
+    images: ImageSet
 
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracies 0..1 on one set of images: with trained prompts, and zero-shot.
-
-    The zero-shot accuracies are those of the classes' descriptions, and of CoOp's template for the data set.
-    """
+    """Accuracies 0..1 on one set of images: with trained prompts, and zero-shot."""
 
     name: str
     accuracy: float
     zero_shot_accuracy: float
-    template_accuracy: float
     images: int
 
 
@@ -101,13 +107,13 @@ class TaskResult:
 
 
 def preset_of(task: TaskName) -> PromptConfig:
-    """Return the paper's hyper-parameters of a task; the task "all" uses those of few-shot."""
+    """Return the paper's hyper-parameters of a task."""
     return PRESETS["cross-dataset" if task in TRANSFER_TASKS else "few-shot"]
 
 
 def epochs_of(task: TaskName) -> int:
-    """Return the number of epochs of a task: the paper's 50 for few images, 5 for transfer and for all images."""
-    return 50 if task in ("few-shot", "base-to-novel") else 5
+    """Return the number of epochs of a task: the paper's 50, or 5 for transfer."""
+    return 5 if task in TRANSFER_TASKS else 50
 
 
 def load_task_data(
@@ -117,27 +123,18 @@ def load_task_data(
     shots: int,
     seed: int,
     splits: Splits,
-    progress: Progress | None = None,
-    contempt: str = "drop",
+    read: Read,
     notify: Notify = ignore_message,
 ) -> TaskData:
-    """Return a task's images: `shots` training images per class (task "all": all images), and the whole test split.
+    """Return a task's images: `shots` training images per class, and the whole test split.
 
-    Only the sampled images are decoded; the test images of a folder stay in their files. For the validation images see
+    `read` is `load_dataset` with further arguments; only the sampled images are decoded. For the validation images see
     `few_shot`.
 
     Raises:
         InputError: The data is invalid, has no such split, or has too few images or classes for the task; or a person
             is in the training and in the test split.
     """
-    if task == "all":
-        whole = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="clip")
-        training, validation, name = train_and_validation(whole, splits.train, splits.validation, seed)
-        dataset = DataSet(whole.name, whole.classes, {TRAIN: training, VALIDATION: validation})
-        tested = tested_images(whole, validation, splits)
-        if tested is not validation:
-            require_persons_apart(training, tested)
-        return TaskData(dataset, whole.classes, name, tested)
 
     def trained(classes: tuple[str, ...]) -> tuple[str, ...]:
         return classes[: base_count(len(classes))] if task == "base-to-novel" else classes
@@ -148,16 +145,9 @@ def load_task_data(
         sampled.update(few_shot(labels, trained(classes), shots, seed, splits, notify, groups))
         return sampled
 
-    test: ImageSet | ImageFiles
-    if is_in_files(path):
-        listed = list_files(path, select, contempt=contempt, notify=notify)
-        test = listed.splits[TEST]
-        training, validation = decoded([listed.splits[TRAIN], listed.splits[VALIDATION]], size_px, progress)
-        dataset = DataSet(listed.name, listed.classes, {TRAIN: training, VALIDATION: validation})
-    else:
-        read = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="clip", select=select)
-        test = read.split(TEST)
-        dataset = DataSet(read.name, read.classes, {name: read.split(name) for name in (TRAIN, VALIDATION)})
+    found = read(path, size_px, select=select)
+    test = found.split(TEST)
+    dataset = DataSet(found.name, found.classes, {name: found.split(name) for name in (TRAIN, VALIDATION)})
     if sampled[TEST][0] != sampled[VALIDATION][0]:
         require_persons_apart(dataset.split(TRAIN), test)
     source = sampled[VALIDATION][0]
@@ -165,16 +155,8 @@ def load_task_data(
     return TaskData(dataset, trained(dataset.classes), name, test)
 
 
-def load_target(
-    path: Path,
-    size_px: int,
-    progress: Progress | None = None,
-    contempt: str = "drop",
-    notify: Notify = ignore_message,
-) -> Target:
+def load_target(path: Path, size_px: int, read: Read) -> Target:
     """Return the test split of another data set; if it has only one split, that split.
-
-    The images of a folder stay in their files.
 
     Raises:
         InputError: The data is invalid, or has several splits and no test split.
@@ -182,18 +164,14 @@ def load_target(
 
     def only_tests(labels: Labels, classes: tuple[str, ...], groups: Groups) -> Selection:
         del classes, groups
-        name = usual_test_split(labels) or (next(iter(labels)) if len(labels) == 1 else None)
+        name = usual_split(labels, "test") or (next(iter(labels)) if len(labels) == 1 else None)
         if name is None:
             raise InputError(f"data '{path}' has no split named 'test': its splits are {', '.join(labels)}")
         return {name: (name, np.arange(len(labels[name])))}
 
-    if is_in_files(path):
-        listed = list_files(path, only_tests, contempt=contempt, notify=notify)
-        ((split, files),) = listed.splits.items()
-        return Target(listed.name, listed.classes, split, files)
-    read = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="clip", select=only_tests)
-    ((split, images),) = read.splits.items()
-    return Target(read.name, read.classes, split, images)
+    found = read(path, size_px, select=only_tests)
+    ((split, images),) = found.splits.items()
+    return Target(found.name, found.classes, split, images)
 
 
 def check_evaluation(
@@ -234,72 +212,55 @@ def measure(
     Raises:
         InputError: There is no test image of the classes.
     """
-    scorer = _Scorer(describe, notify, data.dataset.is_gray)
-    own, classes = data.dataset.name, data.dataset.classes
+    own, classes, bases = data.dataset.name, data.dataset.classes, len(data.trained)
+
+    def score(name: str, dataset: str, chosen: Sequence[str], images: ImageSet) -> Score:
+        notify(f"evaluating on {name}, {len(images)} images")
+        known = tuple(chosen) == net.classes
+        return _score(
+            name, net if known else net.with_classes(describe(chosen, dataset=dataset)), images, data.dataset.is_gray
+        )
+
     if task == "base-to-novel":
-        return _base_to_novel(scorer, net, data)
-    scores = [scorer.score(own, own, net, classes, data.test)]
+        base = score("base", own, classes[:bases], of_classes(data.test, range(bases)))
+        novel = score("novel", own, classes[bases:], of_classes(data.test, range(bases, len(classes))))
+        return TaskResult(task, (base, novel), _base_to_novel_summary(base, novel))
+    scores = [score(own, own, classes, data.test)]
+    scores += [score(f"{each.name} {each.split}", each.name, each.classes, each.images) for each in targets]
     summary = {"accuracy": scores[0].accuracy, "zero_shot_accuracy": scores[0].zero_shot_accuracy}
-    for target in targets:
-        scores.append(scorer.score(f"{target.name} {target.split}", target.name, net, target.classes, target.images))
     if targets:
-        summary["mean_of_targets"] = sum(score.accuracy for score in scores[1:]) / len(targets)
-        summary["zero_shot_mean_of_targets"] = sum(score.zero_shot_accuracy for score in scores[1:]) / len(targets)
+        summary["mean_of_targets"] = sum(each.accuracy for each in scores[1:]) / len(targets)
+        summary["zero_shot_mean_of_targets"] = sum(each.zero_shot_accuracy for each in scores[1:]) / len(targets)
     return TaskResult(task, tuple(scores), summary)
 
 
-class _Scorer:
-    """Evaluates a CLIP with and without prompts on the same images; `describe` returns the sentences of classes."""
-
-    def __init__(self, describe: Describe, notify: Notify, gray: bool) -> None:
-        self._describe = describe
-        self._notify = notify
-        self._gray = gray
-
-    def score(
-        self, name: str, dataset: str, net: PromptedClip, classes: Sequence[str], images: ImageSet | ImageFiles
-    ) -> Score:
-        if not len(images):
-            raise InputError(f"there is no test image for '{name}': choose another test split")
-        self._notify(f"evaluating on {name}, {len(images)} images")
-        net = net if tuple(classes) == net.classes else net.with_classes(self._describe(classes, dataset=dataset))
-        templates = frozen_classifier(net.clip, template_descriptions(net.classes, dataset))
-        # The plain CLIP classifies by the descriptions and by the templates in one pass: (2 classes, embed_dim).
-        text = torch.cat([net.frozen_text_features, templates])
-        plain: list[FloatArray] = []
-        right = np.zeros(3, np.int64)
-        prompted = prompted_classifier(net, name, self._gray, plain, text)
-        in_colour = zero_shot_classifier(net.clip, net.class_descriptions, name, text=text)
-        for part in batches(images, net.clip.image_size_px):
-            logits = _logits(prompted, part)
-            if self._gray and part.images.shape[-1] == 3:  # only the prompted CLIP converts the images to gray
-                plain[:] = [_logits(in_colour, part)]
-            described, templated = np.split(np.concatenate(plain), 2, axis=1)
-            plain.clear()
-            right += [(each.argmax(axis=1) == part.labels).sum() for each in (logits, described, templated)]
-        accuracy, described_accuracy, template_accuracy = (right / len(images)).tolist()
-        return Score(name, accuracy, described_accuracy, template_accuracy, len(images))
-
-
-def _base_to_novel(scorer: _Scorer, net: PromptedClip, data: TaskData) -> TaskResult:
-    dataset, classes, bases = data.dataset.name, data.dataset.classes, len(data.trained)
-    base = scorer.score("base", dataset, net, classes[:bases], of_classes(data.test, range(bases)))
-    novel = scorer.score("novel", dataset, net, classes[bases:], of_classes(data.test, range(bases, len(classes))))
-    return TaskResult(
-        "base-to-novel",
-        (base, novel),
-        {
-            "base": base.accuracy,
-            "novel": novel.accuracy,
-            "harmonic_mean": harmonic_mean((base.accuracy, novel.accuracy)),
-            "zero_shot_base": base.zero_shot_accuracy,
-            "zero_shot_novel": novel.zero_shot_accuracy,
-            "zero_shot_harmonic_mean": harmonic_mean((base.zero_shot_accuracy, novel.zero_shot_accuracy)),
-        },
+def _score(name: str, net: PromptedClip, images: ImageSet, gray: bool) -> Score:
+    """Return the accuracies of a CLIP with and without prompts on the same images."""
+    if not len(images):
+        raise InputError(f"there is no test image for '{name}': choose another test split")
+    plain: list[FloatArray] = []
+    prompted = _logits(prompted_classifier(net, name, gray, plain), images)
+    if gray and images.images.shape[-1] == 3:  # only the prompted CLIP converts the images to gray
+        in_colour = zero_shot_classifier(net.clip, net.class_descriptions, name, text=net.frozen_text_features)
+        plain = [_logits(in_colour, images)]
+    own, zero_shot = (
+        float((each.argmax(axis=1) == images.labels).mean()) for each in (prompted, np.concatenate(plain))
     )
+    return Score(name, own, zero_shot, len(images))
 
 
-def _logits(classifier: ClipClassifier, images: ImageSet) -> FloatArray:
+def _base_to_novel_summary(base: Score, novel: Score) -> dict[str, float]:
+    return {
+        "base": base.accuracy,
+        "novel": novel.accuracy,
+        "harmonic_mean": harmonic_mean((base.accuracy, novel.accuracy)),
+        "zero_shot_base": base.zero_shot_accuracy,
+        "zero_shot_novel": novel.zero_shot_accuracy,
+        "zero_shot_harmonic_mean": harmonic_mean((base.zero_shot_accuracy, novel.zero_shot_accuracy)),
+    }
+
+
+def _logits(classifier: TorchClassifier, images: ImageSet) -> FloatArray:
     contract = classifier.contract
     # The labels are already the contract's; this converts the images to gray where the contract requires it.
     converted = aligned(DataSet("", contract.labels, {}), images, contract)
@@ -314,3 +275,131 @@ def _require_known(targets: Sequence[Target], classes: Sequence[str]) -> None:
                 f"data set '{target.name}' has the class '{unknown[0]}', which the training data does not have: "
                 "task 'domain' needs copies of the trained classes, task 'cross-dataset' takes others"
             )
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Names of splits; None: one of the usual names. A usual name can stand for another, see `named_split`."""
+
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+
+
+def base_count(classes: int) -> int:
+    """Return the number of base classes, which are the first ones: half of all classes, rounded up.
+
+    Raises:
+        InputError: There would be fewer than two base or novel classes.
+    """
+    if classes < 4:
+        raise InputError(f"base-to-novel needs at least 2 base and 2 novel classes: the data has {classes} in total")
+    return (classes + 1) // 2
+
+
+def few_shot(
+    labels: Labels,
+    classes: Sequence[str],
+    shots: int,
+    seed: int,
+    splits: Splits,
+    notify: Notify = ignore_message,
+    groups: Groups | None = None,
+) -> Selection:
+    """Return a selection of training, validation and test images.
+
+    A class with fewer images than shots gives all its images. With the same seed, the images of fewer shots are a
+    subset of those of more shots. Without a validation split, the validation images come from the training split, and
+    where its groups are known, from groups that give no training image. Without a test split, the test images are the
+    validation images.
+
+    Args:
+        labels: The labels of each split.
+        classes: The classes to sample; their labels are 0 to len(classes) - 1.
+        shots: Training images per class.
+        seed: Seed of the sampling.
+        splits: The splits to sample from.
+        notify: Called with one message that names the classes with fewer images than shots, if there are any.
+        groups: The group of each image of each split, such as a person; None: not known.
+
+    Returns:
+        The splits "train", "val" and "test"; "test" has all images of all classes.
+
+    Raises:
+        InputError: A split does not exist, a class has no training image, or no image or group is left for validation.
+    """
+    train = chosen_split("the data", labels, splits.train, "train")
+    validation = splits.validation or usual_split(labels, "val")
+    validation = validation and chosen_split("the data", labels, validation, "val")
+    if validation == train:
+        raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
+    apart = None if validation else _held_back_groups(labels, groups or {}, train, len(classes), seed)
+    generator = np.random.default_rng(seed)
+    few = min(shots, MAX_VALIDATION_SHOTS)
+    chosen, validated, short = [], [], []
+    for label, name in enumerate(classes):
+        members = generator.permutation(np.flatnonzero(labels[train] == label))
+        others = members[shots:]
+        if apart is not None:
+            members, others = members[~apart[members]], members[apart[members]]
+        if not len(members):
+            raise InputError(f"class '{name}' has no image in split '{train}'")
+        if len(members) < shots:
+            short.append(f"{name} ({len(members)})")
+        chosen.append(members[:shots])
+        if validation is None:
+            validated.append(others[:few])
+        else:
+            members = np.flatnonzero(labels[validation] == label)
+            validated.append(generator.permutation(members)[:few])
+    if short:
+        notify(one_line(f"classes with fewer images than {shots} shots give all they have: {', '.join(short)}"))
+    selection = {
+        TRAIN: (train, np.sort(np.concatenate(chosen))),
+        VALIDATION: (validation or train, np.sort(np.concatenate(validated))),
+    }
+    if not len(selection[VALIDATION][1]):
+        raise InputError(f"split '{train}' has no image left for validation: use fewer shots or add a split 'val'")
+    return {**selection, TEST: _test(labels, splits, selection[VALIDATION])}
+
+
+def _held_back_groups(labels: Labels, groups: Groups, train: str, classes: int, seed: int) -> NDArray[np.bool_] | None:
+    """Return a mask of the training images whose groups are held back for validation; None: the groups are not known.
+
+    The mask does not depend on the number of shots. Images of other than the first `classes` classes are not used.
+    """
+    known = groups.get(train)
+    if known is None:
+        return None
+    used = labels[train] < classes
+    mask = np.zeros(len(used), bool)
+    mask[used] = held_back(train, labels[train][used], known[used], seed)
+    return mask
+
+
+def of_classes(part: ImageSet, labels: Sequence[int]) -> ImageSet:
+    """Return the images with these labels, renumbered from 0 in the given order; see `renumbered`."""
+    numbers = np.full(max(*labels, part.labels.max(initial=0)) + 1, -1, np.int64)
+    numbers[list(labels)] = np.arange(len(labels))
+    return renumbered(part, numbers)
+
+
+def require_persons_apart(training: ImageSet, test: ImageSet) -> None:
+    """Check that no person, or other group of images, is both in the training and in the test images.
+
+    Raises:
+        InputError: There is such a group.
+    """
+    if shared := shared_groups(training.groups, test.groups):
+        raise InputError(
+            f"'{shared[0]}' is in the training and in the test images, as are {len(shared) - 1} other persons or "
+            "groups: keep each in one split"
+        )
+
+
+def _test(labels: Labels, splits: Splits, validation: tuple[str, NDArray[np.int64]]) -> tuple[str, NDArray[np.int64]]:
+    name = splits.test or usual_split(labels, "test")
+    if name is None:
+        return validation
+    name = chosen_split("the data", labels, name, "test")
+    return name, np.arange(len(labels[name]))

@@ -7,23 +7,27 @@ print(result.evaluation.summary["accuracy"], result.training.checkpoint)
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from edgekit.errors import InputError
 from edgekit.files import write_atomic
 from edgekit.models.callbacks import of_stage
 from edgekit.models.clip.architecture import ClipConfig
-from edgekit.models.clip.checkpoint import build_prompted, load_prompts
-from edgekit.models.clip.config import PromptConfig, at_depth, require_fit, shortened
-from edgekit.models.clip.descriptions import descriptions_for
-from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.load import load_clip
-from edgekit.models.clip.options import DEFAULT_SHOTS, PromptOptions
-from edgekit.models.clip.prompt_task import PromptTask
+from edgekit.models.clip.checkpoint import build_prompted, load_prompts, prompt_checkpoint, save_prompts
+from edgekit.models.clip.classifier import prompted_classifier
+from edgekit.models.clip.descriptions import Descriptions, descriptions_for
+from edgekit.models.clip.hicropl import PromptConfig, PromptedClip, require_fit, shortened
+from edgekit.models.clip.load import FrozenClip, load_clip
+from edgekit.models.clip.options import PromptOptions
 from edgekit.models.clip.protocols import (
+    Splits,
     Target,
     TaskData,
     TaskResult,
@@ -34,12 +38,15 @@ from edgekit.models.clip.protocols import (
     measure,
     preset_of,
 )
-from edgekit.models.data.few_shot import Splits, report_known
-from edgekit.models.data.resized_crop import ResizedCrop
+from edgekit.models.data import ImageSet
+from edgekit.models.data.augment import ResizedCrop, draw_crops, resized_crops
+from edgekit.models.data.readers import load_dataset
+from edgekit.models.evaluation.evaluate import Evaluation, evaluate
 from edgekit.models.torch_threads import set_torch_threads
-from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import check_output
+from edgekit.models.training.machine import is_first_process
 from edgekit.models.training.run import TrainingData, TrainingResult, make_job, recipe_of, run_training
+from edgekit.models.training.task import StepLoss, Task, on_device
 from edgekit.options import takes
 from edgekit.text import one_line
 
@@ -81,24 +88,22 @@ def train_prompts(options: PromptOptions) -> PromptTrainingResult:
     """
     notify = options.notify
     recipe = recipe_of(replace(options, epochs=options.epochs or epochs_of(options.task)))
-    if options.min_area is not None:
-        recipe = replace(recipe, augmentation=ResizedCrop(min_area=options.min_area))
+    crop = ResizedCrop() if options.min_area is None else ResizedCrop(options.min_area)
+    recipe = replace(recipe, augmentation=crop)
     set_torch_threads(options.threads)
     check_output(options.output, options.resume)
-    clip = load_clip(options.clip, options.activation)
+    clip = load_clip(options.clip)
     notify(_summary(clip))
     config = prompt_config(options, clip.config)
     data, targets = _read_data(options, clip.image_size_px)
-    name, classes = data.dataset.name, data.dataset.classes
-    report_known("the CLIP", clip.labels, classes[len(data.trained) :], notify)
+    name = data.dataset.name
     describe = partial(descriptions_for, path=options.descriptions)
     check_evaluation(options.task, data, targets, describe, clip.config)
     describe = partial(describe, notify=notify)
     described = describe(data.trained, dataset=name)
-    task = PromptTask(clip, config, described, recipe, data.training, data.validation, name)
+    task = PromptTask(clip, config, described, crop, data.training, data.validation, name)
     seen = TrainingData(data.dataset, data.training, data.validation, data.validation_name)
-    shots = None if options.task == "all" else options.shots or DEFAULT_SHOTS
-    record = {"task": options.task, "shots": shots, "clip_activation": options.activation}
+    record = {"task": options.task, "shots": options.shots}
     precision = "fp32" if options.precision == "auto" else options.precision
     trained = run_training(make_job(options, seen, task, recipe, precision, **record), options, seen)
     if not is_first_process():
@@ -111,20 +116,20 @@ def train_prompts(options: PromptOptions) -> PromptTrainingResult:
 
 
 def prompt_config(options: PromptOptions, clip: ClipConfig) -> PromptConfig:
-    """Return the task's preset, scaled down to a CLIP with fewer layers and overridden by the options that are set.
+    """Return the task's preset, scaled down to a CLIP with fewer layers, with the options' consistency weight.
 
     Raises:
-        InputError: A value is out of range, or the prompts do not fit the CLIP.
+        InputError: The prompts do not fit the CLIP.
     """
     preset = preset_of(options.task)
-    fitting = shortened(preset, clip) if options.depth is None else at_depth(preset, options.depth)
-    names = ("n_ctx", "cross_layer", "consistency_weight")
-    config = replace(fitting, **{name: value for name in names if (value := getattr(options, name)) is not None})
-    if options.depth is None and fitting != preset:
+    config = shortened(preset, clip)
+    if config != preset:
         options.notify(
             f"the CLIP has fewer layers than the preset's depth {preset.depth}: "
             f"depth {config.depth}, cross layer {config.cross_layer}"
         )
+    if options.consistency_weight is not None:
+        config = replace(config, consistency_weight=options.consistency_weight)
     require_fit(config, clip)
     return config
 
@@ -140,14 +145,114 @@ def _summary(clip: FrozenClip) -> str:
 
 def _read_data(options: PromptOptions, size_px: int) -> tuple[TaskData, list[Target]]:
     """Return the task's images and the other data sets to evaluate on."""
-    reading, notify, contempt = of_stage(options.progress, "reading images"), options.notify, options.contempt
-    splits = Splits(options.train_split, options.val_split, options.test_split)
-    shots = options.shots or DEFAULT_SHOTS
-    data = load_task_data(options.data, options.task, size_px, shots, options.seed, splits, reading, contempt, notify)
-    targets = [load_target(Path(path), size_px, reading, contempt, notify) for path in options.eval_data]
+    notify, splits = options.notify, Splits(options.train_split, options.val_split, options.test_split)
+    read = partial(
+        load_dataset,
+        progress=of_stage(options.progress, "reading images"),
+        contempt=options.contempt,
+        notify=notify,
+        fit="clip",
+        cache_folder=options.output,
+    )
+    data = load_task_data(options.data, options.task, size_px, options.shots, options.seed, splits, read, notify)
+    targets = [load_target(Path(path), size_px, read) for path in options.eval_data]
     if len(data.trained) < 2:
         raise InputError(f"data '{options.data}' has one class only, '{data.trained[0]}': training needs two")
     if options.task == "base-to-novel":
-        novel = data.dataset.classes[len(data.trained) :]
-        notify(one_line(f"base classes: {', '.join(data.trained)}; novel classes: {', '.join(novel)}"))
+        notify(one_line(f"base classes: {', '.join(data.trained)}; novel classes: {', '.join(data.novel)}"))
     return data, targets
+
+
+@dataclass
+class PromptTask(Task):
+    """Trains a prompt learner with HiCroPL's loss on random resized crops.
+
+    Attributes:
+        clip: The frozen CLIP; it is moved to the device of the training.
+        config: Hyper-parameters.
+        descriptions: Sentences per class, in the order of the labels.
+        crop: The random resized crops.
+        training: Training images of the CLIP's size.
+        validation: Images that each epoch is evaluated on.
+        dataset_name: Name of the data set in the contract.
+    """
+
+    clip: FrozenClip
+    config: PromptConfig
+    descriptions: Descriptions
+    crop: ResizedCrop
+    training: ImageSet
+    validation: ImageSet
+    dataset_name: str
+
+    @property
+    def gray(self) -> bool:
+        """Whether the training images have one channel."""
+        return bool(self.training.images.shape[-1] == 1)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the hyper-parameters, the CLIP's checksum and the descriptions."""
+        return {
+            "architecture": "hicropl",
+            "prompts": asdict(self.config),
+            "clip_sha256": self.clip.sha256,
+            "descriptions": {name: list(texts) for name, texts in self.descriptions.items()},
+            "gray": self.gray,
+        }
+
+    def build(self, device: torch.device) -> nn.Module:
+        """Return a prompted CLIP with initial prompts."""
+        self._examples = on_device(self.training, device)
+        return _LossNet(PromptedClip(self.clip, self.config, self.descriptions))
+
+    def learned(self, net: nn.Module) -> nn.Module:
+        """Return the part of the net that is trained: the prompt learner."""
+        return _prompted(net).learner
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Return the indices of all images once, in random order."""
+        return torch.randperm(len(self.training), generator=generator)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return random numbers (count, 5) for the crops."""
+        return draw_crops(count, generator)
+
+    def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
+        """Return HiCroPL's loss on random crops of the images."""
+        images, labels = self._examples.images[indices], self._examples.labels[indices]
+        crops = resized_crops(images, numbers, self.crop, self.clip.image_size_px)  # (N, C, size, size) in 0..1
+        total, logits = net(normalized(crops, self.clip.config), labels)
+        return StepLoss(total, (logits.argmax(dim=1) == labels).sum())
+
+    def validate(self, net: nn.Module) -> Evaluation:
+        """Return the predictions for whole validation images."""
+        classifier = prompted_classifier(_prompted(net), self.dataset_name, self.gray)
+        return evaluate(classifier, self.validation, "center-crop")
+
+    def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
+        """Write the checkpoint of the prompts, without the CLIP."""
+        save_prompts(path, prompt_checkpoint(_prompted(net), training))
+
+
+class _LossNet(nn.Module):
+    """A prompted CLIP whose forward pass is its loss, because autocast and DDP wrap a module's forward pass."""
+
+    def __init__(self, prompted: PromptedClip) -> None:
+        super().__init__()
+        self.prompted = prompted
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        losses = self.prompted.loss(images, labels)
+        return losses.total, losses.logits
+
+
+def normalized(pixels: Tensor, config: ClipConfig) -> Tensor:
+    """Return the normalised input (N, 3, H, W) of the image tower for pixels (N, 1 or 3, H, W) in 0..1."""
+    mean = torch.tensor(config.image_mean, device=pixels.device)[:, None, None]  # (3, 1, 1)
+    std = torch.tensor(config.image_std, device=pixels.device)[:, None, None]
+    return (pixels - mean) / std
+
+
+def _prompted(net: nn.Module) -> PromptedClip:
+    assert isinstance(net, _LossNet)
+    return net.prompted

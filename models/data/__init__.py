@@ -8,16 +8,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.contract import LabelMap
+from edgekit.device.imaging import resize
 from edgekit.errors import InputError
 from edgekit.models.data.disk import selected_images
-from edgekit.preprocess import ImageU8
+from edgekit.preprocess import FloatArray, ImageU8
 from edgekit.text import counted
 
+SplitKind = Literal["train", "val", "test"]
 # In the label order of FER-2013, of the EdgeCNN authors' checkpoints and of every edgekit expression model.
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
@@ -27,12 +30,18 @@ _DIGEST_ROWS = 1024
 _LEAST_OF_CLASS = 5
 # Name of the only split of a data set without splits.
 ALL_IMAGES = "all"
+# Side of small pictures, and the correlation from which two of them are nearly equal: of frames of one video all are
+# above, of unrelated photographs none.
+_SMALL_PX, _NEAR = 16, 0.95
+_MOST_TRAINING, _MOST_HELD_BACK = 4000, 400
 # Usual names of each kind of split; a name that a data set does not have stands for another of its kind.
-_TRAIN_SPLITS = ("Training", "train", ALL_IMAGES)
-_VALIDATION_SPLITS = ("PublicTest", "val", "valid", "validation")
-_TEST_SPLITS = ("PrivateTest", "test", "testing")
+_USUAL: dict[SplitKind, tuple[str, ...]] = {
+    "train": ("Training", "train", ALL_IMAGES),
+    "val": ("PublicTest", "val", "valid", "validation"),
+    "test": ("PrivateTest", "test", "testing"),
+}
 # A folder with one of these names, in any case, is a split, even if it is the only one.
-KNOWN_SPLITS = frozenset(name.casefold() for name in (*_TRAIN_SPLITS, *_VALIDATION_SPLITS, *_TEST_SPLITS))
+KNOWN_SPLITS = frozenset(name.casefold() for names in _USUAL.values() for name in names)
 
 
 @dataclass(frozen=True)
@@ -84,10 +93,11 @@ class DataSet:
         Raises:
             InputError: The data set has no such split; the message lists its splits.
         """
-        found = named_split(self.splits, name)
-        if found not in self.splits:
-            raise missing_split(f"data set '{self.name}'", name, self.splits)
-        return self.splits[found]
+        return self.splits[self.chosen_split(name, "train")]
+
+    def chosen_split(self, name: str | None, kind: SplitKind) -> str:
+        """Return the name of a split, by default of the one with a usual name of its kind; see `chosen_split`."""
+        return chosen_split(f"data set '{self.name}'", self.splits, name, kind)
 
     def checksum(self) -> str:
         """Return a SHA-256 over classes, labels, targets, groups and pixels; it does not depend on the file format."""
@@ -113,30 +123,16 @@ def missing_split(subject: str, name: str, splits: Iterable[str]) -> InputError:
     )
 
 
-def training_split(dataset: DataSet, name: str | None = None) -> str:
-    """Return the name of the training split: `name`, or by default `Training`, `train` or `all`, in any case.
+def chosen_split(subject: str, splits: Iterable[str], name: str | None, kind: SplitKind) -> str:
+    """Return the split of `subject` that `name` stands for, by default the one with a usual name of its kind.
 
     Raises:
-        InputError: The data set has no such split.
+        InputError: There is no such split; the message lists the splits.
     """
-    return _existing(dataset, name or usual_training_split(dataset.splits), "train")
-
-
-def split_to_measure(dataset: DataSet, name: str | None = None) -> str:
-    """Return the name of the test split: `name`, or by default `PrivateTest`, `test` or `testing`, in any case.
-
-    Raises:
-        InputError: The data set has no such split.
-    """
-    return _existing(dataset, name or usual_test_split(dataset.splits), "test")
-
-
-def _existing(dataset: DataSet, name: str | None, usual: str) -> str:
-    if name is None:
-        raise missing_split(f"data set '{dataset.name}'", usual, dataset.splits)
-    name = named_split(dataset.splits, name)
-    dataset.split(name)
-    return name
+    found = usual_split(splits, kind) if name is None else named_split(splits, name)
+    if found is None or found not in splits:
+        raise missing_split(subject, name or kind, splits)
+    return found
 
 
 def named_split(splits: Iterable[str], name: str) -> str:
@@ -147,23 +143,13 @@ def named_split(splits: Iterable[str], name: str) -> str:
     """
     if name in splits:
         return name
-    kinds = (names for names in (_TRAIN_SPLITS, _VALIDATION_SPLITS, _TEST_SPLITS) if _first_known([name], names))
+    kinds = (names for names in _USUAL.values() if _first_known([name], names))
     return next((found for names in kinds if (found := _first_known(splits, names))), name)
 
 
-def usual_training_split(splits: Iterable[str]) -> str | None:
-    """Return the name of the training split among `splits`, or None if none has a usual name."""
-    return _first_known(splits, _TRAIN_SPLITS)
-
-
-def usual_validation_split(splits: Iterable[str]) -> str | None:
-    """Return the name of the validation split among `splits`, or None if none has a usual name."""
-    return _first_known(splits, _VALIDATION_SPLITS)
-
-
-def usual_test_split(splits: Iterable[str]) -> str | None:
-    """Return the name of the test split among `splits`, or None if none has a usual name."""
-    return _first_known(splits, _TEST_SPLITS)
+def usual_split(splits: Iterable[str], kind: SplitKind) -> str | None:
+    """Return the one of `splits` with a usual name of its kind, in any case; None if there is none."""
+    return _first_known(splits, _USUAL[kind])
 
 
 def train_and_validation(
@@ -184,9 +170,9 @@ def train_and_validation(
     Raises:
         InputError: A split does not exist or is empty, or the training split is too small to hold back images.
     """
-    train = training_split(dataset, train)
+    train = dataset.chosen_split(train, "train")
     training = _split_with_images(dataset, train)
-    validation = validation or usual_validation_split(dataset.splits)
+    validation = validation or usual_split(dataset.splits, "val")
     validation = validation and named_split(dataset.splits, validation)
     if validation == train:
         raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
@@ -314,3 +300,26 @@ def _tenth_by_group(labels: NDArray[np.int64], groups: NDArray[np.str_], seed: i
             chosen[group] = True
             taken += adds
     return chosen[number_of]
+
+
+def spread(total: int, limit: int | None) -> NDArray[np.int64]:
+    """Return at most `limit` indices below `total`, evenly spaced."""
+    if limit is None or limit >= total:
+        return np.arange(total)
+    return np.linspace(0, total - 1, limit).round().astype(np.int64)
+
+
+def near_copies(training: ImageU8, held_back: ImageU8) -> float:
+    """Return the share, 0..1, of the held-back images (N, H, W, C) that are nearly equal to a training image."""
+    known = _small(training[spread(len(training), _MOST_TRAINING)])
+    asked = _small(held_back[spread(len(held_back), _MOST_HELD_BACK)])
+    return float(((asked @ known.T).max(axis=1) > _NEAR).mean())
+
+
+def _small(images: ImageU8) -> FloatArray:
+    """Return the images as small gray ones with mean 0 and norm 1: float32 (N, pixels)."""
+    gray = [np.ascontiguousarray(image.mean(axis=-1).astype(np.uint8)) for image in images]
+    pixels = np.stack([resize(image, (_SMALL_PX, _SMALL_PX)) for image in gray]).reshape(len(images), -1)
+    centred: FloatArray = pixels.astype(np.float32) - pixels.mean(axis=1, keepdims=True, dtype=np.float32)
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
+    return centred

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from edgekit.models.data.camera import COLUMNS as CAMERA_COLUMNS
 from edgekit.models.data.camera import Camera, photographed
-from edgekit.models.data.resized_crop import ResizedCrop, resized_crops
 
 # Random numbers per image: of the geometry, the pixel values and the cutout; then whether the image is photographed.
 _COLUMNS = 11
@@ -28,10 +27,9 @@ class Augmentation:
 
     - `crop_px`: side of the random crop.
     - `flip`: mirror half of the images.
-    - `rotation_deg`, `scale` (fraction), `shear_deg`: random affine map.
+    - `rotation_deg`, `scale` (fraction): random affine map.
     - `brightness` (fraction of white), `contrast` (fraction): random offset and gain of the pixel values.
     - `cutout_px`: side of a square of zeros, in a `cutout_probability` of the images (Cutout, arXiv 1708.04552).
-    - `translation`: shift beyond the image border, as a fraction of the image's side; border pixels are repeated.
     - `resized`: random resized crops in place of the random crop and the affine map.
     - `camera`: what a camera and a detector do to a part of the images; None: nothing.
     """
@@ -40,12 +38,10 @@ class Augmentation:
     flip: bool = True
     rotation_deg: float = 0.0
     scale: float = 0.0
-    shear_deg: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     cutout_px: int = 0
     cutout_probability: float = 0.0
-    translation: float = 0.0
     resized: ResizedCrop | None = None
     camera: Camera | None = None
 
@@ -58,7 +54,7 @@ class Augmentation:
     @property
     def is_affine(self) -> bool:
         """Whether images are resampled, and not only cropped."""
-        return bool(self.rotation_deg or self.scale or self.shear_deg or self.translation)
+        return bool(self.rotation_deg or self.scale)
 
 
 def draw(count: int, generator: torch.Generator, augmentation: Augmentation) -> Tensor:
@@ -108,12 +104,8 @@ def _fractions(images: Tensor) -> Tensor:
 def _photographed_crop(images: Tensor, numbers: Tensor, augmentation: Augmentation, camera: Camera) -> Tensor:
     """Return crops of photographed images, from a box that is as far off as a detector's."""
     pixels = photographed(images, numbers[:, _IS_PHOTOGRAPHED + 1 :], camera)
-    framed = replace(
-        augmentation,
-        scale=augmentation.scale + camera.framing_scale,
-        translation=augmentation.translation + camera.framing_shift,
-    )
-    return _affine_crop(pixels, numbers.unbind(dim=1), framed)
+    framed = replace(augmentation, scale=augmentation.scale + camera.framing_scale)
+    return _affine_crop(pixels, numbers.unbind(dim=1), framed, camera.framing_shift)
 
 
 def _corner(columns: tuple[Tensor, ...], size_hw: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:
@@ -143,22 +135,24 @@ def _crop(images: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentatio
     return images.reshape(count, channels, -1).gather(2, flat).view(count, channels, side, side)
 
 
-def _affine_crop(pixels: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
+def _affine_crop(
+    pixels: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentation, beyond: float = 0.0
+) -> Tensor:
+    """Return affine crops, shifted over the border by at most `beyond` of the side; border pixels are repeated."""
     _, _, height, width = pixels.shape
     side = augmentation.crop_px
     angle = math.radians(augmentation.rotation_deg) * _symmetric(columns[3])
     zoom = 1 + augmentation.scale * _symmetric(columns[4])
-    shear = torch.tan(math.radians(augmentation.shear_deg) * _symmetric(columns[5]))
     mirror = torch.where(flips(columns, augmentation), -1.0, 1.0)
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     # Maps output coordinates (-1..1 over the crop) to input coordinates (-1..1 over the image): see affine_grid.
     x_ratio, y_ratio = side / width, side / height
-    shift_x = _symmetric(columns[1]) * (1 - x_ratio + 2 * augmentation.translation)
-    shift_y = _symmetric(columns[0]) * (1 - y_ratio + 2 * augmentation.translation)
+    shift_x = _symmetric(columns[1]) * (1 - x_ratio + 2 * beyond)
+    shift_y = _symmetric(columns[0]) * (1 - y_ratio + 2 * beyond)
     theta = torch.stack(
         [
-            torch.stack([cos * mirror * x_ratio, (shear * cos - sin) * x_ratio, shift_x], dim=1),
-            torch.stack([sin * mirror * y_ratio, (shear * sin + cos) * y_ratio, shift_y], dim=1),
+            torch.stack([cos * mirror * x_ratio, -sin * x_ratio, shift_x], dim=1),
+            torch.stack([sin * mirror * y_ratio, cos * y_ratio, shift_y], dim=1),
         ],
         dim=1,
     )  # (N, 2, 3)
@@ -174,3 +168,54 @@ def _cutout(pixels: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentat
     chosen = columns[8] < augmentation.cutout_probability
     hole = row_hit[:, :, None] & column_hit[:, None, :] & chosen[:, None, None]
     return pixels.masked_fill_(hole[:, None], 0.0)
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """Crops of at least `min_area` of the image, with an aspect ratio of at most `max_ratio`; half are mirrored."""
+
+    min_area: float = 0.08
+    max_ratio: float = 4 / 3
+
+
+def draw_crops(count: int, generator: torch.Generator) -> Tensor:
+    """Return the random numbers of `count` images: float32 (count, 5), uniform in [0, 1)."""
+    return torch.rand(count, 5, generator=generator)
+
+
+def resized_crops(images: Tensor, numbers: Tensor, crop: ResizedCrop, size_px: int) -> Tensor:
+    """Return random crops of images, resized with bicubic interpolation.
+
+    The area, the logarithm of the aspect ratio and the position are uniformly distributed. A crop that does not fit in
+    the image is clipped to it.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        numbers: Random numbers (N, 5) from `draw_crops`.
+        crop: Limits of area and aspect ratio.
+        size_px: Height and width of the result.
+
+    Returns:
+        float32 (N, C, size_px, size_px) in 0..1.
+    """
+    height, width = images.shape[-2:]
+    area, ratio, across, down, mirror = numbers.unbind(dim=1)
+    part = (crop.min_area + (1 - crop.min_area) * area) * height * width
+    aspect = torch.exp(math.log(crop.max_ratio) * (2 * ratio - 1))
+    # Width and height of each crop, as fractions of the image.
+    part_w = (torch.sqrt(part * aspect) / width).clamp(max=1)
+    part_h = (torch.sqrt(part / aspect) / height).clamp(max=1)
+    sign = torch.where(mirror < 0.5, -1.0, 1.0)
+    none = torch.zeros_like(part_w)
+    # Maps output coordinates (-1..1) to input coordinates: see affine_grid.
+    theta = torch.stack(
+        [
+            torch.stack([sign * part_w, none, (2 * across - 1) * (1 - part_w)], dim=1),
+            torch.stack([none, part_h, (2 * down - 1) * (1 - part_h)], dim=1),
+        ],
+        dim=1,
+    )  # (N, 2, 3)
+    grid = F.affine_grid(theta, [len(images), 1, size_px, size_px], align_corners=False)
+    pixels = images.to(torch.float32).mul_(1 / 255)
+    cut = F.grid_sample(pixels, grid, mode="bicubic", padding_mode="border", align_corners=False)
+    return cut.clamp_(0, 1)  # bicubic interpolation overshoots at edges

@@ -17,13 +17,11 @@ import numpy as np
 from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, Progress, ignore_message
-from edgekit.models.data import EXPRESSIONS, usual_training_split
-from edgekit.models.data.coop import is_split_file
+from edgekit.models.data import EXPRESSIONS, usual_split
 from edgekit.models.data.fer2013 import read_splits
 from edgekit.models.data.files import Files
 from edgekit.models.data.layout import require_contempt, split_order
-from edgekit.models.data.pixels import single_channel_if_gray
-from edgekit.models.data.readers import dataset_name, is_of_files, open_layout
+from edgekit.models.data.readers import dataset_name, is_of_files, open_layout, single_channel_if_gray
 from edgekit.preprocess import ImageU8
 
 
@@ -106,7 +104,7 @@ def scan_dataset(
         InputError: The path does not exist, its format is not recognised, an archive, CSV or HDF5 file is damaged, or
             an HDF5 file has no images.
     """
-    if is_split_file(path) or is_of_files(path):
+    if is_of_files(path):
         with open_layout(path, contempt, notify) as (files, layout):
             places = [(entry.name, entry.split, entry.class_name) for entry in layout.entries]
             images = (_read(files, entry.path) for entry in layout.entries)
@@ -145,7 +143,7 @@ def analyse(scan: Scan) -> Findings:
         for pair in combinations(scan.splits, 2)
         if (count := sum(set(pair) <= splits for splits in splits_of))
     }
-    training = usual_training_split(scan.splits)
+    training = usual_split(scan.splits, "train")
     leaking = sum(any(record.split == training for record in group) for group in crossing)
     counts = {split: dict.fromkeys(scan.classes, 0) for split in scan.splits}
     for record in scan.records:

@@ -17,7 +17,6 @@ from edgekit.models.data.files import Files, ImageEntry, open_files
 from edgekit.models.data.layout import Layout
 
 _SPLITS = ("train", "val", "test")
-_MAX_BYTES = 200 << 20
 
 
 def is_split_file(path: Path) -> bool:
@@ -47,8 +46,6 @@ def open_split_file(path: Path) -> Iterator[tuple[Files, Layout]]:
 
 def _entries(path: Path) -> tuple[list[ImageEntry], tuple[str, ...]]:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"larger than {_MAX_BYTES >> 20} MiB")
         document = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(document, dict) or not any(document.get(split) for split in _SPLITS):
             raise InputError('expected {"train": [["path", 0, "class"], ...], "val": ..., "test": ...}')

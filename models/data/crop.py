@@ -5,7 +5,7 @@ print(f"{report.crops} crops, {report.without_face} photographs without a face")
 
 A crop has exactly the region that the runtime cuts for a face box, before it is resized. Training that reads a crop as
 an image therefore gets the pixels that the runtime computes from the photograph, if the crop was not made smaller
-(`max_side_px`) and is stored without loss (PNG).
+(`max_side_px`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from edgekit.device.imaging import IMAGE_SUFFIXES, at_most, decode_image
 from edgekit.device.sources import open_source
 from edgekit.errors import InputError
 from edgekit.files import exclusive_folder, real_path, write_atomic
-from edgekit.models.callbacks import Notify, Progress
+from edgekit.models.callbacks import Notify
 from edgekit.models.crop_options import CropOptions
 from edgekit.models.data.files import ARCHIVE_SUFFIXES, CROP_TABLE, open_files
 from edgekit.models.data.photos import PhotoDetector, PhotoFacts, read_photo_table
@@ -42,12 +42,10 @@ from edgekit.preprocess import CROP_MARGIN, ImageU8, square_crop_box
 
 # Which faces of a photograph are cropped: the largest, all, or the only one of photographs with one face.
 WhichFaces: TypeAlias = Literal["largest", "all", "single"]
-CropFormat: TypeAlias = Literal["png", "jpg"]
 Status: TypeAlias = Literal["crop", "no face", "several faces", "unreadable"]
 # A photograph: its source, and the time of a video's frame.
 Key: TypeAlias = tuple[str, float | None]
 
-_JPEG_QUALITY = 95
 _OTHER_ARCHIVES = (".zip", ".7z", ".rar", ".xz", ".bz2")
 
 
@@ -134,15 +132,6 @@ class CropReport:
 
 
 @dataclass(frozen=True)
-class _Settings:
-    faces: WhichFaces
-    margin: float
-    max_side_px: int
-    image_format: CropFormat
-    description: str
-
-
-@dataclass(frozen=True)
 class _Photo:
     """A photograph, whose file `file` reads, or a frame `frame_bgr`; `target` is its crop's path without suffix."""
 
@@ -189,26 +178,21 @@ def crop_photos(options: CropOptions) -> CropReport:
         StorageError: A file cannot be written.
     """
     photos, output = Path(options.photos), Path(options.output)
-    faces, image_format, max_side_px = options.faces, options.image_format, options.max_side_px
-    margin = CROP_MARGIN if options.margin is None else options.margin
-    for name, text, choices in (("faces", faces, WhichFaces), ("image_format", image_format, CropFormat)):
-        if text not in get_args(choices):
-            raise InputError(f"{name} is {text!r}: expected one of {', '.join(get_args(choices))}")
+    if options.faces not in get_args(WhichFaces):
+        raise InputError(f"faces is {options.faces!r}: expected one of {', '.join(get_args(WhichFaces))}")
     _check_output(photos, output)
     face_detector = PhotoDetector(
         "yunet" if options.detector is None else str(options.detector),
-        input_size_px=options.detector_size_px,
         min_face_px=options.min_face_px,
         threads=options.threads,
         notify=options.notify,
     )
-    limits = f"at {options.detector_size_px or 'default'} px, min face {options.min_face_px} px, {faces}"
+    limits = f"at default px, min face {options.min_face_px} px, {options.faces}"
     is_file = str(options.detector).endswith(".onnx")
     model = f" ({Path(str(options.detector)).name})" if is_file else ""
-    description = f"{face_detector.name}{model} {limits}, margin {margin:g}, at most {max_side_px} px, {image_format}"
-    settings = _Settings(faces, margin, max_side_px, image_format, description)
+    description = f"{face_detector.name}{model} {limits}, margin {CROP_MARGIN:g}, at most {options.max_side_px} px, png"
     with exclusive_folder(output), _open_photos(photos, options.every_s, options.notify) as (total, items):
-        return _crop_all(items, total, face_detector, settings, output, options.notify, options.progress)
+        return _crop_all(items, total, face_detector, options, description)
 
 
 def _check_output(photos: Path, output: Path) -> None:
@@ -225,14 +209,9 @@ def _check_output(photos: Path, output: Path) -> None:
 
 
 def _crop_all(
-    items: Iterator[_Photo],
-    total: int | None,
-    face_detector: PhotoDetector,
-    settings: _Settings,
-    output: Path,
-    notify: Notify,
-    progress: Progress,
+    items: Iterator[_Photo], total: int | None, face_detector: PhotoDetector, options: CropOptions, description: str
 ) -> CropReport:
+    output = Path(options.output)
     table = output / CROP_TABLE
     done = read_rows(table)
     owners = {row.path: key for key, rows in done.items() for row in rows if row.path}
@@ -243,18 +222,18 @@ def _crop_all(
         for photo in items:
             earlier = done.get(photo.key, [])
             _check_same(photo, earlier, output)
-            if _is_current(photo, earlier, settings, output):
+            if _is_current(photo, earlier, description, output):
                 present += 1
                 done[photo.key] = [_with_facts(row, photo.facts) for row in earlier]
             else:
-                crops = _crops_of(photo, face_detector, settings, notify)
+                crops = _crops_of(photo, face_detector, options, description)
                 _write_crops(crops, photo.key, owners, output)
                 done[photo.key] = [row for row, _ in crops]
                 for row in earlier:
                     if row.path and row.path not in {now.path for now in done[photo.key]}:
                         (output / row.path).unlink(missing_ok=True)
             visited.append(photo.key)
-            progress(len(visited), total)
+            options.progress(len(visited), total)
     finally:
         write_rows(table, done)
     return CropReport(face_detector.name, tuple(row for key in visited for row in done[key]), present)
@@ -275,10 +254,10 @@ def _check_same(photo: _Photo, rows: Sequence[CropRow], output: Path) -> None:
             )
 
 
-def _is_current(photo: _Photo, rows: Sequence[CropRow], settings: _Settings, output: Path) -> bool:
+def _is_current(photo: _Photo, rows: Sequence[CropRow], settings: str, output: Path) -> bool:
     """Return whether an earlier call cropped this photograph with these settings and its crops exist."""
     return bool(rows) and all(
-        row.settings == settings.description
+        row.settings == settings
         and photo.sha256 in ("", row.sha256)
         and row.status != "unreadable"
         and (not row.path or (output / row.path).is_file())
@@ -287,42 +266,37 @@ def _is_current(photo: _Photo, rows: Sequence[CropRow], settings: _Settings, out
 
 
 def _crops_of(
-    photo: _Photo, face_detector: PhotoDetector, settings: _Settings, notify: Notify
+    photo: _Photo, face_detector: PhotoDetector, options: CropOptions, settings: str
 ) -> list[tuple[CropRow, ImageU8 | None]]:
     """Return the rows of one photograph, each with its crop."""
     plain = CropRow("", photo.source, photo.time_s, photo.facts.label, photo.facts.person)
-    plain = replace(plain, settings=settings.description, sha256=photo.sha256)
+    plain = replace(plain, settings=settings, sha256=photo.sha256)
     try:
         image = photo.image()
     except InputError as error:
-        notify(f"{error}: skipped")
+        options.notify(f"{error}: skipped")
         return [(replace(plain, status="unreadable"), None)]
     found = face_detector.detect(image)
     plain = replace(plain, faces=len(found))
     if len(found) == 0:
         return [(replace(plain, status="no face"), None)]
-    if settings.faces == "single" and len(found) > 1:
+    if options.faces == "single" and len(found) > 1:
         return [(replace(plain, status="several faces"), None)]
-    chosen = list(found) if settings.faces == "all" else [found[0]]
+    chosen = list(found) if options.faces == "all" else [found[0]]
     crops: list[tuple[CropRow, ImageU8 | None]] = []
     for number, face in enumerate(chosen, start=1):
         name = photo.target.name + (f"-face{number}" if number > 1 else "")
-        path = photo.target.with_name(f"{name}.{settings.image_format}")
-        crops.append(
-            (_with_box(plain, str(path), face), crop_region(image, face, settings.margin, settings.max_side_px))
-        )
+        path = photo.target.with_name(f"{name}.png")
+        x0, y0, x1, y1 = (round(float(value), 1) for value in face.xyxy)
+        row = replace(plain, path=str(path), x0=x0, y0=y0, x1=x1, y1=y1, score=round(face.score, 4))
+        crops.append((row, crop_region(image, face, options.max_side_px)))
     return crops
 
 
-def _with_box(row: CropRow, path: str, face: Face) -> CropRow:
-    x0, y0, x1, y1 = (round(float(value), 1) for value in face.xyxy)
-    return replace(row, path=path, x0=x0, y0=y0, x1=x1, y1=y1, score=round(face.score, 4))
-
-
-def crop_region(image: ImageU8, face: Face, margin: float, max_side_px: int) -> ImageU8:
+def crop_region(image: ImageU8, face: Face, max_side_px: int) -> ImageU8:
     """Return the square that the runtime cuts for a face box, in the image's channels, at most `max_side_px` wide."""
     height, width = image.shape[:2]
-    x0, y0, x1, y1 = square_crop_box(face.xyxy, (width, height), margin)
+    x0, y0, x1, y1 = square_crop_box(face.xyxy, (width, height), CROP_MARGIN)
     return at_most(np.ascontiguousarray(image[y0:y1, x0:x1]), max_side_px)
 
 
@@ -335,9 +309,7 @@ def _write_crops(
         owner = owners.setdefault(row.path, key)
         if owner != key:
             raise InputError(f"'{output / row.path}' is the crop of '{owner[0]}' already: name another folder")
-        suffix = PurePosixPath(row.path).suffix
-        quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if suffix == ".jpg" else []
-        write_atomic(output / row.path, cv2.imencode(suffix, crop, quality)[1].tobytes())
+        write_atomic(output / row.path, cv2.imencode(".png", crop)[1].tobytes())
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +13,14 @@ from edgekit.errors import StorageError
 from edgekit.models.callbacks import Notify
 from edgekit.preprocess import ImageU8
 
-# Where decoded images are kept; "auto" is the disk for those that need more than a quarter of the available memory.
-ImageCache = Literal["auto", "memory", "disk"]
 _MEMORY_SHARE = 0.25
 _MEMINFO = Path("/proc/meminfo")
 _COPY_ROWS = 256
 
 
-def folder_on_disk(size_bytes: int, cache: ImageCache, folder: Path, notify: Notify) -> Path | None:
-    """Return `folder` if images of this size are to be kept there, and call `notify`; None: in memory."""
-    if cache == "memory" or (cache == "auto" and fits_in_memory(size_bytes)):
+def folder_on_disk(size_bytes: int, folder: Path, notify: Notify) -> Path | None:
+    """Return `folder` if images of this size do not fit in memory, and call `notify`; None: they fit."""
+    if fits_in_memory(size_bytes):
         return None
     notify(f"{size_bytes >> 20} MiB of decoded images are kept on disk, in '{folder}', and not in memory")
     return folder
@@ -66,14 +63,6 @@ def new_array(folder: Path | None, shape: tuple[int, ...]) -> ImageU8:
 def folder_of(*arrays: ImageU8) -> Path | None:
     """Return the folder of the first array that is in a file; None if all are in memory."""
     return next((Path(str(each.filename)).parent for each in arrays if isinstance(each, np.memmap)), None)
-
-
-def joined(first: ImageU8, second: ImageU8) -> ImageU8:
-    """Return the images of both arrays; in a file if one of them is in a file."""
-    folder = folder_of(first, second)
-    result = new_array(folder, (len(first) + len(second), *first.shape[1:]))
-    result[: len(first)], result[len(first) :] = first, second
-    return result
 
 
 def is_on_disk(images: ImageU8) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, ImageSet
-from edgekit.models.data.pixels import stack
 from edgekit.preprocess import ImageU8
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
@@ -59,7 +58,7 @@ def read_csv(path: Path, square: Square | None, report: Callable[[int, int | Non
         raise InputError(f"data '{path}' has no rows")
     return {
         split: ImageSet(
-            stack([image for image, _ in entries], gray=True), np.array([label for _, label in entries], np.int64)
+            _stack([image for image, _ in entries], gray=True), np.array([label for _, label in entries], np.int64)
         )
         for split, entries in groups.items()
     }
@@ -132,3 +131,8 @@ def _hdf5_split(images: ImageU8, labels: NDArray[np.int64], square: Square | Non
         # Stored as RGB; `square` takes BGR.
         images = np.stack([square(image[..., ::-1]) for image in images])
     return ImageSet(images, labels)
+
+
+def _stack(images: Iterable[ImageU8], gray: bool) -> ImageU8:
+    """Return images of one size as one array (N, H, W, C), with one channel if `gray`, else three."""
+    return np.stack([np.broadcast_to(image, (*image.shape[:2], 1 if gray else 3)) for image in images])

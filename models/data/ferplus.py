@@ -13,20 +13,16 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.models.callbacks import Notify, ignore_message
-from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, training_split
+from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.layout import canonical_class
 from edgekit.models.data.merging import merged
 
-Mode = Literal["posterior", "soft", "majority", "mixed"]
-DEFAULT_LABEL_WEIGHT = 0.5
+Mode = Literal["mixed", "majority"]
 
 # The columns of votes, in the order of `Votes.counts`.
 COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
@@ -38,8 +34,6 @@ _MAX_VOTES = 1000
 # agree with about 20 % by chance.
 _MIN_MATCH = 0.9
 _MIN_AGREEMENT = 0.4
-_WEIGHT_DECAY = 1e-4
-_FIT_STEPS = 100
 # Smoothing of the label in the targets of mode "mixed", as in recipe fer2013.
 _LABEL_SMOOTHING = 0.1
 
@@ -57,10 +51,11 @@ class Votes:
 
 
 def read_votes(path: Path) -> Votes:
-    """Read votes in either format.
+    """Read votes, as fer2013new.csv or with a path per row.
 
     Raises:
-        InputError: The file is missing, lacks a column, or contains a value that is not a number of votes.
+        InputError: The file is missing, is no CSV, has no rows, lacks a column or repeats a path, or a value is not a
+            number of votes.
     """
     require_file(path, "FER+ file")
     counts: list[list[int]] = []
@@ -94,25 +89,19 @@ def read_votes(path: Path) -> Votes:
 def with_ferplus(
     dataset: DataSet,
     path: Path,
-    mode: Mode = "soft",
+    mode: Mode = "mixed",
     train: str | None = None,
     notify: Notify = ignore_message,
-    label_weight: float = DEFAULT_LABEL_WEIGHT,
+    label_weight: float = 0.5,
 ) -> DataSet:
     """Return FER-2013 with labels or training targets from the votes.
 
     - "majority": in all splits, the label is the class with most votes. As in FER+, choices with a single vote are
       ignored, and an image is removed unless one choice has more than half of the remaining votes. Images whose
       majority is contempt, unknown or "not a face" are removed too.
-    - "soft": the same images and labels; the training target is the distribution of the remaining votes over the seven
-      expressions.
-    - "posterior": all images and labels are unchanged; the training target is P(label | votes), fitted on the training
-      split. This target has no noise of a single annotator, but it also loses the information that only the label
-      contains: used alone, it gives a lower accuracy than the labels (docs/reference/results-training.md). Images
-      without votes get the fit's prediction for zero votes.
     - "mixed": all labels are unchanged; the training target is `label_weight` times the smoothed label plus
-      1 - `label_weight` times the distribution of the votes, as in "soft". Images without such votes get the smoothed
-      label. Training images with a majority for unknown and "not a face" are removed.
+      1 - `label_weight` times the distribution of the remaining votes over the seven expressions. Images without such
+      votes get the smoothed label. Training images with a majority for unknown and "not a face" are removed.
 
     Args:
         dataset: FER-2013, with names for votes by path.
@@ -125,14 +114,9 @@ def with_ferplus(
     Raises:
         InputError: The classes are not the seven expressions, or the votes belong to other images.
     """
-    train = training_split(dataset, train)
+    train = dataset.chosen_split(train, "train")
     counts = vote_counts(dataset, path, train)
     voted, total = sum(int(part.any(axis=1).sum()) for part in counts.values()), sum(map(len, counts.values()))
-    if mode == "posterior":
-        notify(f"FER+ votes for {voted} of {total} images; training target: P(label | votes)")
-        part = dataset.splits[train]
-        part = replace(part, targets=_posteriors(counts[train], part.labels))
-        return replace(dataset, splits={**dataset.splits, train: part})
     if mode == "mixed":
         part = _mixed(dataset.splits[train], counts[train], label_weight)
         removed = len(dataset.splits[train]) - len(part)
@@ -142,7 +126,7 @@ def with_ferplus(
             "according to the votes are removed"
         )
         return replace(dataset, splits={**dataset.splits, train: part})
-    splits = {name: _relabelled(part, counts[name], mode) for name, part in dataset.splits.items()}
+    splits = {name: _relabelled(part, counts[name]) for name, part in dataset.splits.items()}
     removed = total - sum(map(len, splits.values()))
     notify(f"FER+ votes for {voted} of {total} images; {removed} without a majority for an expression are removed")
     return DataSet(f"{dataset.name} with FER+ {mode} labels", dataset.classes, splits)
@@ -188,7 +172,7 @@ def majority_part(dataset: DataSet, path: Path, split: str, merges: Sequence[str
     """
     part = dataset.splits[split]
     counts = vote_counts(replace(dataset, splits={split: part}), path, split)[split]
-    part = _relabelled(part, counts, "majority")
+    part = _relabelled(part, counts)
     return merged(replace(dataset, splits={split: part}), merges, ignore_message).splits[split]
 
 
@@ -266,47 +250,8 @@ def _mixed(part: ImageSet, counts: NDArray[np.float32], label_weight: float) -> 
     return replace(part, targets=np.where(voted > 0, mixed, labels).astype(np.float32))
 
 
-def _relabelled(part: ImageSet, counts: NDArray[np.float32], mode: Mode) -> ImageSet:
+def _relabelled(part: ImageSet, counts: NDArray[np.float32]) -> ImageSet:
     cleaned = without_single_votes(counts)
     expressions = cleaned[:, EXPRESSION_COLUMNS]
     kept = expressions.max(axis=1) > cleaned.sum(axis=1) / 2
-    shares = expressions[kept] / expressions[kept].sum(axis=1, keepdims=True)
-    targets = shares.astype(np.float32) if mode == "soft" else None
-    return replace(part.subset(kept), labels=shares.argmax(axis=1).astype(np.int64), targets=targets)
-
-
-def _features(counts: Tensor) -> Tensor:
-    """Return features (N, 141) of votes (N, 10): shares, their square roots, logarithms, and products of pairs."""
-    total = counts.sum(1, keepdim=True)
-    shares = counts / total.clamp(min=1)
-    roots = torch.sqrt(shares)
-    upper = torch.triu_indices(len(COLUMNS), len(COLUMNS))
-    pairs = [(part[:, :, None] * part[:, None, :])[:, upper[0], upper[1]] for part in (shares, roots)]
-    return torch.cat([shares, roots, torch.log(counts + 0.5), (total == 0).float(), *pairs], 1)
-
-
-def _posteriors(counts: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return P(label | votes) of training images, (N, 7), by multinomial logistic regression on them."""
-    threads = torch.get_num_threads()
-    # On one thread, because rounding depends on the number of threads, and the checksum of the data must not.
-    torch.set_num_threads(1)
-    try:
-        features = _features(torch.from_numpy(counts))
-        mean, spread = features.mean(0), features.std(0) + 1e-6
-        truth = torch.from_numpy(labels)
-        weight = torch.zeros(len(mean), len(EXPRESSIONS), requires_grad=True)
-        bias = torch.zeros(len(EXPRESSIONS), requires_grad=True)
-        optimizer = torch.optim.LBFGS([weight, bias], max_iter=_FIT_STEPS, line_search_fn="strong_wolfe")
-        seen = (features - mean) / spread
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = F.cross_entropy(seen @ weight + bias, truth) + _WEIGHT_DECAY * (weight**2).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
-
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            return (seen @ weight + bias).softmax(1).numpy()
-    finally:
-        torch.set_num_threads(threads)
+    return replace(part.subset(kept), labels=expressions[kept].argmax(axis=1).astype(np.int64), targets=None)

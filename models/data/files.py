@@ -66,11 +66,6 @@ class ImageEntry:
     group: str = ""
 
 
-def folder_files(folder: Path, names: Iterable[PurePosixPath]) -> Files:
-    """Return the files with these names in a folder."""
-    return Files(tuple(names), lambda name: _read_file(folder, name))
-
-
 def report_left_out(names: Iterable[PurePosixPath], notify: Notify) -> None:
     """Call `notify` with a line for HEIC and AVIF images, and one for other images whose suffix is not read."""
     names = [name for name in names if not is_hidden(name)]
@@ -179,6 +174,7 @@ def _target(name: PurePosixPath, links: Mapping[PurePosixPath, tarfile.TarInfo])
     seen: set[PurePosixPath] = set()
     while name in links and name not in seen:
         seen.add(name)
+        # The target of a hard link is relative to the archive, that of a symbolic link to the link's folder.
         start = "" if links[name].islnk() else posixpath.dirname(links[name].name)
         name = PurePosixPath(posixpath.normpath(posixpath.join(start, links[name].linkname)))
     return name

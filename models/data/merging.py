@@ -27,7 +27,10 @@ def parse_merges(texts: Sequence[str], labels: Sequence[str]) -> LabelMap:
     merges: dict[str, tuple[str, ...]] = {}
     taken: set[str] = set()
     for text in texts:
-        new, names = split_merge(text)
+        new, mark, rest = (part.strip() for part in text.partition("="))
+        names = tuple(name.strip() for name in rest.split(","))
+        if not mark or not new or not all(names):
+            raise InputError(f"merge '{text}': expected the form NEW=OLD,OLD")
         if new in merges:
             raise InputError(f"merge '{text}': the new class '{new}' is defined twice")
         for name in names:
@@ -38,19 +41,6 @@ def parse_merges(texts: Sequence[str], labels: Sequence[str]) -> LabelMap:
             taken.add(name)
         merges[new] = names
     return LabelMap(tuple(merges), tuple(merges.values()))
-
-
-def split_merge(text: str) -> tuple[str, tuple[str, ...]]:
-    """Return the new label and the old labels of a text of the form `NEW=OLD,OLD`.
-
-    Raises:
-        InputError: The text has another form.
-    """
-    new, mark, rest = text.partition("=")
-    names = tuple(name.strip() for name in rest.split(","))
-    if not mark or not new.strip() or not all(names):
-        raise InputError(f"merge '{text}': expected the form NEW=OLD,OLD")
-    return new.strip(), names
 
 
 def merged(dataset: DataSet, texts: Sequence[str], notify: Notify) -> DataSet:

@@ -24,7 +24,7 @@ from edgekit.device.frame import Frame
 from edgekit.device.imaging import as_frame
 from edgekit.device.region import detector_input_px
 from edgekit.device.stages import StageTimer
-from edgekit.device.tracking.face_tracker import FaceTracker
+from edgekit.device.tracking import FaceTracker
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify
 from edgekit.models.data import ALL_IMAGES
@@ -47,38 +47,23 @@ class PhotoFacts:
 class PhotoDetector:
     """Detects the faces of single photographs, as `edgekit run` does for a folder of images."""
 
-    def __init__(
-        self,
-        detector: str = "yunet",
-        *,
-        input_size_px: int | None = None,
-        min_face_px: int = 0,
-        threads: int | None = None,
-        notify: Notify,
-    ) -> None:
+    def __init__(self, detector: str, *, min_face_px: int = 0, threads: int | None = None, notify: Notify) -> None:
         """Create the detector; see `edgekit.device.detection.create_detector` for arguments and errors.
 
         Args:
             detector: Name of the detector, or YuNet's .onnx file.
-            input_size_px: Longer side of the detector's input; None: 320, or what `min_face_px` requires.
             min_face_px: Smallest mean side of a face in pixels of the photograph; 0: no limit.
             threads: Threads within one inference.
             notify: Called with one line about a download or a replaced detector.
         """
-        self._detector = create_detector(
-            detector,
-            input_size_px=input_size_px,
-            intra_op_threads=threads,
-            notify=notify,
-        )
+        self._detector = create_detector(detector, intra_op_threads=threads, notify=notify)
         self.name = self._detector.name
         self._min_face_px = min_face_px
-        self._chooses_input_size = min_face_px > 0 and input_size_px is None
 
     def detect(self, image: ImageU8) -> Detections:
         """Return the faces of a uint8 (H, W) or (H, W, 3) B, G, R image, the largest first."""
         frame = Frame(0, 0.0, 0.0, as_frame(image))
-        if self._chooses_input_size and isinstance(self._detector, Sizable):
+        if self._min_face_px > 0 and isinstance(self._detector, Sizable):
             self._detector.input_size_px = detector_input_px(frame.size_wh, self._min_face_px)
         face_tracker = FaceTracker(self._detector, None, min_face_px=self._min_face_px)
         faces = face_tracker.find(frame, StageTimer())

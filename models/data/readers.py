@@ -5,8 +5,7 @@
 - FER-2013 as folders `{train,test}/<class>/<Usage>_<n>.jpg`, whose file names contain the official split;
 - FER-2013 as one file, `fer2013.csv` or HDF5: see `edgekit.models.data.fer2013`;
 - RAF-DB: see `edgekit.models.data.rafdb`;
-- CoOp's `split_zhou_*.json` beside a folder of images: see `edgekit.models.data.coop`;
-- ImageNet, its shifted copies and FGVC-Aircraft with their lists: see `edgekit.models.data.listed`.
+- CoOp's `split_zhou_*.json` beside a folder of images: see `edgekit.models.data.coop`.
 
 Classes named after the seven expressions get the label order of FER-2013, others alphabetical order.
 
@@ -20,26 +19,24 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.device.imaging import decode_image
+from edgekit.contract import CropSpec, Fit
+from edgekit.device.imaging import decode_image, resize
 from edgekit.errors import InputError
 from edgekit.files import real_path
 from edgekit.models.callbacks import Notify, Progress, ignore_message
-from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
+from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, missing_split, named_split, spread
 from edgekit.models.data.coop import is_split_file, open_split_file
-from edgekit.models.data.disk import ImageCache, folder_on_disk, new_array
+from edgekit.models.data.disk import folder_on_disk, new_array
 from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_splits
 from edgekit.models.data.files import ARCHIVE_SUFFIXES, Files, open_files
-from edgekit.models.data.image_files import ImageFiles
 from edgekit.models.data.layout import Layout, find_layout, require_contempt, split_order
-from edgekit.models.data.listed import is_listed, read_listed
-from edgekit.models.data.pixels import DataFit, single_channel_if_gray, to_size
-from edgekit.preprocess import ImageU8
+from edgekit.preprocess import ImageU8, center_crop, fit_image
 from edgekit.text import natural_key
 
 Labels = Mapping[str, NDArray[np.int64]]
@@ -48,6 +45,8 @@ Groups = Mapping[str, NDArray[np.str_] | None]
 # selection from the labels of each split, the classes, and the groups of each split.
 Selection = Mapping[str, tuple[str, NDArray[np.int64]]]
 Select = Callable[[Labels, tuple[str, ...], Groups], Selection]
+# How an image becomes square: a contract's `crop.fit`, or the preprocessing of CLIP's authors.
+DataFit: TypeAlias = Fit | Literal["clip"]
 
 
 def load_dataset(
@@ -59,8 +58,7 @@ def load_dataset(
     notify: Notify = ignore_message,
     fit: DataFit = "square",
     select: Select | None = None,
-    cache: ImageCache = "memory",
-    cache_folder: Path = Path(),
+    cache_folder: Path | None = None,
 ) -> DataSet:
     """Read a data set.
 
@@ -73,26 +71,20 @@ def load_dataset(
         notify: Called with messages about removed images and similar decisions.
         fit: How images that are not square become square: that of the contract they are read for.
         select: Selects images before they are decoded; default: all.
-        cache: Where the decoded images of image files are kept; those of .csv and HDF5 files are kept in memory.
-        cache_folder: Folder of those that are kept on disk.
+        cache_folder: Folder for the decoded images of image files that do not fit in memory; None: they stay in memory.
 
     Raises:
-        InputError: The path does not exist, its format is not recognised, the data is damaged, or a .csv or HDF5 file
-            is to be kept on disk.
+        InputError: The path does not exist, its format is not recognised, or the data is damaged.
     """
     report = progress or (lambda _done, _total: None)
     square = functools.partial(to_size, size_px=size_px, fit=fit)
-    if is_split_file(path) or is_of_files(path):
+    if is_of_files(path):
         with open_layout(path, contempt, notify) as (files, layout):
             chosen = _chosen(layout, select)
             size_bytes = 3 * size_px**2 * sum(map(len, chosen.values()))
-            folder = folder_on_disk(size_bytes, cache, cache_folder, notify)
+            folder = cache_folder and folder_on_disk(size_bytes, cache_folder, notify)
             return _read_images(files, layout, path, square, report, chosen, folder)
     require_contempt(contempt, EXPRESSIONS)
-    if cache == "disk":
-        raise InputError(
-            f"data '{path}' is no folder or archive of images: its images stay in memory, leave out --cache-images disk"
-        )
     splits = read_splits(path, square, report)
     ordered = {name: splits[name] for name in split_order(splits)}
     name = dataset_name(path, EXPRESSIONS, ordered)
@@ -104,7 +96,7 @@ def load_dataset(
 
 
 def is_of_files(path: Path) -> bool:
-    """Return whether a data set consists of image files (a folder or an archive); else it is a .csv or HDF5 file.
+    """Return whether a data set consists of image files (a folder, an archive, CoOp's list); else it is a .csv or HDF5.
 
     Raises:
         InputError: The path does not exist or has an unknown suffix.
@@ -112,44 +104,11 @@ def is_of_files(path: Path) -> bool:
     if not path.exists():
         raise InputError(f"data '{path}' does not exist: expected a folder, a .tar.gz, a fer2013.csv or an .h5 file")
     name = path.name.lower()
-    if path.is_dir() or name.endswith(ARCHIVE_SUFFIXES):
+    if path.is_dir() or name.endswith(ARCHIVE_SUFFIXES) or is_split_file(path):
         return True
     if name.endswith((".csv", ".h5", ".hdf5")):
         return False
     raise InputError(f"data '{path}' has an unknown format: expected a folder, .tar, .tar.gz, .csv, .h5 or .json")
-
-
-@dataclass(frozen=True)
-class FileSets:
-    """A data set whose images stay in their files: name, classes in label order, and splits by name."""
-
-    name: str
-    classes: tuple[str, ...]
-    splits: Mapping[str, ImageFiles]
-
-
-def is_in_files(path: Path) -> bool:
-    """Return whether each image of a data set can be read at any time: it is a folder, or a split file beside one."""
-    return is_split_file(path) or path.is_dir()
-
-
-def list_files(path: Path, select: Select, *, contempt: str = "drop", notify: Notify = ignore_message) -> FileSets:
-    """Return the image files of a data set for which `is_in_files` holds; the arguments are those of `load_dataset`.
-
-    Raises:
-        InputError: The path does not exist, or the arrangement of the files is not recognised.
-    """
-    with open_layout(path, contempt, notify) as (files, layout):
-        splits = {
-            split: ImageFiles(
-                str(path),
-                files.read,
-                tuple(layout.entries[index].path for index in indices),
-                *_facts(layout, indices),
-            )
-            for split, indices in _chosen(layout, select).items()
-        }
-    return FileSets(_name(layout, path), layout.classes, splits)
 
 
 def dataset_name(path: Path, classes: tuple[str, ...], splits: Iterable[str]) -> str:
@@ -170,11 +129,6 @@ def open_layout(path: Path, contempt: str, notify: Notify) -> Iterator[tuple[Fil
         with open_split_file(path) as opened:
             require_contempt(contempt, opened[1].classes)
             yield opened
-        return
-    if path.is_dir() and is_listed(path):
-        listed = read_listed(path, notify)
-        require_contempt(contempt, listed[1].classes)
-        yield listed
         return
     with open_files(path, notify) as files:
         yield files, find_layout(files, str(path), contempt, notify)
@@ -261,3 +215,120 @@ def _chosen(layout: Layout, select: Select | None) -> dict[str, list[int]]:
     groups = {split: _groups(layout, indices) for split, indices in ordered.items()}
     selection = select(labels, layout.classes, groups)
     return {new: [ordered[old][index] for index in indices] for new, (old, indices) in selection.items()}
+
+
+def to_size(image: ImageU8, size_px: int, fit: DataFit = "square") -> ImageU8:
+    """Return an image (H, W), (H, W, 1) or (H, W, 3) BGR as uint8 (size_px, size_px, 1 or 3 RGB).
+
+    The pixels are those of `edgekit.preprocess.fit_image`, which the device computes too, except for "clip".
+    """
+    if fit == "clip":
+        return to_clip_square(image, size_px)
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    size_hw = (size_px, size_px)
+    return fit_image(image, CropSpec(0.0, image.ndim == 2, size_hw, size_hw, fit), resize)
+
+
+def to_clip_square(image: ImageU8, size_px: int) -> ImageU8:
+    """Return the central square of an image, resized to uint8 (size_px, size_px, 1 or 3 RGB), as CLIP's authors do.
+
+    The shorter side is resized to `size_px` (bicubic, antialiased) with the aspect ratio kept, then the centre is
+    cropped. A CLIP in torch is trained and evaluated with these pixels. A device computes others: for an exported CLIP
+    it resizes the central square as for every other model ("square"), and `edgekit.evaluate` and `edgekit.verify` read
+    images for an exported file as the device does.
+    """
+    from PIL import Image
+
+    if image.ndim == 3:
+        image = image[..., 0] if image.shape[-1] == 1 else np.ascontiguousarray(image[..., ::-1])
+    height, width = image.shape[:2]
+    # As in torchvision's Resize and CenterCrop: the product comes first, so that a square stays one.
+    size_wh = (size_px, int(size_px * height / width)) if width <= height else (int(size_px * width / height), size_px)
+    if size_wh != (width, height):
+        image = np.asarray(Image.fromarray(image).resize(size_wh, Image.Resampling.BICUBIC), np.uint8)
+    if image.ndim == 2:
+        image = image[..., np.newaxis]
+    return np.ascontiguousarray(center_crop(image, (size_px, size_px)))
+
+
+def single_channel_if_gray(image: ImageU8) -> ImageU8:
+    """Return an image with three equal channels as (H, W, 1); others are unchanged."""
+    if image.ndim == 3 and image.shape[-1] == 3 and bool((image[..., :1] == image[..., 1:]).all()):
+        return image[..., :1]
+    return image
+
+
+def load_some(
+    path: Path, split: str, limit: int | None, crop: CropSpec, *, contempt: str, notify: Notify, progress: Progress
+) -> tuple[DataSet, ImageSet]:
+    """Read at most `limit` images of one split as training does, evenly spaced over the split's natural order.
+
+    The images have the size `crop.resize_hw` and were made square according to `crop.fit`.
+
+    Raises:
+        InputError: As for `load_dataset`; or the split does not exist or is empty.
+    """
+
+    def choose(labels: Labels, classes: tuple[str, ...], groups: Groups) -> Selection:
+        del classes, groups
+        stored = named_split(labels, split)
+        if stored not in labels:
+            raise missing_split(f"data '{path}'", split, labels)
+        return {split: (stored, spread(len(labels[stored]), limit))}
+
+    dataset = load_dataset(
+        path, crop.resize_hw[0], progress, contempt=contempt, notify=notify, fit=crop.fit, select=choose
+    )
+    part = dataset.split(split)
+    if len(part) == 0:
+        raise InputError(f"split '{split}' of data '{path}' has no images: choose another split")
+    return dataset, part
+
+
+def originals(
+    path: Path, split: str, part: ImageSet, limit: int | None, *, contempt: str, progress: Progress
+) -> Iterator[tuple[int, str, ImageU8]]:
+    """Return an iterator of the images of `part`, a result of `load_some`, as stored: index in `part`, name, pixels.
+
+    Pixels are uint8 (H, W) or (H, W, 3) BGR. The order is the fastest one to read.
+
+    Raises:
+        InputError: The data has changed or is damaged.
+    """
+    if is_of_files(path):
+        return stored_files(path, part, contempt, progress)
+    return _from_arrays(path, split, len(part), limit, progress)
+
+
+def stored_files(
+    path: Path, part: ImageSet, contempt: str, progress: Progress | None = None
+) -> Iterator[tuple[int, str, ImageU8]]:
+    """Yield each image of `part` as `originals` does, from its file in the data set at `path`.
+
+    Raises:
+        InputError: A file does not exist any more, or is damaged.
+    """
+    assert part.names is not None
+    positions = {name: index for index, name in enumerate(part.names.tolist())}
+    with open_layout(path, contempt, ignore_message) as (files, layout):
+        for entry in layout.entries:
+            position = positions.pop(entry.name, None)
+            if position is not None:
+                yield position, entry.name, decode_image(files.read(entry.path), f"{path}/{entry.path}")
+                if progress:
+                    progress(len(part) - len(positions), len(part))
+    if positions:
+        raise InputError(f"data '{path}' changed while it was read: '{next(iter(positions))}' does not exist any more")
+
+
+def _from_arrays(
+    path: Path, split: str, count: int, limit: int | None, progress: Progress
+) -> Iterator[tuple[int, str, ImageU8]]:
+    splits = read_splits(path, None, progress)
+    stored = splits[named_split(splits, split)]
+    for position, row in enumerate(spread(len(stored), limit).tolist()):
+        image = stored.images[row]
+        bgr = image[..., 0] if image.shape[-1] == 1 else np.ascontiguousarray(image[..., ::-1])
+        yield position, f"row {row} of {split}", bgr
+        progress(position + 1, count)

@@ -21,10 +21,9 @@ from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, ignore_message
-from edgekit.models.checkpoints.checkpoint import Checkpoint
+from edgekit.models.checkpoint import Checkpoint
 from edgekit.models.clip.checkpoint import ClipIdentity, PromptCheckpoint, build_prompted, load_prompts
-from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.load import load_clip
+from edgekit.models.clip.load import FrozenClip, load_clip
 from edgekit.models.clip.text_tower import TextTower, read_text_tower
 from edgekit.models.model_loading import build_net
 from edgekit.models.nets.embedding_net import CLASS_VECTORS, EmbeddingNet
@@ -44,13 +43,6 @@ class _ClipTeacher:
     name: str
     sha256: str
     clip: ClipIdentity
-
-
-@dataclass(frozen=True)
-class _Training:
-    """Record of a student's training."""
-
-    teacher: _ClipTeacher | None = None
 
 
 def relabel_by_text(
@@ -233,12 +225,11 @@ def _require_space(checkpoint: Checkpoint) -> None:
 
 
 def _teacher_of(checkpoint: Checkpoint) -> _ClipTeacher:
+    if "teacher" not in checkpoint.training:
+        raise InputError("the checkpoint has no record of its CLIP teacher: distil it again")
     try:
-        teacher = convert(checkpoint.training, _Training, "field").teacher
+        return convert(checkpoint.training["teacher"], _ClipTeacher, "field")
     except InputError as error:
         raise InputError(
             f"the checkpoint has no valid record of its CLIP teacher ({error}): distil it again"
         ) from error
-    if teacher is None:
-        raise InputError("the checkpoint has no record of its CLIP teacher: distil it again")
-    return teacher

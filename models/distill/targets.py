@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from edgekit.contract import Fit
 from edgekit.errors import InputError
-from edgekit.models.callbacks import Progress
-from edgekit.models.checkpoints.tensorfile import read_tensors, write_tensors
+from edgekit.models.callbacks import Progress, of_stage
+from edgekit.models.data import ImageSet
+from edgekit.models.data.disk import folder_on_disk, new_array
+from edgekit.models.data.readers import single_channel_if_gray, stored_files, to_size
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs, mean_of_probabilities
+from edgekit.models.tensor_files import read_tensors, write_tensors
+from edgekit.models.training.options import TrainingOptions
 from edgekit.preprocess import FloatArray, ImageU8, center_crop
 
 _KEY = "edgekit-targets"
 _CROPS_PER_BATCH = 128
-# Exponents of teacher and FER+ votes with the lowest cross-entropy on PublicTest. Both are below 1, because information
-# that both share would count twice.
-_TEACHER_POWER, _VOTES_POWER = 0.7, 0.5
 
 
 def kept_targets(teacher: Teacher, images: ImageU8, path: Path, progress: Progress) -> TeacherOutputs:
@@ -36,8 +39,7 @@ def kept_targets(teacher: Teacher, images: ImageU8, path: Path, progress: Progre
         InputError: The teacher's outputs contain NaN or infinity.
         StorageError: The file cannot be written.
     """
-    members = [member.sha256 for member in teacher.members or (teacher,)]
-    key = {"teachers": members, "labels": list(teacher.labels), "images_sha256": pixels_sha256(images)}
+    key = _key(teacher, images)
     try:
         tensors, header = read_tensors(path)
         if json.loads(header.get(_KEY, "{}")) == key:
@@ -46,9 +48,24 @@ def kept_targets(teacher: Teacher, images: ImageU8, path: Path, progress: Progre
     except (InputError, ValueError, KeyError):
         pass
     targets = targets_of(teacher, images, progress)
-    arrays = {"logits": targets.logits, "embeddings": targets.embeddings}
-    write_tensors(path, {name: torch.from_numpy(each) for name, each in arrays.items() if each is not None}, _KEY, key)
+    write_targets(path, targets, teacher, images)
     return targets
+
+
+def write_targets(path: Path, targets: TeacherOutputs, teacher: Teacher, images: ImageU8) -> None:
+    """Write targets to the file that `kept_targets` reads for this teacher and these images.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    arrays = {"logits": targets.logits, "embeddings": targets.embeddings}
+    tensors = {name: torch.from_numpy(each) for name, each in arrays.items() if each is not None}
+    write_tensors(path, tensors, _KEY, _key(teacher, images))
+
+
+def _key(teacher: Teacher, images: ImageU8) -> dict[str, Any]:
+    members = [member.sha256 for member in teacher.members or (teacher,)]
+    return {"teachers": members, "labels": list(teacher.labels), "images_sha256": pixels_sha256(images)}
 
 
 def targets_of(teacher: Teacher, images: ImageU8, progress: Progress, *, mirrored: bool = True) -> TeacherOutputs:
@@ -61,24 +78,29 @@ def targets_of(teacher: Teacher, images: ImageU8, progress: Progress, *, mirrore
         InputError: The outputs contain NaN or infinity.
     """
     members = teacher.members or (teacher,)
-    found = []
-    for index, member in enumerate(members):
+    different = {member.sha256: member for member in members}  # a member that is given twice counts twice
+    found: dict[str, list[TeacherOutputs]] = {}
+    for index, (sha256, member) in enumerate(different.items()):
         step = _CROPS_PER_BATCH // (1 + mirrored)
-        parts = []
+        parts = found[sha256] = []
         for start in range(0, len(images), step):
             parts.append(_mean_outputs(member, images[start : start + step], mirrored))
-            progress(index * len(images) + start + len(parts[-1].logits), len(images) * len(members))
-        found.append(parts)
+            progress(index * len(images) + start + len(parts[-1].logits), len(images) * len(different))
     if len(members) > 1:
-        return TeacherOutputs(mean_of_probabilities([np.concatenate([p.logits for p in parts]) for parts in found]))
-    embeddings = [part.embeddings for part in found[0] if part.embeddings is not None]
-    logits = np.concatenate([part.logits for part in found[0]])
+        logits_of = {sha256: np.concatenate([part.logits for part in parts]) for sha256, parts in found.items()}
+        return TeacherOutputs(mean_of_probabilities([logits_of[member.sha256] for member in members]))
+    (only,) = found.values()
+    embeddings = [part.embeddings for part in only if part.embeddings is not None]
+    logits = np.concatenate([part.logits for part in only])
     return TeacherOutputs(logits, np.concatenate(embeddings) if embeddings else None)
 
 
 def _mean_outputs(teacher: Teacher, images: ImageU8, mirrored: bool) -> TeacherOutputs:
-    size_hw = [max(1, round(side * share)) for side, share in zip(images.shape[1:3], teacher.share_hw, strict=True)]
-    center = center_crop(images, (size_hw[0], size_hw[1]))
+    center, crop = images, teacher.crop
+    if crop is not None:  # the same part of the image as on a device
+        shares = [cut / full for cut, full in zip(crop.center_crop_hw, crop.resize_hw, strict=True)]
+        height, width = (max(1, round(side * share)) for side, share in zip(images.shape[1:3], shares, strict=True))
+        center = center_crop(images, (height, width))
     views = np.stack([center, center[:, :, ::-1]] if mirrored else [center], axis=1)  # (n, views, h, w, C)
     outputs = teacher.predict(views.reshape(-1, *views.shape[2:]))
     if not np.isfinite(outputs.logits).all():
@@ -90,33 +112,34 @@ def _mean_outputs(teacher: Teacher, images: ImageU8, mirrored: bool) -> TeacherO
     return TeacherOutputs(logits, mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12))
 
 
-def with_votes(outputs: TeacherOutputs, posteriors: FloatArray, prior: FloatArray) -> TeacherOutputs:
-    """Return the teacher's outputs combined with FER+ votes (ten people's votes per image).
-
-    Votes and teacher are not independent, so their probabilities are combined as a product of powers:
-    softmax(a log p_teacher + b (log P(label | votes) - log P(label))), with a, b < 1.
-
-    Args:
-        outputs: The teacher's outputs, `logits` (N, classes).
-        posteriors: P(label | votes), float (N, classes); a row of zeros for an image without votes.
-        prior: P(label), float (classes,).
-    """
-    logits = outputs.logits.astype(np.float64)
-    logits -= np.logaddexp.reduce(logits, axis=-1, keepdims=True)
-    evidence = np.log(np.maximum(posteriors, 1e-12)) - np.log(np.maximum(prior, 1e-12))
-    combined = np.where(
-        posteriors.any(axis=-1, keepdims=True), _TEACHER_POWER * logits + _VOTES_POWER * evidence, logits
-    )
-    return replace(outputs, logits=combined.astype(np.float32))
-
-
-def agreement(first: FloatArray, second: FloatArray) -> float:
-    """Return the share of images, 0..1, for which two arrays of logits (N, classes) have the same top-1 class."""
-    return float((first.argmax(axis=1) == second.argmax(axis=1)).mean())
-
-
 def pixels_sha256(images: ImageU8) -> str:
     """Return a checksum over pixels, shape and order of the images."""
     digest = hashlib.sha256(f"{images.shape}".encode())
     digest.update(np.ascontiguousarray(images).data)
     return digest.hexdigest()
+
+
+def teacher_side_px(teacher: Teacher) -> int:
+    """Return the largest side of the images that a teacher, or a member of an ensemble, crops; 0: it takes any."""
+    members = teacher.members or (teacher,)
+    return max(each.crop.resize_hw[0] if each.crop else 0 for each in members)
+
+
+def images_for_teacher(part: ImageSet, teacher: Teacher, options: TrainingOptions, fit: Fit) -> ImageU8:
+    """Return the images of `part`, of the data of `options`, for a teacher.
+
+    They are read again from their files, and made square with `fit`, if the teacher takes larger ones.
+
+    Raises:
+        InputError: A file has changed or is damaged.
+    """
+    side_px, channels = teacher_side_px(teacher), part.images.shape[-1]
+    if side_px <= part.images.shape[1] or part.names is None:
+        return part.images
+    reading = of_stage(options.progress, "reading images for the teacher")
+    shape = (len(part), side_px, side_px, channels)
+    images = new_array(folder_on_disk(math.prod(shape), options.output, options.notify), shape)
+    for index, _, image in stored_files(options.data, part, options.contempt, reading):
+        square = to_size(image, side_px, fit)
+        images[index] = single_channel_if_gray(square) if channels == 1 else np.broadcast_to(square, shape[1:])
+    return images

@@ -1,24 +1,40 @@
-"""Teachers: functions that map images to logits, and to embeddings if the teacher has an embedding space."""
+"""Teachers: functions that map images to logits, and to embeddings if the teacher has an embedding space.
+
+They are opened by name or path: models, folders of trainings, trained prompts, CLIPs. The input of a CLIP is the whole
+face image.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from edgekit.contract import CropSpec, Subject
+from edgekit.contract import METADATA_KEY, CropSpec, Fit, InputSpec, Subject
 from edgekit.errors import InputError
-from edgekit.files import real_path
-from edgekit.model_store import BEST_NAME
+from edgekit.files import real_path, sha256_of
+from edgekit.model_store import BEST_NAME, CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, ignore_message
+from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.clip.checkpoint import METADATA_KEY as PROMPTS_KEY
+from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_prompts, require_clip
+from edgekit.models.clip.descriptions import Descriptions, descriptions_for
+from edgekit.models.clip.hicropl import PromptedClip, frozen_classifier
+from edgekit.models.clip.load import FrozenClip, load_clip
 from edgekit.models.clip.text_tower import TextTower
-from edgekit.preprocess import FloatArray, ImageU8, to_gray
+from edgekit.models.clip.transformers_layout import weights_file
+from edgekit.models.evaluation.evaluate import CropClassifier, TorchClassifier, open_classifier
+from edgekit.models.model_loading import build_net
+from edgekit.models.tensor_files import read_header
+from edgekit.preprocess import FloatArray, ImageU8, to_gray, to_tensor
 
 Kind = Literal["classifier", "clip", "prompted-clip", "ensemble"]
 
@@ -54,7 +70,6 @@ class Teacher:
         labels: Labels in the order of the logits.
         sha256: Checksum of everything that the teacher's outputs depend on, except the labels.
         predict: Function that returns the outputs for crops uint8 (N, H, W, 1 gray or 3 R, G, B) of any size.
-        share_hw: Height and width of the crop that the teacher classifies, as fractions of the face image's.
         space: The teacher's embedding space; None: the teacher has none.
         members: The members of an ensemble; empty for a single model.
         subject: What a classifier's contract states that it classifies; None: not stated.
@@ -68,7 +83,6 @@ class Teacher:
     labels: tuple[str, ...]
     sha256: str
     predict: Callable[[ImageU8], TeacherOutputs]
-    share_hw: tuple[float, float] = (1.0, 1.0)
     space: EmbeddingSpace | None = None
     members: tuple[Teacher, ...] = ()
     subject: Subject | None = None
@@ -179,3 +193,213 @@ def _position(teacher: Teacher, label: str) -> int:
             f"teacher '{teacher.name}' lacks the data's class '{label}': its labels are {', '.join(teacher.labels)}"
         )
     return found[0]
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """Options for opening teachers.
+
+    Attributes:
+        clip: File or name of the CLIP that the prompts were trained for.
+        descriptions: File of class sentences for a CLIP without prompts, or a folder with a file per data set.
+        dataset: Name of the data set, which selects the file of a folder of descriptions.
+        threads: Number of threads of ONNX Runtime.
+        use_gpu: Whether to use a GPU if there is one.
+    """
+
+    clip: str | None = None
+    descriptions: Path | None = None
+    dataset: str = ""
+    threads: int | None = None
+    use_gpu: bool = False
+
+
+def open_teacher(
+    sources: Sequence[str], labels: Sequence[str], options: TeacherOptions, notify: Notify = ignore_message
+) -> Teacher:
+    """Return a teacher for `labels`; several sources form an ensemble.
+
+    A source is a model's name or file (.onnx, .safetensors), the folder of a training, a file of prompts, a CLIP
+    file, or the name of a CLIP in open_clip.
+
+    Raises:
+        InputError: A source cannot be used or lacks one of the labels, or an option applies to none of the sources.
+        UnavailableError: A CLIP that is given by name cannot be downloaded.
+    """
+    device = torch.device("cuda" if options.use_gpu and torch.cuda.is_available() else "cpu")
+    places = [_resolve(source) for source in sources]
+    kinds = [_kind(place) for place in places]
+    _refuse_unused(kinds, options)
+    teachers = []
+    for place, kind in zip(places, kinds, strict=True):
+        path = Path(place)
+        if kind == "classifier":
+            teacher = _classifier_teacher(path, device, options.threads)
+        elif kind == "prompts":
+            clip_config = load_prompts(path).clip.config
+            clip = load_clip(require_clip(path, options.clip), clip_config.activation)
+            teacher = prompted_teacher(path, clip, device)
+        else:
+            clip = load_clip(place)
+            sentences = descriptions_for(labels, options.descriptions, notify, dataset=options.dataset)
+            teacher = zero_shot_teacher(clip, sentences, device)
+        teachers.append(for_labels(teacher, labels, notify))
+    return ensemble(teachers)
+
+
+def _classifier_teacher(path: Path, device: torch.device, threads: int | None) -> Teacher:
+    """Return an edgekit checkpoint or exported file as a teacher.
+
+    Raises:
+        InputError: The file cannot be used.
+    """
+    classifier: CropClassifier
+    if path.suffix == ONNX_SUFFIX:
+        classifier = open_classifier(path, threads)
+    else:
+        checkpoint = load_checkpoint(path)
+        classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract, device)
+    contract = classifier.contract
+
+    def predict(crops: ImageU8) -> TeacherOutputs:
+        return TeacherOutputs(
+            classifier.logits(to_teacher_input(crops, contract.input.size_hw, contract.crop.grayscale))
+        )
+
+    return Teacher(
+        kind="classifier",
+        name=name_of(path),
+        labels=contract.labels,
+        sha256=sha256_of(path),
+        predict=predict,
+        subject=contract.subject,
+        crop=contract.crop,
+        facts={"architecture": contract.architecture},
+    )
+
+
+def fit_of(sources: Sequence[str]) -> Fit:
+    """Return how images become square for the first source that is a classifier; "square" for CLIPs.
+
+    Raises:
+        InputError: As `open_teacher`.
+    """
+    paths = [Path(place) for place in map(_resolve, sources) if _kind(place) == "classifier"]
+    return open_classifier(paths[0], 1).contract.crop.fit if paths else "square"
+
+
+def _resolve(source: str) -> str:
+    """Return the path of a source; the name of a CLIP in open_clip is returned unchanged."""
+    path = Path(source)
+    if not path.is_dir() and (path.exists() or "/" in source):
+        return source
+    return str(weights_file(path) or resolve_model(source, (ONNX_SUFFIX, CHECKPOINT_SUFFIX)))
+
+
+def _kind(place: str) -> str:
+    path = Path(place)
+    if path.suffix == NCNN_SUFFIX:
+        raise InputError(
+            f"teacher '{place}' is an ncnn file, which cannot be a teacher: give its checkpoint or .onnx file"
+        )
+    if path.suffix == ONNX_SUFFIX:
+        return "classifier"
+    if not path.exists() or path.suffix != CHECKPOINT_SUFFIX:
+        return "clip"
+    try:
+        metadata = read_header(path)
+    except InputError as error:
+        raise InputError(f"teacher '{path}' is not a complete {CHECKPOINT_SUFFIX} file ({error})") from error
+    if PROMPTS_KEY in metadata:
+        return "prompts"
+    return "classifier" if METADATA_KEY in metadata else "clip"
+
+
+def _refuse_unused(kinds: Sequence[str], options: TeacherOptions) -> None:
+    unused = (
+        (options.clip and "prompts" not in kinds, "clip", "has prompts"),
+        (options.descriptions and "clip" not in kinds, "descriptions", "is a CLIP without prompts"),
+    )
+    for given, name, kind in unused:
+        if given:
+            raise InputError(f"no teacher {kind}: leave {name} out")
+
+
+def zero_shot_teacher(clip: FrozenClip, descriptions: Descriptions, device: torch.device) -> Teacher:
+    """Return a CLIP as a teacher whose class vectors are the encoded descriptions.
+
+    Raises:
+        InputError: A description is longer than the CLIP's context.
+    """
+    clip = clip.to(device)
+    # The outputs also depend on activation and normalisation, which the weights do not contain.
+    described = json.dumps([clip.weights_sha256, asdict(clip.config), *descriptions.items()])
+    return _teacher(
+        "clip",
+        clip.source,
+        hashlib.sha256(described.encode()).hexdigest(),
+        tuple(descriptions),
+        clip,
+        lambda images: F.normalize(clip.encode_image(images), dim=-1),
+        frozen_classifier(clip, descriptions),
+        None,
+    )
+
+
+def prompted_teacher(path: Path, clip: FrozenClip, device: torch.device) -> Teacher:
+    """Return a CLIP with the trained prompts in the file at `path` as a teacher.
+
+    Raises:
+        InputError: The file does not contain prompts that can be loaded, or they belong to another CLIP.
+    """
+    checkpoint = load_prompts(path)
+    net = build_prompted(checkpoint, clip).to(device)
+    with torch.no_grad():
+        vectors = net.text_features()
+    return _teacher(
+        "prompted-clip",
+        name_of(path),
+        checkpoint.outputs_sha256(),
+        net.classes,
+        net.clip,
+        net.image_features,
+        vectors,
+        net,
+        bool(checkpoint.training.get("gray")),
+    )
+
+
+def _teacher(
+    kind: Kind,
+    name: str,
+    sha256: str,
+    labels: tuple[str, ...],
+    clip: FrozenClip,
+    image_features: Callable[[Tensor], Tensor],
+    class_vectors: Tensor,
+    prompted: PromptedClip | None,
+    gray: bool = False,
+) -> Teacher:
+    side, config = clip.image_size_px, clip.config
+    spec = InputSpec("images", (side, side), "rgb", 1 / 255, config.image_mean, config.image_std)
+    device = class_vectors.device
+    scale = float(clip.logit_scale)
+    vectors = class_vectors.float().cpu().numpy()
+
+    @torch.no_grad()
+    def predict(crops: ImageU8) -> TeacherOutputs:
+        images = torch.from_numpy(to_tensor(to_teacher_input(crops, spec.size_hw, gray), spec)).to(device)
+        embeddings = image_features(images).float().cpu().numpy()
+        return TeacherOutputs(np.float32(scale) * embeddings @ vectors.T, embeddings)
+
+    identity = ClipIdentity(clip.source, clip.sha256, clip.weights_sha256, config)
+    return Teacher(
+        kind,
+        name,
+        labels,
+        sha256,
+        predict,
+        space=EmbeddingSpace(vectors, scale),
+        text_tower=TextTower(clip, prompted, sha256) if clip.texts else None,
+        facts={"clip": asdict(identity)},
+    )

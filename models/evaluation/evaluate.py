@@ -7,6 +7,7 @@ result.accuracy, result.confusion
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,17 +17,16 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from edgekit.contract import Contract
 from edgekit.device.engines.engine import device_suffixes
 from edgekit.errors import InputError
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.disk import folder_of, new_array
 from edgekit.models.data.merging import renumbered
-from edgekit.models.evaluation.calibration import Calibration, calibration
 from edgekit.models.evaluation.options import Protocols
 from edgekit.models.model_loading import build_net
 from edgekit.preprocess import (
@@ -45,6 +45,10 @@ from edgekit.preprocess import (
 _VIEWS: dict[Protocols, int] = {"center-crop": 1, "center-flip": 2, "ten-crop": 10}
 # Larger batches are slower: their activations exceed the cache.
 _BATCH_CROPS = 160
+_BINS = 15
+# Limits of a fitted temperature; beyond them, a factor has no effect on the probabilities.
+_MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.05, 20.0
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class CropClassifier(Protocol):
@@ -57,13 +61,16 @@ class CropClassifier(Protocol):
 
 
 class TorchClassifier:
-    """A torch net as a classifier, with the contract that its exported file will have."""
+    """A torch net as a classifier, with the contract that its exported file has or would have."""
 
-    def __init__(self, net: nn.Module, contract: Contract, device: torch.device | None = None) -> None:
-        """Use `net` in eval mode on `device` (default: CPU)."""
+    def __init__(self, net: Callable[[Tensor], Tensor], contract: Contract, device: torch.device | None = None) -> None:
+        """Use `net`, which returns logits (N, labels) of normalised images, on `device` (default: CPU).
+
+        A module is moved there and set to eval mode.
+        """
         self.contract = contract
         self._device = device or torch.device("cpu")
-        self._net = net.eval().to(self._device)
+        self._net = net.eval().to(self._device) if isinstance(net, nn.Module) else net
 
     @torch.no_grad()
     def logits(self, crops: ImageU8) -> FloatArray:
@@ -307,3 +314,71 @@ def _logits_in_batches(
             crops = ten_crops(batch, size_hw)  # (N, 10, h, w, C)
             logits = classifier.logits(crops.reshape(-1, *crops.shape[2:]))  # (10 N, classes)
             yield start, logits.reshape(len(batch), views, -1).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Predictions sorted into bins of equal width by confidence, the probability of the predicted class.
+
+    `counts` int64 (bins,) are the predictions per bin; `confidence` and `accuracy` float64 (bins,) are the means of
+    each bin, 0..1, NaN for an empty bin.
+    """
+
+    counts: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+    @property
+    def expected_error(self) -> float:
+        """Expected calibration error, 0..1: mean of |accuracy - confidence| over the bins, weighted by their counts.
+
+        Source: Guo et al., ICML 2017 (arXiv 1706.04599), equation 3.
+        """
+        gaps = np.abs(self.accuracy - self.confidence)
+        return float(np.nansum(gaps * self.counts) / self.counts.sum())
+
+
+def calibration(probabilities: FloatArray, truths: NDArray[np.int64], bins: int = _BINS) -> Calibration:
+    """Return the calibration of predictions: counts, mean confidence and accuracy per bin.
+
+    Args:
+        probabilities: (N, classes), N ≥ 1; each row sums to 1.
+        truths: The true classes, (N,).
+        bins: Number of bins between 0 and 1; a confidence on an edge counts in the lower bin.
+    """
+    confidence = probabilities.max(axis=1)
+    is_correct = probabilities.argmax(axis=1) == truths
+    bin_of = np.clip(np.ceil(confidence * np.float32(bins)).astype(np.int64) - 1, 0, bins - 1)
+    counts = np.bincount(bin_of, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        return Calibration(
+            counts,
+            np.bincount(bin_of, confidence, bins) / counts,
+            np.bincount(bin_of, is_correct, bins) / counts,
+        )
+
+
+def fit_temperature(logits: FloatArray, truths: NDArray[np.int64]) -> float:
+    """Return the temperature, 0.05 to 20, at which the mean cross-entropy of `logits / temperature` is lowest.
+
+    The cross-entropy has one minimum over the inverse temperature, because it is convex in it; a golden-section search
+    finds it. Source: Guo et al., ICML 2017 (arXiv 1706.04599), section 4.2.
+
+    Args:
+        logits: (N, classes), N ≥ 1.
+        truths: The true classes, (N,).
+    """
+    gaps = logits.astype(np.float64)
+    gaps -= gaps[np.arange(len(truths)), truths][:, np.newaxis]  # logit minus that of the true class
+
+    def loss(inverse: float) -> float:
+        return float(np.logaddexp.reduce(gaps * inverse, axis=1).mean())
+
+    low, high = 1 / _MAX_TEMPERATURE, 1 / _MIN_TEMPERATURE
+    while high - low > 1e-4 * low:
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        if loss(left) <= loss(right):
+            high = right
+        else:
+            low = left
+    return 2 / (low + high)

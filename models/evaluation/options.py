@@ -78,7 +78,6 @@ class EvaluatePhotosOptions(Options):
         photos: A folder or a .tar, .tar.gz or .tgz archive with class folders, or with a file photos.csv (columns path
             and label; see `edgekit.models.data.photos`).
         split: Name of a split, such as the folder above the class folders; None: all photographs.
-        detector_size_px: Longer side of the detector's input; None: 320, or more if `min_face_px` requires it.
         mirror: Average the probabilities of each face and its mirror image, as `edgekit run` does with pictures. Whole
             photographs are not mirrored.
         threads: Number of CPU threads; None: chosen for the machine.
@@ -97,7 +96,6 @@ class EvaluatePhotosOptions(Options):
     _: KW_ONLY
     split: str | None = None
     detector: str | Path | None = detector(needs="--photos")
-    detector_size_px: int | None = None
     min_face_px: int = min_face_px(needs="--photos")
     mirror: bool = True
     threads: int | None = None

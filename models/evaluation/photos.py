@@ -18,8 +18,9 @@ from edgekit.device.frame import Frame
 from edgekit.device.imaging import as_frame, decode_image, resize
 from edgekit.device.pipeline.loop import crop_faces
 from edgekit.errors import InputError
-from edgekit.models.callbacks import Notify, StageProgress, of_stage
+from edgekit.models.callbacks import of_stage
 from edgekit.models.data import ImageSet
+from edgekit.models.data.coop import is_split_file
 from edgekit.models.data.files import Files, ImageEntry, open_files
 from edgekit.models.data.photos import PhotoDetector, labelled_photos
 from edgekit.models.data.readers import dataset_name, is_of_files
@@ -97,26 +98,21 @@ def evaluate_photos(options: EvaluatePhotosOptions) -> list[PhotoEvaluation]:
     if options.photos is None:
         raise InputError("argument 'photos' is missing")
     path = Path(options.photos)
-    if not is_of_files(path):
+    if not is_of_files(path) or is_split_file(path):
         raise InputError(f"photographs '{path}' are not image files: expected a folder or a .tar.gz archive")
     threads, detector = options.threads, "yunet" if options.detector is None else str(options.detector)
     classifiers = [open_named(each, threads) if isinstance(each, str | Path) else each for each in options.models]
     face_detector = None
     if any(classifier.contract.subject == "face" for classifier in classifiers):
-        face_detector = PhotoDetector(
-            detector,
-            input_size_px=options.detector_size_px,
-            min_face_px=options.min_face_px,
-            threads=threads,
-            notify=options.notify,
-        )
+        min_face_px, notify = options.min_face_px, options.notify
+        face_detector = PhotoDetector(detector, min_face_px=min_face_px, threads=threads, notify=notify)
     with open_files(path, options.notify) as files:
         entries = _of_split(labelled_photos(files, str(path), options.notify), options.split, path)
         name = dataset_name(path, (), {entry.split for entry in entries})
         tallies = [_Tally(classifier, options.mirror and detector != "none") for classifier in classifiers]
-        unreadable = _read_photos(files, entries, face_detector, tallies, options.notify, options.progress)
+        unreadable = _read_photos(files, entries, face_detector, tallies, options)
     used = None if face_detector is None else face_detector.name
-    return [tally.result(name, options.split or "all", unreadable, used, options.progress) for tally in tallies]
+    return [tally.result(name, unreadable, used, options) for tally in tallies]
 
 
 class _Tally:
@@ -163,12 +159,7 @@ class _Tally:
         self._truths.append(self.number(label))
 
     def result(
-        self,
-        dataset: str,
-        split: str,
-        unreadable: tuple[str, ...],
-        detector: str | None,
-        progress: StageProgress | None,
+        self, dataset: str, unreadable: tuple[str, ...], detector: str | None, options: EvaluatePhotosOptions
     ) -> PhotoEvaluation:
         """Classify the collected crops and return the result.
 
@@ -184,9 +175,9 @@ class _Tally:
                 f"those of the data {', '.join(self.left_out) or 'none'}"
             )
         images = ImageSet(np.stack(self._crops), np.array(self._truths, np.int64))
-        predictions = evaluate(self.classifier, images, self._protocol, of_stage(progress, "classifying"))
+        predictions = evaluate(self.classifier, images, self._protocol, of_stage(options.progress, "classifying"))
         return PhotoEvaluation(
-            replace(predictions, dataset=dataset, split=split),
+            replace(predictions, dataset=dataset, split=options.split or "all"),
             {label: self._missed[label] for label in labels},
             self._several,
             dict(self.left_out),
@@ -201,11 +192,10 @@ def _read_photos(
     entries: Sequence[ImageEntry],
     face_detector: PhotoDetector | None,
     tallies: Sequence[_Tally],
-    notify: Notify,
-    progress: StageProgress | None,
+    options: EvaluatePhotosOptions,
 ) -> tuple[str, ...]:
     """Add each photograph to the tallies, and return the names of the unreadable photographs."""
-    report = of_stage(progress, "detecting faces" if face_detector else "reading photographs")
+    report = of_stage(options.progress, "detecting faces" if face_detector else "reading photographs")
     unreadable = []
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
     for number, entry in enumerate(entries, start=1):
@@ -219,7 +209,7 @@ def _read_photos(
         try:
             image = as_frame(decode_image(files.read(entry.path), str(entry.path)))
         except InputError as error:
-            notify(f"{error}: skipped")
+            options.notify(f"{error}: skipped")
             unreadable.append(entry.name)
             continue
         needs_faces = any(tally.needs_faces for tally in wanted)

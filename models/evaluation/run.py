@@ -11,15 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgekit.downloads import default_cache_dir
-from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
-from edgekit.models.data import DataSet, distinct_images, duplicated, split_to_measure, usual_training_split
+from edgekit.models.callbacks import of_stage
+from edgekit.models.data import DataSet, distinct_images, duplicated, usual_split
 from edgekit.models.data.ferplus import contempt_majority, with_ferplus
 from edgekit.models.data.merging import merged, report_removed
-from edgekit.models.data.pixels import DataFit
-from edgekit.models.data.readers import load_dataset
+from edgekit.models.data.readers import DataFit, load_dataset
 from edgekit.models.evaluation.evaluate import Evaluation, aligned, open_named
 from edgekit.models.evaluation.evaluate import evaluate as evaluate_images
-from edgekit.models.evaluation.options import EvaluateOptions
+from edgekit.models.evaluation.options import EvaluateOptions, EvaluationOptions
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.options import takes
 
@@ -45,22 +44,14 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     merge_read, merge_voted = (options.merges, ()) if options.ferplus is None else ((), options.merges)
     if not isinstance(data, DataSet):
         crop = contract.crop
-        data = read_evaluation_data(
-            data,
-            crop.resize_hw[0],
-            crop.fit,
-            merge_read,
-            options.contempt,
-            notify=options.notify,
-            progress=options.progress,
-        )
+        data = read_evaluation_data(data, crop.resize_hw[0], crop.fit, options, merge_read)
     else:
         data = merged(data, merge_read, options.notify)
-    split = split_to_measure(data, options.split)
+    split = data.chosen_split(options.split, "test")
     part = distinct_images(data, split) if options.without_duplicates else data.split(split)
     of_split, of_contempt = len(part), None
     if options.ferplus is not None:
-        train = usual_training_split(data.splits) or split
+        train = usual_split(data.splits, "train") or split
         is_contempt = contempt_majority(data, Path(options.ferplus), split, train)
         of_contempt = int((is_contempt & ~duplicated(data, split) if options.without_duplicates else is_contempt).sum())
         voted = with_ferplus(data, Path(options.ferplus), "majority", train, options.notify)
@@ -74,7 +65,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     elif contract.label_map is not None and not set(data.classes) <= set(contract.labels):
         report_removed(contract.label_map, data.classes, options.notify)
         of_contempt = None
-    if data.name == contract.provenance.dataset and split == usual_training_split(data.splits):
+    if data.name == contract.provenance.dataset and split == usual_split(data.splits, "train"):
         options.notify(
             f"warning: the model was trained on data of this name, '{data.name}': split '{split}' may contain its "
             "training pictures, on which it is more accurate than on new ones; choose another split (--split)"
@@ -85,16 +76,9 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
 
 
 def read_evaluation_data(
-    path: str | Path,
-    size_px: int,
-    fit: DataFit,
-    merges: Sequence[str] = (),
-    contempt: str = "drop",
-    *,
-    notify: Notify = ignore_message,
-    progress: StageProgress | None = None,
+    path: str | Path, size_px: int, fit: DataFit, options: EvaluationOptions, merges: Sequence[str] = ()
 ) -> DataSet:
-    """Return a data set with images of `size_px` and merged classes.
+    """Return a data set with images of `size_px` and merged classes; the split and the figures of `options` are unused.
 
     Images that need more than a quarter of the free memory are in a file in the user's cache folder.
 
@@ -104,11 +88,10 @@ def read_evaluation_data(
     dataset = load_dataset(
         Path(path),
         size_px,
-        of_stage(progress, "reading images"),
-        contempt=contempt,
-        notify=notify,
+        of_stage(options.progress, "reading images"),
+        contempt=options.contempt,
+        notify=options.notify,
         fit=fit,
-        cache="auto",
         cache_folder=default_cache_dir(),
     )
-    return merged(dataset, merges, notify)
+    return merged(dataset, merges, options.notify)

@@ -12,12 +12,19 @@ import torch
 from torch import nn
 
 from edgekit.errors import InputError
-from edgekit.models.nets import efficientnet_lite0
 from edgekit.models.nets.edgecnn import edgecnn, edgecnn_wide
 from edgekit.models.nets.embedding_net import EmbeddingNet
-from edgekit.models.nets.external_nets import TIMM_PREFIX, TORCHVISION_PREFIX, from_timm, from_torchvision
+from edgekit.models.nets.external_nets import (
+    EFFICIENTNET_LITE0,
+    TIMM_PREFIX,
+    TORCHVISION_PREFIX,
+    efficientnet_lite0,
+    from_timm,
+    from_torchvision,
+)
 from edgekit.models.nets.grouped import edgecnn_g, edgecnn_g_condensed, edgecnn_g_learned
 from edgekit.models.nets.mini_xception import MiniXception
+from edgekit.models.nets.separable import SeparableNet
 
 NETS: dict[str, Callable[[int], nn.Module]] = {
     "edgecnn": edgecnn,
@@ -26,14 +33,22 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
     "edgecnn-g-condensed": edgecnn_g_condensed,
     "edgecnn-wide": edgecnn_wide,
     "mini-xception": MiniXception,
-    efficientnet_lite0.NAME: efficientnet_lite0.efficientnet_lite0,
+    "separable": SeparableNet,
+    EFFICIENTNET_LITE0: efficientnet_lite0,
     # Parameters with 7 classes: 2,232,839 (arXiv 1801.04381), 1,525,031 (1905.02244) and 348,967 (1807.11164).
     "mobilenetv2": partial(from_torchvision, "mobilenet_v2"),
     "mobilenetv3-small": partial(from_torchvision, "mobilenet_v3_small"),
     "shufflenetv2-x0.5": partial(from_torchvision, "shufflenet_v2_x0_5"),
 }
 # Nets that end in a global pooling; EdgeCNN's pooling is made for 44 px.
-_ANY_SIZE = {efficientnet_lite0.NAME, "mini-xception", "mobilenetv2", "mobilenetv3-small", "shufflenetv2-x0.5"}
+_ANY_SIZE = {
+    EFFICIENTNET_LITE0,
+    "mini-xception",
+    "separable",
+    "mobilenetv2",
+    "mobilenetv3-small",
+    "shufflenetv2-x0.5",
+}
 _SPACE_MARK = "@"
 _MAX_EMBED_DIM = 65_536
 

@@ -1,20 +1,45 @@
-"""Weights of a checkpoint that a training starts from instead of random ones (`--init`)."""
+"""Weights that a training starts from instead of random ones (`--init`).
+
+They come from a checkpoint, from EfficientNet-Lite0's package, from timm's downloads, or from a file of a state dict.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from edgekit.contract import Contract
+from edgekit.contract import METADATA_KEY, Contract
 from edgekit.errors import InputError
-from edgekit.files import sha256_of
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
-from edgekit.models.model_loading import check_weights
+from edgekit.files import require_file, sha256_of
+from edgekit.model_store import CHECKPOINT_SUFFIX, DEVICE_SUFFIXES, resolve_model
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint
+from edgekit.models.model_loading import InputValues, check_weights
 from edgekit.models.nets.embedding_net import NET_PREFIX
-from edgekit.models.nets.registry import class_dimensions, plain_name
+from edgekit.models.nets.external_nets import (
+    EFFICIENTNET_LITE0,
+    LITE0_MEAN,
+    LITE0_SCALE,
+    LITE0_STD,
+    TIMM_PREFIX,
+    TORCHVISION_PREFIX,
+    imagenet_weights,
+    timm_input,
+    timm_weights,
+)
+from edgekit.models.nets.registry import class_dimensions, create_model, plain_name
+from edgekit.models.tensor_files import check_values, is_dense, load_tensors, read_header, read_tensors, weights_digest
+from edgekit.models.training.options import NetOptions
+
+# The value of `--init` for the weights that come with a net.
+PRETRAINED = "pretrained"
+# Keys under which training programs store a state dict, the averaged weights first.
+_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
@@ -82,3 +107,121 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
         return InitialWeights(state, sha256_of(path), rows, dimensions, tuple(known), added)
     notify(f"init '{path}': {plain_name(new)} starts from it except for the last layer, which starts at random")
     return InitialWeights(state, sha256_of(path), new_classes=contract.labels)
+
+
+def is_pretrained_net(architecture: str) -> bool:
+    """Return whether a net is one that others have trained: EfficientNet-Lite0, timm's and torchvision's."""
+    return architecture == EFFICIENTNET_LITE0 or architecture.startswith((TIMM_PREFIX, TORCHVISION_PREFIX))
+
+
+def pretrained_input(architecture: str) -> InputValues:
+    """Return the normalisation that the pretrained weights of a net need.
+
+    Raises:
+        InputError: timm does not state it.
+    """
+    if architecture == EFFICIENTNET_LITE0:
+        return InputValues(LITE0_SCALE, LITE0_MEAN, LITE0_STD)
+    if architecture.startswith(TIMM_PREFIX):
+        return InputValues(1 / 255, *timm_input(architecture.removeprefix(TIMM_PREFIX)))
+    return InputValues(1 / 255, *_IMAGENET)
+
+
+def pretrained_state(architecture: str, source: str) -> dict[str, Tensor]:
+    """Return the pretrained weights of a net without its last layer.
+
+    Args:
+        architecture: The net, such as "efficientnet-lite0" or "timm/NAME".
+        source: "pretrained" for the weights that come with the net, which timm downloads; or a .pth or .safetensors
+            file with a state dict.
+
+    Raises:
+        InputError: The net comes without weights, or the file does not fit the net.
+        TemporaryError: The download fails.
+    """
+    if source != PRETRAINED:
+        state = _of_file(Path(source), architecture)
+    elif architecture == EFFICIENTNET_LITE0:
+        state = imagenet_weights()
+    elif architecture.startswith(TIMM_PREFIX):
+        state = timm_weights(architecture.removeprefix(TIMM_PREFIX))
+    else:
+        raise InputError(f"{architecture} comes without weights: give a file of them as init")
+    last_layer = class_dimensions(architecture)
+    return {name: tensor for name, tensor in state.items() if name not in last_layer}
+
+
+def _of_file(path: Path, architecture: str) -> dict[str, Tensor]:
+    """Return the tensors of a file with the names of the net's; a file with other names has them in the same order.
+
+    Raises:
+        InputError: The file is damaged, or belongs to another net.
+    """
+    require_file(path, "init")
+    document: Mapping[str, Any] = read_tensors(path)[0] if path.suffix == CHECKPOINT_SUFFIX else load_tensors(path)
+    state = next((document[key] for key in _NESTED if isinstance(document.get(key), dict)), document)
+    tensors = {str(name).removeprefix("module."): each for name, each in state.items() if is_dense(each)}
+    with torch.device("meta"):
+        own = create_model(architecture, 2).state_dict()
+    if len(tensors) == len(own) and tensors.keys() != own.keys():
+        tensors = dict(zip(own, tensors.values(), strict=True))
+    last_layer = class_dimensions(architecture)
+    for name, tensor in own.items():
+        if name not in last_layer and (name not in tensors or tensors[name].shape != tensor.shape):
+            found = f"shape {list(tensors[name].shape)}" if name in tensors else "no such tensor"
+            raise InputError(
+                f"init '{path}' does not fit {architecture}: tensor '{name}' has shape {list(tensor.shape)}, the file "
+                f"has {found}; choose its net with --model timm/NAME or torchvision/NAME; 'edgekit import' converts a "
+                "checkpoint of the EdgeCNN authors"
+            )
+    result = {name: tensors[name] for name in own if name in tensors}
+    check_values(result, f"init '{path}'", "choose another file")
+    return result
+
+
+def initial_weights(options: NetOptions, contract: Contract) -> InitialWeights | None:
+    """Return the weights to start from; None: random ones.
+
+    Raises:
+        InputError: The checkpoint does not exist or belongs to another net.
+    """
+    if options.init is None:
+        return None
+    if initial_checkpoint(options.init) is not None:
+        return read_initial_weights(resolve_model(options.init, (CHECKPOINT_SUFFIX,)), contract, options.notify)
+    state = pretrained_state(contract.architecture, options.init)
+    options.notify(f"init '{options.init}': {contract.architecture} starts from it except for the last layer")
+    return InitialWeights(state, weights_digest(state), new_classes=contract.labels)
+
+
+def initial_checkpoint(init: str) -> Checkpoint | None:
+    """Return the checkpoint of edgekit that `init` names; None: it is a file of another project, or "pretrained".
+
+    Raises:
+        InputError: The file is missing or damaged, or is a model for a device.
+    """
+    path = Path(init)
+    if init == PRETRAINED or (path.is_file() and _is_foreign(path)):
+        return None
+    return load_checkpoint(resolve_model(init, (CHECKPOINT_SUFFIX,)))
+
+
+def _is_foreign(path: Path) -> bool:
+    if path.suffix == CHECKPOINT_SUFFIX:
+        return not any(key.startswith(METADATA_KEY) for key in read_header(path))
+    return path.suffix not in DEVICE_SUFFIXES
+
+
+def input_values(model: str, init: str | None) -> InputValues:
+    """Return the normalisation of a net's input: the one that its initial weights were trained with.
+
+    Raises:
+        InputError: As `initial_checkpoint`.
+    """
+    if init is None:
+        return InputValues()
+    checkpoint = initial_checkpoint(init)
+    if checkpoint is None:
+        return pretrained_input(model) if is_pretrained_net(model) else InputValues()
+    spec = checkpoint.contract.input
+    return InputValues(spec.scale, spec.mean, spec.std) if spec.channels == "rgb" else InputValues()

@@ -12,6 +12,7 @@ of an epoch therefore continues bit for bit as if it had not been interrupted (s
 from __future__ import annotations
 
 import copy
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -24,19 +25,19 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from edgekit.errors import InputError
-from edgekit.files import check_writable, exclusive_folder, remove_leftovers
+from edgekit.files import check_writable, exclusive_folder, remove_leftovers, write_atomic
 from edgekit.model_store import BEST_NAME
+from edgekit.models.evaluation.evaluate import Evaluation
+from edgekit.models.evaluation.plots import save_learning_curves
 from edgekit.models.model_loading import load_weights
-from edgekit.models.training.distributed import gather_batchnorms, launch, summed
-from edgekit.models.training.metrics import MetricsLog, save_learning_curves
-from edgekit.models.training.optimizer import freeze, make_optimizer
-from edgekit.models.training.recipes import Keep
-from edgekit.models.training.record import BestEpoch
-from edgekit.models.training.state import TrainingState, load_state, save_state
-from edgekit.models.training.task import TrainingJob, Validation
+from edgekit.models.training.machine import gather_batchnorms, launch, summed
+from edgekit.models.training.recipes import Keep, freeze, make_optimizer
+from edgekit.models.training.record import BestEpoch, TrainingState, load_state, save_state
+from edgekit.models.training.task import TrainingJob
 
 STATE_NAME = "last.pt"
 CURVES_NAME = "curves.png"
+METRICS_NAME = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,9 @@ class StepReport:
 
 
 @dataclass(frozen=True)
-class EpochReport:
+class EpochReport(BestEpoch):
     """A finished epoch (from 1); accuracies 0..1, losses in nats, validation on the centre crop."""
 
-    epoch: int
-    learning_rate: float
-    loss: float
-    accuracy: float
-    validation_loss: float
-    validation_accuracy: float
     seconds: float
     images_per_second: float
 
@@ -85,7 +80,7 @@ def train_job(
     on_step: StepCallback | None = None,
     on_epoch: EpochCallback | None = None,
 ) -> list[EpochReport]:
-    """Train, and write `best.safetensors`, `last.pt`, `metrics.jsonl`, TensorBoard events and `curves.png` to `output`.
+    """Train, and write `best.safetensors`, `last.pt`, `metrics.jsonl` and `curves.png` to `output`.
 
     `best.safetensors` has the weights of the epoch with the highest validation accuracy (of equal ones, the one with
     the lowest validation loss), or of the last epoch if the recipe keeps that. Under torchrun every process computes
@@ -119,6 +114,7 @@ def train_job(
             trainer.restore(load_state(output / STATE_NAME, job.record.fingerprint()))
             if is_first:
                 trainer.save_if_best(output / BEST_NAME)
+                save_metrics(output, trainer.history)
         try:
             _run_epochs(trainer, output, on_step, on_epoch)
         except KeyboardInterrupt:
@@ -152,19 +148,18 @@ def check_output(output: Path, resume: bool) -> None:
 
 def _run_epochs(trainer: _Trainer, output: Path, on_step: StepCallback | None, on_epoch: EpochCallback | None) -> None:
     is_first = trainer.fabric.is_global_zero
-    with MetricsLog(output, trainer.history) as log:
-        for epoch in range(len(trainer.history), trainer.job.recipe.epochs):
-            if trainer.has_converged:
-                break
-            report = trainer.run_epoch(epoch, on_step if is_first else None)
-            if is_first:
-                # State before weights: after an interruption between them, resuming writes the weights.
-                save_state(output / STATE_NAME, trainer.state())
-                trainer.save_if_best(output / BEST_NAME)
-                log.write(report)
-                if on_epoch:
-                    on_epoch(report)
-            trainer.fabric.barrier()
+    for epoch in range(len(trainer.history), trainer.job.recipe.epochs):
+        if trainer.has_converged:
+            break
+        report = trainer.run_epoch(epoch, on_step if is_first else None)
+        if is_first:
+            # State before weights: after an interruption between them, resuming writes the weights.
+            save_state(output / STATE_NAME, trainer.state())
+            trainer.save_if_best(output / BEST_NAME)
+            save_metrics(output, trainer.history)
+            if on_epoch:
+                on_epoch(report)
+        trainer.fabric.barrier()
 
 
 def _save_curves(trainer: _Trainer, output: Path) -> None:
@@ -191,7 +186,7 @@ class _Trainer:
             gather_batchnorms(net, fabric)
         self.plain = net.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learned, self.learned_average = job.task.learned(self.plain), job.task.learned(self.average)
-        freeze(self.learned, job.recipe.depth_decay, job.recipe.keeps_statistics, job.recipe.frozen)
+        freeze(self.learned, job.recipe.depth_decay, job.recipe.keeps_statistics)
         self.net, self.optimizer = fabric.setup(self.plain, make_optimizer(job.recipe, self.learned))
 
     def run_epoch(self, epoch: int, on_step: StepCallback | None) -> EpochReport:
@@ -202,9 +197,8 @@ class _Trainer:
         torch.manual_seed(seed)  # dropout draws from the global generator
         batches = self._batches(task.order(generator))
         task.start_epoch(self.plain, epoch)
-        task.prefetch([batch[self._share] for batch in batches])
         self.net.train()
-        freeze(self.learned, recipe.depth_decay, recipe.keeps_statistics, recipe.frozen)
+        freeze(self.learned, recipe.depth_decay, recipe.keeps_statistics)
         totals = torch.zeros(3, device=self.fabric.device)  # sum of losses, correct predictions, examples
         learning_rate = recipe.max_lr
         for step, batch in enumerate(batches):
@@ -232,7 +226,7 @@ class _Trainer:
         self.history.append(report)
         return report
 
-    def _validated(self, epoch: int) -> Validation:
+    def _validated(self, epoch: int) -> Evaluation:
         try:
             return self.job.task.validate(self.result())
         except InputError as error:  # NaN or infinity
@@ -268,6 +262,8 @@ class _Trainer:
         loss, correct = self.job.task.loss(self.net, indices, numbers)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
+        if self.job.recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.learned.parameters(), self.job.recipe.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("rate", 1.0)
         self.optimizer.step()
@@ -321,7 +317,6 @@ class _Trainer:
             optimizer=self.optimizer.state_dict(),
             steps_taken=self.steps_taken,
             history=[asdict(report) for report in self.history],
-            precision=self.fabric.strategy.precision.state_dict(),
         )
 
     def restore(self, state: TrainingState) -> None:
@@ -329,8 +324,6 @@ class _Trainer:
             load_weights(self.learned, state.net, "the net being trained")
             load_weights(self.learned_average, state.average, "the net being trained")
             self.optimizer.load_state_dict(state.optimizer)
-            if state.precision:
-                self.fabric.strategy.precision.load_state_dict(state.precision)
             self.history = [EpochReport(**report) for report in state.history]
         except (TypeError, KeyError, ValueError, AttributeError, RuntimeError, InputError) as error:
             raise InputError(f"training state is damaged ({error}): start again with another -o") from error
@@ -342,3 +335,12 @@ def _copy(net: nn.Module, learned: nn.Module) -> nn.Module:
     own = {id(tensor) for tensor in (*learned.parameters(), *learned.buffers())}
     rest = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers()) if id(tensor) not in own}
     return copy.deepcopy(net, rest)
+
+
+def save_metrics(folder: Path, history: Sequence[EpochReport]) -> None:
+    """Write `metrics.jsonl`, atomically.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    write_atomic(folder / METRICS_NAME, "".join(f"{json.dumps(asdict(report))}\n" for report in history))

@@ -1,26 +1,30 @@
-"""Options that trainings share: data, hyper-parameters, machine and output folder. Loads neither torch nor numpy."""
+"""Options of trainings: data, hyper-parameters, machine and output folder. Loads neither torch nor numpy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
 from edgekit.options import Options, option
-from edgekit.shared_options import MAX_SEED, contempt, threads
+from edgekit.shared_options import MAX_SEED, contempt, merges, threads
 
 if TYPE_CHECKING:
     from edgekit.models.training.loop import EpochCallback, StepCallback
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16"]
 Accelerator = Literal["auto", "cpu", "gpu"]
-FerplusLabels = Literal["posterior", "soft", "majority", "mixed"]
+FerplusLabels = Literal["mixed", "majority"]
 FitChoice = Literal["auto", "square", "pad", "stretch"]
-MAX_PRIOR_STRENGTH = 2
+# Of labels and votes in their mixture.
+EQUAL_WEIGHT = 0.5
 # Limits far above any useful value; torch aborts on absurd ones.
 _MAX_BATCH, _MAX_LR = 65_536, 100
+SubjectChoice = Literal["auto", "face", "image"]
+_TEACHER, _LOSS = "Teacher and student", "Loss"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +76,7 @@ class TrainingOptions(Options):
     )
     precision: Precision = option(
         "--precision",
-        "Number format. auto: bf16 for nets on a CPU with AMX or AVX-512 BF16, else fp32. fp16 needs a GPU.",
+        "Number format. auto: bf16 for nets on a CPU with AMX or AVX-512 BF16, else fp32.",
         default="auto",
         section="Machine",
     )
@@ -89,15 +93,14 @@ class TrainingOptions(Options):
     on_step: StepCallback | None = None
     on_epoch: EpochCallback | None = None
 
-    # Fields with words, and fields that may be given as text, which is convenient in Python.
+    # Fields with words. A path may be given as text, which is convenient in Python.
     _words: ClassVar[dict[str, Any]] = {"precision": Precision, "accelerator": Accelerator}
-    _paths: ClassVar[tuple[str, ...]] = ("data", "output")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self._paths:
-            if isinstance(value := getattr(self, name), str):
-                object.__setattr__(self, name, Path(value))
+        for field in fields(self):
+            if str(field.type).startswith("Path") and isinstance(value := getattr(self, field.name), str):
+                object.__setattr__(self, field.name, Path(value))
         for name, words in self._words.items():
             if (value := getattr(self, name)) is not None and value not in get_args(words):
                 raise InputError(f"{name} is {value!r}: expected one of {', '.join(get_args(words))}")
@@ -105,17 +108,13 @@ class TrainingOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class NetOptions(TrainingOptions):
-    """Options of the trainings of a net, with `edgekit.train` or `edgekit.distill`.
-
-    Attributes:
-        prior_strength: Factor of the logit adjustment after the training (see `edgekit.models.training.prior`).
-    """
+    """Options of the trainings of a net, with `edgekit.train` or `edgekit.distill`."""
 
     fit: FitChoice = option(
         "--fit",
         "How images become square, in training and on a device: the central square is cut out, or the image is padded "
-        "or stretched. auto: square for faces, for whole images the best on held-back pictures; with 'distill' the "
-        "teacher's.",
+        "or stretched. auto: that of the model of --init, with 'distill' the teacher's, else square for faces and the "
+        "best on held-back pictures for whole images.",
         default="auto",
         main=True,
         section="Data",
@@ -123,26 +122,25 @@ class NetOptions(TrainingOptions):
     ferplus: Path | None = option("--ferplus", "FER+ votes for FER-2013.", metavar="CSV", section="Data")
     ferplus_labels: FerplusLabels = option(
         "--ferplus-labels",
-        "soft and majority take the labels from the votes. posterior and mixed keep the data's labels. The training "
-        "target of posterior is P(label | votes), that of mixed is a mixture of label and votes.",
-        default="soft",
+        "mixed: train on a mixture of each label and its votes, and keep the data's labels. majority: take the labels "
+        "from the votes.",
+        default="mixed",
         needs="--ferplus",
         section="Data",
     )
-    label_weight: float | None = option(
+    label_weight: float = option(
         "--label-weight",
-        "With --ferplus-labels mixed: weight of the data's labels. The weight of the votes is 1 minus this weight. "
-        "Default: 0.5.",
+        "With --ferplus-labels mixed: weight of the data's labels. The weight of the votes is 1 minus this weight.",
+        default=EQUAL_WEIGHT,
         least=0,
         most=1,
-        needs="--ferplus-labels",
+        needs="--ferplus",
         section="Data",
     )
     recipe: str = option(
         "--recipe",
-        "fer2013, fer2013-start, fer2013-finish, camera, adapt (for small data sets of faces) or fine-tune (for "
-        "pretrained nets). fer2013-finish, camera, adapt and fine-tune need --init. auto: fine-tune for pretrained "
-        "weights, else fer2013.",
+        "fer2013, camera, adapt (for small data sets of faces) or fine-tune (for pretrained nets). camera, adapt and "
+        "fine-tune need --init. auto: fine-tune for pretrained weights, else fer2013.",
         default="auto",
         metavar="NAME",
         main=True,
@@ -156,7 +154,6 @@ class NetOptions(TrainingOptions):
         metavar="MODEL",
         main=True,
     )
-    prior_strength: float = 0.0
     calibrate: bool = option(
         "--calibrate",
         "Fit a temperature on the validation images, and include it in the weights of the last layer.",
@@ -164,11 +161,110 @@ class NetOptions(TrainingOptions):
     )
 
     _words: ClassVar[dict[str, Any]] = TrainingOptions._words | {"fit": FitChoice, "ferplus_labels": FerplusLabels}
-    _paths: ClassVar[tuple[str, ...]] = (*TrainingOptions._paths, "ferplus")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.label_weight is not None and (self.ferplus is None or self.ferplus_labels != "mixed"):
+        if self.label_weight != EQUAL_WEIGHT and (self.ferplus is None or self.ferplus_labels != "mixed"):
             raise InputError("label-weight needs ferplus and ferplus-labels mixed: give both, or leave it out")
-        if not 0 <= self.prior_strength <= MAX_PRIOR_STRENGTH:
-            raise InputError(f"prior-strength is {self.prior_strength}: expected 0 to {MAX_PRIOR_STRENGTH}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(NetOptions):
+    """Options of `edgekit.train`; those of `TrainingOptions` and `NetOptions` apply too."""
+
+    model: str | None = option(
+        "--model",
+        "efficientnet-lite0, edgecnn, edgecnn-wide, edgecnn-g, edgecnn-g-learned, mini-xception, separable, "
+        "mobilenetv2, mobilenetv3-small, shufflenetv2-x0.5, timm/NAME or torchvision/NAME. Default: edgecnn for faces, "
+        "efficientnet-lite0 for whole images.",
+        metavar="NAME",
+        main=True,
+        section="Model",
+    )
+    subject: SubjectChoice = option(
+        "--subject",
+        "What the model classifies: each detected face, or the whole image. auto: faces for known face data sets and "
+        "gray squares of at most 64 pixels, whole images for everything else.",
+        default="auto",
+        main=True,
+        section="Model",
+    )
+    image_size: int | None = option(
+        "--image-size",
+        "Side of the kept images in pixels, for nets that accept any size (not EdgeCNN); the net's input has 11/12 of "
+        "it. Default: 176 for pretrained nets, else 48.",
+        least=48,
+        most=224,
+        main=True,
+        section="Model",
+    )
+    merges: Sequence[str] = merges(section="Classes")
+    balance: bool = option(
+        "--balance", "Draw each class equally often. The recipe adapt does so.", default=False, section="Classes"
+    )
+
+    _words: ClassVar[dict[str, Any]] = NetOptions._words | {"subject": SubjectChoice}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(NetOptions):
+    """Options of `edgekit.distill`; those of `TrainingOptions` and `NetOptions` apply too."""
+
+    teachers: Sequence[str] = option(
+        "--teacher",
+        "Model, folder of a training, file of prompts, CLIP file or open_clip name. Repeatable; several teachers are "
+        "averaged.",
+        default=(),
+        metavar="MODEL|DIR|CLIP",
+        required=True,
+        main=True,
+        section=_TEACHER,
+    )
+    student: str = option(
+        "--student",
+        "The net, named as in 'train --model'.",
+        default="edgecnn",
+        metavar="NAME",
+        main=True,
+        section=_TEACHER,
+    )
+    clip: str | None = option(
+        "--clip",
+        "The CLIP that the teacher's prompts were trained for.",
+        metavar="FILE|DIR|NAME",
+        main=True,
+        section=_TEACHER,
+    )
+    descriptions: Path | None = option(
+        "--descriptions", "Sentences per class, for a CLIP without prompts.", metavar="JSON", section=_TEACHER
+    )
+    temperature: float = option(
+        "--temperature",
+        "Softmax temperature of teacher and student.",
+        default=2.0,
+        least=0.01,
+        most=1000,
+        section=_LOSS,
+    )
+    kl_weight: float | None = option(
+        "--kl-weight", "Weight of the KL divergence from the teacher. Default: 1.", least=0, most=1e6, section=_LOSS
+    )
+    ce_weight: float | None = option(
+        "--ce-weight",
+        "Weight of the cross-entropy with the labels. Default: 0.1; with a CLIP as teacher 0.",
+        least=0,
+        most=1e6,
+        section=_LOSS,
+    )
+    cosine_weight: float | None = option(
+        "--cosine-weight",
+        "Weight of the distance between embeddings. Default: 1 with a CLIP as teacher.",
+        least=0,
+        most=1e6,
+        section=_LOSS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.teachers:
+            raise InputError("no teacher is given")

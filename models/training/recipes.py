@@ -1,20 +1,23 @@
-"""Training recipes as data."""
+"""Training recipes as data, and the optimiser that a recipe describes."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+
+import torch
+from torch import nn
 
 from edgekit.errors import InputError
-from edgekit.models.data.augment import Augmentation
+from edgekit.models.data.augment import Augmentation, ResizedCrop
 from edgekit.models.data.camera import Camera
-from edgekit.models.data.resized_crop import ResizedCrop
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["one-cycle", "warm-epoch-cosine"]
 Keep = Literal["best", "last"]
 Balance = Literal["none", "sampler"]
+_STAGES = 4
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,6 @@ class Finish:
     share: float
     lr_share: float
     augmentation: Augmentation
-    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class Recipe:
     - `patience`: stop after this many epochs without a better one on the validation images; 0: off.
     - `depth_decay` ("sgd" only): factor of the learning rate per stage below the last layer (see
       `optimizer.layer_rates`); 0 trains the last layer only and freezes the rest with its BatchNorm statistics.
-    - `frozen` ("sgd" only): share of the layers, from the input, that do not learn.
     - `initial_share`: share of the initial weights in the weights that are evaluated and saved: interpolation of the
       initial and the fine-tuned weights (WiSE-FT, arXiv 2109.01903, equation 1).
+    - `clip_norm`: largest norm of the gradient; a larger one is scaled down to it. 0: off.
     - `balance`: "sampler" draws each class equally often.
     - `keeps_statistics`: BatchNorm normalises with the statistics of the initial weights. Those of small batches differ
       from them, and the averages would follow them only after thousands of steps.
@@ -76,11 +78,11 @@ class Recipe:
     finish: Finish | None = None
     patience: int = 0
     depth_decay: float = 1.0
-    frozen: float = 0.0
     initial_share: float = 0.0
     balance: Balance = "none"
     patch_dropout: float = 0.0
     keeps_statistics: bool = False
+    clip_norm: float = 0.0
 
     def stage(self, epoch: int) -> tuple[Recipe, int]:
         """Return the recipe of the stage that contains `epoch`, and the epoch's number within that stage.
@@ -97,7 +99,7 @@ class Recipe:
             epochs=self.epochs - start,
             max_lr=self.max_lr * self.finish.lr_share,
             augmentation=self.finish.augmentation,
-            label_smoothing=self.finish.label_smoothing,
+            label_smoothing=0.0,
             finish=None,
         )
         return finish, epoch - start
@@ -110,7 +112,7 @@ class Recipe:
             InputError: The recipe trains prompts, with random resized crops.
         """
         if not isinstance(self.augmentation, Augmentation):
-            raise InputError("the recipe trains prompts: use it with 'edgekit train-prompts'")
+            raise InputError("the recipe trains prompts, not a net: choose another")
         return self.augmentation
 
     def learning_rate(self, epoch: int, step: int, steps_per_epoch: int) -> float:
@@ -204,7 +206,7 @@ _ADAPT = Recipe(
 # For a net that others have trained on photographs; its last layer is fitted first, see `linear_layer`.
 # Adam's steps stay large where gradients are small and random, as after the fit: they cost up to five points.
 _FINE_TUNE = Recipe(
-    epochs=6,
+    epochs=8,
     augmentation=Augmentation(crop_px=44, brightness=0.1, contrast=0.2, resized=ResizedCrop(min_area=0.35)),
     batch_size=32,
     max_lr=5e-3,
@@ -213,40 +215,28 @@ _FINE_TUNE = Recipe(
     label_smoothing=0.1,
     ema_decay=0.99,
     keep="last",
-    frozen=0.3,
     keeps_statistics=True,
+    clip_norm=1.0,
 )
 
-# For a CLIP with random initial weights: each epoch pairs an image with another caption, and a transformer needs
-# translation beyond the crop.
+# For a small CLIP on a trained trunk, which is frozen: its feature maps of the plain images are computed once.
 _CLIP_MINI = Recipe(
     epochs=24,
-    augmentation=Augmentation(
-        crop_px=48,
-        rotation_deg=10,
-        scale=0.1,
-        brightness=0.1,
-        contrast=0.2,
-        translation=0.08,
-    ),
+    augmentation=Augmentation(crop_px=48),
     batch_size=128,
-    max_lr=4e-4,
+    max_lr=6e-4,
     weight_decay=0.1,
     warmup=0.1,
     ema_decay=0.999,
     optimizer="adamw",
     betas=(0.9, 0.98),
     eps=1e-6,
+    patch_dropout=0.5,
 )
 
 
 RECIPES = {
     "fer2013": _FER2013,
-    # The two stages as separate recipes, for distillation with a different teacher in each. The second needs --init.
-    "fer2013-start": replace(_FER2013, epochs=60, finish=None),
-    "fer2013-finish": replace(
-        _FER2013, epochs=36, max_lr=0.015, augmentation=_CROP_AND_FLIP, label_smoothing=0.0, finish=None
-    ),
     "camera": _CAMERA,
     "adapt": _ADAPT,
     # The recipe that `adapt` becomes where the initial weights lack some of the classes.
@@ -254,14 +244,12 @@ RECIPES = {
     "fine-tune": _FINE_TUNE,
     "hicropl": _PROMPTS,
     "clip-mini": _CLIP_MINI,
-    # For a small CLIP on a trained trunk, which is frozen: its feature maps of the plain images are computed once.
-    "clip-mini-trunk": replace(_CLIP_MINI, augmentation=Augmentation(crop_px=48), max_lr=6e-4, patch_dropout=0.5),
 }
 
 # The recipe of a training that starts from random weights.
 DEFAULT_RECIPE = "fer2013"
 # Recipes whose learning rates are for a trained net.
-FROM_TRAINED = ("fine-tune", "fer2013-finish", "camera", "adapt", "adapt-new-classes")
+FROM_TRAINED = ("fine-tune", "camera", "adapt", "adapt-new-classes")
 
 
 def get_recipe(name: str) -> Recipe:
@@ -273,3 +261,66 @@ def get_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise InputError(f"recipe '{name}' is not known: choose one of {', '.join(RECIPES)}")
     return RECIPES[name]
+
+
+def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser for all parameters of `net`.
+
+    SGD and Adam add weight decay to the gradient. AdamW shrinks the weights directly, except for gains, biases and
+    scalars, as in CLIP (arXiv 2103.00020).
+    """
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(
+            net.parameters(), lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay
+        )
+    if recipe.optimizer == "adamw":
+        learned = [each for each in net.parameters() if each.requires_grad]
+        groups = [
+            {"params": [each for each in learned if (each.ndim >= 2) == is_matrix], "weight_decay": decay}
+            for decay, is_matrix in ((recipe.weight_decay, True), (0.0, False))
+        ]
+        # The fused kernel reads the parameters once, most of which are a small CLIP's token embedding.
+        return torch.optim.AdamW(
+            groups, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay, fused=True
+        )
+    return torch.optim.SGD(
+        net.parameters() if recipe.depth_decay == 1 else _groups_by_depth(recipe, net),
+        lr=recipe.max_lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+    )
+
+
+def layer_rates(net: nn.Module, depth_decay: float) -> list[tuple[nn.Module, float]]:
+    """Return each layer of `net` that has parameters of its own, with its factor of the learning rate.
+
+    The last layer has the factor 1. The layers before it are cut into four stages of equally many layers, from the
+    input to the output, with the factors `depth_decay` to the powers 4, 3, 2 and 1.
+    """
+    *layers, last = (module for module in net.modules() if next(module.parameters(recurse=False), None) is not None)
+    stages = [_STAGES - index * _STAGES // len(layers) for index in range(len(layers))]
+    return [*zip(layers, (depth_decay**stage for stage in stages), strict=True), (last, 1.0)]
+
+
+def freeze(net: nn.Module, depth_decay: float, keeps_statistics: bool = False) -> None:
+    """Freeze the layers of factor 0: their parameters get no gradient, their BatchNorms use the running statistics.
+
+    `keeps_statistics`: all BatchNorms use the running statistics.
+    """
+    for module in net.modules() if keeps_statistics else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    for layer, rate in layer_rates(net, depth_decay):
+        if rate == 0:
+            layer.training = False  # not `eval`: a layer can contain others, also the last one
+            for parameter in layer.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
+
+def _groups_by_depth(recipe: Recipe, net: nn.Module) -> list[dict[str, Any]]:
+    return [
+        {"params": list(layer.parameters(recurse=False)), "rate": rate}
+        for layer, rate in layer_rates(net, recipe.depth_decay)
+        if rate > 0
+    ]

@@ -1,12 +1,28 @@
-"""What a checkpoint records of its training, and what is read of it again; records of earlier versions lack fields."""
+"""What is stored of a training: its record in the checkpoint, and its state at the end of an epoch (`last.pt`).
+
+Records of earlier versions lack fields. `--resume` continues bit for bit from the state.
+"""
 
 from __future__ import annotations
 
+import io
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
-from edgekit.models.training.options import Precision
+import torch
+from torch import Tensor
+
+from edgekit import __version__
+from edgekit.errors import InputError
+from edgekit.files import require_file, write_atomic
+from edgekit.models.checkpoint import git_revision
+from edgekit.models.data import DataSet
+from edgekit.models.tensor_files import load_tensors
 from edgekit.typed_json import convert
 
 
@@ -31,14 +47,6 @@ class Calibration:
     error_after: float
 
 
-@dataclass(frozen=True)
-class PriorAdjustment:
-    """Logit adjustment: `strength` times the logarithm of the classes' shares `prior` is subtracted from the logits."""
-
-    strength: float
-    prior: tuple[float, ...]
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
     """Record of a training.
@@ -47,7 +55,7 @@ class TrainingRecord:
         data_sha256: Checksum of pixels and labels of the data set `data_name`.
         validation: Description of the validation images; `training_split`: the split of the training images.
         ferplus: How FER+ votes were used; `ferplus_sha256`: checksum of their file; `label_weight`: see `with_ferplus`.
-        merged: Texts NEW=OLD,OLD of merged classes; `left_out`: classes without which a CLIP was trained.
+        merged: Texts NEW=OLD,OLD of merged classes.
         teacher: Record of a student's teacher.
         task, shots: Task and images per class of trained prompts; `gray`: whether they are for gray images.
         settings: What the task adds (`Task.fingerprint`), such as architecture, labels and loss.
@@ -56,7 +64,7 @@ class TrainingRecord:
     recipe_name: str = ""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    precision: Precision = "fp32"
+    precision: str = "fp32"
     data_name: str = ""
     data_sha256: str = ""
     training_split: str | None = None
@@ -68,17 +76,13 @@ class TrainingRecord:
     ferplus: str | None = None
     ferplus_sha256: str | None = None
     label_weight: float | None = None
-    prior_strength: float = 0.0
     merged: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
     teacher: Mapping[str, Any] = field(default_factory=dict)
     task: str | None = None
     shots: int | None = None
-    clip_activation: str | None = None
     gray: bool = False
     best: BestEpoch | None = None
     calibration: Calibration | None = None
-    prior_adjustment: PriorAdjustment | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
@@ -93,10 +97,109 @@ class TrainingRecord:
     def fingerprint(self) -> dict[str, Any]:
         """Return what a resumed training must share with the interrupted one."""
         names = ("recipe", "seed", "precision", "data_sha256", "ferplus_sha256", "training_split", "validation")
-        shared = {name: getattr(self, name) for name in (*names, "prior_strength", "clip_activation")}
-        return {**self.settings, **shared}
+        return {**self.settings, **{name: getattr(self, name) for name in names}}
 
     def document(self) -> dict[str, Any]:
         """Return the record as a JSON object, without empty fields."""
         fields = {name: value for name, value in asdict(self).items() if value or name == "seed"}
         return {**fields.pop("settings", {}), **fields}
+
+
+def training_provenance(dataset: DataSet, recipe_name: str, validation_name: str) -> dict[str, Any]:
+    """Return a checkpoint's record of its training: recipe, checksum of the data, versions, number of threads."""
+    return {
+        "recipe_name": recipe_name,
+        "data_name": dataset.name,
+        "data_sha256": dataset.checksum(),
+        "validation": validation_name,
+        "edgekit_version": __version__,
+        "git_revision": git_revision(),
+        "torch_version": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Weights, averaged weights, optimiser state and epoch reports; `fingerprint` identifies the training."""
+
+    fingerprint: Mapping[str, Any]
+    net: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    optimizer: dict[str, Any]
+    steps_taken: int
+    history: list[dict[str, Any]]
+
+
+def save_state(path: Path, state: TrainingState) -> None:
+    """Write the state atomically.
+
+    Raises:
+        StorageError: The disk is full or read-only.
+    """
+    # To memory first, because torch reports a full disk as an unspecific RuntimeError.
+    buffer = io.BytesIO()
+    torch.save({each.name: getattr(state, each.name) for each in fields(state)}, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
+    """Read a state and check that its fingerprint equals `fingerprint`.
+
+    Raises:
+        InputError: The file is damaged, or the settings differ; the message names the first difference.
+    """
+    require_file(path, "training state")
+    try:
+        stored = _fields(path)
+        state = TrainingState(**{each.name: stored[each.name] for each in fields(TrainingState)})
+    except (TypeError, KeyError) as error:
+        raise damage(path) from error
+    if difference := _first_difference("", state.fingerprint, fingerprint):
+        raise InputError(f"cannot resume '{path}': {difference}: use the same settings or another -o")
+    return state
+
+
+def state_fingerprint(path: Path) -> Mapping[str, Any]:
+    """Return the fingerprint in a state.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    fingerprint = _fields(path).get("fingerprint")
+    return fingerprint if isinstance(fingerprint, dict) else {}
+
+
+def _first_difference(name: str, before: object, now: object) -> str | None:
+    if isinstance(now, Mapping) and (isinstance(before, Mapping) or not name):
+        before = before if isinstance(before, Mapping) else {}
+        for key in sorted(before.keys() | now.keys()):
+            inner = f"{name}.{key}" if name else key
+            if difference := _first_difference(inner, before.get(key), now.get(key)):
+                return difference
+        return None
+    # A setting that is missing, in the state of another version, was off.
+    is_equal = before == now or not (before or now)
+    return None if is_equal else f"its {name} was {before!r}, now it is {now!r}"
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch does not compare the checksums of the archive's members.
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, zlib.error, struct.error) as error:
+        raise damage(path) from error
+    if damaged:
+        raise damage(path)
+    try:
+        return load_tensors(path)
+    except InputError as error:
+        raise damage(path) from error
+
+
+def damage(path: Path) -> InputError:
+    """Return the error for a damaged state."""
+    return InputError(
+        f"training state '{path}' is damaged or of another version of edgekit: start again with another -o"
+    )

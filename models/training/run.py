@@ -12,31 +12,32 @@ from typing import Any
 
 import torch
 
-from edgekit.contract import Contract, Fit
+from edgekit.contract import Fit
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
-from edgekit.model_store import BEST_NAME, CHECKPOINT_SUFFIX, resolve_model
+from edgekit.model_store import BEST_NAME
 from edgekit.models.callbacks import Notify, ignore_message, of_stage
-from edgekit.models.checkpoints.provenance import training_provenance
-from edgekit.models.checkpoints.tensorfile import tensors_sha256
-from edgekit.models.data import DataSet, ImageSet, check_classes, identical_to, train_and_validation, training_split
-from edgekit.models.data.disk import ImageCache
+from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.data import (
+    DataSet,
+    ImageSet,
+    check_classes,
+    identical_to,
+    near_copies,
+    train_and_validation,
+)
 from edgekit.models.data.fer2013 import SIDE_PX
-from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, majority_part, with_ferplus
+from edgekit.models.data.ferplus import majority_part, with_ferplus
 from edgekit.models.data.groups import shared_groups
 from edgekit.models.data.merging import merged
-from edgekit.models.data.near_copies import near_copies
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.pretrained import pretrained_state
-from edgekit.models.training.init_weights import InitialWeights, read_initial_weights
+from edgekit.models.training.init_weights import InitialWeights
 from edgekit.models.training.loop import CURVES_NAME, STATE_NAME, EpochReport, saved_report, train_job
-from edgekit.models.training.options import NetOptions, Precision, TrainingOptions
-from edgekit.models.training.precision import choose_precision
-from edgekit.models.training.recipes import FROM_TRAINED, Balance, Recipe, get_recipe
-from edgekit.models.training.record import TrainingRecord
-from edgekit.models.training.start import initial_checkpoint
-from edgekit.models.training.state import state_fingerprint
-from edgekit.models.training.task import Task, TrainingJob
+from edgekit.models.training.machine import choose_precision, is_first_process
+from edgekit.models.training.options import EQUAL_WEIGHT, NetOptions, Precision, TrainingOptions
+from edgekit.models.training.recipes import FROM_TRAINED, Recipe, get_recipe
+from edgekit.models.training.record import TrainingRecord, state_fingerprint, training_provenance
+from edgekit.models.training.task import MIN_CALIBRATION_IMAGES, NetTask, Task, TrainingJob
 from edgekit.text import counted
 
 # Share of the held-back images that are nearly equal to a training image.
@@ -47,8 +48,9 @@ _MOST_NEAR_COPIES = 0.3
 class TrainingData:
     """A data set with its training and validation images; the names describe where these come from.
 
-    `training_name` is None where `dataset` contains sampled images only. `voted` are the validation images with the
-    majorities of FER+ votes as labels, if the training targets are mostly votes.
+    `training_name` is None where `dataset` contains sampled images only. `calibration` are
+    the images that the temperature is fitted on; their labels are the majorities of FER+ votes if the training targets
+    are mostly votes, as the temperature for the data's own labels would be too high.
     """
 
     dataset: DataSet
@@ -56,15 +58,7 @@ class TrainingData:
     validation: ImageSet
     validation_name: str
     training_name: str | None = None
-    voted: ImageSet | None = None
-
-    @property
-    def calibration(self) -> ImageSet:
-        """The images that the temperature is fitted on.
-
-        For targets that are mostly votes, the temperature for the data's own labels would be too high.
-        """
-        return self.validation if self.voted is None else self.voted
+    calibration: ImageSet | None = None
 
 
 @dataclass(frozen=True)
@@ -72,9 +66,8 @@ class TrainingResult:
     """A finished training: paths of the checkpoint and the learning curves, and the reports of all epochs.
 
     `best` is the report of the epoch whose weights are in the checkpoint: the one with the highest validation accuracy,
-    or the last one if the recipe keeps the last. With a logit adjustment, its validation accuracy and loss are those of
-    the adjusted weights. `validation_name` describes the validation images. The logits
-    are divided by `temperature` (1: not calibrated). `stopped_early` is whether the recipe's patience ended the
+    or the last one if the recipe keeps the last. `validation_name` describes the validation images. The logits are
+    divided by `temperature` (1: not calibrated). `stopped_early` is whether the recipe's patience ended the
     training before its number of epochs.
     """
 
@@ -128,19 +121,6 @@ def net_recipe_of(
     return recipe_of(options)
 
 
-def check_prior_strength(prior_strength: float, balance: Balance) -> None:
-    """Check that the class shares are not corrected twice.
-
-    Raises:
-        InputError: The training balances the classes, and the logits would be adjusted, too.
-    """
-    if prior_strength and balance != "none":
-        raise InputError(
-            f"prior-strength corrects the class shares, and so does balance '{balance}' of this training: use one of "
-            "them"
-        )
-
-
 def recipe_of(options: TrainingOptions) -> Recipe:
     """Return the named recipe with the options' number of epochs, batch size and learning rate.
 
@@ -157,11 +137,7 @@ def recipe_of(options: TrainingOptions) -> Recipe:
 
 
 def read_training_data(
-    options: TrainingOptions,
-    merges: Sequence[str] = (),
-    size_px: int = SIDE_PX,
-    cache: ImageCache = "memory",
-    fit: Fit = "square",
+    options: TrainingOptions, merges: Sequence[str] = (), size_px: int = SIDE_PX, fit: Fit = "square"
 ) -> TrainingData:
     """Read the data set, apply FER+ votes and merged classes, and split it into training and validation images.
 
@@ -175,36 +151,32 @@ def read_training_data(
         contempt=options.contempt,
         notify=options.notify,
         fit=fit,
-        cache=cache,
         cache_folder=options.output,
     )
     if isinstance(options, NetOptions) and options.ferplus:
         mode, train = options.ferplus_labels, options.train_split
-        dataset = with_ferplus(dataset, options.ferplus, mode, train, options.notify, _label_weight(options))
+        dataset = with_ferplus(dataset, options.ferplus, mode, train, options.notify, options.label_weight)
     unmerged, dataset = dataset, merged(dataset, merges, options.notify)
     if len(dataset.classes) < 2:
         raise InputError(f"data '{options.data}' has one class only, '{dataset.classes[0]}': training needs two")
     training, validation, name = train_and_validation(dataset, options.train_split, options.val_split)
-    voted = _voted_validation(options, unmerged, name, merges) if isinstance(options, NetOptions) else None
-    return TrainingData(dataset, training, validation, name, training_split(dataset, options.train_split), voted)
+    fitted = _calibration_images(options, unmerged, name, merges, validation)
+    return TrainingData(dataset, training, validation, name, dataset.chosen_split(options.train_split, "train"), fitted)
 
 
-def _label_weight(options: NetOptions) -> float:
-    return DEFAULT_LABEL_WEIGHT if options.label_weight is None else options.label_weight
-
-
-def _voted_validation(options: NetOptions, unmerged: DataSet, name: str, merges: Sequence[str]) -> ImageSet | None:
-    # Only mode "mixed" has a label weight; its default is 0.5. In the other modes, votes have replaced the labels.
-    if options.ferplus is None or options.label_weight is None or options.label_weight >= DEFAULT_LABEL_WEIGHT:
-        return None
+def _calibration_images(
+    options: TrainingOptions, unmerged: DataSet, name: str, merges: Sequence[str], validation: ImageSet
+) -> ImageSet:
+    if not isinstance(options, NetOptions) or options.ferplus is None or options.label_weight >= EQUAL_WEIGHT:
+        return validation
     if name not in unmerged.splits:
         options.notify("the calibration uses the labels of the held-back images, not their votes")
-        return None
+        return validation
     try:
         return majority_part(unmerged, options.ferplus, name, merges)
     except InputError as error:
         options.notify(f"the calibration uses the labels of {name}, not votes: {error}")
-        return None
+        return validation
 
 
 def check_training_images(data: TrainingData, notify: Notify) -> None:
@@ -237,21 +209,6 @@ def check_training_images(data: TrainingData, notify: Notify) -> None:
         notify(f"{leaked.sum()} training images are validation images too{example}: their accuracy is too high")
 
 
-def initial_weights(options: NetOptions, contract: Contract) -> InitialWeights | None:
-    """Return the weights to start from; None: random ones.
-
-    Raises:
-        InputError: The checkpoint does not exist or belongs to another net.
-    """
-    if options.init is None:
-        return None
-    if initial_checkpoint(options.init) is not None:
-        return read_initial_weights(resolve_model(options.init, (CHECKPOINT_SUFFIX,)), contract, options.notify)
-    state = pretrained_state(contract.architecture, options.init)
-    options.notify(f"init '{options.init}': {contract.architecture} starts from it except for the last layer")
-    return InitialWeights(state, tensors_sha256(state), new_classes=contract.labels)
-
-
 def precision_for(options: TrainingOptions, architecture: str) -> Precision:
     """Return the options' precision; for "auto" the one of the training to resume, or `choose_precision`'s.
 
@@ -277,7 +234,7 @@ def make_job(
         record |= {
             "ferplus": options.ferplus_labels,
             "ferplus_sha256": sha256_of(options.ferplus),
-            "label_weight": _label_weight(options) if is_mixed else None,
+            "label_weight": options.label_weight if is_mixed else None,
         }
     made = TrainingRecord(
         **training_provenance(data.dataset, options.recipe, data.validation_name),
@@ -316,3 +273,31 @@ def run_training(job: TrainingJob, options: TrainingOptions, data: TrainingData)
     checkpoint, curves = options.output / BEST_NAME, options.output / CURVES_NAME
     notify(f"{recipe.keep} epoch {best.epoch}: {best.validation_accuracy:.2%} on {data.validation_name}: {checkpoint}")
     return TrainingResult(checkpoint, curves, best, tuple(history), data.validation_name, stopped_early=stopped_early)
+
+
+def train_net(
+    options: NetOptions, data: TrainingData, task: NetTask, recipe: Recipe, /, **record: Any
+) -> TrainingResult:
+    """Train a net, return the result with the temperature in its checkpoint, and report the calibration.
+
+    `record` are further fields of the `TrainingRecord`.
+
+    Raises:
+        InputError: As for `train_job`.
+        StorageError: The disk is full or read-only.
+    """
+    precision = precision_for(options, task.contract.architecture)
+    result = run_training(make_job(options, data, task, recipe, precision, **record), options, data)
+    if not is_first_process():
+        return result  # another process writes the checkpoint
+    checkpoint = load_checkpoint(result.checkpoint)
+    found = TrainingRecord.read(checkpoint.training).calibration
+    if found is not None:
+        errors = f"calibration error {found.error_before:.3f} before, {found.error_after:.3f} after"
+        options.notify(f"calibrated with temperature {found.temperature:.3f}: {errors}")
+    elif options.calibrate:
+        options.notify(
+            f"not calibrated: there are fewer than {MIN_CALIBRATION_IMAGES} validation images, all or none of them are "
+            "classified correctly, or the net's last layer is not linear"
+        )
+    return replace(result, temperature=checkpoint.contract.temperature)

@@ -6,23 +6,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgekit.contract import METADATA_KEY, Contract, Fit, Subject
-from edgekit.model_store import BEST_NAME, CHECKPOINT_SUFFIX, DEVICE_SUFFIXES, resolve_model
-from edgekit.models.callbacks import Notify
-from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from edgekit.models.checkpoints.tensorfile import read_header
+from edgekit.contract import Contract, Fit, Subject
+from edgekit.device.imaging import decode_image
+from edgekit.errors import InputError
+from edgekit.model_store import BEST_NAME
+from edgekit.models.callbacks import Notify, ignore_message
+from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.data import EXPRESSIONS, rafdb, spread
 from edgekit.models.data.fer2013 import SIDE_PX
-from edgekit.models.data.subject import Look, look_at
-from edgekit.models.nets import efficientnet_lite0
+from edgekit.models.data.files import CROP_TABLE
+from edgekit.models.data.layout import CONTEMPT, Layout
+from edgekit.models.data.readers import is_of_files, open_layout, single_channel_if_gray
+from edgekit.models.model_loading import InputValues
+from edgekit.models.nets.external_nets import EFFICIENTNET_LITE0
 from edgekit.models.nets.registry import plain_name
-from edgekit.models.pretrained import PRETRAINED, InputValues, is_pretrained_net, pretrained_input
-from edgekit.models.training.fit_choice import choose_fit
+from edgekit.models.training.init_weights import PRETRAINED, initial_checkpoint, input_values, is_pretrained_net
+from edgekit.models.training.linear_layer import choose_fit
 from edgekit.models.training.options import NetOptions
 from edgekit.models.training.recipes import DEFAULT_RECIPE
 from edgekit.models.training.record import TrainingRecord
 
 # Side of the kept images of a pretrained net; its input has 160 pixels.
 PRETRAINED_IMAGE_PX = 176
+# Larger pictures are not taken for the crops of a face data set.
+_MOST_FACE_PX = 64
+_PICTURES = 24
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,10 @@ def choose_start(
             "learns from crops of faces: cut them with 'edgekit data crop', or train on whole images with subject image"
         )
     if model is None:
-        default = "edgecnn" if subject == "face" else efficientnet_lite0.NAME
+        default = "edgecnn" if subject == "face" else EFFICIENTNET_LITE0
         model = plain_name(known.architecture) if known else default
         notify(f"net: {model}")
-    init = options.init or (PRETRAINED if model == efficientnet_lite0.NAME else None)
+    init = options.init or (PRETRAINED if model == EFFICIENTNET_LITE0 else None)
     recipe = options.recipe
     if recipe == "auto":
         recipe = DEFAULT_RECIPE if init is None or not is_pretrained_net(model) else "fine-tune"
@@ -96,34 +104,55 @@ def _subject(look: Look, known: Contract | None, notify: Notify) -> Subject:
     return "image"
 
 
-def initial_checkpoint(init: str) -> Checkpoint | None:
-    """Return the checkpoint of edgekit that `init` names; None: it is a file of another project, or "pretrained".
+@dataclass(frozen=True)
+class Look:
+    """What `look_at` found: why the data shows faces (empty: it does not), and how many of some pictures are square."""
+
+    faces_because: str
+    pictures: int = 0
+    squares: int = 0
+
+    @property
+    def subject(self) -> Subject:
+        """What the data shows."""
+        return "face" if self.faces_because else "image"
+
+    @property
+    def is_square(self) -> bool:
+        """Whether all of the pictures are square."""
+        return self.squares == self.pictures
+
+
+def look_at(path: Path, contempt: str) -> Look:
+    """Return what the data at `path` shows; `contempt` as for `edgekit.models.data.readers.load_dataset`.
+
+    Faces are the known face data sets, the crops of `edgekit data crop`, and gray squares of at most 64 pixels.
 
     Raises:
-        InputError: The file is missing or damaged, or is a model for a device.
+        InputError: The data cannot be read.
     """
-    path = Path(init)
-    if init == PRETRAINED or (path.is_file() and _is_foreign(path)):
-        return None
-    return load_checkpoint(resolve_model(init, (CHECKPOINT_SUFFIX,)))
+    if not is_of_files(path):
+        return Look("it has the format of FER-2013")
+    with open_layout(path, contempt, ignore_message) as (files, layout):
+        names = [layout.entries[index].path for index in spread(len(layout.entries), _PICTURES)]
+        pictures = []
+        for name in names:
+            try:
+                pictures.append(single_channel_if_gray(decode_image(files.read(name), str(name))))
+            except InputError:
+                continue  # reported with all others when the images are read
+        squares = [picture.shape[0] == picture.shape[1] for picture in pictures]
+        is_cut = any(name.name.lower() == CROP_TABLE for name in files.names)
+    is_small = all(len(each) <= _MOST_FACE_PX and (each.ndim == 2 or each.shape[2] == 1) for each in pictures)
+    reason = _known_faces(layout)
+    if not reason and is_cut and all(squares):
+        reason = f"its {CROP_TABLE} lists crops of faces"
+    elif not reason and is_small and all(squares):
+        reason = f"its pictures are gray squares of at most {_MOST_FACE_PX} px"
+    return Look(reason, len(pictures), sum(squares))
 
 
-def _is_foreign(path: Path) -> bool:
-    if path.suffix == CHECKPOINT_SUFFIX:
-        return not any(key.startswith(METADATA_KEY) for key in read_header(path))
-    return path.suffix not in DEVICE_SUFFIXES
-
-
-def input_values(model: str, init: str | None) -> InputValues:
-    """Return the normalisation of a net's input: the one that its initial weights were trained with.
-
-    Raises:
-        InputError: As `initial_checkpoint`.
-    """
-    if init is None:
-        return InputValues()
-    checkpoint = initial_checkpoint(init)
-    if checkpoint is None:
-        return pretrained_input(model) if is_pretrained_net(model) else InputValues()
-    spec = checkpoint.contract.input
-    return InputValues(spec.scale, spec.mean, spec.std) if spec.channels == "rgb" else InputValues()
+def _known_faces(layout: Layout) -> str:
+    if layout.name == rafdb.NAME:
+        return f"it is {rafdb.NAME}"
+    return "its classes are expressions" if set(layout.classes) <= {*EXPRESSIONS, CONTEMPT} else ""

@@ -13,8 +13,6 @@ import pytest
 
 from edgekit.models.nets.registry import create_model, parameter_count
 
-NET = "mini-xception"
-
 
 @pytest.fixture
 def study(load: Callable[[str], ModuleType]) -> ModuleType:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.procfs import ProcessUse
+from edgekit.device.health.sampler import ProcessUse
 from edgekit.errors import EXIT_GATE, EXIT_OK
 from tests.conftest import MOSQUITTO
 

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import ClipConfig, Tower
-from edgekit.models.clip.load import random_clip, save_clip
+from edgekit.models.clip.load import save_clip
+from tests.clips import random_clip
 from tests.coop_trees import SPLIT_FILES, make_all
 from tests.waiting import PATIENCE_S, wait_until
 

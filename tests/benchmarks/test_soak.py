@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.procfs import ProcessUse
+from edgekit.device.health.sampler import ProcessUse
 from edgekit.errors import EXIT_OK, InputError
 
 SOAK = Path(__file__).parents[2] / "benchmarks/device/soak.py"

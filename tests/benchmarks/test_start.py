@@ -11,8 +11,8 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = sorted(path for path in BENCHMARKS.rglob("*.py") if "__main__" in path.read_text())
-# They run inside the emulated system.
-GUESTS = ("guest.py", "guest_logits.py", "first_result.py")
+# They run inside the emulated system, or in the environment of another program.
+GUESTS = ("guest.py", "guest_logits.py", "first_result.py", "peers_worker.py")
 
 
 # Imports once what most scripts import, and runs each script in a copy of the process.

@@ -13,9 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from edgekit.contract import UNCERTAIN
-from edgekit.device.detections import Detections, FrameResult
+from edgekit.device.detections import Detections, FrameResult, Track
 from edgekit.device.frame import Frame
-from edgekit.device.track import Track
 from edgekit.preprocess import ImageU8
 from tests.browser import open_browser
 

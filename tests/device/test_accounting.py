@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from edgekit.device.accounting import Account, loss_reason
+from edgekit.device.sinks.context import Account, loss_reason
 from edgekit.errors import StorageError
 
 

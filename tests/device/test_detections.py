@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgekit.device.detections import Detections
-from edgekit.device.track import Track
+from edgekit.device.detections import Detections, Track
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import weakref
 
 import pytest
 
-from edgekit.device.events import EventDetector, EventRules
+from edgekit.device.sinks.events import EventDetector, EventOptions
 
 
-def play(feed, rules: EventRules, *labels: str | tuple[str, ...] | None, step_s: float = 0.5):
+def play(feed, rules: EventOptions, *labels: str | tuple[str, ...] | None, step_s: float = 0.5):
     """Process one frame per step with these faces; return (time, track, previous, label) of each event."""
     detector = EventDetector(rules)
     events = []
@@ -29,17 +29,17 @@ def play(feed, rules: EventRules, *labels: str | tuple[str, ...] | None, step_s:
     ],
 )
 def test_a_label_is_an_event_once_it_held_and_not_again(feed, labels, events):
-    assert play(feed, EventRules(hold_s=1.0), *labels) == events
+    assert play(feed, EventOptions(event_hold=1.0), *labels) == events
 
 
 def test_each_change_is_an_event_that_names_what_was_before(feed):
     labels = ["sad"] * 3 + ["happy"] * 3 + ["sad"] * 3
     expected = [(1.0, 1, None, "sad"), (2.5, 1, "sad", "happy"), (4.0, 1, "happy", "sad")]
-    assert play(feed, EventRules(hold_s=1.0), *labels) == expected
+    assert play(feed, EventOptions(event_hold=1.0), *labels) == expected
 
 
 def test_the_cooldown_delays_a_change_that_lasts_and_swallows_one_that_does_not(feed):
-    rules = EventRules(hold_s=0, cooldown_s=3.0)
+    rules = EventOptions(event_hold=0, event_cooldown=3.0)
     labels = ["sad"] * 2 + ["happy"] * 2 + ["sad"] * 2 + ["happy"] * 4
     assert play(feed, rules, *labels) == [(0, 1, None, "sad"), (3.0, 1, "sad", "happy")]
 
@@ -47,15 +47,15 @@ def test_the_cooldown_delays_a_change_that_lasts_and_swallows_one_that_does_not(
 def test_tracks_have_rules_of_their_own(feed):
     pairs = [("sad", "calm")] * 3 + [("sad", "happy")] * 3
     expected = [(1.0, 1, None, "sad"), (1.0, 2, None, "calm"), (2.5, 2, "calm", "happy")]
-    assert play(feed, EventRules(hold_s=1.0, cooldown_s=1.0), *pairs) == expected
+    assert play(feed, EventOptions(event_hold=1.0, event_cooldown=1.0), *pairs) == expected
 
 
 def test_a_face_missed_for_a_moment_continues_and_one_missed_for_long_starts_again(feed):
-    rules = EventRules(hold_s=1.0)
+    rules = EventOptions(event_hold=1.0)
     assert play(feed, rules, "sad", None, "sad", None) == [(1.0, 1, None, "sad")]
     assert play(feed, rules, "sad", None, None, None, "sad", "sad") == []
     # A cooldown keeps a track for longer, but does not join two short visits into a long one.
-    remembered = EventRules(hold_s=1.0, cooldown_s=60.0)
+    remembered = EventOptions(event_hold=1.0, event_cooldown=60.0)
     assert play(feed, remembered, "sad", None, None, None, "sad", "sad") == []
     assert play(feed, rules, *["sad"] * 3, None, None, None, *["sad"] * 3) == [
         (1.0, 1, None, "sad"),
@@ -66,20 +66,20 @@ def test_a_face_missed_for_a_moment_continues_and_one_missed_for_long_starts_aga
 def test_a_label_is_held_at_a_frame_rate_below_one_frame_per_second_too(feed):
     labels = ["sad"] * 5
     # The hold time starts at the second frame, because the frame period is unknown before.
-    assert play(feed, EventRules(hold_s=3.0), *labels, step_s=2) == [(6, 1, None, "sad")]
+    assert play(feed, EventOptions(event_hold=3.0), *labels, step_s=2) == [(6, 1, None, "sad")]
     missed = ["sad"] * 3 + [None] * 2 + ["sad"] * 5
-    assert play(feed, EventRules(hold_s=5.0), *missed, step_s=2) == [(16, 1, None, "sad")]
+    assert play(feed, EventOptions(event_hold=5.0), *missed, step_s=2) == [(16, 1, None, "sad")]
 
 
 def test_only_listed_labels_become_events_and_other_labels_end_them(feed):
-    rules = EventRules(hold_s=0, labels={"sad"})
+    rules = EventOptions(event_hold=0, event_label=("sad",))
     labels = ["sad", "happy", "sad", "sad", "calm"]
     # `previous` is the label of the latest event.
     assert play(feed, rules, *labels) == [(0, 1, None, "sad"), (1.0, 1, "sad", "sad")]
 
 
 def test_an_uncertain_face_makes_no_event_and_no_change(feed):
-    rules = EventRules(hold_s=1.0)
+    rules = EventOptions(event_hold=1.0)
     assert play(feed, rules, *["uncertain"] * 8) == []
     assert play(feed, rules, *["sad"] * 3, *["uncertain"] * 8, *["sad"] * 4) == [(1.0, 1, None, "sad")]
     expected = [(1.0, 1, None, "sad"), (7.0, 1, "sad", "happy")]
@@ -91,14 +91,14 @@ def test_an_uncertain_face_makes_no_event_and_no_change(feed):
 def test_every_event_has_an_id_of_its_own_over_runs_too(feed):
     ids = set()
     for _ in range(2):
-        detector = EventDetector(EventRules(hold_s=0))
+        detector = EventDetector(EventOptions(event_hold=0))
         for label in ("sad", "happy", "sad"):
             ids |= {event.event_id for event in detector.update(feed.next(label, "calm")[1])}
     assert len(ids) == 8
 
 
 def test_faces_that_nobody_tracks_go_by_their_place(feed):
-    detector = EventDetector(EventRules(hold_s=1.0))
+    detector = EventDetector(EventOptions(event_hold=1.0))
     events = []
     for index in range(4):
         events += detector.update(feed.next("sad", "happy", at_s=index * 0.5, ids=None)[1])
@@ -106,7 +106,7 @@ def test_faces_that_nobody_tracks_go_by_their_place(feed):
 
 
 def test_a_track_that_ended_is_not_kept(feed):
-    detector = EventDetector(EventRules(hold_s=0, cooldown_s=86_400))
+    detector = EventDetector(EventOptions(event_hold=0, event_cooldown=86_400))
     _, result = feed.next("sad", at_s=0.0)
     assert len(detector.update(result)) == 1
     track = weakref.ref(result.faces.tracks[0])
@@ -118,7 +118,7 @@ def test_a_track_that_ended_is_not_kept(feed):
 
 
 def test_a_crowd_of_faces_that_are_missed_for_a_moment_causes_no_more_events(feed):
-    detector = EventDetector(EventRules(hold_s=0, cooldown_s=60))
+    detector = EventDetector(EventOptions(event_hold=0, event_cooldown=60))
     events = 0
     for index in range(20):
         seen = [track for track in range(1, 151) if (track + index) % 10]
@@ -127,7 +127,7 @@ def test_a_crowd_of_faces_that_are_missed_for_a_moment_causes_no_more_events(fee
 
 
 def test_an_outage_before_an_uncertain_face_does_not_count_as_hold_time(feed):
-    detector = EventDetector(EventRules(hold_s=1.0))
+    detector = EventDetector(EventOptions(event_hold=1.0))
     for at_s, uncertain in ((0, False), (0.1, False), (0.2, False), (20.2, True), (20.3, False), (21.2, False)):
         assert detector.update(feed.next("sad", at_s=at_s, uncertain=uncertain)[1]) == []
     assert [event.held_s for event in detector.update(feed.next("sad", at_s=21.3)[1])] == [pytest.approx(1.0)]
@@ -135,6 +135,6 @@ def test_an_outage_before_an_uncertain_face_does_not_count_as_hold_time(feed):
 
 @pytest.mark.parametrize("cooldown_s", [0.0, 60.0])
 def test_a_track_that_returns_within_its_cooldown_causes_no_new_event(feed, cooldown_s):
-    rules = EventRules(hold_s=0, cooldown_s=cooldown_s)
+    rules = EventOptions(event_hold=0, event_cooldown=cooldown_s)
     labels = ["sad", *[None] * 20, "sad"]
     assert len(play(feed, rules, *labels)) == (1 if cooldown_s else 2)

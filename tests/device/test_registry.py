@@ -89,7 +89,7 @@ def test_edgekits_own_win_over_a_package_of_the_same_name(site):
 
 
 ENGINE = """
-from edgekit.device.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgekit.device.engines.session import OnnxRuntimeEngine
 
 class Other(OnnxRuntimeEngine):
     def __init__(self, path, intra_op_threads):

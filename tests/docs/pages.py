@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools import reference_pages
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 _FENCE = re.compile(
@@ -26,9 +28,9 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """Return README.md and all pages of docs/, without the generated tables of measurements."""
+    """Return README.md and all pages of docs/, without generated ones."""
     written = [path for path in sorted(DOCS.rglob("*.md")) if path.parent.name not in ("prompts", "study")]
-    return [ROOT / "README.md", *written]
+    return [ROOT / "README.md", *(path for path in written if str(path.relative_to(ROOT)) not in reference_pages.PAGES)]
 
 
 def blocks(text: str, *languages: str) -> list[Block]:

@@ -10,13 +10,13 @@ import click
 import pytest
 
 from edgekit.cli import cli
-from tests.docs.pages import DOCS, ROOT, blocks, command_lines, pages
+from tests.docs.pages import ROOT, blocks, command_lines, pages
 
 # Options of other programs that the pages name in text.
 FOREIGN = {"--system-site-packages", "--list-cameras", "--only-binary", "--data-binary", "--teacher-"}
 # Options of the package in docs/how-to/extending.md.
 OF_EXAMPLES = {"--count"}
-PAGES = [path for path in pages() if path != DOCS / "reference/commands.md"]
+PAGES = pages()
 
 
 def options_of(command: click.Command) -> set[str]:
@@ -87,7 +87,7 @@ def test_commands_in_text_exist(page: Path) -> None:
     lines = [" ".join(text.split()) for text in inline]
     faults = [f"{line}: {fault}" for line in lines for words in edgekit_words(line) for fault in faults_of(words)]
     known = all_options() | FOREIGN
-    scripts = ("python", "pip", "make", "torchrun", "apt", "ssh", "tensorboard")
+    scripts = ("python", "pip", "make", "torchrun", "apt", "ssh")
     named = {
         name
         for line in lines

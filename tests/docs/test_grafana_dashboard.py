@@ -11,13 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgekit.boards import Conditions, Throttling
-from edgekit.device.accounting import Account
-from edgekit.device.detections import Face, FrameResult
-from edgekit.device.health.sampler import Health, ProcessUse
-from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.web.metrics import metrics_text
-from edgekit.device.sinks.web.preview import Preview
+from tools import record_page
 
 DASHBOARD = Path(__file__).parents[2] / "docs/grafana/edgekit.json"
 # Labels that Prometheus adds.
@@ -32,16 +26,7 @@ def dashboard() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def exposed() -> dict[str, set[str]]:
     """The labels of each exposed sample, by name, from a run in which every counted event occurred."""
-    conditions = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
-    account = Account("jsonl")
-    account.produce()
-    account.drop("disk full")
-    health = Health(1.0, 1.7e9, conditions, ProcessUse(150.0, 150.0, 9, 20), 2048, "frozen", {"frozen": 1})
-    monitor = Monitor("demo", lambda: health, lambda: [account])
-    monitor.controls.commands["pause"] += 1
-    face = Face((0, 0, 9, 9), 0.9, "happy", 0.8)
-    monitor.write(None, FrameResult(0, 0.0, 0.0, (9, 9), (face,), {"detect": 1.0}, 5.0))
-    families = text_string_to_metric_families(metrics_text(monitor, Preview(1.0, None)))
+    families = text_string_to_metric_families(record_page.every_metric())
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}
 
 

@@ -1,4 +1,4 @@
-"""docs/reference/records.md lists exactly the fields that a run writes."""
+"""The page of the records lists exactly the fields that a run writes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.device.events import Event
 from edgekit.device.health.sampler import read_health
+from edgekit.device.sinks import monitor as metrics
+from edgekit.device.sinks.events import Event
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt import discovery
 from edgekit.device.sinks.mqtt.sink import _state_document
-from edgekit.device.sinks.web import metrics
 from tests.docs.pages import DOCS, ROOT, section
 from tests.edgekit.remote.commands import call
+from tools import reference_pages
 
-PAGE = (DOCS / "reference/records.md").read_text()
+PAGE = reference_pages.records()
 
 
-def fields(title: str, column: int = 0, table: int = 0) -> set[str]:
-    """Return the names in one column of a table of a section."""
+def fields(title: str, table: int = 0) -> set[str]:
+    """Return the names in the first column of a table of a section."""
     tables = re.findall(r"^(?:\|.*\n)+", section(PAGE, title), re.MULTILINE)
-    rows = [line.split("|")[1:-1] for line in tables[table].splitlines()[2:]]
-    return {name for row in rows for name in re.findall(r"`(\w+)`", row[column])}
+    rows = [line.split("|")[1] for line in tables[table].splitlines()[2:]]
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +52,16 @@ def test_the_fields_of_a_frame_and_of_a_face(run: Path) -> None:
 
 def test_the_columns_of_a_csv(run: Path) -> None:
     header = next(csv.reader((run / "r.csv").read_text().splitlines()))
-    assert {re.sub("^(p|raw_p)_.*", r"\1_CLASS", name) for name in header} | {"distance"} == fields("A face", column=1)
+    columns = {re.sub("^(p|raw_p)_.*", r"\1_CLASS", name) for name in header}
+    listed = set(re.findall(r"`(\w+)`", section(PAGE, "A face").partition("\n|")[0]))
+    replaced = {"xyxy", "probabilities", "raw_probabilities", "detected"}
+    assert columns | {"distance"} == (fields("A face") | listed) - replaced
 
 
 def test_the_fields_of_an_event() -> None:
-    event = Event("a-1", 1, "happy", None, 0.9, 1.0, 7, 1.5, 2.5, snapshot="a.jpg", clock_synchronised=False)
+    event = Event(
+        "a-1", 1, "happy", None, 0.9, 1.0, 7, 1.5, 2.5, snapshot="a.jpg", clip="a.mp4", clock_synchronised=False
+    )
     assert set(event.as_document()) | {"snapshot_jpeg"} == fields("An event")
 
 

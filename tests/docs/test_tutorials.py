@@ -189,6 +189,12 @@ def test_whole_images_from_a_folder_to_a_board(
     printed = walk.follow(TUTORIALS["own-objects"]) | walk.follow((DOCS / "how-to/low-accuracy.md").read_text())
     assert (board.root / "current/model.onnx").read_bytes() == (tmp_path / "parts.onnx").read_bytes()
     assert len((tmp_path / "nuts.csv").read_text().splitlines()) == 1 + 4
+    (evaluated,) = (
+        text for command, text in printed.items() if command.startswith("eval runs/parts --data parts --plot")
+    )
+    accuracy = re.search(r"accuracy +([\d.]+)%", evaluated)
+    assert accuracy
+    assert float(accuracy[1]) > 80
     (inspected,) = (text for command, text in printed.items() if command.startswith("inspect"))
     assert re.search(r"labels +3: bolt, nut, washer", inspected)
     assert re.search(r"classifies +the whole image", inspected)

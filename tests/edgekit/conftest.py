@@ -39,7 +39,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Contract], 
     def make(contract: Contract) -> Path:
         import torch
 
-        from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+        from edgekit.models.checkpoint import Checkpoint, save_checkpoint
         from edgekit.models.nets.registry import create_model
 
         torch.manual_seed(0)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit import install_hint
 from edgekit.install_hint import EXTRA_OF_MODULE, install_command, missing_module
 
 # A command that installs the requirement `edgekit`, or this requirement with an extra or a version.
@@ -65,6 +66,21 @@ def test_several_extras_are_one_requirement(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_copy_that_was_never_installed_gets_the_index_command(monkeypatch: pytest.MonkeyPatch) -> None:
     _install(monkeypatch)
     assert install_command("device") == "pip install 'edgekit-pi[device]'"
+
+
+@pytest.mark.parametrize(
+    ("extras", "expected"),
+    [
+        (("mqtt",), "sudo apt install python3-paho-mqtt"),
+        (("teach", "preview"), "sudo apt install python3-onnx python3-starlette python3-uvicorn"),
+    ],
+)
+def test_debians_package_is_completed_by_apt(
+    extras: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install_hint, "__file__", "/usr/lib/python3/dist-packages/edgekit/install_hint.py")
+    assert install_command(*extras) == expected
+    assert install_command("export").endswith("~/edgekit-env/bin/pip install 'edgekit-pi[export]'")  # not in Debian
 
 
 @pytest.mark.parametrize(

@@ -69,14 +69,14 @@ def test_importing_edgekit_loads_only_the_standard_library() -> None:
     assert loaded <= sys.stdlib_module_names | {"edgekit"}
 
 
-@pytest.mark.parametrize("first", ["edgekit.export.onnx.targets", "edgekit.export.run", "edgekit.models.nets.registry"])
+@pytest.mark.parametrize("first", ["edgekit.export.targets", "edgekit.export.run", "edgekit.models.nets.registry"])
 def test_export_is_callable_whatever_was_imported_before(first: str) -> None:
     code = (
         f"import edgekit, importlib; importlib.import_module('{first}')\n"
-        "from edgekit.export.onnx import targets\n"
+        "from edgekit.export import targets\n"
         "print(callable(edgekit.export), targets.__name__)"
     )
-    assert run(code).split() == ["True", "edgekit.export.onnx.targets"]
+    assert run(code).split() == ["True", "edgekit.export.targets"]
 
 
 def test_the_device_side_of_the_api_loads_no_framework() -> None:

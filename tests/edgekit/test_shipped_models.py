@@ -20,7 +20,7 @@ from edgekit.device.imaging import read_image, resize
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, asset, resolve_model
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.checkpoint import load_checkpoint
 
 REQUIRED = {("fer2013", "center-crop"): 0.7, ("fer2013", "ten-crop"): 0.716}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.text_table import TextTable
+from edgekit.text import TextTable
 
 
 def test_text_is_aligned_left_and_numbers_right() -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
-from edgekit.export.onnx.exported import Exported
-from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.export.to_onnx import Exported
+from edgekit.models.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.nets.registry import create_model
 from tests.exports import export_checkpoint
 from tests.graph_cache import graph_cache as graph_cache

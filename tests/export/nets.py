@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxscript import ir
 
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
-from edgekit.export.onnx.passes.table import rewritten
+from edgekit.export.passes.table import rewritten
 from edgekit.preprocess import to_input
 
 CLASSES = 3

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.accounting import Account
-from edgekit.device.detections import Detections, FrameResult
+from edgekit.device.detections import Detections, FrameResult, Track
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
+from edgekit.device.sinks.context import Account
 from edgekit.device.sinks.crop_strategies import CollectSink, EveryInterval
 from edgekit.device.sinks.csv import CsvOptions
 from edgekit.device.sinks.jsonl import JsonLinesOptions
@@ -29,7 +29,6 @@ from edgekit.device.sinks.save import SaveOptions
 from edgekit.device.sinks.snapshots import SnapshotWriter
 from edgekit.device.sinks.writer import Writer
 from edgekit.device.sources.settings import EncodedPacket
-from edgekit.device.track import Track
 from edgekit.errors import TemporaryError
 from tests.packets import KEY_EVERY, SIZE_WH, packets
 from tests.runs import LABELS, run_of

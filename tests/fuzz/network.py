@@ -126,8 +126,8 @@ def rtsp_streams() -> list[bytes]:
 @cache
 def _web() -> tuple[Any, list[str]]:
     """Return a web page that runs until the process ends, and the list of its notices."""
+    from edgekit.device.pipeline import StreamOptions
     from edgekit.device.pipeline.stream import Stream
-    from edgekit.device.pipeline.stream_options import StreamOptions
     from edgekit.device.sinks.monitor import Monitor
     from edgekit.device.sinks.web.server import WebSink
 
@@ -168,7 +168,7 @@ def web_requests() -> list[bytes]:
 
 
 def _event(number: int) -> Any:
-    from edgekit.device.events import Event
+    from edgekit.device.sinks.events import Event
 
     return Event(f"run-{number}", 1, "sad", None, 0.9, 1.0, number, float(number), 1.7e9)
 
@@ -204,7 +204,7 @@ def webhook_answers() -> list[bytes]:
 
 def mqtt_answer(path: Path) -> None:
     """Send events to a broker that responds with the file; no event may be lost."""
-    from edgekit.device.sinks.mqtt import session
+    from edgekit.device.sinks.mqtt import MqttOptions, session
     from edgekit.device.sinks.mqtt import sink as sink_module
     from edgekit.device.sinks.mqtt.session import MqttSettings
 
@@ -213,7 +213,7 @@ def mqtt_answer(path: Path) -> None:
     path.with_name("mqtt-edgekit_fuzz.sqlite").unlink(missing_ok=True)
     run = run_of(lambda _: None)
     with _peer([path.read_bytes()], stays=True) as port:
-        settings = MqttSettings.parse(f"mqtt://127.0.0.1:{port}", None, topic="edgekit/fuzz")
+        settings = MqttSettings(MqttOptions(mqtt=f"mqtt://127.0.0.1:{port}", mqtt_topic="edgekit/fuzz"))
         with sink_module.MqttSink(settings, run, pauses_s=(0.05,)) as sink:
             for number in range(3):
                 sink.post(_event(number))

@@ -86,7 +86,7 @@ def _ncnn_examples() -> list[bytes]:
 
 
 def _checkpoint(path: Path) -> None:
-    from edgekit.models.checkpoints.checkpoint import load_checkpoint
+    from edgekit.models.checkpoint import load_checkpoint
     from edgekit.models.clip.checkpoint import is_prompts_file, load_prompts
     from edgekit.models.model_loading import build_net
 
@@ -146,8 +146,8 @@ def _inventory_examples() -> list[bytes]:
 
 
 def _benchmark(path: Path) -> None:
+    from edgekit.report.document import read_document
     from edgekit.report.page import to_html
-    from edgekit.report.schema import read_document
 
     to_html(read_document(path))
 
@@ -222,7 +222,7 @@ def _crops_examples() -> list[bytes]:
 
 
 def _training_state(path: Path) -> None:
-    from edgekit.models.training.state import load_state, state_fingerprint
+    from edgekit.models.training.record import load_state, state_fingerprint
 
     state_fingerprint(path)
     load_state(path, {"recipe": 1})
@@ -233,7 +233,7 @@ def _training_state_examples() -> list[bytes]:
 
     import torch
 
-    from edgekit.models.training.state import TrainingState, save_state
+    from edgekit.models.training.record import TrainingState, save_state
 
     tensors = {"weight": torch.zeros(20)}
     state = TrainingState({"recipe": 1}, tensors, tensors, {"state": {}}, 1, [{"epoch": 1}])
@@ -243,7 +243,7 @@ def _training_state_examples() -> list[bytes]:
 
 
 def _mqtt_buffer(path: Path) -> None:
-    from edgekit.device.accounting import Account
+    from edgekit.device.sinks.context import Account
     from edgekit.device.sinks.mqtt.spool import Spool
 
     spool = Spool(path, 100, Account("mqtt"), lambda _: None)
@@ -257,7 +257,7 @@ def _mqtt_buffer(path: Path) -> None:
 def _mqtt_buffer_examples() -> list[bytes]:
     import tempfile
 
-    from edgekit.device.accounting import Account
+    from edgekit.device.sinks.context import Account
     from edgekit.device.sinks.mqtt.spool import Spool
 
     with tempfile.TemporaryDirectory() as folder:

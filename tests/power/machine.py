@@ -163,7 +163,7 @@ def wait_for_the_service(connection: Connection) -> str:
     end_s = time.monotonic() + _PATIENCE_S
     while True:
         listed = list_host(connection, SERVICE, Quiet())
-        state = str(listed.service["state"])
+        state = listed.service.state
         if state in ("running", "failed") or time.monotonic() > end_s:
             return state
         time.sleep(0.2)

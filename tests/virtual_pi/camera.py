@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edgekit.remote.wheels import Target
+from edgekit.remote.payload import Target
 
 from .errors import UnavailableError
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from edgekit.device.teach.teach import teach
+from tests.device.teach.shapes import write_pictures
 from tests.fake_systemd import programs
 
 from .board import VirtualPi
@@ -23,9 +25,17 @@ def settings(path: Path, url: str) -> Path:
     return path
 
 
+@pytest.fixture
+def taught(tmp_path: Path) -> Path:
+    """A model that `teach` wrote."""
+    model = tmp_path / "taught.onnx"
+    teach(pictures=write_pictures(tmp_path / "things"), output=model, image_size_px=96, notify=print)
+    return model
+
+
 @pytest.mark.usefixtures("cached_environment")
 def test_a_release_runs_on_the_board_and_a_bad_one_gives_way_to_it(
-    fresh_pi: VirtualPi, edgekit: EdgekitRun, tiny_model: Path, play: Callable[..., Any], tmp_path: Path
+    fresh_pi: VirtualPi, edgekit: EdgekitRun, taught: Path, play: Callable[..., Any], tmp_path: Path
 ) -> None:
     stream, dead = play([ENDLESS]), play([ENDLESS], clients=0)
     folder = "/var/tmp/systemd"
@@ -35,12 +45,12 @@ def test_a_release_runs_on_the_board_and_a_bad_one_gives_way_to_it(
     fresh_pi.path(folder).chmod(0o777)
     with fresh_pi:
         good = settings(tmp_path / "good.toml", stream.url)
-        done = edgekit("deploy", tiny_model, "--config", good, "--settle", 1, *fresh_pi.arguments)
+        done = edgekit("deploy", taught, "--config", good, "--settle", 1, *fresh_pi.arguments)
         assert done.returncode == 0, done.stderr
         assert stream.served >= 1
 
         bad = settings(tmp_path / "bad.toml", dead.url)
-        done = edgekit("deploy", tiny_model, "--config", bad, "--settle", 1, *fresh_pi.arguments)
+        done = edgekit("deploy", taught, "--config", bad, "--settle", 1, *fresh_pi.arguments)
         assert done.returncode == 4, done.stdout
         assert dead.served >= 1  # the bad release was tried
 

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,11 @@ def show(folder: Path) -> None:
 
 
 def install_edgekit(pi: VirtualPi, suite: str) -> None:
-    from edgekit.remote.wheels import own_wheel
+    from edgekit.remote.payload import own_code
 
     version = PYTHONS[suite]
     packages = f"usr/local/lib/python{version}/dist-packages"
-    with zipfile.ZipFile(own_wheel().path) as wheel:
+    with zipfile.ZipFile(BytesIO(own_code())) as wheel:
         wheel.extractall(pi.path(packages))
     compile_python(pi.path(""), version, [pi.path(packages)])
 

@@ -1,1 +1,88 @@
-"""Events, state and health sent to an MQTT broker, and commands received from it."""
+"""Events, state and health sent to an MQTT broker, and commands received from it: the options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.options import option
+
+if TYPE_CHECKING:
+    from edgekit.device.sinks.context import RunContext
+
+
+_COMMANDS = ("pause", "snapshot")
+
+
+def _commands(text: str) -> str:
+    """Return a list of commands, separated by commas, without spaces; raises ValueError for another one."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in _COMMANDS:
+            raise ValueError(f"'{name}' is not a command: choose from {', '.join(_COMMANDS)}")
+    return ",".join(names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MqttOptions(SinkOptions):
+    """Options of MQTT."""
+
+    title = "MQTT"
+
+    mqtt: str | None = option(
+        "--mqtt",
+        "Publish events and state to an MQTT broker: mqtt://HOST[:PORT], or mqtts:// for TLS.",
+        metavar="URL",
+        main=True,
+    )
+    mqtt_credentials: Path | None = option(
+        "--mqtt-credentials",
+        "File with user:password. EDGEKIT_MQTT_CREDENTIALS can contain user:password instead.",
+        metavar="FILE",
+        needs="--mqtt",
+    )
+    mqtt_topic: str | None = option(
+        "--mqtt-topic", "Prefix of the topics.", metavar="TOPIC", default_text="edgekit/HOSTNAME", needs="--mqtt"
+    )
+    mqtt_ca: Path | None = option(
+        "--mqtt-ca", "Certificate authorities to trust instead of the system's.", metavar="PEM", needs="--mqtt"
+    )
+    mqtt_cert: Path | None = option(
+        "--mqtt-cert", "Client certificate and its private key, in one file.", metavar="PEM", needs="--mqtt"
+    )
+    mqtt_discovery: bool = option(
+        "--mqtt-discovery", "Announce the camera to Home Assistant.", default=True, needs="--mqtt"
+    )
+    mqtt_commands: str = option(
+        "--mqtt-commands",
+        "Commands to accept, separated by commas: pause (and resume), snapshot (needs --event-snapshots). "
+        "Default: none.",
+        default="",
+        metavar="LIST",
+        parse=_commands,
+        needs="--mqtt",
+    )
+
+    def open(self, run: RunContext) -> Sink | None:
+        """Return the sink, which receives the events of the run.
+
+        Raises:
+            InputError: Address, topic, credentials or a certificate cannot be used, or --event-snapshots is missing.
+            TemporaryError: Another run uses the topic or the buffer.
+        """
+        if self.mqtt is None:
+            return None
+        from edgekit.device.sink import read_secret
+        from edgekit.device.sinks.mqtt.session import Commands, MqttSettings
+        from edgekit.device.sinks.mqtt.sink import MqttSink
+
+        credentials = read_secret(
+            self.mqtt_credentials, "EDGEKIT_MQTT_CREDENTIALS", "MQTT user and password", run.notify
+        )
+        allowed = frozenset(self.mqtt_commands.split(",")) - {""}
+        commands = Commands(allowed, run) if allowed else None
+        sink = MqttSink(MqttSettings(self, credentials), run, commands)
+        run.links.outlets.append(sink.post)
+        return sink

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any, TypeAlias
 
 from edgekit import __version__
-from edgekit.contract import UNCERTAIN, Subject
+from edgekit.contract import UNCERTAIN, Contract
 from edgekit.device.frame import CAMERA_STATES
 from edgekit.device.sinks.mqtt.session import MqttSettings
 
@@ -56,12 +56,7 @@ _ENTITIES: tuple[tuple[str, str, str, str, str | None, dict[str, str]], ...] = (
 
 
 def discovery_messages(
-    settings: MqttSettings,
-    labels: Sequence[str],
-    subject: Subject = "face",
-    *,
-    images: Collection[str] = (),
-    commands: Collection[str] = (),
+    settings: MqttSettings, contract: Contract, *, images: Collection[str] = (), commands: Collection[str] = ()
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the topic and payload of every entity, to be published as retained messages.
 
@@ -69,8 +64,7 @@ def discovery_messages(
 
     Args:
         settings: The topics.
-        labels: Labels of the model.
-        subject: What the model classifies.
+        contract: The contract of the model.
         images: The images that are published, by the last part of their topic: of `_IMAGES`.
         commands: The commands that are allowed.
     """
@@ -82,7 +76,7 @@ def discovery_messages(
         "sw_version": __version__,
     }
     entities = [
-        *_measured(settings, labels, subject, is_pausable="pause" in commands),
+        *_measured(settings, contract, is_pausable="pause" in commands),
         *_controls(settings, commands),
         *_images(settings, images),
     ]
@@ -101,13 +95,14 @@ def discovery_messages(
         yield topic, json.dumps(document).encode()
 
 
-def _measured(settings: MqttSettings, labels: Sequence[str], subject: Subject, is_pausable: bool) -> Iterator[_Entity]:
+def _measured(settings: MqttSettings, contract: Contract, is_pausable: bool) -> Iterator[_Entity]:
+    labels, is_of_faces = contract.labels, contract.subject == "face"
     for component, object_id, name, topic, template, details in _ENTITIES:
-        if subject == "image" and object_id in _OF_FACES:
+        if not is_of_faces and object_id in _OF_FACES:
             yield component, object_id, None
             continue
         document: dict[str, Any] = {
-            "name": _NAMES_OF_IMAGES.get(object_id, name) if subject == "image" else name,
+            "name": name if is_of_faces else _NAMES_OF_IMAGES.get(object_id, name),
             "state_topic": f"{settings.topic}/{topic}",
             "qos": 1,
             **details,

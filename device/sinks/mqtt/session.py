@@ -10,15 +10,14 @@ import threading
 import urllib.parse
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from edgekit.device.controls import Controls
-from edgekit.device.sinks.context import state_folder
+from edgekit.device.sinks.context import RunContext, state_folder
+from edgekit.device.sinks.mqtt import MqttOptions
 from edgekit.errors import InputError, TemporaryError
 from edgekit.files import require_file
 
@@ -26,70 +25,39 @@ _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _MAX_TOPIC_CHARS = 200
 
 
-@dataclass(frozen=True)
 class MqttSettings:
     """Address, credentials and topics.
 
     Attributes:
+        options: The options of MQTT.
         host: Host name of the broker.
         port: TCP port of the broker.
         tls: Whether the connection is encrypted and the broker's certificate verified.
         topic: Prefix of all topics except Home Assistant's.
         user: User name, None for an anonymous connection.
         password: Password of `user`.
-        ca: Certificate authorities to trust instead of the system's.
-        certificate: Client certificate and its private key, in one file.
-        discovery: Whether the camera is announced to Home Assistant.
     """
 
-    host: str
-    port: int
-    tls: bool
-    topic: str
-    user: str | None = None
-    password: str | None = None
-    ca: Path | None = None
-    certificate: Path | None = None
-    discovery: bool = True
-
-    def __repr__(self) -> str:
-        """Return the address without the password."""
-        return f"MqttSettings({self.address}, {self.topic})"
-
-    @classmethod
-    def parse(
-        cls,
-        url: str,
-        credentials: str | None,
-        *,
-        topic: str | None = None,
-        ca: Path | None = None,
-        certificate: Path | None = None,
-        discovery: bool = True,
-    ) -> Self:
-        """Return the settings for a broker at `url` with `credentials` of the form user:password.
+    def __init__(self, options: MqttOptions, credentials: str | None = None) -> None:
+        """Use `options`, and `credentials` of the form user:password.
 
         Raises:
             InputError: The address, the topic or a certificate file is invalid.
         """
-        host, port, tls = _address(url)
-        for path, what in ((ca, "file of certificate authorities"), (certificate, "certificate")):
+        self.options = options
+        self.host, self.port, self.tls = _address(options.mqtt or "")
+        self.topic = _topic(options.mqtt_topic)
+        user, separator, password = (credentials or "").partition(":")
+        self.user, self.password = user or None, password if separator else None
+        for path, what in ((options.mqtt_ca, "file of certificate authorities"), (options.mqtt_cert, "certificate")):
             if path is not None:
                 require_file(path, what)
-                if not tls:
-                    raise InputError(f"MQTT broker '{url}' is without TLS: use mqtts:// with certificates")
-        user, separator, password = (credentials or "").partition(":")
-        return cls(
-            host=host,
-            port=port,
-            tls=tls,
-            topic=_topic(topic),
-            user=user or None,
-            password=password if separator else None,
-            ca=ca,
-            certificate=certificate,
-            discovery=discovery,
-        )
+                if not self.tls:
+                    raise InputError(f"MQTT broker '{options.mqtt}' is without TLS: use mqtts:// with certificates")
+
+    def __repr__(self) -> str:
+        """Return the address without the password."""
+        return f"MqttSettings({self.address}, {self.topic})"
 
     @property
     def address(self) -> str:
@@ -167,30 +135,23 @@ class Commands:
         controls: What the commands act on.
     """
 
-    def __init__(
-        self,
-        allowed: Collection[str],
-        controls: Controls,
-        take_snapshot: Callable[[], None] | None,
-        notify: Callable[[str], None],
-    ) -> None:
-        """Allow some commands.
+    def __init__(self, allowed: Collection[str], run: RunContext) -> None:
+        """Allow some commands: "pause" (which also allows `resume`) and "snapshot".
 
-        Args:
-            allowed: Their names: "pause" (which also allows `resume`) and "snapshot".
-            controls: Pauses and resumes the run, and receives the counts.
-            take_snapshot: Requests a snapshot, without waiting for it; needed if it is allowed.
-            notify: Called with one line for the first ignored message of each kind, from another thread.
+        Raises:
+            InputError: Snapshots are allowed, and the run has no folder for them.
         """
         self.allowed = frozenset(allowed)
-        self.controls = controls
-        self._notify = notify
+        self.controls = run.controls
+        self._notify = run.notify
         self._reported: set[str] = set()
         self._actions: dict[bytes, Callable[[], None]] = {}
         if "pause" in allowed:
-            self._actions |= {b"pause": controls.pause, b"resume": controls.resume}
-        if "snapshot" in allowed and take_snapshot is not None:
-            self._actions[b"snapshot"] = take_snapshot
+            self._actions |= {b"pause": run.controls.pause, b"resume": run.controls.resume}
+        if "snapshot" in allowed:
+            if run.links.snapshots is None:
+                raise InputError("--mqtt-commands snapshot needs a folder for the images: give --event-snapshots")
+            self._actions[b"snapshot"] = run.links.snapshots.request
 
     def receive(self, payload: bytes, retained: bool) -> None:
         """Execute a command, or count and report why it is not executed.
@@ -343,12 +304,13 @@ def check_certificates(settings: MqttSettings) -> None:
     try:
         _tls_context(settings)
     except OSError as error:
-        paths = ", ".join(f"'{path}'" for path in (settings.ca, settings.certificate) if path is not None)
+        options = settings.options
+        paths = ", ".join(f"'{path}'" for path in (options.mqtt_ca, options.mqtt_cert) if path is not None)
         raise InputError(f"MQTT certificates {paths} cannot be loaded: {error}") from error
 
 
 def _tls_context(settings: MqttSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=None if settings.ca is None else str(settings.ca))
-    if settings.certificate is not None:
-        context.load_cert_chain(settings.certificate)
+    context = ssl.create_default_context(cafile=settings.options.mqtt_ca)
+    if settings.options.mqtt_cert is not None:
+        context.load_cert_chain(settings.options.mqtt_cert)
     return context

@@ -10,15 +10,15 @@ from typing import Any, Self
 
 from edgekit.contract import Contract
 from edgekit.device.detections import FrameResult
-from edgekit.device.events import Event
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.context import RunContext
+from edgekit.device.sinks.events import Event
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt.discovery import NOT_PAUSED, PAUSED, discovery_messages
 from edgekit.device.sinks.mqtt.session import Commands, MqttSettings, Session, check_certificates, lock_topic
 from edgekit.device.sinks.mqtt.spool import Spool
-from edgekit.device.worker import Worker
+from edgekit.device.stages import Worker
 from edgekit.text import counted
 
 # Largest number of unconfirmed events: enough for a slow network, few to resend after the connection was lost.
@@ -57,7 +57,7 @@ class MqttSink(Sink):
 
         Raises:
             InputError: A certificate cannot be loaded.
-            TemporaryError: Another run uses the buffer or the topic.
+            TemporaryError: Another run uses the topic or the buffer.
         """
         check_certificates(settings)
         self._settings = settings
@@ -134,7 +134,7 @@ class MqttSink(Sink):
     def _send(self, session: Session) -> None:
         topic = self._settings.topic
         announced = self._run.contract_in_use
-        if self._settings.discovery:
+        if self._settings.options.mqtt_discovery:
             self._announce(session, announced)
         session.publish(f"{topic}/availability", "online", retain=True)
         unconfirmed: dict[int, int] = {}
@@ -157,7 +157,7 @@ class MqttSink(Sink):
                     return
                 self._wake.wait(0.1)
                 continue
-            if self._settings.discovery and announced is not self._run.contract_in_use:
+            if self._settings.options.mqtt_discovery and announced is not self._run.contract_in_use:
                 announced = self._run.contract_in_use
                 self._announce(session, announced)
             self._send_changed(session, sent)
@@ -170,8 +170,7 @@ class MqttSink(Sink):
         """Publish the discovery messages."""
         messages = discovery_messages(
             self._settings,
-            contract.labels,
-            contract.subject,
+            contract,
             images=[topic for topic, _ in self._images()],
             commands=() if self._commands is None else self._commands.allowed,
         )
@@ -219,7 +218,7 @@ class MqttSink(Sink):
             self._notify(f"MQTT broker reconnected{buffered}{lost}")
 
     def _report_loss(self, lasted_s: float) -> None:
-        cause = "(if this repeats: a machine with the same host name uses this --mqtt-topic)"
+        cause = "(if this repeats: another run, or a machine with the same host name, uses this --mqtt-topic)"
         hint = f" after {lasted_s:.0f} s {cause}" if lasted_s < _STABLE_S else ""
         self._report_outage(f"the connection was lost{hint}")
 

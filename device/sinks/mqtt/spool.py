@@ -11,8 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.device.accounting import Account
-from edgekit.device.sinks.context import Shutdown
+from edgekit.device.sinks.context import Account, Shutdown
 from edgekit.device.sinks.writer import Writer, WriterRules
 from edgekit.errors import StorageError, TemporaryError
 from edgekit.text import counted

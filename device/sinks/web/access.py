@@ -1,4 +1,4 @@
-"""Access control of the web page: listening address, token and cookie."""
+"""Access control of the web page: listening address, token and cookie, and bodies of requests."""
 
 from __future__ import annotations
 
@@ -7,10 +7,24 @@ import hmac
 import ipaddress
 import re
 import socket
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
-from edgekit.errors import InputError, TemporaryError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from edgekit.errors import EdgekitError, InputError, StorageError, TemporaryError
+from edgekit.text import printable
+from edgekit.typed_json import convert, parse_json
+
+T = TypeVar("T")
+
+
+class ConflictError(EdgekitError):
+    """The state of the page has changed since the page read it, such as a crop that was labelled on another page."""
+
+
+_STATUS = {InputError: 400, ConflictError: 409, StorageError: 507}
 _DEFAULT_HOST = "127.0.0.1"
 _DEFAULT_PORT = 8080
 _MIN_TOKEN_CHARS = 16
@@ -146,3 +160,46 @@ def _is_local_name(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes | Response:
+    """Return the body of a request, or the response to one that is too long or incomplete."""
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                return PlainTextResponse("request too long\n", 413)
+    except ClientDisconnect:
+        return PlainTextResponse("incomplete request\n", 400)
+    return bytes(body)
+
+
+async def read_change(request: Request, kind: type[T], max_bytes: int) -> T | Response:
+    """Return the JSON body of a request that a page of this server sends, or the response that refuses it.
+
+    Raises:
+        InputError: The body is not a document of this kind.
+    """
+    if not is_from_page(request):
+        return PlainTextResponse("only the page itself may send this\n", 403)
+    body = await read_body(request, max_bytes)
+    return body if isinstance(body, Response) else convert(parse_json(body, "the request"), kind, "request field")
+
+
+def refused(error: EdgekitError, **state: Any) -> Response:
+    """Return the response to a change that was refused, with the state of the page."""
+    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
+    # The message may quote a lone surrogate of the request, which cannot be sent.
+    return JSONResponse({**state, "error": printable(str(error))}, status)
+
+
+def is_from_page(request: Request) -> bool:
+    """Return whether a request can be from a page of this server: JSON, and from the server's own origin.
+
+    A browser lets no other site send such a request.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    origin = request.headers.get("origin")
+    same = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    return same and media_type == "application/json"

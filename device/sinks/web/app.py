@@ -21,10 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgekit.device.detections import FrameResult
 from edgekit.device.sinks.jsonl import as_document
-from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.web.access import Access
-from edgekit.device.sinks.web.body import read_body
-from edgekit.device.sinks.web.metrics import CONTENT_TYPE, metrics_text
+from edgekit.device.sinks.monitor import CONTENT_TYPE, Monitor, metrics_text
+from edgekit.device.sinks.web.access import Access, read_body
+from edgekit.device.sinks.web.clips import ClipRoutes
 from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.sinks.web.teach import TEACH_FILES, TeachRoutes
 from edgekit.errors import EdgekitError
@@ -50,8 +49,8 @@ _FILES: Files = {
 # Available without a token.
 _PUBLIC_PATHS = frozenset({"/login", "/page.css", "/icon.svg", "/healthz"})
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'self'; "
+    "script-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -83,12 +82,14 @@ def make_app(
     preview: Preview,
     recognise: Recognise | None = None,
     teaching: TeachSession | None = None,
+    clips: Path | None = None,
 ) -> ASGIApp:
     """Return the application with the page, video, state, state stream, metrics, health check and login.
 
-    With `recognise` it also has the classification of single pictures, with `teaching` the tab for it.
+    With `recognise` it also has the classification of single pictures, with `teaching` the tab for it, and with `clips`
+    the videos of events in this folder.
     """
-    web = _Web(monitor, preview, teaches=teaching is not None)
+    web = _Web(monitor, preview, {"teaches": teaching is not None, "has_clips": clips is not None})
     files = _FILES if teaching is None else {**_FILES, **TEACH_FILES}
     routes = [
         *Site(access, files).routes(),
@@ -102,6 +103,8 @@ def make_app(
         routes.append(Route("/classify", _Classify(recognise).post, methods=["POST"]))
     if teaching is not None:
         routes += TeachRoutes(teaching, lambda: preview.closing).routes()
+    if clips is not None:
+        routes += ClipRoutes(clips).routes()
     return Guard(Starlette(routes=routes), access)
 
 
@@ -143,10 +146,10 @@ class Site:
 
 
 class _Web:
-    def __init__(self, monitor: Monitor, preview: Preview, *, teaches: bool) -> None:
+    def __init__(self, monitor: Monitor, preview: Preview, parts: Mapping[str, bool]) -> None:
         self._monitor = monitor
         self._preview = preview
-        self._teaches = teaches
+        self._parts = parts
 
     async def video(self, _: Request) -> Response:
         if self._preview.viewers >= _MAX_VIEWERS:
@@ -157,7 +160,7 @@ class _Web:
         # Checked again: simultaneous requests pass the first check before any of them is counted.
         if self._preview.viewers >= _MAX_VIEWERS:
             return
-        self._preview.join()
+        self._preview.viewers += 1
         try:
             version, sent_s, is_repeated = 0, 0.0, True
             while not self._preview.closing:
@@ -170,7 +173,7 @@ class _Web:
                     yield head.encode() + image.jpeg + b"\r\n"
                 await asyncio.sleep(self._preview.period_s)
         finally:
-            self._preview.leave()
+            self._preview.viewers -= 1
 
     async def state(self, _: Request) -> Response:
         return JSONResponse(self._document())
@@ -187,11 +190,11 @@ class _Web:
         document = self._monitor.document()
         document["viewers"] = self._preview.viewers
         document["stalled"] = self._is_stalled()
-        document["teaches"] = self._teaches
+        document.update(self._parts)
         return document
 
     async def metrics(self, _: Request) -> Response:
-        text = metrics_text(self._monitor, self._preview)
+        text = metrics_text(self._monitor, self._preview.viewers, self._preview.encoded)
         return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
     async def healthz(self, _: Request) -> Response:

@@ -4,6 +4,7 @@
 const KEPT_S = 60;
 const RETRY_MS = 2000;
 const UPDATE_S = 0.5; // between two states from the server
+const CLIPS_EVERY_MS = 5000;
 const byId = (id) => document.getElementById(id);
 const style = getComputedStyle(document.documentElement);
 const colour = (index) => style.getPropertyValue(`--stage-${Math.min(index, 5)}`).trim();
@@ -40,6 +41,7 @@ function show(state) {
   const isNumbered = !(state.latest && state.latest.subject === "image");
   if (state.latest) showFaces(state.latest.faces ?? state.latest.results, isNumbered);
   showEvents(state.events, isNumbered);
+  byId("clips-card").hidden = !state.has_clips;
   const counts = [counted(state.frames, "frame"), `${counted(state.missed, "frame")} without a result`, counted(state.viewers, "viewer"), `running for ${duration(state.uptime_s)}`];
   if (state.labels.uncertain) counts.push(`${state.labels.uncertain} uncertain`);
   if (known(health.memory_own_mib)) counts.push(`${number(health.memory_own_mib, 0)} MiB memory used`);
@@ -113,6 +115,36 @@ function showEvents(events, isNumbered) {
     return line;
   });
   byId("events").replaceChildren(...(lines.length ? lines : [element("li", "no events yet", "dim")]));
+}
+
+let shownClips = "";
+async function showClips() {
+  if (byId("clips-card").hidden || document.hidden) return;
+  const response = await fetch("/api/clips").catch(() => null);
+  if (!response || !response.ok) return;
+  const clips = await response.json();
+  // A new list would load all pictures again.
+  if (JSON.stringify(clips) === shownClips) return;
+  shownClips = JSON.stringify(clips);
+  const entries = clips.map((clip) => {
+    const entry = element("li"), button = element("button"), picture = element("img");
+    picture.src = `/clips/${clip.picture}`;
+    picture.alt = "";
+    picture.loading = "lazy";
+    button.append(picture, element("bdi", clip.label), element("time", new Date(clip.time).toLocaleTimeString()));
+    button.onclick = () => play(clip);
+    entry.append(button);
+    return entry;
+  });
+  byId("clips").replaceChildren(...(entries.length ? entries : [element("li", "no clips yet", "dim")]));
+}
+
+function play(clip) {
+  const player = byId("player"), video = player.querySelector("video");
+  video.src = `/clips/${clip.clip}`;
+  player.onclose = () => { video.removeAttribute("src"); video.load(); };
+  player.showModal();
+  video.play().catch(() => {}); // the browser may want a second click
 }
 
 function addPoint(stageMs) {
@@ -238,4 +270,5 @@ async function reconnect() {
 
 watch();
 listen();
+setInterval(showClips, CLIPS_EVERY_MS);
 window.addEventListener("resize", drawChart);

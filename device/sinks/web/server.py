@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
 
-from edgekit.device.blur import FaceBlur
+from edgekit.device.annotate import Hide, hide_nothing
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
@@ -16,7 +17,7 @@ from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.access import Access, bind, url_of
 from edgekit.device.sinks.web.app import Recognise, make_app
 from edgekit.device.sinks.web.preview import Preview
-from edgekit.device.worker import Worker
+from edgekit.device.stages import Worker
 
 if TYPE_CHECKING:
     from edgekit.device.teach.session import TeachSession
@@ -94,9 +95,10 @@ class WebSink(WebServer, Sink):
         monitor: Monitor,
         *,
         max_fps: float = 10.0,
-        blur: FaceBlur | None = None,
+        blur: Hide = hide_nothing,
         recognise: Recognise | None = None,
         teaching: TeachSession | None = None,
+        clips: Path | None = None,
     ) -> None:
         """Listen at `address`; entering the `with` block starts the server.
 
@@ -105,15 +107,16 @@ class WebSink(WebServer, Sink):
             token: Token that viewers must send; None admits this machine only.
             monitor: Provides everything except the video.
             max_fps: Highest frame rate of the video.
-            blur: Makes faces unrecognisable; must not be shared with another sink.
+            blur: Returns the boxes to hide in each frame; must not be shared with another sink.
             recognise: Returns the result of a picture that a client posts; None: the server takes no pictures.
             teaching: The session of the tab "Teach"; None: there is no such tab.
+            clips: The folder of the videos of events; None: there are none.
 
         Raises:
             InputError: The address cannot be used, or is reachable from other machines without a safe token.
         """
         self.preview = Preview(max_fps, blur)
-        super().__init__(address, token, make_app(Access(token), monitor, self.preview, recognise, teaching))
+        super().__init__(address, token, make_app(Access(token), monitor, self.preview, recognise, teaching, clips))
 
     def end(self) -> None:
         """Let the server and all streams end, without waiting for them."""

@@ -18,10 +18,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from edgekit.device.region import Region
-from edgekit.device.sinks.web.body import is_from_page, read_body
-from edgekit.errors import EdgekitError, InputError, StorageError
+from edgekit.device.sinks.web.access import read_change, refused
+from edgekit.errors import EdgekitError, InputError
 from edgekit.text import printable
-from edgekit.typed_json import convert, parse_json
 
 if TYPE_CHECKING:
     from edgekit.device.teach.session import TeachSession
@@ -34,40 +33,17 @@ TEACH_FILES = {
 }
 _MAX_BODY_BYTES = 4096
 _POLL_S = 0.02
-_STATUS = {InputError: 400, StorageError: 507}
 
 
 @dataclass(frozen=True)
-class _Record:
-    name: str
-    held: bool
+class _Change:
+    """The body of a request: `name` of a class, its `new` name, a `picture` of it, whether it is `held`; a region."""
 
-
-@dataclass(frozen=True)
-class _Class:
-    name: str
-
-
-@dataclass(frozen=True)
-class _Rename:
-    name: str
-    new: str
-
-
-@dataclass(frozen=True)
-class _Picture:
-    name: str
-    picture: str
-
-
-@dataclass(frozen=True)
-class _Region:
-    region: tuple[float, float, float, float] | None
-
-
-@dataclass(frozen=True)
-class _Nothing:
-    pass
+    name: str = ""
+    new: str = ""
+    picture: str = ""
+    held: bool = False
+    region: tuple[float, float, float, float] | None = None
 
 
 class TeachRoutes:
@@ -85,34 +61,28 @@ class TeachRoutes:
             Route("/teach/pictures/{name}/{picture}", self._picture),
             Route("/teach/pictures.zip", self._archive),
             Route("/teach/model.onnx", self._model),
-            self._change("record", _Record, lambda wanted: session.record(wanted.name, is_held=wanted.held)),
-            self._change("add", _Class, lambda wanted: session.add_class(wanted.name)),
-            self._change("rename", _Rename, lambda wanted: session.rename_class(wanted.name, wanted.new)),
-            self._change("remove", _Class, lambda wanted: session.remove_class(wanted.name)),
-            self._change(
-                "remove-picture", _Picture, lambda wanted: session.remove_picture(wanted.name, wanted.picture)
-            ),
-            self._change("undo", _Nothing, lambda _: session.undo()),
-            self._change("region", _Region, lambda wanted: session.set_region(_as_region(wanted))),
-            self._change("use", _Nothing, lambda _: session.use()),
-            self._change("back", _Nothing, lambda _: session.go_back()),
+            self._change("record", lambda wanted: session.record(wanted.name, is_held=wanted.held)),
+            self._change("add", lambda wanted: session.add_class(wanted.name)),
+            self._change("rename", lambda wanted: session.rename_class(wanted.name, wanted.new)),
+            self._change("remove", lambda wanted: session.remove_class(wanted.name)),
+            self._change("remove-picture", lambda wanted: session.remove_picture(wanted.name, wanted.picture)),
+            self._change("undo", lambda _: session.undo()),
+            self._change("region", lambda wanted: session.set_region(_as_region(wanted))),
+            self._change("use", lambda _: session.use()),
+            self._change("back", lambda _: session.go_back()),
         ]
 
-    def _change(self, name: str, kind: type[Any], apply: Callable[[Any], None]) -> Route:
+    def _change(self, name: str, apply: Callable[[_Change], None]) -> Route:
         """Return the route of a change; its response has the state, and the error of a change that was refused."""
 
         async def respond(request: Request) -> Response:
-            if not is_from_page(request):
-                return PlainTextResponse("only the page itself may send this\n", 403)
-            body = await read_body(request, _MAX_BODY_BYTES)
-            if isinstance(body, Response):
-                return body
             try:
-                wanted = convert(parse_json(body, "the request"), kind, "request field")
+                wanted = await read_change(request, _Change, _MAX_BODY_BYTES)
+                if isinstance(wanted, Response):
+                    return wanted
                 await run_in_threadpool(apply, wanted)
             except EdgekitError as error:
-                status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
-                return JSONResponse({"error": printable(str(error))}, status)
+                return refused(error)
             return JSONResponse(await run_in_threadpool(self._session.state))
 
         return Route(f"/api/teach/{name}", respond, methods=["POST"])
@@ -154,7 +124,7 @@ class TeachRoutes:
         return Response(content, media_type="application/octet-stream", headers=_download(name))
 
 
-def _as_region(wanted: _Region) -> Region | None:
+def _as_region(wanted: _Change) -> Region | None:
     if wanted.region is None:
         return None
     region = Region(*wanted.region)

@@ -1,1 +1,1 @@
-"""One module per command, which defines it as `command`; commands do not import each other."""
+"""The commands, most of them in a module of their name as `command`; commands do not import each other."""

@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.boards.formats import FormatsOptions
+from edgekit.cli.boards import BoardReporter, needs_detector, raise_failures, yunet_upload
 from edgekit.cli.command import command as edgekit_command
-from edgekit.cli.output import Output
-from edgekit.cli.render.reports import ReportOptions
+from edgekit.cli.formats import FormatsOptions, bench_formats
+from edgekit.cli.output import Output, one_line
+from edgekit.cli.reports import ReportOptions
 from edgekit.device.benchmark.options import BenchmarkOptions
-from edgekit.options import Options, option
+from edgekit.errors import HostError, InputError
+from edgekit.options import Options, defaults, option
 from edgekit.remote.host_options import InstallingHostOptions
 
 if TYPE_CHECKING:
     from edgekit.device.benchmark.rounds import BenchmarkProgress
+    from edgekit.remote.bench import HostReport, Job
+    from edgekit.remote.hosts import Host
+    from edgekit.remote.parallel import HostResult
+    from edgekit.remote.payload import Upload
     from edgekit.report.document import BenchmarkReport
+
+# What is sent to the boards beside the files.
+_SENT = (
+    *("kinds", "threads", "seconds", "processes", "batch", "source", "detector"),
+    *("cool_down_s", "allow_throttled", "notes"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConditionOptions(Options):
-    """What is measured beside the net, and the readings of a power meter."""
+class KindOptions(Options):
+    """What is measured beside the net."""
 
-    title = "Conditions"
+    title = "Measurement"
     no_pipeline: bool = option(
         "--no-pipeline",
         "Measure the kind `net` only, not the pipeline (kinds `frame` and `run`).",
         default=False,
         excludes="--formats",
-        section="Measurement",
-    )
-    power_file: Path | None = option(
-        "--power-file",
-        "File with the readings of a power meter, one line `seconds watts` per reading.",
-        metavar="FILE",
-        excludes=("--host", "--inventory", "--formats"),
     )
 
 
@@ -47,7 +53,7 @@ class ConditionOptions(Options):
     "bench",
     short_help="Measure how fast models are on this machine.",
     options=BenchmarkOptions,
-    conditions=ConditionOptions,
+    kinds=KindOptions,
     formats=FormatsOptions,
     files=ReportOptions,
     boards=InstallingHostOptions,
@@ -56,7 +62,7 @@ class ConditionOptions(Options):
 def command(
     out: Output,
     options: BenchmarkOptions,
-    conditions: ConditionOptions,
+    kinds: KindOptions,
     formats: FormatsOptions,
     files: ReportOptions,
     boards: InstallingHostOptions,
@@ -81,8 +87,8 @@ def command(
 
     With --formats, MODEL is a checkpoint that is exported in each format. One table shows accuracy, size, p50, p99 and
     memory of the formats. The accuracy is measured with --data on this machine. The recommended format is the fastest
-    format whose accuracy drops by at most 0.5 percentage points plus two standard errors. Of several equally fast
-    formats, the smallest one is recommended. The exported files are temporary.
+    format whose accuracy drops by at most 0.5 percentage points plus two standard errors. The
+    exported files are temporary.
 
     With --host or --inventory, the models are measured on boards over SSH. First, edgekit is installed on the boards.
     The boards need no internet access.
@@ -92,63 +98,117 @@ def command(
       edgekit bench default
       edgekit bench float.onnx int8.onnx float.ncnn --threads 1,2,4 -o report.json --html report.html
       edgekit bench mine.onnx --source holiday.mp4 --detector haar --seconds 30
-      edgekit bench mine.onnx --note fan=none --note supply=5.1V --power-file meter.txt
+      edgekit bench mine.onnx --note fan=none --note supply=5.1V
       edgekit bench mine.onnx --no-pipeline --batch 8 --json
       edgekit bench mine.onnx --host pi@raspberrypi.local --html report.html
       edgekit bench mine.onnx --inventory boards.toml -o boards.json
       edgekit bench default --formats all --data fer2013.tar.gz
-      edgekit bench runs/mine --formats int8-qdq,ncnn --data faces --target a53
+      edgekit bench runs/mine --formats int8,ncnn --data faces --target a53
           --host pi@raspberrypi.local --json
     """
     hosts = boards.hosts()
-    if conditions.no_pipeline:
+    if kinds.no_pipeline:
         options = replace(options, kinds=["net"])
-    if formats.formats is not None:
-        from edgekit.cli.boards.formats import bench_formats
-
-        bench_formats(out, options, formats, files, boards, hosts, measure)
-    elif hosts:
-        from edgekit.cli.boards.bench import bench_on_hosts
-
-        bench_on_hosts(out, options, files, boards, hosts)
-    else:
-        _bench_here(out, options, conditions.power_file, files)
+    if formats.formats is None:
+        _bench(out, options, files, boards, hosts)
+        return
+    assert isinstance(options.models, tuple)
+    measure_files = partial(_measure_files, out, options, boards, hosts)
+    bench_formats(out, options.models, formats, files, measure_files, on_boards=bool(hosts))
 
 
-def _bench_here(out: Output, options: BenchmarkOptions, power_file: Path | None, files: ReportOptions) -> None:
-    """Measure models on this machine, write the report and print it.
+def _bench(
+    out: Output, options: BenchmarkOptions, files: ReportOptions, boards: InstallingHostOptions, hosts: Sequence[Host]
+) -> None:
+    """Measure models on this machine, or on boards, write the report and print it.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed; the report on the finished processes is written first.
-        IncompleteError: A process failed; the report on those before is written first.
+        KeyboardInterrupt: Ctrl-C was pressed; the report on the finished processes or boards is written first.
+        EdgekitError: A process or a board failed; the report on the others is written first.
     """
-    from edgekit.device.benchmark.run import IncompleteError
-    from edgekit.report.power import power_meter
-    from edgekit.report.terminal import report_view
-    from edgekit.report.view import frame_rates, with_short_names
+    from edgekit.report.view import frame_rates, report_view
 
     report = failure = None
+    results: Sequence[HostResult[HostReport]] = ()
     try:
         with ExitStack() as stack:
             write = files.open(stack)
-            if power_file:
-                options = replace(options, power=power_meter(power_file, out.warn))
-            try:
-                report = measure(out, options)
-            except IncompleteError as error:
-                report, failure = error.report, error
+            if hosts:
+                report, results = _measure_on_hosts(out, _job(out, options, boards), boards, hosts)
+                if report is None:
+                    raise_failures(results)  # within the stack, so that existing report files are kept
+                    return
+            else:
+                report, failure = _measure_here(out, options)
             write(report)
     finally:
         if report is not None:
             out.show(*report_view(report))
             out.result(report.as_document())
+    for host in report.hosts:
+        if host.overhead_s is not None:
+            sent = f"{host.sent_bytes / 1e6:.1f} MB sent" if host.sent_bytes else "nothing sent"
+            out.say(f"{host.label}: {host.overhead_s:.1f} s until the measurement started, {sent}")
     for path in files.paths:
         out.say(f"report: {path}")
-    out.show(*frame_rates(with_short_names(report), here=True))
+    out.show(*frame_rates(report, here=not hosts))
     if failure is not None:
         raise failure
-    if not report.complete:
+    if not hosts and not report.complete:
         raise KeyboardInterrupt
+    if any(done.interrupted for done in results):
+        out.warn(f"interrupted: the report has {len(report.boards)} of {len(results)} boards")
+    raise_failures(results)
+
+
+def _measure_here(out: Output, options: BenchmarkOptions) -> tuple[BenchmarkReport, Exception | None]:
+    """Measure models on this machine; return the report, and the error that ended the measurement early."""
+    from edgekit.device.benchmark.run import IncompleteError
+
+    try:
+        return measure(out, options), None
+    except IncompleteError as error:
+        return error.report, error
+
+
+def _measure_on_hosts(
+    out: Output, job: Job, boards: InstallingHostOptions, hosts: Sequence[Host]
+) -> tuple[BenchmarkReport | None, list[HostResult[HostReport]]]:
+    """Measure models on boards; return one report, if a board has one, and the results of all boards."""
+    from edgekit.remote.bench import bench_hosts, merged_report
+
+    with BoardReporter(out, len(hosts)) as reporter:
+        results = bench_hosts(hosts, job, boards.parallel, reporter, reporter.finished)
+    return merged_report(results), results
+
+
+def _measure_files(
+    out: Output,
+    options: BenchmarkOptions,
+    boards: InstallingHostOptions,
+    hosts: Sequence[Host],
+    files: Mapping[str, Path],
+) -> BenchmarkReport:
+    """Measure the net in files by name, here or on boards, for `bench --formats`; failed boards are in `hosts`.
+
+    Raises:
+        HostError: All boards failed.
+        KeyboardInterrupt: Ctrl-C was pressed, and no board was measured.
+    """
+    if not hosts:
+        names = {str(path): name for name, path in files.items()}
+        return measure(out, replace(options, models=list(names), kinds=["net"], report_name=names.__getitem__))
+    from edgekit.remote.bench import merged_report
+    from edgekit.remote.payload import pack
+
+    uploads = {name: pack(path, "model") for name, path in files.items()}
+    _, results = _measure_on_hosts(out, _job_of(replace(options, kinds=["net"]), boards, uploads), boards, hosts)
+    # A table of formats needs all of them.
+    report = merged_report([replace(done, result=None) if done.error else done for done in results])
+    if report is None:
+        raise_failures(results)
+        raise HostError("no board was measured")
+    return report
 
 
 def measure(out: Output, options: BenchmarkOptions) -> BenchmarkReport:
@@ -178,3 +238,59 @@ def _progress(out: Output) -> Iterator[Callable[[BenchmarkProgress], None]]:
 
     with bar:
         yield show
+
+
+def _job(out: Output, options: BenchmarkOptions, boards: InstallingHostOptions) -> Job:
+    from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
+    from edgekit.remote.payload import pack
+
+    assert isinstance(options.models, tuple)
+    if len(set(options.models)) < len(options.models):
+        raise InputError("a model is given twice: give each model once")
+    uploads = {name: pack(resolve_model(name, DEVICE_SUFFIXES), "model") for name in options.models}
+    if len({upload.name for upload in uploads.values()}) < len(uploads):
+        raise InputError("two of the models are the same file: give each model once")
+    files: dict[str, Upload] = {}
+    if options.kinds is None:
+        files = _files(out, options, [upload.path for upload in uploads.values()])
+    return _job_of(options, boards, uploads, files)
+
+
+def _job_of(
+    options: BenchmarkOptions,
+    boards: InstallingHostOptions,
+    uploads: Mapping[str, Upload],
+    files: Mapping[str, Upload] | None = None,
+) -> Job:
+    """Return the job with the options that differ from their defaults; `files` are sent as values of options."""
+    from edgekit.model_store import engine_extras
+    from edgekit.remote.bench import Job
+
+    usual = defaults(BenchmarkOptions)
+    values = {name: getattr(options, name) for name in _SENT}
+    changed = {name: value for name, value in values.items() if value != usual[name]}
+    extras = engine_extras(upload.path for upload in uploads.values())
+    return Job(uploads, changed, files or {}, install=not boards.no_install, extras=extras)
+
+
+def _files(out: Output, options: BenchmarkOptions, models: Sequence[Path]) -> dict[str, Upload]:
+    """Return the files to send as source and as detector.
+
+    Raises:
+        InputError: The source is a folder, or the file of an option cannot be read.
+    """
+    from edgekit.model_store import ONNX_SUFFIX
+    from edgekit.remote.payload import pack
+
+    files: dict[str, Upload] = {}
+    path, uri = Path(options.source), options.source
+    if path.is_file():
+        files["source"] = pack(path, "source")
+    elif path.is_dir() or not (uri == "demo" or "://" in uri):
+        raise InputError(f"source '{one_line(uri)}' is not a file: give one video or image to send to the boards")
+    name = None if options.detector is None else str(options.detector)
+    if name is not None and name.endswith(ONNX_SUFFIX):
+        files["detector"] = pack(Path(name), "detector model")
+    elif name in (None, "yunet") and any(map(needs_detector, models)) and (upload := yunet_upload(out)):
+        files["detector"] = upload
+    return files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from edgekit.cli.command import command as edgekit_command
@@ -32,7 +33,7 @@ def command(out: Output) -> None:
         out.say(f"obstacle: {obstacle}")
     if not found.cameras:
         out.say("no camera found: connect one, or run without a camera: edgekit run --source demo")
-    out.result({"cameras": [camera.as_document() for camera in found.cameras], "obstacles": list(found.obstacles)})
+    out.result({"cameras": list(map(asdict, found.cameras)), "obstacles": list(found.obstacles)})
 
 
 def _mode_line(mode: dict[str, Any]) -> str:

@@ -51,7 +51,7 @@ def crop(out: Output, options: CropOptions) -> None:
     \b
     Examples:
       edgekit data crop photos -o crops
-      edgekit data crop photos.tar.gz -o crops --faces single --format jpg
+      edgekit data crop photos.tar.gz -o crops --faces single
       edgekit data crop happy.mp4 -o crops/happy --every 0.5
     """
     from edgekit.cli.progress import progress_bar, updater
@@ -166,9 +166,9 @@ def label(out: Output, folder: Path, options: LabelOptions) -> None:
     import threading
 
     from edgekit.cli.signals import StopSignals
-    from edgekit.device.label.app import label_page
+    from edgekit.device.label import label_page
     from edgekit.device.label.store import exclusive_store
-    from edgekit.device.sinks.credentials import read_secret
+    from edgekit.device.sink import read_secret
 
     names = [name.strip() for name in options.classes.split(",")] if options.classes else ()
     with exclusive_store(folder, options.output, names, out.warn) as store:

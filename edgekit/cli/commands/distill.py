@@ -7,7 +7,7 @@ from dataclasses import asdict
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output, picked
 from edgekit.cli.train.training_view import training_view
-from edgekit.models.distill.options import DistillOptions
+from edgekit.models.training.options import DistillOptions
 
 
 @edgekit_command("distill", short_help="Train a small net on the outputs of a teacher.", options=DistillOptions)
@@ -17,9 +17,6 @@ def command(out: Output, options: DistillOptions) -> None:
     A teacher is a checkpoint, an exported model, a file of `edgekit import`, a CLIP, or a CLIP with trained prompts.
     The student of a CLIP has the CLIP's embedding space. `export` can therefore give the student other labels later.
 
-    With --ferplus and --ferplus-labels posterior, the training targets combine the outputs of the teacher with P(label
-    | votes).
-
     The teacher classifies each image once. An epoch therefore takes only the time of the student. The output folder
     receives the same files as that of `train`.
 
@@ -27,13 +24,10 @@ def command(out: Output, options: DistillOptions) -> None:
     Examples:
       edgekit distill --teacher runs/wide --data fer2013.tar.gz -o runs/student
       edgekit distill --teacher runs/a --teacher runs/b --data fer2013.tar.gz -o runs/student
-      edgekit distill --teacher runs/wide --data fer2013.tar.gz --ferplus ferplus_votes.csv
-          --ferplus-labels posterior --temperature 1 -o runs/student
-      edgekit distill --teacher runs/prompts --clip ViT-B-16.pt --data faces --unlabelled more
-          -o runs/student
+      edgekit distill --teacher runs/prompts --clip ViT-B-16.pt --data faces -o runs/student
       edgekit distill --teacher runs/flowers --data flowers -o runs/small
     """
-    from edgekit.models.distill.run import distill
+    from edgekit.models.distill.distillation import distill
 
     with training_view(out, options.output) as view:
         result = distill(**vars(options) | view.callbacks)

@@ -2,77 +2,99 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import click
-
+from edgekit.cli.boards import BoardReporter, raise_failures
 from edgekit.cli.command import command as edgekit_command
-from edgekit.cli.output import Output
-from edgekit.options import Options, option
-from edgekit.remote.host_options import InstallingHostOptions
+from edgekit.cli.output import Output, one_line
+from edgekit.errors import EdgekitError
+from edgekit.remote.host_options import HostOptions
 from edgekit.text import counted
 
+if TYPE_CHECKING:
+    from edgekit.doctor.probe import Finding
+    from edgekit.remote.doctor import Examined
+    from edgekit.remote.hosts import Host
+    from edgekit.remote.parallel import HostResult
 
-@dataclass(frozen=True, kw_only=True)
-class DoctorOptions(Options):
-    """What the doctor writes."""
-
-    bundle: Path | None = option("--bundle", "Write a .tar.gz for a bug report.", metavar="FILE")
+_SCHEMA = "edgekit.doctor-hosts/1.0"
+_SIGNS = {"ok": "✓", "warning": "!", "fault": "✗", "unknown": "?"}
 
 
-@edgekit_command(
-    "doctor",
-    short_help="Check a machine and show how to repair it.",
-    options=DoctorOptions,
-    chosen=InstallingHostOptions,
-)
-def command(out: Output, options: DoctorOptions, chosen: InstallingHostOptions) -> None:
+@edgekit_command("doctor", short_help="Check a machine and show how to repair it.", chosen=HostOptions)
+def command(out: Output, chosen: HostOptions) -> None:
     """Check board, system, libraries, cameras, memory, temperature and power, and print how to repair each fault.
 
     Each library is imported in a process of its own. A crash is therefore reported with the name of the library. The
-    exit code is 1 if there are faults; warnings do not count. The bundle of --bundle contains the results of the
-    checks, and the files and outputs that were checked. Names of users, hosts and networks, serial numbers and
-    addresses are removed. Read the bundle before you send it.
+    exit code is 1 if there are faults; warnings do not count.
 
     With --host, boards are checked. A board needs only python3: the checks are sent over SSH and write nothing on the
-    board. With --no-install, the board's own edgekit runs the checks. If there are several boards, each board has a
-    bundle of its own, FILE-LABEL.tar.gz. If a board cannot be checked, the exit code is 4.
+    board. If a board cannot be checked, the exit code is 4.
 
     \b
     Examples:
       edgekit doctor
       edgekit doctor --json
-      edgekit doctor --bundle report.tar.gz
       edgekit doctor --host pi@raspberrypi.local
-      edgekit doctor --inventory boards.toml --bundle report.tar.gz
+      edgekit doctor --inventory boards.toml
     """
     from edgekit.cli.progress import progress_bar, updater
-    from edgekit.cli.render.doctor import show_findings
-    from edgekit.doctor.bundle import own_names, write_bundle
     from edgekit.doctor.examination import as_document, examine, faults
     from edgekit.doctor.probe import Probe
-    from edgekit.errors import EdgekitError, InputError
 
-    bundle = options.bundle
-    if bundle is not None and not bundle.name.endswith(".tar.gz"):
-        raise InputError(f"bundle '{bundle}' must end in .tar.gz")
     if hosts := chosen.hosts():
-        from edgekit.cli.boards.doctor import doctor_on_hosts
-
-        if bundle is not None and chosen.no_install:
-            raise click.UsageError("--bundle needs the checks that are sent to the board: leave out --no-install")
-        doctor_on_hosts(out, chosen, hosts, bundle)
+        _check_hosts(out, chosen, hosts)
         return
-    probe = Probe()
     with progress_bar(out) as progress:
-        findings = examine(probe, updater(progress, "checking"))
-    document = as_document(findings)
+        findings = examine(Probe(), updater(progress, "checking"))
     show_findings(out, findings)
-    out.result(document)
-    if bundle is not None:  # after the document, because an error of the disk must not lose the findings
-        write_bundle(bundle, document, probe.seen, own_names())
-        out.say(f"bundle: {bundle}")
+    out.result(as_document(findings))
     found = faults(findings)
     if found:
         raise EdgekitError(f"{counted(len(found), 'fault')}: {', '.join(finding.check for finding in found)}")
+
+
+def _check_hosts(out: Output, chosen: HostOptions, hosts: Sequence[Host]) -> None:
+    """Check boards and print their findings.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; the findings of the finished boards are printed before.
+        HostError: A board could not be checked; the findings of the others are printed before.
+        EdgekitError: A board has faults.
+    """
+    from edgekit.doctor.examination import faults
+    from edgekit.remote.doctor import examine_host
+    from edgekit.remote.parallel import run_on_hosts
+
+    with BoardReporter(out, len(hosts)) as reporter:
+        work = partial(examine_host, reporter=reporter)
+        examined = run_on_hosts(hosts, work, chosen.parallel, reporter.finished)
+    found = {done.host.label: done.result for done in examined if done.result is not None}
+    for label, result in found.items():
+        out.say(f"{label}, with {result.python}")
+        show_findings(out, result.findings)
+    out.result({"schema": _SCHEMA, "hosts": [_as_document(done) for done in examined]})
+    raise_failures(examined)
+    checks = {label: [each.check for each in faults(result.findings)] for label, result in found.items()}
+    texts = [f"{label}: {', '.join(names)}" for label, names in checks.items() if names]
+    if texts:
+        raise EdgekitError(f"{counted(sum(map(len, checks.values())), 'fault')}: {'; '.join(texts)}")
+
+
+def _as_document(done: HostResult[Examined]) -> dict[str, Any]:
+    from edgekit.doctor.examination import as_document
+
+    findings = {} if done.result is None else {**as_document(done.result.findings), "python": done.result.python}
+    return {"label": done.host.label, "error": done.error, **findings}
+
+
+def show_findings(out: Output, findings: Sequence[Finding]) -> None:
+    """Print one line per finding: a sign, the check and the text, bold for a fault; and below it the cure."""
+    column = max((len(one_line(finding.check)) for finding in findings), default=0)
+    for finding in findings:
+        line = f"{_SIGNS[finding.status]}  {one_line(finding.check):<{column}}  {one_line(finding.text)}"
+        out.say(line, indent=column + 5, bold=finding.status == "fault")
+        if finding.cure:
+            out.say(f"{'':{column + 5}}→ {one_line(finding.cure)}", indent=column + 7)

@@ -128,7 +128,7 @@ def _on_data(
             result = evaluate(classifier, data, **vars(options) | callbacks)
             protocol = _protocol_text(classifier.contract.crop, options.protocol)
         else:
-            from edgekit.models.clip.opening import evaluate_clip
+            from edgekit.models.clip.classifier import evaluate_clip
 
             prompts = None if model == _ZERO_SHOT else model
             result = evaluate_clip(clip, prompts, data, **vars(options) | callbacks)

@@ -9,10 +9,10 @@ import click
 
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
-from edgekit.export.onnx.options import ExportOptions, QuantizationOptions
+from edgekit.export.options import ExportOptions, QuantizationOptions
 
 if TYPE_CHECKING:
-    from edgekit.export.quantization.gate import QuantizedExport
+    from edgekit.export.quantization import QuantizedExport
 
 
 @edgekit_command(
@@ -24,14 +24,14 @@ def command(out: Output, options: ExportOptions, quantization: QuantizationOptio
 
     MODEL is a .safetensors checkpoint, the folder of a training, `default`, `fer2013` or `distilled`.
 
-    The file accepts any batch size. --target and --pass choose rewrites of the graph that change its outputs by
-    rounding errors only. The file is written only if its logits on a test picture differ from those of the checkpoint
+    The file accepts any batch size. --target chooses rewrites of the graph that change its outputs by rounding errors
+    only. The file is written only if its logits on a test picture differ from those of the checkpoint
     by at most 1e-4 (1e-3 with ncnn), or 1e-5 times the largest logit if that is more. Equal checkpoints and equal
     options give files with equal bytes.
 
     --eval DATA verifies the file with at most 500 of your images. The images are read and classified in the same way as
     on a device. If pixels or labels differ from those of the training, the file is kept under another name (exit code
-    3).
+    3). A warning names each new label from a text (--class) that is predicted for almost all or almost no images.
 
     --quantize int8 --calibrate DATA converts weights and activations to 8 bits. With --eval DATA, the accuracy of the
     float32 file and of the int8 file is measured with the code of the device. If the accuracy drops by more than
@@ -50,15 +50,13 @@ def command(out: Output, options: ExportOptions, quantization: QuantizationOptio
 
     With --clip, MODEL can also be a file of trained prompts. The exported file then contains the image tower with
     prompts, the image tower without prompts, and the text features as a matrix. The outputs of the two image towers are
-    averaged. --no-pass ensemble leaves out the image tower without prompts. The size and the cost of both forms are
-    then printed, and with --eval also their accuracy.
+    averaged. --no-ensemble leaves out the image tower without prompts.
 
     \b
     Examples:
       edgekit export runs/mine/best.safetensors -o mine.onnx
       edgekit export default -o default.onnx --json
       edgekit export default -o a53.onnx --target a53
-      edgekit export default -o small.onnx --target x86 --no-pass uint8-input
       edgekit export default -o mine.ncnn --engine ncnn
       edgekit export default -o int8.onnx --target a53 --quantize int8
           --calibrate fer2013.tar.gz --eval fer2013.tar.gz
@@ -67,7 +65,7 @@ def command(out: Output, options: ExportOptions, quantization: QuantizationOptio
       edgekit export default --merge positive=happy --merge negative=angry,disgust,fear,sad
           -o moods.onnx
       edgekit export runs/prompts/best.safetensors --clip ViT-B-16.pt -o clip.onnx
-      edgekit export runs/prompts/best.safetensors --clip clip.pt --no-pass ensemble --eval faces
+      edgekit export runs/prompts/best.safetensors --clip clip.pt --no-ensemble --eval faces
           -o clip.onnx
     """
     from edgekit.cli.export.export_output import export_document, show_export

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from edgekit.cli.command import command as make_command
-from edgekit.cli.options import PATH, refuse_unused
+from edgekit.cli.option_types import PATH
 from edgekit.cli.output import Output
 from edgekit.export.foreign.import_options import ImportOptions, read_labels
 from edgekit.model_store import ONNX_SUFFIX
@@ -60,10 +62,10 @@ def command(
       edgekit import raf_model.t7 -o raf.safetensors --dataset raf-db --color
     """
     if file.suffix != ONNX_SUFFIX:
-        refuse_unused(ctx, set(_names(ctx)) - {"labels", *_OF_AUTHORS}, "is for .onnx files")
+        _refuse_unused(ctx, set(_names(ctx)) - {"labels", *_OF_AUTHORS}, "is for .onnx files")
         _convert_checkpoint(out, file, output, labels, dataset_name, color)
         return
-    refuse_unused(ctx, _OF_AUTHORS, "is for checkpoints of the EdgeCNN authors")
+    _refuse_unused(ctx, _OF_AUTHORS, "is for checkpoints of the EdgeCNN authors")
     from edgekit.export.foreign.import_onnx import import_onnx
 
     imported = import_onnx(file, output, read_labels(labels) if labels else None, options, out.warn)
@@ -84,6 +86,24 @@ def command(
     )
 
 
+def _refuse_unused(context: click.Context, parameters: Collection[str], reason: str) -> None:
+    """Check that none of the options is given, because they would have no effect.
+
+    Args:
+        context: The parsed command.
+        parameters: Names of the options' parameters.
+        reason: Completes the message "--option …", such as "has no effect without --eval".
+
+    Raises:
+        click.UsageError: One of the options is given.
+    """
+    for each in context.command.params:
+        if each.name in parameters and context.get_parameter_source(each.name) is not ParameterSource.DEFAULT:
+            negated = each.secondary_opts and context.params[each.name] is False
+            name = (each.secondary_opts if negated else each.opts)[0]
+            raise click.UsageError(f"{name} {reason}: leave it out", context)
+
+
 def _names(ctx: click.Context) -> list[str]:
     return [name for name in ctx.params if name not in ("file", "output", "as_json", "debug", "quiet")]
 
@@ -91,7 +111,7 @@ def _names(ctx: click.Context) -> list[str]:
 def _convert_checkpoint(
     out: Output, file: Path, output: Path, labels: str | None, dataset_name: str, color: bool
 ) -> None:
-    from edgekit.models.checkpoints.checkpoint import check_checkpoint_output, save_checkpoint
+    from edgekit.models.checkpoint import check_checkpoint_output, save_checkpoint
     from edgekit.models.data import EXPRESSIONS
     from edgekit.models.model_loading import import_authors_checkpoint
 

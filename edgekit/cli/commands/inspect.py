@@ -13,7 +13,6 @@ import click
 
 from edgekit.cli.command import Command
 from edgekit.cli.output import Output, TextTable, picked
-from edgekit.cli.render.provenance import training_lines
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import sha256_of
 from edgekit.text import first_of
@@ -21,14 +20,14 @@ from edgekit.text import first_of
 if TYPE_CHECKING:
     from edgekit.contract import Contract
     from edgekit.device.engines.ncnn_engine import NcnnFile
-    from edgekit.export.profiling.cost import GraphCost
-    from edgekit.export.tensors import Shape
+    from edgekit.export.profiling.cost import GraphCost, Shape
     from edgekit.models.clip.checkpoint import PromptCheckpoint
 
 # --json has all of them; ImageNet has 1000.
 _LABELS = 100
 # A row of the results in the card of a shipped model.
 _CARD_ROW = re.compile(r"\| (FER\+ \w+|photographs) \| ([^|]+) \| ([\d.]+%) \| (\d+ of \d+) \|")
+_TARGETS = {"ce": "labels", "kl": "teacher's probabilities", "cosine": "teacher's embeddings"}
 _FITS = {"square": "central square", "pad": "padded to a square", "stretch": "stretched to a square"}
 
 
@@ -69,7 +68,7 @@ def command(out: Output, model: str, show_layers: bool) -> None:
             ("sha256", str(file["sha256"])),
             *(_prompts_fields(contents.prompts) if contents.prompts else _contract_fields(contents.contract)),
             *_card_fields(path),
-            *training_lines(contents.training),
+            *_training_fields(contents.training),
             *_cost_fields(contents),
             *(("contradiction", text) for text in contents.contradictions),
         ]
@@ -115,8 +114,7 @@ def _read_ncnn(path: Path) -> _Contents:
 
 
 def _read_onnx(path: Path) -> _Contents:
-    from edgekit.device.engines.onnxruntime_engine import contradictions
-    from edgekit.device.engines.session import has_contract, open_session, read_contract
+    from edgekit.device.engines.session import contradictions, has_contract, open_session, read_contract
 
     session = open_session(path, intra_op_threads=1, level="none")
     contract = read_contract(session, path) if has_contract(session, path) else None
@@ -134,9 +132,9 @@ def _read_onnx(path: Path) -> _Contents:
 
 def _read_checkpoint(out: Output, path: Path) -> _Contents:
     with out.progress_console.status("tracing the net"):
-        from edgekit.export.onnx.to_onnx import to_onnx
         from edgekit.export.profiling.cost import graph_cost
-        from edgekit.models.checkpoints.checkpoint import load_checkpoint
+        from edgekit.export.to_onnx import to_onnx
+        from edgekit.models.checkpoint import load_checkpoint
         from edgekit.models.model_loading import build_net
         from edgekit.models.nets.registry import parameter_count
 
@@ -224,6 +222,40 @@ def _input_fields(contract: Contract) -> Iterator[tuple[str, str]]:
         yield "crop", f"{_FITS[crop.fit]}, {then}"
 
 
+def _training_fields(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (label, text) lines of a checkpoint's training record, any part of which may be missing or malformed."""
+    recipe, distillation, best = (_inner(training, name) for name in ("recipe", "distillation", "best"))
+    if "recipe_name" in training:
+        epoch = f"epoch {best.get('epoch', '?')} of {recipe.get('epochs', '?')}"
+        yield "recipe", f"{training['recipe_name']}, {epoch}, seed {training.get('seed', '?')}"
+    if "initial_sha256" in training:
+        yield "started from", f"checkpoint with sha256 {training['initial_sha256']}"
+    for net in _named(training.get("average_of")):
+        yield "average of", f"'{net['name']}' (sha256 {net.get('sha256', '?')})"
+    for teacher in _teachers(_inner(training, "teacher")):
+        clip = _inner(teacher, "clip")
+        of = f", for the CLIP '{clip.get('source', '?')}' (sha256 {clip.get('sha256', '?')})" if clip else ""
+        yield "teacher", f"{teacher.get('kind', '?')} '{teacher['name']}' (sha256 {teacher.get('sha256', '?')}){of}"
+    weights = _inner(distillation, "weights")
+    if terms := [f"{weights[name]} x {target}" for name, target in _TARGETS.items() if weights.get(name)]:
+        yield "loss", ", ".join(terms)
+
+
+def _inner(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = document.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _teachers(teacher: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    members = teacher.get("members")
+    return _named(members if isinstance(members, list) else [teacher])
+
+
+def _named(records: object) -> list[Mapping[str, Any]]:
+    listed = records if isinstance(records, list) else []
+    return [each for each in listed if isinstance(each, dict) and "name" in each]
+
+
 def _cost_fields(contents: _Contents) -> Iterator[tuple[str, str | None]]:
     cost, file = contents.cost, contents.ncnn
     if file:
@@ -247,12 +279,11 @@ def _cost_fields(contents: _Contents) -> Iterator[tuple[str, str | None]]:
 
 
 def _traffic_text(cost: GraphCost) -> str:
-    if cost.moved_bytes is None or cost.peak_activation_bytes is None:
+    if cost.moved_bytes is None:
         return "unknown: dynamic shapes"
-    moveless = f"; none by {', '.join(cost.moveless)}" if cost.moveless else ""
     return (
         f"{cost.moved_bytes:,}: {cost.weight_bytes:,} of weights, {cost.read_bytes:,} of activations read, "
-        f"{cost.written_bytes:,} written{moveless}; peak {cost.peak_activation_bytes:,} of activations"
+        f"{cost.written_bytes:,} written"
     )
 
 
@@ -277,13 +308,11 @@ def _document(contents: _Contents) -> dict[str, Any]:
         "contract": contents.contract and asdict(contents.contract),
         "training": contents.training or None,
         **picked(contents, "contradictions", "opset", "ir_version", "net_parameters"),
-        **picked(
-            cost, "weight_bytes", "read_bytes", "written_bytes", "moved_bytes", "peak_activation_bytes",
-            "flops_per_byte", "uncounted", "moveless", "parameters", "macs",
-        ),
+        **picked(cost, "weight_bytes", "read_bytes", "written_bytes", "moved_bytes", "flops_per_byte"),
+        **picked(cost, "uncounted", "parameters", "macs"),
         **({"weight_bytes": len(ncnn.weights)} if ncnn else {}),
         "layers": [asdict(layer) for layer in cost.layers] if cost else layers,
-    }  # fmt: skip
+    }
 
 
 def _counted_kinds(kinds: list[str]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,19 +17,20 @@ from edgekit.cli.output import Output
 
 @edgekit_command("job", short_help="Run a benchmark for another machine.")
 def command(out: Output) -> None:
-    """Run the benchmark that a line of JSON on stdin describes, and print the document that `edgekit.remote.job` reads.
+    """Run the benchmark that a line of JSON on stdin describes, and print the document that `edgekit.remote` reads.
 
     The line has `options` (arguments of `edgekit.benchmark`), `names` (the user's name of each file), and `keep`: the
-    file in which the report stays if the connection is lost, or null.
+    file in which the report stays if the connection is lost. The benchmark ends when stdin ends.
     """
     del out
     from edgekit.device.benchmark.run import IncompleteError, benchmark
     from edgekit.errors import EdgekitError
     from edgekit.files import write_atomic
-    from edgekit.remote.messages import report as send
-    from edgekit.remote.messages import report_progress
+    from edgekit.remote.board.loader import report as send
+    from edgekit.remote.board.loader import report_progress
 
     job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
     answer: dict[str, Any] = {}
     report = None
     try:
@@ -42,7 +46,15 @@ def command(out: Output) -> None:
         answer["error"] = str(error)
     if report is not None:
         answer["result"] = report.as_document()
-        if job["keep"]:
-            with suppress(EdgekitError):  # the result is still printed
-                write_atomic(Path(job["keep"]), json.dumps(answer["result"]))
+        with suppress(EdgekitError):  # the result is still printed
+            write_atomic(Path(job["keep"]), json.dumps(answer["result"]))
     print(json.dumps(answer), flush=True)
+
+
+def _end_with_stdin() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    # To the main thread: a signal that another thread receives does not end its waiting.
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    signal.pthread_kill(main_thread, signal.SIGTERM)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
@@ -20,7 +19,6 @@ class ShownOptions(Options):
     all_layers: bool = option(
         "--layers", "Show all layers in the order of the file, not only the most expensive layers.", default=False
     )
-    plot: Path | None = option("--plot", "Draw the board's roofline (.png, .svg, .pdf).", metavar="FILE")
     pipeline: bool = option(
         "--pipeline", "Also estimate the whole loop at 640x480: camera, detector, classifier.", default=False
     )
@@ -47,17 +45,11 @@ def command(out: Output, options: ProfileOptions, shown: ShownOptions, loop_opti
     \b
     Examples:
       edgekit profile default
-      edgekit profile mine.onnx --board pi3b+ --plot roofline.png
-      edgekit profile int8.onnx --board pi3b+ --pipeline --detector-size 256 --detect-every 5
+      edgekit profile mine.onnx --board pi3b+
+      edgekit profile int8.onnx --board pi3b+ --pipeline --detect-every 5
       edgekit profile face_detection_yunet_2026may.onnx --size 320x256 --layers --json
     """
-    if shown.plot:
-        from edgekit.files import check_writable
-        from edgekit.models.evaluation.plots import check_plot_path
-
-        check_plot_path(shown.plot)
-        check_writable(shown.plot)
-    from edgekit.cli.export.profile_output import draw_roofline, profile_document, show_profile
+    from edgekit.cli.export.profile_output import profile_document, show_profile
     from edgekit.cli.progress import reported
     from edgekit.export.profiling.run import profile
 
@@ -65,6 +57,4 @@ def command(out: Output, options: ProfileOptions, shown: ShownOptions, loop_opti
         loop = loop_options if shown.pipeline else None
         report = profile(**vars(options) | callbacks | {"loop": loop, "notify": out.warn})
     show_profile(out, report, shown.all_layers)
-    if shown.plot:
-        draw_roofline(out, shown.plot, report)
     out.result(profile_document(report))

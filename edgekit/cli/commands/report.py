@@ -13,7 +13,7 @@ import click
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.option_types import PATH
 from edgekit.cli.output import Output
-from edgekit.cli.render.reports import ReportOptions
+from edgekit.cli.reports import ReportOptions
 from edgekit.text import printable
 
 if TYPE_CHECKING:
@@ -39,10 +39,8 @@ def command(out: Output, paths: tuple[Path, ...], files: ReportOptions) -> None:
       edgekit report report.json --html report.html
       edgekit report kitchen.json garden.json -o both.json --html both.html
     """
-    from edgekit.report.merging import merge
-    from edgekit.report.schema import read_document
-    from edgekit.report.terminal import report_view
-    from edgekit.report.view import frame_rates, with_short_names
+    from edgekit.report.document import merge, read_document
+    from edgekit.report.view import frame_rates, report_view
 
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise click.UsageError(f"report '{twice[0]}' is given twice")
@@ -50,7 +48,7 @@ def command(out: Output, paths: tuple[Path, ...], files: ReportOptions) -> None:
     report = reports[0] if len(reports) == 1 else merge(reports, _labels(paths, reports))
     with ExitStack() as stack:
         files.open(stack)(report)
-    out.show(*frame_rates(with_short_names(report)), *report_view(report))
+    out.show(*frame_rates(report), *report_view(report))
     out.result(report.as_document())
 
 

@@ -10,7 +10,7 @@ from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
 from edgekit.cli.run_stream import run_stream
 from edgekit.cli.settings import SettingsCommand
-from edgekit.device.pipeline.stream_options import StreamOptions
+from edgekit.device.pipeline import StreamOptions
 from edgekit.device.sink import SinkOptions
 from edgekit.device.sinks.outputs import option_of, other_sink_options, own_sink_options
 from edgekit.device.sinks.teach import TeachTabOptions
@@ -19,6 +19,9 @@ from edgekit.device.sources.settings import CameraSettings
 
 class _RunCommand(SettingsCommand):
     replaced: ClassVar = {
+        "as-fast-as-possible": "--no-realtime replaces it",
+        "every-face": "--no-largest replaces it",
+        "threaded": "leave it out",
         "event-probability": "--uncertain-below replaces it",
         "mqtt-buffer": "the file is in the state folder, STATE_DIRECTORY",
         "mqtt-buffer-events": "the buffer holds 10,000 events",

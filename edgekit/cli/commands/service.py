@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import chdir, nullcontext
+from contextlib import chdir, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.command import Group, subcommand
-from edgekit.cli.options import ServiceOptions
 from edgekit.cli.output import Output, printable
-from edgekit.cli.settings import checked_run
+from edgekit.cli.settings import checked_run, checked_settings
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import real_path
 from edgekit.options import Options, option
+from edgekit.shared_options import ServiceOptions
 
 if TYPE_CHECKING:
+    from edgekit.device.service import Scope
     from edgekit.device.service.systemd import SystemdManager
-    from edgekit.device.service.unit import Scope
 
 
 def _variable(text: str) -> tuple[str, str]:
@@ -101,21 +101,23 @@ def install(out: Output, service: ServiceOptions, chosen: InstallOptions, run_op
       sudo edgekit service install --name door --run-as pi --
           --source rtsp://10.0.0.7/live --csv door.csv --rotate-files 1d
     """
-    from edgekit.device.service.unit import ServiceSpec
+    from edgekit.device.service import ServiceSpec
 
     if chosen.config is None and not run_options:
         raise click.UsageError("nothing to run: give --config TOML, or options of 'edgekit run' after --")
     scope = _scope(service)
     folder = real_path(chosen.folder or Path())
+    options, camera = _checked_options(folder, chosen, run_options)
     spec = ServiceSpec(
         name=service.name,
-        command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *_checked_options(folder, chosen, run_options)),
+        command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *options),
         folder=folder,
         writable=tuple(map(real_path, chosen.writable)),
         environment=dict(chosen.environment),
         run_as=_existing_user(chosen.run_as or os.environ.get("SUDO_USER")) if scope == "system" else None,
     )
     manager = _manager(service)
+    _refuse_rivals(service.name, camera)
     for warning in manager.install(spec):
         out.warn(warning)
     out.say(f"service '{service.name}' is installed and starts; see 'edgekit service status{_flags(service)}'")
@@ -148,7 +150,7 @@ def status(out: Output, service: ServiceOptions) -> None:
     for title, value in rows.items():
         if value is not None:
             out.say(f"{title:9} {value}")
-    out.result(found.as_document())
+    out.result(dict(vars(found)))
     if found.state not in ("running", "starting"):
         cure = f" as a {scope} service; give the other of --user and --system"
         if found.state != "not installed":
@@ -219,8 +221,8 @@ def _scope(service: ServiceOptions) -> Scope:
 
 
 def _manager(service: ServiceOptions) -> SystemdManager:
+    from edgekit.device.service import check_name
     from edgekit.device.service.systemd import find_manager
-    from edgekit.device.service.unit import check_name
 
     check_name(service.name)
     return find_manager(_scope(service))
@@ -230,8 +232,29 @@ def _document(service: ServiceOptions, manager: SystemdManager, **done: object) 
     return {"name": service.name, "manager": manager.name, "scope": _scope(service), **done}
 
 
-def _checked_options(folder: Path, chosen: InstallOptions, given: Sequence[str]) -> list[str]:
-    """Return the options of `edgekit run`, checked now, because the service could report an error only in its log.
+def _refuse_rivals(name: str, camera: str | None) -> None:
+    """Check that no service edgekit@NAME of Debian's package has this name or camera; a deploy runs this check, too.
+
+    Raises:
+        InputError: One has. Both would write to the same folder, or wait for each other's camera for ever.
+    """
+    from edgekit.device.service.systemd import packaged_services
+
+    for other in packaged_services():
+        cure = f"run 'sudo systemctl disable --now edgekit@{other}'"
+        if other == name:
+            raise InputError(f"the service edgekit@{name} runs here: {cure}, or choose another --name")
+        used = None
+        with suppress(InputError):
+            used = checked_settings(Path(f"/etc/edgekit/{other}.toml"))["camera"]
+        if camera and used and (camera == used or "auto" in (camera, used)):
+            raise InputError(f"the service edgekit@{other} uses camera '{used}': {cure}, or choose another --camera")
+
+
+def _checked_options(folder: Path, chosen: InstallOptions, given: Sequence[str]) -> tuple[list[str], str | None]:
+    """Return the options of `edgekit run`, and their camera.
+
+    They are checked now, because the service could report an error only in its log.
 
     Without a settings file, the service writes only the records of changes, because an SD card wears out.
     """
@@ -241,7 +264,7 @@ def _checked_options(folder: Path, chosen: InstallOptions, given: Sequence[str])
     has_records = values["jsonl"] is not None or values["csv"] is not None
     # A deploy gives its settings file after `--`, and later releases may have no records.
     is_chosen = chosen.config is not None or any(word.partition("=")[0] in ("--config", "--records") for word in given)
-    return [*options, *(["--records", "changes"] if has_records and not is_chosen else [])]
+    return [*options, *(["--records", "changes"] if has_records and not is_chosen else [])], values["camera"]
 
 
 def _existing_user(name: str | None) -> str | None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.command import command as edgekit_command
-from edgekit.cli.options import PATH
+from edgekit.cli.option_types import PATH
 from edgekit.cli.output import Output, TextTable
-from edgekit.device.pipeline.stream_options import StreamOptions
-from edgekit.device.sinks.web.options import WebOptions
-from edgekit.device.teach.options import TeachOptions
+from edgekit.device.pipeline import StreamOptions
+from edgekit.device.sinks.web import WebOptions
+from edgekit.device.teach import TeachOptions
+from edgekit.errors import InputError
 from edgekit.options import Options, same_option
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def command(out: Output, pictures: Path | None, options: TeachOptions, live: Liv
 def _teach_live(out: Output, options: TeachOptions, live: LiveOptions) -> None:
     """Run with the tab for teaching; the model file is used from the start if it exists."""
     from edgekit.cli.run_stream import run_stream
+    from edgekit.device.engines.engine import contract_in
     from edgekit.device.sinks.teach import TeachTabOptions
     from edgekit.device.sources.settings import CameraSettings
     from edgekit.device.teach.taught_file import TaughtFile
@@ -113,6 +115,8 @@ def _teach_live(out: Output, options: TeachOptions, live: LiveOptions) -> None:
             threads=options.threads,
         )
         taught = TaughtFile(output, base, is_for_any=True)
+        if options.subject == "face" and contract_in(taught.current).subject != "face":
+            raise InputError(f"'{output}' was taught whole images: give another name with -o, or leave --subject out")
         before = _changed_ns(output)
         try:
             run_stream(out, stream, CameraSettings(), outputs, taught)

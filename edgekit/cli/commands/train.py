@@ -7,7 +7,7 @@ import click
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
 from edgekit.cli.train.training_view import training_view
-from edgekit.models.train_options import TrainOptions
+from edgekit.models.training.options import TrainOptions
 
 # The commands for what earlier versions trained with --model.
 _MOVED = {"hicropl": "train-prompts", "clip-mini": "train-clip"}
@@ -17,8 +17,8 @@ _MOVED = {"hicropl": "train-prompts", "clip-mini": "train-clip"}
 def command(out: Output, options: TrainOptions) -> None:
     """Train a classifier, and save the weights of the epoch that is best on the validation split.
 
-    The output folder receives best.safetensors, last.pt (for --resume), metrics.jsonl, TensorBoard events and
-    curves.png (loss and accuracy per epoch). To train in several processes or on several machines, start this command
+    The output folder receives best.safetensors, last.pt (for --resume), metrics.jsonl and curves.png
+    (loss and accuracy per epoch). To train in several processes or on several machines, start this command
     with torchrun.
 
     \b
@@ -31,10 +31,9 @@ def command(out: Output, options: TrainOptions) -> None:
       edgekit train --data my-faces --init default --recipe adapt -o runs/adapted
       edgekit train --data fer2013.csv --ferplus fer2013new.csv -o runs/votes
       edgekit train --data fer2013.csv --merge good=happy,surprise --merge bad=sad,angry -o runs/moods
-      tensorboard --logdir runs
     """
     from edgekit.models.train import train
-    from edgekit.models.training.distributed import is_first_process
+    from edgekit.models.training.machine import is_first_process
 
     if options.model in _MOVED:
         raise click.UsageError(f"--model {options.model} is a command of its own: edgekit {_MOVED[options.model]}")

@@ -20,10 +20,10 @@ def command(out: Output, options: MiniClipOptions) -> None:
       edgekit train-clip --data fer2013.tar.gz --trunk default --ferplus ferplus_votes.csv
           --teacher default -o runs/clip
     """
-    from edgekit.models.clip.train_mini import train_mini
-    from edgekit.models.training.distributed import is_first_process
+    from edgekit.models.train_clip import train_clip
+    from edgekit.models.training.machine import is_first_process
 
     with training_view(out, options.output) as view:
-        result = train_mini(**vars(options) | view.callbacks)
+        result = train_clip(**vars(options) | view.callbacks)
     if is_first_process():
         out.result(result.document())

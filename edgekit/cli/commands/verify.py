@@ -19,8 +19,7 @@ def command(out: Output, options: VerifyOptions) -> None:
 
     MODEL is an exported file. Its crops must be equal to the crops of the training in every pixel. A float32 file must
     predict the same label for every image, and its logits may differ by rounding errors only. Larger differences are
-    allowed for int8 and half floats (docs/how-to/verify.md lists all limits). If a difference is too large, the first
-    layer that differs is printed.
+    allowed for int8 and half floats (docs/how-to/verify.md lists all limits).
 
     MODEL is also refused if its contract does not match the net, or if the oldest supported onnxruntime cannot run it.
     If MODEL is refused, the exit code is 3.
@@ -30,7 +29,6 @@ def command(out: Output, options: VerifyOptions) -> None:
       edgekit verify mine.onnx --against runs/mine/best.safetensors --data fer2013.tar.gz
       edgekit verify int8.onnx --against mine.onnx --data folders --split test --limit 500 --json
       edgekit verify mine.ncnn --against runs/mine/best.safetensors --data fer2013.tar.gz
-      edgekit verify default --against default --data fer2013.tar.gz --layers
     """
     from edgekit.cli.export.verify_output import show_report, verify_document
     from edgekit.cli.progress import reported
@@ -38,7 +36,7 @@ def command(out: Output, options: VerifyOptions) -> None:
 
     with reported(out) as callbacks:
         report = verify(**vars(options) | callbacks)
-    show_report(out, report, options.layers)
+    show_report(out, report)
     out.result({**verify_document(report), "data": str(options.data), "split": options.split})
     if not report.passed:
         raise GateError(f"'{report.model}' is refused: {'; '.join(report.faults)}")

@@ -6,35 +6,28 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from edgekit.cli.output import picked
-from edgekit.export.onnx.options import ENSEMBLE, ExportOptions
-from edgekit.export.onnx.targets import GENERIC, TARGETS
+from edgekit.export.options import ExportOptions
 from edgekit.files import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgekit.cli.output import Output
-    from edgekit.export.onnx.exported import EnsembleForm, Exported
-    from edgekit.export.quantization.gate import QuantizedExport
+    from edgekit.export.quantization import QuantizedExport
+    from edgekit.export.to_onnx import Exported
 
 
-# What forms without calibration gain, by precision; counts are in docs/how-to/int8.md.
-_GAIN = {
-    "int8": "this form saves space; no gain in speed was measured on a CPU",
-    "float16": "half floats need fewer instructions on a Cortex-A76 (Pi 5), not on older cores",
-}
+# Counts are in docs/how-to/int8.md.
+_GAIN_OF_FP16 = "half floats need fewer instructions on a Cortex-A76 (Pi 5), not on older cores"
 
 
 def show_export(out: Output, exported: Exported, quantized: QuantizedExport | None, options: ExportOptions) -> None:
     """Print the result of an export. For a quantised file this is `quantized`, and `exported` is the float32 file."""
     check, cost, file = exported.verification, exported.cost, quantized or exported
     engine = "ncnn" if exported.opset is None else f"opset {exported.opset}, IR {exported.ir_version}"
-    folded = " with BatchNorm folded" if exported.changed.get("fold-batchnorm") else ""
     rewrites = ", ".join(f"{name} ({count})" for name, count in exported.changed.items() if count) or "none"
-    is_default = exported.changed.keys() == TARGETS[GENERIC].passes
     difference = f"max abs difference of logits to torch {check.max_abs_difference:.1e}"
     in_float32 = "in float32 " if quantized else ""
-    ensemble = exported.ensemble
     has_new_labels = bool(options.classes or options.classes_file or options.merges or options.clip)
     out.fields(
         [
@@ -45,13 +38,11 @@ def show_export(out: Output, exported: Exported, quantized: QuantizedExport | No
                 "verified",
                 f"{in_float32}on {check.crops} crops of a test picture: {difference} (allowed: {check.tolerance:.0e})",
             ),
-            ("parameters", f"{exported.net_parameters:,} in the net, {cost.parameters:,} in the file{folded}"),
+            ("parameters", f"{exported.net_parameters:,} in the net, {cost.parameters:,} in the file"),
             ("multiply-accumulates", _macs(cost.macs)),
-            ("rewrites", None if is_default else f"{rewrites} (places changed)"),
+            ("rewrites", f"{rewrites} (places changed)" if exported.changed else None),
             *(_quantization_fields(quantized, exported) if quantized else ()),
-            (file.contract.precision, None if quantized else _GAIN.get(file.contract.precision)),
-            (f"with {ENSEMBLE}", _form(ensemble.with_ensemble) if ensemble else None),
-            ("without", _form(ensemble.without_ensemble) if ensemble else None),
+            ("gain", _GAIN_OF_FP16 if file.contract.precision == "float16" else None),
         ]
     )
 
@@ -72,7 +63,6 @@ def export_document(exported: Exported, quantized: QuantizedExport | None, optio
         "verification": asdict(exported.verification),
         "quantization": None if quantized is None else _quantization_document(quantized, exported),
         "contract": asdict(file.contract),
-        **({} if exported.ensemble is None else asdict(exported.ensemble)),
     }
 
 
@@ -80,11 +70,8 @@ def _quantization_fields(quantized: QuantizedExport, exported: Exported) -> Iter
     contract, own, reference = quantized.contract, quantized.own, quantized.reference
     yield contract.precision, f"{quantized.size_bytes / exported.size_bytes:.1%} of the float32 file's size"
     yield "calibration", contract.calibration or None
-    if quantized.error is None:
-        yield "gain", _GAIN[contract.precision]
-    else:
-        alone = ", ".join(f"{error:.3f} with {name} in float32" for name, error in quantized.error_without.items())
-        yield "logits", f"change by {quantized.error:.3f} of their root mean square ({alone})"
+    if quantized.error is not None:
+        yield "logits", f"change by {quantized.error:.3f} of their root mean square"
     if own and reference:
         counts = f"{own.correct} and {reference.correct} of {own.total}"
         yield "accuracy", f"{own.accuracy:.2%}, float32 {reference.accuracy:.2%} ({counts})"
@@ -94,16 +81,10 @@ def _quantization_fields(quantized: QuantizedExport, exported: Exported) -> Iter
 def _quantization_document(quantized: QuantizedExport, exported: Exported) -> dict[str, Any]:
     return {
         "size_share": quantized.size_bytes / exported.size_bytes,
-        **picked(quantized, "error", "error_without", "drop_points"),
-        "kept_in_float32": list(quantized.kept),
+        **picked(quantized, "error", "drop_points"),
         "accuracy": quantized.own and quantized.own.accuracy,
         "accuracy_float32": quantized.reference and quantized.reference.accuracy,
     }
-
-
-def _form(form: EnsembleForm) -> str:
-    accuracy = "" if form.accuracy is None else f", accuracy {form.accuracy:.2%}"
-    return f"{form.size_bytes:,} bytes, {_macs(form.macs)} multiply-accumulates{accuracy}"
 
 
 def _macs(macs: int | None) -> str:

@@ -1,22 +1,21 @@
-"""Output of `edgekit profile`: text, roofline plot and JSON document."""
+"""Output of `edgekit profile`: text and JSON document."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from edgekit.cli.output import Output, TextTable, one_line, picked
-from edgekit.errors import InputError
+from edgekit.cli.output import Output, TextTable, picked
 from edgekit.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
+    from edgekit.export.profiling.cost import LayerCost
     from edgekit.export.profiling.pipeline_estimate import PipelineEstimate
-    from edgekit.export.profiling.profile import LayerProfile, Profile
-    from edgekit.export.profiling.roofline import Estimate
-    from edgekit.export.profiling.run import BoardEstimate, ProfileReport
+    from edgekit.export.profiling.profile import Profile
+    from edgekit.export.profiling.roofline import BoardEstimate, Estimate
+    from edgekit.export.profiling.run import ProfileReport
 
 _SHOWN_LAYERS = 20
 
@@ -49,32 +48,13 @@ def show_profile(out: Output, report: ProfileReport, all_layers: bool) -> None:
         _show_loop(out, loop)
 
 
-def draw_roofline(out: Output, path: Path, report: ProfileReport) -> None:
-    """Draw the roofline of the first board for the first number of threads that has an estimate.
-
-    Raises:
-        InputError: No number of threads has an estimate, or no layer multiplies.
-    """
-    from edgekit.export.profiling.roofline_plot import save_roofline
-
-    first = report.estimates[0]
-    case = next((case for case in report.estimates if case.board == first.board and case.estimate), None)
-    if case is None or case.estimate is None:
-        raise InputError(f"no roofline to draw: {first.reason}")
-    title = (
-        f"{one_line(report.model.name)} on a {_where(case)}, {report.profile.precision}: "
-        f"{_interval(case.estimate.low_ms, case.estimate.high_ms)} estimated"
-    )
-    save_roofline(path, report.profile, case.estimate, title)
-    out.say(f"roofline: {path}")
-
-
 def profile_document(report: ProfileReport) -> dict[str, Any]:
     """Return a profile as the document of --json."""
     profile, measured = report.profile, report.profile.measured
     return {
         "model": str(report.model),
-        **picked(profile, "precision", "macs", "moved_bytes"),
+        "precision": profile.precision,
+        **picked(profile.cost, "macs", "moved_bytes"),
         "uncounted": list(profile.cost.uncounted),
         "measured": measured
         and {
@@ -82,38 +62,43 @@ def profile_document(report: ProfileReport) -> dict[str, Any]:
             "runtime_share": profile.runtime_share,
             "kinds": dict(measured.by_kind()),
         },
-        "layers": [asdict(layer) | {"flops_per_byte": layer.flops_per_byte} for layer in profile.layers],
+        "layers": [
+            asdict(layer) | picked(layer, "moved_bytes", "flops_per_byte") | {"share": share}
+            for layer, share in profile.layers
+        ],
         "estimates": [_estimate_document(case) for case in report.estimates],
         "estimates_are": "not measurements: a roofline fitted to published latencies",
         "pipeline": [_loop_document(loop) for loop in report.loops],
     }
 
 
-def _layer_table(layers: Sequence[LayerProfile]) -> TextTable:
+def _layer_table(layers: Sequence[tuple[LayerCost, float | None]]) -> TextTable:
     rows = [
         (
             layer.name,
             layer.op_type,
-            f"{layer.macs / 1e6:.3f}",
-            *(f"{count / 1e3:.1f}" for count in (layer.weight_bytes, layer.activation_bytes)),
+            f"{(layer.macs or 0) / 1e6:.3f}",
+            f"{(layer.weight_bytes or 0) / 1e3:.1f}",
+            f"{((layer.read_bytes or 0) + (layer.written_bytes or 0)) / 1e3:.1f}",
             "-" if layer.flops_per_byte is None else f"{layer.flops_per_byte:.1f}",
-            "-" if layer.share is None else f"{layer.share:.1%}",
+            "-" if share is None else f"{share:.1%}",
         )
-        for layer in layers
+        for layer, share in layers
     ]
     columns = ("layer", "kind", "MMACs", "weights kB", "activ. kB", "FLOPs/B", "here")
     return TextTable(columns, rows, ("layer", "kind"))
 
 
-def _weight(layer: LayerProfile) -> float:
-    return layer.share if layer.share is not None else (layer.macs + layer.moved_bytes) * 1e-12
+def _weight(profiled: tuple[LayerCost, float | None]) -> float:
+    layer, share = profiled
+    return share if share is not None else ((layer.macs or 0) + (layer.moved_bytes or 0)) * 1e-12
 
 
 def _totals(profile: Profile) -> Iterator[tuple[str, str]]:
-    uncounted = f", without those of {', '.join(profile.cost.uncounted)}" if profile.cost.uncounted else ""
-    intensity = 2 * profile.macs / profile.moved_bytes if profile.moved_bytes else 0.0
-    yield "MACs", f"{profile.macs:,} ({profile.precision}){uncounted}"
-    yield "bytes", f"{profile.moved_bytes:,} without reuse in a cache ({intensity:.1f} FLOPs per byte)"
+    cost = profile.cost
+    uncounted = f", without those of {', '.join(cost.uncounted)}" if cost.uncounted else ""
+    yield "MACs", f"{cost.macs:,} ({profile.precision}){uncounted}"
+    yield "bytes", f"{cost.moved_bytes:,} without reuse in a cache ({cost.flops_per_byte or 0:.1f} FLOPs per byte)"
     if measured := profile.measured:
         kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in measured.by_kind()[:4])
         how = f"median of {measured.runs}, {counted(measured.intra_op_threads, 'thread')}"
@@ -129,13 +114,7 @@ def _show_loop(out: Output, loop: BoardEstimate[PipelineEstimate]) -> None:
         out.say(f"whole loop on {_where(loop)}: no estimate: {loop.reason}")
         return
     low_fps, high_fps = found.fps
-    subject = "the whole image"
-    if found.detector_wh is not None:
-        width, height = found.detector_wh
-        frames, faces = counted(found.detect_every, "frame"), counted(found.faces, "face")
-        subject = f"YuNet at {width}x{height} in 1 of {frames}, {faces}"
-    if found.classify_every > 1:
-        subject = f"{subject} classified in 1 of {counted(found.classify_every, 'frame')}"
+    subject = "the whole image" if found.detector_wh is None else "one face, YuNet at {}x{}".format(*found.detector_wh)
     out.say(f"whole loop on {_where(loop)}, {FRAME_WH[0]}x{FRAME_WH[1]}, {subject}, {found.precision}: an estimate")
     out.say(f"  one thread: {low_fps:.0f} to {high_fps:.0f} frames/s, slowest part: {found.bound_by.name}")
     if found.staged_fps is not None:

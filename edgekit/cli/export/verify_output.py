@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from edgekit.cli.output import Output, TextTable, one_line, picked
+from edgekit.cli.output import Output, TextTable, picked
 
 if TYPE_CHECKING:
-    from edgekit.export.verification.first_difference import LayerDifference
     from edgekit.export.verification.run import ParityCheck, VerifyReport
 
 
-def show_report(out: Output, report: VerifyReport, show_layers: bool) -> None:
+def show_report(out: Output, report: VerifyReport) -> None:
     """Print the differences that were found."""
     if report.oldest_runtime and report.check:
         out.say(f"onnxruntime {report.oldest_runtime}, the oldest supported, has all operators of the file")
@@ -26,7 +24,6 @@ def show_report(out: Output, report: VerifyReport, show_layers: bool) -> None:
                 "does. Not checked: weights, labels, colour order, normalisation and fit; for a file of another "
                 "program, compare the accuracy with its own"
             )
-        _show_layers(out, report.check, show_layers)
 
 
 def verify_document(report: VerifyReport) -> dict[str, Any]:
@@ -68,22 +65,10 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.2%}"
 
 
-def _show_layers(out: Output, check: ParityCheck, show_all: bool) -> None:
-    if check.layers == ():
-        out.say("layers: none can be compared: no layer of both models has results in float32")
-    elif check.layers and show_all:
-        rows = [(layer.name, layer.op_type, f"{layer.relative:.1e}", f"{layer.max_abs:.1e}") for layer in check.layers]
-        out.show(TextTable(("layer", "kind", "relative difference", "largest"), rows, ("layer", "kind")))
-    if first := check.first:
-        out.say(f"first to differ: {one_line(first.name)} ({first.op_type}), by {first.relative:.1e} of its values")
-    elif check.layers:
-        out.say(f"layers: none of {len(check.layers)} compared ones differs on the device's pixels")
-
-
 def _check_document(check: ParityCheck) -> dict[str, Any]:
     found, tolerance = check.parity, check.tolerance
     sides = {"training": found.reference, "device": found.device}
-    document: dict[str, Any] = {
+    return {
         "precision": check.contract.precision,
         "images": found.images,
         "crops": {
@@ -107,14 +92,6 @@ def _check_document(check: ParityCheck) -> dict[str, Any]:
             side: result and picked(result, "accuracy", "correct", "per_class") for side, result in sides.items()
         },
     }
-    if check.layers is not None:
-        document["layers"] = [_layer_document(layer) for layer in check.layers]
-        document["first_difference"] = check.first and _layer_document(check.first)
-    return document
-
-
-def _layer_document(layer: LayerDifference) -> dict[str, Any]:
-    return asdict(layer) | {"relative": _finite(layer.relative), "max_abs": _finite(layer.max_abs)}
 
 
 def _finite(value: float) -> float | None:

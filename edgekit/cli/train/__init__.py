@@ -1,1 +1,1 @@
-"""Options of `edgekit train` and `edgekit distill`, and output of `edgekit eval`."""
+"""The display of a running training, and the output of `edgekit eval`."""

@@ -17,8 +17,6 @@ State after an interruption (SIGKILL, power cut) at each step, and who repairs i
 7. `pending` is removed: the change is complete. Old releases are renamed before they are deleted, so that every
    release with a final name is complete.
 
-On a board without systemd steps 5 and 6 do nothing: the user's own service manager starts and restarts `edgekit run`.
-
 An undeploy removes the service, then `current`, renames the folder of releases, and deletes it: what an interruption
 leaves is unused, and the next call removes it.
 
@@ -34,11 +32,12 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+from edgekit.boards import systemd_is_running
 from edgekit.deployed import unusable
 from edgekit.errors import HostError
+from edgekit.remote.board.loader import report
 from edgekit.remote.board.releases import Releases
 from edgekit.remote.board.service import Service
-from edgekit.remote.messages import report
 
 
 def main(plan: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +62,8 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict[str, Any]:
+    if not systemd_is_running():
+        raise HostError("this board does not run systemd, which starts the releases: use Raspberry Pi OS")
     if plan["action"] == "deploy":
         for folder in (releases.folder, releases.data):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -84,7 +85,6 @@ def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict
         "current": releases.current(),
         "error": error,
         "already_current": target == before,
-        "service_installed": service.is_managed,
     }
 
 
@@ -94,12 +94,6 @@ def _removed(releases: Releases, service: Service, keep_data: bool) -> dict[str,
         return {"service": False, "releases": [], "folders": [], "kept": []}
     with _locked(releases):
         had_service = service.remove()
-        pids = releases.processes()
-        if pids:
-            raise HostError(
-                f"processes {', '.join(map(str, pids))} use {releases.root}, and no release was removed: stop them in"
-                " the service manager that starts them, and repeat the command"
-            )
         names = releases.ids()
         folders, kept = releases.remove_all(keep_data)
     return {"service": had_service, "releases": names, "folders": folders, "kept": kept}
@@ -134,13 +128,7 @@ def _activate(releases: Releases, service: Service, release: str) -> str | None:
         return None
     releases.begin(release, previous)
     releases.place(release)
-    if service.is_managed:
-        report(f"switched to {release}, waiting for its first frame")
-    else:
-        report(f"switched to {release}; no service was installed, because this board does not run systemd")
-        verb = "restart" if previous else "start"
-        line = releases.runtime(release).shell_line(["run", *service.run_options(release)])
-        report(f"{verb} it with this board's service manager, which must run: {line}")
+    report(f"switched to {release}, waiting for its first frame")
     error = service.restart_and_check(release)
     if error is not None:
         _go_back(releases, service, release, previous, error)

@@ -2,7 +2,8 @@
 
 The loader's argument is a JSON object, compressed by zlib and encoded by base64. It has `modules` (sources by module
 name), `main` (the name of the module to run) and `argument` (the argument of that module's `main`). The result of
-`main` or its error is printed as one JSON document, which `edgekit.remote.job` reads.
+`main` or its error is printed as one JSON document, which `edgekit.remote.program` reads. Lines of stderr that begin
+with `MESSAGE_PREFIX` are progress and messages for the workstation; `report` and `report_progress` print them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from types import ModuleType
 from typing import Any
+
+MESSAGE_PREFIX = "edgekit-job "
 
 
 class _SentModules(MetaPathFinder, InspectLoader):
@@ -56,6 +59,21 @@ def main(argument: str) -> int:
     with contextlib.suppress(OSError):  # the connection may be closed
         print(json.dumps(answer), flush=True)
     return 1 if "error" in answer else 0
+
+
+def report(text: str) -> None:
+    """Send a line of text to the workstation."""
+    _send(text)
+
+
+def report_progress(what: str, done: float, total: float | None) -> None:
+    """Send the progress of a step; `total` is None if it is unknown."""
+    _send(what, round(done, 3), total or 0)
+
+
+def _send(*values: object) -> None:
+    with contextlib.suppress(OSError):  # the connection may be closed
+        print(f"{MESSAGE_PREFIX}{json.dumps(values)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The folder of the releases of one service.
+"""The folder of the releases of one service, and the edgekit of a release.
 
 `~/.local/share/edgekit/deploy/NAME` holds `releases/ID` (model, settings, environment, `release.json`), `current` (a
 link to the release that the service runs), `data` (the service's working folder), `pending` (the change in progress)
@@ -8,22 +8,28 @@ and `service.json`. Files whose name begins with a dot are incomplete and unused
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import shutil
+import subprocess
 import time
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.deployed import deploy_folder, unusable
-from edgekit.errors import HostError
+from edgekit.deployed import command_of, deploy_folder, unusable
+from edgekit.errors import ERROR_PREFIX, HostError
 from edgekit.files import sha256_of, sync, write_atomic
-from edgekit.remote.board.runtime import MODEL_NAMES, Runtime
-from edgekit.remote.messages import report
+from edgekit.remote.board.loader import report
 
+# Names of the model in a release, by its engine.
+MODEL_NAMES = ("model.onnx", "model.ncnn")
+# Settings that name files which must be on the board before a run.
+_FILE_KEYS = ("web-token-file", "webhook-token-file", "mqtt-credentials", "mqtt-ca", "mqtt-cert")
+_TRIAL_KEYS = ("detector",)
 # Required fields and their types: with another type, the list of releases would not be valid and would hide the others.
 _FIELDS = {"model": str, "edgekit": str, "created_unix_s": int, "previous": object, "command": object, "files": dict}
 _ID = re.compile(r"[0-9]{4,9}-[0-9a-f]{8}")
@@ -97,15 +103,14 @@ class Releases:
         release = f"{max(numbers, default=0) + 1:04d}-{model_sha256[:8]}"
         with self._new_folder(release) as fresh:
             for name, (path, sha256) in files.items():
-                _link(path, str(fresh / name))
+                shutil.copyfile(path, fresh / name)
                 if sha256_of(fresh / name) != sha256:
+                    Path(path).unlink()  # so that the next deploy sends it again
                     raise HostError(f"{name} is damaged on the board's disk: deploy again, and check the disk")
             if plan["environment"]:
                 report("linking the environment")
-                with open(Path(plan["environment"]) / ".ready") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_SH)  # a locked environment is not removed
-                    for source, name in ((plan["environment"], "env"), (plan["code"], "code")):
-                        shutil.copytree(source, fresh / name, symlinks=True, copy_function=_link)
+                for source, name in ((plan["environment"], "env"), (plan["code"], "code")):
+                    shutil.copytree(source, fresh / name, symlinks=True, copy_function=_link)
             about = {
                 **plan["about"],
                 **_content(plan),
@@ -165,31 +170,15 @@ class Releases:
             self.folder.rename(self.root / ".releases")
             sync(self.root)
         kept = [path for path in (self.data, settings) if keep_data and path.exists()]
-        if not kept:
-            shutil.rmtree(self.root)
-            for parent in (self.root.parent, self.root.parent.parent):
-                with contextlib.suppress(OSError):
-                    parent.rmdir()
-            return [str(self.root)], []
-        gone = [path for path in self.root.iterdir() if path not in kept]
-        for path in gone:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        return removed, [str(path) for path in kept]
-
-    def processes(self) -> list[int]:
-        """Return the processes whose working folder or command line is in the folder of the service."""
-        root = self.root.resolve()
-        inside = f"{self.root}/".encode()
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # it has ended, or belongs to another user
-                command = (process / "cmdline").read_bytes()
-                if inside in command or (process / "cwd").readlink().is_relative_to(root):
-                    found.append(int(process.name))
-        return sorted(found)
+        for path in self.root.iterdir():
+            if path not in kept:
+                _delete(path)
+        if kept:
+            return removed, [str(path) for path in kept]
+        with contextlib.suppress(OSError):  # another service uses the parents
+            for folder in (self.root, self.root.parent, self.root.parent.parent):
+                folder.rmdir()
+        return [str(self.root)], []
 
     def mark_failed(self, release: str, why: str) -> None:
         """Write the reason why a release failed into its folder; errors of the disk are ignored."""
@@ -223,12 +212,10 @@ class Releases:
         return document if isinstance(document, dict) else None
 
     def sweep(self) -> None:
-        """Remove incomplete files of an interrupted change."""
+        """Remove incomplete files of an interrupted change; what cannot be deleted stays."""
         for stray in [*self.root.glob(".*"), *self.folder.glob(".*")]:
-            if stray.is_dir() and not stray.is_symlink():
-                shutil.rmtree(stray, ignore_errors=True)
-            else:
-                stray.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                _delete(stray)
 
     @contextlib.contextmanager
     def _new_folder(self, release: str) -> Iterator[Path]:
@@ -254,6 +241,13 @@ def _content(plan: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def _link(source: str, target: str) -> str:
     # Hard links: releases share disk space with the cache, and cleaning the cache does not damage them.
     try:
@@ -261,3 +255,92 @@ def _link(source: str, target: str) -> str:
     except OSError:
         shutil.copy2(source, target)
     return target
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How to call the edgekit of a release.
+
+    `home` is the folder of the release. `own` is the path of an edgekit that is installed on the board; None to use the
+    environment in `home`. Commands run in the folder `data`.
+    """
+
+    own: str | None
+    home: Path
+    data: Path
+
+    def call(self, words: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+        """Run a command and return its result; a timeout counts as exit code 1.
+
+        Raises:
+            HostError: The edgekit of the release cannot be called.
+        """
+        command, variables = command_of(self.own, self.home)
+        try:
+            return subprocess.run(
+                [*command, *words],
+                cwd=self.data,
+                env={**os.environ, "LC_ALL": "C.UTF-8", **variables},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout_s,
+            )
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(command, 1, "", f"did not end within {timeout_s:g} s")
+        except OSError as error:
+            reason = unusable(self.home.resolve()) or f"{error.strerror}: '{error.filename}'"
+            raise HostError(str(reason)) from error
+
+    def try_out(self, release: Path, timeout_s: float) -> None:
+        """Read the settings of a release, find the files that they name, load its model and classify one frame.
+
+        Raises:
+            HostError: One of these steps failed.
+        """
+        report("trying the settings and the model")
+        settings = tomllib.loads((release / "edgekit.toml").read_text(encoding="utf-8-sig"))
+        self._try("settings", timeout_s, "--config", str(release / "edgekit.toml"), "--print-config")
+        self._check_files(settings)
+        detector = [f"--{key}={settings[key]}" for key in _TRIAL_KEYS if key in settings]
+        if (release / "detector.onnx").exists():
+            detector.append(f"--detector={release / 'detector.onnx'}")
+        # The trial has no camera and no outputs, because the running release uses them.
+        for detector_options in (detector, ["--detector=none"]):
+            model = str(release / model_name(release))
+            words = ["--model", model, "--source", "demo", "--max-frames", "1", "--json"]
+            summary = json.loads(self._try("model", timeout_s, *words, *detector_options))
+            if summary["faces"]:
+                return
+        raise HostError("model: no face was classified in a frame of the demo. Nothing was changed")
+
+    def _check_files(self, settings: Mapping[str, Any]) -> None:
+        for key, value in settings.items():
+            path = self.data / str(value)
+            if key in _FILE_KEYS and not (path.is_file() and os.access(path, os.R_OK)):
+                raise HostError(f"settings: {key}: no readable file '{path}': copy it there. Nothing was changed")
+
+    def _try(self, what: str, timeout_s: float, *words: str) -> str:
+        done = self.call(("run", *words), timeout_s)
+        if done.returncode < 0:
+            raise HostError(f"{what}: the trial was killed by signal {-done.returncode}. Nothing was changed")
+        if done.returncode:
+            raise HostError(f"{what}: {last_error(done.stderr)}. Nothing was changed")
+        return str(done.stdout)
+
+
+def model_name(release: Path) -> str:
+    """Return the name of the model in the folder of a release."""
+    return next(name for name in MODEL_NAMES if (release / name).exists())
+
+
+def last_error(text: str) -> str:
+    """Return the last line of an edgekit's stderr without its prefix."""
+    lines = text.strip().splitlines() or ["no reason given"]
+    return lines[-1].removeprefix(ERROR_PREFIX)
+
+
+def errors_in(lines: Sequence[str]) -> list[str]:
+    """Return the error messages in the lines of a log."""
+    return [line.partition(ERROR_PREFIX)[2] for line in lines if ERROR_PREFIX in line]

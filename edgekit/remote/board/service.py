@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.boards import call_tool, systemd_is_running
+from edgekit.boards import call_tool
 from edgekit.deployed import unusable
 from edgekit.errors import EdgekitError, HostError
 from edgekit.files import write_atomic
-from edgekit.remote.board.releases import Releases
-from edgekit.remote.board.runtime import errors_in, last_error, model_name
-from edgekit.remote.messages import report
+from edgekit.remote.board.loader import report
+from edgekit.remote.board.releases import Releases, errors_in, last_error, model_name
 
 _POLL_S = 0.5
 _TOOL_TIMEOUT_S = 120
@@ -27,8 +25,7 @@ _FAILED = ("failed", "waiting to restart")
 class Service:
     """The systemd service for one folder of releases; `scope` is "user" or "system".
 
-    A started service must process its first frame within `health_s` and then run for `settle_s`. `is_managed` is False
-    on a board without systemd: then no service is installed and no release is checked.
+    A started service must process its first frame within `health_s` and then run for `settle_s`.
     """
 
     def __init__(self, releases: Releases, name: str, scope: str, health_s: float, settle_s: float) -> None:
@@ -39,7 +36,6 @@ class Service:
         self._health_s = health_s
         self._settle_s = settle_s
         self._note = releases.root / "service.json"
-        self.is_managed = systemd_is_running()
 
     def refuse_other_scope(self) -> None:
         """Check that deploy did not install this service with the other scope.
@@ -60,7 +56,7 @@ class Service:
         Raises:
             HostError: The service was not made by deploy.
         """
-        if not self.is_managed or self._read_note() is not None:
+        if self._read_note() is not None:
             return
         if self.status(release)["state"] != "not installed":
             raise HostError(f"the service '{self._name}' was not made by deploy: choose another --name")
@@ -76,8 +72,6 @@ class Service:
         Raises:
             HostError: The command failed.
         """
-        if not self.is_managed:
-            return {"state": "not installed", "text": "this board does not run systemd"}
         done = self._edgekit(release, "service", "status", "--name", self._name, f"--{scope or self._scope}", "--json")
         try:
             document = json.loads(done.stdout)
@@ -90,8 +84,6 @@ class Service:
 
     def restart_and_check(self, release: str) -> str | None:
         """Restart the service with the current release and check it; return the reason of a failure, or None."""
-        if not self.is_managed:
-            return None
         try:
             return self._start(release)
         except (EdgekitError, OSError, ValueError, KeyError) as error:
@@ -104,7 +96,7 @@ class Service:
         Raises:
             HostError: systemd rejects a step.
         """
-        if not self.is_managed or self._read_note() is None:
+        if self._read_note() is None:
             return False
         unit = f"{self._name}.service"
         path = self._systemctl("show", unit, "--property=FragmentPath").strip().removeprefix("FragmentPath=")
@@ -117,23 +109,15 @@ class Service:
         return bool(path)
 
     def _start(self, release: str) -> str | None:
-        wanted = self._install_words(release)
+        words = self._install_words(release)
         before = self.status(release)
-        # An edgekit that is installed on the board can be another one than before.
-        note = {"install": wanted, "command": self._releases.about(release)["command"], "done": True}
-        if self._read_note() == note and before["state"] != "not installed":
-            words = ["service", "restart", *self._which]
-        else:
-            self._write_note({**note, "done": False})
-            words = wanted
+        write_atomic(self._note, json.dumps({"install": words}))
         done = self._edgekit(release, *words)
         if done.returncode:
             return last_error(done.stderr)
-        if words is wanted:
-            self._write_note(note)
-            for line in done.stderr.splitlines():
-                if "warning: " in line:
-                    report(line)
+        for line in done.stderr.splitlines():
+            if "warning: " in line:
+                report(line)
         return self._check(release, before.get("pid"))
 
     def _check(self, release: str, old_pid: int | None) -> str | None:
@@ -168,23 +152,16 @@ class Service:
     def _read_note(self) -> dict[str, Any] | None:
         return self._releases.read(self._note.name)
 
-    def _write_note(self, document: Mapping[str, Any]) -> None:
-        write_atomic(self._note, json.dumps(document))
-
     def _install_words(self, release: str) -> list[str]:
         words = ["service", "install", *self._which, "--folder", str(self._releases.data)]
         if (self._releases.folder / release / "code").is_dir():
             words += ["--env", f"PYTHONPATH={self._releases.link / 'code'}"]
-        return [*words, "--", *self.run_options(release)]
-
-    def run_options(self, release: str) -> list[str]:
-        """Return the options of `edgekit run` for a release, with paths through the link `current`."""
-        # The paths go through the link, so that the service is the same for every release.
+        # The paths go through the link `current`, so that the service is the same for every release.
         there, here = self._releases.folder / release, self._releases.link
-        options = ["--config", str(here / "edgekit.toml"), "--model", str(here / model_name(there))]
+        words += ["--", "--config", str(here / "edgekit.toml"), "--model", str(here / model_name(there))]
         if (there / "detector.onnx").exists():
-            options += ["--detector", str(here / "detector.onnx")]
-        return options
+            words += ["--detector", str(here / "detector.onnx")]
+        return words
 
     def _systemctl(self, *words: str, check: bool = True) -> str:
         scope = ["--user"] if self._scope == "user" else []

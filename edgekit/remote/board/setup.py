@@ -1,118 +1,144 @@
-"""Runs on the board: unpacks wheels into an environment, without pip, network access or root.
+"""Runs on the board: receives files, and makes environments from wheels, without pip, network access or root.
 
-An existing environment is not changed; a new one is renamed to its final name when it is complete.
+All new files and folders are renamed to their final names when they are complete, so what exists is complete.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
+import time
 import venv
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgekit.errors import HostError
-from edgekit.remote.messages import report, report_progress
+from edgekit.files import sha256_of
+from edgekit.remote.board.loader import report
 
-_READY = ".ready"
 _IMPORTS = ("numpy", "cv2", "onnxruntime", "click", "jinja2", "msgspec", "platformdirs", "rich")
+_LOCK_WAIT_S = 10.0
+_IMPORT_CODE = "import sys\nfor name in sys.argv[1:]: print(name, flush=True); __import__(name)"
 
 
 def main(plan: dict[str, Any]) -> None:
-    """Install the environment and the code of a plan.
+    """Receive a tar archive on stdin, whose files belong into the folders `envs/NAME`, `code/NAME` and `store`.
 
-    The plan has `root` (edgekit's folder), `environment` and `code` (names), `wheels` and `own_wheel` (paths),
-    `system_packages` (whether the environment can import the packages of the board's system), and `keep` (the number of
-    environments to keep).
+    The plan has `root` (edgekit's folder), `files` (their number), `system_packages` (whether an environment can import
+    the packages of the board's system), and `keep` (the number of environments to keep).
 
     Raises:
-        HostError: A wheel does not work on this board, or another call has installed and removed it.
+        HostError: An edgekit on the board uses the folder, a wheel does not work here, or a file is missing or damaged.
     """
     root = Path(plan["root"])
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(root / "setup.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        environment = root / "envs" / plan["environment"]
-        code = root / "code" / plan["code"]
-        wheels, own_wheel = [Path(path) for path in plan["wheels"]], Path(plan["own_wheel"])
-        for place, needed in ((environment, wheels), (code, [own_wheel])):
-            if not (place / _READY).exists() and not all(wheel.exists() for wheel in needed):
-                raise HostError("another edgekit is installing on this board: try again when it has finished")
-        if not (environment / _READY).exists():
-            with _new_folder(environment) as fresh:
-                _make_environment(fresh, wheels, plan["system_packages"])
-        if not (code / _READY).exists():
-            with _new_folder(code) as fresh:
-                _unpack(own_wheel, fresh)
-        for wheel in [*wheels, own_wheel]:
-            wheel.unlink(missing_ok=True)
-        _remove_old(environment, plan["keep"])
-        _remove_old(code, plan["keep"])
-
-
-@contextlib.contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    fresh = target.parent / f".new-{target.name}"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    try:
-        yield fresh
-        (fresh / _READY).write_text("")
-        os.sync()
-        shutil.rmtree(target, ignore_errors=True)
-        fresh.rename(target)
-    finally:
+    fresh = root / ".new"
+    with open(root / "lock", "w") as lock:  # `run_job` and `clean` (prepare.py) lock it, too
+        _acquire(lock)
         shutil.rmtree(fresh, ignore_errors=True)
+        try:
+            count = _receive(fresh, plan["system_packages"])
+            if count != plan["files"]:  # an archive that is cut between two files has no error
+                raise HostError(f"{count} of {plan['files']} files arrived: start again")
+            for environment in fresh.glob("envs/*"):
+                _try_imports(environment / "bin/python")
+            os.sync()
+            for path in [*fresh.glob("envs/*"), *fresh.glob("code/*"), *fresh.glob("store/*")]:
+                target = root / path.relative_to(fresh)
+                target.parent.mkdir(exist_ok=True)
+                if not target.exists():  # another machine may have sent it meanwhile
+                    path.rename(target)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        for kind in ("envs", "code"):
+            newest_first = sorted(root.glob(f"{kind}/*"), key=lambda path: path.stat().st_mtime, reverse=True)
+            for old in newest_first[plan["keep"] :]:
+                shutil.rmtree(old, ignore_errors=True)
 
 
-def _make_environment(fresh: Path, wheels: list[Path], system_packages: bool) -> None:
-    report("making an environment")
-    venv.EnvBuilder(system_site_packages=system_packages, symlinks=True).create(fresh)
-    site = fresh / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
-    for number, wheel in enumerate(wheels, 1):
-        report_progress("unpacking", number, len(wheels))
-        _unpack(wheel, site)
+def _acquire(lock: IO[str]) -> None:
+    """Wait a moment for the lock: after a lost connection or Ctrl-C, the run before ends soon."""
+    end_s = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end_s:
+                raise HostError("another edgekit works on this board: try again when it has ended") from None
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _receive(fresh: Path, system_packages: bool) -> int:
+    """Store and unpack the files of the archive; return their number."""
+    received = 0
+    with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
+        for member in archive:
+            received += 1
+            content = archive.extractfile(member)
+            assert content is not None
+            folder = fresh / Path(member.name).parent
+            if folder.name == "store":
+                _store(content, folder, Path(member.name).name)
+            elif folder.parent.name == "code":
+                _unpack(content, folder)
+            else:
+                if not folder.exists():
+                    report("making an environment")
+                    venv.EnvBuilder(system_site_packages=system_packages, symlinks=True).create(folder)
+                site = folder / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
+                try:
+                    _unpack(content, site)
+                except zipfile.BadZipFile:
+                    raise HostError(
+                        f"{Path(member.name).name} is damaged: delete the folder 'wheels' of edgekit's cache on the "
+                        "machine that sent it (~/.cache/edgekit)"
+                    ) from None
+    return received
+
+
+def _store(content: IO[bytes], folder: Path, name: str) -> None:
+    _write(content, folder / name)
+    if sha256_of(folder / name) != Path(name).stem:
+        raise HostError("a file changed while it was sent: start again")
+
+
+def _write(content: IO[bytes], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as stream:
+        shutil.copyfileobj(content, stream)
+
+
+def _unpack(content: IO[bytes], site: Path) -> None:
+    archive = site / ".archive"
+    _write(content, archive)
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(site)
+    archive.unlink()
+    # NAME.data/purelib and platlib of a wheel belong to site-packages; scripts, headers and data are not needed.
+    for data in site.glob("*.data"):
+        for libraries in data.glob("p*lib"):
+            shutil.copytree(libraries, site, dirs_exist_ok=True)
+        shutil.rmtree(data)
+
+
+def _try_imports(python: Path) -> None:
     report("importing the installed packages")
-    for module in _IMPORTS:
-        _try_import(fresh / "bin" / "python", module)
-
-
-def _unpack(wheel: Path, site: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        for entry in archive.infolist():
-            parts = Path(entry.filename).parts
-            if entry.filename.startswith("/") or ".." in parts:
-                raise HostError(f"a wheel contains the path '{entry.filename!r}'")
-            if entry.is_dir():
-                continue
-            # NAME.data/purelib and platlib belong to site-packages; scripts, headers and data are not needed.
-            if parts[0].endswith(".data"):
-                if len(parts) < 3 or parts[1] not in ("purelib", "platlib"):
-                    continue
-                parts = parts[2:]
-            target = site.joinpath(*parts)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(entry) as source, open(target, "wb") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
-            if entry.external_attr >> 16 & 0o111:
-                target.chmod(0o755)
-
-
-def _try_import(python: Path, module: str) -> None:
     done = subprocess.run(
-        [python, "-P", "-c", f"import {module}"],
+        [python, "-P", "-c", _IMPORT_CODE, *_IMPORTS],
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
         errors="replace",
     )
+    module = (done.stdout.split() or [""])[-1]
     if done.returncode == -signal.SIGILL:
         raise HostError(
             f"importing {module} ended with an illegal instruction: its wheel is not built for this processor"
@@ -120,17 +146,3 @@ def _try_import(python: Path, module: str) -> None:
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise HostError(f"importing {module} failed: {lines[-1]}")
-
-
-def _remove_old(newest: Path, keep: int) -> None:
-    for stray in newest.parent.glob(".new-*"):
-        shutil.rmtree(stray, ignore_errors=True)
-    found = [path for path in newest.parent.iterdir() if (path / _READY).exists()]
-    found.sort(key=lambda path: (path / _READY).stat().st_mtime, reverse=True)
-    for old in found[keep:]:
-        if old == newest:
-            continue
-        # A running edgekit locks its environment, which is then kept.
-        with open(old / _READY) as lock, contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(old, ignore_errors=True)

@@ -20,7 +20,6 @@ from edgekit.device.benchmark.rounds import MAX_REPEATS, Measured, cool_down, me
 from edgekit.device.benchmark.run import cell_result
 from edgekit.errors import EdgekitError, InputError
 from edgekit.report.document import MachineReading, ProcessResult, WarmUp
-from edgekit.report.power import PowerReading, mean_watts, parse_readings
 
 UNKNOWN = Conditions(*[None] * 9)
 
@@ -144,15 +143,11 @@ def test_a_cell_pools_its_processes() -> None:
     for started_s, factor in ((20.0, 1), (30.0, 1), (40.0, 400)):
         process = msgspec.structs.replace(COOL.process, started_s=started_s)
         cell.runs.append(msgspec.structs.replace(COOL, process=process, samples_ms=(0.05 * factor,) * 40))
-    made = cell_result(cell, 10.0, [PowerReading(float(index), 2.0) for index in range(100)])
+    made = cell_result(cell, 10.0)
     assert (made.latency.count, made.latency.p50_ms) == (120, 0.05)
     assert made.median_interval_ms is not None
     assert made.median_interval_ms[0] == 1e-5
     assert [process.started_s for process in made.processes] == [10.0, 20.0, 30.0]
-    assert made.energy is not None
-    assert made.energy.mean_w == 2.0
-    assert made.energy.joules_per_image == pytest.approx(2.0 / made.images_per_s, rel=1e-3)
-    assert cell_result(cell, 10.0).energy is None
 
 
 def test_a_pause_lasts_until_the_board_is_as_cool_as_before_or_the_limit() -> None:
@@ -165,19 +160,3 @@ def test_a_pause_lasts_until_the_board_is_as_cool_as_before_or_the_limit() -> No
     assert cool_down(start, 3, 0.5, lambda: hot, lambda _: None) == 3.5
     assert cool_down(UNKNOWN, 60, 0.5, lambda: UNKNOWN, lambda _: None) == 0.5
     assert cool_down(start, 0, 0.5, lambda: hot, lambda _: None) == 0
-
-
-def test_power_readings_are_read_with_either_clock() -> None:
-    lines = ["# meter", "", "1000000010.5 3.5", "0.5, 2.5", "x 1", "1 2 3", "nan 1", "2 -1"]
-    readings, unreadable = parse_readings(lines, start_unix_s=1_000_000_000.0)
-    assert readings == [PowerReading(0.5, 2.5), PowerReading(10.5, 3.5)]
-    assert unreadable == 4
-
-
-def test_mean_power_is_weighted_by_time_and_needs_readings_over_the_whole_interval() -> None:
-    readings = [PowerReading(0, 1.0), PowerReading(1, 1.0), PowerReading(2, 3.0), PowerReading(4, 3.0)]
-    assert mean_watts(readings, 0, 4) == pytest.approx((1 + 2 + 6) / 4)
-    assert mean_watts(readings, 1, 2) == pytest.approx(2.0)
-    assert mean_watts(readings, 0, 20) is None
-    assert mean_watts(readings, 2.5, 3) is None
-    assert mean_watts([], 0, 1) is None

@@ -73,17 +73,15 @@ def test_without_network_haar_is_used_and_one_line_names_the_file(
 def test_an_explicit_file_is_used_after_a_failed_download_and_never_falls_back(yunet: Path, own_cache: Path) -> None:
     own_cache.mkdir(parents=True)
     (own_cache / f"{detect.YUNET.name}.failed").write_text("no internet")
-    assert create_detector("yunet", model_path=yunet, notify=fail).name == "yunet"
+    assert create_detector(str(yunet), notify=fail).name == "yunet"
     with pytest.raises(InputError):
-        create_detector("yunet", model_path=own_cache / "gone.onnx", notify=fail)
+        create_detector(str(own_cache / "gone.onnx"), notify=fail)
 
 
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
         ("hog", {}),
-        ("haar", {"model_path": Path("x.onnx")}),
-        ("none", {"model_path": Path("x.onnx")}),
         *(("haar", {"input_size_px": size_px}) for size_px in (31, 4097)),
         *(("haar", {"score_threshold": threshold}) for threshold in (0.0, float("nan"))),
     ],
@@ -113,12 +111,12 @@ def test_faces_of_one_image(yunet: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     image_bgr = np.zeros((320, 320, 3), np.uint8)
     for x, y in ((0, 0), (64, 96), (288, 160)):
         image_bgr[y : y + 32, x : x + 32] = (255, 250, 245)
-    found = detect_faces(image_bgr, detector_model=yunet, notify=fail)
+    found = detect_faces(image_bgr, detector=yunet, notify=fail)
     assert (found.landmarks_xy.shape, found.track_ids) == ((3, 5, 2), None)
     monkeypatch.setattr(detect, "create_detector", lambda *_, **__: pytest.fail("it was created again"))
     gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
-    three_channels = detect_faces(cv2.merge([gray] * 3), detector_model=yunet, notify=fail)
-    np.testing.assert_array_equal(detect_faces(gray, detector_model=yunet, notify=fail).xyxy, three_channels.xyxy)
+    three_channels = detect_faces(cv2.merge([gray] * 3), detector=yunet, notify=fail)
+    np.testing.assert_array_equal(detect_faces(gray, detector=yunet, notify=fail).xyxy, three_channels.xyxy)
 
 
 def test_what_is_no_image_has_no_faces() -> None:

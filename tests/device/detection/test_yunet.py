@@ -89,9 +89,9 @@ def test_finds_the_faces_opencv_finds(shared: Path) -> None:
 @pytest.mark.parametrize("size_px", [256, 320])
 def test_another_size_than_that_of_the_file_is_refused(yunet_640: Path, size_px: int) -> None:
     with pytest.raises(InputError):
-        create_detector("yunet", model_path=yunet_640, input_size_px=size_px, notify=pytest.fail)
+        create_detector(str(yunet_640), input_size_px=size_px, notify=pytest.fail)
     for fitting in (640, None):
-        fixed = create_detector("yunet", model_path=yunet_640, input_size_px=fitting, notify=pytest.fail)
+        fixed = create_detector(str(yunet_640), input_size_px=fitting, notify=pytest.fail)
         assert (fixed.fixed_size_hw, fixed.input_size_px) == ((640, 640), 640)
 
 

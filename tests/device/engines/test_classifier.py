@@ -20,7 +20,7 @@ from edgekit.device.frame import Frame
 from edgekit.device.imaging import as_frame
 from edgekit.device.pipeline.loop import recognise
 from edgekit.device.stages import StageTimer
-from edgekit.device.tracking.face_tracker import FaceTracker
+from edgekit.device.tracking import FaceTracker
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
 from tests.edgekit import onnx_faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -27,6 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     (wheel,) = folder.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(folder)
+    shutil.copy(ROOT / "examples/engine_conformance.py", folder)
     return folder
 
 
@@ -39,7 +41,7 @@ def python(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 CONFORMANCE = """
 import sys
 from pathlib import Path
-from edgekit.testing.engine import CHECKS, Subject
+from engine_conformance import CHECKS, Subject
 for check in CHECKS:
     check(Subject("tflite", Path(sys.argv[1]), Path(sys.argv[2])))
 """

@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.frame import Frame
+from edgekit.device.frame import Frame, Planes
 from edgekit.device.health import camera_watch
 from edgekit.device.health.camera_watch import CameraWatch
-from edgekit.device.yuv import Planes
 from edgekit.preprocess import ImageU8
 
 SIZE_HW = (120, 160)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.device.health.runtime_monitor import Clock
+from edgekit.device.health import Clock
 
 
 @pytest.fixture

@@ -12,15 +12,15 @@ import pytest
 from edgekit.boards import Board, Conditions, Throttling, read_board
 from edgekit.device.detection import WholeFrame
 from edgekit.device.frame import Frame
-from edgekit.device.health.load_shedding import (
+from edgekit.device.health import (
     LEVELS,
     LoadShedder,
+    RuntimeMonitor,
 )
-from edgekit.device.health.runtime_monitor import RuntimeMonitor
 from edgekit.device.health.sampler import Health
 from edgekit.device.stages import StageTimer
+from edgekit.device.tracking import FaceTracker
 from edgekit.device.tracking.detection_schedule import Every
-from edgekit.device.tracking.face_tracker import FaceTracker
 from tests.waiting import wait_until
 
 NOTHING = Conditions(*[None] * 9)
@@ -109,7 +109,7 @@ def test_every_change_of_the_load_level_is_reported_and_passed_to_the_followers(
 @pytest.fixture
 def hot_pi(monkeypatch):
     """A board whose samples are 80 °C."""
-    monkeypatch.setattr("edgekit.device.health.runtime_monitor.read_board", lambda: PI)
+    monkeypatch.setattr("edgekit.device.health.read_board", lambda: PI)
     monkeypatch.setattr("edgekit.device.health.sampler.read_health", lambda *_: sample(time.monotonic(), 80.0))
 
 

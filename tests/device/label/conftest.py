@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from edgekit.device.label.app import label_page
+from edgekit.device.label import label_page
 from edgekit.device.label.store import LabelStore
 from edgekit.device.sinks.web.server import WebServer
 

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 import edgekit
-from edgekit.device.detections import Detections
+from edgekit.device.detections import Classification, Detections, Track
 from edgekit.device.frame import Frame
 from edgekit.device.pipeline.classification_schedule import ClassifyEvery, choose
 from edgekit.device.pipeline.loop import classify
 from edgekit.device.stages import StageTimer
-from edgekit.device.track import Classification, Track
 from edgekit.preprocess import ImageU8
 
 CLEAR, CLOSE = (0.9, 0.05, 0.05), (0.44, 0.36, 0.2)

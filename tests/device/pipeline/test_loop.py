@@ -21,8 +21,8 @@ from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
 from edgekit.device.pipeline.summary import LatencyMeter, Tally
 from edgekit.device.sources import open_source
+from edgekit.device.tracking import FaceTracker
 from edgekit.device.tracking.detection_schedule import Adaptive
-from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import InputError, SourceError, StorageError
 from tests.waiting import wait_until
 
@@ -265,7 +265,7 @@ def test_a_stopped_run_finishes_what_it_has_and_no_more(write_clip, classifier, 
 
 def test_real_videos_and_pictures_have_the_faces_a_person_sees(shared, classifier, notices):
     yunet = shared / "data/yunet/face_detection_yunet_2026may.onnx"
-    detector = create_detector("yunet", model_path=yunet, notify=notices.append)
+    detector = create_detector(str(yunet), notify=notices.append)
 
     def counts(name: str) -> list[int]:
         collector = Collector()

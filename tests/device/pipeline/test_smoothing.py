@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from edgekit.device.detections import Classification
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S, smooth
-from edgekit.device.track import Classification
 from edgekit.preprocess import softmax
 from tests.examples import examples
 

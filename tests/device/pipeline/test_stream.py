@@ -20,14 +20,14 @@ from edgekit.device.detections import Face
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in
 from edgekit.device.engines.session import plan_threads
-from edgekit.device.events import EventDetector, EventRules
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import resize
 from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.region import Region
+from edgekit.device.sinks.events import EventDetector, EventOptions
 from edgekit.device.sources.settings import CameraSettings
 from edgekit.device.stages import StageTimer
-from edgekit.device.tracking.face_tracker import WholeImage
+from edgekit.device.tracking import WholeImage
 from edgekit.errors import EXIT_OK, InputError
 from edgekit.preprocess import crop_image
 from tests.waiting import wait_until
@@ -139,7 +139,7 @@ def test_the_label_of_whole_images_is_smoothed_over_a_video_and_its_changes_are_
     smooth = list(edgekit.stream(source=video, model=tiny_image_model))
     assert [result.faces.labels for result in smooth[19:22]] == [("red",)] * 3, "one frame changes nothing"
     assert {result.subject for result in smooth} == {"image"}
-    detector = EventDetector(EventRules(hold_s=0.3))
+    detector = EventDetector(EventOptions(event_hold=0.3))
     events = [event for result in smooth for event in detector.update(result, result.sequence / 20)]
     assert [(event.track_id, event.previous, event.label) for event in events] == [
         (1, None, "red"),

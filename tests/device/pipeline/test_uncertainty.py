@@ -11,11 +11,10 @@ import pytest
 
 import edgekit
 from edgekit.contract import DistanceSpec
+from edgekit.device.detections import Classification
 from edgekit.device.engines.engine import contract_in
 from edgekit.device.imaging import read_image
-from edgekit.device.pipeline.smoothing import smooth
-from edgekit.device.pipeline.uncertainty import check_crop, check_threshold, is_blank, is_uncertain
-from edgekit.device.track import Classification
+from edgekit.device.pipeline.smoothing import check_crop, check_threshold, is_blank, is_uncertain, smooth
 from edgekit.model_store import asset
 from edgekit.preprocess import ImageU8
 

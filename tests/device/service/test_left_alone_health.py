@@ -149,7 +149,7 @@ def unsynchronised(tmp_path: Path) -> str:
     (tmp_path / "timesync").mkdir()
     return f"""
 import time
-from edgekit.device.health import runtime_monitor as clock
+from edgekit.device import health as clock
 late_ns = 365 * 86_400 * 10**9
 time.time = lambda now_ns=time.time_ns: (now_ns() - late_ns) / 1e9
 time.time_ns = lambda now_ns=time.time_ns: now_ns() - late_ns

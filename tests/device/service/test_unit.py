@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.device.service.unit import (
+from edgekit.device.service import (
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
     MAX_STARTS,

@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 
 from edgekit.contract import Contract, CropSpec, Fit, InputSpec, OutputSpec
-from edgekit.device.detections import Detections, FrameResult
-from edgekit.device.frame import Frame
+from edgekit.device.detections import Detections, FrameResult, Track
+from edgekit.device.frame import Frame, Planes
 from edgekit.device.imaging import read_image, resize
 from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.sinks.collect import CollectOptions, parse_when
 from edgekit.device.sinks.crop_strategies import CollectSink, EveryInterval, best_of_track, uncertain
-from edgekit.device.track import Track
-from edgekit.device.yuv import Planes
 from edgekit.errors import StorageError
 from edgekit.preprocess import crop_face, crop_image
 from tests.runs import Source, counts, run_of

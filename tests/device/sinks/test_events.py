@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit.device.events import Event
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image
 from edgekit.device.sinks.context import RunContext
-from edgekit.device.sinks.events import EventOptions, EventSink
+from edgekit.device.sinks.events import Event, EventOptions, EventSink
 from edgekit.errors import InputError
 from tests.device.conftest import Feed
 from tests.runs import Source, counts, run_of

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.device.accounting import Account
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.collect import CollectOptions
+from edgekit.device.sinks.context import Account
 from edgekit.device.sinks.csv import CsvOptions
 from edgekit.device.sinks.events import EventOptions
 from edgekit.device.sinks.jsonl import JsonLinesOptions

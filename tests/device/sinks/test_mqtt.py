@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from edgekit.boards import Conditions, Throttling
-from edgekit.device.events import Event
+from edgekit.device.sinks.events import Event
+from edgekit.device.sinks.mqtt import MqttOptions
 from edgekit.device.sinks.mqtt.discovery import discovery_messages
-from edgekit.device.sinks.mqtt.options import MqttOptions
 from edgekit.device.sinks.mqtt.session import MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
 from edgekit.errors import InputError, TemporaryError
@@ -48,7 +48,8 @@ class Opener:
         self._port, self._notices, self._feed, self._stack = port, notices, feed, stack
 
     def __call__(self, url: str = "mqtt://127.0.0.1", credentials: str | None = None, images=None, **options):
-        settings = MqttSettings.parse(f"{url}:{self._port}", credentials, **{"topic": "edgekit/test"} | options)
+        named = {f"mqtt_{name}": value for name, value in ({"topic": "edgekit/test"} | options).items()}
+        settings = MqttSettings(MqttOptions(mqtt=f"{url}:{self._port}", **named), credentials)
         self.run = run_of(self._notices.append, health=lambda: HOT)
         self.run.monitor.write(None, self._feed.next("happy", "sad")[1])
         if images is not None:
@@ -121,9 +122,10 @@ def test_availability_is_retained_and_is_offline_after_the_end_and_after_a_kill(
 
         # A killed process cannot publish "offline", so the broker publishes its last will.
         code = (
-            "import time\nfrom edgekit.device.sinks.mqtt.session import MqttSettings\n"
+            "import time\nfrom edgekit.device.sinks.mqtt import MqttOptions\n"
+            "from edgekit.device.sinks.mqtt.session import MqttSettings\n"
             "from edgekit.device.sinks.mqtt.sink import MqttSink\nfrom tests.runs import run_of\n"
-            f"settings = MqttSettings.parse('mqtt://127.0.0.1:{broker.port}', None, topic='edgekit/dies')\n"
+            f"settings = MqttSettings(MqttOptions(mqtt='mqtt://127.0.0.1:{broker.port}', mqtt_topic='edgekit/dies'))\n"
             "MqttSink(settings, run_of(print)).__enter__()\ntime.sleep(600)\n"
         )
         with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3]) as child:
@@ -208,8 +210,8 @@ def test_home_assistant_gets_the_labels_of_a_model_that_was_taught_meanwhile(bro
 
 def test_topics_that_differ_only_in_special_characters_have_their_own_devices_and_buffers():
     topics = ("edgekit/厨房", "edgekit/客厅", "edgekit/front door", "edgekit/front_door")
-    each = [MqttSettings.parse("mqtt://broker", None, topic=topic) for topic in topics]
-    found = [{topic for topic, _ in discovery_messages(settings, LABELS)} for settings in each]
+    each = [MqttSettings(MqttOptions(mqtt="mqtt://broker", mqtt_topic=topic)) for topic in topics]
+    found = [{topic for topic, _ in discovery_messages(settings, contract())} for settings in each]
     assert len(set.union(*found)) == sum(map(len, found))
     assert len({settings.buffer_path for settings in each}) == len(topics)
     # Topics without special characters have ids without a suffix, because Home Assistant keeps its settings by id.
@@ -217,8 +219,8 @@ def test_topics_that_differ_only_in_special_characters_have_their_own_devices_an
 
 
 def test_home_assistant_gets_no_faces_of_whole_images():
-    settings = MqttSettings.parse("mqtt://broker", None, topic="edgekit/door")
-    messages = {topic.split("/")[3]: body for topic, body in discovery_messages(settings, LABELS, "image")}
+    settings = MqttSettings(MqttOptions(mqtt="mqtt://broker", mqtt_topic="edgekit/door"))
+    messages = {topic.split("/")[3]: body for topic, body in discovery_messages(settings, contract(subject="image"))}
     absent = [name for name, body in messages.items() if body == b""]
     assert absent == ["faces", "present", "pause", "take_snapshot", "snapshot", "command_snapshot"]
     assert json.loads(messages["label"])["name"] == "Label"
@@ -346,15 +348,18 @@ def test_a_broker_with_an_ipv6_address_only(broker, open_sink, notices):
 
 
 def test_failed_connections_leave_no_open_files(broker, notices):
-    settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic="edgekit/t")
+    settings = MqttSettings(MqttOptions(mqtt=f"mqtt://127.0.0.1:{broker.port}", mqtt_topic="edgekit/t"))
     gc.collect()
     gc.disable()
     try:
-        with MqttSink(settings, run_of(notices.append), pauses_s=(0.001,)) as sink:
-            with broker_that_closes(broker.port) as served:
-                wait_until(lambda: len(served) > 5)
-                before = open_files()
-                wait_until(lambda: len(served) > 60)
+        # The broker listens first: an attempt to connect could take its port.
+        with (
+            broker_that_closes(broker.port) as served,
+            MqttSink(settings, run_of(notices.append), pauses_s=(0.001,)) as sink,
+        ):
+            wait_until(lambda: len(served) > 5)
+            before = open_files()
+            wait_until(lambda: len(served) > 60)
             assert open_files() < before + 20
             sink.write(None, None)
     finally:
@@ -394,7 +399,7 @@ def test_pauses_grow_while_another_client_with_the_same_id_takes_the_connection(
             return super().__getitem__(index)
 
     broker.start()
-    settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic="edgekit/pi")
+    settings = MqttSettings(MqttOptions(mqtt=f"mqtt://127.0.0.1:{broker.port}", mqtt_topic="edgekit/pi"))
     with ExitStack() as stack:
         # The listener connects again whenever its connection is closed.
         broker.listen(stack, client_id=settings.client_id)
@@ -416,14 +421,14 @@ def test_pauses_grow_while_another_client_with_the_same_id_takes_the_connection(
 )
 def test_settings_that_cannot_be_are_refused_without_the_password(url, options):
     with pytest.raises(InputError) as raised:
-        MqttSettings.parse(url, None, **options)
+        MqttSettings(MqttOptions(mqtt=url, **{f"mqtt_{name}": value for name, value in options.items()}))
     assert "secret-word" not in str(raised.value)
 
 
 def test_a_file_that_is_no_certificate_is_refused_at_once(tmp_path, notices):
     path = tmp_path / "ca.pem"
     path.write_text("hello")
-    settings = MqttSettings.parse("mqtts://host", None, ca=path)
+    settings = MqttSettings(MqttOptions(mqtt="mqtts://host", mqtt_ca=path))
     with pytest.raises(InputError):
         MqttSink(settings, run_of(notices.append))
 

@@ -11,6 +11,7 @@ import pytest
 
 from edgekit.device.controls import Controls
 from edgekit.device.sinks.context import RunContext
+from edgekit.device.sinks.mqtt import MqttOptions
 from edgekit.device.sinks.mqtt.session import Commands, MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
 from edgekit.device.sinks.snapshots import SnapshotWriter
@@ -33,7 +34,6 @@ def controls(run: RunContext) -> Controls:
 @pytest.fixture
 def snapshots(tmp_path: Path, run: RunContext) -> Iterator[SnapshotWriter]:
     with SnapshotWriter(tmp_path / "snapshots", run) as sink:
-        run.links.snapshots = sink
         yield sink
 
 
@@ -43,10 +43,10 @@ def open_sink(broker, tmp_path, feed, run, snapshots, monkeypatch) -> Iterator[C
     with ExitStack() as stack:
 
         def start(*allowed: str, sends: bool = False) -> MqttSink:
-            settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic=TOPIC)
+            settings = MqttSettings(MqttOptions(mqtt=f"mqtt://127.0.0.1:{broker.port}", mqtt_topic=TOPIC))
             run.monitor.write(None, feed.next("happy")[1])
-            run.links.sends_snapshots = sends
-            commands = Commands(allowed, run.controls, snapshots.request, run.notify) if allowed else None
+            run.links.snapshots, run.links.sends_snapshots = snapshots, sends
+            commands = Commands(allowed, run) if allowed else None
             return stack.enter_context(MqttSink(settings, run, commands, pauses_s=(0.1,)))
 
         yield start

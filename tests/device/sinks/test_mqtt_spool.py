@@ -15,7 +15,8 @@ from weakref import WeakKeyDictionary
 
 import pytest
 
-from edgekit.device.accounting import Account
+from edgekit.device.sinks.context import Account
+from edgekit.device.sinks.mqtt import MqttOptions
 from edgekit.device.sinks.mqtt.session import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
 from tests.faults.sinks import quicken
@@ -85,7 +86,7 @@ def test_the_buffer_of_an_earlier_version_is_continued_under_its_name(tmp_path, 
         database.execute("CREATE TABLE waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT, payload BLOB)")
         events = [("edgekit/door/event", json.dumps({"sequence": number}).encode()) for number in range(3)]
         database.executemany("INSERT INTO waiting (topic, payload) VALUES (?, ?)", events)
-    settings = MqttSettings.parse("mqtt://broker", None, topic="edgekit/door")
+    settings = MqttSettings(MqttOptions(mqtt="mqtt://broker", mqtt_topic="edgekit/door"))
     assert settings.buffer_path == path
     spool = open_spool(settings.buffer_path)
     assert sequences(spool) == [0, 1, 2]
@@ -117,7 +118,7 @@ def test_a_full_buffer_drops_the_oldest_events_and_reports_it_once(tmp_path, ope
 _KILLED = """
 import sys, time
 from pathlib import Path
-from edgekit.device.accounting import Account
+from edgekit.device.sinks.context import Account
 from edgekit.device.sinks.mqtt.spool import Spool
 spool = Spool(Path(sys.argv[1]), 1000, Account("mqtt"), print)
 for number in range(50):

@@ -240,6 +240,19 @@ def test_faces_are_taught_on_the_largest_one(tab: Callable[..., Tab]) -> None:
     assert contract_in(page.used[0]).subject == "face"
 
 
+def test_a_button_that_is_released_without_a_face_records_none_that_comes_later(tab: Callable[..., Tab]) -> None:
+    page = tab(subject="face")
+    page.post("add", name="open")
+    page.post("record", name="open", held=True)
+    page.post("record", name="open", held=False)
+    wait_until(lambda: page.session.state()["recording"] is None)
+    page.faces = [FACE_XYXY]
+    page.session.keep_watching()
+    after = page.frame()[0].sequence
+    wait_until(lambda: page.session.live is not None and page.session.live["sequence"] > after)
+    assert page.pictures("open") == []
+
+
 @pytest.mark.parametrize(
     ("is_for_any", "is_taught", "subject"), [(False, False, "image"), (False, True, "face"), (True, False, "face")]
 )

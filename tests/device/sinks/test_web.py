@@ -18,8 +18,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgekit.boards import Conditions, Throttling
-from edgekit.device.accounting import Account
-from edgekit.device.blur import FaceBlur
+from edgekit.device.annotate import FaceBlur
+from edgekit.device.sinks.context import Account
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web import app
 from edgekit.device.sinks.web.access import Access, bind
@@ -312,7 +312,7 @@ def test_a_later_viewer_does_not_get_an_earlier_image(web):
 
 def test_blurred_faces_are_not_in_the_pictures(web):
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
-    site = web(blur=FaceBlur())
+    site = web(blur=FaceBlur().update)
     site.write("happy", noise=noise)
     with site.stream() as stream:
         picture = read_picture(stream)

@@ -13,13 +13,14 @@ import pytest
 
 from edgekit.boards import Conditions, Throttling
 from edgekit.contract import Subject
-from edgekit.device.accounting import Account
-from edgekit.device.events import EventRules
-from edgekit.device.sinks.context import SinkLinks
-from edgekit.device.sinks.events import EventSink
+from edgekit.device.sinks.clips import ClipOptions
+from edgekit.device.sinks.context import Account, SinkLinks
+from edgekit.device.sinks.events import EventOptions, EventSink
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.server import WebSink
 from tests.browser import PROGRAMS, wait
+from tests.device.sinks.test_clips import labels_with_events, play
+from tests.runs import Source, run_of
 from tests.waiting import wait_until
 
 TOKEN = "a-token-that-nobody-guesses"
@@ -42,10 +43,12 @@ def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
             subject: Subject = "face",
             account: Account | None = None,
             others: tuple[str, ...] = ("calm",),
+            clips: Path | None = None,
         ) -> WebSink:
             monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
-            sink = stack.enter_context(WebSink(address, token, monitor, max_fps=20))
-            events = EventSink(EventRules(hold_s=0.2), SinkLinks([monitor.post]), lambda frame: frame.monotonic_s, None)
+            sink = stack.enter_context(WebSink(address, token, monitor, max_fps=20, clips=clips))
+            run = replace(run_of(notices.append), links=SinkLinks([monitor.post]))
+            events = EventSink(EventOptions(event_hold=0.2), run)
 
             def play() -> None:
                 while not ended.wait(0.02):
@@ -214,3 +217,17 @@ def test_the_page_shows_what_was_not_written(browser, site):
     shown = "Not written: 3 of 10 jsonl (disk full), 1 of 10 jsonl (disk too slow)"
     wait(browser, f"document.getElementById('losses').textContent === '{shown}'")
     assert browser.execute_script("return document.getElementById('losses').checkVisibility()")
+
+
+def test_a_clip_plays_when_its_picture_is_clicked(browser, site, tmp_path, notices):
+    pytest.importorskip("av", reason="no PyAV here: pip install av")
+    run = run_of(notices.append, Source(live=False, fps=10))
+    play(run, ClipOptions(event_clips=tmp_path), labels_with_events(80, [40]))
+    browser.get(site(clips=tmp_path).url)
+    wait_until(lambda: len(browser.find_elements("css selector", "#clips button img")) == 1)
+    browser.find_element("css selector", "#clips button").click()
+    shows = "const video = document.querySelector('#player video'); return [video.currentTime > 0.5, video.duration]"
+    wait_until(lambda: browser.execute_script(shows)[0])
+    assert browser.execute_script(shows)[1] >= 7.9
+    browser.find_element("css selector", "#player button").click()
+    assert not browser.find_element("css selector", "#player").is_displayed()

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from edgekit.device.events import Event
+from edgekit.device.sink import read_secret
 from edgekit.device.sinks import webhook as module
 from edgekit.device.sinks.context import RunContext
-from edgekit.device.sinks.credentials import read_secret
+from edgekit.device.sinks.events import Event
 from edgekit.device.sinks.webhook import WebhookOptions
 from edgekit.device.sinks.writer import Writer
 from edgekit.errors import InputError

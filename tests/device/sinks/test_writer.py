@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgekit.device.accounting import Account
-from edgekit.device.sinks.context import Shutdown
+from edgekit.device.sinks.context import Account, Shutdown
 from edgekit.device.sinks.writer import LostError, Writer, WriterRules
 from edgekit.errors import InputError, StorageError
 from tests.waiting import PATIENCE_S, wait_until

@@ -18,6 +18,7 @@ import edgekit
 from edgekit.cli import run as run_command_line
 from edgekit.device import sources
 from edgekit.device.region import Region
+from edgekit.device.sinks.clips import PacketTap
 from edgekit.device.sinks.record import H264Recorder
 from edgekit.device.sources import open_camera, opencv, picamera
 from edgekit.device.sources.settings import CameraSettings, EncodedPacket, parse_control
@@ -275,7 +276,11 @@ class Recording:
 
 @pytest.mark.parametrize("has_hardware", [True, False])
 def test_the_encoder_of_a_pi_camera_feeds_the_recording(camera_class, notices, monkeypatch, has_hardware):
-    hardware, software = type("H264Encoder", (), {}), type("LibavH264Encoder", (), {})
+    class Encoder:
+        def __init__(self, *, iperiod: int) -> None:
+            assert iperiod == 30, "a key frame per second"
+
+    hardware, software = type("H264Encoder", (Encoder,), {}), type("LibavH264Encoder", (Encoder,), {})
     encoders, outputs = types.ModuleType("picamera2.encoders"), types.ModuleType("picamera2.outputs")
     encoders.H264Encoder, encoders.LibavH264Encoder, outputs.Output = hardware, software, object
     monkeypatch.setitem(sys.modules, "picamera2.encoders", encoders)
@@ -295,6 +300,26 @@ def test_the_encoder_of_a_pi_camera_feeds_the_recording(camera_class, notices, m
     assert recording.open_at_stop == [1], "another thread may open a closed camera, and start the recording again"
     assert [line for line in notices if "encoding in software" in line] == notices
     assert len(notices) == (0 if has_hardware else 1)
+
+
+@pytest.mark.parametrize("is_required", [True, False])
+def test_without_any_encoder_a_recording_is_refused_and_clips_have_the_frames(
+    camera_class, notices, monkeypatch, is_required
+):
+    encoders, outputs = types.ModuleType("picamera2.encoders"), types.ModuleType("picamera2.outputs")
+    encoders.H264Encoder = encoders.LibavH264Encoder = lambda **_: None
+    outputs.Output = object
+    monkeypatch.setitem(sys.modules, "picamera2.encoders", encoders)
+    monkeypatch.setitem(sys.modules, "picamera2.outputs", outputs)
+    monkeypatch.setattr(camera_class, "start_encoder", lambda *_, **__: 1 / 0, raising=False)
+    tap = PacketTap(Recording(camera_class) if is_required else None)
+    if is_required:
+        with pytest.raises(SourceError):
+            open_camera("picamera2", notices.append, CameraSettings(recording=tap))
+        return
+    with open_camera("picamera2", notices.append, CameraSettings(recording=tap)) as camera:
+        assert next(iter(camera)).image.size_wh == (640, 480)
+        assert (tap.size_wh, len(notices)) == (None, 1)
 
 
 def test_a_recording_without_pyav_is_refused_and_the_camera_closed(camera_class, notices, monkeypatch):

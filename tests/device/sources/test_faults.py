@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edgekit.device.service.unit import WATCHDOG_S
+from edgekit.device.service import WATCHDOG_S
 from edgekit.device.sources import live, open_source, opencv, picamera
 from edgekit.errors import InputError, SourceError
 from tests.waiting import PATIENCE_S, wait_until

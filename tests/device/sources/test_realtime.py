@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.sources import open_source
-from edgekit.device.sources.files import RealtimeSource
+from edgekit.device.sources.played import RealtimeSource
 from edgekit.errors import InputError
 from tests.device.conftest import OLD_OPENCV
 from tests.waiting import wait_until

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.device.teach.curve import accuracy_with_twice
 from edgekit.device.teach.fit import fit_classes, folds
 from edgekit.device.teach.linear import IntArray, fit_linear
+from edgekit.device.teach.teach import accuracy_with_twice
 from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray
 

@@ -46,15 +46,6 @@ def test_only_train_is_taught(tmp_path: Path) -> None:
     assert "later" in "".join(told)
 
 
-@pytest.mark.parametrize("name", ["tset", "vla", "tests"])
-def test_a_misspelled_split_is_a_warning(tmp_path: Path, name: str) -> None:
-    write_pictures(tmp_path / "train", 2)
-    write_pictures(tmp_path / name, 2)
-    told: list[str] = []
-    find_pictures(tmp_path, told.append)
-    assert any("misspelling" in line for line in told)
-
-
 def test_a_misspelled_train_is_an_error(tmp_path: Path) -> None:
     write_pictures(tmp_path / "trian", 2)
     write_pictures(tmp_path / "test", 2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -14,14 +16,14 @@ import pytest
 import edgekit
 from edgekit.cli import run
 from edgekit.contract import UNCERTAIN
+from edgekit.device.engines.classifier import portrait_crops
 from edgekit.device.engines.engine import contract_in
-from edgekit.device.engines.portrait import portrait_crops
 from edgekit.device.imaging import read_image
 from edgekit.device.teach.embed import Embedder
 from edgekit.device.teach.fit import fit_classes
 from edgekit.device.teach.teach import Taught
 from edgekit.device.teach.write import write_model
-from edgekit.errors import EXIT_OK, GateError, InputError
+from edgekit.errors import EXIT_OK, EXIT_USAGE, GateError, InputError
 from edgekit.model_store import asset
 from tests.device.teach.shapes import picture, write_pictures
 
@@ -168,6 +170,12 @@ def test_the_command_prints_one_document(things: Path, tmp_path: Path, capsys: p
     assert document["model"] == str(path)
     assert {each["label"]: each["pictures"] for each in document["classes"]} == {"disc": 12, "square": 12}
     assert document["interval"][0] <= document["accuracy"] <= document["interval"][1]
+
+
+def test_states_of_faces_are_not_taught_into_a_model_of_whole_images(taught: Taught) -> None:
+    command = [sys.executable, "-m", "edgekit.cli", "teach", "--source", "demo", "--subject", "face"]
+    done = subprocess.run([*command, "-o", taught.path], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, str(taught.path) in done.stderr) == (EXIT_USAGE, True)
 
 
 @pytest.mark.parametrize(

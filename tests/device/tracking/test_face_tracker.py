@@ -8,13 +8,12 @@ import pytest
 
 from edgekit.device.detection import create_detector
 from edgekit.device.detections import Detections
-from edgekit.device.frame import Frame
+from edgekit.device.frame import Frame, split_planes
 from edgekit.device.imaging import read_image
 from edgekit.device.region import Region, detector_input_px, scaled_input_px
 from edgekit.device.stages import StageTimer
+from edgekit.device.tracking import FaceTracker, flow_luma
 from edgekit.device.tracking.detection_schedule import Adaptive, Every
-from edgekit.device.tracking.face_tracker import FaceTracker, flow_luma
-from edgekit.device.yuv import split_planes
 
 SIZE_WH = (320, 240)
 FACE_PX = 48
@@ -244,9 +243,7 @@ def test_light_that_flickers_ends_no_track() -> None:
 
 
 def test_a_film_of_three_portraits_shows_three_faces(shared) -> None:
-    detector = create_detector(
-        "yunet", model_path=shared / "data/yunet/face_detection_yunet_2026may.onnx", notify=print
-    )
+    detector = create_detector(str(shared / "data/yunet/face_detection_yunet_2026may.onnx"), notify=print)
     group = read_image(shared / "data/media/three_faces.jpg")
     images = []
     for x0, y0, x1, y1 in detector.detect(group).xyxy:

@@ -8,7 +8,7 @@ import pytest
 from edgekit.device.frame import Frame
 from edgekit.device.region import Region, parse_region
 from edgekit.device.stages import StageTimer
-from edgekit.device.tracking.face_tracker import WholeImage
+from edgekit.device.tracking import WholeImage
 from edgekit.errors import InputError
 
 FRAME = Frame(0, 0.0, 0.0, np.zeros((240, 320, 3), np.uint8))

@@ -139,7 +139,7 @@ def test_reports_are_merged_and_written(edgekit: Run, written: Callable[[str, fl
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_every_result_of_the_repository_follows_the_schema(path: Path) -> None:
-    from edgekit.report.schema import read_document
+    from edgekit.report.document import read_document
     from edgekit.report.view import virtualization_warning
 
     for board in read_document(path).boards:

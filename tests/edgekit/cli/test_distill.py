@@ -14,14 +14,15 @@ import torch
 from safetensors.numpy import load_file
 
 from edgekit.device.engines.classifier import Classifier
-from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
-from edgekit.models.clip.load import random_clip, save_clip
+from edgekit.models.clip.load import save_clip
 from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.ferplus import COLUMNS
 from edgekit.models.data.layout import canonical_class
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
+from tests.clips import random_clip
 from tests.images import write_image
 
 Run = Callable[..., tuple[int, str, str]]
@@ -99,10 +100,9 @@ def test_a_classifier_teaches_and_its_outputs_are_kept(
 @pytest.mark.slow
 def test_a_clips_student_gets_other_labels_at_export(edgekit: Run, faces: Path, clip: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    more = ["--unlabelled", faces / "val", "--quiet"]
-    code, out, err = edgekit("distill", "--teacher", clip, "--data", faces, "-o", output, *SHORT, *more)
+    code, out, err = edgekit("distill", "--teacher", clip, "--data", faces, "-o", output, *SHORT, "--quiet")
     assert (code, out, err) == (0, "", "")
-    assert load_file(output / "teacher.safetensors")["embeddings"].shape == (21, 24)
+    assert load_file(output / "teacher.safetensors")["embeddings"].shape == (14, 24)
     student = output / "best.safetensors"
     assert edgekit("inspect", student)[0] == 0
     assert edgekit("eval", student, "--data", faces, "--split", "val")[0] == 0
@@ -144,7 +144,7 @@ def test_a_plain_onnx_file_teaches_in_an_ensemble(edgekit: Run, faces: Path, tea
     assert json.loads(out)["teacher"]["kind"] == "ensemble"
 
 
-def test_votes_are_combined_with_the_teachers_outputs(edgekit: Run, faces: Path, teacher: Path, tmp_path: Path) -> None:
+def test_a_student_learns_from_votes_too(edgekit: Run, faces: Path, teacher: Path, tmp_path: Path) -> None:
     votes = tmp_path / "votes.csv"
     with votes.open("w", newline="") as stream:
         writer = csv.writer(stream)
@@ -154,23 +154,13 @@ def test_votes_are_combined_with_the_teachers_outputs(edgekit: Run, faces: Path,
             counts = [8 if index == column else 0 for index in range(len(COLUMNS))]
             writer.writerow(["", *counts, file.relative_to(faces)])
     common = ["distill", "--teacher", teacher, "--data", faces, *SHORT, "--json"]
-    with_votes = ["--ferplus", votes, "--ferplus-labels", "posterior"]
-    losses = {}
-    for name, more in {"plain": [], "votes": with_votes}.items():
-        code, out, err = edgekit(*common, *more, "--temperature", 1, "-o", tmp_path / name)
-        assert code == 0, err
-        losses[name] = json.loads(out)["best"]["loss"]
-    training = load_checkpoint(tmp_path / "votes/best.safetensors").training
-    assert training["distillation"]["votes"] is True
-    assert training["ferplus"] == "posterior"
-    assert losses["plain"] != losses["votes"]
-    mixed = ["--ferplus", votes, "--ferplus-labels", "mixed", "--label-weight", 0.2, "-o", tmp_path / "mixed"]
+    mixed = ["--ferplus", votes, "--label-weight", 0.2, "-o", tmp_path / "mixed"]
     code, _, err = edgekit(*common, *mixed)
     assert code == 0, err
     training = load_checkpoint(tmp_path / "mixed/best.safetensors").training
     assert (training["ferplus"], training["label_weight"]) == ("mixed", 0.2)
-    code, _, err = edgekit(*common, "--temperature", 1, "--resume", "-o", tmp_path / "votes")
-    assert (code, "votes" in err) == (2, True)
+    code, _, err = edgekit(*common, "--resume", "-o", tmp_path / "mixed")
+    assert (code, "data_sha256" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +175,6 @@ def test_votes_are_combined_with_the_teachers_outputs(edgekit: Run, faces: Path,
         ["--teacher", "{teacher}", "--kl-weight", "-1"],
         ["--teacher", "{teacher}", "--views", "center"],
         ["--teacher", "{teacher}", "--clip", "{clip}"],
-        ["--teacher", "{teacher}", "--unlabelled", "absent"],
         ["--teacher", "{teacher}", "--init", "nope"],
         ["--teacher", "tiny.onnx"],
         ["--teacher", "{clip}", "--descriptions", "{faces}/x"],

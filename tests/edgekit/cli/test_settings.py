@@ -97,7 +97,7 @@ def test_a_wrong_file_is_one_line_that_names_the_file(edgekit, tmp_path, text):
 
 @pytest.mark.parametrize(
     ("key", "replacement"),
-    [("detect-every", "every-frame"), ("detector-model", "detector"), ("camera-format", "control")],
+    [("detect-every", "every-frame"), ("every-face", "no-largest"), ("camera-format", "control")],
 )
 def test_an_option_of_an_earlier_version_is_answered_with_its_replacement(edgekit, tmp_path, key, replacement):
     path = tmp_path / "edgekit.toml"

@@ -19,7 +19,7 @@ import pytest
 import edgekit
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.nets.registry import create_model
 from tests.authors_file import save_as_authors
 
@@ -193,7 +193,7 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr
-    assert {path.name for path in output.iterdir() if not path.name.startswith("events")} == {
+    assert {path.name for path in output.iterdir()} == {
         "best.safetensors",
         "curves.png",
         "last.pt",
@@ -209,10 +209,8 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
         ["train", "--data", "{faces}", "-o", "out", "--model", "edgecnn@8"],
         ["train", "--data", "{faces}", "-o", "out", "--recipe", "best"],
         ["train", "--data", "{faces}", "-o", "out", "--recipe", "clip-mini"],
-        ["train", "--data", "{faces}", "-o", "out", "--recipe", "fer2013-finish"],
         ["train", "--data", "{faces}", "-o", "out", "--recipe", "camera"],
         ["train", "--data", "{faces}", "-o", "out", "--train-split", "x"],
-        ["train", "--data", "{faces}", "-o", "out", "--accelerator", "cpu", "--precision", "fp16"],
         ["train", "--data", "{faces}", "-o", "{faces}/val/happy/3.png"],
         ["train", "--data", "{faces}", "-o", "out", "--max-lr", "nan"],
         ["train", "--data", "", "-o", "out"],

@@ -60,7 +60,7 @@ def test_of_several_processes_the_first_one_prints(
 
 _TO_A_FULL_DISK = """
 from itertools import count
-from edgekit.cli.boards.hosts import BoardReporter
+from edgekit.cli.boards import BoardReporter
 from edgekit.cli.output import Output
 from edgekit.cli.progress import by_stage, progress_bar
 from edgekit.cli.train.training_view import TrainingView

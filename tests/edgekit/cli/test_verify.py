@@ -1,4 +1,4 @@
-"""`edgekit verify` from the command line: accepted files, refused files, and the first layer that differs."""
+"""`edgekit verify` from the command line: accepted files and refused files."""
 
 from __future__ import annotations
 
@@ -92,14 +92,12 @@ def test_a_file_of_another_program_is_compared_with_itself(
 
 def test_two_files_are_compared_and_limit_takes_images_of_all_classes(edgekit: Run, model: Path, data: Path) -> None:
     code, out, _ = edgekit(
-        "verify", model, "--against", model, "--data", data, "--split", "test", "--limit", 7, "--json", "--layers"
+        "verify", model, "--against", model, "--data", data, "--split", "test", "--limit", 7, "--json"
     )
     assert code == 0
     document = json.loads(out)
     assert document["images"] == 7
     assert document["logits"]["max_abs_difference"] == 0
-    assert len(document["layers"]) > 40
-    assert document["first_difference"] is None
     assert sum(share is not None for share in document["accuracy"]["device"]["per_class"].values()) >= 5
 
 
@@ -119,17 +117,14 @@ def test_pictures_that_are_not_square_are_verified_and_another_fit_is_found(
     assert "first on 'test/happy/wide.png'" in err
 
 
-def test_a_wrong_weight_is_found_at_its_layer(
-    edgekit: Run, model: Path, checkpoint: Path, data: Path, tmp_path: Path
-) -> None:
+def test_a_wrong_weight_is_found(edgekit: Run, model: Path, checkpoint: Path, data: Path, tmp_path: Path) -> None:
     proto = onnx.load(model)
     tensor = next(each for each in proto.graph.initializer if each.name == "blocks.1.2.expand.weight")
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.1), tensor.name))
     path = tmp_path / "wrong.onnx"
     onnx.save(proto, path)
-    code, out, err = edgekit("verify", path, "--against", checkpoint, "--data", data, "--split", "test")
+    code, _, err = edgekit("verify", path, "--against", checkpoint, "--data", data, "--split", "test")
     assert code == 3
-    assert "first to differ: blocks.1.2.expand (Conv)" in out
     assert "logits differ by up to" in err
     assert len(err.splitlines()) == 1
 
@@ -158,13 +153,11 @@ def int8(model: Path) -> Path:
 def test_a_quantised_file_is_checked_by_labels_and_relative_logits(
     edgekit: Run, int8: Path, checkpoint: Path, data: Path
 ) -> None:
-    arguments = ("--against", checkpoint, "--data", data, "--split", "test", "--json", "--layers")
+    arguments = ("--against", checkpoint, "--data", data, "--split", "test", "--json")
     code, out, err = edgekit("verify", int8, *arguments)
     document = json.loads(out)
     assert (document["precision"], document["logits"]["tolerance"]) == ("int8", None)
     assert 1e-4 < document["logits"]["max_abs_difference"] < 1
-    assert document["first_difference"] is None, err
-    assert len(document["layers"]) > 30
     relative, allowed = document["logits"]["relative_difference"], document["logits"]["relative_tolerance"]
     assert (code == 0) is (document["top1"]["agreement"] >= 0.95 and relative <= allowed), err
 

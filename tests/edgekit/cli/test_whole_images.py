@@ -17,8 +17,8 @@ import pytest
 import edgekit
 from edgekit.cli import cli
 from edgekit.cli import run as run_command_line
-from edgekit.cli.boards.hosts import needs_detector
-from edgekit.cli.boards.releases import read_package
+from edgekit.cli.boards import needs_detector
+from edgekit.cli.commands.boards import read_package
 from edgekit.cli.output import Output
 from edgekit.contract import METADATA_KEY, Contract
 from edgekit.device.annotate import class_colour
@@ -168,9 +168,7 @@ def test_the_estimate_of_the_loop_has_neither_detector_nor_flow(tmp_path, capsys
     assert [part["stage"] for part in loops[0]["parts"]] == ["capture", "classify", "classify"]
     assert "640x480, the whole image, " in captured.err
     assert run_command_line([*words, "--classify-every", "2"]) == EXIT_OK
-    assert "the whole image classified in 1 of 2 frames, " in capsys.readouterr().out
-    assert run_command_line([*words, "--faces", "2"]) == EXIT_USAGE
-    assert "classifies the whole image: leave out faces and the detector's settings" in capsys.readouterr().err
+    assert "classifier net, 1 of 2 frames" in capsys.readouterr().out
 
 
 def test_boards_get_no_detector_for_it(tiny_model, tiny_image_model, monkeypatch):

@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from edgekit.boards import Interpreter
-from edgekit.doctor.probe import Environment, Probe, ToolResult
-from edgekit.pinned_files import YUNET
+from edgekit.doctor.probe import Environment, Probe
+from edgekit.downloads import YUNET
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "boards"
 Replay = Callable[..., Probe]
@@ -41,17 +42,15 @@ def replayed_in(folder: Path) -> Replay:
     """Return the function of the fixture `replay`, with the board's files in `folder`."""
 
     def make(name: str, **changes: str) -> Probe:
-        results: dict[str, ToolResult] = {}
-        environment = Environment(
-            Interpreter("aarch64", 64, "3.13.5"), in_venv=True, system_site_packages=True, engines=()
-        )
+        results: dict[str, CompletedProcess[str]] = {}
+        environment = Environment(Interpreter("aarch64", 64, "3.13.5"), in_venv=True, system_site_packages=True)
         for title, body in {**sections(name), **changes}.items():
             tool = re.fullmatch(r"\$ (.+?)(?: \(exit (-?\d+)\))?", title)
             link = re.fullmatch(r"(\S+) -> (\S+)", title)
             if tool:
                 code = int(tool.group(2) or 0)
                 # A fixture does not state whether a failed tool wrote to stdout or stderr, so both contain the output.
-                results[tool.group(1)] = ToolResult(code, body, body if code else "")
+                results[tool.group(1)] = CompletedProcess((), code, body, body if code else "")
             elif title == "interpreter":
                 values = json.loads(body)
                 seen = values.pop("in_venv"), values.pop("system_site_packages")
@@ -61,12 +60,12 @@ def replayed_in(folder: Path) -> Replay:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.symlink_to(link.group(2)) if link else path.write_text(body.replace("\\0\n", "\0"))
 
-        def run(arguments: Sequence[str]) -> ToolResult | None:
+        def run(arguments: Sequence[str]) -> CompletedProcess[str] | None:
             return results.get(" ".join(arguments))
 
-        def import_module(module: str, distributions: Sequence[str]) -> ToolResult:
+        def import_module(module: str, distributions: Sequence[str]) -> CompletedProcess[str]:
             del distributions
-            return results.get(f"import {module}", ToolResult(1, "", f"No module named '{module}'"))
+            return results.get(f"import {module}", CompletedProcess((), 1, "", f"No module named '{module}'"))
 
         cache = Path("/home/pi/.cache/edgekit")
         detector = folder / cache.relative_to("/") / YUNET.name

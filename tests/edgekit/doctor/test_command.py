@@ -1,4 +1,4 @@
-"""`edgekit doctor` on this machine, its bundle, and libraries that crash at import."""
+"""`edgekit doctor` on this machine, and libraries that crash at import."""
 
 from __future__ import annotations
 
@@ -7,41 +7,31 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edgekit.doctor import libraries
-from edgekit.doctor.bundle import capture_text, own_names, redact, write_bundle
 from edgekit.doctor.examination import as_document
-from edgekit.doctor.probe import Finding, Probe, ToolResult, import_in_child, run_tool
+from edgekit.doctor.probe import Finding, Probe, import_in_child, run_tool
 from edgekit.errors import HostError
 from edgekit.remote.doctor import Examined
-from edgekit.remote.job import convert_result
+from edgekit.remote.program import convert_result
 
 EDGEKIT = (sys.executable, "-m", "edgekit.cli")
 Replay = Callable[..., Probe]
 Run = Callable[..., tuple[int, str, str]]
 
 
-def test_this_machine_is_examined_and_the_bundle_is_written(edgekit: Run, tmp_path: Path) -> None:
-    bundle = tmp_path / "report.tar.gz"
-    code, out, _ = edgekit("doctor", "--json", "--bundle", bundle)
+def test_this_machine_is_examined(edgekit: Run) -> None:
+    code, out, _ = edgekit("doctor", "--json")
     document = json.loads(out)
     assert code == (0 if document["healthy"] else 1)
     assert document["schema"] == "edgekit.doctor/1.0"
     statuses = {finding["check"]: finding["status"] for finding in document["findings"]}
     assert {"board", "onnxruntime", "opencv", "disk", "service"} <= set(statuses)
     assert (statuses["onnxruntime"], statuses["numpy"]) == ("ok", "ok")
-    with tarfile.open(bundle) as archive:
-        assert archive.getnames() == ["edgekit-doctor/findings.json", "edgekit-doctor/capture.txt"]
-        assert {(member.uid, member.uname, member.mtime) for member in archive} == {(0, "", 0)}
-        text = "".join(archive.extractfile(name).read().decode() for name in archive.getnames())  # type: ignore[union-attr]
-    assert "==> $ import onnxruntime <==" in text
-    for name in own_names():
-        assert name not in text
 
 
 def test_the_examined_libraries_keep_no_record_of_their_user(tmp_path: Path) -> None:
@@ -117,83 +107,29 @@ def test_faults_end_with_exit_code_1_and_one_line(edgekit: Run, broken: Callable
     assert "\x1b[2J" not in out + err
 
 
-def test_a_bundle_that_cannot_be_written_loses_no_findings(edgekit: Run, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    _, out, err = edgekit("doctor", "--json", "--bundle", tmp_path / "file/report.tar.gz")
-    assert "cannot write" in err
-    assert json.loads(out)["findings"]
-
-
-def test_a_bundle_of_another_name_is_refused(edgekit: Run, tmp_path: Path) -> None:
-    code, _, err = edgekit("doctor", "--bundle", tmp_path / "x.zip")
-    assert (code, err.count("\n")) == (2, 1)
-
-
 def test_versions_are_reported_also_of_packages_that_crash() -> None:
     done = import_in_child("no_such_module", ["numpy", "no-such-distribution"])
-    assert done.code == 1
-    assert done.out.startswith("numpy ")
-    assert "no-such" not in done.out
+    assert done.returncode == 1
+    assert done.stdout.startswith("numpy ")
+    assert "no-such" not in done.stdout
     assert run_tool(["edgekit-no-such-tool"]) is None
 
 
 def test_a_users_file_is_not_imported_in_place_of_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "numpy.py").write_text("raise SystemExit('a file of the user was run')")
     monkeypatch.chdir(tmp_path)
-    assert import_in_child("numpy", []) == ToolResult(0, "imported\n", "")
+    assert import_in_child("numpy", []).stdout == "imported\n"
 
 
 def test_tools_are_run() -> None:
-    assert run_tool(["false"]) == ToolResult(1, "", "")
-
-
-PRIVATE = """Serial\t\t: 10000000c0ffee42
-serial=AB12CD34 board.serialnumber=0x99 smsc95xx.macaddr=B8:27:EB:12:34:56
-inet 192.168.178.23/24 brd 192.168.178.255 fe80::ba27:ebff:fe12:3456 2001:db8:1:2:3:4:5:6
-ESSID:"Alice's Attic" ssid=Kitchen Net
-root=PARTUUID=1234abcd-02 /home/alice/edgekit-env ALICE on alice-pi.local
-opencv-python-headless 4.14.0.94 at 12:34:56, kernel 6.12.47+rpt-rpi-v8
-"""
-
-
-def test_a_bundle_contains_neither_names_nor_addresses(tmp_path: Path) -> None:
-    target = tmp_path / "bundle.tar.gz"
-    write_bundle(target, {"text": "alice"}, {"proc/cpuinfo": PRIVATE}, ["alice", "alice-pi"])
-    with tarfile.open(target) as archive:
-        text = archive.extractfile("edgekit-doctor/capture.txt").read().decode()  # type: ignore[union-attr]
-    for secret in (
-        "c0ffee",
-        "AB12CD34",
-        "0x99",
-        "B8:27",
-        "192.168",
-        "fe80",
-        "2001:db8",
-        "Attic",
-        "Kitchen",
-        "1234abcd",
-    ):
-        assert secret not in text, secret
-    assert "alice" not in text.lower()
-    for kept in ("opencv-python-headless 4.14.0.94", "12:34:56", "6.12.47+rpt-rpi-v8"):
-        assert kept in text
-
-
-def test_a_bundle_contains_no_mounts_of_servers() -> None:
-    mounts = "//nas.smith.lan/photos /mnt cifs username=alice.smith 0 0\n/dev/mmcblk0p2 / ext4 rw 0 0\n"
-    text = capture_text({"proc/mounts": mounts, "proc/cpuinfo": "a b\n"})
-    assert "smith" not in text
-    assert "==> proc/mounts <==\n/dev/mmcblk0p2 / ext4 rw 0 0\n==> proc/cpuinfo <==\na b\n" in text
-
-
-@pytest.mark.parametrize("text", ["1.2.3", "version 1.21.0", "Cortex-A53", "16:44:05", "0x50005"])
-def test_what_is_no_secret_stays(text: str) -> None:
-    assert redact(text, ["pi"]) == text
+    done = run_tool(["false"])
+    assert done is not None
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
 def test_findings_from_elsewhere_are_read_back_and_made_harmless() -> None:
     findings = [Finding("disk", "fault", "full\x1b[2J\n✓ all well", "free some"), Finding("camera", "ok", "one")]
-    read = convert_result("kitchen", as_document(findings), Examined).findings
+    read = convert_result("kitchen", {**as_document(findings), "python": "p"}, Examined).findings
     assert read == [Finding("disk", "fault", "full\\x1b[2J ✓ all well", "free some"), findings[1]]
 
 
@@ -201,14 +137,3 @@ def test_findings_from_elsewhere_are_read_back_and_made_harmless() -> None:
 def test_what_is_no_findings_is_refused(document: dict[str, object]) -> None:
     with pytest.raises(HostError, match="kitchen"):
         convert_result("kitchen", document, Examined)
-
-
-def test_what_a_bundle_holds_can_be_replayed(replay: Replay) -> None:
-    from edgekit.doctor.examination import examine
-
-    probe = replay("doctor-pi3bplus-trixie-bad")
-    examine(probe)
-    text = capture_text(probe.seen)
-    for title in ("proc/cpuinfo", "$ vcgencmd get_throttled", "$ import onnxruntime", "proc/812/fd/7 -> /dev/video1",
-                  "sys/class/thermal/thermal_zone0/temp", "sys/class/video4linux/video1/name"):  # fmt: skip
-        assert f"==> {title} <==\n" in text

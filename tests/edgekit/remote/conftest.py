@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -68,6 +69,12 @@ def _path_without_edgekit() -> str:
     return os.pathsep.join(folder for folder in folders if not (Path(folder) / "edgekit").exists())
 
 
+def has_penalties() -> bool:
+    """Return whether sshd can refuse connections for a while after rejected logins and crashed sessions."""
+    version = subprocess.run(["ssh", "-V"], capture_output=True, text=True).stderr
+    return tuple(map(int, re.findall(r"\d+", version)[:2])) >= (9, 8)
+
+
 @contextmanager
 def serve(folder: Path, address: str, port: int, within: Sequence[str] = (), settings: str = "") -> Iterator[Sshd]:
     """Run an sshd at an address and a port.
@@ -83,6 +90,8 @@ def serve(folder: Path, address: str, port: int, within: Sequence[str] = (), set
         make_key(folder / name)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    # Tests kill sessions, for which sshd would refuse the next connections. Of equal settings the first one counts.
+    patience = "PerSourcePenalties no" if has_penalties() else ""
     config = folder / "sshd_config"
     config.write_text(
         f"""Port {port}
@@ -99,6 +108,7 @@ MaxStartups 100
 SetEnv HOME={home} XDG_CACHE_HOME={home / ".cache"} PATH={home / "systemd"}:{_path_without_edgekit()}
 Subsystem sftp internal-sftp
 {settings}
+{patience}
 """
     )
     know(folder, port, folder / "host_key.pub", address=address)

@@ -7,15 +7,19 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import edgekit
 from edgekit.remote.deploy import Package, ReleaseChange, Service, deploy_host
 from edgekit.remote.hosts import Host
+from edgekit.remote.payload import pack
+from edgekit.remote.prepare import EdgekitCommand, prepare
+from edgekit.remote.probe import Probe
 from edgekit.remote.ssh import Connection
-from edgekit.remote.transfer import pack
 from tests.fake_systemd import FakeSystemd
 
 SOURCE = Path(edgekit.__file__).parents[1]
@@ -110,3 +114,15 @@ def board_plan(board: Board, package: Package, files: dict[str, Path]) -> dict[s
         "about": {"model": "m", "edgekit": "e"},
         "files": {name: [str(files[name]), upload.sha256] for name, upload in package.files.items()},
     }  # fmt: skip
+
+
+def use_environment(monkeypatch: pytest.MonkeyPatch, environment: Path, code: Path) -> None:
+    """Let a deploy use an environment made by the test, in place of one that it would install."""
+
+    def prepare_files(connection: Connection, board: Probe, *args: Any, **options: Any) -> EdgekitCommand:
+        if not options["install"]:
+            return prepare(connection, board, *args, **options)
+        sent = prepare(connection, replace(board, commands=("own",)), *args, **options | {"install": False})
+        return replace(sent, environment=str(environment), code=str(code))
+
+    monkeypatch.setattr("edgekit.remote.deploy.prepare", prepare_files)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -18,12 +17,12 @@ import numpy as np
 import pytest
 
 import edgekit
-from edgekit.cli.boards.hosts import BoardReporter
+from edgekit.cli.boards import BoardReporter
 from edgekit.cli.output import Output
-from edgekit.remote.bench import HostReport, _host_outcome, merged_report
+from edgekit.remote.bench import _host_outcome
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import INTERRUPTED, HostResult
-from edgekit.report.schema import parse_document, read_document
+from edgekit.report.document import read_document
 from tests.waiting import wait_until
 
 from .commands import call, ssh_words
@@ -35,6 +34,7 @@ QUICK = (
 )
 SOURCE = Path(edgekit.__file__).parents[1]
 REAL = f'exec env PYTHONPATH="{SOURCE}" "{sys.executable}" -m edgekit.cli "$@"'
+RESULT = SOURCE / "benchmarks/results/vm-epyc-2.json"
 Plant = Callable[[str], None]
 
 
@@ -112,6 +112,7 @@ def test_a_board_measures_with_the_options_and_names_given_here(
         ('echo \'{"error": "no \\u001b[2Jdisk"}\'; exit 1', "no \\x1b[2Jdisk"),
         ("echo '{'", "response is not valid"),
         ('echo \'{"result": {"schema": "edgekit.bench/99.0"}}\'', "its report"),
+        (f"echo '{{\"result\": '; cat '{RESULT}'; echo '}}'", "its report has no measurement of"),
         ("echo '[]'", "response is not valid"),
         ("echo 'edgekit-job [\"\x1b[2J\", 1e999, -1]' >&2", "it printed nothing"),
         ("kill -9 $$", "ended with"),
@@ -143,16 +144,11 @@ def test_a_board_measures_both_engines_and_gets_the_missing_one(
         (".onnx", "onnxruntime"),
         (".ncnn", "ncnn"),
     }
-    # Offline, the error names the set of wheels: ncnn needs another set.
+    # Offline, the board cannot get an environment.
     for name, value in (("EDGEKIT_OFFLINE", "1"), ("XDG_CACHE_HOME", str(tmp_path)), ("HOME", str(tmp_path))):
         monkeypatch.setenv(name, value)
-    sets = set()
-    for model in (tiny_model, tiny_ncnn):
-        done = bench_with_install(sshd, model, "--host", "127.0.0.1")
-        assert done.returncode == 4
-        assert "EDGEKIT_OFFLINE is set" in done.stderr
-        sets.add(re.search(r"/board-[0-9a-f]{32}", done.stderr)[0])  # type: ignore[index]
-    assert len(sets) == 2
+    done = bench_with_install(sshd, tiny_model, "--host", "127.0.0.1")
+    assert (done.returncode, "EDGEKIT_OFFLINE is set" in done.stderr) == (4, True), done.stderr
 
 
 def test_no_install_fails_on_a_board_without_edgekit(sshd: Sshd, tiny_model: Path) -> None:
@@ -185,9 +181,9 @@ def interrupted(words: Iterable[object], started: Path) -> tuple[str, str]:
 
 def test_ctrl_c_ends_the_command_on_the_board(sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path) -> None:
     started = tmp_path / "started"
-    plant(f"echo $$ >'{started}.new'; mv '{started}.new' '{started}'; exec sleep 600")
+    plant(f"echo $$ >'{started}.new'; mv '{started}.new' '{started}'\n{REAL}")
     report = tmp_path / "report.json"
-    words = bench_words(sshd, tiny_model, "--host", "127.0.0.1", "-o", report)
+    words = [*bench_words(sshd, tiny_model, "--host", "127.0.0.1", "-o", report), "--seconds", "600"]
     _, stderr = interrupted(words, started)
     assert "Traceback" not in stderr
     there = Path("/proc") / started.read_text().strip()
@@ -208,7 +204,7 @@ def processes_with(variable: bytes) -> list[bytes]:
 
 
 DISCONNECTING = """
-import os, subprocess, time
+import os, time
 from edgekit.cli import main
 from edgekit.device.benchmark import rounds
 
@@ -217,8 +213,7 @@ def run_worker(job):
     if not disconnected:
         disconnected.append(True)
         return result
-    sshd = subprocess.check_output(["ps", "-o", "ppid=", "-p", str(os.getppid())])
-    os.kill(int(sshd), 9)
+    os.kill(os.getppid(), 9)  # sshd
     time.sleep(60)
 
 disconnected = []
@@ -233,7 +228,7 @@ def test_after_a_lost_connection_the_report_is_on_the_board(
     report = sshd.home / ".cache/edgekit/board/report.json"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text("of an earlier benchmark")
-    plant('kill -9 $(ps -o ppid= -p "$PPID"); sleep 60')
+    plant('kill -9 "$PPID"; sleep 0.2')
     done = bench(sshd, tiny_model, "--host", "127.0.0.1")
     assert done.returncode == 4
     assert "error: 127.0.0.1: the connection was lost" in done.stderr
@@ -264,7 +259,8 @@ def test_ctrl_c_keeps_the_reports_of_finished_boards(
     sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
 ) -> None:
     started, report, boards = tmp_path / "started", tmp_path / "report.json", tmp_path / "boards.toml"
-    plant(f"mkdir '{tmp_path / 'first'}' 2>/dev/null && {REAL}\n: >'{started}'; exec sleep 600")
+    # From the second board on, a program that only ends with its stdin, as edgekit does.
+    plant(f"mkdir '{tmp_path / 'first'}' 2>/dev/null && {REAL}\n: >'{started}'; exec cat >/dev/null")
     addresses = {"one": "127.0.0.1", "two": f"{getpass.getuser()}@127.0.0.1", "three": "localhost"}
     boards.write_text("".join(f'[[host]]\nhost = "{host}"\nlabel = "{label}"\n' for label, host in addresses.items()))
     words = bench_words(sshd, tiny_model, "--inventory", boards, "--parallel", "1", "-o", report)
@@ -283,20 +279,15 @@ def test_ctrl_c_keeps_the_reports_of_finished_boards(
     [
         (("--host", "-oProxyCommand=x"), "is not [user@]name"),
         (("--host", "a", "--host", "a"), "host given twice"),
-        (("--host", "a", "--power-file", "-"), "--power-file"),
         (("--host", "a", "--inventory", "nowhere.toml"), "nowhere.toml"),
-        (("--host", "a", "a" * 501), "is longer than 500 characters"),
-        (("--inventory", "many"), "201 boards are more than the 200"),
         (("--host", "a", "--only", "b"), "no board has the label or address 'b'"),
         ((), "--port has no effect without --host or --inventory"),
     ],
 )
 def test_bad_options_are_refused_with_one_line(
-    sshd: Sshd, tiny_model: Path, tmp_path: Path, more: tuple[str, ...], message: str
+    sshd: Sshd, tiny_model: Path, more: tuple[str, ...], message: str
 ) -> None:
-    many = tmp_path / "many.toml"
-    many.write_text("".join(f'[[host]]\nhost = "a{number}"\n' for number in range(201)))
-    done = bench(sshd, tiny_model, *(many if word == "many" else word for word in more))
+    done = bench(sshd, tiny_model, *more)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -328,16 +319,6 @@ def test_failing_boards_do_not_affect_the_others(sshd: Sshd, plant: Plant, tiny_
     assert [host["label"] for host in document["hosts"] if host["error"]] == ["dead", "no-such.invalid", "unknown key"]
     assert "dead: the port is closed" in done.stderr
     assert "3 of 4 boards failed: dead, no-such.invalid, unknown key\n" in done.stderr
-
-
-def test_a_long_error_of_a_board_does_not_make_the_report_unreadable() -> None:
-    # pip lists all versions of a package in one line.
-    results = Path(__file__).parents[3] / "benchmarks/results"
-    good = HostReport(read_document(results / "vm-epyc-2.json"), 1.0, 0)
-    done = [HostResult(Host("a", "a"), good), HostResult(Host("b", "b"), error="pip: " + "1.0, " * 1000)]
-    report = merged_report(done)
-    assert report is not None
-    assert parse_document(json.dumps(report.as_document()).encode(), "it") == report
 
 
 def test_a_full_board_with_an_edgekit_of_its_own_gets_no_model(
@@ -401,13 +382,13 @@ def test_a_board_measures_the_formats_of_a_model(
     plant(REAL)
     data = draw_faces(tmp_path / "faces", {"Training": 7, "PrivateTest": 7})
     quick = [word for word in QUICK if word != "--no-pipeline"]
-    given = ("--formats", "int8-qdq", "--data", data, "--host", "127.0.0.1", "--no-install", "--json")
+    given = ("--formats", "int8", "--data", data, "--host", "127.0.0.1", "--no-install", "--json")
     done = call("bench", "default", *given, *quick, *ssh_words(sshd))
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["target"] == "generic"
-    assert [each["format"] for each in document["formats"]] == ["float32", "int8-qdq"]
+    assert [each["format"] for each in document["formats"]] == ["float32", "int8"]
     assert document["recommended"][0]["board"] == "127.0.0.1"
     (board,) = document["benchmark"]["boards"]
-    assert {cell["model"] for cell in board["cells"]} == {"float32", "int8-qdq"}
+    assert {cell["model"] for cell in board["cells"]} == {"float32", "int8"}
     assert document["benchmark"]["hosts"][0]["sent_bytes"] > 0

@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import EXIT_FAULT, EXIT_HOSTS, EXIT_OK
-from edgekit.remote.prepare import EdgekitCommand
 from tests.waiting import has_ended
 
 from .commands import call, ssh_words
 from .conftest import Sshd
-from .release_board import OWN, SOURCE, Board, MakePackage, content
+from .release_board import OWN, SOURCE, Board, MakePackage, content, use_environment
 
 Edgekit = Callable[..., subprocess.CompletedProcess[str]]
 CURE = "deploy it again"
@@ -49,9 +48,7 @@ def edgekit(sshd: Sshd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Edge
     site = environment / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
     (site / "packages.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     shutil.copytree(SOURCE / "edgekit", code / "edgekit", ignore=shutil.ignore_patterns("__pycache__"))
-    (environment / ".ready").touch()
-    ready = EdgekitCommand(("not called",), str(environment), str(code))
-    monkeypatch.setattr("edgekit.remote.prepare.prepare", lambda *_, **__: ready)
+    use_environment(monkeypatch, environment, code)
     return lambda *words: call(*words, "--host", "127.0.0.1", *ssh_words(sshd))
 
 
@@ -75,9 +72,8 @@ def service_status(board: Board) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(
-    "damage", [delete, pytest.param(cut_link, marks=pytest.mark.slow), pytest.param(upgrade, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [delete, cut_link, upgrade])
 def test_all_commands_work_on_it_and_a_deploy_of_the_same_model_repairs_it(
     board: Board, edgekit: Edgekit, make: MakePackage, damage: Callable[[Path], None]
 ) -> None:

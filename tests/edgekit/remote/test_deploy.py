@@ -20,18 +20,16 @@ import pytest
 from edgekit.errors import HostError
 from edgekit.remote import deploy as deploying
 from edgekit.remote.board import service as board_service
-from edgekit.remote.board.releases import Releases
-from edgekit.remote.board.runtime import Runtime
+from edgekit.remote.board.releases import Releases, Runtime
 from edgekit.remote.deploy import ReleaseChange, Service, deploy_host, list_host, roll_out, rollback_host, undeploy_host
 from edgekit.remote.parallel import INTERRUPTED
-from edgekit.remote.prepare import EdgekitCommand
+from edgekit.remote.payload import pack
 from edgekit.remote.ssh import Connection
-from edgekit.remote.transfer import pack
 from tests.waiting import wait_until
 
 from .commands import call
 from .conftest import Sshd
-from .release_board import SERVICE, SOURCE, Board, MakePackage, Quiet, content, deploy
+from .release_board import SERVICE, SOURCE, Board, MakePackage, Quiet, content, deploy, use_environment
 
 
 @pytest.mark.slow
@@ -88,31 +86,11 @@ def test_a_repeated_deploy_changes_nothing(board: Board, connection: Connection,
     assert rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2).current == first.release
 
 
-@pytest.mark.slow
-def test_on_a_board_without_systemd_the_release_is_switched_and_no_service_is_installed(
-    board: Board, connection: Connection, make: MakePackage
-) -> None:
+def test_a_board_without_systemd_is_refused(board: Board, connection: Connection, make: MakePackage) -> None:
     (board.systemd.folder / "offline").touch()
-    messages: list[str] = []
-    one, two = make(1), make(2)
-    first = deploy_host(connection, one, SERVICE, Quiet(messages.append))
-    second = deploy_host(connection, two, SERVICE, Quiet(messages.append))
-    assert (second.error, second.before, second.service_installed) == (None, first.release, False)
-    assert (board.root / "current/model.onnx").read_bytes() == content(two)
-    assert (
-        f"switched to {second.release}; no service was installed, because this board does not run systemd" in messages
-    )
-    starts = [line for line in messages if "start it with" in line]
-    assert [line.partition(" it ")[0] for line in starts] == ["start", "restart"]
-    command = f"{board.home}/.local/bin/edgekit run --config {board.root}/current/edgekit.toml"
-    line = f"cd {board.root}/data; {command} --model {board.root}/current/model.onnx"
-    assert starts[1].partition(" must run: ")[2] == line
-    assert not board.unit.exists()
-    with pytest.raises(HostError, match=r"model: .*Nothing was changed"):
-        deploy(connection, make(3, content=b"no model"))
-    listed = list_host(connection, SERVICE, Quiet())
-    assert (listed.current, listed.cut, listed.service.state) == (second.release, False, "not installed")
-    assert rollback_host(connection, SERVICE, None, Quiet()).current == first.release
+    with pytest.raises(HostError, match="does not run systemd"):
+        deploy(connection, make(1))
+    assert not board.root.exists()
 
 
 @pytest.mark.slow
@@ -250,18 +228,17 @@ def test_a_board_without_room_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.slow
-def test_a_file_that_changed_in_the_boards_store_is_refused_or_sent_anew(
-    board: Board, connection: Connection, make: MakePackage, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_was_damaged_or_edited_on_the_board_is_sent_anew(
+    board: Board, connection: Connection, make: MakePackage
 ) -> None:
     first = deploy(connection, make(1))
-    # The release's file is a hard link to the store's file, so an editor that writes in place changes both.
     settings = board.root / "current/edgekit.toml"
     with settings.open("a") as stream:
         stream.write("# edited on the board\n")
-    with monkeypatch.context() as patched:
-        patched.setattr("edgekit.remote.prepare.send", lambda *_: 0)  # as if the file changed after the transfer
-        with pytest.raises(HostError, match=r"edgekit\.toml is damaged on the board's disk: deploy again"):
-            deploy(connection, make(1))
+    (stored,) = (board.home / ".cache/edgekit/board/store").glob("*.toml")
+    stored.write_text("# damaged")
+    with pytest.raises(HostError, match=r"edgekit\.toml is damaged on the board's disk: deploy again"):
+        deploy(connection, make(1))
     assert board.current == first.release
     second = deploy(connection, make(1))
     assert (second.error, second.before) == (None, first.release)
@@ -281,9 +258,7 @@ def test_an_environment_becomes_part_of_the_release(
     # The name of the distribution of version 0.1 was edgekit.
     (code / "edgekit-0.1.0.dist-info").mkdir()
     (code / "edgekit-0.1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: edgekit\nVersion: 0.1.0\n")
-    (environment / ".ready").write_text("")
-    ready = EdgekitCommand(("not called",), str(environment), str(code))
-    monkeypatch.setattr("edgekit.remote.prepare.prepare", lambda *_, **__: ready)
+    use_environment(monkeypatch, environment, code)
     first = deploy(connection, replace(make(1), install=True))
     assert first.error is None
     # The release has its own copies, so the files of the cache can be removed.
@@ -402,7 +377,6 @@ def test_the_commands_speak_and_fail_with_their_codes(sshd: Sshd, make: MakePack
         ("dead", False, True),
         ("late", False, False),
     ]
-    assert [row["service_installed"] for row in rows] == [True, None, None]
     assert "late: not tried, because another board failed" in done.stderr
     assert "1 of 3 boards failed, 1 not tried: dead" in done.stderr
     listed = call("releases", *host)

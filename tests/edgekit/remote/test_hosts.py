@@ -7,15 +7,8 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.remote.hosts import (
-    Host,
-    check_different,
-    check_identities,
-    parse_host,
-    read_inventory,
-    select,
-    ssh_arguments,
-)
+from edgekit.remote.host_options import HostOptions
+from edgekit.remote.hosts import Host, check_different, parse_host, read_inventory, select, ssh_arguments
 
 
 @pytest.mark.parametrize(
@@ -57,7 +50,7 @@ def test_hosts_with_special_characters_are_refused(text: str) -> None:
 def test_an_inventory_names_boards(tmp_path: Path) -> None:
     path = tmp_path / "boards.toml"
     path.write_text('[[host]]\nhost = "pi@a"\nlabel = "kitchen"\nport = 2222\nidentity = "key"\n[[host]]\nhost = "b"\n')
-    kitchen, other = read_inventory(path, port=22, ssh_options=("-4",))
+    kitchen, other = read_inventory(path, Host("", "", 22, ssh_options=("-4",)))
     assert (kitchen.address, kitchen.label, kitchen.port) == ("pi@a", "kitchen", 2222)
     assert kitchen.identity == tmp_path / "key"
     assert (other.address, other.label, other.port, other.ssh_options) == ("b", "b", 22, ("-4",))
@@ -109,21 +102,6 @@ def test_labels_and_addresses_select_boards_in_the_order_of_the_inventory() -> N
         select(hosts, ("a", "d"))
 
 
-def test_a_private_key_that_ssh_would_ignore_is_refused(tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    hosts = [parse_host("a", identity=key)]
-    with pytest.raises(InputError, match=r"^a: identity '.*key': No such file or directory$"):
-        check_identities(hosts)
-    key.touch(mode=0o600)
-    check_identities(hosts)
-    key.chmod(0o644)
-    with pytest.raises(InputError, match=r"identity '.*key' is open to other users: chmod 600"):
-        check_identities(hosts)
-    # ssh accepts a public key whose private key is in an agent.
-    key.rename(tmp_path / "key.pub")
-    check_identities([*hosts, parse_host("b", identity=tmp_path / "key.pub")])
-
-
 @pytest.mark.parametrize(
     ("words", "arguments"),
     [
@@ -150,3 +128,11 @@ def test_a_byte_order_mark_before_an_inventory_is_skipped(tmp_path: Path) -> Non
     path = tmp_path / "boards.toml"
     path.write_text('[[host]]\nhost = "a"\n', encoding="utf-8-sig")
     assert [host.address for host in read_inventory(path)] == ["a"]
+
+
+def test_a_missing_private_key_is_named_before_connecting(tmp_path: Path) -> None:
+    options = HostOptions(host=("pi@kitchen",), identity=tmp_path / "absent")
+    with pytest.raises(InputError, match="absent"):
+        options.hosts()
+    (tmp_path / "absent").touch()
+    assert [each.identity for each in options.hosts()] == [tmp_path / "absent"]

@@ -102,7 +102,7 @@ def test_a_ctrl_c_that_does_not_end_the_wait_for_the_hosts_is_noticed() -> None:
         ("undeploy", "deploy.undeploy_host", Removal(service=True), "one: removed service 'edgekit'"),
         ("releases", "deploy.list_host", ReleaseList(), "one: service not installed"),
         ("host clean", "prepare.clean", 2048, "one: 2.0 MiB removed"),
-        ("doctor", "doctor.examine_host", Examined([]), "one"),
+        ("doctor", "doctor.examine_host", Examined([], "/usr/bin/python3"), "one"),
     ],
 )
 def test_ctrl_c_prints_the_boards_that_have_finished(

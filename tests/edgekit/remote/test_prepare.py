@@ -8,33 +8,34 @@ import platform
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgekit.errors import HostError
-from edgekit.files import sha256_of
+from edgekit.remote import payload
 from edgekit.remote import prepare as preparing
-from edgekit.remote import wheels as wheeling
-from edgekit.remote.prepare import EdgekitCommand, check_fit, clean, prepare, run_edgekit
+from edgekit.remote.payload import Target, dependency_wheels, own_code, pack
+from edgekit.remote.prepare import EdgekitCommand, check_fit, clean, run_job
+from edgekit.remote.prepare import prepare as prepare_with
 from edgekit.remote.probe import Probe, parse_probe, probe
 from edgekit.remote.ssh import Connection
-from edgekit.remote.transfer import Upload, pack
-from edgekit.remote.wheels import Target, dependency_wheels, own_wheel
 from tests.waiting import wait_until
 
 from .conftest import Sshd
+from .release_board import Quiet
 
 # Output of the emulated board of tests/virtual_pi.
 TRIXIE = """root=/home/pi/.cache/edgekit/board
@@ -90,7 +91,7 @@ def test_incomplete_output_is_refused(text: str) -> None:
         parse_probe(text, 0.0)
 
 
-@pytest.mark.usefixtures("uploads")
+@pytest.mark.usefixtures("packages")
 def test_a_full_board_is_refused_before_anything_is_sent(board: Probe, connection: Connection) -> None:
     here = replace(board, machine=platform.machine(), free_bytes=1 << 20)
     with pytest.raises(HostError, match=r"1 MiB of the board's disk are free, \d+ MiB are needed"):
@@ -118,55 +119,48 @@ def test_the_free_space_is_that_of_the_disk_of_edgekits_folder(
 
 def test_a_camera_needs_picamera2(board: Probe, connection: Connection) -> None:
     with pytest.raises(HostError, match="sudo apt install python3-picamera2"):
-        prepare(connection, board, camera=True)
+        prepare(connection, board, camera="picamera2")
 
 
-@pytest.fixture
-def forget_wheel() -> Iterator[Callable[[], None]]:
-    """A function that makes this process pack its wheel again; it is also called before and after the test."""
-    wheeling._pack_wheel.cache_clear()
-    yield wheeling._pack_wheel.cache_clear
-    wheeling._pack_wheel.cache_clear()
-
-
-def test_the_same_files_make_the_same_wheel(tmp_path: Path, forget_wheel: Callable[[], None]) -> None:
-    one = own_wheel(tmp_path / "a")
-    forget_wheel()
-    other = own_wheel(tmp_path / "b")
-    assert one.sha256 == other.sha256
-    with zipfile.ZipFile(one.path) as archive:
+def test_the_same_files_make_the_same_archive_of_edgekit() -> None:
+    first = own_code()
+    own_code.cache_clear()
+    assert own_code() == first
+    with zipfile.ZipFile(BytesIO(first)) as archive:
         names = archive.namelist()
-        record = archive.read(next(name for name in names if name.endswith("/RECORD"))).decode()
     assert {"edgekit/__init__.py", "edgekit/device/stages.py", "edgekit/assets/default.onnx"} <= set(names)
     assert len(names) == len(set(names))
-    assert {line.split(",")[0] for line in record.splitlines()} == set(names)
     assert not any("__pycache__" in name for name in names)
 
 
-def test_pip_installs_the_wheel(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", tmp_path / "site"]
-    done = subprocess.run([*arguments, own_wheel(tmp_path).path], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "site/edgekit/cli/commands/bench.py").exists()
+TARGET = Target("aarch64", (3, 13), (2, 41))
 
 
-def test_boards_of_one_platform_share_one_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    downloads: list[Path] = []
+def test_boards_of_one_platform_share_one_download_and_old_platforms_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloads: list[list[str]] = []
 
-    def download(wheel: Upload, target: Target, folder: Path, is_cancelled: Callable[[], bool]) -> None:
-        del wheel, target, is_cancelled
-        downloads.append(folder)
+    def download(requirements: list[str], target: Target, folder: Path) -> None:
+        del target
+        downloads.append(requirements)
         time.sleep(0.2)  # long enough for the other threads to start
-        folder.mkdir()
-        (folder / "wheels.json").write_text("[]")
+        (folder / "x.whl").touch()
 
-    monkeypatch.setattr(wheeling, "_download", download)
-    own = own_wheel(tmp_path)
-    target = Target("aarch64", (3, 13), (2, 41))
+    monkeypatch.setattr(payload, "_download", download)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: dependency_wheels(own, target, tmp_path), range(4)))
-    assert found == [[]] * 4
-    assert len(downloads) == 1
+        found = list(pool.map(lambda _: [path.name for path in dependency_wheels(TARGET, tmp_path)], range(4)))
+    assert found == [["x.whl"]] * 4
+    (requirements,) = downloads
+    names = {re.split("[<>=!]", text)[0] for text in requirements}
+    assert {"numpy", "onnxruntime", "opencv-python-headless", "click"} <= names
+    assert not {"torch", "ncnn", "paho-mqtt"} & names
+    dependency_wheels(replace(TARGET, extras=("ncnn",), constraints=("numpy<2",)), tmp_path)
+    assert {"ncnn", "numpy<2"} <= {re.split("[>=]", text)[0] for text in downloads[1]}
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    for minor in range(20, 40):
+        dependency_wheels(replace(TARGET, glibc=(2, minor)), tmp_path)
+    assert len(list((tmp_path / "wheels").iterdir())) == 10
 
 
 @pytest.mark.parametrize(
@@ -181,10 +175,9 @@ def test_boards_of_one_platform_share_one_download(tmp_path: Path, monkeypatch: 
 def test_a_failed_download_is_reported_with_pips_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, reason: str
 ) -> None:
-    own = own_wheel(tmp_path)
     use_as_pip(tmp_path, monkeypatch, f"printf %s {shlex.quote(stderr)} >&2; exit 1")
     with pytest.raises(HostError, match=f"cannot be downloaded: pip: .*{re.escape(reason)}"):
-        dependency_wheels(own, Target("aarch64", (3, 13), (2, 41)), tmp_path)
+        dependency_wheels(TARGET, tmp_path)
 
 
 @pytest.mark.parametrize("is_listening", [False, True], ids=["nothing listens", "without the packages"])
@@ -205,7 +198,7 @@ def test_an_index_that_cannot_be_reached_differs_from_one_without_the_packages(
         index.server_close()
     try:
         with pytest.raises(HostError) as error:
-            dependency_wheels(own_wheel(tmp_path), Target("aarch64", (3, 13), (2, 41)), tmp_path)
+            dependency_wheels(TARGET, tmp_path)
     finally:
         if is_listening:
             index.shutdown()
@@ -225,56 +218,17 @@ def use_as_pip(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> No
     monkeypatch.delenv("EDGEKIT_OFFLINE", raising=False)
 
 
-def test_an_interrupt_ends_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = tmp_path / "started"
-    own = own_wheel(tmp_path)
-    use_as_pip(tmp_path, monkeypatch, f": >'{started}'; exec sleep 600")
-    with pytest.raises(HostError, match="interrupted"):
-        dependency_wheels(own, Target("aarch64", (3, 13), (2, 41)), tmp_path, started.exists)
-    assert [path.name for path in (tmp_path / "wheels").iterdir() if "own" not in path.name and path.is_dir()] == []
-
-
-def test_what_a_killed_download_left_is_removed_by_a_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own, target = own_wheel(tmp_path), Target("aarch64", (3, 13), (2, 41))
-    left, present = tmp_path / "wheels/.new-board-a", tmp_path / "wheels/.new-board-b"
-    for folder in (left, present):
-        folder.mkdir()
-    os.utime(left, (1e9, 1e9))
+def test_what_a_killed_download_left_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_as_pip(tmp_path, monkeypatch, "exit 1")
     with pytest.raises(HostError, match="cannot be downloaded"):
-        dependency_wheels(own, target, tmp_path)
-    assert [*(tmp_path / "wheels").glob(".new-*")] == [present]
-
-
-def test_damaged_wheels_are_downloaded_again_and_old_platforms_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    downloads: list[Path] = []
-
-    def download(wheel: Upload, target: Target, folder: Path, is_cancelled: Callable[[], bool]) -> None:
-        del wheel, target, is_cancelled
-        downloads.append(folder)
-        folder.mkdir(exist_ok=True)
-        (folder / "x.whl").write_bytes(b"whole")
-        (folder / "wheels.json").write_text(json.dumps([["x.whl", sha256_of(folder / "x.whl"), 5]]))
-
-    monkeypatch.setattr(wheeling, "_download", download)
-    own = own_wheel(tmp_path)
-    target = Target("aarch64", (3, 13), (2, 41))
-    (wheel,) = dependency_wheels(own, target, tmp_path)
-    for damage in (b"", b"who", b"holes"):
-        wheel.path.write_bytes(damage)
-        assert dependency_wheels(own, target, tmp_path) == [wheel]
-        assert wheel.path.read_bytes() == b"whole"
-    (wheel.path.parent / "wheels.json").write_text("[[")
-    assert dependency_wheels(own, target, tmp_path) == [wheel]
-    assert downloads == [wheel.path.parent] * 5
-    own.path.write_bytes(b"damaged")
-    assert own_wheel(tmp_path) == own
-    # A hostile board may report another platform each time.
-    for minor in range(20, 40):
-        dependency_wheels(own, replace(target, glibc=(2, minor)), tmp_path)
-    assert len(list((tmp_path / "wheels").glob("board-*"))) == 10
+        dependency_wheels(TARGET, tmp_path)
+    assert list((tmp_path / "wheels").iterdir()) == []
+    use_as_pip(tmp_path, monkeypatch, 'while [ "$1" != --dest ]; do shift; done; touch "$2/new.whl"')
+    (wheel,) = dependency_wheels(TARGET, tmp_path)
+    left = wheel.parent.with_name(f".new-{wheel.parent.name}")
+    wheel.parent.rename(left)
+    (left / "old.whl").touch()
+    assert [path.name for path in dependency_wheels(TARGET, tmp_path)] == ["new.whl"]
 
 
 def test_platforms_reach_back_from_the_boards_own_library() -> None:
@@ -285,61 +239,70 @@ def test_platforms_reach_back_from_the_boards_own_library() -> None:
     assert platforms[-1] == "manylinux2014_aarch64"
 
 
+CODE = """
+import json, sys, numpy
+print(json.dumps([sys.argv[1:], numpy.NAME, job := json.loads(sys.stdin.readline())]), flush=True)
+if "started" in job:
+    open(job["started"], "w").close()
+    sys.stdin.read()
+"""
+
+
 @pytest.fixture
-def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Upload]:
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Small wheels that replace the real ones, which would be downloaded."""
     made = [make_wheel(tmp_path, name, f"NAME = {name!r}") for name in MODULES]
-    own = make_wheel(
-        tmp_path,
-        "edgekit_cli",
-        "",
-        {
-            "edgekit/__init__.py": "",
-            "edgekit/cli/__init__.py": "",
-            "edgekit/cli/__main__.py": "import json, sys, numpy\n"
-            "print(json.dumps([sys.argv[1:], numpy.NAME, json.load(sys.stdin)]))\n"
-            "if sys.argv[1] == 'wait':\n    import time\n    open(sys.argv[2], 'w').close()\n    time.sleep(600)\n",
-        },
-    )
-    monkeypatch.setattr(preparing, "own_wheel", lambda: own)
-    monkeypatch.setattr(preparing, "dependency_wheels", lambda *_, **__: made)
+    own = zipped({"edgekit/__init__.py": "", "edgekit/cli/__init__.py": "", "edgekit/cli/__main__.py": CODE})
+    monkeypatch.setattr(preparing, "own_code", lambda: own)
+    monkeypatch.setattr(preparing, "dependency_wheels", lambda _: made)
     return made
 
 
-def make_wheel(folder: Path, name: str, code: str, more: dict[str, str] | None = None) -> Upload:
-    path = folder / f"{name}-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for file, content in (more or {f"{name}/__init__.py": code}).items():
-            archive.writestr(file, content)
-        archive.writestr(f"{name}-1.0.data/purelib/{name}_extra.py", "")
-        archive.writestr(f"{name}-1.0.data/scripts/{name}", "#!python\n")
-    return pack(path, "wheel")
+def zipped(files: dict[str, str]) -> bytes:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
 
 
-@pytest.mark.usefixtures("uploads")
-def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
+def make_wheel(folder: Path, name: str, code: str) -> Path:
+    path, data = folder / f"{name}-1.0-py3-none-any.whl", f"{name}-1.0.data"
+    files = {f"{name}/__init__.py": code, f"{data}/purelib/{name}_extra.py": "", f"{data}/scripts/{name}": "#!python\n"}
+    path.write_bytes(zipped(files))
+    return path
+
+
+def prepare(connection: Connection, board: Probe | None = None, on_line: Any = print, **options: Any) -> EdgekitCommand:
+    board = board or probe(connection)
+    uploads = options.pop("uploads", ())
+    return prepare_with(connection, board, uploads, install=True, reporter=Quiet(on_line), **options)
+
+
+@pytest.mark.usefixtures("packages")
+def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd, tmp_path: Path) -> None:
     lines: list[str] = []
-    found = probe(connection)  # other tests may have left models in the store
-    steps: set[str] = set()
-    first = prepare(connection, found, notify=lines.append, progress=lambda what, *_: steps.add(what))
+    cache = sshd.home / ".cache/edgekit"
+    first = prepare(connection, on_line=lines.append)
     assert first.sent_bytes > 0
     assert lines == ["making an environment", "importing the installed packages"]
-    assert "unpacking" in steps
-    done = run_edgekit(connection, first, ["bench", "a b", "$(x)"], job={"a 'b'": "$(x)\n`y`"})
-    assert json.loads(done.text) == [["bench", "a b", "$(x)"], "numpy", {"a 'b'": "$(x)\n`y`"}]
-    # Nothing is sent twice, and the store has the same files as before.
-    again = probe(connection)
-    assert again.store.complete == found.store.complete
-    second = prepare(connection, again)
-    assert second == replace(first, sent_bytes=0)
+    done = run_job(connection, probe(connection), first, {"a 'b'": "$(x)\n`y`"})
+    assert json.loads(done.text) == [["job"], "numpy", {"a 'b'": "$(x)\n`y`"}]
+    # Nothing is sent twice.
+    assert prepare(connection) == replace(first, sent_bytes=0)
     # The space for models is checked even if the board has everything else.
+    (tmp_path / "model.onnx").write_bytes(b"x" * (2 << 20))
+    model = pack(tmp_path / "model.onnx", "model")
+    again = probe(connection)
     with pytest.raises(HostError, match="1 MiB of the board's disk are free, 102 MiB are needed"):
-        prepare(connection, replace(again, free_bytes=1 << 20), extra_bytes=2 << 20)
-    site = next((sshd.home / ".cache/edgekit/board/envs").glob("*/lib/*/site-packages"))
+        prepare(connection, replace(again, free_bytes=1 << 20), uploads=[model])
+    assert prepare(connection, uploads=[model]).sent_bytes == 2 << 20
+    assert Path(again.stored_path(model)).read_bytes() == model.path.read_bytes()
+    assert prepare(connection, uploads=[model]).sent_bytes == 0
+    site = next(cache.glob("board/envs/*/lib/*/site-packages"))
     assert (site / "numpy_extra.py").exists()
     assert not list(site.rglob("scripts"))
 
-    cache = sshd.home / ".cache/edgekit"
     shutil.rmtree(cache / "ncnn-checked", ignore_errors=True)  # from an edgekit on the board in other tests
     (cache / "yunet.onnx.failed").touch()
     assert clean(connection) > 0
@@ -351,45 +314,35 @@ def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
     shutil.rmtree(cache)
 
 
-@pytest.mark.usefixtures("uploads")
-def test_wheels_that_another_edgekit_has_removed_are_an_error_and_are_sent_again(
-    connection: Connection, sshd: Sshd
+@pytest.mark.usefixtures("packages")
+def test_while_an_edgekit_runs_its_files_are_neither_replaced_nor_removed(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def take(what: str, done: float, total: float) -> None:
-        if what == "sending edgekit_cli" and done == total:
-            for wheel in (sshd.home / ".cache/edgekit/board/store").glob("*.whl"):
-                wheel.unlink()
-
-    with pytest.raises(HostError, match="another edgekit"):
-        prepare(connection, probe(connection), progress=take)
-    ready = prepare(connection, probe(connection))
-    assert run_edgekit(connection, ready, ["bench"]).returncode == 0
-    clean(connection)
-
-
-@pytest.mark.usefixtures("uploads")
-def test_a_running_edgekit_is_not_cleaned_and_ends_with_the_connection(sshd: Sshd, tmp_path: Path) -> None:
     with Connection(sshd.host()) as other:
-        with running_edgekit(sshd, tmp_path), pytest.raises(HostError, match="running edgekit uses the files"):
-            clean(other)
+        with running_edgekit(sshd, tmp_path):
+            with pytest.raises(HostError, match="running edgekit uses the files"):
+                clean(other)
+            monkeypatch.setattr(preparing, "own_code", lambda: zipped({"edgekit/__init__.py": "# another version"}))
+            with pytest.raises(HostError, match="another edgekit works on this board"):
+                prepare(other)
         wait_until(lambda: is_cleaned(other))
 
 
 @contextmanager
-def running_edgekit(sshd: Sshd, tmp_path: Path) -> Iterator[EdgekitCommand]:
+def running_edgekit(sshd: Sshd, tmp_path: Path) -> Iterator[None]:
     """Run edgekit on the board during the block; it ends with its connection."""
     started = tmp_path / "started"
     with Connection(sshd.host()) as working:
-        ready = prepare(working, probe(working))
+        ready = prepare(working)
 
         def work() -> None:
             with pytest.raises(HostError):
-                run_edgekit(working, ready, ["wait", str(started)])
+                run_job(working, probe(working), ready, {"started": str(started)})
 
         thread = threading.Thread(target=work)
         thread.start()
         wait_until(started.exists)
-        yield ready
+        yield
         working.close()
         thread.join(20)
         assert not thread.is_alive()
@@ -403,20 +356,15 @@ def is_cleaned(connection: Connection) -> bool:
         return False
 
 
-def test_other_versions_of_edgekit_do_not_remove_the_code_that_runs(
-    sshd: Sshd, uploads: list[Upload], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_environments_of_two_versions_are_kept(
+    connection: Connection, packages: list[Path], tmp_path: Path
 ) -> None:
-    assert uploads
-    with Connection(sshd.host()) as other:
-        with running_edgekit(sshd, tmp_path) as first:
-            made = [first]
-            for version in ("b", "c", "d"):
-                wheel = make_wheel(tmp_path, version, "")
-                monkeypatch.setattr(preparing, "own_wheel", lambda wheel=wheel: wheel)
-                made.append(prepare(other, probe(other)))
-            kept = [Path(command.code or "").is_dir() for command in made]
-        wait_until(lambda: is_cleaned(other))
-    assert kept == [True, False, True, True]
+    made = []
+    for version in ("b", "c", "d"):
+        packages.append(make_wheel(tmp_path, version, ""))
+        made.append(prepare(connection))
+    assert [Path(command.environment or "").is_dir() for command in made] == [False, True, True]
+    clean(connection)
 
 
 @pytest.mark.parametrize(
@@ -430,21 +378,11 @@ def test_other_versions_of_edgekit_do_not_remove_the_code_that_runs(
     ],
 )
 def test_an_environment_that_cannot_be_imported_is_not_kept(
-    connection: Connection, uploads: list[Upload], tmp_path: Path, sshd: Sshd, code: str, message: str
+    connection: Connection, packages: list[Path], tmp_path: Path, sshd: Sshd, code: str, message: str
 ) -> None:
     (tmp_path / "bad").mkdir()
-    uploads[2] = make_wheel(tmp_path / "bad", "onnxruntime", code)
+    packages[2] = make_wheel(tmp_path / "bad", "onnxruntime", code)
     with pytest.raises(HostError, match=message):
-        prepare(connection, probe(connection))
-    assert list((sshd.home / ".cache/edgekit/board/envs").iterdir()) == []
-    clean(connection)
-
-
-def test_a_wheel_with_paths_outside_its_folder_is_refused(
-    connection: Connection, uploads: list[Upload], tmp_path: Path, sshd: Sshd
-) -> None:
-    uploads.append(make_wheel(tmp_path, "evil", "", {"../../../../planted": "x"}))
-    with pytest.raises(HostError, match="a wheel contains the path"):
-        prepare(connection, probe(connection))
-    assert not list(sshd.home.rglob("planted"))
+        prepare(connection)
+    assert [path.name for path in (sshd.home / ".cache/edgekit/board").iterdir()] == ["lock"]
     clean(connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import grimp
 import pytest
@@ -19,7 +20,9 @@ MOST_CHARACTERS = 100_000
 
 @pytest.fixture(scope="module")
 def graph() -> grimp.ImportGraph:
-    return grimp.build_graph("edgekit", include_external_packages=True, exclude_type_checking_imports=True)
+    return grimp.build_graph(
+        "edgekit", include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
+    )
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -56,9 +59,9 @@ def run(name: str, argument: dict[str, object]) -> subprocess.CompletedProcess[s
     return subprocess.run([sys.executable, "-S", *program(name, argument)], capture_output=True, text=True)
 
 
-def test_an_error_on_the_board_is_one_line(tmp_path: str) -> None:
-    wanted = {"action": "rollback", "to": None, "name": f"none of {tmp_path}", "scope": "user", "health_s": 1}
-    done = run("deploy", wanted)
-    assert json.loads(done.stdout) == {"error": f"no release was deployed as service 'none of {tmp_path}'"}
+def test_an_error_on_the_board_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("setup", {"root": str(tmp_path / "file/edgekit")})
+    assert json.loads(done.stdout) == {"error": f"Not a directory: '{tmp_path}/file/edgekit'"}
     assert (done.returncode, done.stderr) == (1, "")
-    assert json.loads(run("doctor", {}).stdout) == {"error": "KeyError: 'capture'"}
+    assert json.loads(run("deploy", {}).stdout) == {"error": "KeyError: 'name'"}

@@ -20,7 +20,7 @@ from edgekit.remote.ssh import Connection, ConnectionLostError, command_line, sh
 from tests.examples import examples
 from tests.waiting import has_ended, wait_until
 
-from .conftest import Sshd, free_port, know, serve
+from .conftest import Sshd, free_port, has_penalties, know, serve
 
 SHOW = """for word; do printf '%s\\0' "$word"; done"""
 HOSTILE = [
@@ -207,11 +207,18 @@ def test_a_refused_key_is_reported_with_the_cure(sshd: Sshd) -> None:
     assert f"'ssh-copy-id -p {sshd.port} -i {key} {' '.join(sshd.options)} 127.0.0.1'" in str(refused.value)
 
 
+def test_a_private_key_that_others_can_read_is_named(sshd: Sshd, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    shutil.copy(sshd.folder / "id", key)
+    key.chmod(0o644)
+    with pytest.raises(HostError, match="chmod 600"):
+        Connection(sshd.host(identity=key)).__enter__()
+
+
 def test_a_board_that_refuses_logins_after_a_rejected_one_is_explained(tmp_path: Path) -> None:
     penalty = "PerSourcePenalties authfail:60s min:1s"
-    version = subprocess.run(["ssh", "-V"], capture_output=True, text=True).stderr
-    if tuple(map(int, re.findall(r"\d+", version)[:2])) < (9, 8):
-        pytest.skip(f"sshd has no penalties: {version}")
+    if not has_penalties():
+        pytest.skip("this sshd has no penalties")
     with serve(tmp_path, "127.0.0.1", free_port(), settings=penalty) as strict:
         with pytest.raises(HostError, match="none of your keys"):
             Connection(strict.host(identity=strict.folder / "other_id")).__enter__()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from edgekit.errors import HostError, InputError
+from edgekit.remote.hosts import Host
+from edgekit.remote.payload import Upload, pack
+from edgekit.remote.prepare import clean, prepare
+from edgekit.remote.probe import probe
 from edgekit.remote.ssh import Connection
-from edgekit.remote.transfer import Store, Upload, pack, send
 
 from .conftest import Sshd
+from .release_board import Quiet
 
 SIZE = 300_000
 MakeUpload = Callable[..., Upload]
@@ -30,92 +32,104 @@ def make_upload(tmp_path: Path) -> MakeUpload:
     return make
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "it's a; $(store)"), frozenset())
+@pytest.fixture(autouse=True)
+def own(sshd: Sshd) -> Iterator[None]:
+    """An edgekit that is installed on a board without other files of ours, so that only files are sent."""
+    with Connection(sshd.host()) as connection:
+        clean(connection)
+    path = sshd.home / ".local/bin/edgekit"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o755)
+    yield
+    path.unlink()
+    with Connection(sshd.host()) as connection:
+        clean(connection)
 
 
-def stored(store: Store, upload: Upload) -> Path:
-    return Path(store.path(upload))
+def send(
+    connection: Connection, uploads: Sequence[Upload], on_progress: Callable[[float], object] = lambda _: None
+) -> int:
+    """Send files and return the number of bytes sent."""
+
+    class Reporter(Quiet):
+        def progress(self, host: Host, what: str, done: float, total: float) -> None:
+            del host, what
+            on_progress(done / total)
+
+    reporter = Reporter()
+    return prepare(connection, probe(connection), uploads, install=False, reporter=reporter).sent_bytes
 
 
-def contents(store: Store) -> list[str]:
-    return sorted(path.name for path in Path(store.folder).iterdir())
+def stored(sshd: Sshd) -> list[Path]:
+    return sorted((sshd.home / ".cache/edgekit/board/store").glob("*"))
 
 
-def test_a_file_arrives_under_its_hash(connection: Connection, store: Store, make_upload: MakeUpload) -> None:
-    upload = make_upload("a'; touch planted; $(x)\n\x1b[2J.onnx")
-    seen: list[tuple[int, int]] = []
-    assert send(connection, store, upload, lambda done, total: seen.append((done, total))) == SIZE
-    assert stored(store, upload).read_bytes() == upload.path.read_bytes()
-    assert contents(store) == [f"{upload.sha256}.onnx"]
-    assert seen[-1] == (SIZE, SIZE)
-
-
-def test_a_file_in_the_store_is_not_sent(connection: Connection, store: Store, make_upload: MakeUpload) -> None:
-    upload = make_upload()
-    send(connection, store, upload)
-    before = stored(store, upload).stat().st_ino
-    assert send(connection, replace(store, complete=frozenset({upload.name})), upload) == 0
-    # It is also not replaced if another sender sent it after the store was read.
-    send(connection, store, upload)
-    assert stored(store, upload).stat().st_ino == before
-    assert len(contents(store)) == 1
-
-
-@pytest.mark.parametrize("damage", [b"", b"x" * SIZE], ids=["cut", "changed"])
-def test_a_file_that_the_disk_of_the_board_has_damaged_is_sent_again(
-    connection: Connection, store: Store, make_upload: MakeUpload, damage: bytes
+def test_files_arrive_under_their_hashes_and_are_not_sent_again(
+    connection: Connection, sshd: Sshd, make_upload: MakeUpload
 ) -> None:
-    upload = make_upload()
-    send(connection, store, upload)
-    stored(store, upload).write_bytes(damage)
-    assert send(connection, replace(store, complete=frozenset({upload.name})), upload) == SIZE
-    assert stored(store, upload).read_bytes() == upload.path.read_bytes()
-    assert contents(store) == [upload.name]
+    one, two = make_upload("a'; touch planted; $(x)\n\x1b[2J.onnx"), make_upload("two.toml", 7)
+    shares: list[float] = []
+    assert send(connection, [one], shares.append) == SIZE
+    assert shares[-1] == 1
+    assert send(connection, [one, two, two]) == 7
+    assert send(connection, [one, two]) == 0
+    assert {path.name: path.read_bytes() for path in stored(sshd)} == {
+        f"{one.sha256}.onnx": one.path.read_bytes(),
+        f"{two.sha256}.toml": two.path.read_bytes(),
+    }
 
 
-def test_an_interrupted_file_is_sent_again_by_the_next_call(sshd: Sshd, store: Store, make_upload: MakeUpload) -> None:
+def test_an_interrupted_file_is_sent_again_by_the_next_call(sshd: Sshd, make_upload: MakeUpload) -> None:
     upload = make_upload(size=8 << 20)
     cut = Connection(sshd.host())
 
-    def cut_at(done: int, total: int) -> None:
-        if done > total // 2 and cut._master is not None:
+    def cut_at(share: float) -> None:
+        if share > 0.5 and cut._master is not None:
             cut._master.kill()
 
     with cut, pytest.raises(HostError):
-        send(cut, store, upload, cut_at)
-    assert not stored(store, upload).exists()
+        send(cut, [upload], cut_at)
+    assert stored(sshd) == []
     with Connection(sshd.host()) as connected:
-        send(connected, store, upload)
-    assert stored(store, upload).read_bytes() == upload.path.read_bytes()
+        assert send(connected, [upload]) == upload.size_bytes
+    assert [path.read_bytes() for path in stored(sshd)] == [upload.path.read_bytes()]
 
 
-def test_several_senders_of_one_file_do_not_damage_it(
-    connection: Connection, store: Store, make_upload: MakeUpload
+def test_nothing_is_kept_of_a_transfer_that_ends_between_two_files(
+    connection: Connection, sshd: Sshd, make_upload: MakeUpload
 ) -> None:
-    upload = make_upload(size=2 << 20)
-    threads = [threading.Thread(target=send, args=(connection, store, upload)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert contents(store) == [upload.name]
-    assert stored(store, upload).read_bytes() == upload.path.read_bytes()
+    one, two = make_upload("one.onnx"), make_upload("two.onnx")
+
+    def remove_second(share: float) -> None:
+        if share >= 0.5:
+            two.path.unlink(missing_ok=True)
+
+    with pytest.raises(InputError, match=r"two\.onnx': No such file"):
+        send(connection, [one, two], remove_second)
+    assert stored(sshd) == []
 
 
 @pytest.mark.parametrize("size", [SIZE, SIZE - 1, SIZE + 1, 0])
-def test_a_file_that_changes_during_the_transfer_is_refused(
-    connection: Connection, store: Store, make_upload: MakeUpload, size: int
+def test_a_file_that_changes_before_it_is_sent_is_refused(
+    connection: Connection, sshd: Sshd, make_upload: MakeUpload, size: int
 ) -> None:
     upload = make_upload()
     upload.path.write_bytes(b"y" * size)
-    with pytest.raises(InputError, match="changed during the transfer"):
-        send(connection, store, upload)
-    assert not stored(store, upload).exists()
+    with pytest.raises(HostError, match="changed while it was sent"):
+        send(connection, [upload])
+    assert stored(sshd) == []
 
 
-def test_a_full_disk_is_reported(connection: Connection, small_disk: Path, make_upload: MakeUpload) -> None:
-    upload = make_upload(size=2 << 20)
-    with pytest.raises(HostError, match=r"board: 'model\.onnx' could not be stored: .*No space left"):
-        send(connection, Store(str(small_disk / "store"), frozenset()), upload)
+def test_a_disk_that_fills_while_files_are_sent_is_one_line(
+    connection: Connection, sshd: Sshd, small_disk: Path, make_upload: MakeUpload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.remote.prepare._check_space", lambda *_: None)
+    cache = sshd.home / ".cache/edgekit"
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "board").symlink_to(small_disk)
+    try:
+        with pytest.raises(HostError, match="board: No space left on device"):
+            send(connection, [make_upload(size=2 << 20)])
+        assert send(connection, [make_upload(size=1000)]) == 1000
+    finally:
+        (cache / "board").unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from edgekit.errors import HostError
 from edgekit.remote.deploy import Removal, undeploy_host
 from edgekit.remote.ssh import Connection
+from tests.waiting import has_ended
 
 from .commands import call
 from .conftest import Sshd
@@ -73,19 +75,14 @@ def test_a_deploy_in_progress_is_not_disturbed(board: Board, connection: Connect
     assert board.unit.exists()
 
 
-def test_a_board_without_systemd_is_cleared_too(board: Board, connection: Connection, make: MakePackage) -> None:
-    (board.systemd.folder / "offline").touch()
-    first = deploy(connection, make(1))
-    for words, folder in ((["tail", "-f", f"{board.root}/current/model.onnx"], "/"), (["sleep", "60"], "data")):
-        with subprocess.Popen(words, cwd=board.root / folder, stdout=subprocess.DEVNULL) as running:
-            try:
-                with pytest.raises(HostError, match=f"processes {running.pid} use .* and no release was removed: stop"):
-                    undeploy_host(connection, SERVICE, False, Quiet())
-            finally:
-                running.kill()
-    assert board.current == first.release
+def test_a_damaged_release_is_removed_too(board: Board, connection: Connection, make: MakePackage) -> None:
+    release = deploy(connection, make(1)).release
+    pid = board.wait_until_it_runs()
+    (board.root / "current/release.json").write_text('{"model": "cut o')
+    shutil.rmtree(board.root / "data")
     removed = undeploy_host(connection, SERVICE, False, Quiet())
-    assert (removed.service, len(removed.releases), board.root.exists()) == (False, 1, False)
+    assert removed == Removal(True, (str(release),), (str(board.root),), ())
+    assert (board.root.exists(), board.unit.exists(), has_ended(pid)) == (False, False, True)
 
 
 @pytest.mark.slow

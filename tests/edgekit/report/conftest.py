@@ -72,7 +72,6 @@ def cell(model: str, kind: str, threads: int, p50_ms: float, started_s: float) -
         "stages": {name: summary(p50_ms * share) for name, share in (("detect", 0.7), ("crop", 0.1), ("classify", 0.2))}
         if per_frame
         else {},
-        "energy": None,
         "marks": [],
         "repeated": [],
         "processes": [process(p50_ms, started_s + index * 20) for index in range(3)],

@@ -10,9 +10,7 @@ import pytest
 from edgekit.errors import InputError
 from edgekit.report import compare as comparing
 from edgekit.report.compare import Comparison
-from edgekit.report.document import BenchmarkReport
-from edgekit.report.merging import merge
-from edgekit.report.schema import from_document
+from edgekit.report.document import BenchmarkReport, from_document, merge
 
 MakeDocument = Callable[..., dict[str, Any]]
 

@@ -18,10 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgekit.report import page as page_form
-from edgekit.report.merging import merge
-from edgekit.report.schema import from_document, parse_document
-from edgekit.report.terminal import report_view
-from edgekit.report.view import frame_rates, overviews
+from edgekit.report.document import from_document, merge, parse_document
+from edgekit.report.view import frame_rates, overviews, report_view
 from edgekit.text import one_line, printable
 from tests.examples import examples
 
@@ -232,7 +230,7 @@ def browse(chromium: str, tmp_path: Path, page: Path, *arguments: str) -> subpro
 PROBE = """<script>
 const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
 const drawn = [...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect());
-const small = drawn.filter(one => one.width < 100 || one.height < 30).length;
+const small = drawn.filter(one => one.width < 100 || one.height < 16).length;
 const out = drawn.filter(one => one.right > innerWidth).length;
 const styled = getComputedStyle(document.querySelector('figure')).borderTopLeftRadius;
 document.title = JSON.stringify({wide, drawings: drawn.length, small, out, styled, alerts: window.hit || 0});

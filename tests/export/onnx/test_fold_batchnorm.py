@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnxscript import ir
 
-from edgekit.export.onnx.passes.fold_batchnorm import fold_batchnorm
+from edgekit.export.passes.folding import fold_batchnorm
 from tests.examples import examples
 
 

@@ -11,15 +11,13 @@ import pytest
 import torch
 
 from edgekit.contract import Accuracy, Contract, LabelMap
-from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.portrait import portrait_crops
-from edgekit.export.ncnn.to_ncnn import export_net_to_ncnn
-from edgekit.export.onnx.targets import chosen_passes
-from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.device.engines.classifier import Classifier, portrait_crops
+from edgekit.export.targets import chosen_passes
+from edgekit.export.to_ncnn import export_net_to_ncnn
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.evaluation.evaluate import TorchClassifier
-from edgekit.models.model_loading import build_merged_net, build_net, contract_for
+from edgekit.models.model_loading import MergedClasses, build_merged_net, build_net, contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
-from edgekit.models.nets.merged import MergedClasses
 from edgekit.models.nets.registry import NETS, create_model
 from edgekit.preprocess import FloatArray
 from tests.exports import export_checkpoint

@@ -14,33 +14,30 @@ import torch
 from torch.nn import functional as F
 
 from edgekit.contract import Accuracy
-from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.portrait import portrait_crops
+from edgekit.device.engines.classifier import Classifier, portrait_crops
 from edgekit.errors import InputError
-from edgekit.export.ncnn.to_ncnn import export_net_to_ncnn
-from edgekit.export.onnx.options import ExportOptions, NewClasses
-from edgekit.export.onnx.relabelling import described_classes, relabelled
-from edgekit.export.onnx.targets import chosen_passes
+from edgekit.export.options import ExportOptions, NewClasses
 from edgekit.export.profiling.cost import graph_cost
-from edgekit.export.run import export
+from edgekit.export.relabelling import described_classes, relabelled, report_shares
+from edgekit.export.run import export, quantize
+from edgekit.export.targets import chosen_passes
+from edgekit.export.to_ncnn import export_net_to_ncnn
 from edgekit.files import sha256_of
 from edgekit.models.callbacks import ignore_message
-from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts, prompt_checkpoint, save_prompts
-from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.descriptions import Descriptions
-from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.load import random_clip, save_clip
-from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
+from edgekit.models.clip.hicropl import PromptConfig, PromptedClip, frozen_classifier
+from edgekit.models.clip.load import FrozenClip, save_clip
 from edgekit.models.clip.text_tower import text_tower_beside, write_text_tower
-from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
 from edgekit.models.distill.relabel import relabel_by_text
-from edgekit.models.distill.teachers import Teacher
+from edgekit.models.distill.teachers import Teacher, prompted_teacher, zero_shot_teacher
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
 from edgekit.preprocess import ImageU8, softmax
+from tests.clips import random_clip
 from tests.exports import Relabel, export_checkpoint
 
 LABELS = ("happy", "sad", "fear")
@@ -297,8 +294,6 @@ def test_a_large_space_and_scale_pass_verification(folder: Path) -> None:
         (["sad", "Sad"], "labels 'sad' and 'Sad' differ only in case or spaces"),
         ({"not_sad": ("a face",), "not sad": ("a face",)}, "labels 'not_sad' and 'not sad' differ only"),
         (["sad", " "], "a label has an empty name"),
-        ([str(number) for number in range(1001)], "1001 new labels: at most 1000"),
-        ({"sad": ("a face",) * 257, "happy": ("a face",)}, "label 'sad' has 257 sentences: at most 256"),
     ],
 )
 def test_a_classifier_has_two_distinct_labels(labels: NewClasses, message: str) -> None:
@@ -361,3 +356,30 @@ def test_labels_that_cannot_change_are_refused_in_one_line(
             export_checkpoint(folder / f"{name}.safetensors", target, change)
         assert "\n" not in str(caught.value)
         assert not target.exists()
+
+
+def test_a_label_that_is_predicted_for_almost_all_or_almost_no_images_is_named() -> None:
+    logits = np.zeros((100, 3), np.float32)
+    logits[:97, 0] = logits[97:, 1] = 1
+    warnings: list[str] = []
+    report_shares(("a", "b", "c"), logits, warnings.append)
+    assert [line.split("'")[1] for line in warnings] == ["a", "c"]
+    report_shares(("a", "b", "c"), logits[:20], warnings.append)
+    assert len(warnings) == 2, "a few images show nothing"
+
+
+@pytest.mark.parametrize("is_quantized", [False, True])
+def test_export_and_quantize_warn_about_a_label_that_wins_on_almost_all_images(
+    student: Path, folder: Path, draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path: Path, is_quantized: bool
+) -> None:
+    # The untrained student gives one label to all pictures of noise.
+    data = draw_faces(tmp_path / "data", {"Training": 56, "PrivateTest": 56})
+    texts = {"classes": NEW, "clip": str(folder / "clip.safetensors")}
+    messages: list[str] = []
+    if is_quantized:
+        quantize(student, tmp_path / "new.onnx", calibrate=data, notify=messages.append, **texts)
+    else:
+        export(student, tmp_path / "new.onnx", evaluate_on=data, notify=messages.append, **texts)
+    shares = {line.split("'")[1]: line.split(" for ")[1].split()[0] for line in messages if "is predicted for" in line}
+    assert shares.keys() == NEW.keys()
+    assert sorted(shares.values()) == ["0.0%", "100.0%"]

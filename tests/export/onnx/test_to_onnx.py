@@ -20,12 +20,11 @@ import edgekit
 from edgekit.contract import METADATA_KEY, Contract, InputSpec
 from edgekit.device.engines.classifier import Classifier
 from edgekit.errors import GateError, InputError, StorageError
-from edgekit.export.onnx import to_onnx as module
-from edgekit.export.onnx.exported import Exported
-from edgekit.export.onnx.to_onnx import to_onnx
+from edgekit.export import to_onnx as module
 from edgekit.export.run import export
+from edgekit.export.to_onnx import Exported, to_onnx
 from edgekit.files import sha256_of
-from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.nets.edgecnn import EdgeCNN, EdgeCNNConfig
 from edgekit.models.nets.grouped import GatherGroupConv2d, LearnedGroupConv2d
 from edgekit.preprocess import to_tensor

@@ -14,16 +14,16 @@ from torch import nn
 
 from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, LabelMap
 from edgekit.device.detection import create_detector
-from edgekit.device.engines.portrait import portrait_crops
+from edgekit.device.engines.classifier import portrait_crops
 from edgekit.device.imaging import read_image
 from edgekit.errors import GateError
-from edgekit.export.onnx.exported import Exported
+from edgekit.export.to_onnx import Exported
 from edgekit.export.verification.comparison import check_export
 from edgekit.model_store import asset
-from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.model_loading import build_merged_net, import_authors_checkpoint
 from edgekit.preprocess import ImageU8
-from edgekit.testing.tolerance import tolerance_for
+from edgekit.tolerance import tolerance_for
 from tests.exports import export_checkpoint
 
 TOLERANCE = tolerance_for("float32", "onnxruntime").logits
@@ -145,7 +145,7 @@ def test_portrait_crops_keep_colour_where_the_contract_does(contract: Contract) 
 
 
 def test_the_portraits_box_is_where_a_detector_finds_the_face() -> None:
-    from edgekit.device.engines import portrait as module
+    from edgekit.device.engines import classifier as module
 
     found = create_detector("haar", notify=print).detect(read_image(asset("astronaut.png"))).xyxy
     box = np.array(module._FACE_XYXY)
@@ -164,7 +164,7 @@ def test_the_authors_checkpoint_is_exported_exactly_on_real_faces(
     import tarfile
 
     from edgekit.device.imaging import decode_image, resize
-    from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+    from edgekit.models.checkpoint import load_checkpoint, save_checkpoint
     from edgekit.models.model_loading import build_net
     from edgekit.preprocess import crop_image
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.export.onnx.exported import Exported
+from edgekit.export.to_onnx import Exported
 from edgekit.export.verification.deployable import device_faults
 
 VARIABLE = "EDGEKIT_ONNXRUNTIME_1_20"

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from edgekit.models.clip.architecture import ClipConfig, Tower, config_from_weights
-from edgekit.models.clip.config import PromptConfig
-from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.load import random_clip, seeded_model
-from edgekit.models.clip.prompted import PromptedClip
-from edgekit.models.clip.prompts import PromptLearner, Prompts
+from edgekit.models.clip.hicropl import PromptConfig, PromptedClip, PromptLearner, Prompts
+from edgekit.models.clip.load import FrozenClip, seeded_model
 from edgekit.models.model_loading import load_weights
+from tests.clips import random_clip
 from tests.models.clip import reference
 from tests.sketch import check_sketch
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 
 from edgekit.errors import InputError
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.checkpoint import (
     METADATA_KEY,
@@ -23,10 +23,9 @@ from edgekit.models.clip.checkpoint import (
     prompt_checkpoint,
     save_prompts,
 )
-from edgekit.models.clip.config import PromptConfig
-from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.load import load_clip, random_clip, save_clip
-from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.clip.hicropl import PromptConfig, PromptedClip
+from edgekit.models.clip.load import FrozenClip, load_clip, save_clip
+from tests.clips import random_clip
 
 CLASSES = {"sad": ["Tears on the cheeks."], "happy": ["A smiling face.", "Joy."], "calm": []}
 
@@ -105,18 +104,18 @@ def rewrite(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
         (lambda d: d | {"schema": "2.0"}, "schema is '2.0'"),
         (lambda d: d | {"schema": 1}, "schema is 1"),
         (lambda _: [], "schema is None"),
-        (lambda d: d | {"config": {**d["config"], "depth": "3"}}, r"'config\.depth' is .3.: expected a whole number"),
+        (lambda d: d | {"config": {**d["config"], "depth": "3"}}, r"'config\.depth' is wrong: expected `int`"),
         (lambda d: d | {"config": {**d["config"], "flow": "one-way"}}, "flow 'one-way' is a variant of the method"),
         (lambda d: d | {"config": {**d["config"], "upstream_compat": True}}, "is a variant of the method"),
-        (lambda d: d | {"config": {**d["config"], "n_ctx": True}}, r"'config\.n_ctx' is true: expected a whole number"),
-        (lambda d: d | {"config": {**d["config"], "cross_layer": 9}}, "cross_layer is 9"),
+        (lambda d: d | {"config": {**d["config"], "n_ctx": True}}, r"'config\.n_ctx' is wrong: expected `int`"),
+        (lambda d: d | {"config": {**d["config"], "cross_layer": 9}}, "cross_layer 9"),
         (lambda d: {name: value for name, value in d.items() if name != "config"}, "'config' is missing"),
-        (lambda d: d | {"clip": None}, "'clip' is null: expected an object"),
-        (lambda d: d | {"clip": {**d["clip"], "config": []}}, r"'clip\.config' is \[\]: expected an object"),
+        (lambda d: d | {"clip": None}, "'clip' is wrong: expected `object`"),
+        (lambda d: d | {"clip": {**d["clip"], "config": []}}, r"'clip\.config' is wrong: expected `object`"),
         (lambda d: d | {"classes": ["sad"]}, "classes are not those"),
-        (lambda d: d | {"classes": [1, "sad", "calm"]}, r"'classes\[0\]' is 1: expected text"),
+        (lambda d: d | {"classes": [1, "sad", "calm"]}, r"'classes\[0\]' is wrong: expected `str`"),
         (lambda d: d | {"descriptions": {}}, "expected {"),
-        (lambda d: d | {"training": None}, "'training' is null: expected an object"),
+        (lambda d: d | {"training": None}, "'training' is wrong: expected `object`"),
     ],
 )
 def test_a_wrong_description_is_refused(file: Path, edit: Callable[[dict[str, Any]], Any], message: str) -> None:

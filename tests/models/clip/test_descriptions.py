@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.models.clip.descriptions import SHIPPED, descriptions_for, read_descriptions, template_descriptions
-from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.descriptions import SHIPPED, descriptions_for, read_descriptions
+from edgekit.models.clip.load import FrozenClip
 from edgekit.models.data import EXPRESSIONS
 
 
@@ -89,16 +89,9 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_has_a_file_per_data_set(tmp_path: Path) -> None:
-    (tmp_path / "dtd_prompt.json").write_text(json.dumps({"banded": ["Parallel stripes."]}))
+    (tmp_path / "DescribableTextures.json").write_text(json.dumps({"banded": ["Parallel stripes."]}))
     (tmp_path / "pets.json").write_text(json.dumps({"banded": ["A banded mongoose."]}))
     assert descriptions_for(("banded",), tmp_path, dataset="DescribableTextures") == {"banded": ("Parallel stripes.",)}
     assert descriptions_for(("banded",), tmp_path, dataset="pets") == {"banded": ("A banded mongoose.",)}
-    with pytest.raises(InputError, match=r"no file for data set 'UCF101': add UCF101\.json or ucf101_prompt\.json"):
+    with pytest.raises(InputError, match=r"no file for data set 'UCF101': add UCF101\.json"):
         descriptions_for(("banded",), tmp_path, dataset="UCF101")
-
-
-def test_coops_sentences_of_a_data_set() -> None:
-    assert template_descriptions(("maine_coon",), "OxfordPets") == {
-        "maine_coon": ("a photo of a maine coon, a type of pet.",)
-    }
-    assert template_descriptions(("sunglasses_",), "ImageNet") == {"sunglasses_": ("a photo of a sunglasses.",)}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from edgekit.models.clip.hicropl import Losses, PromptedClip, _Features
 from edgekit.models.clip.prompt_insertion import encode_image, encode_text
-from edgekit.models.clip.prompted import Losses, PromptedClip, _Features
 from tests.models.clip import reference
 
 RUNS = ["paper_warmup", "paper_lr", "upstream_warmup", "upstream_lr"]

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from edgekit.models.clip.architecture import Activation, ClipConfig, Tower
-from edgekit.models.clip.load import random_clip
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.options import Activation
 from edgekit.models.clip.prompt_insertion import encode_image, encode_text
+from tests.clips import random_clip
 
 CONFIG = ClipConfig(32, 8, Tower(128, 3, 2), Tower(64, 3, 1), 32, context_length=20)
 

@@ -17,19 +17,17 @@ from torch import nn
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts
-from edgekit.models.clip.config import PRESETS, PromptConfig, at_depth, shortened
 from edgekit.models.clip.descriptions import descriptions_for
-from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.load import random_clip, save_clip
+from edgekit.models.clip.hicropl import PRESETS, PromptConfig, shortened
+from edgekit.models.clip.load import FrozenClip
 from edgekit.models.clip.options import PromptOptions
-from edgekit.models.clip.prompt_task import PromptTask
-from edgekit.models.clip.train_prompts import train_prompts
-from edgekit.models.data import EXPRESSIONS, DataSet
-from edgekit.models.data.resized_crop import ResizedCrop
+from edgekit.models.clip.train_prompts import PromptTask
+from edgekit.models.data import DataSet
+from edgekit.models.data.augment import ResizedCrop
 from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
-from edgekit.models.training.optimizer import make_optimizer
-from edgekit.models.training.recipes import RECIPES, Recipe
+from edgekit.models.training.recipes import RECIPES, Recipe, make_optimizer
 from edgekit.models.training.task import TrainingJob
+from tests.clips import random_clip
 from tests.resuming import job_of, train_whole_and_resumed
 
 CONFIG = PromptConfig(n_ctx=2, depth=3, cross_layer=2)
@@ -44,7 +42,7 @@ def clip() -> FrozenClip:
 def job(clip: FrozenClip, data: DataSet, recipe: Recipe = RECIPE, config: PromptConfig = CONFIG) -> TrainingJob:
     descriptions = descriptions_for(data.classes)
     training, validation = data.splits["Training"], data.splits["PublicTest"]
-    task = PromptTask(clip, config, descriptions, recipe, training, validation, data.name)
+    task = PromptTask(clip, config, descriptions, recipe.augmentation, training, validation, data.name)
     return job_of(task, recipe, data_sha256=data.checksum())
 
 
@@ -120,50 +118,15 @@ def test_another_clip_or_other_values_cannot_be_resumed(clip: FrozenClip, bars: 
         train_job(job(other, bars, replace(RECIPE, epochs=1)), tmp_path, resume=True)
 
 
-def test_another_activation_is_not_resumed(clip: FrozenClip, bars_folder: Path, tmp_path: Path) -> None:
-    torch.save(clip.model.state_dict(), tmp_path / "plain.pt")
-    options = {"clip": tmp_path / "plain.pt", "data": bars_folder, "output": tmp_path / "run", "n_ctx": 2}
-    options |= {"shots": 1, "epochs": 1, "accelerator": "cpu"}
-    train_prompts(**options, activation="gelu")
-    with pytest.raises(InputError, match="its clip_activation was 'gelu', now it is 'quick-gelu'"):
-        train_prompts(**options, activation="quick-gelu", resume=True)
-    assert train_prompts(**options, activation="gelu", resume=True).training.best_epoch == 1
-
-
-@pytest.mark.parametrize(("labels", "warned"), [(EXPRESSIONS, "sad, surprise, neutral"), (EXPRESSIONS[:4], None)])
-def test_novel_classes_that_the_clip_was_trained_with_are_reported(
-    bars_folder: Path, tmp_path: Path, labels: tuple[str, ...], warned: str | None
-) -> None:
-    config = ClipConfig(48, 16, Tower(64, 2, 1), Tower(32, 2, 1), 24)
-    save_clip(tmp_path / "clip.safetensors", random_clip(config).model, config, {"labels": list(labels)})
-    messages: list[str] = []
-    train_prompts(
-        clip=str(tmp_path / "clip.safetensors"),
-        data=bars_folder,
-        output=tmp_path / "run",
-        task="base-to-novel",
-        shots=1,
-        n_ctx=2,
-        epochs=1,
-        accelerator="cpu",
-        notify=messages.append,
-    )
-    expected = [f"warning: the CLIP was trained with {warned}: for this CLIP, no such class is new"] if warned else []
-    assert [message for message in messages if "warning" in message] == expected
-
-
 def test_presets_shrink_to_a_smaller_clip(clip: FrozenClip) -> None:
     few = shortened(PRESETS["few-shot"], clip.config)
     assert (few.n_ctx, few.depth, few.cross_layer) == (16, 3, 2)
-    assert at_depth(PRESETS["few-shot"], 3) == few
     transfer = shortened(PRESETS["cross-dataset"], replace(clip.config, vision=Tower(64, 12, 1), text=Tower(64, 12, 1)))
     assert transfer == PRESETS["cross-dataset"]
 
 
-def test_a_recipe_of_other_nets_is_refused(clip: FrozenClip, bars: DataSet) -> None:
-    with pytest.raises(InputError, match="prompts need 'hicropl'"):
-        job(clip, bars, RECIPES["fer2013"])
-    with pytest.raises(InputError, match="train-prompts"):
+def test_a_recipe_of_prompts_is_not_for_nets() -> None:
+    with pytest.raises(InputError, match="trains prompts"):
         _ = RECIPES["hicropl"].plain_augmentation
 
 
@@ -176,6 +139,6 @@ def _one_thread() -> Iterator[None]:
 
 
 def test_options_that_do_not_fit_each_other_are_refused() -> None:
-    for given in ({"task": "all", "shots": 2}, {"task": "domain"}, {"eval_data": ["x"]}, {"min_area": 2}, {"shots": 0}):
+    for given in ({"task": "domain"}, {"eval_data": ["x"]}, {"min_area": 2}, {"shots": 0}):
         with pytest.raises(InputError):
             PromptOptions(data=Path("x"), output=Path("y"), clip="z", **given)  # type: ignore[arg-type]

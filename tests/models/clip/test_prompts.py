@@ -11,11 +11,9 @@ import torch
 
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import ClipConfig, Tower
-from edgekit.models.clip.config import PRESETS, PromptConfig
-from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.load import random_clip
-from edgekit.models.clip.prompted import PromptedClip
-from edgekit.models.clip.prompts import PromptLearner
+from edgekit.models.clip.hicropl import PRESETS, PromptConfig, PromptedClip, PromptLearner
+from edgekit.models.clip.load import FrozenClip
+from tests.clips import random_clip
 
 CLASSES = {"happy": ["A smiling face."], "sad": ["Tears on the cheeks.", "A sad face."], "calm": []}
 SMALL = PromptConfig(n_ctx=4, depth=3, cross_layer=2)
@@ -137,12 +135,10 @@ def test_the_papers_settings() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_ctx": 0}, "n_ctx is 0"),
-        ({"depth": 0}, "depth is 0"),
-        ({"cross_layer": 0}, "cross_layer is 0: expected 1 to depth, 3"),
-        ({"cross_layer": 4}, "cross_layer is 4: expected 1 to depth, 3"),
-        ({"consistency_weight": -1.0}, "consistency_weight is -1.0"),
-        ({"consistency_weight": float("nan")}, "consistency_weight is nan"),
+        ({"n_ctx": 0}, "n_ctx 0"),
+        ({"depth": 0}, "depth 0"),
+        ({"cross_layer": 0}, "cross_layer 0"),
+        ({"cross_layer": 4}, "cross_layer 4"),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) -> None:

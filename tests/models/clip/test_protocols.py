@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -16,13 +17,12 @@ from edgekit.errors import InputError
 from edgekit.models.clip import protocols
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.classifier import prompted_classifier, zero_shot_classifier
-from edgekit.models.clip.config import PRESETS, PromptConfig
-from edgekit.models.clip.descriptions import Descriptions, descriptions_for, template_descriptions
-from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.load import random_clip
+from edgekit.models.clip.descriptions import Descriptions, descriptions_for
+from edgekit.models.clip.hicropl import PRESETS, PromptConfig, PromptedClip
+from edgekit.models.clip.load import FrozenClip
 from edgekit.models.clip.options import TaskName
-from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.clip.protocols import (
+    Splits,
     Target,
     TaskData,
     check_evaluation,
@@ -33,9 +33,12 @@ from edgekit.models.clip.protocols import (
     preset_of,
 )
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
-from edgekit.models.data.few_shot import Splits
-from edgekit.models.data.image_files import ImageFiles, batches
-from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, aligned, evaluate
+from edgekit.models.data.readers import load_dataset
+from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, aligned, evaluate
+from edgekit.models.evaluation.options import Protocols
+from tests.clips import random_clip
+
+READ = partial(load_dataset, fit="clip")
 
 
 @pytest.fixture(scope="module")
@@ -59,37 +62,36 @@ def test_each_task_has_its_published_values() -> None:
         "base-to-novel": PRESETS["few-shot"],
         "cross-dataset": PRESETS["cross-dataset"],
         "domain": PRESETS["cross-dataset"],
-        "all": PRESETS["few-shot"],
     }
-    assert [epochs_of(task) for task in get_args(TaskName)] == [50, 50, 5, 5, 5]
+    assert [epochs_of(task) for task in get_args(TaskName)] == [50, 50, 5, 5]
 
 
-@pytest.mark.parametrize(("task", "count"), [("few-shot", 14), ("base-to-novel", 8), ("all", 56)])
+@pytest.mark.parametrize(("task", "count"), [("few-shot", 14), ("base-to-novel", 8)])
 def test_a_task_trains_on_its_images_and_tests_on_the_whole_split(
     bars_folder: Path, task: TaskName, count: int
 ) -> None:
-    data = load_task_data(bars_folder, task, 32, 2, 0, Splits())
+    data = load_task_data(bars_folder, task, 32, 2, 0, Splits(), READ)
     assert len(data.training) == count
     assert data.training.images.shape[1:] == (32, 32, 1)
     assert data.trained == (EXPRESSIONS[:4] if task == "base-to-novel" else EXPRESSIONS)
     assert set(data.training.labels) == set(data.validation.labels) == set(range(len(data.trained)))
     assert len(data.test) == 21
-    assert len(data.validation) == {"few-shot": 14, "base-to-novel": 8, "all": 21}[task]
-    assert data.validation_name == ("PublicTest" if task == "all" else "a few images of PublicTest")
+    assert len(data.validation) == count
+    assert data.validation_name == "a few images of PublicTest"
 
 
 def test_images_held_back_are_called_so(bars_folder: Path) -> None:
     shutil.rmtree(bars_folder / "PublicTest")
-    data = load_task_data(bars_folder, "few-shot", 32, 2, 0, Splits())
+    data = load_task_data(bars_folder, "few-shot", 32, 2, 0, Splits(), READ)
     assert data.validation_name == "images held back from Training"
     assert len(data.validation) == 14
 
 
 def test_base_and_novel_classes_are_counted_among_themselves(clip: FrozenClip, bars_folder: Path) -> None:
-    data = load_task_data(bars_folder, "base-to-novel", 48, 2, 0, Splits())
-    assert isinstance(data.test, ImageFiles)
-    (test,) = batches(data.test, 48)
-    test = test.subset(np.arange(21) != np.flatnonzero(test.labels == 4)[0])  # for different counts of both halves
+    data = load_task_data(bars_folder, "base-to-novel", 48, 2, 0, Splits(), READ)
+    test = data.test.subset(
+        np.arange(21) != np.flatnonzero(data.test.labels == 4)[0]
+    )  # for different counts of both halves
     data = replace(data, test=test)
     result = measure("base-to-novel", prompted(clip, data.trained), data, descriptions_for)
     base, novel = result.scores
@@ -155,48 +157,24 @@ def test_shifted_copies_have_some_of_the_trained_classes_and_are_counted_among_t
     result = measure("domain", net, data, describe, [shifted])
     assert calls == [("shifted", ("sad", "happy"))]
     own = prompted_classifier(net.with_classes(descriptions_for(("sad", "happy"))), "shifted", gray=True)
-    assert isinstance(shifted.images, ImageSet)
     assert result.scores[1].accuracy == evaluate(own, shifted.images, "center-crop").accuracy
     with pytest.raises(InputError, match="'shifted' has the class 'cat', which the training data does not have"):
         check_evaluation("domain", data, [replace(shifted, classes=("sad", "cat"))], descriptions_for, clip.config)
 
 
 def test_targets_are_test_splits(bars_folder: Path, tmp_path: Path) -> None:
-    target = load_target(bars_folder, 32)
+    target = load_target(bars_folder, 32, READ)
     assert (target.name, target.split, len(target.images)) == ("fer2013", "PrivateTest", 21)
     (tmp_path / "folders").mkdir()
     (bars_folder / "Training").rename(tmp_path / "folders/x")
     (bars_folder / "PublicTest").rename(tmp_path / "folders/y")
     with pytest.raises(InputError, match="no split named 'test': its splits are x, y"):
-        load_target(tmp_path / "folders", 32)
+        load_target(tmp_path / "folders", 32, READ)
 
 
-def test_clip_is_measured_with_the_sentence_of_the_data_set_too(clip: FrozenClip, bars: DataSet) -> None:
-    sentences = template_descriptions(bars.classes, "OxfordPets")
-    test = bars.splits["PrivateTest"]
-    found = evaluate(zero_shot_classifier(clip, sentences, "bars"), test, "center-crop").logits.argmax(axis=1)
-    shifted = dict(zip(bars.classes, [*list(sentences.values())[1:], sentences[bars.classes[0]]], strict=True))
-    data = load_data(bars)
-    data = replace(data, dataset=replace(data.dataset, name="OxfordPets"), test=replace(test, labels=found))
-    torch.manual_seed(0)
-    net = PromptedClip(clip, PromptConfig(n_ctx=2, depth=2, cross_layer=1), shifted)
-    (score,) = measure("few-shot", net, data, descriptions_for).scores
-    assert (score.template_accuracy, score.zero_shot_accuracy) == (1, 0)
-
-
-def test_test_images_in_files_have_the_accuracy_of_those_in_memory(clip: FrozenClip, bars_folder: Path) -> None:
-    data = load_task_data(bars_folder, "few-shot", 48, 2, 0, Splits())
-    assert isinstance(data.test, ImageFiles)
-    (in_memory,) = batches(data.test, 48)
-    net = prompted(clip, data.trained)
-    result = measure("few-shot", net, data, descriptions_for)
-    assert result == measure("few-shot", net, replace(data, test=in_memory), descriptions_for)
-
-
-@pytest.mark.parametrize("task", ["few-shot", "all"])
-def test_a_person_in_training_and_test_images_is_refused(bars_folder: Path, task: TaskName) -> None:
+def test_a_person_in_training_and_test_images_is_refused(bars_folder: Path) -> None:
     for split in ("Training", "PrivateTest"):
         for file in sorted((bars_folder / split).rglob("*.png")):
             file.rename(file.with_name(f"person-{int(file.stem) % 5}_{file.name}"))
     with pytest.raises(InputError, match="is in the training and in the test images, as are 4 other persons"):
-        load_task_data(bars_folder, task, 32, 8, 0, Splits())
+        load_task_data(bars_folder, "few-shot", 32, 8, 0, Splits(), READ)

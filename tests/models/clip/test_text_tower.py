@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from edgekit.errors import InputError
-from edgekit.models.checkpoints.tensorfile import read_tensors, write_tensors
-from edgekit.models.clip.config import PromptConfig
-from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.clip.hicropl import PromptConfig, PromptedClip
+from edgekit.models.clip.load import FrozenClip
 from edgekit.models.clip.text_tower import TextTower, read_text_tower, text_tower_beside, write_text_tower
+from edgekit.models.tensor_files import read_tensors, write_tensors
 
 KEY = "edgekit-text-tower"
 TEXTS = ("a smiling face", "a sad face", "somebody is calm", "a photo of a person")
@@ -64,12 +63,10 @@ def _without(name: str) -> Callable[[dict[str, Tensor], dict[str, Any]], object]
         (lambda state, _: state.update(tokens=state["tokens"] + 60_000), "out of bounds|out of range"),
         (lambda state, _: state.update(token_rows=state["token_rows"][:2]), "shape mismatch"),
         (lambda state, _: state.update(text_prompts=state["text_prompts"][:1]), "its prompts have shape"),
-        (lambda state, _: state.update(positional_embedding=torch.zeros(8, 4096)), "its width is 4096"),
         (lambda state, _: state.update(logit_scale=torch.tensor(float("nan"))), "NaN or infinity"),
         (lambda _, document: document.update(heads=7), "multiple of the heads"),
         (lambda _, document: document.update(schema="2.0"), "this edgekit reads 1.x"),
         (lambda _, document: document.pop("texts"), "texts"),
-        (lambda _, document: document.update(texts=["a face"] * 10_001), "10001 captions: expected at most 10000"),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_line(
@@ -91,10 +88,6 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.text.safetensors"
     path.write_bytes(b"no tensors")
     with pytest.raises(InputError, match="cannot be used"):
-        read_text_tower(path)
-    with path.open("r+b") as file:
-        file.truncate(60_000_000)  # without blocks on the disk
-    with pytest.raises(InputError, match="it is larger than 50 MB"):
         read_text_tower(path)
     write_tensors(path, {"a": torch.zeros(1)}, "other", {})
     with pytest.raises(InputError, match="it contains no text tower"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,33 +12,31 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
-from edgekit.export.onnx.prompted import export_prompts
-from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from edgekit.models.checkpoints.tensorfile import read_header
-from edgekit.models.clip.architecture import Tower
+from edgekit.export.prompted import PROMPTS_TOLERANCE, PromptedTower
+from edgekit.export.to_onnx import export_net
+from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.clip.architecture import Tower, read_trunk
 from edgekit.models.clip.classifier import PROMPTED, clip_contract
-from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.descriptions import descriptions_for
-from edgekit.models.clip.load import load_clip, random_clip, save_clip, seeded_model
-from edgekit.models.clip.mini import MiniClipTask, TeacherTargets, hybrid_config
+from edgekit.models.clip.hicropl import PromptConfig, PromptedClip
+from edgekit.models.clip.load import load_clip, save_clip, seeded_model
 from edgekit.models.clip.options import MiniClipOptions
-from edgekit.models.clip.prompted import PromptedClip
-from edgekit.models.clip.train_mini import _teacher_targets, train_mini
-from edgekit.models.clip.trunk import read_trunk
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.ferplus import COLUMNS
 from edgekit.models.data.layout import canonical_class
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
+from edgekit.models.tensor_files import read_header
+from edgekit.models.train_clip import MiniClipTask, TeacherTargets, _teacher_targets, hybrid_config, train_clip
 from edgekit.models.training.loop import BEST_NAME, train_job
 from edgekit.models.training.recipes import RECIPES, Recipe
 from edgekit.models.training.run import read_training_data
 from edgekit.preprocess import FloatArray
-from tests.resuming import job_of
+from tests.clips import random_clip
+from tests.resuming import job_of, train_whole_and_resumed
 
-SMALL = replace(hybrid_config("edgecnn", 2), vision=Tower(64, 2, 1), text=Tower(32, 2, 1), embed_dim=32)
-RECIPE = replace(RECIPES["clip-mini-trunk"], epochs=2, batch_size=28, ema_decay=0.5)
-RUNNING = "visual.conv1.trunk.blocks.0.0.expand_norm.running_mean"
+SMALL = replace(hybrid_config("edgecnn"), vision=Tower(64, 2, 1), text=Tower(32, 2, 1), embed_dim=32)
+RECIPE = replace(RECIPES["clip-mini"], epochs=2, batch_size=28, ema_decay=0.5)
 
 
 def checkpoint_of(architecture: str, path: Path, labels: tuple[str, ...] = EXPRESSIONS) -> Path:
@@ -57,9 +56,7 @@ def task_on(data: DataSet, trunk: Path, recipe: Recipe = RECIPE, teacher: Teache
     training, validation = data.splits["Training"], data.splits["PublicTest"]
     described = descriptions_for(data.classes)
     weights = read_trunk(trunk)
-    return MiniClipTask(
-        SMALL, data.classes, described, recipe, training, validation, "bars", trunk=weights, teacher=teacher
-    )
+    return MiniClipTask(SMALL, data.classes, described, recipe, training, validation, "bars", weights, teacher=teacher)
 
 
 def test_a_trunk_gives_36_tokens_and_the_features_are_open_clips() -> None:
@@ -92,15 +89,22 @@ def test_a_trunk_stays_as_it_is_and_above_it_the_clip_learns(bars: DataSet, trun
     assert not torch.equal(trained["visual.conv1.project.weight"], before.visual.conv1.project.weight)
 
 
-def test_stored_feature_maps_give_the_loss_of_the_pixels(bars: DataSet, trunk_path: Path) -> None:
-    losses = []
-    numbers = torch.rand(28, 13, generator=torch.Generator().manual_seed(0))
-    numbers[:, -1] = 0.5
-    for is_stored in (True, False):
-        task, net = _started(bars, trunk_path)
-        task._feature_maps = task._feature_maps if is_stored else None
-        losses.append(task.loss(net, torch.arange(28), numbers).loss)
-    torch.testing.assert_close(losses[0], losses[1], rtol=1e-2, atol=1e-2)  # maps are in bfloat16
+def test_pretraining_learns_and_resumes_bit_for_bit(bars: DataSet, trunk_path: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=4)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train_whole_and_resumed(lambda: job_of(task_on(bars, trunk_path, recipe), recipe), tmp_path, 6)
+    finally:
+        torch.set_num_threads(threads)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+
+
+def test_random_numbers_of_a_batch_share_one_phrasing(bars: DataSet, trunk_path: Path) -> None:
+    numbers = task_on(bars, trunk_path).draw(8, torch.Generator().manual_seed(0))
+    assert len(set(numbers[:, -1].tolist())) == 1
+    assert len(set(numbers[:, -2].tolist())) == 8
 
 
 def test_a_teachers_probabilities_are_a_second_target(bars: DataSet, trunk_path: Path) -> None:
@@ -136,7 +140,8 @@ def test_prompts_of_each_layer_learn_above_a_trunk() -> None:
 def test_prompts_above_a_trunk_are_exported(tmp_path: Path) -> None:
     net = PromptedClip(random_clip(SMALL), PromptConfig(n_ctx=2, depth=2, cross_layer=1), {"happy": [], "sad": []})
     contract = clip_contract(PROMPTED, SMALL, net.classes, "bars", gray=True)
-    assert export_prompts(net.eval(), contract, tmp_path / "clip.onnx").path.exists()
+    tower = PromptedTower(net.eval(), ensemble=True)
+    assert export_net(tower, contract, tmp_path / "clip.onnx", tolerance=PROMPTS_TOLERANCE).path.exists()
 
 
 @pytest.mark.slow
@@ -155,7 +160,7 @@ def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
         "epochs": 1,
         "accelerator": "cpu",
     }
-    result = train_mini(
+    result = train_clip(
         **options,
         notify=messages.append,
         progress=lambda stage, done, total: stages.update({stage: (done, total)}),
@@ -179,48 +184,20 @@ def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
         ({"descriptions": other_texts}, "its descriptions_sha256 was "),
     ):
         with pytest.raises(InputError, match=message):
-            train_mini(**options | changes, resume=True)
+            train_clip(**options | changes, resume=True)
 
 
-def test_a_trunk_and_a_teacher_that_know_a_class_left_out_are_reported(
-    bars_folder: Path, trunk_path: Path, tmp_path: Path
-) -> None:
-    messages: list[str] = []
-    train_mini(
-        data=bars_folder,
-        output=tmp_path / "run",
-        trunk=str(trunk_path),
-        teacher=[str(trunk_path)],
-        leave_out=["sad"],
-        epochs=1,
-        accelerator="cpu",
-        notify=messages.append,
-    )
-    known = "was trained with sad: for this CLIP, no such class is new"
-    assert [each for each in messages if "warning" in each] == [
-        f"warning: trunk '{trunk_path}' {known}",
-        f"warning: teacher '{trunk_path}' {known}",
-    ]
-
-
-def test_a_teacher_that_is_given_twice_counts_twice_and_classifies_once(
-    bars_folder: Path, trunk_path: Path, tmp_path: Path
-) -> None:
+def test_a_teacher_that_is_given_twice_counts_twice(bars_folder: Path, trunk_path: Path, tmp_path: Path) -> None:
     other = checkpoint_of("mini-xception", tmp_path / "other.safetensors")
-    messages: list[str] = []
-    options = MiniClipOptions(data=bars_folder, output=tmp_path / "run", notify=messages.append)
-    data = read_training_data(options)
 
     def probabilities(*teachers: Path) -> FloatArray:
-        found = _teacher_targets(teachers, data, options)
+        options = MiniClipOptions(data=bars_folder, output=tmp_path / "run", teacher=[str(each) for each in teachers])
+        found = _teacher_targets(options, read_training_data(options))
         assert found is not None
         return found.probabilities
 
     first, second = probabilities(trunk_path), probabilities(other)
-    messages.clear()
-    both = probabilities(trunk_path, other, trunk_path)
-    np.testing.assert_allclose(both, (2 * first + second) / 3, atol=1e-6)
-    assert sum("classifies" in message for message in messages) == 2
+    np.testing.assert_allclose(probabilities(trunk_path, other, trunk_path), (2 * first + second) / 3, atol=1e-6)
 
 
 def test_the_labels_of_all_teachers_are_checked_before_one_classifies(
@@ -229,8 +206,8 @@ def test_the_labels_of_all_teachers_are_checked_before_one_classifies(
     other = checkpoint_of("edgecnn", tmp_path / "other.safetensors", ("other", *EXPRESSIONS[1:]))
     messages: list[str] = []
     teachers = [str(trunk_path), str(other)]
-    with pytest.raises(InputError, match=r"teacher '.*other\.safetensors' lacks the data's class"):
-        train_mini(
+    with pytest.raises(InputError, match=r"teacher 'other\.safetensors' lacks the data's class"):
+        train_clip(
             data=bars_folder, output=tmp_path / "run", teacher=teachers, accelerator="cpu", notify=messages.append
         )
     assert not any("classifies" in message for message in messages)
@@ -272,7 +249,7 @@ def test_a_trunk_of_another_width_is_refused(tmp_path: Path) -> None:
     model = seeded_model(replace(SMALL, trunk="edgecnn-wide"), 0)
     save_clip(tmp_path / "clip.safetensors", model, SMALL)
     assert read_trunk(path).architecture == "edgecnn-wide"
-    with pytest.raises(InputError, match=r"'visual.conv1.project.weight' has shape \[64, 272, 1, 1\], not \[64, 152"):
+    with pytest.raises(InputError, match=r"'visual\.conv1\S+' (has shape|is)"):
         load_clip(tmp_path / "clip.safetensors")
 
 

@@ -13,20 +13,19 @@ import torch
 from torch.nn import functional as F
 
 from edgekit.errors import InputError
-from edgekit.models.clip.captions import expression_words
-from edgekit.models.clip.contrastive import caption_loss
-from edgekit.models.clip.descriptions import SHIPPED, read_descriptions
-from edgekit.models.clip.frozen import tokenize
-from edgekit.models.clip.mini import CLIP_MINI
-from edgekit.models.clip.vote_captions import (
+from edgekit.models.clip.captions import (
     CONTEMPT,
     Contents,
     captions_of_votes,
     contents_of,
     example_vote_captions,
+    expression_words,
 )
+from edgekit.models.clip.descriptions import SHIPPED, read_descriptions
+from edgekit.models.clip.load import tokenize
 from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.ferplus import COLUMNS
+from edgekit.models.train_clip import caption_loss, hybrid_config
 
 FORMS = json.loads(Path(SHIPPED).with_name("vote_captions.json").read_text())
 WORDS = {**expression_words(), CONTEMPT: FORMS[CONTEMPT]}
@@ -157,7 +156,7 @@ def test_every_caption_fits_the_context() -> None:
     shares = torch.softmax(3 * torch.randn(200, 8, generator=torch.Generator().manual_seed(0)), dim=1)
     looks = torch.randint(-1, 2, (200, 4), generator=torch.Generator().manual_seed(1))
     every = captions(Contents((*EXPRESSIONS, CONTEMPT), shares, looks), 40)
-    tokenize(sorted(every), CLIP_MINI)
+    tokenize(sorted(every), hybrid_config("edgecnn"))
     examples = " ".join(example_vote_captions((*EXPRESSIONS, CONTEMPT)))
     assert set(re.findall(r"\w+", " ".join(every))) <= set(re.findall(r"\w+", examples))
 

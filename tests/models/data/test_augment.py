@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edgekit.models.data.augment import Augmentation, augment, draw
-from edgekit.models.data.resized_crop import ResizedCrop
+from edgekit.models.data.augment import Augmentation, ResizedCrop, augment, draw
 
 IMAGES = torch.arange(6 * 48 * 48).reshape(6, 1, 48, 48).remainder(251).to(torch.uint8)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from edgekit.models.data.balance import balanced_order
+from edgekit.models.training.task import balanced_order
 
 LABELS = torch.tensor([0] * 60 + [1] * 5 + [3] * 36)
 
@@ -31,10 +31,3 @@ def test_classes_are_mixed_and_the_seed_decides() -> None:
     assert not torch.equal(first, other)
     halves = LABELS[first[:50]].bincount(minlength=4)
     assert (halves[[0, 1, 3]] > 8).all()
-
-
-def test_images_without_a_label_are_drawn_once_each() -> None:
-    labels = torch.cat([LABELS, torch.full((300,), -1)])
-    order = balanced_order(labels, torch.Generator().manual_seed(3))
-    assert torch.equal(order[order >= len(LABELS)].sort().values, torch.arange(101, 401))
-    assert sorted(torch.bincount(labels[order[order < len(LABELS)]], minlength=4).tolist()) == [0, 33, 34, 34]

@@ -12,8 +12,7 @@ from PIL import Image
 
 from edgekit.errors import InputError
 from edgekit.models.data.check import analyse, scan_dataset
-from edgekit.models.data.pixels import to_clip_square
-from edgekit.models.data.readers import load_dataset
+from edgekit.models.data.readers import load_dataset, to_clip_square
 from tests.images import write_image
 
 ROWS: dict[str, list[list[Any]]] = {
@@ -83,7 +82,7 @@ def test_split_files_are_checked_too(split_file: Path) -> None:
 
 
 def test_a_missing_split_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"split_zhou_X\.json.*No such file"):
+    with pytest.raises(InputError, match=r"split_zhou_X\.json.*does not exist"):
         load_dataset(tmp_path / "split_zhou_X.json")
 
 

@@ -11,7 +11,7 @@ import torch
 
 import edgekit
 from edgekit.errors import StorageError
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.data import disk
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation import run
@@ -40,19 +40,21 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("small_memory")
 def test_images_on_disk_are_those_in_memory(pictures: Path, tmp_path: Path) -> None:
     memory = load_dataset(pictures, 32)
-    stored = load_dataset(pictures, 32, cache="disk", cache_folder=tmp_path / "cache")
+    stored = load_dataset(pictures, 32, cache_folder=tmp_path / "cache")
     assert memory.splits["test"].images.shape == (60, 32, 32, 3)
     assert disk.is_on_disk(stored.splits["test"].images)
     assert stored.checksum() == memory.checksum()
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.usefixtures("small_memory")
 def test_gray_images_on_disk_have_one_channel_and_a_held_back_part_stays_there(
     bars_folder: Path, tmp_path: Path
 ) -> None:
-    data = load_dataset(bars_folder, cache="disk", cache_folder=tmp_path)
+    data = load_dataset(bars_folder, cache_folder=tmp_path)
     memory = load_dataset(bars_folder)
     assert data.is_gray
     assert data.checksum() == memory.checksum()
@@ -86,15 +88,15 @@ def test_evaluation_reads_images_from_the_disk_where_memory_is_small(
 
 @pytest.mark.usefixtures("small_memory")
 def test_distillation_from_the_disk_gives_the_same_weights(
-    bars_folder: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bars_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {
-        "teachers": ["fer2013"], "data": bars_folder, "unlabelled": pictures, "student": "mini-xception", "epochs": 1,
+        "teachers": ["fer2013"], "data": bars_folder, "student": "mini-xception", "epochs": 1,
         "batch_size": 28, "accelerator": "cpu", "precision": "fp32", "threads": 1,
     }  # fmt: skip
     messages: list[str] = []
     edgekit.distill(output=tmp_path / "disk", notify=messages.append, **options)
-    assert sum("kept on disk" in message for message in messages) == 2  # the labelled and the unlabelled images
+    assert sum("kept on disk" in message for message in messages) == 1
     monkeypatch.undo()
     edgekit.distill(output=tmp_path / "memory", **options)
     stored, memory = (load_checkpoint(tmp_path / name / "best.safetensors") for name in ("disk", "memory"))

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional
 
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
@@ -83,32 +81,20 @@ def test_both_forms_find_their_images(tmp_path: Path, by_path: bool) -> None:
 def test_an_image_stays_when_more_than_half_agree(tmp_path: Path, votes: list[int], label: int | None) -> None:
     rows = {**AGREEING, "PublicTest": [(3, votes)]}
     path = write_votes(tmp_path / "votes.csv", rows)
-    for mode in ("majority", "soft"):
-        relabelled = with_ferplus(faces(rows), path, mode)  # type: ignore[arg-type]
-        assert relabelled.splits["PublicTest"].labels.tolist() == ([] if label is None else [label])
-        assert relabelled.name == f"fer2013 with FER+ {mode} labels"
-
-
-def test_soft_targets_are_shares_among_the_seven(tmp_path: Path) -> None:
-    rows = {**AGREEING, "Training": [*AGREEING["Training"], (0, votes_for(fear=6, surprise=2, anger=1, contempt=2))]}
-    path = write_votes(tmp_path / "votes.csv", rows)
-    part = with_ferplus(faces(rows), path, "soft").splits["Training"]
-    assert part.targets is not None
-    assert part.targets.dtype == np.float32
-    assert part.targets[-1].tolist() == [0, 0, 0.75, 0, 0, 0.25, 0]
-    assert with_ferplus(faces(rows), path, "majority").splits["Training"].targets is None
+    relabelled = with_ferplus(faces(rows), path, "majority")
+    assert relabelled.splits["PublicTest"].labels.tolist() == ([] if label is None else [label])
+    assert relabelled.name == "fer2013 with FER+ majority labels"
 
 
 def test_images_that_leave_take_everything_along(tmp_path: Path) -> None:
     rows = {**AGREEING, "Training": [(0, clear(0)), (1, votes_for(NF=10)), (2, clear(2)), (3, clear(3))]}
     notices: list[str] = []
     path = write_votes(tmp_path / "votes.csv", rows)
-    part = with_ferplus(faces(rows), path, "soft", notify=notices.append).splits["Training"]
+    part = with_ferplus(faces(rows), path, "majority", notify=notices.append).splits["Training"]
     assert part.images.flatten().tolist() == [0, 2, 3]
     assert part.names is not None
-    assert part.targets is not None
+    assert part.targets is None
     assert [name[-5] for name in part.names] == ["0", "2", "3"]
-    assert part.targets.argmax(axis=1).tolist() == [0, 2, 3]
     assert notices == ["FER+ votes for 11 of 11 images; 1 without a majority for an expression are removed"]
 
 
@@ -147,61 +133,6 @@ def test_mixed_leaves_out_training_images_that_most_votes_call_no_face_or_unknow
     ]
     assert len(result.splits["PublicTest"]) == 3
     assert "0.5 label + 0.5 votes; 27 training images" in notices[0]
-
-
-def test_the_posterior_is_how_often_a_label_goes_with_the_votes(tmp_path: Path) -> None:
-    divided = votes_for(fear=5, surprise=5)
-    training = [(2, divided)] * 30 + [(5, divided)] * 10 + [(label, clear(label)) for label in range(7)] * 6
-    rows = {"Training": training, "PublicTest": [(2, divided)]}
-    data = faces(rows)
-    path = write_votes(tmp_path / "votes.csv", rows)
-    notices: list[str] = []
-    result = with_ferplus(data, path, "posterior", notify=notices.append)
-    part = result.splits["Training"]
-    assert part.targets is not None
-    assert part.targets.sum(axis=1) == pytest.approx(1, abs=1e-5)
-    assert part.targets[0, [2, 5]] == pytest.approx([0.75, 0.25], abs=0.02)
-    assert (part.targets[40:].argmax(axis=1) == part.labels[40:]).all()
-    assert (part.labels == data.splits["Training"].labels).all()
-    assert result.splits["PublicTest"] is data.splits["PublicTest"]
-    assert result.name == "fer2013"
-    assert result.checksum() != data.checksum()
-    assert notices == ["FER+ votes for 83 of 83 images; training target: P(label | votes)"]
-
-
-def test_the_posterior_is_fitted_on_one_thread_whatever_the_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Sums over threads are rounded differently, and the data's checksum would change with --threads.
-    seen = set()
-    cross_entropy = functional.cross_entropy
-
-    def recorded(*arguments: torch.Tensor) -> torch.Tensor:
-        seen.add(torch.get_num_threads())
-        return cross_entropy(*arguments)
-
-    monkeypatch.setattr(functional, "cross_entropy", recorded)
-    path = write_votes(tmp_path / "votes.csv", AGREEING)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        with_ferplus(faces(AGREEING), path, "posterior")
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(threads)
-    assert seen == {1}
-
-
-def test_images_without_votes_get_the_prediction_for_zero_votes(tmp_path: Path) -> None:
-    rows = {"Training": [(label, clear(label)) for label in range(7)] * 10}
-    missing = {f"train/x/Training_{index}.jpg" for index in (3, 10)}
-    path = write_votes(tmp_path / "votes.csv", rows, left_out=missing)
-    notices: list[str] = []
-    targets = with_ferplus(faces(rows), path, "posterior", notify=notices.append).splits["Training"].targets
-    assert targets is not None
-    assert (targets[3] == targets[10]).all()
-    assert targets[3].argmax() == 3
-    assert notices[0].startswith("FER+ votes for 68 of 70 images")
 
 
 def test_votes_of_other_images_are_refused(tmp_path: Path) -> None:
@@ -245,20 +176,6 @@ def test_damaged_votes_are_refused(tmp_path: Path, content: str, message: str) -
     path.write_text(content)
     with pytest.raises(InputError, match=message):
         read_votes(path)
-
-
-@pytest.mark.slow
-def test_the_shared_votes_explain_two_labels_of_three(shared: Path) -> None:
-    with (shared / "data/ferplus_votes.csv").open(newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["usage"] == "Training"]
-    labels = np.array([EXPRESSIONS.index(row["kaggle_label"]) for row in rows])
-    names = np.array([row["kaggle_path"] for row in rows])
-    part = ImageSet(np.zeros((len(rows), 1, 1, 1), np.uint8), labels, names=names)
-    data = DataSet("fer2013", EXPRESSIONS, {"Training": part})
-    targets = with_ferplus(data, shared / "data/ferplus_votes.csv", "posterior").splits["Training"].targets
-    assert targets is not None
-    assert (targets.argmax(axis=1) == labels).mean() == pytest.approx(0.687, abs=0.003)
-    assert -np.log(targets[np.arange(len(labels)), labels]).mean() == pytest.approx(0.85, abs=0.01)
 
 
 @pytest.mark.parametrize("by_path", [True, False])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
-from edgekit.models.data import EXPRESSIONS, DataSet
-from edgekit.models.data.few_shot import Splits, base_count, few_shot, of_classes, without_classes
+from edgekit.models.clip.protocols import Splits, base_count, few_shot, of_classes
+from edgekit.models.data import DataSet
 
 Labels = dict[str, NDArray[np.int64]]
 
@@ -89,9 +87,9 @@ def test_only_the_named_classes_are_drawn() -> None:
     [
         ({**LABELS, "train": np.zeros(5, np.int64)}, 1, Splits(), "class 'b' has no image in split 'train'"),
         ({"train": LABELS["train"]}, 10, Splits(), "no image left for validation"),
-        ({"x": LABELS["train"], "y": LABELS["val"]}, 1, Splits(), "no split named 'train': its splits are x, y"),
-        (LABELS, 1, Splits(validation="x"), "no split 'x'.*as val-split"),
-        (LABELS, 1, Splits(test="x"), "no split 'x'.*as test-split"),
+        ({"x": LABELS["train"], "y": LABELS["val"]}, 1, Splits(), "no split 'train': it has x, y"),
+        (LABELS, 1, Splits(validation="x"), "no split 'x'"),
+        (LABELS, 1, Splits(test="x"), "no split 'x'"),
         (LABELS, 1, Splits(train="val"), "cannot be training and validation split"),
     ],
 )
@@ -104,26 +102,6 @@ def test_base_classes_are_the_first_half_rounded_up() -> None:
     assert [base_count(count) for count in (4, 5, 7, 10)] == [2, 3, 4, 5]
     with pytest.raises(InputError, match="at least 2 base and 2 novel classes: the data has 3"):
         base_count(3)
-
-
-def test_classes_left_out_leave_no_trace(bars: DataSet) -> None:
-    training = bars.splits["Training"]
-    votes = np.full((len(training), 7), 1 / 7, np.float32)
-    votes[training.labels == 0] = np.eye(7, dtype=np.float32)[2]  # all votes for angry faces are for fear
-    data = replace(bars, splits={**bars.splits, "Training": replace(training, targets=votes)})
-    rest = without_classes(data, ["fear", "sad"])
-    assert rest.classes == tuple(name for name in EXPRESSIONS if name not in ("fear", "sad"))
-    left = rest.splits["Training"]
-    assert np.bincount(left.labels).tolist() == [8] * 5
-    assert left.targets is not None
-    assert left.targets.shape == (40, 5)
-    np.testing.assert_allclose(left.targets.sum(axis=1), 1, rtol=1e-6)
-    np.testing.assert_array_equal(left.targets[left.labels == 0], np.eye(5)[[0] * 8])
-    np.testing.assert_array_equal(left.images, training.images[~np.isin(training.labels, (2, 4))])
-    with pytest.raises(InputError, match="class 'joy' cannot be left out: the classes are angry"):
-        without_classes(bars, ["joy"])
-    with pytest.raises(InputError, match="1 of 7 classes remain"):
-        without_classes(bars, EXPRESSIONS[1:])
 
 
 def test_labels_are_numbered_in_the_given_order(bars: DataSet) -> None:

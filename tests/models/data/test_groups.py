@@ -15,11 +15,8 @@ from edgekit.models.data import (
     check_classes,
     identical_to,
     named_split,
-    split_to_measure,
     train_and_validation,
-    usual_test_split,
-    usual_training_split,
-    usual_validation_split,
+    usual_split,
 )
 from edgekit.models.data.readers import load_dataset
 from tests.images import write_image
@@ -150,15 +147,15 @@ def test_split_names_stand_for_others_of_their_kind(name: str, found: str) -> No
 def test_usual_split_names_are_found_in_any_case() -> None:
     splits = ["Test", "Train", "VAL"]
     assert [named_split(splits, name) for name in ("train", "val", "test")] == ["Train", "VAL", "Test"]
-    assert usual_training_split(splits) == "Train"
-    assert usual_validation_split(splits) == "VAL"
-    assert usual_test_split(splits) == "Test"
+    assert usual_split(splits, "train") == "Train"
+    assert usual_split(splits, "val") == "VAL"
+    assert usual_split(splits, "test") == "Test"
 
 
 def test_data_without_a_test_split_names_the_option(tmp_path: Path) -> None:
     _draw(tmp_path, lambda name, person, number: f"{name}/{person}_{number}.png")
     with pytest.raises(InputError, match="has no split 'test': it has all; choose one of these with --split"):
-        split_to_measure(load_dataset(tmp_path))
+        load_dataset(tmp_path).chosen_split(None, "test")
 
 
 @pytest.mark.parametrize("split", ["Training", "training", "Train"])

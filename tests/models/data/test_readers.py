@@ -125,13 +125,6 @@ def test_an_archive_that_lost_images_is_refused(bars_folder: Path, tmp_path: Pat
             load_dataset(tmp_path / name)
 
 
-def test_a_table_of_pixels_is_not_kept_on_disk(bars: DataSet, tmp_path: Path) -> None:
-    table = _write_csv(tmp_path / "a.csv", bars)
-    with pytest.raises(InputError, match=r"a\.csv' is no folder or archive of images: its images stay in memory"):
-        load_dataset(table, cache="disk", cache_folder=tmp_path)
-    assert len(load_dataset(table, cache="auto").splits) == 3
-
-
 def test_spaces_around_the_cells_of_a_csv_are_ignored(bars: DataSet, tmp_path: Path) -> None:
     table = _write_csv(tmp_path / "a.csv", bars)
     table.write_text(table.read_text().replace(",", " , ").replace("\n", " \n"))

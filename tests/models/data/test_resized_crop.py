@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from edgekit.models.data.resized_crop import ResizedCrop, draw_crops, resized_crops
+from edgekit.models.data.augment import ResizedCrop, draw_crops, resized_crops
 
 WHOLE = torch.tensor([[1.0, 0.5, 0.5, 0.5, 0.9]])  # all of the area, square, not mirrored
 

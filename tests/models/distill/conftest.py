@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from edgekit.models.clip.architecture import ClipConfig, Tower
-from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.load import random_clip
+from edgekit.models.clip.load import FrozenClip
 from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.augment import Augmentation
 from edgekit.models.distill.teachers import EmbeddingSpace, Teacher, TeacherOutputs
 from edgekit.models.training.recipes import Recipe
 from edgekit.preprocess import FloatArray, ImageU8
+from tests.clips import random_clip
 
 EMBED_DIM = 12
 
@@ -27,10 +27,6 @@ class BarTeacher:
     sha256: str = "a" * 64
     embeds: bool = False
     shapes: list[tuple[int, ...]] = field(default_factory=list)
-
-    @property
-    def crops_seen(self) -> int:
-        return sum(shape[0] for shape in self.shapes)
 
     @staticmethod
     def named(images: ImageU8) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
-from edgekit.models.distill.task import LossWeights, kl_divergence, loss_weights
+from edgekit.models.distill.distillation import LossWeights, kl_divergence, loss_weights
 
 HALF = torch.zeros(1, 2)
 QUARTER = torch.tensor([[0.0, math.log(3)]])  # softmax 1/4, 3/4

@@ -13,14 +13,13 @@ import pytest
 
 from edgekit.contract import Subject
 from edgekit.errors import InputError
-from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.load import save_clip
-from edgekit.models.distill.opening import TeacherOptions, open_teacher
-from edgekit.models.distill.options import DistillOptions
-from edgekit.models.distill.run import TARGETS_NAME, distill
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.clip.load import FrozenClip, save_clip
+from edgekit.models.distill.distillation import TARGETS_NAME, distill
+from edgekit.models.distill.teachers import TeacherOptions, open_teacher
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
+from edgekit.models.training.options import DistillOptions
 
 LABELS = ("dark", "light")
 OPTIONS: dict[str, Any] = {"epochs": 1, "batch_size": 8, "accelerator": "cpu", "precision": "fp32", "threads": 1}
@@ -65,9 +64,9 @@ def test_the_student_of_a_model_of_whole_images_is_one(pictures: Path, tmp_path:
 
 
 def test_options_may_be_text_and_are_checked(tmp_path: Path) -> None:
-    texts: dict[str, Any] = {"data": "d", "output": "o", "unlabelled": "u", "descriptions": "s"}
+    texts: dict[str, Any] = {"data": "d", "output": "o", "descriptions": "s"}
     options = DistillOptions(teachers=["t"], **texts)
-    assert [options.unlabelled, options.descriptions] == [Path("u"), Path("s")]
+    assert [options.data, options.descriptions] == [Path("d"), Path("s")]
     for wrong in ({"teachers": []}, {"teachers": ["t"], "temperature": 0}, {"teachers": ["t"], "views": "center"}):
         with pytest.raises(InputError):
             distill(data=tmp_path, output=tmp_path, **wrong)
@@ -86,18 +85,6 @@ def test_the_teacher_classifies_once_and_a_resumed_training_reads_its_outputs(pi
     kept.write_bytes(kept.read_bytes()[:-4])
     distill(**options, resume=True, progress=lambda stage, _done, _total: stages.append(stage))
     assert "running the teacher" in stages, "a damaged file is replaced"
-
-
-def test_images_without_labels_that_are_validation_images_are_reported(pictures: Path, tmp_path: Path) -> None:
-    notices: list[str] = []
-    more = tmp_path / "more"
-    shutil.copytree(pictures / "val/dark", more)
-    shutil.copy(pictures / "train/light/0.png", more / "9.png")
-    options: dict[str, Any] = {"data": pictures, "student": "mini-xception", "unlabelled": more, **OPTIONS}
-    teachers = [_teacher(tmp_path / "teacher.safetensors")]
-    distill(teachers=teachers, output=tmp_path / "run", **options, notify=notices.append)
-    assert "5 images without labels are used as well" in notices
-    assert "4 images without labels are validation images too: their accuracy is too high" in notices
 
 
 def test_training_images_are_checked_as_in_train(pictures: Path, tmp_path: Path) -> None:

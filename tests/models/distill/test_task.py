@@ -14,11 +14,10 @@ import torch
 from edgekit.errors import InputError
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.augment import Augmentation
-from edgekit.models.data.unlabelled import with_unlabelled
-from edgekit.models.distill.targets import agreement, targets_of
-from edgekit.models.distill.task import DistillationConfig, DistillationTask, LossWeights, student_contract
+from edgekit.models.distill.distillation import DistillationTask, LossWeights, student_contract
+from edgekit.models.distill.targets import targets_of
 from edgekit.models.evaluation.evaluate import evaluate, open_classifier
-from edgekit.models.pretrained import InputValues
+from edgekit.models.model_loading import InputValues
 from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
 from edgekit.models.training.recipes import Recipe
 from edgekit.models.training.task import TrainingJob
@@ -32,13 +31,16 @@ def _job(
     data: DataSet,
     teacher: Any,
     recipe: Recipe,
-    config: DistillationConfig,
+    weights: LossWeights,
+    temperature: float = 2.0,
     training: ImageSet | None = None,
 ) -> TrainingJob:
     training = training or data.splits["Training"]
     targets = targets_of(teacher, training.images, lambda _done, _total: None)
     contract = student_contract("mini-xception", teacher, data, "square", InputValues())
-    task = DistillationTask(contract, recipe, training, data.splits["PublicTest"], teacher, config, targets)
+    task = DistillationTask(
+        contract, recipe, training, data.splits["PublicTest"], teacher, weights, temperature, targets
+    )
     return job_of(task, recipe, teacher=teacher.record())
 
 
@@ -67,10 +69,10 @@ def test_the_student_agrees_with_its_teacher_and_not_with_the_labels(
     wrong = {name: dataclasses.replace(part, labels=teacher.named(part.images)) for name, part in bars.splits.items()}
     data = dataclasses.replace(bars, splits={**wrong, "Training": bars.splits["Training"]})
     recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
-    train_job(_job(data, teacher.teacher(), recipe, DistillationConfig(weights)), tmp_path / "run")
+    train_job(_job(data, teacher.teacher(), recipe, weights), tmp_path / "run")
     logits = _last_logits(tmp_path / "run", data)
     test = data.splits["PrivateTest"].images
-    assert agreement(logits, np.eye(7, dtype=np.float32)[teacher.named(test)]) > 0.6
+    assert (logits.argmax(axis=1) == teacher.named(test)).mean() > 0.6
     assert (logits.argmax(axis=1) == bars.splits["PrivateTest"].labels).mean() < 0.3
 
 
@@ -80,7 +82,7 @@ def test_a_recipe_with_a_sampler_draws_each_class_equally_often(
     few = bars.splits["Training"].subset(np.flatnonzero(bars.splits["Training"].labels != 1)[:20])
     data = dataclasses.replace(bars, splits={**bars.splits, "Training": few.subset(np.r_[0:20, [2] * 15])})
     recipe = dataclasses.replace(short, balance="sampler")
-    task = _job(data, bar_teacher().teacher(), recipe, DistillationConfig(ONLY_KL)).task
+    task = _job(data, bar_teacher().teacher(), recipe, ONLY_KL).task
     task.build(torch.device("cpu"))
     labels = data.splits["Training"].labels[task.order(torch.Generator().manual_seed(0)).numpy()]
     counts = np.bincount(labels)
@@ -89,8 +91,8 @@ def test_a_recipe_with_a_sampler_draws_each_class_equally_often(
 
 def test_labels_count_if_they_have_weight(bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path) -> None:
     recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
-    config = DistillationConfig(LossWeights(0, 1, 0))
-    history = train_job(_job(bars, bar_teacher().teacher(), recipe, config), tmp_path / "run")
+    weights = LossWeights(0, 1, 0)
+    history = train_job(_job(bars, bar_teacher().teacher(), recipe, weights), tmp_path / "run")
     assert max(report.validation_accuracy for report in history) > 0.6
 
 
@@ -99,8 +101,8 @@ def test_interrupted_training_resumes_bit_for_bit(
     bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path, embeds: bool
 ) -> None:
     def job() -> TrainingJob:
-        config = DistillationConfig(LossWeights(1, 0.5, 1 if embeds else 0))
-        return _job(bars, bar_teacher(embeds=embeds).teacher(), short, config)
+        weights = LossWeights(1, 0.5, 1 if embeds else 0)
+        return _job(bars, bar_teacher(embeds=embeds).teacher(), short, weights)
 
     train_whole_and_resumed(job, tmp_path, interrupted_after=6)  # in the middle of the second epoch
 
@@ -108,12 +110,12 @@ def test_interrupted_training_resumes_bit_for_bit(
 def test_another_teacher_or_other_targets_are_another_training(
     bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path
 ) -> None:
-    recipe, config = dataclasses.replace(short, epochs=1), DistillationConfig(ONLY_KL)
-    train_job(_job(bars, bar_teacher().teacher(), recipe, config), tmp_path / "run")
-    other = _job(bars, bar_teacher(sha256="b" * 64).teacher(), recipe, config)
+    recipe, weights = dataclasses.replace(short, epochs=1), ONLY_KL
+    train_job(_job(bars, bar_teacher().teacher(), recipe, weights), tmp_path / "run")
+    other = _job(bars, bar_teacher(sha256="b" * 64).teacher(), recipe, weights)
     with pytest.raises(InputError, match="teacher_sha256 was 'aaa"):
         train_job(other, tmp_path / "run", resume=True)
-    warmer = _job(bars, bar_teacher().teacher(), recipe, DistillationConfig(ONLY_KL, 4.0))
+    warmer = _job(bars, bar_teacher().teacher(), recipe, ONLY_KL, 4.0)
     with pytest.raises(InputError, match=r"temperature was 2.0, now it is 4.0"):
         train_job(warmer, tmp_path / "run", resume=True)
 
@@ -121,30 +123,14 @@ def test_another_teacher_or_other_targets_are_another_training(
 def test_the_checkpoint_records_the_teacher_and_the_class_vectors(
     bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path
 ) -> None:
-    from edgekit.models.checkpoints.checkpoint import load_checkpoint
+    from edgekit.models.checkpoint import load_checkpoint
 
     teacher = bar_teacher(embeds=True).teacher()
     recipe = dataclasses.replace(short, epochs=1)
-    train_job(_job(bars, teacher, recipe, DistillationConfig(LossWeights(1, 0, 1))), tmp_path / "run")
+    train_job(_job(bars, teacher, recipe, LossWeights(1, 0, 1)), tmp_path / "run")
     checkpoint = load_checkpoint(tmp_path / "run" / BEST_NAME)
     assert checkpoint.contract.architecture == "mini-xception@12"
     assert checkpoint.training["teacher"] == teacher.record()
     assert checkpoint.training["distillation"]["weights"] == {"kl": 1, "ce": 0, "cosine": 1}
     assert np.array_equal(checkpoint.state["class_vectors"].numpy(), teacher.space.class_vectors)
     assert checkpoint.state["logit_scale"].item() == 8
-
-
-@pytest.mark.slow
-def test_images_without_labels_are_learned_from(
-    bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path
-) -> None:
-    teacher, few = bar_teacher(), bars.splits["Training"].subset(np.arange(2))
-    training = with_unlabelled(few, bars.splits["Training"].images)
-    data = dataclasses.replace(
-        bars,
-        splits={n: dataclasses.replace(p, labels=teacher.named(p.images)) for n, p in bars.splits.items()},
-    )
-    recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
-    config = DistillationConfig(LossWeights(1, 0.1, 0), unlabelled="e" * 64)
-    history = train_job(_job(data, teacher.teacher(), recipe, config, training), tmp_path / "run")
-    assert max(report.validation_accuracy for report in history) > 0.6

@@ -12,15 +12,23 @@ import torch
 from torch.nn import functional as F
 
 from edgekit.errors import InputError
-from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.clip.checkpoint import prompt_checkpoint, save_prompts
-from edgekit.models.clip.config import PromptConfig
-from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.load import save_clip
-from edgekit.models.clip.prompted import PromptedClip
-from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
-from edgekit.models.distill.opening import TeacherOptions, _classifier_teacher, open_teacher
-from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble, for_labels, to_teacher_input
+from edgekit.models.clip.hicropl import PromptConfig, PromptedClip
+from edgekit.models.clip.load import FrozenClip, save_clip
+from edgekit.models.distill.targets import targets_of
+from edgekit.models.distill.teachers import (
+    Teacher,
+    TeacherOptions,
+    TeacherOutputs,
+    _classifier_teacher,
+    ensemble,
+    for_labels,
+    open_teacher,
+    prompted_teacher,
+    to_teacher_input,
+    zero_shot_teacher,
+)
 from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
@@ -62,15 +70,30 @@ def prompts(small_clip: FrozenClip, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_a_checkpoint_returns_the_outputs_of_its_net_for_the_centre_of_a_face(checkpoint: Path, crops: ImageU8) -> None:
-    from edgekit.models.checkpoints.checkpoint import load_checkpoint
+    from edgekit.models.checkpoint import load_checkpoint
     from edgekit.models.model_loading import build_net
 
     teacher = _classifier_teacher(checkpoint, CPU, None)
     loaded = load_checkpoint(checkpoint)
     expected = TorchClassifier(build_net(loaded), loaded.contract).logits(crops[:, 2:46, 2:46])
     assert np.array_equal(teacher.predict(crops[:, 2:46, 2:46]).logits, expected)
-    assert teacher.share_hw == (44 / 48, 44 / 48)
+    centre = targets_of(teacher, crops, lambda _done, _total: None, mirrored=False)
+    assert np.array_equal(centre.logits, expected)
     assert teacher.predict(np.repeat(crops, 3, axis=-1)).logits.shape == (5, 3)
+
+
+def test_a_teacher_that_is_given_twice_classifies_once(checkpoint: Path, crops: ImageU8) -> None:
+    teacher = _classifier_teacher(checkpoint, CPU, None)
+    batches: list[int] = []
+
+    def predict(images: ImageU8) -> TeacherOutputs:
+        batches.append(len(images))
+        return teacher.predict(images)
+
+    counted = replace(teacher, predict=predict)
+    found = targets_of(ensemble([counted, counted]), crops, lambda _done, _total: None, mirrored=False)
+    assert batches == [len(crops)]
+    np.testing.assert_allclose(softmax(found.logits), softmax(teacher.predict(crops[:, 2:46, 2:46]).logits), atol=1e-6)
 
 
 def test_crops_of_another_size_are_resized_and_made_gray(crops: ImageU8) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.models.evaluation.calibration import calibration
+from edgekit.models.evaluation.evaluate import calibration
 
 
 def test_bins_hold_means_of_confidence_and_accuracy() -> None:

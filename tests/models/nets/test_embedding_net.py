@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
-from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import NETS, create_model, embedding_name

@@ -14,18 +14,16 @@ from torch import nn
 
 from edgekit.errors import InputError
 from edgekit.model_store import resolve_model
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
-from edgekit.models.data.augment import Augmentation
 from edgekit.models.model_loading import contract_for
 from edgekit.models.train import _report_chance, train
-from edgekit.models.train_options import TrainOptions
-from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.init_weights import read_initial_weights
 from edgekit.models.training.loop import BEST_NAME, EpochReport, _Trainer, train_job
-from edgekit.models.training.optimizer import freeze, layer_rates, make_optimizer
-from edgekit.models.training.recipes import RECIPES, Recipe
+from edgekit.models.training.options import TrainOptions
+from edgekit.models.training.recipes import RECIPES, freeze, layer_rates
 from edgekit.models.training.run import TrainingResult
+from edgekit.models.training.task import ClassificationTask
 from tests.resuming import job_of
 
 INITIAL = resolve_model("fer2013", (".safetensors",))
@@ -119,16 +117,6 @@ def test_rates_fall_towards_the_input_and_zero_freezes() -> None:
     freeze(net, 0.0)
     assert [name for name, parameter in net.named_parameters() if parameter.requires_grad] == ["4.weight", "4.bias"]
     assert not net[0][1].training
-
-
-def test_a_share_of_the_layers_does_not_learn() -> None:
-    net = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(4)), nn.Linear(3, 2))
-    freeze(net, 1.0, frozen=0.5)
-    assert [parameter.requires_grad for parameter in net.parameters()] == [False] * 4 + [True] * 6
-    optimizer = make_optimizer(Recipe(epochs=1, augmentation=Augmentation(4), frozen=0.5), net)
-    assert {id(each) for group in optimizer.param_groups for each in group["params"]} == {
-        id(parameter) for parameter in net.parameters() if parameter.requires_grad
-    }
 
 
 def test_the_last_layer_learns_in_a_net_with_parameters_of_its_own() -> None:

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from edgekit.models.nets.registry import create_model
-from edgekit.models.training.distributed import GatheredBatchNorm2d, gather_batchnorms
+from edgekit.models.training.machine import GatheredBatchNorm2d, gather_batchnorms
 
 
 class _OneProcess:

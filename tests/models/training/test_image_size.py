@@ -11,7 +11,8 @@ import torch
 
 import edgekit
 from edgekit.errors import InputError
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.data import disk
 from edgekit.models.train import train
 
 # A net with dropout, whose random numbers must not depend on the image storage.
@@ -44,7 +45,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def in_memory(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "run"
-    train(data=pictures, output=folder, cache_images="memory", **OPTIONS)
+    train(data=pictures, output=folder, **OPTIONS)
     return folder
 
 
@@ -61,9 +62,12 @@ def test_the_contract_export_and_eval_follow_the_size(in_memory: Path, pictures:
     assert ours.split == "test"
 
 
-def test_images_on_disk_give_the_same_weights(in_memory: Path, pictures: Path, tmp_path: Path) -> None:
+def test_images_on_disk_give_the_same_weights(
+    in_memory: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     messages: list[str] = []
-    train(data=pictures, output=tmp_path / "run", cache_images="disk", notify=messages.append, **OPTIONS)
+    monkeypatch.setattr(disk, "fits_in_memory", lambda _size_bytes: False)
+    train(data=pictures, output=tmp_path / "run", notify=messages.append, **OPTIONS)
     assert any("kept on disk" in message for message in messages)
     ours, theirs = (load_checkpoint(folder / "best.safetensors") for folder in (tmp_path / "run", in_memory))
     assert ours.training["data_sha256"] == theirs.training["data_sha256"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
-from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import NETS, create_model
 from edgekit.models.training.init_weights import read_initial_weights

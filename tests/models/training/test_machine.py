@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.models.training import precision
+from edgekit.models.training import machine
 
 
 @pytest.mark.parametrize(
@@ -20,19 +20,19 @@ def test_bf16_is_read_from_the_processors_flags(
 ) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
-    monkeypatch.setattr(precision, "_CPUINFO", cpuinfo)
-    assert precision.processor_has_bf16() == has_bf16
+    monkeypatch.setattr(machine, "_CPUINFO", cpuinfo)
+    assert machine.processor_has_bf16() == has_bf16
 
 
 def test_the_processor_and_the_net_decide_about_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "processor_has_bf16", lambda: True)
-    chosen = [precision.choose_precision(name) for name in ("edgecnn", "edgecnn@128", "timm/resnet18")]
+    monkeypatch.setattr(machine, "processor_has_bf16", lambda: True)
+    chosen = [machine.choose_precision(name) for name in ("edgecnn", "edgecnn@128", "timm/resnet18")]
     assert chosen == ["bf16", "bf16", "fp32"]
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert precision.choose_precision("edgecnn") == "fp32", "the other machine may have another processor"
+    assert machine.choose_precision("edgecnn") == "fp32", "the other machine may have another processor"
     monkeypatch.delenv("WORLD_SIZE")
-    monkeypatch.setattr(precision, "processor_has_bf16", lambda: False)
-    assert precision.choose_precision("edgecnn") == "fp32"
+    monkeypatch.setattr(machine, "processor_has_bf16", lambda: False)
+    assert machine.choose_precision("edgecnn") == "fp32"
 
 
 @pytest.mark.parametrize("given", [None, "ACTIVE"])

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit.errors import InputError
+import edgekit
+from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet, ImageSet
-from edgekit.models.train_options import TrainOptions
+from edgekit.models.training.loop import EpochReport
+from edgekit.models.training.options import TrainOptions
 from edgekit.models.training.run import (
     TrainingData,
-    check_prior_strength,
     check_training_images,
     read_training_data,
 )
@@ -96,8 +97,12 @@ def test_a_model_that_learns_mostly_votes_is_calibrated_by_them(draw_faces: Draw
     assert "has votes for 0 of 7 images of split 'val'" in notices[-1]
 
 
-def test_class_shares_are_not_corrected_twice() -> None:
-    check_prior_strength(0.0, "sampler")
-    check_prior_strength(1.0, "none")
-    with pytest.raises(InputError, match="so does balance 'sampler' of this training: use one of them"):
-        check_prior_strength(1.0, "sampler")
+def test_an_interrupted_training_leaves_calibrated_weights(bars_folder: Path, tmp_path: Path) -> None:
+    def stop(_report: EpochReport) -> None:
+        raise KeyboardInterrupt
+
+    options = {"model": "mini-xception", "batch_size": 28, "accelerator": "cpu", "threads": 1, "on_epoch": stop}
+    with pytest.raises(KeyboardInterrupt):
+        edgekit.train(data=bars_folder, output=tmp_path, epochs=2, **options)
+    checkpoint = load_checkpoint(tmp_path / "best.safetensors")
+    assert checkpoint.contract.temperature == checkpoint.training["calibration"]["temperature"] != 1

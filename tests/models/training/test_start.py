@@ -14,17 +14,15 @@ from torch import nn
 from edgekit.contract import Fit
 from edgekit.errors import InputError
 from edgekit.models.callbacks import ignore_message
-from edgekit.models.checkpoints.checkpoint import load_checkpoint
-from edgekit.models.data.near_copies import near_copies
+from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.data import near_copies
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
-from edgekit.models.pretrained import pretrained_input, pretrained_state
 from edgekit.models.train import train
-from edgekit.models.train_options import TrainOptions
-from edgekit.models.training.fit_choice import choose_fit
-from edgekit.models.training.linear_layer import fit_linear
-from edgekit.models.training.optimizer import freeze
-from edgekit.models.training.run import initial_weights
+from edgekit.models.training.init_weights import initial_weights, pretrained_input, pretrained_state
+from edgekit.models.training.linear_layer import choose_fit, fit_linear
+from edgekit.models.training.options import TrainOptions
+from edgekit.models.training.recipes import freeze
 from edgekit.models.training.start import Start, choose_start
 from tests.images import write_image
 
@@ -166,6 +164,15 @@ def test_a_linear_layer_separates_what_can_be_separated() -> None:
     features = torch.randn(60, 40) + 5 * torch.eye(3, 40)[labels] + 7
     weight, bias = fit_linear(features, labels, 3)
     assert ((features @ weight.T + bias).argmax(dim=1) == labels).all()
+
+
+def test_a_feature_that_hardly_differs_gets_no_large_weight() -> None:
+    torch.manual_seed(0)
+    labels = torch.arange(60) % 3
+    features = torch.randn(60, 40) + 5 * torch.eye(3, 40)[labels]
+    features[:, 39] = 1e-5 * (labels == 0)
+    weight, _ = fit_linear(features, labels, 3)
+    assert weight[:, 39].abs().max() < 10 * weight[:, :39].abs().max()
 
 
 def test_statistics_can_stay_as_they_are() -> None:

@@ -1,0 +1,169 @@
+"""`--gpio`: pins that are on while a label holds, and a button. The only module that imports gpiozero."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.errors import InputError, TemporaryError
+from edgekit.options import option
+
+if TYPE_CHECKING:
+    from edgekit.device.detections import FrameResult
+    from edgekit.device.frame import Frame
+    from edgekit.device.sinks.context import RunContext
+
+# The numbers of a Pi's header that a program can use.
+_PINS = range(2, 28)
+# Without newer results, as after the camera is lost, a pin goes off.
+_MOST_AGE_S = 3.0
+_CHECK_EVERY_S = 0.5
+
+
+def parse_pin(text: str) -> tuple[int, str]:
+    """Return number and label of the text `PIN=LABEL`.
+
+    Raises:
+        InputError: The text is not of this form.
+    """
+    number, _, label = text.partition("=")
+    if not label:
+        raise InputError(f"'{text}' is not of the form PIN=LABEL: write for example 17=happy")
+    return _pin(number), label
+
+
+def _pin(text: str) -> int:
+    if not text.isdecimal() or int(text) not in _PINS:
+        raise InputError(f"'{text}' is no pin: give a GPIO number (BCM), {_PINS[0]} to {_PINS[-1]}")
+    return int(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpioOptions(SinkOptions):
+    """Options of pins."""
+
+    title = "Events"
+
+    gpio: tuple[tuple[int, str], ...] = option(
+        "--gpio",
+        "A pin (GPIO number) that is on while a face or image has this label, such as 17=happy. Repeatable.",
+        default=(),
+        metavar="PIN=LABEL",
+        parse=parse_pin,
+        several=True,
+    )
+    gpio_button: int | None = option(
+        "--gpio-button",
+        "A pin with a button to ground: a press saves the next frame, as the MQTT command snapshot.",
+        metavar="PIN",
+        parse=_pin,
+        needs="--event-snapshots",
+    )
+
+    def open(self, run: RunContext) -> Sink | None:
+        """Return the sink.
+
+        Raises:
+            InputError: A label is not one of the model, a pin has two uses, or gpiozero is missing.
+            TemporaryError: The pins cannot be used: there are none, or another program has them.
+        """
+        if not self.gpio and self.gpio_button is None:
+            return None
+        labels = run.contract.labels
+        for _, label in self.gpio:
+            if label not in labels:
+                raise InputError(f"--gpio '{label}' is not a label of the model: choose from {', '.join(labels)}")
+        pins = [pin for pin, _ in self.gpio] + ([] if self.gpio_button is None else [self.gpio_button])
+        if len(set(pins)) < len(pins):
+            raise InputError("a pin has two uses: give each pin one label, and the button another pin")
+        return GpioSink(dict(self.gpio), self.gpio_button, run)
+
+
+class GpioSink(Sink):
+    """Switches pins by the labels of each frame; all are off at the end, and without results."""
+
+    def __init__(self, labels: Mapping[int, str], button: int | None, run: RunContext) -> None:
+        """Reserve the pins. Raises as `GpioOptions.open`."""
+        gpiozero = _gpiozero()
+        self._labels = labels
+        self._on = dict.fromkeys(labels, False)
+        self._account = run.account("pins")
+        self._notify = run.notify
+        self._lock = threading.Lock()
+        self._results_s = time.monotonic()
+        self._has_failed = False
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._switch_off_without_results, name="edgekit gpio", daemon=True)
+        with ExitStack() as devices:
+            try:
+                self._leds: dict[int, Any] = {pin: devices.enter_context(gpiozero.LED(pin)) for pin in labels}
+                if button is not None and run.links.snapshots is not None:
+                    request = run.links.snapshots.request
+                    devices.enter_context(gpiozero.Button(button, bounce_time=0.05)).when_pressed = request
+            except Exception as error:  # gpiozero and its backends have classes of their own
+                reason = str(error) or type(error).__name__
+                raise TemporaryError(
+                    f"the pins cannot be used ({reason}): run edgekit on a Pi, as a user of the group gpio, and end "
+                    "other programs that use them"
+                ) from error
+            self._devices = devices.pop_all()
+
+    def __enter__(self) -> Self:
+        self._watch.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Switch all pins off."""
+        self._ended.set()
+        with self._lock:
+            self._switch(())
+            self._devices.close()
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Switch each pin."""
+        del frame
+        with self._lock:
+            self._results_s = time.monotonic()
+            self._switch({face.label for face in result.faces if not face.uncertain})
+
+    def _switch_off_without_results(self) -> None:
+        while not self._ended.wait(_CHECK_EVERY_S):
+            with self._lock:
+                if time.monotonic() - self._results_s > _MOST_AGE_S and not self._ended.is_set():
+                    self._switch(())
+
+    def _switch(self, shown: Collection[str]) -> None:
+        """Switch the pins of the labels `shown` on, and the others off. The caller holds the lock."""
+        for pin, label in self._labels.items():
+            is_on = label in shown
+            if self._on[pin] == is_on:
+                continue
+            self._account.produce()
+            try:
+                self._leds[pin].value = is_on
+            except Exception as error:  # the backend's own classes
+                self._account.drop("pin failed")
+                if not self._has_failed:
+                    self._notify(f"pin {pin} cannot be switched ({error}): the run continues")
+                self._has_failed = True
+            else:
+                self._on[pin] = is_on
+                self._account.write()
+
+
+def _gpiozero() -> Any:
+    try:
+        import gpiozero
+    except ImportError as error:
+        from edgekit.install_hint import install_command
+
+        raise InputError(
+            f"--gpio needs gpiozero ({error}): run {install_command('gpio')}, or sudo apt install python3-gpiozero "
+            "python3-lgpio"
+        ) from error
+    return gpiozero

@@ -1,1 +1,0 @@
-"""Output of results as text, tables and report files."""

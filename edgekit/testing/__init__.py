@@ -1,1 +1,0 @@
-"""Conformance tests for extensions of edgekit: `edgekit.testing.engine`."""

@@ -1,0 +1,147 @@
+"""`edgekit export --card`: the files with which the Hugging Face Hub presents a model.
+
+https://huggingface.co/docs/hub/model-cards describes the card, a README.md that begins with YAML.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from edgekit.contract import Accuracy, Contract
+from edgekit.errors import InputError
+from edgekit.files import write_atomic
+
+_CARD, _CONFIG, _PREPROCESSING = "README.md", "config.json", "preprocessor_config.json"
+_MARK = "library_name: edgekit"
+_TEXT = """{front}
+# {title}
+
+The model classifies {subject}: {labels}. Its net is {architecture}, in {precision}, trained on {dataset}.
+
+```
+pip install "edgekit-pi[device]"
+edgekit run --source demo --model {file}
+```
+
+## Input
+
+The input `{input}` has the shape (N, {channels}, {height}, {width}), type {element} and colour order {order}. {crop}
+It is resized to {resized}{gray}, and its centre is cut out. {normalisation}`{preprocessing}` has these values, too.
+
+## Accuracy
+
+{accuracy}
+
+## Intended use and limits
+
+Describe who may use the model for what, on which pictures it was not measured, and its licence.
+"""
+
+
+def check_card(file: Path) -> None:
+    """Check that a card beside `file` replaces no files but those of another card.
+
+    Raises:
+        InputError: The folder has a README.md, config.json or preprocessor_config.json that is not of a card.
+    """
+    paths = [file.with_name(name) for name in (_CARD, _CONFIG, _PREPROCESSING)]
+    found = [path for path in paths if path.exists()]
+    if found and not (paths[0].exists() and _MARK in paths[0].read_text(errors="replace")):
+        raise InputError(f"'{found[0]}' is not of a model card: write the model to a folder of its own")
+
+
+def write_card(file: Path, contract: Contract) -> None:
+    """Write README.md, config.json and preprocessor_config.json beside a model file, from its contract.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    labels = dict(enumerate(contract.labels))
+    config = {
+        "model_type": contract.architecture,
+        "num_labels": len(labels),
+        "id2label": {str(number): label for number, label in labels.items()},
+        "label2id": {label: number for number, label in labels.items()},
+    }
+    write_atomic(file.with_name(_CARD), _card(file, contract).encode())
+    write_atomic(file.with_name(_CONFIG), _json(config))
+    write_atomic(file.with_name(_PREPROCESSING), _json(_preprocessing(contract)))
+
+
+def _preprocessing(contract: Contract) -> dict[str, Any]:
+    """Return the preprocessing in the words of transformers; they have none for the box of a face."""
+    spec, crop = contract.input, contract.crop
+    is_normalised = spec.element_type == "float32"
+    return {
+        "do_resize": True,
+        "size": dict(zip(("height", "width"), crop.resize_hw, strict=True)),
+        "do_center_crop": True,
+        "crop_size": dict(zip(("height", "width"), crop.center_crop_hw, strict=True)),
+        "do_grayscale": crop.grayscale,
+        "do_flip_channel_order": spec.channels == "bgr",
+        "do_rescale": is_normalised,
+        "rescale_factor": spec.scale,
+        "do_normalize": is_normalised,
+        "image_mean": list(spec.mean),
+        "image_std": list(spec.std),
+    }
+
+
+def _card(file: Path, contract: Contract) -> str:
+    spec, crop, is_face = contract.input, contract.crop, contract.subject == "face"
+    measured = contract.provenance.accuracy
+    return _TEXT.format(
+        front=_front_matter(file, measured),
+        title=file.stem,
+        subject="faces" if is_face else "whole images",
+        labels=", ".join(contract.labels),
+        architecture=contract.architecture,
+        precision=contract.precision,
+        dataset=contract.provenance.dataset,
+        file=file.name,
+        input=spec.name,
+        channels=len(spec.mean),
+        height=spec.size_hw[0],
+        width=spec.size_hw[1],
+        element=spec.element_type,
+        order=spec.channels,
+        crop=_region(contract),
+        resized="x".join(map(str, crop.resize_hw)),
+        gray=", made gray" * crop.grayscale,
+        normalisation=f"The tensor is `(pixel * {spec.scale:g} - {list(spec.mean)}) / {list(spec.std)}`. "
+        if spec.element_type == "float32"
+        else "The file normalises the pixels. ",
+        preprocessing=_PREPROCESSING,
+        accuracy="\n".join(
+            f"- {each.correct / each.total:.2%} ({each.correct} of {each.total}) on {each.dataset} {each.split}, "
+            f"{each.protocol}"
+            for each in measured
+        )
+        or "Not measured.",
+    )
+
+
+def _region(contract: Contract) -> str:
+    if contract.subject == "face":
+        return f"A square around the box of a face, widened by {contract.crop.margin:.0%} on every side, is cut out."
+    ways = {"square": "cut to its central square", "pad": "padded to a square", "stretch": "stretched"}
+    return f"An image is {ways[contract.crop.fit]}."
+
+
+def _front_matter(file: Path, measured: tuple[Accuracy, ...]) -> str:
+    lines = ["---", _MARK, "pipeline_tag: image-classification", "tags:", f"- {file.suffix[1:]}", "- raspberry-pi"]
+    if measured:
+        lines += ["metrics:", "- accuracy", "model-index:", f"- name: {json.dumps(file.stem)}", "  results:"]
+    for each in measured:
+        name, split = json.dumps(each.dataset), json.dumps(each.split)
+        lines += ["  - task:", "      type: image-classification"]
+        lines += ["    dataset:", f"      type: {name}", f"      name: {name}", f"      split: {split}", "    metrics:"]
+        lines += ["    - type: accuracy", f"      name: {json.dumps(f'Accuracy, {each.protocol}')}"]
+        lines += [f"      value: {100 * each.correct / each.total:.2f}"]
+    return "\n".join([*lines, "---"])
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2) + "\n").encode()

@@ -1,1 +1,0 @@
-"""Export to ncnn by way of ONNX and pnnx."""

@@ -1,1 +1,0 @@
-"""Export to ONNX: the exporter, presets per processor, graph rewrites, other labels, and prompted CLIP."""

@@ -1,0 +1,148 @@
+"""Rewrite concat-free: each input of a dense block's concatenations is convolved once, for all layers that read it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from onnxscript import ir
+
+from edgekit.export.passes.editing import (
+    Convolution,
+    add_constant,
+    channels_of,
+    convolution,
+    insert,
+    integer,
+    is_read_once,
+    replace,
+    reweighted,
+)
+
+# The wide convolution's output must fit the L1 cache of a small core. In larger blocks the rewrite saves instructions
+# too, but adds memory traffic. Counted on an emulated A53: 0.0483 M L2 misses with this limit, 0.0572 M with 64 KiB,
+# which includes EdgeCNN's second block, and 0.0878 M without a limit (files of the commit before
+# ca72ebb1 by `export --target a53 --no-pass uint8-input`, counted by benchmarks/cores/count.py).
+LARGEST_BYTES = 32 << 10
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A convolution that reads the first `parts` parts of a block, and the terms of its output computed so far."""
+
+    conv: Convolution
+    parts: int
+    terms: list[ir.Value]
+
+
+def concat_free(model: ir.Model) -> int:
+    """Split the convolutions of dense blocks by input part and return the number of blocks rewritten.
+
+    conv(concat(x, n1, ...)) = conv_x(x) + conv_1(n1) + ...: all terms that read one part, such as n1, become one wide
+    convolution and a Split. The number of multiplications is the same, but each part goes through im2col once instead
+    of once per layer. Nodes other than these convolutions read a new concatenation of the same parts. Blocks whose wide
+    convolution has an output larger than `LARGEST_BYTES` stay unchanged.
+    """
+    return sum(_take_apart(model.graph, chain) for chain in list(_dense_chains(model.graph)))
+
+
+def _dense_chains(graph: ir.Graph) -> Iterator[list[ir.Node]]:
+    """Yield each dense block as the list of its concatenations; each appends a convolution's output."""
+    seen: set[ir.Node] = set()
+    for node in graph:
+        chain: list[ir.Node] = []
+        current: ir.Node | None = node
+        while current is not None and current not in seen and _added_by(current) is not None:
+            seen.add(current)
+            chain.append(current)
+            current = _next(current)
+        if chain:
+            yield chain
+
+
+def _added_by(concat: ir.Node) -> Convolution | None:
+    """Return the convolution whose output a Concat node appends to its first input; None for all other nodes."""
+    if concat.op_type != "Concat" or integer(concat, "axis", 0) != 1 or len(concat.inputs) != 2:
+        return None
+    new = concat.inputs[1]
+    conv = convolution(new.producer()) if new is not None and is_read_once(new) else None
+    return conv if conv is not None and conv.groups == 1 else None
+
+
+def _next(concat: ir.Node) -> ir.Node | None:
+    output = concat.outputs[0]
+    following = [use.node for use in output.uses() if use.node.op_type == "Concat" and use.idx == 0]
+    return following[0] if len(following) == 1 and not output.is_graph_output() else None
+
+
+def _take_apart(graph: ir.Graph, chain: list[ir.Node]) -> bool:
+    # All channels before the first reader are one part.
+    while chain and not _readers(graph, chain[0].inputs[0], 1):
+        chain = chain[1:]
+    if not chain:
+        return False
+    parts = [part for part in (chain[0].inputs[0], *(concat.inputs[1] for concat in chain)) if part is not None]
+    widths = [width for width in map(channels_of, parts) if width is not None]
+    joined = [parts[0], *(concat.outputs[0] for concat in chain)]
+    readers = [reader for count, value in enumerate(joined, 1) for reader in _readers(graph, value, count)]
+    if len(widths) != len(parts) or len(readers) < 2 or not _alike(readers) or _widest_bytes(readers) > LARGEST_BYTES:
+        return False
+    start = 0
+    for index, (part, width) in enumerate(zip(parts, widths, strict=True)):
+        before = readers[0].conv.node if index == 0 else chain[index - 1]
+        _read_once(part, slice(start, start + width), [reader for reader in readers if reader.parts > index], before)
+        start += width
+    for reader in readers:
+        total = reader.terms[0]
+        for term in reader.terms[1:]:
+            total = insert(reader.conv.node, "Add", [term, total])
+        replace(reader.conv.node, total)
+    for count, concat in enumerate(chain, 2):
+        if count > 2 and concat.outputs[0].uses():
+            replace(concat, insert(concat, "Concat", parts[:count], {"axis": 1}))
+    return True
+
+
+def _widest_bytes(readers: list[_Reader]) -> float:
+    """Return the size in bytes of the wide convolution's output for one image; infinity if a dimension is unknown."""
+    shape = readers[0].conv.node.outputs[0].shape
+    sizes = [size for size in (shape or [None])[2:] if isinstance(size, int)]
+    if shape is None or len(sizes) != len(shape) - 2:
+        return math.inf
+    return 4 * math.prod(sizes) * sum(len(reader.conv.bias) for reader in readers)
+
+
+def _readers(graph: ir.Graph, value: ir.Value | None, parts: int) -> list[_Reader]:
+    nodes = {use.node for use in value.uses() if use.idx == 0} if value is not None else set()
+    found = [convolution(node) for node in graph if node in nodes]
+    return [_Reader(conv, parts, []) for conv in found if conv is not None and conv.groups == 1]
+
+
+def _alike(readers: list[_Reader]) -> bool:
+    """Return whether all readers have equal kernel size, padding, strides and dilations."""
+    return len({(conv.weight.shape[2:], conv.pads, conv.steps) for conv in (reader.conv for reader in readers)}) == 1
+
+
+def _read_once(part: ir.Value, channels: slice, readers: list[_Reader], before: ir.Node) -> None:
+    """Convolve `part` (`channels` of the block) once for all readers and append each reader's term to its `terms`."""
+    if not readers:
+        return
+    weight = np.concatenate([reader.conv.weight[:, channels] for reader in readers])
+    bias = np.concatenate([reader.conv.bias for reader in readers]) if channels.start == 0 else None
+    wide = reweighted(readers[-1].conv, weight, bias, part, before)
+    if len(readers) == 1:
+        readers[0].terms.append(wide)
+        return
+    graph = before.graph
+    assert isinstance(graph, ir.Graph)
+    sizes = add_constant(
+        graph, f"{part.name}.sizes", np.array([len(reader.conv.weight) for reader in readers], np.int64)
+    )
+    split = ir.node("Split", [wide, sizes], attributes={"axis": 1}, num_outputs=len(readers))
+    split.metadata_props.update(before.metadata_props)
+    graph.insert_before(before, split)
+    for reader, output in zip(readers, split.outputs, strict=True):
+        output.type = wide.type
+        reader.terms.append(output)

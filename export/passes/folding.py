@@ -1,0 +1,83 @@
+"""Rewrites of every export: BatchNorm and the class vectors of a student become part of the weights."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnxscript import ir
+
+from edgekit.export.passes.editing import (
+    Weights,
+    add_weight,
+    constant,
+    convolution,
+    insert,
+    is_read_once,
+    replace,
+)
+
+_DEFAULT_EPSILON = 1e-5
+# Operators between the class vectors of a student and its logits.
+_KINDS = frozenset({"Mul", "Transpose"})
+
+
+def fold_batchnorm(model: ir.Model) -> int:
+    """Fold each BatchNormalization behind a Conv into the Conv's weights and return the number folded.
+
+    With g = scale / sqrt(variance + epsilon): weight' = g * weight and bias' = g * (bias - mean) + shift, computed in
+    float64 and rounded once. A BatchNormalization is not folded if another node reads the convolution's output, or if
+    one of these tensors is not constant.
+    """
+    return sum(_fold(model.graph, node) for node in list(model.graph) if node.op_type == "BatchNormalization")
+
+
+def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
+    convolved = norm.inputs[0]
+    conv = convolution(convolved.producer()) if convolved is not None and is_read_once(convolved) else None
+    constants = [values for values in map(constant, norm.inputs[1:5]) if values is not None]
+    if conv is None or len(constants) != 4 or len(norm.outputs) != 1:
+        return False
+    scale, shift, mean, variance = constants
+    epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else _DEFAULT_EPSILON
+    gain = scale / np.sqrt(variance + epsilon)
+    weight = conv.weight * gain.reshape(-1, *[1] * (conv.weight.ndim - 1))
+    name = norm.outputs[0].name
+    # New initialisers: another convolution may share the old ones.
+    tensors = [
+        add_weight(graph, f"{name}.weight", weight),
+        add_weight(graph, f"{name}.bias", gain * (conv.bias - mean) + shift),
+    ]
+    inputs = [conv.node.inputs[0], *tensors]
+    replace(norm, insert(norm, "Conv", inputs, conv.node.attributes, like=conv.node))
+    graph.remove([conv.node], safe=True)
+    return True
+
+
+def fold_class_vectors(model: ir.Model) -> None:
+    """Replace constant expressions in the second factor of MatMul nodes by their value.
+
+    A student's logits are `embedding @ (scale * class_vectors).T`; the transposed product is computed in float64 and
+    rounded once.
+    """
+    for node in [node for node in model.graph if _is_computed(node)]:
+        weights = _evaluated(node.inputs[1])
+        if weights is not None:
+            node.replace_input_with(1, add_weight(model.graph, f"{node.outputs[0].name}.weight", weights))
+
+
+def _is_computed(node: ir.Node) -> bool:
+    factor = node.inputs[1] if node.op_type == "MatMul" else None
+    producer = factor.producer() if factor is not None else None
+    return producer is not None and producer.op_type in _KINDS
+
+
+def _evaluated(value: ir.Value | None) -> Weights | None:
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type not in _KINDS:
+        return constant(value)
+    parts = [_evaluated(part) for part in node.inputs]
+    known = [part for part in parts if part is not None]
+    if len(known) != len(parts):
+        return None
+    if node.op_type == "Mul":
+        return known[0] * known[1]
+    return np.transpose(known[0], node.attributes["perm"].as_ints() if "perm" in node.attributes else None)

@@ -1,0 +1,44 @@
+"""Rewrite gray-stem: a net for gray pictures takes one input channel instead of three channels with equal pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace as with_fields
+
+import numpy as np
+from onnxscript import ir
+
+from edgekit.contract import Contract, channel_count
+from edgekit.export.passes.editing import convolution, replace, reweighted
+
+
+def gray_stem(model: ir.Model, contract: Contract) -> tuple[int, Contract]:
+    """Sum the first convolution's weights over its input channels if the contract's crops are gray.
+
+    If x is the picture normalised by the first channel's mean and deviation, input channel c is a_c x + b_c, so weight'
+    = sum a_c weight_c. The offsets b_c are zero if all channels have one mean; otherwise they are added to the bias,
+    which is exact only without zero padding.
+
+    Returns:
+        The number of convolutions changed and the contract with "gray" input; 0 and the same contract if the crops
+        have colour, another node reads the input, or the means differ and the convolution pads.
+    """
+    image, spec = model.graph.inputs[0], contract.input
+    if not contract.crop.grayscale or spec.channels == "gray":
+        return 0, contract
+    mean, std = np.asarray(spec.mean), np.asarray(spec.std)
+    gains, offsets = std[0] / std, (mean[0] - mean) / std
+    convolutions = []
+    for use in image.uses():
+        conv = convolution(use.node)
+        if conv is None or conv.groups != 1 or conv.weight.shape[1] != channel_count(spec.channels):
+            return 0, contract
+        if offsets.any() and any(conv.pads):
+            return 0, contract
+        convolutions.append(conv)
+    for conv in convolutions:
+        summed = np.einsum("oc...,c->o...", conv.weight, gains)[:, np.newaxis]
+        bias = conv.bias + np.einsum("oc...,c->o...", conv.weight, offsets).reshape(len(summed), -1).sum(axis=1)
+        replace(conv.node, reweighted(conv, summed, bias))
+    image.shape = ir.Shape([image.shape[0] if image.shape else "batch", 1, *spec.size_hw])
+    gray = with_fields(spec, channels="gray", mean=spec.mean[:1], std=spec.std[:1])
+    return len(convolutions), with_fields(contract, input=gray)

@@ -1,0 +1,103 @@
+"""Rewrite merge-pool: a convolution and the average pool behind it become one strided convolution."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnxscript import ir
+
+from edgekit.export.passes.editing import (
+    Convolution,
+    Weights,
+    convolution,
+    has_plain_padding,
+    insert,
+    integer,
+    ints,
+    is_read_once,
+    replace,
+    reweighted,
+)
+
+
+def merge_pool(model: ir.Model) -> int:
+    """Merge average pools into the convolutions before them and return the number of convolutions changed.
+
+    The mean over p x p outputs of a k x k convolution is one (k + p - 1) x (k + p - 1) convolution with the pool's
+    stride s: 3 x 3 before a pool of 2 becomes 4 x 4 with stride 2. This saves multiplications if k + p - 1 < k s. The
+    pool of a concatenation or a sum is first distributed over its inputs if at least one input is a convolution that
+    can be merged; the other inputs keep a pool.
+    """
+    return sum(_merge(node) for node in list(model.graph) if node.op_type == "AveragePool")
+
+
+def _merge(pool: ir.Node) -> int:
+    value = pool.inputs[0]
+    kernel = ints(pool, "kernel_shape", ())
+    strides = ints(pool, "strides", [1] * len(kernel))
+    plain = (
+        not any(ints(pool, "pads", ()))
+        and not integer(pool, "ceil_mode", 0)
+        and set(ints(pool, "dilations", [1])) == {1}
+        and has_plain_padding(pool)
+    )
+    if value is None or not plain or len(set(kernel)) != 1 or len(set(strides)) != 1:
+        return 0
+    count = _mergeable(value, kernel[0], strides[0])
+    if count:
+        replace(pool, _pooled(value, pool, kernel[0], strides[0]))
+    return count
+
+
+def _mergeable(value: ir.Value, size: int, stride: int) -> int:
+    if not is_read_once(value):
+        return 0
+    if parts := _parts(value):
+        return sum(_mergeable(part, size, stride) for part in parts)
+    return int(_profitable(value, size, stride) is not None)
+
+
+def _parts(value: ir.Value) -> list[ir.Value]:
+    """Return the values over which a pool can be distributed: inputs of a concatenation, terms of a sum."""
+    node = value.producer()
+    if node is None or not is_read_once(value):
+        return []
+    if node.op_type == "Concat" and integer(node, "axis", 0) == 1:
+        return [part for part in node.inputs if part is not None]
+    if node.op_type == "Add" and len({tuple(part.shape or ()) for part in node.inputs if part is not None}) == 1:
+        return [part for part in node.inputs if part is not None and part.shape is not None]
+    return []
+
+
+def _profitable(value: ir.Value, size: int, stride: int) -> Convolution | None:
+    conv = convolution(value.producer())
+    if conv is None or not is_read_once(value) or conv.weight.ndim != 4 or conv.steps != ((1, 1), (1, 1)):
+        return None
+    height, width = conv.weight.shape[2:]
+    saves = (height + size - 1) * (width + size - 1) < height * width * stride * stride
+    return conv if saves else None
+
+
+def _pooled(value: ir.Value, pool: ir.Node, size: int, stride: int) -> ir.Value:
+    """Return the average of `value` over the pool's windows.
+
+    The pool is distributed over the parts of a concatenation, or merged into the convolution that makes `value`. Where
+    neither saves work, a pool is inserted.
+    """
+    node = value.producer()
+    if node is not None and _mergeable(value, size, stride):
+        if parts := _parts(value):
+            pooled = [_pooled(part, pool, size, stride) for part in parts]
+            return insert(pool, node.op_type, pooled, dict(node.attributes), like=node)
+        conv = _profitable(value, size, stride)
+        assert conv is not None  # a value that is mergeable without parts is profitable
+        return reweighted(conv, _averaged(conv.weight, size), conv.bias, strides=[stride, stride])
+    return insert(pool, "AveragePool", [value], dict(pool.attributes))
+
+
+def _averaged(weight: Weights, size: int) -> Weights:
+    height, width = weight.shape[2:]
+    result = np.zeros((*weight.shape[:2], height + size - 1, width + size - 1))
+    for row in range(size):
+        for column in range(size):
+            result[:, :, row : row + height, column : column + width] += weight / size**2
+    return result

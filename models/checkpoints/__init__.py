@@ -1,1 +1,0 @@
-"""Checkpoint files: safetensors with a contract, torch files, and conversion of the EdgeCNN authors' checkpoints."""

@@ -1,0 +1,348 @@
+"""Pretrain a small CLIP for images of 48 pixels on labelled images, so that prompts can be trained without a download.
+
+result = train_clip(data="fer2013.tar.gz", output="runs/mini", precision="bf16")
+clip = load_clip(result.checkpoint)
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekit.errors import InputError
+from edgekit.files import sha256_of
+from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
+from edgekit.models.callbacks import of_stage
+from edgekit.models.clip.architecture import (
+    TRUNK_STRIDE_PX,
+    ClipConfig,
+    Tower,
+    TrunkPatches,
+    TrunkWeights,
+    build_model,
+    read_trunk,
+)
+from edgekit.models.clip.captions import (
+    Contents,
+    captions_of,
+    captions_of_votes,
+    captions_with_names,
+    contents_of,
+    example_captions,
+    example_vote_captions,
+)
+from edgekit.models.clip.classifier import zero_shot_classifier
+from edgekit.models.clip.descriptions import Descriptions, descriptions_for
+from edgekit.models.clip.load import FrozenClip, description_tokens, save_clip, tokenize
+from edgekit.models.clip.options import MiniClipOptions
+from edgekit.models.clip.prompt_insertion import trained_attention
+from edgekit.models.data import ImageSet
+from edgekit.models.data.augment import draw, flips
+from edgekit.models.data.ferplus import vote_counts
+from edgekit.models.distill.targets import targets_of
+from edgekit.models.distill.teachers import TeacherOptions, open_teacher
+from edgekit.models.evaluation.evaluate import Evaluation, evaluate
+from edgekit.models.model_loading import load_weights
+from edgekit.models.torch_threads import set_torch_threads
+from edgekit.models.training.loop import check_output
+from edgekit.models.training.machine import processor_has_bf16
+from edgekit.models.training.recipes import Recipe
+from edgekit.models.training.run import (
+    TrainingData,
+    TrainingResult,
+    check_training_images,
+    make_job,
+    read_training_data,
+    recipe_of,
+    run_training,
+)
+from edgekit.models.training.task import StepLoss, Task, on_device
+from edgekit.options import takes
+from edgekit.preprocess import FloatArray, softmax
+
+# The limit of the logit scale in CLIP's own training (arXiv 2103.00020, section 2.5).
+_MAX_LOG_SCALE = math.log(100)
+# Sentences per class that the teacher's loss encodes in a step.
+_SENTENCES_PER_STEP = 2
+_MAPS_BATCH = 64
+# Share of the epochs with patch dropout.
+_DROPOUT_EPOCHS = 0.75
+
+
+def hybrid_config(trunk: str) -> ClipConfig:
+    """Return the small CLIP's architecture, with a trunk as patch embedding."""
+    return ClipConfig(
+        image_size_px=48,
+        patch_size_px=TRUNK_STRIDE_PX,
+        vision=Tower(width=192, layers=4, heads=3),
+        text=Tower(width=128, layers=4, heads=2),
+        embed_dim=128,
+        context_length=48,
+        image_mean=(0.0, 0.0, 0.0),
+        image_std=(1.0, 1.0, 1.0),
+        trunk=trunk,
+    )
+
+
+@dataclass(frozen=True)
+class TeacherTargets:
+    """Probabilities of a teacher for the training images, float32 (N, classes); `sha256` identifies the teacher."""
+
+    probabilities: FloatArray
+    sha256: str
+
+
+@dataclass
+class MiniClipTask(Task):
+    """Trains both towers with a contrastive loss on images and their mirror images, with composed captions.
+
+    Images of a batch with equal content have the same caption, which is encoded once. With a teacher, the class
+    probabilities of an image, through the text features of the classes' descriptions, are trained towards the
+    teacher's.
+
+    Attributes:
+        config: Architecture of the towers.
+        classes: Names in label order.
+        descriptions: Sentences per class, for the zero-shot validation.
+        recipe: The recipe; the task uses its patch dropout.
+        training: Training images; their captions are composed from their labels, or from `contents`.
+        validation: Images whose zero-shot accuracy selects the best epoch.
+        dataset_name: Name of the data set in the contract.
+        trunk: Weights of the trunk, which is not trained.
+        contents: What the captions of the training images state; None: the classes, with random traits.
+        teacher: Targets for the class probabilities; None: none.
+
+    Raises:
+        InputError: A text is longer than the context.
+    """
+
+    config: ClipConfig
+    classes: tuple[str, ...]
+    descriptions: Descriptions
+    recipe: Recipe
+    training: ImageSet
+    validation: ImageSet
+    dataset_name: str
+    trunk: TrunkWeights
+    contents: Contents | None = None
+    teacher: TeacherTargets | None = None
+
+    def __post_init__(self) -> None:
+        self._feature_maps: Tensor | None = None
+        # Reports texts that are too long before the first epoch.
+        tokenize(captions_with_names(self.classes), self.config)
+        for name, sentences in self.descriptions.items():
+            description_tokens(name, sentences, self.config)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the architecture, the classes, their descriptions, and the sources of captions, trunk and targets."""
+        texts = json.dumps(self.descriptions, sort_keys=True)
+        return {
+            "architecture": "clip-mini",
+            "clip": asdict(self.config),
+            "labels": list(self.classes),
+            "descriptions_sha256": sha256(texts.encode()).hexdigest(),
+            "captions": "labels" if self.contents is None else "votes",
+            "trunk_sha256": self.trunk.sha256,
+            "teacher_sha256": self.teacher and self.teacher.sha256,
+        }
+
+    def build(self, device: torch.device) -> nn.Module:
+        """Return open_clip's model with random weights, except for the trunk's."""
+        self._examples = on_device(self.training, device)
+        self._targets = None if self.teacher is None else torch.from_numpy(self.teacher.probabilities).to(device)
+        self._sentences = tokenize([text for texts in self.descriptions.values() for text in texts], self.config)
+        net: Any = build_model(self.config)
+        load_weights(net.visual.conv1.trunk, self.trunk.state, f"trunk {self.trunk.architecture}")
+        net.visual.conv1.trunk.requires_grad_(requires_grad=False)
+        if self.recipe.patch_dropout:
+            from open_clip.transformer import PatchDropout
+
+            net.visual.patch_dropout = PatchDropout(self.recipe.patch_dropout)
+        built: nn.Module = net
+        return built
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Return the indices of all images once, in random order."""
+        return torch.randperm(len(self.training), generator=generator)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return random numbers (count, 11 + 2): augmentation, choice of the class, choice of the words."""
+        own = torch.rand(count, 1, generator=generator)
+        shared = torch.rand(1, 1, generator=generator).expand(count, 1)
+        return torch.cat([draw(count, generator, self.recipe.plain_augmentation), own, shared], dim=1)
+
+    def start_epoch(self, net: nn.Module, epoch: int) -> None:
+        """Set the patch dropout, and compute the trunk's feature maps of the images and their mirror images once."""
+        model: Any = net
+        if self.recipe.patch_dropout:
+            share = self.recipe.patch_dropout if epoch < _DROPOUT_EPOCHS * self.recipe.epochs else 0.0
+            model.visual.patch_dropout.prob = share
+        if self._feature_maps is None:
+            self._feature_maps = _feature_maps(model.visual.conv1, self._examples.images)
+
+    def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
+        """Return the loss; a prediction is correct if the most similar caption is the image's caption."""
+        assert self._feature_maps is not None
+        mirrored = flips(numbers.unbind(dim=1), self.recipe.plain_augmentation).long()
+        images = self._feature_maps[mirrored, indices].float()  # (N, channels, h, w)
+        seed = int(numbers[0, -1].item() * (1 << 24))
+        texts, which = self._captions(indices, numbers[:, -2], seed)
+        which = which.to(images.device)
+        with torch.no_grad():
+            scale: Any = net.logit_scale
+            scale.clamp_(0, _MAX_LOG_SCALE)
+        tokens = tokenize(texts, self.config)  # (texts, context_length)
+        described = self._described(seed) if self._targets is not None else tokens[:0]
+        with trained_attention(self.config.context_length, images.device):
+            # image (N, embed_dim), text (texts + sentences, embed_dim)
+            image, text, scale = net(images, torch.cat([tokens, described]).to(images.device))
+        distinct, sentences = text[: len(tokens)], text[len(tokens) :]
+        loss = caption_loss(image, distinct, which, scale)
+        if self._targets is not None:
+            vectors = F.normalize(sentences.float().view(len(self.classes), -1, sentences.shape[1]).mean(1), dim=1)
+            with torch.autocast(image.device.type, enabled=False):
+                logits = scale.float() * image.float() @ vectors.T  # (N, classes)
+            loss = loss + F.cross_entropy(logits, self._targets[indices])
+        return StepLoss(loss, ((image @ distinct.T).argmax(dim=1) == which).sum())
+
+    def _captions(self, indices: Tensor, uniform: Tensor, seed: int) -> tuple[list[str], Tensor]:
+        if self.contents is not None:
+            return captions_of_votes(self.contents, indices.cpu(), uniform.cpu(), seed)
+        return captions_of(self.classes, self._examples.labels[indices], seed)
+
+    def _described(self, seed: int) -> Tensor:
+        """Return the tokens of a few descriptions of each class, int64 (classes * sentences, context_length)."""
+        generator, start, chosen = torch.Generator().manual_seed(seed), 0, []
+        for texts in self.descriptions.values():
+            chosen.append(start + torch.randint(len(texts), (_SENTENCES_PER_STEP,), generator=generator))
+            start += len(texts)
+        return self._sentences[torch.cat(chosen)]
+
+    def validate(self, net: nn.Module) -> Evaluation:
+        """Return the zero-shot predictions for the validation images."""
+        # FrozenClip would freeze the net itself.
+        clip = FrozenClip(copy.deepcopy(net), self.config, "in training", sha256="in training")
+        gray = self.validation.images.shape[-1] == 1
+        classifier = zero_shot_classifier(clip, self.descriptions, self.dataset_name, gray)
+        return evaluate(classifier, self.validation, "center-crop")
+
+    def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
+        """Write the CLIP to a file for `load_clip`, with examples of the texts that it was trained on."""
+        contents = self.contents
+        texts = example_captions(self.classes) if contents is None else example_vote_captions(contents.names)
+        if self.teacher is not None:
+            texts += [sentence for sentences in self.descriptions.values() for sentence in sentences]
+        save_clip(path, net, self.config, {**training, "texts": texts})
+
+
+def caption_loss(image: Tensor, distinct: Tensor, which: Tensor, scale: Tensor) -> Tensor:
+    """Return the contrastive loss of images and the distinct captions of a batch.
+
+    The loss of an image is a cross-entropy over the distinct captions, each counted once, so that similarities learn
+    how frequent a content is. In open_clip's loss a caption counts once for each of its images. The loss of a caption
+    is the cross-entropy over the images, whose target is divided equally among its images.
+
+    Args:
+        image: Unit vectors (N, embed_dim).
+        distinct: Unit vectors (texts, embed_dim).
+        which: Index of each image's caption, int64 (N,).
+        scale: Scale of the logits, a scalar.
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        logits = scale.float() * image.float() @ distinct.float().T  # (N, texts)
+        of_images = F.cross_entropy(logits, which)
+        of_captions = -logits.log_softmax(dim=0).gather(1, which[:, None]).mean()
+    return (of_images + of_captions) / 2
+
+
+@torch.no_grad()
+def _feature_maps(patches: TrunkPatches, images: Tensor) -> Tensor:
+    """Return a trunk's feature maps of gray or colour images uint8 (N, C, H, W): bfloat16 (2, N, channels, h, w).
+
+    The second half belongs to the mirror images.
+    """
+    views = []
+    for mirror in (False, True):
+        maps = []
+        for batch in torch.split(images, _MAPS_BATCH):
+            pixels = (batch.flip(-1) if mirror else batch).float().div(255).expand(-1, 3, -1, -1)
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=processor_has_bf16()):
+                found = patches.feature_maps(pixels.contiguous(memory_format=torch.channels_last))
+            maps.append(found.bfloat16().contiguous())
+        views.append(torch.cat(maps))
+    return torch.stack(views)
+
+
+@takes(MiniClipOptions)
+def train_clip(options: MiniClipOptions) -> TrainingResult:
+    """Train a small CLIP and save the weights of the epoch with the highest zero-shot validation accuracy.
+
+    The output folder receives the files of `edgekit.train`; `load_clip` reads `best.safetensors`.
+
+    Raises:
+        InputError: An option, the data or the descriptions are invalid, or the output folder contains another
+            training.
+        StorageError: The disk is full or read-only.
+    """
+    notify, recipe = options.notify, recipe_of(options)
+    set_torch_threads(options.threads)
+    check_output(options.output, options.resume)
+    trunk = read_trunk(resolve_model(options.trunk, (CHECKPOINT_SUFFIX,)))
+    data = read_training_data(options)
+    check_training_images(data, notify)
+    dataset = data.dataset
+    task = MiniClipTask(
+        hybrid_config(trunk.architecture),
+        dataset.classes,
+        descriptions_for(dataset.classes, options.descriptions, notify, dataset=dataset.name),
+        recipe,
+        data.training,
+        data.validation,
+        dataset.name,
+        trunk,
+        contents=_contents(options, data),
+        teacher=_teacher_targets(options, data),
+    )
+    precision = "fp32" if options.precision == "auto" else options.precision
+    votes = None if options.ferplus is None else sha256_of(options.ferplus)
+    job = make_job(options, data, task, recipe, precision, ferplus_sha256=votes)
+    return run_training(job, options, data)
+
+
+def _contents(options: MiniClipOptions, data: TrainingData) -> Contents | None:
+    """Return what the captions of the training images state, or None for captions of the classes."""
+    if options.ferplus is None:
+        return None
+    name = data.training_name
+    if name is None or len(data.training) != len(data.dataset.split(name)):
+        raise InputError("captions of votes need a validation split beside the training split: use FER-2013's")
+    votes = vote_counts(data.dataset, options.ferplus, name)[name]
+    return contents_of(data.dataset.classes, data.training.labels, votes, data.training.images)
+
+
+def _teacher_targets(options: MiniClipOptions, data: TrainingData) -> TeacherTargets | None:
+    """Return the mean probabilities of the teachers for the training images and their mirror images."""
+    if not options.teacher:
+        return None
+    notify, images = options.notify, data.training.images
+    teacher = open_teacher(options.teacher, data.dataset.classes, TeacherOptions(threads=options.threads), notify)
+    notify(f"teacher {teacher.name} classifies {len(images)} training images and their mirror images")
+    views = []
+    for view, what in ((images, "images"), (images[:, :, ::-1], "mirror images")):
+        report = of_stage(options.progress, f"teacher {teacher.name}: {what}")
+        views.append(softmax(targets_of(teacher, view, report, mirrored=False).logits))
+    agreement = (views[0].argmax(1) == data.training.labels).mean()
+    notify(f"teacher {teacher.name} agrees with {agreement:.2%} of the training labels")
+    return TeacherTargets(np.stack(views).mean(axis=0, dtype=np.float32), teacher.sha256)
