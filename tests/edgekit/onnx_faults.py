@@ -1,35 +1,18 @@
-"""Damaged and hostile ONNX files, and a program that passes them to the commands.
-
-The program writes one file per seed and calls `inspect`, `profile`, `run` and `verify` on it, in one process with
-limited memory. It prints the calls that did not end with one error line; a crash ends the whole program.
-
-    python -m tests.edgekit.onnx_faults FOLDER FIRST COUNT
-"""
+"""A small valid ONNX classifier, and damaged and hostile variants of it."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
 import random
-import resource
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.cli import main as edgekit
 from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
 
-MEMORY_BYTES = 3 << 30
-LABELS = ("red", "green", "blue")
 _HUGE = (1 << 20, 1 << 31, 1 << 40, (1 << 62) + 1, (1 << 63) - 1)
 _SIDE_PX = 12
 
@@ -76,7 +59,7 @@ def good_model() -> onnx.ModelProto:
     size_hw = (_SIDE_PX, _SIDE_PX)
     contract = Contract(
         "small",
-        LABELS,
+        ("red", "green", "blue"),
         InputSpec("input", size_hw, "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
         CropSpec(0.0, False, size_hw, size_hw),
         OutputSpec("logits"),
@@ -245,81 +228,6 @@ def changed(seed: int) -> bytes:
     return bytes(content)
 
 
-def call(*arguments: object) -> tuple[object, str]:
-    """Return exit code and stderr of a command in this process, including the output of C libraries."""
-    sys.argv = ["edgekit", *map(str, arguments)]
-    code: object = None
-    before = os.dup(2)
-    with tempfile.TemporaryFile("w+", errors="replace") as captured:
-        os.dup2(captured.fileno(), 2)
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                edgekit()
-        except SystemExit as ended:
-            code = ended.code
-        finally:
-            sys.stderr.flush()
-            os.dup2(before, 2)
-            os.close(before)
-        captured.seek(0)
-        return code, captured.read()
-
-
-def draw(folder: Path) -> Path:
-    """Write a data set of three noise images and return its folder."""
-    for number, label in enumerate(LABELS):
-        file = folder / "data" / "test" / label / "0.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(number).integers(0, 256, (_SIDE_PX, _SIDE_PX, 3), np.uint8)
-        if not cv2.imwrite(str(file), noise):
-            sys.exit(f"cannot write '{file}'")
-    return folder / "data"
-
-
-def commands(path: Path, reference: Path, data: Path) -> tuple[tuple[object, ...], ...]:
-    """Return the commands to run on a file."""
-    return (
-        ("inspect", path, "--layers"),
-        ("profile", path, "--seconds", "0"),
-        ("profile", path, "--seconds", "0.001", "--board", "pi3b+"),
-        ("run", "--model", path, "--source", reference.with_suffix(".png"), "--detector", "none", "-q"),
-        ("verify", path, "--against", reference, "--data", data, "--split", "test"),
-    )
-
-
-def main(folder: Path, first: int, count: int) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    reference = folder / "good.onnx"
-    onnx.save(good_model(), reference)
-    data = draw(folder)
-    (folder / "good.png").write_bytes((data / "test/red/0.png").read_bytes())
-    path = folder / "changed.onnx"
-    for words in commands(reference, reference, data):
-        code, err = call(*words)
-        if code:
-            sys.exit(f"the undamaged file: {words[0]} failed: {err}")
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES,) * 2)
-    faults, refused = [], 0
-    for seed in range(first, first + count):
-        path.write_bytes(changed(seed))
-        for words in commands(path, reference, data):
-            (folder / "at").write_text(f"{seed} {words[0]}")
-            started_s = time.monotonic()
-            code, err = call(*words)
-            took_s = time.monotonic() - started_s
-            refused += code in (2, 3, 75)
-            if code not in (0, 2, 3, 75) or (code and len(err.splitlines()) != 1) or "internal" in err or took_s > 60:
-                faults.append(f"{seed} {words[0]} {code} {took_s:.0f} s: {err[:300]!r}")
-    print(
-        json.dumps(
-            {"faults": faults, "refused": refused, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}
-        ),
-        flush=True,
-    )
-    os._exit(0)
-
-
 def with_document(model: Path, target: Path, document: str | None) -> Path:
     """Write `model` with another contract document, or without one."""
     proto = onnx.load(model)
@@ -338,7 +246,3 @@ def one_row() -> onnx.ModelProto:
     model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "axis"))
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "rows"
     return model
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
