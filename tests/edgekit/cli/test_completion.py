@@ -59,15 +59,6 @@ def in_shell(request: pytest.FixtureRequest, tmp_path: Path) -> Complete:
     return complete
 
 
-@pytest.mark.parametrize("line", ["edgekit inspect my", "edgekit run --model my", "edgekit data check my"])
-def test_file_names_are_left_to_the_shell(line: str) -> None:
-    words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
-    command = [sys.executable, "-m", "edgekit.cli"]
-    environment = {**os.environ, "_EDGEKIT_COMPLETE": "bash_complete", **words}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert (done.stdout, done.stderr) == ("file,my\n", "")
-
-
 def test_commands_options_and_words_are_completed(in_shell: Complete) -> None:
     assert set(in_shell("edgekit ")) == {name for names in SECTIONS.values() for name in names}
     assert set(in_shell("edgekit re")) == {"report", "releases"}

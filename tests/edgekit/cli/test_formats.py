@@ -92,9 +92,6 @@ def test_a_format_that_cannot_be_made_is_left_out_with_the_reason(
     "arguments",
     [
         ("default", "--formats", "all"),
-        ("default", "fer2013", "--formats", "all", "--data", "x"),
-        ("default", "--formats", "all", "--data", "x", "--source", "demo"),
-        ("default", "--formats", "all", "--data", "x", "--no-pipeline"),
         ("default", "--data", "x"),
         ("default", "--target", "a53"),
         ("default", "--formats", "int4", "--data", "x"),

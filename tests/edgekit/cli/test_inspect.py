@@ -99,11 +99,10 @@ def test_a_model_without_contract_is_shown_with_what_is_missing(edgekit: Run, ti
     assert json.loads(edgekit("inspect", path, "--json")[1])["contract"] is None
 
 
-@pytest.mark.parametrize("content", [b"", b"this is text\n", b"\xff" * 50])
 @pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])
-def test_what_is_no_model_is_refused_in_one_line(edgekit: Run, tmp_path: Path, content: bytes, suffix: str) -> None:
+def test_what_is_no_model_is_refused_in_one_line(edgekit: Run, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"model{suffix}"
-    path.write_bytes(content)
+    path.write_text("this is text\n")
     code, out, err = edgekit("inspect", path)
     assert (code, out) == (2, "")
     assert str(path) in err
@@ -216,10 +215,3 @@ def test_a_contract_that_contradicts_its_graph_is_shown_with_both(
     assert all(text in out for text in shown)
     code, _, err = edgekit("run", "--model", path, "--source", "demo", "--detector", "none")
     assert (code, err) == (2, f"edgekit: error: model '{path}': {shown[0]}\n")
-
-
-def test_a_shipped_model_has_the_figures_of_its_card(edgekit: Run) -> None:
-    code, out, _ = edgekit("inspect", "default")
-    assert code == 0
-    assert "86.77% (2721 of 3136) on FER+ PrivateTest, center-crop, majority among seven classes" in out
-    assert "83.05% (5651 of 6804) on photographs, all; wrong if no face is detected" in out

@@ -65,14 +65,9 @@ def test_eval_measures_several_models_on_photographs(edgekit: Run, photos: Path)
     [
         ("default",),
         ("default", "--data", "x", "--photos", "x"),
-        ("default", "--photos", "{photos}", "--protocol", "ten-crop"),
         ("default", "--data", "{photos}", "--min-face", "40"),
-        ("default", "distilled", "--data", "{photos}"),
         ("default", "--photos", "{photos}", "--recall-of", "joy"),
-        ("default", "--data", "{photos}", "--recall-of", "joy"),
         ("default", "--photos", "absent"),
-        ("default", "--photos", "{photos}/happy/1.png"),
-        ("absent.onnx", "--photos", "{photos}"),
     ],
 )
 def test_bad_input_of_eval_is_one_line(edgekit: Run, photos: Path, arguments: tuple[str, ...]) -> None:

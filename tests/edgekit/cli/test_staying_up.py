@@ -61,17 +61,6 @@ def test_a_signal_does_not_wait_for_the_timeout_of_a_sender_that_sends_nothing(s
     assert run.end() == (EXIT_OK if number == signal.SIGTERM else EXIT_INTERRUPTED)
 
 
-def test_sigterm_while_the_camera_is_silent_keeps_what_there_is(start, play, tmp_path):
-    server = play([("pictures", 50, SMALL), ("silence", 1000)])
-    run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl", "--save", tmp_path / "r.mp4", before=SOON)
-    run.until_printed("was lost after")
-    run.process.send_signal(signal.SIGTERM)
-    assert run.end() == EXIT_OK
-    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
-    assert len(lines) == json.loads(run.document)["frames"]
-    assert (tmp_path / "r.mp4").stat().st_size > 0
-
-
 def test_after_a_kill_all_lines_are_complete_and_the_next_run_starts(start, play, tmp_path):
     server = play([ENDLESS])
     run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl")

@@ -17,7 +17,6 @@ import pytest
 import edgekit
 from edgekit.cli import cli
 from edgekit.cli import run as run_command_line
-from edgekit.cli.boards import needs_detector
 from edgekit.cli.commands.boards import read_package
 from edgekit.cli.output import Output
 from edgekit.contract import METADATA_KEY, Contract
@@ -125,9 +124,7 @@ def test_only_the_region_is_classified_and_outlined(run, tmp_path, tiny_image_mo
     [
         ["--detector", "yunet"],
         ["--min-face", "40"],
-        ["--largest"],
         ["--blur-faces", "--save", "out.mp4"],
-        ["--roi", "0,0,2,2"],
         ["--roi", "0,0,700,10"],
     ],
 )
@@ -169,15 +166,6 @@ def test_the_estimate_of_the_loop_has_neither_detector_nor_flow(tmp_path, capsys
     assert "640x480, the whole image, " in captured.err
     assert run_command_line([*words, "--classify-every", "2"]) == EXIT_OK
     assert "classifier net, 1 of 2 frames" in capsys.readouterr().out
-
-
-def test_boards_get_no_detector_for_it(tiny_model, tiny_image_model, monkeypatch):
-    assert needs_detector(tiny_model)
-    assert not needs_detector(tiny_image_model)
-    jobs = []
-    monkeypatch.setattr("edgekit.remote.bench.bench_hosts", lambda _hosts, job, *_: jobs.append(job) or [])
-    run_command_line(["bench", str(tiny_image_model), "--host", "pi@127.0.0.1"])
-    assert list(jobs[0].files) == []
 
 
 def test_a_release_of_it_has_no_detector(tiny_image_model, tmp_path):
