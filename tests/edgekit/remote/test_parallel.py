@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
-import time
-from concurrent.futures import wait
-from types import FrameType
 from typing import Any
 
-import click
 import pytest
 
-from edgekit.cli import cli
 from edgekit.errors import HostError
 from edgekit.remote import parallel
-from edgekit.remote.deploy import ReleaseList, Removal
-from edgekit.remote.doctor import Examined
 from edgekit.remote.hosts import Host, parse_host
 from edgekit.remote.parallel import INTERRUPTED, HostResult, run_on_hosts
 
@@ -42,16 +34,6 @@ class NoConnection:
 @pytest.fixture(autouse=True)
 def no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "Connection", NoConnection)
-
-
-def waits_for_hosts(thread: int) -> bool:
-    """Whether a thread is inside `wait`; elsewhere Python can ignore an exception, such as in an import's callback."""
-    frame: FrameType | None = sys._current_frames()[thread]
-    while frame is not None:
-        if frame.f_code is wait.__code__:
-            return True
-        frame = frame.f_back
-    return False
 
 
 def test_after_ctrl_c_every_host_that_finished_has_its_result() -> None:
@@ -94,39 +76,3 @@ def test_a_ctrl_c_that_does_not_end_the_wait_for_the_hosts_is_noticed() -> None:
 
     (result,) = run_on_hosts([parse_host("one")], work, 1)
     assert result.error == INTERRUPTED
-
-
-@pytest.mark.parametrize(
-    ("words", "function", "result", "printed"),
-    [
-        ("undeploy", "deploy.undeploy_host", Removal(service=True), "one: removed service 'edgekit'"),
-        ("releases", "deploy.list_host", ReleaseList(), "one: service not installed"),
-        ("host clean", "prepare.clean", 2048, "one: 2.0 MiB removed"),
-        ("doctor", "doctor.examine_host", Examined([], "/usr/bin/python3"), "one"),
-    ],
-)
-def test_ctrl_c_prints_the_boards_that_have_finished(
-    words: str,
-    function: str,
-    result: object,
-    printed: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def work(connection: Any, **_: object) -> object:
-        if connection.host.label == "one":
-            return result
-        main = threading.main_thread().ident or 0
-        while not waits_for_hosts(main):
-            time.sleep(0.01)
-        signal.pthread_kill(main, signal.SIGINT)
-        connection.closed.wait(60)
-        raise HostError("two: connection lost")
-
-    monkeypatch.setattr(f"edgekit.remote.{function}", work)
-    hosts = [word for name in ("one", "two", "three") for word in ("--host", name)]
-    with pytest.raises(click.Abort):
-        cli.main([*words.split(), *hosts, "--parallel", "1"], standalone_mode=False)
-    shown = capsys.readouterr()
-    assert shown.out.startswith(printed)
-    assert shown.err.endswith(f"two: {INTERRUPTED}\nthree: {INTERRUPTED}\n\n")

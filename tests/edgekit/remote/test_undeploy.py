@@ -54,18 +54,6 @@ def test_a_service_that_systemd_does_not_stop_is_an_error_and_everything_stays(
 
 
 @pytest.mark.slow
-def test_what_an_interrupted_call_left_is_removed(board: Board, connection: Connection, make: MakePackage) -> None:
-    first = deploy(connection, make(1)).release
-    board.systemd.systemctl("disable", "--now", "edgekit.service")
-    board.unit.unlink()
-    assert undeploy_host(connection, SERVICE, True, Quiet()).releases == (first,), "the service was removed by hand"
-    (board.root / ".releases/0001-00000000").mkdir(parents=True)
-    removed = undeploy_host(connection, SERVICE, False, Quiet())
-    assert (removed.service, removed.folders) == (False, (str(board.root),))
-    assert not board.root.exists()
-
-
-@pytest.mark.slow
 def test_a_deploy_in_progress_is_not_disturbed(board: Board, connection: Connection, make: MakePackage) -> None:
     deploy(connection, make(1))
     with (board.root / "lock").open("w") as lock:
