@@ -262,7 +262,8 @@ def test_failing_boards_do_not_affect_the_others(sshd: Sshd, plant: Plant, tiny_
     boards.write_text(
         f'[[host]]\nhost = "127.0.0.1"\nlabel = "dead"\nport = 1\n[[host]]\nhost = "no-such.invalid"\n'
         f'[[host]]\nhost = "localhost"\nlabel = "unknown key"\nport = {sshd.port}\n'
-        f'[[host]]\nhost = "127.0.0.1"\nlabel = "refused"\nport = {sshd.port}\nidentity = "{sshd.folder}/other_id"\n'
+        f'[[host]]\nhost = "{getpass.getuser()}@127.0.0.1"\nlabel = "refused"\nport = {sshd.port}\n'
+        f'identity = "{sshd.folder}/other_id"\n'
         f'[[host]]\nhost = "127.0.0.1"\nlabel = "good"\nport = {sshd.port}\n'
     )
     done = bench(sshd, tiny_model, "--inventory", boards, "--json")
