@@ -8,36 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.boards import (
-    Board,
-    Conditions,
-    Interpreter,
-    RunTool,
-    read_board,
-    read_conditions,
-)
+from edgekit.boards import Board, Conditions, Interpreter, read_board, read_conditions
+from tests.edgekit.doctor.conftest import FIXTURES, interpreter, replayed_in
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "boards"
 ARM64 = Interpreter(architecture="aarch64", userland_bits=64, python="3.13.5")
 
 
-def unpack(name: str, root: Path) -> RunTool:
-    """Write the files of a captured board below `root` and return a function that replays its tools."""
-    parts = re.split(r"^==> (.+) <==\n", (FIXTURES / f"{name}.txt").read_text(), flags=re.MULTILINE)
-    printed = {}
-    for title, body in zip(parts[1::2], parts[2::2], strict=True):
-        if title.startswith("$ "):
-            printed[title[2:]] = body
-        else:
-            path = root / title
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(body.replace("\\0\n", "\0"))
-    return lambda arguments: printed.get(" ".join(arguments))
-
-
-def board_and_conditions(name: str, root: Path, interpreter: Interpreter = ARM64) -> tuple[Board, Conditions]:
-    run = unpack(name, root)
-    return read_board(root, interpreter), read_conditions(root, run)
+def board_and_conditions(name: str, root: Path, **changes: str) -> tuple[Board, Conditions]:
+    probe = replayed_in(root)(name, **changes)
+    return probe.board(), probe.conditions()
 
 
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.txt")), ids=lambda path: path.stem)
@@ -72,8 +51,7 @@ def test_a_hot_pi3bplus_is_reported_with_the_clock_of_the_firmware(tmp_path: Pat
 
 
 def test_a_32_bit_system_and_flags_from_sysfs(tmp_path: Path) -> None:
-    interpreter = Interpreter(architecture="armv7l", userland_bits=32, python="3.9.2")
-    board, now = board_and_conditions("pi3b-32bit", tmp_path, interpreter)
+    board, now = board_and_conditions("pi3b-32bit", tmp_path, interpreter=interpreter("armv7l", 32))
     assert (board.architecture, board.userland_bits, board.cpu) == ("armv7l", 32, "Cortex-A53")
     assert board.model == "Raspberry Pi 3 Model B Rev 1.2"
     assert board.virtualization == "none"
@@ -103,7 +81,7 @@ def test_newer_boards(tmp_path: Path, name: str, cpu: str, part: str, explanatio
 
 
 def test_a_pc_has_its_processors_name_and_the_package_temperature(tmp_path: Path) -> None:
-    board, now = board_and_conditions("pc", tmp_path, replace(ARM64, architecture="x86_64"))
+    board, now = board_and_conditions("pc", tmp_path, interpreter=interpreter("x86_64"))
     assert board.model == "Intel(R) Core(TM) i5-8250U CPU @ 1.60GHz"
     assert (board.cpu_part, board.virtualization) == (None, "none")
     assert (now.temperature_c, now.clock_mhz, now.throttling) == (55.0, 900, None)
@@ -119,14 +97,14 @@ def test_virtualization_is_reported_or_unknown(tmp_path: Path, name: str, expect
 
 
 def test_a_user_mode_emulator_is_recognised_by_the_kernels_own_view_of_the_program(tmp_path: Path) -> None:
-    unpack("arm-board-unknown", tmp_path)
+    replayed_in(tmp_path)("arm-board-unknown")
     (tmp_path / "proc/thread-self").mkdir()
     (tmp_path / "proc/thread-self/exe").symlink_to("/usr/bin/qemu-aarch64-static")
     assert read_board(tmp_path, ARM64).virtualization == "emulator"
 
 
 def test_a_pc_guest_is_a_virtual_machine(tmp_path: Path) -> None:
-    unpack("pc", tmp_path)
+    replayed_in(tmp_path)("pc")
     cpuinfo = tmp_path / "proc/cpuinfo"
     cpuinfo.write_text(cpuinfo.read_text().replace("avx2 fma", "avx2 hypervisor fma"))
     assert read_board(tmp_path, replace(ARM64, architecture="x86_64")).virtualization == "virtual machine"

@@ -11,6 +11,8 @@ from edgekit.doctor.probe import Finding, Probe
 from edgekit.downloads import YUNET
 from edgekit.install_hint import install_command
 
+from .conftest import interpreter
+
 Replay = Callable[..., Probe]
 
 
@@ -142,9 +144,7 @@ def test_a_zero_2_w_without_dma_heap(replay: Replay) -> None:
 
 
 def test_a_32_bit_system_is_a_fault(replay: Replay) -> None:
-    interpreter = """{"architecture": "armv7l", "userland_bits": 32, "python": "3.9.2", "in_venv": false,
-                      "system_site_packages": true}"""
-    found = findings(replay("pi3b-32bit", interpreter=interpreter))
+    found = findings(replay("pi3b-32bit", interpreter=interpreter("armv7l", 32)))
     assert (found["system"].status, found["system"].cure) == ("fault", "install the 64-bit Raspberry Pi OS")
     assert found["python"].status == "fault"
     assert found["power"].text.startswith("now: under-voltage (weak power supply or cable), throttled")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from edgekit.doctor.probe import Finding, Probe, import_in_child
 from edgekit.remote.doctor import Examined
 from edgekit.remote.program import convert_result
 
-EDGEKIT = (sys.executable, "-m", "edgekit.cli")
-Replay = Callable[..., Probe]
 Run = Callable[..., tuple[int, str, str]]
 
 
