@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 # One thread per test process and child process: they share the cores, and torch's threads wait for each other.
@@ -327,8 +328,7 @@ class Broker:
     """A real mosquitto, on a port that stays the same over restarts."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self.port = server.getsockname()[1]
+        self.port = free_port()
         self.folder = folder
         self.host = "127.0.0.1"
         self.lines = [f"listener {self.port} {self.host}", "allow_anonymous true", "user root"]

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import EXIT_OK
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -52,8 +53,7 @@ class RtspServer:
     """A real RTSP server that plays a moving portrait and keeps its port after a restart."""
 
     def __init__(self, pictures: str, last: int) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self.port = server.getsockname()[1]
+        self.port = free_port()
         self.url = f"rtsp://127.0.0.1:{self.port}/live"
         self.running: subprocess.Popen[bytes] | None = None
         self._pictures, self._last = pictures, last

@@ -20,6 +20,7 @@ from edgekit.remote.deploy import Package
 from edgekit.remote.hosts import Host
 from edgekit.remote.ssh import Connection
 from tests.fake_systemd import FakeSystemd
+from tests.ports import free_port
 
 from .release_board import OWN, Board, MakePackage, make_package
 
@@ -53,13 +54,6 @@ class Sshd:
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     with serve(tmp_path_factory.mktemp("sshd")) as board:
         yield board
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 def _path_without_edgekit() -> str:

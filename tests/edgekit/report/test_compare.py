@@ -237,8 +237,8 @@ def test_a_cell_that_only_one_model_of_a_report_has_is_named(make_document: Make
     del document["boards"][0]["cells"][0]
     del document["boards"][0]["cells"][-1]
     assert compare(document).unjudged() == [
-        "b.onnx, net, 1 thread: not measured for a.onnx",
         "a.onnx, frame, 4 threads: not measured for b.onnx with detector 'haar'",
+        "b.onnx, net, 1 thread: not measured for a.onnx",
     ]
 
 
