@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgekit.contract import Contract, InputSpec
+from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
 from edgekit.export.options import ExportOptions
 from edgekit.export.to_onnx import open_checkpoint
@@ -105,14 +105,11 @@ def bad_checkpoints(folder: Path, good_path: Path) -> Iterator[tuple[str, Path, 
         save_checkpoint(path, replace(load_checkpoint(good_path), contract=contract))
         return path
 
-    content, contract = good_path.read_bytes(), load_checkpoint(good_path).contract
+    contract = load_checkpoint(good_path).contract
     yield "missing", folder / "missing.safetensors", "does not exist"
-    yield "truncated", file("truncated", content[: len(content) // 2]), "is not a safetensors file"
     yield "pickle", file("pickle", pickle.dumps(RunsCode(folder / "ran"))), "is not a safetensors file"
     yield "architecture", altered("architecture", replace(contract, architecture="edgecnn-wide")), "do not fit edgecnn"
     yield "labels", altered("labels", replace(contract, labels=contract.labels[:-1])), "has shape [7"
-    gray = InputSpec("input", (44, 44), "gray", 1 / 255, (0.0,), (1.0,))
-    yield "input", altered("input", replace(contract, input=gray)), "does not take the contract's input [1, 44, 44]"
     yield "exported", file("exported", b"").rename(folder / "model.onnx"), "give the checkpoint that the file"
 
 

@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from edgekit.cli.commands.export import command as export
 from edgekit.device.engines.ncnn_engine import read_ncnn
 from edgekit.models.checkpoint import load_checkpoint
-from edgekit.report.document import read_document
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -109,27 +108,6 @@ def test_inspect_shows_contract_and_layers(edgekit: Run, checkpoint: Path, model
     assert (code, err) == (0, "")
     assert "engine        ncnn" in out
     assert "InnerProduct" in out
-
-
-def test_bench_measures_both_engines_side_by_side(
-    edgekit: Run, tiny_model: Path, tiny_ncnn: Path, tmp_path: Path
-) -> None:
-    import ncnn
-    import onnxruntime
-
-    report = tmp_path / "report.json"
-    options = ("--threads", "1", "--seconds", "0.01", "--processes", "1", "--cool-down", "0", "--no-pipeline")
-    code, out, err = edgekit("bench", tiny_model, tiny_ncnn, *options, "-o", report)
-    assert code == 0, err
-    document = read_document(report).as_document()
-    (entry,) = document["boards"]
-    engines = {(Path(cell["model"]).suffix, cell["kind"]): cell["engine"] for cell in entry["cells"]}
-    assert len(engines) == 2
-    assert all(engine == ("ncnn" if suffix == ".ncnn" else "onnxruntime") for (suffix, _), engine in engines.items())
-    assert entry["versions"]["ncnn"] == ncnn.__version__
-    assert entry["versions"]["onnxruntime"] == onnxruntime.__version__
-    assert f"{tiny_model.name}, onnxruntime" in out
-    assert f"{tiny_ncnn.name}, ncnn" in out
 
 
 def test_run_classifies_with_it(edgekit: Run, model: Path) -> None:
