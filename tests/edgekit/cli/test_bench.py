@@ -21,7 +21,6 @@ from edgekit.report.document import read_document
 from tests.waiting import has_ended, wait_until
 
 EDGEKIT = (sys.executable, "-m", "edgekit.cli")
-Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--seconds", "0.01", "--threads", "1", "--processes", "1", "--cool-down", "0")
 
 
@@ -74,23 +73,6 @@ def test_models_and_thread_counts_make_a_matrix_of_several_processes(tiny_model:
     starts = sorted((process["started_s"], index) for index, cell in enumerate(cells) for process in cell["processes"])
     rounds = [[index for _, index in starts[first : first + 2]] for first in (0, 2, 4)]
     assert [sorted(one) for one in rounds] == [[0, 1]] * 3
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--threads", "0"],
-        ["--threads", "1,1"],
-        ["--seconds", "0"],
-        ["--note", "fan"],
-        ["--no-pipeline", "--detector", "haar"],
-        ["--html", "page.txt"],
-        ["--detector", "nowhere.onnx"],
-    ],
-)
-def test_bad_options_are_refused_with_one_line(edgekit: Run, tiny_model: Path, arguments: list[str]) -> None:
-    code, out, err = edgekit("bench", tiny_model, *arguments)
-    assert (code, out, err.count("\n")) == (2, "", 1)
 
 
 def test_a_report_that_cannot_be_written_is_an_error_before_the_measurement(tiny_model: Path, tmp_path: Path) -> None:

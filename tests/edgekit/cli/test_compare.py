@@ -79,14 +79,6 @@ def test_what_a_gate_cannot_judge_is_refused(edgekit: Run, written: Callable[[st
     assert "not judged: throttled: the board throttled while measuring: cool it" in out
 
 
-def test_what_is_no_report_is_refused_in_one_line(edgekit: Run, tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    path.write_text("{}")
-    for command in (("compare", path, path), ("report", path)):
-        code, out, err = edgekit(*command)
-        assert (code, out, len(err.splitlines())) == (2, "", 1)
-
-
 def test_reports_are_merged_and_written(edgekit: Run, written: Callable[[str, float], Path], tmp_path: Path) -> None:
     one, two = written("a.json", 1), written("b.json", 2)
     report, page = tmp_path / "m.json", tmp_path / "m.html"

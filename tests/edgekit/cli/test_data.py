@@ -98,13 +98,6 @@ def test_hostile_file_names_cannot_pose_as_lines_of_ours(edgekit: Run, animals: 
     assert json.loads(out)["unreadable"][0]["name"].endswith("none.png")
 
 
-@pytest.mark.parametrize("path", ["absent", "train/cat"])
-def test_what_is_no_data_set_is_one_line_and_exit_code_2(edgekit: Run, animals: Path, path: str) -> None:
-    code, out, err = edgekit("data", "check", animals / path)
-    assert (code, out) == (2, "")
-    assert len(err.splitlines()) == 1
-
-
 @pytest.fixture
 def collected(tmp_path: Path) -> Path:
     """A folder with one collected crop."""

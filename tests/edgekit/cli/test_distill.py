@@ -161,38 +161,3 @@ def test_a_student_learns_from_votes_too(edgekit: Run, faces: Path, teacher: Pat
     assert (training["ferplus"], training["label_weight"]) == ("mixed", 0.2)
     code, _, err = edgekit(*common, "--resume", "-o", tmp_path / "mixed")
     assert (code, "data_sha256" in err) == (2, True)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--teacher", "absent"],
-        ["--teacher", "{teacher}", "--student", "resnet"],
-        ["--teacher", "{teacher}", "--temperature", "0"],
-        ["--teacher", "{teacher}", "--views", "center"],
-        ["--teacher", "{teacher}", "--clip", "{clip}"],
-        ["--teacher", "tiny.onnx"],
-        ["--teacher", "{teacher}", "-o", "tiny.onnx"],
-        [],
-    ],
-)
-def test_bad_input_is_one_line_and_leaves_nothing(
-    edgekit: Run,
-    faces: Path,
-    teacher: Path,
-    clip: Path,
-    tiny_model: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.onnx").write_bytes(tiny_model.read_bytes())
-    filled = [argument.format(faces=faces, teacher=teacher, clip=clip) for argument in arguments]
-    code, out, err = edgekit(
-        "distill", *filled, "--data", faces, "--epochs", 1, "-q", *(["-o", "out"] if "-o" not in filled else [])
-    )
-    assert (code, out) == (2, "")
-    assert len(err.splitlines()) == 1
-    assert not (tmp_path / "out" / "best.safetensors").exists()
-    assert not (tmp_path / "out" / "teacher.safetensors").exists()

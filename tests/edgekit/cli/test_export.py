@@ -190,22 +190,3 @@ def test_a_target_chooses_the_rewrites(edgekit: Run, checkpoint: Path, tmp_path:
     assert document["rewrites"] == {"gray-stem": 1, "merge-pool": 2}
     assert "gray-stem (1)" in err
     assert Classifier(target).contract.input.channels == "gray"
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--quantize", "int8"),
-        ("--calibrate", "x"),
-        ("--eval", "x", "--max-drop", "1"),
-        ("--target", "nonesuch"),
-        ("--calibrate-split", "train"),
-        ("--class", "a", "--class", "b", "--class", "a"),
-    ],
-)
-def test_options_that_do_not_fit_get_one_line(
-    edgekit: Run, checkpoint: Path, tmp_path: Path, arguments: tuple[str, ...]
-) -> None:
-    code, out, err = edgekit("export", checkpoint, "-o", tmp_path / "model.onnx", *arguments)
-    assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert names(tmp_path) == []

@@ -86,16 +86,6 @@ def test_a_model_without_contract_is_shown_with_what_is_missing(edgekit: Run, ti
     assert json.loads(edgekit("inspect", path, "--json")[1])["contract"] is None
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])
-def test_what_is_no_model_is_refused_in_one_line(edgekit: Run, tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"model{suffix}"
-    path.write_text("this is text\n")
-    code, out, err = edgekit("inspect", path)
-    assert (code, out) == (2, "")
-    assert str(path) in err
-    assert len(err.splitlines()) == 1
-
-
 def test_hostile_names_are_shown_harmlessly(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
     hostile = "\x1b[2J\x1b]0;owned\x07[bold red]x[/]\nMACs          0\u202e"
     contract = replace(contract_in(tiny_model), labels=(hostile, "[/]", "c"), architecture=hostile)

@@ -13,7 +13,6 @@ import onnx
 import pytest
 
 from edgekit.cli import SECTIONS, cli, commands
-from edgekit.install_hint import install_command
 from edgekit.model_store import asset
 
 Run = Callable[..., tuple[int, str, str]]
@@ -47,16 +46,6 @@ def test_debug_is_accepted_before_the_command_too(edgekit: Run) -> None:
     code, _, err = edgekit("--debug", "inspect", "absent.onnx")
     assert (code, "Traceback" in err, "model 'absent.onnx' does not exist" in err) == (2, True, True)
     assert "No such command 'xyz'" in edgekit("--debug", "xyz")[2]
-
-
-def test_a_missing_library_is_reported_with_the_command_that_installs_it() -> None:
-    code = (
-        "import sys; sys.modules['onnxruntime'] = None; sys.argv[1:] = ['run', '--source', 'demo']\n"
-        "from edgekit.cli import main; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert f"this needs 'onnxruntime': {install_command('device')}" in done.stderr
 
 
 def test_closed_and_full_streams_change_no_exit_code() -> None:

@@ -120,27 +120,6 @@ def test_run_classifies_with_it(edgekit: Run, model: Path) -> None:
     assert "ncnn" in document["versions"]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("-o", "x.onnx", "--engine", "ncnn"),
-        ("-o", "x.onnx", "--precision", "fp16"),
-    ],
-)
-def test_what_does_not_go_together_is_one_line(
-    edgekit: Run,
-    checkpoint: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: tuple[str, ...],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    code, out, err = edgekit("export", checkpoint, *arguments)
-    assert (code, out) == (2, "")
-    assert len(err.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_damaged_file_is_one_line(edgekit: Run, tiny_ncnn: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.ncnn"
     path.write_bytes(tiny_ncnn.read_bytes()[:-40])

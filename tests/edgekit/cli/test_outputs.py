@@ -20,36 +20,6 @@ from edgekit.install_hint import install_command
 from tests.endless_demo import ENDLESS_DEMO
 
 PATIENCE_S = 60
-_NOBODY = "http://127.0.0.1:9/"
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--web", "0.0.0.0:0"],
-        ["--web", "0", "--web-token-file", "missing"],
-        ["--mqtt", "http://broker"],
-        ["--mqtt", "mqtt://me:secret-word@broker"],
-        ["--mqtt", "mqtts://broker", "--mqtt-cert", "a.pem"],
-        ["--webhook", "ftp://host/"],
-        ["--webhook", _NOBODY, "--event-label", "grumpy"],
-        ["--collect", "c", "--save", "s.mp4", "--blur-faces"],
-        ["--collect", "c", "--collect-when", "uncertain:2"],
-        ["--csv", "r.csv", "--rotate-files", "keep=3"],
-        ["--record", "r.mp4"],
-        ["--event-hold", "2s", "--csv", "r.csv"],
-        ["--blur-faces", "--jsonl", "-"],
-    ],
-)
-def test_outputs_that_cannot_be_used_or_would_do_nothing_are_refused(
-    edgekit, tiny_model, tmp_path, monkeypatch, arguments
-):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    code, out, err = edgekit("run", "--model", tiny_model, "--source", "demo", "--detector", "none", *arguments)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "secret-word" not in err
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -80,15 +80,3 @@ def test_a_face_that_is_classified_less_often_takes_less_time(edgekit: Run, yune
     (often_net, rare_net) = (loop["parts"][-1] for loop in (often, rare))
     assert rare_net["name"] == "classifier net, 1 of 3 frames"
     assert rare_net["middle_ms"] == pytest.approx(often_net["middle_ms"] / 3)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--size", "320x240"],
-        ["--board", "pi2"],
-    ],
-)
-def test_bad_arguments_are_reported(edgekit: Run, arguments: list[str]) -> None:
-    code, _, err = edgekit("profile", "default", *arguments)
-    assert (code, len(err.splitlines())) == (2, 1)

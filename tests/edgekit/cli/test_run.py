@@ -99,35 +99,6 @@ def test_a_broken_picture_among_others_is_a_warning_and_counted(edgekit_run, cro
     assert "1.png" in captured.err
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["--source", "demo", "--camera"],
-        ["--source", "demo", "--json", "--jsonl", "-"],
-        ["--source", "demo", "--save", "a.mp4", "--csv", "./a.mp4"],
-        ["--source", "a.mp4", "--save", "./a.mp4"],
-        ["--source", "a.12.mp4", "--save", "./a.mp4", "--rotate-files", "1MB"],
-        ["--source", "demo", "--save", "out.txt"],
-        ["--source", "demo", "--detector", "dlib"],
-        ["--source", "missing.mp4"],
-        ["--source", "demo", "--model", "missing.onnx"],
-        ["--camera", "front"],
-        ["--source", "demo", "--roi", "600,0,100,100"],
-        ["--camera", "987", "--control", "Gain"],
-        ["--source", "nobody://x"],
-    ],
-)
-def test_bad_usage_is_one_message_and_leaves_nothing(edgekit_run, tmp_path, monkeypatch, capsys, arguments):
-    monkeypatch.chdir(tmp_path)
-    assert edgekit_run(*arguments) == EXIT_USAGE
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert len([line for line in captured.err.splitlines() if "error:" in line]) == 1
-    assert "Traceback" not in captured.err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_camera_that_is_not_there_is_an_absent_source(edgekit_run, capsys):
     assert edgekit_run("--camera", "987") == EXIT_TEMPORARY
     assert "camera '/dev/video987' does not exist" in capsys.readouterr().err

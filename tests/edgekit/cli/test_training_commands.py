@@ -200,43 +200,6 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
     }
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["train", "--data", "absent", "-o", "out"],
-        ["train", "--data", "{faces}", "-o", "out", "--model", "resnet"],
-        ["train", "--data", "{faces}", "-o", "out", "--recipe", "best"],
-        ["train", "--data", "{faces}", "-o", "out", "--train-split", "x"],
-        ["train", "--data", "{faces}", "-o", "{faces}/val/happy/3.png"],
-        ["train", "--data", "{faces}", "-o", "out", "--max-lr", "nan"],
-        ["train", "--data", "{faces}", "-o", "out", "--ferplus-labels", "majority"],
-        ["train", "--data", "{faces}", "-o", "out", "--merge", "a=happy"],
-        ["eval", "absent.onnx", "--data", "{faces}"],
-        ["eval", "text.safetensors", "--data", "{faces}"],
-        ["eval", "{trained}/best.safetensors", "--data", "{faces}", "--split", "x"],
-        ["eval", "{trained}/best.safetensors", "--data", "{faces}", "--plot", "a.txt"],
-        ["import", "short.t7", "-o", "a.safetensors"],
-        ["import", "text.onnx", "-o", "a.onnx"],
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(
-    run: Callable[..., Done],
-    faces: Path,
-    trained: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-) -> None:
-    for name in ("text.onnx", "text.safetensors", "short.t7"):
-        (tmp_path / name).write_text("this is text, not a model\n")
-    before = set(tmp_path.iterdir())
-    monkeypatch.chdir(tmp_path)
-    done = run(*(argument.format(faces=faces, trained=trained) for argument in arguments))
-    assert done.returncode == 2, done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert set(tmp_path.iterdir()) == before
-
-
 def test_a_full_disk_ends_a_training_with_its_own_code_and_nothing_half_written(
     run: Callable[..., Done], faces: Path, small_disk: Path
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli.output import Output
-from edgekit.cli.progress import by_stage, progress_bar
+from edgekit.cli.progress import progress_bar
 from edgekit.cli.train.training_view import TrainingView, training_view
 from edgekit.models.training.loop import StepReport
 
@@ -23,19 +23,6 @@ def test_one_line_per_minute_has_rate_and_remaining_time(capsys: pytest.CaptureF
         "epoch 1/2, step 3/100: loss 0.500, accuracy 75.0%, 612 images/s, 98 min left",
         "epoch 1/2, step 6/100: loss 0.500, accuracy 75.0%, 612 images/s, 78 min left",
     ]
-
-
-@pytest.mark.parametrize("quiet", [False, True])
-def test_without_a_terminal_a_stage_prints_one_line_per_minute(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    times = iter([0.0, 59, 61, 62, 125])
-    with progress_bar(Output(as_json=False, quiet=quiet)) as bars:
-        show = by_stage(bars, lambda: next(times))
-        for done in (1, 2, 3):
-            show("running the teacher", done, 9)
-        show("reading images", 1, None)
-        show("running the teacher", 4, 9)
-    lines = ["running the teacher: 3 of 9", "running the teacher: 4 of 9"]
-    assert capsys.readouterr().err.splitlines() == ([] if quiet else lines)
 
 
 @pytest.mark.parametrize(("rank", "printed"), [("0", "reading\n"), ("1", "")])

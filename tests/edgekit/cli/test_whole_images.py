@@ -23,7 +23,7 @@ from edgekit.device.annotate import class_colour
 from edgekit.device.detections import Face
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.imaging import resize
-from edgekit.errors import EXIT_OK, EXIT_USAGE, InputError
+from edgekit.errors import EXIT_OK, InputError
 from edgekit.model_store import resolve_model
 from edgekit.preprocess import crop_image
 from edgekit.report.view import facts
@@ -107,26 +107,6 @@ def test_only_the_region_is_classified_and_outlined(run, tmp_path, tiny_image_mo
     frame = cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[1].astype(int)
     near = np.abs(frame - drawn_in("green")).max(axis=2) < 70
     assert near[149:152, 130:170].any(axis=0).mean() > 0.8, "the lower edge of the region is drawn"
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--detector", "yunet"],
-        ["--min-face", "40"],
-        ["--blur-faces", "--save", "out.mp4"],
-        ["--roi", "0,0,700,10"],
-    ],
-)
-def test_what_does_not_fit_is_one_line_before_the_first_result(
-    tiny_image_model, tmp_path, monkeypatch, capsys, arguments
-):
-    monkeypatch.chdir(tmp_path)
-    words = ["run", "--source", "demo", "--model", str(tiny_image_model), "--max-frames", "2", *arguments]
-    assert run_command_line(words) == EXIT_USAGE
-    captured = capsys.readouterr()
-    assert (captured.err.count("\n"), captured.out) == (1, "")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_benchmark_measures_it_without_a_detector(tiny_image_model):
