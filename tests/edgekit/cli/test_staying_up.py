@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 
 import pytest
 
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TEMPORARY
 from tests.waiting import wait_until
 
-PATIENCE_S = 60
 SMALL = (64, 48)
 ENDLESS = ("pictures", 100_000, SMALL)
 
@@ -92,22 +89,3 @@ def test_a_throttled_board_is_reported_and_its_load_is_reduced(start, play, scri
     samples = [line["health"] for line in lines if "health" in line]
     assert 1 <= len(samples) <= health["samples"] < len(lines)
     assert samples[-1]["throttling"]["flags"] == "0x50005"
-
-
-def test_a_service_manager_receives_heartbeats_for_processed_frames(start, play, tmp_path, monkeypatch):
-    server = play([ENDLESS])
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(PATIENCE_S)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        monkeypatch.setenv("WATCHDOG_USEC", "2000000")
-        run = start("--source", server.url)
-        assert "READY=1" in manager.recv(4096).decode().splitlines()
-        heartbeat = manager.recv(4096).decode().splitlines()
-        assert "WATCHDOG=1" in heartbeat
-        assert any("frames," in line for line in heartbeat)
-        os.kill(run.process.pid, signal.SIGTERM)
-        message = ""
-        while "STOPPING=1" not in message:
-            message = manager.recv(4096).decode()
-        assert run.end() == EXIT_OK

@@ -13,18 +13,15 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from edgekit.report import page as page_form
 from edgekit.report.document import from_document, merge, parse_document
 from edgekit.report.view import frame_rates, overviews, report_view
 from edgekit.text import one_line, printable
-from tests.examples import examples
 
 Document = dict[str, Any]
 MakeDocument = Callable[..., Document]
-HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(1)>\"'&|`*[x](javascript:1)=cmd"
+HOSTILE = "\x1b\u202e\n</style><script>alert(1)</script><img src=x onerror=alert(1)>\"'&|`*[x](javascript:1)=cmd"
 
 
 def table(document: Document, width: int = 80) -> str:
@@ -120,10 +117,8 @@ def with_text_everywhere(document: Document, text: str) -> Document:
     return document
 
 
-@settings(max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.one_of(st.just(HOSTILE), st.text("<>\"'&;/= scriptonx\x1b\u202e$()`|\\\n", min_size=1, max_size=90)))
-def test_no_text_of_a_document_becomes_code(make_document: MakeDocument, text: str) -> None:
-    document = with_text_everywhere(make_document(), text)
+def test_no_text_of_a_document_becomes_code(make_document: MakeDocument) -> None:
+    document = with_text_everywhere(make_document(), HOSTILE)
     assert parse_document(json.dumps(document).encode(), "it") == from_document(document, "it")
     html = to_html(document)
     page, plain = Page(), Page()
