@@ -7,13 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.load import save_clip, seeded_model
@@ -43,8 +41,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file = folder / "moods" / "test" / name / "0.png"
         file.parent.mkdir(parents=True)
         assert cv2.imwrite(str(file), np.full((48, 48), len(name), np.uint8))
-    shutil.copytree(folder / "faces", folder / "lacking")
-    shutil.rmtree(folder / "lacking/train/fear")
     config = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 32, context_length=40)
     save_clip(folder / "clip.safetensors", seeded_model(config, 1), config)
     other = ClipConfig(32, 16, Tower(128, 2, 2), Tower(64, 2, 1), 32, context_length=40)
@@ -53,9 +49,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "short.json").write_text(json.dumps({"happy": ["a smile"]}))
     (folder / "long.json").write_text(json.dumps({"happy": ["a very long " * 20], "sad": ["sad"]}))
     (folder / "wrong.json").write_text("[]")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch deprecates TorchScript, the archive format of OpenAI's CLIPs
-        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(folder / "other.pt"))
     command = [sys.executable, "-m", "edgekit.cli", "train-prompts", "--clip", "clip.safetensors"]
     arguments = ["--data", "faces", "--shots", "2", "--epochs", "2", "-o", "prompts", "--threads", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -178,44 +171,40 @@ def test_prompts_are_exported_with_their_clip_and_run_and_are_measured_as_before
     assert sum(json.loads(out)["labels"].values()) == 1
 
 
-HICROPL = ("train-prompts", "--data", "faces", "-o", "out")
-CLIP = ("--clip", "clip.safetensors")
-EXPORT = ("export", "-o", "out/x.onnx")
-DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher")
+PROMPTS = "train-prompts --data faces -o out"
+CLIP = "--clip clip.safetensors"
+EXPORT = "export prompts/best.safetensors -o out/x.onnx"
+DISTILL = "distill --data faces -o out --epochs 1 --teacher prompts"
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    "words",
     [
-        HICROPL,
-        (*HICROPL, "--clip", "absent.pt"),
-        (*HICROPL, "--clip", "torn.safetensors"),
-        (*HICROPL, "--clip", "ViT-Z/none"),
-        (*HICROPL, *CLIP, "--shots", 1, "--test-split", "x"),
-        (*HICROPL, *CLIP, "--shots", 1, "--descriptions", "long.json"),
-        (*HICROPL, *CLIP, "--shots", 1, "--descriptions", "wrong.json"),
-        (*HICROPL, *CLIP, "--task", "domain"),
-        (*HICROPL, *CLIP, "--eval-data", "pets"),
-        ("train", "--data", "faces", "-o", "out", *CLIP),
-        ("train-clip", "--data", "lacking", "-o", "out"),
-        (*HICROPL, "--clip", "other.pt"),
-        (*HICROPL, *CLIP, "--merge", "a=sad"),
-        (*EXPORT, "prompts/best.safetensors"),
-        (*EXPORT, "prompts/best.safetensors", "--clip", "wide.safetensors"),
-        (*EXPORT, "prompts/best.safetensors", *CLIP, "--classes", "long.json"),
-        (*EXPORT, "prompts/best.safetensors", *CLIP, "--target", "a53"),
-        (*EXPORT, "prompts/best.safetensors", *CLIP, "--no-ensemble", "--eval", "faces", "--max-drop", 1),
-        (*EXPORT, "default", *CLIP),
-        (*DISTILL, "prompts"),
-        (*DISTILL, "prompts", "--clip", "wide.safetensors"),
-        ("eval", "prompts/best.safetensors", "--data", "faces"),
-        ("eval", "zero-shot", "--data", "faces"),
-        ("eval", "zero-shot", *CLIP, "--data", "faces", "--split", "test", "--protocol", "ten-crop"),
+        PROMPTS,
+        f"{PROMPTS} --clip absent.pt",
+        f"{PROMPTS} --clip torn.safetensors",
+        f"{PROMPTS} --clip ViT-Z/none",
+        f"{PROMPTS} {CLIP} --shots 1 --test-split x",
+        f"{PROMPTS} {CLIP} --shots 1 --descriptions long.json",
+        f"{PROMPTS} {CLIP} --shots 1 --descriptions wrong.json",
+        f"{PROMPTS} {CLIP} --task domain",
+        f"{PROMPTS} {CLIP} --eval-data pets",
+        f"{PROMPTS} {CLIP} --merge a=sad",
+        f"train --data faces -o out {CLIP}",
+        EXPORT,
+        f"{EXPORT} --clip wide.safetensors",
+        f"{EXPORT} {CLIP} --classes long.json",
+        f"{EXPORT} {CLIP} --target a53",
+        f"{EXPORT} {CLIP} --no-ensemble --eval faces --max-drop 1",
+        f"export default -o out/x.onnx {CLIP}",
+        DISTILL,
+        f"{DISTILL} --clip wide.safetensors",
+        "eval prompts/best.safetensors --data faces",
+        "eval zero-shot --data faces",
+        f"eval zero-shot {CLIP} --data faces --split test --protocol ten-crop",
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(edgekit: Run, place: Path, arguments: tuple[object, ...]) -> None:
-    code, stdout, stderr = edgekit(*arguments, "-q")
-    assert code == 2, stderr
-    assert stdout == ""
-    assert len(stderr.splitlines()) == 1
+def test_bad_input_is_one_line_and_exit_code_2(edgekit: Run, place: Path, words: str) -> None:
+    code, stdout, stderr = edgekit(*words.split(), "-q")
+    assert (code, stdout, stderr.count("\n")) == (2, "", 1), stderr
     assert not (place / "out").exists()
