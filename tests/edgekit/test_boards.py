@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from edgekit.boards import Board, Conditions, Interpreter, read_board, read_conditions
+from edgekit.boards import Board, Conditions, Interpreter, parse_throttled, read_board, read_conditions, run_tool
 from tests.edgekit.doctor.conftest import FIXTURES, interpreter, replayed_in
 
 ARM64 = Interpreter(architecture="aarch64", userland_bits=64, python="3.13.5")
@@ -115,6 +117,42 @@ def test_an_empty_root_gives_nothing_and_raises_nothing(tmp_path: Path) -> None:
     board = read_board(tmp_path, ARM64)
     assert board == Board(None, None, None, None, "aarch64", 64, None, None, None, "3.13.5", None)
     assert read_conditions(tmp_path, lambda _: None) == Conditions(*[None] * 9)
+
+
+def test_a_chassis_sensor_is_not_taken_for_the_processors(tmp_path: Path) -> None:
+    _, now = board_and_conditions("arm-board-unknown", tmp_path)
+    assert now.temperature_c is None
+
+
+def test_nonsense_in_every_file_raises_nothing(tmp_path: Path) -> None:
+    replayed_in(tmp_path)("pi3bplus-hot")
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"\xff\x00\n::\nCPU part\t: x\nCPU implementer : y\nMemTotal: z kB\n")
+    read_board(tmp_path, ARM64)
+    now = read_conditions(tmp_path, lambda _: 'error=1 error_msg="Command not registered"')
+    assert (now.temperature_c, now.clock_mhz, now.throttling) == (None, None, None)
+
+
+@pytest.mark.parametrize("text", ["", None, "throttled=", "VCHI initialization failed", "throttled=0xzz"])
+def test_other_text_is_no_throttle_flag(text: str | None) -> None:
+    assert parse_throttled(text) is None
+
+
+def test_documents_are_json_and_carry_the_flags_in_words(tmp_path: Path) -> None:
+    board, now = board_and_conditions("pi3bplus-hot", tmp_path)
+    document = json.loads(json.dumps({"board": asdict(board), "before": now.as_document()}))
+    assert document["board"]["cpu"] == "Cortex-A53"
+    assert document["before"]["throttling"] == {
+        "flags": "0x80008",
+        "now": ["soft temperature limit"],
+        "since_boot": ["soft temperature limit"],
+    }
+
+
+@pytest.mark.parametrize("arguments", [["edgekit-no-such-tool"], ["false"]])
+def test_a_tool_that_is_missing_or_fails_gives_none(arguments: Sequence[str]) -> None:
+    assert run_tool(arguments) is None
 
 
 @pytest.mark.parametrize(("alarm", "expected"), [("1", ("under-voltage (weak power supply or cable)",)), ("0", ())])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -63,6 +64,24 @@ def test_exit_code_and_last_error_line(connection: Connection) -> None:
 
 def test_an_exit_code_255_of_the_program_is_not_a_lost_connection(connection: Connection) -> None:
     assert connection.run(shell("exit 255")).returncode == 255
+
+
+def test_a_connection_that_ends_a_moment_before_its_process_is_lost(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, slow = shutil.which("ssh"), tmp_path / "ssh"
+    slow.write_text(
+        f'#!/bin/sh\n[ "$1" = -M ] || exec "{real}" "$@"\n'
+        f'"{real}" "$@" <&0 &\necho $! > "{tmp_path}/pid"\nwait $!\ncode=$?\nsleep 0.4\nexit $code\n'
+    )
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def cut(_: str) -> None:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+    with Connection(sshd.host()) as connected, pytest.raises(ConnectionLostError):
+        connected.run(shell("echo now >&2; sleep 600"), on_stderr_line=cut)
 
 
 def test_stdin_arrives_complete(connection: Connection) -> None:
