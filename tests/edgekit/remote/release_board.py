@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-import time
 import venv
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,11 +22,11 @@ from edgekit.remote.prepare import EdgekitCommand, prepare
 from edgekit.remote.probe import Probe
 from edgekit.remote.ssh import Connection
 from tests.fake_systemd import FakeSystemd
+from tests.waiting import wait_until
 
 SOURCE = Path(edgekit.__file__).parents[1]
 OWN = f'#!/bin/sh\nexec env PYTHONPATH="{SOURCE}" "{sys.executable}" -m edgekit.cli "$@"\n'
 SERVICE = Service("edgekit", "user")
-PATIENCE_S = 60
 MakePackage = Callable[..., Package]
 
 
@@ -71,11 +70,9 @@ class Board:
 
     def wait_until_it_runs(self) -> int:
         """Wait until the service has finished a frame; return its process id."""
-        end_s = time.monotonic() + PATIENCE_S
-        while (found := self.status())["ActiveState"] != "active":
-            assert time.monotonic() < end_s, (found, (self.systemd.folder / "edgekit.log").read_text())
-            time.sleep(0.05)
-        return int(found["MainPID"])
+        log = self.systemd.folder / "edgekit.log"
+        wait_until(lambda: self.status()["ActiveState"] == "active", failure=log.read_text)
+        return int(self.status()["MainPID"])
 
     def model_that_runs(self) -> bytes:
         """Return the content of the model file that the command line of the running process names."""
