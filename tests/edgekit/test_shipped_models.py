@@ -98,12 +98,9 @@ def test_its_training_is_on_record(name: str) -> None:
         expected = {"data_sha256", "validation"} if is_average else {"seed", "torch_version", "data_sha256", "recipe"}
         assert expected <= net["training"].keys()
     assert "teacher" in record or name != "distilled"
-    card = _files(name)[1].with_suffix(".md").read_text()
     if teacher := record.get("teacher"):
+        card = _files(name)[1].with_suffix(".md").read_text()
         assert all(member["sha256"] in card for member in teacher.get("members", [teacher]))
-    if powers := training.get("distillation", {}).get("votes"):
-        exponents = f"The exponent of the outputs is {powers['teacher']}, and that of the votes is {powers['votes']}."
-        assert exponents in card
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from pathlib import Path
 from edgekit.errors import EdgekitError
 from tests.fuzz import network, structured
 from tests.fuzz.mutate import mutated
+from tests.tiny_models import NCNN_GRAPH, tiny_contract
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +60,7 @@ def _onnx(path: Path) -> None:
 def _make_onnx(choice: random.Random) -> bytes:
     from tests.edgekit.onnx_faults import changed
 
-    return changed(choice.randrange(1 << 40))
+    return changed(choice)
 
 
 def _ncnn(path: Path) -> None:
@@ -69,20 +70,11 @@ def _ncnn(path: Path) -> None:
 
 
 def _ncnn_examples() -> list[bytes]:
-    from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
     from edgekit.device.engines.ncnn_engine import pack_ncnn
 
-    size_hw = (8, 8)
-    contract = Contract(
-        "mean",
-        ("red", "green", "blue"),
-        InputSpec("in0", size_hw, "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
-        CropSpec(0.0, False, size_hw, size_hw),
-        OutputSpec("out0"),
-    )
-    mean = "7767517\n2 2\nInput in0 0 1 in0\nPooling mean 1 1 in0 out0 0=1 4=1\n"
+    contract = tiny_contract("in0", "out0")
     dense = "7767517\n3 3\nInput in0 0 1 in0\nPooling mean 1 1 in0 m 0=1 4=1\nInnerProduct d 1 1 m out0 0=3 1=1 2=9\n"
-    return [pack_ncnn(contract, mean, b""), pack_ncnn(contract, dense, bytes(4 * 13))]
+    return [pack_ncnn(contract, NCNN_GRAPH, b""), pack_ncnn(contract, dense, bytes(4 * 13))]
 
 
 def _checkpoint(path: Path) -> None:

@@ -58,24 +58,3 @@ def test_eval_measures_several_models_on_photographs(edgekit: Run, photos: Path)
     assert max(len(line.rstrip()) for line in err.splitlines() if line.startswith(("true class", "happy"))) <= 80
     assert re.search(r"threshold +coverage +accuracy\n0.3 +100.00% +100.00%\n0.4 ", err)
     assert re.search("^photographs +3: 2 with a face, 1 without, 0 with several", err, re.MULTILINE)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("default",),
-        ("default", "--data", "x", "--photos", "x"),
-        ("default", "--photos", "{photos}", "--protocol", "ten-crop"),
-        ("default", "--data", "{photos}", "--min-face", "40"),
-        ("default", "distilled", "--data", "{photos}"),
-        ("default", "--photos", "{photos}", "--recall-of", "joy"),
-        ("default", "--data", "{photos}", "--recall-of", "joy"),
-        ("default", "--photos", "absent"),
-        ("default", "--photos", "{photos}/happy/1.png"),
-        ("absent.onnx", "--photos", "{photos}"),
-    ],
-)
-def test_bad_input_of_eval_is_one_line(edgekit: Run, photos: Path, arguments: tuple[str, ...]) -> None:
-    code, out, err = edgekit("eval", *(argument.format(photos=photos) for argument in arguments))
-    assert (code, out) == (2, "")
-    assert err.count("\n") == 1

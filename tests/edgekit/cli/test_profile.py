@@ -6,10 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from tests.toy_yunet import MACS_PER_PX
 
@@ -56,15 +53,6 @@ def test_a_free_size_must_be_given(edgekit: Run, yunet: Path) -> None:
     assert large["macs"] == MACS_PER_PX * 320 * 256
 
 
-def small_net(folder: Path, node: onnx.NodeProto) -> Path:
-    weights = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
-    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
-    graph = helper.make_graph([node], "net", shapes[:1], shapes[1:], [weights])
-    path = folder / "small.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
-    return path
-
-
 def test_the_whole_loop(edgekit: Run, yunet: Path) -> None:
     arguments = ("default", "--board", "pi3b+", "--pipeline", "--detector", yunet, "--seconds", "0.05")
     five = document_of(edgekit, *arguments, "--detect-every", 5)["pipeline"]
@@ -92,51 +80,3 @@ def test_a_face_that_is_classified_less_often_takes_less_time(edgekit: Run, yune
     (often_net, rare_net) = (loop["parts"][-1] for loop in (often, rare))
     assert rare_net["name"] == "classifier net, 1 of 3 frames"
     assert rare_net["middle_ms"] == pytest.approx(often_net["middle_ms"] / 3)
-
-
-def test_the_loop_of_a_detector_with_a_fixed_input_size_is_estimated_at_that_size(
-    edgekit: Run, yunet_640: Path
-) -> None:
-    arguments = ("--board", "pi3b+", "--pipeline", "--detector", yunet_640, "--seconds", "0.05")
-    loops = document_of(edgekit, "default", *arguments)["pipeline"]
-    assert isinstance(loops, list)
-    assert [loop["detector_wh"] for loop in loops] == [[640, 640]] * 2
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--size", "320"],
-        ["--size", "320x240"],
-        ["--board", "pi2"],
-        ["--classify-every", "2"],
-        ["--seconds", "nan"],
-    ],
-)
-def test_bad_arguments_are_reported(edgekit: Run, arguments: list[str]) -> None:
-    code, _, err = edgekit("profile", "default", *arguments)
-    assert (code, len(err.splitlines())) == (2, 1)
-
-
-def test_a_loop_without_its_files_is_refused_before_anything_is_measured(
-    edgekit: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def measured(*_: object, **__: object) -> None:
-        pytest.fail("it was measured first")
-
-    from edgekit.export.profiling import run
-
-    monkeypatch.setattr(run, "profile_file", measured)
-    monkeypatch.setenv("EDGEKIT_OFFLINE", "1")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    plain = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"]))
-    for arguments, message in (
-        (("default",), "give YuNet's file"),
-        (("default", "--detector", tmp_path / "none.onnx"), "none.onnx' does not exist"),
-        (("default", "--detector", tiny_model), "give a face_detection_yunet .onnx file"),
-        ((plain,), "has no edgekit contract"),
-    ):
-        code, out, err = edgekit("profile", *arguments, "--pipeline")
-        assert (code, out) == (2, "")
-        assert message in err
-        assert len(err.splitlines()) == 1
