@@ -15,6 +15,7 @@ from edgekit.device.detection.haar import Haar
 from edgekit.device.imaging import read_image
 from edgekit.errors import InputError
 from edgekit.model_store import asset
+from tests.device.videos import video_frames
 
 
 @pytest.fixture(autouse=True)
@@ -45,10 +46,7 @@ def test_finds_the_one_face_of_the_portrait(portrait: np.ndarray) -> None:
 def test_finds_the_one_face_of_a_clip_in_nearly_every_frame_and_none_in_pictures_without(shared: Path) -> None:
     for name in ("chelsea.png", "coffee.png"):
         assert len(Haar(320, 0.7).detect(cv2.imread(str(shared / "data/media" / name)))) == 0
-    capture = cv2.VideoCapture(str(shared / "data/media/fer_test.mp4"))
-    frames = []
-    while (frame := capture.read()[1]) is not None:
-        frames.append(frame)
+    frames = video_frames(shared / "data/media/fer_test.mp4")
     detector = Haar(320, 0.7)
     assert np.mean([len(detector.detect(frame)) == 1 for frame in frames[::3]]) >= 0.92
 

@@ -17,6 +17,7 @@ from edgekit.device.detection.yunet import YuNet, decode, input_sizes, suppress
 from edgekit.downloads import YUNET
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
+from tests.device.videos import video_frames
 from tests.toy_yunet import HEADS, STRIDES_PX
 
 PICTURES = ("astronaut.png", "chelsea.png", "coffee.png", "three_faces.jpg")
@@ -27,11 +28,7 @@ def images_of(shared: Path) -> list[np.ndarray]:
     media = shared / "data/media"
     images = [cv2.imread(str(media / name)) for name in PICTURES]
     for name in CLIPS:
-        capture, frames = cv2.VideoCapture(str(media / name)), []
-        while (frame := capture.read()[1]) is not None:
-            frames.append(frame)
-        assert frames
-        images += frames[::40]
+        images += video_frames(media / name)[::40]
     return images
 
 

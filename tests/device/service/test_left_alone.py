@@ -11,10 +11,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 
 from edgekit.errors import EXIT_OK, EXIT_TEMPORARY
+from tests.device.videos import video_frames
 from tests.faults.disks import tmpfs
 
 SMALL = (64, 48)
@@ -49,13 +49,6 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def frame_count(video: Path) -> int:
-    capture, count = cv2.VideoCapture(str(video)), 0
-    while capture.read()[0]:
-        count += 1
-    return count
 
 
 def test_a_run_whose_output_is_in_use_tries_again_later(start, play, run_briefly, tmp_path):
@@ -149,7 +142,7 @@ def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(
     assert counts["mqtt"]["dropped"] == {}
     # Records wait in memory.
     assert len(records(jsonl)) == counts["jsonl"]["written"] == json.loads(run.document)["frames"]
-    assert [frame_count(file) > 0 for file in disk.glob("r*.mp4")] == [True, True]
+    assert [len(video_frames(file)) > 0 for file in disk.glob("r*.mp4")] == [True, True]
 
 
 SOON = "from edgekit.device.sinks import disk_reserve; disk_reserve._MEASURED_S = 2.0"

@@ -181,18 +181,3 @@ def test_a_snapshot_is_taken_after_the_command_and_published_only_by_option(
         send(b"nothing")
         wait_until(lambda: controls.commands["ignored"] == 1)
         assert len(live.on(f"{TOPIC}/command-snapshot")) == sends
-
-
-def test_a_paused_run_takes_no_snapshot(broker, open_sink, send, controls, notices, snapshots, feed, tmp_path):
-    broker.start()
-    with ExitStack() as stack:
-        live = broker.listen(stack)
-        open_sink("pause", "snapshot")
-        wait_until(lambda: live.on(f"{TOPIC}/paused"))
-        send(b"pause")
-        send(b"snapshot")
-        wait_until(lambda: controls.commands["ignored"] == 1)
-    assert len(notices) == 1
-    snapshots.write(*feed.next("happy"))
-    snapshots.__exit__(None, None, None)
-    assert list(tmp_path.glob("snapshots/*.jpg")) == []

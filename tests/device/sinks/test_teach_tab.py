@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -200,16 +199,6 @@ def test_changes_fit_again_and_undo_restores(tab: Callable[..., Tab]) -> None:
     assert len(page.pictures("screw")) == count - 1
 
 
-def test_pictures_of_an_earlier_session_are_fitted_at_the_start(tab: Callable[..., Tab]) -> None:
-    page = tab()
-    for name in ("mug", "bolt"):
-        page.post("add", name=name)
-        page.record(name, name, 3)
-    again = tab()
-    again.kind = "bolt"
-    wait_until(lambda: again.label() == "bolt")
-
-
 def test_the_region_is_recorded_and_written_into_the_model(tab: Callable[..., Tab]) -> None:
     page = tab()
     assert page.post("region", region=[0.25, 0.25, 0.5, 0.5])["region"]["x"] == 0.25
@@ -238,19 +227,6 @@ def test_faces_are_taught_on_the_largest_one(tab: Callable[..., Tab]) -> None:
     assert page.label() in ("open", "closed", "uncertain")
     page.post("use")
     assert contract_in(page.used[0]).subject == "face"
-
-
-def test_a_button_that_is_released_without_a_face_records_none_that_comes_later(tab: Callable[..., Tab]) -> None:
-    page = tab(subject="face")
-    page.post("add", name="open")
-    page.post("record", name="open", held=True)
-    page.post("record", name="open", held=False)
-    wait_until(lambda: page.session.state()["recording"] is None)
-    page.faces = [FACE_XYXY]
-    page.session.keep_watching()
-    after = page.frame()[0].sequence
-    wait_until(lambda: page.session.live is not None and page.session.live["sequence"] > after)
-    assert page.pictures("open") == []
 
 
 @pytest.mark.parametrize(
@@ -315,10 +291,3 @@ def test_nothing_but_recorded_pictures_and_the_taught_model_is_served(path: str,
     (page.folder / "my.json").write_text("{}")
     page.session.add_class("mug")
     assert page.request("GET", f"/teach/{path}")[0] == 404
-
-
-def test_without_a_session_there_is_no_tab() -> None:
-    with WebSink("127.0.0.1:0", None, Monitor("demo", lambda: None)) as web:
-        page = Tab(SimpleNamespace(), web, [], Path())
-        assert page.request("GET", "/teach")[0] == 404
-        assert json.loads(page.request("GET", "/api/state")[1])["teaches"] is False
