@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -46,19 +46,17 @@ class SinkCase:
     Attributes:
         name: Name of the test's case.
         open: Returns the sink, which writes below a folder, and its account.
-        stored: Returns how often each item is in these folders, by its sequence number; None if it cannot be counted.
+        stored: Returns how often each item is in the folder, by its sequence number; None if it cannot be counted.
         counted_as: The field of the account that counts the stored items. Waiting items are kept in memory too.
         reason: Reason of losses by a fault of the disk in the account; None: the reason of the fault.
-        follows_names: Whether the sink begins a new file when its file is deleted or moved.
         write: Passes a frame to the sink.
     """
 
     name: str
     open: Callable[[Path, Notify, float], tuple[Any, Account]]
-    stored: Callable[[Iterable[Path]], Counter[int]] | None
+    stored: Callable[[Path], Counter[int]] | None
     counted_as: str = "written"
     reason: str | None = None
-    follows_names: bool = True
     write: Callable[[Any, Frame, FrameResult], None] = lambda sink, frame, result: sink.write(frame, result)
 
 
@@ -116,9 +114,8 @@ def _put_packet(sink: Any, frame: Frame, result: FrameResult) -> None:
     sink.put(EncodedPacket(coded.data, coded.is_key, frame.sequence * 40_000))
 
 
-def _lines(folders: Iterable[Path], pattern: str) -> list[str]:
-    files = [path for folder in folders if folder.is_dir() for path in folder.rglob(pattern)]
-    return [line for path in files for line in path.read_text().splitlines()]
+def _lines(folder: Path, pattern: str) -> list[str]:
+    return [line for path in folder.rglob(pattern) for line in path.read_text().splitlines()]
 
 
 @cache
@@ -146,28 +143,25 @@ def _collect_faces(sink: Sink, frame: Frame, result: FrameResult) -> None:
     sink.write(frame, replace(result, faces=detections))
 
 
-def _json_sequences(folders: Iterable[Path]) -> Counter[int]:
-    return Counter(json.loads(line)["sequence"] for line in _lines(folders, "*.jsonl") if line)
+def _json_sequences(folder: Path) -> Counter[int]:
+    return Counter(json.loads(line)["sequence"] for line in _lines(folder, "*.jsonl") if line)
 
 
-def _csv_sequences(folders: Iterable[Path]) -> Counter[int]:
-    rows = csv.reader(_lines(folders, "*.csv"))
+def _csv_sequences(folder: Path) -> Counter[int]:
+    rows = csv.reader(_lines(folder, "*.csv"))
     return Counter(int(row[0]) for row in rows if row[0] != "sequence")
 
 
-def _crop_sequences(folders: Iterable[Path]) -> Counter[int]:
+def _crop_sequences(folder: Path) -> Counter[int]:
     """Return the sequence numbers in crops.jsonl; check that each crop is a readable image."""
-    places = list(folders)
-    crops = [json.loads(line) for line in _lines(places, "crops.jsonl") if line]
-    for crop in crops:
-        assert any(cv2.imread(str(folder / crop["file"])) is not None for folder in places)
+    crops = [json.loads(line) for line in _lines(folder, "crops.jsonl") if line]
+    assert all(cv2.imread(str(folder / crop["file"])) is not None for crop in crops)
     return Counter(crop["sequence"] for crop in crops)
 
 
-def _image_numbers(folders: Iterable[Path]) -> Counter[int]:
+def _image_numbers(folder: Path) -> Counter[int]:
     """Return the numbers of the images; check that each image is readable."""
-    found = [path for folder in folders if folder.is_dir() for path in folder.glob("*.jpg")]
-    paths = [path for path in found if not path.name.startswith(".")]  # without incomplete files
+    paths = [path for path in folder.glob("*.jpg") if not path.name.startswith(".")]  # without incomplete files
     assert all(cv2.imread(str(path)) is not None for path in paths)
     return Counter(int(path.stem.rpartition("-")[2]) for path in paths)
 
@@ -185,14 +179,11 @@ def _open_spool(path: Path) -> Spool:
     return opened[0]
 
 
-def _buffered_sequences(folders: Iterable[Path]) -> Counter[int]:
+def _buffered_sequences(folder: Path) -> Counter[int]:
     """Return the sequence numbers of the events that the next run sends."""
-    stored: Counter[int] = Counter()
-    for folder in folders:
-        if (folder / _BUFFER).exists():
-            spool = _open_spool(folder / _BUFFER)
-            stored.update(json.loads(message.payload)["sequence"] for message in spool.after(0, 10**6))
-            spool.close()
+    spool = _open_spool(folder / _BUFFER)
+    stored = Counter(json.loads(message.payload)["sequence"] for message in spool.after(0, 10**6))
+    spool.close()
     return stored
 
 
@@ -226,6 +217,5 @@ SINKS = (
         _buffered_sequences,
         counted_as="waiting",
         reason="buffer not writable",
-        follows_names=False,
     ),
 )
