@@ -17,6 +17,8 @@ from edgekit.device.detections import Detections, FrameResult, Track
 from edgekit.device.frame import Frame
 from edgekit.preprocess import ImageU8
 from tests.browser import open_browser
+from tests.device import videos
+from tests.device.videos import plain_frames
 
 WriteClip = Callable[..., Path]
 # As in Debian 13.
@@ -31,13 +33,7 @@ def write_clip(tmp_path: Path) -> WriteClip:
     """Write an .mp4 of plain gray frames with the given levels: the mean of a frame identifies it."""
 
     def write(name: str = "clip.mp4", levels: Sequence[int] = range(0, 250, 10), size_wh: tuple[int, int] = (64, 48)):
-        path = tmp_path / name
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, size_wh)
-        assert writer.isOpened()
-        for level in levels:
-            writer.write(np.full((size_wh[1], size_wh[0], 3), level, np.uint8))
-        writer.release()
-        return path
+        return videos.write_video(tmp_path / name, plain_frames(*((level,) * 3 for level in levels), size_wh=size_wh))
 
     return write
 
@@ -117,10 +113,6 @@ class Feed:
             uncertain=np.array([uncertain or label == UNCERTAIN for label in labels], np.bool_),
         )
         return frame, FrameResult(frame.sequence, now_s, frame.wall_s, (320, 240), faces, stages, 25.0)
-
-    def forget(self) -> None:
-        """Drop the tracks, as a tracker does with faces that have left."""
-        self._tracks.clear()
 
     def _of(self, ids: Iterable[int]) -> NDArray[np.object_]:
         return np.array([self._tracks.setdefault(track_id, Track(track_id)) for track_id in ids], np.object_)

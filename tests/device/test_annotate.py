@@ -48,18 +48,6 @@ def test_the_label_stays_inside_the_frame(xyxy):
     assert widest > 120
 
 
-def test_letters_that_the_font_lacks_do_no_harm():
-    image = np.zeros((200, 200, 3), np.uint8)
-    assert draw_faces(image, [face(10, 50, 90, 90, label="überrascht 😀")]).any()
-
-
-def test_a_label_wider_than_the_frame_is_made_smaller():
-    image = np.full((40, 48, 3), 255, np.uint8)
-    letters = draw_faces(image, [face(0, 0, 48, 40, label="WWWWWWWWWWWW")]).max(axis=2) < 150
-    assert letters[:, :44].any()
-    assert not letters[:, -1].any(), "the text ends before the edge of the frame"
-
-
 def of_class(label: str, *xyxy: float, track_id: int = 1) -> Face:
     return Face(xyxy, 0.9, label, 0.875, dict.fromkeys(LABELS, 0.1), track_id)
 
@@ -77,17 +65,6 @@ def test_an_uncertain_face_is_grey():
     uncertain = replace(of_class("happy", 50, 60, 120, 150), label="uncertain", uncertain=True)
     drawn = draw_faces(np.zeros((200, 300, 3), np.uint8), [uncertain])
     assert tuple(drawn[120, 50]) == GREY_BGR
-
-
-def plate_width_px(one: Face) -> int:
-    """Return the width of the label, whose plate has the colour of the box."""
-    drawn = draw_faces(np.zeros((400, 600, 3), np.uint8), [one])
-    return max(int(row.sum()) for row in (drawn == class_colour(one)).all(axis=2)[:100])
-
-
-def test_no_probability_is_drawn_beside_uncertain():
-    named = replace(of_class("happy", 10, 100, 20, 110), label="uncertain")
-    assert plate_width_px(replace(named, uncertain=True)) < plate_width_px(named) - 20
 
 
 def test_a_box_of_the_whole_frame_has_no_outline_and_one_of_its_width_has():

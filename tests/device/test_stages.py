@@ -109,24 +109,3 @@ def test_leaving_does_not_wait_for_a_stage_that_hangs(monkeypatch: pytest.Monkey
         assert hanging.wait(PATIENCE_S)
     assert any(thread.name == "edgekit hangs" for thread in threading.enumerate())
     let_go.set()
-
-
-def test_a_stage_that_closes_its_own_run_does_not_wait_for_itself() -> None:
-    """The garbage collector can close a run in any thread, also in a thread of one of its stages."""
-    stages = Stages(threaded=True, every_item=True)
-    begun, ended, errors = threading.Event(), threading.Event(), []
-
-    def items() -> Iterator[int]:
-        begun.wait(PATIENCE_S)
-        try:
-            stages.__exit__()
-        except RuntimeError as error:
-            errors.append(error)
-        ended.set()
-        yield 1
-
-    taken = stages.prefetch("capture", items())
-    begun.set()
-    list(taken)
-    assert ended.wait(PATIENCE_S)
-    assert errors == []

@@ -1,10 +1,12 @@
-"""The frames of video files."""
+"""Video files, written and read with OpenCV."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from edgekit.preprocess import ImageU8
 
@@ -20,3 +22,19 @@ def video_frames(path: Path) -> list[ImageU8]:
 def levels(path: Path) -> list[int]:
     """Return the mean brightness of each frame of a video."""
     return [int(frame.mean()) for frame in video_frames(path)]
+
+
+def write_video(path: Path, frames: Iterable[ImageU8], fps: float = 20.0, codec: str = "mp4v") -> Path:
+    """Write frames of one size, B, G, R, to a video and return its path."""
+    first, *others = frames
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, first.shape[1::-1])
+    assert writer.isOpened()
+    for frame in (first, *others):
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def plain_frames(*colours_bgr: tuple[int, int, int], size_wh: tuple[int, int] = (64, 48)) -> list[ImageU8]:
+    """Return one frame per colour."""
+    return [np.full((*size_wh[::-1], 3), colour, np.uint8) for colour in colours_bgr]

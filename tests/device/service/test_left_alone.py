@@ -1,8 +1,7 @@
-"""A service that nobody looks after: locks, restarts, a disk that fills, an SD card. Each row is an `edgekit run`."""
+"""A service that nobody looks after: a missing disk, a disk that fills, an SD card. Each row is an `edgekit run`."""
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
 import sqlite3
@@ -47,20 +46,6 @@ def records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def test_a_run_whose_output_is_in_use_tries_again_later(start, play, run_briefly, tmp_path):
-    server = play(ENDLESS)
-    other = start("--source", server.url, "--jsonl", tmp_path / "r")
-    other.until(lambda: server.served)
-    assert run_briefly("--jsonl", tmp_path / "r") == EXIT_TEMPORARY
-    other.process.send_signal(signal.SIGTERM)
-    assert other.end() == EXIT_OK
-    assert run_briefly("--jsonl", tmp_path / "r") == EXIT_OK
-
-
 @pytest.mark.parametrize("option", ["--jsonl", "--detector"])
 def test_a_run_whose_disk_is_not_mounted_tries_again_later(run_briefly, tmp_path, option):
     place, table = tmp_path / "usb", tmp_path / "fstab"
@@ -72,25 +57,6 @@ def test_a_run_whose_disk_is_not_mounted_tries_again_later(run_briefly, tmp_path
     if option != "--detector":
         with tmpfs(place):
             assert run_briefly(option, file, before=before) == EXIT_OK
-
-
-def test_a_restart_continues_the_records(start, play, run_briefly, tmp_path):
-    server = play(ENDLESS)
-    jsonl, table = tmp_path / "r.jsonl", tmp_path / "r.csv"
-    killed = start("--source", server.url, "--jsonl", jsonl, "--csv", table)
-    killed.until(lambda: all(path.exists() and path.read_text().count("\n") >= 20 for path in (jsonl, table)))
-    killed.process.kill()
-    killed.end()
-    before = {path: path.read_text() for path in (jsonl, table)}
-    for path in before:
-        # What a power cut leaves of a line.
-        path.write_text(before[path] + before[path].splitlines()[-1][:20])
-    assert run_briefly("--jsonl", jsonl, "--csv", table) == EXIT_OK
-    assert all(path.read_text().startswith(text) for path, text in before.items())
-    assert len(records(jsonl)) == before[jsonl].count("\n") + 10
-    rows = rows_of(table)
-    assert len(rows) == before[table].count("\n") - 1 + 10
-    assert {row["label"] for row in rows} <= {"red", "green", "blue"}
 
 
 def buffered(path: Path, folder: Path) -> int:

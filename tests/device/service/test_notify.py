@@ -84,27 +84,6 @@ def test_a_paused_run_sends_heartbeats_once_it_is_ready(manager):
         assert [message["WATCHDOG"] for message in received(end)] == ["1"]
 
 
-def test_a_status_is_one_line_whatever_it_holds(manager):
-    end, address = manager
-    notifier = Notifier(address, None)
-    notifier.send(STATUS="a\nREADY=1\tb")
-    assert received(end) == [{"STATUS": "a READY=1 b"}]
-    notifier.close()
-
-
-def test_a_watchdog_of_another_process_is_not_ours(manager):
-    _, address = manager
-    notifier = find_notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"})
-    assert notifier is not None
-    assert notifier.watchdog_s is None
-    notifier.close()
-
-
-@pytest.mark.parametrize("address", ["", "relative", "vsock:2:1234"])
-def test_without_a_socket_there_is_no_manager(address):
-    assert find_notifier({"NOTIFY_SOCKET": address}) is None
-
-
 def test_a_manager_that_left_or_does_not_read_stops_nothing(tmp_path):
     gone = Notifier(str(tmp_path / "nobody"), 1.0)
     gone.send(WATCHDOG="1")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -26,6 +24,7 @@ from edgekit.device.sinks.events import Event, EventOptions
 from edgekit.device.sinks.web import WebOptions
 from edgekit.device.sources.settings import EncodedPacket
 from tests.device.conftest import Feed
+from tests.device.http_client import request
 from tests.device.videos import levels, video_frames
 from tests.faults.sinks import quicken
 from tests.packets import FPS as CAMERA_FPS
@@ -233,13 +232,10 @@ def test_the_page_lists_clips_and_serves_parts_of_them(tmp_path, notices):
     options.open(run)
     page = WebOptions(web="0").open(run)
     assert page is not None
-    address = urlsplit(page.url)  # type: ignore[attr-defined]
 
     def get(path: str, **headers: str) -> tuple[int, str, bytes]:
-        with closing(http.client.HTTPConnection(str(address.hostname), address.port or 80)) as connection:
-            connection.request("GET", path, None, headers)
-            response = connection.getresponse()
-            return response.status, response.headers.get_content_type(), response.read()
+        status, answer, body = request(page.url, "GET", path, **headers)
+        return status, answer["content-type"].partition(";")[0], body
 
     with page:
         assert json.loads(get("/api/state")[2])["has_clips"] is True

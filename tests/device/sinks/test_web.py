@@ -24,6 +24,7 @@ from edgekit.device.sinks.web import app
 from edgekit.device.sinks.web.access import Access, bind
 from edgekit.device.sinks.web.server import WebSink
 from edgekit.errors import InputError, TemporaryError
+from tests.device.http_client import request
 from tests.runs import HOT
 from tests.waiting import wait_until
 
@@ -44,13 +45,7 @@ class Web:
         self.sink.write(frame, result)
 
     def get(self, path: str, method: str = "GET", body: str | None = None, **headers: str):
-        connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=PATIENCE_S)
-        try:
-            connection.request(method, path, body, headers)
-            answer = connection.getresponse()
-            return answer.status, dict(answer.getheaders()), answer.read()
-        finally:
-            connection.close()
+        return request(self.sink.url, method, path, body, **headers)
 
     @contextmanager
     def stream(self, path: str = "/stream.mjpg", **headers: str) -> Iterator[http.client.HTTPResponse]:
@@ -167,20 +162,6 @@ def test_metrics_are_what_prometheus_reads(web):
     (dropped,) = families["edgekit_output_dropped"].samples
     assert dropped.labels == {"output": "jsonl", "reason": "disk full"}
     assert json.loads(site.get("/api/state")[2])["outputs"]["jsonl"]["dropped"] == {"disk full": 3}
-
-
-def test_a_stalled_source_lowers_the_frame_rate(feed, monkeypatch):
-    clock = SimpleNamespace(now_s=100.0)
-    monkeypatch.setattr("edgekit.device.sinks.monitor.time", SimpleNamespace(monotonic=lambda: clock.now_s))
-    monitor = Monitor("demo", lambda: None)
-    for _ in range(8):  # one frame per second
-        clock.now_s += 1
-        monitor.write(None, feed.next()[1])
-    latest_s, rates = clock.now_s, []
-    for since_s in (0.0, 0.5, 0.99, 3.0, 6.0):
-        clock.now_s = latest_s + since_s
-        rates.append(monitor.document()["fps"])
-    assert rates == [1.0, 1.0, 1.0, 0.4, 0.0], "a stalled camera lowers the rate"
 
 
 def test_a_run_without_frames_is_stalled_unless_it_is_paused(web, monkeypatch):

@@ -18,11 +18,10 @@ from edgekit.device import sources
 from edgekit.device.region import Region
 from edgekit.device.sinks.clips import PacketTap
 from edgekit.device.sinks.record import H264Recorder
-from edgekit.device.sources import open_camera, opencv, picamera
+from edgekit.device.sources import open_camera, opencv
 from edgekit.device.sources.settings import CameraSettings, EncodedPacket, parse_control
 from edgekit.errors import EXIT_TEMPORARY, InputError, SourceError
 from tests.runs import run_of
-from tests.waiting import wait_until
 
 RECORDING = H264Recorder(Path("door.mp4"), run_of(print))
 
@@ -310,20 +309,6 @@ class Picamera2:
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
     assert (done.returncode, done.stderr.count("\n")) == (EXIT_TEMPORARY, 1), done.stderr
     assert "Device or resource busy" in done.stderr
-
-
-def test_a_pi_camera_whose_sensor_goes_silent_is_given_back_and_opened_again(camera_class, notices, monkeypatch):
-    monkeypatch.setattr(picamera, "READ_TIMEOUT_S", 0.3)
-    with open_camera("picamera2", notices.append) as source:
-        frames = iter(source)
-        before = next(frames)
-        camera_class.silent = True
-        wait_until(lambda: any("was lost after" in line for line in notices))
-        camera_class.silent = False
-        while next(frames).sequence <= before.sequence:
-            pass
-        wait_until(lambda: any("was reopened" in line for line in notices))
-    assert camera_class.opened == 0
 
 
 def test_auto_takes_the_ribbon_camera_first_on_a_pi_and_names_what_it_tried(camera_class, notices, monkeypatch):
