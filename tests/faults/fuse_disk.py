@@ -92,10 +92,6 @@ class FaultyDisk(mfusepy.Operations):
         fail_for("EIO", "EROFS")
         self._path(old).rename(self._path(new))
 
-    def link(self, target: str, source: str) -> None:
-        fail_for("EIO", "EROFS", "ENOSPC")
-        self._path(target).hardlink_to(self._path(source))
-
     def chmod(self, path: str, mode: int) -> None:
         self._path(path).chmod(mode)
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 
-from edgekit.device.detections import Detections, FrameResult, Track
+from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.context import Account
@@ -31,7 +30,7 @@ from edgekit.device.sinks.writer import Writer
 from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import TemporaryError
 from tests.packets import KEY_EVERY, SIZE_WH, packets
-from tests.runs import LABELS, run_of
+from tests.runs import run_of
 from tests.waiting import wait_until
 
 Notify = Callable[[str], None]
@@ -73,9 +72,9 @@ def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgekit.device.sinks.disk_reserve._CHECK_EVERY_S", 0.0)
 
 
-def _opened(make: Callable[[Path, Any], Sink | None], **rules: Any) -> Callable[..., tuple[Any, Account]]:
+def _opened(make: Callable[[Path, Any], Sink | None]) -> Callable[..., tuple[Any, Account]]:
     def open_sink(folder: Path, notify: Notify, end_s: float) -> tuple[Any, Account]:
-        run = run_of(notify, end_s=end_s, disk_reserve=0, **rules)
+        run = run_of(notify, end_s=end_s, disk_reserve=0)
         sink = make(folder, run)
         assert sink is not None
         return sink, run.accounts[0]
@@ -129,20 +128,6 @@ def _request(sink: Sink, frame: Frame, result: FrameResult) -> None:
     sink.write(frame, result)
 
 
-def _collect_faces(sink: Sink, frame: Frame, result: FrameResult) -> None:
-    """Pass a result whose faces are arrays, like those of the pipeline."""
-    faces = result.faces
-    detections = Detections(
-        np.array([face.xyxy for face in faces], np.float32),
-        np.array([face.score for face in faces], np.float32),
-        tracks=np.array([Track(face.track_id or 0) for face in faces], np.object_),
-        probabilities=np.array([list(face.probabilities.values()) for face in faces], np.float32),
-        classes=LABELS,
-        label_indices=np.array([LABELS.index(face.label) for face in faces], np.int64),
-    )
-    sink.write(frame, replace(result, faces=detections))
-
-
 def _json_sequences(folder: Path) -> Counter[int]:
     return Counter(json.loads(line)["sequence"] for line in _lines(folder, "*.jsonl") if line)
 
@@ -191,31 +176,12 @@ SINKS = (
     SinkCase(
         "jsonl", _opened(lambda folder, run: JsonLinesOptions(jsonl=str(folder / "r.jsonl")).open(run)), _json_sequences
     ),
-    SinkCase(
-        "jsonl with rotation",
-        _opened(
-            lambda folder, run: JsonLinesOptions(jsonl=str(folder / "r.jsonl")).open(run),
-            rotate_files="20KB,keep=1000",
-        ),
-        _json_sequences,
-    ),
     SinkCase("csv", _opened(lambda folder, run: CsvOptions(csv=folder / "r.csv").open(run)), _csv_sequences),
-    SinkCase(
-        "collect",
-        _opened(lambda folder, run: CollectSink(EveryInterval(0), folder, run)),
-        _crop_sequences,
-        write=_collect_faces,
-    ),
+    SinkCase("collect", _opened(lambda folder, run: CollectSink(EveryInterval(0), folder, run)), _crop_sequences),
     # The images of events are written by the same thread.
     SinkCase("snapshots", _opened(SnapshotWriter), _image_numbers, write=_request),
     # Frames of a live video that come too fast are dropped.
     SinkCase("save", _opened(lambda folder, run: SaveOptions(save=folder / "o.mp4").open(run)), None),
     SinkCase("record", _opened(_camera_video), None, write=_put_packet),
-    SinkCase(
-        "mqtt buffer",
-        _opened(_events),
-        _buffered_sequences,
-        counted_as="waiting",
-        reason="buffer not writable",
-    ),
+    SinkCase("mqtt buffer", _opened(_events), _buffered_sequences, counted_as="waiting", reason="buffer not writable"),
 )

@@ -18,7 +18,7 @@ from edgekit.device.sinks.mqtt import MqttOptions
 from edgekit.device.sinks.mqtt.discovery import discovery_messages
 from edgekit.device.sinks.mqtt.session import MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
-from edgekit.errors import InputError, TemporaryError
+from edgekit.errors import TemporaryError
 from tests.runs import HOT, LABELS, Images, contract, counts, run_of
 from tests.waiting import wait_until
 
@@ -294,8 +294,3 @@ def test_a_second_run_with_the_same_topic_may_try_again_later(open_sink, monkeyp
         open_sink()
     first.__exit__(None, None, None)
     open_sink()
-
-
-def test_a_command_for_images_needs_a_folder(notices):
-    with pytest.raises(InputError):
-        MqttOptions(mqtt="mqtt://127.0.0.1", mqtt_commands="snapshot").open(run_of(notices.append))

@@ -10,12 +10,10 @@ import time
 import numpy as np
 import pytest
 
-from edgekit.device.sources import live, open_source
+from edgekit.device.sources import open_source
 from edgekit.device.sources.live import CapturedImage, LiveSource
 from edgekit.errors import SourceError
 from tests.waiting import PATIENCE_S, wait_until
-
-SIZE_WH = (64, 48)
 
 
 class Camera:
@@ -42,11 +40,6 @@ class Camera:
         return self
 
 
-@pytest.fixture
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "_REOPEN_PAUSES_S", (0.01, 0.01, 0.01))
-
-
 def test_a_slow_reader_gets_the_newest_frame_and_the_others_are_counted(notices):
     camera = Camera().give(0)
     with LiveSource("camera 'test'", lambda: camera, notices.append) as source:
@@ -60,17 +53,6 @@ def test_a_slow_reader_gets_the_newest_frame_and_the_others_are_counted(notices)
         source.stop()
         camera.give(5)
     assert camera.closed
-
-
-def test_no_frame_is_given_twice_and_stop_wakes_a_waiting_reader(notices):
-    camera = Camera().give(7)
-    with LiveSource("camera 'test'", lambda: camera, notices.append) as source:
-        sequences = []
-        for frame in source:
-            sequences.append(frame.sequence)
-            threading.Timer(0.2, source.stop).start()
-        assert sequences == [0]
-        camera.give(8)
 
 
 def test_a_device_without_a_picture_is_refused_and_closed(notices):
@@ -92,41 +74,6 @@ def test_a_time_stamp_of_another_clock_is_replaced_by_the_time_of_reading(notice
     else:
         assert started_s < frame.monotonic_s <= time.monotonic()
     assert frame.wall_s - frame.monotonic_s == pytest.approx(time.time() - time.monotonic(), abs=1)
-
-
-@pytest.mark.usefixtures("short_pauses")
-def test_a_lost_device_is_opened_again_and_the_run_continues(notices):
-    cameras = [Camera().give(1, None), Camera().give(None), Camera().give(2)]
-    waiting = iter(cameras)
-    with LiveSource("camera 'test'", lambda: next(waiting), notices.append) as source:
-        frames = iter(source)
-        levels = [int(next(frames).image_bgr[0, 0, 0])]
-        if levels == [1]:
-            levels.append(int(next(frames).image_bgr[0, 0, 0]))
-        assert levels[-1] == 2
-        source.stop()
-        cameras[2].give(3)
-    assert cameras[0].closed
-    assert cameras[1].closed
-    assert ["was lost after" in notices[0], "was reopened" in notices[1], len(notices)] == [True, True, 2]
-
-
-def test_an_http_stream_gives_newest_frames_in_order(play, notices):
-    server = play([("pictures", 10_000, SIZE_WH)])
-    with open_source(server.url, notices.append) as source:
-        assert source.live
-        frames = []
-        for frame in source:
-            frames.append(frame)
-            time.sleep(0.1)  # slower than the stream, which has at most 50 frames per second
-            if len(frames) == 6:
-                break
-        dropped = source.dropped
-    sequences = [frame.sequence for frame in frames]
-    assert sequences == sorted(set(sequences))
-    assert dropped >= sequences[-1] + 1 - len(frames)
-    assert dropped > 0
-    assert frames[0].image_bgr.shape == (48, 64, 3)
 
 
 @pytest.fixture
