@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -21,11 +20,6 @@ from tests.device import videos
 from tests.device.videos import plain_frames
 
 WriteClip = Callable[..., Path]
-# As in Debian 13.
-OLD_OPENCV = pytest.mark.skipif(
-    cv2.__version__ < "4.12",
-    reason="this OpenCV reads neither GIF nor moving WebP, nor the times of short and of raw H.264 videos",
-)
 
 
 @pytest.fixture

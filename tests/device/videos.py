@@ -24,6 +24,14 @@ def levels(path: Path) -> list[int]:
     return [int(frame.mean()) for frame in video_frames(path)]
 
 
+def times_ms(path: Path) -> list[int]:
+    """Return the time of each frame of a video, as OpenCV reads it."""
+    capture, times = cv2.VideoCapture(str(path)), []
+    while capture.read()[0]:
+        times.append(round(capture.get(cv2.CAP_PROP_POS_MSEC)))
+    return times
+
+
 def write_video(path: Path, frames: Iterable[ImageU8], fps: float = 20.0, codec: str = "mp4v") -> Path:
     """Write frames of one size, B, G, R, to a video and return its path."""
     first, *others = frames

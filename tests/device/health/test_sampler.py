@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from pathlib import Path
 
@@ -12,8 +11,6 @@ import pytest
 
 from edgekit.device.health.sampler import FIRMWARE_EVERY, Health, HealthSampler, read_health
 from tests.waiting import wait_until
-
-PATIENCE_S = 20
 
 
 def test_a_sample_contains_the_state_of_board_process_and_disk(scripted_board, tmp_path):
@@ -48,26 +45,3 @@ def test_the_sampler_follows_the_board_and_reads_the_firmware_rarely(scripted_bo
     assert "at most 83.0 °C" in sampler.summary.describe()
     time.sleep(0.05)
     assert len(seen) == count, "it ended with its block"
-
-
-def test_an_error_of_a_watcher_is_reported_once_and_does_not_stop_the_run(scripted_board, tmp_path, notices):
-    def watch(_: Health) -> None:
-        raise ZeroDivisionError("bug")
-
-    with HealthSampler(tmp_path, notices.append, watch, root=scripted_board.root, period_s=0.01):
-        wait_until(lambda: notices)
-        time.sleep(0.05)
-    assert notices == ["health sampling failed, the run continues: ZeroDivisionError: bug"]
-
-
-def test_a_firmware_that_hangs_does_not_delay_the_end(tmp_path, monkeypatch):
-    released = threading.Event()
-    monkeypatch.setattr("edgekit.device.health.sampler._JOIN_S", 0.1)
-
-    def hang(_):
-        released.wait(PATIENCE_S)
-
-    with HealthSampler(tmp_path, pytest.fail, root=tmp_path, run=hang) as sampler:
-        assert sampler.latest is None
-    assert sampler.summary.describe() == ""
-    released.set()

@@ -106,19 +106,6 @@ def test_a_second_decision_on_a_crop_is_a_conflict_and_changes_nothing(label, tm
     assert placed(tmp_path / "c") == before
 
 
-def test_a_crop_that_was_deleted_is_reported_and_skipped(label, tmp_path):
-    first, second, third = collect(tmp_path / "c", [2, 1])
-    client = label()
-    (tmp_path / "c/crops" / first).unlink()
-    assert client.request("GET", f"/crop/{first}")[0] == 404
-    status, answer = client.post("/api/decide", files=[first, second], label="sad")
-    assert (status, answer["gone"], answer["missing"], answer["waiting"]) == (200, [first], 1, 1)
-    (tmp_path / "c/labelled/sad" / second).unlink()
-    status, answer = client.post("/api/undo", id=1)
-    assert (status, answer["gone"], answer["missing"]) == (200, [second], 2)
-    assert placed(tmp_path / "c") == {"crops": [third]}
-
-
 def test_crops_collected_meanwhile_appear(label, tmp_path):
     collect(tmp_path / "c", [1])
     client = label()

@@ -85,15 +85,6 @@ def test_each_face_of_a_frame_gets_its_box_score_and_class(classifier, blocks_pi
     assert list(result.faces) == []
 
 
-def test_all_faces_of_a_frame_are_classified_in_one_batch(classifier, blocks_picture, notices, monkeypatch):
-    batches = []
-    real = classifier.logits
-    monkeypatch.setattr(classifier, "logits", lambda crops: batches.append(len(crops)) or real(crops))
-    with open_source(str(blocks_picture), notices.append) as source:
-        loop(source, Blocks(), classifier)
-    assert batches == [3]
-
-
 @pytest.mark.parametrize("threaded", [False, True])
 def test_every_stage_of_every_frame_is_metered(threaded, classifier, write_clip, notices):
     detector, meter = Blocks(2), LatencyMeter()

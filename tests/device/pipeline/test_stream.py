@@ -6,7 +6,7 @@ import json
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,11 +15,10 @@ import pytest
 
 import edgekit
 from edgekit.cli import run as run_command_line
-from edgekit.contract import METADATA_KEY, Fit
+from edgekit.contract import METADATA_KEY
 from edgekit.device.detections import Face
 from edgekit.device.engines.engine import contract_in
 from edgekit.device.pipeline.loop import crop_faces
-from edgekit.device.region import Region
 from edgekit.device.sinks.events import EventDetector, EventOptions
 from edgekit.device.sources.settings import CameraSettings
 from edgekit.errors import EXIT_OK, InputError
@@ -195,22 +194,6 @@ def with_contract(model: Path, path: Path, **changes: object) -> Path:
     onnx.helper.set_model_props(loaded, {METADATA_KEY: contract.to_json()})
     onnx.save(loaded, path)
     return path
-
-
-@pytest.mark.parametrize("fit", get_args(Fit))
-def test_without_a_detector_only_the_pixels_of_the_region_are_classified(
-    tiny_model: Path, tmp_path: Path, fit: Fit
-) -> None:
-    crop = replace(contract_in(tiny_model).crop, margin=0.1, fit=fit)
-    model = with_contract(tiny_model, tmp_path / "model.onnx", crop=crop)
-    image = np.full((48, 64, 3), 250, np.uint8)
-    image[5:35, 10:30] = (0, 0, 200)
-    assert cv2.imwrite(str(tmp_path / "image.png"), image)
-    (result,) = edgekit.stream(
-        source=tmp_path / "image.png", model=model, detector="none", region=Region(10, 5, 20, 30)
-    )
-    expected = edgekit.load_model(model).predict(image[5:35, 10:30]).probabilities
-    np.testing.assert_allclose(result.faces.probabilities, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("threaded", [True, False])

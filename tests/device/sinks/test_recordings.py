@@ -23,7 +23,7 @@ from edgekit.device.sources import open_source
 from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import InputError
 from tests.device.conftest import Feed
-from tests.device.videos import levels
+from tests.device.videos import levels, times_ms
 from tests.faults.sinks import quicken
 from tests.packets import FPS, KEY_EVERY, SIZE_WH, packets
 from tests.runs import Source, counts, run_of
@@ -129,11 +129,7 @@ def test_a_live_video_keeps_the_time_of_each_frame(tmp_path, notices):
         for frame, result in frames(10, fps=0.5):
             sink.write(frame, result)
             wait_until(lambda: counts(run, "save")["waiting"] <= 2)
-    capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
-    times_ms = []
-    while capture.read()[0]:
-        times_ms.append(capture.get(cv2.CAP_PROP_POS_MSEC))
-    assert np.diff(times_ms) == pytest.approx([2000] * 9, abs=1)
+    assert np.diff(times_ms(tmp_path / "v.mp4")) == pytest.approx([2000] * 9, abs=1)
 
 
 def test_blurred_faces_are_not_in_the_video_or_picture(tmp_path, notices):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import pytest
 
 from edgekit.device.frame import presentation_time_s
 from edgekit.device.sinks.save import SaveOptions
 from edgekit.device.sources import open_source
+from tests.device import videos
 from tests.device.conftest import Feed
 from tests.runs import counts, run_of
 
@@ -24,14 +24,6 @@ def times_ms(path: Path, notices: list[str], realtime: bool = False) -> list[int
         time_s = presentation_time_s(source)
         times = [time_s(frame) for frame in source]
     return [round((time - times[0]) * 1000) for time in times]
-
-
-def stored_ms(path: Path) -> list[int]:
-    capture = cv2.VideoCapture(str(path))
-    times = []
-    while capture.read()[0]:
-        times.append(round(capture.get(cv2.CAP_PROP_POS_MSEC)))
-    return times
 
 
 def damage(path: Path, *numbers: int) -> Path:
@@ -60,7 +52,7 @@ def test_a_recording_of_a_variable_frame_rate_lasts_as_long(write_video, tmp_pat
         with video:
             for frame in source:
                 video.write(frame, Feed().next()[1])
-    assert stored_ms(path) == PAUSES_MS
+    assert videos.times_ms(path) == PAUSES_MS
     assert counts(run, "save") == {"produced": 12, "written": 12, "dropped": {}, "waiting": 0}
 
 
