@@ -60,62 +60,56 @@ def first_arrivals(sequences: list[int]) -> list[int]:
     return list(dict.fromkeys(sequences))
 
 
-def test_events_arrive_once_and_in_order_with_state_and_health(broker, open_sink, notices):
-    broker.start()
-    with ExitStack() as stack:
-        listener = broker.listen(stack)
-        sink = open_sink()
-        for sequence in range(200):
-            sink.post(event(sequence, track_id=sequence % 3))
-        wait_until(lambda: len(listener.sequences()) >= 200)
-        assert listener.sequences() == list(range(200))
-        assert json.loads(listener.on("edgekit/test/event")[4]) == event(4, track_id=1).as_document()
-        wait_until(lambda: listener.on("edgekit/test/health"))
-        state = json.loads(listener.on("edgekit/test/state")[0])
-        assert (state["faces"], state["label"], state["labels"]) == (2, "happy", ["happy", "sad"])
-        assert json.loads(listener.on("edgekit/test/health")[0])["temperature_c"] == 71.5
-        wait_until(lambda: open_sink.waiting == 0)
+def test_events_arrive_once_and_in_order_with_state_and_health(listen, open_sink, notices):
+    listener = listen()
+    sink = open_sink()
+    for sequence in range(200):
+        sink.post(event(sequence, track_id=sequence % 3))
+    wait_until(lambda: len(listener.sequences()) >= 200)
+    assert listener.sequences() == list(range(200))
+    assert json.loads(listener.on("edgekit/test/event")[4]) == event(4, track_id=1).as_document()
+    wait_until(lambda: listener.on("edgekit/test/health"))
+    state = json.loads(listener.on("edgekit/test/state")[0])
+    assert (state["faces"], state["label"], state["labels"]) == (2, "happy", ["happy", "sad"])
+    assert json.loads(listener.on("edgekit/test/health")[0])["temperature_c"] == 71.5
+    wait_until(lambda: open_sink.waiting == 0)
     assert notices == []
 
 
-def test_the_latest_image_is_retained_and_shown_by_home_assistant(broker, open_sink):
-    broker.start()
+def test_the_latest_image_is_retained_and_shown_by_home_assistant(listen, open_sink):
     images = {"a.jpg": b"\xff\xd8 first", "b.jpg": b"\xff\xd8 second"}
-    with ExitStack() as stack:
-        live = broker.listen(stack)
-        sink = open_sink(images=images)
-        for name, image in images.items():
-            sink.post(replace(event(0), snapshot=name))
-            wait_until(lambda image=image: image in live.on("edgekit/test/snapshot"))
-        late = broker.listen(stack)
-        wait_until(lambda: ("edgekit/test/snapshot", images["b.jpg"], True) in late.messages)
-        (config,) = (json.loads(body) for topic, body, _ in late.messages if "/image/" in topic)
-        assert (config["image_topic"], config["content_type"]) == ("edgekit/test/snapshot", "image/jpeg")
+    live = listen()
+    sink = open_sink(images=images)
+    for name, image in images.items():
+        sink.post(replace(event(0), snapshot=name))
+        wait_until(lambda image=image: image in live.on("edgekit/test/snapshot"))
+    late = listen()
+    wait_until(lambda: ("edgekit/test/snapshot", images["b.jpg"], True) in late.messages)
+    (config,) = (json.loads(body) for topic, body, _ in late.messages if "/image/" in topic)
+    assert (config["image_topic"], config["content_type"]) == ("edgekit/test/snapshot", "image/jpeg")
 
 
-def test_availability_is_retained_and_is_offline_after_the_end_and_after_a_kill(broker, open_sink):
-    broker.start()
-    with ExitStack() as stack:
-        live = broker.listen(stack)
-        sink = open_sink()
-        wait_until(lambda: live.on("edgekit/test/availability") == [b"online"])
-        late = broker.listen(stack)
-        wait_until(lambda: ("edgekit/test/availability", b"online", True) in late.messages)
-        sink.__exit__(None, None, None)
-        wait_until(lambda: live.on("edgekit/test/availability")[-1] == b"offline")
+def test_availability_is_retained_and_is_offline_after_the_end_and_after_a_kill(broker, listen, open_sink):
+    live = listen()
+    sink = open_sink()
+    wait_until(lambda: live.on("edgekit/test/availability") == [b"online"])
+    late = listen()
+    wait_until(lambda: ("edgekit/test/availability", b"online", True) in late.messages)
+    sink.__exit__(None, None, None)
+    wait_until(lambda: live.on("edgekit/test/availability")[-1] == b"offline")
 
-        # A killed process cannot publish "offline", so the broker publishes its last will.
-        code = (
-            "import time\nfrom edgekit.device.sinks.mqtt import MqttOptions\n"
-            "from edgekit.device.sinks.mqtt.session import MqttSettings\n"
-            "from edgekit.device.sinks.mqtt.sink import MqttSink\nfrom tests.runs import run_of\n"
-            f"settings = MqttSettings(MqttOptions(mqtt='mqtt://127.0.0.1:{broker.port}', mqtt_topic='edgekit/dies'))\n"
-            "MqttSink(settings, run_of(print)).__enter__()\ntime.sleep(600)\n"
-        )
-        with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3]) as child:
-            wait_until(lambda: live.on("edgekit/dies/availability") == [b"online"])
-            child.kill()
-        wait_until(lambda: live.on("edgekit/dies/availability") == [b"online", b"offline"])
+    # A killed process cannot publish "offline", so the broker publishes its last will.
+    code = (
+        "import time\nfrom edgekit.device.sinks.mqtt import MqttOptions\n"
+        "from edgekit.device.sinks.mqtt.session import MqttSettings\n"
+        "from edgekit.device.sinks.mqtt.sink import MqttSink\nfrom tests.runs import run_of\n"
+        f"settings = MqttSettings(MqttOptions(mqtt='mqtt://127.0.0.1:{broker.port}', mqtt_topic='edgekit/dies'))\n"
+        "MqttSink(settings, run_of(print)).__enter__()\ntime.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3]) as child:
+        wait_until(lambda: live.on("edgekit/dies/availability") == [b"online"])
+        child.kill()
+    wait_until(lambda: live.on("edgekit/dies/availability") == [b"online", b"offline"])
 
 
 def test_a_broker_that_is_killed_and_comes_back_gets_every_event_in_order(broker, open_sink, notices):
@@ -158,20 +152,17 @@ def test_events_survive_a_restart_of_the_run_and_go_before_new_ones(broker, open
     broker.start()
     with ExitStack() as stack:
         listener = broker.listen(stack)
-        second = open_sink()
-        second.post(event(5))
+        open_sink().post(event(5))
         wait_until(lambda: len(listener.sequences()) == 6)
-        assert listener.sequences() == [0, 1, 2, 3, 4, 5]
+    assert listener.sequences() == [0, 1, 2, 3, 4, 5]
 
 
-def test_home_assistant_gets_a_complete_discovery_document(broker, open_sink):
-    broker.start()
-    with ExitStack() as stack:
-        open_sink()
-        listener = broker.listen(stack)
-        # An empty document removes an entity.
-        wait_until(lambda: sum(name.startswith("homeassistant/") for name, body, _ in listener.messages if body) == 10)
-        configs = {name: json.loads(body) for name, body, _ in listener.messages if name.endswith("/config") and body}
+def test_home_assistant_gets_a_complete_discovery_document(listen, open_sink):
+    open_sink()
+    listener = listen()
+    # An empty document removes an entity.
+    wait_until(lambda: sum(name.startswith("homeassistant/") for name, body, _ in listener.messages if body) == 10)
+    configs = {name: json.loads(body) for name, body, _ in listener.messages if name.endswith("/config") and body}
     assert len({config["unique_id"] for config in configs.values()}) == 10
     for config in configs.values():
         assert config["availability_topic"] == "edgekit/test/availability"
@@ -181,15 +172,13 @@ def test_home_assistant_gets_a_complete_discovery_document(broker, open_sink):
     assert configs["homeassistant/sensor/edgekit_test/temperature/config"]["device_class"] == "temperature"
 
 
-def test_home_assistant_gets_the_labels_of_a_model_that_was_taught_meanwhile(broker, open_sink):
-    broker.start()
+def test_home_assistant_gets_the_labels_of_a_model_that_was_taught_meanwhile(listen, open_sink):
     topic = "homeassistant/sensor/edgekit_test/label/config"
-    with ExitStack() as stack:
-        listener = broker.listen(stack)
-        open_sink()
-        wait_until(lambda: listener.on(topic))
-        open_sink.run.links.contract = contract(("bolt", "mug"), "image")
-        wait_until(lambda: json.loads(listener.on(topic)[-1])["options"] == ["bolt", "mug", "uncertain"])
+    listener = listen()
+    open_sink()
+    wait_until(lambda: listener.on(topic))
+    open_sink.run.links.contract = contract(("bolt", "mug"), "image")
+    wait_until(lambda: json.loads(listener.on(topic)[-1])["options"] == ["bolt", "mug", "uncertain"])
 
 
 def test_home_assistant_gets_no_faces_of_whole_images():
@@ -201,14 +190,12 @@ def test_home_assistant_gets_no_faces_of_whole_images():
     assert json.loads(messages["changed"])["name"] == "Label changed"
 
 
-def test_discovery_can_be_left_out(broker, open_sink):
-    broker.start()
-    with ExitStack() as stack:
-        # The listener subscribes before the first state, because the next state follows after ten seconds.
-        listener = broker.listen(stack)
-        open_sink(discovery=False)
-        wait_until(lambda: listener.on("edgekit/test/state"))
-        assert not any(name.startswith("homeassistant/") for name, _, _ in listener.messages)
+def test_discovery_can_be_left_out(listen, open_sink):
+    # The listener subscribes before the first state, because the next state follows after ten seconds.
+    listener = listen()
+    open_sink(discovery=False)
+    wait_until(lambda: listener.on("edgekit/test/state"))
+    assert not any(name.startswith("homeassistant/") for name, _, _ in listener.messages)
 
 
 def test_a_password_is_accepted_and_a_wrong_one_is_reported_without_it(broker, open_sink, notices, tmp_path):
