@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -110,6 +112,34 @@ class Feed:
 
     def _of(self, ids: Iterable[int]) -> NDArray[np.object_]:
         return np.array([self._tracks.setdefault(track_id, Track(track_id)) for track_id in ids], np.object_)
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@contextmanager
+def repeated(step: Callable[[], None]) -> Iterator[None]:
+    """Call a function in a thread, fifty times per second, until the block ends."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(0.02):
+            step()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @pytest.fixture

@@ -13,9 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from edgekit.device.imaging import decode_image
 from edgekit.device.sources import open_source
-from edgekit.errors import InputError
 from edgekit.models.data.readers import load_dataset
 from edgekit.preprocess import ImageU8
 
@@ -110,18 +108,3 @@ def test_a_format_gives_its_pixels_to_training_and_to_run(
     if expected.ndim == 2:
         expected = np.repeat(expected[..., None], 3, axis=2)
     assert np.abs(shown.astype(int) - expected).max() <= tolerance
-
-
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [
-        ("phone.jpg", b"\0\0\0\x18ftypheic" + bytes(40)),
-        ("cut.gif", pillow(PALETTE, "GIF")[:30]),
-        ("empty.png", b""),
-    ],
-)
-def test_what_cannot_be_read_is_one_clear_line(name: str, data: bytes) -> None:
-    with pytest.raises(InputError) as raised:
-        decode_image(data, name)
-    assert name in str(raised.value)
-    assert "\n" not in str(raised.value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from edgekit.device.teach.embed import Embedder
 from edgekit.device.teach.recordings import Recordings
 from edgekit.device.teach.session import SessionParts, TeachSession
 from edgekit.device.teach.taught_file import TaughtFile
+from tests.device.conftest import repeated
 from tests.device.http_client import request
 from tests.runs import run_of
 from tests.things import SIZE_WH, thing
@@ -116,16 +116,7 @@ def tab(tmp_path: Path, tiny_image_model: Path) -> Iterator[Callable[..., Tab]]:
             made = Tab(session, web, used, tmp_path)
             stack.enter_context(web)
             stack.enter_context(sink)
-            ended = threading.Event()
-
-            def play() -> None:
-                while not ended.wait(0.02):
-                    sink.write(*made.frame())
-
-            thread = threading.Thread(target=play)
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(ended.set)
+            stack.enter_context(repeated(lambda: sink.write(*made.frame())))
             return made
 
         yield serve

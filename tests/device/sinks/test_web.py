@@ -5,9 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -23,6 +22,7 @@ from edgekit.device.sinks.web import app
 from edgekit.device.sinks.web.access import Access, bind
 from edgekit.device.sinks.web.server import WebSink
 from edgekit.errors import InputError, TemporaryError
+from tests.device.conftest import repeated
 from tests.device.http_client import request
 from tests.runs import HOT
 from tests.waiting import wait_until
@@ -56,22 +56,9 @@ class Web:
             connection.sock and connection.sock.close()
             connection.close()
 
-    @contextmanager
-    def playing(self, noise: np.ndarray | None = None) -> Iterator[None]:
+    def playing(self, noise: np.ndarray | None = None) -> AbstractContextManager[None]:
         """Write frames until the block ends, with the image `noise` if it is given."""
-        ended = threading.Event()
-
-        def play() -> None:
-            while not ended.wait(0.02):
-                self.write("happy", "sad", noise=noise)
-
-        thread = threading.Thread(target=play)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        return repeated(lambda: self.write("happy", "sad", noise=noise))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,6 +17,7 @@ from edgekit.device.sinks.events import EventOptions, EventSink
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.server import WebSink
 from tests.browser import PROGRAMS, wait
+from tests.device.conftest import repeated
 from tests.device.sinks.test_clips import labels_with_events, play
 from tests.runs import HOT, Source, run_of
 from tests.waiting import wait_until
@@ -32,7 +32,6 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
     """Serve a page with frames until the test ends; the first face is happy and sad in turn."""
-    ended = threading.Event()
     with ExitStack() as stack:
 
         def serve(
@@ -40,7 +39,6 @@ def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
             address: str = "0",
             subject: Subject = "face",
             account: Account | None = None,
-            others: tuple[str, ...] = ("calm",),
             clips: Path | None = None,
         ) -> WebSink:
             monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
@@ -48,19 +46,15 @@ def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
             run = replace(run_of(notices.append), links=SinkLinks([monitor.post]))
             events = EventSink(EventOptions(event_hold=0.2), run)
 
-            def play() -> None:
-                while not ended.wait(0.02):
-                    label = "happy" if feed.sequence % 100 < 50 else "sad"
-                    frame, result = feed.next(label, *(others if subject == "face" else ()))
-                    result = replace(result, subject=subject)
-                    monitor.write(None, result)
-                    sink.write(frame, result)
-                    events.write(frame, result)
+            def show() -> None:
+                label = "happy" if feed.sequence % 100 < 50 else "sad"
+                frame, result = feed.next(label, *(["calm"] if subject == "face" else []))
+                result = replace(result, subject=subject)
+                monitor.write(None, result)
+                sink.write(frame, result)
+                events.write(frame, result)
 
-            thread = threading.Thread(target=play)
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(ended.set)
+            stack.enter_context(repeated(show))
             return sink
 
         yield serve

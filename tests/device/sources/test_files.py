@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -113,7 +111,7 @@ def test_a_video_without_a_frame_is_refused_when_opened(write_clip, notices, con
         open_source(str(path), notices.append)
 
 
-def test_the_demo_is_six_seconds_of_moving_frames_and_always_the_same(notices):
+def test_the_demo_is_six_seconds_and_always_the_same(notices):
     with open_source("demo", notices.append) as source:
         assert (source.frame_count, source.fps, source.live) == (150, 25.0, False)
         first = list(source)
@@ -122,7 +120,3 @@ def test_the_demo_is_six_seconds_of_moving_frames_and_always_the_same(notices):
     with open_source("demo", notices.append) as source:
         for a, b in zip(first[:10], source, strict=False):
             np.testing.assert_array_equal(a.image_bgr, b.image_bgr)
-    small = [np.ascontiguousarray(frame.image_bgr[::4, ::4]) for frame in first]
-    steps = [cv2.absdiff(a, b).mean() for a, b in itertools.pairwise(small)]
-    assert min(steps) > 0.3
-    assert max(steps) < 15  # no jump between successive frames
