@@ -28,21 +28,6 @@ def test_every_item_arrives_in_order(threaded: bool) -> None:
         assert stages.dropped == {}
 
 
-def test_stages_really_work_side_by_side() -> None:
-    meeting = threading.Barrier(2, timeout=PATIENCE_S)
-
-    def meet(items: Iterator[int]) -> Iterator[int]:
-        for item in items:
-            if item:  # the consumer waits only after it has received item 0
-                meeting.wait()
-            yield item
-
-    with Stages(threaded=True, every_item=True) as stages:
-        for item in stages.prefetch("meet", meet(iter(range(4)))):
-            if item < 3:
-                meeting.wait()
-
-
 def test_at_most_one_item_waits_and_the_next_is_not_begun() -> None:
     begun = []
 

@@ -130,14 +130,6 @@ def test_box_and_landmarks_are_read_from_the_cell() -> None:
     np.testing.assert_allclose(landmarks_xy, [expected], rtol=1e-5)
 
 
-@pytest.mark.parametrize("stride", STRIDES_PX)
-def test_every_grid_is_read(stride: int) -> None:
-    outputs = empty_outputs(64, 96)
-    outputs[f"cls_{stride}"][0, -1] = outputs[f"obj_{stride}"][0, -1] = 1.0
-    xyxy, _, _ = decode(outputs, 96, 0.6)
-    np.testing.assert_allclose(xyxy.reshape(2, 2).mean(axis=0), [96 - stride, 64 - stride])
-
-
 def test_another_model_and_a_file_that_is_no_model_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("just text\n")
     for path in (tiny_model, tmp_path / "text.onnx", tmp_path / "missing.onnx"):

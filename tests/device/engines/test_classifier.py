@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
+from edgekit.contract import METADATA_KEY, Contract, InputSpec, OutputSpec
 from edgekit.device.detection import WholeFrame
 from edgekit.device.engines.classifier import Classifier, load_model
 from edgekit.device.engines.engine import contract_in
@@ -92,17 +92,7 @@ def test_a_graph_that_its_contract_does_not_describe_is_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"labels": ("a", "b")},
-        {"output": OutputSpec("answers")},
-        {
-            "input": InputSpec("input", (8, 8), "gray", 1.0, (0.0,), (1.0,)),
-            "crop": CropSpec(0.0, True, (8, 8), (8, 8)),
-        },
-    ],
-)
+@pytest.mark.parametrize("changes", [{"labels": ("a", "b")}, {"output": OutputSpec("answers")}])
 def test_a_contract_that_does_not_describe_its_graph_is_refused(
     tiny_model: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -152,15 +142,7 @@ def test_channel_order_is_the_callers(tiny_model: Path) -> None:
     assert model.predict(red_bgr, channels="rgb").labels == ("blue",)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        None,
-        "face.png",
-        *(np.zeros(shape, np.uint8) for shape in ((50, 60, 4), (50, 60, 1), (0, 60))),
-        np.zeros((50, 60), np.float32),
-    ],
-)
+@pytest.mark.parametrize("wrong", ["face.png", np.zeros((50, 60, 4), np.uint8), np.zeros((50, 60), np.float32)])
 def test_what_is_no_image_is_refused(wrong: object, tiny_model: Path) -> None:
     with pytest.raises(InputError):
         load_model(tiny_model).predict(wrong)  # type: ignore[arg-type]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgekit.errors import EXIT_OK, EXIT_TEMPORARY
+from tests.device.mqtt_buffer import waiting_events
 from tests.device.videos import video_frames
 from tests.faults.disks import tmpfs
 
@@ -59,18 +58,6 @@ def test_a_run_whose_disk_is_not_mounted_tries_again_later(run_briefly, tmp_path
             assert run_briefly(option, file, before=before) == EXIT_OK
 
 
-def buffered(path: Path, folder: Path) -> int:
-    """Return the number of events in a copy of the buffer, which its run has locked; 0 while it is being written."""
-    for suffix in ("", "-wal"):
-        if path.with_name(path.name + suffix).exists():
-            (folder / f"copy.sqlite{suffix}").write_bytes(path.with_name(path.name + suffix).read_bytes())
-    try:
-        with closing(sqlite3.connect(folder / "copy.sqlite")) as database:
-            return int(database.execute("SELECT count(*) FROM waiting").fetchone()[0])
-    except sqlite3.Error:
-        return 0
-
-
 @pytest.mark.slow
 def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(
     start, play, disk, fill, tmp_path, monkeypatch
@@ -92,8 +79,8 @@ def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(
         run.until_printed(f"to '{outputs[index]}' stopped")
         for later in outputs[index + 1 :]:
             assert f"to '{later}' stopped" not in run.stderr_text
-        events_before = buffered(buffer, tmp_path)
-    run.until(lambda: buffered(buffer, tmp_path) > events_before + 2)
+        events_before = waiting_events(buffer, tmp_path)
+    run.until(lambda: waiting_events(buffer, tmp_path) > events_before + 2)
     (disk / "ballast").unlink()
     for path in outputs:
         run.until_printed(f"to '{path}' resumed")
