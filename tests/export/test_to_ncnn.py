@@ -29,7 +29,7 @@ from edgekit.models.nets.grouped import set_training_progress
 from edgekit.models.nets.registry import create_model
 from tests.examples import examples
 
-from ..nets import Builder, after, contract_of, logits_of, random_nets
+from tests.export.nets import Builder, after, contract_of, logits_of, random_nets
 
 
 def with_contract(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
