@@ -59,12 +59,12 @@ class Golden:
     figures: dict[str, Any]
     labels: Tensor = field(default_factory=lambda: torch.tensor(reference.LABELS))
 
-    def prompted(self, kind: type[PromptedClip] = PromptedClip, upstream: bool = False) -> PromptedClip:
+    def prompted(self, upstream: bool = False) -> PromptedClip:
         """Return a prompted CLIP with the fixture's state, with `upstream` as in the authors' released code."""
         config = PromptConfig(reference.N_CTX, reference.DEPTH, reference.CROSS_LAYER)
         learner = (UpstreamLearner if upstream else PromptLearner)(config, self.clip.config)
         descriptions = {name: list(lines) for name, lines in reference.DESCRIPTIONS.items()}
-        net = kind(self.clip, config, descriptions, learner)
+        net = PromptedClip(self.clip, config, descriptions, learner)
         load_weights(net.learner, self.prompt_state, "the fixture")
         return net
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from edgekit.models.clip.hicropl import Losses, PromptedClip, _Features
+from edgekit.models.clip.hicropl import Losses, PromptedClip
 from edgekit.models.clip.prompt_insertion import encode_image, encode_text
 from tests.models.clip import reference
 
@@ -110,19 +109,6 @@ def test_three_steps_of_training(golden: Any, run: str) -> None:
     after = "prompts_after_eval" if upstream else "prompts_after"
     golden.check(f"{run}/text_{after}", net.learner.text_prompts, 1e-4)
     golden.check(f"{run}/visual_{after}", net.learner.vision_prompts, 1e-4)
-
-
-class Alone(PromptedClip):
-    """A prompted CLIP whose features are the prompted ones, without the frozen ones."""
-
-    def _combined(self, prompted: Tensor, frozen: Tensor) -> _Features:
-        return _Features(*(torch.nn.functional.normalize(each, dim=-1) for each in (prompted, frozen)))
-
-
-def test_without_the_ensemble(golden: Any) -> None:
-    losses = golden.prompted(Alone).loss(golden.images, golden.labels)
-    assert as_facts(losses) == pytest.approx(golden.figures["losses"]["without_ensemble"][0], abs=1e-3)
-    golden.check("logits_prompted_only_1", losses.logits, 1e-3)
 
 
 def test_frozen_features_alone_are_the_zero_shot_classifier(golden: Any) -> None:

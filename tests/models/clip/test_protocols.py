@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -78,13 +77,6 @@ def test_a_task_trains_on_its_images_and_tests_on_the_whole_split(
     assert len(data.test) == 21
     assert len(data.validation) == count
     assert data.validation_name == "a few images of PublicTest"
-
-
-def test_images_held_back_are_called_so(bars_folder: Path) -> None:
-    shutil.rmtree(bars_folder / "PublicTest")
-    data = load_task_data(bars_folder, "few-shot", 32, 2, 0, Splits(), READ)
-    assert data.validation_name == "images held back from Training"
-    assert len(data.validation) == 14
 
 
 def test_base_and_novel_classes_are_counted_among_themselves(clip: FrozenClip, bars_folder: Path) -> None:

@@ -12,14 +12,11 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
-from edgekit.export.prompted import PROMPTS_TOLERANCE, PromptedTower
-from edgekit.export.to_onnx import export_net
 from edgekit.models.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.clip.architecture import Tower, read_trunk
-from edgekit.models.clip.classifier import PROMPTED, clip_contract
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.hicropl import PromptConfig, PromptedClip
-from edgekit.models.clip.load import load_clip, save_clip, seeded_model
+from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.options import MiniClipOptions
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.ferplus import COLUMNS
@@ -68,16 +65,6 @@ def test_a_trunk_gives_36_tokens_and_the_features_are_open_clips() -> None:
     torch.testing.assert_close(clip.encode_image(images), expected)
 
 
-def test_the_architecture_is_in_the_file(tmp_path: Path) -> None:
-    model = seeded_model(SMALL, 3)
-    save_clip(tmp_path / "clip.safetensors", model, SMALL)
-    clip = load_clip(tmp_path / "clip.safetensors")
-    assert clip.config == SMALL
-    images = torch.rand(2, 3, 48, 48)
-    with torch.no_grad():
-        torch.testing.assert_close(clip.encode_image(images), model.eval().visual(images))  # type: ignore[operator]
-
-
 def test_a_trunk_stays_as_it_is_and_above_it_the_clip_learns(bars: DataSet, trunk_path: Path, tmp_path: Path) -> None:
     task = task_on(bars, trunk_path)
     train_job(job_of(task, RECIPE), tmp_path / "run")
@@ -99,12 +86,6 @@ def test_pretraining_learns_and_resumes_bit_for_bit(bars: DataSet, trunk_path: P
         torch.set_num_threads(threads)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0]
-
-
-def test_random_numbers_of_a_batch_share_one_phrasing(bars: DataSet, trunk_path: Path) -> None:
-    numbers = task_on(bars, trunk_path).draw(8, torch.Generator().manual_seed(0))
-    assert len(set(numbers[:, -1].tolist())) == 1
-    assert len(set(numbers[:, -2].tolist())) == 8
 
 
 def test_a_teachers_probabilities_are_a_second_target(bars: DataSet, trunk_path: Path) -> None:
@@ -134,14 +115,6 @@ def test_prompts_of_each_layer_learn_above_a_trunk() -> None:
     assert gradient is not None
     assert (gradient.flatten(1).abs().max(dim=1).values > 0).all()
     assert not any(parameter.requires_grad for parameter in clip.parameters())
-
-
-@pytest.mark.slow
-def test_prompts_above_a_trunk_are_exported(tmp_path: Path) -> None:
-    net = PromptedClip(random_clip(SMALL), PromptConfig(n_ctx=2, depth=2, cross_layer=1), {"happy": [], "sad": []})
-    contract = clip_contract(PROMPTED, SMALL, net.classes, "bars", gray=True)
-    tower = PromptedTower(net.eval(), ensemble=True)
-    assert export_net(tower, contract, tmp_path / "clip.onnx", tolerance=PROMPTS_TOLERANCE).path.exists()
 
 
 @pytest.mark.slow
@@ -200,19 +173,6 @@ def test_a_teacher_that_is_given_twice_counts_twice(bars_folder: Path, trunk_pat
     np.testing.assert_allclose(probabilities(trunk_path, other, trunk_path), (2 * first + second) / 3, atol=1e-6)
 
 
-def test_the_labels_of_all_teachers_are_checked_before_one_classifies(
-    bars_folder: Path, trunk_path: Path, tmp_path: Path
-) -> None:
-    other = checkpoint_of("edgecnn", tmp_path / "other.safetensors", ("other", *EXPRESSIONS[1:]))
-    messages: list[str] = []
-    teachers = [str(trunk_path), str(other)]
-    with pytest.raises(InputError, match=r"teacher 'other\.safetensors' lacks the data's class"):
-        train_clip(
-            data=bars_folder, output=tmp_path / "run", teacher=teachers, accelerator="cpu", notify=messages.append
-        )
-    assert not any("classifies" in message for message in messages)
-
-
 def test_patches_are_left_out_except_in_the_last_quarter(bars: DataSet, trunk_path: Path) -> None:
     task = task_on(bars, trunk_path, replace(RECIPE, epochs=4))
     net: Any = task.build(torch.device("cpu")).train()
@@ -236,23 +196,3 @@ def _votes(folder: Path, path: Path) -> Path:
 
 def _votes_for(path: Path, column: str) -> bool:
     return canonical_class(column) == path.parts[1]
-
-
-def test_another_net_is_no_trunk(tmp_path: Path) -> None:
-    path = checkpoint_of("mini-xception", tmp_path / "other.safetensors")
-    with pytest.raises(InputError, match=r"trunk '.*': trunk 'mini-xception' is not an EdgeCNN"):
-        read_trunk(path)
-
-
-def test_a_trunk_of_another_width_is_refused(tmp_path: Path) -> None:
-    path = checkpoint_of("edgecnn-wide", tmp_path / "wide.safetensors")
-    model = seeded_model(replace(SMALL, trunk="edgecnn-wide"), 0)
-    save_clip(tmp_path / "clip.safetensors", model, SMALL)
-    assert read_trunk(path).architecture == "edgecnn-wide"
-    with pytest.raises(InputError, match=r"'visual\.conv1\S+' (has shape|is)"):
-        load_clip(tmp_path / "clip.safetensors")
-
-
-def test_patches_of_a_trunk_have_its_stride() -> None:
-    with pytest.raises(InputError, match="trunk edgecnn has patches of 12 px: expected 8"):
-        replace(SMALL, patch_size_px=12)

@@ -66,7 +66,7 @@ def test_no_person_is_on_both_sides(tmp_path: Path, write: Callable[[Path], None
     write(tmp_path)
     data = load_dataset(tmp_path)
     assert data.classes == ("open", "shut")
-    training, validation, text = train_and_validation(data, None, None, seed=3)
+    training, validation, text = train_and_validation(data, None, None)
     assert len(training) + len(validation) == 2 * PERSONS * PICTURES
     assert set(validation.labels.tolist()) == {0, 1}
     assert _persons_of(training).isdisjoint(_persons_of(validation))
@@ -93,7 +93,7 @@ def test_a_damaged_row_of_a_collection_is_left_out(tmp_path: Path) -> None:
 def test_a_picture_without_a_person_leaves_the_split_by_class(tmp_path: Path) -> None:
     _draw(tmp_path, lambda label, person, number: f"{label}/person-{person}_{number}.png")
     next((tmp_path / "open").iterdir()).rename(tmp_path / "open/other.png")
-    _, validation, text = train_and_validation(load_dataset(tmp_path), None, None, seed=0)
+    _, validation, text = train_and_validation(load_dataset(tmp_path), None, None)
     assert np.bincount(validation.labels).tolist() == [4, 4]
     assert "group" not in text
 
@@ -106,7 +106,7 @@ def test_class_folders_that_are_called_like_groups_stay_classes(tmp_path: Path, 
     _draw(tmp_path, name_of)
     data = load_dataset(tmp_path)
     assert data.classes == ("group-open", "group-shut")
-    _, validation, text = train_and_validation(data, None, None, seed=0)
+    _, validation, text = train_and_validation(data, None, None)
     assert set(validation.labels.tolist()) == {0, 1}
     assert "group" not in text
 
@@ -115,7 +115,7 @@ def test_identical_pictures_are_not_on_both_sides(tmp_path: Path) -> None:
     _draw(tmp_path, lambda label, person, number: f"{label}/{person}-{number}.png")
     for file in list((tmp_path / "open").iterdir()):
         file.with_name(f"copy-{file.name}").write_bytes(file.read_bytes())
-    training, validation, text = train_and_validation(load_dataset(tmp_path), None, None, seed=0)
+    training, validation, text = train_and_validation(load_dataset(tmp_path), None, None)
     assert not identical_to(training.images, validation.images).any()
     assert "training images identical to one of them" in text
 
@@ -171,7 +171,7 @@ def test_where_a_table_lists_some_images_the_others_are_groups_of_their_own(tmp_
     _in_table(tmp_path, "groups.csv", "{file},{group}", "path,group")
     added = cv2.imread(str(tmp_path / "open" / "0.png"))
     assert cv2.imwrite(str(tmp_path / "open" / "added.png"), 255 - added)
-    training, validation, text = train_and_validation(load_dataset(tmp_path), None, None, seed=3)
+    training, validation, text = train_and_validation(load_dataset(tmp_path), None, None)
     groups = _persons_of(training) | _persons_of(validation)
     assert len(groups) == PERSONS + 1
     assert "open/added.png" in groups
@@ -185,7 +185,7 @@ def test_a_class_whose_pictures_are_all_identical_is_named(tmp_path: Path) -> No
     for file in others:
         file.write_bytes(first.read_bytes())
     with pytest.raises(InputError, match="class 'shut' are identical to held-back ones: add others"):
-        train_and_validation(load_dataset(tmp_path), None, None, seed=3)
+        train_and_validation(load_dataset(tmp_path), None, None)
 
 
 def test_a_table_in_a_class_folder_lists_only_files_of_this_folder(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_neighbouring_frames_of_a_video_are_on_one_side(tmp_path: Path) -> None:
     """With one video per class, validation gets a part of each video."""
     for label in ("open", "shut"):
         _cropped_video(tmp_path / label, "clip", 60)
-    training, validation, text = train_and_validation(load_dataset(tmp_path), None, None, seed=3)
+    training, validation, text = train_and_validation(load_dataset(tmp_path), None, None)
     assert text.endswith("by group")
     assert len(_persons_of(training) | _persons_of(validation)) == 10
     assert validation.names is not None
@@ -237,7 +237,7 @@ def test_classes_that_follow_each_other_in_one_video_are_all_validated(tmp_path:
     for label in "abcde":
         (tmp_path / label / "crops.csv").unlink()
     (tmp_path / "crops.csv").write_text("\n".join([tables[0][0], *(row for table in tables for row in table[1:])]))
-    _, validation, _ = train_and_validation(load_dataset(tmp_path), None, None, seed=0)
+    _, validation, _ = train_and_validation(load_dataset(tmp_path), None, None)
     assert np.bincount(validation.labels).tolist() == [2] * 5
 
 

@@ -230,7 +230,7 @@ def test_the_error_names_groups_that_cannot_be_held_back(groups: list[str], caus
     part = ImageSet(images, labels, groups=np.array(groups))
     cure = "collect in several sessions.*groups.csv.*'val'"
     with pytest.raises(InputError, match=f"the 40 pictures of split 'all' belong to {cause}.*{cure}"):
-        train_and_validation(DataSet("x", ("a", "b", "c"), {"all": part}), None, None, seed=0)
+        train_and_validation(DataSet("x", ("a", "b", "c"), {"all": part}), None, None)
 
 
 def test_what_macos_leaves_in_archives_is_no_image(tmp_path: Path) -> None:

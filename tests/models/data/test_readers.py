@@ -273,7 +273,7 @@ def test_truncated_images_are_counted_and_the_first_is_named(bars_folder: Path) 
 
 def test_validation_never_comes_from_a_test_split(bars: DataSet) -> None:
     renamed = DataSet("x", bars.classes, {"train": bars.splits["Training"], "test": bars.splits["PrivateTest"]})
-    _, validation, text = train_and_validation(renamed, None, None, seed=0)
+    _, validation, text = train_and_validation(renamed, None, None)
     assert (len(validation), text) == (7, "held back from train")
 
 
@@ -281,20 +281,20 @@ def test_validation_never_comes_from_a_test_split(bars: DataSet) -> None:
 def test_a_split_without_images_is_refused_before_the_training(bars: DataSet, name: str) -> None:
     emptied = replace(bars, splits={**bars.splits, name: bars.splits[name].subset(np.arange(0))})
     with pytest.raises(InputError, match=f"split '{name}' .* is empty: choose another"):
-        train_and_validation(emptied, None, None, seed=0)
+        train_and_validation(emptied, None, None)
 
 
 def test_two_images_are_too_few_to_hold_one_back(bars: DataSet) -> None:
     few = DataSet("x", bars.classes, {"train": bars.splits["Training"].subset(np.arange(2))})
     with pytest.raises(InputError, match="its largest class has 1 picture, 5 are needed: add 4 or more to each"):
-        train_and_validation(few, None, None, seed=0)
+        train_and_validation(few, None, None)
 
 
 def test_held_back_images_leave_the_training_split(bars: DataSet) -> None:
     labels = np.tile(bars.splits["Training"].labels, 3)
     images = np.arange(168, dtype=np.uint8).reshape(168, 1, 1, 1)
     big = DataSet("x", bars.classes, {"train": ImageSet(images, labels)})
-    training, validation, name = train_and_validation(big, None, None, seed=0)
+    training, validation, name = train_and_validation(big, None, None)
     assert (len(training), len(validation), name) == (140, 28, "held back from train")
     assert np.bincount(validation.labels).tolist() == [4] * 7  # a fifth, because the classes are small
 
@@ -360,4 +360,4 @@ def test_csv_with_an_enormous_header_is_refused(tmp_path: Path) -> None:
 
 def test_one_split_cannot_be_trained_on_and_chosen_by(bars: DataSet) -> None:
     with pytest.raises(InputError, match="training and validation split"):
-        train_and_validation(bars, "PublicTest", None, seed=0)
+        train_and_validation(bars, "PublicTest", None)
