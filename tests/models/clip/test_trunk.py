@@ -11,25 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.errors import InputError
 from edgekit.models.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.clip.architecture import Tower, read_trunk
 from edgekit.models.clip.descriptions import descriptions_for
-from edgekit.models.clip.hicropl import PromptConfig, PromptedClip
 from edgekit.models.clip.load import load_clip
-from edgekit.models.clip.options import MiniClipOptions
 from edgekit.models.data import EXPRESSIONS, DataSet
-from edgekit.models.data.ferplus import COLUMNS
-from edgekit.models.data.layout import canonical_class
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
 from edgekit.models.tensor_files import read_header
-from edgekit.models.train_clip import MiniClipTask, TeacherTargets, _teacher_targets, hybrid_config, train_clip
+from edgekit.models.train_clip import MiniClipTask, TeacherTargets, hybrid_config, train_clip
 from edgekit.models.training.loop import BEST_NAME, train_job
 from edgekit.models.training.recipes import RECIPES, Recipe
-from edgekit.models.training.run import read_training_data
-from edgekit.preprocess import FloatArray
 from tests.clips import random_clip
+from tests.ferplus import save_votes
 from tests.resuming import job_of, train_whole_and_resumed
 
 SMALL = replace(hybrid_config("edgecnn"), vision=Tower(64, 2, 1), text=Tower(32, 2, 1), embed_dim=32)
@@ -106,71 +100,25 @@ def _started(bars: DataSet, trunk_path: Path, teacher: TeacherTargets | None = N
     return task, net
 
 
-def test_prompts_of_each_layer_learn_above_a_trunk() -> None:
-    clip = random_clip(SMALL)
-    config = PromptConfig(n_ctx=2, depth=2, cross_layer=1)
-    net = PromptedClip(clip, config, {"happy": ["a happy face"], "sad": ["a sad face"]})
-    net.loss(torch.rand(4, 3, 48, 48), torch.tensor([0, 1, 0, 1])).total.backward()  # type: ignore[no-untyped-call]
-    gradient = net.learner.vision_prompts.grad
-    assert gradient is not None
-    assert (gradient.flatten(1).abs().max(dim=1).values > 0).all()
-    assert not any(parameter.requires_grad for parameter in clip.parameters())
-
-
 @pytest.mark.slow
 def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
     bars_folder: Path, trunk_path: Path, tmp_path: Path
 ) -> None:
-    votes = _votes(bars_folder, tmp_path / "votes.csv")
-    messages: list[str] = []
-    stages: dict[str, tuple[int, int | None]] = {}
-    options: dict[str, Any] = {
-        "data": bars_folder,
-        "output": tmp_path / "run",
-        "trunk": str(trunk_path),
-        "ferplus": votes,
-        "teacher": [str(trunk_path)],
-        "epochs": 1,
-        "accelerator": "cpu",
-    }
+    save_votes(bars_folder, tmp_path / "votes.csv")
     result = train_clip(
-        **options,
-        notify=messages.append,
-        progress=lambda stage, done, total: stages.update({stage: (done, total)}),
+        data=bars_folder,
+        output=tmp_path / "run",
+        trunk=str(trunk_path),
+        ferplus=tmp_path / "votes.csv",
+        teacher=[str(trunk_path)],
+        epochs=1,
+        accelerator="cpu",
     )
     clip = load_clip(result.checkpoint)
     assert clip.config == hybrid_config("edgecnn")
-    (count,) = {stages[f"teacher net.safetensors: {images}"] for images in ("images", "mirror images")}
-    assert count[0] == count[1]
-    announced = f"teacher net.safetensors classifies {count[0]} training images and their mirror images"
-    assert announced in messages
-    assert any(message.startswith("teacher net.safetensors agrees with ") for message in messages)
     record = read_header(result.checkpoint)["edgekit-clip"]
     assert '"captions": "votes"' in record.replace('":"', '": "')
     assert "trunk_sha256" in record
-
-    other_votes, other_texts = tmp_path / "other.csv", tmp_path / "other.json"
-    other_votes.write_text(votes.read_text().replace("8", "9"))
-    other_texts.write_text('{"happy": ["a glad face"]}')
-    for changes, message in (
-        ({"ferplus": other_votes}, "its ferplus_sha256 was "),
-        ({"descriptions": other_texts}, "its descriptions_sha256 was "),
-    ):
-        with pytest.raises(InputError, match=message):
-            train_clip(**options | changes, resume=True)
-
-
-def test_a_teacher_that_is_given_twice_counts_twice(bars_folder: Path, trunk_path: Path, tmp_path: Path) -> None:
-    other = checkpoint_of("mini-xception", tmp_path / "other.safetensors")
-
-    def probabilities(*teachers: Path) -> FloatArray:
-        options = MiniClipOptions(data=bars_folder, output=tmp_path / "run", teacher=[str(each) for each in teachers])
-        found = _teacher_targets(options, read_training_data(options))
-        assert found is not None
-        return found.probabilities
-
-    first, second = probabilities(trunk_path), probabilities(other)
-    np.testing.assert_allclose(probabilities(trunk_path, other, trunk_path), (2 * first + second) / 3, atol=1e-6)
 
 
 def test_patches_are_left_out_except_in_the_last_quarter(bars: DataSet, trunk_path: Path) -> None:
@@ -182,17 +130,3 @@ def test_patches_are_left_out_except_in_the_last_quarter(bars: DataSet, trunk_pa
         task.start_epoch(net, epoch)
         task.loss(net, torch.arange(4), torch.full((4, 13), 0.5))
     assert tokens == [19, 19, 37]  # the class token, and 18 or 36 patches
-
-
-def _votes(folder: Path, path: Path) -> Path:
-    """Write FER+ votes for the images of a folder, and return their file."""
-    rows = [
-        ",".join([name.parts[0], str(name), *("8" if _votes_for(name, column) else "0" for column in COLUMNS)])
-        for name in sorted(each.relative_to(folder) for each in folder.rglob("*.png"))
-    ]
-    path.write_text("\n".join([",".join(["Usage", "kaggle_path", *COLUMNS]), *rows]))
-    return path
-
-
-def _votes_for(path: Path, column: str) -> bool:
-    return canonical_class(column) == path.parts[1]

@@ -72,23 +72,11 @@ def test_a_class_with_fewer_images_than_shots_gives_all_and_is_named() -> None:
     assert messages == ["classes with fewer images than 12 shots give all they have: b (10), c (10)"]
 
 
-def test_a_usual_name_stands_for_the_split_of_its_kind() -> None:
-    fer2013 = {"Training": LABELS["train"], "PublicTest": LABELS["val"], "PrivateTest": LABELS["test"]}
-    assert taken(fer2013, 2, splits=Splits("train", "val", "test")) == taken(fer2013, 2)
-
-
-def test_only_the_named_classes_are_drawn() -> None:
-    selection = few_shot(LABELS, CLASSES[:2], 4, 0, Splits())
-    assert set(LABELS["train"][selection["train"][1]]) == {0, 1}
-
-
 @pytest.mark.parametrize(
     ("labels", "shots", "splits", "message"),
     [
         ({**LABELS, "train": np.zeros(5, np.int64)}, 1, Splits(), "class 'b' has no image in split 'train'"),
         ({"train": LABELS["train"]}, 10, Splits(), "no image left for validation"),
-        ({"x": LABELS["train"], "y": LABELS["val"]}, 1, Splits(), "no split 'train': it has x, y"),
-        (LABELS, 1, Splits(validation="x"), "no split 'x'"),
         (LABELS, 1, Splits(test="x"), "no split 'x'"),
         (LABELS, 1, Splits(train="val"), "cannot be training and validation split"),
     ],
