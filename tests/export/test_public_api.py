@@ -106,19 +106,6 @@ def test_quantize_reports_images_that_it_leaves_out(small_onnx: Path, faces: Pat
     assert any("images of contempt are removed" in line for line in lines)
 
 
-def test_classes_that_the_model_lacks_are_reported_before_the_calibration(
-    small_onnx: Path, faces: Path, tmp_path: Path
-) -> None:
-    (faces / "PrivateTest" / "happy").rename(faces / "PrivateTest" / "joy")
-    stages: list[str] = []
-    with pytest.raises(InputError, match=r"has the class 'joy', which the model does not have: .*eval --merge"):
-        edgekit.quantize(
-            small_onnx, tmp_path / "int8.onnx", calibrate=faces, evaluate_on=faces,
-            progress=lambda stage, _done, _total: stages.append(stage),
-        )  # fmt: skip
-    assert "calibrating" not in stages
-
-
 def test_verify_returns_a_report(small: Path, small_onnx: Path, faces: Path) -> None:
     report = edgekit.verify(small_onnx, small, faces, limit=7)
     assert report.passed

@@ -15,7 +15,7 @@ from edgekit.contract import Accuracy
 from edgekit.device.engines.classifier import Classifier, portrait_crops
 from edgekit.errors import InputError
 from edgekit.export.options import ExportOptions, NewClasses
-from edgekit.export.relabelling import described_classes, relabelled
+from edgekit.export.relabelling import relabelled
 from edgekit.export.run import export
 from edgekit.files import sha256_of
 from edgekit.models.callbacks import ignore_message
@@ -31,7 +31,7 @@ from edgekit.models.distill.teachers import Teacher, prompted_teacher, zero_shot
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
-from edgekit.preprocess import ImageU8, softmax
+from edgekit.preprocess import ImageU8
 from tests.clips import random_clip
 from tests.exports import Relabel, export_checkpoint
 
@@ -124,23 +124,6 @@ def test_new_classes_are_encoded_by_the_text_tower(folder: Path, clip: FrozenCli
     _assert_logits(target, student, _each_sentence(lambda classes: frozen_classifier(clip, classes)))
 
 
-@pytest.mark.slow
-def test_labels_by_text_can_be_merged(folder: Path, student: Path) -> None:
-    text = str(folder / "clip.safetensors")
-    tears = ("a sad face", "a face in tears", "a weeping person")
-    labels = {"smile": ("a smiling face",), "tears": tears, "fear": ("an afraid face",)}
-    three, _ = _by_text(text, None, labels)(load_checkpoint(student))
-    merged = export_checkpoint(
-        student, folder / "two.onnx", _by_text(text, None, labels, ("bad=tears,fear", "good=smile"))
-    )
-    assert merged.contract.labels == ("bad", "good")
-    crops = portrait_crops(merged.contract)[:8]
-    with torch.no_grad():
-        smile, tears, fear = softmax(three(_pixels(crops)).numpy()).T
-    bad, good = softmax(Classifier(folder / "two.onnx").logits(crops)).T
-    np.testing.assert_allclose([bad, good], [tears + fear, smile], atol=1e-5)
-
-
 def test_a_sentence_with_words_of_no_caption_is_left_out(folder: Path, clip: FrozenClip, student: Path) -> None:
     path = folder / "texts.safetensors"
     save_clip(path, clip.model, clip.config, {"texts": ["a smiling face", "a sad face"]})
@@ -206,19 +189,6 @@ def test_a_text_tower_beside_the_student_replaces_the_clip(
     shutil.copy(student, alone / "student.safetensors")
     with pytest.raises(InputError, match=r"is not the text tower of the student's teacher 'random:1': give the"):
         export(alone / "student.safetensors", alone / "refused.onnx", classes=NEW)
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (["sad"], "label 'sad' alone: a classifier needs at least two"),
-        (["sad", "happy", "sad"], "class 'sad' is given twice"),
-        ({"not_sad": ("a face",), "not sad": ("a face",)}, "labels 'not_sad' and 'not sad' differ only"),
-    ],
-)
-def test_a_classifier_has_two_distinct_labels(labels: NewClasses, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        described_classes(labels, ignore_message)
 
 
 def _bad_changes(folder: Path) -> list[tuple[str, Relabel, str]]:

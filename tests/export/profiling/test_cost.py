@@ -159,23 +159,6 @@ def test_bytes_moved_by_hand() -> None:
     assert cost.flops_per_byte == 2 * (48 * 18 + 48 * 5) / 2680
 
 
-def test_element_types_have_their_sizes() -> None:
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
-        helper.make_node("Gather", ["q", "index"], ["g"], axis=1),
-        helper.make_node("Cast", ["g"], ["y"], to=TensorProto.FLOAT16),
-    ]
-    weights = {"scale": np.ones((), np.float32), "zero": np.zeros((), np.uint8), "index": np.array([2, 1, 0])}
-    model = graph_of(nodes, {"x": [1, 3]}, weights)
-    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
-    cost = graph_cost(model)
-    assert [(layer.weight_bytes, layer.read_bytes, layer.written_bytes) for layer in cost.layers] == [
-        (4 + 1, 12, 3),
-        (24, 3, 3),
-        (0, 3, 6),
-    ]
-
-
 def test_quantisation_is_part_of_its_neighbours() -> None:
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),

@@ -112,24 +112,6 @@ def test_looks_are_those_of_the_picture() -> None:
     assert not any(text.endswith(tuple(FORMS["looks"]["brightness"][1])) for text in texts)
 
 
-def test_groups_are_named_by_the_sum_of_their_shares() -> None:
-    shares = torch.zeros(2, 8)
-    shares[0, EXPRESSIONS.index("sad")] = shares[0, EXPRESSIONS.index("angry")] = 0.5
-    shares[1, EXPRESSIONS.index("happy")] = 1
-    contents = Contents((*EXPRESSIONS, CONTEMPT), shares, torch.zeros(2, 4).long())
-    of_each: tuple[set[str], set[str]] = (set(), set())
-    for seed in range(1500):
-        texts, which = captions_of_votes(contents, torch.arange(2), torch.zeros(2), seed)
-        for found, index in zip(of_each, which.tolist(), strict=True):
-            found.add(texts[index])
-    for group, own, other in (("negative", 0, 1), ("positive", 1, 0), ("not smiling", 0, 1), ("smiling", 1, 0)):
-        pattern = re.compile(rf"(?<!not )\b{group}\b")
-        assert any(pattern.search(text) for text in of_each[own]), group
-        assert not any(pattern.search(text) for text in of_each[other]), group
-    # The share of the group is 1, although each of its expressions has half of the votes.
-    assert any(re.search(r"\b(clearly|very|plainly) negative", text) for text in of_each[0])
-
-
 def test_every_caption_fits_the_context() -> None:
     shares = torch.softmax(3 * torch.randn(200, 8, generator=torch.Generator().manual_seed(0)), dim=1)
     looks = torch.randint(-1, 2, (200, 4), generator=torch.Generator().manual_seed(1))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import h5py
 import numpy as np
 
-from edgekit.models.data import EXPRESSIONS, DataSet
+from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.check import Findings, analyse, scan_dataset
 
 
@@ -94,27 +92,3 @@ def test_blank_images_sizes_and_colours_are_found(tmp_path: Path) -> None:
     assert found.sizes == {(60, 48): 3, (20, 20): 1, (48, 48): 1}
     assert {record.name for record in found.blank} == {"train/cat/blank.png", "train/cat/blank red.png"}
     assert {record.name for record in found.repeated[0]} == {"train/cat/gray.png", "train/cat/gray as colour.png"}
-
-
-def test_files_of_numbers_are_checked_too(bars: DataSet, tmp_path: Path) -> None:
-    training = bars.splits["Training"]
-    images = training.images.copy()
-    images[3] = images[4]
-    images[5] = 9
-    bars = replace(bars, splits={**bars.splits, "Training": replace(training, images=images)})
-    with h5py.File(tmp_path / "data.h5", "w") as file:
-        for usage, part in bars.splits.items():
-            file[f"{usage}_pixel"] = part.images[:, :, :40, 0]
-            file[f"{usage}_label"] = part.labels
-    rows = ["emotion,pixels,Usage"]
-    for usage, part in bars.splits.items():
-        for image, label in zip(part.images, part.labels, strict=True):
-            rows.append(f"{label},{' '.join(map(str, image.flatten()))},{usage}")
-    (tmp_path / "fer2013.csv").write_text("\n".join(rows))
-    for name, size_wh in (("data.h5", (40, 48)), ("fer2013.csv", (48, 48))):
-        found = check(tmp_path / name)
-        assert [record.name for record in found.blank] == ["Training image 6"]
-        assert [[record.name for record in group] for group in found.conflicting] == [
-            ["Training image 4", "Training image 5"]
-        ]
-        assert found.sizes == {size_wh: 98}

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from edgekit.errors import InputError
-from edgekit.models.data.check import analyse, scan_dataset
 from edgekit.models.data.readers import load_dataset, to_clip_square
 from tests.images import write_image
 
@@ -62,17 +61,6 @@ def test_wrong_split_files_are_refused_in_one_line(split_file: Path, document: o
     with pytest.raises(InputError, match=message) as caught:
         load_dataset(split_file, 24)
     assert "\n" not in str(caught.value)
-
-
-def test_split_files_are_checked_too(split_file: Path) -> None:
-    (split_file.parent / "images/10.png").write_bytes((split_file.parent / "images/2.png").read_bytes())
-    (split_file.parent / "images/9.png").write_bytes(b"damaged")
-    scan = scan_dataset(split_file)
-    found = analyse(scan)
-    assert (scan.name, scan.classes, scan.splits) == ("Pets", ("maine coon", "birman"), ("test", "train", "val"))
-    assert found.counts["train"] == {"maine coon": 2, "birman": 1}
-    assert [record.name for record in found.unreadable] == ["9.png"]
-    assert [[record.name for record in group] for group in found.conflicting] == [["2.png", "10.png"]]
 
 
 def test_pictures_not_picked_are_not_decoded(split_file: Path) -> None:

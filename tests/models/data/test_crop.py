@@ -208,13 +208,3 @@ def test_folders_that_are_not_for_crops_are_refused(photos: Path, tmp_path: Path
             crop(source, output)
     assert not (tmp_path / "crops").exists()
     assert files_in(tmp_path / "mine") == ["letter.txt"]
-
-
-def test_persons_that_are_named_after_the_crops_were_made_are_added_to_the_table(photos: Path, tmp_path: Path) -> None:
-    crop(photos, tmp_path / "crops")
-    (photos / "photos.csv").write_text("path,person\ntrain/happy/one.png,Ann\ntest/sad/none.png,Bob\n")
-    assert crop(photos, tmp_path / "crops").present == 3
-    persons = {row["source"]: row["person"] for row in rows_of(tmp_path / "crops")}
-    assert persons["photos/train/happy/one.png"] == "Ann"
-    assert persons["photos/test/sad/none.png"] == "Bob"
-    assert persons["photos/train/sad/two.png"] == ""

@@ -7,8 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
-from edgekit.models.clip.protocols import Splits, base_count, few_shot, of_classes
-from edgekit.models.data import DataSet
+from edgekit.models.clip.protocols import Splits, base_count, few_shot
 
 Labels = dict[str, NDArray[np.int64]]
 
@@ -90,10 +89,3 @@ def test_base_classes_are_the_first_half_rounded_up() -> None:
     assert [base_count(count) for count in (4, 5, 7, 10)] == [2, 3, 4, 5]
     with pytest.raises(InputError, match="at least 2 base and 2 novel classes: the data has 3"):
         base_count(3)
-
-
-def test_labels_are_numbered_in_the_given_order(bars: DataSet) -> None:
-    part = of_classes(bars.splits["PublicTest"], (5, 3))
-    assert np.bincount(part.labels).tolist() == [3, 3]
-    expected = bars.splits["PublicTest"]
-    np.testing.assert_array_equal(part.images[part.labels == 0], expected.images[expected.labels == 5])

@@ -126,19 +126,6 @@ def test_a_single_folder_with_a_usual_name_is_a_split(tmp_path: Path, split: str
     assert list(load_dataset(tmp_path).splits) == [split]
 
 
-def test_where_a_table_lists_some_images_the_others_are_groups_of_their_own(tmp_path: Path) -> None:
-    """groups.csv lists labelled tracks; one picture was added by hand."""
-    _in_table(tmp_path, "groups.csv", "{file},{group}", "path,group")
-    added = cv2.imread(str(tmp_path / "open" / "0.png"))
-    assert cv2.imwrite(str(tmp_path / "open" / "added.png"), 255 - added)
-    training, validation, text = train_and_validation(load_dataset(tmp_path), None, None)
-    groups = _persons_of(training) | _persons_of(validation)
-    assert len(groups) == PERSONS + 1
-    assert "open/added.png" in groups
-    assert _persons_of(training).isdisjoint(_persons_of(validation))
-    assert text.endswith("by group")
-
-
 def _cropped_video(folder: Path, video: str, count: int, start_s: int = 0) -> None:
     """Write the crops of a video, one per second, and their crops.csv."""
     generator = np.random.default_rng(list(folder.name.encode()))

@@ -99,21 +99,6 @@ def test_folders_1_to_7_are_raf_db_if_tables_or_names_show_it(tmp_path: Path, ev
     assert [EXPRESSIONS[label] for label in data.splits["train"].labels] == labels
 
 
-def test_folders_1_to_7_stay_numbers_if_nothing_shows_raf_db(tmp_path: Path) -> None:
-    notices: list[str] = []
-    data = load_dataset(numbered(tmp_path / "digits", "{split}{index}.png"), notify=notices.append)
-    assert data.classes == ("1", "2", "3", "4", "5", "6", "7")
-    assert data.name == "digits"
-    assert notices[0].startswith("class folders 1 to 7 keep their names")
-
-
-def test_a_table_that_contradicts_the_folders_is_refused(tmp_path: Path) -> None:
-    numbered(tmp_path, "{split}{index}.png")
-    (tmp_path / "train_labels.csv").write_text("image,label\ntrain0.png,2\n")
-    with pytest.raises(InputError, match=r"'train/1/train0.png' is in folder 1, but its label in the table is 2"):
-        load_dataset(tmp_path)
-
-
 CK_CLASSES = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
 
 

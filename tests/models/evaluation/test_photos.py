@@ -17,7 +17,6 @@ from edgekit.device.imaging import read_image, resize
 from edgekit.errors import InputError
 from edgekit.model_store import asset
 from edgekit.models.data import EXPRESSIONS
-from edgekit.models.data.photos import PhotoDetector
 from edgekit.models.evaluation.evaluate import mean_recall
 from edgekit.models.evaluation.photos import PhotoEvaluation, evaluate_photos
 from edgekit.models.model_loading import contract_for
@@ -74,22 +73,7 @@ def test_every_photograph_is_counted_once(photos: Path) -> None:
     assert ["text.png" in line and line.endswith(": skipped") for line in notices] == [True]
 
 
-def test_faces_are_found_once_for_all_models(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    detect, calls = PhotoDetector.detect, []
-    monkeypatch.setattr(PhotoDetector, "detect", lambda self, image: calls.append(1) or detect(self, image))
-    whole, three = ByBrightness("image"), replace(ByBrightness().contract, labels=("sad", "happy", "contempt"))
-    other = ByBrightness()
-    other.contract = three
-    results = evaluate(photos, ByBrightness(), whole, other)
-    assert len(calls) == 5  # all readable photographs; contempt is a class of one of the models
-    assert [result.total for result in results] == [4, 4, 5]
-    assert [result.left_out for result in results] == [{"contempt": 1}, {"contempt": 1}, {}]
-
-
-def test_a_model_of_whole_images_gets_the_whole_photograph_and_no_detector(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(PhotoDetector, "__init__", lambda *_, **__: pytest.fail("a detector was created"))
+def test_a_model_of_whole_images_gets_the_whole_photograph_and_no_detector(photos: Path) -> None:
     model = ByBrightness("image")
     [result] = evaluate(photos, model)
     assert (result.total, result.missed_total, result.several_faces, result.detector) == (4, 0, 0, None)

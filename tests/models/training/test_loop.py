@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -155,15 +154,6 @@ def test_training_over_another_one_is_refused(bars: DataSet, finished: Path) -> 
         train_job(_job(bars, ONE_EPOCH), finished)
     with pytest.raises(InputError, match="its seed was 0, now it is 1"):
         train_job(_job(bars, ONE_EPOCH, seed=1), finished, resume=True)
-
-
-@pytest.mark.parametrize(("name", "value"), [("subject", "image"), ("fit", "stretch")])
-def test_another_subject_or_fit_is_not_resumed(bars: DataSet, finished: Path, name: str, value: Any) -> None:
-    contract = contract_for("small", bars.classes, bars.name, bars.is_gray, "stretch" if name == "fit" else "square")
-    contract = dataclasses.replace(contract, subject="image" if name == "subject" else "face")
-    task = ClassificationTask(contract, ONE_EPOCH, bars.splits["Training"], bars.splits["PublicTest"])
-    with pytest.raises(InputError, match=f"its {name} was .*, now it is '{value}'"):
-        train_job(job_of(task, ONE_EPOCH, data_sha256=bars.checksum()), finished, resume=True)
 
 
 def test_a_state_without_a_setting_that_is_off_is_resumed(bars: DataSet, finished: Path) -> None:

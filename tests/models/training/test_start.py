@@ -118,13 +118,6 @@ def test_weights_of_a_file_start_a_net_of_torchvision(tmp_path: Path) -> None:
     assert pretrained_input(name).mean == (0.485, 0.456, 0.406)
 
 
-def test_weights_with_other_names_are_taken_in_their_order(tmp_path: Path) -> None:
-    theirs = create_model("mini-xception", 5).state_dict()
-    torch.save({f"layer{index}": value for index, value in enumerate(theirs.values())}, tmp_path / "weights.pth")
-    state = pretrained_state("mini-xception", str(tmp_path / "weights.pth"))
-    assert all(torch.equal(value, theirs[key]) for key, value in state.items())
-
-
 def test_weights_of_another_net_are_an_error_that_names_the_import(draw: Draw, tmp_path: Path) -> None:
     torch.save(create_model("torchvision/resnet18", 4).state_dict(), tmp_path / "weights.pth")
     options = TrainOptions(data=draw(48, 48, 1), output=tmp_path / "run", init=str(tmp_path / "weights.pth"))
