@@ -82,7 +82,7 @@ def replay(path: Path, folder: Path) -> None:
     Raises:
         Exception: The exception of the target; an EdgekitError means that the target refused the input.
     """
-    # The longest matching name: `ncnn-member-1` belongs to `ncnn-member`, not to `ncnn`.
+    # The longest matching name: `hdf5-entry-1` belongs to `hdf5-entry`, not to `hdf5`.
     name = max((name for name in TARGETS if path.name.startswith(f"{name}-")), key=len)
     _read(name, path.read_bytes(), folder)
 
