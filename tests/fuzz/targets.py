@@ -6,7 +6,6 @@ that takes the path of a file, and add it to `TARGETS` with its examples.
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -61,29 +60,6 @@ def _make_onnx(choice: random.Random) -> bytes:
     return changed(choice.randrange(1 << 40))
 
 
-def _ncnn(path: Path) -> None:
-    from edgekit.device.engines.ncnn_engine import read_ncnn
-
-    read_ncnn(path).layers()
-
-
-def _ncnn_examples() -> list[bytes]:
-    from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
-    from edgekit.device.engines.ncnn_engine import pack_ncnn
-
-    size_hw = (8, 8)
-    contract = Contract(
-        "mean",
-        ("red", "green", "blue"),
-        InputSpec("in0", size_hw, "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
-        CropSpec(0.0, False, size_hw, size_hw),
-        OutputSpec("out0"),
-    )
-    mean = "7767517\n2 2\nInput in0 0 1 in0\nPooling mean 1 1 in0 out0 0=1 4=1\n"
-    dense = "7767517\n3 3\nInput in0 0 1 in0\nPooling mean 1 1 in0 m 0=1 4=1\nInnerProduct d 1 1 m out0 0=3 1=1 2=9\n"
-    return [pack_ncnn(contract, mean, b""), pack_ncnn(contract, dense, bytes(4 * 13))]
-
-
 def _checkpoint(path: Path) -> None:
     from edgekit.models.checkpoint import load_checkpoint
     from edgekit.models.clip.checkpoint import is_prompts_file, load_prompts
@@ -123,24 +99,6 @@ def _csv_examples() -> list[bytes]:
     ]
 
 
-def _hdf5(path: Path) -> None:
-    from edgekit.models.data.fer2013 import read_hdf5
-
-    read_hdf5(path, None)
-
-
-def _hdf5_examples() -> list[bytes]:
-    import h5py
-    import numpy as np
-
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        for usage in ("Training", "PublicTest"):
-            file[f"{usage}_pixel"] = np.zeros((3, 8, 8), np.uint8)
-            file[f"{usage}_label"] = np.arange(3)
-    return [buffer.getvalue()]
-
-
 def _archive(path: Path) -> None:
     from edgekit.models.data.readers import load_dataset
 
@@ -149,10 +107,8 @@ def _archive(path: Path) -> None:
 
 TARGETS = {
     "onnx": Target(_onnx, _make_onnx, ".onnx"),
-    "ncnn": Target(_ncnn, of_examples(_ncnn_examples), ".ncnn"),
     "checkpoint": Target(_checkpoint, _make_checkpoint, ".safetensors"),
     "csv": Target(_csv, of_examples(_csv_examples), ".csv"),
-    "hdf5": Target(_hdf5, of_examples(_hdf5_examples), ".h5"),
     "archive": Target(_archive, structured.archive, ".tar"),
     "http-stream": Target(network.http_stream, of_examples(network.http_streams)),
     "web-request": Target(network.web_request, of_examples(network.web_requests)),

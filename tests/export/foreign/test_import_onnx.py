@@ -203,15 +203,6 @@ def test_a_net_that_normalises_pixels_itself_takes_no_mean(tmp_path: Path) -> No
         import_onnx(path, tmp_path / "again.onnx", LABELS, VALUES)
 
 
-def test_an_input_that_is_not_square_is_a_warning(tmp_path: Path) -> None:
-    told: list[str] = []
-    for side in (8, 12):
-        path = channel_means(tmp_path / "plain.onnx", (1, 3, 8, side))
-        import_onnx(path, tmp_path / "mine.onnx", LABELS, notify=told.append)
-    assert len(told) == 1
-    assert "12x8" in told[0]
-
-
 def test_the_import_needs_no_torch(tmp_path: Path) -> None:
     path = channel_means(tmp_path / "plain.onnx")
     code = (

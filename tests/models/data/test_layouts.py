@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, train_and_validation
+from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.readers import load_dataset
 
 RAF_ORDER = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
@@ -144,20 +144,6 @@ def test_contempt_is_treated_as_the_option_states(
     shown = part.images[:, 0, 0, 0] // 10 % 7
     of_contempt = set(part.labels[shown == CK_CLASSES.index("contempt")].tolist())
     assert of_contempt == {"drop": set(), "keep": {6}, "Disgust": {1}}[contempt]
-
-
-@pytest.mark.parametrize(
-    ("groups", "cause"),
-    [(["S001"] * 40, r"one group \('S001'\)"), (["S001"] * 30 + ["S002"] * 10, "2 groups, of which none can be held")],
-)
-def test_the_error_names_groups_that_cannot_be_held_back(groups: list[str], cause: str) -> None:
-    images = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)
-    labels = np.repeat([0, 1, 0, 1], 10)
-    labels[30:] = [2] * 10  # the class of S002 only
-    part = ImageSet(images, labels, groups=np.array(groups))
-    cure = "collect in several sessions.*groups.csv.*'val'"
-    with pytest.raises(InputError, match=f"the 40 pictures of split 'all' belong to {cause}.*{cure}"):
-        train_and_validation(DataSet("x", ("a", "b", "c"), {"all": part}), None, None)
 
 
 def test_what_macos_leaves_in_archives_is_no_image(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.contract import Contract, LabelMap, Provenance
+from edgekit.contract import Contract, LabelMap
 from edgekit.errors import InputError
 from edgekit.models.checkpoint import save_checkpoint
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
@@ -121,17 +121,6 @@ def test_merged_labels_are_measured_on_the_classes_that_they_stand_for(bars: Dat
     other = replace(bars, classes=tuple(f"other {name}" for name in bars.classes))
     with pytest.raises(InputError, match="has the class 'other angry', which the model does not have"):
         evaluate_model(Merged(), other)
-
-
-def test_training_pictures_are_named(bars: DataSet) -> None:
-    class Trained(_Brightest):
-        contract = replace(_Brightest.contract, provenance=Provenance("fer2013"))
-
-    lines: list[str] = []
-    evaluate_model(Trained(), bars, split="PrivateTest", notify=lines.append)
-    assert lines == []
-    evaluate_model(Trained(), bars, split="Training", notify=lines.append)
-    assert "split 'Training' may contain its training pictures" in lines[0]
 
 
 @pytest.mark.slow
