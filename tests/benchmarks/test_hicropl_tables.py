@@ -40,17 +40,14 @@ def gpt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clip_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _saved(SMALL, tmp_path_factory.mktemp("clip"))
+    path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
+    save_clip(path, random_clip(SMALL).model, SMALL)
+    return path
 
 
 @pytest.fixture
 def tables(load: Callable[[str], ModuleType]) -> ModuleType:
     return load("hicropl_tables")
-
-
-def _saved(config: ClipConfig, folder: Path) -> Path:
-    save_clip(folder / "clip.safetensors", random_clip(config).model, config)
-    return folder / "clip.safetensors"
 
 
 def _arguments(table: str, clip: Path, data: Path, output: Path, *more: object) -> list[str]:

@@ -83,18 +83,6 @@ def test_an_image_stays_when_more_than_half_agree(tmp_path: Path, votes: list[in
     assert relabelled.name == "fer2013 with FER+ majority labels"
 
 
-def test_images_that_leave_take_everything_along(tmp_path: Path) -> None:
-    rows = {**AGREEING, "Training": [(0, clear(0)), (1, votes_for(NF=10)), (2, clear(2)), (3, clear(3))]}
-    notices: list[str] = []
-    path = write_votes(tmp_path / "votes.csv", rows)
-    part = with_ferplus(faces(rows), path, "majority", notify=notices.append).splits["Training"]
-    assert part.images.flatten().tolist() == [0, 2, 3]
-    assert part.names is not None
-    assert part.targets is None
-    assert [name[-5] for name in part.names] == ["0", "2", "3"]
-    assert notices == ["FER+ votes for 11 of 11 images; 1 without a majority for an expression are removed"]
-
-
 def test_mixed_targets_are_a_weighted_mean_of_smoothed_label_and_votes(tmp_path: Path) -> None:
     divided = (0, votes_for(fear=6, surprise=2, anger=1, contempt=2))
     rows = {**AGREEING, "Training": [divided, (4, votes_for(anger=1, contempt=7)), *AGREEING["Training"]]}
