@@ -81,7 +81,7 @@ def test_folders_stay_and_every_photograph_is_listed(photos: Path, tmp_path: Pat
     by_source = {row["source"]: row for row in rows_of(tmp_path / "crops")}
     one = by_source["photos/train/happy/one.png"]
     assert (one["path"], one["person"], one["label"], one["faces"]) == ("train/happy/one.png", "Ann", "happy", "1")
-    # The face of the portrait, see tests/export/verification/test_comparison.py.
+    # The face of the portrait.
     assert 150 < float(one["x0"]) < 200 < 250 < float(one["x1"]) < 300
     assert by_source["photos/test/sad/none.png"]["status"] == "no face"
     assert by_source["photos/test/sad/text.jpg"]["status"] == "unreadable"
