@@ -1,4 +1,4 @@
-"""HiCroPL's tables on synthetic data sets in CoOp's folders: rows, averages, differences and resumption."""
+"""HiCroPL's tables on synthetic data sets in CoOp's folders: rows, averages and differences."""
 
 from __future__ import annotations
 

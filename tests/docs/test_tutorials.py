@@ -38,6 +38,7 @@ from tests.edgekit.remote.conftest import board as board
 from tests.edgekit.remote.conftest import sshd as sshd
 from tests.edgekit.remote.release_board import Board
 from tests.ferplus import save_votes
+from tests.graph_cache import graph_cache as graph_cache
 
 TUTORIALS = {path.stem: path.read_text() for path in sorted((DOCS / "tutorials").glob("*.md"))}
 

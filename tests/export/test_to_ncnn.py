@@ -1,4 +1,4 @@
-"""Export to ncnn: pnnx converts the exported graph, and a wrong conversion is refused."""
+"""Export to ncnn: pnnx converts the exported graph, and a file of another net is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exported ONNX file: its content, its reproducibility, and errors of the export."""
+"""The exported ONNX file: its logits and its content."""
 
 from __future__ import annotations
 

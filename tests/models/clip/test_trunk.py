@@ -30,17 +30,13 @@ SMALL = replace(hybrid_config("edgecnn"), vision=Tower(64, 2, 1), text=Tower(32,
 RECIPE = replace(RECIPES["clip-mini"], epochs=2, batch_size=28, ema_decay=0.5)
 
 
-def checkpoint_of(architecture: str, path: Path, labels: tuple[str, ...] = EXPRESSIONS) -> Path:
-    torch.manual_seed(1)
-    net = create_model(architecture, 7)
-    contract = contract_for(architecture, labels, "fer2013", gray=True)
-    save_checkpoint(path, Checkpoint(contract, net.state_dict(), {}))
-    return path
-
-
 @pytest.fixture(scope="module")
 def trunk_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint_of("edgecnn", tmp_path_factory.mktemp("trunk") / "net.safetensors")
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("trunk") / "net.safetensors"
+    contract = contract_for("edgecnn", EXPRESSIONS, "fer2013", gray=True)
+    save_checkpoint(path, Checkpoint(contract, create_model("edgecnn", 7).state_dict()))
+    return path
 
 
 def task_on(data: DataSet, trunk: Path, recipe: Recipe = RECIPE, teacher: TeacherTargets | None = None) -> MiniClipTask:
@@ -87,17 +83,12 @@ def test_a_teachers_probabilities_are_a_second_target(bars: DataSet, trunk_path:
     numbers[:, -1] = 0.5
     losses = []
     for teacher in (None, TeacherTargets(np.full((56, 7), 1 / 7, np.float32), "none")):
-        task, net = _started(bars, trunk_path, teacher)
+        task = task_on(bars, trunk_path, teacher=teacher)
+        torch.manual_seed(0)
+        net: Any = task.build(torch.device("cpu")).train()
+        task.start_epoch(net, 0)
         losses.append(float(task.loss(net, torch.arange(28), numbers).loss.detach()))
     assert losses[1] > losses[0] + 1  # the cross-entropy to equal shares of seven classes is at least log 7
-
-
-def _started(bars: DataSet, trunk_path: Path, teacher: TeacherTargets | None = None) -> tuple[MiniClipTask, Any]:
-    task = task_on(bars, trunk_path, teacher=teacher)
-    torch.manual_seed(0)
-    net = task.build(torch.device("cpu")).train()
-    task.start_epoch(net, 0)
-    return task, net
 
 
 @pytest.mark.slow

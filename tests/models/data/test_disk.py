@@ -1,4 +1,4 @@
-"""Images that do not fit in memory are kept on disk; loading, evaluation and distillation give equal results."""
+"""Images that do not fit in memory are kept on disk; loading and evaluation give equal results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Few-shot sampling: exact counts, one draw per seed, nested samples; base classes and removed classes."""
+"""Few-shot sampling: exact counts, one draw per seed, nested samples, and base classes."""
 
 from __future__ import annotations
 

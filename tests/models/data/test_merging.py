@@ -1,4 +1,4 @@
-"""Merged classes, and pictures without labels."""
+"""Merged classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plot of an evaluation: special characters, axis labels, long names and many classes."""
+"""The plot of an evaluation: special characters and long names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nets in an embedding space: creation of each net by name, and loading from a checkpoint."""
+"""Nets in an embedding space: creation of each net by name, and their logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BatchNorm over all processes computes what the replaced module computes; what was frozen stays frozen."""
+"""BatchNorm over all processes computes what the replaced module computes."""
 
 from __future__ import annotations
 
