@@ -304,6 +304,10 @@ class PromptedClip(nn.Module):
         total = classification + self.config.consistency_weight * (text_consistency + image_consistency)
         return Losses(total, classification, text_consistency, image_consistency, logits)
 
+    def image_features(self, images: Tensor) -> Tensor:
+        """Return the image features that the logits are computed from: unit vectors (N, embed_dim)."""
+        return self._image(images, self.learner()).used
+
     def text_features(self) -> Tensor:
         """Return the text features that the logits are computed from: unit vectors (C, embed_dim)."""
         return self._text(self.learner()).used
