@@ -80,7 +80,7 @@ _TYPES = (
     "edgekit.export.verification.options.VerifyOptions",
     "edgekit.export.profiling.options.ProfileOptions",
     "edgekit.export.profiling.options.LoopOptions",
-    "edgekit.device.benchmark.options.BenchmarkOptions",
+    "edgekit.device.benchmark.BenchmarkOptions",
 )
 _EXIT_CODES = (
     (errors.EXIT_OK, "success; also a run with a camera that lost records and ends with a warning"),

@@ -69,7 +69,7 @@ class BoardReporter:
     """
 
     def __init__(self, out: Output, boards: int = 1) -> None:
-        from edgekit.cli.progress import progress_bar
+        from edgekit.cli.output import progress_bar
 
         self._out = out
         self._bar = progress_bar(out)
@@ -114,7 +114,7 @@ class BoardReporter:
         """Show the progress of a board."""
         from rich.markup import escape
 
-        from edgekit.cli.progress import LINE_EVERY_S
+        from edgekit.cli.output import LINE_EVERY_S
 
         with self._lock:
             if host.label not in self._tasks:

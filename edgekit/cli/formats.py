@@ -16,8 +16,8 @@ from edgekit.errors import HostError
 from edgekit.options import Options, option
 
 if TYPE_CHECKING:
-    from edgekit.cli.reports import ReportOptions
     from edgekit.export.formats import FormatsReport
+    from edgekit.report import ReportOptions
     from edgekit.report.document import BenchmarkReport, BoardResult
 
 _NEEDED = "--formats"
@@ -65,7 +65,7 @@ def bench_formats(
         raise click.UsageError("--formats needs a data set for accuracy and calibration: use --data DATA")
     if len(models) > 1:
         raise click.UsageError("--formats takes one MODEL")
-    from edgekit.cli.progress import by_stage, progress_bar
+    from edgekit.cli.output import by_stage, progress_bar
     from edgekit.export.formats import FORMATS, benchmark_formats
     from edgekit.remote.parallel import INTERRUPTED
 

@@ -110,7 +110,7 @@ CIRCLES = "No modules import each other in a circle"
         ("models/evaluation/plots.py", "import edgekit.models.training.recipes", MODELS_LAYERS),
         ("export/profiling/cost.py", "import edgekit.export.targets", EXPORT_LAYERS),
         ("export/targets.py", "import edgekit.export.quantization", EXPORT_LAYERS),
-        ("edgekit/cli/reports.py", "import edgekit.cli.commands.bench", CLI_LAYERS),
+        ("edgekit/cli/boards.py", "import edgekit.cli.commands.bench", CLI_LAYERS),
         ("edgekit/cli/commands/eval.py", "import edgekit.cli.commands.train", COMMANDS),
         ("device/engines/session.py", "def f() -> None:\n    import edgekit.device.engines.engine", CIRCLES),
         ("device/teach/fit.py", "import onnx", DEVICE_IMPORTS),

@@ -15,11 +15,11 @@ from edgekit.cli.boards import BoardReporter, needs_detector, raise_failures, yu
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.formats import FormatsOptions, bench_formats
 from edgekit.cli.output import Output, one_line
-from edgekit.cli.reports import ReportOptions
-from edgekit.device.benchmark.options import BenchmarkOptions
+from edgekit.device.benchmark import BenchmarkOptions
 from edgekit.errors import HostError, InputError
 from edgekit.options import Options, defaults, option
-from edgekit.remote.host_options import InstallingHostOptions
+from edgekit.remote.hosts import InstallingHostOptions
+from edgekit.report import ReportOptions
 
 if TYPE_CHECKING:
     from edgekit.device.benchmark.rounds import BenchmarkProgress
@@ -222,7 +222,7 @@ def measure(out: Output, options: BenchmarkOptions) -> BenchmarkReport:
 @contextmanager
 def _progress(out: Output) -> Iterator[Callable[[BenchmarkProgress], None]]:
     """Yield a callback that moves a progress bar or, without a terminal, prints one line per process."""
-    from edgekit.cli.progress import progress_bar
+    from edgekit.cli.output import progress_bar
 
     bar = progress_bar(out)
     bar.live.auto_refresh = False  # a drawing thread would take time from the measurement

@@ -54,7 +54,7 @@ def crop(out: Output, options: CropOptions) -> None:
       edgekit data crop photos.tar.gz -o crops --faces single
       edgekit data crop happy.mp4 -o crops/happy --every 0.5
     """
-    from edgekit.cli.progress import progress_bar, updater
+    from edgekit.cli.output import progress_bar, updater
     from edgekit.models.data.crop import crop_photos
 
     with progress_bar(out) as progress:
@@ -112,7 +112,7 @@ def check(out: Output, path: Path, options: CheckOptions) -> None:
       edgekit data check CK+48 --contempt keep
       edgekit data check folders --json
     """
-    from edgekit.cli.progress import progress_bar, updater
+    from edgekit.cli.output import progress_bar, updater
     from edgekit.models.data.check import analyse, scan_dataset
 
     notes: list[str] = []

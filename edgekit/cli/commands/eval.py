@@ -117,7 +117,7 @@ def command(
 def _on_data(
     out: Output, model: str, data: Path, shown: ShownOptions, options: EvaluationOptions, clip: ClipOptions
 ) -> None:
-    from edgekit.cli.progress import reported
+    from edgekit.cli.output import reported
     from edgekit.cli.train.eval_output import evaluation_document, print_evaluation
     from edgekit.models.evaluation.plots import save_evaluation
     from edgekit.models.evaluation.run import evaluate
@@ -156,7 +156,7 @@ def _on_photos(
     options: EvaluationOptions,
     photos: EvaluatePhotosOptions,
 ) -> None:
-    from edgekit.cli.progress import reported
+    from edgekit.cli.output import reported
     from edgekit.cli.train.eval_output import photos_document, print_photos
     from edgekit.models.evaluation.photos import evaluate_photos
     from edgekit.models.evaluation.plots import save_evaluation

@@ -69,7 +69,7 @@ def command(out: Output, options: ExportOptions, quantization: QuantizationOptio
           -o clip.onnx
     """
     from edgekit.cli.export.export_output import export_document, show_export
-    from edgekit.cli.progress import reported
+    from edgekit.cli.output import reported
     from edgekit.device.engines.engine import contract_in
     from edgekit.export.run import export, quantize, refuse_quantized
     from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model

@@ -50,7 +50,7 @@ def command(out: Output, options: ProfileOptions, shown: ShownOptions, loop_opti
       edgekit profile face_detection_yunet_2026may.onnx --size 320x256 --layers --json
     """
     from edgekit.cli.export.profile_output import profile_document, show_profile
-    from edgekit.cli.progress import reported
+    from edgekit.cli.output import reported
     from edgekit.export.profiling.run import profile
 
     with reported(out) as callbacks:

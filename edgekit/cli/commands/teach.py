@@ -77,7 +77,7 @@ def command(out: Output, pictures: Path | None, options: TeachOptions, live: Liv
     if pictures is None:
         _teach_live(out, options, live)
         return
-    from edgekit.cli.progress import by_stage, progress_bar
+    from edgekit.cli.output import by_stage, progress_bar
     from edgekit.device.teach.teach import teach
 
     with progress_bar(out) as bars:

@@ -31,7 +31,7 @@ def command(out: Output, options: VerifyOptions) -> None:
       edgekit verify mine.ncnn --against runs/mine/best.safetensors --data fer2013.tar.gz
     """
     from edgekit.cli.export.verify_output import show_report, verify_document
-    from edgekit.cli.progress import reported
+    from edgekit.cli.output import reported
     from edgekit.export.verification.run import verify
 
     with reported(out) as callbacks:

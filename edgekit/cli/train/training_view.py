@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.cli.output import Output, echo, lenient
-from edgekit.cli.progress import LINE_EVERY_S, by_stage, progress_bar
+from edgekit.cli.output import LINE_EVERY_S, Output, by_stage, echo, lenient, progress_bar
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -48,7 +48,7 @@ def test_a_table_is_folded_to_80_columns_in_a_narrower_terminal_and_not_where_pr
 
 _MESSAGES = """
 from edgekit.cli.output import Output
-from edgekit.cli.progress import updater, progress_bar
+from edgekit.cli.output import updater, progress_bar
 out = Output(as_json=False, quiet=False)
 with progress_bar(out) as bars:
     updater(bars, "work")(1, 3)

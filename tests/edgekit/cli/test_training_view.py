@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.cli.output import Output
-from edgekit.cli.progress import by_stage, progress_bar
+from edgekit.cli.output import Output, by_stage, progress_bar
 from edgekit.cli.train.training_view import TrainingView, training_view
 from edgekit.models.training.loop import StepReport
 
@@ -62,7 +61,7 @@ _TO_A_FULL_DISK = """
 from itertools import count
 from edgekit.cli.boards import BoardReporter
 from edgekit.cli.output import Output
-from edgekit.cli.progress import by_stage, progress_bar
+from edgekit.cli.output import by_stage, progress_bar
 from edgekit.cli.train.training_view import TrainingView
 from edgekit.models.training.loop import EpochReport, StepReport
 from edgekit.remote.hosts import parse_host

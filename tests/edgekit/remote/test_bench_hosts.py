@@ -59,7 +59,7 @@ def test_without_a_terminal_progress_is_printed_as_lines(
     with BoardReporter(Output(as_json=False, quiet=False)) as reporter:
         reporter.progress(host, "processes", 1, 3)
         reporter.progress(host, "processes", 2, 3)
-        monkeypatch.setattr("edgekit.cli.progress.LINE_EVERY_S", 0.0)
+        monkeypatch.setattr("edgekit.cli.output.LINE_EVERY_S", 0.0)
         reporter.progress(host, "send\x1b[2J\ning", 0.5, 0)
         reporter.progress(host, "sending opencv", 13_041_664, 52_166_656)
     label = host.label
