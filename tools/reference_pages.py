@@ -79,7 +79,6 @@ _TYPES = (
     "edgekit.export.options.QuantizeOptions",
     "edgekit.export.verification.options.VerifyOptions",
     "edgekit.export.profiling.options.ProfileOptions",
-    "edgekit.export.profiling.options.LoopOptions",
     "edgekit.device.benchmark.BenchmarkOptions",
 )
 _EXIT_CODES = (

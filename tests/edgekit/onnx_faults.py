@@ -280,8 +280,7 @@ def commands(path: Path, reference: Path, data: Path) -> tuple[tuple[object, ...
     """Return the commands to run on a file."""
     return (
         ("inspect", path, "--layers"),
-        ("profile", path, "--seconds", "0"),
-        ("profile", path, "--seconds", "0.001", "--board", "pi3b+"),
+        ("profile", path),
         ("run", "--model", path, "--source", reference.with_suffix(".png"), "--detector", "none", "-q"),
         ("verify", path, "--against", reference, "--data", data, "--split", "test"),
     )
