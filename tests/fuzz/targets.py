@@ -160,14 +160,12 @@ def _benchmark_examples() -> list[bytes]:
 
 
 def _csv(path: Path) -> None:
-    from edgekit.models.data.crop import read_rows
     from edgekit.models.data.fer2013 import read_csv
     from edgekit.models.data.ferplus import read_votes
 
     for read in (lambda: read_csv(path, lambda image: image, lambda _, __: None), lambda: read_votes(path)):
         with suppress(EdgekitError):
             read()
-    read_rows(path)
 
 
 def _csv_examples() -> list[bytes]:

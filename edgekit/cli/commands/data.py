@@ -46,7 +46,7 @@ def crop(out: Output, options: CropOptions) -> None:
 
     A crop has the path of its photograph, so folders of classes and splits are kept. crops.csv lists every photograph,
     with the box of the face or with the reason why there is no crop. Faces are detected and cropped in the same way as
-    in `edgekit run`. A second call skips photographs that are already cropped.
+    in `edgekit run`.
 
     \b
     Examples:
@@ -65,7 +65,6 @@ def crop(out: Output, options: CropOptions) -> None:
         {
             "photos": str(options.photos),
             "output": str(options.output),
-            "cropped_earlier": report.present,
             **picked(report, "detector", "photographs", "crops", "without_face", "several_faces"),
             **picked(report, "unreadable", "per_folder"),
         }
@@ -73,13 +72,12 @@ def crop(out: Output, options: CropOptions) -> None:
 
 
 def _print_crops(out: Output, report: CropReport, output: str | Path) -> None:
-    earlier = f", {report.present:,} of them cropped earlier" if report.present else ""
     images = "photographs" if all(row.time_s is None for row in report.rows) else "frames"
     # A video's crops, and those of photographs without class folders, are beside crops.csv.
     folders = "" if set(report.per_folder) == {"."} else f": {_shares(report.per_folder)}"
     out.fields(
         [
-            (images, f"{report.photographs:,}{earlier}"),
+            (images, f"{report.photographs:,}"),
             ("crops", f"{report.crops:,} in {output}{folders}" if report.crops else "none"),
             ("no face", f"{report.without_face:,} {images}"),
             ("several", f"{report.several_faces:,} {images} with more than one face"),
