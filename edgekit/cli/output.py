@@ -148,32 +148,34 @@ def progress_bar(out: Output) -> Progress:
     )
 
 
-def updater(progress: Progress, description: str) -> Callable[[int, int | None], None]:
+def updater(progress: Progress, description: str) -> Callable[[float, float | None], None]:
     """Return a function of (done, total or None) that updates one bar."""
     task = progress.add_task(description, total=None)
 
-    def update(done: int, total: int | None) -> None:
+    def update(done: float, total: float | None) -> None:
         progress.update(task, completed=done, total=total)
 
     return update
 
 
-def by_stage(progress: Progress, clock: Callable[[], float] = time.monotonic) -> Callable[[str, int, int | None], None]:
+def by_stage(
+    progress: Progress, clock: Callable[[], float] = time.monotonic
+) -> Callable[[str, float, float | None], None]:
     """Return a function that shows (stage, done, total or None), with one bar per stage.
 
     Without a terminal, one line per minute and stage is printed to stderr.
     """
-    bars: dict[str, Callable[[int, int | None], None]] = {}
+    bars: dict[str, Callable[[float, float | None], None]] = {}
     printed_s: dict[str, float] = {}
     has_lines = progress.disable and not progress.console.quiet
 
-    def update(stage: str, done: int, total: int | None) -> None:
+    def update(stage: str, done: float, total: float | None) -> None:
         if stage not in bars:
             bars[stage] = updater(progress, stage)
         bars[stage](done, total)
         if has_lines and (now_s := clock()) - printed_s.setdefault(stage, now_s) >= LINE_EVERY_S:
             printed_s[stage] = now_s
-            echo(f"{stage}: {done}{f' of {total}' if total else ''}", err=True)
+            echo(printable(f"{stage}: {done / total:.0%}" if total else f"{stage}: {done:g}"), err=True)
 
     return update
 

@@ -279,7 +279,7 @@ def draw(folder: Path) -> Path:
 def commands(path: Path, reference: Path, data: Path) -> tuple[tuple[object, ...], ...]:
     """Return the commands to run on a file."""
     return (
-        ("inspect", path, "--layers"),
+        ("inspect", path),
         ("profile", path),
         ("run", "--model", path, "--source", reference.with_suffix(".png"), "--detector", "none", "-q"),
         ("verify", path, "--against", reference, "--data", data, "--split", "test"),

@@ -10,7 +10,7 @@ import click
 
 from edgekit.cli.command import Group, subcommand
 from edgekit.cli.option_types import PATH
-from edgekit.cli.output import Output, TextTable, one_line, picked
+from edgekit.cli.output import Output, TextTable, one_line, picked, progress_bar, updater
 from edgekit.errors import EdgekitError
 from edgekit.models.crop_options import CropOptions
 from edgekit.options import Options, option
@@ -54,7 +54,6 @@ def crop(out: Output, options: CropOptions) -> None:
       edgekit data crop photos.tar.gz -o crops --faces single
       edgekit data crop happy.mp4 -o crops/happy --every 0.5
     """
-    from edgekit.cli.output import progress_bar, updater
     from edgekit.models.data.crop import crop_photos
 
     with progress_bar(out) as progress:
@@ -110,7 +109,6 @@ def check(out: Output, path: Path, options: CheckOptions) -> None:
       edgekit data check CK+48 --contempt keep
       edgekit data check folders --json
     """
-    from edgekit.cli.output import progress_bar, updater
     from edgekit.models.data.check import analyse, scan_dataset
 
     notes: list[str] = []

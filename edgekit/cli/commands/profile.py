@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import click
 
 from edgekit.cli.command import command as edgekit_command
-from edgekit.cli.output import Output
+from edgekit.cli.output import Output, reported
 from edgekit.export.profiling.options import ProfileOptions
 from edgekit.options import Options, option
 
@@ -45,7 +45,6 @@ def command(out: Output, options: ProfileOptions, shown: ShownOptions) -> None:
       edgekit profile mine.onnx --layers --json
     """
     from edgekit.cli.export.profile_output import profile_document, show_profile
-    from edgekit.cli.output import reported
     from edgekit.export.profiling.run import profile
 
     with reported(out) as callbacks:

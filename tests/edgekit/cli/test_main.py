@@ -86,7 +86,7 @@ def test_closed_and_full_streams_change_no_exit_code(arguments: list[str]) -> No
 
 
 @pytest.mark.parametrize("target", ["/dev/full", ">(exec true)"])
-@pytest.mark.parametrize("command", ["report benchmarks/results/vm-epyc-2.json", "inspect default --layers"])
+@pytest.mark.parametrize("command", ["report benchmarks/results/vm-epyc-2.json", "inspect default"])
 def test_a_table_that_stderr_does_not_take_loses_no_document(command: str, target: str) -> None:
     words = f"{sys.executable} -m edgekit.cli {command} --json 2> {target}"
     done = subprocess.run(["bash", "-c", words], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3], check=True)
@@ -98,7 +98,7 @@ def test_what_a_terminal_cannot_show_is_escaped(tiny_model: Path, tmp_path: Path
     document.graph.node[0].name = "Größe…"
     onnx.save(document, tmp_path / "model.onnx")
     for variables in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
-        command = [sys.executable, "-m", "edgekit.cli", "inspect", tmp_path / "model.onnx", "--layers"]
+        command = [sys.executable, "-m", "edgekit.cli", "profile", tmp_path / "model.onnx"]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | variables)
         assert done.returncode == 0, done.stderr
         assert "Gr\\xf6\\xdfe\\u2026" in done.stdout

@@ -20,7 +20,7 @@ BOARD = RESULTS / "vm-epyc-2.json"
     [
         ("--help",),
         ("inspect", "default"),
-        ("inspect", "distilled", "--layers"),
+        ("inspect", "distilled"),
         ("report", BOARD),
         ("compare", BOARD, RESULTS / "emulated-a53-trixie.json", "--allow-different"),
         ("profile", "default"),

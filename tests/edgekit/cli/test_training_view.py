@@ -13,27 +13,6 @@ from edgekit.cli.train.training_view import TrainingView, training_view
 from edgekit.models.training.loop import StepReport
 
 
-def _lines(quiet: bool, times: list[float], capsys: pytest.CaptureFixture[str]) -> list[str]:
-    out, clock = Output(as_json=True, quiet=quiet), iter(times)
-    with progress_bar(out) as bars:
-        view = TrainingView(out, bars, lambda: next(clock))
-        for step, _ in enumerate(times, start=1):
-            view.on_step(StepReport(0, 2, step, 100, 0.5, 0.75, 612.0))
-    return capsys.readouterr().err.splitlines()
-
-
-def test_one_line_per_minute_has_rate_and_remaining_time(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = _lines(False, [0, 30, 60, 61, 90, 121], capsys)
-    assert lines == [
-        "epoch 1/2, step 3/100: loss 0.500, accuracy 75.0%, 612 images/s, 98 min left",
-        "epoch 1/2, step 6/100: loss 0.500, accuracy 75.0%, 612 images/s, 78 min left",
-    ]
-
-
-def test_quiet_prints_no_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _lines(True, [0, 61, 122], capsys) == []
-
-
 @pytest.mark.parametrize("quiet", [False, True])
 def test_without_a_terminal_a_stage_prints_one_line_per_minute(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
     times = iter([0.0, 59, 61, 62, 125])
@@ -43,8 +22,17 @@ def test_without_a_terminal_a_stage_prints_one_line_per_minute(quiet: bool, caps
             show("running the teacher", done, 9)
         show("reading images", 1, None)
         show("running the teacher", 4, 9)
-    lines = ["running the teacher: 3 of 9", "running the teacher: 4 of 9"]
+    lines = ["running the teacher: 33%", "running the teacher: 44%"]
     assert capsys.readouterr().err.splitlines() == ([] if quiet else lines)
+
+
+def test_without_a_terminal_a_training_prints_its_step_once_a_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.cli.output.LINE_EVERY_S", 0.0)
+    with progress_bar(Output(as_json=True, quiet=False)) as bars:
+        TrainingView(Output(as_json=True, quiet=False), bars).on_step(StepReport(0, 2, 3, 100, 0.5, 0.75, 612.0))
+    assert capsys.readouterr().err.splitlines() == ["epoch 1/2: 3%"]
 
 
 @pytest.mark.parametrize(("rank", "printed"), [("0", "reading\n"), ("1", "")])
@@ -68,7 +56,7 @@ from edgekit.remote.hosts import parse_host
 from edgekit.remote.parallel import HostResult
 out, minutes = Output(as_json=False, quiet=False), count(step=60.0)
 with progress_bar(out) as bars:
-    view, show = TrainingView(out, bars, minutes.__next__), by_stage(bars, minutes.__next__)
+    view, show = TrainingView(out, bars), by_stage(bars, minutes.__next__)
     for step in (1, 2):
         view.on_step(StepReport(0, 2, step, 100, 0.5, 0.75, 612.0))
         show("reading images", step, 9)

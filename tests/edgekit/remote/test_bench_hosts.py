@@ -63,7 +63,7 @@ def test_without_a_terminal_progress_is_printed_as_lines(
         reporter.progress(host, "send\x1b[2J\ning", 0.5, 0)
         reporter.progress(host, "sending opencv", 13_041_664, 52_166_656)
     label = host.label
-    assert capsys.readouterr() == ("", f"{label}: send\\x1b[2J ing, 0.5\n{label}: sending opencv, 25%\n")
+    assert capsys.readouterr() == ("", f"{label}: send\\x1b[2J ing: 0.5\n{label}: sending opencv: 25%\n")
     with BoardReporter(Output(as_json=False, quiet=True)) as reporter:
         reporter.progress(host, "processes", 1, 3)
     assert capsys.readouterr() == ("", "")
