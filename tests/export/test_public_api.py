@@ -115,13 +115,10 @@ def test_verify_returns_a_report(small: Path, small_onnx: Path, faces: Path) -> 
 
 
 def test_profile_returns_costs_and_estimates(small_onnx: Path) -> None:
-    seen: list[tuple[str, int, int | None]] = []
-    report = edgekit.profile(small_onnx, board="pi3b+", seconds=0.05, progress=lambda *step: seen.append(step))
-    assert report.profile.measured is not None
-    assert report.profile.cost.macs == sum(layer.macs or 0 for layer, _ in report.profile.layers)
+    report = edgekit.profile(small_onnx, board="pi3b+")
+    assert report.profile.cost.macs == sum(layer.macs or 0 for layer in report.profile.cost.layers)
     assert [(case.board.key, case.threads) for case in report.estimates] == [("pi3b+", 1), ("pi3b+", 4)]
     assert all(case.estimate is not None and case.reason is None for case in report.estimates)
-    assert seen == [("measuring", 0, None)]
     with pytest.raises(InputError, match="board 'pi2' is unknown"):
         edgekit.profile(small_onnx, board="pi2")
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from edgekit.errors import EdgekitError
 from tests.fuzz import network, structured
 from tests.fuzz.mutate import mutated
-from tests.tiny_models import NCNN_GRAPH, tiny_contract
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,14 +80,12 @@ def _make_checkpoint(choice: random.Random) -> bytes:
 
 
 def _csv(path: Path) -> None:
-    from edgekit.models.data.crop import read_rows
     from edgekit.models.data.fer2013 import read_csv
     from edgekit.models.data.ferplus import read_votes
 
     for read in (lambda: read_csv(path, lambda image: image, lambda _, __: None), lambda: read_votes(path)):
         with suppress(EdgekitError):
             read()
-    read_rows(path)
 
 
 def _csv_examples() -> list[bytes]:

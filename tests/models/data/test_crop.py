@@ -114,36 +114,7 @@ def test_large_crops_are_made_smaller(photos: Path, tmp_path: Path) -> None:
     assert read_image(tmp_path / "crops/train/happy/one.png").shape == (64, 64, 3)
 
 
-def test_a_second_run_crops_what_is_missing_or_was_cropped_with_other_options(photos: Path, tmp_path: Path) -> None:
-    output = tmp_path / "crops"
-    first = crop(photos, output, faces="all")
-    kept = (output / "train/happy/one.png").stat().st_mtime_ns
-    (output / "train/sad/two.png").unlink()
-    (photos / "test/sad/text.jpg").write_bytes((photos / "test/sad/none.png").read_bytes())
-    second = crop(photos, output, faces="all")
-    assert second.present == 2  # one.png and none.png
-    assert (output / "train/happy/one.png").stat().st_mtime_ns == kept
-    assert (output / "train/sad/two.png").exists()
-    assert (second.crops, second.without_face, second.unreadable) == (first.crops, 2, ())
-    third = crop(photos, output)
-    assert third.present == 0
-    assert files_in(output) == ["crops.csv", "train/happy/one.png", "train/sad/two.png"]
-    assert len(rows_of(output)) == 4
-
-
-def test_photographs_of_another_folder_with_the_same_name_are_not_taken_for_cropped(tmp_path: Path) -> None:
-    write_image(tmp_path / "monday/photos/1.png", PORTRAIT)
-    write_image(tmp_path / "monday/photos/2.png", NOBODY)
-    write_image(tmp_path / "tuesday/photos/1.png", PORTRAIT[:, ::-1])
-    write_image(tmp_path / "tuesday/photos/2.png", PORTRAIT)
-    crop(tmp_path / "monday/photos", tmp_path / "crops")
-    pixels = read_image(tmp_path / "crops/1.png")
-    with pytest.raises(InputError, match=r"1\.png' is the crop of another 'photos/1\.png'"):
-        crop(tmp_path / "tuesday/photos", tmp_path / "crops")
-    np.testing.assert_array_equal(read_image(tmp_path / "crops/1.png"), pixels)
-
-
-def test_an_interrupted_run_leaves_whole_files_and_is_continued(photos: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_leaves_whole_files_and_their_table(photos: Path, tmp_path: Path) -> None:
     def interrupt(done: int, total: int | None) -> None:
         assert total == 4
         if done == 3:
@@ -157,8 +128,6 @@ def test_an_interrupted_run_leaves_whole_files_and_is_continued(photos: Path, tm
         "photos/test/sad/text.jpg",
         "photos/train/happy/one.png",
     ]
-    assert crop(photos, tmp_path / "crops").present == 2
-    assert len(rows_of(tmp_path / "crops")) == 4
 
 
 def test_an_archive_gives_what_its_folder_gives(photos: Path, tmp_path: Path) -> None:
@@ -191,7 +160,17 @@ def test_frames_of_a_video_are_taken_at_intervals(tmp_path: Path) -> None:
     assert [(row.source, row.time_s) for row in report.rows] == [("ann.mp4", 0.0), ("ann.mp4", 1.0), ("ann.mp4", 2.0)]
     assert files_in(tmp_path / "crops") == ["ann-000000.png", "ann-000010.png", "ann-000020.png", "crops.csv"]
     assert totals == {3}
-    assert crop(tmp_path / "ann.mp4", tmp_path / "crops", every_s=1.0).present == 3
+
+
+def test_a_second_call_adds_other_photographs_and_overwrites_nothing(tmp_path: Path) -> None:
+    for name in ("monday/1", "tuesday/1", "friday/2"):
+        write_image(tmp_path / f"{name}.png", PORTRAIT)
+    crop(tmp_path / "monday", tmp_path / "crops")
+    with pytest.raises(InputError, match=r"1\.png' exists already: name another folder"):
+        crop(tmp_path / "tuesday", tmp_path / "crops")
+    report = crop(tmp_path / "friday", tmp_path / "crops")
+    assert [row.source for row in report.rows] == ["friday/2.png"]
+    assert [row["source"] for row in rows_of(tmp_path / "crops")] == ["monday/1.png", "friday/2.png"]
 
 
 def test_folders_that_are_not_for_crops_are_refused(photos: Path, tmp_path: Path) -> None:
@@ -208,3 +187,12 @@ def test_folders_that_are_not_for_crops_are_refused(photos: Path, tmp_path: Path
             crop(source, output)
     assert not (tmp_path / "crops").exists()
     assert files_in(tmp_path / "mine") == ["letter.txt"]
+
+
+def test_another_table_is_named_and_kept(photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "crops/crops.csv"
+    table.parent.mkdir()
+    table.write_text("path;label\n")
+    with pytest.raises(InputError, match=r"crops.csv' has other columns: name a new folder"):
+        crop(photos, tmp_path / "crops")
+    assert table.read_text() == "path;label\n"
