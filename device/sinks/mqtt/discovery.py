@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from edgekit import __version__
@@ -28,6 +28,8 @@ _MEASURED = {"state_class": "measurement"}
 _DIAGNOSTIC = {"entity_category": "diagnostic"}
 _THROTTLED = "{{ 'ON' if value_json.throttling and value_json.throttling.now else 'OFF' }}"
 
+# Entities that each zone has, too.
+_OF_ZONES = ("faces", "label", "present", "changed")
 # Entities of face detection, removed for a model of whole images.
 _OF_FACES = ("faces", "present")
 _NAMES_OF_IMAGES = {"label": "Label", "changed": "Label changed"}
@@ -56,7 +58,12 @@ _ENTITIES: tuple[tuple[str, str, str, str, str | None, dict[str, str]], ...] = (
 
 
 def discovery_messages(
-    settings: MqttSettings, contract: Contract, *, images: Collection[str] = (), commands: Collection[str] = ()
+    settings: MqttSettings,
+    contract: Contract,
+    *,
+    images: Collection[str] = (),
+    commands: Collection[str] = (),
+    zones: Collection[str] = (),
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the topic and payload of every entity, to be published as retained messages.
 
@@ -67,6 +74,7 @@ def discovery_messages(
         contract: The contract of the model.
         images: The images that are published, by the last part of their topic: of `_IMAGES`.
         commands: The commands that are allowed.
+        zones: The names of the zones.
     """
     device = {
         "identifiers": [settings.node],
@@ -75,8 +83,10 @@ def discovery_messages(
         "model": "edgekit run",
         "sw_version": __version__,
     }
+    measured = list(_measured(settings, contract, is_pausable="pause" in commands))
     entities = [
-        *_measured(settings, contract, is_pausable="pause" in commands),
+        *measured,
+        *_of_zones(measured, zones),
         *_controls(settings, commands),
         *_images(settings, images),
     ]
@@ -118,6 +128,19 @@ def _measured(settings: MqttSettings, contract: Contract, is_pausable: bool) -> 
         if is_pausable and topic == "state":
             document |= _unless_paused(settings)
         yield component, object_id, document
+
+
+def _of_zones(entities: Sequence[_Entity], zones: Collection[str]) -> Iterator[_Entity]:
+    """Yield the entities of each zone: those of the whole frame, with values of the zone."""
+    for zone in zones:
+        for component, object_id, document in entities:
+            if object_id not in _OF_ZONES or document is None:
+                continue
+            template = document.get("value_template", "").replace("value_json.", f"value_json.zones['{zone}'].")
+            if component == "event":  # an empty value is no event
+                template = f"{{{{ value if value_json.zone == '{zone}' else '' }}}}"
+            name = f"{document['name']} {zone}"
+            yield component, f"zone_{zone}_{object_id}", {**document, "name": name, "value_template": template}
 
 
 def _controls(settings: MqttSettings, commands: Collection[str]) -> Iterator[_Entity]:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgekit.device.sinks.events import Event
@@ -18,6 +19,7 @@ from edgekit.device.sinks.mqtt import MqttOptions
 from edgekit.device.sinks.mqtt.discovery import discovery_messages
 from edgekit.device.sinks.mqtt.session import MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
+from edgekit.device.zones import parse_zone
 from edgekit.errors import TemporaryError
 from tests.runs import HOT, LABELS, Images, contract, counts, run_of
 from tests.waiting import wait_until
@@ -31,11 +33,13 @@ class Opener:
     def __init__(self, port: int, notices: list[str], feed, stack: ExitStack) -> None:
         self._port, self._notices, self._feed, self._stack = port, notices, feed, stack
 
-    def __call__(self, url: str = "mqtt://127.0.0.1", credentials: str | None = None, images=None, **options):
+    def __call__(self, url: str = "mqtt://127.0.0.1", credentials: str | None = None, images=None, zones=(), **options):
         named = {f"mqtt_{name}": value for name, value in ({"topic": "edgekit/test"} | options).items()}
         settings = MqttSettings(MqttOptions(mqtt=f"{url}:{self._port}", **named), credentials)
-        self.run = run_of(self._notices.append, health=lambda: HOT)
-        self.run.monitor.write(None, self._feed.next("happy", "sad")[1])
+        self.run = replace(run_of(self._notices.append, health=lambda: HOT), zones=zones)
+        result = self._feed.next("happy", "sad")[1]
+        faces = replace(result.faces, zones=tuple(zones), zone_indices=np.zeros(2, np.int64)) if zones else result.faces
+        self.run.monitor.write(None, replace(result, faces=faces))
         if images is not None:
             self.run.links.snapshots, self.run.links.sends_snapshots = Images(images), True
         return self._stack.enter_context(MqttSink(settings, self.run, pauses_s=(0.1,)))
@@ -179,6 +183,38 @@ def test_home_assistant_gets_the_labels_of_a_model_that_was_taught_meanwhile(lis
     wait_until(lambda: listener.on(topic))
     open_sink.run.links.contract = contract(("bolt", "mug"), "image")
     wait_until(lambda: json.loads(listener.on(topic)[-1])["options"] == ["bolt", "mug", "uncertain"])
+
+
+def test_each_zone_has_a_state_and_entities(listen, open_sink, feed):
+    zones = [parse_zone("door=0,0,0.5,0,0,1"), parse_zone("bed-2=1,1,0.5,1,1,0")]
+    listener = listen()
+    open_sink(zones=zones)
+    wait_until(lambda: listener.on("edgekit/test/state"))
+    (state,) = map(json.loads, listener.on("edgekit/test/state"))
+    nobody = {"faces": 0, "label": None, "probability": None}
+    assert state["zones"] == {"door": {"faces": 2, "label": "happy", "probability": 0.8}, "bed-2": nobody}
+    result = feed.next("happy", "sad")[1]
+    moved = replace(result.faces, zones=tuple(zones), zone_indices=np.array([0, 1]))
+    open_sink.run.monitor.write(None, replace(result, faces=moved))
+    # Nothing has changed but the zones.
+    wait_until(lambda: len(listener.on("edgekit/test/state")) == 2)
+
+
+def test_home_assistant_gets_entities_of_each_zone():
+    settings = MqttSettings(MqttOptions(mqtt="mqtt://broker", mqtt_topic="edgekit/test"))
+    messages = discovery_messages(settings, contract(), zones=["door", "bed-2"])
+    entities = {topic.split("/")[3]: json.loads(body) for topic, body in messages if "zone_" in topic}
+    names = ("faces", "label", "present", "changed")
+    assert list(entities) == [f"zone_{zone}_{name}" for zone in ("door", "bed-2") for name in names]
+    label, changed = entities["zone_bed-2_label"], entities["zone_door_changed"]
+    assert (label["name"], label["unique_id"]) == ("Expression bed-2", "edgekit_test_zone_bed-2_label")
+    assert label["value_template"] == "{{ value_json.zones['bed-2'].label }}"
+    assert (changed["event_types"], "value_json.zone == 'door'" in changed["value_template"]) == (list(LABELS), True)
+    of_images = discovery_messages(settings, contract(subject="image"), zones=["door"])
+    assert [topic.split("/")[3] for topic, _ in of_images if "zone_" in topic] == [
+        "zone_door_label",
+        "zone_door_changed",
+    ]
 
 
 def test_home_assistant_gets_no_faces_of_whole_images():

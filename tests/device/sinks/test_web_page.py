@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from edgekit.contract import Subject
@@ -16,6 +18,7 @@ from edgekit.device.sinks.context import Account, SinkLinks
 from edgekit.device.sinks.events import EventOptions, EventSink
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.server import WebSink
+from edgekit.device.zones import Zone, parse_zone
 from tests.browser import PROGRAMS, wait
 from tests.device.conftest import repeated
 from tests.device.sinks.test_clips import labels_with_events, play
@@ -40,6 +43,7 @@ def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
             subject: Subject = "face",
             account: Account | None = None,
             clips: Path | None = None,
+            zones: tuple[Zone, ...] = (),
         ) -> WebSink:
             monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
             sink = stack.enter_context(WebSink(address, token, monitor, max_fps=20, clips=clips))
@@ -49,7 +53,10 @@ def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
             def show() -> None:
                 label = "happy" if feed.sequence % 100 < 50 else "sad"
                 frame, result = feed.next(label, *(["calm"] if subject == "face" else []))
-                result = replace(result, subject=subject)
+                faces = result.faces
+                if zones:
+                    faces = replace(faces, zones=zones, zone_indices=np.zeros(len(faces), np.int64))
+                result = replace(result, subject=subject, faces=faces)
                 monitor.write(None, result)
                 sink.write(frame, result)
                 events.write(frame, result)
@@ -132,6 +139,40 @@ def test_whole_images_have_one_label_without_a_number(browser, site):
     shown = browser.find_element("tag name", "main").text
     assert "80 %" in shown
     assert "face 1" not in shown
+
+
+def test_a_zone_is_drawn_as_a_line_for_the_settings(browser, site):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    browser.get(site().url)
+    wait(browser, "document.getElementById('video').naturalWidth === 320")
+    for closes_by_double_click in (True, False):
+        browser.find_element("id", "draw").click()
+        picture = browser.find_element("id", "drawing")
+        width, height = picture.size["width"], picture.size["height"]
+        clicks = ActionChains(browser)
+        for x, y in ((-0.4, -0.3), (0.4, -0.3), (0, 0.4)):  # from the centre
+            clicks.move_to_element_with_offset(picture, int(x * width), int(y * height)).click().pause(0.6)
+        clicks.perform()
+        if closes_by_double_click:
+            ActionChains(browser).move_to_element_with_offset(picture, 0, int(0.45 * height)).double_click().perform()
+        else:
+            browser.find_element("id", "draw-done").click()
+        name = browser.find_element("id", "zone-name")
+        name.clear()
+        name.send_keys("front door")
+        setting, option = (browser.find_element("id", f"zone-{form}").text for form in ("setting", "option"))
+        (text,) = tomllib.loads(setting)["zone"]
+        assert option == f"--zone {text}"
+        zone = parse_zone(text)
+        drawn = [(0.1, 0.2), (0.9, 0.2), (0.5, 0.9)] + [(0.5, 0.95)] * closes_by_double_click
+        assert (zone.name, np.array(zone.corners)) == ("front-door", pytest.approx(np.array(drawn), abs=0.01))
+
+
+def test_the_page_names_the_zones_of_faces_and_events(browser, site):
+    browser.get(site(zones=(parse_zone("door=0,0,1,0,1,1"),)).url)
+    wait(browser, "document.getElementById('events').textContent.includes('face 1, door: happy → sad')")
+    assert browser.execute_script("return document.querySelector('#faces small').textContent") == "face 1, door"
 
 
 def test_the_token_is_refused_and_accepted(browser, site):
