@@ -174,8 +174,8 @@ class MqttSink(Sink):
             images=[topic for topic, _ in self._images()],
             commands=() if self._commands is None else self._commands.allowed,
         )
-        for topic, payload in messages:
-            session.publish(topic, payload, retain=True)
+        for message in messages:
+            session.publish(message.topic, message.payload, retain=message.retain)
 
     def _images(self) -> list[tuple[str, str | None]]:
         """Return the published images: last part of the topic, and name of the latest one."""

@@ -105,8 +105,8 @@ def test_the_latest_image_is_retained_and_shown_by_home_assistant(broker, open_s
             wait_until(lambda image=image: image in live.on("edgekit/test/snapshot"))
         late = broker.listen(stack)
         wait_until(lambda: ("edgekit/test/snapshot", images["b.jpg"], True) in late.messages)
-        (config,) = (json.loads(body) for topic, body, _ in late.messages if "/image/" in topic)
-        assert (config["image_topic"], config["content_type"]) == ("edgekit/test/snapshot", "image/jpeg")
+        image = late.entities()["snapshot"]
+        assert (image["image_topic"], image["content_type"]) == ("edgekit/test/snapshot", "image/jpeg")
 
 
 def test_availability_is_retained_and_is_offline_after_the_end_and_after_a_kill(broker, open_sink):
@@ -180,51 +180,70 @@ def test_events_survive_a_restart_of_the_run_and_go_before_new_ones(broker, open
         assert listener.sequences() == [0, 1, 2, 3, 4, 5]
 
 
-def test_home_assistant_gets_a_complete_discovery_document(broker, open_sink):
+def test_home_assistant_gets_one_message_with_the_device_and_all_entities(broker, open_sink):
     broker.start()
     with ExitStack() as stack:
-        open_sink()
         listener = broker.listen(stack)
-        # An empty document removes an entity.
-        wait_until(lambda: sum(name.startswith("homeassistant/") for name, body, _ in listener.messages if body) == 10)
-        configs = {name: json.loads(body) for name, body, _ in listener.messages if name.endswith("/config") and body}
-    assert len({config["unique_id"] for config in configs.values()}) == 10
-    for config in configs.values():
-        assert config["availability_topic"] == "edgekit/test/availability"
-        assert config["device"]["identifiers"] == ["edgekit_test"]
-    assert configs["homeassistant/event/edgekit_test/changed/config"]["event_types"] == list(LABELS)
-    assert configs["homeassistant/sensor/edgekit_test/label/config"]["options"] == [*LABELS, "uncertain"]
-    assert configs["homeassistant/sensor/edgekit_test/temperature/config"]["device_class"] == "temperature"
+        open_sink(device_name="Front door", discovery_prefix="home/discovery")
+        entities = listener.entities(prefix="home/discovery")
+        (document,) = map(json.loads, listener.on("home/discovery/device/edgekit_test/config"))
+    assert (document["dev"]["identifiers"], document["dev"]["name"]) == (["edgekit_test"], "Front door")
+    assert document["o"]["name"] == "edgekit"
+    assert document["availability"] == [{"topic": "edgekit/test/availability"}]
+    shown = {name: entity for name, entity in entities.items() if entity}
+    # Home Assistant keeps its settings by these ids.
+    assert {name: entity["unique_id"] for name, entity in shown.items()} == {
+        name: f"edgekit_test_{name}" for name in shown
+    }
+    assert len(shown) == 10
+    assert shown["changed"]["event_types"] == list(LABELS)
+    assert shown["label"]["options"] == [*LABELS, "uncertain"]
+    assert shown["temperature"]["device_class"] == "temperature"
+
+
+def test_the_discovery_messages_of_edgekit_0_2_are_migrated_and_removed(broker, open_sink):
+    old = "homeassistant/event/edgekit_test/changed/config"
+    broker.start()
+    with ExitStack() as stack:
+        listener = broker.listen(stack)
+        open_sink()
+        wait_until(lambda: len(listener.on(old)) == 2)
+        assert [json.loads(body or b"null") for body in listener.on(old)] == [{"migrate_discovery": True}, None]
+        topics = [topic for topic, _, _ in listener.messages if topic.endswith("/config")]
+        assert topics.index("homeassistant/device/edgekit_test/config") > topics.index(old)
+        late = broker.listen(stack)
+        late.entities()
+        assert old not in {topic for topic, _, _ in late.messages}
 
 
 def test_home_assistant_gets_the_labels_of_a_model_that_was_taught_meanwhile(broker, open_sink):
     broker.start()
-    topic = "homeassistant/sensor/edgekit_test/label/config"
     with ExitStack() as stack:
         listener = broker.listen(stack)
         open_sink()
-        wait_until(lambda: listener.on(topic))
+        assert listener.entities()["label"]["options"] == [*LABELS, "uncertain"]
         open_sink.run.links.contract = contract(("bolt", "mug"), "image")
-        wait_until(lambda: json.loads(listener.on(topic)[-1])["options"] == ["bolt", "mug", "uncertain"])
+        wait_until(lambda: listener.entities()["label"]["options"] == ["bolt", "mug", "uncertain"])
 
 
 def test_topics_that_differ_only_in_special_characters_have_their_own_devices_and_buffers():
     topics = ("edgekit/厨房", "edgekit/客厅", "edgekit/front door", "edgekit/front_door")
     each = [MqttSettings(MqttOptions(mqtt="mqtt://broker", mqtt_topic=topic)) for topic in topics]
-    found = [{topic for topic, _ in discovery_messages(settings, contract())} for settings in each]
+    found = [{message.topic for message in discovery_messages(settings, contract())} for settings in each]
     assert len(set.union(*found)) == sum(map(len, found))
     assert len({settings.buffer_path for settings in each}) == len(topics)
     # Topics without special characters have ids without a suffix, because Home Assistant keeps its settings by id.
-    assert "homeassistant/sensor/edgekit_front_door/faces/config" in found[3]
+    assert "homeassistant/device/edgekit_front_door/config" in found[3]
 
 
 def test_home_assistant_gets_no_faces_of_whole_images():
     settings = MqttSettings(MqttOptions(mqtt="mqtt://broker", mqtt_topic="edgekit/door"))
-    messages = {topic.split("/")[3]: body for topic, body in discovery_messages(settings, contract(subject="image"))}
-    absent = [name for name, body in messages.items() if body == b""]
+    messages = {message.topic: message.payload for message in discovery_messages(settings, contract(subject="image"))}
+    entities = json.loads(messages["homeassistant/device/edgekit_door/config"])["cmps"]
+    absent = [name.removeprefix("edgekit_door_") for name, entity in entities.items() if set(entity) == {"p"}]
     assert absent == ["faces", "present", "pause", "take_snapshot", "snapshot", "command_snapshot"]
-    assert json.loads(messages["label"])["name"] == "Label"
-    assert json.loads(messages["changed"])["name"] == "Label changed"
+    assert entities["edgekit_door_label"]["name"] == "Label"
+    assert entities["edgekit_door_changed"]["name"] == "Label changed"
 
 
 def test_discovery_can_be_left_out(broker, open_sink):
@@ -414,7 +433,7 @@ def test_pauses_grow_while_another_client_with_the_same_id_takes_the_connection(
     [
         *((url, {}) for url in ("http://host", "mqtt://", f"mqtt://{'a' * 64}.de", "mqtt://host:port")),
         *((url, {}) for url in ("mqtt://user:secret-word@host", "mqtt://host/path")),
-        *(("mqtt://host", {"topic": topic}) for topic in ("a/#", "/a")),
+        *(("mqtt://host", {name: topic}) for name in ("topic", "discovery_prefix") for topic in ("a/#", "/a")),
         ("mqtt://host", {"ca": Path(__file__)}),
         ("mqtts://host", {"ca": Path("missing.pem")}),
     ],
