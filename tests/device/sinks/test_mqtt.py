@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 
 from edgekit.device.sinks.events import Event
 from edgekit.device.sinks.mqtt import MqttOptions
-from edgekit.device.sinks.mqtt.discovery import discovery_messages
+from edgekit.device.sinks.mqtt.discovery import Message, discovery_messages
 from edgekit.device.sinks.mqtt.session import MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
 from edgekit.device.zones import parse_zone
@@ -89,8 +89,8 @@ def test_the_latest_image_is_retained_and_shown_by_home_assistant(listen, open_s
         wait_until(lambda image=image: image in live.on("edgekit/test/snapshot"))
     late = listen()
     wait_until(lambda: ("edgekit/test/snapshot", images["b.jpg"], True) in late.messages)
-    (config,) = (json.loads(body) for topic, body, _ in late.messages if "/image/" in topic)
-    assert (config["image_topic"], config["content_type"]) == ("edgekit/test/snapshot", "image/jpeg")
+    image = late.entities()["snapshot"]
+    assert (image["image_topic"], image["content_type"]) == ("edgekit/test/snapshot", "image/jpeg")
 
 
 def test_availability_is_retained_and_is_offline_after_the_end_and_after_a_kill(broker, listen, open_sink):
@@ -161,28 +161,44 @@ def test_events_survive_a_restart_of_the_run_and_go_before_new_ones(broker, open
     assert listener.sequences() == [0, 1, 2, 3, 4, 5]
 
 
-def test_home_assistant_gets_a_complete_discovery_document(listen, open_sink):
-    open_sink()
+def test_home_assistant_gets_one_message_with_the_device_and_all_entities(listen, open_sink):
     listener = listen()
-    # An empty document removes an entity.
-    wait_until(lambda: sum(name.startswith("homeassistant/") for name, body, _ in listener.messages if body) == 10)
-    configs = {name: json.loads(body) for name, body, _ in listener.messages if name.endswith("/config") and body}
-    assert len({config["unique_id"] for config in configs.values()}) == 10
-    for config in configs.values():
-        assert config["availability_topic"] == "edgekit/test/availability"
-        assert config["device"]["identifiers"] == ["edgekit_test"]
-    assert configs["homeassistant/event/edgekit_test/changed/config"]["event_types"] == list(LABELS)
-    assert configs["homeassistant/sensor/edgekit_test/label/config"]["options"] == [*LABELS, "uncertain"]
-    assert configs["homeassistant/sensor/edgekit_test/temperature/config"]["device_class"] == "temperature"
+    open_sink(device_name="Front door", discovery_prefix="home/discovery")
+    entities = listener.entities(prefix="home/discovery")
+    (document,) = map(json.loads, listener.on("home/discovery/device/edgekit_test/config"))
+    assert (document["dev"]["identifiers"], document["dev"]["name"]) == (["edgekit_test"], "Front door")
+    assert document["o"]["name"] == "edgekit"
+    assert document["availability"] == [{"topic": "edgekit/test/availability"}]
+    shown = {name: entity for name, entity in entities.items() if entity}
+    # Home Assistant keeps its settings by these ids.
+    assert {name: entity["unique_id"] for name, entity in shown.items()} == {
+        name: f"edgekit_test_{name}" for name in shown
+    }
+    assert len(shown) == 10
+    assert shown["changed"]["event_types"] == list(LABELS)
+    assert shown["label"]["options"] == [*LABELS, "uncertain"]
+    assert shown["temperature"]["device_class"] == "temperature"
+
+
+def test_the_discovery_messages_of_edgekit_0_2_are_migrated_and_removed(listen, open_sink):
+    old = "homeassistant/event/edgekit_test/changed/config"
+    listener = listen()
+    open_sink()
+    wait_until(lambda: len(listener.on(old)) == 2)
+    assert [json.loads(body or b"null") for body in listener.on(old)] == [{"migrate_discovery": True}, None]
+    topics = [topic for topic, _, _ in listener.messages if topic.endswith("/config")]
+    assert topics.index("homeassistant/device/edgekit_test/config") > topics.index(old)
+    late = listen()
+    late.entities()
+    assert old not in {topic for topic, _, _ in late.messages}
 
 
 def test_home_assistant_gets_the_labels_of_a_model_that_was_taught_meanwhile(listen, open_sink):
-    topic = "homeassistant/sensor/edgekit_test/label/config"
     listener = listen()
     open_sink()
-    wait_until(lambda: listener.on(topic))
+    assert listener.entities()["label"]["options"] == [*LABELS, "uncertain"]
     open_sink.run.links.contract = contract(("bolt", "mug"), "image")
-    wait_until(lambda: json.loads(listener.on(topic)[-1])["options"] == ["bolt", "mug", "uncertain"])
+    wait_until(lambda: listener.entities()["label"]["options"] == ["bolt", "mug", "uncertain"])
 
 
 def test_each_zone_has_a_state_and_entities(listen, open_sink, feed):
@@ -200,10 +216,16 @@ def test_each_zone_has_a_state_and_entities(listen, open_sink, feed):
     wait_until(lambda: len(listener.on("edgekit/test/state")) == 2)
 
 
+def zone_entities(messages: Iterable[Message]) -> dict[str, dict]:
+    """Return the descriptions of the entities of zones."""
+    (document,) = (json.loads(message.payload) for message in messages if "/device/" in message.topic)
+    found = {name.removeprefix("edgekit_test_"): entity for name, entity in document["cmps"].items()}
+    return {name: entity for name, entity in found.items() if name.startswith("zone_")}
+
+
 def test_home_assistant_gets_entities_of_each_zone():
     settings = MqttSettings(MqttOptions(mqtt="mqtt://broker", mqtt_topic="edgekit/test"))
-    messages = discovery_messages(settings, contract(), zones=["door", "bed-2"])
-    entities = {topic.split("/")[3]: json.loads(body) for topic, body in messages if "zone_" in topic}
+    entities = zone_entities(discovery_messages(settings, contract(), zones=["door", "bed-2"]))
     names = ("faces", "label", "present", "changed")
     assert list(entities) == [f"zone_{zone}_{name}" for zone in ("door", "bed-2") for name in names]
     label, changed = entities["zone_bed-2_label"], entities["zone_door_changed"]
@@ -211,19 +233,17 @@ def test_home_assistant_gets_entities_of_each_zone():
     assert label["value_template"] == "{{ value_json.zones['bed-2'].label }}"
     assert (changed["event_types"], "value_json.zone == 'door'" in changed["value_template"]) == (list(LABELS), True)
     of_images = discovery_messages(settings, contract(subject="image"), zones=["door"])
-    assert [topic.split("/")[3] for topic, _ in of_images if "zone_" in topic] == [
-        "zone_door_label",
-        "zone_door_changed",
-    ]
+    assert list(zone_entities(of_images)) == ["zone_door_label", "zone_door_changed"]
 
 
 def test_home_assistant_gets_no_faces_of_whole_images():
     settings = MqttSettings(MqttOptions(mqtt="mqtt://broker", mqtt_topic="edgekit/door"))
-    messages = {topic.split("/")[3]: body for topic, body in discovery_messages(settings, contract(subject="image"))}
-    absent = [name for name, body in messages.items() if body == b""]
+    messages = {message.topic: message.payload for message in discovery_messages(settings, contract(subject="image"))}
+    entities = json.loads(messages["homeassistant/device/edgekit_door/config"])["cmps"]
+    absent = [name.removeprefix("edgekit_door_") for name, entity in entities.items() if set(entity) == {"p"}]
     assert absent == ["faces", "present", "pause", "take_snapshot", "snapshot", "command_snapshot"]
-    assert json.loads(messages["label"])["name"] == "Label"
-    assert json.loads(messages["changed"])["name"] == "Label changed"
+    assert entities["edgekit_door_label"]["name"] == "Label"
+    assert entities["edgekit_door_changed"]["name"] == "Label changed"
 
 
 def test_discovery_can_be_left_out(listen, open_sink):

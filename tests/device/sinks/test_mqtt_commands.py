@@ -124,9 +124,9 @@ def test_without_allowed_commands_nothing_is_subscribed_or_announced(listen, ope
     wait_until(lambda: live.on(f"{TOPIC}/state"))
     send(b"pause")
     wait_until(lambda: live.on(f"{TOPIC}/command"))
-    entities = configs(live)
-    assert [entities[name] for name in ("switch/pause", "button/take_snapshot", "image/command_snapshot")] == [None] * 3
-    assert entities["sensor/faces"]["availability_topic"] == f"{TOPIC}/availability"
+    entities = live.entities()
+    assert [entities[name] for name in ("pause", "take_snapshot", "command_snapshot")] == [{}] * 3
+    assert "availability" not in entities["faces"]
     assert not live.on(f"{TOPIC}/paused")
     assert controls.commands == {}
 
@@ -135,21 +135,20 @@ def test_home_assistant_gets_a_switch_a_button_and_what_is_unavailable_in_a_paus
     live = listen()
     open_sink("pause", "snapshot", sends=True)
     wait_until(lambda: live.on(f"{TOPIC}/availability"))
-    entities = configs(live)
-    switch, button = entities["switch/pause"], entities["button/take_snapshot"]
+    entities = live.entities()
+    switch, button = entities["pause"], entities["take_snapshot"]
     assert switch["command_topic"] == f"{TOPIC}/command"
     assert (switch["payload_on"], switch["payload_off"]) == ("pause", "resume")
     assert (switch["state_topic"], switch["state_on"], switch["state_off"]) == (f"{TOPIC}/paused", "ON", "OFF")
     # A run ignores retained commands, and a paused run must accept "resume".
-    assert (switch["retain"], switch["availability_topic"]) == (False, f"{TOPIC}/availability")
+    assert (switch["retain"], "availability" in switch) == (False, False)
     assert (button["command_topic"], button["payload_press"]) == (f"{TOPIC}/command", "snapshot")
-    for name in ("button/take_snapshot", "sensor/faces", "sensor/label", "binary_sensor/present", "sensor/fps"):
+    for name in ("take_snapshot", "faces", "label", "present", "fps"):
         assert entities[name]["availability_mode"] == "all"
         topics = [entry["topic"] for entry in entities[name]["availability"]]
         assert topics == [f"{TOPIC}/availability", f"{TOPIC}/paused"]
-        assert "availability_topic" not in entities[name]
-    assert entities["sensor/temperature"]["availability_topic"] == f"{TOPIC}/availability"
-    assert entities["image/command_snapshot"]["image_topic"] == f"{TOPIC}/command-snapshot"
+    assert "availability" not in entities["temperature"]
+    assert entities["command_snapshot"]["image_topic"] == f"{TOPIC}/command-snapshot"
 
 
 @pytest.mark.parametrize("sends", [False, True])

@@ -100,6 +100,7 @@ def place(
         f"{DEMO} --web 0.0.0.0:0",
         f"{DEMO} --web 0 --web-token-file missing",
         f"{DEMO} --mqtt http://broker",
+        f"{DEMO} --mqtt mqtt://broker --mqtt-discovery-prefix a/#",
         f"{DEMO} --mqtt mqtt://me:secret-word@broker",
         f"{DEMO} --mqtt mqtts://broker --mqtt-cert a.pem",
         f"{DEMO} --webhook ftp://host/",
