@@ -209,6 +209,40 @@ def test_things_are_taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [record["results"][0]["label"] for record in records if "results" in record] == ["bolt", "bolt"]
 
 
+def draw_mat(kind: str, generator: np.random.Generator) -> np.ndarray:
+    """Return the mat alone; a bolt stands for the parcel."""
+    return draw_part({"empty": "washer", "parcel": "bolt"}[kind], generator)
+
+
+def draw_scene(kind: str, generator: np.random.Generator) -> np.ndarray:
+    """Return what the camera sees; the mat is in the rectangle around the zone of the page."""
+    image = np.full((180, 320, 3), 90, np.uint8)
+    image[18:, 64:256] = cv2.resize(draw_mat(kind, generator), (192, 162))
+    return image
+
+
+def test_a_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_classes(tmp_path / "pictures", draw_mat, ("empty", "parcel"), 20, seed=0)
+    Walk(tmp_path).follow(TUTORIALS["door"])
+    generator = np.random.default_rng(1)
+    kinds = ["empty"] * 30 + ["parcel"] * 40
+    save_video(tmp_path / "scene.mp4", [draw_scene(kind, generator) for kind in kinds])
+    done = call(
+        "run", "--config", "second.toml", "--source", "scene.mp4", "--jsonl", "door.jsonl", "--event-hold", "1s"
+    )
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (tmp_path / "door.jsonl").read_text().splitlines()]
+    labels = [record["results"][0]["label"] for record in records]
+    # Some of these pictures are unlike all that were taught: uncertain.
+    assert labels[:25].count("empty") > 5
+    assert labels[-25:].count("parcel") > 5
+    assert "parcel" not in labels[:25]
+    assert "empty" not in labels[-25:]
+    assert {result["zone"] for record in records for result in record["results"]} == {"mat"}
+    assert list((tmp_path / "clips").glob("*.mp4"))
+
+
 @pytest.mark.slow
 def test_faces_from_a_camera_to_a_board(
     tmp_path: Path,
