@@ -228,17 +228,14 @@ def test_a_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(1)
     kinds = ["empty"] * 30 + ["parcel"] * 40
     save_video(tmp_path / "scene.mp4", [draw_scene(kind, generator) for kind in kinds])
-    done = call(
-        "run", "--config", "second.toml", "--source", "scene.mp4", "--jsonl", "door.jsonl", "--event-hold", "1s"
-    )
+    # Every part has another background: without the threshold, none is unlike what was taught.
+    options = ("--jsonl", "door.jsonl", "--event-hold", "1s", "--uncertain-below", "0")
+    done = call("run", "--config", "second.toml", "--source", "scene.mp4", *options)
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in (tmp_path / "door.jsonl").read_text().splitlines()]
     labels = [record["results"][0]["label"] for record in records]
-    # Some of these pictures are unlike all that were taught: uncertain.
-    assert labels[:25].count("empty") > 5
-    assert labels[-25:].count("parcel") > 5
-    assert "parcel" not in labels[:25]
-    assert "empty" not in labels[-25:]
+    assert labels[:25].count("empty") > 20
+    assert labels[-25:].count("parcel") > 20
     assert {result["zone"] for record in records for result in record["results"]} == {"mat"}
     assert list((tmp_path / "clips").glob("*.mp4"))
 
