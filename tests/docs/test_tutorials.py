@@ -223,19 +223,18 @@ def draw_scene(kind: str, generator: np.random.Generator) -> np.ndarray:
 
 def test_a_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    save_classes(tmp_path / "pictures", draw_mat, ("empty", "parcel"), 20, seed=0)
+    save_classes(tmp_path / "pictures", draw_mat, ("empty", "parcel"), 8, seed=0)
     Walk(tmp_path).follow(TUTORIALS["door"])
     generator = np.random.default_rng(1)
     kinds = ["empty"] * 30 + ["parcel"] * 40
     save_video(tmp_path / "scene.mp4", [draw_scene(kind, generator) for kind in kinds])
-    # Every part has another background: without the threshold, none is unlike what was taught.
-    options = ("--jsonl", "door.jsonl", "--event-hold", "1s", "--uncertain-below", "0")
+    options = ("--jsonl", "door.jsonl", "--event-hold", "0s")
     done = call("run", "--config", "second.toml", "--source", "scene.mp4", *options)
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in (tmp_path / "door.jsonl").read_text().splitlines()]
-    labels = [record["results"][0]["label"] for record in records]
-    assert labels[:25].count("empty") > 20
-    assert labels[-25:].count("parcel") > 20
+    # Each part has another background, so that many are unlike all that were taught, and their label is uncertain.
+    guesses = [max(found := record["results"][0]["probabilities"], key=found.get) for record in records]
+    assert sum(guess == kind for guess, kind in zip(guesses, kinds, strict=True)) > 0.8 * len(kinds)
     assert {result["zone"] for record in records for result in record["results"]} == {"mat"}
     assert list((tmp_path / "clips").glob("*.mp4"))
 
