@@ -13,6 +13,7 @@ import numpy as np
 
 from edgekit.device.detections import Face, FrameResult
 from edgekit.device.frame import Frame
+from edgekit.device.zones import Zone
 from edgekit.preprocess import FloatArray, ImageU8
 
 _Bgr: TypeAlias = tuple[int, int, int]
@@ -47,10 +48,10 @@ _PX_PER_FONT_SCALE = 700
 _MIN_FONT_SCALE = 0.35
 
 
-def draw_faces(image_bgr: ImageU8, faces: Iterable[Face]) -> ImageU8:
+def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], zones: Iterable[Zone] = ()) -> ImageU8:
     """Return a copy of a frame, uint8 (H, W, 3) B, G, R, with the box, label and probability of each face drawn in.
 
-    An uncertain face is grey and has no probability.
+    An uncertain face is grey and has no probability. Zones have a white outline, with their name at the lowest corner.
 
     Each class has one colour, the same in every frame and output. `drawn_label` describes labels that are not ASCII. A
     box that covers the whole frame is not outlined: then the label alone is at the top left.
@@ -58,10 +59,16 @@ def draw_faces(image_bgr: ImageU8, faces: Iterable[Face]) -> ImageU8:
     Args:
         image_bgr: The frame, which is not changed.
         faces: Its faces.
+        zones: The zones to draw, such as `Detections.zones`.
     """
     canvas = image_bgr.copy()
     height, width = canvas.shape[:2]
     line_px = max(_MIN_LINE_PX, round(min(height, width) / _PX_PER_LINE_PX))
+    for zone in zones:
+        corners = (np.array(zone.corners) * (width, height)).round().astype(np.int32)
+        cv2.polylines(canvas, [corners], isClosed=True, color=_WHITE, thickness=line_px)
+        left, bottom = min(corners.tolist(), key=lambda corner: (-corner[1], corner[0]))
+        _draw_plate(canvas, zone.name, (left, bottom), _WHITE)
     labelled = []
     for face in faces:
         x0, y0, x1, y1 = _pixels(face)
@@ -102,11 +109,16 @@ def _without_accents(text: str) -> str:
 
 
 def _draw_label(canvas: ImageU8, face: Face) -> None:
-    """Draw the label of a face on a filled plate above its box, inside the frame, smaller if the frame is narrow."""
-    height, width = canvas.shape[:2]
     # The probability of an uncertain face is that of a class that is not drawn.
     probability = "" if face.uncertain else f" {face.probability:.0%}"
     text = f"{drawn_label(face.label, list(face.probabilities))}{probability}"
+    x0, y0, _, _ = _pixels(face)
+    _draw_plate(canvas, text, (x0, y0), class_colour(face))
+
+
+def _draw_plate(canvas: ImageU8, text: str, xy: tuple[int, int], colour: _Bgr) -> None:
+    """Draw a text on a filled plate above a point, inside the frame, smaller if the frame is narrow."""
+    height, width = canvas.shape[:2]
     scale = max(_MIN_FONT_SCALE, min(height, width) / _PX_PER_FONT_SCALE)
     pad = _pad_px(scale)
     (text_w, text_h), baseline = cv2.getTextSize(text, _FONT, scale, _stroke_px(scale))
@@ -114,10 +126,9 @@ def _draw_label(canvas: ImageU8, face: Face) -> None:
         scale *= max(width - 2 * pad, 1) / text_w
         (text_w, text_h), baseline = cv2.getTextSize(text, _FONT, scale, _stroke_px(scale))
     plate_w, plate_h = text_w + 2 * pad, text_h + baseline + 2 * pad
-    x0, y0, _, _ = _pixels(face)
-    left = min(max(x0, 0), max(width - plate_w, 0))
-    top = min(max(y0 - plate_h if y0 >= plate_h else y0, 0), max(height - plate_h, 0))
-    colour = class_colour(face)
+    x, y = xy
+    left = min(max(x, 0), max(width - plate_w, 0))
+    top = min(max(y - plate_h if y >= plate_h else y, 0), max(height - plate_h, 0))
     cv2.rectangle(canvas, (left, top), (left + plate_w - 1, top + plate_h - 1), colour, cv2.FILLED)
     luma = sum(weight * value for weight, value in zip(_LUMA, colour, strict=True))
     text_bgr = _BLACK if luma >= _DARK_TEXT_FROM else _WHITE
@@ -189,7 +200,8 @@ class Shot:
 
     def drawn(self) -> ImageU8:
         """Return the drawn image, uint8 (H, W, 3) B, G, R."""
-        return draw_faces(hide_boxes(self.frame.image_bgr, self.hidden_xyxy), self.result.faces)
+        faces = self.result.faces
+        return draw_faces(hide_boxes(self.frame.image_bgr, self.hidden_xyxy), faces, faces.zones)
 
 
 def hide_boxes(image_bgr: ImageU8, boxes_xyxy: Sequence[Xyxy]) -> ImageU8:

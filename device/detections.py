@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.contract import UNCERTAIN, Subject
+from edgekit.device.zones import Zone
 from edgekit.preprocess import FloatArray, square_crop_box
 
 
@@ -115,6 +116,7 @@ class Face:
             for a model without a distance.
         classified: Whether `raw_probabilities` were computed in this frame; False if they are those of an earlier
             frame.
+        zone: The name of the zone; None without zones.
     """
 
     xyxy: FloatArray
@@ -128,6 +130,7 @@ class Face:
     uncertain: bool = False
     distance: float | None = None
     classified: bool = True
+    zone: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +162,10 @@ class Detections:
         uncertain: bool (N,), see `Face.uncertain`; None: no face is uncertain.
         distances: float32 (N,), see `Face.distance`; None for a model without a distance.
         classified: bool (N,), see `Face.classified`; None: all faces were classified.
-        are_regions: Whether the boxes are parts of the frame in which nothing was detected: the whole frame, or the
-            region of interest. The classifier's crop of a region has no margin.
+        are_regions: Whether the boxes are parts of the frame in which nothing was detected: the whole frame, the region
+            of interest, or zones. The classifier's crop of a region has no margin.
+        zones: All zones of the run.
+        zone_indices: int64 (N,), the position in `zones` of each face's zone; None without zones.
     """
 
     xyxy: FloatArray
@@ -176,6 +181,8 @@ class Detections:
     distances: FloatArray | None = None
     classified: BoolArray | None = None
     are_regions: bool = False
+    zones: tuple[Zone, ...] = ()
+    zone_indices: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -214,8 +221,9 @@ class Detections:
         box, score = self.xyxy[index], float(self.scores[index])
         track_id = None if self.tracks is None else int(self.tracks[index].id)
         detected = self.detected is None or bool(self.detected[index])
+        zone = None if self.zone_indices is None else self.zones[self.zone_indices[index]].name
         if self.probabilities is None or self.label_indices is None:
-            return Face(box, score, track_id=track_id, detected=detected)
+            return Face(box, score, track_id=track_id, detected=detected, zone=zone)
         row, best = self.probabilities[index].tolist(), int(self.label_indices[index])
         raw = row if self.raw_probabilities is None else self.raw_probabilities[index].tolist()
         uncertain = self.uncertain is not None and bool(self.uncertain[index])
@@ -231,6 +239,7 @@ class Detections:
             uncertain=uncertain,
             distance=None if self.distances is None else float(self.distances[index]),
             classified=self.classified is None or bool(self.classified[index]),
+            zone=zone,
         )
 
 
@@ -258,7 +267,8 @@ class FrameResult:
         monotonic_s: Capture time on the clock of `time.monotonic`, which never jumps.
         wall_s: Capture time as Unix time, which jumps when a board without a clock battery receives the network time.
         frame_wh: Width and height of the frame.
-        faces: The classified faces. If `subject` is "image", there is one entry: the frame, or its region of interest.
+        faces: The classified faces. If `subject` is "image", there is one entry, the frame or its region of interest;
+            with zones, one for each.
         stage_ms: Time of each stage before the sinks in milliseconds, by stage name.
         age_ms: Time from capture to this result.
         health: State of board and process (`Health.as_document`), in the first result after each health sample.

@@ -354,6 +354,14 @@ class Listener:
     def on(self, topic: str) -> list[bytes]:
         return [payload for name, payload, _ in list(self.messages) if name == topic]
 
+    def entities(self, node: str = "edgekit_test", prefix: str = "homeassistant") -> dict[str, dict[str, Any]]:
+        """Return the latest discovery of a camera: what describes each entity, by object id; empty: it is removed."""
+        wait_until(lambda: self.on(f"{prefix}/device/{node}/config"))
+        components = json.loads(self.on(f"{prefix}/device/{node}/config")[-1])["cmps"]
+        return {
+            key.removeprefix(f"{node}_"): {} if set(entity) == {"p"} else entity for key, entity in components.items()
+        }
+
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(payload) for payload in self.on("edgekit/test/event")]
 

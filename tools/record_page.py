@@ -15,6 +15,7 @@ from edgekit.device.health.sampler import Health, ProcessUse
 from edgekit.device.sinks.context import Account
 from edgekit.device.sinks.events import Event
 from edgekit.device.sinks.monitor import Monitor, metrics_text
+from edgekit.device.zones import Zone
 
 _ABSENT = "`file`, `subject`, `health` and `clock_synchronised` are absent when there is nothing to state."
 _FRAME = {
@@ -33,6 +34,7 @@ _STATE = {
     "fps, age_ms": "frame rate and mean age of the results over five seconds",
     "frames": "number of frames with a result since the start",
     "monotonic_s, wall_s": "capture time of the latest frame",
+    "zones": "with [zones](../how-to/zones.md), `faces`, `label` and `probability` of each by its name",
 }
 _API_STATE = {
     "source, uptime_s": "name of the source; time since the start of the run",
@@ -103,20 +105,22 @@ def page() -> Iterable[str]:
     yield (
         "One line of `--jsonl`, the response of `POST /classify`, and `latest` in `/api/state`. With a model of whole "
         "images, `results` replaces `faces`: one entry with the fields of a face, where `xyxy` is the frame or its "
-        f"region. {_ABSENT}"
+        f"region, or an entry for each zone. {_ABSENT}"
     )
     yield _table(_attributes(FrameResult) | _FRAME)
     yield "## A face"
     yield (
         "A row of a CSV also has `sequence`, `monotonic_s`, `wall_s` and `file` of the frame, and `face`, the index in "
         "the frame from 0. It has `x0`, `y0`, `x1`, `y1` instead of `xyxy`, `p_CLASS` and `raw_p_CLASS` instead of "
-        "`probabilities` and `raw_probabilities`, and not `detected`. `distance` exists with taught models only."
+        "`probabilities` and `raw_probabilities`, and not `detected`. `distance` exists with taught models only, "
+        "`zone` with [zones](../how-to/zones.md) only."
     )
     yield _table({name: text for name, text in _attributes(Face).items() if name != "uncertain"})
     yield "## An event"
     yield (
         "`--webhook` and `TOPIC/event` send [events](../how-to/webhooks.md#events), `/api/state` lists them. "
-        "`snapshot` needs `--event-snapshots`, `snapshot_jpeg` also `--send-snapshots`, `clip` needs `--event-clips`."
+        "`snapshot` needs `--event-snapshots`, `snapshot_jpeg` also `--send-snapshots`, `clip` needs `--event-clips`, "
+        "`zone` needs `--zone`."
     )
     event = _attributes(Event) | {"event_type": "The label again, for Home Assistant."}
     yield _table(event | {"snapshot_jpeg": "The event's image in base64."})
@@ -189,7 +193,10 @@ def every_metric() -> str:
     health = Health(1.0, 1.7e9, conditions, ProcessUse(150.0, 150.0, 9, 20), 2048, "frozen", {"frozen": 1})
     monitor = Monitor("demo", lambda: health, lambda: [account])
     monitor.controls.commands["pause"] += 1
-    face = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32))
+    zone = Zone("door", ((0, 0), (1, 0), (1, 1)))
+    face = Detections(
+        np.zeros((1, 4), np.float32), np.ones(1, np.float32), zones=(zone,), zone_indices=np.zeros(1, np.int64)
+    )
     frame = Frame(0, 0.0, 0.0, np.zeros((9, 9, 3), np.uint8))
     monitor.write(frame, FrameResult(0, 0.0, 0.0, (9, 9), face, {"detect": 1.0}, 5.0))
     return metrics_text(monitor, 0, 0)

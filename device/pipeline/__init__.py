@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from edgekit.device.region import MAX_INPUT_SIZE_PX, MIN_INPUT_SIZE_PX, Region, parse_region
 from edgekit.device.sources.settings import CameraSettings
+from edgekit.device.zones import Zone, check_zones, parse_zone
 from edgekit.errors import InputError, warn
 from edgekit.options import Options, declared_options, option
 
@@ -48,6 +49,7 @@ class StreamOptions(Options):
         uncertain_below: A face or image whose largest probability is lower has the label "uncertain", and so has a face
             whose crop is nearly black, plain or blurred. 0: neither; None: as `Contract.uncertain_below`.
         region: The part of the frame to search or, for whole images, to classify; None: the whole frame.
+        zones: Return only faces in these zones, or classify each zone by itself instead of the region.
         min_face_px: Smallest face, in pixels of the frame; 0: no limit.
         largest_only: Keep only the largest face of each frame.
         threads: Threads within each net and OpenCV; None: chosen for the machine.
@@ -139,6 +141,17 @@ class StreamOptions(Options):
         section="Faces",
         main=True,
     )
+    zones: Sequence[Zone] = option(
+        "--zone",
+        "Use only this polygon of the frame: a name, and its corners as fractions of the frame. A face belongs to the "
+        "zone of its centre; a model of whole images classifies each zone. Repeatable.",
+        default=(),
+        metavar="NAME=X,Y,…",
+        parse=parse_zone,
+        several=True,
+        excludes="--teach",
+        section="Faces",
+    )
     min_face_px: int = option(
         "--min-face",
         "Smallest face, in pixels of the frame. Smaller ones are discarded, and the detector's input becomes as large "
@@ -165,6 +178,7 @@ class StreamOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_zones(self.zones)
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if value not in (None, "auto") and not least <= value <= most:

@@ -188,7 +188,7 @@ class Stream:
                     sink.write(frame, result)
 
     def picture_recogniser(self) -> Callable[[bytes], FrameResult]:
-        """Return a function that returns the result of an encoded picture, without the region.
+        """Return a function that returns the result of an encoded picture, without the region and the zones.
 
         Calls from several threads wait for each other. The nets are loaded for the first picture and for another model;
         the stream's nets are not used, so that its frames do not wait. The function raises InputError if a picture
@@ -205,7 +205,7 @@ class Stream:
                 current = self.classifier
                 if current not in nets:
                     nets.clear()
-                    options = replace(self.options, region=None, min_face_px=0, detect_every="auto")
+                    options = replace(self.options, region=None, zones=(), min_face_px=0, detect_every="auto")
                     classifier = Classifier(current.path, 1)
                     classifier.contract = current.contract
                     classifier.mirror = _mirrors(options, classifier.contract, pictures)
@@ -294,7 +294,8 @@ def create_localizer(
     of whole images it is `WholeImage`.
     """
     if contract.subject == "image":
-        return WholeImage(options.region, is_sequence=source.live or source.fps is not None)
+        is_sequence = source.live or source.fps is not None
+        return WholeImage(options.region, is_sequence=is_sequence, zones=options.zones)
     detector = make_detector()
     every = 1 if options.every_frame else options.detect_every
     schedule = Adaptive() if every == "auto" else Every(every)
@@ -310,6 +311,7 @@ def create_localizer(
         choose_input_size=_chooses_input_size(options) and fixed_input_px(detector) is None,
         largest_only=options.largest_only,
         presentation_time_s=presentation_time_s(source),
+        zones=options.zones,
     )
 
 
@@ -317,7 +319,8 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
     """Return the options with the detector that the model needs, and the model's region unless another one is given.
 
     Raises:
-        InputError: An option for faces is set for a model that classifies whole images, or the model returns features.
+        InputError: An option for faces is set for a model that classifies whole images, or the other way round, or the
+            model returns features.
     """
     if contract.output.meaning == "features":
         raise InputError(f"model '{model}' returns features, no labels: teach it with 'edgekit teach'")
@@ -325,9 +328,14 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
         raise InputError(
             f"model '{model}' classifies the whole image, and {', '.join(given)} would have no effect: leave it out"
         )
+    if contract.subject == "image" and options.zones and options.region:
+        raise InputError("--roi has no effect with --zone, because each zone is classified by itself: leave it out")
     requested = None if options.detector is None else str(options.detector)
     detector = needed_detector(contract.subject, requested, model)
-    return replace(options, region=options.region or taught_region(contract), detector=detector)
+    if contract.subject == "face" and options.zones and detector == "none":
+        raise InputError("--zone needs a detector; with detector none every frame is a face")
+    region = options.region or (None if options.zones else taught_region(contract))
+    return replace(options, region=region, detector=detector)
 
 
 def _mirrors(options: StreamOptions, contract: Contract, source: Source) -> bool:

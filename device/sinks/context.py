@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgekit.device.sinks.snapshots import SnapshotWriter
     from edgekit.device.teach.session import TeachSession
     from edgekit.device.teach.taught_file import TaughtFile
+    from edgekit.device.zones import Zone
 
 
 _REASONS = {
@@ -247,6 +248,7 @@ class RunContext(OutputContext):
         use_model: Lets the run classify with another model file from its next frame on, and returns its contract.
         taught: The file of the taught model of --teach.
         roi: The region of interest of the options.
+        zones: The zones of the options.
         excluding: Flags in effect that exclude faces from the results, such as --roi.
         links: What sinks offer each other.
     """
@@ -262,6 +264,7 @@ class RunContext(OutputContext):
     use_model: Callable[[Path], Contract] | None = None
     taught: TaughtFile | None = None
     roi: Region | None = None
+    zones: Sequence[Zone] = ()
     excluding: Sequence[str] = ()
     links: SinkLinks = field(default_factory=SinkLinks)
 

@@ -49,6 +49,7 @@ class CsvOptions(SinkOptions):
         labels = run.contract.labels
         columns = [f"{kind}_{printable(label)}" for kind in ("p", "raw_p") for label in labels]
         columns += ["distance"] if run.contract.distance else []
+        columns += ["zone"] if run.zones else []
         header = _text([[*_COLUMNS, *columns, "file"]])
         return RecordSink("csv", str(self.csv), run, partial(_records, labels), header)
 
@@ -73,6 +74,7 @@ def _rows(labels: Sequence[str], result: FrameResult) -> Iterator[list[object]]:
             *(f"{face.probabilities[label]:.6f}" for label in labels),
             *(f"{face.raw_probabilities[label]:.6f}" for label in labels),
             *(() if face.distance is None else (f"{face.distance:.6f}",)),
+            *(() if face.zone is None else (face.zone,)),
             _as_text(result.file or ""),
         ]
 

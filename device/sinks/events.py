@@ -134,9 +134,9 @@ class Event:
 
     Attributes:
         event_id: Unique across runs; identifies an event that is received twice.
-        track_id: Number of the track, 1 for the whole image; None if faces are not tracked.
+        track_id: Number of the track, for whole images from 1 in the order of the zones; None if faces are not tracked.
         label: The new label.
-        previous: Label of the track's latest event, None for the first.
+        previous: Label of the track's latest event in this zone, None for the first.
         probability: Probability of `label` in the frame that triggered the event.
         held_s: How long the label had been held, in seconds.
         sequence: Sequence number of the triggering frame.
@@ -145,6 +145,7 @@ class Event:
         snapshot: Name of the frame's image in the folder of the snapshots; None without one.
         clip: Name of the video in the folder of the clips, which still grows; None without one.
         clock_synchronised: False if `wall_s` may be wrong, see `FrameResult`.
+        zone: Name of the zone; None without zones.
     """
 
     event_id: str
@@ -159,6 +160,7 @@ class Event:
     snapshot: str | None = None
     clip: str | None = None
     clock_synchronised: bool = True
+    zone: str | None = None
 
     def as_document(self) -> dict[str, Any]:
         """Return the JSON document of the event; `event_type` is the field that Home Assistant expects."""
@@ -176,8 +178,8 @@ class Event:
         }
         if not self.clock_synchronised:
             document["clock_synchronised"] = False
-        files = {"snapshot": self.snapshot, "clip": self.clip}
-        return document | {name: file for name, file in files.items() if file is not None}
+        others = {"zone": self.zone, "snapshot": self.snapshot, "clip": self.clip}
+        return document | {name: value for name, value in others.items() if value is not None}
 
 
 @dataclass
@@ -199,7 +201,7 @@ class _Label:
 class EventDetector:
     """Derives events from the results of successive frames: labels that differ from that of the track's latest event.
 
-    Frames in which the face is uncertain are ignored.
+    With zones, that is the latest event in the same zone. Frames in which the face is uncertain are ignored.
     """
 
     def __init__(self, options: EventOptions) -> None:
@@ -223,7 +225,8 @@ class EventDetector:
         tracks = result.faces.tracks
         events = []
         for index, face in enumerate(result.faces):
-            states, key = (self._untracked, index) if tracks is None else (tracks[index].states, self)
+            states, owner = (self._untracked, index) if tracks is None else (tracks[index].states, self)
+            key = owner, face.zone
             label = self._next(states.get(key), face, now_s)
             if label is None:
                 continue
@@ -280,4 +283,5 @@ class EventDetector:
             monotonic_s=result.monotonic_s,
             wall_s=result.wall_s,
             clock_synchronised=result.clock_synchronised,
+            zone=face.zone,
         )

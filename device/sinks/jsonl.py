@@ -42,7 +42,7 @@ def as_document(result: FrameResult) -> dict[str, Any]:
     """Return the JSON document of one frame.
 
     For a model of whole images the document has "subject", and "results" instead of "faces": one entry, which is the
-    frame or its region.
+    frame or its region, or one for each zone.
 
     Values are rounded: seconds and probabilities to six decimals, scores to four, milliseconds to three, boxes (pixels)
     to two.
@@ -78,4 +78,5 @@ def _face(face: Face) -> dict[str, Any]:
         "probabilities": {label: round(value, 6) for label, value in face.probabilities.items()},
         "raw_probabilities": {label: round(value, 6) for label, value in face.raw_probabilities.items()},
         **({} if face.distance is None else {"distance": round(face.distance, 6)}),
+        **({} if face.zone is None else {"zone": face.zone}),
     }

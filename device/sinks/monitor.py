@@ -45,6 +45,7 @@ class Monitor(Sink):
         frames: Number of results.
         missed: Number of frames without a result.
         labels: Number of faces or images by label.
+        zone_labels: The same by zone and label, with zones.
         stages: Number of executions of each stage in this run, and their total time in milliseconds.
     """
 
@@ -55,6 +56,7 @@ class Monitor(Sink):
     frames: int = 0
     missed: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    zone_labels: Counter[tuple[str, str]] = field(default_factory=Counter)
     stages: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,6 +77,7 @@ class Monitor(Sink):
             self._latest, self._added_s = result, now_s
             self.frames += 1
             self.labels.update(face.label for face in result.faces)
+            self.zone_labels.update((face.zone, face.label) for face in result.faces if face.zone is not None)
             for stage, duration_ms in result.stage_ms.items():
                 count, total_ms = self.stages.get(stage, (0, 0.0))
                 self.stages[stage] = count + 1, total_ms + duration_ms
@@ -191,8 +194,10 @@ def _lines(monitor: Monitor, viewers: int, encoded: int) -> Iterator[str]:
     yield from _family("edgekit_info", "gauge", "Version of the program.", [({"version": __version__}, 1)])
     yield from _value("edgekit_frames_total", "counter", "Frames with a result.", state["frames"])
     yield from _value("edgekit_frames_missed_total", "counter", "Frames without a result.", state["missed"])
-    faces = [({"label": label}, count) for label, count in state["labels"].items()]
-    yield from _family("edgekit_faces_total", "counter", "Classified faces or images by label.", faces)
+    by_zone = [({"label": label, "zone": zone}, count) for (zone, label), count in list(monitor.zone_labels.items())]
+    faces = by_zone or [({"label": label}, count) for label, count in state["labels"].items()]
+    faces_text = "Classified faces or images by label, with --zone also by zone."
+    yield from _family("edgekit_faces_total", "counter", faces_text, faces)
     rate_text = "Frame rate over the last five seconds."
     yield from _value("edgekit_frames_per_second", "gauge", rate_text, state["fps"])
     if state["age_ms"] is not None:

@@ -188,6 +188,7 @@ def run_context(
     options = stream.options
     restrictions = {
         "--roi": options.region is not None,
+        "--zone": bool(options.zones),
         "--min-face": options.min_face_px > 0,
         "--largest": options.largest_only,
     }
@@ -204,6 +205,7 @@ def run_context(
         use_model=stream.use_model,
         taught=taught,
         roi=stream.roi,
+        zones=options.zones,
         excluding=[flag for flag, is_given in restrictions.items() if is_given],
     )
 

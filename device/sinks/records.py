@@ -193,7 +193,7 @@ class RecordSink(Writer[str]):
         self._writes_all = run.rules.records == "all"
         self._time_s = presentation_time_s(run.source)
         # Faces and time of the latest records.
-        self._faces: frozenset[tuple[int | None, str]] | None = None
+        self._faces: frozenset[tuple[int | None, str, str | None]] | None = None
         self._at_s = float("-inf")
 
     def write(self, frame: Frame, result: FrameResult) -> None:
@@ -203,8 +203,8 @@ class RecordSink(Writer[str]):
             self.put(text, count=count, weight=len(text) + 1)
 
     def _has_changed(self, frame: Frame, result: FrameResult) -> bool:
-        """Return whether faces or labels have changed, there is a health sample, or a second has passed."""
-        faces = frozenset((face.track_id, face.label) for face in result.faces)
+        """Return whether faces, labels or zones have changed, there is a health sample, or a second has passed."""
+        faces = frozenset((face.track_id, face.label, face.zone) for face in result.faces)
         now_s = self._time_s(frame)
         if faces == self._faces and result.health is None and now_s - self._at_s < _CHANGES_EVERY_S:
             return False

@@ -5,7 +5,7 @@ The faces of a frame come from the detector on scheduled frames, and from a trac
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -20,6 +20,7 @@ from edgekit.device.stages import StageTimer
 from edgekit.device.tracking.detection_schedule import SceneCuts, Schedule, TrackingState, coarse_image
 from edgekit.device.tracking.optical_flow import Tracker, move_boxes
 from edgekit.device.tracking.tracks import TrackManager
+from edgekit.device.zones import Zone
 from edgekit.preprocess import FloatArray, ImageU8
 
 # Longer side of the image for tracking: larger images cost more and track no better.
@@ -43,6 +44,7 @@ class FaceTracker:
         choose_input_size: Set the detector's input size from `min_face_px` and the size of each frame.
         largest_only: Keep only the largest face of each frame.
         presentation_time_s: Returns the time of a frame in seconds, see `frame.presentation_time_s`.
+        zones: Return only faces in one of these zones; the others are tracked, so that they keep their ids.
     """
 
     detector: Detector
@@ -53,6 +55,7 @@ class FaceTracker:
     choose_input_size: bool = False
     largest_only: bool = False
     presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s
+    zones: Sequence[Zone] = ()
 
     def __post_init__(self) -> None:
         self._detect_every_at_least = 1
@@ -89,7 +92,7 @@ class FaceTracker:
         if self.schedule is None:
             detections = self._detect(frame)
             timer.mark("detect")
-            return self._select(detections)
+            return self._select(frame, detections)
         time_s = self.presentation_time_s(frame)
         luma = flow_luma(frame)
         coarse = coarse_image(luma)
@@ -106,7 +109,7 @@ class FaceTracker:
             self._detected_s, self._frames_since_detection = time_s, 0
             self.schedule.detected(coarse, changed=before != self._tracks.visible)
         self._luma = luma
-        faces = self._select(self._tracks.detections())
+        faces = self._select(frame, self._tracks.detections())
         timer.mark("track")
         return faces
 
@@ -157,8 +160,9 @@ class FaceTracker:
         )
         return state.frames >= self._detect_every_at_least and schedule.due(state)
 
-    def _select(self, faces: Detections) -> Detections:
-        """Return all faces, or only the largest; the chosen face is kept until another is clearly larger."""
+    def _select(self, frame: Frame, faces: Detections) -> Detections:
+        """Return the faces in the zones, or the largest of them, which is kept until another is clearly larger."""
+        faces = _in_zones(faces, self.zones, frame.size_wh)
         if not self.largest_only or not len(faces):
             return faces
         areas = (faces.xyxy[:, 2:] - faces.xyxy[:, :2]).prod(axis=1)
@@ -198,32 +202,55 @@ def _view(frame: Frame, region: Region | None) -> tuple[ImageU8, FloatArray, Flo
     return image_bgr[top:bottom, left:right], np.array([left, top], np.float32), scale
 
 
+def _in_zones(faces: Detections, zones: Sequence[Zone], frame_wh: tuple[int, int]) -> Detections:
+    """Return the faces whose centre lies in a zone, each with the first such zone; without zones, all faces."""
+    if not zones:
+        return faces
+    places = []
+    for x, y in (faces.xyxy[:, :2] + faces.xyxy[:, 2:]) / 2 / np.array(frame_wh):
+        places.append(next((index for index, zone in enumerate(zones) if zone.contains(x, y)), -1))
+    indices = np.array(places, np.int64)
+    return replace(faces, zones=tuple(zones), zone_indices=indices)[indices >= 0]
+
+
 class WholeImage:
-    """Returns one box per frame: the region of interest, or the whole frame. Needs no detector."""
+    """Returns the same boxes in each frame: the region of interest, the whole frame, or those of the zones.
+
+    Needs no detector.
+    """
 
     detector_name = "none"
     input_size_px = None
 
-    def __init__(self, region: Region | None, *, is_sequence: bool) -> None:
-        """Use `region` of each frame; None: the whole frame. In a sequence all boxes have the same track."""
-        self._region = region
-        self._tracks = np.array([Track(1)], np.object_) if is_sequence else None
+    def __init__(self, region: Region | None, *, is_sequence: bool, zones: Sequence[Zone] = ()) -> None:
+        """Use `region` of each frame, None: the whole frame; with zones, the rectangles around them instead.
+
+        In a sequence, each box has the same track in all frames.
+        """
+        self._regions: list[Region | None] = [zone.box for zone in zones] if zones else [region]
+        self._zones = tuple(zones)
+        tracks = [Track(number) for number in range(1, len(self._regions) + 1)]
+        self._tracks = np.array(tracks, np.object_) if is_sequence else None
 
     def find(self, frame: Frame, timer: StageTimer) -> Detections:
-        """Return the box of the region with score 1, in whole pixels.
+        """Return the boxes with score 1, in whole pixels.
 
         Raises:
             InputError: The region lies outside the frame.
         """
         del timer
-        xyxy = np.array([self._xyxy(frame)], np.float32)
-        return Detections(xyxy, np.ones(1, np.float32), tracks=self._tracks, are_regions=True)
+        boxes = [(0, 0, *frame.size_wh) if region is None else region.xyxy(frame.size_wh) for region in self._regions]
+        return Detections(
+            np.array(boxes, np.float32),
+            np.ones(len(boxes), np.float32),
+            tracks=self._tracks,
+            are_regions=True,
+            zones=self._zones,
+            zone_indices=np.arange(len(boxes)) if self._zones else None,
+        )
 
     def set_load_level(self, detect_every_at_least: int = 1, detector_scale: float = 1.0) -> None:
         """Do nothing: without a detector only a lower frame rate reduces the load."""
-
-    def _xyxy(self, frame: Frame) -> tuple[int, int, int, int]:
-        return (0, 0, *frame.size_wh) if self._region is None else self._region.xyxy(frame.size_wh)
 
 
 # Returns the boxes that the model classifies, for frames in their order.

@@ -92,7 +92,7 @@ CIRCLES = "No modules import each other in a circle"
         ("device/unplaced.py", "import json", DEVICE_LAYERS),
         ("models/nets/edgecnn.py", "import edgekit.models.checkpoint", MODELS_LAYERS),
         ("export/profiling/cost.py", "import edgekit.export.targets", EXPORT_LAYERS),
-        ("edgekit/cli/reports.py", "import edgekit.cli.commands.bench", CLI_LAYERS),
+        ("edgekit/cli/boards.py", "import edgekit.cli.commands.bench", CLI_LAYERS),
         ("edgekit/cli/commands/eval.py", "import edgekit.cli.commands.train", COMMANDS),
         ("device/engines/session.py", "def f() -> None:\n    import edgekit.device.engines.engine", CIRCLES),
         ("edgekit/unplaced.py", "import json", LAYERS),

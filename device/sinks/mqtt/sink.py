@@ -140,7 +140,7 @@ class MqttSink(Sink):
         unconfirmed: dict[int, int] = {}
         sent_number = 0
         sent: dict[str, str] = {}
-        schedule = _StateSchedule(self._run.monitor)
+        schedule = _StateSchedule(self._run.monitor, [zone.name for zone in self._run.zones])
         give_up_s = float("inf")
         while not session.lost:
             self._wake.clear()
@@ -173,9 +173,10 @@ class MqttSink(Sink):
             contract,
             images=[topic for topic, _ in self._images()],
             commands=() if self._commands is None else self._commands.allowed,
+            zones=[zone.name for zone in self._run.zones],
         )
-        for topic, payload in messages:
-            session.publish(topic, payload, retain=True)
+        for message in messages:
+            session.publish(message.topic, message.payload, retain=message.retain)
 
     def _images(self) -> list[tuple[str, str | None]]:
         """Return the published images: last part of the topic, and name of the latest one."""
@@ -231,8 +232,9 @@ class MqttSink(Sink):
 class _StateSchedule:
     """Selects what to send: state when faces or labels change, state and health after ten seconds at the latest."""
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: Monitor, zones: Sequence[str]) -> None:
         self._monitor = monitor
+        self._zones = zones
         self._checked_s = float("-inf")
         self._all_sent_s = float("-inf")
         self._sent_key: tuple[object, ...] = ()
@@ -244,8 +246,10 @@ class _StateSchedule:
             return []
         self._checked_s = now_s
         document = self._monitor.document()
-        state = _state_document(document, is_current=not self._monitor.is_latest_from_before_pause)
-        key = (state["faces"], state["label"], state["paused"])
+        is_current = not self._monitor.is_latest_from_before_pause
+        state = _state_document(document, self._zones, is_current=is_current)
+        seen = [state, *state.get("zones", {}).values()]
+        key = (state["paused"], *((each["faces"], each["label"]) for each in seen))
         is_old = now_s - self._all_sent_s >= _MAX_STATE_PERIOD_S
         if document["latest"] is None or (key == self._sent_key and not is_old):
             return []
@@ -256,15 +260,12 @@ class _StateSchedule:
         return [("state", state), ("health", (document["health"] or {}) | _losses(document["outputs"]))]
 
 
-def _state_document(document: dict[str, Any], *, is_current: bool) -> dict[str, Any]:
+def _state_document(document: dict[str, Any], zones: Sequence[str], *, is_current: bool) -> dict[str, Any]:
     # What was last seen is not the state of a paused run, nor of a resumed one before its first frame.
     latest = document["latest"] or {}
     faces = latest.get("faces", latest.get("results", [])) if is_current else []
-    largest: dict[str, Any] = max(faces, key=lambda face: _area(face["xyxy"]), default={})
-    return {
-        "faces": len(faces),
-        "label": largest.get("label"),
-        "probability": largest.get("probability"),
+    state = {
+        **_seen(faces),
         "labels": [face["label"] for face in faces],
         "paused": document["paused"],
         "fps": document["fps"],
@@ -273,6 +274,15 @@ def _state_document(document: dict[str, Any], *, is_current: bool) -> dict[str, 
         "wall_s": latest.get("wall_s"),
         "monotonic_s": latest.get("monotonic_s"),
     }
+    if zones:
+        state["zones"] = {zone: _seen([face for face in faces if face["zone"] == zone]) for zone in zones}
+    return state
+
+
+def _seen(faces: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the number of faces, and label and probability of the largest one."""
+    largest: dict[str, Any] = max(faces, key=lambda face: _area(face["xyxy"]), default={})
+    return {"faces": len(faces), "label": largest.get("label"), "probability": largest.get("probability")}
 
 
 def _losses(outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ _LOGIN_FILES: Files = {
 }
 _FILES: Files = {
     "/": ((FOLDER / "head.html", FOLDER / "page.html"), "text/html"),
-    "/page.js": ((FOLDER / "page.js",), "text/javascript"),
+    "/page.js": ((FOLDER / "page.js", FOLDER / "zones.js"), "text/javascript"),
     "/page.css": ((FOLDER / "page.css",), "text/css"),
 }
 # Available without a token.

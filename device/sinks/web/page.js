@@ -37,7 +37,7 @@ function show(state) {
   byId("clock").textContent = number(health.clock_mhz, 0);
   showThrottle(health.throttling);
   showLosses(state.outputs);
-  // A model of whole images has one result per frame, which needs no number.
+  // A model of whole images has one result per frame or zone, which needs no number.
   const isNumbered = !(state.latest && state.latest.subject === "image");
   if (state.latest) showFaces(state.latest.faces ?? state.latest.results, isNumbered);
   showEvents(state.events, isNumbered);
@@ -80,13 +80,18 @@ function showLosses(outputs) {
   byId("losses").hidden = losses.length === 0;
 }
 
+function place({ track_id, zone }, isNumbered) {
+  const number = isNumbered && known(track_id) ? [`face ${track_id}`] : [];
+  return [...number, ...(known(zone) ? [zone] : [])].join(", ");
+}
+
 function showFaces(faces, isNumbered) {
   const cards = faces.map((face) => {
     // No class has the label of an uncertain face.
     const isUncertain = !(face.label in face.probabilities);
     const card = element("li", undefined, isUncertain ? "card face uncertain" : "card face");
     const title = element("h3", face.label);
-    title.append(element("small", isNumbered && known(face.track_id) ? `face ${face.track_id}` : ""));
+    title.append(element("small", place(face, isNumbered)));
     card.append(title);
     // Of equal probabilities, the label's is first.
     const isLabel = (entry) => Number(entry[0] === face.label);
@@ -107,7 +112,8 @@ function showEvents(events, isNumbered) {
   const lines = events.map((event) => {
     const line = element("li");
     line.append(element("time", new Date(1000 * event.wall_s).toLocaleTimeString()));
-    const text = element("span", isNumbered && known(event.track_id) ? `face ${event.track_id}: ` : "");
+    const where = place(event, isNumbered);
+    const text = element("span", where && `${where}: `);
     // Isolated, since two labels of a right-to-left script would stand in reverse order around the arrow.
     if (event.previous) text.append(element("bdi", event.previous), " → ");
     text.append(element("bdi", event.label));

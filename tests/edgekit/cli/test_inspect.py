@@ -58,7 +58,7 @@ def test_inspect_shows_the_contract_and_what_the_graph_holds(edgekit: Run, tiny_
             "crop": "face box + 0% on every side, resized to 8x8, centre 8x8",
             "accuracy": "75.00% (3 of 4) on faces test, center-crop",
             "layers": "2: 1 GlobalAveragePool, 1 Flatten",
-            "bytes moved": "780: 0 of weights, 768 of activations read, 12 written",
+            "MACs": "0 at batch size 1",
         }.items()
     )
 
@@ -91,16 +91,14 @@ def test_hostile_names_are_shown_harmlessly(edgekit: Run, tiny_model: Path, tmp_
     contract = replace(contract_in(tiny_model), labels=(hostile, "[/]", "c"), architecture=hostile)
     proto = onnx.load(tiny_model)
     proto.graph.node[0].name = hostile
-    proto.graph.node[1].name = "[/bold]"
     helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
     path = tmp_path / "model.onnx"
     onnx.save(proto, path)
-    code, out, err = edgekit("inspect", path, "--layers")
+    code, out, err = edgekit("inspect", path)
     assert (code, err) == (0, "")
     assert all(char.isprintable() or char == "\n" for char in out)
     assert r"\x1b[2J\x1b]0;owned\x07[bold red]x[/] MACs" in fields(out)["labels"]
     assert [line.split()[1] for line in out.splitlines() if line.startswith("MACs")] == ["0"]
-    assert "[/bold]" in out
     code, out, err = edgekit("inspect", path, "--json")
     assert code == 0
     assert all(char.isprintable() or char == "\n" for char in out + err)
@@ -122,27 +120,16 @@ def test_without_the_extra_the_contract_is_still_shown(
 
 
 @pytest.mark.usefixtures("untraced")
-def test_a_checkpoint_shows_its_training_and_its_teachers(edgekit: Run, tmp_path: Path) -> None:
-    training = {
-        "recipe_name": "fer2013",
-        "recipe": {"epochs": 9},
-        "best": {"epoch": 8},
-        "seed": 3,
-        "initial_sha256": "ab" * 32,
-        "teacher": {"members": [{"kind": "classifier", "name": "a", "sha256": "ef" * 32}, {"name": "b"}]},
-        "distillation": {"weights": {"ce": 1.0, "kl": 0.5, "cosine": 0}},
-    }
+def test_a_checkpoint_shows_its_training(edgekit: Run, tmp_path: Path) -> None:
+    training = {"recipe_name": "fer2013", "recipe": {"epochs": 9}, "best": {"epoch": 8}, "seed": 3}
     net = create_model("mini-xception", 3)
     contract = contract_for("mini-xception", ("a", "b", "c"), "x", gray=True)
     path = tmp_path / "taught.safetensors"
     save_checkpoint(path, Checkpoint(contract, net.state_dict(), training))
     code, out, err = edgekit("inspect", path)
     assert (code, err) == (0, "")
-    lines = out.splitlines()
-    assert "recipe        fer2013, epoch 8 of 9, seed 3" in lines
-    assert f"started from  checkpoint with sha256 {'ab' * 32}" in lines
-    assert sum(line.startswith("teacher  ") for line in lines) == 2
-    assert "loss          1.0 x labels, 0.5 x teacher's probabilities" in lines
+    assert "recipe        fer2013, epoch 8 of 9, seed 3" in out.splitlines()
+    assert json.loads(edgekit("inspect", path, "--json")[1])["training"] == training
     save_checkpoint(path, Checkpoint(contract, net.state_dict(), []))  # type: ignore[arg-type]
     code, out, err = edgekit("inspect", path)
     assert (code, out) == (2, "")

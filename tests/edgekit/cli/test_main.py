@@ -60,7 +60,7 @@ def test_what_a_terminal_cannot_show_is_escaped(tiny_model: Path, tmp_path: Path
     document = onnx.load(tiny_model)
     document.graph.node[0].name = "Größe…"
     onnx.save(document, tmp_path / "model.onnx")
-    command = [sys.executable, "-m", "edgekit.cli", "inspect", tmp_path / "model.onnx", "--layers"]
+    command = [sys.executable, "-m", "edgekit.cli", "profile", tmp_path / "model.onnx"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr
     assert "Gr\\xf6\\xdfe\\u2026" in done.stdout

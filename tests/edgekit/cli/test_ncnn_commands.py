@@ -104,7 +104,7 @@ def test_inspect_shows_contract_and_layers(edgekit: Run, checkpoint: Path, model
     assert document["contract"]["labels"] == list(load_checkpoint(checkpoint).contract.labels)
     assert document["layers"][0] == {"name": "in0", "kind": "Input"}
     assert document["weight_bytes"] > 1e6
-    code, out, err = edgekit("inspect", model, "--layers")
+    code, out, err = edgekit("inspect", model)
     assert (code, err) == (0, "")
     assert "engine        ncnn" in out
     assert "InnerProduct" in out

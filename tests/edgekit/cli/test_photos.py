@@ -27,14 +27,14 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_crop_reports_counts_and_skips_what_is_there(edgekit: Run, photos: Path, tmp_path: Path) -> None:
+def test_crop_reports_counts(edgekit: Run, photos: Path, tmp_path: Path) -> None:
     code, out, err = edgekit("data", "crop", photos, "-o", tmp_path / "crops", *HAAR)
     assert (code, err) == (0, "")
     assert re.search(rf"^crops +2 in {tmp_path}/crops: happy \(2\)$", out, re.MULTILINE)
     assert re.search("^no face +1 photographs$", out, re.MULTILINE)
-    code, out, _ = edgekit("data", "crop", photos, "-o", tmp_path / "crops", *HAAR, "--json")
+    code, out, _ = edgekit("data", "crop", photos, "-o", tmp_path / "again", *HAAR, "--json")
     document = json.loads(out)
-    assert (document["cropped_earlier"], document["crops"], document["without_face"]) == (3, 2, 1)
+    assert (document["photographs"], document["crops"], document["without_face"]) == (3, 2, 1)
     assert document["per_folder"] == {"happy": 2}
     code, out, _ = edgekit("data", "crop", photos / "happy", "-o", tmp_path / "happy", *HAAR)
     assert out.splitlines()[1].endswith(f"2 in {tmp_path}/happy"), "without class folders"

@@ -6,23 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.cli.output import Output
-from edgekit.cli.progress import progress_bar
+from edgekit.cli.output import Output, by_stage, progress_bar
 from edgekit.cli.train.training_view import TrainingView, training_view
 from edgekit.models.training.loop import StepReport
 
 
-def test_one_line_per_minute_has_rate_and_remaining_time(capsys: pytest.CaptureFixture[str]) -> None:
-    out, clock = Output(as_json=True, quiet=False), iter([0, 30, 60, 61, 90, 121])
-    with progress_bar(out) as bars:
-        view = TrainingView(out, bars, lambda: next(clock))
-        for step in range(1, 7):
-            view.on_step(StepReport(0, 2, step, 100, 0.5, 0.75, 612.0))
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == [
-        "epoch 1/2, step 3/100: loss 0.500, accuracy 75.0%, 612 images/s, 98 min left",
-        "epoch 1/2, step 6/100: loss 0.500, accuracy 75.0%, 612 images/s, 78 min left",
-    ]
+@pytest.mark.parametrize("quiet", [False, True])
+def test_without_a_terminal_a_stage_prints_one_line_per_minute(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    times = iter([0.0, 59, 61, 62, 125])
+    with progress_bar(Output(as_json=False, quiet=quiet)) as bars:
+        show = by_stage(bars, lambda: next(times))
+        for done in (1, 2, 3):
+            show("running the teacher", done, 9)
+        show("reading images", 1, None)
+        show("running the teacher", 4, 9)
+    lines = ["running the teacher: 33%", "running the teacher: 44%"]
+    assert capsys.readouterr().err.splitlines() == ([] if quiet else lines)
+
+
+def test_without_a_terminal_a_training_prints_its_step_once_a_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.cli.output.LINE_EVERY_S", 0.0)
+    with progress_bar(Output(as_json=True, quiet=False)) as bars:
+        TrainingView(Output(as_json=True, quiet=False), bars).on_step(StepReport(0, 2, 3, 100, 0.5, 0.75, 612.0))
+    assert capsys.readouterr().err.splitlines() == ["epoch 1/2: 3%"]
 
 
 @pytest.mark.parametrize(("rank", "printed"), [("0", "reading\n"), ("1", "")])

@@ -56,6 +56,16 @@ def run(tiny_image_model: Path, tmp_path: Path) -> Callable[..., list[dict[str, 
     return on
 
 
+def with_contract(model: Path, path: Path, **changes: Any) -> Path:
+    """Write a copy of a model with changes in its contract."""
+    copy = onnx.load(model)
+    (document,) = copy.metadata_props
+    contract = replace(Contract.from_json(document.value), **changes)
+    onnx.helper.set_model_props(copy, {METADATA_KEY: contract.to_json()})
+    onnx.save(copy, path)
+    return path
+
+
 def save(path: Path, *parts_bgr: tuple[int, int, int], size_wh: tuple[int, int] = (64, 48)) -> Path:
     """Write an image of vertical stripes."""
     width, height = size_wh
@@ -109,6 +119,18 @@ def test_only_the_region_is_classified_and_outlined(run, tmp_path, tiny_image_mo
     assert near[149:152, 130:170].any(axis=0).mean() > 0.8, "the lower edge of the region is drawn"
 
 
+def test_each_zone_is_classified_by_itself(run, tmp_path, tiny_image_model):
+    image = save(tmp_path / "a/0.png", (0, 0, 250), (0, 250, 0), (250, 0, 0), size_wh=(300, 200))
+    zones = ("--zone", "near=0,0,0.3,0,0.3,1", "--zone", "far=0.7,0.5,1,0.5,1,1")
+    taught = with_contract(tiny_image_model, tmp_path / "taught.onnx", region=(0.4, 0.0, 0.6, 1.0))
+    for model in (tiny_image_model, taught):  # zones replace the region of a taught model
+        (line,) = run(image.parent, *zones, "--model", model)
+        found = [(each["zone"], each["label"], each["xyxy"]) for each in line["results"]]
+        assert found == [("near", "red", [0, 0, 90, 200]), ("far", "blue", [210, 100, 300, 200])]
+    lines = run("demo", *zones, "--max-frames", 3)
+    assert [[each["track_id"] for each in line["results"]] for line in lines] == [[1, 2]] * 3
+
+
 def test_the_benchmark_measures_it_without_a_detector(tiny_image_model):
     report = edgekit.benchmark(
         tiny_image_model, kinds=["run"], threads=[1], seconds=0.01, processes=1, cool_down_s=0, notify=pytest.fail
@@ -124,18 +146,13 @@ def test_the_benchmark_measures_it_without_a_detector(tiny_image_model):
 
 
 def test_the_estimate_of_the_loop_has_neither_detector_nor_flow(tmp_path, capsys):
-    model = onnx.load(resolve_model("default", (".onnx",)))
-    contract = next(replace(Contract.from_json(prop.value), subject="image") for prop in model.metadata_props)
-    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
-    onnx.save(model, tmp_path / "image.onnx")
-    words = ["profile", str(tmp_path / "image.onnx"), "--board", "pi3b+", "--pipeline", "--seconds", "0.05"]
+    with_contract(resolve_model("default", (".onnx",)), tmp_path / "image.onnx", subject="image")
+    words = ["profile", str(tmp_path / "image.onnx"), "--board", "pi3b+", "--pipeline"]
     assert run_command_line([*words, "--json"]) == EXIT_OK
     captured = capsys.readouterr()
     loops = json.loads(captured.out)["pipeline"]
     assert [part["stage"] for part in loops[0]["parts"]] == ["capture", "classify", "classify"]
     assert "640x480, the whole image, " in captured.err
-    assert run_command_line([*words, "--classify-every", "2"]) == EXIT_OK
-    assert "classifier net, 1 of 2 frames" in capsys.readouterr().out
 
 
 def test_a_release_of_it_has_no_detector(tiny_image_model, tmp_path):
