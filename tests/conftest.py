@@ -145,8 +145,7 @@ Script = Sequence[tuple]
 class Stream(http.server.ThreadingHTTPServer):
     """An MJPEG camera that plays one script per client, and the last script to all further clients.
 
-    After `clients` clients it responds with status 503. While `held` is set, it sends no image and keeps the
-    connections open.
+    After `clients` clients it responds with status 503.
     """
 
     daemon_threads = True
@@ -156,7 +155,6 @@ class Stream(http.server.ThreadingHTTPServer):
         self.scripts, self.clients = scripts, clients
         self.served = 0
         self.closing = threading.Event()
-        self.held = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/video"
 
     def handle_error(self, request, client_address) -> None:
@@ -190,9 +188,6 @@ class StreamHandler(http.server.BaseHTTPRequestHandler):
         if kind == "silence":
             return not self.server.closing.wait(values[0])
         for index in range(values[0]):
-            while self.server.held.is_set():
-                if self.server.closing.wait(0.02):
-                    return False
             picture = _rubbish(index) if kind == "broken" else _plain_jpeg(*values[1:])
             if not self._send(picture):
                 return False

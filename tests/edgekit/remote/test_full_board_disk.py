@@ -1,4 +1,4 @@
-"""Boards whose disk becomes full during a deploy or a benchmark."""
+"""A board whose disk becomes full during a deploy."""
 
 from __future__ import annotations
 

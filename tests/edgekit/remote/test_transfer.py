@@ -93,13 +93,3 @@ def test_an_interrupted_file_is_sent_again_by_the_next_call(sshd: Sshd, make_upl
     with Connection(sshd.host()) as connected:
         assert send(connected, [upload]) == upload.size_bytes
     assert [path.read_bytes() for path in stored(sshd)] == [upload.path.read_bytes()]
-
-
-def test_a_file_that_changes_before_it_is_sent_is_refused(
-    connection: Connection, sshd: Sshd, make_upload: MakeUpload
-) -> None:
-    upload = make_upload()
-    upload.path.write_bytes(b"y" * SIZE)
-    with pytest.raises(HostError, match="changed while it was sent"):
-        send(connection, [upload])
-    assert stored(sshd) == []
