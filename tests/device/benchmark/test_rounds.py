@@ -24,8 +24,8 @@ from edgekit.report.document import MachineReading, ProcessResult, WarmUp
 UNKNOWN = Conditions(*[None] * 9)
 
 
-def job_of(cell: Cell, **changes: Any) -> Job:
-    return Job(cell, **{"seconds": 0.01, "min_iterations": 5, "batch": 1, **changes})
+def job_of(cell: Cell) -> Job:
+    return Job(cell, seconds=0.01, min_iterations=5, batch=1)
 
 
 def test_a_workers_error_and_what_killed_it_are_raised_here(

@@ -1,4 +1,4 @@
-"""Videos: `--save` of a video and `--record`: playable MP4 files, restarts, rotation, and disk errors."""
+"""Videos: `--save` of a video and `--record`: playable MP4 files, restarts, rotation, and the disk reserve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON lines and CSV: their contents, restarts, rotation, the disk reserve, and whole lines after errors."""
+"""JSON lines and CSV: their contents, restarts, rotation, and whole lines after errors."""
 
 from __future__ import annotations
 
