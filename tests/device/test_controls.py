@@ -1,4 +1,4 @@
-"""Pauses: their duration, their end, and the release of a source."""
+"""Pauses: their duration, and the release of a source."""
 
 from __future__ import annotations
 

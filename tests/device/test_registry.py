@@ -1,4 +1,4 @@
-"""Registrations of other packages: the example of docs/how-to/extending.md, and invalid registrations."""
+"""Registrations of other packages: the example of docs/how-to/extending.md, and names that edgekit has itself."""
 
 from __future__ import annotations
 

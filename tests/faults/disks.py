@@ -46,7 +46,6 @@ class Disk:
 
     def fail(self, fault: str) -> None:
         """Make the operations of the disk fail or stall; "" ends the fault."""
-        assert self._control is not None
         # Replaced in one step, so that the disk does not read a partial file.
         new = self._control.with_suffix(".new")
         new.write_text(fault)

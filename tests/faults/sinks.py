@@ -76,7 +76,6 @@ def _opened(make: Callable[[Path, Any], Sink | None]) -> Callable[..., tuple[Any
     def open_sink(folder: Path, notify: Notify, end_s: float) -> tuple[Any, Account]:
         run = run_of(notify, end_s=end_s, disk_reserve=0)
         sink = make(folder, run)
-        assert sink is not None
         return sink, run.accounts[0]
 
     return open_sink

@@ -167,7 +167,6 @@ def test_the_run_has_the_threads_and_tracker_of_edgekit_run(
     done = measured(tiny_model, "run", None, cached([TEXTURE] * 3), lambda _: Finder())
     frames = len(done.samples_ms) * BLOCK_FRAMES
     assert frames >= 100
-    assert done.threads is not None
     assert (done.threads.staged, done.intra_op_threads) == (processors > 1, 1)
     assert (done.detector, done.faces_per_frame) == ("finder", 1.0)
     assert len(done.ages_ms) == len(done.stages_ms["classify"]) == frames

@@ -24,8 +24,8 @@ from edgekit.report.document import MachineReading, ProcessResult, WarmUp
 UNKNOWN = Conditions(*[None] * 9)
 
 
-def job_of(cell: Cell, **changes: Any) -> Job:
-    return Job(cell, **{"seconds": 0.01, "min_iterations": 5, "batch": 1, **changes})
+def job_of(cell: Cell) -> Job:
+    return Job(cell, seconds=0.01, min_iterations=5, batch=1)
 
 
 def test_a_workers_error_and_what_killed_it_are_raised_here(
@@ -118,7 +118,6 @@ def test_a_cell_pools_its_processes() -> None:
         cell.runs.append(msgspec.structs.replace(COOL, process=process, samples_ms=(0.05 * factor,) * 40))
     made = cell_result(cell, 10.0)
     assert (made.latency.count, made.latency.p50_ms) == (120, 0.05)
-    assert made.median_interval_ms is not None
     assert made.median_interval_ms[0] == 1e-5
     assert [process.started_s for process in made.processes] == [10.0, 20.0, 30.0]
 

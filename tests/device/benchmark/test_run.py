@@ -37,7 +37,6 @@ def test_two_models_are_measured_reported_and_compared(
         ("tiny-image", "frame"): "none",
     }
     assert board.settings.detector_size_px == 640
-    assert board.frame_cache is not None
     assert (board.frame_cache.source, board.frame_cache.frames) == (crops.stem, 3)
     assert from_document(report.as_document(), "it") == report
     assert len([state for state in states if state.finished]) == states[-1].total == states[-1].done == 4

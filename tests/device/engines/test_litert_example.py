@@ -1,4 +1,4 @@
-"""The example engine examples/edgekit-litert, from its wheel: conformance, a run, and refused files."""
+"""The example engine examples/edgekit-litert, from its wheel: conformance and a run."""
 
 from __future__ import annotations
 

@@ -42,9 +42,9 @@ def label(tmp_path: Path, notices: list[str]) -> Iterator[Callable[..., Client]]
     """Serve the page for `tmp_path`/c; a second call restarts it."""
     with ExitStack() as stack:
 
-        def serve(token: str | None = None, address: str = "127.0.0.1:0", **options: Any) -> Client:
+        def serve(token: str | None = None, **options: Any) -> Client:
             stack.pop_all().close()
             store = LabelStore(tmp_path / "c", notify=notices.append, **options)
-            return Client(stack.enter_context(label_page(store, address, token)), store)
+            return Client(stack.enter_context(label_page(store, "127.0.0.1:0", token)), store)
 
         yield serve

@@ -1,4 +1,4 @@
-"""The labelling page over HTTP: decisions, undo, conflicts, deleted crops, and access control."""
+"""The labelling page over HTTP: decisions, undo, conflicts, and access control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is left alone shows losses, a full disk, a bad camera and a wrong clock, and damaged videos."""
+"""A run that is left alone shows losses, a full disk, a bad camera and a wrong clock."""
 
 from __future__ import annotations
 

@@ -98,7 +98,6 @@ def test_each_clip_of_a_recording_has_every_frame_from_five_seconds_before_its_e
     assert [number for number, _ in events] == [0, 120, 300, 305, 700]
     assert len(shown) == 4, "an event within a clip extends it"
     for number, event in events:
-        assert event.clip is not None
         frames = shown[event.clip]
         assert frames == list(range(frames[0], frames[-1] + 1))
         # A clip begins with a key frame: at most a second earlier.
@@ -231,7 +230,6 @@ def test_the_page_lists_clips_and_serves_parts_of_them(tmp_path, notices):
     run = run_of(notices.append)
     options.open(run)
     page = WebOptions(web="0").open(run)
-    assert page is not None
 
     def get(path: str, **headers: str) -> tuple[int, str, bytes]:
         status, answer, body = request(page.url, "GET", path, **headers)

@@ -41,10 +41,8 @@ BOX = (40.3, 30.2, 140.9, 170.4)
 class Run:
     """Passes generated frames to a `CollectSink`."""
 
-    def __init__(
-        self, folder: Path, strategy, notices: list[str], *, contract=GRAY, live: bool = False, **rules
-    ) -> None:
-        source = Source(live, fps=10.0)
+    def __init__(self, folder: Path, strategy, notices: list[str], *, contract=GRAY, **rules) -> None:
+        source = Source(live=False, fps=10.0)
         source.name = "clip.mp4"
         self.run = replace(run_of(notices.append, source, **rules), contract=contract)
         self.sink = CollectSink(strategy, folder, self.run)

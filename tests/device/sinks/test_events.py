@@ -32,9 +32,9 @@ Open = Callable[..., tuple[AbstractContextManager[EventSink], RunContext, Outlet
 
 @pytest.fixture
 def open_events(tmp_path: Path, notices: list[str]) -> Open:
-    def start(*, live: bool = False, folder: Path | None = tmp_path / "images", **rules: Any):
+    def start(*, live: bool = False, **rules: Any):
         run = run_of(notices.append, Source(live), **rules)
-        sink = EventOptions(event_snapshots=folder, event_hold=0.0).open(run)
+        sink = EventOptions(event_snapshots=tmp_path / "images", event_hold=0.0).open(run)
         outlet = Outlet()
         run.links.outlets.append(outlet.post)
         return sink, run, outlet

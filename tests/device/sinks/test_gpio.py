@@ -33,7 +33,6 @@ def pins() -> Iterator[Callable[[int], Any]]:
 def test_a_pin_is_on_while_its_label_holds_and_off_at_the_end(pins, notices):
     run = run_of(notices.append)
     sink = GpioOptions(gpio=((17, "happy"), (27, "sad"))).open(run)
-    assert sink is not None
     feed, seen = Feed(), []
     with sink:
         for labels in (("happy",), ("happy", "sad"), ("sad",), ("uncertain",), (), ("happy",)):
@@ -48,7 +47,6 @@ def test_pins_are_off_after_an_error_and_free_for_the_next_run(pins, notices):
     options = GpioOptions(gpio=((17, "happy"),))
     for _ in range(2):
         sink = options.open(run_of(notices.append))
-        assert sink is not None
         with suppress(ZeroDivisionError), sink:
             sink.write(*Feed().next("happy"))
             assert pins(17).state
@@ -60,7 +58,6 @@ def test_a_pin_goes_off_when_no_results_arrive(pins, notices, monkeypatch):
     monkeypatch.setattr(gpio, "_MOST_AGE_S", 0.1)
     monkeypatch.setattr(gpio, "_CHECK_EVERY_S", 0.02)
     sink = GpioOptions(gpio=((17, "happy"),)).open(run_of(notices.append))
-    assert sink is not None
     with sink:
         sink.write(*Feed().next("happy"))
         wait_until(lambda: not pins(17).state)
@@ -72,14 +69,11 @@ def test_the_button_requests_a_snapshot(pins, notices, tmp_path):
     run = run_of(notices.append)
     snapshots = EventOptions(event_snapshots=tmp_path).open(run)
     button = GpioOptions(gpio_button=22).open(run)
-    assert snapshots is not None
-    assert button is not None
     feed = Feed()
     with snapshots, button:
         snapshots.write(*feed.next())
         assert list(tmp_path.iterdir()) == []
         pins(22).drive_low()
-        assert run.links.snapshots is not None
         wait_until(lambda: snapshots.write(*feed.next()) or list(tmp_path.glob("*-snapshot-*.jpg")))
 
 

@@ -1,4 +1,4 @@
-"""The buffer of MQTT: restarts, the file of edgekit 0.2, kills, full disks, and damaged files."""
+"""The buffer of MQTT: restarts, the file of edgekit 0.2, kills, a full buffer, and damaged files."""
 
 from __future__ import annotations
 

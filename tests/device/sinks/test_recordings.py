@@ -1,4 +1,4 @@
-"""Videos: `--save` of a video and `--record`: playable MP4 files, restarts, rotation, and disk errors."""
+"""Videos: `--save` of a video and `--record`: playable MP4 files, restarts, rotation, and the disk reserve."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ pytest.importorskip("av", reason="no PyAV here: pip install av")
 def recorder_for(path: Path, notices: list[str], **rules: Any) -> tuple[H264Recorder, RunContext]:
     run = run_of(notices.append, **rules)
     recorder = RecordOptions(record=path).recorder(run)
-    assert recorder is not None
     return recorder, run
 
 
@@ -47,9 +46,7 @@ def record(recorder: H264Recorder, coded: list[EncodedPacket]) -> None:
 
 
 def video(path: Path, run: RunContext) -> Sink:
-    sink = SaveOptions(save=path).open(run)
-    assert sink is not None
-    return sink
+    return SaveOptions(save=path).open(run)
 
 
 def frames(count: int, size_wh: tuple[int, int] = (64, 48), fps: float = 20.0) -> list[tuple[Frame, FrameResult]]:
@@ -179,7 +176,6 @@ time.sleep(600)
 def test_a_killed_run_leaves_a_video_with_every_complete_fragment(tmp_path):
     command = [sys.executable, "-c", _KILLED, str(tmp_path / "v.mp4")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]) as run:
-        assert run.stdout is not None
         assert run.stdout.readline() == "written\n"
         run.send_signal(signal.SIGKILL)
     assert len(levels(tmp_path / "v.mp4")) == 80, "a fragment lasts one second"

@@ -1,4 +1,4 @@
-"""JSON lines and CSV: their contents, restarts, rotation, the disk reserve, and whole lines after errors."""
+"""JSON lines and CSV: their contents, restarts, rotation, and whole lines after errors."""
 
 from __future__ import annotations
 
@@ -56,15 +56,11 @@ def new_run(notices) -> Callable[..., RunContext]:
 
 
 def jsonl(target: Path | str, run: RunContext) -> RecordSink:
-    sink = JsonLinesOptions(jsonl=str(target)).open(run)
-    assert sink is not None
-    return sink
+    return JsonLinesOptions(jsonl=str(target)).open(run)
 
 
 def csv_sink(path: Path, run: RunContext) -> RecordSink:
-    sink = CsvOptions(csv=path).open(run)
-    assert sink is not None
-    return sink
+    return CsvOptions(csv=path).open(run)
 
 
 def record(sink: RecordSink, *sequences: int) -> None:

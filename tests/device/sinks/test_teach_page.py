@@ -50,7 +50,6 @@ def command(tmp_path: Path) -> Iterator[str]:
             )
         )
         stack.callback(run.kill)
-        assert run.stdout is not None
         line = run.stdout.readline()
         yield line.split()[-1].removesuffix("/teach")
         run.send_signal(signal.SIGINT)

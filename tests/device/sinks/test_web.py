@@ -66,11 +66,9 @@ def web(feed, notices) -> Iterator[Callable[..., Web]]:
     """Return a function that serves a page on a free port and returns its `Web`."""
     with ExitStack() as stack:
 
-        def serve(
-            address: str = "127.0.0.1:0", token: str | None = None, account: Account | None = None, **options
-        ) -> Web:
+        def serve(token: str | None = None, account: Account | None = None, **options) -> Web:
             monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
-            sink = WebSink(address, token, monitor, **options)
+            sink = WebSink("127.0.0.1:0", token, monitor, **options)
             return Web(stack.enter_context(sink), monitor, feed)
 
         yield serve

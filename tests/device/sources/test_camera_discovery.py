@@ -11,22 +11,26 @@ import pytest
 from edgekit.boards import read_board
 from edgekit.cli import run as run_command_line
 from edgekit.device.sources import opencv as camera_discovery
-from edgekit.device.sources.opencv import list_cameras
+from edgekit.device.sources.opencv import list_cameras, v4l2_cameras
 from edgekit.errors import EXIT_OK, SourceError
+
+
+def add_node(root: Path, number: int, bus: str, index: int = 0) -> None:
+    """Add a video node to the file system of a machine; the images of a camera come from the node with index 0."""
+    node = root / f"sys/class/video4linux/video{number}"
+    for folder in (node / "device", root / "sys/bus" / bus, root / "dev"):
+        folder.mkdir(parents=True, exist_ok=True)
+    (node / "index").write_text(f"{index}\n")
+    (node / "name").write_text("HD \x1b[Webcam\n")
+    (node / "device/subsystem").symlink_to(root / "sys/bus" / bus)
+    (root / f"dev/video{number}").touch(0o600)
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """The file system of a machine with the nodes of two USB cameras."""
-    (tmp_path / "sys/bus/usb").mkdir(parents=True)
+    """The file system of a machine with two USB cameras."""
     for number in (0, 2):
-        node = tmp_path / f"sys/class/video4linux/video{number}"
-        (node / "device").mkdir(parents=True)
-        (node / "index").write_text("0\n")
-        (node / "name").write_text("HD \x1b[Webcam\n")
-        (tmp_path / "dev").mkdir(exist_ok=True)
-        (tmp_path / f"dev/video{number}").touch(0o600)
-        (node / "device/subsystem").symlink_to(tmp_path / "sys/bus/usb")
+        add_node(tmp_path, number, "usb")
     return tmp_path
 
 
@@ -43,6 +47,14 @@ def test_usb_cameras_are_listed_by_name_and_one_that_may_not_be_used_is_blocked(
     ]
     assert [camera.blocked is None for camera in found.cameras] == [True, False]
     assert found.obstacles == (), "nobody misses picamera2 on a PC"
+
+
+def test_usb_cameras_come_first_and_codecs_and_metadata_nodes_are_left_out(tmp_path):
+    for number, bus, index in ((0, "platform", 0), (10, "usb", 0), (2, "usb", 0), (3, "usb", 1)):
+        add_node(tmp_path, number, bus, index)
+    every_node = [path.name for path in v4l2_cameras(usb_only=False, root=tmp_path)]
+    assert every_node == ["video2", "video10", "video0"]
+    assert [path.name for path in v4l2_cameras(usb_only=True, root=tmp_path)] == ["video2", "video10"]
 
 
 def test_a_pi_misses_picamera2(machine):

@@ -323,16 +323,3 @@ def test_auto_takes_the_ribbon_camera_first_on_a_pi_and_names_what_it_tried(came
     with pytest.raises(SourceError, match="/dev/video971") as raised:
         open_camera("auto", notices.append)
     assert "picamera2" not in str(raised.value)
-
-
-def test_usb_cameras_come_first_and_codecs_and_metadata_nodes_are_left_out(tmp_path):
-    for bus in ("usb", "platform"):
-        (tmp_path / "sys/bus" / bus).mkdir(parents=True)
-    for number, bus, index in ((0, "platform", "0"), (10, "usb", "0"), (2, "usb", "0"), (3, "usb", "1")):
-        node = tmp_path / f"sys/class/video4linux/video{number}"
-        (node / "device").mkdir(parents=True)
-        (node / "index").write_text(f"{index}\n")
-        (node / "device/subsystem").symlink_to(tmp_path / "sys/bus" / bus)
-    everything = [str(path) for path in opencv.v4l2_cameras(usb_only=False, root=tmp_path)]
-    assert everything == ["/dev/video2", "/dev/video10", "/dev/video0"]
-    assert [path.name for path in opencv.v4l2_cameras(usb_only=True, root=tmp_path)] == ["video2", "video10"]

@@ -1,4 +1,4 @@
-"""Live sources: the newest frame, counted drops, reopened devices, and real HTTP streams."""
+"""Live sources: the newest frame, counted drops, released devices, and recordings behind an address."""
 
 from __future__ import annotations
 

@@ -55,7 +55,6 @@ def test_the_contract_states_how_the_file_is_used(taught: Taught) -> None:
     assert contract == taught.contract
     assert (contract.subject, contract.precision, contract.input.size_hw) == ("image", "int8", (SIZE_PX, SIZE_PX))
     assert contract.input.sizes_px == ()
-    assert contract.distance is not None
     assert contract.distance.threshold == pytest.approx(taught.fit.threshold)
 
 
