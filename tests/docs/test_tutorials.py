@@ -98,8 +98,8 @@ class Walk:
 
     def _small(self, command: list[str]) -> list[str]:
         words = ["every:1s" if word == "every:10s" else word for word in command]
-        if words[0] in ("train", "distill"):
-            words += ["--epochs", "3" if "edgecnn" in words or "--recipe" in words else "1"]
+        if words[0] in ("train", "train-clip", "train-prompts", "distill"):
+            words += ["--epochs", "3" if "--recipe" in words else "1"]
             words += ["--threads", "1", "--precision", "fp32"]
         if words[0] == "bench":
             words += ["--seconds", "0.05", "--processes", "1", "--threads", "1", "--no-pipeline"]
