@@ -8,7 +8,7 @@
 # make test-power   deploys that a power cut ends, in a virtual machine (as test-vivid, and e2fsprogs)
 # make test-random  the tests of `make test` in random order
 # make test-oldest  the tests of device/ with the oldest supported versions of its dependencies
-# make fuzz         mutated files and answers for at least 60 seconds (SECONDS=3600: an hour); finds go to tests/fuzz/cases
+# make fuzz         mutated files and answers for at least 60 seconds (SECONDS=3600: an hour)
 # make audit        known vulnerabilities and licences of the dependencies
 # make lint         style, types, import rules, generated pages
 # make docs         the documentation site in out/site; a broken link or anchor is an error
@@ -83,7 +83,7 @@ test-oldest: $(TEST)/installed
 	$(OLDEST)/bin/python -m pytest --numprocesses $(WORKERS) -m "not slow" tests/device
 
 fuzz: $(TEST)/installed
-	$(TEST)/bin/python -m tests.fuzz.runner --seconds $(SECONDS) --first $$(date +%s) --keep
+	$(TEST)/bin/python -m tests.fuzz.runner --seconds $(SECONDS) --first $$(date +%s)
 
 audit: $(TEST)/installed
 	$(PYTHON) -m venv $(AUDIT)

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 _os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.2.0"
+# Its name on package indexes.
+DISTRIBUTION = "edgekit-pi"
 
 # The module that defines each public name.
 _PUBLIC = {

@@ -16,6 +16,8 @@ EXIT_INTERRUPTED = 130
 
 # Begins the line that a command prints before it ends with an error.
 ERROR_PREFIX = "edgekit: error: "
+# Begins a line of stderr that a board sends to the workstation: a message, or the progress of a step.
+MESSAGE_PREFIX = "edgekit-job "
 
 
 class EdgekitError(Exception):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-DISTRIBUTION = "edgekit-pi"
+from edgekit import DISTRIBUTION
+
 _TEACHING = "edgekit.device.teach.write"
 
 # The extra that installs each top-level module.

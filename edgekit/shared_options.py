@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from edgekit.options import Options, option
+from edgekit.options import option
 
 # Upper limit far above any useful value; torch and OpenMP abort on absurd ones.
 MAX_THREADS = 1024
@@ -43,23 +42,3 @@ def min_face_px(**more: Any) -> Any:
     """Return the field of --min-face."""
     text = "Discard faces smaller than PX. The size of the detector's input follows from PX."
     return option("--min-face", text, default=0, metavar="PX", least=0, most=100_000, **more)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServiceOptions(Options):
-    """Which systemd service a command is about."""
-
-    title = "Service"
-    name: str = option("--name", "Name of the service.", default="edgekit", metavar="NAME")
-    user: bool = option("--user", "A user service. Default for all users except root.", default=False)
-    system: bool = option(
-        "--system",
-        "A system service, which only root can change. Default for root.",
-        default=False,
-        excludes="--user",
-    )
-
-    @property
-    def scope(self) -> Literal["user", "system"] | None:
-        """The given one of user and system; None: the default of the user."""
-        return "user" if self.user else "system" if self.system else None

@@ -22,6 +22,7 @@ from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import Evaluation
 from edgekit.report.document import BenchmarkReport, BoardResult, CellResult, Kind
+from edgekit.report.statistics import wilson_interval
 
 # Largest drop of accuracy of a recommended file, 0..1, as in `edgekit verify`.
 MAX_DROP = 0.005
@@ -47,6 +48,11 @@ class FormatFile:
     size_bytes: int
     evaluation: Evaluation
     drop: str | None
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy, 0..1."""
+        return wilson_interval(self.evaluation.correct, self.evaluation.total)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
+from tests.tiny_models import NCNN_GRAPH, tiny_contract, tiny_onnx
 from tests.waiting import wait_until
 
 # One thread per test process and child process: they share the cores, and torch's threads wait for each other.
@@ -39,31 +41,11 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A valid model file of a few bytes: the mean of each colour of an 8 x 8 crop is the logit of a label."""
-    from onnx import TensorProto, helper, save
+    """The model of tests/tiny_models.py as an ONNX file."""
+    import onnx
 
-    from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
-
-    contract = Contract(
-        architecture="mean",
-        labels=("red", "green", "blue"),
-        input=InputSpec("input", (8, 8), "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
-        crop=CropSpec(margin=0.0, grayscale=False, resize_hw=(8, 8), center_crop_hw=(8, 8)),
-        output=OutputSpec("logits"),
-    )
-    graph = helper.make_graph(
-        [
-            helper.make_node("GlobalAveragePool", ["input"], ["mean"]),
-            helper.make_node("Flatten", ["mean"], ["logits"]),
-        ],
-        "mean",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, 8, 8])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
-    save(model, path)
+    onnx.save(tiny_onnx(tiny_contract()), path)
     return path
 
 
@@ -72,33 +54,18 @@ def tiny_image_model(tiny_model: Path) -> Path:
     """`tiny_model` for whole images."""
     import onnx
 
-    from edgekit.contract import METADATA_KEY, Contract
-
-    model = onnx.load(tiny_model)
-    (document,) = model.metadata_props
-    contract = replace(Contract.from_json(document.value), subject="image")
-    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     path = tiny_model.with_name("tiny-image.onnx")
-    onnx.save(model, path)
+    onnx.save(tiny_onnx(replace(tiny_contract(), subject="image")), path)
     return path
 
 
 @pytest.fixture(scope="session")
 def tiny_ncnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_model` as a file for ncnn."""
-    from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
     from edgekit.device.engines.ncnn_engine import pack_ncnn
 
-    contract = Contract(
-        architecture="mean",
-        labels=("red", "green", "blue"),
-        input=InputSpec("in0", (8, 8), "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
-        crop=CropSpec(margin=0.0, grayscale=False, resize_hw=(8, 8), center_crop_hw=(8, 8)),
-        output=OutputSpec("out0"),
-    )
-    graph = "7767517\n2 2\nInput in0 0 1 in0\nPooling mean 1 1 in0 out0 0=1 4=1\n"
     path = tmp_path_factory.mktemp("tiny") / "tiny.ncnn"
-    path.write_bytes(pack_ncnn(contract, graph, b""))
+    path.write_bytes(pack_ncnn(tiny_contract("in0", "out0"), NCNN_GRAPH, b""))
     return path
 
 
@@ -327,8 +294,7 @@ class Broker:
     """A real mosquitto, on a port that stays the same over restarts."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self.port = server.getsockname()[1]
+        self.port = free_port()
         self.folder = folder
         self.host = "127.0.0.1"
         self.lines = [f"listener {self.port} {self.host}", "allow_anonymous true", "user root"]
@@ -392,6 +358,14 @@ class Listener:
 
     def on(self, topic: str) -> list[bytes]:
         return [payload for name, payload, _ in list(self.messages) if name == topic]
+
+    def entities(self, node: str = "edgekit_test", prefix: str = "homeassistant") -> dict[str, dict[str, Any]]:
+        """Return the latest discovery of a camera: what describes each entity, by object id; empty: it is removed."""
+        wait_until(lambda: self.on(f"{prefix}/device/{node}/config"))
+        components = json.loads(self.on(f"{prefix}/device/{node}/config")[-1])["cmps"]
+        return {
+            key.removeprefix(f"{node}_"): {} if set(entity) == {"p"} else entity for key, entity in components.items()
+        }
 
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(payload) for payload in self.on("edgekit/test/event")]

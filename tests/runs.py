@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekit.boards import Conditions, Throttling
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec, Subject
 from edgekit.device.controls import Controls
 from edgekit.device.sinks.context import Account, RunContext, Shutdown
@@ -14,6 +15,8 @@ from edgekit.device.sinks.outputs import OutputOptions
 from tests.waiting import PATIENCE_S
 
 LABELS = ("calm", "happy", "sad")
+# A board that the firmware has slowed down.
+HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
 
 
 class Source:
@@ -29,6 +32,15 @@ class Source:
 
     def stop(self) -> None:
         self.is_stopped = True
+
+
+class Images:
+    """Saved images of events, by name."""
+
+    latest = None
+
+    def __init__(self, images: dict[str, bytes]) -> None:
+        self.jpeg = images.get
 
 
 def contract(labels: Sequence[str] = LABELS, subject: Subject = "face") -> Contract:

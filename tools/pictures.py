@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import pty
 import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
 import cv2
@@ -37,13 +38,13 @@ from tests.browser import open_browser, wait
 from tests.device.sinks.test_teach_page import held, shown
 from tests.docs.own_pictures import PARTS, save_parts
 from tests.edgekit.doctor.conftest import replayed_in
-from tests.terminal import COLUMNS, in_terminal
 from tests.things import write_clip
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "docs" / "pictures"
 DESKTOP, PHONE = (1280, 860), (390, 844)
+COLUMNS = 80
 _THEME = TerminalTheme(
     (24, 27, 32),
     (222, 226, 230),
@@ -162,7 +163,7 @@ def make_comparison(given: argparse.Namespace, folder: Path) -> None:
     options = ("--no-pipeline", "--threads", "1", "--processes", "5", "-o", "report.json")
     run("bench", "float32.onnx", "int8.onnx", *options, cwd=folder)
     with open_browser(folder / "profile") as browser:
-        _, lines = in_terminal("compare", "report.json", cwd=folder)
+        lines = in_terminal("compare", "report.json", cwd=folder)
         save_terminal(browser, folder, OUTPUT / "comparison.webp", "edgekit compare report.json", lines)
 
 
@@ -234,6 +235,21 @@ def paste(frame: ImageU8, image: ImageU8, mask: ImageU8, center_xy: tuple[float,
 def run(*arguments: object, cwd: Path | None = None) -> None:
     """Run an edgekit command."""
     subprocess.run([sys.executable, "-m", "edgekit.cli", *map(str, arguments)], check=True, cwd=cwd)
+
+
+def in_terminal(*arguments: object, cwd: Path) -> str:
+    """Return the stdout of an edgekit command in a terminal, with its colours."""
+    primary, secondary = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
+    command = [sys.executable, "-m", "edgekit.cli", *map(str, arguments)]
+    with subprocess.Popen(command, cwd=cwd, stdout=secondary, stderr=subprocess.DEVNULL, env=environment):
+        os.close(secondary)
+        output = b""
+        with suppress(OSError):  # the other side is closed
+            while chunk := os.read(primary, 1 << 16):
+                output += chunk
+    os.close(primary)
+    return output.decode().replace("\r\n", "\n")
 
 
 @contextmanager

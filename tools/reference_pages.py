@@ -79,8 +79,7 @@ _TYPES = (
     "edgekit.export.options.QuantizeOptions",
     "edgekit.export.verification.options.VerifyOptions",
     "edgekit.export.profiling.options.ProfileOptions",
-    "edgekit.export.profiling.options.LoopOptions",
-    "edgekit.device.benchmark.options.BenchmarkOptions",
+    "edgekit.device.benchmark.BenchmarkOptions",
 )
 _EXIT_CODES = (
     (errors.EXIT_OK, "success; also a run with a camera that lost records and ends with a warning"),

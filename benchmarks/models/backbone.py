@@ -144,7 +144,7 @@ def normalised(images_rgb: ImageU8) -> np.ndarray:
     return np.ascontiguousarray((values * LITE0_SCALE - LITE0_MEAN[0]) / LITE0_STD[0])
 
 
-def quantized(model: onnx.ModelProto, images: ImageU8, method: str = "MinMax") -> onnx.ModelProto:
+def quantized(model: onnx.ModelProto, images: ImageU8) -> onnx.ModelProto:
     """Return the int8 model, whose input is uint8 pixels."""
     pools = [node.name for node in model.graph.node if node.op_type in ("ReduceMean", "GlobalAveragePool")]
     with tempfile.TemporaryDirectory() as folder:
@@ -159,7 +159,7 @@ def quantized(model: onnx.ModelProto, images: ImageU8, method: str = "MinMax") -
             activation_type=ortq.QuantType.QUInt8,
             weight_type=ortq.QuantType.QInt8,
             nodes_to_exclude=pools,
-            calibrate_method=getattr(ortq.CalibrationMethod, method),
+            calibrate_method=ortq.CalibrationMethod.MinMax,
         )
         result = onnx.load(target)
     _take_pixels(result.graph)

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from edgekit.boards import read_board
+from edgekit.device.benchmark import BenchmarkOptions
 from edgekit.device.benchmark.jobs import (
     DetectorChoice,
     FrameCache,
@@ -24,7 +25,6 @@ from edgekit.device.benchmark.jobs import (
     plan_rounds,
 )
 from edgekit.device.benchmark.measure import latency_of
-from edgekit.device.benchmark.options import BenchmarkOptions
 from edgekit.device.benchmark.rounds import Measured, measure_all
 from edgekit.device.detection import Sizable, needed_detector
 from edgekit.device.engines.engine import contract_in, device_suffixes, engine_of, open_engine

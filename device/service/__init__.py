@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from edgekit.errors import EXIT_USAGE, InputError
+from edgekit.options import Options, option
 
 Scope: TypeAlias = Literal["user", "system"]
 State: TypeAlias = Literal["not installed", "stopped", "starting", "running", "waiting to restart", "failed"]
@@ -35,6 +36,26 @@ MAX_STARTS, STARTS_WINDOW_S = 20, 600
 DEVICE_GROUPS = ("video", "render", "gpio")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceOptions(Options):
+    """Which systemd service a command is about."""
+
+    title = "Service"
+    name: str = option("--name", "Name of the service.", default="edgekit", metavar="NAME")
+    user: bool = option("--user", "A user service. Default for all users except root.", default=False)
+    system: bool = option(
+        "--system",
+        "A system service, which only root can change. Default for root.",
+        default=False,
+        excludes="--user",
+    )
+
+    @property
+    def scope(self) -> Scope | None:
+        """The given one of user and system; None: the default of the user."""
+        return "user" if self.user else "system" if self.system else None
 
 
 @dataclass(frozen=True)

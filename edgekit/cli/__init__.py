@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Train": ("teach", "train", "distill", "train-clip", "train-prompts", "eval", "data", "import"),
     "Export": ("export", "inspect", "verify", "profile"),
-    "Run": ("run", "cameras", "service"),
+    "Run": ("init", "run", "cameras", "service"),
     "Measure": ("bench", "report", "compare"),
     "Boards": ("deploy", "rollback", "releases", "undeploy", "host", "doctor"),
 }

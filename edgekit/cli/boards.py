@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.cli.output import Output, echo, lenient, one_line
+from edgekit.cli.output import Output, by_stage, echo, lenient, one_line, progress_bar
 from edgekit.errors import HostError
 from edgekit.text import printable
 
@@ -69,12 +68,10 @@ class BoardReporter:
     """
 
     def __init__(self, out: Output, boards: int = 1) -> None:
-        from edgekit.cli.progress import progress_bar
-
         self._out = out
         self._bar = progress_bar(out)
         self._tasks: dict[str, Any] = {}
-        self._line_s: dict[str, float] = {}
+        self._lines = by_stage(self._bar)
         self._lock = threading.Lock()
         self._boards, self._finished = boards, 0
 
@@ -114,16 +111,11 @@ class BoardReporter:
         """Show the progress of a board."""
         from rich.markup import escape
 
-        from edgekit.cli.progress import LINE_EVERY_S
-
+        text = f"{host.label}: {one_line(what)}"
         with self._lock:
+            if self._bar.disable:
+                self._lines(text, done, total or None)
+                return
             if host.label not in self._tasks:
                 self._tasks[host.label] = self._bar.add_task("", total=None)
-            text = f"{host.label}: {one_line(what)}"
             self._bar.update(self._tasks[host.label], description=escape(text), completed=done, total=total or None)
-            now_s = time.monotonic()
-            is_due = now_s - self._line_s.setdefault(host.label, now_s) >= LINE_EVERY_S
-            if self._bar.disable and is_due and not self._out.quiet:
-                self._line_s[host.label] = now_s
-                share = f"{done / total:.0%}" if total else f"{done:g}"  # of bytes or processes: readable for both
-                echo(printable(f"{text}, {share}"), err=True)

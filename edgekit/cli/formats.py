@@ -3,72 +3,34 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from edgekit.cli.output import Output, TextTable, echo, one_line, picked
-from edgekit.errors import HostError
-from edgekit.options import Options, option
+from edgekit.cli.output import Output, TextTable, by_stage, one_line, picked, progress_bar
+from edgekit.export.formats import FORMATS, FormatsReport, Measure, benchmark_formats
+from edgekit.report import view
 
 if TYPE_CHECKING:
-    from edgekit.cli.reports import ReportOptions
-    from edgekit.export.formats import FormatsReport
+    from edgekit.report import ReportOptions
     from edgekit.report.document import BenchmarkReport, BoardResult
-
-_NEEDED = "--formats"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FormatsOptions(Options):
-    """The formats to compare, and the data of their accuracy."""
-
-    title = "Formats"
-    formats: tuple[str, ...] | None = option(
-        "--formats",
-        "Export MODEL in these formats and measure each: float32, int8, fp16, ncnn, ncnn-fp16.",
-        metavar="all|NAME,NAME",
-        parse=lambda text: tuple(text.split(",")),
-    )
-    data: Path | None = option("--data", "Data set for accuracy and calibration.", metavar="DATA", needs=_NEEDED)
-    target: str | None = option(
-        "--target",
-        "Processor of the files: generic, x86, a53, a72 or a76. Default: this machine's processor; with --host, "
-        "generic.",
-        metavar="NAME",
-        needs=_NEEDED,
-    )
 
 
 def bench_formats(
     out: Output,
-    models: Sequence[str | Path],
-    chosen: FormatsOptions,
+    model: str | Path,
+    data: Path,
+    formats: tuple[str, ...],
+    target: str | None,
     files: ReportOptions,
-    measure: Callable[[Mapping[str, Path]], BenchmarkReport],
-    on_boards: bool,
+    measure: Measure,
 ) -> None:
-    """Run `bench --formats`; `measure` measures files by name, on this machine or `on_boards`.
+    """Compare formats of a model and print the result; `measure` measures files by name.
 
     Raises:
-        click.UsageError: An option is missing.
         InputError: The model or the data cannot be used.
-        HostError: A board failed; the table of the others is printed first.
-        KeyboardInterrupt: Ctrl-C was pressed; the table of the finished boards is printed first.
     """
-    assert chosen.formats is not None
-    if chosen.data is None:
-        raise click.UsageError("--formats needs a data set for accuracy and calibration: use --data DATA")
-    if len(models) > 1:
-        raise click.UsageError("--formats takes one MODEL")
-    from edgekit.cli.progress import by_stage, progress_bar
-    from edgekit.export.formats import FORMATS, benchmark_formats
-    from edgekit.remote.parallel import INTERRUPTED
-
     found = None
     try:
         with ExitStack() as stack:
@@ -80,10 +42,10 @@ def bench_formats(
                 return measure(paths)
 
             found = benchmark_formats(
-                models[0],
-                chosen.data,
-                formats=tuple(FORMATS) if chosen.formats == ("all",) else chosen.formats,
-                target=chosen.target or ("generic" if on_boards else None),
+                model,
+                data,
+                formats=tuple(FORMATS) if formats == ("all",) else formats,
+                target=target,
                 measure=measure_exported,
                 progress=by_stage(bars),
                 notify=out.say,
@@ -91,21 +53,12 @@ def bench_formats(
             write(found.report)
     finally:
         if found is not None:
-            _show(out, found, str(chosen.data))
+            _show(out, found, str(data))
             out.result(_document(found))
-    errors = [f"{host.label}: {host.error}" for host in found.report.hosts if host.error not in (None, INTERRUPTED)]
-    if any(host.error == INTERRUPTED for host in found.report.hosts):
-        for line in errors:
-            echo(one_line(line), err=True)
-        raise KeyboardInterrupt
-    if errors:
-        raise HostError("; ".join(errors))
 
 
 def _show(out: Output, found: FormatsReport, data: str) -> None:
     """Print for each board its table, the recommended format and the command that makes it, and what was left out."""
-    from edgekit.report import view
-
     for board in found.report.boards:
         warning = view.virtualization_warning(board)
         out.show(*([warning] if warning else []), _table(found, board))
@@ -124,8 +77,6 @@ def _show(out: Output, found: FormatsReport, data: str) -> None:
 
 
 def _export_options(name: str, data: str) -> str:
-    from edgekit.export.formats import FORMATS
-
     options = FORMATS[name]
     words = ["-o", "mine.ncnn" if "engine" in options else "mine.onnx"]
     for option_name, value in options.items():
@@ -134,12 +85,9 @@ def _export_options(name: str, data: str) -> str:
 
 
 def _table(found: FormatsReport, board: BoardResult) -> TextTable:
-    from edgekit.report import view
-    from edgekit.report.statistics import wilson_interval
-
     rows = []
     for file, cell in found.rows(board):
-        low, high = wilson_interval(file.evaluation.correct, file.evaluation.total)
+        low, high = file.accuracy_interval
         rows.append(
             (
                 f"{file.name}{' *' if (file, cell) == found.recommended(board) else ''}",
@@ -158,8 +106,6 @@ def _table(found: FormatsReport, board: BoardResult) -> TextTable:
 
 def _document(found: FormatsReport) -> dict[str, Any]:
     """Return the document of `edgekit bench --formats --json`."""
-    from edgekit.report.statistics import wilson_interval
-
     best = [(board.label, *found.recommended(board)) for board in found.report.boards]
     return {
         "schema": "edgekit.formats/1.0",
@@ -167,9 +113,8 @@ def _document(found: FormatsReport) -> dict[str, Any]:
         "formats": [
             {
                 "format": file.name,
-                **picked(file, "size_bytes", "drop"),
+                **picked(file, "size_bytes", "drop", "accuracy_interval"),
                 **picked(file.evaluation, "correct", "total", "accuracy"),
-                "accuracy_interval": wilson_interval(file.evaluation.correct, file.evaluation.total),
             }
             for file in found.files
         ],

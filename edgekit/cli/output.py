@@ -1,4 +1,4 @@
-"""Output of the commands: text for people, one JSON document with --json, and the streams they are written to."""
+"""Output of the commands: text for people, one JSON document with --json, progress bars, and their streams."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,10 @@ from edgekit.text import printable as printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
+# Seconds between two lines of progress where no terminal shows a bar.
+LINE_EVERY_S = 60.0
 # Minimum widths of tables and of text, also in a narrower terminal.
 _MIN_TABLE_COLUMNS = 80
 _MIN_COLUMNS = 60
@@ -105,6 +109,75 @@ class Output:
         if self.as_json:
             click.echo(json.dumps(document, indent=2, allow_nan=False))
             sys.stdout.flush()
+
+
+@contextmanager
+def reported(out: Output) -> Iterator[dict[str, Any]]:
+    """Yield the arguments `progress` and `notify` of a function of the Python API: bars by stage, and printed lines."""
+    with progress_bar(out) as bars:
+        yield {"progress": by_stage(bars), "notify": out.say}
+
+
+def is_progress_shown() -> bool:
+    """Return whether `progress_bar` would show anything, without importing rich."""
+    return sys.stderr.isatty()
+
+
+def progress_bar(out: Output) -> Progress:
+    """Return a rich progress display with the remaining time; it draws only on a terminal and not with -q."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = out.progress_console
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        # Without a terminal rich would print an empty line.
+        disable=not console.is_terminal,
+    )
+
+
+def updater(progress: Progress, description: str) -> Callable[[float, float | None], None]:
+    """Return a function of (done, total or None) that updates one bar."""
+    task = progress.add_task(description, total=None)
+
+    def update(done: float, total: float | None) -> None:
+        progress.update(task, completed=done, total=total)
+
+    return update
+
+
+def by_stage(
+    progress: Progress, clock: Callable[[], float] = time.monotonic
+) -> Callable[[str, float, float | None], None]:
+    """Return a function that shows (stage, done, total or None), with one bar per stage.
+
+    Without a terminal, one line per minute and stage is printed to stderr.
+    """
+    bars: dict[str, Callable[[float, float | None], None]] = {}
+    printed_s: dict[str, float] = {}
+    has_lines = progress.disable and not progress.console.quiet
+
+    def update(stage: str, done: float, total: float | None) -> None:
+        if stage not in bars:
+            bars[stage] = updater(progress, stage)
+        bars[stage](done, total)
+        if has_lines and (now_s := clock()) - printed_s.setdefault(stage, now_s) >= LINE_EVERY_S:
+            printed_s[stage] = now_s
+            echo(printable(f"{stage}: {done / total:.0%}" if total else f"{stage}: {done:g}"), err=True)
+
+    return update
 
 
 def picked(source: object, *names: str) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from edgekit.cli.output import Output
-from edgekit.cli.progress import is_progress_shown, progress_bar, updater
+from edgekit.cli.output import Output, is_progress_shown, progress_bar, updater
 from edgekit.cli.signals import StopSignals
 from edgekit.device.pipeline import StreamOptions
 from edgekit.device.sink import STDOUT, SinkOptions

@@ -74,6 +74,20 @@ def render(command: Command, values: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def as_toml(settings: Mapping[str, Any]) -> str:
+    """Return a settings file of `edgekit run` with these keys and their help."""
+    return "\n".join(
+        f"# {option.help}\n{key} = {_toml(option, value)}\n"
+        for key, value in settings.items()
+        for option in [run_option(key)]
+    )
+
+
+def run_option(key: str) -> Option:
+    """Return the option of `edgekit run` of a key."""
+    return next(declared for declared in _run_command().declared.values() if declared.key == key)
+
+
 def read_settings(path: Path, command: SettingsCommand) -> dict[str, Any]:
     """Return the values in a TOML file of settings for `command`, by the name of the parameter.
 

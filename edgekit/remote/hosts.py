@@ -1,21 +1,22 @@
-"""Boards from the values of options or an inventory file, validated before they reach ssh."""
+"""Boards of a command: the options that name them, and their addresses, validated before they reach ssh.
+
+The module loads no msgspec, for `--help`.
+"""
 
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
-
-import msgspec
-from msgspec import Meta
+from typing import Any
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
+from edgekit.options import Options, option
 from edgekit.text import one_line
 
+_BOARDS = ("--host", "--inventory")
 _MAX_PORT = 65_535
 _MAX_LABEL = 64
 _SHOWN_LABELS = 20
@@ -44,6 +45,76 @@ class Host:
     port: int | None = None
     identity: Path | None = None
     ssh_options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostOptions(Options):
+    """Which boards a command uses; without any, it uses this machine."""
+
+    title = "Boards"
+    host: tuple[str, ...] = option("--host", "A board to reach by SSH; repeatable.", default=(), metavar="[USER@]HOST")
+    inventory: Path | None = option("--inventory", "TOML file with boards ([[host]] tables).", metavar="FILE.toml")
+    only: tuple[str, ...] = option(
+        "--only",
+        "Use only the board with this label or address; repeatable.",
+        default=(),
+        metavar="LABEL",
+        needs=_BOARDS,
+    )
+    port: int | None = option(
+        "--port", "SSH port; default: ssh's own.", metavar="N", least=1, most=_MAX_PORT, needs=_BOARDS
+    )
+    identity: Path | None = option("--identity", "Private key for SSH.", metavar="FILE", needs=_BOARDS)
+    ssh_option: tuple[str, ...] = option(
+        "--ssh-option",
+        "A setting of ssh_config, or an argument of ssh; repeatable.",
+        default=(),
+        metavar="NAME=VALUE",
+        needs=_BOARDS,
+    )
+    parallel: int = option(
+        "--parallel",
+        "Number of boards that are processed in parallel.",
+        default=4,
+        metavar="N",
+        least=1,
+        most=64,
+        needs=_BOARDS,
+    )
+
+    def hosts(self) -> tuple[Host, ...]:
+        """Return the boards.
+
+        Raises:
+            InputError: An address, the inventory or a label cannot be used, or a private key is missing.
+        """
+        defaults = Host("", "", self.port, self.identity, ssh_arguments(self.ssh_option))
+        hosts = [parse_host(each, defaults) for each in self.host]
+        if self.inventory is not None:
+            hosts += read_inventory(self.inventory, defaults)
+        check_different(hosts)
+        chosen = tuple(select(hosts, self.only))
+        for each in chosen:  # ssh would use another key without a word
+            if each.identity is not None:
+                require_file(each.identity, f"private key of {each.label}")
+        return chosen
+
+    def required_hosts(self) -> tuple[Host, ...]:
+        """Return the boards of a command that needs at least one.
+
+        Raises:
+            InputError: As `hosts`, or no board is given.
+        """
+        if not self.host and self.inventory is None:
+            raise InputError("no board given: use --host USER@HOST or --inventory FILE.toml")
+        return self.hosts()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstallingHostOptions(HostOptions):
+    """Boards on which edgekit is installed first."""
+
+    no_install: bool = option("--no-install", "Use the edgekit installed on the board.", default=False, needs=_BOARDS)
 
 
 _NO_HOST = Host("", "")
@@ -91,6 +162,8 @@ def read_inventory(path: Path, defaults: Host = _NO_HOST) -> list[Host]:
     Raises:
         InputError: The file cannot be read, or a field is unknown or not valid.
     """
+    import tomllib
+
     require_file(path, "inventory")
     try:
         document = tomllib.loads(path.read_text("utf-8-sig"))  # editors of Windows begin a file with a mark
@@ -137,30 +210,38 @@ def select(hosts: Sequence[Host], names: Sequence[str]) -> list[Host]:
     return [host for host in hosts if not names or host.label in names or host.address in names]
 
 
-class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class _Entry:
     """A [[host]] table."""
 
     host: str
-    label: Annotated[str, Meta(min_length=1)] | None = None
-    port: Annotated[int, Meta(ge=1, le=_MAX_PORT)] | None = None
-    identity: Annotated[str, Meta(min_length=1)] | None = None
+    label: str | None = None
+    port: int | None = None
+    identity: str | None = None
 
 
 def _from_table(table: Any, where: str, folder: Path, defaults: Host) -> Host:
-    if isinstance(table, dict) and {"ssh_options", "ssh_option"} & set(table):
+    from edgekit.typed_json import convert
+
+    entry = convert(table, _Entry, f"{where}: field")
+    if {"ssh_options", "ssh_option"} & set(table):
         raise InputError(
             f"{where}: an inventory must not set ssh options, which can run programs: use ~/.ssh/config or --ssh-option"
         )
+    if unknown := sorted(set(table) - {field.name for field in fields(_Entry)}):
+        raise InputError(f"{where}: unknown field '{one_line(unknown[0])}'")
     try:
-        entry = msgspec.convert(table, _Entry)
         address = _address(entry.host)
         identity = defaults.identity if entry.identity is None else folder / Path(entry.identity).expanduser()
-    except (msgspec.ValidationError, InputError, RuntimeError) as error:  # RuntimeError: the home of an unknown user
+    except (InputError, RuntimeError) as error:  # RuntimeError: the home of an unknown user
         raise InputError(f"{where}: {one_line(str(error))}") from error
-    label = entry.label or address
-    if len(label) > _MAX_LABEL or not label.isprintable():
+    label = address if entry.label is None else entry.label
+    if not 1 <= len(label) <= _MAX_LABEL or not label.isprintable():
         raise InputError(f"{where}: label must be 1 to {_MAX_LABEL} printable characters")
-    return replace(defaults, address=address, label=label, port=entry.port or defaults.port, identity=identity)
+    port = defaults.port if entry.port is None else entry.port
+    if port is not None and not 1 <= port <= _MAX_PORT:
+        raise InputError(f"{where}: port must be 1 to {_MAX_PORT}")
+    return replace(defaults, address=address, label=label, port=port, identity=identity)
 
 
 def _address(text: str) -> str:

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tarfile
 import threading
@@ -24,11 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from edgekit.boards import call_tool
+from edgekit import DISTRIBUTION
 from edgekit.downloads import default_cache_dir, is_offline
 from edgekit.errors import HostError, InputError, TemporaryError
 from edgekit.files import exclusive_folder, require_file, sha256_of
-from edgekit.install_hint import DISTRIBUTION
 from edgekit.text import one_line
 
 _CHUNK_BYTES = 1 << 16
@@ -183,9 +183,12 @@ def _download(requirements: Sequence[str], target: Target, folder: Path) -> None
     arguments += ["--dest", str(folder), "--only-binary=:all:", "--implementation", "cp"]
     arguments += ["--python-version", "{}.{}".format(*target.python)]
     arguments += [f"--platform={platform}" for platform in target.platforms]
-    done = call_tool([*arguments, *requirements], _PIP_TIMEOUT_S)
-    if done is None:
-        raise HostError(f"the download of the {what} did not end within {_PIP_TIMEOUT_S} s: check PIP_INDEX_URL")
+    arguments += requirements
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, errors="replace", timeout=_PIP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        late = f"the download of the {what} did not end within {_PIP_TIMEOUT_S} s: check PIP_INDEX_URL"
+        raise HostError(late) from None
     if done.returncode != 0:
         raise HostError(f"{what} cannot be downloaded: pip: {one_line(_reason(done.stderr))[:300]}")
 

@@ -18,8 +18,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from edgekit.errors import EXIT_USAGE, HostError
-from edgekit.remote.board.loader import MESSAGE_PREFIX
+from edgekit.errors import EXIT_USAGE, MESSAGE_PREFIX, HostError
 from edgekit.remote.parallel import HostReporter
 from edgekit.remote.ssh import CommandResult, Connection
 from edgekit.text import one_line

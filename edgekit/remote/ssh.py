@@ -14,14 +14,14 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
 from edgekit.errors import ERROR_PREFIX, HostError, InputError
-from edgekit.remote.exchange import Exchange
+from edgekit.files import write_all
 from edgekit.remote.hosts import Host
 from edgekit.remote.ssh_errors import explain, not_run
 from edgekit.text import one_line
@@ -31,6 +31,9 @@ _CONNECT_TIMEOUT_S = 15
 _OPEN_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 0.5
 _END_TIMEOUT_S = 1.0
+# Time for the last output after a process has ended: ssh passes its pipes to the process of the shared connection.
+_DRAIN_S = 5.0
+_READ_BYTES = 1 << 16
 # A socket's path may have 108 bytes, of which ssh needs 17 while it creates the socket.
 _MAX_SOCKET_PATH = 85
 
@@ -147,7 +150,7 @@ class Connection:
         token = _token()
         # `exec`: what the shell's start files set up for the end of the shell must not print after the program.
         process = self._start(f"echo {token}; exec {command_line(arguments)}")
-        exchange = Exchange(process, on_stderr_line)
+        exchange = _Exchange(process, on_stderr_line)
         try:
             exchange.run((stdin,) if isinstance(stdin, bytes) else stdin, hold_stdin, timeout_s)
         except subprocess.TimeoutExpired:
@@ -300,6 +303,72 @@ class Connection:
         # The stderr of a command has the messages of the board's programs, too.
         text = self._master_stderr.decode(errors="replace").strip()
         return explain(text, self.host) if text else "the board or the network does not respond"
+
+
+class _Exchange:
+    """Writes the stdin of a process while its stdout and the lines of its stderr are read.
+
+    `stdout` and `stderr` are what was read so far.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], on_stderr_line: Callable[[str], None] | None) -> None:
+        self.stdout, self.stderr = bytearray(), bytearray()
+        self._failure: Exception | None = None
+        self._process = process
+        self._on_stderr_line = on_stderr_line or (lambda _: None)
+
+    def run(self, chunks: Iterable[bytes], hold_stdin: bool, timeout_s: float | None) -> None:
+        """Write `chunks` and read until the process ends.
+
+        Raises:
+            subprocess.TimeoutExpired: The process did not end in time.
+        """
+        readers = [threading.Thread(target=target, daemon=True) for target in (self._read_stdout, self._read_stderr)]
+        writer = threading.Thread(target=self._write, args=(chunks, hold_stdin), daemon=True)
+        for thread in (*readers, writer):
+            thread.start()
+        self._process.wait(timeout_s)
+        for thread in readers:
+            thread.join(_DRAIN_S)
+        if self._failure is not None:
+            raise self._failure
+
+    def _write(self, chunks: Iterable[bytes], hold: bool) -> None:
+        stream = self._process.stdin
+        assert stream is not None
+        try:
+            for chunk in chunks:
+                write_all(stream.write, chunk)
+        except (BrokenPipeError, ValueError):
+            pass  # the process closed its stdin; it may do that and still succeed
+        except Exception as error:  # such as of a file that cannot be read
+            self._failure = error
+        if self._failure is not None or not hold:
+            with suppress(OSError, ValueError):
+                stream.close()
+
+    def _read_stdout(self) -> None:
+        assert self._process.stdout is not None
+        for data in _chunks(self._process.stdout):
+            self.stdout += data
+
+    def _read_stderr(self) -> None:
+        assert self._process.stderr is not None
+        rest = b""
+        for data in _chunks(self._process.stderr):
+            self.stderr += data
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                try:
+                    self._on_stderr_line(line.decode(errors="replace"))
+                except Exception as error:  # the stream is still read to its end
+                    self._failure = error
+
+
+def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
+    with suppress(OSError, ValueError):  # closed by another thread
+        while data := stream.read(_READ_BYTES):
+            yield data
 
 
 def shell(text: str, *arguments: str) -> list[str]:

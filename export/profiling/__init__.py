@@ -1,1 +1,1 @@
-"""Cost of a model: layers, MACs, memory traffic, measured layer times, and latency estimates per board."""
+"""Cost of a model: layers, MACs, memory traffic, and latency estimates per board."""

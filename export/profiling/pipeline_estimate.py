@@ -1,7 +1,7 @@
 """Estimate of the frame rate of `edgekit run` on a board, for one face.
 
-The loop captures each frame, runs the detector on every Nth frame and optical flow on the others, and classifies the
-face in every frame or in every Nth frame. A model that classifies whole images needs neither detector nor optical flow.
+The loop captures each frame, runs the detector on every fifth frame and optical flow on the others, and classifies the
+face in every frame. A model that classifies whole images needs neither detector nor optical flow.
 
 Nets are estimated by the board's roofline. All other parts are measured on this machine with one thread and scaled by a
 factor. The factor is the one-thread estimate of the shipped `default` on the board, divided by its time here, which is
@@ -31,7 +31,6 @@ from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
 from edgekit.device.stages import StageTimer
 from edgekit.device.tracking import FaceTracker
 from edgekit.device.tracking.detection_schedule import Every
-from edgekit.export.profiling.options import LoopOptions
 from edgekit.export.profiling.profile import Profile, profile_file
 from edgekit.export.profiling.roofline import SPREAD, BoardEstimate
 from edgekit.known_boards import KnownBoard
@@ -40,6 +39,7 @@ from edgekit.preprocess import ImageU8, to_input
 
 _LEAST_RUNS, _LEAST_S = 25, 0.3
 _FPS = 30
+_DETECT_EVERY = 5
 # The net by which this machine is compared with a board.
 REFERENCE = "default.onnx"
 
@@ -111,7 +111,6 @@ class Loop:
     part that is not a net, and of one inference of `default` ("reference").
     """
 
-    options: LoopOptions
     classifier: Profile
     reference: Profile
     detector: Profile | None
@@ -133,29 +132,25 @@ class Loop:
 
         parts = [scaled("capture: colour and copy", "capture", "capture")]
         if detect:
-            share = 1 / self.options.detect_every
-            net = f"detector net, 1 of {self.options.detect_every} frames"
+            share = 1 / _DETECT_EVERY
             parts += [
-                Part(net, "detect", detect[0].middle_ms * share, "roofline"),
+                Part(f"detector net, 1 of {_DETECT_EVERY} frames", "detect", detect[0].middle_ms * share, "roofline"),
                 scaled("detector: scale and decode", "detect", "around detector", share),
                 scaled("track: flow between detections", "detect", "track", 1 - share),
             ]
-        every = self.options.classify_every
-        net = "classifier net" if every == 1 else f"classifier net, 1 of {every} frames"
         cut = "face: cut and prepare" if detect else "image: fit and prepare"
         parts.append(scaled(cut, "classify", "prepare"))
-        parts.append(Part(net, "classify", classify.middle_ms / every, "roofline"))
+        parts.append(Part("classifier net", "classify", classify.middle_ms, "roofline"))
         found = PipelineEstimate(threads, self.detector_wh, self.classifier.precision, tuple(parts))
         return BoardEstimate(board, threads, found)
 
 
-def measure_loop(options: LoopOptions, model: Path, classifier: Profile, detector_model: Path | None) -> Loop:
+def measure_loop(model: Path, classifier: Profile, detector_model: Path | None) -> Loop:
     """Measure the parts of the loop at 640x480 that are no nets, and profile the nets.
 
     Args:
-        options: Settings of the loop.
         model: The classifier's file.
-        classifier: Its profile; its measured times are not used.
+        classifier: Its profile.
         detector_model: YuNet's file; None for a model that classifies whole images.
 
     Raises:
@@ -170,8 +165,8 @@ def measure_loop(options: LoopOptions, model: Path, classifier: Profile, detecto
     detector = detector_wh = None
     if detector_model is not None:
         detector_wh = _input_wh(_yunet(detector_model))
-        detector = profile_file(detector_model, size_wh=detector_wh)
-    return Loop(options, classifier, profile_file(asset(REFERENCE)), detector, detector_wh, here_ms)
+        detector = profile_file(detector_model, detector_wh)
+    return Loop(classifier, profile_file(asset(REFERENCE)), detector, detector_wh, here_ms)
 
 
 def _measure_here(model: Path, detector_model: Path | None) -> dict[str, float]:

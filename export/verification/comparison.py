@@ -140,10 +140,8 @@ class ExportCheck:
     tolerance: float
 
 
-def check_export(
-    path: Path, net: nn.Module, contract: Contract, tolerance: float | None = None, crops: ImageU8 | None = None
-) -> ExportCheck:
-    """Compare an exported float32 file with its net.
+def check_export(path: Path, net: nn.Module, contract: Contract, tolerance: float | None = None) -> ExportCheck:
+    """Compare an exported float32 file with its net on crops of the shipped portrait.
 
     Args:
         path: The file; the runtime's code classifies with the contract in it.
@@ -152,7 +150,6 @@ def check_export(
         tolerance: Largest allowed difference of a logit; None: that of the file's engine. 1e-5 of the largest logit is
             always allowed, without equal top-1; of a net with merged classes, of the largest logit before they are
             merged.
-        crops: uint8 (N, H, W, 1 or 3), N ≥ 1; None: crops of the shipped portrait.
 
     Raises:
         GateError: A logit is NaN or infinity or differs by more, or top-1 differs.
@@ -160,7 +157,7 @@ def check_export(
     """
     allowed = tolerance_for("float32", engine_of(path))
     allowed = allowed if tolerance is None else replace(allowed, logits=tolerance)
-    crops = portrait_crops(contract) if crops is None else crops
+    crops = portrait_crops(contract)
     found = compare(TorchClassifier(net, contract), Classifier(path, intra_op_threads=1), crops, crops)
     reference = found.reference_logits
     if not np.isfinite(reference).all():

@@ -152,20 +152,17 @@ def usual_split(splits: Iterable[str], kind: SplitKind) -> str | None:
     return _first_known(splits, _USUAL[kind])
 
 
-def train_and_validation(
-    dataset: DataSet, train: str | None, validation: str | None, seed: int = 0
-) -> tuple[ImageSet, ImageSet, str]:
+def train_and_validation(dataset: DataSet, train: str | None, validation: str | None) -> tuple[ImageSet, ImageSet, str]:
     """Return the training split, the validation split, and a description of the validation split.
 
     Args:
         dataset: The data.
         train: Name of the training split; None: one of the usual names.
         validation: Name of the validation split; None: one of the usual names. If there is none, a tenth of the
-            training images of each class is held back (a fifth, up to 10 images, of a small class), drawn with `seed`;
-            by whole groups where the groups are known. Training images that are pixel-identical to a held-back one
-            are left out. A test split is never chosen.
-        seed: Seed for the held-back images. With the same seed, nets that start from each other or are averaged have
-            the same validation images.
+            training images of each class is held back (a fifth, up to 10 images, of a small class), by whole groups
+            where the groups are known; always the same images, so that nets that start from each other or are averaged
+            have the same validation images. Training images that are pixel-identical to a held-back one are left out.
+            A test split is never chosen.
 
     Raises:
         InputError: A split does not exist or is empty, or the training split is too small to hold back images.
@@ -179,7 +176,7 @@ def train_and_validation(
     if validation is not None:
         return training, _split_with_images(dataset, validation), validation
     labels, groups = training.labels, training.groups
-    chosen = held_back(train, labels, groups, seed)
+    chosen = held_back(train, labels, groups, seed=0)
     by_group = "" if groups is None else " by group"
     kept = ~chosen & ~identical_to(training.images, (training.images[index] for index in np.flatnonzero(chosen)))
     for label in np.unique(labels[~chosen]):

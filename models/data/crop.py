@@ -11,20 +11,17 @@ an image therefore gets the pixels that the runtime computes from the photograph
 from __future__ import annotations
 
 import csv
-import functools
-import hashlib
 import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias, get_args
 
 import cv2
-import msgspec
 import numpy as np
 
 from edgekit.device.detections import Face
@@ -35,7 +32,7 @@ from edgekit.errors import InputError
 from edgekit.files import exclusive_folder, real_path, write_atomic
 from edgekit.models.callbacks import Notify
 from edgekit.models.crop_options import CropOptions
-from edgekit.models.data.files import ARCHIVE_SUFFIXES, CROP_TABLE, open_files
+from edgekit.models.data.files import ARCHIVE_SUFFIXES, CROP_TABLE, Files, open_files
 from edgekit.models.data.photos import PhotoDetector, PhotoFacts, read_photo_table
 from edgekit.options import takes
 from edgekit.preprocess import CROP_MARGIN, ImageU8, square_crop_box
@@ -43,8 +40,6 @@ from edgekit.preprocess import CROP_MARGIN, ImageU8, square_crop_box
 # Which faces of a photograph are cropped: the largest, all, or the only one of photographs with one face.
 WhichFaces: TypeAlias = Literal["largest", "all", "single"]
 Status: TypeAlias = Literal["crop", "no face", "several faces", "unreadable"]
-# A photograph: its source, and the time of a video's frame.
-Key: TypeAlias = tuple[str, float | None]
 
 _OTHER_ARCHIVES = (".zip", ".7z", ".rar", ".xz", ".bz2")
 
@@ -63,8 +58,6 @@ class CropRow:
         score: The detector's score.
         faces: Number of detected faces in the photograph.
         status: "crop", "no face", "several faces" (with `faces="single"`) or "unreadable".
-        settings: The options that the result depends on.
-        sha256: First 16 digits of the SHA-256 of the photograph's file or the frame's pixels; empty if unreadable.
     """
 
     path: str = ""
@@ -79,8 +72,6 @@ class CropRow:
     score: float | None = None
     faces: int = 0
     status: Status = "crop"
-    settings: str = ""
-    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,12 +81,10 @@ class CropReport:
     Attributes:
         detector: The detector that was used.
         rows: The rows of `crops.csv` for the photographs of this call.
-        present: Number of photographs that an earlier call had cropped with the same options.
     """
 
     detector: str
     rows: tuple[CropRow, ...]
-    present: int
 
     @property
     def photographs(self) -> int:
@@ -133,34 +122,16 @@ class CropReport:
 
 @dataclass(frozen=True)
 class _Photo:
-    """A photograph, whose file `file` reads, or a frame `frame_bgr`; `target` is its crop's path without suffix."""
+    """A photograph, or a frame of a video; `target` is the path of its crop without suffix.
+
+    `image` returns the pixels (H, W) or (H, W, 3), B, G, R; it raises InputError if the file cannot be read.
+    """
 
     source: str
     time_s: float | None
     target: PurePosixPath
     facts: PhotoFacts
-    file: Callable[[], bytes] = bytes
-    frame_bgr: ImageU8 | None = None
-
-    @property
-    def key(self) -> Key:
-        return self.source, self.time_s
-
-    @cached_property
-    def content(self) -> bytes:
-        return self.file()
-
-    @cached_property
-    def sha256(self) -> str:
-        """First digits of the SHA-256 of the file or of the frame's pixels; empty if the file cannot be read."""
-        try:
-            data = self.content if self.frame_bgr is None else self.frame_bgr.tobytes()
-        except InputError:
-            return ""
-        return hashlib.sha256(data).hexdigest()[:16]
-
-    def image(self) -> ImageU8:
-        return decode_image(self.content, self.source) if self.frame_bgr is None else self.frame_bgr
+    image: Callable[[], ImageU8]
 
 
 @takes(CropOptions)
@@ -168,13 +139,14 @@ def crop_photos(options: CropOptions) -> CropReport:
     """Cut the faces out of photographs.
 
     Crops have the photographs' paths below `output`, so folders of classes and splits are kept. `output/crops.csv`
-    lists every photograph. Photographs that an earlier call cropped with the same options are skipped. After an
-    interrupted call, all existing files are complete.
+    lists every photograph; a call with other photographs adds its rows. After an interrupted call, all existing files
+    are complete.
 
     `CropOptions` describes the arguments.
 
     Raises:
-        InputError: The photographs or an option cannot be used, or `output` contains other files or lies in `photos`.
+        InputError: The photographs or an option cannot be used, or `output` contains other files, or a crop of the same
+            name, or lies in `photos`.
         StorageError: A file cannot be written.
     """
     photos, output = Path(options.photos), Path(options.output)
@@ -187,12 +159,8 @@ def crop_photos(options: CropOptions) -> CropReport:
         threads=options.threads,
         notify=options.notify,
     )
-    limits = f"at default px, min face {options.min_face_px} px, {options.faces}"
-    is_file = str(options.detector).endswith(".onnx")
-    model = f" ({Path(str(options.detector)).name})" if is_file else ""
-    description = f"{face_detector.name}{model} {limits}, margin {CROP_MARGIN:g}, at most {options.max_side_px} px, png"
     with exclusive_folder(output), _open_photos(photos, options.every_s, options.notify) as (total, items):
-        return _crop_all(items, total, face_detector, options, description)
+        return _crop_all(items, total, face_detector, options)
 
 
 def _check_output(photos: Path, output: Path) -> None:
@@ -209,68 +177,28 @@ def _check_output(photos: Path, output: Path) -> None:
 
 
 def _crop_all(
-    items: Iterator[_Photo], total: int | None, face_detector: PhotoDetector, options: CropOptions, description: str
+    items: Iterator[_Photo], total: int | None, face_detector: PhotoDetector, options: CropOptions
 ) -> CropReport:
     output = Path(options.output)
     table = output / CROP_TABLE
-    done = read_rows(table)
-    owners = {row.path: key for key, rows in done.items() for row in rows if row.path}
-    visited: list[Key] = []
-    present = 0
-    write_rows(table, done)
+    before = _table_before(table)
+    rows: list[CropRow] = []
     try:
-        for photo in items:
-            earlier = done.get(photo.key, [])
-            _check_same(photo, earlier, output)
-            if _is_current(photo, earlier, description, output):
-                present += 1
-                done[photo.key] = [_with_facts(row, photo.facts) for row in earlier]
-            else:
-                crops = _crops_of(photo, face_detector, options, description)
-                _write_crops(crops, photo.key, owners, output)
-                done[photo.key] = [row for row, _ in crops]
-                for row in earlier:
-                    if row.path and row.path not in {now.path for now in done[photo.key]}:
-                        (output / row.path).unlink(missing_ok=True)
-            visited.append(photo.key)
-            options.progress(len(visited), total)
+        for number, photo in enumerate(items, start=1):
+            crops = _crops_of(photo, face_detector, options)
+            _write_crops(crops, output)
+            rows += [row for row, _ in crops]
+            options.progress(number, total)
     finally:
-        write_rows(table, done)
-    return CropReport(face_detector.name, tuple(row for key in visited for row in done[key]), present)
-
-
-def _with_facts(row: CropRow, facts: PhotoFacts) -> CropRow:
-    """Return a row of an earlier call with what photos.csv states now; text that is not given stays."""
-    return replace(row, label=facts.label or row.label, person=facts.person or row.person)
-
-
-def _check_same(photo: _Photo, rows: Sequence[CropRow], output: Path) -> None:
-    """Check that the crops in the rows of an earlier call are of this photograph, and not of another of its name."""
-    for row in rows:
-        if row.path and photo.sha256 not in ("", row.sha256) and (output / row.path).is_file():
-            raise InputError(
-                f"'{output / row.path}' is the crop of another '{photo.source}': name another folder, rename the new "
-                "file, or delete the crop"
-            )
-
-
-def _is_current(photo: _Photo, rows: Sequence[CropRow], settings: str, output: Path) -> bool:
-    """Return whether an earlier call cropped this photograph with these settings and its crops exist."""
-    return bool(rows) and all(
-        row.settings == settings
-        and photo.sha256 in ("", row.sha256)
-        and row.status != "unreadable"
-        and (not row.path or (output / row.path).is_file())
-        for row in rows
-    )
+        _write_table(table, before, rows)
+    return CropReport(face_detector.name, tuple(rows))
 
 
 def _crops_of(
-    photo: _Photo, face_detector: PhotoDetector, options: CropOptions, settings: str
+    photo: _Photo, face_detector: PhotoDetector, options: CropOptions
 ) -> list[tuple[CropRow, ImageU8 | None]]:
     """Return the rows of one photograph, each with its crop."""
     plain = CropRow("", photo.source, photo.time_s, photo.facts.label, photo.facts.person)
-    plain = replace(plain, settings=settings, sha256=photo.sha256)
     try:
         image = photo.image()
     except InputError as error:
@@ -300,16 +228,14 @@ def crop_region(image: ImageU8, face: Face, max_side_px: int) -> ImageU8:
     return at_most(np.ascontiguousarray(image[y0:y1, x0:x1]), max_side_px)
 
 
-def _write_crops(
-    crops: Iterable[tuple[CropRow, ImageU8 | None]], key: Key, owners: dict[str, Key], output: Path
-) -> None:
+def _write_crops(crops: Iterable[tuple[CropRow, ImageU8 | None]], output: Path) -> None:
     for row, crop in crops:
         if crop is None:
             continue
-        owner = owners.setdefault(row.path, key)
-        if owner != key:
-            raise InputError(f"'{output / row.path}' is the crop of '{owner[0]}' already: name another folder")
-        write_atomic(output / row.path, cv2.imencode(".png", crop)[1].tobytes())
+        path = output / row.path
+        if path.exists():
+            raise InputError(f"'{path}' exists already: name another folder, or delete '{output}' and crop again")
+        write_atomic(path, cv2.imencode(".png", crop)[1].tobytes())
 
 
 @contextmanager
@@ -329,9 +255,9 @@ def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple
                         source=str(PurePosixPath(real_path(photos).name) / name),
                         time_s=None,
                         # Pictures that differ only in their suffix keep it.
-                        target=inside(name if stems[name.with_suffix("")] > 1 else name.with_suffix(""), photos),
+                        target=_inside(name if stems[name.with_suffix("")] > 1 else name.with_suffix(""), photos),
                         facts=facts.get(name, PhotoFacts()),
-                        file=functools.partial(files.read, name),
+                        image=partial(_read, files, name),
                     )
                     for name in files.images
                 ),
@@ -339,6 +265,10 @@ def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple
         return
     with open_source(str(photos), notify) as source:
         yield _frame_total(source, every_s), _frames(source, photos, every_s)
+
+
+def _read(files: Files, name: PurePosixPath) -> ImageU8:
+    return decode_image(files.read(name), str(name))
 
 
 def _frames(source: Source, path: Path, every_s: float) -> Iterator[_Photo]:
@@ -355,7 +285,7 @@ def _frames(source: Source, path: Path, every_s: float) -> Iterator[_Photo]:
                 time_s=None if frame.file else time_s,
                 target=PurePosixPath(target),
                 facts=PhotoFacts(),
-                frame_bgr=frame.image_bgr,
+                image=partial(getattr, frame, "image_bgr"),
             )
 
 
@@ -365,44 +295,32 @@ def _frame_total(source: Source, every_s: float) -> int | None:
     return math.ceil(source.frame_count / max(source.fps * every_s, 1))
 
 
-def read_rows(table: Path) -> dict[Key, list[CropRow]]:
-    """Return the rows of an earlier call by photograph.
+def _table_before(table: Path) -> str:
+    """Return the table of an earlier call, or the header of a new one.
 
     Raises:
-        InputError: The file is not a table of crops.
+        InputError: The file is no table of crops.
     """
-    rows: dict[Key, list[CropRow]] = {}
-    if not table.exists():
-        return rows
-    try:
-        with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-            reader = csv.DictReader(stream)
-            for column in fields(CropRow):
-                if column.name not in (reader.fieldnames or ()):
-                    raise InputError(f"'{table}' lacks the column {column.name}: name a new folder for the crops")
-            for values in reader:
-                given = {name: value for name, value in values.items() if name and value}
-                row = msgspec.convert(given, CropRow, strict=False)
-                inside(PurePosixPath(row.path), table)
-                rows.setdefault((row.source, row.time_s), []).append(row)
-    except (csv.Error, msgspec.ValidationError, UnicodeEncodeError) as error:
-        raise InputError(f"'{table}' is damaged: {error}: name a new folder for the crops") from error
-    return rows
-
-
-def write_rows(table: Path, rows: Mapping[Key, Sequence[CropRow]]) -> None:
-    """Replace the table by these rows."""
     text = io.StringIO()
-    writer = csv.DictWriter(
-        text, [field.name for field in fields(CropRow)], lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
-    )
-    writer.writeheader()
-    writer.writerows(asdict(row) for group in rows.values() for row in group)
-    write_atomic(table, text.getvalue().encode("utf-8", "surrogateescape"))
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerow(each.name for each in fields(CropRow))
+    header = text.getvalue()
+    if not table.exists():
+        return header
+    before = table.read_text("utf-8", "surrogateescape")
+    if not before.startswith(header):
+        raise InputError(f"'{table}' has other columns: name a new folder for the crops")
+    return before
 
 
-def inside(name: PurePosixPath, where: Path) -> PurePosixPath:
-    """Return a path, checked to stay inside the folder of crops: archives and tables may contain names of any form."""
+def _write_table(table: Path, before: str, rows: Iterable[CropRow]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerows(asdict(row).values() for row in rows)
+    write_atomic(table, (before + text.getvalue()).encode("utf-8", "surrogateescape"))
+
+
+def _inside(name: PurePosixPath, photos: Path) -> PurePosixPath:
+    """Return a path, checked to stay inside the folder of crops: archives may contain names of any form."""
     if name.is_absolute() or ".." in name.parts:
-        raise InputError(f"'{where}': the name '{name}' leads out of the folder of crops: rename it")
+        raise InputError(f"'{photos}': the name '{name}' leads out of the folder of crops: rename it")
     return name

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import lzma
 import os
-import posixpath
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from edgekit.device.imaging import IMAGE_SUFFIXES, report_unread
 from edgekit.errors import InputError
@@ -102,7 +102,7 @@ def open_files(path: Path, notify: Notify = ignore_message) -> Iterator[Files]:
         archive = tarfile.open(path)  # noqa: SIM115 - closed below
     with archive:
         with _damage_reported(path):
-            members = _members(archive, notify)
+            members = _members(archive)
         names = _wanted(tuple(members), path, notify)
         folders = [PurePosixPath(member.name) for member in archive.getmembers() if member.isdir()]
         yield Files(names, lambda name: _read_member(path, archive, members, name), _empty(folders, names))
@@ -142,42 +142,11 @@ def _wanted(names: tuple[PurePosixPath, ...], path: Path, notify: Notify) -> tup
     return chosen
 
 
-def _members(archive: tarfile.TarFile, notify: Notify) -> dict[PurePosixPath, tarfile.TarInfo]:
-    """Return the files of a complete archive, including links to files in it, and links to nothing."""
+def _members(archive: tarfile.TarFile) -> dict[PurePosixPath, tarfile.TarInfo]:
+    """Return the files of a complete archive, and links: tar stores a second name of a file as a link to the first."""
     listed = archive.getmembers()
     _check_end(archive)
-    members = {PurePosixPath(member.name): member for member in listed if member.isfile()}
-    # tar stores a second name of a file as a link to the first one.
-    links = {
-        name: member
-        for member in listed
-        if member.islnk() or member.issym()
-        if (name := PurePosixPath(member.name)) not in members
-    }
-    folders = {folder for member in listed for folder in PurePosixPath(member.name).parents}
-    folders |= {PurePosixPath(member.name) for member in listed if member.isdir()}
-    ignored = []
-    for name in links:
-        target = _target(name, links)
-        # A link to a place outside the archive and without a suffix is one to a folder as a rule.
-        if target in folders or (target not in members and not name.suffix):
-            ignored += [] if is_hidden(name) else [str(name)]
-        else:
-            members[name] = members.get(target, links[name])
-    if ignored:
-        notify(f"folders that are links are ignored: {', '.join(sorted(ignored))}")
-    return members
-
-
-def _target(name: PurePosixPath, links: Mapping[PurePosixPath, tarfile.TarInfo]) -> PurePosixPath:
-    """Return the end of a chain of links; of a chain that is a circle, one of its links."""
-    seen: set[PurePosixPath] = set()
-    while name in links and name not in seen:
-        seen.add(name)
-        # The target of a hard link is relative to the archive, that of a symbolic link to the link's folder.
-        start = "" if links[name].islnk() else posixpath.dirname(links[name].name)
-        name = PurePosixPath(posixpath.normpath(posixpath.join(start, links[name].linkname)))
-    return name
+    return {PurePosixPath(member.name): member for member in listed if not member.isdir()}
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
@@ -205,14 +174,21 @@ def _read_member(
     if name not in members:
         raise InputError(f"data '{path}': '{name}' cannot be read: no such file")
     _check_size(members[name].size, path, name)
-    if not members[name].isfile():
-        raise InputError(
-            f"data '{path}': '{name}' is a link to '{members[name].linkname}', which is no file in the archive"
-        )
     with _damage_reported(path):
-        stream = archive.extractfile(members[name])
-        assert stream is not None
-        return stream.read()
+        stream = _linked(archive, members[name])
+        if stream is None:
+            raise InputError(f"data '{path}': '{name}' is a link to '{members[name].linkname}', which is no file in it")
+        content = stream.read(_MAX_FILE_BYTES + 1)  # the size of a link is 0
+    _check_size(len(content), path, name)
+    return content
+
+
+def _linked(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes] | None:
+    """Return the content of a file or of the end of a chain of links; None if the chain leads to no file."""
+    try:
+        return archive.extractfile(member)
+    except (KeyError, RecursionError):
+        return None
 
 
 def _check_size(size_bytes: int, path: Path, name: PurePosixPath) -> None:

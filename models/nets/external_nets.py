@@ -117,16 +117,13 @@ def efficientnet_lite0(num_classes: int) -> nn.Module:
     return from_timm("tf_efficientnet_lite0", num_classes)
 
 
-def imagenet_weights(path: Path | None = None) -> dict[str, Tensor]:
+def imagenet_weights() -> dict[str, Tensor]:
     """Return the ImageNet weights with timm's names; those of `classifier` are for ImageNet's 1000 classes.
 
-    Args:
-        path: The file of the weights; default: the file of the installed package.
-
     Raises:
-        InputError: The package is not installed, or the file is not the pinned one.
+        InputError: The package is not installed, or its file is not the pinned one.
     """
-    path = path or _installed_file()
+    path = _installed_file()
     require_file(path, "checkpoint")
     if (found := sha256_of(path)) != LITE0_SHA256:
         raise InputError(f"'{path}' has the SHA-256 {found}, expected {LITE0_SHA256}: install the package again")

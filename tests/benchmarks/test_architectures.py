@@ -1,4 +1,4 @@
-"""The architecture study on small inputs: results are reused, and the report combines only matching results."""
+"""The report of the architecture study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import click
 import pytest
 
 from edgekit.models.nets.registry import create_model, parameter_count
@@ -24,7 +23,7 @@ def report(load: Callable[[str], ModuleType]) -> ModuleType:
     return load("study_report")
 
 
-def measured(name: str, percent: int | None, epochs: int = 10) -> dict[str, Any]:
+def measured(name: str, percent: int | None) -> dict[str, Any]:
     accuracy = {protocol: {"correct": percent, "total": 100} for protocol in ("center-crop", "ten-crop")}
     return {
         "name": name,
@@ -36,7 +35,7 @@ def measured(name: str, percent: int | None, epochs: int = 10) -> dict[str, Any]
         "written_bytes": 1000,
         "moved_bytes": 7000,
         "flops_per_byte": 571.4,
-        "budget": {"recipe": "fer2013", "epochs": epochs, "batch_size": 64, "seed": 0},
+        "budget": {"recipe": "fer2013", "epochs": 10, "batch_size": 64, "seed": 0},
         "precision": "bf16" if percent else None,
         "accuracy": accuracy if percent else None,
     }
@@ -82,27 +81,3 @@ def test_the_report_shows_each_nets_figures(report: ModuleType, tmp_path: Path) 
     assert document["budget"]["epochs"] == 10
     assert document["latency_method"] == {"rounds": 3}
     assert (tmp_path / "out/study.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_counts_and_times_of_a_net_built_otherwise_are_not_shown(report: ModuleType, tmp_path: Path) -> None:
-    store_counts(tmp_path / "counts", "edgecnn", "another structure")
-    latency = {"structures": {"edgecnn": "another structure"}, "nets": {"edgecnn": {"ms": 1.2, "ratio": 1.0}}}
-    report.write_report([measured("edgecnn", 66)], latency, tmp_path / "counts", tmp_path / "out")
-    assert row(tmp_path / "out", "edgecnn")[6:] == ["-"] * 5
-
-
-def test_nets_trained_for_different_times_are_not_compared(report: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(click.ClickException, match="2 different budgets"):
-        report.write_report([measured("a", 66), measured("b", 60, epochs=11)], {}, tmp_path, tmp_path / "out")
-
-
-def test_names_in_the_picture_do_not_cover_each_other(report: ModuleType) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout=None)
-    axes = figure.subplots()
-    axes.set_xlim(0, 10)
-    axes.set_ylim(0, 10)
-    report._label(axes, [(5, 5, "one-net"), (5.2, 5.1, "another-net"), (4.9, 5.2, "a-third-net")])
-    boxes = [text.get_window_extent() for text in axes.texts]
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])

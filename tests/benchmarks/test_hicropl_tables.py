@@ -1,10 +1,8 @@
-"""HiCroPL's tables on synthetic data sets in CoOp's folders: rows, averages, differences and resumption."""
+"""HiCroPL's tables on synthetic data sets in CoOp's folders: rows, averages and differences."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,12 +12,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from edgekit.errors import InputError
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.load import save_clip
 from tests.clips import random_clip
 from tests.coop_trees import SPLIT_FILES, make_all
-from tests.waiting import PATIENCE_S, wait_until
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/models/hicropl_tables.py"
 SMALL = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 32)
@@ -44,17 +40,14 @@ def gpt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clip_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _saved(SMALL, tmp_path_factory.mktemp("clip"))
+    path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
+    save_clip(path, random_clip(SMALL).model, SMALL)
+    return path
 
 
 @pytest.fixture
 def tables(load: Callable[[str], ModuleType]) -> ModuleType:
     return load("hicropl_tables")
-
-
-def _saved(config: ClipConfig, folder: Path) -> Path:
-    save_clip(folder / "clip.safetensors", random_clip(config).model, config)
-    return folder / "clip.safetensors"
 
 
 def _arguments(table: str, clip: Path, data: Path, output: Path, *more: object) -> list[str]:
@@ -106,21 +99,6 @@ def test_the_average_of_all_data_sets_is_compared_with_the_papers(tables: Module
     assert both["ImageNet"][2] == "53.87"
 
 
-@pytest.mark.slow
-def test_few_shot_has_a_table_per_number_of_images(
-    tables: ModuleType, clip_path: Path, data: Path, tmp_path: Path
-) -> None:
-    more = ("--only", "FGVCAircraft", "--only", "EuroSAT", "--shots", 1, "--shots", 4, "--seeds", 2)
-    text = _measured(tables, "few-shot", clip_path, data, tmp_path, *more)
-    assert [line for line in text.splitlines() if line.startswith("##")] == ["## 1 shots", "## 4 shots"]
-    results = json.loads((tmp_path / "few-shot/EuroSAT-4-shots-seed-2.json").read_text())
-    assert results["best"]["epoch"] == 1
-    rows = _rows(text.split("## 4 shots")[1])
-    assert rows["EuroSAT"][0] == "2"
-    assert "±" in rows["EuroSAT"][2]
-    assert "average of 2" in rows
-
-
 @pytest.mark.parametrize(("table", "targets"), [("cross-dataset", 10), ("domain", 4)])
 def test_transfer_trains_on_imagenet_once_per_seed(
     tables: ModuleType, clip_path: Path, data: Path, gpt_file: Path, tmp_path: Path, table: str, targets: int
@@ -156,79 +134,3 @@ def test_the_papers_settings_are_those_of_each_table(tables: ModuleType, tmp_pat
     assert found["cross-dataset", "ImageNet", 16] == found["domain", "ImageNet", 16] == (5, 32)
     assert len(found) == 11 + 55 + 1 + 1
     assert [run.seed for run in tables.planned("domain", 3)] == [1, 2, 3]
-
-
-def test_both_transfers_share_their_trainings(tables: ModuleType, clip_path: Path, data: Path, tmp_path: Path) -> None:
-    more = ("--shots", 2, "--seeds", 1)
-    _measured(tables, "cross-dataset", clip_path, data, tmp_path, "--only", "EuroSAT", *more)
-    (state,) = (tmp_path / "trainings").rglob("last.pt")
-    before = state.stat().st_mtime_ns
-    _measured(tables, "domain", clip_path, data, tmp_path, "--only", "ImageNetR", *more)
-    assert [path.stat().st_mtime_ns for path in (tmp_path / "trainings").rglob("last.pt")] == [before]
-
-
-@pytest.mark.slow
-def test_a_killed_command_continues_to_the_same_table(
-    tables: ModuleType, clip_path: Path, data: Path, tmp_path: Path
-) -> None:
-    more = ("--only", "EuroSAT", "--only", "UCF101", "--shots", 2, "--seeds", 1, "--epochs", 20)
-    killed = subprocess.Popen(
-        [sys.executable, SCRIPT, *_arguments("base-to-novel", clip_path, data, tmp_path / "killed", *more)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    state = tmp_path / "killed/trainings/base-to-novel/EuroSAT-2-shots-seed-1/last.pt"
-    wait_until(state.exists, alive=lambda: killed.poll() is None, patience_s=10 * PATIENCE_S)
-    killed.kill()
-    killed.wait()
-    assert not (tmp_path / "killed/base-to-novel.md").exists()
-    pages, losses = {}, {}
-    for name in ("killed", "whole"):
-        pages[name] = _measured(tables, "base-to-novel", clip_path, data, tmp_path / name, *more)
-        results = json.loads((tmp_path / name / "base-to-novel/EuroSAT-2-shots-seed-1.json").read_text())
-        losses[name] = [(epoch["loss"], epoch["validation_loss"]) for epoch in results["epochs"]]
-    assert pages["killed"] == pages["whole"]
-    assert losses["killed"] == losses["whole"]
-    assert len(losses["whole"]) == 20
-    again = _measured(tables, "base-to-novel", clip_path, data, tmp_path / "whole", *more, "--report")
-    assert again == pages["whole"]
-
-
-def test_bad_input_is_one_line(tables: ModuleType, clip_path: Path, data: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    more = ("--only", "EuroSAT", "--shots", 1, "--seeds", 1)
-    for arguments, message in (
-        (("few-shot", clip_path, tmp_path / "empty", tmp_path, *more), "lacks eurosat/split_zhou_EuroSAT.json: add"),
-        (("domain", clip_path, data, tmp_path, "--only", "EuroSAT"), "table domain has no data set 'EuroSAT'"),
-        (("few-shot", clip_path, data, tmp_path, "--report"), "has no finished results: run without --report first"),
-    ):
-        done = CliRunner().invoke(tables.main, _arguments(*arguments))
-        assert done.exit_code == 1
-        assert message in done.stderr
-        assert len(done.stderr.splitlines()) == 1
-    _measured(tables, "few-shot", clip_path, data, tmp_path, *more)
-    done = CliRunner().invoke(tables.main, _arguments("few-shot", clip_path, data, tmp_path, *more, "--epochs", 2))
-    assert "use the same settings, or another -o" in done.stderr
-
-
-def test_results_of_other_data_are_refused(tables: ModuleType, clip_path: Path, data: Path, tmp_path: Path) -> None:
-    more = ("--only", "EuroSAT", "--shots", 1, "--seeds", 1)
-    _measured(tables, "few-shot", clip_path, data, tmp_path, *more)
-    path = tmp_path / "few-shot/EuroSAT-1-shots-seed-1.json"
-    document = json.loads(path.read_text())
-    path.write_text(json.dumps({**document, "data": {"EuroSAT": "0"}}))
-    done = CliRunner().invoke(tables.main, _arguments("few-shot", clip_path, data, tmp_path, *more))
-    assert "was measured on other images of EuroSAT: use the same data, or another -o" in done.stderr
-    path.write_text(json.dumps({name: value for name, value in document.items() if name != "data"}))
-    _measured(tables, "few-shot", clip_path, data, tmp_path, *more)
-
-
-def test_the_plan_grows_with_classes_and_epochs(tables: ModuleType) -> None:
-    runs = list(tables.planned("base-to-novel", 3))
-    text = tables.plan_text(runs, None, 30)
-    assert "estimate for 33 trainings" in text
-    small, large = (tables.peta_operations(run, 50, 32) for run in (runs[-4], runs[0]))
-    assert (runs[-4].dataset, runs[0].dataset) == ("EuroSAT", "ImageNet")
-    assert large > 20 * small
-    with pytest.raises(InputError, match="has no data set 'x'"):
-        list(tables.planned("few-shot", 1, only=("x",)))

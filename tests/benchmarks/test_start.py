@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -37,13 +36,3 @@ def test_every_script_starts() -> None:
     done = subprocess.run([sys.executable, "-c", STARTER, *scripts], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.lower().count("usage:") == len(scripts)
-
-
-@pytest.mark.slow
-def test_the_pipeline_is_compared_on_a_short_clip(shared: Path) -> None:
-    yunet = shared / "data/yunet/face_detection_yunet_2026may.onnx"
-    command = [sys.executable, BENCHMARKS / "device/pipeline.py", "--detector-model", yunet, "--frames", "4"]
-    done = subprocess.run([*command, "--rounds", "3", "--json"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    names = [each["name"] for each in json.loads(done.stdout)["comparisons"]]
-    assert names[:2] == ["pipeline / classic loop", "pipeline / plain loop"]

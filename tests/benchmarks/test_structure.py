@@ -44,34 +44,5 @@ def test_weights_and_makers_do_not_change_the_structure(graph_sha256: Hash) -> N
     assert len(same) == 1
 
 
-def test_notes_on_nodes_do_not_change_the_structure(graph_sha256: Hash) -> None:
-    noted = model()
-    noted.graph.node[0].metadata_props.add(key="stack", value="net.py, line 81")
-    noted.graph.node[0].doc_string = "net.py, line 81"
-    assert graph_sha256(noted) == graph_sha256(model())
-
-
-def quantized(bias: int, axis: int = 0) -> onnx.ModelProto:
-    nodes = [
-        helper.make_node("DequantizeLinear", ["bias", "scale"], ["b"]),
-        helper.make_node("Gather", ["b", "index"], ["y"], axis=0),
-    ]
-    constants = {"bias": np.int32([bias, 2]), "scale": np.float32(bias / 8), "index": np.int32([axis])}
-    tensors = [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items()]
-    result = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])]
-    return helper.make_model(helper.make_graph(nodes, "net", [], result, tensors))
-
-
-def test_biases_of_quantized_nets_are_weights_and_indices_of_the_same_type_are_not(graph_sha256: Hash) -> None:
-    assert graph_sha256(quantized(bias=1)) == graph_sha256(quantized(bias=3))
-    assert graph_sha256(quantized(bias=1)) != graph_sha256(quantized(bias=1, axis=1))
-
-
 def test_shapes_do(graph_sha256: Hash) -> None:
     assert graph_sha256(model()) != graph_sha256(model(shape=(2, 4)))
-
-
-def test_the_model_keeps_its_weights(graph_sha256: Hash) -> None:
-    original = model()
-    graph_sha256(original)
-    assert original == model()

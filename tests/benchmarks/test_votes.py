@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from edgekit.models.data import EXPRESSIONS
 from edgekit.models.distill.teachers import TeacherOutputs
 from edgekit.preprocess import softmax
 from tests.ferplus import votes_for
@@ -31,17 +28,6 @@ def test_the_posterior_is_how_often_a_label_goes_with_the_votes(votes: ModuleTyp
     assert targets.sum(axis=1) == pytest.approx(1, abs=1e-5)
     assert targets[0, [2, 5]] == pytest.approx([0.75, 0.25], abs=0.02)
     assert (targets[40:].argmax(axis=1) == 3).all()
-
-
-@pytest.mark.slow
-def test_the_shared_votes_explain_two_labels_of_three(votes: ModuleType, shared: Path) -> None:
-    with (shared / "data/ferplus_votes.csv").open(newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["usage"] == "Training"]
-    labels = np.array([EXPRESSIONS.index(row["kaggle_label"]) for row in rows])
-    counts = np.array([[int(row[name]) for name in votes.COLUMNS] for row in rows], np.float32)
-    targets = votes.posteriors(counts, labels)
-    assert (targets.argmax(axis=1) == labels).mean() == pytest.approx(0.687, abs=0.003)
-    assert -np.log(targets[np.arange(len(labels)), labels]).mean() == pytest.approx(0.85, abs=0.01)
 
 
 def test_votes_that_say_nothing_new_leave_the_teachers_order_and_others_change_it(votes: ModuleType) -> None:

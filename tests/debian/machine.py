@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -12,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.virtual_pi.errors import UnavailableError
-from tests.virtual_pi.system import cache_folder
+from tests.virtual_pi.system import cached, mmdebstrap
 
 ROOT = Path(__file__).parents[2]
-_MAKE_TIMEOUT_S, _TIMEOUT_S = 1800, 600
+_TIMEOUT_S = 600
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # $1 system, $2 disk: its layer and its root; the rest is the command.
 _ENTER = """
@@ -91,25 +90,12 @@ def make_debian(depends: list[str], folder: Path) -> Debian:
 
 
 def _make_system(depends: list[str]) -> Path:
-    if os.geteuid() != 0 or shutil.which("mmdebstrap") is None:
-        raise UnavailableError("it needs root and mmdebstrap")
-    recipe = hashlib.sha256(" ".join(depends).encode()).hexdigest()[:12]
-    root = cache_folder() / f"package-{recipe}"
-    if root.exists():
-        return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    for old in root.parent.glob("package-*"):
-        shutil.rmtree(old)
-    fresh = root.with_name(f".new-{root.name}-{os.getpid()}")
-    include = f"--include={','.join(depends)}"
-    arguments = ["mmdebstrap", "--quiet", "--variant=apt", include, '--aptopt=APT::Install-Recommends "false"']
+    if os.geteuid() != 0:
+        raise UnavailableError("it needs root")
     mirror = [os.environ["MIRROR"]] if os.environ.get("MIRROR") else []
-    arguments += ["--skip=cleanup/apt/lists", "trixie", str(fresh), *mirror]
-    try:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=_MAKE_TIMEOUT_S)
-        if done.returncode:
-            raise UnavailableError(f"mmdebstrap failed: {done.stderr.strip()[-300:]}")
-        fresh.rename(root)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return root
+
+    def make(fresh: Path) -> None:
+        include = f"--include={','.join(depends)}"
+        mmdebstrap("--variant=apt", include, "--skip=cleanup/apt/lists", "trixie", str(fresh), *mirror)
+
+    return cached("package", " ".join(depends).encode(), make)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -17,13 +18,10 @@ from edgekit.device.detections import Detections, FrameResult, Track
 from edgekit.device.frame import Frame
 from edgekit.preprocess import ImageU8
 from tests.browser import open_browser
+from tests.device import videos
+from tests.device.videos import plain_frames
 
 WriteClip = Callable[..., Path]
-# As in Debian 13.
-OLD_OPENCV = pytest.mark.skipif(
-    cv2.__version__ < "4.12",
-    reason="this OpenCV reads neither GIF nor moving WebP, nor the times of short and of raw H.264 videos",
-)
 
 
 @pytest.fixture
@@ -31,13 +29,7 @@ def write_clip(tmp_path: Path) -> WriteClip:
     """Write an .mp4 of plain gray frames with the given levels: the mean of a frame identifies it."""
 
     def write(name: str = "clip.mp4", levels: Sequence[int] = range(0, 250, 10), size_wh: tuple[int, int] = (64, 48)):
-        path = tmp_path / name
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, size_wh)
-        assert writer.isOpened()
-        for level in levels:
-            writer.write(np.full((size_wh[1], size_wh[0], 3), level, np.uint8))
-        writer.release()
-        return path
+        return videos.write_video(tmp_path / name, plain_frames(*((level,) * 3 for level in levels), size_wh=size_wh))
 
     return write
 
@@ -118,12 +110,36 @@ class Feed:
         )
         return frame, FrameResult(frame.sequence, now_s, frame.wall_s, (320, 240), faces, stages, 25.0)
 
-    def forget(self) -> None:
-        """Drop the tracks, as a tracker does with faces that have left."""
-        self._tracks.clear()
-
     def _of(self, ids: Iterable[int]) -> NDArray[np.object_]:
         return np.array([self._tracks.setdefault(track_id, Track(track_id)) for track_id in ids], np.object_)
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@contextmanager
+def repeated(step: Callable[[], None]) -> Iterator[None]:
+    """Call a function in a thread, fifty times per second, until the block ends."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(0.02):
+            step()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @pytest.fixture

@@ -41,15 +41,6 @@ def test_a_pause_lasts_until_resume_and_is_counted_while_it_lasts(controls):
     thread.join(60)
 
 
-def test_the_end_of_a_run_ends_its_pause(controls):
-    controls.pause()
-    thread = waiting(controls)
-    controls.end()
-    thread.join(60)
-    assert not thread.is_alive()
-    controls.wait(None)
-
-
 def test_a_source_that_can_be_released_is_and_others_are_left_alone(controls):
     steps = []
 

@@ -68,14 +68,3 @@ def test_a_part_keeps_all_columns(
     assert list(map(str, part)) == [str(classified[one]) for one in expected]
     assert part.classes == classified.classes
     np.testing.assert_array_equal(found[index].landmarks_xy, found.landmarks_xy[expected])  # type: ignore[call-overload]
-
-
-def test_negative_indices_and_the_end(classified: Detections) -> None:
-    assert str(classified[-1]) == str(classified[np.int64(2)]) == str(classified[2])
-    with pytest.raises(IndexError):
-        classified[3]
-
-
-def test_without_classes_there_are_no_labels(found: Detections) -> None:
-    assert found.labels == ()
-    assert (found[0].label, dict(found[0].probabilities)) == ("", {})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-
 import pytest
 
 from edgekit.device.sinks.events import EventDetector, EventOptions
@@ -103,27 +101,6 @@ def test_faces_that_nobody_tracks_go_by_their_place(feed):
     for index in range(4):
         events += detector.update(feed.next("sad", "happy", at_s=index * 0.5, ids=None)[1])
     assert [(event.track_id, event.label) for event in events] == [(None, "sad"), (None, "happy")]
-
-
-def test_a_track_that_ended_is_not_kept(feed):
-    detector = EventDetector(EventOptions(event_hold=0, event_cooldown=86_400))
-    _, result = feed.next("sad", at_s=0.0)
-    assert len(detector.update(result)) == 1
-    track = weakref.ref(result.faces.tracks[0])
-    feed.forget()
-    del result
-    for index in range(3):
-        assert len(detector.update(feed.next("sad", at_s=index, ids=[2 + index])[1])) == 1
-    assert track() is None
-
-
-def test_a_crowd_of_faces_that_are_missed_for_a_moment_causes_no_more_events(feed):
-    detector = EventDetector(EventOptions(event_hold=0, event_cooldown=60))
-    events = 0
-    for index in range(20):
-        seen = [track for track in range(1, 151) if (track + index) % 10]
-        events += len(detector.update(feed.next(*["sad"] * len(seen), at_s=index * 0.1, ids=seen)[1]))
-    assert events == 150
 
 
 def test_an_outage_before_an_uncertain_face_does_not_count_as_hold_time(feed):

@@ -75,13 +75,6 @@ def test_edgekits_own_can_all_be_loaded_and_an_unknown_name_is_refused_with_them
             registry.find(kind, "nobody")
 
 
-def test_a_package_that_cannot_be_imported_is_named(site):
-    install(site, "broken", {"edgekit.detectors": "broken = broken:create"}, "import nothing_of_that_name\n")
-    assert "broken" in registry.names("detector")
-    with pytest.raises(InputError, match="broken"):
-        registry.find("detector", "broken")
-
-
 def test_edgekits_own_win_over_a_package_of_the_same_name(site):
     install(site, "first", {"edgekit.detectors": "haar = first:create"}, "def create(options): ...\n")
     assert registry.find("detector", "haar").__module__ == "edgekit.device.detection"

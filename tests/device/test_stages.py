@@ -28,21 +28,6 @@ def test_every_item_arrives_in_order(threaded: bool) -> None:
         assert stages.dropped == {}
 
 
-def test_stages_really_work_side_by_side() -> None:
-    meeting = threading.Barrier(2, timeout=PATIENCE_S)
-
-    def meet(items: Iterator[int]) -> Iterator[int]:
-        for item in items:
-            if item:  # the consumer waits only after it has received item 0
-                meeting.wait()
-            yield item
-
-    with Stages(threaded=True, every_item=True) as stages:
-        for item in stages.prefetch("meet", meet(iter(range(4)))):
-            if item < 3:
-                meeting.wait()
-
-
 def test_at_most_one_item_waits_and_the_next_is_not_begun() -> None:
     begun = []
 
@@ -109,24 +94,3 @@ def test_leaving_does_not_wait_for_a_stage_that_hangs(monkeypatch: pytest.Monkey
         assert hanging.wait(PATIENCE_S)
     assert any(thread.name == "edgekit hangs" for thread in threading.enumerate())
     let_go.set()
-
-
-def test_a_stage_that_closes_its_own_run_does_not_wait_for_itself() -> None:
-    """The garbage collector can close a run in any thread, also in a thread of one of its stages."""
-    stages = Stages(threaded=True, every_item=True)
-    begun, ended, errors = threading.Event(), threading.Event(), []
-
-    def items() -> Iterator[int]:
-        begun.wait(PATIENCE_S)
-        try:
-            stages.__exit__()
-        except RuntimeError as error:
-            errors.append(error)
-        ended.set()
-        yield 1
-
-    taken = stages.prefetch("capture", items())
-    begun.set()
-    list(taken)
-    assert ended.wait(PATIENCE_S)
-    assert errors == []

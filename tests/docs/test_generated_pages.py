@@ -47,16 +47,5 @@ def test_the_python_page_has_the_arguments_of_export_and_marks_keyword_only_argu
 def test_the_python_page_describes_each_class_of_options_that_an_argument_has(written: Path) -> None:
     page = (written / "docs/reference/python-api.md").read_text()
     classes = set(re.findall(r"^    \w+: (\w+Options)\b", page, re.MULTILINE))
-    assert "LoopOptions" in classes
+    assert "NetOptions" in classes
     assert {name for name in classes if not re.search(rf"^### `[\w.]+\.{name}`$", page, re.MULTILINE)} == set()
-
-
-def test_the_defaults_of_settings_are_written_as_in_a_settings_file(written: Path) -> None:
-    page = (written / "docs/reference/settings.md").read_text()
-    assert "| true or false | false |" in page
-    assert "| False |" not in page
-
-
-def test_the_descriptions_of_options_fit_the_width_of_the_site(written: Path) -> None:
-    lines = (written / "docs/reference/commands.md").read_text().splitlines()
-    assert max(len(line) for line in lines if line.startswith(" " * 30)) <= 80

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +55,3 @@ def test_counters_are_rates_and_gauges_are_not(dashboard):
         for function, metric in re.findall(r"(\w+\()?(edgekit_\w+)", expression):
             is_counter = metric.endswith(("_total", "_sum", "_count"))
             assert (function in ("rate(", "increase(")) == is_counter, expression
-
-
-def test_the_data_source_is_a_variable_and_panels_do_not_overlap(dashboard):
-    sources = [item["datasource"]["uid"] for panel in dashboard["panels"] for item in (panel, *panel["targets"])]
-    assert set(sources) == {"${datasource}"}
-    assert dashboard["templating"]["list"][0]["type"] == "datasource"
-    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
-    for one, other in combinations([panel["gridPos"] for panel in dashboard["panels"]], 2):
-        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
-        assert beside or one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]

@@ -31,10 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, draw_faces: Callable[..., P
     return folder
 
 
-def test_the_page_has_eleven_examples() -> None:
-    assert len(EXAMPLES) == 11
-
-
 # Examples that train, export or measure.
 SLOW = {"Train, export and check", "Quantise with a gate", "Benchmark two files"}
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from edgekit.device.health.sampler import read_health
-from edgekit.device.sinks import monitor as metrics
 from edgekit.device.sinks.events import Event
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt import discovery
@@ -76,12 +75,6 @@ def test_the_fields_of_the_state(tmp_path: Path) -> None:
     # The web server adds two fields.
     assert set(document) | {"viewers", "stalled"} == fields("State", table=1)
     assert set(document["health"]) == fields("Health")
-
-
-def test_the_metrics() -> None:
-    names = set(re.findall(r'"(edgekit_\w+)"', Path(metrics.__file__).read_text()))
-    summary = "edgekit_stage_seconds"
-    assert names - {summary} | {f"{summary}_sum", f"{summary}_count"} == fields("Metrics")
 
 
 def test_the_topics() -> None:

@@ -85,12 +85,6 @@ def _texts(source: str) -> Iterator[str]:
             yield token.string
 
 
-def test_every_page_has_one_kind() -> None:
-    folders = {path.parent.relative_to(DOCS).as_posix() for path in pages()[1:]}
-    assert folders == {".", "tutorials", "how-to", "reference", "explanation"}
-    assert [path.name for path in DOCS.glob("*.md")] == ["index.md"]
-
-
 def test_every_page_is_in_the_index_and_in_the_site_navigation() -> None:
     index, site = (DOCS / "index.md").read_text(), (ROOT / "mkdocs.yml").read_text()
     names = [path.relative_to(DOCS).as_posix() for path in pages()[1:] if path.name != "index.md"]

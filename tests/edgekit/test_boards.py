@@ -10,38 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.boards import (
-    Board,
-    Conditions,
-    Interpreter,
-    RunTool,
-    parse_throttled,
-    read_board,
-    read_conditions,
-    run_tool,
-)
+from edgekit.boards import Board, Conditions, Interpreter, parse_throttled, read_board, read_conditions, run_tool
+from tests.edgekit.doctor.conftest import FIXTURES, interpreter, replayed_in
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "boards"
 ARM64 = Interpreter(architecture="aarch64", userland_bits=64, python="3.13.5")
 
 
-def unpack(name: str, root: Path) -> RunTool:
-    """Write the files of a captured board below `root` and return a function that replays its tools."""
-    parts = re.split(r"^==> (.+) <==\n", (FIXTURES / f"{name}.txt").read_text(), flags=re.MULTILINE)
-    printed = {}
-    for title, body in zip(parts[1::2], parts[2::2], strict=True):
-        if title.startswith("$ "):
-            printed[title[2:]] = body
-        else:
-            path = root / title
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(body.replace("\\0\n", "\0"))
-    return lambda arguments: printed.get(" ".join(arguments))
-
-
-def board_and_conditions(name: str, root: Path, interpreter: Interpreter = ARM64) -> tuple[Board, Conditions]:
-    run = unpack(name, root)
-    return read_board(root, interpreter), read_conditions(root, run)
+def board_and_conditions(name: str, root: Path, **changes: str) -> tuple[Board, Conditions]:
+    probe = replayed_in(root)(name, **changes)
+    return probe.board(), probe.conditions()
 
 
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.txt")), ids=lambda path: path.stem)
@@ -76,8 +53,7 @@ def test_a_hot_pi3bplus_is_reported_with_the_clock_of_the_firmware(tmp_path: Pat
 
 
 def test_a_32_bit_system_and_flags_from_sysfs(tmp_path: Path) -> None:
-    interpreter = Interpreter(architecture="armv7l", userland_bits=32, python="3.9.2")
-    board, now = board_and_conditions("pi3b-32bit", tmp_path, interpreter)
+    board, now = board_and_conditions("pi3b-32bit", tmp_path, interpreter=interpreter("armv7l", 32))
     assert (board.architecture, board.userland_bits, board.cpu) == ("armv7l", 32, "Cortex-A53")
     assert board.model == "Raspberry Pi 3 Model B Rev 1.2"
     assert board.virtualization == "none"
@@ -107,15 +83,10 @@ def test_newer_boards(tmp_path: Path, name: str, cpu: str, part: str, explanatio
 
 
 def test_a_pc_has_its_processors_name_and_the_package_temperature(tmp_path: Path) -> None:
-    board, now = board_and_conditions("pc", tmp_path, replace(ARM64, architecture="x86_64"))
+    board, now = board_and_conditions("pc", tmp_path, interpreter=interpreter("x86_64"))
     assert board.model == "Intel(R) Core(TM) i5-8250U CPU @ 1.60GHz"
     assert (board.cpu_part, board.virtualization) == (None, "none")
     assert (now.temperature_c, now.clock_mhz, now.throttling) == (55.0, 900, None)
-
-
-def test_a_chassis_sensor_is_not_taken_for_the_processors(tmp_path: Path) -> None:
-    _, now = board_and_conditions("arm-board-unknown", tmp_path)
-    assert now.temperature_c is None
 
 
 @pytest.mark.parametrize(
@@ -128,14 +99,14 @@ def test_virtualization_is_reported_or_unknown(tmp_path: Path, name: str, expect
 
 
 def test_a_user_mode_emulator_is_recognised_by_the_kernels_own_view_of_the_program(tmp_path: Path) -> None:
-    unpack("arm-board-unknown", tmp_path)
+    replayed_in(tmp_path)("arm-board-unknown")
     (tmp_path / "proc/thread-self").mkdir()
     (tmp_path / "proc/thread-self/exe").symlink_to("/usr/bin/qemu-aarch64-static")
     assert read_board(tmp_path, ARM64).virtualization == "emulator"
 
 
 def test_a_pc_guest_is_a_virtual_machine(tmp_path: Path) -> None:
-    unpack("pc", tmp_path)
+    replayed_in(tmp_path)("pc")
     cpuinfo = tmp_path / "proc/cpuinfo"
     cpuinfo.write_text(cpuinfo.read_text().replace("avx2 fma", "avx2 hypervisor fma"))
     assert read_board(tmp_path, replace(ARM64, architecture="x86_64")).virtualization == "virtual machine"
@@ -148,8 +119,13 @@ def test_an_empty_root_gives_nothing_and_raises_nothing(tmp_path: Path) -> None:
     assert read_conditions(tmp_path, lambda _: None) == Conditions(*[None] * 9)
 
 
+def test_a_chassis_sensor_is_not_taken_for_the_processors(tmp_path: Path) -> None:
+    _, now = board_and_conditions("arm-board-unknown", tmp_path)
+    assert now.temperature_c is None
+
+
 def test_nonsense_in_every_file_raises_nothing(tmp_path: Path) -> None:
-    unpack("pi3bplus-hot", tmp_path)
+    replayed_in(tmp_path)("pi3bplus-hot")
     for path in tmp_path.rglob("*"):
         if path.is_file():
             path.write_bytes(b"\xff\x00\n::\nCPU part\t: x\nCPU implementer : y\nMemTotal: z kB\n")
@@ -172,11 +148,6 @@ def test_documents_are_json_and_carry_the_flags_in_words(tmp_path: Path) -> None
         "now": ["soft temperature limit"],
         "since_boot": ["soft temperature limit"],
     }
-
-
-def test_this_machine_can_be_read() -> None:
-    assert read_board().processors
-    assert isinstance(read_conditions(), Conditions)
 
 
 @pytest.mark.parametrize("arguments", [["edgekit-no-such-tool"], ["false"]])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import stat
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -52,11 +52,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer_endless(self) -> None:
         self.send(b"")
-        try:
+        with suppress(OSError):  # the client disconnects
             while not self.stop.is_set():
                 self.wfile.write(CONTENT)
-        except OSError:
-            self.server.gave_up.set()
 
     def answer_hanging(self) -> None:
         self.stop.wait(20)
@@ -91,7 +89,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     Handler.stop = threading.Event()
     with Server(("127.0.0.1", 0), Handler) as running:
         running.requests = []
-        running.gave_up = threading.Event()
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running
@@ -114,20 +111,13 @@ def files_in(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("answer", ["right", "elsewhere"])
-def test_the_right_file_lands_in_the_cache(server: Server, tmp_path: Path, answer: str) -> None:
-    messages: list[str] = []
-    path = cached_download(pinned(server, answer), cache_dir=tmp_path / "cache", notify=messages.append)
-    assert path.read_bytes() == CONTENT
-    assert files_in(tmp_path / "cache") == ["model.onnx"]
-    assert len(messages) == 1
-    assert "model.onnx" in messages[0]
-
-
-def test_it_is_downloaded_only_once(server: Server, tmp_path: Path) -> None:
+def test_the_right_file_is_downloaded_once_and_cached(server: Server, tmp_path: Path, answer: str) -> None:
     messages: list[str] = []
     for _ in range(2):
-        cached_download(pinned(server, "right"), cache_dir=tmp_path, notify=messages.append)
-    assert server.requests == ["/right"]
+        path = cached_download(pinned(server, answer), cache_dir=tmp_path / "cache", notify=messages.append)
+        assert path.read_bytes() == CONTENT
+        assert files_in(tmp_path / "cache") == ["model.onnx"]
+    assert server.requests.count(f"/{answer}") == 1
     assert len(messages) == 1
 
 
@@ -137,24 +127,11 @@ def test_a_damaged_cached_file_is_downloaded_again(server: Server, tmp_path: Pat
     assert fetch(server, "right", tmp_path).read_bytes() == CONTENT
 
 
-def test_a_damaged_cached_file_is_never_used(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(CONTENT[:-1] + b"!")
-    with pytest.raises(UnavailableError):
-        fetch(server, "missing", tmp_path)
-    assert files_in(tmp_path) == ["model.onnx.failed"]
-
-
 @pytest.mark.parametrize("answer", ["wrong", "page", "endless"])
 def test_another_file_is_an_error_and_leaves_nothing(server: Server, tmp_path: Path, answer: str) -> None:
     with pytest.raises(StorageError, match=f"model.onnx.*/{answer}.*log-in page"):
         fetch(server, answer, tmp_path / "cache")
     assert files_in(tmp_path / "cache") == []
-
-
-def test_reading_an_endless_body_stops(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="is not the expected file"):
-        fetch(server, "endless", tmp_path)
-    assert server.gave_up.wait(10)
 
 
 @pytest.mark.parametrize(
@@ -191,14 +168,6 @@ def test_a_failed_download_is_tried_again_after_an_hour(server: Server, tmp_path
     assert files_in(tmp_path) == ["model.onnx"]
 
 
-def test_a_failure_in_the_future_of_a_wrong_clock_is_ignored(server: Server, tmp_path: Path) -> None:
-    failure = tmp_path / "model.onnx.failed"
-    failure.write_text("no internet")
-    later_s = failure.stat().st_mtime + 1000
-    os.utime(failure, (later_s, later_s))
-    assert fetch(server, "right", tmp_path).read_bytes() == CONTENT
-
-
 def test_no_server_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.socket() as bound:  # bound, but not listening
@@ -208,26 +177,10 @@ def test_no_server_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             cached_download(entry, cache_dir=tmp_path, timeout_s=5)
 
 
-@pytest.mark.parametrize("proxy", ["http://proxy..example:3128", f"http://{'a' * 64}.example"])
-def test_a_proxy_with_an_invalid_name_is_unavailable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
-) -> None:
-    monkeypatch.setenv("http_proxy", proxy)
-    with pytest.raises(UnavailableError, match="cannot be downloaded"):
-        cached_download(PinnedFile("model.onnx", "http://files.example/right", "0" * 64, 1), cache_dir=tmp_path)
-
-
 def test_a_cache_that_cannot_be_made_is_unavailable(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UnavailableError, match="cannot be stored"):
         fetch(server, "right", tmp_path / "file" / "cache")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_read_only_cache_is_unavailable(server: Server, tmp_path: Path) -> None:
-    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(UnavailableError, match="cannot be stored"):
-        fetch(server, "right", tmp_path)
 
 
 def test_offline_mode_sends_no_request(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,12 +188,6 @@ def test_offline_mode_sends_no_request(server: Server, tmp_path: Path, monkeypat
     with pytest.raises(UnavailableError, match="EDGEKIT_OFFLINE"):
         fetch(server, "right", tmp_path)
     assert server.requests == []
-
-
-def test_offline_mode_uses_what_is_cached(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "model.onnx").write_bytes(CONTENT)
-    monkeypatch.setenv("EDGEKIT_OFFLINE", "1")
-    assert fetch(server, "right", tmp_path) == tmp_path / "model.onnx"
 
 
 @pytest.mark.parametrize(
@@ -251,15 +198,3 @@ def test_the_cache_is_in_the_folder_of_xdg(monkeypatch: pytest.MonkeyPatch, xdg:
     monkeypatch.setenv("XDG_CACHE_HOME", xdg)
     monkeypatch.setenv("HOME", "/home/me")
     assert downloads.default_cache_dir() == Path(expected)
-
-
-def test_without_a_home_folder_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    with pytest.raises(UnavailableError, match="set XDG_CACHE_HOME to an absolute path"):
-        downloads.default_cache_dir()
-
-
-def test_the_pinned_address_names_a_commit() -> None:
-    assert downloads.YUNET.url.startswith("https://")
-    assert any(len(part) == 40 for part in downloads.YUNET.url.split("/"))

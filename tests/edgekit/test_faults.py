@@ -1,22 +1,20 @@
-"""Faults of real servers during `edgekit run`: RTSP killed or frozen; stream, broker and disk failing together."""
+"""A real RTSP server that is killed or frozen during `edgekit run`."""
 
 from __future__ import annotations
 
-import http.server
 import itertools
 import json
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from edgekit.errors import EXIT_OK, EXIT_TEMPORARY
+from edgekit.errors import EXIT_OK
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -52,8 +50,7 @@ class RtspServer:
     """A real RTSP server that plays a moving portrait and keeps its port after a restart."""
 
     def __init__(self, pictures: str, last: int) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self.port = server.getsockname()[1]
+        self.port = free_port()
         self.url = f"rtsp://127.0.0.1:{self.port}/live"
         self.running: subprocess.Popen[bytes] | None = None
         self._pictures, self._last = pictures, last
@@ -109,47 +106,10 @@ def rtsp(portrait: str) -> Iterator[RtspServer]:
     server.kill()
 
 
-class Receiver(http.server.ThreadingHTTPServer):
-    """A webhook receiver, which records the events of a run; no fault of the tests affects it."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), ReceiverHandler)
-        self.events: list[dict] = []
-        self.url = f"http://127.0.0.1:{self.server_port}/"
-
-
-class ReceiverHandler(http.server.BaseHTTPRequestHandler):
-    server: Receiver
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def do_POST(self) -> None:
-        self.server.events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(204)
-        self.end_headers()
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        yield server
-        server.shutdown()
-
-
 def records(path: Path) -> list[dict]:
     """Return the records in the complete lines of a file."""
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
-def assert_in_order(lines: list[dict]) -> None:
-    for one, next_one in itertools.pairwise(lines):
-        assert one["sequence"] < next_one["sequence"]
-        assert one["monotonic_s"] < next_one["monotonic_s"]
 
 
 def with_faces(lines: list[dict]) -> int:
@@ -166,8 +126,6 @@ def moved_px(lines: list[dict]) -> float:
 SOON = """
 from edgekit.device.sources import live, opencv
 opencv._READ_TIMEOUT_MS, live._REOPEN_PAUSES_S = 2000, (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
-from edgekit.device.sinks import records
-records._RETRY_S = 0.5
 """
 
 
@@ -194,68 +152,6 @@ def test_an_rtsp_server_that_fails_is_reported_and_opened_again_when_it_is_back(
     assert run.end() == EXIT_OK
     lines = records(path)
     assert len(lines) == json.loads(run.document)["frames"]
-    assert_in_order(lines)
+    sequences = [line["sequence"] for line in lines]
+    assert sequences == sorted(set(sequences))
     assert run.stderr_text.count("was reopened") == 1
-
-
-def test_an_rtsp_server_that_stays_away_ends_the_run(start, rtsp, tmp_path):
-    soon = "from edgekit.device.sources import live; live._REOPEN_PAUSES_S = (0.1, 0.2)"
-    run = start("--source", rtsp.url, "--jsonl", tmp_path / "r.jsonl", before=soon)
-    run.until(lambda: records(tmp_path / "r.jsonl"))
-    rtsp.kill()
-    assert run.end() == EXIT_TEMPORARY
-    assert "could not be reopened in 2 attempts" in run.stderr_text
-    assert json.loads(run.document)["frames"] == len(records(tmp_path / "r.jsonl"))
-
-
-COLOURS = {"red": (0, 0, 220), "green": (0, 220, 0), "blue": (220, 0, 0)}
-
-
-@pytest.mark.slow
-def test_stream_broker_and_disk_fail_at_once_and_come_back(
-    start, play, broker, receiver, small_disk, fill, monkeypatch
-):
-    monkeypatch.setenv("STATE_DIRECTORY", str(small_disk))
-    changing = [("pictures", 40, (64, 48), colour) for colour in COLOURS.values()] * 100
-    server = play(changing)
-    broker.remember()
-    broker.start()
-    path = small_disk / "r.jsonl"
-    with ExitStack() as stack:
-        listener = broker.listen(stack, client_id="remembered")
-        arguments = ["--source", server.url, "--jsonl", path, "--event-hold", "0.2", "--webhook", receiver.url]
-        arguments += ["--mqtt", f"mqtt://127.0.0.1:{broker.port}", "--mqtt-topic", "edgekit/test"]
-        run = start(*arguments, before=SOON)
-        run.until(lambda: len(listener.events()) >= 3 and records(path))
-
-        safe = {event["event_id"] for event in listener.events()}
-        broker.kill()
-        time.sleep(0.1)
-        # The broker may lose events that it had confirmed, but not yet delivered, when it was killed.
-        undelivered = {event["event_id"] for event in receiver.events} - safe
-        ballast = fill(small_disk)
-        run.until_printed("events are buffered")
-        run.until_printed("saving the MQTT buffer")
-        run.until_printed(f"recording to '{path}' stopped")
-        server.held.set()
-        run.until_printed(f"stream '{server.url}' was lost after")
-        in_outage = {event["event_id"] for event in receiver.events} - safe - undelivered
-        assert in_outage
-        written = len(records(path))
-
-        server.held.clear()
-        ballast.unlink()
-        broker.start()
-        run.until_printed("MQTT broker reconnected")
-        run.until_printed(f"stream '{server.url}' was reopened")
-        run.until_printed(f"recording to '{path}' resumed")
-        run.until(lambda: len(receiver.events) >= len(safe | undelivered | in_outage) + 3)
-        run.process.send_signal(signal.SIGTERM)
-        assert run.end() == EXIT_OK
-        posted = {event["event_id"] for event in receiver.events}
-        listener.until(lambda: posted - undelivered <= {event["event_id"] for event in listener.events()})
-        first_arrivals = list(dict.fromkeys(listener.sequences()))
-    assert first_arrivals == sorted(first_arrivals)
-    lines = records(path)
-    assert len(lines) == json.loads(run.document)["frames"] > written, "what waited in memory is there too"
-    assert_in_order(lines)

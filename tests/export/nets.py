@@ -58,12 +58,12 @@ class Builder:
         shape = {"kernel_shape": [size, size], "strides": [2, 2], "pads": [pad] * 4}
         return self.node(kind, [self.value], **shape)
 
-    def norm(self) -> str:
+    def norm(self, epsilon: float = 1e-5) -> str:
         names = [self.weight(self.channels) for _ in range(3)]
         variance = f"w{len(self.tensors)}"
         values = self.random.uniform(0.3, 2, self.channels).astype(np.float32)
         self.tensors.append(numpy_helper.from_array(values, variance))
-        return self.node("BatchNormalization", [self.value, *names, variance])
+        return self.node("BatchNormalization", [self.value, *names, variance], epsilon=epsilon)
 
     def dense(self, growth: int, bottleneck: int = 8, groups: int = 1) -> str:
         before, channels = self.value, self.channels
@@ -152,8 +152,8 @@ def random_nets(draw: st.DrawFn) -> tuple[Builder, Contract]:
         if layer.endswith("Pool"):
             net.pool(layer)
         elif layer == "norm":
-            net.conv(net.channels)
-            net.norm()
+            net.conv(net.channels, groups=draw(st.sampled_from([1, 2])), bias=draw(st.booleans()))
+            net.norm(draw(st.sampled_from([1e-5, 0.1])))
         elif layer == "relu":
             net.relu()
         elif layer == "conv":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,12 +40,6 @@ def faces(draw_faces: Callable[..., Path], tmp_path: Path) -> Path:
     return draw_faces(tmp_path / "faces", {"Training": 14, "PrivateTest": 14})
 
 
-def test_importing_the_package_alone_loads_no_torch() -> None:
-    code = "import sys, edgekit.export; print('torch' in sys.modules, callable(edgekit.export))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True"]
-
-
 @pytest.mark.slow
 def test_export_reports_its_numbers_and_stages(small: Path, tmp_path: Path) -> None:
     stages: list[str] = []
@@ -67,8 +59,6 @@ def test_export_reports_its_numbers_and_stages(small: Path, tmp_path: Path) -> N
     [
         {"target": "pi9"},
         {"merges": ["a=happy"]},
-        {"clip": "clip.pt"},
-        {"without_ensemble": True},
         {"classes": ["a", "b"], "classes_file": "x.json"},
         {"tagret": "a53"},
     ],
@@ -116,27 +106,6 @@ def test_quantize_reports_images_that_it_leaves_out(small_onnx: Path, faces: Pat
     assert any("images of contempt are removed" in line for line in lines)
 
 
-def test_classes_that_the_model_lacks_are_reported_before_the_calibration(
-    small_onnx: Path, faces: Path, tmp_path: Path
-) -> None:
-    (faces / "PrivateTest" / "happy").rename(faces / "PrivateTest" / "joy")
-    stages: list[str] = []
-    with pytest.raises(InputError, match=r"has the class 'joy', which the model does not have: .*eval --merge"):
-        edgekit.quantize(
-            small_onnx, tmp_path / "int8.onnx", calibrate=faces, evaluate_on=faces,
-            progress=lambda stage, _done, _total: stages.append(stage),
-        )  # fmt: skip
-    assert "calibrating" not in stages
-
-
-def test_quantize_exports_a_checkpoint_first(small: Path, tmp_path: Path) -> None:
-    result = edgekit.quantize(small, tmp_path / "fp16.onnx", method="fp16")
-    assert result.contract.precision == "float16"
-    assert result.source is not None
-    assert result.source.size_bytes > result.size_bytes
-    assert result.drop_points is None
-
-
 def test_verify_returns_a_report(small: Path, small_onnx: Path, faces: Path) -> None:
     report = edgekit.verify(small_onnx, small, faces, limit=7)
     assert report.passed
@@ -146,13 +115,10 @@ def test_verify_returns_a_report(small: Path, small_onnx: Path, faces: Path) -> 
 
 
 def test_profile_returns_costs_and_estimates(small_onnx: Path) -> None:
-    seen: list[tuple[str, int, int | None]] = []
-    report = edgekit.profile(small_onnx, board="pi3b+", seconds=0.05, progress=lambda *step: seen.append(step))
-    assert report.profile.measured is not None
-    assert report.profile.cost.macs == sum(layer.macs or 0 for layer, _ in report.profile.layers)
+    report = edgekit.profile(small_onnx, board="pi3b+")
+    assert report.profile.cost.macs == sum(layer.macs or 0 for layer in report.profile.cost.layers)
     assert [(case.board.key, case.threads) for case in report.estimates] == [("pi3b+", 1), ("pi3b+", 4)]
     assert all(case.estimate is not None and case.reason is None for case in report.estimates)
-    assert seen == [("measuring", 0, None)]
     with pytest.raises(InputError, match="board 'pi2' is unknown"):
         edgekit.profile(small_onnx, board="pi2")
 
@@ -174,38 +140,6 @@ def test_export_verifies_the_file_on_the_users_own_images(small: Path, wide_face
     assert exported.path == tmp_path / "own.onnx"
     assert exported.path.stat().st_size == exported.size_bytes
     assert lines == [f"exporting {small}", "verified on 7 images of wide: pixels and labels are equal"]
-
-
-def test_a_wrong_split_of_own_images_is_refused_before_the_export(
-    small: Path, wide_faces: Path, tmp_path: Path
-) -> None:
-    stages: list[str] = []
-    with pytest.raises(InputError, match="has no split 'PublicTest': it has test"):
-        edgekit.export(
-            small, tmp_path / "own.onnx", evaluate_on=wide_faces, evaluation_split="PublicTest",
-            progress=lambda stage, _done, _total: stages.append(stage),
-        )  # fmt: skip
-    assert "exporting" not in stages
-
-
-def test_labels_are_merged_once_for_the_file_and_its_verification(
-    small: Path, wide_faces: Path, tmp_path: Path
-) -> None:
-    lines: list[str] = []
-    merges = ["good=happy", "bad=sad,angry"]
-    edgekit.export(small, tmp_path / "own.onnx", merges=merges, evaluate_on=wide_faces, notify=lines.append)
-    assert [line for line in lines if "in no merge" in line] == [
-        "classes in no merge are removed: disgust, fear, surprise, neutral"
-    ]
-
-
-def test_only_verify_reports_that_accuracy_is_not_compared(small: Path, wide_faces: Path, tmp_path: Path) -> None:
-    (wide_faces / "test" / "happy").rename(wide_faces / "test" / "joy")
-    lines: list[str] = []
-    exported = edgekit.export(small, tmp_path / "own.onnx", evaluate_on=wide_faces, notify=lines.append)
-    assert lines == [f"exporting {small}", "verified on 7 images of wide: pixels and labels are equal"]
-    edgekit.verify(exported.path, small, wide_faces, notify=lines.append)
-    assert lines[2:] == ["accuracy is not compared: the model has no label 'joy'"]
 
 
 def test_a_file_that_differs_on_own_images_is_kept_under_another_name(

@@ -80,10 +80,6 @@ class FaultyDisk(mfusepy.Operations):
         fail_for("EIO", "EROFS", "ENOSPC")
         self._path(path).mkdir(mode)
 
-    def rmdir(self, path: str) -> None:
-        fail_for("EIO", "EROFS")
-        self._path(path).rmdir()
-
     def unlink(self, path: str) -> None:
         fail_for("EIO", "EROFS")
         self._path(path).unlink()
@@ -91,16 +87,6 @@ class FaultyDisk(mfusepy.Operations):
     def rename(self, old: str, new: str) -> None:
         fail_for("EIO", "EROFS")
         self._path(old).rename(self._path(new))
-
-    def link(self, target: str, source: str) -> None:
-        fail_for("EIO", "EROFS", "ENOSPC")
-        self._path(target).hardlink_to(self._path(source))
-
-    def chmod(self, path: str, mode: int) -> None:
-        self._path(path).chmod(mode)
-
-    def utimens(self, path: str, times: tuple[int, int] | None = None) -> None:
-        os.utime(self._path(path), ns=times)
 
     def fsync(self, path: str, datasync: int, fh: int) -> None:
         del path, datasync

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 
-from edgekit.device.detections import Detections, FrameResult, Track
+from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.context import Account
@@ -31,7 +30,7 @@ from edgekit.device.sinks.writer import Writer
 from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import TemporaryError
 from tests.packets import KEY_EVERY, SIZE_WH, packets
-from tests.runs import LABELS, run_of
+from tests.runs import run_of
 from tests.waiting import wait_until
 
 Notify = Callable[[str], None]
@@ -46,19 +45,17 @@ class SinkCase:
     Attributes:
         name: Name of the test's case.
         open: Returns the sink, which writes below a folder, and its account.
-        stored: Returns how often each item is in these folders, by its sequence number; None if it cannot be counted.
+        stored: Returns how often each item is in the folder, by its sequence number; None if it cannot be counted.
         counted_as: The field of the account that counts the stored items. Waiting items are kept in memory too.
         reason: Reason of losses by a fault of the disk in the account; None: the reason of the fault.
-        follows_names: Whether the sink begins a new file when its file is deleted or moved.
         write: Passes a frame to the sink.
     """
 
     name: str
     open: Callable[[Path, Notify, float], tuple[Any, Account]]
-    stored: Callable[[Iterable[Path]], Counter[int]] | None
+    stored: Callable[[Path], Counter[int]] | None
     counted_as: str = "written"
     reason: str | None = None
-    follows_names: bool = True
     write: Callable[[Any, Frame, FrameResult], None] = lambda sink, frame, result: sink.write(frame, result)
 
 
@@ -75,9 +72,9 @@ def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgekit.device.sinks.disk_reserve._CHECK_EVERY_S", 0.0)
 
 
-def _opened(make: Callable[[Path, Any], Sink | None], **rules: Any) -> Callable[..., tuple[Any, Account]]:
+def _opened(make: Callable[[Path, Any], Sink | None]) -> Callable[..., tuple[Any, Account]]:
     def open_sink(folder: Path, notify: Notify, end_s: float) -> tuple[Any, Account]:
-        run = run_of(notify, end_s=end_s, disk_reserve=0, **rules)
+        run = run_of(notify, end_s=end_s, disk_reserve=0)
         sink = make(folder, run)
         assert sink is not None
         return sink, run.accounts[0]
@@ -116,9 +113,8 @@ def _put_packet(sink: Any, frame: Frame, result: FrameResult) -> None:
     sink.put(EncodedPacket(coded.data, coded.is_key, frame.sequence * 40_000))
 
 
-def _lines(folders: Iterable[Path], pattern: str) -> list[str]:
-    files = [path for folder in folders if folder.is_dir() for path in folder.rglob(pattern)]
-    return [line for path in files for line in path.read_text().splitlines()]
+def _lines(folder: Path, pattern: str) -> list[str]:
+    return [line for path in folder.rglob(pattern) for line in path.read_text().splitlines()]
 
 
 @cache
@@ -132,42 +128,25 @@ def _request(sink: Sink, frame: Frame, result: FrameResult) -> None:
     sink.write(frame, result)
 
 
-def _collect_faces(sink: Sink, frame: Frame, result: FrameResult) -> None:
-    """Pass a result whose faces are arrays, like those of the pipeline."""
-    faces = result.faces
-    detections = Detections(
-        np.array([face.xyxy for face in faces], np.float32),
-        np.array([face.score for face in faces], np.float32),
-        tracks=np.array([Track(face.track_id or 0) for face in faces], np.object_),
-        probabilities=np.array([list(face.probabilities.values()) for face in faces], np.float32),
-        classes=LABELS,
-        label_indices=np.array([LABELS.index(face.label) for face in faces], np.int64),
-    )
-    sink.write(frame, replace(result, faces=detections))
+def _json_sequences(folder: Path) -> Counter[int]:
+    return Counter(json.loads(line)["sequence"] for line in _lines(folder, "*.jsonl") if line)
 
 
-def _json_sequences(folders: Iterable[Path]) -> Counter[int]:
-    return Counter(json.loads(line)["sequence"] for line in _lines(folders, "*.jsonl") if line)
-
-
-def _csv_sequences(folders: Iterable[Path]) -> Counter[int]:
-    rows = csv.reader(_lines(folders, "*.csv"))
+def _csv_sequences(folder: Path) -> Counter[int]:
+    rows = csv.reader(_lines(folder, "*.csv"))
     return Counter(int(row[0]) for row in rows if row[0] != "sequence")
 
 
-def _crop_sequences(folders: Iterable[Path]) -> Counter[int]:
+def _crop_sequences(folder: Path) -> Counter[int]:
     """Return the sequence numbers in crops.jsonl; check that each crop is a readable image."""
-    places = list(folders)
-    crops = [json.loads(line) for line in _lines(places, "crops.jsonl") if line]
-    for crop in crops:
-        assert any(cv2.imread(str(folder / crop["file"])) is not None for folder in places)
+    crops = [json.loads(line) for line in _lines(folder, "crops.jsonl") if line]
+    assert all(cv2.imread(str(folder / crop["file"])) is not None for crop in crops)
     return Counter(crop["sequence"] for crop in crops)
 
 
-def _image_numbers(folders: Iterable[Path]) -> Counter[int]:
+def _image_numbers(folder: Path) -> Counter[int]:
     """Return the numbers of the images; check that each image is readable."""
-    found = [path for folder in folders if folder.is_dir() for path in folder.glob("*.jpg")]
-    paths = [path for path in found if not path.name.startswith(".")]  # without incomplete files
+    paths = [path for path in folder.glob("*.jpg") if not path.name.startswith(".")]  # without incomplete files
     assert all(cv2.imread(str(path)) is not None for path in paths)
     return Counter(int(path.stem.rpartition("-")[2]) for path in paths)
 
@@ -185,14 +164,11 @@ def _open_spool(path: Path) -> Spool:
     return opened[0]
 
 
-def _buffered_sequences(folders: Iterable[Path]) -> Counter[int]:
+def _buffered_sequences(folder: Path) -> Counter[int]:
     """Return the sequence numbers of the events that the next run sends."""
-    stored: Counter[int] = Counter()
-    for folder in folders:
-        if (folder / _BUFFER).exists():
-            spool = _open_spool(folder / _BUFFER)
-            stored.update(json.loads(message.payload)["sequence"] for message in spool.after(0, 10**6))
-            spool.close()
+    spool = _open_spool(folder / _BUFFER)
+    stored = Counter(json.loads(message.payload)["sequence"] for message in spool.after(0, 10**6))
+    spool.close()
     return stored
 
 
@@ -200,32 +176,12 @@ SINKS = (
     SinkCase(
         "jsonl", _opened(lambda folder, run: JsonLinesOptions(jsonl=str(folder / "r.jsonl")).open(run)), _json_sequences
     ),
-    SinkCase(
-        "jsonl with rotation",
-        _opened(
-            lambda folder, run: JsonLinesOptions(jsonl=str(folder / "r.jsonl")).open(run),
-            rotate_files="20KB,keep=1000",
-        ),
-        _json_sequences,
-    ),
     SinkCase("csv", _opened(lambda folder, run: CsvOptions(csv=folder / "r.csv").open(run)), _csv_sequences),
-    SinkCase(
-        "collect",
-        _opened(lambda folder, run: CollectSink(EveryInterval(0), folder, run)),
-        _crop_sequences,
-        write=_collect_faces,
-    ),
+    SinkCase("collect", _opened(lambda folder, run: CollectSink(EveryInterval(0), folder, run)), _crop_sequences),
     # The images of events are written by the same thread.
     SinkCase("snapshots", _opened(SnapshotWriter), _image_numbers, write=_request),
     # Frames of a live video that come too fast are dropped.
     SinkCase("save", _opened(lambda folder, run: SaveOptions(save=folder / "o.mp4").open(run)), None),
     SinkCase("record", _opened(_camera_video), None, write=_put_packet),
-    SinkCase(
-        "mqtt buffer",
-        _opened(_events),
-        _buffered_sequences,
-        counted_as="waiting",
-        reason="buffer not writable",
-        follows_names=False,
-    ),
+    SinkCase("mqtt buffer", _opened(_events), _buffered_sequences, counted_as="waiting", reason="buffer not writable"),
 )

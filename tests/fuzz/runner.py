@@ -1,10 +1,10 @@
 """Runs seeded inputs through the targets, in a child process with limited memory, and reports wrong results.
 
-    python -m tests.fuzz.runner [--seconds S | --count N] [--first SEED] [--target NAME]... [--keep]
+    python -m tests.fuzz.runner [--seconds S | --count N] [--first SEED] [--target NAME]...
 
 After S seconds, no further block of 50 seeds starts. A result is wrong if the target raises an exception that is not
-edgekit's, raises an error of several lines, exceeds its time limit, or ends the child process. `--keep` writes each
-such input to tests/fuzz/cases, whose files the test replays.
+edgekit's, raises an error of several lines, exceeds its time limit, or ends the child process. The output names target
+and seed of each such input: `--target NAME --first SEED --count 1` repeats it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from types import FrameType
 from edgekit.errors import EdgekitError
 from tests.fuzz.targets import ROOT, TARGETS
 
-CASES = Path(__file__).parent / "cases"
 # Maximum time without output of the child process: its imports, or an input that no signal ends.
 _SILENCE_S = 240
 _MEMORY_BYTES = 4 << 30
@@ -66,25 +65,6 @@ def fuzz(names: list[str], first: int, count: int | None, seconds: float | None 
                 inputs = _run_child(Path(folder), inputs, outcome)
             position += step
     return outcome
-
-
-def keep(outcome: Outcome, folder: Path) -> None:
-    """Write each wrong input to a file `TARGET-SEED`."""
-    folder.mkdir(exist_ok=True)
-    for at in outcome.wrong:
-        name, seed = at.split()
-        (folder / f"{name}-{seed}").write_bytes(content_of(name, int(seed)))
-
-
-def replay(path: Path, folder: Path) -> None:
-    """Run a case `TARGET-ANYTHING` through its target.
-
-    Raises:
-        Exception: The exception of the target; an EdgekitError means that the target refused the input.
-    """
-    # The longest matching name: `ncnn-member-1` belongs to `ncnn-member`, not to `ncnn`.
-    name = max((name for name in TARGETS if path.name.startswith(f"{name}-")), key=len)
-    _read(name, path.read_bytes(), folder)
 
 
 def _run_child(folder: Path, inputs: list[str], outcome: Outcome) -> list[str]:
@@ -189,15 +169,12 @@ def main() -> int:
     parser.add_argument("--count", type=int)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--target", action="append", choices=list(TARGETS))
-    parser.add_argument("--keep", action="store_true")
     given = parser.parse_args()
     if given.child is not None:
         _child(given.child, given.inputs)
     names = given.target or list(TARGETS)
     outcome = fuzz(names, given.first, given.count if given.count or given.seconds else 100, given.seconds)
     print("\n".join(_lines(outcome, names)))
-    if given.keep:
-        keep(outcome, CASES)
     return int(bool(outcome.wrong))
 
 

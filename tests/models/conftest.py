@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
+from tests.graph_cache import graph_cache as graph_cache
 from tests.images import write_image
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import resource
-import struct
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +12,6 @@ from safetensors.torch import save_file
 
 from edgekit.errors import InputError
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edgekit.models.clip.load import read_clip_file
 from edgekit.models.data import EXPRESSIONS
 from edgekit.models.model_loading import build_net, contract_for, import_authors_checkpoint
 from edgekit.models.nets.registry import create_model
@@ -27,15 +22,6 @@ def make_checkpoint(architecture: str = "edgecnn", labels: tuple[str, ...] = EXP
     torch.manual_seed(0)
     net = create_model(architecture, len(labels))
     return Checkpoint(contract_for(architecture, labels, "made up", gray=True), net.state_dict(), {"seed": 3})
-
-
-def test_a_net_far_larger_than_its_file_is_refused_before_it_is_made() -> None:
-    labels = tuple(map(str, range(20_000)))
-    checkpoint = Checkpoint(contract_for("edgecnn@65536", labels, "any", True), {"a": torch.zeros(1)})
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(InputError, match="tensor 'a'"):
-        build_net(checkpoint)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB; the net has 5 GB
 
 
 def test_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
@@ -57,64 +43,20 @@ def test_equal_checkpoints_are_equal_bytes(tmp_path: Path) -> None:
     assert len(contents) == 1
 
 
-@pytest.mark.parametrize(
-    "net",
-    [
-        {"features.dense1_1.denselayer1_1.conv1.bias": torch.tensor(1.0), "classifier.weight": torch.zeros(7, 152)},
-        {"features.dense1_1.denselayer1_1.conv1.bias": torch.zeros(8), "classifier.weight": torch.tensor(1.0)},
-        {f"features.dense{'9' * 5000}_1.denselayer1_1.conv1.bias": torch.zeros(8)},
-        {1: torch.zeros(8)},
-    ],
-)
-def test_an_authors_checkpoint_with_other_names_or_shapes_is_refused(
-    tmp_path: Path, net: dict[str, torch.Tensor]
-) -> None:
-    torch.save({"net": net}, tmp_path / "a.t7")
-    with pytest.raises(InputError, match="is not a checkpoint of"):
-        import_authors_checkpoint(tmp_path / "a.t7", EXPRESSIONS, "made up", gray=True)
-
-
-@pytest.mark.parametrize("tensor", [torch.zeros(7, 152).to_sparse(), torch.zeros(7, 152, device="meta")])
-def test_tensors_without_plain_values_are_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
-    torch.save({"net": {"classifier.weight": tensor}}, tmp_path / "a.t7")
-    with pytest.raises(InputError, match="has no dense tensors under 'net'"):
-        import_authors_checkpoint(tmp_path / "a.t7", EXPRESSIONS, "made up", gray=True)
-    torch.save({"a": tensor}, tmp_path / "a.pt")
-    with pytest.raises(InputError, match="under 'a': expected dense tensors"):
-        read_clip_file(tmp_path / "a.pt")
-
-
-@pytest.mark.parametrize("content", [b"", b"hello, this is text\n", b"\x80\x04\x95", b"\xff" * 200])
-def test_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="is not a safetensors file"):
-        load_checkpoint(path)
-
-
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_weights_that_are_not_finite_are_refused_by_file(tmp_path: Path, value: float) -> None:
-    good = make_checkpoint()
-    state = good.state | {"classifier.bias": torch.full((7,), value)}
-    save_checkpoint(path := tmp_path / "a.safetensors", Checkpoint(good.contract, state))
-    with pytest.raises(
-        InputError, match=r"a\.safetensors' contains NaN or infinity in tensor 'classifier\.bias': train"
-    ):
-        load_checkpoint(path)
-
-
-def test_a_clip_file_of_a_type_that_torch_only_stores_is_refused(tmp_path: Path) -> None:
-    header = json.dumps({"proj": {"dtype": "F4", "shape": [8], "data_offsets": [0, 4]}}).encode()
-    (path := tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    with pytest.raises(InputError, match=r"a\.safetensors' has float4_e2m1fn_x2 values in tensor 'proj': save it as"):
-        read_clip_file(path)
-
-
-def test_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_file_and_one_of_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_checkpoint(path, make_checkpoint())
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(InputError, match="is not a safetensors file"):
+    for content in (path.read_bytes()[:-1000], b"hello, this is text\n"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="is not a safetensors file"):
+            load_checkpoint(path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    good = make_checkpoint()
+    state = good.state | {"classifier.bias": torch.full((7,), torch.nan)}
+    save_checkpoint(path := tmp_path / "a.safetensors", Checkpoint(good.contract, state))
+    with pytest.raises(InputError, match=r"tensor 'classifier\.bias'"):
         load_checkpoint(path)
 
 
@@ -129,19 +71,6 @@ def test_weights_of_another_architecture_are_refused_by_name() -> None:
     mixed = Checkpoint(make_checkpoint().contract, wide.state)
     with pytest.raises(InputError, match=r"do not fit edgecnn: tensor '\S+' has shape"):
         build_net(mixed)
-
-
-def test_a_missing_tensor_is_named() -> None:
-    whole = make_checkpoint()
-    state = {name: tensor for name, tensor in whole.state.items() if name != "stem.bias"}
-    with pytest.raises(InputError, match=r"'stem\.bias' is missing"):
-        build_net(Checkpoint(whole.contract, state))
-
-
-def test_wrong_number_of_labels_is_refused() -> None:
-    whole = make_checkpoint()
-    with pytest.raises(InputError, match=r"'classifier\.bias' has shape \[7\], expected \[2\]"):
-        build_net(Checkpoint(contract_for("edgecnn", ("a", "b"), "x", gray=True), whole.state))
 
 
 class _RunsCode:
@@ -180,16 +109,3 @@ def test_importing_with_a_wrong_number_of_labels_is_refused(tmp_path: Path) -> N
     path = save_as_authors(tmp_path / "authors.t7", create_model("edgecnn", 7))
     with pytest.raises(InputError, match="7 classes, but 2 labels"):
         import_authors_checkpoint(path, ("a", "b"), "x", gray=True)
-
-
-def test_a_packed_archive_is_refused_unpacked(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "bomb.t7", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", bytes(10_000_000))
-    with pytest.raises(InputError, match="is compressed"):
-        import_authors_checkpoint(tmp_path / "bomb.t7", EXPRESSIONS, "x", gray=True)
-
-
-def test_a_bottomless_header_is_refused(tmp_path: Path) -> None:
-    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"edgekit": '{"a":' + "[" * 50_000})
-    with pytest.raises(InputError, match="no valid contract"):
-        load_checkpoint(tmp_path / "a.safetensors")

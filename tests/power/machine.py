@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from tests.edgekit.remote.conftest import Sshd, know, make_key
 from tests.edgekit.remote.release_board import OWN, SERVICE, SOURCE, Quiet
 from tests.fake_systemd import programs
 from tests.guest import SHARE, machine_words
+from tests.ports import free_port
 
 from .disk import Disk
 
@@ -102,9 +102,7 @@ class Machine:
             f"PermitRootLogin yes\nSetEnv HOME={_HOME} XDG_CACHE_HOME={_HOME}/.cache TMPDIR=/run/tmp "
             f"PATH={_SYSTEMD}:{os.environ['PATH']}\n"
         )
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         know(share, self._port, share / "host_key.pub")
         self._sshd = Sshd(self._port, share, folder)
         self._console = folder / "console"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import onnx
 import pytest
+
+from tests.ports import free_port
 
 from .lab import ROOT, boot
 
@@ -28,9 +29,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[st
     own.chmod(0o755)
     for name in ("id", "host_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     key = (folder / "host_key.pub").read_text()
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {key}")
     (folder / "sshd_config").write_text(

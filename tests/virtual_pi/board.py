@@ -188,12 +188,6 @@ class VirtualPi:
             os.chown(path, USER_ID, USER_ID)
             path.chmod(mode)
 
-    def new_host_key(self) -> None:
-        """Replace the host key, like a reinstallation; the board must be off."""
-        host_key = self.path("etc/ssh/ssh_host_ed25519_key")
-        host_key.unlink()
-        subprocess.run(_keygen(host_key), check=True)
-
     def _configure(self) -> None:
         key = self.path("etc/ssh/ssh_host_ed25519_key.pub").read_text().split()
         known = self.folder / "known_hosts"

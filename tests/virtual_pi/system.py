@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .camera import PACKAGES as CAMERA_PACKAGES
@@ -25,7 +25,7 @@ _PACKAGES = (
     "libpam-modules-bin,libpam-runtime,libstdc++6,login,mount,netbase,openssh-server,openssh-sftp-server,passwd,procps,"
     "python3,sed,tar,util-linux"
 )
-_MAKE_TIMEOUT_S = 900
+_MAKE_TIMEOUT_S = 1800
 
 
 def cache_folder() -> Path:
@@ -42,29 +42,54 @@ def make_system(suite: str, camera: bool = False) -> Path:
     """
     if camera and suite != "trixie":
         raise UnavailableError(f"{suite}'s libcamera has no virtual camera: only trixie's has")
-    content = Path(__file__).read_bytes() + (ingredients() if camera else b"")
-    recipe = hashlib.sha256(content).hexdigest()[:12]
-    name = f"{suite}-camera" if camera else suite
-    root = cache_folder() / f"{name}-{recipe}"
-    if root.exists():
-        return root
-    if shutil.which("mmdebstrap") is None:
-        raise UnavailableError("no mmdebstrap: apt-get install mmdebstrap")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    for old in root.parent.glob(f"{name}-{'?' * len(recipe)}"):
-        shutil.rmtree(old)
-    fresh = root.with_name(f".new-{root.name}-{os.getpid()}")
-    try:
-        _unpack(suite, fresh, f"{_PACKAGES},{CAMERA_PACKAGES}" if camera else _PACKAGES)
+
+    def make(fresh: Path) -> None:
+        packages = f"{_PACKAGES},{CAMERA_PACKAGES}" if camera else _PACKAGES
+        source = f"deb {_archive()} {suite} main"
+        mmdebstrap("--arch=arm64", "--variant=extract", f"--include={packages}", suite, str(fresh), source)
         _finish(fresh)
         libraries = [fresh / f"usr/lib/python{PYTHONS[suite]}", fresh / "usr/lib/python3"]
         if camera:
             libraries.append(add_camera(fresh))
         compile_python(fresh, PYTHONS[suite], libraries)
+
+    content = Path(__file__).read_bytes() + (ingredients() if camera else b"")
+    return cached(f"{suite}-camera" if camera else suite, content, make)
+
+
+def cached(name: str, content: bytes, make: Callable[[Path], None]) -> Path:
+    """Return a folder of the cache; `make` writes it if there is none that was made from the same `content`."""
+    recipe = hashlib.sha256(content).hexdigest()[:12]
+    root = cache_folder() / f"{name}-{recipe}"
+    if root.exists():
+        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    for old in root.parent.glob(f"{name}-{'?' * len(recipe)}"):
+        shutil.rmtree(old)
+    fresh = root.with_name(f".new-{root.name}-{os.getpid()}")
+    try:
+        make(fresh)
         fresh.rename(root)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return root
+
+
+def mmdebstrap(*arguments: str) -> None:
+    """Run mmdebstrap.
+
+    Raises:
+        UnavailableError: It is not installed, or it failed.
+    """
+    if shutil.which("mmdebstrap") is None:
+        raise UnavailableError("no mmdebstrap: apt-get install mmdebstrap")
+    command = ["mmdebstrap", "--quiet", '--aptopt=APT::Install-Recommends "false"', *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_MAKE_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise UnavailableError(f"mmdebstrap took longer than {_MAKE_TIMEOUT_S} s") from error
+    if done.returncode != 0:
+        raise UnavailableError(f"mmdebstrap failed: {done.stderr.strip()[-300:]}")
 
 
 def compile_python(root: Path, version: str, folders: Sequence[Path]) -> None:
@@ -77,18 +102,6 @@ def compile_python(root: Path, version: str, folders: Sequence[Path]) -> None:
             compile_all = [python, "-m", "compileall", "-q", "-j", "2", "-s", str(root), "-p", "/", *map(str, folders)]
             subprocess.run(compile_all, capture_output=True)
             return
-
-
-def _unpack(suite: str, target: Path, packages: str) -> None:
-    source = f"deb {_archive()} {suite} main"
-    arguments = ["mmdebstrap", "--quiet", "--arch=arm64", "--variant=extract", f"--include={packages}"]
-    arguments += ['--aptopt=APT::Install-Recommends "false"', suite, str(target), source]
-    try:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=_MAKE_TIMEOUT_S)
-    except subprocess.TimeoutExpired as error:
-        raise UnavailableError(f"mmdebstrap took longer than {_MAKE_TIMEOUT_S} s") from error
-    if done.returncode != 0:
-        raise UnavailableError(f"mmdebstrap failed: {done.stderr.strip()[-300:]}")
 
 
 def _archive() -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
 import socket
 import subprocess
 import threading
@@ -23,7 +22,9 @@ import numpy as np
 import pytest
 
 import edgekit.assets
+from tests.conftest import Broker, Listener
 from tests.device.teach.shapes import picture, write_pictures
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 from .board import VirtualPi
@@ -38,10 +39,6 @@ COOL_C, HOT_C = 48.3, 83.0
 FLAGS = "0x50005"
 FRAME_WH = (640, 480)
 MOST_LEVELS_OFF = 10
-# Debian installs mosquitto in /usr/sbin, which is only in root's PATH.
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-
-pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto here: apt install mosquitto")
 
 
 def wait_for(holds: Callable[[], object], run: Run | None = None) -> None:
@@ -53,22 +50,6 @@ def wait_for(holds: Callable[[], object], run: Run | None = None) -> None:
         patience_s=PATIENCE_S,
         poll_s=0.2,
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-@dataclass
-class Broker:
-    """A mosquitto on the host, and the messages of a subscriber as (topic, payload)."""
-
-    port: int
-    messages: list[tuple[str, bytes]]
-
-    def on(self, topic: str) -> list[bytes]:
-        return [payload for name, payload in list(self.messages) if name == f"{TOPIC}/{topic}"]
 
 
 @dataclass
@@ -91,27 +72,11 @@ class Run:
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    import paho.mqtt.client as paho
-
-    broker = Broker(free_port(), [])
-    config = tmp_path / "broker.conf"
-    config.write_text(f"listener {broker.port} 127.0.0.1\nallow_anonymous true\nuser root\n")
-    with ExitStack() as stack, (tmp_path / "broker.log").open("wb") as log:
-        process = stack.enter_context(subprocess.Popen([str(MOSQUITTO), "-c", config], stdout=log, stderr=log))
-        stack.callback(process.kill)
-        subscribed = []
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-        client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
-        client.on_subscribe = lambda *_: subscribed.append(True)
-        client.on_message = lambda _, __, message: broker.messages.append((message.topic, message.payload))
-        client.reconnect_delay_set(0.1, 0.5)
-        client.connect_async("127.0.0.1", broker.port)
-        client.loop_start()
-        stack.callback(client.loop_stop)
-        stack.callback(client.disconnect)
-        wait_for(lambda: subscribed)
-        yield broker
+def listener(broker: Broker) -> Iterator[Listener]:
+    """A subscriber of a running broker on the host."""
+    broker.start()
+    with ExitStack() as stack:
+        yield broker.listen(stack)
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +118,11 @@ def install_edgekit(pi: VirtualPi, suite: str) -> None:
 
 
 @pytest.fixture
-def run(camera_pi: VirtualPi, broker: Broker, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Run]:
+def run(
+    camera_pi: VirtualPi, broker: Broker, listener: Listener, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Run]:
     """A run with web page and MQTT; a parameter adds settings."""
+    del listener  # its broker runs
     web_port = free_port()
     settings = {
         "camera-size": "{}x{}".format(*FRAME_WH),
@@ -218,7 +186,7 @@ def is_hot(health: dict[str, Any] | None) -> bool:
 
 
 def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_told(
-    run: Run, broker: Broker, get: Callable[[str], http.client.HTTPResponse]
+    run: Run, listener: Listener, get: Callable[[str], http.client.HTTPResponse]
 ) -> None:
     # The images from picamera2 contain the face.
     wait_for(lambda: any(record["faces"] for record in run.records()), run)
@@ -242,14 +210,14 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     assert b"edgekit_" in get("/metrics").read()
 
     # The broker receives events and health.
-    wait_for(lambda: broker.on("event") and broker.on("health"), run)
-    assert broker.on("availability")[-1] == b"online"
-    assert json.loads(broker.on("event")[0])["label"] == face["label"]
+    wait_for(lambda: listener.on(f"{TOPIC}/event") and listener.on(f"{TOPIC}/health"), run)
+    assert listener.on(f"{TOPIC}/availability")[-1] == b"online"
+    assert json.loads(listener.on(f"{TOPIC}/event")[0])["label"] == face["label"]
 
     # Results, messages and page contain heat and throttling, and detections become rarer.
     set_health(run.pi, HOT_C, FLAGS)
     wait_for(lambda: any(is_hot(record.get("health")) for record in run.records()), run)
-    wait_for(lambda: any(is_hot(json.loads(payload)) for payload in broker.on("health")), run)
+    wait_for(lambda: any(is_hot(json.loads(payload)) for payload in listener.on(f"{TOPIC}/health")), run)
     assert is_hot(json.loads(get("/api/state").read())["health"])
     wait_for(lambda: "detection in 1 of" in run.output(), run)
     wait_for(lambda: any("detect" not in record["stage_ms"] for record in run.records()), run)
@@ -262,7 +230,7 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     assert summary["frames"] == len(run.records())
     assert summary["health"]["max_temperature_c"] == HOT_C
     assert summary["health"]["max_load_level"] >= 1
-    wait_for(lambda: broker.on("availability")[-1] == b"offline")
+    wait_for(lambda: listener.on(f"{TOPIC}/availability")[-1] == b"offline")
     sequences = [record["sequence"] for record in run.records()]
     assert sequences == sorted(set(sequences))
 
@@ -281,9 +249,9 @@ EVERYTHING = {
 
 @pytest.mark.parametrize("run", [EVERYTHING], indirect=True)
 def test_with_everything_on_and_two_viewers_the_accounts_equal_what_is_stored_and_received(
-    run: Run, broker: Broker, get: Callable[[str], http.client.HTTPResponse]
+    run: Run, listener: Listener, get: Callable[[str], http.client.HTTPResponse]
 ) -> None:
-    wait_for(lambda: broker.on("availability"), run)
+    wait_for(lambda: listener.on(f"{TOPIC}/availability"), run)
     viewers = [Viewer(get("/stream.mjpg")) for _ in range(2)]
     assert run.process.wait(PATIENCE_S) == 0, run.output()
     assert "error" not in run.output()
@@ -293,7 +261,7 @@ def test_with_everything_on_and_two_viewers_the_accounts_equal_what_is_stored_an
     home = run.pi.path(f"home/{USER}")
     records = [json.loads(line) for line in (home / "all.jsonl").read_text().splitlines()]
     faces = [face for record in records for face in record["faces"]]
-    events = {json.loads(payload)["event_id"] for payload in broker.on("event")}
+    events = {json.loads(payload)["event_id"] for payload in listener.on(f"{TOPIC}/event")}
     stored = {
         "jsonl": len(records),
         "csv": len((home / "all.csv").read_text().splitlines()) - 1,

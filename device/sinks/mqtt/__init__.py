@@ -55,6 +55,20 @@ class MqttOptions(SinkOptions):
     mqtt_discovery: bool = option(
         "--mqtt-discovery", "Announce the camera to Home Assistant.", default=True, needs="--mqtt"
     )
+    mqtt_discovery_prefix: str = option(
+        "--mqtt-discovery-prefix",
+        "Prefix of the discovery topics, as in the settings of Home Assistant's MQTT integration.",
+        default="homeassistant",
+        metavar="TOPIC",
+        needs="--mqtt",
+    )
+    mqtt_device_name: str | None = option(
+        "--mqtt-device-name",
+        "Name of the device in Home Assistant.",
+        metavar="NAME",
+        default_text="the prefix of the topics",
+        needs="--mqtt",
+    )
     mqtt_commands: str = option(
         "--mqtt-commands",
         "Commands to accept, separated by commas: pause (and resume), snapshot (needs --event-snapshots). "

@@ -1,24 +1,26 @@
-"""MQTT discovery of Home Assistant: one retained message describes each entity of this camera."""
+"""MQTT discovery of Home Assistant: one retained message describes the camera and all its entities.
+
+The form is that of device discovery, which Home Assistant has since version 2024.11.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from edgekit import __version__
 from edgekit.contract import UNCERTAIN, Contract
 from edgekit.device.frame import CAMERA_STATES
 from edgekit.device.sinks.mqtt.session import MqttSettings
 
-_PREFIX = "homeassistant"
 # Time after three missed state messages, which are sent at least every ten seconds.
 _EXPIRES_S = 35
 
 # Payloads of TOPIC/paused.
 PAUSED, NOT_PAUSED = "ON", "OFF"
 
-# Component, object id, and the discovery document without what all entities have; None removes the entity.
+# Component, object id, and what describes the entity; None removes the entity.
 _Entity: TypeAlias = tuple[str, str, dict[str, Any] | None]
 
 # Object id and name of each published image, by the last part of its topic.
@@ -37,7 +39,7 @@ _NAMES_OF_IMAGES = {"label": "Label", "changed": "Label changed"}
 _LOSSES = "{{ {'reasons': value_json.dropped_by} | tojson }}"
 
 # Component, object id, name, topic below the camera's topic, template of the value (None: the event itself), and
-# further fields of the discovery document.
+# further fields of the entity.
 _ENTITIES: tuple[tuple[str, str, str, str, str | None, dict[str, str]], ...] = (
     ("sensor", "faces", "Faces", "state", "{{ value_json.faces }}", _MEASURED),
     ("sensor", "label", "Expression", "state", "{{ value_json.label }}", {"device_class": "enum"}),
@@ -57,6 +59,27 @@ _ENTITIES: tuple[tuple[str, str, str, str, str | None, dict[str, str]], ...] = (
 )  # fmt: skip
 
 
+# Component and object id of the entities of edgekit 0.2, each of which had a discovery message of its own.
+_OLD_PREFIX = "homeassistant"
+_OLD_ENTITIES = (
+    ("sensor", "faces"),
+    ("sensor", "label"),
+    ("binary_sensor", "present"),
+    ("sensor", "fps"),
+    ("sensor", "temperature"),
+    ("binary_sensor", "throttled"),
+    ("event", "changed"),
+)
+
+
+class Message(NamedTuple):
+    """A message to publish."""
+
+    topic: str
+    payload: bytes
+    retain: bool = True
+
+
 def discovery_messages(
     settings: MqttSettings,
     contract: Contract,
@@ -64,25 +87,16 @@ def discovery_messages(
     images: Collection[str] = (),
     commands: Collection[str] = (),
     zones: Collection[str] = (),
-) -> Iterator[tuple[str, bytes]]:
-    """Yield the topic and payload of every entity, to be published as retained messages.
-
-    The payload of an entity that this run does not have is empty, which removes it from Home Assistant.
+) -> Iterator[Message]:
+    """Yield the message that describes the camera, between those that remove the messages of edgekit 0.2.
 
     Args:
-        settings: The topics.
+        settings: The topics, and the name of the camera.
         contract: The contract of the model.
         images: The images that are published, by the last part of their topic: of `_IMAGES`.
         commands: The commands that are allowed.
         zones: The names of the zones.
     """
-    device = {
-        "identifiers": [settings.node],
-        "name": settings.topic,
-        "manufacturer": "edgekit",
-        "model": "edgekit run",
-        "sw_version": __version__,
-    }
     measured = list(_measured(settings, contract, is_pausable="pause" in commands))
     entities = [
         *measured,
@@ -90,19 +104,39 @@ def discovery_messages(
         *_controls(settings, commands),
         *_images(settings, images),
     ]
-    for component, object_id, document in entities:
-        topic = f"{_PREFIX}/{component}/{settings.node}/{object_id}/config"
-        if document is None:
-            yield topic, b""
-            continue
-        if "availability" not in document:
-            document["availability_topic"] = f"{settings.topic}/availability"
-        document |= {
-            "unique_id": f"{settings.node}_{object_id}",
-            "device": device,
-            "origin": {"name": "edgekit", "sw_version": __version__},
-        }
-        yield topic, json.dumps(document).encode()
+    document = {
+        "dev": {
+            "identifiers": [settings.node],
+            "name": settings.device_name,
+            "manufacturer": "edgekit",
+            "model": "edgekit run",
+            "sw_version": __version__,
+        },
+        "o": {"name": "edgekit", "sw_version": __version__},
+        "availability": [_online(settings)],
+        "cmps": dict(_component(settings, entity) for entity in entities),
+    }
+    old = [f"{_OLD_PREFIX}/{component}/{settings.node}/{object_id}/config" for component, object_id in _OLD_ENTITIES]
+    # Home Assistant then keeps an entity's settings and history for the next one with the same `unique_id`.
+    yield from (Message(topic, b'{"migrate_discovery": true}', retain=False) for topic in old)
+    yield Message(f"{settings.discovery_prefix}/device/{settings.node}/config", json.dumps(document).encode())
+    yield from (Message(topic, b"") for topic in old)
+
+
+def _component(settings: MqttSettings, entity: _Entity) -> tuple[str, dict[str, Any]]:
+    """Return the key and the description of an entity in the message.
+
+    Without anything but the component, the entity is removed from Home Assistant. The key differs from the object id,
+    with which Home Assistant would take this entity for that of edgekit 0.2, and warn of two conflicting messages.
+    """
+    component, object_id, document = entity
+    unique_id = f"{settings.node}_{object_id}"
+    details = {} if document is None else {"unique_id": unique_id, **document}
+    return unique_id, {"p": component, **details}
+
+
+def _online(settings: MqttSettings) -> dict[str, str]:
+    return {"topic": f"{settings.topic}/availability"}
 
 
 def _measured(settings: MqttSettings, contract: Contract, is_pausable: bool) -> Iterator[_Entity]:
@@ -175,4 +209,4 @@ def _unless_paused(settings: MqttSettings) -> dict[str, Any]:
         "payload_available": NOT_PAUSED,
         "payload_not_available": PAUSED,
     }
-    return {"availability": [{"topic": f"{settings.topic}/availability"}, paused], "availability_mode": "all"}
+    return {"availability": [_online(settings), paused], "availability_mode": "all"}

@@ -34,6 +34,8 @@ class MqttSettings:
         port: TCP port of the broker.
         tls: Whether the connection is encrypted and the broker's certificate verified.
         topic: Prefix of all topics except Home Assistant's.
+        discovery_prefix: Prefix of Home Assistant's topics.
+        device_name: Name of the camera in Home Assistant.
         user: User name, None for an anonymous connection.
         password: Password of `user`.
     """
@@ -47,6 +49,8 @@ class MqttSettings:
         self.options = options
         self.host, self.port, self.tls = _address(options.mqtt or "")
         self.topic = _topic(options.mqtt_topic)
+        self.discovery_prefix = _topic(options.mqtt_discovery_prefix)
+        self.device_name = options.mqtt_device_name or self.topic
         user, separator, password = (credentials or "").partition(":")
         self.user, self.password = user or None, password if separator else None
         for path, what in ((options.mqtt_ca, "file of certificate authorities"), (options.mqtt_cert, "certificate")):

@@ -175,8 +175,8 @@ class MqttSink(Sink):
             commands=() if self._commands is None else self._commands.allowed,
             zones=[zone.name for zone in self._run.zones],
         )
-        for topic, payload in messages:
-            session.publish(topic, payload, retain=True)
+        for message in messages:
+            session.publish(message.topic, message.payload, retain=message.retain)
 
     def _images(self) -> list[tuple[str, str | None]]:
         """Return the published images: last part of the topic, and name of the latest one."""

@@ -13,13 +13,12 @@ import click
 
 from edgekit.cli.boards import BoardReporter, needs_detector, raise_failures, yunet_upload
 from edgekit.cli.command import command as edgekit_command
-from edgekit.cli.formats import FormatsOptions, bench_formats
-from edgekit.cli.output import Output, one_line
-from edgekit.cli.reports import ReportOptions
-from edgekit.device.benchmark.options import BenchmarkOptions
+from edgekit.cli.output import Output, one_line, progress_bar
+from edgekit.device.benchmark import BenchmarkOptions
 from edgekit.errors import HostError, InputError
 from edgekit.options import Options, defaults, option
-from edgekit.remote.host_options import InstallingHostOptions
+from edgekit.remote.hosts import InstallingHostOptions
+from edgekit.report import ReportOptions
 
 if TYPE_CHECKING:
     from edgekit.device.benchmark.rounds import BenchmarkProgress
@@ -46,6 +45,27 @@ class KindOptions(Options):
         "Measure the kind `net` only, not the pipeline (kinds `frame` and `run`).",
         default=False,
         excludes="--formats",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatsOptions(Options):
+    """The formats to compare, and the data of their accuracy."""
+
+    title = "Formats"
+    formats: tuple[str, ...] | None = option(
+        "--formats",
+        "Export MODEL in these formats and measure each: float32, int8, fp16, ncnn, ncnn-fp16.",
+        metavar="all|NAME,NAME",
+        parse=lambda text: tuple(text.split(",")),
+    )
+    data: Path | None = option("--data", "Data set for accuracy and calibration.", metavar="DATA", needs="--formats")
+    target: str | None = option(
+        "--target",
+        "Processor of the files: generic, x86, a53, a72 or a76. Default: this machine's processor; with --host, "
+        "generic.",
+        metavar="NAME",
+        needs="--formats",
     )
 
 
@@ -113,8 +133,17 @@ def command(
         _bench(out, options, files, boards, hosts)
         return
     assert isinstance(options.models, tuple)
-    measure_files = partial(_measure_files, out, options, boards, hosts)
-    bench_formats(out, options.models, formats, files, measure_files, on_boards=bool(hosts))
+    if formats.data is None:
+        raise click.UsageError("--formats needs a data set for accuracy and calibration: use --data DATA")
+    if len(options.models) > 1:
+        raise click.UsageError("--formats takes one MODEL")
+    from edgekit.cli.formats import bench_formats
+
+    results: list[HostResult[HostReport]] = []
+    measure_files = partial(_measure_files, out, options, boards, hosts, results)
+    target = formats.target or ("generic" if hosts else None)
+    bench_formats(out, options.models[0], formats.data, formats.formats, target, files, measure_files)
+    raise_failures(results)
 
 
 def _bench(
@@ -187,22 +216,24 @@ def _measure_files(
     options: BenchmarkOptions,
     boards: InstallingHostOptions,
     hosts: Sequence[Host],
+    results: list[HostResult[HostReport]],
     files: Mapping[str, Path],
 ) -> BenchmarkReport:
-    """Measure the net in files by name, here or on boards, for `bench --formats`; failed boards are in `hosts`.
+    """Measure the net in files by name, here or on boards, for `bench --formats`; the boards' results go to `results`.
 
     Raises:
         HostError: All boards failed.
         KeyboardInterrupt: Ctrl-C was pressed, and no board was measured.
     """
+    options = replace(options, kinds=["net"])
     if not hosts:
         names = {str(path): name for name, path in files.items()}
-        return measure(out, replace(options, models=list(names), kinds=["net"], report_name=names.__getitem__))
+        return measure(out, replace(options, models=list(names), report_name=names.__getitem__))
     from edgekit.remote.bench import merged_report
     from edgekit.remote.payload import pack
 
     uploads = {name: pack(path, "model") for name, path in files.items()}
-    _, results = _measure_on_hosts(out, _job_of(replace(options, kinds=["net"]), boards, uploads), boards, hosts)
+    results += _measure_on_hosts(out, _job_of(options, boards, uploads), boards, hosts)[1]
     # A table of formats needs all of them.
     report = merged_report([replace(done, result=None) if done.error else done for done in results])
     if report is None:
@@ -222,8 +253,6 @@ def measure(out: Output, options: BenchmarkOptions) -> BenchmarkReport:
 @contextmanager
 def _progress(out: Output) -> Iterator[Callable[[BenchmarkProgress], None]]:
     """Yield a callback that moves a progress bar or, without a terminal, prints one line per process."""
-    from edgekit.cli.progress import progress_bar
-
     bar = progress_bar(out)
     bar.live.auto_refresh = False  # a drawing thread would take time from the measurement
     task = bar.add_task("processes", total=None)

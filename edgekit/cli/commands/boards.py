@@ -16,9 +16,9 @@ from edgekit.cli.command import Group, subcommand
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
 from edgekit.cli.settings import checked_settings
+from edgekit.device.service import ServiceOptions
 from edgekit.options import Options, option
-from edgekit.remote.host_options import HostOptions, InstallingHostOptions
-from edgekit.shared_options import ServiceOptions
+from edgekit.remote.hosts import HostOptions, InstallingHostOptions
 from edgekit.text import counted
 
 if TYPE_CHECKING:

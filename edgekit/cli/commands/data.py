@@ -10,7 +10,7 @@ import click
 
 from edgekit.cli.command import Group, subcommand
 from edgekit.cli.option_types import PATH
-from edgekit.cli.output import Output, TextTable, one_line, picked
+from edgekit.cli.output import Output, TextTable, one_line, picked, progress_bar, updater
 from edgekit.errors import EdgekitError
 from edgekit.models.crop_options import CropOptions
 from edgekit.options import Options, option
@@ -46,7 +46,7 @@ def crop(out: Output, options: CropOptions) -> None:
 
     A crop has the path of its photograph, so folders of classes and splits are kept. crops.csv lists every photograph,
     with the box of the face or with the reason why there is no crop. Faces are detected and cropped in the same way as
-    in `edgekit run`. A second call skips photographs that are already cropped.
+    in `edgekit run`.
 
     \b
     Examples:
@@ -54,7 +54,6 @@ def crop(out: Output, options: CropOptions) -> None:
       edgekit data crop photos.tar.gz -o crops --faces single
       edgekit data crop happy.mp4 -o crops/happy --every 0.5
     """
-    from edgekit.cli.progress import progress_bar, updater
     from edgekit.models.data.crop import crop_photos
 
     with progress_bar(out) as progress:
@@ -65,7 +64,6 @@ def crop(out: Output, options: CropOptions) -> None:
         {
             "photos": str(options.photos),
             "output": str(options.output),
-            "cropped_earlier": report.present,
             **picked(report, "detector", "photographs", "crops", "without_face", "several_faces"),
             **picked(report, "unreadable", "per_folder"),
         }
@@ -73,13 +71,12 @@ def crop(out: Output, options: CropOptions) -> None:
 
 
 def _print_crops(out: Output, report: CropReport, output: str | Path) -> None:
-    earlier = f", {report.present:,} of them cropped earlier" if report.present else ""
     images = "photographs" if all(row.time_s is None for row in report.rows) else "frames"
     # A video's crops, and those of photographs without class folders, are beside crops.csv.
     folders = "" if set(report.per_folder) == {"."} else f": {_shares(report.per_folder)}"
     out.fields(
         [
-            (images, f"{report.photographs:,}{earlier}"),
+            (images, f"{report.photographs:,}"),
             ("crops", f"{report.crops:,} in {output}{folders}" if report.crops else "none"),
             ("no face", f"{report.without_face:,} {images}"),
             ("several", f"{report.several_faces:,} {images} with more than one face"),
@@ -112,7 +109,6 @@ def check(out: Output, path: Path, options: CheckOptions) -> None:
       edgekit data check CK+48 --contempt keep
       edgekit data check folders --json
     """
-    from edgekit.cli.progress import progress_bar, updater
     from edgekit.models.data.check import analyse, scan_dataset
 
     notes: list[str] = []

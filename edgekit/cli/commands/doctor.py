@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.cli.boards import BoardReporter, raise_failures
 from edgekit.cli.command import command as edgekit_command
-from edgekit.cli.output import Output, one_line
+from edgekit.cli.output import Output, one_line, progress_bar, updater
 from edgekit.errors import EdgekitError
-from edgekit.remote.host_options import HostOptions
+from edgekit.remote.hosts import HostOptions
 from edgekit.text import counted
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ def command(out: Output, chosen: HostOptions) -> None:
       edgekit doctor --host pi@raspberrypi.local
       edgekit doctor --inventory boards.toml
     """
-    from edgekit.cli.progress import progress_bar, updater
     from edgekit.doctor.examination import as_document, examine, faults
     from edgekit.doctor.probe import Probe
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.command import command as edgekit_command
-from edgekit.cli.output import Output
+from edgekit.cli.output import Output, reported
 from edgekit.files import check_writable
 from edgekit.models.clip.options import ClipOptions
 from edgekit.models.evaluation.options import EvaluatePhotosOptions, EvaluationOptions
@@ -117,7 +117,6 @@ def command(
 def _on_data(
     out: Output, model: str, data: Path, shown: ShownOptions, options: EvaluationOptions, clip: ClipOptions
 ) -> None:
-    from edgekit.cli.progress import reported
     from edgekit.cli.train.eval_output import evaluation_document, print_evaluation
     from edgekit.models.evaluation.plots import save_evaluation
     from edgekit.models.evaluation.run import evaluate
@@ -156,7 +155,6 @@ def _on_photos(
     options: EvaluationOptions,
     photos: EvaluatePhotosOptions,
 ) -> None:
-    from edgekit.cli.progress import reported
     from edgekit.cli.train.eval_output import photos_document, print_photos
     from edgekit.models.evaluation.photos import evaluate_photos
     from edgekit.models.evaluation.plots import save_evaluation

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.command import command as edgekit_command
-from edgekit.cli.output import Output
+from edgekit.cli.output import Output, reported
 from edgekit.export.options import ExportOptions, QuantizationOptions
 
 if TYPE_CHECKING:
@@ -69,7 +69,6 @@ def command(out: Output, options: ExportOptions, quantization: QuantizationOptio
           -o clip.onnx
     """
     from edgekit.cli.export.export_output import export_document, show_export
-    from edgekit.cli.progress import reported
     from edgekit.device.engines.engine import contract_in
     from edgekit.export.run import export, quantize, refuse_quantized
     from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model

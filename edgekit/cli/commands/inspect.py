@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.command import Command
-from edgekit.cli.output import Output, TextTable, picked
+from edgekit.cli.output import Output, picked
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import sha256_of
 from edgekit.text import first_of
@@ -27,30 +27,28 @@ if TYPE_CHECKING:
 _LABELS = 100
 # A row of the results in the card of a shipped model.
 _CARD_ROW = re.compile(r"\| (FER\+ \w+|photographs) \| ([^|]+) \| ([\d.]+%) \| (\d+ of \d+) \|")
-_TARGETS = {"ce": "labels", "kl": "teacher's probabilities", "cosine": "teacher's embeddings"}
 _FITS = {"square": "central square", "pad": "padded to a square", "stretch": "stretched to a square"}
 
 
 @click.command("inspect", cls=Command, short_help="Show the contents of a model file.")
 @click.argument("model")
-@click.option("--layers", "show_layers", is_flag=True, help="Also show each layer and its cost.")
-def command(out: Output, model: str, show_layers: bool) -> None:
-    """Show the contract, size, layers, parameters, multiply-accumulates and bytes moved of MODEL.
+def command(out: Output, model: str) -> None:
+    """Show the contract, size, layers, parameters and multiply-accumulates of MODEL; --json also shows each layer.
 
     MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, `default`, `fer2013` or `distilled`. If an .onnx file
-    has no contract, only its other properties are shown. Parameters, multiply-accumulates and bytes are counted only
-    with the extra 'export', and not for .ncnn files.
+    has no contract, only its other properties are shown. Parameters and multiply-accumulates are counted only with the
+    extra 'export', and not for .ncnn files.
 
     If the contract does not fit the graph, the exit code is 1. `run` refuses such a file.
 
-    For a checkpoint, the training and the teachers are also shown. For a file of trained prompts, the CLIP that the
-    prompts need is also shown.
+    For a checkpoint, the recipe of its training is also shown; --json shows the whole record, such as the teachers. For
+    a file of trained prompts, the CLIP that the prompts need is also shown.
 
     \b
     Examples:
       edgekit inspect default
-      edgekit inspect mine.onnx --layers
-      edgekit inspect runs/mine/best.safetensors --json
+      edgekit inspect mine.onnx --json
+      edgekit inspect runs/mine/best.safetensors
     """
     from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, resolve_model
 
@@ -73,8 +71,6 @@ def command(out: Output, model: str, show_layers: bool) -> None:
             *(("contradiction", text) for text in contents.contradictions),
         ]
     )
-    if show_layers:
-        out.show(_layer_table(contents))
     out.result({**file, **_document(contents)})
     if contents.contradictions:
         raise EdgekitError(f"model '{path}': {contents.contradictions[0]}")
@@ -223,37 +219,11 @@ def _input_fields(contract: Contract) -> Iterator[tuple[str, str]]:
 
 
 def _training_fields(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (label, text) lines of a checkpoint's training record, any part of which may be missing or malformed."""
-    recipe, distillation, best = (_inner(training, name) for name in ("recipe", "distillation", "best"))
+    """Yield a line about the recipe in a checkpoint's record, any part of which may be missing."""
     if "recipe_name" in training:
-        epoch = f"epoch {best.get('epoch', '?')} of {recipe.get('epochs', '?')}"
+        epochs, best = (training.get(name) or {} for name in ("recipe", "best"))
+        epoch = f"epoch {best.get('epoch', '?')} of {epochs.get('epochs', '?')}"
         yield "recipe", f"{training['recipe_name']}, {epoch}, seed {training.get('seed', '?')}"
-    if "initial_sha256" in training:
-        yield "started from", f"checkpoint with sha256 {training['initial_sha256']}"
-    for net in _named(training.get("average_of")):
-        yield "average of", f"'{net['name']}' (sha256 {net.get('sha256', '?')})"
-    for teacher in _teachers(_inner(training, "teacher")):
-        clip = _inner(teacher, "clip")
-        of = f", for the CLIP '{clip.get('source', '?')}' (sha256 {clip.get('sha256', '?')})" if clip else ""
-        yield "teacher", f"{teacher.get('kind', '?')} '{teacher['name']}' (sha256 {teacher.get('sha256', '?')}){of}"
-    weights = _inner(distillation, "weights")
-    if terms := [f"{weights[name]} x {target}" for name, target in _TARGETS.items() if weights.get(name)]:
-        yield "loss", ", ".join(terms)
-
-
-def _inner(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = document.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _teachers(teacher: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    members = teacher.get("members")
-    return _named(members if isinstance(members, list) else [teacher])
-
-
-def _named(records: object) -> list[Mapping[str, Any]]:
-    listed = records if isinstance(records, list) else []
-    return [each for each in listed if isinstance(each, dict) and "name" in each]
 
 
 def _cost_fields(contents: _Contents) -> Iterator[tuple[str, str | None]]:
@@ -269,33 +239,10 @@ def _cost_fields(contents: _Contents) -> Iterator[tuple[str, str | None]]:
         yield "parameters", f"{folded * (contents.net_parameters is not None)}{cost.parameters:,}"
         macs = "unknown: dynamic shapes" if cost.macs is None else f"{cost.macs:,} at batch size 1"
         yield "MACs", macs + (f", without those of {', '.join(cost.uncounted)}" if cost.uncounted else "")
-        yield "bytes moved", _traffic_text(cost)
-        text = f"{cost.flops_per_byte or 0:.1f} FLOPs (two per MAC) per byte, without reuse in a cache"
-        yield "intensity", None if cost.flops_per_byte is None else text
     elif not contents.prompts:
         from edgekit.install_hint import install_command
 
         yield "layers", f"not counted: {install_command('export')}"
-
-
-def _traffic_text(cost: GraphCost) -> str:
-    if cost.moved_bytes is None:
-        return "unknown: dynamic shapes"
-    return (
-        f"{cost.moved_bytes:,}: {cost.weight_bytes:,} of weights, {cost.read_bytes:,} of activations read, "
-        f"{cost.written_bytes:,} written"
-    )
-
-
-def _layer_table(contents: _Contents) -> TextTable:
-    if contents.ncnn:
-        return TextTable(("layer", "kind"), contents.ncnn.layers(), ("layer", "kind"))
-    rows = []
-    for layer in contents.cost.layers if contents.cost else ():
-        shape = "?" if layer.output_shape is None else _shape_text(layer.output_shape)
-        counts = ("?" if count is None else f"{count:,}" for count in (layer.macs, layer.moved_bytes))
-        rows.append((layer.name, layer.op_type, shape, f"{layer.parameters:,}", *counts))
-    return TextTable(("layer", "kind", "output", "parameters", "MACs", "bytes"), rows, ("layer", "kind", "output"))
 
 
 def _document(contents: _Contents) -> dict[str, Any]:

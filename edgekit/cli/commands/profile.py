@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import click
 
 from edgekit.cli.command import command as edgekit_command
-from edgekit.cli.output import Output
-from edgekit.export.profiling.options import LoopOptions, ProfileOptions
+from edgekit.cli.output import Output, reported
+from edgekit.export.profiling.options import ProfileOptions
 from edgekit.options import Options, option
 
 
@@ -19,9 +19,6 @@ class ShownOptions(Options):
     all_layers: bool = option(
         "--layers", "Show all layers in the order of the file, not only the most expensive layers.", default=False
     )
-    pipeline: bool = option(
-        "--pipeline", "Also estimate the whole loop at 640x480: camera, detector, classifier.", default=False
-    )
 
 
 @edgekit_command(
@@ -29,32 +26,28 @@ class ShownOptions(Options):
     short_help="Show a model's cost per layer and its estimated latency on boards.",
     options=ProfileOptions,
     shown=ShownOptions,
-    loop_options=LoopOptions,
 )
 @click.argument("model")
-def command(out: Output, options: ProfileOptions, shown: ShownOptions, loop_options: LoopOptions) -> None:
-    """Show each layer's multiply-accumulates, bytes and share of the time, and estimate the latency on a board.
+def command(out: Output, options: ProfileOptions, shown: ShownOptions) -> None:
+    """Show each layer's multiply-accumulates and bytes, and estimate the latency on a board.
 
-    MODEL is any .onnx file, `default`, `fer2013` or `distilled`. Bytes are counted without a cache. ONNX Runtime
-    measures the shares of the time on this machine. An estimate is not a measurement. It is computed with a roofline of
-    the board, which is fitted to published latencies of other nets.
+    MODEL is any .onnx file, `default`, `fer2013` or `distilled`. Bytes are counted without a cache. An estimate is not
+    a measurement. It is computed with a roofline of the board, which is fitted to published latencies of other nets.
 
-    --pipeline estimates the whole loop: capture, YuNet on every Nth frame, optical flow on the other frames, and the
+    --pipeline estimates the whole loop: capture, YuNet on every fifth frame, optical flow on the other frames, and the
     classifier. A model of whole images needs neither detector nor optical flow.
 
     \b
     Examples:
       edgekit profile default
       edgekit profile mine.onnx --board pi3b+
-      edgekit profile int8.onnx --board pi3b+ --pipeline --detect-every 5
-      edgekit profile face_detection_yunet_2026may.onnx --size 320x256 --layers --json
+      edgekit profile int8.onnx --board pi3b+ --pipeline
+      edgekit profile mine.onnx --layers --json
     """
     from edgekit.cli.export.profile_output import profile_document, show_profile
-    from edgekit.cli.progress import reported
     from edgekit.export.profiling.run import profile
 
     with reported(out) as callbacks:
-        loop = loop_options if shown.pipeline else None
-        report = profile(**vars(options) | callbacks | {"loop": loop, "notify": out.warn})
+        report = profile(**vars(options) | callbacks | {"notify": out.warn})
     show_profile(out, report, shown.all_layers)
     out.result(profile_document(report))

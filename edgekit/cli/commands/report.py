@@ -13,7 +13,7 @@ import click
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.option_types import PATH
 from edgekit.cli.output import Output
-from edgekit.cli.reports import ReportOptions
+from edgekit.report import ReportOptions
 from edgekit.text import printable
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ import click
 
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
-from edgekit.cli.run_stream import run_stream
 from edgekit.cli.settings import SettingsCommand
 from edgekit.device.pipeline import StreamOptions
 from edgekit.device.sink import SinkOptions
@@ -83,6 +82,7 @@ def command(
     """
     if stream_options.source is None and stream_options.camera is None:
         raise click.UsageError("no source is given: write --source FILE, --source demo, or --camera")
-    run_stream(
-        out, stream_options, camera, outputs, option_of(outputs, TeachTabOptions).taught_file(stream_options.model)
-    )
+    from edgekit.cli.run_stream import run_stream
+
+    taught = option_of(outputs, TeachTabOptions).taught_file(stream_options.model)
+    run_stream(out, stream_options, camera, outputs, taught)

@@ -16,10 +16,10 @@ import click
 from edgekit.cli.command import Group, subcommand
 from edgekit.cli.output import Output, printable
 from edgekit.cli.settings import checked_run, checked_settings
+from edgekit.device.service import ServiceOptions
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import real_path
 from edgekit.options import Options, option
-from edgekit.shared_options import ServiceOptions
 
 if TYPE_CHECKING:
     from edgekit.device.service import Scope

@@ -11,7 +11,7 @@ import click
 
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.option_types import PATH
-from edgekit.cli.output import Output, TextTable
+from edgekit.cli.output import Output, TextTable, by_stage, progress_bar
 from edgekit.device.pipeline import StreamOptions
 from edgekit.device.sinks.web import WebOptions
 from edgekit.device.teach import TeachOptions
@@ -77,7 +77,6 @@ def command(out: Output, pictures: Path | None, options: TeachOptions, live: Liv
     if pictures is None:
         _teach_live(out, options, live)
         return
-    from edgekit.cli.progress import by_stage, progress_bar
     from edgekit.device.teach.teach import teach
 
     with progress_bar(out) as bars:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from edgekit.cli.command import command as edgekit_command
-from edgekit.cli.output import Output
+from edgekit.cli.output import Output, reported
 from edgekit.errors import GateError
 from edgekit.export.verification.options import VerifyOptions
 
@@ -31,7 +31,6 @@ def command(out: Output, options: VerifyOptions) -> None:
       edgekit verify mine.ncnn --against runs/mine/best.safetensors --data fer2013.tar.gz
     """
     from edgekit.cli.export.verify_output import show_report, verify_document
-    from edgekit.cli.progress import reported
     from edgekit.export.verification.run import verify
 
     with reported(out) as callbacks:

@@ -22,10 +22,9 @@ _SHOWN_LAYERS = 20
 
 def show_profile(out: Output, report: ProfileReport, all_layers: bool) -> None:
     """Print layers, totals and estimates."""
-    layers = report.profile.layers
-    shown = layers if all_layers else sorted(layers, key=_weight, reverse=True)[:_SHOWN_LAYERS]
+    layers = report.profile.cost.layers
+    shown = layers if all_layers else sorted(layers, key=_cost, reverse=True)[:_SHOWN_LAYERS]
     out.show(_layer_table(shown))
-    out.say("here: share of the time on this machine")
     if len(shown) < len(layers):
         out.say(f"the costliest {len(shown)} of {len(layers)} layers; --layers shows all")
     out.fields(_totals(report.profile))
@@ -50,29 +49,20 @@ def show_profile(out: Output, report: ProfileReport, all_layers: bool) -> None:
 
 def profile_document(report: ProfileReport) -> dict[str, Any]:
     """Return a profile as the document of --json."""
-    profile, measured = report.profile, report.profile.measured
+    profile = report.profile
     return {
         "model": str(report.model),
         "precision": profile.precision,
         **picked(profile.cost, "macs", "moved_bytes"),
         "uncounted": list(profile.cost.uncounted),
-        "measured": measured
-        and {
-            **picked(measured, "runs", "intra_op_threads", "median_ms"),
-            "runtime_share": profile.runtime_share,
-            "kinds": dict(measured.by_kind()),
-        },
-        "layers": [
-            asdict(layer) | picked(layer, "moved_bytes", "flops_per_byte") | {"share": share}
-            for layer, share in profile.layers
-        ],
+        "layers": [asdict(layer) | picked(layer, "moved_bytes", "flops_per_byte") for layer in profile.cost.layers],
         "estimates": [_estimate_document(case) for case in report.estimates],
         "estimates_are": "not measurements: a roofline fitted to published latencies",
         "pipeline": [_loop_document(loop) for loop in report.loops],
     }
 
 
-def _layer_table(layers: Sequence[tuple[LayerCost, float | None]]) -> TextTable:
+def _layer_table(layers: Sequence[LayerCost]) -> TextTable:
     rows = [
         (
             layer.name,
@@ -81,17 +71,15 @@ def _layer_table(layers: Sequence[tuple[LayerCost, float | None]]) -> TextTable:
             f"{(layer.weight_bytes or 0) / 1e3:.1f}",
             f"{((layer.read_bytes or 0) + (layer.written_bytes or 0)) / 1e3:.1f}",
             "-" if layer.flops_per_byte is None else f"{layer.flops_per_byte:.1f}",
-            "-" if share is None else f"{share:.1%}",
         )
-        for layer, share in layers
+        for layer in layers
     ]
-    columns = ("layer", "kind", "MMACs", "weights kB", "activ. kB", "FLOPs/B", "here")
+    columns = ("layer", "kind", "MMACs", "weights kB", "activ. kB", "FLOPs/B")
     return TextTable(columns, rows, ("layer", "kind"))
 
 
-def _weight(profiled: tuple[LayerCost, float | None]) -> float:
-    layer, share = profiled
-    return share if share is not None else ((layer.macs or 0) + (layer.moved_bytes or 0)) * 1e-12
+def _cost(layer: LayerCost) -> int:
+    return (layer.macs or 0) + (layer.moved_bytes or 0)
 
 
 def _totals(profile: Profile) -> Iterator[tuple[str, str]]:
@@ -99,11 +87,6 @@ def _totals(profile: Profile) -> Iterator[tuple[str, str]]:
     uncounted = f", without those of {', '.join(cost.uncounted)}" if cost.uncounted else ""
     yield "MACs", f"{cost.macs:,} ({profile.precision}){uncounted}"
     yield "bytes", f"{cost.moved_bytes:,} without reuse in a cache ({cost.flops_per_byte or 0:.1f} FLOPs per byte)"
-    if measured := profile.measured:
-        kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in measured.by_kind()[:4])
-        how = f"median of {measured.runs}, {counted(measured.intra_op_threads, 'thread')}"
-        added = f"{profile.runtime_share or 0:.0%} in nodes the runtime added"
-        yield "here", f"{measured.median_ms:.2f} ms, {how}; shares, from the profiler: {kinds}; {added}"
 
 
 def _show_loop(out: Output, loop: BoardEstimate[PipelineEstimate]) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.cli.output import Output, echo, lenient
-from edgekit.cli.progress import LINE_EVERY_S, by_stage, progress_bar
+from edgekit.cli.output import Output, by_stage, lenient, progress_bar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -25,12 +23,10 @@ class TrainingView:
     Without a terminal, one line per minute on stderr takes the place of the bar.
     """
 
-    def __init__(self, out: Output, bars: Progress, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._printed: float | None = None
-        self._start = (0.0, 0)
+    def __init__(self, out: Output, bars: Progress) -> None:
         self._out = out
         self._bars = bars
+        self._by_stage = by_stage(bars)
         self._epochs = 0
         self._task = bars.add_task("training", total=None, visible=False)
 
@@ -39,7 +35,7 @@ class TrainingView:
         """The arguments of a training that show its progress."""
         return {
             "notify": self._out.say,
-            "progress": by_stage(self._bars),
+            "progress": self._by_stage,
             "on_step": self.on_step,
             "on_epoch": self.on_epoch,
         }
@@ -48,7 +44,8 @@ class TrainingView:
         """Advance the bar by one step; without a terminal, print a line once a minute."""
         self._epochs = report.epochs
         if not self._bars.console.is_terminal:
-            self._print_line(report)
+            self._by_stage(f"epoch {report.epoch + 1}/{report.epochs}", report.step, report.steps)
+            return
         self._bars.update(
             self._task,
             visible=True,
@@ -57,21 +54,6 @@ class TrainingView:
             description=f"epoch {report.epoch + 1}/{report.epochs}  loss {report.loss:.3f}  acc {report.accuracy:.1%}  "
             f"{report.images_per_second:.0f} images/s",
         )
-
-    def _print_line(self, report: StepReport) -> None:
-        now = self._clock()
-        done = report.epoch * report.steps + report.step
-        if self._printed is None:
-            self._printed, self._start = now, (now, done)
-        elif now - self._printed >= LINE_EVERY_S and not self._out.quiet:
-            self._printed = now
-            started, steps_before = self._start
-            left_s = (now - started) / (done - steps_before) * (report.epochs * report.steps - done)
-            echo(
-                f"epoch {report.epoch + 1}/{report.epochs}, step {report.step}/{report.steps}: loss {report.loss:.3f}, "
-                f"accuracy {report.accuracy:.1%}, {report.images_per_second:.0f} images/s, {left_s / 60:.0f} min left",
-                err=True,
-            )
 
     def on_epoch(self, report: EpochReport) -> None:
         """Print the result of an epoch."""

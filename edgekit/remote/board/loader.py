@@ -21,8 +21,6 @@ from importlib.util import spec_from_loader
 from types import ModuleType
 from typing import Any
 
-MESSAGE_PREFIX = "edgekit-job "
-
 
 class _SentModules(MetaPathFinder, InspectLoader):
     """Imports the sent modules; they take precedence over an installed edgekit."""
@@ -72,6 +70,8 @@ def report_progress(what: str, done: float, total: float | None) -> None:
 
 
 def _send(*values: object) -> None:
+    from edgekit.errors import MESSAGE_PREFIX
+
     with contextlib.suppress(OSError):  # the connection may be closed
         print(f"{MESSAGE_PREFIX}{json.dumps(values)}", file=sys.stderr, flush=True)
 

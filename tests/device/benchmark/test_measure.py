@@ -13,11 +13,9 @@ import pytest
 
 from edgekit.device.benchmark.jobs import CachedSource, Cell, FrameCache, Job, frame_cache, plan_cells, plan_rounds
 from edgekit.device.benchmark.measure import BLOCK_FRAMES, OtherLoad, Run, measure
-from edgekit.device.benchmark.run import describe_model
 from edgekit.device.detection import Detections, Detector, WholeFrame
 from edgekit.device.frame import Frame, RecordedSource
-from edgekit.errors import InputError, SourceError
-from edgekit.files import sha256_of
+from edgekit.errors import SourceError
 from edgekit.preprocess import ImageU8
 from edgekit.report.document import KINDS, Kind
 
@@ -92,20 +90,6 @@ def measured(
     return measure(Job(Cell("tiny", model, threads, kind), cache=cache, **amount), make_detector)
 
 
-@pytest.mark.parametrize(
-    ("models", "threads", "kinds"),
-    [
-        ([], None, KINDS),
-        (MODELS * 2, (1,), KINDS),
-        *((MODELS, None, kinds) for kinds in ([], ["run", "run"], ["loop"])),
-        *((MODELS, threads, KINDS) for threads in ((2, 2), (0,))),
-    ],
-)
-def test_a_wrong_plan_is_refused(models: Any, threads: Any, kinds: Any) -> None:
-    with pytest.raises(InputError):
-        plan_cells(models, threads, kinds)
-
-
 def test_every_combination_is_planned_once_and_the_run_without_thread_counts_once_per_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -146,22 +130,6 @@ def test_a_cache_holds_the_frames_that_fit_unchanged_and_of_any_size() -> None:
         assert whole.pixels_sha256 != info.pixels_sha256
     with pytest.raises(SourceError), frame_cache(Frames([]), "name", 9):
         pass
-
-
-def test_the_memory_of_a_process_excludes_the_frames_of_the_benchmark(
-    tiny_model: Path, cached: Callable[..., FrameCache]
-) -> None:
-    class Reader(WholeFrame):
-        def detect(self, image_bgr: ImageU8) -> Detections:
-            image_bgr.max()
-            return super().detect(image_bgr)
-
-    def resident_mib(frames: int) -> float:
-        cache = cached([np.ones((1024, 1024, 3), np.uint8)] * frames)
-        return measured(tiny_model, "frame", 1, cache, lambda _: Reader()).process.resident_mib
-
-    without_mib = resident_mib(1)
-    assert resident_mib(60) < without_mib + 90  # the frames have 180 MiB
 
 
 def test_the_net_is_measured_for_at_least_its_iterations_and_seconds(tiny_model: Path) -> None:
@@ -207,31 +175,6 @@ def test_the_run_has_the_threads_and_tracker_of_edgekit_run(
     # The face does not move, so it is tracked between detections and detected in one frame of ten.
     assert frames / 15 < len(done.stages_ms["detect"]) < frames / 5
     assert done.process.images_per_s == pytest.approx(frames / done.process.busy_s, rel=0.05)
-
-
-def test_the_run_takes_the_threads_it_is_given(tiny_model: Path, cached: Callable[..., FrameCache]) -> None:
-    done = measured(tiny_model, "run", 3, cached(SMALL), lambda _: WholeFrame())
-    assert done.threads is not None
-    assert (done.threads.detector, done.threads.classifier, done.threads.opencv) == (3, 3, 3)
-
-
-def test_an_error_in_the_run_is_raised(tiny_model: Path, cached: Callable[..., FrameCache]) -> None:
-    class Broken(WholeFrame):
-        def detect(self, image_bgr: ImageU8) -> Detections:
-            raise InputError(f"{image_bgr.shape}")
-
-    with pytest.raises(InputError):
-        measured(tiny_model, "run", None, cached(SMALL), lambda _: Broken())
-
-
-def test_a_model_is_described_by_its_file_and_another_file_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    model = describe_model("tiny", tiny_model)
-    assert (model.architecture, model.precision, model.input_hw, model.labels) == ("mean", "float32", (8, 8), 3)
-    assert model.sha256 == sha256_of(tiny_model)
-    path = tmp_path / "text.onnx"
-    path.write_text("no model")
-    with pytest.raises(InputError):
-        describe_model("text", path)
 
 
 def test_the_load_of_others_is_the_busy_time_without_our_own(tmp_path: Path) -> None:

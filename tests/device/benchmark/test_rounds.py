@@ -14,7 +14,7 @@ import pytest
 
 from edgekit.boards import Conditions, Throttling
 from edgekit.device.benchmark import rounds
-from edgekit.device.benchmark.jobs import Cell, DetectorChoice, FrameCache, Job
+from edgekit.device.benchmark.jobs import Cell, Job
 from edgekit.device.benchmark.measure import Run, board_state, latency_of
 from edgekit.device.benchmark.rounds import MAX_REPEATS, Measured, cool_down, measure_all, run_worker
 from edgekit.device.benchmark.run import cell_result
@@ -26,15 +26,6 @@ UNKNOWN = Conditions(*[None] * 9)
 
 def job_of(cell: Cell, **changes: Any) -> Job:
     return Job(cell, **{"seconds": 0.01, "min_iterations": 5, "batch": 1, **changes})
-
-
-def test_a_job_survives_the_way_to_its_worker(tmp_path: Path) -> None:
-    job = job_of(
-        Cell("odd\n'name", tmp_path / "m.onnx", None, "run"),
-        cache=FrameCache(tmp_path, ((4, 5, 3),), 25.0),
-        detector=DetectorChoice("yunet", tmp_path / "y.onnx", 320),
-    )
-    assert Job.from_json(job.to_json()) == job
 
 
 def test_a_workers_error_and_what_killed_it_are_raised_here(
@@ -50,24 +41,6 @@ def test_a_workers_error_and_what_killed_it_are_raised_here(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[3]), *sys.path]))
     with pytest.raises(EdgekitError, match="instruction"):
         run_worker(job_of(Cell("tiny", tiny_model, 1, "net")))
-
-
-@pytest.mark.parametrize(
-    "script",
-    [
-        pytest.param("kill -KILL $$", id="before it reads its job, which is more than a pipe holds"),
-        pytest.param('cat >/dev/null\nprintf \'{"type":"Run","process\'\nkill -KILL $$', id="while it writes"),
-    ],
-)
-def test_a_worker_that_is_killed_is_named(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str
-) -> None:
-    python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\n{script}\n")
-    python.chmod(0o755)
-    monkeypatch.setattr(rounds.sys, "executable", str(python))
-    with pytest.raises(EdgekitError, match="memory"):
-        run_worker(job_of(Cell("tiny", tiny_model, 1, "net"), cache=FrameCache(Path("x" * 200_000), (), None)))
 
 
 def run_of(*bits: int, clocks_mhz: tuple[float, ...] = (1400, 1400), stable: bool = True, bits_after: int = 0) -> Run:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ from edgekit.device.detection.haar import Haar
 from edgekit.device.imaging import read_image
 from edgekit.errors import InputError
 from edgekit.model_store import asset
+from tests.device.videos import video_frames
 
 
 @pytest.fixture(autouse=True)
@@ -45,10 +45,7 @@ def test_finds_the_one_face_of_the_portrait(portrait: np.ndarray) -> None:
 def test_finds_the_one_face_of_a_clip_in_nearly_every_frame_and_none_in_pictures_without(shared: Path) -> None:
     for name in ("chelsea.png", "coffee.png"):
         assert len(Haar(320, 0.7).detect(cv2.imread(str(shared / "data/media" / name)))) == 0
-    capture = cv2.VideoCapture(str(shared / "data/media/fer_test.mp4"))
-    frames = []
-    while (frame := capture.read()[1]) is not None:
-        frames.append(frame)
+    frames = video_frames(shared / "data/media/fer_test.mp4")
     detector = Haar(320, 0.7)
     assert np.mean([len(detector.detect(frame)) == 1 for frame in frames[::3]]) >= 0.92
 
@@ -57,13 +54,6 @@ def test_detects_in_an_image_of_limited_size(portrait: np.ndarray) -> None:
     small = Haar(320, 0.7).detect(portrait).xyxy
     large = Haar(320, 0.7).detect(cv2.resize(portrait, None, fx=3, fy=3)).xyxy
     np.testing.assert_allclose(large / 3, small, atol=12)
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 3), (10, 4000, 3), (20, 20, 3)])
-def test_a_frame_too_small_for_a_face_has_none(shape: tuple[int, ...]) -> None:
-    found = Haar(320, 0.7).detect(np.full(shape, 128, np.uint8))
-    assert found.xyxy.shape == (0, 4)
-    assert found.scores.shape == (0,)
 
 
 def test_scores_grow_with_the_windows_that_agree_and_the_threshold_cuts_them(portrait: np.ndarray) -> None:
@@ -78,12 +68,6 @@ def test_two_faces_come_the_surest_first(portrait: np.ndarray) -> None:
     found = Haar(640, 0.5).detect(np.hstack([blurred, portrait]))
     assert len(found) == 2
     assert found.scores[0] >= found.scores[1]
-
-
-def test_opencv_5_without_cascades_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(haar, "cv2", SimpleNamespace(__version__="5.0.0"))
-    with pytest.raises(InputError):
-        Haar(320, 0.7)
 
 
 def test_the_files_of_a_linux_distribution_serve_too(portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:

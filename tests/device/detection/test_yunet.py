@@ -6,17 +6,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.device.detection import create_detector
-from edgekit.device.detection.yunet import YuNet, decode, input_sizes, suppress
+from edgekit.device.detection.yunet import YuNet, decode, input_sizes
 from edgekit.downloads import YUNET
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
+from tests.device.videos import video_frames
 from tests.toy_yunet import HEADS, STRIDES_PX
 
 PICTURES = ("astronaut.png", "chelsea.png", "coffee.png", "three_faces.jpg")
@@ -27,11 +26,7 @@ def images_of(shared: Path) -> list[np.ndarray]:
     media = shared / "data/media"
     images = [cv2.imread(str(media / name)) for name in PICTURES]
     for name in CLIPS:
-        capture, frames = cv2.VideoCapture(str(media / name)), []
-        while (frame := capture.read()[1]) is not None:
-            frames.append(frame)
-        assert frames
-        images += frames[::40]
+        images += video_frames(media / name)[::40]
     return images
 
 
@@ -45,19 +40,6 @@ def opencvs_faces(path: Path, image: np.ndarray, content_wh: tuple[int, int], ca
     to_frame = np.array([image.shape[1] / content_wh[0], image.shape[0] / content_wh[1]])
     xyxy = np.concatenate((faces[:, :2], faces[:, :2] + faces[:, 2:4]), axis=1) * np.tile(to_frame, 2)
     return xyxy, faces[:, 4:14].reshape(-1, 5, 2) * to_frame, faces[:, 14]
-
-
-def tiny_model(path: Path, *, outputs: dict[str, np.ndarray], height: int | str, width: int | str) -> Path:
-    """Write a model with constant outputs."""
-    nodes = [helper.make_node("Constant", [], [name], value=numpy_helper.from_array(v)) for name, v in outputs.items()]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, height, width])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, v.shape) for name, v in outputs.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
-    return path
 
 
 def empty_outputs(height: int, width: int) -> dict[str, np.ndarray]:
@@ -119,26 +101,19 @@ def test_boxes_and_landmarks_lie_where_the_face_is(yunet: Path) -> None:
     np.testing.assert_allclose(small, [128, 192, 192, 256])
 
 
-def test_a_blank_frame_has_no_faces(yunet: Path) -> None:
-    found = YuNet(yunet, 320, 0.7).detect(np.zeros((240, 320, 3), np.uint8))
-    assert found.xyxy.shape == (0, 4)
-    assert found.scores.shape == (0,)
-    assert found.landmarks_xy.shape == (0, 5, 2)
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(32, 1280))
+def test_the_frame_keeps_its_shape_in_sides_of_multiples_of_32(width, height, input_size_px):
+    content_wh, canvas_wh = input_sizes((width, height), input_size_px)
+    assert max(content_wh) == input_size_px
+    assert all(side % 32 == 0 and 0 <= side - inner < 32 for side, inner in zip(canvas_wh, content_wh, strict=True))
+    scale = input_size_px / max(width, height)
+    assert abs(content_wh[0] - width * scale) <= 0.5 or content_wh[0] == 1
+    assert abs(content_wh[1] - height * scale) <= 0.5 or content_wh[1] == 1
 
 
-class TestInputSizes:
-    @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(32, 1280))
-    def test_the_frame_keeps_its_shape_in_sides_of_multiples_of_32(self, width, height, input_size_px):
-        content_wh, canvas_wh = input_sizes((width, height), input_size_px)
-        assert max(content_wh) == input_size_px
-        assert all(side % 32 == 0 and 0 <= side - inner < 32 for side, inner in zip(canvas_wh, content_wh, strict=True))
-        scale = input_size_px / max(width, height)
-        assert abs(content_wh[0] - width * scale) <= 0.5 or content_wh[0] == 1
-        assert abs(content_wh[1] - height * scale) <= 0.5 or content_wh[1] == 1
-
-    @pytest.mark.parametrize(("frame_wh", "content_wh"), [((1280, 720), (640, 360)), ((30, 60), (320, 640))])
-    def test_a_model_of_fixed_size_sees_the_whole_frame(self, frame_wh, content_wh):
-        assert input_sizes(frame_wh, 320, (640, 640)) == (content_wh, (640, 640))
+def test_a_model_of_fixed_size_sees_the_whole_frame():
+    assert input_sizes((1280, 720), 320, (640, 640)) == ((640, 360), (640, 640))
+    assert input_sizes((30, 60), 320, (640, 640)) == ((320, 640), (640, 640))
 
 
 def test_box_and_landmarks_are_read_from_the_cell() -> None:
@@ -155,83 +130,8 @@ def test_box_and_landmarks_are_read_from_the_cell() -> None:
     np.testing.assert_allclose(landmarks_xy, [expected], rtol=1e-5)
 
 
-def test_probabilities_are_limited_to_zero_and_one() -> None:
-    outputs = empty_outputs(64, 96)
-    outputs["cls_16"][:] = outputs["obj_16"][:] = -1.0
-    outputs["cls_8"][0, 5] = 4.0
-    outputs["obj_8"][0, 5] = 0.49
-    np.testing.assert_allclose(decode(outputs, 96, 0.6)[1], [0.7], rtol=1e-6)
-
-
-@pytest.mark.parametrize("stride", STRIDES_PX)
-def test_every_grid_is_read(stride: int) -> None:
-    outputs = empty_outputs(64, 96)
-    outputs[f"cls_{stride}"][0, -1] = outputs[f"obj_{stride}"][0, -1] = 1.0
-    xyxy, _, _ = decode(outputs, 96, 0.6)
-    np.testing.assert_allclose(xyxy.reshape(2, 2).mean(axis=0), [96 - stride, 64 - stride])
-
-
-class TestSuppress:
-    @given(st.lists(st.tuples(*[st.integers(0, 40)] * 2, *[st.integers(1, 30)] * 2, st.integers(0, 20)), max_size=30))
-    def test_is_greedy_by_score(self, boxes):
-        xyxy = np.array([(x, y, x + w, y + h) for x, y, w, h, _ in boxes], np.float32).reshape(-1, 4)
-        scores = np.array([score / 20 for *_, score in boxes], np.float32)
-        expected: list[int] = []
-        for index in sorted(range(len(boxes)), key=lambda i: (-scores[i], i)):
-            if all(iou(xyxy[index], xyxy[other]) <= 0.3 for other in expected):
-                expected.append(index)
-        assert suppress(xyxy, scores, 0.3, 5000) == expected
-
-    def test_only_the_best_candidates_take_part(self):
-        xyxy = np.array([[i * 10, 0, i * 10 + 5, 5] for i in range(4)], np.float32)
-        assert suppress(xyxy, np.array([0.1, 0.9, 0.5, 0.7], np.float32), 0.3, 2) == [1, 3]
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    width = max(min(a[2], b[2]) - max(a[0], b[0]), 0)
-    height = max(min(a[3], b[3]) - max(a[1], b[1]), 0)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return width * height / (sum(areas) - width * height)
-
-
-def one_face(**changes: float) -> dict[str, np.ndarray]:
-    outputs = empty_outputs(64, 96)
-    outputs["cls_32"][0, 4] = outputs["obj_32"][0, 4] = 1.0
-    for head, value in changes.items():
-        outputs[head][0, 4] = value
-    return outputs
-
-
-def test_another_model_is_refused(tmp_path: Path) -> None:
-    path = tiny_model(tmp_path / "m.onnx", outputs={"logits": np.zeros((1, 7), np.float32)}, height=64, width=64)
-    with pytest.raises(InputError):
-        YuNet(path, 320, 0.7)
-
-
-def test_an_input_that_is_no_picture_and_a_file_that_is_no_model_are_refused(tmp_path: Path) -> None:
-    path = tiny_model(tmp_path / "m.onnx", outputs=one_face(), height=64, width=96)
-    model = onnx.load(path)
-    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
-    onnx.save(model, path)
+def test_another_model_and_a_file_that_is_no_model_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("just text\n")
-    for name in ("m.onnx", "text.onnx", "missing.onnx"):
+    for path in (tiny_model, tmp_path / "text.onnx", tmp_path / "missing.onnx"):
         with pytest.raises(InputError):
-            YuNet(tmp_path / name, 320, 0.7).detect(np.zeros((64, 96, 3), np.uint8))
-
-
-def test_a_small_model_of_the_right_form_is_taken(tmp_path: Path) -> None:
-    path = tiny_model(tmp_path / "m.onnx", outputs=one_face(), height=64, width=96)
-    found = YuNet(path, 320, 0.7).detect(np.zeros((128, 192, 3), np.uint8))
-    np.testing.assert_allclose(found.xyxy, [[32, 32, 96, 96]])
-
-
-def test_too_little_memory_for_the_input_is_reported_with_its_size(
-    yunet: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("Failed to allocate\nmemory")
-
-    detector = YuNet(yunet, 320, 0.7)
-    monkeypatch.setattr("edgekit.device.detection.yunet.run_session", fail)
-    with pytest.raises(InputError, match="320x256"):
-        detector.detect(np.zeros((240, 320, 3), np.uint8))
+            YuNet(path, 320, 0.7)

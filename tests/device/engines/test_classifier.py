@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
+from edgekit.contract import METADATA_KEY, Contract, InputSpec, OutputSpec
 from edgekit.device.detection import WholeFrame
 from edgekit.device.engines.classifier import Classifier, load_model
 from edgekit.device.engines.engine import contract_in
@@ -23,7 +23,6 @@ from edgekit.device.stages import StageTimer
 from edgekit.device.tracking import FaceTracker
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
-from tests.edgekit import onnx_faults
 
 
 def altered(
@@ -64,15 +63,6 @@ def test_scale_mean_std_and_colour_order_are_the_contracts(tiny_model: Path, tmp
     np.testing.assert_allclose(Classifier(path, 1).logits(crops), [[40.0, 40.0, 42.5]], atol=1e-4)
 
 
-def rename_input(graph: onnx.GraphProto) -> None:
-    graph.input[0].name = "picture"
-    graph.node[0].input[0] = "picture"
-
-
-def second_input(graph: onnx.GraphProto) -> None:
-    graph.input.append(helper.make_tensor_value_info("extra", TensorProto.FLOAT, [1]))
-
-
 def fix_batch(graph: onnx.GraphProto) -> None:
     graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
@@ -82,30 +72,15 @@ def other_size(graph: onnx.GraphProto) -> None:
     graph.input[0].type.tensor_type.shape.dim[2].dim_value = 16
 
 
-def flat_input(graph: onnx.GraphProto) -> None:
-    graph.input[0].CopyFrom(helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3]))
-    graph.node[0].op_type = "Identity"
-
-
 def whole_numbers(graph: onnx.GraphProto) -> None:
     graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
     graph.node[0].input[0] = "cast"
     graph.node.insert(0, helper.make_node("Cast", ["input"], ["cast"], to=TensorProto.FLOAT))
 
 
-def free_classes(graph: onnx.GraphProto) -> None:
-    for value in (graph.input[0], graph.output[0]):
-        value.type.tensor_type.shape.dim[1].dim_param = "channels"
-
-
-def unflattened(graph: onnx.GraphProto) -> None:
-    graph.node[1].op_type = "Identity"
-    graph.output[0].CopyFrom(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3, 1, 1]))
-
-
 @pytest.mark.parametrize(
     "graph",
-    [rename_input, second_input, fix_batch, other_size, flat_input, whole_numbers, free_classes, unflattened],
+    [fix_batch, other_size, whole_numbers],
 )
 def test_a_graph_that_its_contract_does_not_describe_is_refused(
     tiny_model: Path, tmp_path: Path, graph: Callable[[onnx.GraphProto], None]
@@ -117,17 +92,7 @@ def test_a_graph_that_its_contract_does_not_describe_is_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"labels": ("a", "b")},
-        {"output": OutputSpec("answers")},
-        {
-            "input": InputSpec("input", (8, 8), "gray", 1.0, (0.0,), (1.0,)),
-            "crop": CropSpec(0.0, True, (8, 8), (8, 8)),
-        },
-    ],
-)
+@pytest.mark.parametrize("changes", [{"labels": ("a", "b")}, {"output": OutputSpec("answers")}])
 def test_a_contract_that_does_not_describe_its_graph_is_refused(
     tiny_model: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -177,24 +142,7 @@ def test_channel_order_is_the_callers(tiny_model: Path) -> None:
     assert model.predict(red_bgr, channels="rgb").labels == ("blue",)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        None,
-        "face.png",
-        *(np.zeros(shape, np.uint8) for shape in ((50, 60, 4), (50, 60, 1), (0, 60))),
-        np.zeros((50, 60), np.float32),
-    ],
-)
+@pytest.mark.parametrize("wrong", ["face.png", np.zeros((50, 60, 4), np.uint8), np.zeros((50, 60), np.float32)])
 def test_what_is_no_image_is_refused(wrong: object, tiny_model: Path) -> None:
     with pytest.raises(InputError):
         load_model(tiny_model).predict(wrong)  # type: ignore[arg-type]
-
-
-def test_a_model_with_one_row_for_several_images_is_named_with_both_counts(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    onnx.save(onnx_faults.one_row(), path)
-    classifier = Classifier(path, 1)
-    assert classifier.logits(np.zeros((1, 12, 12, 3), np.uint8)).shape == (1, 3)
-    with pytest.raises(InputError, match="2 images and 3 labels"):
-        classifier.logits(np.zeros((2, 12, 12, 3), np.uint8))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import struct
-import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,6 @@ from edgekit.device.engines.engine import contract_in, engine_of, open_engine
 from edgekit.device.engines.ncnn_engine import MEMBERS, NcnnEngine, pack_ncnn, read_ncnn
 from edgekit.errors import InputError
 
-ROOT = Path(__file__).parents[3]
 GRAPH = """7767517
 3 3
 Input in0 0 1 in0
@@ -56,12 +52,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def python(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **environment}
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-
-
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_both_engines_answer_the_same(tiny_model: Path, tiny_ncnn: Path, count: int) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
@@ -81,57 +71,11 @@ def test_rows_that_fill_no_vector_are_read_right_by_several_threads_too(small: P
     np.testing.assert_allclose(together, np.tile(expected, (4, 1)), atol=1e-5)
 
 
-_THREADS = """
-import sys
-from pathlib import Path
-import numpy as np
-from edgekit.device.engines.ncnn_engine import NcnnEngine
-def threads():
-    return len(list(Path("/proc/self/task").iterdir()))
-before = threads()
-NcnnEngine(Path(sys.argv[1]), 3).infer(np.zeros((1, 3, 9, 9), np.float32))
-print(threads() - before)
-"""
-
-
-def test_the_number_of_threads_is_the_requested_one(small: Path) -> None:
-    done = python("-c", _THREADS, small, OMP_NUM_THREADS="7", OPENBLAS_NUM_THREADS="1")
-    assert done.stdout.split() == ["2"], done.stderr
-
-
-def test_idle_threads_sleep_and_the_environment_stays_as_it_was(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)  # set by `edgekit.models`, if another test imported it
-    code = """
-import os, sys
-from pathlib import Path
-seen = []
-class Watch:
-    def find_spec(self, name, path=None, target=None):
-        if name == "ncnn":
-            seen.append(os.environ.get("OMP_WAIT_POLICY"))
-sys.meta_path.insert(0, Watch())
-from edgekit.device.engines.ncnn_engine import NcnnEngine
-NcnnEngine(Path(sys.argv[1]), 1)
-print(seen, os.environ.get("OMP_WAIT_POLICY"))
-"""
-    assert python("-c", code, small).stdout == "['PASSIVE'] None\n"
-    assert python("-c", code, small, OMP_WAIT_POLICY="ACTIVE").stdout == "['ACTIVE'] ACTIVE\n"
-
-
 def test_without_ncnn_a_file_is_refused_but_its_contract_is_read(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ncnn", None)
     with pytest.raises(InputError):
         open_engine(small, 1)
     assert contract_in(small).architecture == "small"
-
-
-def test_the_same_three_make_the_same_bytes_that_unzip_reads(small: Path) -> None:
-    assert pack_ncnn(CONTRACT, GRAPH, WEIGHTS) == small.read_bytes()
-    with zipfile.ZipFile(small) as archive:
-        assert archive.testzip() is None
-        assert archive.read("weights.bin") == WEIGHTS
-    assert read_ncnn(small).contract == CONTRACT
-    assert read_ncnn(small).layers() == [("in0", "Input"), ("mean", "Pooling"), ("head", "InnerProduct")]
 
 
 def test_a_file_cut_off_or_changed_anywhere_is_refused(small: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -151,46 +95,13 @@ def test_a_file_cut_off_or_changed_anywhere_is_refused(small: Path, tiny_model: 
 
 
 @pytest.mark.parametrize(
-    "names",
-    [
-        ("../contract.json", *MEMBERS[1:]),
-        ("/etc/passwd", *MEMBERS[1:]),
-        MEMBERS[:2],
-        (*MEMBERS, "more"),
-        ("contract.json", *MEMBERS),
-        (MEMBERS[1], MEMBERS[0], MEMBERS[2]),
-        (),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_other_members_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
-    path = tmp_path / "x.ncnn"
-    contents = dict(zip(MEMBERS, (CONTRACT.to_json(), GRAPH, WEIGHTS), strict=True))
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in names:
-            archive.writestr(name, contents.get(name, b""))
-    with pytest.raises(InputError):
-        read_ncnn(path)
-
-
-@pytest.mark.parametrize(
     "changes",
     [
         {"graph": GRAPH.replace("7767517", "7767518")},
-        pytest.param(
-            {"graph": GRAPH.replace("Pooling mean", "Levitation mean")},
-            marks=pytest.mark.skipif(
-                version("ncnn") == "1.0.20250916", reason="this version of ncnn crashes on an unknown layer"
-            ),
-        ),
         {"graph": GRAPH.replace("1 out0 0=3", "1 out1 0=3")},
-        {"graph": GRAPH.replace("InnerProduct head 1 1 1 out0 0=3 1=1 2=9", "Reduction head 1 1 1 out0 0=0 1=1")},
         {"weights": WEIGHTS[:20]},
         {"contract": "{}"},
-        {"contract": "none"},
         {"contract": replace(CONTRACT, precision="int8").to_json()},
-        {"contract": replace(CONTRACT, input=replace(CONTRACT.input, element_type="uint8")).to_json()},
-        {"contract": replace(CONTRACT, input=replace(CONTRACT.input, name="x")).to_json()},
     ],
 )
 def test_what_ncnn_cannot_run_is_refused_at_load(tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -210,9 +121,3 @@ def test_half_floats_are_used_only_in_files_for_them(
         NcnnEngine(path, 1)
     settings = [(net.opt.use_fp16_storage, net.opt.use_fp16_arithmetic, net.opt.use_bf16_storage) for net in nets]
     assert settings == [(False, False, False), (True, True, False)]
-
-
-def test_other_and_missing_files_are_refused(tmp_path: Path) -> None:
-    for name in ("x.bin", "none.ncnn"):
-        with pytest.raises(InputError):
-            open_engine(tmp_path / name, 1)

@@ -14,6 +14,7 @@ from edgekit.device.frame import Frame, Planes
 from edgekit.device.health import camera_watch
 from edgekit.device.health.camera_watch import CameraWatch
 from edgekit.preprocess import ImageU8
+from tests.device.videos import video_frames
 
 SIZE_HW = (120, 160)
 PERIOD_S = 0.5
@@ -104,9 +105,6 @@ def test_without_images_the_camera_is_lost_until_the_next_one(watch, notices):
 
 @pytest.mark.parametrize("clip", ["fer_test.mp4", "carphone_pristine.mp4"])
 def test_clips_of_faces_are_ok_also_with_a_tenth_of_the_light(watch, shared: Path, clip):
-    capture = cv2.VideoCapture(str(shared / "data/media" / clip))
-    images = []
-    while (read := capture.read())[0]:
-        images.append(read[1])
+    images = video_frames(shared / "data/media" / clip)
     assert set(watch(images)) == {"ok"}
     assert set(watch((image // 10) for image in images)) == {"ok"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 
 import numpy as np
@@ -86,14 +85,6 @@ def test_without_a_ceiling_heat_alone_changes_nothing():
 
 def test_a_warning_after_throttling_keeps_the_first_step_only():
     assert levels([(30, None, THROTTLED), (200, None, SOFT_LIMIT)])[-1] == 1
-
-
-def test_each_level_does_no_more_than_the_one_before():
-    for before, after in itertools.pairwise(LEVELS):
-        assert after.number == before.number + 1
-        assert after.detect_every_at_least >= before.detect_every_at_least
-        assert after.detector_scale <= before.detector_scale
-        assert after.text != before.text
 
 
 def test_every_change_of_the_load_level_is_reported_and_passed_to_the_followers(notices):

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from edgekit.device.health.sampler import FIRMWARE_EVERY, Health, HealthSampler, HealthSummary, read_health
+from edgekit.device.health.sampler import FIRMWARE_EVERY, Health, HealthSampler, read_health
 from tests.waiting import wait_until
-
-PATIENCE_S = 20
 
 
 def test_a_sample_contains_the_state_of_board_process_and_disk(scripted_board, tmp_path):
@@ -29,10 +25,6 @@ def test_a_sample_contains_the_state_of_board_process_and_disk(scripted_board, t
     resident_mib = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
     assert document["memory_own_mib"] == pytest.approx(resident_mib, abs=5)
     assert document["disk_free_mib"] > 0
-
-
-def test_a_folder_that_went_away_has_no_disk(scripted_board, tmp_path):
-    assert read_health(tmp_path / "gone", scripted_board.root).disk_free_mib is None
 
 
 def test_the_sampler_follows_the_board_and_reads_the_firmware_rarely(scripted_board, tmp_path):
@@ -53,52 +45,3 @@ def test_the_sampler_follows_the_board_and_reads_the_firmware_rarely(scripted_bo
     assert "at most 83.0 °C" in sampler.summary.describe()
     time.sleep(0.05)
     assert len(seen) == count, "it ended with its block"
-
-
-def test_an_error_of_a_watcher_is_reported_once_and_does_not_stop_the_run(scripted_board, tmp_path, notices):
-    def watch(_: Health) -> None:
-        raise ZeroDivisionError("bug")
-
-    with HealthSampler(tmp_path, notices.append, watch, root=scripted_board.root, period_s=0.01):
-        wait_until(lambda: notices)
-        time.sleep(0.05)
-    assert notices == ["health sampling failed, the run continues: ZeroDivisionError: bug"]
-
-
-def test_samples_go_on_after_a_shortage_of_files(scripted_board, tmp_path, notices):
-    seen: list[Health] = []
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with HealthSampler(tmp_path, notices.append, seen.append, root=scripted_board.root, period_s=0.01):
-        wait_until(lambda: seen)
-        # The file descriptors 0 to 2 are in use, so no file can be opened with this limit.
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))
-        try:
-            wait_until(lambda: notices)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
-        count = len(seen)
-        wait_until(lambda: len(seen) > count)
-    assert len(notices) == 1
-    assert "Too many open files" in notices[0]
-
-
-def test_a_firmware_that_hangs_does_not_delay_the_end(tmp_path, monkeypatch):
-    released = threading.Event()
-    monkeypatch.setattr("edgekit.device.health.sampler._JOIN_S", 0.1)
-
-    def hang(_):
-        released.wait(PATIENCE_S)
-
-    with HealthSampler(tmp_path, pytest.fail, root=tmp_path, run=hang) as sampler:
-        assert sampler.latest is None
-    assert sampler.summary.describe() == ""
-    released.set()
-
-
-def test_unknown_values_are_left_out(tmp_path):
-    summary = HealthSummary()
-    summary.add(read_health(tmp_path, tmp_path, lambda _: None), 0.1)
-    document = summary.as_document()
-    assert "max_temperature_c" not in document
-    assert "max_memory_own_mib" in document
-    assert document["throttled"] == []

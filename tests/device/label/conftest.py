@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from edgekit.device.label import label_page
 from edgekit.device.label.store import LabelStore
 from edgekit.device.sinks.web.server import WebServer
+from tests.device.http_client import request
 
 
 class Client:
@@ -22,17 +21,11 @@ class Client:
 
     def __init__(self, page: WebServer, store: LabelStore) -> None:
         self.url, self.store = page.url, store
-        self._address = urlsplit(page.url)
 
     def request(self, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, bytes]:
         """Return status and body of one request."""
-        connection = http.client.HTTPConnection(self._address.hostname, self._address.port, timeout=30)
-        try:
-            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
+        status, _, content = request(self.url, method, path, body, **headers)
+        return status, content
 
     def state(self) -> dict[str, Any]:
         """Return the page's state."""

@@ -9,8 +9,7 @@ import pytest
 
 from edgekit.device.engines.engine import contract_in
 from edgekit.device.label.store import LabelStore
-from edgekit.errors import InputError, StorageError
-from edgekit.files import exclusive_folder
+from edgekit.errors import StorageError
 from edgekit.models.data.readers import load_dataset
 from tests.device.label.crops import CLASSES, collect, set_fields
 from tests.edgekit.remote.commands import call
@@ -40,16 +39,6 @@ def test_groups_are_tracks_and_uncertain_ones_come_first(label, tmp_path):
     ]
     assert [group["suggestion"] for group in state["groups"]] == list(CLASSES)
     assert (state["total"], state["waiting"], state["classes"]) == (6, 6, list(CLASSES))
-
-
-def test_of_equal_probabilities_the_label_of_the_run_is_suggested(label, tmp_path):
-    collect(tmp_path / "c", [2])
-    set_fields(tmp_path / "c", probabilities={"calm": 0.2, "happy": 0.4, "sad": 0.4}, label="sad")
-    [group] = label().state()["groups"]
-    assert group["suggestion"] == "sad"
-    assert [crop["suggestion"] for crop in group["crops"]] == ["sad", "sad"]
-    set_fields(tmp_path / "c", label="uncertain")
-    assert label().state()["groups"][0]["suggestion"] == "happy"
 
 
 def test_one_decision_labels_a_track_and_training_reads_the_result(label, tmp_path):
@@ -117,19 +106,6 @@ def test_a_second_decision_on_a_crop_is_a_conflict_and_changes_nothing(label, tm
     assert placed(tmp_path / "c") == before
 
 
-def test_a_crop_that_was_deleted_is_reported_and_skipped(label, tmp_path):
-    first, second, third = collect(tmp_path / "c", [2, 1])
-    client = label()
-    (tmp_path / "c/crops" / first).unlink()
-    assert client.request("GET", f"/crop/{first}")[0] == 404
-    status, answer = client.post("/api/decide", files=[first, second], label="sad")
-    assert (status, answer["gone"], answer["missing"], answer["waiting"]) == (200, [first], 1, 1)
-    (tmp_path / "c/labelled/sad" / second).unlink()
-    status, answer = client.post("/api/undo", id=1)
-    assert (status, answer["gone"], answer["missing"]) == (200, [second], 2)
-    assert placed(tmp_path / "c") == {"crops": [third]}
-
-
 def test_crops_collected_meanwhile_appear(label, tmp_path):
     collect(tmp_path / "c", [1])
     client = label()
@@ -151,7 +127,7 @@ def test_classes_are_given_added_and_kept(label, tmp_path):
     assert label(classes=("open", "closed")).state()["classes"] == ["open", "closed", "ajar"]
 
 
-@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a\\b", "a\nb", " a", "a" * 101, "Happy", "happy"])
+@pytest.mark.parametrize("name", ["", "..", "a/b", "Happy"])
 def test_a_class_that_cannot_be_a_folder_of_its_own_is_refused(label, tmp_path, name):
     collect(tmp_path / "c", [1])
     status, answer = label().post("/api/classes", name=name)
@@ -180,19 +156,6 @@ def test_a_line_that_names_a_file_elsewhere_shows_no_file(label, tmp_path, notic
     assert len(notices) == 1
 
 
-def test_a_class_that_cannot_be_a_folder_does_not_stop_the_reading_of_crops(label, tmp_path, notices):
-    first, *_ = collect(tmp_path / "c", [1])
-    client = label()
-    others = collect(tmp_path / "c", [1, 1, 1], prefix="next")
-    index = tmp_path / "c/crops.jsonl"
-    index.write_text(index.read_text().replace('"calm"', '"a/b"').replace('"a/b"', '"calm"', 1))
-    state = client.state()
-    assert sorted(crop["name"] for group in state["groups"] for crop in group["crops"]) == sorted([first, *others])
-    assert state["classes"] == list(CLASSES)
-    assert notices == []
-    assert label().state()["waiting"] == 4
-
-
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -207,14 +170,6 @@ def test_other_sites_can_change_nothing(label, tmp_path, headers, status):
     body = json.dumps({"files": [name], "label": "sad"})
     assert label().request("POST", "/api/decide", body, **headers)[0] == status
     assert placed(tmp_path / "c") == {"crops": [name]}
-
-
-def test_a_request_that_is_not_one_is_refused(label, tmp_path):
-    collect(tmp_path / "c", [1])
-    client = label()
-    for body in ("", "[]", *(json.dumps({"files": files, "label": "sad"}) for files in ("x", [], ["\ud800"]))):
-        assert client.request("POST", "/api/decide", body, Content_Type="application/json")[0] == 400
-    assert client.request("POST", "/api/decide", "x" * 2_000_000, Content_Type="application/json")[0] == 413
 
 
 def test_a_token_is_required_where_there_is_one(label, tmp_path):
@@ -256,32 +211,12 @@ def test_a_table_of_groups_that_exists_is_continued(label, tmp_path):
     assert groups(tmp_path / "c")[1:] == ["sad/other.png,someone", f"sad/{names[0]},Ann", f"sad/{names[1]},run-t1"]
 
 
-@pytest.mark.parametrize("locked", ["c", "out"])
-def test_a_second_command_on_a_folder_is_refused_before_it_writes(tmp_path, locked):
-    folder, out = tmp_path / "c", tmp_path / "out"
-    (name,) = collect(folder, [1])
-    LabelStore(folder, out).decide([name], "sad")
-    (out / "groups.csv").unlink()
-    with exclusive_folder(tmp_path / locked):
-        done = call("data", "label", folder, "-o", out, "--web", "127.0.0.1:0")
-    assert done.returncode == 75
-    assert not (out / "groups.csv").exists()
-
-
-@pytest.mark.parametrize("name", ["", "crops", "discarded", "../c"])
+@pytest.mark.parametrize("name", ["", "crops"])
 def test_labelled_crops_do_not_go_among_those_that_wait(tmp_path, name):
     (crop,) = collect(tmp_path / "c", [1])
     done = call("data", "label", tmp_path / "c", "-o", tmp_path / "c" / name, "--web", "127.0.0.1:0")
     assert done.returncode == 2
     assert placed(tmp_path / "c") == {"crops": [crop]}
-
-
-def test_a_folder_without_crops_and_classes_that_differ_only_in_case_are_refused(tmp_path):
-    with pytest.raises(InputError):
-        LabelStore(tmp_path)
-    collect(tmp_path / "c", [1])
-    with pytest.raises(InputError):
-        LabelStore(tmp_path / "c", classes=("Open", "open"))
 
 
 @pytest.mark.parametrize("subject", [None, "face", "image"])

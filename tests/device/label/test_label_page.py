@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -77,55 +76,6 @@ def test_twenty_crops_are_labelled_by_keys_one_is_undone_and_a_track_is_one_deci
     assert names(folder / "crops") == []
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert notices == []
-
-
-def test_the_finished_page_counts_the_discarded_and_names_the_next_command(browser, label, tmp_path):
-    first, second = collect(tmp_path / "c", [1, 1])
-    browser.get(label().url)
-    shows(browser, first)
-    press(browser, "x")
-    shows(browser, second)
-    press(browser, "1")
-    waiting(browser, 0)
-    assert "1 labelled, 1 discarded" in browser.find_element("id", "title").text
-    assert f"train --data {tmp_path / 'c' / 'labelled'} " in browser.find_element("id", "crops").text
-
-
-def test_two_pages_agree_and_a_late_decision_is_a_conflict(browser, label, tmp_path):
-    first, second, third = collect(tmp_path / "c", [1, 1, 1])
-    client = label()
-    browser.get(client.url)
-    shows(browser, first)
-    browser.execute_script("load = () => {}")  # this page does not reload its state
-    client.post("/api/decide", files=[first], label="sad")
-    press(browser, "1")
-    wait(browser, "document.getElementById('message').textContent.includes('decided on another page')")
-    shows(browser, second)
-    waiting(browser, 2)
-    assert names(tmp_path / "c/labelled/sad") == [first]
-    press(browser, "1")
-    shows(browser, third)
-    waiting(browser, 1)
-    assert names(tmp_path / "c/labelled/calm") == [second]
-
-
-def test_after_a_restart_the_page_has_the_state_of_the_new_server(browser, label, tmp_path):
-    first, second = collect(tmp_path / "c", [1, 1])
-    client = label()
-    browser.get(client.url)
-    shows(browser, first)
-    port = urlsplit(client.url).port
-    message = "document.getElementById('message').textContent"
-    label(address="127.0.0.1:0")  # the page's server has ended
-    press(browser, "1")
-    wait(browser, f"{message}.includes('does not respond')")
-    shows(browser, first)
-    waiting(browser, 2)
-    assert browser.execute_script("return document.getElementById('undo').disabled")
-    label(address=f"127.0.0.1:{port}").post("/api/decide", files=[first], label="sad")
-    wait(browser, f"{message} === 'the server responds again'")
-    shows(browser, second)
-    waiting(browser, 1)
 
 
 def test_a_button_teaches_from_the_labels_and_names_the_next_command(browser, label, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -16,6 +15,7 @@ from edgekit.device.pipeline.classification_schedule import ClassifyEvery, choos
 from edgekit.device.pipeline.loop import classify
 from edgekit.device.stages import StageTimer
 from edgekit.preprocess import ImageU8
+from tests.device.videos import plain_frames, write_video
 
 CLEAR, CLOSE = (0.9, 0.05, 0.05), (0.44, 0.36, 0.2)
 STEP_S = 0.04
@@ -202,18 +202,7 @@ def test_a_stream_classifies_by_need_by_default() -> None:
     assert counts(smooth_s=0) == (12, 12)
 
 
-def test_images_without_an_order_in_time_are_all_classified(tmp_path: Path, tiny_model: Path) -> None:
-    for index in range(3):
-        cv2.imwrite(str(tmp_path / f"{index}.png"), pictures(1)[0])
-    stream = edgekit.stream(source=str(tmp_path), detector="none", model=tiny_model)
-    assert [face.classified for result in stream for face in result.faces] == [True] * 3
-
-
 def test_whole_images_of_a_video_are_classified_by_need(tiny_image_model: Path, tmp_path: Path) -> None:
-    video = tmp_path / "door.mp4"
-    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (64, 48))
-    for colour_bgr in [(0, 0, 250)] * 8 + [(0, 250, 0)]:
-        writer.write(np.full((48, 64, 3), colour_bgr, np.uint8))
-    writer.release()
+    video = write_video(tmp_path / "door.mp4", plain_frames(*[(0, 0, 250)] * 8, (0, 250, 0)), fps=25.0)
     faces = [face for result in edgekit.stream(source=video, model=tiny_image_model) for face in result.faces]
     assert [index for index, face in enumerate(faces) if face.classified] == [0, 8]

@@ -7,14 +7,7 @@ import pytest
 from edgekit.device.pipeline import summary as meter
 from edgekit.device.pipeline.summary import LatencyMeter, summarize
 from edgekit.device.stages import StageTimer
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.device.conftest import Clock
 
 
 def test_percentiles_are_interpolated_and_the_order_of_samples_does_not_matter():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,18 +11,16 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit.device.detection import WholeFrame, create_detector
-from edgekit.device.detections import Detections
+import edgekit
+from edgekit.device.detection import create_detector
+from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.frame import presentation_time_s
+from edgekit.device.frame import Frame
 from edgekit.device.pipeline.loop import frame_results
-from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
 from edgekit.device.pipeline.summary import LatencyMeter, Tally
 from edgekit.device.sources import open_source
 from edgekit.device.tracking import FaceTracker
-from edgekit.device.tracking.detection_schedule import Adaptive
-from edgekit.errors import InputError, SourceError, StorageError
-from tests.waiting import wait_until
+from edgekit.errors import InputError
 
 BLOCKS_XYXY = ((0, 0, 40, 40), (60, 0, 100, 40), (60, 60, 100, 100))
 COLOURS_BGR = ((0, 0, 255), (255, 0, 0), (0, 255, 0))
@@ -46,25 +42,11 @@ class Blocks:
         return Detections(xyxy, np.linspace(0.9, 0.8, self.count, dtype=np.float32))
 
 
-def go(source, detector, classifier, sinks, meter, max_frames=None, **options) -> None:
-    """Run the loop with detection in every frame."""
-    write_results(sinks, source, FaceTracker(detector, None), classifier, meter, max_frames, **options)
-
-
-def write_results(sinks, *arguments, **options) -> None:
-    """Write each result of `frame_results` to each sink."""
-    with closing(frame_results(*arguments, **options)) as found:
-        for frame, result in found:
-            for sink in sinks:
-                sink.write(frame, result)
-
-
-class Collector:
-    def __init__(self) -> None:
-        self.seen = []
-
-    def write(self, frame, result) -> None:
-        self.seen.append((frame, result))
+def loop(source, detector, classifier, meter=None, **options) -> list[tuple[Frame, FrameResult]]:
+    """Return all frames and results of the loop with detection in every frame."""
+    face_tracker = FaceTracker(detector, None)
+    with closing(frame_results(source, face_tracker, classifier, meter or LatencyMeter(), **options)) as found:
+        return list(found)
 
 
 @pytest.fixture
@@ -83,10 +65,10 @@ def blocks_picture(tmp_path: Path) -> Path:
 
 
 def test_each_face_of_a_frame_gets_its_box_score_and_class(classifier, blocks_picture, notices):
-    collector, tally = Collector(), Tally()
+    tally = Tally()
     with open_source(str(blocks_picture), notices.append) as source:
-        go(source, Blocks(), classifier, [collector, tally], LatencyMeter())
-    ((frame, result),) = collector.seen
+        ((frame, result),) = loop(source, Blocks(), classifier)
+    tally.write(frame, result)
     assert [face.label for face in result.faces] == ["red", "blue", "green"]
     assert result.faces.xyxy.tolist() == [list(map(float, box)) for box in BLOCKS_XYXY]
     assert [face.score for face in result.faces] == pytest.approx([0.9, 0.85, 0.8])
@@ -99,81 +81,20 @@ def test_each_face_of_a_frame_gets_its_box_score_and_class(classifier, blocks_pi
     assert list(result.stage_ms) == ["capture", "wait", "detect", "crop", "classify"]
     assert (tally.faces, tally.frames_with_faces, dict(tally.labels)) == (3, 1, {"red": 1, "blue": 1, "green": 1})
     with open_source(str(blocks_picture), notices.append) as source:
-        go(source, Blocks(0), classifier, [collector], LatencyMeter())
-    assert list(collector.seen[1][1].faces) == []
-
-
-def test_all_faces_of_a_frame_are_classified_in_one_batch(classifier, blocks_picture, notices, monkeypatch):
-    batches = []
-    real = classifier.logits
-    monkeypatch.setattr(classifier, "logits", lambda crops: batches.append(len(crops)) or real(crops))
-    with open_source(str(blocks_picture), notices.append) as source:
-        go(source, Blocks(), classifier, [], LatencyMeter())
-    assert batches == [3]
+        ((_, result),) = loop(source, Blocks(0), classifier)
+    assert list(result.faces) == []
 
 
 @pytest.mark.parametrize("threaded", [False, True])
 def test_every_stage_of_every_frame_is_metered(threaded, classifier, write_clip, notices):
     detector, meter = Blocks(2), LatencyMeter()
     with open_source(str(write_clip(levels=range(10), size_wh=(128, 128))), notices.append) as source:
-        go(source, detector, classifier, [], meter, threaded=threaded)
+        loop(source, detector, classifier, meter, threaded=threaded)
     stages = meter.stages()
     waiting = ["wait"] if threaded else []
     assert list(stages) == ["capture", *waiting, "detect", "crop", "classify", "sinks", "age"]
     assert detector.calls == 10
     assert (meter.frames, {stage.count for stage in stages.values()}) == (10, {10})
-
-
-def test_max_frames_ends_the_run_quietly(classifier, write_clip, notices):
-    meter = LatencyMeter()
-    with open_source(str(write_clip()), notices.append) as source:
-        go(source, WholeFrame(), classifier, [], meter, max_frames=4)
-    assert (meter.frames, notices) == (4, [])
-
-
-class Dropping:
-    """A live source that drops two frames before each frame except the first, and then raises a SourceError."""
-
-    name, fps, frame_count, live, skipped = "camera 'test'", 30.0, None, True, 0
-
-    def __init__(self, frames: list) -> None:
-        self._frames = frames
-        self.dropped = 100
-        self.given = threading.Event()
-
-    def stop(self) -> None:
-        self.given.set()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception: object) -> None: ...
-
-    def write(self, *_: object) -> None:
-        """As a sink: release the next frame when one has arrived, so that no other frame is dropped."""
-        self.given.set()
-
-    def __iter__(self) -> Iterator:
-        for index, frame in enumerate(self._frames):
-            self.dropped += 2 if index else 0
-            yield frame
-            self.given.wait(10)
-            self.given.clear()
-        raise SourceError("camera 'test' was lost")
-
-
-def test_a_lost_source_leaves_what_was_measured_and_drops_before_the_start_do_not_count(
-    classifier, write_clip, notices
-):
-    with open_source(str(write_clip(levels=range(5))), notices.append) as source:
-        frames = list(source)
-    meter, tally = LatencyMeter(), Tally()
-    source = Dropping(frames)
-    with pytest.raises(SourceError):
-        go(source, WholeFrame(), classifier, [tally, source], meter)
-    assert (meter.frames, tally.faces) == (5, 5)
-    assert meter.dropped_by_stage["capture"] == 8
-    assert set(meter.dropped_by_stage) == {"capture", "detect", "classify"}, "names of the table"
 
 
 def test_a_model_that_gives_no_numbers_is_refused(tiny_model, tmp_path, blocks_picture, notices):
@@ -188,33 +109,20 @@ def test_a_model_that_gives_no_numbers_is_refused(tiny_model, tmp_path, blocks_p
         open_source(str(blocks_picture), notices.append) as source,
         pytest.raises(InputError, match="NaN"),
     ):
-        go(source, Blocks(), Classifier(path, 1), [], LatencyMeter())
+        loop(source, Blocks(), Classifier(path, 1))
 
 
-def results(path: str, detector, classifier, notices, **options) -> list:
-    collector = Collector()
-    with open_source(path, notices.append) as source:
-        clock = presentation_time_s(source)
-        face_tracker = FaceTracker(detector, Adaptive(), presentation_time_s=clock)
-        write_results(
-            [collector],
-            source,
-            face_tracker,
-            classifier,
-            LatencyMeter(),
-            smooth_s=DEFAULT_SMOOTHING_S,
-            classify_every="auto",
-            presentation_time_s=clock,
-            **options,
-        )
-    return [(result.sequence, list(result.faces)) for _, result in collector.seen]
+def results(model, notices, threaded: bool) -> list:
+    with edgekit.stream(
+        source="demo", detector="haar", model=model, notify=notices.append, threaded=threaded
+    ) as stream:
+        return [(result.sequence, list(result.faces)) for result in stream]
 
 
-def test_threads_change_no_result_of_a_file(classifier, notices):
+def test_threads_change_no_result_of_a_file(tiny_model, notices):
     """Boxes, ids, classified crops and smoothed probabilities do not depend on stage times."""
-    detector, path = create_detector("haar", notify=notices.append), "demo"
-    alone = results(path, detector, classifier, notices, threaded=False)
-    assert str(results(path, detector, classifier, notices, threaded=True)) == str(alone)
+    alone = results(tiny_model, notices, threaded=False)
+    assert str(results(tiny_model, notices, threaded=True)) == str(alone)
     assert [len(found) for _, found in alone] == [1] * 150
     faces = [face for _, found in alone for face in found]
     assert {face.track_id for face in faces} == {1}
@@ -222,56 +130,13 @@ def test_threads_change_no_result_of_a_file(classifier, notices):
     assert 0 < sum(face.classified for face in faces) < 80, "faces keep their last output"
 
 
-@pytest.mark.parametrize("threaded", [False, True])
-@pytest.mark.parametrize("stage", ["detect", "logits", "write"])
-def test_an_exception_of_a_stage_ends_the_run_with_its_reason(
-    write_clip, classifier, notices, monkeypatch, threaded, stage
-):
-    detector, sink = Blocks(), Collector()
-    owner = {"detect": detector, "logits": classifier, "write": sink}[stage]
-    real, calls = getattr(owner, stage), []
-
-    def fails(*arguments):
-        calls.append(1)
-        if len(calls) == 5:
-            raise StorageError("the disk broke")
-        return real(*arguments)
-
-    monkeypatch.setattr(owner, stage, fails)
-    before = threading.active_count()
-    with open_source(str(write_clip(size_wh=(128, 128))), notices.append) as source:
-        with pytest.raises(StorageError):
-            go(source, detector, classifier, [sink], LatencyMeter(), threaded=threaded)
-        assert 2 <= len(sink.seen) <= 4
-    wait_until(lambda: threading.active_count() <= before)
-
-
-def test_a_stopped_run_finishes_what_it_has_and_no_more(write_clip, classifier, notices):
-    sink = Collector()
-    with open_source(str(write_clip(size_wh=(128, 128))), notices.append) as source:
-
-        class Stopping(Collector):
-            def write(self, frame, result) -> None:
-                super().write(frame, result)
-                source.stop()
-
-        sink = Stopping()
-        go(source, Blocks(), classifier, [sink], LatencyMeter())
-    sequences = [frame.sequence for frame, _ in sink.seen]
-    assert sequences == list(range(len(sequences)))
-    # One frame in each stage and one before each stage.
-    assert 1 <= len(sequences) <= 7
-
-
 def test_real_videos_and_pictures_have_the_faces_a_person_sees(shared, classifier, notices):
     yunet = shared / "data/yunet/face_detection_yunet_2026may.onnx"
     detector = create_detector(str(yunet), notify=notices.append)
 
     def counts(name: str) -> list[int]:
-        collector = Collector()
         with open_source(str(shared / "data/media" / name), notices.append) as source:
-            go(source, detector, classifier, [collector], LatencyMeter())
-        return [len(result.faces) for _, result in collector.seen]
+            return [len(result.faces) for _, result in loop(source, detector, classifier)]
 
     for name, frames in (("fer_test.mp4", 115), ("carphone_pristine.mp4", 120)):
         found = counts(name)

@@ -6,7 +6,7 @@ import json
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,30 +15,19 @@ import pytest
 
 import edgekit
 from edgekit.cli import run as run_command_line
-from edgekit.contract import METADATA_KEY, Fit
+from edgekit.contract import METADATA_KEY
 from edgekit.device.detections import Face
-from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in
-from edgekit.device.engines.session import plan_threads
-from edgekit.device.frame import Frame
-from edgekit.device.imaging import resize
 from edgekit.device.pipeline.loop import crop_faces
-from edgekit.device.region import Region
 from edgekit.device.sinks.events import EventDetector, EventOptions
 from edgekit.device.sources.settings import CameraSettings
-from edgekit.device.stages import StageTimer
-from edgekit.device.tracking import WholeImage
 from edgekit.errors import EXIT_OK, InputError
-from edgekit.preprocess import crop_image
+from tests.device.videos import plain_frames, write_video
 from tests.waiting import wait_until
 
 
-def fail(text: str) -> None:
-    raise AssertionError(text)
-
-
 def test_a_detector_of_fixed_size_is_reported_with_its_size(yunet_640: Path, tiny_model: Path) -> None:
-    options = {"source": "demo", "model": tiny_model, "detector": yunet_640, "max_frames": 1, "notify": fail}
+    options = {"source": "demo", "model": tiny_model, "detector": yunet_640, "max_frames": 1, "notify": pytest.fail}
     with edgekit.stream(min_face_px=60, **options) as results:
         assert len(list(results)) == 1
         assert results.localizer.input_size_px == 640
@@ -51,7 +40,7 @@ def test_results_are_those_of_the_command(tiny_model: Path, tmp_path: Path) -> N
     command = ["run", "--source", "demo", "--detector", "haar", "--model", str(tiny_model), "--max-frames", "25"]
     assert run_command_line([*command, "--jsonl", str(lines), "-q"]) == EXIT_OK
     written = [json.loads(line)["faces"] for line in lines.read_text().splitlines()]
-    with edgekit.stream(source="demo", detector="haar", model=tiny_model, max_frames=25, notify=fail) as results:
+    with edgekit.stream(source="demo", detector="haar", model=tiny_model, max_frames=25, notify=pytest.fail) as results:
         streamed = [result.faces for result in results]
     assert [[face["label"] for face in faces] for faces in written] == [list(faces.labels) for faces in streamed]
     assert [[face["track_id"] for face in faces] for faces in written] == [
@@ -86,17 +75,6 @@ def test_closing_early_ends_threads_and_source(tiny_model: Path) -> None:
     assert list(unread) == []
 
 
-def test_a_source_is_closed_if_the_detector_cannot_be_loaded(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    closed: list[object] = []
-    monkeypatch.setattr("edgekit.device.sources.demo.DemoSource.__exit__", lambda *_: closed.append(1))
-    (tmp_path / "text.onnx").write_text("hello")
-    with pytest.raises(InputError, match=r"text\.onnx"):
-        edgekit.stream(source="demo", detector=tmp_path / "text.onnx", model=tiny_model)
-    assert closed == [1]
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -114,26 +92,11 @@ def test_a_stream_needs_one_source_and_arguments_that_have_an_effect(
         edgekit.stream(model=tiny_model, detector="none", **arguments)
 
 
-@pytest.mark.parametrize("options", [{"tracker": "another"}, {"mirror": True}])
-def test_options_of_faces_are_refused_for_whole_images(options: dict[str, Any], tiny_image_model: Path) -> None:
-    with pytest.raises(InputError):
-        edgekit.stream(source="demo", model=tiny_image_model, **options)
-
-
-def clip(path: Path, *colours_bgr: tuple[int, int, int]) -> Path:
-    """Write a video with one plain frame per colour, 20 frames per second."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (64, 48))
-    for colour in colours_bgr:
-        writer.write(np.full((48, 64, 3), colour, np.uint8))
-    writer.release()
-    return path
-
-
 def test_the_label_of_whole_images_is_smoothed_over_a_video_and_its_changes_are_events(
     tiny_image_model: Path, tmp_path: Path
 ) -> None:
     red, green = (0, 0, 250), (0, 250, 0)
-    video = clip(tmp_path / "door.mp4", *[red] * 20, green, *[red] * 9, *[green] * 30)
+    video = write_video(tmp_path / "door.mp4", plain_frames(*[red] * 20, green, *[red] * 9, *[green] * 30))
     plain = list(edgekit.stream(source=video, model=tiny_image_model, smooth_s=0))
     assert [result.faces.labels for result in plain[19:22]] == [("red",), ("green",), ("red",)]
     smooth = list(edgekit.stream(source=video, model=tiny_image_model))
@@ -224,16 +187,6 @@ def test_a_face_below_the_threshold_is_uncertain(tiny_model: Path, crops: Path, 
     assert [face.label for face in faces(model, uncertain_below=0.0)] == ["red", "green", "blue"]
 
 
-def test_a_model_with_a_label_uncertain_has_no_threshold(tiny_model: Path, crops: Path, tmp_path: Path) -> None:
-    model = with_contract(tiny_model, tmp_path / "own.onnx", labels=("red", "uncertain", "blue"))
-    faces = [
-        face for result in edgekit.stream(source=str(crops), detector="none", model=model) for face in result.faces
-    ]
-    assert (faces[1].label, faces[1].uncertain) == ("uncertain", False)
-    with pytest.raises(InputError):
-        edgekit.stream(source=str(crops), detector="none", model=model, uncertain_below=0.5)
-
-
 def with_contract(model: Path, path: Path, **changes: object) -> Path:
     """Write a copy of a model file with a changed contract."""
     loaded = onnx.load(model)
@@ -241,43 +194,6 @@ def with_contract(model: Path, path: Path, **changes: object) -> Path:
     onnx.helper.set_model_props(loaded, {METADATA_KEY: contract.to_json()})
     onnx.save(loaded, path)
     return path
-
-
-def test_a_region_is_cut_as_it_is_and_then_fitted(tiny_image_model: Path) -> None:
-    contract = Classifier(tiny_image_model, 1).contract
-    gray = replace(contract, crop=replace(contract.crop, grayscale=True))
-    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    frame = Frame(0, 0.0, 0.0, image)
-    (crop,) = crop_faces(frame, WholeImage(Region(8, 4, 32, 24), is_sequence=False).find(frame, StageTimer()), gray)
-    np.testing.assert_array_equal(crop, crop_image(image[4:28, 8:40], gray.crop, (8, 8), resize))
-
-
-@pytest.mark.parametrize("fit", get_args(Fit))
-def test_without_a_detector_only_the_pixels_of_the_region_are_classified(
-    tiny_model: Path, tmp_path: Path, fit: Fit
-) -> None:
-    crop = replace(contract_in(tiny_model).crop, margin=0.1, fit=fit)
-    model = with_contract(tiny_model, tmp_path / "model.onnx", crop=crop)
-    image = np.full((48, 64, 3), 250, np.uint8)
-    image[5:35, 10:30] = (0, 0, 200)
-    assert cv2.imwrite(str(tmp_path / "image.png"), image)
-    (result,) = edgekit.stream(
-        source=tmp_path / "image.png", model=model, detector="none", region=Region(10, 5, 20, 30)
-    )
-    expected = edgekit.load_model(model).predict(image[5:35, 10:30]).probabilities
-    np.testing.assert_allclose(result.faces.probabilities, expected, atol=1e-6)
-
-
-def test_without_a_detector_the_classifier_gets_its_threads(
-    tiny_model: Path, crops: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edgekit.device.engines.session.default_intra_op_threads", lambda: 4)
-    monkeypatch.setattr("edgekit.device.engines.session.available_processors", lambda: 4)
-    with edgekit.stream(source=crops, model=tiny_model, detector="none") as stream:
-        assert stream.threads.classifier == 2
-    with_detector, without = (plan_threads(None, None, 4, detects=detects) for detects in (True, False))
-    assert (with_detector.detector, with_detector.classifier) == (2, 1)
-    assert (without.detector, without.classifier) == (1, 2)
 
 
 @pytest.mark.parametrize("threaded", [True, False])
@@ -297,33 +213,13 @@ def test_a_paused_stream_can_be_stopped(tiny_model: Path) -> None:
         assert len(list(stream)) < 10
 
 
-@pytest.fixture
-def blue_video(tmp_path: Path) -> Path:
-    """Twenty blue frames."""
-    path = tmp_path / "blue.mp4"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 48))
-    for _ in range(20):
-        writer.write(np.full((48, 64, 3), (255, 0, 0), np.uint8))
-    writer.release()
-    return path
-
-
-def with_labels(model: Path, labels: tuple[str, ...]) -> Path:
-    """Return a copy of a model with other labels."""
-    changed = onnx.load(model)
-    contract = replace(contract_in(model), labels=labels)
-    onnx.helper.set_model_props(changed, {METADATA_KEY: contract.to_json()})
-    path = model.with_name(f"{'-'.join(labels)}.onnx")
-    onnx.save(changed, path)
-    return path
-
-
 @pytest.mark.parametrize("threaded", [False, True])
 def test_a_model_is_replaced_between_two_frames(
-    tiny_model: Path, tiny_image_model: Path, blue_video: Path, threaded: bool
+    tiny_model: Path, tiny_image_model: Path, tmp_path: Path, threaded: bool
 ) -> None:
-    other = with_labels(tiny_image_model, ("rot", "grün", "blau"))
-    options = {"source": blue_video, "detector": "none", "threaded": threaded, "notify": fail}
+    video = write_video(tmp_path / "blue.mp4", plain_frames(*[(255, 0, 0)] * 20))
+    other = with_contract(tiny_image_model, tmp_path / "other.onnx", labels=("rot", "grün", "blau"))
+    options = {"source": video, "detector": "none", "threaded": threaded, "notify": pytest.fail}
     with edgekit.stream(model=tiny_model, **options) as results:
         recognise = results.picture_recogniser()
         picture = cv2.imencode(".png", np.full((8, 8, 3), (255, 0, 0), np.uint8))[1].tobytes()
@@ -331,7 +227,7 @@ def test_a_model_is_replaced_between_two_frames(
         found = [next(results)]
         results.use_model(other)
         with pytest.raises(InputError):
-            results.use_model(blue_video)
+            results.use_model(video)
         found += list(results)
         assert recognise(picture).faces.labels == ("blau",)
     assert [result.sequence for result in found] == list(range(len(found))), "no frame is lost"

@@ -1,20 +1,18 @@
-"""A service that nobody looks after: locks, restarts, a disk that fills, an SD card. Each row is an `edgekit run`."""
+"""A service that nobody looks after: a missing disk, a disk that fills, an SD card. Each row is an `edgekit run`."""
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 
 from edgekit.errors import EXIT_OK, EXIT_TEMPORARY
+from tests.device.mqtt_buffer import waiting_events
+from tests.device.videos import video_frames
 from tests.faults.disks import tmpfs
 
 SMALL = (64, 48)
@@ -47,27 +45,6 @@ def records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def frame_count(video: Path) -> int:
-    capture, count = cv2.VideoCapture(str(video)), 0
-    while capture.read()[0]:
-        count += 1
-    return count
-
-
-def test_a_run_whose_output_is_in_use_tries_again_later(start, play, run_briefly, tmp_path):
-    server = play(ENDLESS)
-    other = start("--source", server.url, "--jsonl", tmp_path / "r")
-    other.until(lambda: server.served)
-    assert run_briefly("--jsonl", tmp_path / "r") == EXIT_TEMPORARY
-    other.process.send_signal(signal.SIGTERM)
-    assert other.end() == EXIT_OK
-    assert run_briefly("--jsonl", tmp_path / "r") == EXIT_OK
-
-
 @pytest.mark.parametrize("option", ["--jsonl", "--detector"])
 def test_a_run_whose_disk_is_not_mounted_tries_again_later(run_briefly, tmp_path, option):
     place, table = tmp_path / "usb", tmp_path / "fstab"
@@ -79,37 +56,6 @@ def test_a_run_whose_disk_is_not_mounted_tries_again_later(run_briefly, tmp_path
     if option != "--detector":
         with tmpfs(place):
             assert run_briefly(option, file, before=before) == EXIT_OK
-
-
-def test_a_restart_continues_the_records(start, play, run_briefly, tmp_path):
-    server = play(ENDLESS)
-    jsonl, table = tmp_path / "r.jsonl", tmp_path / "r.csv"
-    killed = start("--source", server.url, "--jsonl", jsonl, "--csv", table)
-    killed.until(lambda: all(path.exists() and path.read_text().count("\n") >= 20 for path in (jsonl, table)))
-    killed.process.kill()
-    killed.end()
-    before = {path: path.read_text() for path in (jsonl, table)}
-    for path in before:
-        # What a power cut leaves of a line.
-        path.write_text(before[path] + before[path].splitlines()[-1][:20])
-    assert run_briefly("--jsonl", jsonl, "--csv", table) == EXIT_OK
-    assert all(path.read_text().startswith(text) for path, text in before.items())
-    assert len(records(jsonl)) == before[jsonl].count("\n") + 10
-    rows = rows_of(table)
-    assert len(rows) == before[table].count("\n") - 1 + 10
-    assert {row["label"] for row in rows} <= {"red", "green", "blue"}
-
-
-def buffered(path: Path, folder: Path) -> int:
-    """Return the number of events in a copy of the buffer, which its run has locked; 0 while it is being written."""
-    for suffix in ("", "-wal"):
-        if path.with_name(path.name + suffix).exists():
-            (folder / f"copy.sqlite{suffix}").write_bytes(path.with_name(path.name + suffix).read_bytes())
-    try:
-        with closing(sqlite3.connect(folder / "copy.sqlite")) as database:
-            return int(database.execute("SELECT count(*) FROM waiting").fetchone()[0])
-    except sqlite3.Error:
-        return 0
 
 
 @pytest.mark.slow
@@ -133,8 +79,8 @@ def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(
         run.until_printed(f"to '{outputs[index]}' stopped")
         for later in outputs[index + 1 :]:
             assert f"to '{later}' stopped" not in run.stderr_text
-        events_before = buffered(buffer, tmp_path)
-    run.until(lambda: buffered(buffer, tmp_path) > events_before + 2)
+        events_before = waiting_events(buffer, tmp_path)
+    run.until(lambda: waiting_events(buffer, tmp_path) > events_before + 2)
     (disk / "ballast").unlink()
     for path in outputs:
         run.until_printed(f"to '{path}' resumed")
@@ -149,7 +95,7 @@ def test_a_disk_that_fills_stops_video_then_images_then_records_and_no_event(
     assert counts["mqtt"]["dropped"] == {}
     # Records wait in memory.
     assert len(records(jsonl)) == counts["jsonl"]["written"] == json.loads(run.document)["frames"]
-    assert [frame_count(file) > 0 for file in disk.glob("r*.mp4")] == [True, True]
+    assert [len(video_frames(file)) > 0 for file in disk.glob("r*.mp4")] == [True, True]
 
 
 SOON = "from edgekit.device.sinks import disk_reserve; disk_reserve._MEASURED_S = 2.0"

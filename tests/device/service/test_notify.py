@@ -13,17 +13,10 @@ import pytest
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.service.notify import HeartbeatSink, Notifier, find_notifier
+from tests.device.conftest import Clock
 
 FRAME = Frame(0, 0.0, 0.0, np.zeros((2, 2, 3), np.uint8))
 RESULT = FrameResult(0, 0.0, 0.0, (2, 2), (), {}, 0.0)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -48,7 +41,7 @@ def received(end: socket.socket) -> list[dict[str, str]]:
 
 def test_ready_comes_with_the_first_result_and_heartbeats_with_later_ones(manager):
     end, address = manager
-    clock = Clock()
+    clock = Clock(100.0)
     notifier = find_notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "8000000", "WATCHDOG_PID": str(os.getpid())})
     with HeartbeatSink(notifier, lambda: "61.5 °C", clock) as sink:
         assert received(end) == []
@@ -69,7 +62,7 @@ def test_ready_comes_with_the_first_result_and_heartbeats_with_later_ones(manage
 
 def test_a_paused_run_sends_heartbeats_once_it_is_ready(manager):
     end, address = manager
-    clock = Clock()
+    clock = Clock(100.0)
     notifier = find_notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "8000000", "WATCHDOG_PID": str(os.getpid())})
     with HeartbeatSink(notifier, clock=clock) as sink:
         sink.idle()
@@ -82,27 +75,6 @@ def test_a_paused_run_sends_heartbeats_once_it_is_ready(manager):
         clock.now_s += 0.1
         sink.idle()
         assert [message["WATCHDOG"] for message in received(end)] == ["1"]
-
-
-def test_a_status_is_one_line_whatever_it_holds(manager):
-    end, address = manager
-    notifier = Notifier(address, None)
-    notifier.send(STATUS="a\nREADY=1\tb")
-    assert received(end) == [{"STATUS": "a READY=1 b"}]
-    notifier.close()
-
-
-def test_a_watchdog_of_another_process_is_not_ours(manager):
-    _, address = manager
-    notifier = find_notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"})
-    assert notifier is not None
-    assert notifier.watchdog_s is None
-    notifier.close()
-
-
-@pytest.mark.parametrize("address", ["", "relative", "vsock:2:1234"])
-def test_without_a_socket_there_is_no_manager(address):
-    assert find_notifier({"NOTIFY_SOCKET": address}) is None
 
 
 def test_a_manager_that_left_or_does_not_read_stops_nothing(tmp_path):

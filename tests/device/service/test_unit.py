@@ -101,7 +101,8 @@ def verify(path: Path, scope: str, runtime: Path) -> str:
 @pytest.mark.parametrize(
     "changes",
     [
-        *({"name": name} for name in ("", "../x", "a/b", "a b", "-x", "x" * 65)),
+        {"name": "../x"},
+        {"name": "-x"},
         {"command": ("/bin/echo", "a\nExecStartPre=/bin/rm")},
         {"environment": {"A": "b\nc"}},
         {"folder": Path("missing")},

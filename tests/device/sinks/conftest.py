@@ -1,24 +1,17 @@
-"""Fixtures for the tests of all sinks."""
+"""Fixtures for the tests of sinks."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
 
 @pytest.fixture
-def killed_write() -> Callable[[Path], None]:
-    """Return a function that leaves the temporary file of a process that was killed during a write."""
-    code = (
-        "import os, sys; from pathlib import Path; from edgekit.files import atomic_path\n"
-        "with atomic_path(Path(sys.argv[1])) as temporary: temporary.write_text('a part'); os._exit(0)"
-    )
-
-    def write(path: Path) -> None:
-        subprocess.run([sys.executable, "-c", code, path], check=True)
-
-    return write
+def listen(broker) -> Iterator[Callable[[], Any]]:
+    """Start the broker, and return a function that subscribes to all topics until the end of the test."""
+    broker.start()
+    with ExitStack() as stack:
+        yield lambda: broker.listen(stack)

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import json
 import re
-import signal
-import subprocess
-import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.annotate import Shot
+from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image
-from edgekit.device.sinks.clip_writer import CLIP_NAME, ClipFiles, Coded, PacketRing, Wanted
+from edgekit.device.sinks.clip_writer import PacketRing
 from edgekit.device.sinks.clips import ClipOptions, PacketTap
 from edgekit.device.sinks.context import RunContext
 from edgekit.device.sinks.events import Event, EventOptions
-from edgekit.device.sinks.outputs import check_outputs
-from edgekit.device.sinks.picture_folder import PictureFolder
 from edgekit.device.sinks.web import WebOptions
 from edgekit.device.sources.settings import EncodedPacket
-from edgekit.errors import InputError
 from tests.device.conftest import Feed
+from tests.device.http_client import request
+from tests.device.videos import levels, video_frames
 from tests.faults.sinks import quicken
 from tests.packets import FPS as CAMERA_FPS
-from tests.packets import KEY_EVERY, SIZE_WH, packets
+from tests.packets import SIZE_WH, packets
 from tests.runs import Source, counts, run_of
 from tests.waiting import wait_until
 
@@ -43,6 +37,7 @@ pytest.importorskip("av", reason="no PyAV here: pip install av")
 FPS = 10
 BITS, BAR_PX = 12, 16
 NO_HOLD = EventOptions(event_hold=0.0)
+Write = Callable[[Frame, FrameResult], None]
 
 
 def barcode(number: int) -> np.ndarray:
@@ -53,11 +48,21 @@ def barcode(number: int) -> np.ndarray:
 
 def numbers(path: Path) -> list[int]:
     """Return the numbers of the frames of a video."""
-    capture, found = cv2.VideoCapture(str(path)), []
-    while (read := capture.read())[0]:
-        bars = read[1][48, BAR_PX // 2 :: BAR_PX, 0] > 127
-        found.append(sum(1 << bit for bit in range(BITS) if bars[bit]))
-    return found
+    bars = [frame[48, BAR_PX // 2 :: BAR_PX, 0] > 127 for frame in video_frames(path)]
+    return [sum(1 << bit for bit in range(BITS) if frame[bit]) for frame in bars]
+
+
+@contextmanager
+def opened(run: RunContext, options: ClipOptions, events: EventOptions = NO_HOLD) -> Iterator[Write]:
+    """Open the sinks of clips and of events; yield a function that passes a frame to both."""
+    with ExitStack() as stack:
+        sinks = [stack.enter_context(sink) for each in (options, events) if (sink := each.open(run)) is not None]
+
+        def write(frame: Frame, result: FrameResult) -> None:
+            for sink in sinks:
+                sink.write(frame, result)
+
+        yield write
 
 
 def play(
@@ -67,13 +72,11 @@ def play(
     posted: list[Event] = []
     run.links.outlets.append(posted.append)
     feed, found = Feed(), []
-    with ExitStack() as stack:
-        sinks = [stack.enter_context(sink) for each in (options, events) if (sink := each.open(run)) is not None]
+    with opened(run, options, events) as write:
         for number, label in enumerate(labels):
             _, result = feed.next(label, at_s=number / FPS)
             frame = Frame(number, number / FPS, 1.7e9 + number / FPS, barcode(number))
-            for sink in sinks:
-                sink.write(frame, replace(result, sequence=number))
+            write(frame, replace(result, sequence=number))
             found += [(number, event) for event in posted]
             posted.clear()
     return found
@@ -134,24 +137,12 @@ def wanted(tap: PacketTap, folder: Path, notices: list[str], coded: list[Encoded
     """Pass the video of a camera with an event after the packet `event_at`."""
     tap.start(SIZE_WH)
     run = replace(run_of(notices.append), tap=tap)
-    feed = Feed()
-    with ExitStack() as stack:
-        options = ClipOptions(event_clips=folder, clip_before=60.0, clip_after=60.0)
-        sinks = [stack.enter_context(sink) for each in (options, NO_HOLD) if (sink := each.open(run)) is not None]
+    with opened(run, ClipOptions(event_clips=folder, clip_before=60.0, clip_after=60.0)) as write:
         for number, packet in enumerate(coded):
             tap.put(packet)
             if number == event_at:
-                frame, result = feed.next("happy")
-                for sink in sinks:
-                    sink.write(frame, result)
+                write(*Feed().next("happy"))
     return run
-
-
-def levels(path: Path) -> list[int]:
-    capture, found = cv2.VideoCapture(str(path)), []
-    while (read := capture.read())[0]:
-        found.append(int(read[1].mean()))
-    return found
 
 
 def test_a_cameras_own_video_is_not_encoded_again(tmp_path, notices):
@@ -168,45 +159,16 @@ def test_the_end_of_the_cameras_video_completes_the_clip(tmp_path, notices):
     tap, coded = PacketTap(None), packets(20)
     tap.start(SIZE_WH)
     run = replace(run_of(notices.append), tap=tap)
-    with ExitStack() as stack:
-        options = ClipOptions(event_clips=tmp_path)
-        sinks = [stack.enter_context(sink) for each in (options, NO_HOLD) if (sink := each.open(run)) is not None]
+    with opened(run, ClipOptions(event_clips=tmp_path)) as write:
         for packet in coded[:10]:
             tap.put(packet)
-        for sink in sinks:
-            sink.write(*Feed().next("happy"))
+        write(*Feed().next("happy"))
         tap.stop()  # a pause, after which the times begin again
         tap.start(SIZE_WH)
         for packet in packets(20):
             tap.put(packet)
     (clip,) = clips_of(tmp_path)
     assert len(levels(clip)) == 10
-
-
-def test_the_recorder_receives_the_video_too():
-    class Recorder:
-        required = True
-
-        def __init__(self) -> None:
-            self.received: list[object] = []
-
-        def start(self, size_wh: tuple[int, int]) -> None:
-            self.received.append(size_wh)
-
-        def put(self, packet: EncodedPacket) -> None:
-            self.received.append(packet)
-
-        def stop(self) -> None:
-            self.received.append("stopped")
-
-    recorder = Recorder()
-    tap = PacketTap(recorder)
-    tap.start(SIZE_WH)
-    (packet,) = packets(1)
-    tap.put(packet)
-    tap.stop()
-    assert recorder.received == [SIZE_WH, packet, "stopped"]
-    assert (tap.required, PacketTap(None).required) == (True, False)
 
 
 @pytest.mark.parametrize(("shared", "own"), [({"blur_faces": True}, {}), ({}, {"clip_boxes": True})])
@@ -216,10 +178,8 @@ def test_boxes_and_blurred_faces_are_in_frames_that_are_encoded_here(tmp_path, n
     assert options.tap(run.rules, None) is None
     _, result = Feed().next("happy")
     plain = (np.indices((240, 320)).sum(0) // 8 % 2 * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
-    with ExitStack() as stack:
-        sinks = [stack.enter_context(sink) for each in (options, NO_HOLD) if (sink := each.open(run)) is not None]
-        for sink in sinks:
-            sink.write(Frame(0, 0.0, 1.7e9, plain), result)
+    with opened(run, options) as write:
+        write(Frame(0, 0.0, 1.7e9, plain), result)
     (clip,) = clips_of(tmp_path)
     for shown in (cv2.VideoCapture(str(clip)).read()[1], read_image(clip.with_suffix(".jpg"))):
         change = np.abs(shown.astype(int) - plain).mean(axis=2)
@@ -239,65 +199,15 @@ def test_the_ring_is_bounded_in_time_and_bytes():
     assert sum(len(packet.data) for packet in ring.since(0)) <= 32 << 20
 
 
-def test_packets_that_follow_missing_ones_are_left_out_up_to_the_next_key_frame(tmp_path):
-    folder = PictureFolder(tmp_path, ".mp4", most_files=9, most_bytes=10**9, deletable=CLIP_NAME)
-    files = ClipFiles(folder, 5.0, CAMERA_FPS, SIZE_WH, draws=False)
-    shot = Shot(*Feed().next("happy"), [])
-    for number, packet in enumerate(packets(4 * KEY_EVERY)):
-        if number != KEY_EVERY + 1:
-            files.write([Coded(packet, number / CAMERA_FPS, number)])
-        if number == 1:
-            files.write([Wanted("20261130T120000.000Z-happy-ab-1.mp4", shot, 0.0, 9.0)])
-    files.close()
-    (clip,) = clips_of(tmp_path)
-    assert len(levels(clip)) == 4 * KEY_EVERY - (KEY_EVERY - 1)
-
-
-KILLED = """
-import itertools, sys, time
-from pathlib import Path
-from edgekit.device.sinks.clips import ClipOptions
-from tests.device.conftest import Feed
-from tests.device.sinks.test_clips import FPS, NO_HOLD, barcode
-from edgekit.device.frame import Frame
-from tests.runs import Source, run_of
-
-run = run_of(print, Source(live=False, fps=FPS))
-sinks = [each.open(run).__enter__() for each in (ClipOptions(event_clips=Path(sys.argv[1])), NO_HOLD)]
-feed = Feed()
-for number in range(45):
-    _, result = feed.next("happy", at_s=number / FPS)
-    for sink in sinks:
-        sink.write(Frame(number, number / FPS, 1.7e9, barcode(number)), result)
-print("written", flush=True)
-time.sleep(600)
-"""
-
-
-def test_a_killed_run_leaves_all_but_the_last_second(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "written\n"
-        process.send_signal(signal.SIGKILL)
-    (clip,) = clips_of(tmp_path)
-    shown = numbers(clip)
-    assert shown == list(range(len(shown)))
-    assert len(shown) >= 45 - FPS
-
-
 def test_a_full_disk_is_reported_once_and_the_next_clips_follow(small_disk, notices, fill, monkeypatch):
     quicken(monkeypatch)
     run = run_of(notices.append, disk_reserve=0)
     folder, feed = small_disk / "clips", Feed()
-    with ExitStack() as stack:
-        options = ClipOptions(event_clips=folder, clip_before=0.2, clip_after=0.2)
-        sinks = [stack.enter_context(sink) for each in (options, NO_HOLD) if (sink := each.open(run)) is not None]
+    with opened(run, ClipOptions(event_clips=folder, clip_before=0.2, clip_after=0.2)) as write:
 
         def show(label: str) -> None:
             _, result = feed.next(label)
-            frame = Frame(0, result.monotonic_s, result.wall_s, barcode(0))
-            for sink in sinks:
-                sink.write(frame, result)
+            write(Frame(0, result.monotonic_s, result.wall_s, barcode(0)), result)
 
         ballast = fill(small_disk)
         labels = itertools.cycle(("happy", "sad"))
@@ -312,11 +222,6 @@ def test_a_full_disk_is_reported_once_and_the_next_clips_follow(small_disk, noti
     assert counts(run, "event clips")["dropped"].keys() >= {"disk full"}
 
 
-def test_two_outputs_may_not_share_a_folder(tmp_path):
-    with pytest.raises(InputError):
-        check_outputs([ClipOptions(event_clips=tmp_path), EventOptions(event_snapshots=tmp_path)])
-
-
 def test_the_page_lists_clips_and_serves_parts_of_them(tmp_path, notices):
     run = run_of(notices.append, Source(live=False, fps=FPS))
     options = ClipOptions(event_clips=tmp_path / "clips", clip_before=1.0, clip_after=1.0)
@@ -327,13 +232,10 @@ def test_the_page_lists_clips_and_serves_parts_of_them(tmp_path, notices):
     options.open(run)
     page = WebOptions(web="0").open(run)
     assert page is not None
-    address = urlsplit(page.url)  # type: ignore[attr-defined]
 
     def get(path: str, **headers: str) -> tuple[int, str, bytes]:
-        with closing(http.client.HTTPConnection(str(address.hostname), address.port or 80)) as connection:
-            connection.request("GET", path, None, headers)
-            response = connection.getresponse()
-            return response.status, response.headers.get_content_type(), response.read()
+        status, answer, body = request(page.url, "GET", path, **headers)
+        return status, answer["content-type"].partition(";")[0], body
 
     with page:
         assert json.loads(get("/api/state")[2])["has_clips"] is True

@@ -16,7 +16,6 @@ from edgekit.device.detections import Detections, FrameResult, Track
 from edgekit.device.frame import Frame, Planes
 from edgekit.device.imaging import read_image, resize
 from edgekit.device.pipeline.loop import crop_faces
-from edgekit.device.sinks.collect import CollectOptions, parse_when
 from edgekit.device.sinks.crop_strategies import CollectSink, EveryInterval, best_of_track, uncertain
 from edgekit.errors import StorageError
 from edgekit.preprocess import crop_face, crop_image
@@ -140,33 +139,12 @@ def test_a_cameras_luma_is_saved_as_a_gray_net_sees_it(tmp_path, notices):
     np.testing.assert_array_equal(saved, crop_face(planes.luma, BOX, GRAY.crop, (44, 44), resize))
 
 
-def test_large_crops_are_limited_and_whole_images_keep_their_shape(tmp_path, notices):
-    image = np.zeros((600, 800, 3), np.uint8)
-    with Run(tmp_path / "face", EveryInterval(10), notices) as run:
-        run.write(0, (1, SURE), image=image, box=(100, 0, 700, 600))
-    with Run(tmp_path / "whole", EveryInterval(10), notices, contract=replace(COLOUR, subject="image")) as run:
-        run.write(0, (1, SURE), image=image, box=(0, 0, 800, 600), are_regions=True)
-        run.write(10, (1, SURE), image=image, box=(100, 50, 300, 100), are_regions=True)
-    shapes = {name: [read_image(tmp_path / name / line["file"]).shape[:2] for line in lines(tmp_path / name)]
-              for name in ("face", "whole")}  # fmt: skip
-    assert shapes == {"face": [(256, 256)], "whole": [(192, 256), (50, 200)]}
-    # Crops of a track get one label. Whole images have no track in the file, so that each image gets its own label.
-    assert [line["track"] for line in lines(tmp_path / "whole")] == [None, None]
-
-
 def test_uncertain_saves_the_most_uncertain_crop_of_a_track_in_five_seconds(tmp_path, notices):
     with Run(tmp_path, uncertain(0.3), notices) as run:
         for tenth in range(100):
             rows = {20: MORE_UNSURE, 75: MORE_UNSURE}.get(tenth, UNSURE)
             run.write(tenth / 10, (1, rows), (2, SURE))
     assert [(line["sequence"], line["track"][-1]) for line in lines(tmp_path)] == [(20, "1"), (75, "1")]
-
-
-def test_images_without_tracks_are_saved_when_uncertain(tmp_path, notices):
-    with Run(tmp_path, uncertain(0.3), notices) as run:
-        for index, row in enumerate([SURE, UNSURE, MORE_UNSURE]):
-            run.write(index, (None, row))
-    assert [line["sequence"] for line in lines(tmp_path)] == [10, 20]
 
 
 def test_every_saves_all_faces_of_one_frame_per_interval(tmp_path, notices):
@@ -204,15 +182,6 @@ def test_a_full_folder_is_reported_once_and_what_is_left_out_is_counted(tmp_path
     assert len(notices) == 1
 
 
-def test_crops_that_are_labelled_during_the_run_make_room_for_others(tmp_path, notices):
-    with Run(tmp_path, EveryInterval(1), notices, pictures_max_mb=0.2) as run:
-        for second in range(9):
-            run.write(second, (1, SURE))
-            for path in tmp_path.glob("crops/*"):
-                path.rename(tmp_path / path.name)
-    assert (len(lines(tmp_path)), run.sink.account.lost, notices) == (9, 0, [])
-
-
 def test_a_second_run_appends_and_has_its_own_tracks(tmp_path, notices):
     for _ in range(2):
         with Run(tmp_path, EveryInterval(1), notices) as run:
@@ -222,49 +191,9 @@ def test_a_second_run_appends_and_has_its_own_tracks(tmp_path, notices):
     assert tracks[0] == tracks[1] != tracks[2] == tracks[3]
 
 
-def test_a_partial_line_of_a_power_cut_does_not_damage_the_next(tmp_path, notices):
-    (tmp_path / "crops.jsonl").write_text('{"file": "crops/a')
-    with Run(tmp_path, EveryInterval(1), notices) as run:
-        run.write(0, (1, SURE))
-    assert json.loads((tmp_path / "crops.jsonl").read_text().splitlines()[1])["label"] == "happy"
-
-
 def test_a_crop_without_its_line_is_removed_and_a_disk_error_ends_the_run_of_a_recording(tmp_path, notices):
     (tmp_path / "crops.jsonl").mkdir()
     with Run(tmp_path, EveryInterval(1), notices) as run, pytest.raises(StorageError):
         run.write(0, (1, SURE))
     assert list((tmp_path / "crops").iterdir()) == []
     assert run.sink.account.lost == 1
-
-
-def test_what_a_power_cut_left_of_a_crop_does_not_count_as_a_crop(tmp_path, notices, killed_write):
-    killed_write(tmp_path / "crops" / "run-00001.png")
-    with Run(tmp_path, EveryInterval(1), notices) as run:
-        run.write(0, (1, SURE))
-    assert [path.suffix for path in (tmp_path / "crops").iterdir()] == [".png"]
-
-
-def test_each_picture_without_a_time_counts_as_an_interval(tmp_path, notices):
-    run = run_of(notices.append, Source(live=False, fps=None))
-    sink = CollectOptions(collect=tmp_path, collect_when="every:10s").open(run)
-    pictures = Run(tmp_path, EveryInterval(10), notices)
-    pictures.sink = sink
-    with pictures:
-        for number in range(22):
-            pictures.write(number / 10, (None, SURE))
-    assert len(lines(tmp_path)) == 22
-
-
-@pytest.mark.parametrize(
-    ("text", "strategy"),
-    [("uncertain", ("uncertain", 0.3)), ("uncertain:0.2", ("uncertain", 0.2)), ("every:1min", ("every", 60.0)),
-     ("best-of-track", ("best-of-track", 0.0))],
-)  # fmt: skip
-def test_a_strategy_has_a_name_and_a_number(text, strategy):
-    assert parse_when(text) == strategy
-
-
-@pytest.mark.parametrize("text", ["", "uncertain:2", "uncertain:x", "every", "every:0s", "best-of-track:1", "never"])
-def test_another_strategy_is_refused(text):
-    with pytest.raises(ValueError, match="strategy"):
-        parse_when(text)

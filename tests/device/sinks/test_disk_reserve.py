@@ -22,16 +22,6 @@ def test_video_pauses_first_then_images_then_records(small_disk, fill):
     assert found == [[False] * 3, [True, False, False], [True, True, False], [True] * 3]
 
 
-def test_an_output_resumes_with_a_quarter_more_than_its_limit(small_disk, fill):
-    reserve = DiskReserve(small_disk, VIDEO, None)
-    found = []
-    for but_bytes in (40_000, 60_000, 80_000, 60_000):
-        (small_disk / "ballast").unlink(missing_ok=True)
-        fill(small_disk, but_bytes)
-        found.append(reserve.shortage() != "")
-    assert found == [True, True, False, False]
-
-
 def test_a_size_replaces_the_default_and_zero_is_no_reserve(small_disk, fill):
     fill(small_disk)
     assert DiskReserve(small_disk, VIDEO, 0).shortage() == ""

@@ -17,7 +17,6 @@ from edgekit.device.sinks.events import Event, EventOptions, EventSink
 from edgekit.errors import InputError
 from tests.device.conftest import Feed
 from tests.runs import Source, counts, run_of
-from tests.waiting import wait_until
 
 
 class Outlet:
@@ -63,13 +62,6 @@ def test_an_event_has_the_frame_that_triggered_it(tmp_path, open_events, feed, l
     assert counts(run, "event snapshots") == {"produced": 2, "written": 2, "dropped": {}, "waiting": 0}
 
 
-def test_an_event_without_snapshots_has_no_such_field(open_events, feed):
-    sink, _, outlet = open_events(folder=None)
-    with sink:
-        sink.write(*feed.next("happy"))
-    assert "snapshot" not in outlet.events[0].as_document()
-
-
 def test_the_oldest_images_are_deleted_also_those_of_earlier_runs_and_nothing_else(tmp_path, open_events):
     foreign = tmp_path / "images" / "holiday.jpg"
     foreign.parent.mkdir()
@@ -106,24 +98,6 @@ def test_a_request_saves_the_next_frame_at_most_one_per_second(tmp_path, open_ev
             sink.write(*feed.next())
     assert [name.split("-")[1] for name in names(tmp_path / "images")] == ["snapshot"]
     assert run.links.snapshots.latest == names(tmp_path / "images")[0]
-
-
-def test_images_stop_at_half_the_reserve_and_events_do_not(small_disk, fill, open_events, feed, notices):
-    fill(small_disk, but_bytes=100_000)
-    sink, run, outlet = open_events(live=True, folder=small_disk / "images", disk_reserve=400_000)
-    with sink:
-        sink.write(*feed.next("happy"))
-        wait_until(lambda: counts(run, "event snapshots")["dropped"] == {"disk reserve": 1})
-        sink.write(*feed.next("sad"))
-    assert (len(outlet.events), len(notices)) == (2, 1)
-
-
-def test_a_label_that_the_model_lacks_and_a_file_in_place_of_the_folder_are_refused(tmp_path, notices):
-    with pytest.raises(InputError):
-        EventOptions(event_label=("joy",)).open(run_of(notices.append))
-    (tmp_path / "images").write_text("")
-    with pytest.raises(InputError):
-        EventOptions(event_snapshots=tmp_path / "images").open(run_of(notices.append))
 
 
 def test_a_blur_without_a_detector_is_refused(tmp_path, notices):

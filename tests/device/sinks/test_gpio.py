@@ -83,38 +83,24 @@ def test_the_button_requests_a_snapshot(pins, notices, tmp_path):
         wait_until(lambda: snapshots.write(*feed.next()) or list(tmp_path.glob("*-snapshot-*.jpg")))
 
 
-def test_a_pin_that_fails_is_reported_once_and_counted(pins, notices):
-    run = run_of(notices.append)
-    sink = GpioOptions(gpio=((17, "happy"),)).open(run)
-    assert sink is not None
-    feed = Feed()
-    with sink:
-        pins(17).close()
-        pins(17)._set_state = lambda _: 1 / 0
-        for label in ("happy", "sad", "happy"):
-            sink.write(*feed.next(label))
-        del pins(17)._set_state
-    assert len(notices) == 1
-    assert counts(run, "pins")["dropped"] == {"pin failed": 2}
-
-
 @pytest.mark.parametrize(
-    ("options", "error"),
+    "options",
     [
-        (GpioOptions(gpio=((17, "cheerful"),)), InputError),
-        (GpioOptions(gpio=((17, "happy"), (17, "sad"))), InputError),
-        (GpioOptions(gpio=((17, "happy"),), gpio_button=17), InputError),
+        {"gpio": ((17, "cheerful"),)},
+        {"gpio": ((17, "happy"), (17, "sad"))},
+        {"gpio": ((17, "happy"),), "gpio_button": 17},
     ],
 )
-def test_uses_that_cannot_be_are_refused(notices, options, error):
-    with pytest.raises(error):
-        options.open(run_of(notices.append))
-
-
-@pytest.mark.parametrize("text", ["17", "=happy", "x=happy", "99=happy", "17="])
-def test_malformed_pins_are_refused(text):
+def test_an_unknown_label_and_a_pin_with_two_uses_are_refused(notices, options):
     with pytest.raises(InputError):
-        parse_pin(text)
+        GpioOptions(**options).open(run_of(notices.append))
+
+
+def test_a_pin_is_a_number_and_a_label():
+    assert parse_pin("17=happy") == (17, "happy")
+    for text in ("17", "x=happy", "99=happy"):
+        with pytest.raises(InputError):
+            parse_pin(text)
 
 
 def test_a_machine_without_pins_is_a_temporary_error(notices, monkeypatch):

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgekit.boards import Conditions, Throttling
 from edgekit.device.sinks.events import Event
 from edgekit.device.sinks.mqtt import MqttOptions
-from edgekit.device.sinks.mqtt.discovery import discovery_messages
+from edgekit.device.sinks.mqtt.discovery import Message, discovery_messages
 from edgekit.device.sinks.mqtt.session import MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
 from edgekit.device.zones import parse_zone
-from edgekit.errors import InputError, TemporaryError
-from tests.runs import contract, counts, run_of
+from edgekit.errors import TemporaryError
+from tests.runs import HOT, LABELS, Images, contract, counts, run_of
 from tests.waiting import wait_until
 
 OPENSSL = shutil.which("openssl")
-LABELS = ("calm", "happy", "sad")
-HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
-
-
-class Images:
-    latest = None
-
-    def __init__(self, images: dict[str, bytes]) -> None:
-        self.jpeg = images.get
-
-    def request(self) -> None:
-        pass
 
 
 class Opener:
@@ -80,62 +64,56 @@ def first_arrivals(sequences: list[int]) -> list[int]:
     return list(dict.fromkeys(sequences))
 
 
-def test_events_arrive_once_and_in_order_with_state_and_health(broker, open_sink, notices):
-    broker.start()
-    with ExitStack() as stack:
-        listener = broker.listen(stack)
-        sink = open_sink()
-        for sequence in range(200):
-            sink.post(event(sequence, track_id=sequence % 3))
-        wait_until(lambda: len(listener.sequences()) >= 200)
-        assert listener.sequences() == list(range(200))
-        assert json.loads(listener.on("edgekit/test/event")[4]) == event(4, track_id=1).as_document()
-        wait_until(lambda: listener.on("edgekit/test/health"))
-        state = json.loads(listener.on("edgekit/test/state")[0])
-        assert (state["faces"], state["label"], state["labels"]) == (2, "happy", ["happy", "sad"])
-        assert json.loads(listener.on("edgekit/test/health")[0])["temperature_c"] == 71.5
-        wait_until(lambda: open_sink.waiting == 0)
+def test_events_arrive_once_and_in_order_with_state_and_health(listen, open_sink, notices):
+    listener = listen()
+    sink = open_sink()
+    for sequence in range(200):
+        sink.post(event(sequence, track_id=sequence % 3))
+    wait_until(lambda: len(listener.sequences()) >= 200)
+    assert listener.sequences() == list(range(200))
+    assert json.loads(listener.on("edgekit/test/event")[4]) == event(4, track_id=1).as_document()
+    wait_until(lambda: listener.on("edgekit/test/health"))
+    state = json.loads(listener.on("edgekit/test/state")[0])
+    assert (state["faces"], state["label"], state["labels"]) == (2, "happy", ["happy", "sad"])
+    assert json.loads(listener.on("edgekit/test/health")[0])["temperature_c"] == 71.5
+    wait_until(lambda: open_sink.waiting == 0)
     assert notices == []
 
 
-def test_the_latest_image_is_retained_and_shown_by_home_assistant(broker, open_sink):
-    broker.start()
+def test_the_latest_image_is_retained_and_shown_by_home_assistant(listen, open_sink):
     images = {"a.jpg": b"\xff\xd8 first", "b.jpg": b"\xff\xd8 second"}
-    with ExitStack() as stack:
-        live = broker.listen(stack)
-        sink = open_sink(images=images)
-        for name, image in images.items():
-            sink.post(replace(event(0), snapshot=name))
-            wait_until(lambda image=image: image in live.on("edgekit/test/snapshot"))
-        late = broker.listen(stack)
-        wait_until(lambda: ("edgekit/test/snapshot", images["b.jpg"], True) in late.messages)
-        (config,) = (json.loads(body) for topic, body, _ in late.messages if "/image/" in topic)
-        assert (config["image_topic"], config["content_type"]) == ("edgekit/test/snapshot", "image/jpeg")
+    live = listen()
+    sink = open_sink(images=images)
+    for name, image in images.items():
+        sink.post(replace(event(0), snapshot=name))
+        wait_until(lambda image=image: image in live.on("edgekit/test/snapshot"))
+    late = listen()
+    wait_until(lambda: ("edgekit/test/snapshot", images["b.jpg"], True) in late.messages)
+    image = late.entities()["snapshot"]
+    assert (image["image_topic"], image["content_type"]) == ("edgekit/test/snapshot", "image/jpeg")
 
 
-def test_availability_is_retained_and_is_offline_after_the_end_and_after_a_kill(broker, open_sink):
-    broker.start()
-    with ExitStack() as stack:
-        live = broker.listen(stack)
-        sink = open_sink()
-        wait_until(lambda: live.on("edgekit/test/availability") == [b"online"])
-        late = broker.listen(stack)
-        wait_until(lambda: ("edgekit/test/availability", b"online", True) in late.messages)
-        sink.__exit__(None, None, None)
-        wait_until(lambda: live.on("edgekit/test/availability")[-1] == b"offline")
+def test_availability_is_retained_and_is_offline_after_the_end_and_after_a_kill(broker, listen, open_sink):
+    live = listen()
+    sink = open_sink()
+    wait_until(lambda: live.on("edgekit/test/availability") == [b"online"])
+    late = listen()
+    wait_until(lambda: ("edgekit/test/availability", b"online", True) in late.messages)
+    sink.__exit__(None, None, None)
+    wait_until(lambda: live.on("edgekit/test/availability")[-1] == b"offline")
 
-        # A killed process cannot publish "offline", so the broker publishes its last will.
-        code = (
-            "import time\nfrom edgekit.device.sinks.mqtt import MqttOptions\n"
-            "from edgekit.device.sinks.mqtt.session import MqttSettings\n"
-            "from edgekit.device.sinks.mqtt.sink import MqttSink\nfrom tests.runs import run_of\n"
-            f"settings = MqttSettings(MqttOptions(mqtt='mqtt://127.0.0.1:{broker.port}', mqtt_topic='edgekit/dies'))\n"
-            "MqttSink(settings, run_of(print)).__enter__()\ntime.sleep(600)\n"
-        )
-        with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3]) as child:
-            wait_until(lambda: live.on("edgekit/dies/availability") == [b"online"])
-            child.kill()
-        wait_until(lambda: live.on("edgekit/dies/availability") == [b"online", b"offline"])
+    # A killed process cannot publish "offline", so the broker publishes its last will.
+    code = (
+        "import time\nfrom edgekit.device.sinks.mqtt import MqttOptions\n"
+        "from edgekit.device.sinks.mqtt.session import MqttSettings\n"
+        "from edgekit.device.sinks.mqtt.sink import MqttSink\nfrom tests.runs import run_of\n"
+        f"settings = MqttSettings(MqttOptions(mqtt='mqtt://127.0.0.1:{broker.port}', mqtt_topic='edgekit/dies'))\n"
+        "MqttSink(settings, run_of(print)).__enter__()\ntime.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3]) as child:
+        wait_until(lambda: live.on("edgekit/dies/availability") == [b"online"])
+        child.kill()
+    wait_until(lambda: live.on("edgekit/dies/availability") == [b"online", b"offline"])
 
 
 def test_a_broker_that_is_killed_and_comes_back_gets_every_event_in_order(broker, open_sink, notices):
@@ -178,61 +156,76 @@ def test_events_survive_a_restart_of_the_run_and_go_before_new_ones(broker, open
     broker.start()
     with ExitStack() as stack:
         listener = broker.listen(stack)
-        second = open_sink()
-        second.post(event(5))
+        open_sink().post(event(5))
         wait_until(lambda: len(listener.sequences()) == 6)
-        assert listener.sequences() == [0, 1, 2, 3, 4, 5]
+    assert listener.sequences() == [0, 1, 2, 3, 4, 5]
 
 
-def test_home_assistant_gets_a_complete_discovery_document(broker, open_sink):
-    broker.start()
-    with ExitStack() as stack:
-        open_sink()
-        listener = broker.listen(stack)
-        # An empty document removes an entity.
-        wait_until(lambda: sum(name.startswith("homeassistant/") for name, body, _ in listener.messages if body) == 10)
-        configs = {name: json.loads(body) for name, body, _ in listener.messages if name.endswith("/config") and body}
-    assert len({config["unique_id"] for config in configs.values()}) == 10
-    for config in configs.values():
-        assert config["availability_topic"] == "edgekit/test/availability"
-        assert config["device"]["identifiers"] == ["edgekit_test"]
-    assert configs["homeassistant/event/edgekit_test/changed/config"]["event_types"] == list(LABELS)
-    assert configs["homeassistant/sensor/edgekit_test/label/config"]["options"] == [*LABELS, "uncertain"]
-    assert configs["homeassistant/sensor/edgekit_test/temperature/config"]["device_class"] == "temperature"
+def test_home_assistant_gets_one_message_with_the_device_and_all_entities(listen, open_sink):
+    listener = listen()
+    open_sink(device_name="Front door", discovery_prefix="home/discovery")
+    entities = listener.entities(prefix="home/discovery")
+    (document,) = map(json.loads, listener.on("home/discovery/device/edgekit_test/config"))
+    assert (document["dev"]["identifiers"], document["dev"]["name"]) == (["edgekit_test"], "Front door")
+    assert document["o"]["name"] == "edgekit"
+    assert document["availability"] == [{"topic": "edgekit/test/availability"}]
+    shown = {name: entity for name, entity in entities.items() if entity}
+    # Home Assistant keeps its settings by these ids.
+    assert {name: entity["unique_id"] for name, entity in shown.items()} == {
+        name: f"edgekit_test_{name}" for name in shown
+    }
+    assert len(shown) == 10
+    assert shown["changed"]["event_types"] == list(LABELS)
+    assert shown["label"]["options"] == [*LABELS, "uncertain"]
+    assert shown["temperature"]["device_class"] == "temperature"
 
 
-def test_home_assistant_gets_the_labels_of_a_model_that_was_taught_meanwhile(broker, open_sink):
-    broker.start()
-    topic = "homeassistant/sensor/edgekit_test/label/config"
-    with ExitStack() as stack:
-        listener = broker.listen(stack)
-        open_sink()
-        wait_until(lambda: listener.on(topic))
-        open_sink.run.links.contract = contract(("bolt", "mug"), "image")
-        wait_until(lambda: json.loads(listener.on(topic)[-1])["options"] == ["bolt", "mug", "uncertain"])
+def test_the_discovery_messages_of_edgekit_0_2_are_migrated_and_removed(listen, open_sink):
+    old = "homeassistant/event/edgekit_test/changed/config"
+    listener = listen()
+    open_sink()
+    wait_until(lambda: len(listener.on(old)) == 2)
+    assert [json.loads(body or b"null") for body in listener.on(old)] == [{"migrate_discovery": True}, None]
+    topics = [topic for topic, _, _ in listener.messages if topic.endswith("/config")]
+    assert topics.index("homeassistant/device/edgekit_test/config") > topics.index(old)
+    late = listen()
+    late.entities()
+    assert old not in {topic for topic, _, _ in late.messages}
 
 
-def test_each_zone_has_a_state_and_entities(broker, open_sink, feed):
+def test_home_assistant_gets_the_labels_of_a_model_that_was_taught_meanwhile(listen, open_sink):
+    listener = listen()
+    open_sink()
+    assert listener.entities()["label"]["options"] == [*LABELS, "uncertain"]
+    open_sink.run.links.contract = contract(("bolt", "mug"), "image")
+    wait_until(lambda: listener.entities()["label"]["options"] == ["bolt", "mug", "uncertain"])
+
+
+def test_each_zone_has_a_state_and_entities(listen, open_sink, feed):
     zones = [parse_zone("door=0,0,0.5,0,0,1"), parse_zone("bed-2=1,1,0.5,1,1,0")]
-    broker.start()
-    with ExitStack() as stack:
-        listener = broker.listen(stack)
-        open_sink(zones=zones)
-        wait_until(lambda: listener.on("edgekit/test/state"))
-        (state,) = map(json.loads, listener.on("edgekit/test/state"))
-        nobody = {"faces": 0, "label": None, "probability": None}
-        assert state["zones"] == {"door": {"faces": 2, "label": "happy", "probability": 0.8}, "bed-2": nobody}
-        result = feed.next("happy", "sad")[1]
-        moved = replace(result.faces, zones=tuple(zones), zone_indices=np.array([0, 1]))
-        open_sink.run.monitor.write(None, replace(result, faces=moved))
-        # Nothing has changed but the zones.
-        wait_until(lambda: len(listener.on("edgekit/test/state")) == 2)
+    listener = listen()
+    open_sink(zones=zones)
+    wait_until(lambda: listener.on("edgekit/test/state"))
+    (state,) = map(json.loads, listener.on("edgekit/test/state"))
+    nobody = {"faces": 0, "label": None, "probability": None}
+    assert state["zones"] == {"door": {"faces": 2, "label": "happy", "probability": 0.8}, "bed-2": nobody}
+    result = feed.next("happy", "sad")[1]
+    moved = replace(result.faces, zones=tuple(zones), zone_indices=np.array([0, 1]))
+    open_sink.run.monitor.write(None, replace(result, faces=moved))
+    # Nothing has changed but the zones.
+    wait_until(lambda: len(listener.on("edgekit/test/state")) == 2)
+
+
+def zone_entities(messages: Iterable[Message]) -> dict[str, dict]:
+    """Return the descriptions of the entities of zones."""
+    (document,) = (json.loads(message.payload) for message in messages if "/device/" in message.topic)
+    found = {name.removeprefix("edgekit_test_"): entity for name, entity in document["cmps"].items()}
+    return {name: entity for name, entity in found.items() if name.startswith("zone_")}
 
 
 def test_home_assistant_gets_entities_of_each_zone():
     settings = MqttSettings(MqttOptions(mqtt="mqtt://broker", mqtt_topic="edgekit/test"))
-    messages = discovery_messages(settings, contract(), zones=["door", "bed-2"])
-    entities = {topic.split("/")[3]: json.loads(body) for topic, body in messages if "zone_" in topic}
+    entities = zone_entities(discovery_messages(settings, contract(), zones=["door", "bed-2"]))
     names = ("faces", "label", "present", "changed")
     assert list(entities) == [f"zone_{zone}_{name}" for zone in ("door", "bed-2") for name in names]
     label, changed = entities["zone_bed-2_label"], entities["zone_door_changed"]
@@ -240,39 +233,25 @@ def test_home_assistant_gets_entities_of_each_zone():
     assert label["value_template"] == "{{ value_json.zones['bed-2'].label }}"
     assert (changed["event_types"], "value_json.zone == 'door'" in changed["value_template"]) == (list(LABELS), True)
     of_images = discovery_messages(settings, contract(subject="image"), zones=["door"])
-    assert [topic.split("/")[3] for topic, _ in of_images if "zone_" in topic] == [
-        "zone_door_label",
-        "zone_door_changed",
-    ]
-
-
-def test_topics_that_differ_only_in_special_characters_have_their_own_devices_and_buffers():
-    topics = ("edgekit/厨房", "edgekit/客厅", "edgekit/front door", "edgekit/front_door")
-    each = [MqttSettings(MqttOptions(mqtt="mqtt://broker", mqtt_topic=topic)) for topic in topics]
-    found = [{topic for topic, _ in discovery_messages(settings, contract())} for settings in each]
-    assert len(set.union(*found)) == sum(map(len, found))
-    assert len({settings.buffer_path for settings in each}) == len(topics)
-    # Topics without special characters have ids without a suffix, because Home Assistant keeps its settings by id.
-    assert "homeassistant/sensor/edgekit_front_door/faces/config" in found[3]
+    assert list(zone_entities(of_images)) == ["zone_door_label", "zone_door_changed"]
 
 
 def test_home_assistant_gets_no_faces_of_whole_images():
     settings = MqttSettings(MqttOptions(mqtt="mqtt://broker", mqtt_topic="edgekit/door"))
-    messages = {topic.split("/")[3]: body for topic, body in discovery_messages(settings, contract(subject="image"))}
-    absent = [name for name, body in messages.items() if body == b""]
+    messages = {message.topic: message.payload for message in discovery_messages(settings, contract(subject="image"))}
+    entities = json.loads(messages["homeassistant/device/edgekit_door/config"])["cmps"]
+    absent = [name.removeprefix("edgekit_door_") for name, entity in entities.items() if set(entity) == {"p"}]
     assert absent == ["faces", "present", "pause", "take_snapshot", "snapshot", "command_snapshot"]
-    assert json.loads(messages["label"])["name"] == "Label"
-    assert json.loads(messages["changed"])["name"] == "Label changed"
+    assert entities["edgekit_door_label"]["name"] == "Label"
+    assert entities["edgekit_door_changed"]["name"] == "Label changed"
 
 
-def test_discovery_can_be_left_out(broker, open_sink):
-    broker.start()
-    with ExitStack() as stack:
-        # The listener subscribes before the first state, because the next state follows after ten seconds.
-        listener = broker.listen(stack)
-        open_sink(discovery=False)
-        wait_until(lambda: listener.on("edgekit/test/state"))
-        assert not any(name.startswith("homeassistant/") for name, _, _ in listener.messages)
+def test_discovery_can_be_left_out(listen, open_sink):
+    # The listener subscribes before the first state, because the next state follows after ten seconds.
+    listener = listen()
+    open_sink(discovery=False)
+    wait_until(lambda: listener.on("edgekit/test/state"))
+    assert not any(name.startswith("homeassistant/") for name, _, _ in listener.messages)
 
 
 def test_a_password_is_accepted_and_a_wrong_one_is_reported_without_it(broker, open_sink, notices, tmp_path):
@@ -296,24 +275,18 @@ def test_a_password_is_accepted_and_a_wrong_one_is_reported_without_it(broker, o
     assert len(notices) == 1
 
 
-# paho does not close the socket of a failed handshake; the garbage collector closes it.
-
-
 @pytest.fixture
 def certify(broker, tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that gives the broker a self-signed certificate; its options are passed to openssl."""
+    """Return a function that gives the broker a self-signed certificate for a host name."""
     if OPENSSL is None:
         pytest.skip("no openssl here: apt install openssl")
     certificate, key = tmp_path / "broker.pem", tmp_path / "broker.key"
     broker.lines += [f"certfile {certificate}", f"keyfile {key}"]
 
-    def certify(*options: str, name: str = "localhost") -> Path:
+    def certify(name: str = "localhost") -> Path:
         command = [OPENSSL, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"]
-        command += ["-addext", f"subjectAltName=DNS:{name}", "-keyout", str(key), "-out", str(certificate), *options]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if "not_before" in done.stderr:
-            pytest.skip("openssl before 3.4 cannot make such a certificate")
-        assert done.returncode == 0, done.stderr
+        command += ["-addext", f"subjectAltName=DNS:{name}", "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(command, check=True, capture_output=True)
         return certificate
 
     return certify
@@ -322,22 +295,15 @@ def certify(broker, tmp_path: Path) -> Callable[..., Path]:
 # paho does not close the socket of a failed handshake; the garbage collector closes it.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
-    ("options", "name", "reason"),
-    [
-        (("-not_before", "20200101000000Z", "-not_after", "20200201000000Z"), "localhost", "certificate has expired"),
-        # A board whose clock is in the past gets this error.
-        (("-not_before", "21000101000000Z", "-not_after", "21000201000000Z"), "localhost", "is not yet valid"),
-        ((), "elsewhere", "Hostname mismatch"),
-        ((), "localhost", "certificate verify failed"),  # its authority is not trusted
-    ],
-    ids=["expired", "not yet valid", "other name", "stranger"],
+    ("name", "is_trusted", "reason"),
+    [("elsewhere", True, "Hostname mismatch"), ("localhost", False, "certificate verify failed")],
 )
 def test_a_certificate_that_is_not_valid_is_reported_and_its_successor_accepted(
-    broker, certify, open_sink, notices, tmp_path, options, name, reason
+    broker, certify, open_sink, notices, tmp_path, name, is_trusted, reason
 ):
-    trusted, stranger = tmp_path / "trusted.pem", certify().read_bytes()
-    wrong = certify(*options, name=name).read_bytes()
-    trusted.write_bytes(stranger if reason == "certificate verify failed" else wrong)
+    trusted, other = tmp_path / "trusted.pem", certify().read_bytes()
+    wrong = certify(name).read_bytes()
+    trusted.write_bytes(wrong if is_trusted else other)
     broker.start()
     sink = open_sink("mqtts://localhost", ca=trusted)
     sink.post(event(0))
@@ -352,123 +318,14 @@ def test_a_certificate_that_is_not_valid_is_reported_and_its_successor_accepted(
     assert notices[-1] == "MQTT broker reconnected, 1 buffered event"
 
 
-def test_a_broker_that_changes_its_address_is_found_by_its_name(broker, open_sink, notices, monkeypatch):
-    """The name is resolved at each connection; the test replaces the name server."""
-    look_up = socket.getaddrinfo
-
-    def name_server(host, *arguments, **options):
-        return look_up(broker.host if host == "broker.test" else host, *arguments, **options)
-
-    monkeypatch.setattr(socket, "getaddrinfo", name_server)
-    broker.start()
-    sink = open_sink("mqtt://broker.test")
-    sink.post(event(0))
-    wait_until(lambda: open_sink.waiting == 0)
-    broker.kill()
-    wait_until(lambda: notices != [])
-    broker.move("127.0.0.2")
-    broker.start()
-    with ExitStack() as stack:
-        listener = broker.listen(stack)
-        sink.post(event(1))
-        wait_until(lambda: listener.sequences() == [1])
-
-
-@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
-def test_a_broker_with_an_ipv6_address_only(broker, open_sink, notices):
-    broker.move("::1")
-    sink = open_sink("mqtt://[::1]")
-    sink.post(event(0))
-    wait_until(lambda: notices != [])
-    assert f"[::1]:{broker.port}" in notices[0]
-    broker.start()
-    wait_until(lambda: open_sink.waiting == 0)
-
-
-def test_failed_connections_leave_no_open_files(broker, notices):
-    settings = MqttSettings(MqttOptions(mqtt=f"mqtt://127.0.0.1:{broker.port}", mqtt_topic="edgekit/t"))
-    gc.collect()
-    gc.disable()
-    try:
-        # The broker listens first: an attempt to connect could take its port.
-        with (
-            broker_that_closes(broker.port) as served,
-            MqttSink(settings, run_of(notices.append), pauses_s=(0.001,)) as sink,
-        ):
-            wait_until(lambda: len(served) > 5)
-            before = open_files()
-            wait_until(lambda: len(served) > 60)
-            assert open_files() < before + 20
-            sink.write(None, None)
-    finally:
-        gc.enable()
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-@contextmanager
-def broker_that_closes(port: int) -> Iterator[list[bytes]]:
-    """Run a broker that closes each connection after the request; yield the requests."""
-    served: list[bytes] = []
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                with client:
-                    served.append(client.recv(1000))
-
-    with socket.create_server(("127.0.0.1", port)) as listener:
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield served
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
-def test_pauses_grow_while_another_client_with_the_same_id_takes_the_connection(broker, notices):
-    indices = []
-
-    class Pauses(tuple):
-        def __getitem__(self, index):
-            indices.append(index)
-            return super().__getitem__(index)
-
+def test_another_client_with_the_same_id_that_takes_the_connection_is_reported(broker, notices):
     broker.start()
     settings = MqttSettings(MqttOptions(mqtt=f"mqtt://127.0.0.1:{broker.port}", mqtt_topic="edgekit/pi"))
     with ExitStack() as stack:
         # The listener connects again whenever its connection is closed.
         broker.listen(stack, client_id=settings.client_id)
-        stack.enter_context(MqttSink(settings, run_of(notices.append), pauses_s=Pauses((0.1, 0.2, 0.3))))
-        wait_until(lambda: len(indices) >= 3)
-    assert indices[:3] == [0, 1, 2]
-    assert "same host name" in notices[0]
-
-
-@pytest.mark.parametrize(
-    ("url", "options"),
-    [
-        *((url, {}) for url in ("http://host", "mqtt://", f"mqtt://{'a' * 64}.de", "mqtt://host:port")),
-        *((url, {}) for url in ("mqtt://user:secret-word@host", "mqtt://host/path")),
-        *(("mqtt://host", {"topic": topic}) for topic in ("a/#", "/a")),
-        ("mqtt://host", {"ca": Path(__file__)}),
-        ("mqtts://host", {"ca": Path("missing.pem")}),
-    ],
-)
-def test_settings_that_cannot_be_are_refused_without_the_password(url, options):
-    with pytest.raises(InputError) as raised:
-        MqttSettings(MqttOptions(mqtt=url, **{f"mqtt_{name}": value for name, value in options.items()}))
-    assert "secret-word" not in str(raised.value)
-
-
-def test_a_file_that_is_no_certificate_is_refused_at_once(tmp_path, notices):
-    path = tmp_path / "ca.pem"
-    path.write_text("hello")
-    settings = MqttSettings(MqttOptions(mqtt="mqtts://host", mqtt_ca=path))
-    with pytest.raises(InputError):
-        MqttSink(settings, run_of(notices.append))
+        stack.enter_context(MqttSink(settings, run_of(notices.append), pauses_s=(0.1,)))
+        wait_until(lambda: any("same host name" in line for line in notices))
 
 
 def test_a_second_run_with_the_same_topic_may_try_again_later(open_sink, monkeypatch, tmp_path):
@@ -480,8 +337,3 @@ def test_a_second_run_with_the_same_topic_may_try_again_later(open_sink, monkeyp
         open_sink()
     first.__exit__(None, None, None)
     open_sink()
-
-
-def test_a_command_for_images_needs_a_folder(notices):
-    with pytest.raises(InputError):
-        MqttOptions(mqtt="mqtt://127.0.0.1", mqtt_commands="snapshot").open(run_of(notices.append))

@@ -76,23 +76,21 @@ def configs(listener) -> dict[str, dict | None]:
     return {f"{parts[1]}/{parts[3]}": json.loads(body) if body else None for parts, body in found}
 
 
-def test_pause_and_resume_are_executed_and_their_state_is_retained(broker, open_sink, send, controls, notices):
-    broker.start()
-    with ExitStack() as stack:
-        live = broker.listen(stack)
-        open_sink("pause")
-        wait_until(lambda: live.on(f"{TOPIC}/paused") == [b"OFF"])
-        send(b"pause")
-        wait_until(lambda: live.on(f"{TOPIC}/paused") == [b"OFF", b"ON"])
-        assert controls.paused
-        late = broker.listen(stack)
-        wait_until(lambda: (f"{TOPIC}/paused", b"ON", True) in late.messages)
-        wait_until(lambda: json.loads(live.on(f"{TOPIC}/state")[-1])["paused"])
-        state = json.loads(live.on(f"{TOPIC}/state")[-1])
-        assert (state["faces"], state["label"]) == (0, None)
-        send(b"resume")
-        wait_until(lambda: live.on(f"{TOPIC}/paused")[-1] == b"OFF")
-        wait_until(lambda: json.loads(live.on(f"{TOPIC}/state")[-1])["faces"] == 1)
+def test_pause_and_resume_are_executed_and_their_state_is_retained(listen, open_sink, send, controls, notices):
+    live = listen()
+    open_sink("pause")
+    wait_until(lambda: live.on(f"{TOPIC}/paused") == [b"OFF"])
+    send(b"pause")
+    wait_until(lambda: live.on(f"{TOPIC}/paused") == [b"OFF", b"ON"])
+    assert controls.paused
+    late = listen()
+    wait_until(lambda: (f"{TOPIC}/paused", b"ON", True) in late.messages)
+    wait_until(lambda: json.loads(live.on(f"{TOPIC}/state")[-1])["paused"])
+    state = json.loads(live.on(f"{TOPIC}/state")[-1])
+    assert (state["faces"], state["label"]) == (0, None)
+    send(b"resume")
+    wait_until(lambda: live.on(f"{TOPIC}/paused")[-1] == b"OFF")
+    wait_until(lambda: json.loads(live.on(f"{TOPIC}/state")[-1])["faces"] == 1)
     assert controls.commands == {"pause": 1, "resume": 1}
     assert notices == []
 
@@ -106,93 +104,69 @@ def test_a_retained_command_is_ignored_by_the_next_run(broker, open_sink, send, 
     assert len(notices) == 1
 
 
-def test_what_is_no_allowed_command_is_counted_and_reported_once(broker, open_sink, send, controls, notices):
+def test_what_is_no_allowed_command_is_counted_and_reported_once(listen, open_sink, send, controls, notices):
     payloads = (b"\xff\x1b[2J\n", b"PAUSE", b"", b"snapshot", b'{"command": "pause"}', b"pause" * 100_000)
-    broker.start()
-    with ExitStack() as stack:
-        live = broker.listen(stack)
-        open_sink("pause")
-        wait_until(lambda: live.on(f"{TOPIC}/paused"))
-        for payload in payloads:
-            send(payload)
-        send(b"pause")
-        wait_until(lambda: controls.paused)
+    live = listen()
+    open_sink("pause")
+    wait_until(lambda: live.on(f"{TOPIC}/paused"))
+    for payload in payloads:
+        send(payload)
+    send(b"pause")
+    wait_until(lambda: controls.paused)
     assert controls.commands == {"ignored": len(payloads), "pause": 1}
     (line,) = notices
     assert line.isprintable()
 
 
-def test_without_allowed_commands_nothing_is_subscribed_or_announced(broker, open_sink, send, controls):
-    broker.start()
-    with ExitStack() as stack:
-        live = broker.listen(stack)
-        open_sink()
-        wait_until(lambda: live.on(f"{TOPIC}/state"))
-        send(b"pause")
-        wait_until(lambda: live.on(f"{TOPIC}/command"))
-    entities = configs(live)
-    assert [entities[name] for name in ("switch/pause", "button/take_snapshot", "image/command_snapshot")] == [None] * 3
-    assert entities["sensor/faces"]["availability_topic"] == f"{TOPIC}/availability"
+def test_without_allowed_commands_nothing_is_subscribed_or_announced(listen, open_sink, send, controls):
+    live = listen()
+    open_sink()
+    wait_until(lambda: live.on(f"{TOPIC}/state"))
+    send(b"pause")
+    wait_until(lambda: live.on(f"{TOPIC}/command"))
+    entities = live.entities()
+    assert [entities[name] for name in ("pause", "take_snapshot", "command_snapshot")] == [{}] * 3
+    assert "availability" not in entities["faces"]
     assert not live.on(f"{TOPIC}/paused")
     assert controls.commands == {}
 
 
-def test_home_assistant_gets_a_switch_a_button_and_what_is_unavailable_in_a_pause(broker, open_sink):
-    broker.start()
-    with ExitStack() as stack:
-        live = broker.listen(stack)
-        open_sink("pause", "snapshot", sends=True)
-        wait_until(lambda: live.on(f"{TOPIC}/availability"))
-        entities = configs(live)
-    switch, button = entities["switch/pause"], entities["button/take_snapshot"]
+def test_home_assistant_gets_a_switch_a_button_and_what_is_unavailable_in_a_pause(listen, open_sink):
+    live = listen()
+    open_sink("pause", "snapshot", sends=True)
+    wait_until(lambda: live.on(f"{TOPIC}/availability"))
+    entities = live.entities()
+    switch, button = entities["pause"], entities["take_snapshot"]
     assert switch["command_topic"] == f"{TOPIC}/command"
     assert (switch["payload_on"], switch["payload_off"]) == ("pause", "resume")
     assert (switch["state_topic"], switch["state_on"], switch["state_off"]) == (f"{TOPIC}/paused", "ON", "OFF")
     # A run ignores retained commands, and a paused run must accept "resume".
-    assert (switch["retain"], switch["availability_topic"]) == (False, f"{TOPIC}/availability")
+    assert (switch["retain"], "availability" in switch) == (False, False)
     assert (button["command_topic"], button["payload_press"]) == (f"{TOPIC}/command", "snapshot")
-    for name in ("button/take_snapshot", "sensor/faces", "sensor/label", "binary_sensor/present", "sensor/fps"):
+    for name in ("take_snapshot", "faces", "label", "present", "fps"):
         assert entities[name]["availability_mode"] == "all"
         topics = [entry["topic"] for entry in entities[name]["availability"]]
         assert topics == [f"{TOPIC}/availability", f"{TOPIC}/paused"]
-        assert "availability_topic" not in entities[name]
-    assert entities["sensor/temperature"]["availability_topic"] == f"{TOPIC}/availability"
-    assert entities["image/command_snapshot"]["image_topic"] == f"{TOPIC}/command-snapshot"
+    assert "availability" not in entities["temperature"]
+    assert entities["command_snapshot"]["image_topic"] == f"{TOPIC}/command-snapshot"
 
 
 @pytest.mark.parametrize("sends", [False, True])
 def test_a_snapshot_is_taken_after_the_command_and_published_only_by_option(
-    broker, open_sink, send, snapshots, feed, controls, tmp_path, sends
+    listen, open_sink, send, snapshots, feed, controls, tmp_path, sends
 ):
-    broker.start()
-    with ExitStack() as stack:
-        live = broker.listen(stack)
-        open_sink("snapshot", sends=sends)
-        wait_until(lambda: live.on(f"{TOPIC}/availability"))
-        snapshots.write(*feed.next("happy"))
-        send(b"snapshot")
-        wait_until(lambda: controls.commands["snapshot"] == 1)
-        wait_until(lambda: snapshots.write(*feed.next("happy")) or [*tmp_path.glob("snapshots/[!.]*.jpg")])
-        (path,) = tmp_path.glob("snapshots/[!.]*.jpg")
-        if sends:
-            wait_until(lambda: live.on(f"{TOPIC}/command-snapshot") == [path.read_bytes()])
-            late = broker.listen(stack)
-            wait_until(lambda: any(name == f"{TOPIC}/command-snapshot" and kept for name, _, kept in late.messages))
-        send(b"nothing")
-        wait_until(lambda: controls.commands["ignored"] == 1)
-        assert len(live.on(f"{TOPIC}/command-snapshot")) == sends
-
-
-def test_a_paused_run_takes_no_snapshot(broker, open_sink, send, controls, notices, snapshots, feed, tmp_path):
-    broker.start()
-    with ExitStack() as stack:
-        live = broker.listen(stack)
-        open_sink("pause", "snapshot")
-        wait_until(lambda: live.on(f"{TOPIC}/paused"))
-        send(b"pause")
-        send(b"snapshot")
-        wait_until(lambda: controls.commands["ignored"] == 1)
-    assert len(notices) == 1
+    live = listen()
+    open_sink("snapshot", sends=sends)
+    wait_until(lambda: live.on(f"{TOPIC}/availability"))
     snapshots.write(*feed.next("happy"))
-    snapshots.__exit__(None, None, None)
-    assert list(tmp_path.glob("snapshots/*.jpg")) == []
+    send(b"snapshot")
+    wait_until(lambda: controls.commands["snapshot"] == 1)
+    wait_until(lambda: snapshots.write(*feed.next("happy")) or [*tmp_path.glob("snapshots/[!.]*.jpg")])
+    (path,) = tmp_path.glob("snapshots/[!.]*.jpg")
+    if sends:
+        wait_until(lambda: live.on(f"{TOPIC}/command-snapshot") == [path.read_bytes()])
+        late = listen()
+        wait_until(lambda: any(name == f"{TOPIC}/command-snapshot" and kept for name, _, kept in late.messages))
+    send(b"nothing")
+    wait_until(lambda: controls.commands["ignored"] == 1)
+    assert len(live.on(f"{TOPIC}/command-snapshot")) == sends

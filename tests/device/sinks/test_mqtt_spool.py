@@ -10,8 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -19,21 +17,18 @@ from edgekit.device.sinks.context import Account
 from edgekit.device.sinks.mqtt import MqttOptions
 from edgekit.device.sinks.mqtt.session import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
-from tests.faults.sinks import quicken
+from tests.device.mqtt_buffer import waiting_events
 from tests.waiting import wait_until
 
 Open = Callable[..., Spool]
-ACCOUNTS: WeakKeyDictionary[Spool, Account] = WeakKeyDictionary()
 
 
 @pytest.fixture
 def open_spool(notices: list[str]) -> Iterator[Open]:
     with ExitStack() as stack:
 
-        def start(path: Path, limit: int = 100) -> Spool:
-            account = Account("mqtt")
-            spool = Spool(path, limit, account, notices.append)
-            ACCOUNTS[spool] = account
+        def start(path: Path, limit: int = 100, account: Account | None = None) -> Spool:
+            spool = Spool(path, limit, account or Account("mqtt"), notices.append)
             stack.callback(spool.close)
             return spool
 
@@ -49,33 +44,16 @@ def append(spool: Spool, *numbers: int) -> None:
         spool.append("edgekit/door/event", json.dumps({"sequence": number}))
 
 
-def counts(spool: Spool) -> dict[str, Any]:
-    return ACCOUNTS[spool].as_document()
-
-
-def rows(path: Path) -> int:
-    """Return the number of rows that another connection sees in a copy of the file."""
-    copy = path.with_name("copy.sqlite")
-    for suffix in ("", "-wal"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            copy.with_name(copy.name + suffix).write_bytes(part.read_bytes())
-    try:
-        with closing(sqlite3.connect(copy)) as database:
-            return int(database.execute("SELECT count(*) FROM waiting").fetchone()[0])
-    except sqlite3.Error:
-        return -1
-
-
 def test_events_survive_a_restart_in_their_order(tmp_path, open_spool, notices):
     spool = open_spool(tmp_path / "b.sqlite")
     append(spool, *range(5))
     spool.remove([message.number for message in spool.after(0, 2)])
     spool.close()
-    second = open_spool(tmp_path / "b.sqlite")
+    account = Account("mqtt")
+    second = open_spool(tmp_path / "b.sqlite", account=account)
     append(second, 5)
     assert sequences(second) == [2, 3, 4, 5]
-    assert counts(second) == {"produced": 4, "written": 0, "dropped": {}, "waiting": 4}
+    assert account.as_document() == {"produced": 4, "written": 0, "dropped": {}, "waiting": 4}
     assert notices == []
 
 
@@ -96,20 +74,12 @@ def test_the_buffer_of_an_earlier_version_is_continued_under_its_name(tmp_path, 
     assert sequences(open_spool(path)) == []
 
 
-def test_an_event_that_is_confirmed_at_once_is_not_written(tmp_path, open_spool):
-    spool = open_spool(tmp_path / "b.sqlite")
-    append(spool, 1)
-    spool.remove([message.number for message in spool.after(0, 1)])
-    append(spool, 2)
-    wait_until(lambda: rows(tmp_path / "b.sqlite") == 1)
-    assert counts(spool) == {"produced": 2, "written": 1, "dropped": {}, "waiting": 1}
-
-
 def test_a_full_buffer_drops_the_oldest_events_and_reports_it_once(tmp_path, open_spool, notices):
-    spool = open_spool(tmp_path / "b.sqlite", limit=10)
+    account = Account("mqtt")
+    spool = open_spool(tmp_path / "b.sqlite", limit=10, account=account)
     append(spool, *range(25))
     assert sequences(spool) == list(range(15, 25))
-    assert counts(spool) == {"produced": 25, "written": 0, "dropped": {"buffer full": 15}, "waiting": 10}
+    assert account.as_document() == {"produced": 25, "written": 0, "dropped": {"buffer full": 15}, "waiting": 10}
     spool.close()
     assert sequences(open_spool(tmp_path / "b.sqlite")) == list(range(15, 25))
     assert len(notices) == 1
@@ -130,35 +100,10 @@ time.sleep(600)
 def test_a_killed_run_loses_no_event_that_was_written(tmp_path, open_spool, notices):
     path = tmp_path / "b.sqlite"
     with subprocess.Popen([sys.executable, "-c", _KILLED, str(path)]) as run:
-        wait_until(lambda: rows(path) == 50)
+        wait_until(lambda: waiting_events(path, tmp_path) == 50)
         run.send_signal(signal.SIGKILL)
     assert sequences(open_spool(path)) == list(range(50))
     assert notices == []
-
-
-def test_events_wait_in_memory_while_the_disk_is_full(small_disk, fill, open_spool, notices, monkeypatch):
-    quicken(monkeypatch)
-    spool = open_spool(small_disk / "b.sqlite", limit=1000)
-    append(spool, 0)
-    wait_until(lambda: rows(small_disk / "b.sqlite") == 1)
-    ballast = fill(small_disk)
-    append(spool, *range(1, 200))
-    wait_until(lambda: notices)
-    assert sequences(spool) == list(range(200)), "the broker gets them"
-    ballast.unlink()
-    wait_until(lambda: len(notices) == 2)
-    spool.close()
-    assert sequences(open_spool(small_disk / "b.sqlite", 1000)) == list(range(200))
-
-
-def test_events_that_a_full_disk_refuses_until_the_end_are_counted(small_disk, fill, open_spool):
-    spool = open_spool(small_disk / "b.sqlite", limit=1000)
-    append(spool, 0)
-    wait_until(lambda: rows(small_disk / "b.sqlite") == 1)
-    fill(small_disk)
-    append(spool, *range(1, 200))
-    spool.close()
-    assert counts(spool) == {"produced": 200, "written": 0, "dropped": {"buffer not writable": 199}, "waiting": 1}
 
 
 def test_a_file_that_is_damaged_is_kept_beside_a_new_one(tmp_path, open_spool, notices):
@@ -170,21 +115,3 @@ def test_a_file_that_is_damaged_is_kept_beside_a_new_one(tmp_path, open_spool, n
     assert sequences(open_spool(path)) == [1]
     assert (tmp_path / "b.sqlite.damaged").read_bytes() == b"rubbish " * 1000
     assert len(notices) == 1
-
-
-def test_a_folder_that_appears_later_is_used_and_its_events_stay(tmp_path, open_spool, notices, monkeypatch):
-    quicken(monkeypatch)
-    stored = open_spool(tmp_path / "b.sqlite")
-    append(stored, 0, 1)
-    stored.close()
-    place = tmp_path / "place"
-    place.write_text("a file where the folder is to be")
-    spool = open_spool(place / "b.sqlite")
-    append(spool, 2, 3)
-    wait_until(lambda: notices)
-    place.unlink()
-    place.mkdir()
-    (tmp_path / "b.sqlite").rename(place / "b.sqlite")
-    wait_until(lambda: len(notices) == 2)
-    spool.close()
-    assert sequences(open_spool(place / "b.sqlite")) == [0, 1, 2, 3]

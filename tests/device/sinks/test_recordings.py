@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,23 +21,15 @@ from edgekit.device.sinks.record import H264Recorder, RecordOptions
 from edgekit.device.sinks.save import SaveOptions
 from edgekit.device.sources import open_source
 from edgekit.device.sources.settings import EncodedPacket
-from edgekit.errors import InputError, StorageError
+from edgekit.errors import InputError
 from tests.device.conftest import Feed
+from tests.device.videos import levels, times_ms
 from tests.faults.sinks import quicken
 from tests.packets import FPS, KEY_EVERY, SIZE_WH, packets
 from tests.runs import Source, counts, run_of
 from tests.waiting import wait_until
 
 pytest.importorskip("av", reason="no PyAV here: pip install av")
-
-
-def levels(path: Path) -> list[int]:
-    """Return the mean brightness of each frame of a video."""
-    capture = cv2.VideoCapture(str(path))
-    found = []
-    while (read := capture.read())[0]:
-        found.append(int(read[1].mean()))
-    return found
 
 
 def recorder_for(path: Path, notices: list[str], **rules: Any) -> tuple[H264Recorder, RunContext]:
@@ -83,26 +74,6 @@ def test_every_packet_of_a_camera_is_in_the_video_in_order(tmp_path, notices):
     recorder.stop()
     assert counts(run, "record") == {"produced": 18, "written": 18, "dropped": {}, "waiting": 0}
     assert notices == []
-
-
-def test_packets_before_the_first_key_frame_are_left_out_and_counted(tmp_path, notices):
-    recorder, run = recorder_for(tmp_path / "door.mp4", notices)
-    with recorder:
-        record(recorder, packets(12)[2:])
-    assert len(levels(tmp_path / "door.mp4")) == 12 - KEY_EVERY
-    assert counts(run, "record")["dropped"] == {"no key frame": KEY_EVERY - 2}
-
-
-def test_a_power_cut_leaves_the_fragments_that_were_written(tmp_path, notices):
-    recorder, _ = recorder_for(tmp_path / "door.mp4", notices)
-    path = tmp_path / "door.mp4"
-    with recorder:
-        recorder.start(SIZE_WH)
-        for packet in packets(4 * KEY_EVERY):
-            recorder.put(packet)
-        wait_until(lambda: path.exists() and len(levels(path)) >= 2 * KEY_EVERY)
-        shutil.copy(path, tmp_path / "cut.mp4")
-    assert 2 * KEY_EVERY <= len(levels(tmp_path / "cut.mp4")) < len(levels(path)) == 4 * KEY_EVERY
 
 
 def test_pieces_begin_at_key_frames_and_none_is_lost(tmp_path, notices):
@@ -152,46 +123,13 @@ def test_an_existing_video_is_renamed_with_its_time(tmp_path, notices):
     assert [len(levels(path)) for path in tmp_path.iterdir()] == [5, 5, 5]
 
 
-def test_rotation_of_a_video_loses_no_frame(tmp_path, notices):
-    run = run_of(notices.append, Source(live=False), rotate_files="10KB,keep=100")
-    rng = np.random.default_rng(0)
-    with video(tmp_path / "v.mp4", run) as sink:
-        for frame, result in frames(60):
-            noise = rng.integers(0, 255, (48, 64, 3), np.uint8)
-            sink.write(Frame(frame.sequence, frame.monotonic_s, frame.wall_s, noise), result)
-    pieces = [len(levels(path)) for path in tmp_path.iterdir()]
-    assert len(pieces) > 2
-    assert sum(pieces) == 60
-
-
-def test_a_video_of_a_folder_has_the_size_of_the_largest_picture(tmp_path, notices):
-    sizes = {"a.png": (64, 48), "b.jpg": (640, 480), "c.png": (100, 300)}
-    for name, (width, height) in sizes.items():
-        cv2.imwrite(str(tmp_path / name), np.full((height, width, 3), 200, np.uint8))
-    with (
-        open_source(str(tmp_path), notices.append) as source,
-        video(tmp_path / "v.mp4", run_of(notices.append, source)) as sink,
-    ):
-        for frame in source:
-            sink.write(frame, Feed().next()[1])
-    capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
-    shown = [capture.read()[1] for _ in range(3)]
-    assert {image.shape for image in shown} == {(480, 640, 3)}
-    assert shown[1].min() > 150
-    assert shown[2][:, :100].max() < 50, "a narrow picture has black bars"
-
-
 def test_a_live_video_keeps_the_time_of_each_frame(tmp_path, notices):
     run = run_of(notices.append, Source(live=True, fps=None))
     with video(tmp_path / "v.mp4", run) as sink:
         for frame, result in frames(10, fps=0.5):
             sink.write(frame, result)
             wait_until(lambda: counts(run, "save")["waiting"] <= 2)
-    capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
-    times_ms = []
-    while capture.read()[0]:
-        times_ms.append(capture.get(cv2.CAP_PROP_POS_MSEC))
-    assert np.diff(times_ms) == pytest.approx([2000] * 9, abs=1)
+    assert np.diff(times_ms(tmp_path / "v.mp4")) == pytest.approx([2000] * 9, abs=1)
 
 
 def test_blurred_faces_are_not_in_the_video_or_picture(tmp_path, notices):
@@ -202,23 +140,6 @@ def test_blurred_faces_are_not_in_the_video_or_picture(tmp_path, notices):
     save_pictures(tmp_path / "a.png", tmp_path / "out" / "a.png", notices, blur_faces=True)
     for shown in (cv2.VideoCapture(str(tmp_path / "v.mp4")).read()[1], read_image(tmp_path / "out" / "a.png")):
         assert shown[70:140, 30:80].std() < image[70:140, 30:80].std() / 3
-
-
-def test_a_full_disk_ends_a_recording_and_its_fragments_can_be_played(small_disk, notices):
-    run = run_of(notices.append, Source(live=False))
-    rng = np.random.default_rng(0)
-
-    def fill() -> None:
-        with video(small_disk / "v.mp4", run) as sink:
-            for frame, result in frames(2000):
-                noise = rng.integers(0, 255, (120, 160, 3), np.uint8)
-                sink.write(Frame(frame.sequence, frame.monotonic_s, frame.wall_s, noise), result)
-
-    with pytest.raises(StorageError):
-        fill()
-    document = counts(run, "save")
-    assert len(levels(small_disk / "v.mp4")) == document["written"] > 0
-    assert document["waiting"] == 0
 
 
 def test_video_stops_below_the_reserve_and_resumes(small_disk, fill, notices, monkeypatch):
@@ -292,20 +213,3 @@ def test_a_picture_of_the_source_is_never_overwritten(tmp_path, notices):
     with pytest.raises(InputError):
         save_pictures(tmp_path, tmp_path, notices)
     assert (tmp_path / "a.png").read_bytes() == before
-
-
-def test_pictures_of_one_name_are_numbered_and_unwritten_formats_become_png(tmp_path, notices):
-    for folder in ("x", "y"):
-        (tmp_path / "in" / folder).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / "in" / folder / "a.pgm"), np.full((160, 200), 100, np.uint8))
-    save_pictures(str(tmp_path / "in" / "*" / "*.pgm"), tmp_path / "out", notices)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a-2.pgm.png", "a.pgm.png"]
-
-
-def test_a_target_that_does_not_fit_the_source_is_refused(tmp_path, write_clip, notices):
-    for name in ("a.png", "b.png"):
-        cv2.imwrite(str(tmp_path / name), np.full((160, 200, 3), 100, np.uint8))
-    with pytest.raises(InputError):
-        save_pictures(write_clip(), tmp_path / "out", notices)
-    with pytest.raises(InputError):
-        save_pictures(str(tmp_path / "?.png"), tmp_path / "out.png", notices)

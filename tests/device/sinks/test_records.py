@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import re
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +22,8 @@ from edgekit.device.sinks.csv import CsvOptions
 from edgekit.device.sinks.file_series import Rotation, is_older_name, parse_limits
 from edgekit.device.sinks.jsonl import JsonLinesOptions
 from edgekit.device.sinks.records import RecordSink
-from edgekit.errors import InputError, StorageError
-from tests.faults.sinks import quicken
+from edgekit.errors import StorageError
 from tests.runs import Source, counts, run_of
-from tests.waiting import wait_until
 
 LABELS = ("calm", 'odd, "quoted"')
 FACE = Face(
@@ -123,12 +120,6 @@ def test_the_distance_of_a_model_that_has_one_is_recorded(tmp_path, new_run):
     assert (found["distance"], row["distance"], row["file"]) == (0.123457, "0.123457", "")
 
 
-def test_json_lines_go_to_stdout_also_those_of_a_camera(capsys, new_run):
-    with jsonl("-", new_run(live=True)) as sink:
-        sink.write(frame(), result())
-        assert json.loads(capsys.readouterr().out)["sequence"] == 7
-
-
 def test_a_row_of_csv_per_face_with_a_header_once(tmp_path, new_run):
     path, run = tmp_path / "faces.csv", new_run()
     with csv_sink(path, run) as sink:
@@ -211,15 +202,6 @@ def test_a_file_that_is_deleted_or_moved_begins_again(tmp_path, new_run):
     assert (sequences(tmp_path / "moved"), sequences(path)) == ([2], [3])
 
 
-def test_a_pipe_is_written_to_and_never_renamed(tmp_path, new_run):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
-        record(jsonl(pipe, new_run(rotate_files="10KB")), *range(30))
-        assert len(reader.communicate(timeout=10)[0].splitlines()) == 30
-    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
-
-
 def test_a_full_disk_ends_the_run_of_a_recording_with_whole_lines(small_disk, new_run):
     path, run = small_disk / "r.jsonl", new_run()
     with pytest.raises(StorageError):
@@ -227,28 +209,6 @@ def test_a_full_disk_ends_the_run_of_a_recording_with_whole_lines(small_disk, ne
     document = counts(run, "jsonl")
     assert sequences(path) == list(range(document["written"]))
     assert document["dropped"] == {"disk full": 1}
-
-
-def test_records_pause_at_a_quarter_of_the_reserve_and_resume(small_disk, fill, new_run, notices, monkeypatch):
-    quicken(monkeypatch)
-    ballast = fill(small_disk, but_bytes=100_000)
-    path = small_disk / "r.jsonl"
-    with jsonl(path, new_run(live=True, disk_reserve=600_000)) as sink:
-        sink.write(frame(1), result(sequence=1))
-        wait_until(lambda: notices)
-        assert not path.exists()
-        ballast.unlink()
-        wait_until(path.exists)
-    assert (sequences(path), len(notices)) == ([1], 2)
-
-
-@pytest.mark.parametrize("name", ["folder", "a.png", "model.onnx"])
-def test_a_name_given_by_mistake_is_refused(tmp_path, new_run, name):
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError):
-        jsonl(tmp_path / name, new_run())
-    with pytest.raises(InputError):
-        CsvOptions(csv=Path("-"))  # only JSON lines go to stdout
 
 
 def test_limits_of_files_are_a_size_a_time_or_both():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from edgekit.device.engines.engine import contract_in
 from tests.browser import PROGRAMS, wait
+from tests.device.http_client import request
 from tests.things import write_clip
 from tests.waiting import wait_until
 
@@ -151,8 +151,4 @@ def test_the_tab_is_no_wider_than_the_screen_and_a_region_is_drawn(
 
 def latest(address: str) -> str:
     """Return the label that the run itself gives to its newest frame."""
-    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=30)
-    connection.request("GET", "/api/state")
-    label: str = json.load(connection.getresponse())["latest"]["results"][0]["label"]
-    connection.close()
-    return label
+    return json.loads(request(address, "GET", "/api/state")[2])["latest"]["results"][0]["label"]

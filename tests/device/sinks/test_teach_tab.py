@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -32,6 +29,8 @@ from edgekit.device.teach.embed import Embedder
 from edgekit.device.teach.recordings import Recordings
 from edgekit.device.teach.session import SessionParts, TeachSession
 from edgekit.device.teach.taught_file import TaughtFile
+from tests.device.conftest import repeated
+from tests.device.http_client import request
 from tests.runs import run_of
 from tests.things import SIZE_WH, thing
 from tests.waiting import wait_until
@@ -47,7 +46,7 @@ class Tab:
         self.session, self.used, self.folder = session, used, folder
         self.kind = "mug"
         self.faces: list[tuple[float, ...]] = []
-        self.address = urlsplit(web.url)
+        self.url = web.url
         self._sequence = 0
 
     def frame(self) -> tuple[Frame, FrameResult]:
@@ -61,14 +60,8 @@ class Tab:
         )
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=60)
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), given)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
+        status, _, content = request(self.url, method, path, None if body is None else json.dumps(body), **headers)
+        return status, content
 
     def post(self, change: str, **body: Any) -> dict[str, Any]:
         """Send a change like the page, and return the response: the new state."""
@@ -123,16 +116,7 @@ def tab(tmp_path: Path, tiny_image_model: Path) -> Iterator[Callable[..., Tab]]:
             made = Tab(session, web, used, tmp_path)
             stack.enter_context(web)
             stack.enter_context(sink)
-            ended = threading.Event()
-
-            def play() -> None:
-                while not ended.wait(0.02):
-                    sink.write(*made.frame())
-
-            thread = threading.Thread(target=play)
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(ended.set)
+            stack.enter_context(repeated(lambda: sink.write(*made.frame())))
             return made
 
         yield serve
@@ -200,16 +184,6 @@ def test_changes_fit_again_and_undo_restores(tab: Callable[..., Tab]) -> None:
     assert len(page.pictures("screw")) == count - 1
 
 
-def test_pictures_of_an_earlier_session_are_fitted_at_the_start(tab: Callable[..., Tab]) -> None:
-    page = tab()
-    for name in ("mug", "bolt"):
-        page.post("add", name=name)
-        page.record(name, name, 3)
-    again = tab()
-    again.kind = "bolt"
-    wait_until(lambda: again.label() == "bolt")
-
-
 def test_the_region_is_recorded_and_written_into_the_model(tab: Callable[..., Tab]) -> None:
     page = tab()
     assert page.post("region", region=[0.25, 0.25, 0.5, 0.5])["region"]["x"] == 0.25
@@ -238,19 +212,6 @@ def test_faces_are_taught_on_the_largest_one(tab: Callable[..., Tab]) -> None:
     assert page.label() in ("open", "closed", "uncertain")
     page.post("use")
     assert contract_in(page.used[0]).subject == "face"
-
-
-def test_a_button_that_is_released_without_a_face_records_none_that_comes_later(tab: Callable[..., Tab]) -> None:
-    page = tab(subject="face")
-    page.post("add", name="open")
-    page.post("record", name="open", held=True)
-    page.post("record", name="open", held=False)
-    wait_until(lambda: page.session.state()["recording"] is None)
-    page.faces = [FACE_XYXY]
-    page.session.keep_watching()
-    after = page.frame()[0].sequence
-    wait_until(lambda: page.session.live is not None and page.session.live["sequence"] > after)
-    assert page.pictures("open") == []
 
 
 @pytest.mark.parametrize(
@@ -287,20 +248,20 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_no_request_without_token_or_from_another_origin_changes_anything(name: str, tab: Callable[..., Tab]) -> None:
+def test_no_request_without_token_or_from_another_origin_changes_anything(tab: Callable[..., Tab]) -> None:
     page = tab(TOKEN)
     page.session.add_class("mug")
     wait_until(lambda: not page.session.state()["is_fitting"])
     version = page.session.version
-    path, body = f"/api/teach/{name}", CHANGES[name]
     token, json_type = f"Bearer {TOKEN}", "application/json"
-    assert page.request("POST", path, body, Content_Type=json_type)[0] == 401
-    assert page.request("POST", path, body, Content_Type=json_type, Authorization="Bearer wrong")[0] == 401
-    assert page.request("POST", path, body, Content_Type="text/plain", Authorization=token)[0] == 403
     foreign = {"Content_Type": json_type, "Authorization": token, "Origin": "http://evil.example"}
-    assert page.request("POST", path, body, **foreign)[0] == 403
-    assert page.request("GET", path, Authorization=token)[0] == 405
+    for name, body in CHANGES.items():
+        path = f"/api/teach/{name}"
+        assert page.request("POST", path, body, Content_Type=json_type)[0] == 401
+        assert page.request("POST", path, body, Content_Type=json_type, Authorization="Bearer wrong")[0] == 401
+        assert page.request("POST", path, body, Content_Type="text/plain", Authorization=token)[0] == 403
+        assert page.request("POST", path, body, **foreign)[0] == 403
+        assert page.request("GET", path, Authorization=token)[0] == 405
     assert page.session.version == version
     for read in ("/teach/pictures.zip", "/teach/model.onnx", "/api/teach/events", "/teach/pictures/mug/a.jpg"):
         assert page.request("GET", read)[0] == 401
@@ -315,10 +276,3 @@ def test_nothing_but_recorded_pictures_and_the_taught_model_is_served(path: str,
     (page.folder / "my.json").write_text("{}")
     page.session.add_class("mug")
     assert page.request("GET", f"/teach/{path}")[0] == 404
-
-
-def test_without_a_session_there_is_no_tab() -> None:
-    with WebSink("127.0.0.1:0", None, Monitor("demo", lambda: None)) as web:
-        page = Tab(SimpleNamespace(), web, [], Path())
-        assert page.request("GET", "/teach")[0] == 404
-        assert json.loads(page.request("GET", "/api/state")[1])["teaches"] is False

@@ -5,19 +5,16 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from types import SimpleNamespace
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgekit.boards import Conditions, Throttling
 from edgekit.device.annotate import FaceBlur
 from edgekit.device.sinks.context import Account
 from edgekit.device.sinks.monitor import Monitor
@@ -25,11 +22,13 @@ from edgekit.device.sinks.web import app
 from edgekit.device.sinks.web.access import Access, bind
 from edgekit.device.sinks.web.server import WebSink
 from edgekit.errors import InputError, TemporaryError
+from tests.device.conftest import repeated
+from tests.device.http_client import request
+from tests.runs import HOT
 from tests.waiting import wait_until
 
 TOKEN = "a-token-that-nobody-guesses"
 PATIENCE_S = 30
-HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
 
 
 class Web:
@@ -45,13 +44,7 @@ class Web:
         self.sink.write(frame, result)
 
     def get(self, path: str, method: str = "GET", body: str | None = None, **headers: str):
-        connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=PATIENCE_S)
-        try:
-            connection.request(method, path, body, headers)
-            answer = connection.getresponse()
-            return answer.status, dict(answer.getheaders()), answer.read()
-        finally:
-            connection.close()
+        return request(self.sink.url, method, path, body, **headers)
 
     @contextmanager
     def stream(self, path: str = "/stream.mjpg", **headers: str) -> Iterator[http.client.HTTPResponse]:
@@ -63,22 +56,9 @@ class Web:
             connection.sock and connection.sock.close()
             connection.close()
 
-    @contextmanager
-    def playing(self, noise: np.ndarray | None = None) -> Iterator[None]:
+    def playing(self, noise: np.ndarray | None = None) -> AbstractContextManager[None]:
         """Write frames until the block ends, with the image `noise` if it is given."""
-        ended = threading.Event()
-
-        def play() -> None:
-            while not ended.wait(0.02):
-                self.write("happy", "sad", noise=noise)
-
-        thread = threading.Thread(target=play)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        return repeated(lambda: self.write("happy", "sad", noise=noise))
 
 
 @pytest.fixture
@@ -138,18 +118,6 @@ def test_the_state_has_rate_faces_stages_and_the_boards_health(web):
     assert document["health"]["throttling"]["now"] == ["soft temperature limit"]
 
 
-def test_an_image_that_no_other_one_follows_is_sent_twice(web):
-    site = web()
-    site.write("happy")
-    with site.stream() as stream:
-        first, second = read_picture(stream), read_picture(stream)
-        assert np.array_equal(first, second)
-        # The third image is the next frame.
-        site.write("sad", "calm", "sad")
-        assert not np.array_equal(read_picture(stream), first)
-    assert site.sink.preview.encoded == 2
-
-
 def test_metrics_are_what_prometheus_reads(web):
     account = Account("jsonl")
     account.produce(10)
@@ -180,20 +148,6 @@ def test_metrics_are_what_prometheus_reads(web):
     (dropped,) = families["edgekit_output_dropped"].samples
     assert dropped.labels == {"output": "jsonl", "reason": "disk full"}
     assert json.loads(site.get("/api/state")[2])["outputs"]["jsonl"]["dropped"] == {"disk full": 3}
-
-
-def test_a_stalled_source_lowers_the_frame_rate(feed, monkeypatch):
-    clock = SimpleNamespace(now_s=100.0)
-    monkeypatch.setattr("edgekit.device.sinks.monitor.time", SimpleNamespace(monotonic=lambda: clock.now_s))
-    monitor = Monitor("demo", lambda: None)
-    for _ in range(8):  # one frame per second
-        clock.now_s += 1
-        monitor.write(None, feed.next()[1])
-    latest_s, rates = clock.now_s, []
-    for since_s in (0.0, 0.5, 0.99, 3.0, 6.0):
-        clock.now_s = latest_s + since_s
-        rates.append(monitor.document()["fps"])
-    assert rates == [1.0, 1.0, 1.0, 0.4, 0.0], "a stalled camera lowers the rate"
 
 
 def test_a_run_without_frames_is_stalled_unless_it_is_paused(web, monkeypatch):
@@ -247,41 +201,6 @@ def test_nothing_is_encoded_for_nobody_and_once_for_ten(web):
         wait_until(lambda: site.sink.preview.viewers == 0)
 
 
-def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web, monkeypatch):
-    monkeypatch.setattr("edgekit.device.sinks.web.access._DEAD_AFTER_MS", 4000)
-    site = web(max_fps=100)
-    with site.playing(), site.stream() as awake, socket.socket() as asleep:
-        asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        asleep.connect((site.address.hostname, site.address.port))
-        asleep.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        wait_until(lambda: site.sink.preview.viewers == 2)
-        end_s = time.monotonic() + PATIENCE_S
-        while site.sink.preview.viewers == 2:
-            assert time.monotonic() < end_s
-            read_picture(awake)
-        read_picture(awake)
-        assert site.sink.preview.viewers == 1
-
-
-def test_connections_above_the_limit_get_503(web, monkeypatch):
-    monkeypatch.setattr("edgekit.device.sinks.web.server._MAX_CONNECTIONS", 5)
-    site = web()
-    with ExitStack() as stack:
-        for _ in range(5):
-            stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
-        wait_until(lambda: site.get("/api/state")[0] == 503)
-    wait_until(lambda: site.get("/api/state")[0] == 200)
-
-
-@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
-def test_the_page_is_served_over_ipv6_alone(web):
-    site = web("[::1]:0")
-    assert site.sink.url.startswith("http://[::1]:")
-    assert site.get("/", Host=site.address.netloc)[0] == 200
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", site.address.port))
-
-
 def test_of_many_viewers_who_come_at_once_only_so_many_watch(web, monkeypatch):
     monkeypatch.setattr("edgekit.device.sinks.web.app._MAX_VIEWERS", 3)
     site = web()
@@ -293,21 +212,6 @@ def test_of_many_viewers_who_come_at_once_only_so_many_watch(web, monkeypatch):
         wait_until(lambda: site.sink.preview.viewers)
         assert sum(client.recv(1) == b"H" for client in clients) == 20, "all are answered"
         assert site.sink.preview.viewers == 3
-
-
-def test_a_later_viewer_does_not_get_an_earlier_image(web):
-    site = web()
-    site.write("happy")
-    with site.stream() as stream:
-        read_picture(stream)
-    wait_until(lambda: site.sink.preview.viewers == 0)
-    for _ in range(3):
-        site.write()
-    with site.stream() as stream:
-        read_picture(stream)  # may be up to a period old
-        picture = read_picture(stream)
-    _, green, red = (int(value) for value in picture[100, 20])
-    assert abs(green - red) < 10, "no box: it is the frame without a face"
 
 
 def test_blurred_faces_are_not_in_the_pictures(web):
@@ -349,28 +253,6 @@ def test_login_gives_a_cookie_that_opens_the_page(web):
     assert TOKEN not in cookie
     assert site.get("/", Cookie=cookie)[0] == 200
     assert site.get("/login", "POST", "token=" + "x" * 10_000)[0] == 413
-
-
-def test_a_token_that_is_not_ascii_opens_the_page_in_a_header_and_in_the_login(web):
-    # The last byte is no-break space in Latin-1.
-    token = "schlüssel-zum-garten-à"
-    site = web(token=token)
-    header = f"Bearer {token}".encode().decode("latin-1")
-    assert site.get("/metrics", Authorization=header)[0] == 200
-    _, headers, _ = site.get("/login", "POST", urlencode({"token": token}))
-    assert site.get("/", Cookie=headers["set-cookie"].partition(";")[0])[0] == 200
-
-
-def test_a_browser_stays_logged_in_to_two_runs_on_one_machine(web):
-    # All ports of a machine share their cookies.
-    cookies = {}
-    sites = [web(token=token) for token in (TOKEN, f"{TOKEN}-2")]
-    for site, token in zip(sites, (TOKEN, f"{TOKEN}-2"), strict=True):
-        _, headers, _ = site.get("/login", "POST", f"token={token}")
-        name, _, value = headers["set-cookie"].partition(";")[0].partition("=")
-        cookies[name] = value
-    sent = "; ".join(f"{name}={value}" for name, value in cookies.items())
-    assert [site.get("/", Cookie=sent)[0] for site in sites] == [200, 200]
 
 
 def test_without_a_token_only_requests_that_name_this_machine_get_in(web):
@@ -470,33 +352,6 @@ def test_pictures_need_the_token_and_a_run_that_takes_them(web, feed):
     assert site.get("/classify", "POST", b"p", **PICTURE)[0] == 401
     assert site.get("/classify", "POST", b"p", **PICTURE, Authorization=f"Bearer {TOKEN}")[0] == 200
     assert web().get("/classify", "POST", b"p", **PICTURE)[0] == 404
-
-
-def test_pictures_are_limited_in_rate_and_number(web, feed):
-    result, started, go = feed.next("happy")[1], threading.Semaphore(0), threading.Event()
-
-    def recognise(_: bytes):
-        started.release()
-        assert go.wait(PATIENCE_S)
-        return result
-
-    site = web(recognise=recognise)
-    codes: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: codes.append(site.get("/classify", "POST", b"p", **PICTURE)[0]))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for _ in threads:
-        assert started.acquire(timeout=PATIENCE_S)
-    status, headers, _ = site.get("/classify", "POST", b"p", **PICTURE)
-    assert (status, headers["retry-after"]) == (429, "1")
-    assert site.get("/healthz")[0] in (200, 503), "the server still answers"
-    go.set()
-    for thread in threads:
-        thread.join()
-    assert codes == [200] * 4
 
 
 def test_more_pictures_than_a_second_may_have_are_refused(web, feed, monkeypatch):

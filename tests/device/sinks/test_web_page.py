@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +12,6 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from edgekit.boards import Conditions, Throttling
 from edgekit.contract import Subject
 from edgekit.device.sinks.clips import ClipOptions
 from edgekit.device.sinks.context import Account, SinkLinks
@@ -22,12 +20,12 @@ from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.server import WebSink
 from edgekit.device.zones import Zone, parse_zone
 from tests.browser import PROGRAMS, wait
+from tests.device.conftest import repeated
 from tests.device.sinks.test_clips import labels_with_events, play
-from tests.runs import Source, run_of
+from tests.runs import HOT, Source, run_of
 from tests.waiting import wait_until
 
 TOKEN = "a-token-that-nobody-guesses"
-HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
 
 pytestmark = pytest.mark.skipif(
     not all(PROGRAMS.values()), reason="no chromium and chromedriver here: apt install chromium chromium-driver"
@@ -37,7 +35,6 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
     """Serve a page with frames until the test ends; the first face is happy and sad in turn."""
-    ended = threading.Event()
     with ExitStack() as stack:
 
         def serve(
@@ -45,7 +42,6 @@ def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
             address: str = "0",
             subject: Subject = "face",
             account: Account | None = None,
-            others: tuple[str, ...] = ("calm",),
             clips: Path | None = None,
             zones: tuple[Zone, ...] = (),
         ) -> WebSink:
@@ -54,22 +50,18 @@ def site(feed, notices) -> Iterator[Callable[..., WebSink]]:
             run = replace(run_of(notices.append), links=SinkLinks([monitor.post]))
             events = EventSink(EventOptions(event_hold=0.2), run)
 
-            def play() -> None:
-                while not ended.wait(0.02):
-                    label = "happy" if feed.sequence % 100 < 50 else "sad"
-                    frame, result = feed.next(label, *(others if subject == "face" else ()))
-                    faces = result.faces
-                    if zones:
-                        faces = replace(faces, zones=zones, zone_indices=np.zeros(len(faces), np.int64))
-                    result = replace(result, subject=subject, faces=faces)
-                    monitor.write(None, result)
-                    sink.write(frame, result)
-                    events.write(frame, result)
+            def show() -> None:
+                label = "happy" if feed.sequence % 100 < 50 else "sad"
+                frame, result = feed.next(label, *(["calm"] if subject == "face" else []))
+                faces = result.faces
+                if zones:
+                    faces = replace(faces, zones=zones, zone_indices=np.zeros(len(faces), np.int64))
+                result = replace(result, subject=subject, faces=faces)
+                monitor.write(None, result)
+                sink.write(frame, result)
+                events.write(frame, result)
 
-            thread = threading.Thread(target=play)
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(ended.set)
+            stack.enter_context(repeated(show))
             return sink
 
         yield serve
@@ -140,33 +132,6 @@ def test_the_video_moves_again_after_a_restart_of_the_run(browser, site):
     wait_for_images(browser, 4)
 
 
-def test_before_the_first_frame_the_page_is_not_live_and_later_it_shows_that_there_is_no_face(browser, site):
-    browser.get(site().url)
-    wait(browser, "document.getElementById('status').textContent === 'live'")
-    state = browser.execute_async_script("fetch('/api/state').then((got) => got.json()).then(arguments[0])")
-    status = "show(arguments[0]); return document.getElementById('status').textContent"
-    assert browser.execute_script(status, {**state, "latest": None}) == "waiting for the first frame"
-    empty = {**state, "latest": {**state["latest"], "faces": []}}
-    assert browser.execute_script(status, empty) == "live"
-    assert browser.execute_script("show(arguments[0]); return document.getElementById('faces').textContent", empty) == (
-        "no faces"
-    )
-
-
-def test_an_uncertain_face_is_gray_and_counted(browser, site):
-    browser.get(site(others=("uncertain",)).url)
-    wait(browser, "document.getElementById('counts').textContent.includes(' uncertain')")
-    colour = "return getComputedStyle(document.querySelector('#faces li{0} h3')).color"
-    assert (
-        browser.execute_script("return document.querySelector('#faces li.uncertain h3').firstChild.data") == "uncertain"
-    )
-    assert browser.execute_script(colour.format(".uncertain")) != browser.execute_script(
-        colour.format(":not(.uncertain)")
-    )
-    events = browser.execute_script("return document.getElementById('events').textContent")
-    assert "uncertain" not in events
-
-
 def test_whole_images_have_one_label_without_a_number(browser, site):
     browser.get(site(subject="image").url)
     wait(browser, "document.getElementById('events').textContent.includes('happy → sad')")
@@ -223,28 +188,6 @@ def test_the_token_is_refused_and_accepted(browser, site):
     wait(browser, "document.getElementById('status').textContent === 'live'")
     assert TOKEN not in browser.current_url
     assert browser.execute_script("return document.cookie") == "", "scripts cannot read the cookie"
-
-
-def test_the_stages_are_explained(browser, site):
-    browser.get(site().url)
-    wait(browser, "document.getElementById('status').textContent === 'live'")
-    browser.find_element("css selector", "summary").send_keys("\ue007")  # the Enter key opens the explanation
-    wait(browser, "document.querySelector('details').open")
-    terms = "return Array.from(document.querySelectorAll('details dt'), (each) => each.innerText)"
-    # The stages of a result. A result is sent before the stage "sinks" ends.
-    stages = {"capture", "wait", "track", "detect", "crop", "classify"}
-    assert set(browser.execute_script(terms)) == {"Age of results"} | stages
-
-
-def test_a_link_from_another_site_leads_a_viewer_to_the_page(browser, site):
-    port = site(TOKEN, "0.0.0.0:0").url.rstrip("/").rpartition(":")[2]
-    browser.get(f"http://127.0.0.2:{port}/login")
-    browser.find_element("id", "token").send_keys(TOKEN)
-    browser.find_element("tag name", "button").click()
-    wait(browser, "document.getElementById('status')?.textContent === 'live'")
-    browser.get(f"http://127.0.0.3:{port}/login")
-    browser.execute_script(f"location.href = 'http://127.0.0.2:{port}/'")
-    wait(browser, "location.host.startsWith('127.0.0.2') && document.getElementById('status')?.textContent === 'live'")
 
 
 def test_the_page_shows_what_was_not_written(browser, site):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -22,10 +20,8 @@ from edgekit.device.sinks.events import Event
 from edgekit.device.sinks.webhook import WebhookOptions
 from edgekit.device.sinks.writer import Writer
 from edgekit.errors import InputError
-from tests.runs import run_of
+from tests.runs import Images, run_of
 from tests.waiting import wait_until
-
-PATIENCE_S = 30
 
 
 class Receiver(ThreadingHTTPServer):
@@ -69,16 +65,6 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch) -> None:
     monkeypatch.setattr(module, "_RETRY_PAUSES_S", (0.01, 0.01))
-
-
-class Images:
-    latest = None
-
-    def __init__(self, images: dict[str, bytes]) -> None:
-        self.jpeg = images.get
-
-    def request(self) -> None:
-        pass
 
 
 @pytest.fixture
@@ -130,7 +116,7 @@ def test_an_event_has_its_image_if_it_is_there(receiver, open_hook):
     assert third == event(0).as_document()
 
 
-@pytest.mark.parametrize("status", [302, 400, 401, 404])
+@pytest.mark.parametrize("status", [302, 401])
 def test_a_rejected_event_is_not_repeated_reported_once_and_its_token_goes_nowhere_else(
     receiver, open_hook, notices, status
 ):
@@ -143,27 +129,6 @@ def test_a_rejected_event_is_not_repeated_reported_once_and_its_token_goes_nowhe
     assert len(notices) == 2
     assert "secret-in-address" not in str(notices)
     assert "the-token" not in str(notices)
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_after_faults_in_any_order_the_account_is_what_the_receiver_has(receiver, open_hook, monkeypatch, seed):
-    monkeypatch.setattr(module, "_RETRY_PAUSES_S", (0.0, 0.0))
-    choose = random.Random(seed)  # noqa: S311 - not for security
-    receiver.answers = choose.choices((204, 500, 429, 404, 302), (4, 4, 2, 1, 1), k=200)
-    with open_hook() as hook:
-        for sequence in range(60):
-            hook.put(event(sequence))
-        wait_until(lambda: counts(hook)["waiting"] == 0)
-    received = [document["sequence"] for document in receiver.received]
-    assert received == sorted(set(received))
-    assert counts(hook)["written"] == len(received)
-
-
-def test_an_unreachable_receiver_loses_events_after_some_attempts(receiver, open_hook, notices):
-    receiver.server_close()
-    with open_hook() as hook:
-        hook.put(event(0))
-        wait_until(lambda: counts(hook)["dropped"] and len(notices) == 1)
 
 
 def test_a_receiver_that_does_not_respond_delays_neither_the_run_nor_its_end(notices):
@@ -179,13 +144,7 @@ def test_a_receiver_that_does_not_respond_delays_neither_the_run_nor_its_end(not
     assert sum(counts(hook)["dropped"].values()) == 3
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        *("ftp://host/x", "file:///etc/passwd", "https:///x", "https://host:port/", "https://host/a b"),
-        *("https://user:secret-word@host/", "https://host/tür", f"https://{'a' * 64}.de/"),
-    ],
-)
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "https://host:port/", "https://user:secret-word@host/"])
 def test_an_address_that_cannot_be_is_refused(notices, url):
     with pytest.raises(InputError) as refused:
         WebhookOptions(webhook=url).open(run_of(notices.append))
@@ -204,15 +163,3 @@ def test_a_secret_is_the_files_first_line_or_the_environments(tmp_path, notices,
     path.chmod(0o644)
     read_secret(path, "SOME_TOKEN", "token", notices.append)
     assert len(notices) == 1
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"\x1b[2J\n"])
-def test_a_file_or_a_variable_without_a_secret_is_refused(tmp_path, notices, monkeypatch, content):
-    path = tmp_path / "token"
-    path.write_bytes(content)
-    with pytest.raises(InputError):
-        read_secret(path, "SOME_TOKEN", "token", notices.append)
-    monkeypatch.setitem(os.environb, b"SOME_TOKEN", content or b"two\nlines")
-    with pytest.raises(InputError) as raised:
-        read_secret(None, "SOME_TOKEN", "token", notices.append)
-    assert "lines" not in str(raised.value)

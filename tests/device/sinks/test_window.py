@@ -19,12 +19,6 @@ def refuse() -> None:
     pytest.fail("nobody may quit")
 
 
-def test_without_a_display_a_video_is_offered(monkeypatch):
-    monkeypatch.delenv("DISPLAY")
-    with pytest.raises(InputError, match="--save"):
-        WindowSink(refuse)
-
-
 @pytest.mark.skipif("GUI:                           NONE" not in cv2.getBuildInformation(), reason="OpenCV has windows")
 def test_the_error_of_a_headless_opencv_names_the_extra_with_windows():
     with pytest.raises(InputError, match="pip install"):

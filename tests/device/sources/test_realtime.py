@@ -12,7 +12,6 @@ from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.sources import open_source
 from edgekit.device.sources.played import RealtimeSource
 from edgekit.errors import InputError
-from tests.device.conftest import OLD_OPENCV
 from tests.waiting import wait_until
 
 
@@ -51,27 +50,12 @@ def test_a_recording_plays_on_while_a_frame_is_processed():
         assert source.dropped == 3
 
 
-@OLD_OPENCV
-def test_stop_ends_the_waiting(write_video, notices):
-    with open_source(str(write_video("slow.mkv", [0, 60_000])), notices.append, realtime=True) as source:
-        sequences = []
-        for frame in source:
-            sequences.append(frame.sequence)
-            threading.Timer(0.15, source.stop).start()
-        assert sequences == [0]
-
-
 def test_pictures_have_no_pace(tmp_path, notices, picture):
     import cv2
 
     cv2.imwrite(str(tmp_path / "a.png"), picture)
     with pytest.raises(InputError, match="frame rate"):
         open_source(str(tmp_path), notices.append, realtime=True)
-
-
-def test_a_live_stream_has_a_pace_of_its_own(play, notices):
-    with open_source(play([("pictures", 1000, (64, 48))]).url, notices.append, realtime=True) as source:
-        assert source.live
 
 
 def test_a_repeated_video_goes_on_until_it_is_stopped(write_clip, notices):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import pytest
 
 from edgekit.device.frame import presentation_time_s
 from edgekit.device.sinks.save import SaveOptions
 from edgekit.device.sources import open_source
-from tests.device.conftest import OLD_OPENCV, Feed
+from tests.device import videos
+from tests.device.conftest import Feed
 from tests.runs import counts, run_of
 
 av = pytest.importorskip("av", reason="no PyAV here: pip install av")
@@ -24,14 +24,6 @@ def times_ms(path: Path, notices: list[str], realtime: bool = False) -> list[int
         time_s = presentation_time_s(source)
         times = [time_s(frame) for frame in source]
     return [round((time - times[0]) * 1000) for time in times]
-
-
-def stored_ms(path: Path) -> list[int]:
-    capture = cv2.VideoCapture(str(path))
-    times = []
-    while capture.read()[0]:
-        times.append(round(capture.get(cv2.CAP_PROP_POS_MSEC)))
-    return times
 
 
 def damage(path: Path, *numbers: int) -> Path:
@@ -52,14 +44,6 @@ def test_a_variable_frame_rate_keeps_its_times_and_gives_no_warning(write_video,
     assert notices == []
 
 
-@OLD_OPENCV
-def test_in_real_time_each_frame_comes_at_its_own_time(write_video, notices):
-    path = write_video("pauses.mkv", [0, 40, 80, 300, 340, 900])
-    # A frame that is late on a busy machine is dropped.
-    assert set(times_ms(path, notices, realtime=True)) <= {0, 40, 80, 300, 340, 900}
-    assert notices == []
-
-
 def test_a_recording_of_a_variable_frame_rate_lasts_as_long(write_video, tmp_path, notices):
     path = tmp_path / "o.mp4"
     with open_source(str(write_video("pauses.mkv", PAUSES_MS)), notices.append) as source:
@@ -68,7 +52,7 @@ def test_a_recording_of_a_variable_frame_rate_lasts_as_long(write_video, tmp_pat
         with video:
             for frame in source:
                 video.write(frame, Feed().next()[1])
-    assert stored_ms(path) == PAUSES_MS
+    assert videos.times_ms(path) == PAUSES_MS
     assert counts(run, "save") == {"produced": 12, "written": 12, "dropped": {}, "waiting": 0}
 
 
@@ -92,16 +76,3 @@ def test_a_video_that_ends_early_gives_a_warning(write_video, notices):
     path.write_bytes(data[: len(data) // 2])
     assert 10 < len(times_ms(path, notices)) < 20
     assert len(notices) == 1
-
-
-def test_joined_videos_whose_time_stamps_start_again_play_one_after_the_other(write_video, tmp_path, notices):
-    once = write_video("one.ts", STEADY_MS[:10], format="mpegts").read_bytes()
-    (tmp_path / "two.ts").write_bytes(2 * once)
-    times = times_ms(tmp_path / "two.ts", notices)
-    assert times == STEADY_MS[:20]
-
-
-@OLD_OPENCV
-def test_a_video_without_time_stamps_has_its_nominal_frame_rate(write_video, notices):
-    path = write_video("raw.h264", STEADY_MS, format="h264")
-    assert times_ms(path, notices) == STEADY_MS

@@ -63,14 +63,6 @@ def test_a_model_that_cannot_be_written_leaves_the_one_in_use(base: Path, tmp_pa
     assert TaughtFile(file.path, base).current.read_bytes() == b"one"
 
 
-def test_the_same_model_twice_keeps_the_one_before(base: Path, tmp_path: Path) -> None:
-    file = TaughtFile(tmp_path / "taught.onnx", base)
-    for content in (b"one", b"two", b"two"):
-        teach(file, content)
-    file.exchange()
-    assert file.current.read_bytes() == b"one"
-
-
 @pytest.mark.parametrize("is_for_any", [True, False])
 def test_a_model_of_another_origin_is_never_lost(is_for_any: bool, base: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.onnx"

@@ -6,10 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.detection import create_detector
 from edgekit.device.detections import Detections
 from edgekit.device.frame import Frame, split_planes
-from edgekit.device.imaging import read_image
 from edgekit.device.region import Region, detector_input_px, scaled_input_px
 from edgekit.device.stages import StageTimer
 from edgekit.device.tracking import FaceTracker, flow_luma
@@ -240,20 +238,3 @@ def test_light_that_flickers_ends_no_track() -> None:
         lit = np.clip(image * gain + offset, 0, 255).astype(np.uint8)
         (frame,) = frames(lit)
         assert face_tracker.find(frame, StageTimer()).track_ids.tolist()[:1] == [1]
-
-
-def test_a_film_of_three_portraits_shows_three_faces(shared) -> None:
-    detector = create_detector(str(shared / "data/yunet/face_detection_yunet_2026may.onnx"), notify=print)
-    group = read_image(shared / "data/media/three_faces.jpg")
-    images = []
-    for x0, y0, x1, y1 in detector.detect(group).xyxy:
-        # The faces have the same place and size in their portraits.
-        matrix = np.array(
-            [[100 / (x1 - x0), 0, 70 - 100 * x0 / (x1 - x0)], [0, 100 / (y1 - y0), 70 - 100 * y0 / (y1 - y0)]]
-        )
-        images += [cv2.warpAffine(group, matrix, (240, 240), borderMode=cv2.BORDER_REFLECT)] * 12
-    face_tracker = FaceTracker(detector, Adaptive(), largest_only=True)
-    ids = [face_tracker.find(frame, StageTimer()).track_ids.tolist() for frame in frames(*images)]
-    scenes_ids = [{track_id for found in ids[start : start + 12] for track_id in found} for start in (0, 12, 24)]
-    assert [len(found) for found in ids] == [1] * 36, "detection runs in the first frame of a scene"
-    assert (list(map(len, scenes_ids)), len(set.union(*scenes_ids))) == ([1, 1, 1], 3)

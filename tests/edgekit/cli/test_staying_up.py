@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 
 import pytest
 
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TEMPORARY
 from tests.waiting import wait_until
 
-PATIENCE_S = 60
 SMALL = (64, 48)
 ENDLESS = ("pictures", 100_000, SMALL)
 
@@ -61,17 +58,6 @@ def test_a_signal_does_not_wait_for_the_timeout_of_a_sender_that_sends_nothing(s
     assert run.end() == (EXIT_OK if number == signal.SIGTERM else EXIT_INTERRUPTED)
 
 
-def test_sigterm_while_the_camera_is_silent_keeps_what_there_is(start, play, tmp_path):
-    server = play([("pictures", 50, SMALL), ("silence", 1000)])
-    run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl", "--save", tmp_path / "r.mp4", before=SOON)
-    run.until_printed("was lost after")
-    run.process.send_signal(signal.SIGTERM)
-    assert run.end() == EXIT_OK
-    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
-    assert len(lines) == json.loads(run.document)["frames"]
-    assert (tmp_path / "r.mp4").stat().st_size > 0
-
-
 def test_after_a_kill_all_lines_are_complete_and_the_next_run_starts(start, play, tmp_path):
     server = play([ENDLESS])
     run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl")
@@ -103,22 +89,3 @@ def test_a_throttled_board_is_reported_and_its_load_is_reduced(start, play, scri
     samples = [line["health"] for line in lines if "health" in line]
     assert 1 <= len(samples) <= health["samples"] < len(lines)
     assert samples[-1]["throttling"]["flags"] == "0x50005"
-
-
-def test_a_service_manager_receives_heartbeats_for_processed_frames(start, play, tmp_path, monkeypatch):
-    server = play([ENDLESS])
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(PATIENCE_S)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        monkeypatch.setenv("WATCHDOG_USEC", "2000000")
-        run = start("--source", server.url)
-        assert "READY=1" in manager.recv(4096).decode().splitlines()
-        heartbeat = manager.recv(4096).decode().splitlines()
-        assert "WATCHDOG=1" in heartbeat
-        assert any("frames," in line for line in heartbeat)
-        os.kill(run.process.pid, signal.SIGTERM)
-        message = ""
-        while "STOPPING=1" not in message:
-            message = manager.recv(4096).decode()
-        assert run.end() == EXIT_OK

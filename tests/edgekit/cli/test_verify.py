@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +12,10 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
-from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
-from edgekit.preprocess import to_tensor
+from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
+from tests.edgekit.onnx_faults import with_document
 from tests.exports import export_checkpoint
 
 Run = Callable[..., tuple[int, str, str]]
@@ -55,13 +54,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def with_contract(model: Path, target: Path, contract: Contract) -> Path:
-    proto = onnx.load(model)
-    helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
-    onnx.save(proto, target)
-    return target
-
-
 def test_an_export_passes(edgekit: Run, model: Path, checkpoint: Path, data: Path) -> None:
     code, out, err = edgekit("verify", model, "--against", checkpoint, "--data", data, "--split", "test", "--json")
     assert code == 0, err
@@ -80,10 +72,8 @@ def test_an_export_passes(edgekit: Run, model: Path, checkpoint: Path, data: Pat
 def test_a_file_of_another_program_is_compared_with_itself(
     edgekit: Run, model: Path, data: Path, tmp_path: Path
 ) -> None:
-    foreign, options = tmp_path / "foreign.onnx", ("--data", data, "--split", "test", "--json")
-    proto = onnx.load(model)
-    del proto.metadata_props[:]
-    onnx.save(proto, foreign)
+    foreign = with_document(model, tmp_path / "foreign.onnx", None)
+    options = ("--data", data, "--split", "test", "--json")
     assert edgekit("verify", model, "--against", foreign, *options)[0] == 2
     for against, is_itself in ((model, True), (shutil.copy(model, tmp_path / "copy.onnx"), False)):
         code, out, _ = edgekit("verify", model, "--against", against, *options)
@@ -111,7 +101,7 @@ def test_pictures_that_are_not_square_are_verified_and_another_fit_is_found(
     arguments = ("--against", checkpoint, "--data", tmp_path, "--split", "test")
     assert edgekit("verify", model, *arguments)[0] == 0
     stretching = replace(CONTRACT, crop=replace(CONTRACT.crop, fit="stretch"))
-    code, _, err = edgekit("verify", with_contract(model, tmp_path / "other.onnx", stretching), *arguments)
+    code, _, err = edgekit("verify", with_document(model, tmp_path / "other.onnx", stretching.to_json()), *arguments)
     assert code == 3
     assert "preprocessing differs on 1 of 2 images" in err
     assert "first on 'test/happy/wide.png'" in err
@@ -129,30 +119,13 @@ def test_a_wrong_weight_is_found(edgekit: Run, model: Path, checkpoint: Path, da
     assert len(err.splitlines()) == 1
 
 
-@pytest.fixture(scope="module")
-def int8(model: Path) -> Path:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-
-    noise = np.random.default_rng(1).integers(0, 256, (8, 44, 44, 1), np.uint8)
-
-    class Noise(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.rows: Iterator[np.ndarray] = iter([to_tensor(noise, CONTRACT.input)])  # type: ignore[type-arg]
-
-        def get_next(self) -> dict[str, object] | None:
-            row = next(self.rows, None)
-            return None if row is None else {CONTRACT.input.name: row}
-
-    path = model.with_name("int8.onnx")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        quantize_static(model, path, Noise(), quant_format=QuantFormat.QDQ, per_channel=True)
-    return with_contract(path, path, replace(CONTRACT, precision="int8", calibration="noise"))
-
-
 def test_a_quantised_file_is_checked_by_labels_and_relative_logits(
-    edgekit: Run, int8: Path, checkpoint: Path, data: Path
+    edgekit: Run, checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
+    int8 = tmp_path / "int8.onnx"
+    quantize = ("--quantize", "int8", "--calibrate", data, "--calibrate-split", "test")
+    code, out, err = edgekit("export", checkpoint, "-o", int8, *quantize)
+    assert code == 0, err
     arguments = ("--against", checkpoint, "--data", data, "--split", "test", "--json")
     code, out, err = edgekit("verify", int8, *arguments)
     document = json.loads(out)
@@ -162,56 +135,16 @@ def test_a_quantised_file_is_checked_by_labels_and_relative_logits(
     assert (code == 0) is (document["top1"]["agreement"] >= 0.95 and relative <= allowed), err
 
 
-def broken(model: Path, folder: Path) -> Iterator[tuple[str, Path, int]]:
-    def changed(name: str, change: Callable[[onnx.ModelProto], object]) -> Path:
-        proto = onnx.load(model)
-        change(proto)
-        path = folder / f"{name}.onnx"
-        path.write_bytes(proto.SerializeToString())
-        return path
-
-    def props(contract: Contract) -> Callable[[onnx.ModelProto], None]:
-        return lambda proto: helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
-
-    def new_opset(proto: onnx.ModelProto) -> None:
-        proto.opset_import[0].version = 22
-
-    def fixed_batch(proto: onnx.ModelProto) -> None:
-        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
-
-    def no_contract(proto: onnx.ModelProto) -> None:
-        del proto.metadata_props[:]
-
-    yield "opset", changed("opset", new_opset), 3
-    yield "batch", changed("batch", fixed_batch), 3
-    few = replace(CONTRACT, labels=("a", "b"))
-    yield "labels", changed("labels", props(few)), 3
-    small = replace(
-        CONTRACT,
-        input=replace(CONTRACT.input, size_hw=(40, 40)),
-        crop=replace(CONTRACT.crop, center_crop_hw=(40, 40)),
-    )
-    yield "size", changed("size", props(small)), 3
-    other = replace(CONTRACT, labels=tuple("abcdefg"))
-    yield "names", changed("names", props(other)), 2
-    yield "none", changed("none", no_contract), 2
-    garbage = folder / "garbage.onnx"
-    garbage.write_bytes(b"\x08\x08")
-    yield "garbage", garbage, 2
-    cut = folder / "cut.onnx"
-    cut.write_bytes(model.read_bytes()[:100_000])
-    yield "cut", cut, 2
-
-
 def test_what_a_device_cannot_run_is_refused_with_one_line(
     edgekit: Run, model: Path, checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
-    for name, path, expected in broken(model, tmp_path):
+    batch = onnx.load(model)
+    batch.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save(batch, tmp_path / "batch.onnx")
+    with_document(model, tmp_path / "labels.onnx", replace(CONTRACT, labels=("a", "b")).to_json())
+    with_document(model, tmp_path / "none.onnx", None)
+    (tmp_path / "cut.onnx").write_bytes(model.read_bytes()[:100_000])
+    for name, expected in (("batch", 3), ("labels", 3), ("none", 2), ("cut", 2)):
+        path = tmp_path / f"{name}.onnx"
         code, _, err = edgekit("verify", path, "--against", checkpoint, "--data", data, "--split", "test", "-q")
         assert (code, len(err.splitlines())) == (expected, 1), (name, err)
-
-
-@pytest.mark.parametrize("arguments", [["--split", "nowhere"], ["--limit", "0"]])
-def test_bad_arguments_are_reported(edgekit: Run, model: Path, data: Path, arguments: list[str]) -> None:
-    code, _, err = edgekit("verify", model, "--against", model, "--data", data, *arguments)
-    assert (code, len(err.splitlines())) == (2, 1)

@@ -18,6 +18,12 @@ FIXTURES = Path(__file__).parents[2] / "fixtures" / "boards"
 Replay = Callable[..., Probe]
 
 
+def interpreter(architecture: str, userland_bits: int = 64) -> str:
+    """Return a section `interpreter`, for boards that are not arm64."""
+    python = {"architecture": architecture, "userland_bits": userland_bits, "python": "3.9.2"}
+    return json.dumps({**python, "in_venv": False, "system_site_packages": True})
+
+
 def sections(name: str) -> dict[str, str]:
     """Return the sections of a fixture by title; they extend or replace those of the fixture in its line `# on:`."""
     text = (FIXTURES / f"{name}.txt").read_text()

@@ -1,4 +1,4 @@
-"""A real sshd with its own keys and a temporary home folder, on a loopback port or in a network namespace."""
+"""A real sshd with its own keys and a temporary home folder, on a loopback port."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from edgekit.remote.deploy import Package
 from edgekit.remote.hosts import Host
 from edgekit.remote.ssh import Connection
 from tests.fake_systemd import FakeSystemd
+from tests.ports import free_port
 
 from .release_board import OWN, Board, MakePackage, make_package
 
@@ -33,7 +34,6 @@ class Sshd:
     port: int
     folder: Path
     home: Path
-    address: str = "127.0.0.1"
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ class Sshd:
 
     def host(self, **changes: object) -> Host:
         fields = {
-            "address": self.address,
+            "address": "127.0.0.1",
             "label": "board",
             "port": self.port,
             "identity": self.folder / "id",
@@ -52,15 +52,8 @@ class Sshd:
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with serve(tmp_path_factory.mktemp("sshd"), "127.0.0.1", free_port()) as board:
+    with serve(tmp_path_factory.mktemp("sshd")) as board:
         yield board
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 def _path_without_edgekit() -> str:
@@ -76,15 +69,12 @@ def has_penalties() -> bool:
 
 
 @contextmanager
-def serve(folder: Path, address: str, port: int, within: Sequence[str] = (), settings: str = "") -> Iterator[Sshd]:
-    """Run an sshd at an address and a port.
-
-    `within` is a prefix of its command, such as `ip netns exec NAME`; `settings` are further lines of sshd_config.
-    """
+def serve(folder: Path, settings: str = "") -> Iterator[Sshd]:
+    """Run an sshd on a free loopback port; `settings` are further lines of sshd_config."""
     program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None or shutil.which("ssh") is None:
         pytest.skip("no sshd here: apt-get install openssh-server openssh-client")
-    home = folder / "home"
+    port, home = free_port(), folder / "home"
     home.mkdir()
     for name in ("id", "other_id", "host_key", "other_host_key"):
         make_key(folder / name)
@@ -95,7 +85,7 @@ def serve(folder: Path, address: str, port: int, within: Sequence[str] = (), set
     config = folder / "sshd_config"
     config.write_text(
         f"""Port {port}
-ListenAddress {address}
+ListenAddress 127.0.0.1
 HostKey {folder / "host_key"}
 AuthorizedKeysFile {folder / "id.pub"}
 StrictModes no
@@ -111,12 +101,12 @@ Subsystem sftp internal-sftp
 {patience}
 """
     )
-    know(folder, port, folder / "host_key.pub", address=address)
+    know(folder, port, folder / "host_key.pub")
     with (folder / "sshd.log").open("wb") as log:
-        process = subprocess.Popen([*within, program, "-D", "-e", "-f", config], stderr=log)
+        process = subprocess.Popen([program, "-D", "-e", "-f", config], stderr=log)
     try:
-        wait_for(address, port, process, folder / "sshd.log")
-        yield Sshd(port, folder, home, address)
+        wait_for(port, process, folder / "sshd.log")
+        yield Sshd(port, folder, home)
     finally:
         process.terminate()
         process.wait()
@@ -156,18 +146,18 @@ def make_key(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
 
 
-def know(folder: Path, port: int, public_key: Path, name: str = "known_hosts", address: str = "127.0.0.1") -> Path:
+def know(folder: Path, port: int, public_key: Path, name: str = "known_hosts") -> Path:
     kind, key = public_key.read_text().split()[:2]
     known = folder / name
-    known.write_text(f"[{address}]:{port} {kind} {key}\n")
+    known.write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
     return known
 
 
-def wait_for(address: str, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     until_s = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < until_s and process.poll() is None:
         try:
-            socket.create_connection((address, port), 1).close()
+            socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:
             time.sleep(0.02)
         else:

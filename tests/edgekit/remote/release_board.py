@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-import time
+import venv
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +22,11 @@ from edgekit.remote.prepare import EdgekitCommand, prepare
 from edgekit.remote.probe import Probe
 from edgekit.remote.ssh import Connection
 from tests.fake_systemd import FakeSystemd
+from tests.waiting import wait_until
 
 SOURCE = Path(edgekit.__file__).parents[1]
 OWN = f'#!/bin/sh\nexec env PYTHONPATH="{SOURCE}" "{sys.executable}" -m edgekit.cli "$@"\n'
 SERVICE = Service("edgekit", "user")
-PATIENCE_S = 60
 MakePackage = Callable[..., Package]
 
 
@@ -69,11 +70,9 @@ class Board:
 
     def wait_until_it_runs(self) -> int:
         """Wait until the service has finished a frame; return its process id."""
-        end_s = time.monotonic() + PATIENCE_S
-        while (found := self.status())["ActiveState"] != "active":
-            assert time.monotonic() < end_s, (found, (self.systemd.folder / "edgekit.log").read_text())
-            time.sleep(0.05)
-        return int(found["MainPID"])
+        log = self.systemd.folder / "edgekit.log"
+        wait_until(lambda: self.status()["ActiveState"] == "active", failure=log.read_text)
+        return int(self.status()["MainPID"])
 
     def model_that_runs(self) -> bytes:
         """Return the content of the model file that the command line of the running process names."""
@@ -116,8 +115,16 @@ def board_plan(board: Board, package: Package, files: dict[str, Path]) -> dict[s
     }  # fmt: skip
 
 
-def use_environment(monkeypatch: pytest.MonkeyPatch, environment: Path, code: Path) -> None:
-    """Let a deploy use an environment made by the test, in place of one that it would install."""
+def use_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Let a deploy use a new environment in `folder` in place of one that it would install.
+
+    Returns the folders of the environment and of edgekit's code.
+    """
+    environment, code = folder / "envs/e", folder / "code/c"
+    venv.EnvBuilder(symlinks=True).create(environment)
+    site = environment / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
+    (site / "packages.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    shutil.copytree(SOURCE / "edgekit", code / "edgekit", ignore=shutil.ignore_patterns("__pycache__"))
 
     def prepare_files(connection: Connection, board: Probe, *args: Any, **options: Any) -> EdgekitCommand:
         if not options["install"]:
@@ -126,3 +133,4 @@ def use_environment(monkeypatch: pytest.MonkeyPatch, environment: Path, code: Pa
         return replace(sent, environment=str(environment), code=str(code))
 
     monkeypatch.setattr("edgekit.remote.deploy.prepare", prepare_files)
+    return environment, code

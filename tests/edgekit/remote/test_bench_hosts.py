@@ -17,11 +17,7 @@ import numpy as np
 import pytest
 
 import edgekit
-from edgekit.cli.boards import BoardReporter
-from edgekit.cli.output import Output
-from edgekit.remote.bench import _host_outcome
-from edgekit.remote.hosts import Host
-from edgekit.remote.parallel import INTERRUPTED, HostResult
+from edgekit.remote.parallel import INTERRUPTED
 from edgekit.report.document import read_document
 from tests.waiting import wait_until
 
@@ -50,23 +46,6 @@ def plant(sshd: Sshd) -> Iterator[Plant]:
 
     yield write
     path.unlink(missing_ok=True)
-
-
-def test_without_a_terminal_progress_is_printed_as_lines(
-    sshd: Sshd, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    host = sshd.host()
-    with BoardReporter(Output(as_json=False, quiet=False)) as reporter:
-        reporter.progress(host, "processes", 1, 3)
-        reporter.progress(host, "processes", 2, 3)
-        monkeypatch.setattr("edgekit.cli.progress.LINE_EVERY_S", 0.0)
-        reporter.progress(host, "send\x1b[2J\ning", 0.5, 0)
-        reporter.progress(host, "sending opencv", 13_041_664, 52_166_656)
-    label = host.label
-    assert capsys.readouterr() == ("", f"{label}: send\\x1b[2J ing, 0.5\n{label}: sending opencv, 25%\n")
-    with BoardReporter(Output(as_json=False, quiet=True)) as reporter:
-        reporter.progress(host, "processes", 1, 3)
-    assert capsys.readouterr() == ("", "")
 
 
 def bench_words(sshd: Sshd, *more: object) -> list[object]:
@@ -108,13 +87,9 @@ def test_a_board_measures_with_the_options_and_names_given_here(
     ("script", "message"),
     [
         ("exit 3", "edgekit ended with exit code 3"),
-        ("echo 'edgekit-job [\"x\", 1, 2]' >&2; echo 'sh: cannot open' >&2; exit 2", "exit code 2: sh: cannot open"),
         ('echo \'{"error": "no \\u001b[2Jdisk"}\'; exit 1', "no \\x1b[2Jdisk"),
-        ("echo '{'", "response is not valid"),
         ('echo \'{"result": {"schema": "edgekit.bench/99.0"}}\'', "its report"),
         (f"echo '{{\"result\": '; cat '{RESULT}'; echo '}}'", "its report has no measurement of"),
-        ("echo '[]'", "response is not valid"),
-        ("echo 'edgekit-job [\"\x1b[2J\", 1e999, -1]' >&2", "it printed nothing"),
         ("kill -9 $$", "ended with"),
     ],
 )
@@ -214,7 +189,8 @@ def run_worker(job):
         disconnected.append(True)
         return result
     os.kill(os.getppid(), 9)  # sshd
-    time.sleep(60)
+    while True:  # a signal that arrives just before a sleep does not end it
+        time.sleep(0.1)
 
 disconnected = []
 rounds.measure_all.__kwdefaults__["run"] = run_worker
@@ -237,22 +213,14 @@ def test_after_a_lost_connection_the_report_is_on_the_board(
     assert not report.exists()
 
     plant(f"""exec env PYTHONPATH="{SOURCE}" "{sys.executable}" -c '{DISCONNECTING}' "$@" """)
-    assert bench(sshd, tiny_model, tiny_image_model, "--host", "127.0.0.1").returncode == 4
-    wait_until(report.exists)
+    done = bench(sshd, tiny_model, tiny_image_model, "--host", "127.0.0.1")
+    assert done.returncode == 4
+    assert "the connection was lost" in done.stderr
+    wait_until(report.exists, failure=lambda: done.stderr)
     (board,) = read_document(report).boards
     assert [model.name for model in board.models] == [str(tiny_model), str(tiny_image_model)]
     assert len(board.cells) == 1
     assert not board.complete
-
-
-def test_a_report_contains_neither_address_nor_key_of_a_board() -> None:
-    host = Host("alice@10.20.30.40", "kitchen", 2222, Path("/home/alice/.ssh/acme"))
-    cure = "'ssh-copy-id -p 2222 -i /home/alice/.ssh/acme alice@10.20.30.40' installs your key on 10.20.30.40"
-    outcome = _host_outcome(HostResult(host, error=f"the board refuses your key: {cure}"))
-    shown = "'ssh-copy-id -p 2222 -i acme kitchen' installs your key on kitchen"
-    assert outcome.error == f"the board refuses your key: {shown}"
-    short = _host_outcome(HostResult(Host("pi@a", "kitchen"), error="an answer of pi@a is bad: a."))
-    assert short.error == "an answer of kitchen is bad: kitchen."
 
 
 def test_ctrl_c_keeps_the_reports_of_finished_boards(
@@ -278,9 +246,7 @@ def test_ctrl_c_keeps_the_reports_of_finished_boards(
     ("more", "message"),
     [
         (("--host", "-oProxyCommand=x"), "is not [user@]name"),
-        (("--host", "a", "--host", "a"), "host given twice"),
         (("--host", "a", "--inventory", "nowhere.toml"), "nowhere.toml"),
-        (("--host", "a", "--only", "b"), "no board has the label or address 'b'"),
         ((), "--port has no effect without --host or --inventory"),
     ],
 )
@@ -293,51 +259,27 @@ def test_bad_options_are_refused_with_one_line(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_neither_opencv_nor_an_engine_is_imported_for_boards(tiny_model: Path) -> None:
-    code = (
-        "import sys; from edgekit.cli import run; code = run(sys.argv[1:]);"
-        "assert not {'cv2', 'onnxruntime', 'ncnn', 'torch'} & set(sys.modules); sys.exit(code)"
-    )
-    words = ["bench", str(tiny_model), "--host", "127.0.0.1", "--port", "1", "--detector", "none"]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment)
-    assert (done.returncode, "the port is closed" in done.stderr) == (4, True), done.stderr
-
-
 def test_failing_boards_do_not_affect_the_others(sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path) -> None:
     plant(REAL)
     boards = tmp_path / "boards.toml"
     boards.write_text(
         f'[[host]]\nhost = "127.0.0.1"\nlabel = "dead"\nport = 1\n[[host]]\nhost = "no-such.invalid"\n'
         f'[[host]]\nhost = "localhost"\nlabel = "unknown key"\nport = {sshd.port}\n'
+        f'[[host]]\nhost = "{getpass.getuser()}@127.0.0.1"\nlabel = "refused"\nport = {sshd.port}\n'
+        f'identity = "{sshd.folder}/other_id"\n'
         f'[[host]]\nhost = "127.0.0.1"\nlabel = "good"\nport = {sshd.port}\n'
     )
     done = bench(sshd, tiny_model, "--inventory", boards, "--json")
     assert done.returncode == 4
     document = json.loads(done.stdout)
     assert [board["label"] for board in document["boards"]] == ["good"]
-    assert [host["label"] for host in document["hosts"] if host["error"]] == ["dead", "no-such.invalid", "unknown key"]
+    errors = {host["label"]: host["error"] for host in document["hosts"] if host["error"]}
+    assert list(errors) == ["dead", "no-such.invalid", "unknown key", "refused"]
     assert "dead: the port is closed" in done.stderr
-    assert "3 of 4 boards failed: dead, no-such.invalid, unknown key\n" in done.stderr
-
-
-def test_a_full_board_with_an_edgekit_of_its_own_gets_no_model(
-    sshd: Sshd, plant: Plant, tiny_model: Path, small_disk: Path
-) -> None:
-    plant(REAL)
-    cache, aside = sshd.home / ".cache", sshd.home / "cache of other tests"
-    if cache.exists():
-        cache.rename(aside)
-    try:
-        cache.symlink_to(small_disk)
-        done = bench(sshd, tiny_model, "--host", "127.0.0.1")
-    finally:
-        cache.unlink()
-        if aside.exists():
-            aside.rename(cache)
-    assert done.returncode == 4
-    assert "of the board's disk are free" in done.stderr
-    assert list(small_disk.iterdir()) == []
+    assert "4 of 5 boards failed: dead, no-such.invalid, unknown key, refused\n" in done.stderr
+    # A report is often published, so its errors name a board by its label, and a key by its file name.
+    assert "127.0.0.1" not in " ".join(errors.values())
+    assert "-i other_id " in errors["refused"]
 
 
 FAILING = """

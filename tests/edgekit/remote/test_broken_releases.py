@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import venv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,12 +42,7 @@ def upgrade(environment: Path) -> None:
 @pytest.fixture
 def edgekit(sshd: Sshd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Edgekit:
     """Return a function that runs a command for the board; `deploy` sends an environment made by this test."""
-    environment, code = tmp_path / "envs/e", tmp_path / "code/c"
-    venv.EnvBuilder(symlinks=True).create(environment)
-    site = environment / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
-    (site / "packages.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
-    shutil.copytree(SOURCE / "edgekit", code / "edgekit", ignore=shutil.ignore_patterns("__pycache__"))
-    use_environment(monkeypatch, environment, code)
+    use_environment(tmp_path, monkeypatch)
     return lambda *words: call(*words, "--host", "127.0.0.1", *ssh_words(sshd))
 
 

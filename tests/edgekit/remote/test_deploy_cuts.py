@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -24,7 +20,7 @@ from edgekit.remote.ssh import Connection
 from tests.waiting import has_ended, wait_until
 
 from .conftest import Sshd
-from .release_board import PATIENCE_S, SERVICE, Board, MakePackage, Quiet, board_plan, content, deploy
+from .release_board import SERVICE, Board, MakePackage, Quiet, board_plan, content, deploy
 
 
 def board_environment(board: Board) -> dict[str, str]:
@@ -50,10 +46,7 @@ def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
 
     with cut, pytest.raises(HostError, match="completes what it has begun"):
         deploy_host(cut, failing, SERVICE, Quiet(cut_at))
-    end_s = time.monotonic() + PATIENCE_S
-    while (board.root / "pending").exists():
-        assert time.monotonic() < end_s
-        time.sleep(0.1)
+    wait_until(lambda: not (board.root / "pending").exists())
     assert board.model_that_runs() == content(make(1))
     assert not list_host(connection, SERVICE, Quiet()).cut
 
@@ -98,7 +91,7 @@ def test_sigkill_at_any_moment_leaves_a_release_that_runs(
         )
         good.add(content(package))
         if turn == 0:
-            assert process.wait(PATIENCE_S) == 0
+            assert process.wait(60) == 0
             whole_s = time.monotonic() - started_s
             continue
         time.sleep(drawn.uniform(0, whole_s))
@@ -123,46 +116,3 @@ def test_sigkill_at_any_moment_leaves_a_release_that_runs(
     assert board.model_that_runs() == content(make(50))
     assert not (board.root / "pending").exists()
     assert not list((board.root / "releases").glob(".*"))
-
-
-@pytest.mark.slow
-def test_for_a_power_cut_all_is_on_the_disk_before_what_counts_on_it(
-    board: Board, connection: Connection, make: MakePackage, tmp_path: Path
-) -> None:
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("no strace here: apt-get install strace")
-    deploy(connection, make(1))
-    package, trace = make(2), tmp_path / "trace"
-    words = program("deploy", board_plan(board, package, {name: each.path for name, each in package.files.items()}))
-    calls = "trace=/^(fsync|fdatasync|sync|syncfs|rename.*|symlink.*|unlink.*|vfork|clone.*|fork)$"
-    environment = board_environment(board)
-    # Without -f, because the process itself makes the steps, not its children. -y prints descriptors as paths.
-    command = [strace, "-y", "-z", "-s", "1000", "-e", calls, "-o", str(trace), sys.executable, *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10 * PATIENCE_S)
-    if "ptrace" in done.stderr.lower():
-        pytest.skip(f"nothing can be traced here: {done.stderr[-200:]}")
-    assert done.returncode == 0, done.stderr
-    root, release = re.escape(str(board.root)), json.loads(done.stdout)["result"]["release"]
-    # The required order; other calls may lie between the steps.
-    steps = [
-        rf"fsync\(\d+<{root}/releases/\.new-{release}/\.release\.json\.[^>]*>",
-        r"(?<!f)sync\(\)",
-        rf'rename\w*\(.*"{root}/releases/\.new-{release}", .*"{root}/releases/{release}"',
-        rf"fsync\(\d+<{root}/releases>",
-        rf"fsync\(\d+<{root}/\.pending\.[^>]*>",
-        rf'rename\w*\(.*"{root}/\.pending\.[^"]*", .*"{root}/pending"',
-        rf"fsync\(\d+<{root}>",
-        rf'symlink\w*\("releases/{release}", .*"{root}/\.current"',
-        rf'rename\w*\(.*"{root}/\.current", .*"{root}/current"',
-        rf"fsync\(\d+<{root}>",
-        r"(clone|fork)",  # the request to systemd
-        r"(?<!f)sync\(\)",
-        rf'unlink\w*\(.*"{root}/pending"',
-        rf"fsync\(\d+<{root}>",
-    ]
-    lines = iter(trace.read_text().splitlines())
-    for number, step in enumerate(steps):
-        assert any(re.search(step, line) for line in lines), (number, step, trace.read_text())
-    # The link `current` is replaced by renames only, so it exists at every moment.
-    assert not re.findall(rf'unlink\w*\(.*"{root}/current"', trace.read_text())

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import pytest
 
-from edgekit.errors import EXIT_HOSTS, HostError
+from edgekit.errors import HostError
 from edgekit.remote.ssh import Connection
 
-from .commands import call, ssh_words
-from .conftest import Sshd
 from .release_board import Board, MakePackage, deploy
-
-Fill = Callable[..., Path]
 
 
 @pytest.fixture
@@ -28,41 +23,12 @@ def large_model(tiny_model: Path) -> bytes:
 
 
 @pytest.fixture
-def small_cache(board: Board, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The board's cache, which receives the files, on a disk of 1 MiB; the check of free space is disabled."""
-    monkeypatch.setattr("edgekit.remote.prepare._check_space", lambda *_: None)
-    cache = board.home / ".cache"
-    shutil.rmtree(cache, ignore_errors=True)
-    cache.symlink_to(small_disk)
-    yield small_disk
-    cache.unlink()
-
-
-@pytest.fixture
 def small_releases(board: Board, small_disk: Path) -> Iterator[Path]:
     """The board's releases on a disk of 1 MiB."""
     board.root.parent.parent.mkdir(parents=True, exist_ok=True)
     board.root.parent.symlink_to(small_disk)
     yield small_disk
     board.root.parent.unlink()
-
-
-@pytest.mark.slow
-def test_a_disk_that_fills_while_files_are_sent_changes_nothing(
-    connection: Connection, board: Board, make: MakePackage, small_cache: Path, fill: Fill, large_model: bytes
-) -> None:
-    first = deploy(connection, make(1))
-    with pytest.raises(HostError, match="No space left on device"):
-        deploy(connection, make(2, content=large_model))
-    assert board.current == first.release
-    assert [path.name for path in (board.root / "releases").iterdir()] == [first.release]
-    assert board.wait_until_it_runs()
-    ballast = fill(small_cache)
-    with pytest.raises(HostError, match="No space left on device"):
-        deploy(connection, make(3))
-    ballast.unlink()
-    # The failed transfer of the large model leaves no data that occupies the disk.
-    assert deploy(connection, make(3)).error is None
 
 
 @pytest.mark.slow
@@ -78,13 +44,3 @@ def test_a_disk_that_fills_while_a_release_is_made_changes_nothing(
     assert [path.name for path in (board.root / "releases").iterdir()] == [first.release]
     assert not (board.root / "pending").exists()
     assert deploy(connection, make(3)).error is None
-
-
-@pytest.mark.usefixtures("board", "small_cache")
-def test_a_benchmark_on_a_full_disk_is_one_line(sshd: Sshd, large_model: bytes, tmp_path: Path) -> None:
-    (tmp_path / "large.onnx").write_bytes(large_model)
-    words = ["bench", tmp_path / "large.onnx", "--no-install", "--host", sshd.address, *ssh_words(sshd)]
-    done = call(*words)
-    assert done.returncode == EXIT_HOSTS
-    assert done.stderr.count("No space left on device") == 1, done.stderr
-    assert "Traceback" not in done.stderr

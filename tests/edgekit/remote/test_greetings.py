@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from edgekit.errors import EXIT_FAULT, EXIT_HOSTS, EXIT_OK, HostError
+from edgekit.errors import EXIT_FAULT, EXIT_OK, HostError
 from edgekit.remote.prepare import clean
 from edgekit.remote.probe import probe
 from edgekit.remote.ssh import Connection, shell
@@ -17,11 +16,8 @@ from .commands import call, ssh_words
 from .conftest import Sshd
 
 GREETINGS = {
-    "a line": "echo 'Welcome to board 7'",
     "no line break": "printf 'Welcome '",
     "JSON": 'echo \'{"schema": "edgekit-doctor/1"}\'',
-    "many bytes": "head -c 50000 /dev/zero | tr '\\0' x",
-    "a property": "echo root=/elsewhere; echo clock=0",
     "at the end": "trap 'echo goodbye' EXIT",
     "on stderr": "echo 'mesg: ttyname failed' >&2",
 }
@@ -50,44 +46,17 @@ def test_a_greeting_is_not_part_of_any_output(sshd: Sshd, greet: Greet, greeting
         assert clean(connection) >= 0
 
 
-@pytest.mark.parametrize("greeting", [GREETINGS["a line"], GREETINGS["JSON"]], ids=["a line", "JSON"])
-def test_the_doctor_examines_a_board_that_greets(sshd: Sshd, greet: Greet, greeting: str) -> None:
-    greet(greeting)
-    done = call("doctor", "--json", "--host", sshd.address, *ssh_words(sshd))
+def test_the_doctor_examines_a_board_that_greets(sshd: Sshd, greet: Greet) -> None:
+    greet(GREETINGS["JSON"])
+    done = call("doctor", "--json", "--host", "127.0.0.1", *ssh_words(sshd))
     assert done.returncode in (EXIT_OK, EXIT_FAULT), done.stderr
     assert json.loads(done.stdout)
     assert "✓  python" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("echo 'Account locked'; exit 3", "it printed 'Account locked'"), ("exit 1", "it printed nothing")],
-)
-def test_a_shell_that_ends_before_the_command_is_named_with_its_text(
-    sshd: Sshd, greet: Greet, text: str, shown: str
-) -> None:
+def test_a_shell_that_ends_before_the_command_is_named_with_its_text(sshd: Sshd, greet: Greet) -> None:
     with Connection(sshd.host()) as connection:
-        greet(text)
-        with pytest.raises(HostError, match=re.escape(f"without running the command; {shown}")) as caught:
+        greet("echo 'Account locked'; exit 3")
+        with pytest.raises(HostError, match="without running the command; it printed 'Account locked'") as caught:
             probe(connection)
         assert "~/.bashrc" in str(caught.value)
-
-
-def test_a_shell_that_ends_at_the_login_is_named_with_its_text(sshd: Sshd, greet: Greet) -> None:
-    greet("echo 'Account locked'; exit 3")
-    done = call("releases", "--host", sshd.address, *ssh_words(sshd))
-    assert done.returncode == EXIT_HOSTS
-    assert done.stderr.count("it printed 'Account locked'") == 1, done.stderr
-
-
-def test_a_command_of_the_board_that_prints_more_than_json_is_shown(sshd: Sshd) -> None:
-    own = sshd.home / ".local/bin/edgekit"
-    own.parent.mkdir(parents=True, exist_ok=True)
-    own.write_text("#!/bin/sh\necho Welcome to the edgekit of board 7\necho '{}'\n")
-    own.chmod(0o755)
-    try:
-        done = call("bench", "fer2013", "--no-install", "--no-pipeline", "--host", sshd.address, *ssh_words(sshd))
-        assert done.returncode == EXIT_HOSTS
-        assert "it printed 'Welcome to the edgekit of board 7 {}'" in done.stdout + done.stderr
-    finally:
-        own.unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import shlex
@@ -16,8 +15,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -72,9 +69,6 @@ def test_properties_are_parsed(board: Probe) -> None:
     ("old", "new", "message"),
     [
         ("bits=64", "bits=32", "32-bit system.*64-bit Raspberry Pi OS. Nothing was installed"),
-        ("machine=aarch64", "machine=armv7l", "32-bit system"),
-        ("3.13 64 0", "3.13 32 0", "32-bit system"),
-        ("machine=aarch64", "machine=riscv64", "'riscv64'"),
         ("python=3.13 64 0 /usr/bin/python3", "", "no python3"),
         ("python=3.13", "python=3.9", "Python 3.9 is too old, edgekit needs 3.11"),
         ("glibc=glibc 2.41", "glibc=", "GNU C library"),
@@ -85,36 +79,11 @@ def test_unsuitable_boards_are_refused_with_the_reason(old: str, new: str, messa
         check_fit(parse_probe(TRIXIE.replace(old, new), 1000.0), "pi")
 
 
-@pytest.mark.parametrize("text", ["", "root=/x", "root=relative\nclock=1", "root=/x\nclock=soon", "\x1b[2J"])
-def test_incomplete_output_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"no (home folder|clock)"):
-        parse_probe(text, 0.0)
-
-
 @pytest.mark.usefixtures("packages")
 def test_a_full_board_is_refused_before_anything_is_sent(board: Probe, connection: Connection) -> None:
     here = replace(board, machine=platform.machine(), free_bytes=1 << 20)
     with pytest.raises(HostError, match=r"1 MiB of the board's disk are free, \d+ MiB are needed"):
         prepare(connection, here)
-
-
-@pytest.mark.parametrize("folder", ["", "edgekit", "edgekit/board"])
-def test_the_free_space_is_that_of_the_disk_of_edgekits_folder(
-    connection: Connection, sshd: Sshd, small_disk: Path, folder: str
-) -> None:
-    cache, aside = sshd.home / ".cache", sshd.home / "cache of other tests"
-    if cache.exists():
-        cache.rename(aside)
-    try:
-        cache.symlink_to(small_disk)
-        (cache / folder).mkdir(parents=True, exist_ok=True)
-        free_bytes = probe(connection).free_bytes
-    finally:
-        cache.unlink()
-        if aside.exists():
-            aside.rename(cache)
-    assert free_bytes is not None
-    assert free_bytes <= 1 << 20
 
 
 def test_a_camera_needs_picamera2(board: Probe, connection: Connection) -> None:
@@ -136,9 +105,7 @@ def test_the_same_files_make_the_same_archive_of_edgekit() -> None:
 TARGET = Target("aarch64", (3, 13), (2, 41))
 
 
-def test_boards_of_one_platform_share_one_download_and_old_platforms_are_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_boards_of_one_platform_share_one_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     downloads: list[list[str]] = []
 
     def download(requirements: list[str], target: Target, folder: Path) -> None:
@@ -157,10 +124,6 @@ def test_boards_of_one_platform_share_one_download_and_old_platforms_are_removed
     assert not {"torch", "ncnn", "paho-mqtt"} & names
     dependency_wheels(replace(TARGET, extras=("ncnn",), constraints=("numpy<2",)), tmp_path)
     assert {"ncnn", "numpy<2"} <= {re.split("[>=]", text)[0] for text in downloads[1]}
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    for minor in range(20, 40):
-        dependency_wheels(replace(TARGET, glibc=(2, minor)), tmp_path)
-    assert len(list((tmp_path / "wheels").iterdir())) == 10
 
 
 @pytest.mark.parametrize(
@@ -168,8 +131,6 @@ def test_boards_of_one_platform_share_one_download_and_old_platforms_are_removed
     [
         ("WARNING: slow\nERROR: no match for numpy\nERROR: No matching distribution\n", "ERROR: no match for numpy"),
         ("ERROR: Exception:\nTraceback:\n  x\nOSError: [Errno 28] No space left on device\n", "OSError: [Errno 28]"),
-        ("/usr/bin/python3: No module named pip.__main__\n", "No module named pip"),
-        ("", "no message"),
     ],
 )
 def test_a_failed_download_is_reported_with_pips_reason(
@@ -178,35 +139,6 @@ def test_a_failed_download_is_reported_with_pips_reason(
     use_as_pip(tmp_path, monkeypatch, f"printf %s {shlex.quote(stderr)} >&2; exit 1")
     with pytest.raises(HostError, match=f"cannot be downloaded: pip: .*{re.escape(reason)}"):
         dependency_wheels(TARGET, tmp_path)
-
-
-@pytest.mark.parametrize("is_listening", [False, True], ids=["nothing listens", "without the packages"])
-def test_an_index_that_cannot_be_reached_differs_from_one_without_the_packages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_listening: bool
-) -> None:
-    (tmp_path / "index").mkdir()
-    index = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path / "index"))
-    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{index.server_port}/")
-    for name, value in {"PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "1", "no_proxy": "127.0.0.1"}.items():
-        monkeypatch.setenv(name, value)
-    for name in ("EDGEKIT_OFFLINE", "PIP_NO_INDEX", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
-        monkeypatch.delenv(name, raising=False)
-    thread = threading.Thread(target=index.serve_forever)
-    if is_listening:
-        thread.start()
-    else:
-        index.server_close()
-    try:
-        with pytest.raises(HostError) as error:
-            dependency_wheels(TARGET, tmp_path)
-    finally:
-        if is_listening:
-            index.shutdown()
-            thread.join()
-        index.server_close()
-    assert ("PIP_INDEX_URL" in str(error.value)) == (not is_listening)
-    assert ("satisfies the requirement" in str(error.value)) == is_listening
-    assert "[Errno" not in str(error.value)
 
 
 def use_as_pip(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -367,22 +299,13 @@ def test_the_environments_of_two_versions_are_kept(
     clean(connection)
 
 
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        (
-            "import os, signal\nos.kill(os.getpid(), signal.SIGILL)",
-            "importing onnxruntime ended with an illegal instruction",
-        ),
-        ("raise ImportError('numpy.dtype size changed')", "importing onnxruntime failed: .*size changed"),
-    ],
-)
 def test_an_environment_that_cannot_be_imported_is_not_kept(
-    connection: Connection, packages: list[Path], tmp_path: Path, sshd: Sshd, code: str, message: str
+    connection: Connection, packages: list[Path], tmp_path: Path, sshd: Sshd
 ) -> None:
     (tmp_path / "bad").mkdir()
-    packages[2] = make_wheel(tmp_path / "bad", "onnxruntime", code)
-    with pytest.raises(HostError, match=message):
+    crash = "import os, signal\nos.kill(os.getpid(), signal.SIGILL)"
+    packages[2] = make_wheel(tmp_path / "bad", "onnxruntime", crash)
+    with pytest.raises(HostError, match="importing onnxruntime ended with an illegal instruction"):
         prepare(connection)
     assert [path.name for path in (sshd.home / ".cache/edgekit/board").iterdir()] == ["lock"]
     clean(connection)

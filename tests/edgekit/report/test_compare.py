@@ -74,7 +74,6 @@ def slow_clock(document: dict[str, Any]) -> dict[str, Any]:
     ("change", "message"),
     [
         (lambda made: set_in(made, "board", "model", "Raspberry Pi 4"), "board model"),
-        (lambda made: set_in(made, "board", "virtualization", "emulator"), "board virtualization"),
         (lambda made: set_in(made, "clip", "pixels_sha256", "f" * 64), "frames 'demo' and 'demo' are not the same"),
         (lambda made: set_in(made, "models", 0, "sha256", "f" * 64), "another file"),
         (lambda made: set_in(made, "before", "governor", "performance"), "governor 'ondemand' and 'performance'"),
@@ -130,13 +129,10 @@ def test_a_model_is_the_same_by_its_file_whatever_it_is_called(make_document: Ma
     ("before", "after", "expected"),
     [
         # name and content of each model
-        ({"a/best": "1", "b/best": "2"}, {"a/best": "3", "b/best": "4"}, {"a/best": "a/best", "b/best": "b/best"}),
         ({"a/best": "1", "b/best": "2"}, {"a/best": "3", "b/best": "2"}, {"a/best": "a/best", "b/best": "b/best"}),
         ({"a": "1", "b": "2"}, {"a": "2", "c": "3"}, {"b": "a"}),
         ({"a/best": "1", "b/best": "2", "x": "3"}, {"c/best": "4", "x": "5"}, {"x": "x"}),
         ({"a/best": "1"}, {"b/best": "2", "b/other": "3"}, {"a/best": "b/best"}),
-        ({"a": "1", "b": "1"}, {"a": "1", "c": "1"}, {"a": "a", "b": "c"}),
-        ({"a": "1"}, {"b": "2"}, {"a": "b"}),
     ],
 )
 def test_each_model_has_at_most_one_partner(
@@ -156,18 +152,11 @@ def test_a_baseline_that_several_models_have_is_refused(make_document: MakeDocum
         compare(make_document("a/best", "b/best"), baseline="best")
 
 
-def test_two_single_models_are_paired_with_allow_different(make_document: MakeDocument) -> None:
-    other = set_in(make_document("int8.onnx"), "models", 0, "sha256", "f" * 64)
-    (change,) = compare(make_document("float.onnx"), other, allow_different=True).boards
-    assert len(change.cells) == 4
-
-
-@pytest.mark.parametrize("mark", ["throttled", "clock changed"])
-def test_a_cell_with_an_invalidating_flag_is_not_judged(make_document: MakeDocument, mark: str) -> None:
-    hot = set_in(make_document(slower=1.5), "cells", 0, "marks", [mark])
+def test_a_cell_with_an_invalidating_flag_is_not_judged(make_document: MakeDocument) -> None:
+    hot = set_in(make_document(slower=1.5), "cells", 0, "marks", ["throttled"])
     comparison = compare(make_document(), hot)
     assert comparison.cells[0].verdict == "not judged"
-    assert comparison.unjudged() == [f"edgecnn.onnx, net, 1 thread: {mark}"]
+    assert comparison.unjudged() == ["edgecnn.onnx, net, 1 thread: throttled"]
     assert regressions(comparison, 5) == 3
 
 
@@ -227,15 +216,6 @@ def test_reports_with_nothing_in_common_are_refused(make_document: MakeDocument)
         compare(make_document(), other)
 
 
-def test_compared_with_itself_nothing_differs(make_document: MakeDocument) -> None:
-    document = make_document("a.onnx", "b.onnx")
-    comparison = compare(document, document)
-    (change,) = comparison.boards
-    assert {cell.ratio for cell in change.cells} == {1.0}
-    assert (change.differences, change.notes, change.unmatched) == ((), (), ())
-    assert comparison.unjudged() == []
-
-
 def test_the_models_of_one_report_are_compared_with_the_first_or_a_named_one(make_document: MakeDocument) -> None:
     document = make_document("folder/a.onnx", "b.ncnn", "c.onnx")
     for cell in document["boards"][0]["cells"]:
@@ -252,16 +232,14 @@ def test_the_models_of_one_report_are_compared_with_the_first_or_a_named_one(mak
     assert compare(document, baseline="a.onnx").cells == cells
 
 
-def test_a_cell_that_the_baseline_lacks_is_named(make_document: MakeDocument) -> None:
+def test_a_cell_that_only_one_model_of_a_report_has_is_named(make_document: MakeDocument) -> None:
     document = make_document("a.onnx", "b.onnx")
     del document["boards"][0]["cells"][0]
-    assert compare(document).unjudged() == ["b.onnx, net, 1 thread: not measured for a.onnx"]
-
-
-def test_a_cell_that_only_the_baseline_has_is_named(make_document: MakeDocument) -> None:
-    document = make_document("a.onnx", "b.onnx")
     del document["boards"][0]["cells"][-1]
-    assert compare(document).unjudged() == ["a.onnx, frame, 4 threads: not measured for b.onnx with detector 'haar'"]
+    assert compare(document).unjudged() == [
+        "a.onnx, frame, 4 threads: not measured for b.onnx with detector 'haar'",
+        "b.onnx, net, 1 thread: not measured for a.onnx",
+    ]
 
 
 def test_models_measured_with_different_detectors_are_not_compared(make_document: MakeDocument) -> None:

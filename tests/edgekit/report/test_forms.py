@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-import shutil
-import subprocess
 import textwrap
+from base64 import b64encode
 from collections.abc import Callable
 from html import unescape
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from edgekit.report import page as page_form
 from edgekit.report.document import from_document, merge, parse_document
 from edgekit.report.view import frame_rates, overviews, report_view
 from edgekit.text import one_line, printable
-from tests.examples import examples
 
 Document = dict[str, Any]
 MakeDocument = Callable[..., Document]
-HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(1)>\"'&|`*[x](javascript:1)=cmd"
+HOSTILE = "\x1b\u202e\n</style><script>alert(1)</script><img src=x onerror=alert(1)>\"'&|`*[x](javascript:1)=cmd"
 
 
 def table(document: Document, width: int = 80) -> str:
@@ -121,10 +117,8 @@ def with_text_everywhere(document: Document, text: str) -> Document:
     return document
 
 
-@settings(max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.one_of(st.just(HOSTILE), st.text("<>\"'&;/= scriptonx\x1b\u202e$()`|\\\n", min_size=1, max_size=90)))
-def test_no_text_of_a_document_becomes_code(make_document: MakeDocument, text: str) -> None:
-    document = with_text_everywhere(make_document(), text)
+def test_no_text_of_a_document_becomes_code(make_document: MakeDocument) -> None:
+    document = with_text_everywhere(make_document(), HOSTILE)
     assert parse_document(json.dumps(document).encode(), "it") == from_document(document, "it")
     html = to_html(document)
     page, plain = Page(), Page()
@@ -141,16 +135,11 @@ def test_the_page_fetches_nothing_and_forbids_it(make_document: MakeDocument) ->
     html = to_html(make_document())
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', html)
     policy = unescape(policy)
-    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}'"), "browsers use the style"
     assert "unsafe" not in policy
     assert not re.search(r"https?:|url\(|@import", html)
-
-
-def test_several_boards_share_a_page(make_document: MakeDocument) -> None:
-    report = from_document(make_document(), "it")
-    html = page_form.to_html(merge([report, report], [["kitchen"], ["attic"]]))
-    assert (html.count("<main>"), html.count("<article>")) == (1, 2)
-    assert "kitchen, Raspberry Pi 3" in html
 
 
 def test_boards_without_results_are_named_without_the_reason(make_document: MakeDocument) -> None:
@@ -208,66 +197,3 @@ def test_the_frame_rate_of_run_is_stated_first(make_document: MakeDocument) -> N
     assert to_html(document).index(line) < to_html(document).index("<h1>")
     document["boards"][0]["board"]["virtualization"] = "emulator"
     assert frame_rates(from_document(document, "it")) == []
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        pytest.skip("no browser: apt install chromium")
-    return found
-
-
-def browse(chromium: str, tmp_path: Path, page: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    flags = (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-        "--disable-sync", "--no-first-run", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}",
-    )  # fmt: skip
-    command = [chromium, *flags, *arguments, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-PROBE = """<script>
-const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-const drawn = [...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect());
-const small = drawn.filter(one => one.width < 100 || one.height < 16).length;
-const out = drawn.filter(one => one.right > innerWidth).length;
-const styled = getComputedStyle(document.querySelector('figure')).borderTopLeftRadius;
-document.title = JSON.stringify({wide, drawings: drawn.length, small, out, styled, alerts: window.hit || 0});
-</script>"""
-
-
-@pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_lays_the_page_out_within_a_phone_and_a_desktop(
-    chromium: str, tmp_path: Path, make_document: MakeDocument, width: int
-) -> None:
-    html = to_html(with_text_everywhere(make_document(), HOSTILE))
-    # The test removes the page's policy to run its own script; the next test checks the policy.
-    digest_free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
-    assert digest_free != html
-    page = tmp_path / "page.html"
-    frame = tmp_path / "frame.html"
-    page.write_text(digest_free.replace("</body>", f"{PROBE}</body>").replace("alert(1)", "window.hit=1"))
-    # A headless window is at least 500 px wide, but a frame can be narrower.
-    frame.write_text(f'<iframe src="page.html" width="{width}" height="800"></iframe><script>setTimeout(() => '
-                     "{document.title = frames[0].document.title}, 500)</script>")  # fmt: skip
-    done = browse(
-        chromium, tmp_path, frame, "--dump-dom", "--virtual-time-budget=3000", "--allow-file-access-from-files",
-        f"--window-size={max(width + 40, 500)},900",
-    )  # fmt: skip
-    (title,) = re.findall(r"<title>(.*)</title>", done.stdout) or [done.stderr[-500:]]
-    found = json.loads(title)
-    assert found == {"wide": 0, "drawings": found["drawings"], "small": 0, "out": 0, "styled": "10px", "alerts": 0}
-    assert found["drawings"] >= 8
-
-
-def test_the_pages_policy_lets_its_style_through_and_no_script(
-    chromium: str, tmp_path: Path, make_document: MakeDocument
-) -> None:
-    page = tmp_path / "page.html"
-    page.write_text(to_html(make_document()).replace("</body>", "<script>document.title='ran'</script></body>"))
-    done = browse(chromium, tmp_path, page, "--dump-dom", "--enable-logging=stderr", "--v=0")
-    assert "<title>Benchmark: Raspberry Pi 3 Model B Plus" in done.stdout
-    violations = [line for line in done.stderr.splitlines() if "Content Security Policy" in line]
-    assert len(violations) == 1
-    assert "script" in violations[0]

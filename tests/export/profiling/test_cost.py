@@ -65,13 +65,10 @@ def test_every_layer_has_the_cost_of_the_published_table(exported: Exported) -> 
     ("image", "weight", "attributes", "macs"),
     [
         ([1, 3, 8, 8], [16, 3, 3, 3], {"pads": [1] * 4}, 16 * 64 * 27),
-        ([1, 3, 8, 8], [16, 3, 3, 3], {}, 16 * 36 * 27),
         ([1, 3, 8, 8], [16, 3, 3, 3], {"pads": [1] * 4, "strides": [2, 2]}, 16 * 16 * 27),
         ([1, 8, 8, 8], [16, 2, 3, 3], {"pads": [1] * 4, "group": 4}, 16 * 64 * 18),
-        ([1, 8, 8, 8], [8, 1, 3, 3], {"pads": [1] * 4, "group": 8}, 8 * 64 * 9),
         ([1, 3, 9, 9], [4, 3, 3, 3], {"dilations": [2, 2]}, 4 * 25 * 27),
         ([1, 3, 9, 9], [4, 3, 1, 5], {"pads": [0, 2, 0, 2]}, 4 * 81 * 15),
-        ([1, 3, 20], [4, 3, 5], {}, 4 * 16 * 15),
     ],
 )
 def test_convolutions_by_hand(image: Dims, weight: list[int], attributes: dict[str, Any], macs: int) -> None:
@@ -85,31 +82,10 @@ def test_a_batch_of_one_is_counted_whatever_the_file_states(free: str | int | No
     assert cost_of("Conv", {"x": [free, 3, 8, 8]}, {"w": [16, 3, 3, 3]}).macs == 16 * 36 * 27
 
 
-def test_shapes_stored_for_another_batch_do_not_count() -> None:
-    nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
-    model = graph_of(nodes, {"x": [16, 10]}, {"w": [10, 5]})
-    model.graph.value_info.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, [16, 10]))
-    assert graph_cost(model).macs == 50
-
-
-@pytest.mark.parametrize(
-    ("image", "weight", "attributes", "macs"),
-    [
-        ([1, 152], [152, 7], {}, 1064),
-        ([1, 152], [7, 152], {"transB": 1}, 1064),
-    ],
-)
-def test_fully_connected_layers_by_hand(image: Dims, weight: list[int], attributes: dict[str, Any], macs: int) -> None:
-    cost = cost_of("Gemm", {"x": image}, {"w": weight, "b": [7]}, **attributes)
-    assert (cost.macs, cost.parameters) == (macs, 1071)
-
-
-def test_a_transposed_first_matrix_is_recognised() -> None:
-    nodes = [
-        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
-        helper.make_node("Gemm", ["t", "w"], ["y"], transA=1),
-    ]
-    assert graph_cost(graph_of(nodes, {"x": [1, 20]}, {"w": [20, 5]})).macs == 100
+@pytest.mark.parametrize(("weight", "attributes"), [([152, 7], {}), ([7, 152], {"transB": 1})])
+def test_fully_connected_layers_by_hand(weight: list[int], attributes: dict[str, Any]) -> None:
+    cost = cost_of("Gemm", {"x": [1, 152]}, {"w": weight, "b": [7]}, **attributes)
+    assert (cost.macs, cost.parameters) == (1064, 1071)
 
 
 @pytest.mark.parametrize(
@@ -130,26 +106,6 @@ def test_a_shared_weight_counts_once_and_its_work_twice() -> None:
     assert [(layer.name, layer.parameters) for layer in cost.layers] == [("first", 100), ("second", 0)]
 
 
-def test_running_statistics_and_shapes_are_no_parameters() -> None:
-    nodes = [
-        helper.make_node("BatchNormalization", ["x", "scale", "shift", "mean", "variance"], ["h"]),
-        helper.make_node("Reshape", ["h", "shape"], ["y"]),
-    ]
-    weights = {name: [8] for name in ("scale", "shift", "mean", "variance")}
-    cost = graph_cost(graph_of(nodes, {"x": [1, 8, 2, 2]}, {**weights, "shape": np.array([-1, 32])}))
-    assert cost.parameters == 16
-
-
-def test_weights_in_constant_nodes_count() -> None:
-    tensor = numpy_helper.from_array(np.zeros((10, 5), np.float32))
-    nodes = [
-        helper.make_node("Constant", [], ["w"], value=tensor),
-        helper.make_node("MatMul", ["x", "w"], ["y"]),
-    ]
-    cost = graph_cost(graph_of(nodes, {"x": [1, 10]}, {}))
-    assert (cost.parameters, cost.macs) == (50, 50)
-
-
 def test_free_shapes_give_no_figure_instead_of_a_wrong_one() -> None:
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["h"], name="free"),
@@ -160,6 +116,8 @@ def test_free_shapes_give_no_figure_instead_of_a_wrong_one() -> None:
     assert [layer.macs for layer in cost.layers] == [None, 0]
     assert cost.layers[0].output_shape == (1, 16, None, None)
     assert cost.parameters == 432
+    assert (cost.weight_bytes, cost.read_bytes, cost.moved_bytes) == (4 * 432, None, None)
+    assert cost.flops_per_byte is None
 
 
 def test_work_that_is_not_counted_is_named() -> None:
@@ -167,56 +125,12 @@ def test_work_that_is_not_counted_is_named() -> None:
     assert (cost.macs, cost.uncounted) == (0, ("ConvTranspose",))
 
 
-def test_a_node_without_name_is_called_by_kind_and_position() -> None:
-    nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
-    cost = graph_cost(graph_of(nodes, {"x": [1, 2]}, {}))
-    assert [layer.name for layer in cost.layers] == ["Relu_0", "Relu_1"]
-
-
-def test_counting_changes_nothing_in_the_model(exported: Exported) -> None:
-    model = onnx.load(exported.path)
-    before = model.SerializeToString()
-    assert graph_cost(model) == exported.cost
-    assert model.SerializeToString() == before
-
-
-def test_shapes_that_contradict_each_other_give_no_figure() -> None:
-    model = graph_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [1, 10]}, {"w": [11, 5]})
-    assert graph_cost(model).macs is None
-
-
-def test_a_graph_that_names_no_operator_set_is_bad_input() -> None:
-    model = graph_of([helper.make_node("Relu", ["x"], ["y"])], {"x": [1, 10]}, {})
-    del model.opset_import[:]
-    with pytest.raises(InputError, match="shape inference fails"):
-        graph_cost(model)
-
-
-def test_huge_and_negative_dimensions_are_only_numbers() -> None:
-    model = graph_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [1, 2**40]}, {})
-    model.graph.initializer.append(TensorProto(name="w", dims=[2**40, 2**40], data_type=TensorProto.FLOAT))
-    assert graph_cost(model).macs == 2**80
-    model = graph_of([helper.make_node("Relu", ["x"], ["y"])], {"x": [1, -5]}, {})
-    assert graph_cost(model).layers[0].output_shape == (1, None)
-
-
-@pytest.mark.parametrize("content", [b"", b"hello, this is text\n", b"\x08\x08", b"\x00" * 100, b"\xff" * 100])
+@pytest.mark.parametrize("content", [b"", b"hello, this is text\n"])
 def test_what_is_no_onnx_file_is_bad_input(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"model '.*model.onnx' is not an ONNX file"):
         load_graph(path)
-
-
-def test_tensors_outside_the_file_are_not_read(tmp_path: Path) -> None:
-    model = graph_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [1, 10]}, {"w": [10, 5]})
-    tensor = model.graph.initializer[0]
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="../../../../etc/passwd")
-    path = tmp_path / "model.onnx"
-    path.write_bytes(model.SerializeToString())
-    assert graph_cost(load_graph(path)).parameters == 50
 
 
 def small_graph() -> onnx.ModelProto:
@@ -245,38 +159,6 @@ def test_bytes_moved_by_hand() -> None:
     assert cost.flops_per_byte == 2 * (48 * 18 + 48 * 5) / 2680
 
 
-def test_a_weight_used_twice_is_read_twice() -> None:
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
-    assert graph_cost(graph_of(nodes, {"x": [1, 10]}, {"w": [10, 10]})).weight_bytes == 2 * 400
-
-
-def test_element_types_have_their_sizes() -> None:
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
-        helper.make_node("Gather", ["q", "index"], ["g"], axis=1),
-        helper.make_node("Cast", ["g"], ["y"], to=TensorProto.FLOAT16),
-    ]
-    weights = {"scale": np.ones((), np.float32), "zero": np.zeros((), np.uint8), "index": np.array([2, 1, 0])}
-    model = graph_of(nodes, {"x": [1, 3]}, weights)
-    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
-    cost = graph_cost(model)
-    assert [(layer.weight_bytes, layer.read_bytes, layer.written_bytes) for layer in cost.layers] == [
-        (4 + 1, 12, 3),
-        (24, 3, 3),
-        (0, 3, 6),
-    ]
-
-
-def test_four_bit_weights_are_packed_two_in_a_byte() -> None:
-    nodes = [
-        helper.make_node("DequantizeLinear", ["w", "scale"], ["d"]),
-        helper.make_node("Add", ["x", "d"], ["y"]),
-    ]
-    model = graph_of(nodes, {"x": [1, 5]}, {"scale": []})
-    model.graph.initializer.append(TensorProto(name="w", dims=[5], data_type=TensorProto.INT4, int32_data=[0, 0, 0]))
-    assert graph_cost(model).weight_bytes == 3
-
-
 def test_quantisation_is_part_of_its_neighbours() -> None:
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
@@ -290,12 +172,6 @@ def test_quantisation_is_part_of_its_neighbours() -> None:
     moved = [layer.moved_bytes for layer in graph_cost(graph_of(nodes, {"x": ["n", 4, 8, 8]}, weights)).layers]
     # The input is converted to bytes once; the convolution reads bytes, weights included, and writes bytes.
     assert moved == [1024 + 256 + 5, 0, 0, 256 + 16 + 256, 0, 0]
-
-
-def test_free_shapes_give_no_bytes_instead_of_wrong_ones() -> None:
-    cost = cost_of("Conv", {"x": ["n", 3, "height", "width"]}, {"w": [16, 3, 3, 3]})
-    assert (cost.weight_bytes, cost.read_bytes, cost.moved_bytes) == (4 * 432, None, None)
-    assert cost.flops_per_byte is None
 
 
 def test_bytes_the_published_net_moves(exported: Exported) -> None:

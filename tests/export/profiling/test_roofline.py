@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from edgekit.export.profiling.roofline import SPREAD, Estimate, Roofline, estimate, roofline_of
+from edgekit.export.profiling.roofline import Roofline, estimate, roofline_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -21,15 +20,7 @@ def test_a_layer_takes_the_longer_of_its_arithmetic_and_its_traffic() -> None:
     assert found.low_ms < found.middle_ms < found.high_ms
 
 
-def test_another_engines_rows_lie_in_the_interval() -> None:
-    document = json.loads((ROOT / "export/profiling/board_rooflines.json").read_text())
-    factors = [test["factor"] for test in document["tests"]]
-    assert len(factors) >= 3
-    assert all(1 / SPREAD < factor < SPREAD for factor in factors)
-
-
 def test_an_estimate_is_made_of_plain_numbers() -> None:
     found = estimate([10**9], [10**6], roofline_of("Raspberry Pi 3B+", "fp32", 1))
-    assert isinstance(found, Estimate)
     # 1 GMAC is between squeezenet (0.39 GMAC, 126 ms on this board) and resnet18 (1.8 GMAC, 380 ms).
     assert 126 < found.middle_ms < 380

@@ -7,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from edgekit.export.to_onnx import Exported
 from edgekit.export.verification.deployable import device_faults
@@ -41,12 +40,10 @@ CASES = {
     "relu 22": (graph("Relu", 22), False),
     "newer file form": (graph("Relu", 18, ir_version=11), False),
     "newer operator": (graph("Swish", 24), False),
-    "made of others": (graph("HardSwish", 18), True),
     "made of others, no kernel of its own": (graph("Mish", 18), True),
     "operator of microsoft's": (graph("Gelu", 18, domain="com.microsoft"), True),
     "unknown operator": (graph("Frobnicate", 18, domain="com.microsoft"), False),
     "unknown set": (graph("Relu", 18, domain="com.example"), False),
-    "no operator": (graph("Rellu", 18), False),
     "no version": (graph("Relu", 1 << 40), False),
 }
 
@@ -67,19 +64,6 @@ def test_that_runtime_loads_and_refuses_the_same(exported: Exported, tmp_path: P
         done = subprocess.run([sys.executable, "-c", code, path], env=environment, capture_output=True)
         assert (done.returncode == 0) is runs, (name, done.stderr)
     assert device_faults(onnx.load(exported.path)) == []
-
-
-def test_operators_inside_branches_count() -> None:
-    branch = helper.make_graph(
-        [helper.make_node("Frobnicate", ["x"], ["z"])],
-        "branch",
-        [],
-        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
-    )
-    model = graph("Relu", 18)
-    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
-    model.graph.node.append(helper.make_node("If", ["yes"], ["w"], then_branch=branch, else_branch=branch))
-    assert device_faults(model) == ["operator Frobnicate of set 18 is unknown to onnxruntime 1.20.1"]
 
 
 def test_tensors_outside_the_file_are_refused() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from edgekit.models.clip.architecture import ClipConfig, Tower, config_from_weights
-from edgekit.models.clip.hicropl import PromptConfig, PromptedClip, PromptLearner, Prompts
+from edgekit.models.clip.hicropl import PromptConfig, PromptedClip
 from edgekit.models.clip.load import FrozenClip, seeded_model
 from edgekit.models.model_loading import load_weights
 from tests.clips import random_clip
@@ -40,17 +40,6 @@ def small_clip(small_config: ClipConfig) -> FrozenClip:
     return random_clip(small_config, seed=1)
 
 
-class UpstreamLearner(PromptLearner):
-    """The learner of the authors' released code, where every pass overwrites the prompts without gradient."""
-
-    def forward(self) -> Prompts:
-        with torch.no_grad():
-            mapped = super().forward()
-            self.text_prompts.copy_(mapped.text)
-            self.vision_prompts.copy_(mapped.vision)
-        return Prompts(self.text_prompts, self.vision_prompts)
-
-
 @dataclass
 class Golden:
     clip: FrozenClip
@@ -59,12 +48,11 @@ class Golden:
     figures: dict[str, Any]
     labels: Tensor = field(default_factory=lambda: torch.tensor(reference.LABELS))
 
-    def prompted(self, kind: type[PromptedClip] = PromptedClip, upstream: bool = False) -> PromptedClip:
-        """Return a prompted CLIP with the fixture's state, with `upstream` as in the authors' released code."""
+    def prompted(self) -> PromptedClip:
+        """Return a prompted CLIP with the fixture's state."""
         config = PromptConfig(reference.N_CTX, reference.DEPTH, reference.CROSS_LAYER)
-        learner = (UpstreamLearner if upstream else PromptLearner)(config, self.clip.config)
         descriptions = {name: list(lines) for name, lines in reference.DESCRIPTIONS.items()}
-        net = kind(self.clip, config, descriptions, learner)
+        net = PromptedClip(self.clip, config, descriptions)
         load_weights(net.learner, self.prompt_state, "the fixture")
         return net
 

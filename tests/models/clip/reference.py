@@ -177,20 +177,22 @@ def _linear(name: str, rows: int, columns: int) -> Iterator[Spec]:
 def figures_of(folder: Path) -> dict[str, Any]:
     """Return the figures of a folder with golden.npz and golden.json; gradients are the same at both learning rates."""
     facts = json.loads((folder / "golden.json").read_text())
+    norms = facts["paper_lr/grad_norm"]
     with np.load(folder / "golden.npz") as file:
-        arrays = {name: file[name] for name in file if "_warmup/grad/" not in name and name not in ("images", "labels")}
+        arrays = {name: file[name] for name in file if _is_compared(name)}
     return {
         "trained_values": facts["n_trainable"],
-        "losses": {name.removesuffix("/losses"): rows for name, rows in facts.items() if name.endswith("/losses")}
-        | {"without_ensemble": [facts["losses_without_ensemble_first_forward"]]},
+        "losses": {run: facts[f"{run}/losses"] for run in ("paper_warmup", "paper_lr")},
         # In the order of the names; 0: no gradient.
-        "gradient_norms": {
-            method: [float(f"{norms[name] or 0:.6g}") for name in sorted(norms)]
-            for method in ("paper", "upstream")
-            for norms in [facts[f"{method}_lr/grad_norm"]]
-        },
+        "gradient_norms": [float(f"{norms[name] or 0:.6g}") for name in sorted(norms)],
         "projections": {name.replace("_lr/grad/", "/grad/"): sketch(array) for name, array in arrays.items()},
     }
+
+
+def _is_compared(name: str) -> bool:
+    """Return whether an array of golden.npz is of the paper's method; others are of the authors' released code."""
+    others = ("upstream", "logits_eval_2", "logits_eval_5", "logits_prompted_only_1", "images", "labels")
+    return not name.startswith(others) and "_warmup/grad/" not in name
 
 
 if __name__ == "__main__":

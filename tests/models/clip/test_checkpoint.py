@@ -102,20 +102,9 @@ def rewrite(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
     ("edit", "message"),
     [
         (lambda d: d | {"schema": "2.0"}, "schema is '2.0'"),
-        (lambda d: d | {"schema": 1}, "schema is 1"),
-        (lambda _: [], "schema is None"),
         (lambda d: d | {"config": {**d["config"], "depth": "3"}}, r"'config\.depth' is wrong: expected `int`"),
         (lambda d: d | {"config": {**d["config"], "flow": "one-way"}}, "flow 'one-way' is a variant of the method"),
-        (lambda d: d | {"config": {**d["config"], "upstream_compat": True}}, "is a variant of the method"),
-        (lambda d: d | {"config": {**d["config"], "n_ctx": True}}, r"'config\.n_ctx' is wrong: expected `int`"),
-        (lambda d: d | {"config": {**d["config"], "cross_layer": 9}}, "cross_layer 9"),
-        (lambda d: {name: value for name, value in d.items() if name != "config"}, "'config' is missing"),
-        (lambda d: d | {"clip": None}, "'clip' is wrong: expected `object`"),
-        (lambda d: d | {"clip": {**d["clip"], "config": []}}, r"'clip\.config' is wrong: expected `object`"),
         (lambda d: d | {"classes": ["sad"]}, "classes are not those"),
-        (lambda d: d | {"classes": [1, "sad", "calm"]}, r"'classes\[0\]' is wrong: expected `str`"),
-        (lambda d: d | {"descriptions": {}}, "expected {"),
-        (lambda d: d | {"training": None}, "'training' is wrong: expected `object`"),
     ],
 )
 def test_a_wrong_description_is_refused(file: Path, edit: Callable[[dict[str, Any]], Any], message: str) -> None:
@@ -135,28 +124,14 @@ def test_a_file_of_version_0_2_is_read(file: Path) -> None:
     assert load_prompts(file).config.depth == 3
 
 
-def test_weights_that_do_not_fit_their_description_are_refused(file: Path, small_clip: FrozenClip) -> None:
-    rewrite(file, lambda d: d | {"config": {**d["config"], "cross_layer": 2}})
-    with pytest.raises(InputError, match="do not fit this prompt learner: "):
-        build_prompted(load_prompts(file), small_clip)
-
-
 def test_other_files_are_distinguished(file: Path, small_clip: FrozenClip, tmp_path: Path) -> None:
     assert is_prompts_file(file)
     save_clip(tmp_path / "clip.safetensors", small_clip.model, small_clip.config)
     (tmp_path / "text").write_text("this is no tensor")
-    assert not is_prompts_file(tmp_path / "clip.safetensors")
-    assert not is_prompts_file(tmp_path / "text")
-    assert not is_prompts_file(tmp_path / "none")
+    assert not any(is_prompts_file(tmp_path / name) for name in ("clip.safetensors", "text", "none"))
     with pytest.raises(InputError, match="contains no trained prompts"):
         load_prompts(tmp_path / "clip.safetensors")
     with pytest.raises(InputError, match="are not a safetensors file"):
         load_prompts(tmp_path / "text")
     with pytest.raises(InputError, match="contains trained prompts: give also the CLIP"):
         load_checkpoint(file)
-
-
-def test_a_damaged_file_is_refused(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(InputError, match="are not a safetensors file"):
-        load_prompts(file)

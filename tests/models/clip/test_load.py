@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pickle
 import warnings
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip.factory
 import open_clip.pretrained
 import pytest
@@ -25,9 +23,7 @@ from edgekit.downloads import UnavailableError
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.models.clip.architecture import ClipConfig, Tower, build_model
-from edgekit.models.clip.load import METADATA_KEY, FrozenClip, load_clip, save_clip, seeded_model
-from edgekit.models.tensor_files import read_tensors, read_torchscript, write_tensors
-from edgekit.typed_json import convert
+from edgekit.models.clip.load import FrozenClip, load_clip, save_clip, seeded_model
 from tests.clips import random_clip
 
 
@@ -205,35 +201,14 @@ def test_other_names_are_refused(name: str, message: str) -> None:
         load_clip(name)
 
 
-def test_a_failed_download_names_the_file_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise FileNotFoundError("no route to host\nand more")
-
-    monkeypatch.delenv("EDGEKIT_OFFLINE", raising=False)
-    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", fail)
-    with pytest.raises(UnavailableError, match=r"\(no route to host\): get the file .*, and give its path") as caught:
-        load_clip("ViT-B-16-quickgelu/openai")
-    assert "\n" not in str(caught.value)
-
-
-def change(state: dict[str, Tensor], name: str, value: Any) -> dict[str, Any]:
-    return {**state, name: value}
-
-
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
         (lambda s: {n: t for n, t in s.items() if n != "ln_final.bias"}, r"'ln_final\.bias' is missing"),
-        (lambda s: change(s, "extra", torch.zeros(1)), "tensor 'extra' is unexpected"),
-        (lambda s: change(s, "visual.proj", torch.zeros(192, 24)), r"'visual\.proj' has shape \[192, 24\]"),
+        (lambda s: {**s, "visual.proj": torch.zeros(192, 24)}, r"'visual\.proj' has shape \[192, 24\]"),
         (lambda _: {"visual.layer1.0.conv1.weight": torch.zeros(1)}, "is a ResNet"),
-        (lambda _: {"vision_model.embeddings": torch.zeros(1)}, "config.json' does not describe a CLIP"),
         (lambda _: {"fc.weight": torch.zeros(1)}, r"'visual\.conv1\.weight' is missing"),
-        (lambda s: change(s, "visual.conv1.weight", torch.zeros(3)), r"'visual\.conv1\.weight' has shape \[3\]"),
-        (lambda s: change(s, "visual.positional_embedding", torch.zeros(4, 128)), "4 positions"),
-        (lambda s: change(s, "positional_embedding", torch.zeros(77, 40)), "not a multiple of the usual head width 64"),
-        (lambda s: change(s, "ln_final.bias", torch.full((64,), torch.nan)), "NaN or infinity"),
-        (lambda s: change(s, "ln_final.bias", "text"), "contains a str under 'ln_final.bias'"),
+        (lambda s: {**s, "ln_final.bias": torch.full((64,), torch.nan)}, "NaN or infinity"),
         (lambda _: {"state_dict": []}, "no state dict"),
     ],
 )
@@ -250,31 +225,16 @@ def test_damaged_files_are_refused(small_config: ClipConfig, archive: Path, tmp_
     whole = archive.read_bytes()
     save_clip(tmp_path / "a.safetensors", seeded_model(small_config, 5), small_config)
     tensors = (tmp_path / "a.safetensors").read_bytes()
-    middle = len(whole) // 2
     damaged = {
-        "half.pt": whole[:middle],
-        "flipped.pt": whole[:middle] + bytes(byte ^ 255 for byte in whole[middle : middle + 9]) + whole[middle + 9 :],
-        "empty.pt": b"",
+        "half.pt": whole[: len(whole) // 2],
         "text.pt": b"this is no archive",
         "half.safetensors": tensors[: len(tensors) // 2],
-        "text.safetensors": b"this is no archive",
     }
     for name, content in damaged.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=f"'{tmp_path / name}'") as caught:
             load_clip(tmp_path / name)
         assert "\n" not in str(caught.value), name
-
-
-def repacked(source: Path, target: Path, pickled: bytes, compression: int = zipfile.ZIP_STORED) -> Path:
-    """Copy an archive and replace its data.pkl by `pickled`."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
-        for name in old.namelist():
-            if name.endswith("/data.pkl"):
-                new.writestr(name, pickled)
-            else:
-                new.writestr(name, old.read(name))
-    return target
 
 
 class _RunsCode:
@@ -284,105 +244,26 @@ class _RunsCode:
 
 def test_no_code_of_an_archive_is_executed(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEKIT_TEST_MARK", str(tmp_path / "ran"))
-    evil = repacked(archive, tmp_path / "evil.pt", pickle.dumps(_RunsCode()))
-    with pytest.raises(InputError, match=r"damaged TorchScript archive \(its pickle refers to posix\.system\)"):
-        load_clip(evil)
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(tmp_path / "evil.pt", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, pickle.dumps(_RunsCode()) if name.endswith("/data.pkl") else old.read(name))
+    with pytest.raises(InputError, match=r"its pickle refers to posix\.system"):
+        load_clip(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("the program was loaded")
-
-    monkeypatch.setattr(torch.jit, "load", refuse)
-    load_clip(archive)
-
-
-def test_a_packed_archive_is_refused(archive: Path, tmp_path: Path) -> None:
-    bomb = repacked(archive, tmp_path / "bomb.pt", bytes(1_000_000), zipfile.ZIP_DEFLATED)
-    with pytest.raises(InputError, match="is compressed"):
-        load_clip(bomb)
-
-
-class _Storage:
-    pass
-
-
-class _Vast:
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return torch._utils._rebuild_tensor_v2, (_Storage(), 0, (10**12,), (0,), False, {})
-
-
-class _Pickler(pickle.Pickler):
-    def persistent_id(self, thing: object) -> object:
-        return ("storage", torch.HalfStorage, "0", "cpu", 6) if isinstance(thing, _Storage) else None
-
-
-def test_a_tensor_larger_than_its_storage_is_refused(tmp_path: Path) -> None:
-    save_torchscript(nn.Linear(3, 2), tmp_path / "whole.pt")
-    stream = io.BytesIO()
-    _Pickler(stream, 2).dump(_Vast())
-    with pytest.raises(InputError, match="larger than its storage"):
-        read_torchscript(repacked(tmp_path / "whole.pt", tmp_path / "vast.pt", stream.getvalue()))
-
-
-def test_a_garbled_archive_is_read_or_refused(tmp_path: Path) -> None:
-    save_torchscript(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 5)), tmp_path / "whole.pt")
-    assert {name: list(t.shape) for name, t in read_torchscript(tmp_path / "whole.pt").items() if "." in name} == {
-        "0.weight": [2, 3],
-        "0.bias": [2],
-        "1.weight": [5, 2],
-        "1.bias": [5],
-    }
-    with zipfile.ZipFile(tmp_path / "whole.pt") as whole:
-        original = whole.read("whole/data.pkl")
-    generator = np.random.default_rng(7)
-    refusals = []
-    for _ in range(150):
-        garbled = bytearray(original)
-        for place in generator.integers(len(garbled), size=2):
-            garbled[place] = generator.integers(256)
-        try:
-            read_torchscript(repacked(tmp_path / "whole.pt", tmp_path / "garbled.pt", bytes(garbled)))
-        except InputError as error:
-            refusals.append(str(error))
-    assert len(refusals) > 50
-    assert not any("\n" in message for message in refusals)
 
 
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
         ("{", "no valid metadata"),
-        ("[]", "its schema is None"),
         ('{"schema": "2.0"}', "reads 1.x: update edgekit"),
         ('{"schema": "1.0"}', "field 'config' is missing"),
-        (
-            '{"schema": "1.0", "config": {"image_size_px": "48"}}',
-            r"'config\.image_size_px' is wrong: expected `int`",
-        ),
-        ("[" * 60_000, "no valid metadata"),
     ],
 )
 def test_invalid_metadata_are_refused(small_clip: FrozenClip, tmp_path: Path, metadata: str, message: str) -> None:
     save_file(small_clip.model.state_dict(), tmp_path / "a.safetensors", metadata={"edgekit-clip": metadata})
     with pytest.raises(InputError, match=message):
         load_clip(tmp_path / "a.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"patch_size_px": 64}, "images of 32 px, patches of 64 px"),
-        ({"embed_dim": 0}, "embed_dim 0"),
-        ({"image_std": (0.0, 1.0, 1.0)}, "std above 0"),
-        ({"vision": {"width": 100, "layers": 1, "heads": 3}}, "a width that is a multiple of the heads"),
-    ],
-)
-def test_impossible_architectures_are_refused(small_config: ClipConfig, changes: dict[str, Any], message: str) -> None:
-    document = json.loads(json.dumps(asdict(small_config)))
-    for name, value in changes.items():
-        document[name] = {**document[name], **value} if isinstance(value, dict) else value
-    with pytest.raises(InputError, match=message):
-        convert(document, ClipConfig, "field")
 
 
 @pytest.mark.parametrize(
@@ -395,61 +276,3 @@ def test_impossible_architectures_are_refused(small_config: ClipConfig, changes:
 def test_texts_that_cannot_be_tokenized_are_refused(small_clip: FrozenClip, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         small_clip.tokenize([text])
-
-
-def test_a_text_that_just_fits(small_clip: FrozenClip) -> None:
-    tokens = small_clip.tokenize(["word " * 75])
-    assert tokens.shape == (1, 77)
-    assert int(tokens.argmax()) == 76
-
-
-def test_another_vocabulary_is_refused(small_config: ClipConfig) -> None:
-    clip = random_clip(replace(small_config, vocabulary=100))
-    with pytest.raises(InputError, match="only CLIP's own vocabulary"):
-        clip.tokenize(["a"])
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        (("vision", "layers"), 10**9, "has width .*, 1000000000 layers"),
-        (("context_length",), 10**9, "context_length 1000000000"),
-        (("context_length",), 10**5, "tensor 'positional_embedding' has shape"),
-        (("vision", "mlp_ratio"), 1e308, "mlp_ratio 1e\\+308"),
-        (("text", "mlp_ratio"), -1, "mlp_ratio -1"),
-    ],
-)
-def test_an_architecture_that_does_not_fit_the_weights_is_refused_before_memory_is_allocated(
-    tmp_path: Path, small_config: ClipConfig, field: tuple[str, ...], value: float, message: str
-) -> None:
-    path = tmp_path / "clip.safetensors"
-    save_clip(path, seeded_model(small_config, 0), small_config)
-    tensors, metadata = read_tensors(path)
-    document = json.loads(metadata[METADATA_KEY])
-    *parents, last = field
-    place = document["config"]
-    for name in parents:
-        place = place[name]
-    place[last] = value
-    write_tensors(path, tensors, METADATA_KEY, document)
-    with pytest.raises(InputError, match=message):
-        load_clip(path)
-
-
-@pytest.mark.parametrize(
-    ("tensor", "message"),
-    [
-        (torch.zeros(1).expand(1 << 14, 1 << 18), "fewer values of tensor 'token_embedding.weight' than its shape has"),
-        (
-            torch.zeros(49408, 64, dtype=torch.int32),
-            "'token_embedding.weight' has int32 values",
-        ),
-    ],
-)
-def test_tensors_that_are_not_complete_floats_are_refused(
-    tmp_path: Path, small_config: ClipConfig, tensor: Tensor, message: str
-) -> None:
-    state = {**seeded_model(small_config, 0).state_dict(), "token_embedding.weight": tensor}
-    torch.save(state, tmp_path / "clip.pt")
-    with pytest.raises(InputError, match=message):
-        load_clip(tmp_path / "clip.pt")

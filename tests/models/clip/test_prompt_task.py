@@ -125,11 +125,6 @@ def test_presets_shrink_to_a_smaller_clip(clip: FrozenClip) -> None:
     assert transfer == PRESETS["cross-dataset"]
 
 
-def test_a_recipe_of_prompts_is_not_for_nets() -> None:
-    with pytest.raises(InputError, match="trains prompts"):
-        _ = RECIPES["hicropl"].plain_augmentation
-
-
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,7 +13,6 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
-from edgekit.models.clip import protocols
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.classifier import prompted_classifier, zero_shot_classifier
 from edgekit.models.clip.descriptions import Descriptions, descriptions_for
@@ -32,10 +30,9 @@ from edgekit.models.clip.protocols import (
     measure,
     preset_of,
 )
-from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
+from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, aligned, evaluate
-from edgekit.models.evaluation.options import Protocols
+from edgekit.models.evaluation.evaluate import evaluate
 from tests.clips import random_clip
 
 READ = partial(load_dataset, fit="clip")
@@ -80,13 +77,6 @@ def test_a_task_trains_on_its_images_and_tests_on_the_whole_split(
     assert data.validation_name == "a few images of PublicTest"
 
 
-def test_images_held_back_are_called_so(bars_folder: Path) -> None:
-    shutil.rmtree(bars_folder / "PublicTest")
-    data = load_task_data(bars_folder, "few-shot", 32, 2, 0, Splits(), READ)
-    assert data.validation_name == "images held back from Training"
-    assert len(data.validation) == 14
-
-
 def test_base_and_novel_classes_are_counted_among_themselves(clip: FrozenClip, bars_folder: Path) -> None:
     data = load_task_data(bars_folder, "base-to-novel", 48, 2, 0, Splits(), READ)
     test = data.test.subset(
@@ -117,28 +107,6 @@ def test_other_data_sets_are_measured_with_their_own_classes(clip: FrozenClip, b
     assert [score.name for score in result.scores] == ["fer2013", "pets test", "pets test"]
     assert [score.images for score in result.scores] == [21, 3, 3]
     assert result.summary["mean_of_targets"] == result.scores[1].accuracy
-
-
-def test_prompts_learned_on_gray_pictures_are_shown_gray_ones_as_eval_shows_them(
-    clip: FrozenClip, bars: DataSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown: list[ImageSet] = []
-
-    def recorded(classifier: CropClassifier, images: ImageSet, protocol: Protocols) -> Evaluation:
-        shown.append(images)
-        return evaluate(classifier, images, protocol)
-
-    monkeypatch.setattr(protocols, "evaluate", recorded)
-    colour = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), dtype=np.uint8)
-    target = Target("pets", ("cat", "ape", "owl"), "test", ImageSet(colour, np.arange(3)))
-    net = prompted(clip, bars.classes)
-    measure("cross-dataset", net, load_data(bars), descriptions_for, [target])
-    prompts, zero_shot = shown[1:]  # the gray source images need one pass, the target's colour images two
-    own = prompted_classifier(net.with_classes(descriptions_for(target.classes)), "pets", gray=True)
-    expected = aligned(DataSet("pets", target.classes, {}), target.images, own.contract)
-    np.testing.assert_array_equal(prompts.images, expected.images)
-    assert prompts.images.shape[-1] == 1
-    assert zero_shot.images.shape[-1] == 3
 
 
 def test_shifted_copies_have_some_of_the_trained_classes_and_are_counted_among_these(

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from edgekit.errors import InputError
 from edgekit.models.clip.captions import (
     CONTEMPT,
     Contents,
@@ -21,7 +20,7 @@ from edgekit.models.clip.captions import (
     example_vote_captions,
     expression_words,
 )
-from edgekit.models.clip.descriptions import SHIPPED, read_descriptions
+from edgekit.models.clip.descriptions import SHIPPED
 from edgekit.models.clip.load import tokenize
 from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.ferplus import COLUMNS
@@ -58,11 +57,6 @@ def test_shares_are_those_of_label_and_votes_without_single_votes() -> None:
     expected = torch.zeros(8)
     expected[EXPRESSIONS.index("sad")], expected[7] = 0.75, 0.25
     torch.testing.assert_close(contents.shares[0], expected)
-
-
-def test_an_image_without_votes_has_its_label() -> None:
-    contents = contents_of(EXPRESSIONS, np.array([3]), votes_for(), PLAIN)
-    assert contents.shares[0].tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
 
 
 def test_captions_state_the_sizes_of_the_shares() -> None:
@@ -118,40 +112,6 @@ def test_looks_are_those_of_the_picture() -> None:
     assert not any(text.endswith(tuple(FORMS["looks"]["brightness"][1])) for text in texts)
 
 
-def test_groups_are_named_by_the_sum_of_their_shares() -> None:
-    shares = torch.zeros(2, 8)
-    shares[0, EXPRESSIONS.index("sad")] = shares[0, EXPRESSIONS.index("angry")] = 0.5
-    shares[1, EXPRESSIONS.index("happy")] = 1
-    contents = Contents((*EXPRESSIONS, CONTEMPT), shares, torch.zeros(2, 4).long())
-    of_each: tuple[set[str], set[str]] = (set(), set())
-    for seed in range(1500):
-        texts, which = captions_of_votes(contents, torch.arange(2), torch.zeros(2), seed)
-        for found, index in zip(of_each, which.tolist(), strict=True):
-            found.add(texts[index])
-    for group, own, other in (("negative", 0, 1), ("positive", 1, 0), ("not smiling", 0, 1), ("smiling", 1, 0)):
-        pattern = re.compile(rf"(?<!not )\b{group}\b")
-        assert any(pattern.search(text) for text in of_each[own]), group
-        assert not any(pattern.search(text) for text in of_each[other]), group
-    # The share of the group is 1, although each of its expressions has half of the votes.
-    assert any(re.search(r"\b(clearly|very|plainly) negative", text) for text in of_each[0])
-
-
-def test_captions_of_some_classes_name_no_groups() -> None:
-    every = captions(Contents(EXPRESSIONS[:4], torch.eye(4), torch.zeros(4, 4).long()), 200)
-    assert not re.search(r"\b(positive|negative|not smiling|emotion(al)?)\b", " ".join(every))
-
-
-def test_equal_content_has_equal_words_within_a_batch() -> None:
-    # Happy and neutral are in different groups of every grouping.
-    shares = F.one_hot(torch.tensor([EXPRESSIONS.index(name) for name in ("happy", "neutral", "happy")]), 8).float()
-    for seed in range(20):
-        texts, which = captions_of_votes(
-            Contents((*EXPRESSIONS, CONTEMPT), shares, torch.zeros(3, 4).long()), torch.arange(3), torch.zeros(3), seed
-        )
-        assert len(texts) == 2
-        assert which.tolist() == [0, 1, 0]
-
-
 def test_every_caption_fits_the_context() -> None:
     shares = torch.softmax(3 * torch.randn(200, 8, generator=torch.Generator().manual_seed(0)), dim=1)
     looks = torch.randint(-1, 2, (200, 4), generator=torch.Generator().manual_seed(1))
@@ -159,17 +119,6 @@ def test_every_caption_fits_the_context() -> None:
     tokenize(sorted(every), hybrid_config("edgecnn"))
     examples = " ".join(example_vote_captions((*EXPRESSIONS, CONTEMPT)))
     assert set(re.findall(r"\w+", " ".join(every))) <= set(re.findall(r"\w+", examples))
-
-
-def test_every_description_has_a_word_of_its_class_and_of_no_other() -> None:
-    for name, texts in read_descriptions(SHIPPED).items():
-        for text in texts:
-            assert named(text.lower()) == {name}, text
-
-
-def test_classes_without_votes_are_refused() -> None:
-    with pytest.raises(InputError, match="class 'pug' is not one of them"):
-        contents_of(("pug", "happy"), np.array([0]), votes_for(), PLAIN)
 
 
 def test_the_loss_of_captions_counts_each_caption_once() -> None:

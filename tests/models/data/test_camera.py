@@ -139,8 +139,3 @@ def test_an_image_does_not_depend_on_the_others_in_its_batch() -> None:
     # A coefficient that is rounded differently changes a block by less than 0.05.
     torch.testing.assert_close(torch.stack(parts, dim=1).flatten(0, 1), whole, rtol=0, atol=0.05)
     assert float((torch.stack(parts, dim=1).flatten(0, 1) - whole).abs().mean()) < 1e-4
-
-
-def test_blur_is_in_proportion_for_larger_images() -> None:
-    camera = Augmentation(44, camera=Camera(1, blur_px=1.2)).scaled(88).camera
-    assert camera == Camera(1, blur_px=2.4)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import h5py
 import numpy as np
-import pytest
 
-from edgekit.errors import InputError
-from edgekit.models.data import EXPRESSIONS, DataSet
+from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.check import Findings, analyse, scan_dataset
 
 
@@ -56,22 +51,6 @@ def test_unreadable_images_are_listed_and_counted(bars_folder: Path) -> None:
     assert (len(scan.records), found.distinct) == (98, 96)
 
 
-def test_an_hdf5_file_without_images_is_refused(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "data.h5", "w") as file:
-        file["Training_pixel"] = np.empty((0, 48, 48), np.uint8)
-        file["Training_label"] = np.empty(0, np.int64)
-    with pytest.raises(InputError, match=r"data\.h5' has no images"):
-        scan_dataset(tmp_path / "data.h5")
-
-
-def test_a_data_set_without_a_readable_image_is_reported_too(tmp_path: Path) -> None:
-    (tmp_path / "train" / "cat").mkdir(parents=True)
-    (tmp_path / "train" / "cat" / "0.png").write_text("text")
-    found = check(tmp_path)
-    assert found.faults == ("1 unreadable image",)
-    assert (found.distinct, found.sizes) == (0, {})
-
-
 def test_repeated_crossing_and_conflicting_images_are_distinguished(bars_folder: Path) -> None:
     happy, sad, fear, angry = (
         next((bars_folder / "Training" / name).glob("*.png")) for name in ("happy", "sad", "fear", "angry")
@@ -99,14 +78,6 @@ def test_repeated_crossing_and_conflicting_images_are_distinguished(bars_folder:
     assert found.distinct == 98
 
 
-def test_images_repeated_within_a_split_are_no_fault(bars_folder: Path) -> None:
-    file = next((bars_folder / "Training/happy").glob("*.png"))
-    copy(file, file.with_name("again.png"))
-    found = check(bars_folder)
-    assert len(found.repeated) == 1
-    assert found.faults == ()
-
-
 def test_blank_images_sizes_and_colours_are_found(tmp_path: Path) -> None:
     folder = tmp_path / "train" / "cat"
     folder.mkdir(parents=True)
@@ -121,67 +92,3 @@ def test_blank_images_sizes_and_colours_are_found(tmp_path: Path) -> None:
     assert found.sizes == {(60, 48): 3, (20, 20): 1, (48, 48): 1}
     assert {record.name for record in found.blank} == {"train/cat/blank.png", "train/cat/blank red.png"}
     assert {record.name for record in found.repeated[0]} == {"train/cat/gray.png", "train/cat/gray as colour.png"}
-
-
-def test_imbalance_is_that_of_the_training_split(bars_folder: Path) -> None:
-    for file in list((bars_folder / "Training/disgust").glob("*.png"))[2:]:
-        file.unlink()
-    assert check(bars_folder).imbalance == 8 / 2
-    shutil.rmtree(bars_folder / "Training" / "happy")
-    assert check(bars_folder).imbalance is None
-
-
-def test_files_of_numbers_are_checked_too(bars: DataSet, tmp_path: Path) -> None:
-    training = bars.splits["Training"]
-    images = training.images.copy()
-    images[3] = images[4]
-    images[5] = 9
-    bars = replace(bars, splits={**bars.splits, "Training": replace(training, images=images)})
-    with h5py.File(tmp_path / "data.h5", "w") as file:
-        for usage, part in bars.splits.items():
-            file[f"{usage}_pixel"] = part.images[:, :, :40, 0]
-            file[f"{usage}_label"] = part.labels
-    rows = ["emotion,pixels,Usage"]
-    for usage, part in bars.splits.items():
-        for image, label in zip(part.images, part.labels, strict=True):
-            rows.append(f"{label},{' '.join(map(str, image.flatten()))},{usage}")
-    (tmp_path / "fer2013.csv").write_text("\n".join(rows))
-    for name, size_wh in (("data.h5", (40, 48)), ("fer2013.csv", (48, 48))):
-        found = check(tmp_path / name)
-        assert [record.name for record in found.blank] == ["Training image 6"]
-        assert [[record.name for record in group] for group in found.conflicting] == [
-            ["Training image 4", "Training image 5"]
-        ]
-        assert found.sizes == {size_wh: 98}
-
-
-def test_an_oversized_member_is_unreadable_and_a_damaged_archive_refused(tmp_path: Path) -> None:
-    archive = tmp_path / "a.tar"
-    source = tmp_path / "b.png"
-    cv2.imwrite(str(source), np.eye(48, dtype=np.uint8))
-    huge = tarfile.TarInfo("train/cat/huge.png")
-    huge.size = 65 << 20
-    with tarfile.open(archive, "w") as tar:
-        tar.add(source, "train/cat/0.png")
-        with (tmp_path / "zeros").open("wb+") as stream:
-            stream.truncate(huge.size)
-            tar.addfile(huge, stream)
-    found = check(archive)
-    assert [record.problem for record in found.unreadable] == [
-        f"data '{archive}': 'train/cat/huge.png' has {65 << 20} bytes: the limit is 64 MiB"
-    ]
-    archive.write_bytes(archive.read_bytes()[:1000])
-    with pytest.raises(InputError, match="damaged archive"):
-        check(archive)
-
-
-@pytest.mark.slow
-def test_the_shared_fer2013_has_the_known_faults(shared: Path) -> None:
-    scan = scan_dataset(shared / "data/fer2013.tar.gz")
-    found = analyse(scan)
-    assert (len(scan.records), found.distinct) == (35_887, 34_034)
-    # Training is the folder train, the other two are the folder test.
-    assert (len(found.crossing), found.leaking) == (557, 531)
-    assert found.pairs[("Training", "PrivateTest")] == 278
-    assert (len(found.conflicting), len(found.blank), len(found.unreadable)) == (57, 12, 0)
-    assert found.counts["Training"]["disgust"] == 436

@@ -6,7 +6,6 @@ import csv
 import gzip
 import re
 import tarfile
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,7 +15,6 @@ import pytest
 
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, distinct_images, train_and_validation
-from edgekit.models.data.layout import canonical_class
 from edgekit.models.data.readers import load_dataset
 from tests.images import write_image
 
@@ -90,13 +88,6 @@ def test_files_keep_their_path_below_the_folder_of_the_splits(bars: DataSet, tmp
             assert (image == bars.splits[usage].images[index]).all()
 
 
-def test_an_archive_with_an_endless_name_is_refused(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        tar.addfile(tarfile.TarInfo(f"train/a/{'x' * 10_000}.png"))
-    with pytest.raises(InputError, match="has 10012 characters"):
-        load_dataset(tmp_path / "a.tar")
-
-
 def _packed(bars_folder: Path, archive: Path) -> tuple[bytes, int]:
     """Write the folder as an uncompressed archive; return its bytes and the offset of a member in the middle."""
     with tarfile.open(archive, "w") as tar:
@@ -113,39 +104,13 @@ def test_an_archive_that_lost_images_is_refused(bars_folder: Path, tmp_path: Pat
     broken[middle + 148] ^= 0xFF  # the header's checksum
     packed = gzip.compress(whole)
     for name, content, reason in (
-        ("within-header.tar", whole[: middle + 100], "cut off or broken"),
         ("between-members.tar", whole[:middle], "cut off or broken"),
         ("header.tar", bytes(broken), "cut off or broken"),
-        ("header.tar.gz", gzip.compress(bytes(broken)), "cut off or broken"),
         ("checksum.tar.gz", packed[:-8] + bytes(4) + packed[-4:], "CRC"),
-        ("no-checksum.tar.gz", packed[:-8], "end-of-stream"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=f"damaged archive: .*{reason}"):
             load_dataset(tmp_path / name)
-
-
-def test_spaces_around_the_cells_of_a_csv_are_ignored(bars: DataSet, tmp_path: Path) -> None:
-    table = _write_csv(tmp_path / "a.csv", bars)
-    table.write_text(table.read_text().replace(",", " , ").replace("\n", " \n"))
-    assert load_dataset(table).checksum() == bars.checksum()
-
-
-def test_links_to_images_are_images_and_broken_links_are_reported(
-    bars: DataSet, bars_folder: Path, tmp_path: Path
-) -> None:
-    first, second, *_ = sorted(bars_folder.rglob("*.png"))
-    (first.parent / "hard.png").hardlink_to(first)
-    (first.parent / "soft.png").symlink_to(second.name)
-    _packed(bars_folder, tmp_path / "bars.tar")
-    total = sum(map(len, bars.splits.values())) + 2
-    for path in (bars_folder, tmp_path / "bars.tar"):
-        assert sum(map(len, load_dataset(path).splits.values())) == total
-    (first.parent / "lost.png").symlink_to("elsewhere.png")
-    _packed(bars_folder, tmp_path / "bars.tar")
-    for path in (bars_folder, tmp_path / "bars.tar"):
-        with pytest.raises(InputError, match=r"lost\.png"):
-            load_dataset(path)
 
 
 def test_checksum_sees_content_and_nothing_else(bars: DataSet, tmp_path: Path) -> None:
@@ -182,16 +147,6 @@ def test_colour_images_are_red_green_blue(tmp_path: Path) -> None:
     assert load_dataset(tmp_path).splits["train"].images[0, 0, 0].tolist() == [0, 0, 200]
 
 
-def test_colour_of_hdf5_is_red_green_blue_in_any_size(tmp_path: Path) -> None:
-    red = np.zeros((7, 48, 48, 3), np.uint8)
-    red[..., 0] = 200
-    path = _write_one_split(tmp_path / "a.h5", red, np.arange(7))
-    for size_px in (48, 24):
-        images = load_dataset(path, size_px).splits["PrivateTest"].images
-        assert images.shape == (7, size_px, size_px, 3)
-        assert images[0, 0, 0].tolist() == [200, 0, 0]
-
-
 def test_files_of_numbers_are_fitted_as_pictures_are(bars: DataSet, bars_folder: Path, tmp_path: Path) -> None:
     files = (_write_csv(tmp_path / "fer2013.csv", bars), _write_hdf5(tmp_path / "data.h5", bars))
     for size_px in (32, 64):
@@ -199,15 +154,6 @@ def test_files_of_numbers_are_fitted_as_pictures_are(bars: DataSet, bars_folder:
         for file in files:
             loaded = load_dataset(file, size_px, fit="clip").splits["PublicTest"].images
             assert sorted(map(bytes, loaded)) == sorted(map(bytes, expected)), file
-
-
-def test_names_of_expressions_are_recognised() -> None:
-    assert [canonical_class(name) for name in ("Anger", "HAPPINESS", "neutral", "cat")] == [
-        "angry",
-        "happy",
-        "neutral",
-        "cat",
-    ]
 
 
 @pytest.mark.slow
@@ -230,9 +176,7 @@ def test_shared_fer2013_has_the_official_splits(shared: Path) -> None:
         ("emotion,pixels,Usage\n", "no rows"),
         ("emotion,pixels,Usage\n9,0 0,Training\n", "emotion 9"),
         ("emotion,pixels,Usage\n1,0 0,Training\n", "expected 2304 pixels"),
-        ("emotion,pixels,Usage\nx,0,Training\n", "line 2"),
         ("emotion,pixels,Usage\n\nx,0,Training\n", "line 3"),
-        ("emotion,pixels,Usage\n1\n", "expected 2304 pixels"),
         (f"emotion,pixels,Usage\n1,{'0 ' * 2304}\n", "line 2: no Usage"),
     ],
 )
@@ -273,28 +217,15 @@ def test_truncated_images_are_counted_and_the_first_is_named(bars_folder: Path) 
 
 def test_validation_never_comes_from_a_test_split(bars: DataSet) -> None:
     renamed = DataSet("x", bars.classes, {"train": bars.splits["Training"], "test": bars.splits["PrivateTest"]})
-    _, validation, text = train_and_validation(renamed, None, None, seed=0)
+    _, validation, text = train_and_validation(renamed, None, None)
     assert (len(validation), text) == (7, "held back from train")
-
-
-@pytest.mark.parametrize("name", ["Training", "PublicTest"])
-def test_a_split_without_images_is_refused_before_the_training(bars: DataSet, name: str) -> None:
-    emptied = replace(bars, splits={**bars.splits, name: bars.splits[name].subset(np.arange(0))})
-    with pytest.raises(InputError, match=f"split '{name}' .* is empty: choose another"):
-        train_and_validation(emptied, None, None, seed=0)
-
-
-def test_two_images_are_too_few_to_hold_one_back(bars: DataSet) -> None:
-    few = DataSet("x", bars.classes, {"train": bars.splits["Training"].subset(np.arange(2))})
-    with pytest.raises(InputError, match="its largest class has 1 picture, 5 are needed: add 4 or more to each"):
-        train_and_validation(few, None, None, seed=0)
 
 
 def test_held_back_images_leave_the_training_split(bars: DataSet) -> None:
     labels = np.tile(bars.splits["Training"].labels, 3)
     images = np.arange(168, dtype=np.uint8).reshape(168, 1, 1, 1)
     big = DataSet("x", bars.classes, {"train": ImageSet(images, labels)})
-    training, validation, name = train_and_validation(big, None, None, seed=0)
+    training, validation, name = train_and_validation(big, None, None)
     assert (len(training), len(validation), name) == (140, 28, "held back from train")
     assert np.bincount(validation.labels).tolist() == [4] * 7  # a fifth, because the classes are small
 
@@ -336,13 +267,9 @@ def test_hdf5_that_declares_a_huge_size_is_refused_unread(tmp_path: Path) -> Non
     ("pixels", "labels", "message"),
     [
         (np.full((7, 48, 48), -5), np.arange(7), "PrivateTest_pixel contains other values"),
-        (np.full((7, 48, 48), np.nan), np.arange(7), "PrivateTest_pixel contains other values"),
         (np.zeros((7, 48, 48), complex), np.arange(7), "PrivateTest_pixel has the type complex128"),
-        (np.zeros((7, 48, 48), np.uint8), np.full(7, 0.5), "PrivateTest_label contains other values"),
         (np.zeros((7, 48, 48), np.uint8), np.arange(7) + 1, "integers from 0 to 6"),
-        (np.zeros((7, 48, 48), np.uint8), np.array([b"a"] * 7), "PrivateTest_label holds |S1"),
         (np.zeros((7, 2304), np.uint8), np.arange(7), "expected .images, height, width"),
-        (np.zeros((7, 0, 48), np.uint8), np.arange(7), "expected .images, height, width"),
         (np.zeros((7, 48, 48), np.uint8), np.arange(6), "7 images and 6 labels"),
     ],
 )
@@ -351,13 +278,6 @@ def test_hdf5_with_wrong_values_is_refused(tmp_path: Path, pixels: object, label
         load_dataset(_write_one_split(tmp_path / "a.h5", pixels, labels))
 
 
-def test_csv_with_an_enormous_header_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "fer2013.csv"
-    path.write_text("x" * 1_000_000 + "\n")
-    with pytest.raises(InputError, match="damaged CSV"):
-        load_dataset(path)
-
-
 def test_one_split_cannot_be_trained_on_and_chosen_by(bars: DataSet) -> None:
     with pytest.raises(InputError, match="training and validation split"):
-        train_and_validation(bars, "PublicTest", None, seed=0)
+        train_and_validation(bars, "PublicTest", None)

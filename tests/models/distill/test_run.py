@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,9 @@ import pytest
 from edgekit.contract import Subject
 from edgekit.errors import InputError
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edgekit.models.clip.load import FrozenClip, save_clip
 from edgekit.models.distill.distillation import TARGETS_NAME, distill
-from edgekit.models.distill.teachers import TeacherOptions, open_teacher
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
-from edgekit.models.training.options import DistillOptions
 
 LABELS = ("dark", "light")
 OPTIONS: dict[str, Any] = {"epochs": 1, "batch_size": 8, "accelerator": "cpu", "precision": "fp32", "threads": 1}
@@ -63,15 +59,6 @@ def test_the_student_of_a_model_of_whole_images_is_one(pictures: Path, tmp_path:
         distill(teachers=[images, faces], output=tmp_path / "other", **options)
 
 
-def test_options_may_be_text_and_are_checked(tmp_path: Path) -> None:
-    texts: dict[str, Any] = {"data": "d", "output": "o", "descriptions": "s"}
-    options = DistillOptions(teachers=["t"], **texts)
-    assert [options.data, options.descriptions] == [Path("d"), Path("s")]
-    for wrong in ({"teachers": []}, {"teachers": ["t"], "temperature": 0}, {"teachers": ["t"], "views": "center"}):
-        with pytest.raises(InputError):
-            distill(data=tmp_path, output=tmp_path, **wrong)
-
-
 def test_the_teacher_classifies_once_and_a_resumed_training_reads_its_outputs(pictures: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": pictures, "output": tmp_path / "run", "student": "mini-xception", **OPTIONS}
     options["teachers"] = [_teacher(tmp_path / "teacher.safetensors")]
@@ -85,25 +72,3 @@ def test_the_teacher_classifies_once_and_a_resumed_training_reads_its_outputs(pi
     kept.write_bytes(kept.read_bytes()[:-4])
     distill(**options, resume=True, progress=lambda stage, _done, _total: stages.append(stage))
     assert "running the teacher" in stages, "a damaged file is replaced"
-
-
-def test_training_images_are_checked_as_in_train(pictures: Path, tmp_path: Path) -> None:
-    notices: list[str] = []
-    teacher = _teacher(tmp_path / "teacher.safetensors")
-    options: dict[str, Any] = {"data": pictures, "student": "mini-xception", "teachers": [teacher], **OPTIONS}
-    shutil.copy(pictures / "val/dark/0.png", pictures / "train/dark/9.png")
-    distill(**options, output=tmp_path / "run", notify=notices.append)
-    assert any("1 training images are validation images too, such as train/dark/9.png" in line for line in notices)
-    shutil.rmtree(pictures / "train/dark")
-    with pytest.raises(InputError, match="class 'dark' has no training image"):
-        distill(**options, output=tmp_path / "other")
-
-
-def test_descriptions_may_be_a_folder(small_clip: FrozenClip, tmp_path: Path) -> None:
-    save_clip(tmp_path / "clip.safetensors", small_clip.model, small_clip.config)
-    (tmp_path / "moods.json").write_text('{"dark": ["night"], "light": ["day"]}')
-    opened = [
-        open_teacher([str(tmp_path / "clip.safetensors")], LABELS, TeacherOptions(descriptions=path, dataset="moods"))
-        for path in (tmp_path, tmp_path / "moods.json")
-    ]
-    assert opened[0].sha256 == opened[1].sha256

@@ -76,19 +76,6 @@ def test_the_student_agrees_with_its_teacher_and_not_with_the_labels(
     assert (logits.argmax(axis=1) == bars.splits["PrivateTest"].labels).mean() < 0.3
 
 
-def test_a_recipe_with_a_sampler_draws_each_class_equally_often(
-    bars: DataSet, bar_teacher: Make, short: Recipe
-) -> None:
-    few = bars.splits["Training"].subset(np.flatnonzero(bars.splits["Training"].labels != 1)[:20])
-    data = dataclasses.replace(bars, splits={**bars.splits, "Training": few.subset(np.r_[0:20, [2] * 15])})
-    recipe = dataclasses.replace(short, balance="sampler")
-    task = _job(data, bar_teacher().teacher(), recipe, ONLY_KL).task
-    task.build(torch.device("cpu"))
-    labels = data.splits["Training"].labels[task.order(torch.Generator().manual_seed(0)).numpy()]
-    counts = np.bincount(labels)
-    assert counts[counts > 0].max() - counts[counts > 0].min() <= 1
-
-
 def test_labels_count_if_they_have_weight(bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path) -> None:
     recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
     weights = LossWeights(0, 1, 0)

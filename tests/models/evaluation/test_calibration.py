@@ -18,19 +18,6 @@ def test_bins_hold_means_of_confidence_and_accuracy() -> None:
     assert np.isnan(result.accuracy[0])
 
 
-def test_expected_error_is_near_zero_when_confidence_equals_accuracy() -> None:
-    generator = np.random.default_rng(0)
-    first = generator.uniform(0.5, 1, 20_000)
-    truths = (generator.uniform(0, 1, 20_000) > first).astype(np.int64)
-    assert calibration(np.stack([first, 1 - first], axis=1).astype(np.float32), truths).expected_error < 0.01
-
-
-def test_certain_predictions_count_in_the_last_bin() -> None:
-    result = calibration(np.eye(3, dtype=np.float32), np.array([0, 1, 1]))
-    assert result.counts[-1] == 3
-    assert result.expected_error == pytest.approx(1 / 3)
-
-
 def test_expected_error_agrees_with_torchmetrics() -> None:
     functional = pytest.importorskip("torchmetrics.functional.classification")
     import torch

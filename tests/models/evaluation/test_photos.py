@@ -17,8 +17,7 @@ from edgekit.device.imaging import read_image, resize
 from edgekit.errors import InputError
 from edgekit.model_store import asset
 from edgekit.models.data import EXPRESSIONS
-from edgekit.models.data.photos import PhotoDetector
-from edgekit.models.evaluation.evaluate import mean_recall, open_classifier
+from edgekit.models.evaluation.evaluate import mean_recall
 from edgekit.models.evaluation.photos import PhotoEvaluation, evaluate_photos
 from edgekit.models.model_loading import contract_for
 from edgekit.preprocess import FloatArray, ImageU8, crop_image
@@ -74,22 +73,7 @@ def test_every_photograph_is_counted_once(photos: Path) -> None:
     assert ["text.png" in line and line.endswith(": skipped") for line in notices] == [True]
 
 
-def test_faces_are_found_once_for_all_models(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    detect, calls = PhotoDetector.detect, []
-    monkeypatch.setattr(PhotoDetector, "detect", lambda self, image: calls.append(1) or detect(self, image))
-    whole, three = ByBrightness("image"), replace(ByBrightness().contract, labels=("sad", "happy", "contempt"))
-    other = ByBrightness()
-    other.contract = three
-    results = evaluate(photos, ByBrightness(), whole, other)
-    assert len(calls) == 5  # all readable photographs; contempt is a class of one of the models
-    assert [result.total for result in results] == [4, 4, 5]
-    assert [result.left_out for result in results] == [{"contempt": 1}, {"contempt": 1}, {}]
-
-
-def test_a_model_of_whole_images_gets_the_whole_photograph_and_no_detector(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(PhotoDetector, "__init__", lambda *_, **__: pytest.fail("a detector was created"))
+def test_a_model_of_whole_images_gets_the_whole_photograph_and_no_detector(photos: Path) -> None:
     model = ByBrightness("image")
     [result] = evaluate(photos, model)
     assert (result.total, result.missed_total, result.several_faces, result.detector) == (4, 0, 0, None)
@@ -128,19 +112,6 @@ def test_without_a_detector_the_photograph_is_fitted_as_the_contract_states(phot
     assert crop.tobytes() in {each.tobytes() for each in model.crops}
 
 
-def test_checkpoint_and_exported_file_give_the_same(photos: Path) -> None:
-    exported, checkpoint = evaluate(photos, "default", open_classifier(asset("default.safetensors")))
-    np.testing.assert_allclose(exported.with_face.logits, checkpoint.with_face.logits, atol=1e-3)
-
-
-def test_a_file_for_ncnn_gives_what_the_file_for_onnxruntime_gives(
-    tmp_path: Path, tiny_model: Path, tiny_ncnn: Path
-) -> None:
-    write_image(tmp_path / "photos/red/1.png", PORTRAIT)
-    first, second = evaluate(tmp_path / "photos", tiny_model, tiny_ncnn)
-    np.testing.assert_allclose(first.with_face.logits, second.with_face.logits, atol=1e-4)
-
-
 def test_labels_come_from_a_table_where_there_is_one(photos: Path, tmp_path: Path) -> None:
     table = "path,Label,person\nphotos/happy/right.png,Happiness,7\nphotos/contempt/1.png,sad,8\nabsent.png,sad,8\n"
     (photos / "photos.csv").write_text(table)
@@ -169,22 +140,14 @@ def test_a_split_is_chosen_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("file,label\nhappy/right.png,sad\n", "lacks the column path"),
         ("path,label\nx.png,sad\n", "none of its paths is an image"),
         ("path,label\nhappy/right.png,sad\nhappy/right.png,happy\n", "lists 'happy/right.png' twice: keep one row"),
-        ("path,label\nhappy/right.png,angry\n", "those of the data angry"),
     ],
 )
 def test_a_wrong_table_is_one_line(photos: Path, table: str, message: str) -> None:
     (photos / "photos.csv").write_text(table)
     with pytest.raises(InputError, match=message):
         evaluate(photos)
-
-
-def test_photographs_without_any_face_are_an_error(tmp_path: Path) -> None:
-    write_image(tmp_path / "photos/happy/1.png", NOBODY)
-    with pytest.raises(InputError, match="the detector 'haar' finds no face in 1 photographs"):
-        evaluate(tmp_path / "photos")
 
 
 def test_the_mean_recall_counts_chosen_classes_that_have_images() -> None:

@@ -118,15 +118,3 @@ def test_stages_logits_and_a_training_step_equal_the_authors(shared: Path) -> No
 )
 def test_nets_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
     assert parameter_count(create_model(name, 7)) == parameters
-
-
-@pytest.mark.parametrize("classes", [1, 2, 31])
-def test_any_number_of_classes(classes: int) -> None:
-    assert create_model("edgecnn", classes)(torch.zeros(2, 3, 44, 44)).shape == (2, classes)
-
-
-def test_a_step_runs_the_forward_pass_once() -> None:
-    net = create_model("edgecnn", 7).train()
-    net(torch.rand(4, 3, 44, 44)).sum().backward()
-    counts = {int(module.num_batches_tracked) for module in net.modules() if isinstance(module, nn.BatchNorm2d)}
-    assert counts == {1}

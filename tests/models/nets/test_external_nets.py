@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet
 from edgekit.models.data.augment import Augmentation
 from edgekit.models.model_loading import build_net, contract_for
-from edgekit.models.nets.mini_xception import MiniXception
 from edgekit.models.nets.registry import create_model, parameter_count
 from edgekit.models.training.loop import BEST_NAME, train_job
 from edgekit.models.training.recipes import Recipe
@@ -65,30 +63,8 @@ def test_a_net_trains_and_exports_to_a_file_with_the_same_outputs(name: str, bar
     assert "BatchNormalization" not in {layer.op_type for layer in exported.cost.layers}
 
 
-def test_mini_xception_has_the_published_number_of_parameters_for_gray_pictures() -> None:
-    assert parameter_count(MiniXception(7, in_channels=1)) == 56_951
-
-
 def test_a_missing_library_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
     monkeypatch.delitem(sys.modules, "torchvision.models", raising=False)
     with pytest.raises(InputError, match=r"comes from torchvision, which is not installed: pip install .*\[train\]"):
         create_model("mobilenetv2", 7)
-
-
-def test_edgekits_own_nets_do_not_wait_for_torchvision() -> None:
-    code = (
-        "import sys; from edgekit.models.nets.registry import create_model; create_model('mini-xception', 7); "
-        "print('torchvision' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "False"
-
-
-def test_mini_xceptions_skip_is_the_same_in_training() -> None:
-    torch.manual_seed(0)
-    net = create_model("mini-xception", 7)
-    module = next(part for part in net.modules() if hasattr(part, "shortcut")).train()
-    module.shortcut[1].eval()
-    x = torch.randn(3, module.shortcut[0].in_channels, 20, 20)
-    torch.testing.assert_close(module._shortcut(x), module.shortcut(x))

@@ -50,17 +50,6 @@ def test_a_further_training_keeps_the_learned_groups(learned: EdgeCNN) -> None:
     assert all(map(torch.equal, before, after))
 
 
-def test_a_dropped_input_has_no_effect(learned: EdgeCNN) -> None:
-    set_training_progress(learned, 1.0)
-    conv = next(module for module in learned.modules() if isinstance(module, LearnedGroupConv2d)).eval()
-    x = torch.randn(1, 32, 8, 8)
-    changed = x.clone()
-    unread = ~conv.mask[0]
-    changed[:, unread] += 1
-    outputs = slice(0, conv.conv.out_channels // conv.groups)
-    assert torch.equal(conv(x)[:, outputs], conv(changed)[:, outputs])
-
-
 def test_condensed_net_computes_the_same_logits(learned: EdgeCNN) -> None:
     learned.train()
     for progress in (0.1, 0.6):
@@ -72,8 +61,3 @@ def test_condensed_net_computes_the_same_logits(learned: EdgeCNN) -> None:
     assert parameter_count(small) == 104_327
     with torch.no_grad():
         torch.testing.assert_close(small(images), learned(images), rtol=0, atol=1e-5)
-
-
-def test_a_net_is_not_condensed_before_its_connections_are_dropped(learned: EdgeCNN) -> None:
-    set_training_progress(learned, 0.3)
-    assert condensed(learned) is learned

@@ -1,4 +1,4 @@
-"""BatchNorm over all processes computes what the replaced module computes; what was frozen stays frozen."""
+"""BatchNorm over all processes computes what the replaced module computes."""
 
 from __future__ import annotations
 
@@ -33,12 +33,3 @@ def test_a_net_with_gathered_batchnorms_computes_the_same(name: str) -> None:
     assert gathered.state_dict().keys() == net.state_dict().keys()
     gathered.load_state_dict(net.state_dict())
     assert torch.equal(gathered.eval()(images), net.eval()(images))
-
-
-def test_frozen_batchnorms_stay_frozen() -> None:
-    net = create_model("edgecnn", 7).eval().requires_grad_(requires_grad=False)
-    gather_batchnorms(net, cast(Fabric, _OneProcess()))
-    gathered = [module for module in net.modules() if isinstance(module, GatheredBatchNorm2d)]
-    assert gathered
-    assert not any(module.training for module in gathered)
-    assert not any(parameter.requires_grad for parameter in net.parameters())

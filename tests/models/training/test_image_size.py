@@ -76,9 +76,6 @@ def test_images_on_disk_give_the_same_weights(
     assert not list((tmp_path / "run").glob(".images-*"))
 
 
-@pytest.mark.parametrize(("model", "size", "words"), [("edgecnn", 64, "48 pixels only"), ("mini-xception", 300, "300")])
-def test_a_size_that_a_net_does_not_take_is_refused(
-    model: str, size: int, words: str, pictures: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match=words):
-        train(data=pictures, output=tmp_path / "run", model=model, image_size=size, fit="square")
+def test_a_size_that_a_net_does_not_take_is_refused(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="48 pixels only"):
+        train(data=pictures, output=tmp_path / "run", model="edgecnn", image_size=64, fit="square")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from edgekit.errors import InputError
 from edgekit.models.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import NETS, create_model
@@ -44,16 +42,6 @@ def test_the_same_labels_take_all(tmp_path: Path) -> None:
     assert not lines
 
 
-def test_another_input_is_reported(tmp_path: Path) -> None:
-    path, lines = tmp_path / "start.safetensors", list[str]()
-    contract = contract_for("mini-xception", LABELS, "any", True)
-    other = replace(contract, input=replace(contract.input, channels="bgr"))
-    save_checkpoint(path, Checkpoint(other, create_model("mini-xception", len(LABELS)).state_dict()))
-    read_initial_weights(path, contract, lines.append)
-    assert len(lines) == 1
-    assert "on another input" in lines[0]
-
-
 @pytest.mark.parametrize(
     ("own", "new"), [("edgecnn", "edgecnn@16"), ("edgecnn@16", "edgecnn"), ("edgecnn@16", "edgecnn@8")]
 )
@@ -69,14 +57,3 @@ def test_into_a_space_and_out_of_it(own: str, new: str, tmp_path: Path) -> None:
     }
     loaded, old = ({name.removeprefix("net."): tensor for name, tensor in each.items()} for each in (found, state))
     assert all(torch.equal(tensor, old[name]) for name, tensor in loaded.items())
-
-
-def test_what_is_not_that_net(tmp_path: Path) -> None:
-    path = tmp_path / "start.safetensors"
-    state = _checkpoint(path, "edgecnn")
-    with pytest.raises(InputError, match="is a checkpoint of edgecnn, but the net to train is mini-xception"):
-        read_initial_weights(path, contract_for("mini-xception", LABELS, "any", True), print)
-    state.popitem()
-    save_checkpoint(path, Checkpoint(contract_for("edgecnn", LABELS, "any", True), state))
-    with pytest.raises(InputError, match="is missing"):
-        read_initial_weights(path, contract_for("edgecnn@16", LABELS, "any", True), print)

@@ -10,8 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,14 +21,12 @@ from edgekit.files import exclusive_folder
 from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet
 from edgekit.models.data.augment import Augmentation
-from edgekit.models.evaluation.evaluate import evaluate, open_classifier
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets import registry
 from edgekit.models.nets.grouped import condensed
 from edgekit.models.train import train
-from edgekit.models.training import loop
 from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
-from edgekit.models.training.recipes import RECIPES, Balance, Keep, Recipe
+from edgekit.models.training.recipes import RECIPES, Balance, Recipe
 from edgekit.models.training.task import ClassificationTask, TrainingJob
 from tests.resuming import job_of, train_whole_and_resumed
 from tests.waiting import wait_until
@@ -117,19 +113,6 @@ def test_best_checkpoint_is_of_the_best_epoch_and_records_its_training(bars: Dat
     assert checkpoint.contract.labels == bars.classes
 
 
-def test_metrics_hold_one_record_an_epoch(bars: DataSet, tmp_path: Path) -> None:
-    train_job(_job(bars), tmp_path)
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [record["epoch"] for record in records] == [1, 2, 3]
-
-
-def test_same_seed_same_weights_other_seed_other_weights(bars: DataSet, tmp_path: Path) -> None:
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train_job(_job(bars, dataclasses.replace(SHORT, epochs=1), seed=seed), tmp_path / name)
-    _assert_equal(_weights(tmp_path / "a"), _weights(tmp_path / "b"))
-    assert not torch.equal(_weights(tmp_path / "a")["0.weight"], _weights(tmp_path / "c")["0.weight"])
-
-
 def test_the_limit_of_the_gradients_norm_limits_each_step(bars: DataSet, tmp_path: Path) -> None:
     plain = dataclasses.replace(ONE_EPOCH, momentum=0.0, nesterov=False, weight_decay=0.0, ema_decay=0.0)
     recipes = {
@@ -160,23 +143,6 @@ def test_targets_that_are_certain_train_as_labels_without_smoothing(bars: DataSe
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-5, msg=name)
 
 
-@pytest.mark.slow
-def test_balance_makes_a_rare_class_count(bars: DataSet, tmp_path: Path) -> None:
-    training = bars.splits["Training"]
-    common = training.labels != 1
-    common[np.flatnonzero(~common)[:1]] = True  # one image of class 1 is left among 49
-    data = dataclasses.replace(bars, splits={**bars.splits, "Training": training.subset(common)})
-    recipe = dataclasses.replace(SHORT, epochs=6, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
-    means = []
-    names: tuple[Balance, ...] = ("none", "sampler")
-    for name in names:
-        job = _job(data, recipe, "edgecnn", balance=name)
-        train_job(job, tmp_path / name)
-        classifier = open_classifier(tmp_path / name / BEST_NAME)
-        means.append(evaluate(classifier, data.splits["PrivateTest"], "center-crop").logits[:, 1].mean())
-    assert means[1] > means[0] + 0.1
-
-
 def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path) -> None:
     train_whole_and_resumed(lambda: _job(bars), tmp_path, interrupted_after=6)  # in the middle of the second epoch
     records = (tmp_path / "resumed" / "metrics.jsonl").read_text().splitlines()
@@ -188,15 +154,6 @@ def test_training_over_another_one_is_refused(bars: DataSet, finished: Path) -> 
         train_job(_job(bars, ONE_EPOCH), finished)
     with pytest.raises(InputError, match="its seed was 0, now it is 1"):
         train_job(_job(bars, ONE_EPOCH, seed=1), finished, resume=True)
-
-
-@pytest.mark.parametrize(("name", "value"), [("subject", "image"), ("fit", "stretch")])
-def test_another_subject_or_fit_is_not_resumed(bars: DataSet, finished: Path, name: str, value: Any) -> None:
-    contract = contract_for("small", bars.classes, bars.name, bars.is_gray, "stretch" if name == "fit" else "square")
-    contract = dataclasses.replace(contract, subject="image" if name == "subject" else "face")
-    task = ClassificationTask(contract, ONE_EPOCH, bars.splits["Training"], bars.splits["PublicTest"])
-    with pytest.raises(InputError, match=f"its {name} was .*, now it is '{value}'"):
-        train_job(job_of(task, ONE_EPOCH, data_sha256=bars.checksum()), finished, resume=True)
 
 
 def test_a_state_without_a_setting_that_is_off_is_resumed(bars: DataSet, finished: Path) -> None:
@@ -212,63 +169,20 @@ def test_a_state_without_a_setting_that_is_off_is_resumed(bars: DataSet, finishe
         train_job(_job(bars, ONE_EPOCH), finished, resume=True)
 
 
-def test_damaged_state_is_refused(bars: DataSet, finished: Path) -> None:
-    state = finished / STATE_NAME
-    state.write_bytes(state.read_bytes()[:5000])
-    with pytest.raises(InputError, match=r"last\.pt"):
-        train_job(_job(bars), finished, resume=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("net", {}),
-        ("net", {"a": torch.zeros(1)}),
-        ("average", None),
-        ("optimizer", {}),
-        ("optimizer", {"state": {}, "param_groups": []}),
-        ("history", [{}]),
-        ("history", [None]),
-        ("fingerprint", None),
-        ("fingerprint", {}),
-    ],
-)
-def test_a_state_with_one_wrong_field_is_refused(bars: DataSet, finished: Path, name: str, value: object) -> None:
-    path = finished / STATE_NAME
-    torch.save({**torch.load(path, weights_only=True), name: value}, path)
-    with pytest.raises(InputError, match=r"damaged|cannot resume"):
-        train_job(_job(bars, ONE_EPOCH), finished, resume=True)
-
-
-def test_a_state_with_one_flipped_bit_is_refused(bars: DataSet, finished: Path) -> None:
+def test_a_state_that_is_cut_off_or_has_one_flipped_bit_is_refused(bars: DataSet, finished: Path) -> None:
     path = finished / STATE_NAME
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="is damaged or of another version of edgekit: start again"):
-        train_job(_job(bars, ONE_EPOCH), finished, resume=True)
+    for damaged in (content, content[:5000]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"last\.pt"):
+            train_job(_job(bars, ONE_EPOCH), finished, resume=True)
 
 
 def test_a_folder_that_another_training_writes_to_is_refused(bars: DataSet, tmp_path: Path) -> None:
     with exclusive_folder(tmp_path), pytest.raises(TemporaryError):
         train_job(_job(bars), tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_cannot_begin_leaves_no_folder_of_its_own(tmp_path: Path) -> None:
-    given, made, used = tmp_path / "given", tmp_path / "made", tmp_path / "used"
-    given.mkdir()
-
-    def fail(folder: Path) -> None:
-        with exclusive_folder(folder):
-            if folder == used:
-                (folder / "file").touch()
-            raise InputError("cannot begin")
-
-    for folder in (given, made, used):
-        with pytest.raises(InputError, match="cannot begin"):
-            fail(folder)
-    assert sorted(tmp_path.iterdir()) == [given, used]
 
 
 def test_best_weights_without_a_state_are_not_trained_over(bars: DataSet, finished: Path) -> None:
@@ -285,18 +199,6 @@ def test_best_weights_lost_in_an_interruption_come_back_when_resuming(bars: Data
     assert (finished / BEST_NAME).read_bytes() == best
 
 
-@pytest.mark.parametrize(("keep", "epoch"), [("best", 1), ("last", 2)])
-def test_the_curves_mark_the_epoch_that_is_saved(
-    bars: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Keep, epoch: int
-) -> None:
-    validations = iter(SimpleNamespace(loss=loss, accuracy=share) for loss, share in ((1.0, 0.9), (2.0, 0.5)))
-    monkeypatch.setattr(ClassificationTask, "validate", lambda *_: next(validations))
-    monkeypatch.setattr(loop, "CURVES_NAME", "curves.svg")
-    train_job(_job(bars, dataclasses.replace(SHORT, epochs=2, keep=keep)), tmp_path)
-    assert load_checkpoint(tmp_path / BEST_NAME).training["best"]["epoch"] == epoch
-    assert f"<!-- saved: epoch {epoch} -->" in (tmp_path / "curves.svg").read_text()
-
-
 @pytest.mark.slow
 def test_learned_groups_are_condensed_by_the_end(bars: DataSet, tmp_path: Path) -> None:
     train_job(_job(bars, dataclasses.replace(SHORT, keep="last"), architecture="edgecnn-g-learned"), tmp_path)
@@ -311,19 +213,6 @@ def test_learned_groups_are_condensed_by_the_end(bars: DataSet, tmp_path: Path) 
 def test_a_diverging_training_is_reported(bars: DataSet, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lower the learning rate"):
         train_job(_job(bars, dataclasses.replace(SHORT, max_lr=1e30)), tmp_path)
-
-
-def test_an_epoch_whose_net_gives_nan_names_the_epoch_and_the_cure(bars: DataSet, tmp_path: Path) -> None:
-    job = _job(bars, ONE_EPOCH)
-
-    def validate(net: nn.Module) -> Any:
-        with torch.no_grad():
-            net[0].weight.fill_(torch.nan)  # type: ignore[index]
-        return ClassificationTask.validate(job.task, net)  # type: ignore[arg-type]
-
-    job.task.validate = validate  # type: ignore[method-assign]
-    with pytest.raises(InputError, match=r"validation of epoch 1 .* NaN or infinity.*: lower the learning rate"):
-        train_job(job, tmp_path)
 
 
 def test_files_of_a_killed_training_are_removed_when_resuming(bars: DataSet, finished: Path) -> None:

@@ -1,8 +1,7 @@
-"""Export to ncnn: pnnx converts the exported graph, and a wrong conversion is refused."""
+"""Export to ncnn: pnnx converts the exported graph, and a file of another net is refused."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import tempfile
 from dataclasses import replace
@@ -18,7 +17,7 @@ from torch import nn
 
 from edgekit.contract import Contract, OutputSpec
 from edgekit.device.engines.classifier import Classifier, portrait_crops
-from edgekit.errors import GateError, InputError, StorageError
+from edgekit.errors import GateError, InputError
 from edgekit.export import to_ncnn
 from edgekit.export.run import export
 from edgekit.export.targets import chosen_passes
@@ -28,8 +27,7 @@ from edgekit.models.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.nets.grouped import set_training_progress
 from edgekit.models.nets.registry import create_model
 from tests.examples import examples
-
-from ..nets import Builder, after, contract_of, logits_of, random_nets
+from tests.export.nets import Builder, after, contract_of, logits_of, random_nets
 
 
 def with_contract(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
@@ -84,15 +82,8 @@ def test_another_nets_file_is_refused(tmp_path: Path) -> None:
     builder.head()
     small = replace(contract_of(size_px=44), labels=("a", "b", "c"))
     path.write_bytes(to_ncnn.to_ncnn(with_contract(builder.model(small), small)))
-    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 44 * 44, 3))
-    with pytest.raises(GateError, match="logits differ by up to"):
-        check_export(path, net, small)
-    almost = nn.Sequential(nn.Flatten(), nn.Linear(3 * 44 * 44, 3))
-    with torch.no_grad():
-        almost[1].weight.zero_()
-        almost[1].bias.copy_(-torch.from_numpy(Classifier(path, 1).logits(portrait_crops(small))[0]))
-    with pytest.raises(GateError, match="top-1 is equal on"):
-        check_export(path, almost, small, tolerance=1e6)
+    with pytest.raises(GateError):
+        check_export(path, nn.Sequential(nn.Flatten(), nn.Linear(3 * 44 * 44, 3)), small)
 
 
 @settings(max_examples=examples(12), deadline=None)
@@ -109,74 +100,11 @@ def test_random_nets_answer_the_same_on_ncnn(
     np.testing.assert_allclose(Classifier(path, 1).logits(crops), logits_of(rewritten, contract), atol=1e-3)
 
 
-def test_a_graph_that_pnnx_converts_wrongly_gives_other_logits(tmp_path: Path) -> None:
-    # pnnx converts the selection of channels (Gather) to a Crop layer and reports no error; the export compares logits.
-    builder = Builder(0)
-    builder.conv(4)
-    builder.tensors.append(onnx.numpy_helper.from_array(np.array([2, 0, 3, 1]), "order"))
-    builder.node("Gather", [builder.value, "order"], axis=1)
-    builder.conv(4)
-    builder.head()
-    contract = contract_of()
-    model = builder.model(contract)
-    path = tmp_path / "net.ncnn"
-    path.write_bytes(to_ncnn.to_ncnn(with_contract(model, contract)))
-    crops = np.random.default_rng(5).integers(0, 256, (3, *contract.input.size_hw, 1), np.uint8)
-    logits = Classifier(path, 1).logits(crops)
-    assert np.abs(logits - logits_of(model, contract)).max() > 1
-
-
-@pytest.mark.parametrize("end", ["exit 1", "echo 7767517 >model.ncnn.param"])
-def test_a_full_temporary_folder_is_not_reported_as_a_net_that_cannot_be_converted(
-    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
-) -> None:
-    builder = Builder(0)
-    builder.conv(4)
-    builder.head()
-    contract = contract_of()
-    program = tmp_path / "pnnx"
-    program.write_text(f"#!/bin/sh\ncat /dev/zero >model.ncnn.bin\n{end}\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(to_ncnn, "pnnx_program", lambda: program)
-    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
-    model = with_contract(builder.model(contract), contract)
-    with pytest.raises(StorageError):
-        to_ncnn.to_ncnn(model)
-    with (small_disk / "full").open("wb") as full, contextlib.suppress(OSError):
-        full.write(bytes(1 << 21))
-    with pytest.raises(StorageError):
-        to_ncnn.to_ncnn(model)
-
-
-def test_a_pnnx_that_fails_and_one_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_pnnx_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     builder = Builder(0)
     builder.head()
     contract = contract_of()
     model = with_contract(builder.model(contract), contract)
-    program = tmp_path / "pnnx"
-    program.write_text("#!/bin/sh\necho 'one'; printf 'no \\033[2J such thing\\n' >&2; exit 3\n")
-    program.chmod(0o755)
-    with monkeypatch.context() as patch:
-        patch.setattr(to_ncnn, "pnnx_program", lambda: program)
-        with pytest.raises(InputError, match=r"pnnx does not convert random to ncnn: no \\x1b\[2J such thing"):
-            to_ncnn.to_ncnn(model)
-        program.write_text("#!/bin/sh\nexit 0\n")
-        with pytest.raises(InputError, match="pnnx does not convert random to ncnn: exit code 0"):
-            to_ncnn.to_ncnn(model)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"pnnx, which is not installed: pip install .*\[export,ncnn\]"):
         to_ncnn.to_ncnn(model)
-
-
-@pytest.mark.slow
-def test_an_error_of_ncnn_names_the_output_and_not_its_temporary_file(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path, *_: object, **__: object) -> None:
-        raise InputError(f"model '{path}' cannot be run by ncnn")
-
-    monkeypatch.setattr(to_ncnn, "check_export", refuse)
-    target = tmp_path / "model.ncnn"
-    with pytest.raises(InputError, match=f"model '{target}' cannot be run by ncnn"):
-        export(checkpoint, target)
-    assert list(tmp_path.iterdir()) == []

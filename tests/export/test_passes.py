@@ -14,15 +14,12 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
-from edgekit.errors import InputError
 from edgekit.export.passes.table import REWRITES
 from edgekit.export.profiling.cost import graph_cost
-from edgekit.export.targets import TARGETS, chosen_passes
-from edgekit.export.verification.comparison import check_export
+from edgekit.export.targets import chosen_passes
 from edgekit.files import sha256_of
 from tests.examples import examples
 from tests.export.nets import Builder, after, contract_of, random_nets
@@ -41,12 +38,9 @@ def dense_net(layers: int = 4, growth: int = 8, stem: int = 16, groups: int = 1)
     return net
 
 
-def test_presets_have_known_rewrites_and_fit_the_kind_of_file() -> None:
-    assert all(target.passes <= REWRITES.keys() for target in TARGETS.values())
+def test_presets_fit_the_kind_of_file() -> None:
     assert chosen_passes("a53") == REWRITES.keys()
     assert chosen_passes("a53", quantized=True) == {"gray-stem", "merge-pool"}
-    with pytest.raises(InputError):
-        chosen_passes("pi9")
 
 
 @pytest.mark.parametrize("std", [(1.0,) * 3, (0.2, 0.3, 0.4)])
@@ -90,7 +84,6 @@ def test_merge_pool_makes_a_convolution_of_four_with_steps_of_two(groups: int, s
     assert changed == {"merge-pool": 1}
     shapes = {tuple(tensor.dims)[2:] for tensor in model.graph.initializer if len(tensor.dims) == 4}
     assert (4, 4) in shapes
-    assert graph_cost(model).macs < (graph_cost(net.model(contract)).macs or 0)  # type: ignore[operator]
 
 
 def _pool_of_relu(net: Builder) -> None:
@@ -138,20 +131,33 @@ def test_concat_free_reads_each_part_once() -> None:
     assert graph_cost(model).macs == graph_cost(before).macs
 
 
-def test_concat_free_leaves_blocks_of_large_results() -> None:
-    net = dense_net(4)
-    net.head()
-    contract = contract_of(size_px=40)
-    assert after(net.model(contract), contract, ["concat-free"])[2] == {"concat-free": 0}
-
-
-def test_batchnorm_is_always_folded() -> None:
-    net = Builder(0)
+def _norm_of_a_convolution(net: Builder) -> None:
     net.conv(4)
     net.norm()
+
+
+def _norm_of_the_input(net: Builder) -> None:
+    net.norm()
+
+
+def _norm_of_a_convolution_read_twice(net: Builder) -> None:
+    conv = net.conv(4)
+    normalised = net.norm()
+    net.node("Add", [conv, normalised])
+
+
+@pytest.mark.parametrize(
+    ("layers", "left"),
+    [(_norm_of_a_convolution, 0), (_norm_of_the_input, 1), (_norm_of_a_convolution_read_twice, 1)],
+)
+def test_batchnorm_is_folded_into_a_convolution_that_nothing_else_reads(
+    layers: Callable[[Builder], None], left: int
+) -> None:
+    net = Builder(0)
+    layers(net)
     net.head()
     contract = contract_of()
-    assert kinds(after(net.model(contract), contract, [])[0])["BatchNormalization"] == 0
+    assert kinds(after(net.model(contract), contract, [])[0])["BatchNormalization"] == left
 
 
 def test_class_vectors_and_scale_are_one_matrix() -> None:
@@ -173,17 +179,6 @@ def test_class_vectors_and_scale_are_one_matrix() -> None:
 def test_random_nets_answer_the_same_after_any_rewrites(made: tuple[Builder, Contract], names: set[str]) -> None:
     net, contract = made
     after(net.model(contract), contract, names)
-
-
-@pytest.mark.parametrize(
-    "target",
-    [pytest.param(name, marks=[] if name == "a53" else [pytest.mark.slow]) for name in sorted(TARGETS)],
-)
-def test_every_target_answers_as_torch_on_real_face_crops(
-    target: str, checkpoint: Path, edgecnn: nn.Module, contract: Contract, tmp_path: Path
-) -> None:
-    exported = export_checkpoint(checkpoint, tmp_path / "model.onnx", passes=chosen_passes(target))
-    assert check_export(exported.path, edgecnn, contract).max_abs_difference < 1e-4
 
 
 @pytest.mark.slow

@@ -8,20 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from torch.nn import functional as F
 
 from edgekit.contract import Accuracy
 from edgekit.device.engines.classifier import Classifier, portrait_crops
 from edgekit.errors import InputError
 from edgekit.export.options import ExportOptions, NewClasses
-from edgekit.export.profiling.cost import graph_cost
-from edgekit.export.relabelling import described_classes, relabelled, report_shares
-from edgekit.export.run import export, quantize
-from edgekit.export.targets import chosen_passes
-from edgekit.export.to_ncnn import export_net_to_ncnn
+from edgekit.export.relabelling import relabelled
+from edgekit.export.run import export
 from edgekit.files import sha256_of
 from edgekit.models.callbacks import ignore_message
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -36,7 +31,7 @@ from edgekit.models.distill.teachers import Teacher, prompted_teacher, zero_shot
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
-from edgekit.preprocess import ImageU8, softmax
+from edgekit.preprocess import ImageU8
 from tests.clips import random_clip
 from tests.exports import Relabel, export_checkpoint
 
@@ -129,41 +124,6 @@ def test_new_classes_are_encoded_by_the_text_tower(folder: Path, clip: FrozenCli
     _assert_logits(target, student, _each_sentence(lambda classes: frozen_classifier(clip, classes)))
 
 
-@pytest.mark.slow
-def test_labels_by_text_can_be_merged(folder: Path, student: Path) -> None:
-    text = str(folder / "clip.safetensors")
-    tears = ("a sad face", "a face in tears", "a weeping person")
-    labels = {"smile": ("a smiling face",), "tears": tears, "fear": ("an afraid face",)}
-    three, _ = _by_text(text, None, labels)(load_checkpoint(student))
-    merged = export_checkpoint(
-        student, folder / "two.onnx", _by_text(text, None, labels, ("bad=tears,fear", "good=smile"))
-    )
-    assert merged.contract.labels == ("bad", "good")
-    crops = portrait_crops(merged.contract)[:8]
-    with torch.no_grad():
-        smile, tears, fear = softmax(three(_pixels(crops)).numpy()).T
-    bad, good = softmax(Classifier(folder / "two.onnx").logits(crops)).T
-    np.testing.assert_allclose([bad, good], [tears + fear, smile], atol=1e-5)
-
-
-def test_words_that_are_in_no_caption_are_named(folder: Path, clip: FrozenClip, student: Path) -> None:
-    path = folder / "texts.safetensors"
-    save_clip(path, clip.model, clip.config, {"texts": ["a smiling face", "a sad face"]})
-    messages: list[str] = []
-    checkpoint = load_checkpoint(student)
-    labels = {"smile": ("A smiling face.",), "pain": ("Strong pain",), "18": ("a face, 18",), "?": ("...",)}
-    relabel_by_text(checkpoint, labels, str(path), None, messages.append)
-    known, guess, *others = messages
-    assert [message.partition(" (nearest")[0].rpartition(" ")[2] for message in others] == ["18", "..."]
-    messages = messages[:2]
-    assert known.startswith("label 'smile': nearest caption 'a smiling face', cosine ")
-    assert guess.startswith(
-        "warning: label 'pain' may not work: the captions of the CLIP's training do not contain pain, strong (nearest "
-    )
-    relabel_by_text(checkpoint, labels, str(folder / "clip.safetensors"), None, messages.append)
-    assert len(messages) == 2  # this CLIP's file does not list its training texts
-
-
 def test_a_sentence_with_words_of_no_caption_is_left_out(folder: Path, clip: FrozenClip, student: Path) -> None:
     path = folder / "texts.safetensors"
     save_clip(path, clip.model, clip.config, {"texts": ["a smiling face", "a sad face"]})
@@ -174,27 +134,10 @@ def test_a_sentence_with_words_of_no_caption_is_left_out(folder: Path, clip: Fro
     expected = {"glad": ("a smiling face", "a face"), "down": ("a crying child", "tears")}
     same, _ = relabel_by_text(checkpoint, expected, str(path), None, ignore_message)
     assert torch.equal(net.class_vectors, same.class_vectors)
-    assert messages[0] == (
-        "warning: label 'glad': 1 sentence of 3 left out, such as 'a child who laughs': the captions of the CLIP's "
-        "training do not contain child, laughs, who"
-    )
-    assert messages[1].startswith("label 'glad': nearest caption")
     # A label without any other sentence keeps its sentences.
-    assert messages[2].startswith("warning: label 'down' may not work: ")
-    assert len(messages) == 3
-
-
-def test_a_prompted_clip_reads_the_name_of_a_label(
-    folder: Path, clip: FrozenClip, prompts: Path, student: Path, prompted_student: Path
-) -> None:
-    path = folder / "texts.safetensors"
-    save_clip(path, clip.model, clip.config, {"texts": ["a smiling face"]})
-    labels = {"glad": ("a smiling face",), "face": ("a face",)}
-    messages: list[str] = []
-    relabel_by_text(load_checkpoint(student), labels, str(path), None, messages.append)
-    relabel_by_text(load_checkpoint(prompted_student), labels, str(path), prompts, messages.append)
-    assert messages[0].startswith("label 'glad': nearest")
-    assert messages[2].startswith("warning: label 'glad' may not work: the captions of the CLIP's training do")
+    assert [line.split("'")[1] for line in messages if line.startswith("warning")] == ["glad", "down"]
+    relabel_by_text(checkpoint, labels, str(folder / "clip.safetensors"), None, messages.append)
+    assert len(messages) == 3, "the file of this CLIP does not list its training texts"
 
 
 def test_prompted_teachers_encode_with_their_prompts(
@@ -248,60 +191,7 @@ def test_a_text_tower_beside_the_student_replaces_the_clip(
         export(alone / "student.safetensors", alone / "refused.onnx", classes=NEW)
 
 
-@pytest.mark.slow
-def test_the_file_for_ncnn_has_the_most_similar_sentence_too(folder: Path, student: Path) -> None:
-    labels = {"smile": ("a smiling face", "a grin", "a happy face"), "tears": ("a sad face",)}
-    described = _by_text(str(folder / "clip.safetensors"), None, labels)(load_checkpoint(student))
-    export_checkpoint(student, folder / "sentences.onnx", lambda _: described)
-    export_net_to_ncnn(*described, folder / "sentences.ncnn", chosen_passes("generic"), "fp32")
-    files = [Classifier(folder / f"sentences.{suffix}") for suffix in ("onnx", "ncnn")]
-    crops = portrait_crops(files[0].contract)[:8]
-    first, second = (file.logits(crops) for file in files)
-    assert first.shape == (8, 2)
-    np.testing.assert_allclose(first, second, atol=1e-3)
-
-
-def test_projector_vectors_and_scale_are_the_last_products_of_the_graph(folder: Path, student: Path) -> None:
-    export_checkpoint(student, folder / "plain.onnx")
-    model = onnx.load(folder / "plain.onnx")
-    tail = [node.op_type for node in model.graph.node][-5:]
-    assert tail[-1] in ("MatMul", "Gemm")
-    assert not {"Mul", "Transpose", "Expand"} & set(tail)
-    assert graph_cost(model).macs is not None
-    assert {tuple(tensor.dims) for tensor in model.graph.initializer} >= {(24, 3)}
-
-
-@pytest.mark.slow
-def test_a_large_space_and_scale_pass_verification(folder: Path) -> None:
-    torch.manual_seed(0)
-    net = create_model("edgecnn@512", 7)
-    assert isinstance(net, EmbeddingNet)
-    # Class vectors close to each other, as those of a CLIP.
-    net.set_classes(F.normalize(torch.randn(1, 512) + 0.5 * torch.randn(7, 512), dim=1), 100.0)
-    labels = tuple("abcdefg")
-    save_checkpoint(
-        folder / "wide.safetensors", Checkpoint(contract_for("edgecnn@512", labels, "x", True), net.state_dict())
-    )
-    exported = export_checkpoint(folder / "wide.safetensors", folder / "wide.onnx")
-    assert exported.verification.max_abs_difference < 1e-4
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (["sad"], "label 'sad' alone: a classifier needs at least two"),
-        (["sad", "happy", "sad"], "class 'sad' is given twice"),
-        (["sad", "Sad"], "labels 'sad' and 'Sad' differ only in case or spaces"),
-        ({"not_sad": ("a face",), "not sad": ("a face",)}, "labels 'not_sad' and 'not sad' differ only"),
-        (["sad", " "], "a label has an empty name"),
-    ],
-)
-def test_a_classifier_has_two_distinct_labels(labels: NewClasses, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        described_classes(labels, ignore_message)
-
-
-def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
+def _bad_changes(folder: Path) -> list[tuple[str, Relabel, str]]:
     text = str(folder / "clip.safetensors")
     long = {"x": ("word " * 200,), "y": ("a word",)}
     return [
@@ -310,25 +200,15 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
             _by_text(None),
             "need the text tower of the student's teacher, CLIP 'random:1'",
         ),
-        ("student", _by_text(text, prompts), "had no prompts: leave prompts out"),
         ("student", _by_text(str(folder / "other.safetensors")), "the weights differ"),
-        (
-            "student",
-            _by_text(str(folder / "quick.safetensors")),
-            "activation is quick-gelu",
-        ),
-        ("student", _by_text("absent.pt"), "does not exist"),
         ("student", _by_text(text, None, long), "description of class 'x': .*: shorten it"),
         ("prompted", _by_text(text), r"give their file \(--prompts\)"),
-        ("prompted", _by_text(text, folder / "clip.safetensors"), "contains no trained prompts"),
         ("prompted", _by_text(text, folder / "others.safetensors"), "are not the teacher's, 'prompts"),
-        ("prompted", _by_text(text, folder), r"is a folder without best\.safetensors"),
         (
             "plain",
             _by_text(text),
             "mini-xception has no embedding space, so its labels are fixed",
         ),
-        ("unknown", _by_text(text), "has no valid record of its CLIP teacher"),
         ("untold", _by_text(text), "no record of its CLIP teacher: distil it again"),
     ]
 
@@ -339,18 +219,16 @@ def test_labels_that_cannot_change_are_refused_in_one_line(
 ) -> None:
     other = random_clip(clip.config, seed=2)
     save_clip(folder / "other.safetensors", other.model, other.config)
-    save_clip(folder / "quick.safetensors", clip.model, replace(clip.config, activation="quick-gelu"))
     trained = load_prompts(prompts)
     state = {name: values + 0.01 for name, values in trained.state.items()}
     save_prompts(folder / "others.safetensors", replace(trained, state=state))
     good = load_checkpoint(student)
-    save_checkpoint(folder / "unknown.safetensors", replace(good, training={"teacher": {"kind": "clip"}}))
     save_checkpoint(folder / "untold.safetensors", replace(good, training={}))
     plain = Checkpoint(
         contract_for("mini-xception", LABELS, "any", True), create_model("mini-xception", 3).state_dict()
     )
     save_checkpoint(folder / "plain.safetensors", plain)
-    for name, change, message in _bad_changes(folder, prompts):
+    for name, change, message in _bad_changes(folder):
         target = folder / "refused.onnx"
         with pytest.raises(InputError, match=message) as caught:
             export_checkpoint(folder / f"{name}.safetensors", target, change)
@@ -358,28 +236,14 @@ def test_labels_that_cannot_change_are_refused_in_one_line(
         assert not target.exists()
 
 
-def test_a_label_that_is_predicted_for_almost_all_or_almost_no_images_is_named() -> None:
-    logits = np.zeros((100, 3), np.float32)
-    logits[:97, 0] = logits[97:, 1] = 1
-    warnings: list[str] = []
-    report_shares(("a", "b", "c"), logits, warnings.append)
-    assert [line.split("'")[1] for line in warnings] == ["a", "c"]
-    report_shares(("a", "b", "c"), logits[:20], warnings.append)
-    assert len(warnings) == 2, "a few images show nothing"
-
-
-@pytest.mark.parametrize("is_quantized", [False, True])
-def test_export_and_quantize_warn_about_a_label_that_wins_on_almost_all_images(
-    student: Path, folder: Path, draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path: Path, is_quantized: bool
+def test_a_label_that_wins_on_almost_all_images_is_reported(
+    student: Path, folder: Path, draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path: Path
 ) -> None:
     # The untrained student gives one label to all pictures of noise.
-    data = draw_faces(tmp_path / "data", {"Training": 56, "PrivateTest": 56})
+    data = draw_faces(tmp_path / "data", {"Training": 7, "PrivateTest": 56})
     texts = {"classes": NEW, "clip": str(folder / "clip.safetensors")}
     messages: list[str] = []
-    if is_quantized:
-        quantize(student, tmp_path / "new.onnx", calibrate=data, notify=messages.append, **texts)
-    else:
-        export(student, tmp_path / "new.onnx", evaluate_on=data, notify=messages.append, **texts)
+    export(student, tmp_path / "new.onnx", evaluate_on=data, notify=messages.append, **texts)
     shares = {line.split("'")[1]: line.split(" for ")[1].split()[0] for line in messages if "is predicted for" in line}
     assert shares.keys() == NEW.keys()
     assert sorted(shares.values()) == ["0.0%", "100.0%"]

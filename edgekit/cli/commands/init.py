@@ -1,0 +1,293 @@
+"""`edgekit init`: five questions; the answers become a settings file of `edgekit run` and, on request, its service."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import click
+
+from edgekit.cli.command import Command
+from edgekit.cli.command import command as edgekit_command
+from edgekit.cli.output import Output
+from edgekit.cli.settings import as_toml, checked_settings, run_option
+from edgekit.device.pipeline import StreamOptions
+from edgekit.errors import EdgekitError, InputError
+from edgekit.files import check_writable, write_atomic
+from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
+from edgekit.options import Options, option, same_option
+
+_MODEL = "default"
+_TEACH = "teach"
+_PORTS = range(8080, 8100)
+_TOKEN_FILE = "web-token"
+# What the results are, in the question and in the help.
+_RESULTS = {
+    "web": "a live page for the browser",
+    "records": "a line of JSON per change, in results.jsonl",
+    "clips": "a video of each event, in the folder clips",
+    "mqtt://HOST": "events and states for Home Assistant and other programs",
+}
+_DEFAULT_RESULTS = "web,records"
+
+
+class _InitCommand(Command):
+    is_negatable: ClassVar[bool] = True
+
+
+def _model(text: str) -> str:
+    """Return the name or path of a model that exists, or "teach"."""
+    if text != _TEACH:
+        resolve_model(text, DEVICE_SUFFIXES)
+    return text
+
+
+def _results(text: str) -> tuple[str, ...]:
+    """Return the names in a list such as "web,mqtt://broker.local"."""
+    names = tuple(filter(None, map(str.strip, text.split(","))))
+    for name in names:
+        if name not in _RESULTS and not name.startswith(("mqtt://", "mqtts://")):
+            raise ValueError(f"'{name}' is not one of {', '.join(_RESULTS)}")
+    if not names:
+        raise ValueError(f"choose from {', '.join(_RESULTS)}")
+    return names
+
+
+def _region(text: str) -> dict[str, Any]:
+    """Return the setting of a region X,Y,W,H or of a zone NAME=X,Y,…, or of the page's line for the settings file."""
+    value = text.removeprefix("zone = ").strip(" []\"'")
+    key = "zone" if "=" in value else "roi"
+    parse = run_option(key).parse
+    assert parse is not None
+    parse(value)
+    return {key: [value] if key == "zone" else value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitOptions(Options):
+    """The answers; what is not given is asked for in a terminal, and otherwise the default."""
+
+    title = "Answers"
+    output: Path = option("--output", "The settings file.", default=Path("edgekit.toml"), short="-o", metavar="TOML")
+    camera: str | None = same_option(StreamOptions, "camera")
+    source: str | None = same_option(StreamOptions, "source")
+    model: str | None = option(
+        "--model",
+        "What is recognised: faces (`default`), own things that you teach on the web page (`teach`), or a model file.",
+        metavar="MODEL|teach",
+        parse=_model,
+        default_text=_MODEL,
+    )
+    region: dict[str, Any] | None = option(
+        "--region",
+        "The part of the frame to use: four numbers as for `run --roi`, or a zone as for `run --zone`.",
+        metavar="X,Y,W,H|ZONE",
+        parse=_region,
+        default_text="the whole frame",
+    )
+    results: tuple[str, ...] = option(
+        "--results",
+        f"What comes out, with commas: {', '.join(f'{name} ({text})' for name, text in _RESULTS.items())}.",
+        default=(),
+        metavar="LIST",
+        parse=_results,
+        default_text=_DEFAULT_RESULTS,
+    )
+    service: bool | None = option("--service", "Start at boot, as a service.", default=None)
+
+
+@edgekit_command(
+    "init", short_help="Ask five questions and write the settings of `run`.", cls=_InitCommand, given=InitOptions
+)
+def command(out: Output, given: InitOptions) -> None:
+    """Ask for camera, model, region and results, write the settings file of `edgekit run`, and install the service.
+
+    An answer that is given as an option is not asked for. Where stdin is no terminal, the other answers are the
+    defaults.
+
+    \b
+    Examples:
+      edgekit init
+      edgekit init -o door.toml --camera usb --region 0.3,0,0.4,1
+      edgekit init --source rtsp://10.0.0.7/live --model teach --results web --service
+    """
+    if given.output.exists():
+        raise InputError(f"'{given.output}' exists: remove it, or give another file with --output")
+    check_writable(given.output)
+    questions = _Questions(out, given)
+    settings = questions.source() | questions.model()
+    settings |= questions.region(settings)
+    for result in questions.results(settings):
+        settings |= questions.settings_of(result)
+    _write(given.output, settings)
+    out.say(f"settings: '{given.output}'")
+    if "web" in settings:
+        out.say(_page(given.output.parent, settings["web"]))
+    place = f"cd {shlex.quote(str(given.output.parent))} && " if given.output.parent != Path() else ""
+    out.say(f"run it: {place}edgekit run --config {shlex.quote(given.output.name)}", indent=None)
+    is_service = questions.service()
+    if is_service:
+        _install_service(out, given.output)
+    out.result({"output": str(given.output), "settings": settings, "service": is_service})
+
+
+class _Questions:
+    """The questions; each method returns the settings of its answer."""
+
+    def __init__(self, out: Output, given: InitOptions) -> None:
+        self._out = out
+        self._given = given
+        self._asks = sys.stdin.isatty()
+        self._web = {"web": f"0.0.0.0:{_free_port()}", "web-token-file": _TOKEN_FILE}
+
+    def source(self) -> dict[str, Any]:
+        given = self._given
+        if given.source is not None:
+            return {"source": given.source}
+        if given.camera is not None or not self._asks:
+            return {"camera": given.camera or "auto"}
+        names = self._list_cameras()
+        default = "1" if names else "demo"
+        answer = self._ask("1. Camera: a number, a name, or the address of a stream", default, str)
+        if answer.isdecimal() and 0 < int(answer) <= len(names):
+            return {"camera": names[int(answer) - 1]}
+        is_source = "://" in answer or answer == "demo" or Path(answer).is_file()
+        return {"source" if is_source else "camera": answer}
+
+    def model(self) -> dict[str, Any]:
+        model = self._given.model
+        if model is None and self._asks:
+            text = "2. Recognise: faces (default), own things that you teach on the page (teach), or a model file"
+            model = self._ask(text, _MODEL, _model)
+        return {_TEACH: True} if model == _TEACH else {"model": model or _MODEL}
+
+    def region(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        if _TEACH in settings:
+            return {}  # the page draws the region of what it teaches
+        if self._given.region is not None or not self._asks:
+            return self._given.region or {}
+        with _preview(self._out, self._given.output.parent, {**settings, **self._web}):
+            text = "3. Region: X,Y,W,H, or the line of the page's button 'Draw a zone'; Enter: the whole frame"
+            region: dict[str, Any] = self._ask(text, "", lambda answer: _region(answer) if answer else {})
+        return region
+
+    def results(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of the results; whoever teaches needs the page."""
+        names: tuple[str, ...] = self._given.results or _results(_DEFAULT_RESULTS)
+        if not self._given.results and self._asks:
+            for name, text in _RESULTS.items():
+                self._out.say(f"  {name:12} {text}")
+            names = self._ask("4. Results, with commas", _DEFAULT_RESULTS, _results)
+        return (*names, "web") if _TEACH in settings else names
+
+    def settings_of(self, result: str) -> dict[str, Any]:
+        """Return the settings of one result."""
+        if result == "web":
+            return self._web
+        if result == "records":
+            return {"jsonl": "results.jsonl", "records": "changes", "rotate-files": "10MB,keep=20"}
+        return {"event-clips": "clips"} if result == "clips" else {"mqtt": result}
+
+    def service(self) -> bool:
+        if self._given.service is None and self._asks:
+            return click.confirm("5. Start at boot, as a service?", default=False, err=self._out.as_json)
+        return bool(self._given.service)
+
+    def _list_cameras(self) -> list[str]:
+        from edgekit.device.sources.opencv import list_cameras
+
+        found = list_cameras()
+        for number, camera in enumerate(found.cameras, 1):
+            self._out.say(f"  {number}  {camera.name}  {camera.model}")
+        for obstacle in found.obstacles:
+            self._out.say(f"  obstacle: {obstacle}")
+        if not found.cameras:
+            self._out.say("  no camera found: connect one, or try the bundled recording: demo")
+        return [camera.name for camera in found.cameras]
+
+    def _ask(self, text: str, default: str, parse: Callable[[str], Any]) -> Any:
+        """Return the parsed answer; a wrong one is asked for again."""
+
+        def parsed(answer: str) -> Any:
+            try:
+                return parse(answer.strip())
+            except (ValueError, InputError) as error:
+                raise click.UsageError(str(error)) from error
+
+        return click.prompt(text, default=default, show_default=bool(default), value_proc=parsed, err=self._out.as_json)
+
+
+def _free_port() -> int:
+    """Return the first port of the web page that no program listens to."""
+    for port in _PORTS:
+        with socket.socket() as listener, suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("0.0.0.0", port))
+            return port
+    raise EdgekitError(f"the ports {_PORTS[0]} to {_PORTS[-1]} are in use: stop other runs, or give --results records")
+
+
+@contextmanager
+def _preview(out: Output, folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Show the camera on the web page meanwhile."""
+    out.say(_page(folder, settings["web"]))
+    with tempfile.TemporaryDirectory() as temporary, (Path(temporary) / "log").open("w+") as log:
+        path = Path(temporary) / "preview.toml"
+        path.write_text(as_toml({**settings, "web-token-file": str((folder / _TOKEN_FILE).absolute())}))
+        words = _edgekit("run", "--config", path, *(["--realtime"] if "source" in settings else []))
+        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as run:
+            try:
+                yield
+            finally:
+                run.terminate()
+        log.seek(0)
+        if run.returncode and (lines := log.read().splitlines()):
+            out.warn(f"the page was not shown: {lines[-1]}")
+
+
+def _page(folder: Path, address: str) -> str:
+    """Return a line with address and token of the page; the token is made if there is none."""
+    path = folder / _TOKEN_FILE
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(f"{secrets.token_urlsafe()}\n")
+    port = address.rpartition(":")[2]
+    return f"page: http://{socket.gethostname()}:{port}/, token (in '{path}'): {path.read_text().strip()}"
+
+
+def _write(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings, which are checked as `edgekit run` checks them; only their owner can read a password."""
+    write_atomic(path, as_toml(settings))
+    path.chmod(0o600)
+    try:
+        checked_settings(path)
+    except EdgekitError:
+        path.unlink()
+        raise
+
+
+def _install_service(out: Output, settings: Path) -> None:
+    """Install the service, with sudo if this user is not root."""
+    words = _edgekit("service", "install", "--config", settings.name, "--folder", settings.absolute().parent)
+    if os.geteuid() != 0:
+        if shutil.which("sudo") is None:
+            raise EdgekitError(f"only root can install a service: run {shlex.join(words)}")
+        words = ["sudo", *words]
+    if subprocess.run(words, cwd=settings.absolute().parent, stdout=sys.stderr if out.as_json else None).returncode:
+        raise EdgekitError(f"the service is not installed; the settings are: after a repair, run {shlex.join(words)}")
+
+
+def _edgekit(*arguments: object) -> list[str]:
+    """Return the command line of an edgekit command in this Python."""
+    return [sys.executable, "-P", "-m", "edgekit.cli", *map(str, arguments)]

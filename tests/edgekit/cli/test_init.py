@@ -1,0 +1,117 @@
+"""`edgekit init`: answers as options and in a terminal; the settings file is one that `edgekit run` accepts."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import tomllib
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.waiting import wait_until
+
+
+def test_a_run_accepts_the_settings(edgekit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert edgekit("init", "--source", "demo", "--region", "0.1,0,0.8,1", "--results", "records,clips")[0] == 0
+    settings = tomllib.loads(Path("edgekit.toml").read_text())
+    assert {key: settings[key] for key in ("source", "model", "roi", "event-clips")} == {
+        "source": "demo",
+        "model": "default",
+        "roi": "0.1,0,0.8,1",
+        "event-clips": "clips",
+    }
+    assert "web" not in settings
+    assert edgekit("run", "--config", "edgekit.toml", "--max-frames", "5")[0] == 0
+    assert Path("results.jsonl").read_text()
+
+
+def test_own_things_are_taught_on_the_page(edgekit, tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    _, stdout, _ = edgekit("init", "-o", path, "--model", "teach", "--results", "mqtt://broker.local", "--json")
+    assert json.loads(stdout)["settings"] == tomllib.loads(path.read_text())
+    settings = tomllib.loads(path.read_text())
+    assert settings["teach"] is True
+    assert settings["camera"] == "auto"
+    assert settings["mqtt"] == "mqtt://broker.local"
+    assert re.fullmatch(r"0\.0\.0\.0:80[89]\d", settings["web"])
+    assert (tmp_path / settings["web-token-file"]).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--results", "fax"), ("--results", ","), ("--region", "0,0,2,2"), ("--model", "nowhere.onnx")]
+)
+def test_a_wrong_answer_writes_nothing(edgekit, wrong: tuple[str, str], tmp_path: Path) -> None:
+    assert edgekit("init", "-o", tmp_path / "edgekit.toml", *wrong)[0] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_settings_are_kept(edgekit, tmp_path: Path) -> None:
+    path = tmp_path / "edgekit.toml"
+    path.write_text("camera = true")
+    assert edgekit("init", "-o", path)[0] == 2
+    assert path.read_text() == "camera = true"
+
+
+class Dialogue:
+    """A command in a terminal: texts that it prints are waited for and answered."""
+
+    def __init__(self, terminal: int) -> None:
+        self._terminal = terminal
+        self.text = ""
+
+    def answer(self, question: str, answer: str) -> None:
+        self.wait(question)
+        os.write(self._terminal, f"{answer}\n".encode())
+        self.text = self.text.partition(question)[2]
+
+    def wait(self, text: str) -> None:
+        while text not in self.text:
+            chunk = os.read(self._terminal, 4096)  # raises OSError after the end of the command
+            self.text += chunk.decode()
+
+
+@contextmanager
+def dialogue(*arguments: object, cwd: Path) -> Iterator[Dialogue]:
+    primary, secondary = pty.openpty()
+    words = [sys.executable, "-m", "edgekit.cli", *map(str, arguments)]
+    with subprocess.Popen(words, cwd=cwd, stdin=secondary, stdout=secondary, stderr=secondary) as process:
+        os.close(secondary)
+        yield Dialogue(primary)
+        assert process.wait() == 0
+    os.close(primary)
+
+
+def is_served(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5):  # noqa: S310 - the address is of this test
+            return True
+    except OSError:
+        return False
+
+
+def test_a_terminal_is_asked_and_the_page_shows_the_camera_meanwhile(tmp_path: Path) -> None:
+    with dialogue("init", cwd=tmp_path) as terminal:
+        terminal.answer("1. Camera", "demo")
+        terminal.answer("2. Recognise", "nowhere.onnx")
+        terminal.answer("2. Recognise", "")
+        terminal.wait("3. Region")
+        port = re.search(r"page: http://[^:]+:(\d+)/", terminal.text)
+        assert port is not None
+        address = f"http://127.0.0.1:{port.group(1)}/healthz"
+        wait_until(lambda: is_served(address))
+        terminal.answer("3. Region", "0.1,0,0.5,1")
+        terminal.answer("4. Results", "records")
+        terminal.answer("5. Start at boot", "n")
+    settings = tomllib.loads((tmp_path / "edgekit.toml").read_text())
+    assert settings["source"] == "demo"
+    assert settings["roi"] == "0.1,0,0.5,1"
+    assert not is_served(address)
