@@ -334,8 +334,7 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
     detector = needed_detector(contract.subject, requested, model)
     if contract.subject == "face" and options.zones and detector == "none":
         raise InputError("--zone needs a detector; with detector none every frame is a face")
-    region = options.region or (None if options.zones else taught_region(contract))
-    return replace(options, region=region, detector=detector)
+    return replace(options, region=options.region or taught_region(contract), detector=detector)
 
 
 def _mirrors(options: StreamOptions, contract: Contract, source: Source) -> bool:

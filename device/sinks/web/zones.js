@@ -11,11 +11,13 @@ function setDrawing(isDrawing) {
     // As the video in its element, the layer is scaled to fit and centred.
     layer.setAttribute("viewBox", `0 0 ${video.naturalWidth} ${video.naturalHeight}`);
   }
-  layer.classList.toggle("on", isDrawing);
+  const isClosed = !isDrawing && corners.length >= LEAST_CORNERS;
+  layer.classList.toggle("open", isDrawing);
+  layer.classList.toggle("closed", isClosed);
   byId("draw").textContent = isDrawing ? "Cancel" : "Draw a zone";
   byId("draw-hint").textContent = isDrawing ? "Click or tap the corners. A double click closes the zone." : "";
   byId("draw-done").hidden = !isDrawing;
-  byId("zone").hidden = isDrawing || corners.length < LEAST_CORNERS;
+  byId("zone").hidden = !isClosed;
   showZone();
 }
 
@@ -48,7 +50,7 @@ function closeZone() {
 }
 
 byId("draw").onclick = () => {
-  const isDrawing = byId("drawing").classList.contains("on");
+  const isDrawing = byId("drawing").classList.contains("open");
   if (isDrawing) corners.length = 0;
   setDrawing(!isDrawing);
 };
