@@ -45,6 +45,7 @@ _OWN: dict[Kind, dict[str, str]] = {
         "files": "edgekit.device.sinks.outputs:OutputOptions",
         "save": "edgekit.device.sinks.save:SaveOptions",
         "record": "edgekit.device.sinks.record:RecordOptions",
+        "publish": "edgekit.device.sinks.publish:PublishOptions",
         "jsonl": "edgekit.device.sinks.jsonl:JsonLinesOptions",
         "csv": "edgekit.device.sinks.csv:CsvOptions",
         "collect": "edgekit.device.sinks.collect:CollectOptions",

@@ -38,21 +38,21 @@ class Log(logging.Handler):
 async def start(folder: str, port: int) -> HomeAssistant:
     """Start Home Assistant, whose MQTT integration needs its web server."""
     Path(folder, "configuration.yaml").touch()
-    hass = HomeAssistant(folder)
-    loader.async_setup(hass)
-    hass.config_entries = ConfigEntries(hass, {})
-    await bootstrap.async_load_base_functionality(hass)
-    hass.auth = await auth_manager_from_config(hass, [{"type": "homeassistant"}], [])
-    await hass.config_entries.async_initialize()
-    await async_setup_component(hass, "homeassistant", {})
-    await async_setup_component(hass, "http", {"http": {"server_host": "127.0.0.1", "server_port": free_port()}})
-    if not hass.config_entries.async_entries("mqtt"):
-        await hass.config_entries.async_add(mqtt_entry(port))
+    home = HomeAssistant(folder)
+    loader.async_setup(home)
+    home.config_entries = ConfigEntries(home, {})
+    await bootstrap.async_load_base_functionality(home)
+    home.auth = await auth_manager_from_config(home, [{"type": "homeassistant"}], [])
+    await home.config_entries.async_initialize()
+    await async_setup_component(home, "homeassistant", {})
+    await async_setup_component(home, "http", {"http": {"server_host": "127.0.0.1", "server_port": free_port()}})
+    if not home.config_entries.async_entries("mqtt"):
+        await home.config_entries.async_add(mqtt_entry(port))
     else:
-        await async_setup_component(hass, "mqtt", {})
-    await hass.async_start()
-    await hass.async_block_till_done()
-    return hass
+        await async_setup_component(home, "mqtt", {})
+    await home.async_start()
+    await home.async_block_till_done()
+    return home
 
 
 def free_port() -> int:
@@ -77,11 +77,11 @@ def mqtt_entry(port: int) -> ConfigEntry:
     )
 
 
-def states(hass: HomeAssistant) -> dict[str, Any]:
+def states(home: HomeAssistant) -> dict[str, Any]:
     """Return state, attributes and unique id of each entity that MQTT has in the registry."""
     found: dict[str, Any] = {}
-    for entry in entity_registry.async_get(hass).entities.values():
-        state = hass.states.get(entry.entity_id)
+    for entry in entity_registry.async_get(home).entities.values():
+        state = home.states.get(entry.entity_id)
         found[entry.entity_id] = {
             "unique_id": entry.unique_id,
             "name": entry.name,
@@ -95,14 +95,14 @@ async def main(folder: str, port: int) -> None:
     """Answer lines on stdin."""
     log = Log()
     logging.getLogger().addHandler(log)
-    hass = await start(folder, port)
+    home = await start(folder, port)
     while line := await asyncio.to_thread(sys.stdin.readline):
         if line.startswith("rename "):
             _, entity_id, name = line.split()
-            entity_registry.async_get(hass).async_update_entity(entity_id, name=name)
-        await hass.async_block_till_done()
-        print(json.dumps({"entities": states(hass), "log": log.lines}, default=str), flush=True)
-    await hass.async_stop()
+            entity_registry.async_get(home).async_update_entity(entity_id, name=name)
+        await home.async_block_till_done()
+        print(json.dumps({"entities": states(home), "log": log.lines}, default=str), flush=True)
+    await home.async_stop()
 
 
 if __name__ == "__main__":

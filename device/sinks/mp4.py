@@ -46,7 +46,7 @@ def require_pyav() -> None:
         InputError: It is missing, or cannot encode H.264.
     """
     try:
-        reason = "" if _X264 in _pyav().codecs_available else f"it has no {_X264}"
+        reason = "" if _X264 in pyav().codecs_available else f"it has no {_X264}"
     except ImportError as error:
         reason = str(error)
     if reason:
@@ -75,7 +75,7 @@ class PacketFile:
         Raises:
             StorageError: The file cannot be created.
         """
-        self._av = av = _pyav()
+        self._av = av = pyav()
         self._path = path
         self._file = _AppendedFile(path)
         # PyAV also raises errors that are no OSError.
@@ -154,7 +154,7 @@ class H264Encoder:
             size_wh: Width and height of the frames, both even.
             fps: Nominal frame rate.
         """
-        self._av = av = _pyav()
+        self._av = av = pyav()
         self._key_picture = av.video.frame.PictureType.I
         self._next_key_s = float("-inf")
         self._latest_us = -1
@@ -302,7 +302,7 @@ def _rate(fps: float) -> Fraction:
     return Fraction(min(max(fps, 0.1), _MAX_FPS)).limit_denominator(1001)
 
 
-def _pyav() -> ModuleType:
+def pyav() -> ModuleType:
     """Return PyAV, silenced: FFmpeg's messages on stderr explain nothing that an exception does not."""
     import av
     import av.logging

@@ -52,9 +52,9 @@ class OutputOptions(SinkOptions):
     )
     blur_faces: bool = option(
         "--blur-faces",
-        "Make faces unrecognisable in --save, --web, --event-snapshots and --event-clips.",
+        "Make faces unrecognisable in --save, --publish, --web, --event-snapshots and --event-clips.",
         default=False,
-        needs=("--save", "--web", "--event-snapshots", "--event-clips"),
+        needs=("--save", "--publish", "--web", "--event-snapshots", "--event-clips"),
     )
     records: Literal["all", "changes"] = option(
         "--records",

@@ -1,0 +1,186 @@
+"""`--publish`: the frames with drawn boxes and labels, sent as H.264 to an RTSP server, from which others play them."""
+
+from __future__ import annotations
+
+import socket
+import urllib.parse
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from edgekit.device.sink import Sink, SinkOptions
+from edgekit.device.sinks.writer import Target, Writer, WriterRules
+from edgekit.errors import InputError, StorageError
+from edgekit.options import option
+
+if TYPE_CHECKING:
+    from edgekit.device.annotate import Shot
+    from edgekit.device.detections import FrameResult
+    from edgekit.device.frame import Frame
+    from edgekit.device.sinks.context import RunContext
+    from edgekit.preprocess import ImageU8
+
+_PORT = 554
+# For the connection, and for each request and each packet.
+_TIMEOUT_S = 5.0
+_RECONNECT_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+# Few frames wait, because they are large.
+_MOST_FRAMES = 3
+_ASSUMED_FPS = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishOptions(SinkOptions):
+    """Options of the stream to an RTSP server."""
+
+    title = "Results"
+
+    publish: str | None = option(
+        "--publish",
+        "Send the frames of a camera or stream, with drawn boxes and labels, to an RTSP server, such as MediaMTX or "
+        "go2rtc: rtsp://HOST[:PORT]/NAME.",
+        metavar="URL",
+        main=True,
+    )
+
+    def open(self, run: RunContext) -> Sink | None:
+        """Return the sink.
+
+        Raises:
+            InputError: The address is not rtsp, PyAV is missing, or the source is neither a camera nor a stream.
+        """
+        if self.publish is None:
+            return None
+        from edgekit.device.sinks.mp4 import require_pyav
+
+        address = _address(self.publish)
+        require_pyav()
+        if not run.source.live:
+            raise InputError("--publish needs a camera or a stream: for a file, add --realtime")
+        return PublishSink(self.publish, address, run)
+
+
+class PublishSink(Writer["Shot"]):
+    """Sends each frame. While the server is away, frames are dropped."""
+
+    def __init__(self, url: str, address: tuple[str, int], run: RunContext) -> None:
+        """Prepare to send to `url`, whose host and port are `address`."""
+        from edgekit.device.frame import presentation_time_s
+
+        self._hidden = run.blur()
+        server = _Server(url, address, run.source.fps or _ASSUMED_FPS, presentation_time_s(run.source))
+        rules = WriterRules(
+            what=f"publishing to {address[0]}",
+            most=_MOST_FRAMES,
+            slow="encoder or network too slow",
+            pauses_s=_RECONNECT_PAUSES_S,
+        )
+        super().__init__(server, rules, run.account("publish"), run.shutdown, run.notify, threaded=True)
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Send the frame."""
+        from edgekit.device.annotate import Shot
+
+        # Not in the thread, because the faces of dropped frames count too.
+        self.put(Shot(frame, result, self._hidden(frame, result)))
+
+
+class _Server(Target["Shot"]):
+    """The server, to which a connection is opened for the first frame and again after a failure."""
+
+    def __init__(self, url: str, address: tuple[str, int], fps: float, time_s: Callable[[Frame], float]) -> None:
+        self._url = url
+        self._address = address
+        self._fps = fps
+        self._time_s = time_s
+        self._video: _Video | None = None
+
+    def write(self, items: Sequence[Shot]) -> int:
+        """Send the only frame."""
+        from edgekit.device.sinks.mp4 import pyav
+        from edgekit.device.sinks.saved_frames import even_size
+
+        (shot,) = items
+        try:
+            if self._video is None:
+                self._check_answer()
+                self._video = _Video(self._url, even_size(shot.frame.size_wh), self._fps)
+            self._video.send(shot.drawn(), self._time_s(shot.frame))
+        except (OSError, pyav().FFmpegError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            # Not the error of PyAV, which is not always an OSError, and whose text contains the password.
+            raise StorageError(f"RTSP server {self._address[0]}: {reason}") from ConnectionError(0, reason)
+        return 1
+
+    def close(self) -> int:
+        """Disconnect."""
+        video, self._video = self._video, None
+        if video is not None:
+            video.close()
+        return 0
+
+    def _check_answer(self) -> None:
+        """Check that the server answers: no other thread of the run works while PyAV waits for it.
+
+        Raises:
+            OSError: It does not answer.
+        """
+        request = f"OPTIONS {_without_login(self._url)} RTSP/1.0\r\nCSeq: 1\r\n\r\n"
+        with socket.create_connection(self._address, _TIMEOUT_S) as connection:
+            connection.sendall(request.encode())
+            if not connection.recv(1):
+                raise ConnectionResetError("it closed the connection")
+
+
+class _Video:
+    """A connection to the server, and the encoder of its video."""
+
+    def __init__(self, url: str, size_wh: tuple[int, int], fps: float) -> None:
+        """Open the encoder; the first packet connects."""
+        from edgekit.device.sinks.mp4 import H264Encoder, pyav
+
+        self._av = av = pyav()
+        self._size_wh = size_wh
+        self._encoder = H264Encoder(size_wh, fps)
+        options = {"rtsp_transport": "tcp", "timeout": str(round(_TIMEOUT_S * 1e6))}
+        self._container = av.open(url, "w", format="rtsp", container_options=options)
+        # PyAV opens an encoder that encodes nothing.
+        self._stream = stream = self._container.add_stream("h264", rate=round(fps) or 1)
+        stream.width, stream.height = size_wh
+        stream.pix_fmt = "yuv420p"
+
+    def send(self, image_bgr: ImageU8, time_s: float) -> None:
+        """Encode and send a frame; raises FFmpegError or StorageError."""
+        from edgekit.device.sinks.saved_frames import fitted
+
+        for packet in self._encoder.encode(fitted(image_bgr, self._size_wh), time_s):
+            coded = self._av.Packet(packet.data)
+            coded.pts = coded.dts = packet.time_us
+            coded.time_base = Fraction(1, 1_000_000)
+            coded.is_keyframe = packet.is_key
+            coded.stream = self._stream
+            self._container.mux(coded)
+
+    def close(self) -> None:
+        """End the video."""
+        with suppress(OSError, self._av.FFmpegError):
+            self._container.close()
+
+
+def _address(url: str) -> tuple[str, int]:
+    """Return host and port of the address of a stream; raises InputError if it is not one of RTSP."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port or _PORT
+    except ValueError:
+        parts, port = urllib.parse.urlsplit(""), _PORT
+    if parts.scheme != "rtsp" or not parts.hostname or not url.isprintable() or " " in url:
+        raise InputError("the address of --publish must look like rtsp://host:8554/door")
+    return parts.hostname, port
+
+
+def _without_login(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
