@@ -155,9 +155,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
     return _checked(change)
 
 
-def rollback_host(
-    connection: Connection, service: Service, to: str | None, reporter: HostReporter, settle_s: float = _SETTLE_S
-) -> ReleaseChange:
+def rollback_host(connection: Connection, service: Service, to: str | None, reporter: HostReporter) -> ReleaseChange:
     """Switch the board of an open connection to the release `to`; None: the release before the current one.
 
     Raises:
@@ -165,7 +163,7 @@ def rollback_host(
     """
     with _before_change():
         board = probe(connection)
-    change = _run_on_board(connection, board, service, reporter, "rollback", ReleaseChange, to=to, settle_s=settle_s)
+    change = _run_on_board(connection, board, service, reporter, "rollback", ReleaseChange, to=to, settle_s=_SETTLE_S)
     return _checked(change)
 
 

@@ -17,8 +17,8 @@ from edgekit.device.detection import WholeFrame, create_detector
 from edgekit.device.detections import Detections
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import presentation_time_s
+from edgekit.device.pipeline import StreamOptions
 from edgekit.device.pipeline.loop import frame_results
-from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
 from edgekit.device.pipeline.summary import LatencyMeter, Tally
 from edgekit.device.sources import open_source
 from edgekit.device.tracking import FaceTracker
@@ -202,7 +202,7 @@ def results(path: str, detector, classifier, notices, **options) -> list:
             face_tracker,
             classifier,
             LatencyMeter(),
-            smooth_s=DEFAULT_SMOOTHING_S,
+            smooth_s=StreamOptions().smooth_s,
             classify_every="auto",
             presentation_time_s=clock,
             **options,
