@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli.output import Output, by_stage, progress_bar
-from edgekit.cli.train.training_view import TrainingView, training_view
+from edgekit.cli.training_view import TrainingView, training_view
 from edgekit.models.training.loop import StepReport
 
 
@@ -50,7 +50,7 @@ from itertools import count
 from edgekit.cli.boards import BoardReporter
 from edgekit.cli.output import Output
 from edgekit.cli.output import by_stage, progress_bar
-from edgekit.cli.train.training_view import TrainingView
+from edgekit.cli.training_view import TrainingView
 from edgekit.models.training.loop import EpochReport, StepReport
 from edgekit.remote.hosts import parse_host
 from edgekit.remote.parallel import HostResult

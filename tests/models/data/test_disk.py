@@ -63,9 +63,8 @@ def test_gray_images_on_disk_have_one_channel_and_a_held_back_part_stays_there(
     assert np.array_equal(part.images, memory.splits["Training"].images[::3])
 
 
-@pytest.mark.parametrize("without_duplicates", [False, True])
 def test_evaluation_reads_images_from_the_disk_where_memory_is_small(
-    pictures: Path, small_memory: Path, monkeypatch: pytest.MonkeyPatch, without_duplicates: bool
+    pictures: Path, small_memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
     evaluate_images = run.evaluate_images
@@ -76,7 +75,7 @@ def test_evaluation_reads_images_from_the_disk_where_memory_is_small(
 
     monkeypatch.setattr(run, "evaluate_images", spy)
     messages: list[str] = []
-    options = {"without_duplicates": without_duplicates, "notify": messages.append}
+    options = {"notify": messages.append}
     stored = edgekit.evaluate("fer2013", pictures, **options)
     assert any("decoded images are kept on disk" in message for message in messages)
     monkeypatch.undo()
