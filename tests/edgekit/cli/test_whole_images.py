@@ -180,7 +180,8 @@ def test_boards_get_no_detector_for_it(tiny_model, tiny_image_model, monkeypatch
 
 def test_a_release_of_it_has_no_detector(tiny_image_model, tmp_path):
     settings = tmp_path / "edgekit.toml"
-    settings.write_text('source = "demo"\n')
+    settings.write_text('source = "demo"\ngpio-button = 17\nevent-snapshots = "shots"\n')
     with cli.make_context("edgekit", ["deploy"]).scope(cleanup=False):
         package = read_package(Output(as_json=False, quiet=True), str(tiny_image_model), settings, 1.0, install=False)
     assert sorted(package.files) == ["edgekit.toml", "model.onnx"]
+    assert package.extras == ("gpio",)
