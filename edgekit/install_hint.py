@@ -1,12 +1,10 @@
-"""The commands in messages that install extras: apt for Debian's package, else pip with the clone, wheel file or index.
+"""The commands in messages that install extras: apt for Debian's package, else pip.
 
 The name `edgekit` on PyPI belongs to another project, so no message may name it as a requirement; the distribution of
 this project is `edgekit-pi`.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from edgekit import DISTRIBUTION
 
@@ -79,48 +77,14 @@ def missing_module(error: ModuleNotFoundError) -> str | None:
 def install_command(*extras: str) -> str:
     """Return the command that adds extras of edgekit to this environment.
 
-    >>> install_command("mqtt")  # installed from the index
+    pip keeps the edgekit that is installed, also from a clone or a wheel file, and adds what its extras require.
+
+    >>> install_command("mqtt")
     "pip install 'edgekit-pi[mqtt]'"
     """
-    import shlex
-
+    if from_debian() and all(extra in _APT_PACKAGES for extra in extras):
+        return f"sudo apt install {' '.join(_APT_PACKAGES[extra] for extra in extras)}"
+    pip = "pip install"
     if from_debian():
-        if all(extra in _APT_PACKAGES for extra in extras):
-            return f"sudo apt install {' '.join(_APT_PACKAGES[extra] for extra in extras)}"
-        environment = "python3 -m venv --system-site-packages ~/edgekit-env && ~/edgekit-env/bin/pip install"
-        return f"{environment} '{DISTRIBUTION}[{','.join(extras)}]'"
-    suffix = f"[{','.join(extras)}]" if extras else ""
-    path, folder = _source()
-    if path is None:
-        requirement = f"{DISTRIBUTION}{suffix}"
-    elif folder is None:
-        # For an archive, pip needs a file:// URL.
-        requirement = f"{DISTRIBUTION}{suffix} @ file://{path}"
-    else:
-        return f"pip install {'-e ' if folder.get('editable') else ''}{shlex.quote(path + suffix)}"
-    return f"pip install {shlex.quote(requirement)}"
-
-
-def _source() -> tuple[str | None, dict[str, Any] | None]:
-    """Return the folder or archive that edgekit was installed from, and for a folder its `dir_info` (PEP 610).
-
-    Both are None if edgekit came from an index.
-    """
-    # Imported here, because every command imports this module and only an error needs it.
-    import importlib.metadata
-    import json
-    from urllib.parse import unquote, urlsplit
-
-    try:
-        # In the folder of an editable installation, Python also finds metadata that lack this file.
-        found = (each.read_text("direct_url.json") for each in importlib.metadata.distributions(name=DISTRIBUTION))
-        document = json.loads(next(filter(None, found), "{}"))
-        url = urlsplit(document.get("url", ""))
-        folder = document.get("dir_info")
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        return None, None
-    if not isinstance(folder, dict | None):
-        return None, None
-    if url.scheme != "file" or url.netloc not in ("", "localhost") or not url.path.startswith("/"):
-        return None, None
-    return url.path if folder is None else unquote(url.path), folder
+        pip = "python3 -m venv --system-site-packages ~/edgekit-env && ~/edgekit-env/bin/pip install"
+    return f"{pip} '{DISTRIBUTION}[{','.join(extras)}]'"

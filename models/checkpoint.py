@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -124,24 +122,3 @@ def _renamed(name: str) -> str:
         block, layer, part, rest = match.groups()
         return f"blocks.{int(block) - 1}.{int(layer) - 1}.{_PARTS[part]}.{rest}"
     return name.replace("features.conv0.", "stem.")
-
-
-@cache
-def git_revision() -> str | None:
-    """Return the git revision of the source tree, with "-dirty" if it has changes; None for an installed package."""
-    folder = Path(__file__).resolve().parents[1]
-    if not (folder / ".git").exists():
-        return None
-    try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607 - the user's own git
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip() or None

@@ -16,7 +16,7 @@ from edgekit import __version__
 from edgekit.contract import Contract, CropSpec, Fit, InputSpec, LabelMap, OutputSpec, Provenance
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
-from edgekit.models.checkpoint import Checkpoint, git_revision, read_authors_checkpoint
+from edgekit.models.checkpoint import Checkpoint, read_authors_checkpoint
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.nets.edgecnn import INPUT_SIZE_PX
 from edgekit.models.nets.registry import class_dimensions, create_model, takes_any_size
@@ -103,7 +103,7 @@ def contract_for(
         input=InputSpec("input", size_hw, "rgb", values.scale, values.mean, values.std),
         crop=CropSpec(CROP_MARGIN, gray, (image_size_px, image_size_px), size_hw, fit),
         output=OutputSpec("logits"),
-        provenance=Provenance(dataset=dataset_name, git_revision=git_revision(), edgekit_version=__version__),
+        provenance=Provenance(dataset=dataset_name, edgekit_version=__version__),
     )
 
 

@@ -35,9 +35,9 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.session import versions
 from edgekit.device.frame import Frame, RecordedSource, presentation_time_s
 from edgekit.device.imaging import resize
+from edgekit.device.pipeline import StreamOptions
 from edgekit.device.pipeline.classification_schedule import ClassifyEvery
 from edgekit.device.pipeline.loop import frame_results, recognise
-from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S
 from edgekit.device.pipeline.summary import LatencyMeter, Tally
 from edgekit.device.sources import open_source
 from edgekit.device.stages import StageTimer
@@ -123,7 +123,7 @@ def our_pipeline(classifier: Classifier, detector: YuNet, classify_every: Classi
                 face_tracker,
                 classifier,
                 LatencyMeter(),
-                smooth_s=DEFAULT_SMOOTHING_S,
+                smooth_s=StreamOptions().smooth_s,
                 classify_every=classify_every,
                 presentation_time_s=clock,
             )

@@ -33,7 +33,6 @@ from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoint import (
     Checkpoint,
     check_checkpoint_output,
-    git_revision,
     load_checkpoint,
     save_checkpoint,
 )
@@ -87,7 +86,7 @@ def embed(model: str, teacher: str, data: Path, output: Path, clip: str | None =
         "images": len(images),
     }
     architecture = embedding_name(contract.architecture, space.embed_dim)
-    provenance = replace(contract.provenance, accuracy=(), git_revision=git_revision(), edgekit_version=__version__)
+    provenance = replace(contract.provenance, accuracy=(), edgekit_version=__version__)
     new = replace(contract, architecture=architecture, provenance=provenance)
     result = Checkpoint(new, _state(checkpoint, name, projection, space, scale), record)
     save_checkpoint(output, result)

@@ -29,7 +29,7 @@ from edgekit.files import sha256_of, write_atomic
 from edgekit.model_store import ASSETS, CHECKPOINT_SUFFIX, ONNX_SUFFIX, SHIPPED
 from edgekit.models.checkpoint import load_checkpoint, save_checkpoint
 from edgekit.models.clip.text_tower import text_tower_beside
-from edgekit.models.data import duplicated
+from edgekit.models.data import identical_to
 from edgekit.models.evaluation.evaluate import Evaluation, aligned, calibration, mean_recall
 from edgekit.models.evaluation.options import EvaluationOptions
 from edgekit.models.evaluation.photos import PhotoEvaluation, evaluate_photos
@@ -55,7 +55,8 @@ def measure(model: Path, given: argparse.Namespace) -> tuple[dict[str, Any], Pho
         crop = contract.crop
         data = read_evaluation_data(given.fer2013, crop.resize_hw[0], crop.fit, EvaluationOptions())
         whole = {way: evaluate(classifier, data, split=SPLIT, protocol=way) for way in ("center-crop", "ten-crop")}
-        alone = ~duplicated(data, SPLIT)
+        others = (image for name, part in data.splits.items() if name != SPLIT for image in part.images)
+        alone = ~identical_to(data.split(SPLIT).images, others)
         without = {f"{way} without duplicates": result.subset(alone) for way, result in whole.items()}
         found["fer2013"] = {way: _accuracy(result) for way, result in (whole | without).items()}
         images = aligned(data, data.split(SPLIT), contract).images

@@ -16,7 +16,6 @@ from edgekit.device.detections import Classification
 from edgekit.device.imaging import sharpness
 from edgekit.preprocess import FloatArray, ImageU8
 
-DEFAULT_SMOOTHING_S = 0.4
 # Another class becomes the label when its averaged probability is larger by this much.
 _LEAD = 0.1
 

@@ -12,15 +12,13 @@ from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.stages import Stages
 from edgekit.errors import InputError
 
-# Longest delay until `stop` takes effect.
-_POLL_S = 0.1
-
 
 class PlayedSource:
     """Base of the sources that play a recording in another way; the recording is entered and exited with them."""
 
     def __init__(self, recording: Source) -> None:
         self._recording = recording
+        self._stopped = threading.Event()
 
     def __getattr__(self, name: str) -> Any:
         """Return any other attribute (`name`, `fps`, `skipped`, …) of the recording."""
@@ -36,6 +34,7 @@ class PlayedSource:
 
     def stop(self) -> None:
         """End the iteration before its next frame."""
+        self._stopped.set()
         self._recording.stop()
 
 
@@ -58,23 +57,17 @@ class RealtimeSource(PlayedSource):
         super().__init__(recording)
         self._position_s_of = presentation_time_s(recording)
         self._player = Stages(threaded=True, every_item=False)
-        self._stopping = False
 
     @property
     def dropped(self) -> int:
         """Number of frames replaced by newer ones before they were read."""
         return sum(self._player.dropped.values())
 
-    def stop(self) -> None:
-        """End the iteration before its next frame."""
-        self._stopping = True
-        self._recording.stop()
-
     def __iter__(self) -> Iterator[Frame]:
         """Yield the newest frame, each at most once; its capture time is its presentation time."""
         with self._player:
             for frame in self._player.prefetch("capture", self._played()):
-                if self._stopping:
+                if self._stopped.is_set():
                     return
                 yield frame
 
@@ -85,14 +78,9 @@ class RealtimeSource(PlayedSource):
             if started_s is None or started_wall_s is None:
                 started_s, started_wall_s = time.monotonic(), time.time()
             position_s = self._position_s_of(frame)
-            if not self._wait(started_s + position_s):
+            if self._stopped.wait(max(0.0, started_s + position_s - time.monotonic())):
                 return
             yield Frame(frame.sequence, started_s + position_s, started_wall_s + position_s, frame.image_bgr)
-
-    def _wait(self, due_s: float) -> bool:
-        while not self._stopping and (left_s := due_s - time.monotonic()) > 0:
-            time.sleep(min(left_s, _POLL_S))
-        return not self._stopping
 
 
 class RepeatedSource(PlayedSource):
@@ -105,12 +93,6 @@ class RepeatedSource(PlayedSource):
         """Play `recording`, which is entered and exited with this source, and then what `reopen` returns."""
         super().__init__(recording)
         self._reopen = reopen
-        self._stopped = threading.Event()
-
-    def stop(self) -> None:
-        """End the iteration before its next frame."""
-        self._stopped.set()
-        self._recording.stop()
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames.

@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 # A little more than the 180 s after which a service without a frame fails (device/service/__init__.py).
 _HEALTH_S = 200
-_SETTLE_S = 10
+SETTLE_S = 10
 _TRIAL_S = 300
 # Time for the trial, two waits for the first frame, and the steps between them on a slow card.
 _TIMEOUT_S = 1800
@@ -58,7 +58,7 @@ class Package:
     camera: str | None = None
     extras: tuple[str, ...] = ()
     install: bool = True
-    settle_s: float = _SETTLE_S
+    settle_s: float = SETTLE_S
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
     return _checked(change)
 
 
-def rollback_host(
-    connection: Connection, service: Service, to: str | None, reporter: HostReporter, settle_s: float = _SETTLE_S
-) -> ReleaseChange:
+def rollback_host(connection: Connection, service: Service, to: str | None, reporter: HostReporter) -> ReleaseChange:
     """Switch the board of an open connection to the release `to`; None: the release before the current one.
 
     Raises:
@@ -165,7 +163,7 @@ def rollback_host(
     """
     with _before_change():
         board = probe(connection)
-    change = _run_on_board(connection, board, service, reporter, "rollback", ReleaseChange, to=to, settle_s=settle_s)
+    change = _run_on_board(connection, board, service, reporter, "rollback", ReleaseChange, to=to, settle_s=SETTLE_S)
     return _checked(change)
 
 

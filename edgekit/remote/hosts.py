@@ -14,7 +14,7 @@ from typing import Any
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.options import Options, option
-from edgekit.text import one_line
+from edgekit.text import first_of, one_line
 
 _BOARDS = ("--host", "--inventory")
 _MAX_PORT = 65_535
@@ -199,13 +199,11 @@ def select(hosts: Sequence[Host], names: Sequence[str]) -> list[Host]:
     Raises:
         InputError: No host has one of the labels or addresses.
     """
-    known = [host.label for host in hosts]
-    unknown = next((name for name in names if name not in {*known, *(host.address for host in hosts)}), None)
-    if unknown is not None:
-        more = ", …" if len(known) > _SHOWN_LABELS else ""
+    labels = [host.label for host in hosts]
+    if unknown := [name for name in names if name not in (*labels, *(host.address for host in hosts))]:
         raise InputError(
-            f"no board has the label or address '{one_line(unknown)[:_MAX_LABEL]}': the labels are"
-            f" {', '.join(known[:_SHOWN_LABELS])}{more}"
+            f"no board has the label or address '{one_line(unknown[0])[:_MAX_LABEL]}': the labels are "
+            f"{first_of(labels, _SHOWN_LABELS)}"
         )
     return [host for host in hosts if not names or host.label in names or host.address in names]
 

@@ -288,21 +288,17 @@ def _paired_models(before: BoardResult, after: BoardResult) -> tuple[dict[str, s
     ]
     if len(left) == len(right) == 1:
         keys.append(lambda _: None)
-    found: dict[str, ModelInfo] = {}
+    pairs, differences = {}, []
     for key in keys:
         for model in list(left):
             partners = [other for other in right if key(other) == key(model)]
             if len(partners) == 1 and [key(other) for other in left].count(key(model)) == 1:
-                found[model.name] = partners[0]
+                (other,) = partners
+                pairs[model.name] = other.name
                 left.remove(model)
-                right.remove(partners[0])
-    pairs, differences = {}, []
-    for model in before.models:
-        other = found.get(model.name)
-        if other is not None:
-            pairs[model.name] = other.name
-            if other.sha256 != model.sha256:
-                differences.append(f"model '{model.name}' is another file than '{other.name}'")
+                right.remove(other)
+                if other.sha256 != model.sha256:
+                    differences.append(f"model '{model.name}' is another file than '{other.name}'")
     return pairs, differences
 
 

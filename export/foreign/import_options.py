@@ -48,7 +48,7 @@ class ImportOptions(Options):
     image_size: int | None = option("--image-size", "Side of the input.", metavar="PX", least=1, most=1024)
     # Not the types of `contract`: importing it takes too long for the help.
     channels: Literal["rgb", "bgr", "gray"] | None = option(
-        "--channels", "Colour order of the input.", default_text="rgb"
+        "--channels", "Colour order of the input.", default_text="rgb; of a checkpoint gray"
     )
     mean: tuple[float, ...] | None = option(
         "--mean",

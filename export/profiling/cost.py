@@ -88,11 +88,6 @@ class LayerCost:
         """Bytes read and written."""
         return _total((self.weight_bytes, self.read_bytes, self.written_bytes))
 
-    @property
-    def flops_per_byte(self) -> float | None:
-        """Arithmetic intensity: floating-point operations (two per multiply-accumulate) per byte moved."""
-        return _intensity(self.macs, self.moved_bytes)
-
 
 @dataclass(frozen=True)
 class GraphCost:
@@ -130,11 +125,6 @@ class GraphCost:
     def moved_bytes(self) -> int | None:
         """All bytes read and written."""
         return _total(layer.moved_bytes for layer in self.layers)
-
-    @property
-    def flops_per_byte(self) -> float | None:
-        """Arithmetic intensity: floating-point operations (two per multiply-accumulate) per byte moved."""
-        return _intensity(self.macs, self.moved_bytes)
 
 
 def load_graph(path: Path) -> onnx.ModelProto:
@@ -250,10 +240,6 @@ def _macs(node: onnx.NodeProto, tensors: Mapping[str, _Tensor]) -> int | None:
 
 def _size_bytes(names: Iterable[str], tensors: Mapping[str, _Tensor]) -> int | None:
     return _total(tensors[name].size_bytes if name in tensors else None for name in names)
-
-
-def _intensity(macs: int | None, moved_bytes: int | None) -> float | None:
-    return 2 * macs / moved_bytes if macs is not None and moved_bytes else None
 
 
 def _total(counts: Iterable[int | None]) -> int | None:

@@ -17,7 +17,6 @@ from edgekit import __version__
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec, Provenance
 from edgekit.errors import InputError
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
-from edgekit.models.checkpoint import git_revision
 from edgekit.models.clip.architecture import ClipConfig
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts
 from edgekit.models.clip.descriptions import descriptions_for
@@ -106,7 +105,7 @@ def clip_contract(
         input=InputSpec("input", size_hw, "rgb", 1 / 255, config.image_mean, config.image_std),
         crop=CropSpec(CROP_MARGIN, gray, size_hw, size_hw),
         output=OutputSpec("logits"),
-        provenance=Provenance(dataset=dataset_name, git_revision=git_revision(), edgekit_version=__version__),
+        provenance=Provenance(dataset=dataset_name, edgekit_version=__version__),
     )
 
 

@@ -249,17 +249,6 @@ def check_classes(training: ImageSet, classes: tuple[str, ...]) -> None:
             raise InputError(f"the {len(members)} training images of class '{name}' are identical: add other pictures")
 
 
-def distinct_images(dataset: DataSet, name: str) -> ImageSet:
-    """Return a split without the images that are pixel-identical to an image of another split."""
-    return dataset.split(name).subset(~duplicated(dataset, name))
-
-
-def duplicated(dataset: DataSet, name: str) -> NDArray[np.bool_]:
-    """Return a mask of the images that are pixel-identical to an image of another split: bool (N,)."""
-    others = (image for other, part in dataset.splits.items() if other != name for image in part.images)
-    return identical_to(dataset.split(name).images, others)
-
-
 def _first_known(splits: Iterable[str], names: tuple[str, ...]) -> str | None:
     """Return the first of `names` that is one of `splits` without regard to case, as `splits` spells it."""
     existing = {split.casefold(): split for split in splits}

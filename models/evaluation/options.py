@@ -28,12 +28,6 @@ class EvaluationOptions(Options):
     )
     contempt: str = contempt(needs="--data")
     merges: Sequence[str] = merges(needs="--data")
-    without_duplicates: bool = option(
-        "--without-duplicates",
-        "Exclude images that also occur in another split.",
-        default=False,
-        needs="--data",
-    )
     ferplus: str | Path | None = option(
         "--ferplus",
         "FER+ votes for FER-2013. The majority of the votes replaces each label.",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgekit.downloads import default_cache_dir
 from edgekit.models.callbacks import of_stage
-from edgekit.models.data import DataSet, distinct_images, duplicated, usual_split
+from edgekit.models.data import DataSet, usual_split
 from edgekit.models.data.ferplus import contempt_majority, with_ferplus
 from edgekit.models.data.merging import merged, report_removed
 from edgekit.models.data.readers import DataFit, load_dataset
@@ -48,16 +48,13 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     else:
         data = merged(data, merge_read, options.notify)
     split = data.chosen_split(options.split, "test")
-    part = distinct_images(data, split) if options.without_duplicates else data.split(split)
+    part = data.split(split)
     of_split, of_contempt = len(part), None
     if options.ferplus is not None:
         train = usual_split(data.splits, "train") or split
-        is_contempt = contempt_majority(data, Path(options.ferplus), split, train)
-        of_contempt = int((is_contempt & ~duplicated(data, split) if options.without_duplicates else is_contempt).sum())
-        voted = with_ferplus(data, Path(options.ferplus), "majority", train, options.notify)
-        # Images are compared with all images of the other splits, also with those without a majority of FER+ votes.
-        mixed = replace(voted, splits={**data.splits, split: voted.split(split)})
-        data, part = voted, distinct_images(mixed, split) if options.without_duplicates else voted.split(split)
+        of_contempt = int(contempt_majority(data, Path(options.ferplus), split, train).sum())
+        data = with_ferplus(data, Path(options.ferplus), "majority", train, options.notify)
+        part = data.split(split)
     left_out = of_split - len(part)  # before the merge, which removes images that have a majority
     if merge_voted:
         data = merged(replace(data, splits={split: part}), merge_voted, options.notify)

@@ -20,7 +20,6 @@ from torch import Tensor
 from edgekit import __version__
 from edgekit.errors import InputError
 from edgekit.files import require_file, write_atomic
-from edgekit.models.checkpoint import git_revision
 from edgekit.models.data import DataSet
 from edgekit.models.tensor_files import load_tensors
 from edgekit.typed_json import convert
@@ -70,7 +69,6 @@ class TrainingRecord:
     training_split: str | None = None
     validation: str = ""
     edgekit_version: str = ""
-    git_revision: str | None = None
     torch_version: str = ""
     threads: int = 0
     ferplus: str | None = None
@@ -113,7 +111,6 @@ def training_provenance(dataset: DataSet, recipe_name: str, validation_name: str
         "data_sha256": dataset.checksum(),
         "validation": validation_name,
         "edgekit_version": __version__,
-        "git_revision": git_revision(),
         "torch_version": torch.__version__,
         "threads": torch.get_num_threads(),
     }

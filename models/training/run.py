@@ -167,7 +167,9 @@ def read_training_data(
 def _calibration_images(
     options: TrainingOptions, unmerged: DataSet, name: str, merges: Sequence[str], validation: ImageSet
 ) -> ImageSet:
-    if not isinstance(options, NetOptions) or options.ferplus is None or options.label_weight >= EQUAL_WEIGHT:
+    if not isinstance(options, NetOptions) or not options.calibrate:
+        return validation
+    if options.ferplus is None or options.label_weight >= EQUAL_WEIGHT:
         return validation
     if name not in unmerged.splits:
         options.notify("the calibration uses the labels of the held-back images, not their votes")

@@ -1,11 +1,9 @@
-"""Messages name an install command that fits the origin of the installation, never the unrelated package edgekit."""
+"""Messages name an install command that fits the installation, never the unrelated package edgekit."""
 
 from __future__ import annotations
 
 import ast
 import configparser
-import importlib.metadata
-import json
 import re
 import sys
 from pathlib import Path
@@ -23,38 +21,8 @@ _FOREIGN = re.compile(
 )
 
 
-class Distribution:
-    def __init__(self, direct_url: object) -> None:
-        self._direct_url = direct_url
-
-    def read_text(self, name: str) -> str | None:
-        assert name == "direct_url.json"
-        return None if self._direct_url is None else json.dumps(self._direct_url)
-
-
-def _install(monkeypatch: pytest.MonkeyPatch, *direct_urls: object) -> None:
-    found = [Distribution(direct_url) for direct_url in direct_urls]
-    monkeypatch.setattr(importlib.metadata, "distributions", lambda **_: iter(found))
-
-
-@pytest.mark.parametrize(
-    ("direct_url", "expected"),
-    [
-        (None, "pip install 'edgekit-pi[mqtt]'"),
-        ({"url": "file:///home/pi/edgekit", "dir_info": {"editable": True}}, "pip install -e '/home/pi/edgekit[mqtt]'"),
-        ({"url": "file:///home/pi/edgekit", "dir_info": {}}, "pip install '/home/pi/edgekit[mqtt]'"),
-        (
-            {"url": "file:///tmp/edgekit_pi-0.2.0-py3-none-any.whl", "archive_info": {}},
-            "pip install 'edgekit-pi[mqtt] @ file:///tmp/edgekit_pi-0.2.0-py3-none-any.whl'",
-        ),
-        ({"url": "https://example.org/edgekit_pi.whl", "archive_info": {}}, "pip install 'edgekit-pi[mqtt]'"),
-    ],
-)
-def test_the_command_names_where_edgekit_came_from(
-    direct_url: object, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _install(monkeypatch, None, direct_url)  # the first entry is the metadata that Python finds in a checkout
-    assert install_command("mqtt") == expected
+def test_several_extras_are_one_requirement() -> None:
+    assert install_command("device", "ncnn") == "pip install 'edgekit-pi[device,ncnn]'"
 
 
 @pytest.mark.parametrize(

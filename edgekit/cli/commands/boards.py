@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ _T = TypeVar("_T", bound="DataclassInstance")
 # Releases that stay on a board, for `edgekit rollback`.
 _KEPT_RELEASES = 3
 # Settings that need packages in addition to edgekit-pi[device], and the extra that installs them.
-_EXTRAS = {"mqtt": "mqtt", "web": "preview", "gpio": "gpio"}
+_EXTRAS = {"mqtt": "mqtt", "web": "preview", "gpio": "gpio", "gpio-button": "gpio"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,13 +159,9 @@ def releases(out: Output, chosen: HostOptions, target: ServiceOptions) -> None:
       edgekit releases --inventory boards.toml --json
     """
     from edgekit.remote.deploy import list_host
-    from edgekit.remote.parallel import run_on_hosts
 
-    service = _chosen_service(target)
-    hosts = chosen.required_hosts()
-    with BoardReporter(out) as reporter:
-        results = run_on_hosts(hosts, partial(list_host, service=service, reporter=reporter), chosen.parallel)
-    _report_boards(out, results, partial(_show_releases, out))
+    work = partial(list_host, service=_chosen_service(target))
+    _on_boards(out, chosen, work, partial(_show_releases, out))
 
 
 def _show_releases(out: Output, label: str, listed: ReleaseList) -> None:
@@ -206,14 +202,9 @@ def undeploy(out: Output, chosen: HostOptions, target: ServiceOptions, options: 
       edgekit undeploy --inventory boards.toml --keep-data
     """
     from edgekit.remote.deploy import undeploy_host
-    from edgekit.remote.parallel import run_on_hosts
 
-    service = _chosen_service(target)
-    hosts = chosen.required_hosts()
-    with BoardReporter(out) as reporter:
-        work = partial(undeploy_host, service=service, keep_data=options.keep_data, reporter=reporter)
-        results = run_on_hosts(hosts, work, chosen.parallel)
-    _report_boards(out, results, lambda label, removal: out.say(f"{label}: {_removed_text(removal, target.name)}"))
+    work = partial(undeploy_host, service=_chosen_service(target), keep_data=options.keep_data)
+    _on_boards(out, chosen, work, lambda label, removal: out.say(f"{label}: {_removed_text(removal, target.name)}"))
 
 
 def _removed_text(removal: Removal, name: str) -> str:
@@ -287,7 +278,7 @@ def read_package(out: Output, model: str, config: Path, settle_s: float, install
     if settings["detector"] in (None, "yunet") and needs_detector(path):
         detector = yunet_upload(out)
         files |= {} if detector is None else {"detector.onnx": detector}
-    extras = tuple(extra for key, extra in _EXTRAS.items() if settings[key])
+    extras = tuple(dict.fromkeys(extra for key, extra in _EXTRAS.items() if settings[key] not in (None, [])))
     extras += engine_extras([path])
     camera = settings["camera"]
     return Package(files, path.name, _KEPT_RELEASES, None if camera is None else str(camera), extras, install, settle_s)
@@ -322,12 +313,17 @@ def _change_text(change: ReleaseChange) -> str:
     return f"{change.release} runs" + (f"; before: {change.before}" if change.before else "")
 
 
-def _report_boards(out: Output, results: Sequence[HostResult[_T]], show: Callable[[str, _T], None]) -> None:
-    """Call `show` with the label and the result of each board, print the JSON document, and raise the failures.
+def _on_boards(out: Output, chosen: HostOptions, work: Callable[..., _T], show: Callable[[str, _T], None]) -> None:
+    """Call `work` for each board, and `show` with its label and result; print the JSON document, raise the failures.
 
     Raises:
         KeyboardInterrupt, HostError: As `raise_failures`.
     """
+    from edgekit.remote.parallel import run_on_hosts
+
+    hosts = chosen.required_hosts()
+    with BoardReporter(out) as reporter:
+        results = run_on_hosts(hosts, partial(work, reporter=reporter), chosen.parallel)
     found = {done.host.label: done.result for done in results if done.result is not None}
     for label, result in found.items():
         show(label, result)

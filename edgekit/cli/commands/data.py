@@ -11,9 +11,10 @@ import click
 from edgekit.cli.command import Group, subcommand
 from edgekit.cli.option_types import PATH
 from edgekit.cli.output import Output, TextTable, one_line, picked, progress_bar, updater
+from edgekit.device.sinks.web import WebOptions
 from edgekit.errors import EdgekitError
 from edgekit.models.crop_options import CropOptions
-from edgekit.options import Options, option
+from edgekit.options import Options, option, same_option
 from edgekit.shared_options import contempt
 from edgekit.text import counted
 
@@ -136,13 +137,10 @@ class LabelOptions(Options):
     classes: str | None = option(
         "--classes", "Classes to choose from; default: those of the collecting model.", metavar="A,B,..."
     )
-    address: str = option("--web", "Address of the page.", default="127.0.0.1:8080", metavar="ADDR")
-    token_file: Path | None = option(
-        "--web-token-file",
-        "File with the access token of the page. EDGEKIT_WEB_TOKEN can contain the token instead. Browsers on other "
-        "machines need the token.",
-        metavar="FILE",
+    address: str = same_option(
+        WebOptions, "web", default="127.0.0.1:8080", help="Address of the page.", bare=None, metavar="ADDR"
     )
+    token_file: Path | None = same_option(WebOptions, "web_token_file", needs=())
 
 
 @subcommand(command, "label", short_help="Sort collected crops into class folders, in a browser.", options=LabelOptions)

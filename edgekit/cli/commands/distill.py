@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output, picked
-from edgekit.cli.train.training_view import training_view
+from edgekit.cli.training_view import training_view
 from edgekit.models.training.options import DistillOptions
 
 

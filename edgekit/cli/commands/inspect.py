@@ -255,7 +255,7 @@ def _document(contents: _Contents) -> dict[str, Any]:
         "contract": contents.contract and asdict(contents.contract),
         "training": contents.training or None,
         **picked(contents, "contradictions", "opset", "ir_version", "net_parameters"),
-        **picked(cost, "weight_bytes", "read_bytes", "written_bytes", "moved_bytes", "flops_per_byte"),
+        **picked(cost, "weight_bytes", "read_bytes", "written_bytes", "moved_bytes"),
         **picked(cost, "uncounted", "parameters", "macs"),
         **({"weight_bytes": len(ncnn.weights)} if ncnn else {}),
         "layers": [asdict(layer) for layer in cost.layers] if cost else layers,

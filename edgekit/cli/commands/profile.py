@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli.command import command as edgekit_command
-from edgekit.cli.output import Output, reported
+from edgekit.cli.output import Output, TextTable, picked, reported
 from edgekit.export.profiling.options import ProfileOptions
 from edgekit.options import Options, option
+from edgekit.text import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from edgekit.export.profiling.cost import LayerCost
+    from edgekit.export.profiling.pipeline_estimate import PipelineEstimate
+    from edgekit.export.profiling.profile import Profile
+    from edgekit.export.profiling.roofline import BoardEstimate, Estimate
+    from edgekit.export.profiling.run import ProfileReport
+
+_SHOWN_LAYERS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +57,137 @@ def command(out: Output, options: ProfileOptions, shown: ShownOptions) -> None:
       edgekit profile int8.onnx --board pi3b+ --pipeline
       edgekit profile mine.onnx --layers --json
     """
-    from edgekit.cli.export.profile_output import profile_document, show_profile
     from edgekit.export.profiling.run import profile
 
     with reported(out) as callbacks:
         report = profile(**vars(options) | callbacks | {"notify": out.warn})
     show_profile(out, report, shown.all_layers)
     out.result(profile_document(report))
+
+
+def show_profile(out: Output, report: ProfileReport, all_layers: bool) -> None:
+    """Print layers, totals and estimates."""
+    layers = report.profile.cost.layers
+    shown = layers if all_layers else sorted(layers, key=_cost, reverse=True)[:_SHOWN_LAYERS]
+    out.show(_layer_table(shown))
+    if len(shown) < len(layers):
+        out.say(f"the costliest {len(shown)} of {len(layers)} layers; --layers shows all")
+    out.fields(_totals(report.profile))
+    out.say("Estimates, not measurements: a roofline fitted to latencies published for ncnn on that board.")
+    estimated = [(_where(case), case.estimate) for case in report.estimates if case.estimate]
+    rows = [
+        (
+            where,
+            _interval(found.low_ms, found.high_ms),
+            f"{found.memory_share:.0%}",
+            f"{found.roofline.coverage:.0%} of {found.roofline.rows}",
+        )
+        for where, found in estimated
+    ]
+    out.show(TextTable(("board", "estimate", "bound by memory", "coverage"), rows, ("board",)))
+    if rows:
+        out.say("coverage: share of the nets left out of the fit whose latency was inside their interval")
+    out.show(*(f"{_where(case)}: no estimate: {case.reason}" for case in report.estimates if case.estimate is None))
+    for loop in report.loops:
+        _show_loop(out, loop)
+
+
+def profile_document(report: ProfileReport) -> dict[str, Any]:
+    """Return a profile as the document of --json."""
+    profile = report.profile
+    return {
+        "model": str(report.model),
+        "precision": profile.precision,
+        **picked(profile.cost, "macs", "moved_bytes"),
+        "uncounted": list(profile.cost.uncounted),
+        "layers": [asdict(layer) | picked(layer, "moved_bytes") for layer in profile.cost.layers],
+        "estimates": [_estimate_document(case) for case in report.estimates],
+        "estimates_are": "not measurements: a roofline fitted to published latencies",
+        "pipeline": [_loop_document(loop) for loop in report.loops],
+    }
+
+
+def _layer_table(layers: Sequence[LayerCost]) -> TextTable:
+    rows = [
+        (
+            layer.name,
+            layer.op_type,
+            f"{(layer.macs or 0) / 1e6:.3f}",
+            f"{(layer.weight_bytes or 0) / 1e3:.1f}",
+            f"{((layer.read_bytes or 0) + (layer.written_bytes or 0)) / 1e3:.1f}",
+        )
+        for layer in layers
+    ]
+    columns = ("layer", "kind", "MMACs", "weights kB", "activ. kB")
+    return TextTable(columns, rows, ("layer", "kind"))
+
+
+def _cost(layer: LayerCost) -> int:
+    return (layer.macs or 0) + (layer.moved_bytes or 0)
+
+
+def _totals(profile: Profile) -> Iterator[tuple[str, str]]:
+    cost = profile.cost
+    uncounted = f", without those of {', '.join(cost.uncounted)}" if cost.uncounted else ""
+    yield "MACs", f"{cost.macs:,} ({profile.precision}){uncounted}"
+    yield "bytes", f"{cost.moved_bytes:,} without reuse in a cache"
+
+
+def _show_loop(out: Output, loop: BoardEstimate[PipelineEstimate]) -> None:
+    from edgekit.device.benchmark.measure import FRAME_WH
+
+    found = loop.estimate
+    if found is None:
+        out.say(f"whole loop on {_where(loop)}: no estimate: {loop.reason}")
+        return
+    low_fps, high_fps = found.fps
+    subject = "the whole image" if found.detector_wh is None else "one face, YuNet at {}x{}".format(*found.detector_wh)
+    out.say(f"whole loop on {_where(loop)}, {FRAME_WH[0]}x{FRAME_WH[1]}, {subject}, {found.precision}: an estimate")
+    out.say(f"  one thread: {low_fps:.0f} to {high_fps:.0f} frames/s, slowest part: {found.bound_by.name}")
+    if found.staged_fps is not None:
+        low_fps, high_fps = found.staged_fps
+        stage, _ = found.longest_stage
+        out.say(f"  one thread per stage: {low_fps:.0f} to {high_fps:.0f} frames/s, slowest stage: {stage}")
+    rows = [(part.name, f"{part.middle_ms:.2f}", part.basis) for part in found.parts]
+    out.show(TextTable(("part", "ms per frame", "from"), rows, ("part", "from")))
+
+
+def _where(case: BoardEstimate[Any]) -> str:
+    return f"{case.board.name}, {counted(case.threads, 'thread')}"
+
+
+def _interval(low_ms: float, high_ms: float) -> str:
+    if high_ms < 0.1:
+        return "below 0.1 ms"
+    digits = 1 if high_ms < 100 else 0
+    return f"{low_ms:.{digits}f} to {high_ms:.{digits}f} ms"
+
+
+def _estimate_document(case: BoardEstimate[Estimate]) -> dict[str, Any]:
+    found = case.estimate
+    return {
+        "board": case.board.key,
+        "name": case.board.name,
+        "threads": case.threads,
+        **picked(found, "low_ms", "high_ms"),
+        **({} if found is None else {"memory_share": found.memory_share, **picked(found.roofline, "rows", "coverage")}),
+        "reason": None if found else case.reason,
+    }
+
+
+def _loop_document(loop: BoardEstimate[PipelineEstimate]) -> dict[str, Any]:
+    found = loop.estimate
+    if found is None:
+        return {"board": loop.board.key, "threads": loop.threads, "reason": loop.reason}
+    (low_fps, high_fps), (staged_low_fps, staged_high_fps) = found.fps, found.staged_fps or (None, None)
+    return asdict(found) | {
+        "middle_ms": found.middle_ms,
+        "low_fps": low_fps,
+        "high_fps": high_fps,
+        "bound_by": found.bound_by.name,
+        "staged_low_fps": staged_low_fps,
+        "staged_high_fps": staged_high_fps,
+        "longest_stage": found.longest_stage[0],
+        "is": "an estimate, not a measurement",
+        "board": loop.board.key,
+    }

@@ -6,7 +6,7 @@ import click
 
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
-from edgekit.cli.train.training_view import training_view
+from edgekit.cli.training_view import training_view
 from edgekit.models.training.options import TrainOptions
 
 # The commands for what earlier versions trained with --model.

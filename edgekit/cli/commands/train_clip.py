@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output
-from edgekit.cli.train.training_view import training_view
+from edgekit.cli.training_view import training_view
 from edgekit.models.clip.options import MiniClipOptions
 
 

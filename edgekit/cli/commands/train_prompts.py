@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.cli.command import command as edgekit_command
 from edgekit.cli.output import Output, TextTable
-from edgekit.cli.train.training_view import training_view
+from edgekit.cli.training_view import training_view
 from edgekit.models.clip.options import PromptOptions
 
 if TYPE_CHECKING:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from edgekit.cli.command import command as edgekit_command
-from edgekit.cli.output import Output, reported
+from edgekit.cli.output import Output, TextTable, picked, reported
 from edgekit.errors import GateError
 from edgekit.export.verification.options import VerifyOptions
+
+if TYPE_CHECKING:
+    from edgekit.export.verification.run import ParityCheck, VerifyReport
 
 
 @edgekit_command(
@@ -30,7 +36,6 @@ def command(out: Output, options: VerifyOptions) -> None:
       edgekit verify int8.onnx --against mine.onnx --data folders --split test --limit 500 --json
       edgekit verify mine.ncnn --against runs/mine/best.safetensors --data fer2013.tar.gz
     """
-    from edgekit.cli.export.verify_output import show_report, verify_document
     from edgekit.export.verification.run import verify
 
     with reported(out) as callbacks:
@@ -40,3 +45,90 @@ def command(out: Output, options: VerifyOptions) -> None:
     if not report.passed:
         raise GateError(f"'{report.model}' is refused: {'; '.join(report.faults)}")
     out.say("verified")
+
+
+def show_report(out: Output, report: VerifyReport) -> None:
+    """Print the differences that were found."""
+    if report.oldest_runtime and report.check:
+        out.say(f"onnxruntime {report.oldest_runtime}, the oldest supported, has all operators of the file")
+    if report.check:
+        _show_parity(out, report.check)
+        out.show(_accuracy_table(report.check))
+        if report.is_itself:
+            out.say(
+                "compared with itself: a device can run the file, and reads, crops and batches images as the training "
+                "does. Not checked: weights, labels, colour order, normalisation and fit; for a file of another "
+                "program, compare the accuracy with its own"
+            )
+
+
+def verify_document(report: VerifyReport) -> dict[str, Any]:
+    """Return the result of a verification as the document of --json; the caller adds the name of the data set."""
+    document: dict[str, Any] = {"model": str(report.model), "against": str(report.against), "engine": report.engine}
+    document["itself"] = report.is_itself
+    if report.oldest_runtime:
+        document["oldest_runtime"] = {"version": report.oldest_runtime}
+    if report.check:
+        document |= _check_document(report.check)
+    return {**document, "passed": report.passed, "faults": list(report.faults)}
+
+
+def _show_parity(out: Output, check: ParityCheck) -> None:
+    found, tolerance, allowed = check.parity, check.tolerance, check.allowed_difference
+    limit = "" if allowed is None else f"allowed: {allowed:.1e}"
+    if tolerance.relative is not None:
+        limit = f"{found.relative_difference:.3f} of their root mean square, allowed: {tolerance.relative:g}"
+    largest = f"{found.logits_difference:.2e} ({limit}; largest {found.largest_logit:.1f})"
+    out.fields(
+        [
+            ("images", f"{found.images}, classified by both sides"),
+            ("crops", f"{found.crops_different} differ, by at most {found.crop_difference} of 255 (allowed: 0)"),
+            ("logits", f"differ by at most {largest}"),
+            ("batch size", f"changes logits by at most {found.batch_difference:.2e}"),
+            ("top-1", f"equal on {found.same_top1} (required: {tolerance.top1_share:.0%})"),
+        ]
+    )
+
+
+def _accuracy_table(check: ParityCheck) -> TextTable:
+    sides = [side for side in (check.parity.reference, check.parity.device) if side]
+    rows = [(label, *(_share(side.per_class[label]) for side in sides)) for label in check.contract.labels]
+    rows.append(("all", *(_share(side.accuracy) for side in sides)))
+    return TextTable(("class", "training side", "device side"), rows if len(sides) == 2 else (), ("class",))
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
+
+
+def _check_document(check: ParityCheck) -> dict[str, Any]:
+    found, tolerance = check.parity, check.tolerance
+    sides = {"training": found.reference, "device": found.device}
+    return {
+        "precision": check.contract.precision,
+        "images": found.images,
+        "crops": {
+            "different": found.crops_different,
+            "max_abs_difference": found.crop_difference,
+            "first": found.first_different,
+        },
+        "logits": {
+            "max_abs_difference": _finite(found.logits_difference),
+            "batch_difference": _finite(found.batch_difference),
+            "tolerance": check.allowed_difference,
+            "relative_difference": _finite(found.relative_difference),
+            "relative_tolerance": tolerance.relative,
+        },
+        "top1": {
+            "same": found.same_top1,
+            "agreement": found.same_top1 / found.images,
+            "tolerance": tolerance.top1_share,
+        },
+        "accuracy": {
+            side: result and picked(result, "accuracy", "correct", "per_class") for side, result in sides.items()
+        },
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

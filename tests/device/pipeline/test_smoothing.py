@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edgekit.device.detections import Classification
-from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S, smooth
+from edgekit.device.pipeline.smoothing import smooth
 from edgekit.preprocess import softmax
 from tests.examples import examples
 
@@ -19,7 +19,7 @@ from tests.examples import examples
 class Face:
     """Smooths the outputs for one face of two classes, given as the probability of the first class."""
 
-    def __init__(self, smooth_s: float = DEFAULT_SMOOTHING_S) -> None:
+    def __init__(self, smooth_s: float = 0.4) -> None:
         self.smooth_s = smooth_s
         self.state: Classification | None = None
 

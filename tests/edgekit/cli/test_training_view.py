@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli.output import Output, by_stage, progress_bar
-from edgekit.cli.train.training_view import TrainingView, training_view
+from edgekit.cli.training_view import TrainingView, training_view
 from edgekit.models.training.loop import StepReport
 
 

@@ -157,7 +157,8 @@ def test_the_estimate_of_the_loop_has_neither_detector_nor_flow(tmp_path, capsys
 
 def test_a_release_of_it_has_no_detector(tiny_image_model, tmp_path):
     settings = tmp_path / "edgekit.toml"
-    settings.write_text('source = "demo"\n')
+    settings.write_text('source = "demo"\ngpio-button = 17\nevent-snapshots = "shots"\n')
     with cli.make_context("edgekit", ["deploy"]).scope(cleanup=False):
         package = read_package(Output(as_json=False, quiet=True), str(tiny_image_model), settings, 1.0, install=False)
     assert sorted(package.files) == ["edgekit.toml", "model.onnx"]
+    assert package.extras == ("gpio",)

@@ -30,6 +30,11 @@ from .conftest import Sshd
 from .release_board import SERVICE, SOURCE, Board, MakePackage, Quiet, content, deploy, use_environment
 
 
+@pytest.fixture(autouse=True)
+def soon_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekit.remote.deploy.SETTLE_S", 0.2)
+
+
 @pytest.mark.slow
 def test_releases_replace_each_other_and_go_back(board: Board, connection: Connection, make: MakePackage) -> None:
     one, two = make(1), make(2)
@@ -46,7 +51,7 @@ def test_releases_replace_each_other_and_go_back(board: Board, connection: Conne
     assert (board.systemd.keeper("edgekit"), board.unit.read_text()) == (keeper, unit)
     assert (board.root / "data/results.jsonl").stat().st_size > 0
 
-    back = rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2)
+    back = rollback_host(connection, SERVICE, None, Quiet())
     assert (back.error, back.current) == (None, first.release)
     assert board.model_that_runs() == content(one)
     listed = list_host(connection, SERVICE, Quiet())
@@ -58,7 +63,7 @@ def test_releases_replace_each_other_and_go_back(board: Board, connection: Conne
     with pytest.raises(HostError, match=r"there is no release '\.\./\.\./x'"):
         rollback_host(connection, SERVICE, "../../x", Quiet())
     assert second.release is not None
-    third = rollback_host(connection, SERVICE, second.release.partition("-")[2], Quiet(), settle_s=0.2)
+    third = rollback_host(connection, SERVICE, second.release.partition("-")[2], Quiet())
     assert (third.current, third.already_current) == (second.release, False)
     assert rollback_host(connection, SERVICE, second.release, Quiet()).already_current
     assert not list(board.home.rglob("planted"))
@@ -81,7 +86,7 @@ def test_a_repeated_deploy_changes_nothing(board: Board, connection: Connection,
     assert board.wait_until_it_runs() != pid
     other_settings = deploy(connection, make(2, source="missing.mp4"))
     assert (other_settings.already_current, other_settings.current) == (False, second.release)
-    assert rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2).current == first.release
+    assert rollback_host(connection, SERVICE, None, Quiet()).current == first.release
 
 
 def test_a_board_without_systemd_is_refused(board: Board, connection: Connection, make: MakePackage) -> None:
@@ -103,7 +108,7 @@ def test_a_release_for_another_engine_takes_over_and_is_rolled_back(
     second = deploy(connection, two)
     assert (second.error, second.before) == (None, first.release)
     assert board.model_that_runs() == tiny_ncnn.read_bytes()
-    back = rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2)
+    back = rollback_host(connection, SERVICE, None, Quiet())
     assert (back.error, back.current) == (None, first.release)
     assert board.model_that_runs() == content(one)
 
@@ -214,7 +219,7 @@ def test_an_environment_becomes_part_of_the_release(
     shutil.rmtree(code)
     second = deploy(connection, make(2))
     assert second.error is None
-    assert rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2).error is None
+    assert rollback_host(connection, SERVICE, None, Quiet()).error is None
     assert f'ExecStart=:"{board.root}/current/env/bin/python"' in board.unit.read_text()
     pid = board.wait_until_it_runs()
     assert f"PYTHONPATH={board.root / 'current/code'}".encode() in Path(f"/proc/{pid}/environ").read_bytes()

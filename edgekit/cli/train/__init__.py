@@ -1,1 +1,0 @@
-"""The display of a running training, and the output of `edgekit eval`."""
