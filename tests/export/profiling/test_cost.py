@@ -117,7 +117,6 @@ def test_free_shapes_give_no_figure_instead_of_a_wrong_one() -> None:
     assert cost.layers[0].output_shape == (1, 16, None, None)
     assert cost.parameters == 432
     assert (cost.weight_bytes, cost.read_bytes, cost.moved_bytes) == (4 * 432, None, None)
-    assert cost.flops_per_byte is None
 
 
 def test_work_that_is_not_counted_is_named() -> None:
