@@ -78,19 +78,3 @@ def test_an_exception_of_a_stage_ends_the_run_with_this_exception() -> None:
     assert seen == [0, 1, 2]
 
     # The fixture `no_thread_is_left` checks that the threads end.
-
-
-def test_leaving_does_not_wait_for_a_stage_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgekit.device.stages._JOIN_S", 0.05)
-    let_go, hanging = threading.Event(), threading.Event()
-
-    def hangs() -> Iterator[int]:
-        yield 1
-        hanging.set()
-        let_go.wait(PATIENCE_S)
-
-    with Stages(threaded=True, every_item=True) as stages:
-        assert next(stages.prefetch("hangs", hangs())) == 1
-        assert hanging.wait(PATIENCE_S)
-    assert any(thread.name == "edgekit hangs" for thread in threading.enumerate())
-    let_go.set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.device.pipeline import summary as meter
 from edgekit.device.pipeline.summary import LatencyMeter, summarize
 from edgekit.device.stages import StageTimer
 from tests.device.conftest import Clock
@@ -26,15 +25,6 @@ def test_stage_times_split_the_time_between_stages():
     clock.now_s = 0.035
     timer.mark("detect")
     assert timer.ms == pytest.approx({"capture": 10, "detect": 25})
-
-
-def test_memory_is_bounded_by_keeping_the_latest_samples(monkeypatch):
-    monkeypatch.setattr(meter, "_KEPT_SAMPLES", 3)
-    counter = LatencyMeter()
-    for value in (900.0, 1.0, 2.0, 3.0):
-        counter.add({"detect": value})
-    assert counter.frames == 4
-    assert counter.stages()["detect"].max_ms == 3.0
 
 
 def test_pauses_are_not_part_of_the_frame_rate():

@@ -69,7 +69,7 @@ class Tab:
         assert status in (200, 400, 507)
         return json.loads(answer)
 
-    def record(self, label: str, kind: str, count: int = 6) -> None:
+    def record(self, label: str, kind: str, count: int) -> None:
         """Hold the button of a class until `count` more pictures are recorded, and wait for the fit."""
         self.kind = kind
         wanted = len(self.pictures(label)) + count
@@ -81,6 +81,12 @@ class Tab:
         wait_until(is_recorded, poll_s=0.1)
         self.post("record", name=label, held=False)
         wait_until(lambda: not self.session.state()["is_fitting"])
+
+    def teach(self, count: int) -> None:
+        """Record pictures of a mug and of a bolt."""
+        for name in ("mug", "bolt"):
+            self.post("add", name=name)
+            self.record(name, name, count)
 
     def pictures(self, label: str) -> list[str]:
         return next(each["pictures"] for each in self.session.state()["classes"] if each["name"] == label)
@@ -125,10 +131,7 @@ def tab(tmp_path: Path, tiny_image_model: Path) -> Iterator[Callable[..., Tab]]:
 def test_two_things_are_recorded_fitted_and_used(tab: Callable[..., Tab], tiny_image_model: Path) -> None:
     page = tab()
     assert "error" in page.post("use"), "there is no fit yet"
-    page.post("add", name="mug")
-    page.post("add", name="bolt")
-    page.record("mug", "mug")
-    page.record("bolt", "bolt")
+    page.teach(6)
     wait_until(lambda: page.label() == "bolt")
     page.kind = "mug"
     wait_until(lambda: page.label() == "mug")
@@ -170,9 +173,7 @@ def test_a_click_records_one_picture_and_a_lost_browser_stops_recording(tab: Cal
 
 def test_changes_fit_again_and_undo_restores(tab: Callable[..., Tab]) -> None:
     page = tab()
-    for name in ("mug", "bolt"):
-        page.post("add", name=name)
-        page.record(name, name, 4)
+    page.teach(4)
     page.post("rename", name="bolt", new="screw")
     wait_until(lambda: page.label() == "screw")
     page.post("remove", name="screw")
@@ -189,9 +190,7 @@ def test_the_region_is_recorded_and_written_into_the_model(tab: Callable[..., Ta
     assert page.post("region", region=[0.25, 0.25, 0.5, 0.5])["region"]["x"] == 0.25
     for region in ([0.5, 0.5, 0.6, 0.6], [0, 0, 0, 1], [-1, 0, 1, 1], "all", [0, 0, 1]):
         assert "error" in page.post("region", region=region)
-    for name in ("mug", "bolt"):
-        page.post("add", name=name)
-        page.record(name, name, 3)
+    page.teach(3)
     jpeg = page.session.picture("mug", page.pictures("mug")[0])
     assert decode_image(jpeg, "mug").shape[:2] == (SIZE_WH[1] // 2, SIZE_WH[0] // 2)
     page.post("use")

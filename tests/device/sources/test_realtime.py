@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-
-import numpy as np
 import pytest
 
-from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.sources import open_source
-from edgekit.device.sources.played import RealtimeSource
 from edgekit.errors import InputError
-from tests.waiting import wait_until
 
 
 def test_a_video_plays_no_faster_than_it_was_taken(write_clip, notices):
@@ -23,31 +16,6 @@ def test_a_video_plays_no_faster_than_it_was_taken(write_clip, notices):
     for frame in frames:
         assert frame.monotonic_s - first.monotonic_s == pytest.approx((frame.sequence - first.sequence) / 20, abs=1e-6)
     assert len(frames) + source.dropped == 10
-
-
-class Gated(RecordedSource):
-    """A recording whose second frame is available after the first frame was taken."""
-
-    name, fps, frame_count = "gated", 1000.0, 5
-
-    def __init__(self) -> None:
-        self.first_taken = threading.Event()
-
-    def __iter__(self) -> Iterator[Frame]:
-        for sequence in range(5):
-            assert sequence == 0 or self.first_taken.wait(10)
-            yield Frame(sequence, 0.0, 0.0, np.zeros((48, 64, 3), np.uint8))
-
-
-def test_a_recording_plays_on_while_a_frame_is_processed():
-    recording = Gated()
-    with RealtimeSource(recording) as source:
-        frames = iter(source)
-        assert next(frames).sequence == 0
-        recording.first_taken.set()
-        wait_until(lambda: source.dropped == 3, patience_s=10)
-        assert [frame.sequence for frame in frames] == [4]
-        assert source.dropped == 3
 
 
 def test_pictures_have_no_pace(tmp_path, notices, picture):
