@@ -167,10 +167,12 @@ def _measured(settings: MqttSettings, contract: Contract, is_pausable: bool) -> 
 def _of_zones(entities: Sequence[_Entity], zones: Collection[str]) -> Iterator[_Entity]:
     """Yield the entities of each zone: those of the whole frame, with values of the zone."""
     for zone in zones:
+        # Home Assistant keeps the entities of a zone that a later run does not have.
+        values = f"value_json.get('zones', {{}}).get('{zone}', {{'faces': 0, 'label': none}})."
         for component, object_id, document in entities:
             if object_id not in _OF_ZONES or document is None:
                 continue
-            template = document.get("value_template", "").replace("value_json.", f"value_json.zones['{zone}'].")
+            template = document.get("value_template", "").replace("value_json.", values)
             if component == "event":  # an empty value is no event
                 template = f"{{{{ value if value_json.zone == '{zone}' else '' }}}}"
             name = f"{document['name']} {zone}"

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgekit.contract import Contract
@@ -23,6 +24,7 @@ from edgekit.device.sinks.mqtt import MqttOptions
 from edgekit.device.sinks.mqtt.session import Commands, MqttSettings
 from edgekit.device.sinks.mqtt.sink import MqttSink
 from edgekit.device.sinks.snapshots import SnapshotWriter
+from edgekit.device.zones import Zone, parse_zone
 from tests.runs import LABELS, contract, run_of
 from tests.waiting import wait_until
 
@@ -81,10 +83,19 @@ class Camera:
         self._frame, self._result = feed.next("happy", "sad")
         self._settings = MqttSettings(MqttOptions(mqtt=f"mqtt://127.0.0.1:{port}", mqtt_topic="edgekit/test"))
 
-    def start(self, model: Contract | None = None, commands: tuple[str, ...] = (), images: bool = False) -> None:
+    def start(
+        self,
+        model: Contract | None = None,
+        commands: tuple[str, ...] = (),
+        images: bool = False,
+        zones: tuple[Zone, ...] = (),
+    ) -> None:
         health = replace(read_health(self._folder), camera="ok")
-        self.run = run = replace(run_of(self._notify, health=lambda: health), contract=model or contract())
-        run.monitor.write(self._frame, self._result)
+        self.run = run = replace(run_of(self._notify, health=lambda: health), contract=model or contract(), zones=zones)
+        faces = self._result.faces
+        if zones:
+            faces = replace(faces, zones=zones, zone_indices=np.arange(len(faces)))
+        run.monitor.write(self._frame, replace(self._result, faces=faces))
         if images:
             run.links.snapshots = self._stack.enter_context(SnapshotWriter(self._folder / "snapshots", run))
             run.links.sends_snapshots = True
@@ -154,6 +165,25 @@ def test_what_a_run_does_not_have_is_removed(home_assistant, camera):
         home.until(lambda found: len(found) == 8)
         assert not {"switch.edgekit_test_pause", FACES} & home.entities().keys()
         home.until(lambda found: found["sensor.edgekit_test_expression"]["attributes"]["options"][0] == "open")
+
+
+def test_each_zone_has_its_state_and_its_events(home_assistant, camera):
+    with home_assistant() as home:
+        camera.start(zones=(parse_zone("door=0,0,1,0,1,1"), parse_zone("bed-2=0,0,0,1,1,1")))
+        home.until(lambda found: found.get("sensor.edgekit_test_expression_bed_2", {}).get("state") == "sad")
+        camera.sink.post(Event("run-1", 1, "happy", None, 0.9, 1.0, 1, 1.0, 1.7e9, zone="door"))
+        home.until(lambda found: found["event.edgekit_test_expression_changed_door"]["state"] != "unknown")
+        found = home.entities()
+        assert found["sensor.edgekit_test_expression_door"]["state"] == "happy"
+        assert found["sensor.edgekit_test_faces_bed_2"]["state"] == "1"
+        assert found["binary_sensor.edgekit_test_face_present_door"]["state"] == "on"
+        assert found["event.edgekit_test_expression_changed_bed_2"]["state"] == "unknown"
+        assert found["event.edgekit_test_expression_changed"]["attributes"]["zone"] == "door"
+        camera.stop()
+        camera.start()  # without zones
+        home.until(lambda found: found["binary_sensor.edgekit_test_face_present_door"]["state"] == "off")
+        assert home.entities()["sensor.edgekit_test_expression_door"]["state"] == "unknown"
+        assert [line for line in home.ask()["log"] if "edgekit" in line or "Error" in line] == []
 
 
 def test_entities_of_edgekit_0_2_keep_their_ids_and_the_settings_of_the_user(home_assistant, camera, publish):
