@@ -315,6 +315,12 @@ class Broker:
         self.running.kill()
         self.running.wait()
 
+    def publish(self, topic: str, payload: bytes | str, retain: bool = False) -> None:
+        """Publish a message and wait until the broker confirms it."""
+        from paho.mqtt import publish
+
+        publish.single(topic, payload, qos=1, retain=retain, hostname=self.host, port=self.port)
+
     def listen(self, stack: ExitStack, client_id: str = "") -> Listener:
         """Subscribe to all topics until `stack` is closed."""
         return Listener(self.host, self.port, stack, client_id)

@@ -173,12 +173,13 @@ def _address(url: str) -> tuple[str, int]:
     """Return host and port of the address of a stream; raises InputError if it is not one of RTSP."""
     try:
         parts = urllib.parse.urlsplit(url)
-        port = parts.port or _PORT
+        host, port = parts.hostname or "", parts.port or _PORT
+        host.encode("idna")  # as the resolver does
     except ValueError:
-        parts, port = urllib.parse.urlsplit(""), _PORT
-    if parts.scheme != "rtsp" or not parts.hostname or not url.isprintable() or " " in url:
+        host = ""
+    if not host or not url.startswith("rtsp://") or not url.isprintable() or " " in url:
         raise InputError("the address of --publish must look like rtsp://host:8554/door")
-    return parts.hostname, port
+    return host, port
 
 
 def _without_login(url: str) -> str:

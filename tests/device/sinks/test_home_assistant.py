@@ -116,19 +116,6 @@ def camera(broker, tmp_path, feed, notices, monkeypatch) -> Iterator[Camera]:
         yield Camera(stack, broker.port, tmp_path, notices.append, feed)
 
 
-@pytest.fixture
-def publish(broker) -> Iterator[Callable[..., None]]:
-    """Publish a retained message and wait until the broker confirms it."""
-    import paho.mqtt.client as paho
-
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-    client.connect("127.0.0.1", broker.port)
-    client.loop_start()
-    yield lambda topic, document: client.publish(topic, json.dumps(document), qos=1, retain=True).wait_for_publish(60)
-    client.disconnect()
-    client.loop_stop()
-
-
 def warnings_of_mqtt(home: HomeAssistant) -> list[str]:
     return [line for line in home.ask()["log"] if "edgekit" in line or "discovery" in line]
 
@@ -186,12 +173,12 @@ def test_each_zone_has_its_state_and_its_events(home_assistant, camera):
         assert [line for line in home.ask()["log"] if "edgekit" in line or "Error" in line] == []
 
 
-def test_entities_of_edgekit_0_2_keep_their_ids_and_the_settings_of_the_user(home_assistant, camera, publish):
+def test_entities_of_edgekit_0_2_keep_their_ids_and_the_settings_of_the_user(home_assistant, camera, broker):
     for entity in OLD:
         component, name = entity.split("/")
         document = {"name": name, "unique_id": f"edgekit_test_{name}", "state_topic": "edgekit/test/state",
                     "device": {"identifiers": ["edgekit_test"]}, "event_types": ["happy"]}  # fmt: skip
-        publish(f"homeassistant/{component}/edgekit_test/{name}/config", document)
+        broker.publish(f"homeassistant/{component}/edgekit_test/{name}/config", json.dumps(document), retain=True)
     with home_assistant() as home:
         home.until(lambda found: len(found) == len(OLD))
         home.ask("rename sensor.faces Visitors")

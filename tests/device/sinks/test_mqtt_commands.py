@@ -53,21 +53,9 @@ def open_sink(broker, tmp_path, feed, run, snapshots, monkeypatch) -> Iterator[C
 
 
 @pytest.fixture
-def send(broker) -> Iterator[Callable[..., None]]:
-    """Publish a payload to the run's command topic and wait until the broker confirms it."""
-    import paho.mqtt.client as paho
-
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-
-    def publish(payload: bytes, retain: bool = False) -> None:
-        if not client.is_connected():
-            client.connect("127.0.0.1", broker.port)
-            client.loop_start()
-        client.publish(f"{TOPIC}/command", payload, qos=1, retain=retain).wait_for_publish(60)
-
-    yield publish
-    client.disconnect()
-    client.loop_stop()
+def send(broker) -> Callable[..., None]:
+    """Publish a payload to the run's command topic."""
+    return lambda payload, retain=False: broker.publish(f"{TOPIC}/command", payload, retain)
 
 
 def configs(listener) -> dict[str, dict | None]:

@@ -125,7 +125,8 @@ def test_a_server_that_answers_nothing_is_reported_and_does_not_stop_the_run(pub
 
 
 @pytest.mark.parametrize(
-    "url", ["http://host/door", "rtsp://", "rtsp://host:port/door", "rtsp://host/front door", "door"]
+    "url",
+    ["http://host/door", "rtsp://", "rtsp://host:port/door", "rtsp://host/front door", f"rtsp://{'a' * 64}.de/door"],
 )
 def test_an_address_that_is_none_of_rtsp_is_refused(url, notices):
     with pytest.raises(InputError):
