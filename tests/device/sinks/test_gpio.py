@@ -77,6 +77,20 @@ def test_the_button_requests_a_snapshot(pins, notices, tmp_path):
         wait_until(lambda: snapshots.write(*feed.next()) or list(tmp_path.glob("*-snapshot-*.jpg")))
 
 
+def test_a_pin_that_fails_is_reported_once_and_counted(pins, notices):
+    run = run_of(notices.append)
+    sink = GpioOptions(gpio=((17, "happy"),)).open(run)
+    feed = Feed()
+    with sink:
+        pins(17).close()
+        pins(17)._set_state = lambda _: 1 / 0
+        for label in ("happy", "sad", "happy"):
+            sink.write(*feed.next(label))
+        del pins(17)._set_state
+    assert len(notices) == 1
+    assert counts(run, "pins")["dropped"] == {"pin failed": 2}
+
+
 @pytest.mark.parametrize(
     "options",
     [
