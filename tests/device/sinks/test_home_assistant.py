@@ -176,16 +176,17 @@ def test_each_zone_has_its_state_and_its_events(home_assistant, camera):
 def test_entities_of_edgekit_0_2_keep_their_ids_and_the_settings_of_the_user(home_assistant, camera, broker):
     for entity in OLD:
         component, name = entity.split("/")
-        document = {"name": name, "unique_id": f"edgekit_test_{name}", "state_topic": "edgekit/test/state",
-                    "device": {"identifiers": ["edgekit_test"]}, "event_types": ["happy"]}  # fmt: skip
+        device = {"identifiers": ["edgekit_test"], "name": "edgekit/test"}
+        document = {"name": name.title(), "unique_id": f"edgekit_test_{name}", "state_topic": "edgekit/test/state",
+                    "device": device, "event_types": ["happy"]}  # fmt: skip
         broker.publish(f"homeassistant/{component}/edgekit_test/{name}/config", json.dumps(document), retain=True)
     with home_assistant() as home:
         home.until(lambda found: len(found) == len(OLD))
-        home.ask("rename sensor.faces Visitors")
+        home.ask(f"rename {FACES} Visitors")
         before = {entity["unique_id"]: name for name, entity in home.entities().items()}
         camera.start()
-        home.until(lambda found: len(found) == 10 and found["sensor.faces"]["state"] == "2")
+        home.until(lambda found: len(found) == 10 and found[FACES]["state"] == "2")
         after = {entity["unique_id"]: name for name, entity in home.entities().items()}
         assert before.items() <= after.items()
-        assert home.entities()["sensor.faces"]["name"] == "Visitors"
+        assert home.entities()[FACES]["name"] == "Visitors"
         assert warnings_of_mqtt(home) == []
