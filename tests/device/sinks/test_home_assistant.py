@@ -66,9 +66,8 @@ def home_assistant(broker, tmp_path: Path) -> Callable[[], Any]:
     @contextmanager
     def start() -> Iterator[HomeAssistant]:
         (tmp_path / "home").mkdir(exist_ok=True)
-        command = [PYTHON, "tests/home_assistant.py", str(tmp_path / "home"), str(broker.port)]
-        folder = Path(__file__).parents[3]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
+        command = [PYTHON, Path(__file__).parents[2] / "home_assistant.py", tmp_path / "home", str(broker.port)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             yield HomeAssistant(process)
             process.stdin.close()
 
