@@ -159,7 +159,9 @@ def pretrained_state(architecture: str, source: str) -> dict[str, Tensor]:
 
 
 def _of_file(path: Path, architecture: str) -> dict[str, Tensor]:
-    """Return the tensors of a file with the names of the net's; a file with other names has them in the same order.
+    """Return the weights in a file under the net's own names for them.
+
+    A file of as many tensors with other names must have them in the order of the net's.
 
     Raises:
         InputError: The file is damaged, or belongs to another net.

@@ -90,6 +90,7 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, 
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
+        """Return the regularised cross-entropy, and compute its gradients."""
         optimizer.zero_grad()
         result = F.cross_entropy(standardised @ weight.T + bias, labels) + _L2 / 2 * weight.square().sum()
         result.backward()  # type: ignore[no-untyped-call]
@@ -156,7 +157,7 @@ def _cross_validated(features: Tensor, labels: NDArray[np.int64], folds: NDArray
     """Return the share of images, 0..1, that a linear layer fitted without their fold classifies correctly."""
     correct = 0
     for fold in np.unique(folds):
-        is_out = torch.from_numpy(folds == fold)
+        is_out = torch.from_numpy(folds == fold)  # left out of the fit
         weight, bias = fit_linear(features[~is_out], torch.from_numpy(labels)[~is_out], classes)
         predicted = (features[is_out] @ weight.T + bias).argmax(dim=1).numpy()
         correct += int((predicted == labels[is_out.numpy()]).sum())
