@@ -123,6 +123,7 @@ def choose_fit(path: Path, contempt: str, train_split: str | None, notify: Notif
             path, split, _PICTURES, crop, contempt=contempt, notify=ignore_message, progress=of_stage(None, "")
         )
         images = len(part)
+        # The same folds for each fit, although the pixels differ.
         folds = _fold_numbers(part) if folds is None else folds
         if len(np.unique(folds)) < 2:
             return "square"

@@ -61,6 +61,7 @@ def choose_start(
     best, notify = options.output / BEST_NAME, options.notify
     before = load_checkpoint(best) if options.resume and best.exists() else None
     initial = None if options.init is None else initial_checkpoint(options.init)
+    # The contract of the training to resume, or else of the initial checkpoint.
     earlier = before or initial
     known = earlier.contract if earlier else None
     look = look_at(options.data, options.contempt)
