@@ -127,7 +127,7 @@ def benchmark_formats(
     dataset = load_dataset(Path(data), crop.resize_hw[0], reading, notify=notify, fit=crop.fit)
     split = dataset.chosen_split(None, "test")
     target = target or this_machines_target()
-    files: list[FormatFile] = []
+    files: list[FormatFile] = []  # float32 first
     left_out: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="edgekit-formats-") as folder:
         paths: dict[str, Path] = {}

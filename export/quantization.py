@@ -231,9 +231,11 @@ class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
         return math.ceil(len(self._crops) / _STRIDE_CROPS) * _STRIDE_CROPS
 
     def set_range(self, start_index: int, end_index: int) -> None:
+        """Let `get_next` return the crops from `start_index` up to, not including, `end_index`."""
         self._next, self._end = start_index, min(end_index, len(self._crops))
 
     def get_next(self) -> dict[str, Any] | None:
+        """Return the net's input for the next crop; None at the end of the range."""
         if self._next == self._end:
             return None
         crop = self._crops[self._next : self._next + 1]

@@ -109,11 +109,11 @@ def quantize(options: QuantizeOptions) -> QuantizedExport:
     passes = chosen_passes(options.target, quantized=True)
     contract = load_checkpoint(path).contract if is_checkpoint else contract_of(load_graph(path))
     refuse_quantized(contract, path)
-    # Both data sets are read, and their splits looked up, before the slow steps.
-    calibrate = _read(options.calibrate, options.calibrate_split, contract, options)
+    # Both data sets are read, and their splits looked up, before the slow steps. Equal ones are read once.
+    calibrate = _data_with_split(options.calibrate, options.calibrate_split, contract, options)
     measured_on = calibrate
     if options.evaluate_on != options.calibrate:
-        measured_on = _read(options.evaluate_on, options.evaluation_split, contract, options)
+        measured_on = _data_with_split(options.evaluate_on, options.evaluation_split, contract, options)
     types = TARGETS[options.target].types
     with tempfile.TemporaryDirectory() as folder:
         exported = None
@@ -201,7 +201,9 @@ def _check_quantization(options: QuantizeOptions, is_checkpoint: bool, path: Pat
         raise InputError(f"{options.method} takes no calibration: leave it out")
 
 
-def _read(data: str | Path | DataSet | None, split: str, contract: Contract, options: ExportOptions) -> DataSet | None:
+def _data_with_split(
+    data: str | Path | DataSet | None, split: str, contract: Contract, options: ExportOptions
+) -> DataSet | None:
     """Return the data set at a path, resized as the contract states, or the given one; check that it has the split."""
     if data is None:
         return None

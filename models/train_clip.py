@@ -197,7 +197,7 @@ class MiniClipTask(Task):
         assert self._feature_maps is not None
         mirrored = flips(numbers.unbind(dim=1), self.recipe.plain_augmentation).long()  # (N,), 0 or 1
         images = self._feature_maps[mirrored, indices].float()  # (N, channels, h, w)
-        seed = int(numbers[0, -1].item() * (1 << 24))
+        seed = int(numbers[0, -1].item() * (1 << 24))  # the last column is equal for the whole batch
         texts, caption_of = self._captions(indices, numbers[:, -2], seed)
         caption_of = caption_of.to(images.device)
         with torch.no_grad():
@@ -309,14 +309,14 @@ def train_clip(options: MiniClipOptions) -> TrainingResult:
     check_training_images(data, notify)
     dataset = data.dataset
     task = MiniClipTask(
-        hybrid_config(trunk.architecture),
-        dataset.classes,
-        descriptions_for(dataset.classes, options.descriptions, notify, dataset=dataset.name),
-        recipe,
-        data.training,
-        data.validation,
-        dataset.name,
-        trunk,
+        config=hybrid_config(trunk.architecture),
+        classes=dataset.classes,
+        descriptions=descriptions_for(dataset.classes, options.descriptions, notify, dataset=dataset.name),
+        recipe=recipe,
+        training=data.training,
+        validation=data.validation,
+        dataset_name=dataset.name,
+        trunk=trunk,
         contents=_contents(options, data),
         teacher=_teacher_targets(options, data),
     )

@@ -77,6 +77,7 @@ def _convolution_worth_merging(value: ir.Value, size: int, stride: int) -> Convo
     if conv is None or not is_read_once(value) or conv.weight.ndim != 4 or conv.steps != ((1, 1), (1, 1)):
         return None
     height, width = conv.weight.shape[2:]
+    # Multiplications per output of the pool: one larger kernel, or the kernel at each of stride x stride positions.
     saves = (height + size - 1) * (width + size - 1) < height * width * stride * stride
     return conv if saves else None
 

@@ -307,6 +307,7 @@ def _tensors(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) 
 
 
 def _set_batch_of_one(value: onnx.ValueInfoProto) -> None:
+    """Set the first dimension of an input to 1, if it has more dimensions."""
     tensor = value.type.tensor_type
     if tensor.HasField("shape") and len(tensor.shape.dim) > 1:
         tensor.shape.dim[0].dim_value = 1

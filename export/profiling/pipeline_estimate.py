@@ -131,6 +131,7 @@ class Loop:
         slowdown = reference_net.middle_ms / self.here_ms["reference"]
 
         def measured(name: str, stage: str, key: str, share_of_frames: float = 1.0) -> Part:
+            """Return a part whose time here, `here_ms[key]`, is scaled to the board."""
             middle_ms = self.here_ms[key] * slowdown * share_of_frames
             return Part(name, stage, middle_ms, f"measured here, times {slowdown:.2g}")
 
@@ -201,6 +202,7 @@ def _measure_here(model: Path, detector_model: Path | None) -> dict[str, float]:
     numbers = itertools.count()
 
     def follow() -> object:
+        """Track the face into the next frame, between the two frames forth and back."""
         number = next(numbers)
         return face_tracker.find(Frame(number, number / _FPS, number / _FPS, frames[number % 2]), StageTimer())
 

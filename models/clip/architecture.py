@@ -284,6 +284,7 @@ def read_trunk(path: Path) -> TrunkWeights:
 
 
 def _new_trunk(architecture: str) -> EdgeCNN:
+    """Return a net with random weights that can be a trunk; its last layer is not used."""
     require_trunk(architecture)
     net = create_model(architecture, 1)
     assert isinstance(net, EdgeCNN)

@@ -233,6 +233,7 @@ def _vocabularies(names: tuple[str, ...]) -> list[_Vocabulary]:
     for grouping in forms["groupings"]:
         # A group without words of its own is one expression.
         words = [group if "adjectives" in group else own[name] for name, group in grouping.items()]
+        # (names, groups): 1 if the expression belongs to the group
         members = torch.tensor([[float(name in group["of"]) for group in grouping.values()] for name in names])
         found.append(_Vocabulary(words, members))
     return found

@@ -320,12 +320,14 @@ def read_clip_file(path: Path) -> ClipFile:
 
 
 def _looks_like_safetensors(path: Path) -> bool:
+    """Return whether a file begins as a safetensors file does, or has that suffix."""
     with path.open("rb") as stream:
         # The format begins with the header's length in 8 bytes, then the header, a JSON object.
         return stream.read(9)[8:] == b"{" or path.suffix == ".safetensors"
 
 
 def _read_safetensors(path: Path) -> ClipFile:
+    """Return the weights in a safetensors file, with the architecture in its header if edgekit saved it."""
     try:
         tensors, metadata = read_tensors(path)
     except InputError as error:

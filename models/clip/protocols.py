@@ -256,6 +256,7 @@ def _score(name: str, net: PromptedClip, images: ImageSet, gray: bool) -> Score:
 
 
 def _base_to_novel_summary(base: Score, novel: Score) -> dict[str, float]:
+    """Return the paper's figures of base-to-novel: both accuracies and their harmonic mean, also zero-shot."""
     return {
         "base": base.accuracy,
         "novel": novel.accuracy,

@@ -47,7 +47,8 @@ class TextTower:
     def vectors(self, descriptions: Mapping[str, Sequence[str]]) -> Tensor:
         """Return one vector per sentence: (sentences, labels, embed_dim), where `sentences` is a power of two.
 
-        A label with fewer sentences has some of its vectors more than once.
+        A label with fewer sentences has some of its vectors more than once. The student's net computes the maximum over
+        the sentences by halves, see `EmbeddingNet`.
         """
         texts = {name: sentences_or_template(name, sentences) for name, sentences in descriptions.items()}
         most = max(len(sentences) for sentences in texts.values())

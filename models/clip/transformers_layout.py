@@ -168,11 +168,13 @@ def _openai_name(name: str) -> str:
 
 
 def _tower(tower: _Text | _Vision) -> Tower:
+    """Return the architecture of a tower in edgekit's terms."""
     ratio = tower.intermediate_size / max(tower.hidden_size, 1)  # `Tower` refuses a width of 0
     return Tower(tower.hidden_size, tower.num_hidden_layers, tower.num_attention_heads, ratio)
 
 
 def _read(path: Path, kind: type[_T]) -> _T:
+    """Return a JSON file as an object of the data class `kind`; fields that the file lacks have their defaults."""
     try:
         return convert(parse_json(path.read_text(), "it"), kind, "field")
     except (OSError, UnicodeError, InputError) as error:

@@ -236,6 +236,7 @@ def identical_to(images: ImageU8, others: Iterable[ImageU8]) -> NDArray[np.bool_
 
 
 def _checksum(image: ImageU8) -> bytes:
+    """Return a checksum of an image's pixels, without its shape."""
     return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 

@@ -166,6 +166,7 @@ def _compressed(pixels: Tensor, quality: Tensor) -> Tensor:
 def _jpeg_tables(device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the cosine transform of a block, (64, 64), and the table of quality 50, (64,)."""
     index = torch.arange(_BLOCK_PX, dtype=torch.float64)
+    # DCT-II of one axis, (frequency, position); the Kronecker product transforms both axes of a flattened block.
     cosines = torch.cos(math.pi / _BLOCK_PX * (index + 0.5) * index[:, None]) * math.sqrt(2 / _BLOCK_PX)
     cosines[0] /= math.sqrt(2)
     both_axes = torch.kron(cosines, cosines).to(torch.float32)

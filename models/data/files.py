@@ -196,6 +196,7 @@ def _linked(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes] | No
 
 
 def _check_size(size_bytes: int, path: Path, name: PurePosixPath) -> None:
+    """Check the size of the file `name` in the data at `path`."""
     if size_bytes > _MAX_FILE_BYTES:
         raise InputError(f"data '{path}': '{name}' has {size_bytes} bytes: the limit is {_MAX_FILE_BYTES >> 20} MiB")
 
