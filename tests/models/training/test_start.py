@@ -169,3 +169,16 @@ def test_a_pretrained_net_is_trained_resumed_and_used_as_a_start(tmp_path: Path)
         first.contract.crop,
         first.contract.input,
     )
+
+
+def test_without_an_output_each_training_has_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("faces", "faces-2"):
+        chosen = TrainOptions(data=Path("data/faces.tar.gz")).output
+        assert chosen == Path("runs", name)
+        chosen.mkdir(parents=True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="--output"):
+        TrainOptions(data=Path("faces"))
