@@ -72,7 +72,8 @@ def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], zones: Iterable[Zone] 
     labelled = []
     for face in faces:
         x0, y0, x1, y1 = _rounded_xyxy(face)
-        if x0 > 0 or y0 > 0 or x1 < width or y1 < height:
+        covers_frame = x0 <= 0 and y0 <= 0 and x1 >= width and y1 >= height
+        if not covers_frame:
             cv2.rectangle(canvas, (x0, y0), (x1, y1), class_colour(face), line_px)
         if face.label:
             labelled.append(face)
@@ -107,11 +108,13 @@ def drawn_label(label: str, labels: Sequence[str]) -> str:
 
 
 def _without_accents(text: str) -> str:
+    """Return a text whose letters have no accents."""
     # NFKD separates a letter from its accents.
     return "".join(sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign))
 
 
 def _draw_label(canvas: ImageU8, face: Face) -> None:
+    """Draw the label and the probability of a face at the upper left corner of its box."""
     # The probability of an uncertain face is that of a class that is not drawn.
     probability = "" if face.uncertain else f" {face.probability:.0%}"
     text = f"{drawn_label(face.label, list(face.probabilities))}{probability}"

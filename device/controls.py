@@ -86,8 +86,7 @@ class Controls:
         if not self._must_wait():
             return
         began_s = time.monotonic()
-        past_s = self._times.past_s
-        self._times = _PauseTimes(past_s, current_began_s=began_s)
+        self._times = _PauseTimes(self._times.past_s, current_began_s=began_s)
         can_release = hasattr(source, "reacquire")
         if can_release:
             source.release()
@@ -96,9 +95,10 @@ class Controls:
                 call()
             time.sleep(_POLL_S)
         ended_s = time.monotonic()
-        self._times = _PauseTimes(past_s + ended_s - began_s, last_ended_s=ended_s)
+        self._times = _PauseTimes(self._times.past_s + ended_s - began_s, last_ended_s=ended_s)
         if can_release:
             source.reacquire()
 
     def _must_wait(self) -> bool:
+        """Return whether the run is paused and has not ended."""
         return self._paused and not self._ended

@@ -47,6 +47,7 @@ class Region:
 
     @property
     def _is_fractions(self) -> bool:
+        """Whether the four numbers are fractions of the frame, not pixels."""
         return max(self.x + self.width, self.y + self.height) <= 1
 
     def xyxy(self, frame_wh: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -57,12 +58,8 @@ class Region:
         """
         frame_w, frame_h = frame_wh
         to_x, to_y = (frame_w, frame_h) if self._is_fractions else (1, 1)
-        left, top, right, bottom = (
-            self.x * to_x,
-            self.y * to_y,
-            (self.x + self.width) * to_x,
-            (self.y + self.height) * to_y,
-        )
+        left, right = self.x * to_x, (self.x + self.width) * to_x
+        top, bottom = self.y * to_y, (self.y + self.height) * to_y
         # Rounded, because 0.4 + 0.2 is more than 0.6.
         x0, y0 = math.floor(round(left, 6)), math.floor(round(top, 6))
         # At least one pixel, also for a width or height of almost 0 at the right or lower edge.
@@ -112,6 +109,5 @@ def detector_input_px(image_wh: tuple[int, int], min_face_px: float) -> int:
 
 def scaled_input_px(input_size_px: int, scale: float) -> int:
     """Return a detector's input size times `scale`, rounded to a multiple of 32; the size itself for 1."""
-    if scale == 1:  # the given size need not be a multiple of 32
-        return input_size_px
-    return max(round(input_size_px * scale / _STEP_PX), 1) * _STEP_PX
+    # The given size need not be a multiple of 32.
+    return input_size_px if scale == 1 else max(round(input_size_px * scale / _STEP_PX), 1) * _STEP_PX

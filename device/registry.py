@@ -36,9 +36,7 @@ _OWN: dict[Kind, dict[str, str]] = {
         "haar": "edgekit.device.detection:create_haar",
         "none": "edgekit.device.detection:create_whole_frame",
     },
-    "tracker": {
-        "flow": "edgekit.device.tracking.optical_flow:create",
-    },
+    "tracker": {"flow": "edgekit.device.tracking.optical_flow:create"},
     # Classes of options (`device.sink.SinkOptions`), in the order in which a run opens the sinks: those that others use
     # come first.
     "sink": {

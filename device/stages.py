@@ -97,11 +97,13 @@ class _Stage(Generic[T]):
         self._thread.start()
 
     def close(self) -> None:
+        """End the thread before its next item, and the iteration."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def join(self, timeout_s: float) -> None:
+        """Wait until the thread has ended, at most `timeout_s`."""
         # The garbage collector closes a forgotten run in any thread: also in this one, which cannot join itself.
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
@@ -122,6 +124,7 @@ class _Stage(Generic[T]):
         self._thread.check()
 
     def _produce(self) -> None:
+        """Compute the items and put each into the slot; this is the work of the thread."""
         try:
             while self._wait_for_slot():
                 item = next(self._items, _END)

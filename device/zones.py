@@ -55,8 +55,8 @@ class Zone:
         # A line from the point to the right crosses the edges of the polygon an odd number of times.
         crossings = 0
         for (x0, y0), (x1, y1) in self._edges():
-            is_at_height = (y0 > y) != (y1 > y)  # one end of the edge is above the point, the other is not
-            if is_at_height and x < x0 + (y - y0) / (y1 - y0) * (x1 - x0):
+            # The edge has one end above the point and one below, and at the height of the point it is to the right.
+            if (y0 > y) != (y1 > y) and x < x0 + (y - y0) / (y1 - y0) * (x1 - x0):
                 crossings += 1
         return crossings % 2 == 1
 
@@ -65,8 +65,7 @@ class Zone:
         return zip(self.corners, (*self.corners[1:], self.corners[0]), strict=True)
 
     def __str__(self) -> str:
-        coordinates = [f"{x:g},{y:g}" for x, y in self.corners]
-        return f"{self.name}={','.join(coordinates)}"
+        return f"{self.name}=" + ",".join(f"{x:g},{y:g}" for x, y in self.corners)
 
 
 def parse_zone(text: str) -> Zone:

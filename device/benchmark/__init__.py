@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def _thread_counts(text: str) -> tuple[int, ...]:
+    """Return the numbers of the text `1,2,4`; raise ValueError if it is no such list, or has a number twice."""
     parts = text.split(",")
     if not all(re.fullmatch("[0-9]{1,4}", part) and 1 <= int(part) <= MAX_THREADS for part in parts):
         raise ValueError(f"'{text}' is not a list of numbers from 1 to {MAX_THREADS}, such as 1,2,4")
@@ -27,6 +28,7 @@ def _thread_counts(text: str) -> tuple[int, ...]:
 
 
 def _note(text: str) -> tuple[str, str]:
+    """Return key and value of the text `KEY=VALUE`; raise ValueError if it is not of this form, or too long."""
     key, separator, value = text.partition("=")
     if not (key and separator and text.isprintable() and len(key) <= 100 and len(value) <= 200):
         raise ValueError(f"'{text}' is not KEY=VALUE, such as fan=none")

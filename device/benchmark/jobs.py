@@ -56,8 +56,8 @@ class CachedSource(RecordedSource):
         self.fps = cache.fps
         with cache.path.open("rb") as stream:
             self._mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-        pixels = np.frombuffer(self._mapping, np.uint8)
-        ends = list(itertools.accumulate(map(math.prod, cache.shapes)))
+        pixels = np.frombuffer(self._mapping, np.uint8)  # of all frames, one after the other
+        ends = list(itertools.accumulate(map(math.prod, cache.shapes)))  # of each frame, in bytes
         self.frames: list[ImageU8] = [
             flat.reshape(shape)
             for flat, shape in zip(np.split(pixels[: ends[-1]], ends[:-1]), cache.shapes, strict=True)
@@ -190,6 +190,7 @@ class Job:
     @classmethod
     def from_json(cls, content: bytes) -> Job:
         """Return the job that `to_json` wrote."""
+        # The hook makes a Path of its text.
         return msgspec.json.decode(content, type=cls, dec_hook=lambda kind, text: kind(text))
 
 
@@ -210,18 +211,17 @@ def plan_cells(
     """
     counts = default_thread_counts() if thread_counts is None else thread_counts
     for what, values in (("model", [name for name, _ in models]), ("kind", kinds), ("thread count", counts)):
-        if len(set(values)) != max(len(values), 1):
+        if not values or len(set(values)) < len(values):
             raise InputError(f"give at least one {what}, and none twice")
     if unknown := set(kinds) - set(KINDS):
         raise InputError(f"kind '{unknown.pop()}' is not known: choose from {', '.join(KINDS)}")
     if min(counts) < 1:
         raise InputError(f"thread count {min(counts)} is below 1")
-    return [
-        Cell(name, path, threads, kind)
-        for name, path in models
-        for kind in kinds
-        for threads in ((None,) if kind == "run" and thread_counts is None else counts)
-    ]
+    cells = []
+    for (name, path), kind in itertools.product(models, kinds):
+        is_planned_by_run = kind == "run" and thread_counts is None
+        cells += [Cell(name, path, threads, kind) for threads in ([None] if is_planned_by_run else counts)]
+    return cells
 
 
 def default_thread_counts() -> tuple[int, ...]:

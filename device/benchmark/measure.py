@@ -104,7 +104,9 @@ def measure(job: Job, make_detector: Callable[[int], Detector] | None = None) ->
     """
     cell, contract = job.cell, contract_in(job.cell.path)
     is_run, detects = cell.kind == "run", contract.subject == "face"
-    plan = plan_threads(None if is_run else False, cell.threads if is_run else cell.threads or 1, detects=detects)
+    # A run has the threads of `edgekit run`, unless the cell states their number; the other kinds have no stages.
+    threads = cell.threads if is_run else (cell.threads or 1)
+    plan = plan_threads(None if is_run else False, threads, detects=detects)
     cv2.setNumThreads(plan.opencv)
     before = read_conditions()
     loading_s = time.perf_counter()
@@ -162,6 +164,7 @@ def example_boxes(subject: Subject, count: int) -> Detections:
 
 
 def _net_samples(classifier: Classifier, batch: int) -> Generator[_Sample, None, None]:
+    """Yield the time of each inference on one prepared batch of random pixels."""
     contract = classifier.contract
     frame = Frame(0, 0.0, 0.0, np.random.default_rng(0).integers(0, 256, (*FRAME_WH[::-1], 3), np.uint8))
     tensor = to_input(crop_faces(frame, example_boxes(contract.subject, batch), contract), contract.input)
@@ -180,7 +183,7 @@ def _frame_samples(
         source, localizer, classifier, LatencyMeter(), presentation_time_s=times, threaded=threaded, **smoothing
     )
     with closing(results):
-        next(results)
+        next(results)  # not measured: the threads start with it
         started_s = time.perf_counter()
         while True:
             found = [next(results)[1] for _ in range(block)]
@@ -196,6 +199,7 @@ def _warm_up(samples: Generator[_Sample, None, None], max_s: float) -> WarmUp:
     started_s, iterations, medians_ms = time.perf_counter(), 0, list[float]()
     while True:
         window: list[_Sample] = []
+        # Until it is long enough, in iterations and in time.
         while (
             sum(one.iterations for one in window) < _WINDOW_ITERATIONS
             or sum(one.ms * one.iterations for one in window) < _WINDOW_MS
@@ -224,10 +228,12 @@ class _Recorder:
 
     @property
     def done(self) -> bool:
+        """Whether there are enough samples, iterations and seconds."""
         enough = self.iterations >= self._job.min_iterations and self._busy_s >= self._job.seconds
         return enough and len(self.samples_ms) >= _MIN_SAMPLES
 
     def add(self, sample: _Sample) -> None:
+        """Add a sample, and read the state of the machine if it is time or the last sample."""
         self.samples_ms.append(sample.ms)
         self.iterations += sample.iterations
         self._busy_s += sample.ms * sample.iterations / 1e3
@@ -243,6 +249,7 @@ class _Recorder:
         """Record the state of the machine, and the rate since the reading before."""
         at_s, state = time.monotonic() - self._started_s, read_conditions()
         images = self._job.batch * (self.iterations - self._read_iterations)
+        # Of the measured work only, without the time between iterations.
         self._readings.append(
             MachineReading(
                 at_s=round(at_s, 3),
@@ -301,6 +308,7 @@ class OtherLoad:
 
     def _now(self) -> tuple[float, float | None]:
         """Return the time and the busy time of all processors since boot, without this process's own, in seconds."""
+        # The first line has the times of all processors together, in clock ticks.
         match = re.match(r"cpu((?: +\d+){8})", self._stat.read_text()) if self._stat.exists() else None
         if match is None:
             return self._clock(), None
@@ -310,6 +318,7 @@ class OtherLoad:
 
 
 def _ms_since(started_s: float) -> float:
+    """Return the milliseconds since a time of `time.perf_counter`."""
     return (time.perf_counter() - started_s) * 1e3
 
 

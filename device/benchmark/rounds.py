@@ -27,6 +27,7 @@ _POLL_PERIOD_S = 1.0
 _CLOCK_TOLERANCE = 0.03
 _BUSY_PROCESSORS = 0.25
 _BUSY_SHARE = 0.05
+# The throttle flags of now; the higher bits are those since the board started.
 _NOW_BITS = 0xF
 
 
@@ -55,6 +56,7 @@ def run_worker(job: Job) -> Run:
     Raises:
         EdgekitError: The job cannot be measured, or the process ended without a result.
     """
+    # The worker imports this edgekit, also if it is not installed.
     package_root = str(Path(edgekit.__file__).parents[1])
     python_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     # The worker has its own session: Ctrl-C reaches this process only, which then ends the worker.
@@ -108,6 +110,7 @@ def measure_all(
             while True:
                 done = run(job)
                 flags = find_quality_flags(done.process, processors)
+                # The same run, with its flags.
                 done = msgspec.structs.replace(done, process=msgspec.structs.replace(done.process, quality_flags=flags))
                 if allow_throttled or INVALIDATING.isdisjoint(flags) or len(discarded) == MAX_REPEATS:
                     break
@@ -149,6 +152,7 @@ def cool_down(
 
 
 def _why_it_died(cell: Cell, return_code: int, stderr: str) -> str:
+    """Return the message for a worker that ended without a result; a negative code is the signal that ended it."""
     last = (stderr.strip().splitlines() or ["no message"])[-1]
     reason = {
         -signal.SIGILL: "used an instruction that this processor lacks: install another version of onnxruntime, see "
@@ -170,9 +174,9 @@ def find_quality_flags(process: ProcessResult, processors: int | None) -> tuple[
     """
     found: list[QualityFlag] = []
     throttle_bits = [int(reading.throttle_flags, 16) for reading in process.during if reading.throttle_flags]
-    new = _throttled_since_boot(process.after) - _throttled_since_boot(process.before)
+    new_flags = _throttled_since_boot(process.after) - _throttled_since_boot(process.before)
     throttled_at_end = process.after.throttling is not None and process.after.throttling.now
-    if any(bits & _NOW_BITS for bits in throttle_bits) or throttled_at_end or new:
+    if any(bits & _NOW_BITS for bits in throttle_bits) or throttled_at_end or new_flags:
         found.append("throttled")
     clocks_mhz = [reading.clock_mhz for reading in process.during if reading.clock_mhz]
     if clocks_mhz and max(clocks_mhz) > min(clocks_mhz) * (1 + _CLOCK_TOLERANCE):
@@ -186,4 +190,5 @@ def find_quality_flags(process: ProcessResult, processors: int | None) -> tuple[
 
 
 def _throttled_since_boot(state: BoardState) -> set[str]:
+    """Return the names of the throttle flags that were set since the board started."""
     return set(state.throttling.since_boot) if state.throttling else set()

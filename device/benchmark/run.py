@@ -87,7 +87,7 @@ def cell_result(measured: Measured, started_s: float) -> CellResult:
     images_per_s = first.batch / (float(all_ms.mean()) / 1e3)
     faces = [run.faces_per_frame for run in runs if run.faces_per_frame is not None]
     ages_ms = [age_ms for run in runs for age_ms in run.ages_ms]
-    stages = dict.fromkeys(name for run in runs for name in run.stages_ms)
+    stages = dict.fromkeys(name for run in runs for name in run.stages_ms)  # each name once, in order
     return CellResult(
         kind=measured.cell.kind,
         model=measured.cell.model,
@@ -97,6 +97,7 @@ def cell_result(measured: Measured, started_s: float) -> CellResult:
         detector=first.detector,
         faces_per_frame=round(float(np.mean(faces)), 4) if faces else None,
         latency=latency_of(all_ms),
+        # None with too few processes.
         median_interval_ms=interval and (_rounded(interval[0]), _rounded(interval[1])),
         images_per_s=round(images_per_s, 3),
         load_ms=round(float(np.median([process.load_ms for process in processes])), 3),
@@ -115,6 +116,7 @@ def cell_result(measured: Measured, started_s: float) -> CellResult:
 
 
 def _rounded(limit_ms: float) -> float:
+    """Return a limit of an interval, rounded."""
     return max(round(limit_ms, 5), _SMALLEST_LIMIT_MS)
 
 
@@ -150,8 +152,10 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
         >>> report = edgekit.benchmark(["float.onnx", "int8.onnx"], seconds=5, kinds=["net", "run"])
         >>> [(cell.model, cell.kind, cell.latency.p50_ms) for cell in report.boards[0].cells]
     """
-    names = [str(model) for model in ([options.models] if isinstance(options.models, str | Path) else options.models)]
+    models = [options.models] if isinstance(options.models, str | Path) else options.models
+    names = [str(model) for model in models]
     kinds = options.kinds or KINDS
+    # The name in the report and the file of each model.
     named = [(options.report_name(name), resolve_model(name, device_suffixes(name)).absolute()) for name in names]
     # A model of features classifies no frames.
     features = {path for _, path in named if contract_in(path).output.meaning == "features"}
@@ -161,9 +165,9 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
     described = [describe_model(name, path) for name, path in named]
     board = read_board()
     uses_frames = any(cell.kind != "net" for cell in cells)
-    detector = "" if options.detector is None else str(options.detector)
-    file = Path(detector).absolute() if detector.endswith(ONNX_SUFFIX) else None
-    wanted = DetectorChoice(detector if file is None else "yunet", file, options.detector_size_px)
+    detector = "" if options.detector is None else str(options.detector)  # "": what the models need
+    detector_file = Path(detector).absolute() if detector.endswith(ONNX_SUFFIX) else None
+    wanted = DetectorChoice(detector if detector_file is None else "yunet", detector_file, options.detector_size_px)
     choice = _detector([path for _, path in named], wanted, options.notify) if uses_frames else None
     settings = Settings(
         seconds=options.seconds,
@@ -177,6 +181,7 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
         detector_size_px=choice.input_size_px if choice else None,
     )
     with _frames(options.source if uses_frames else None, options.report_name, options.notify) as (cache, info):
+        # Seconds and iterations per process.
         amount = options.seconds / options.processes, math.ceil(_MIN_ITERATIONS / options.processes)
         jobs = [
             Job(cell, *amount, options.batch) if cell.kind == "net" else Job(cell, *amount, 1, cache, choice)
@@ -188,6 +193,7 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
             order, board.processors, options.cool_down_s, options.allow_throttled, progress=options.progress
         )
     results = [cell_result(one, started_s) for one in measured]
+    # The first and the last process have the state of the board before and after everything.
     by_start = sorted((process for cell in results for process in cell.processes), key=lambda one: one.started_s)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     result = BoardResult(
@@ -213,6 +219,7 @@ def benchmark(options: BenchmarkOptions) -> BenchmarkReport:
 def _frames(
     source: str | None, report_name: Callable[[str], str], notify: Callable[[str], None]
 ) -> Iterator[tuple[FrameCache | None, FrameCacheInfo | None]]:
+    """Yield the frames of a source in a cache, with its description; two times None without a source."""
     if source is None:
         yield None, None
         return
@@ -234,6 +241,7 @@ def _detector(paths: Sequence[Path], wanted: DetectorChoice, notify: Callable[[s
     """
     faces = [path for path in paths if contract_in(path).subject == "face"]
     if not faces:
+        # Raises if the user has requested a detector.
         needed_detector("image", wanted.name or str(wanted.model_path or "none"), paths[0])
         return None
     wanted = replace(wanted, name=needed_detector("face", wanted.name or None, faces[0]))

@@ -197,6 +197,7 @@ def create_whole_frame(_options: DetectorOptions) -> Detector:
 
 
 def _downloaded_yunet(notify: Callable[[str], None]) -> Path | None:
+    """Return YuNet's file; None, with one line for `notify`, if it is not here and cannot be downloaded."""
     try:
         return cached_download(YUNET, notify=notify)
     except UnavailableError as error:

@@ -74,6 +74,7 @@ class Haar:
 
 
 def _load_cascade() -> cv2.CascadeClassifier:
+    """Return the cascade of the installed OpenCV; raise InputError if there is none."""
     data = getattr(cv2, "data", None)
     shipped = [data.haarcascades] if data is not None else []
     for folder in (*shipped, *_SYSTEM_FOLDERS):

@@ -122,11 +122,10 @@ def input_sizes(
     else:
         scale = input_size_px / max(width, height)
     content_wh = (max(round(width * scale), 1), max(round(height * scale), 1))
-    if fixed_size_hw:
-        return content_wh, (canvas_w, canvas_h)
-    stride = _STRIDES_PX[-1]
-    width, height = (math.ceil(side / stride) * stride for side in content_wh)
-    return content_wh, (width, height)
+    if not fixed_size_hw:
+        stride = _STRIDES_PX[-1]
+        canvas_w, canvas_h = (math.ceil(side / stride) * stride for side in content_wh)
+    return content_wh, (canvas_w, canvas_h)
 
 
 def decode(

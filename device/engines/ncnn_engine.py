@@ -53,8 +53,8 @@ class NcnnFile:
 
     def layers(self) -> list[tuple[str, str]]:
         """Return the name and the kind of each layer."""
-        lines = self.graph.splitlines()[2:]  # after the magic number and the counts; each begins with kind and name
-        rows = [line.split() for line in lines]
+        # The lines after the magic number and the counts; each begins with kind and name.
+        rows = [line.split() for line in self.graph.splitlines()[2:]]
         return [(row[1], row[0]) for row in rows if len(row) > 1]
 
 
@@ -168,6 +168,7 @@ class NcnnEngine:
         return np.stack([self._infer_one(image) for image in np.asarray(tensor, np.float32)])
 
     def _infer_one(self, image: FloatArray) -> FloatArray:
+        """Return the logits (labels,) of one image float32 (channels, H, W)."""
         extractor = self._net.create_extractor()
         # The copy aligns each channel as ncnn's instructions require.
         extractor.input(INPUT, self._ncnn.Mat(np.ascontiguousarray(image)).clone())

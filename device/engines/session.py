@@ -202,6 +202,7 @@ def read_contract(session: ort.InferenceSession, path: Path) -> Contract:
 
 
 def _metadata(session: ort.InferenceSession, path: Path) -> dict[str, str]:
+    """Return the metadata of an .onnx file by key; raise InputError if it is not UTF-8."""
     try:
         return dict(session.get_modelmeta().custom_metadata_map)
     except UnicodeDecodeError as error:
@@ -320,4 +321,5 @@ def contradictions(session: ort.InferenceSession, contract: Contract) -> list[st
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:
+    """Return a shape as text, such as 2 x 7."""
     return " x ".join(map(str, shape)) or "1"

@@ -48,6 +48,7 @@ class Clock:
         return self._synchronised
 
     def _waits(self) -> bool:
+        """Return whether timesyncd still waits for the network time, and no hardware clock has the time."""
         service = self._root / _SERVICE
         if not service.is_dir() or (service / _SYNCHRONISED).exists():
             return False
@@ -55,6 +56,7 @@ class Clock:
 
 
 def _has_time(since_epoch: Path) -> bool:
+    """Return whether a hardware clock has a plausible time; `since_epoch` is its file of Unix seconds."""
     with suppress(OSError, ValueError):
         return int(since_epoch.read_text()) >= _PLAUSIBLE_UNIX_S
     return False
@@ -84,9 +86,10 @@ class RuntimeMonitor:
             live: Whether the source is live; only then it is watched, and load is shed: the results of a file do not
                 depend on the temperature.
         """
-        self._returned: Health | None = None
+        self._returned: Health | None = None  # by `annotated`
 
         def shed(level: LoadLevel) -> None:
+            """Apply a load level to the detector."""
             if live:
                 localizer().set_load_level(level.detect_every_at_least, level.detector_scale)
 
@@ -141,6 +144,7 @@ class RuntimeMonitor:
         return self._sampler.summary.describe()
 
     def _status(self) -> str:
+        """Return the newest sample as text for the service manager; empty before the first."""
         latest = self.health()
         return latest.describe() if latest else ""
 
@@ -219,7 +223,7 @@ class LoadShedder:
             self._calm_since_s = None
             if now_s - self._changed_s >= _RISE_S:
                 self._change(number + 1, sample)
-        elif target == number or temperature_c > self._limit_c - _HYSTERESIS_C:
+        elif target == number or temperature_c > self._limit_c - _HYSTERESIS_C:  # this level is required
             self._calm_since_s = None
         elif self._calm_since_s is None:
             self._calm_since_s = now_s
@@ -228,6 +232,7 @@ class LoadShedder:
             self._change(number - 1, sample)
 
     def _target(self, sample: Health, temperature_c: float) -> int:
+        """Return the number of the level to which a sample leads, step by step."""
         throttling = sample.conditions.throttling
         bits = throttling.bits if throttling else 0
         if temperature_c >= self._limit_c or bits & _SLOWED_BITS:
@@ -235,6 +240,7 @@ class LoadShedder:
         return _WARNING_LEVEL if bits & _WARNING_BITS else 0
 
     def _change(self, number: int, sample: Health) -> None:
+        """Set, apply and report the level `number`; `sample` is the reason."""
         self._changed_s = sample.monotonic_s
         self.level = LEVELS[number]
         self.max_level = max(self.max_level, number)

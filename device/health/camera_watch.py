@@ -62,7 +62,7 @@ class CameraWatch(Sink):
             return
         self._sampled_s = frame.monotonic_s
         sample = _sample(frame)
-        shown = _shown(sample, self._sample)
+        shown = _state_in(sample, self._sample)
         self._sample = sample
         if shown != self._shown[0]:
             self._shown = shown, frame.monotonic_s
@@ -75,6 +75,7 @@ class CameraWatch(Sink):
         """Return the state now; called about once per second, by one thread."""
         now_s = time.monotonic()
         shown, since_s = self._shown
+        # Without another reason the state stays, but an image ends "lost".
         state: CameraState = "ok" if self._state == "lost" else self._state
         if now_s - self._seen_s >= _LOST_AFTER_S:
             state = "lost"
@@ -85,11 +86,13 @@ class CameraWatch(Sink):
         return state
 
     def _change(self, state: CameraState, since_s: float) -> None:
+        """Set the state that has begun at `since_s`, count a fault and report the change."""
         if state == "ok":
             lasted_s = time.monotonic() - self._began_s
             self._notify(f"the camera was {self._state} for {lasted_s:.0f} s, and delivers usable images again")
         else:
-            self._began_s = since_s if self._state == "ok" else self._began_s
+            if self._state == "ok":  # else one fault follows another, and their times are added
+                self._began_s = since_s
             self.faults[state] = self.faults.get(state, 0) + 1
             self._notify(f"the camera is {_MEANINGS[state]}: no events until this ends")
         self._state = state
@@ -111,9 +114,10 @@ def _sample(frame: Frame) -> ImageU8:
     return np.ascontiguousarray(image[:: max(1, height // rows), :: max(1, width // columns)])
 
 
-def _shown(sample: ImageU8, previous: ImageU8 | None) -> CameraState:
+def _state_in(sample: ImageU8, previous: ImageU8 | None) -> CameraState:
+    """Return the state that a sample shows in comparison with the sample before."""
     grid = cv2.resize(sample, _GRID_WH, interpolation=cv2.INTER_AREA).astype(np.int16)
-    steps = np.concatenate([np.abs(np.diff(grid, axis=axis)).ravel() for axis in (0, 1)])
-    if np.sort(steps)[-_PERCENTILE_RANK] < _MIN_DETAIL:
+    differences = np.concatenate([np.abs(np.diff(grid, axis=axis)).ravel() for axis in (0, 1)])  # of neighbours
+    if np.sort(differences)[-_PERCENTILE_RANK] < _MIN_DETAIL:
         return "dark" if grid.mean() < _MAX_DARK_LEVEL else "covered"
     return "frozen" if previous is not None and np.array_equal(sample, previous) else "ok"

@@ -166,6 +166,7 @@ class HealthSampler:
         self._thread.join(_JOIN_S)
 
     def _sample(self) -> None:
+        """Take a sample every `period_s` until the end; this is the work of the thread."""
         next_s, is_failing = time.monotonic(), False
         while True:
             try:
@@ -181,9 +182,12 @@ class HealthSampler:
                 return
 
     def _take_sample(self) -> None:
+        """Take one sample, add it to the summary, and pass it to `watch`."""
         started_s = time.thread_time()
+        # A new cache lets vcgencmd run again; until the next one, its output is repeated.
         if self.summary.samples % FIRMWARE_EVERY == 0:
             self._cached_run = functools.cache(self.run)
+        # As a tuple, because a cache needs hashable arguments.
         sample = read_health(self.folder, self.root, lambda arguments: self._cached_run(tuple(arguments)))
         if self.camera is not None:
             sample = replace(sample, camera=self.camera.check(), camera_faults=dict(self.camera.faults))
@@ -202,6 +206,7 @@ def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -
 
 
 def _keep(choose: Callable[[float, float], float], kept: dict[str, float], name: str, value: float | None) -> None:
+    """Replace `kept[name]` by the choice, `max` or `min`, of it and a value; ignore an unknown value."""
     if value is not None:
         kept[name] = choose(value, kept.get(name, value))
 

@@ -78,6 +78,7 @@ class _Label:
         return JSONResponse(self._store.state())
 
     async def crop(self, request: Request) -> Response:
+        """Respond with the PNG file of a crop, or with status 404."""
         try:
             return Response(self._store.read_crop(request.path_params["name"]), media_type="image/png")
         except InputError as error:

@@ -108,7 +108,7 @@ def move(source: Path, target: Path) -> bool:
         try:
             source.rename(target)
         except OSError as error:
-            if error.errno != errno.EXDEV:
+            if error.errno != errno.EXDEV:  # another disk
                 raise
             write_atomic(target, source.read_bytes())
             source.unlink()
@@ -198,10 +198,10 @@ class LabelStore:
                 data = stream.read()
         except FileNotFoundError:
             return
-        whole = data.rfind(b"\n") + 1
-        self._index_bytes += whole
+        complete_bytes = data.rfind(b"\n") + 1  # the last line may still be written
+        self._index_bytes += complete_bytes
         damaged = 0
-        for line in data[:whole].splitlines():
+        for line in data[:complete_bytes].splitlines():
             crop = parse_crop(line)
             if crop is None:
                 damaged += 1
@@ -214,7 +214,7 @@ class LabelStore:
         """Return the document of the page: classes, counts, and the waiting crops in groups, uncertain ones first."""
         groups: dict[str, list[CollectedCrop]] = {}
         for name, crop in self._crops.items():
-            if self._is_waiting(name):
+            if name not in self._labels and name not in self._missing:  # it waits
                 groups.setdefault(crop.group, []).append(crop)
         documents = [group_document(key, crops) for key, crops in groups.items()]
         documents.sort(key=lambda group: group["margin"])
@@ -348,14 +348,15 @@ class LabelStore:
         self.version += 1
 
     def _add_crop(self, crop: CollectedCrop) -> None:
+        """Add a crop that was just read from crops.jsonl, with its decision by an earlier labelling."""
         self._crops[crop.name] = crop
         self.version += 1
-        if crop.name in self._labels:
-            pass
-        elif crop.name in self._placed:
-            self._labels[crop.name] = self._placed[crop.name]
-        elif not self._place(crop.name).is_file():
-            self._missing.add(crop.name)
+        if crop.name not in self._labels:
+            if crop.name in self._placed:
+                self._labels[crop.name] = self._placed[crop.name]
+            elif not self._place(crop.name).is_file():
+                self._missing.add(crop.name)
+        # The classes of the model that collected the crop.
         for name in () if self._has_given_classes else crop.probabilities:
             with suppress(InputError):  # offered already, or it cannot be the name of a folder
                 self.add_class(name)
@@ -365,13 +366,15 @@ class LabelStore:
         self._placed: dict[str, str | None] = {}
         for path in (self.folder / DISCARDED_FOLDER).glob("*.png"):
             self._placed[path.name] = None
-        for folder in sorted(self.out.iterdir()) if self.out.is_dir() else ():
-            names = [path.name for path in folder.glob("*.png")] if not folder.name.startswith(".") else []
-            if names and folder.name not in self._classes:
-                self.add_class(folder.name)
-            self._placed |= dict.fromkeys(names, folder.name)
+        labelled = [path for path in self.out.glob("*/*.png") if not path.parent.name.startswith(".")]
+        for path in sorted(labelled):
+            label = path.parent.name
+            if label not in self._classes:
+                self.add_class(label)
+            self._placed[path.name] = label
 
     def _append_groups(self, names: Sequence[str], label: str) -> None:
+        """Append rows for crops with a new label to groups.csv, with the header if the file is new."""
         path, text = self.out / GROUPS_FILE, io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -380,14 +383,13 @@ class LabelStore:
         writer.writerows((f"{label}/{name}", self._crops[name].group) for name in names)
         append_line(path, text.getvalue().encode())
 
-    def _is_waiting(self, name: str) -> bool:
-        return name not in self._labels and name not in self._missing
-
     def _place(self, name: str) -> Path:
+        """Return the file of a crop, where its decision has moved it."""
         folder = self._folder_of(self._labels[name]) if name in self._labels else self.folder / CROPS_FOLDER
         return folder / name
 
     def _folder_of(self, label: str | None) -> Path:
+        """Return the folder of a class; None: of the discarded crops."""
         return self.folder / DISCARDED_FOLDER if label is None else self.out / label
 
 

@@ -56,11 +56,9 @@ class Choice:
         """Keep the crop of a face for the next frame's choice."""
         if self.crops is None:
             return
-        face.crop = self.crops[index]
-        face.frames += 1
+        face.crop, face.frames = self.crops[index], face.frames + 1
         if self.due[index]:
-            face.classified_crop = face.crop
-            face.frames = 0
+            face.classified_crop, face.frames = face.crop, 0
 
 
 def choose(

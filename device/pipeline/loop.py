@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -185,16 +185,11 @@ def classify(
 
 
 def _classifications(
-    classifier: Classifier,
-    crops: ImageU8,
-    choice: Choice,
-    last: Sequence[Classification | None],
-    time_s: float,
-    smooth_s: float,
+    model: Classifier, crops: ImageU8, choice: Choice, last: list[Classification | None], time_s: float, smooth_s: float
 ) -> list[Classification]:
     """Return the classifications of a frame's faces (N,), smoothed with `last`, those in earlier frames (N,)."""
-    contract = classifier.contract
-    probabilities, distances = classifier.outputs(crops[choice.due])
+    contract = model.contract
+    probabilities, distances = model.outputs(crops[choice.due])
     # The outputs of the faces that are due, in the order of the faces.
     next_raw = iter(probabilities)
     next_distance = itertools.repeat(None) if distances is None else iter(distances)
@@ -232,9 +227,7 @@ def crop_faces(frame: Frame, faces: Detections, contract: Contract) -> ImageU8:
 
 def _recent(last: Classification | None, time_s: float) -> Classification | None:
     """Return a face's last classification; None, as for a new face, if the face was absent for more than 2 s."""
-    if last is None or time_s - last.seen_s > _FORGET_S:
-        return None
-    return last
+    return None if last is None or time_s - last.seen_s > _FORGET_S else last
 
 
 def _captured(source: Source, max_frames: int | None, controls: Controls) -> Iterator[_InFlight]:

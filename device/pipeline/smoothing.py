@@ -21,7 +21,7 @@ _LEAD = 0.1
 
 
 def smooth(
-    last: Classification | None, raw: FloatArray, time_s: float, smooth_s: float, *, is_new: bool, is_cut: bool
+    face: Classification | None, raw: FloatArray, time_s: float, smooth_s: float, *, is_new: bool, is_cut: bool
 ) -> Classification:
     """Return the classification of a face in the next frame, an exponential moving average of the classifier's outputs.
 
@@ -34,32 +34,32 @@ def smooth(
     these values by a linear transition between the two outputs.
 
     Args:
-        last: The classification in the frame before, which is changed; None for a face without one.
+        face: Its classification in the frame before, which is changed and returned; None for a new face.
         raw: The classifier's last output (classes,).
         time_s: Presentation time of the frame.
         smooth_s: The time constant.
         is_new: Whether `raw` is of this frame.
         is_cut: Whether the face changed at once in this frame, without a transition since the last output.
     """
-    if last is None:
+    if face is None:
         return Classification(raw, raw, raw, int(raw.argmax()), time_s, time_s)
     # Weight of this frame in the average.
-    weight = 1 - math.exp(-max(time_s - last.seen_s, 0.0) / smooth_s)
-    elapsed_s = time_s - last.classified_s
-    since_s = (1 - weight) * last.since_s + weight * elapsed_s
+    weight = 1 - math.exp(-max(time_s - face.seen_s, 0.0) / smooth_s)
+    elapsed_s = time_s - face.classified_s
+    since_s = (1 - weight) * face.since_s + weight * elapsed_s
     # The average so far used the last output in all frames since it. With the transition, this frame and those before
     # would have had a part of the change from the last output to `raw`: `change_share` of it in the average.
     change_share = weight if is_cut or elapsed_s <= 0 else since_s / elapsed_s
-    mean = last.mean + np.float32(weight) * (last.raw - last.mean) + np.float32(change_share) * (raw - last.raw)
+    mean = face.mean + np.float32(weight) * (face.raw - face.mean) + np.float32(change_share) * (raw - face.raw)
     best = int(mean.argmax())
-    if mean[best] >= mean[last.label] + _LEAD:
-        last.label = best
-    is_shared = mean >= mean[last.label]  # (classes,): the label, and the classes above it
-    last.shown = np.where(is_shared, np.float32(mean[is_shared].mean(dtype=np.float64)), mean)
-    last.mean, last.seen_s, last.since_s = mean, time_s, since_s
+    if mean[best] >= mean[face.label] + _LEAD:
+        face.label = best
+    is_shared = mean >= mean[face.label]  # (classes,): the label, and the classes above it
+    face.shown = np.where(is_shared, np.float32(mean[is_shared].mean(dtype=np.float64)), mean)
+    face.mean, face.seen_s, face.since_s = mean, time_s, since_s
     if is_new:
-        last.raw, last.classified_s, last.since_s = raw, time_s, 0.0
-    return last
+        face.raw, face.classified_s, face.since_s = raw, time_s, 0.0
+    return face
 
 
 # An uncertain face has a label again when its largest probability exceeds the threshold by this much.
@@ -91,8 +91,7 @@ def check_crop(face: Classification, crop: ImageU8, distance: float | None, cont
         limit = contract.distance.threshold
         if face.is_unlike:  # hysteresis
             limit -= _DISTANCE_LEAD * abs(limit)
-        face.distance = float(distance)
-        face.is_unlike = bool(distance > limit)
+        face.distance, face.is_unlike = float(distance), bool(distance > limit)
 
 
 def check_threshold(face: Classification, below: float) -> None:

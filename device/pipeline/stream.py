@@ -165,10 +165,7 @@ class Stream:
         return self._results
 
     def run(
-        self,
-        sinks: Sequence[Sink],
-        *,
-        annotate: Callable[[FrameResult], FrameResult] = lambda result: result,
+        self, sinks: Sequence[Sink], *, annotate: Callable[[FrameResult], FrameResult] = lambda result: result
     ) -> None:
         """Open the sinks and pass all results to them.
 

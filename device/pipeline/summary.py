@@ -114,6 +114,7 @@ class _Latest:
         self._count = 0
 
     def append(self, value: float) -> None:
+        """Add a sample; the oldest one is replaced if the buffer is full."""
         self._ring[self._count % len(self._ring)] = value
         self._count += 1
 
@@ -193,4 +194,5 @@ def count_lines(meter: LatencyMeter, tally: Tally) -> str:
 
 
 def _rounded(summary: LatencySummary) -> dict[str, float]:
+    """Return the statistics by name, rounded to microseconds."""
     return {name: round(value, 3) for name, value in asdict(summary).items()}

@@ -182,7 +182,7 @@ def unit_text(
     system = scope == "system"
     sections = {
         "Unit": [
-            f"Description=edgekit run ({_specifiers(spec.name)})",
+            f"Description=edgekit run ({_escaped_specifiers(spec.name)})",
             "After=network-online.target systemd-udev-trigger.service" if system else "",
             "Wants=network-online.target" if system else "",
             f"StartLimitIntervalSec={STARTS_WINDOW_S}",
@@ -193,7 +193,7 @@ def unit_text(
             "NotifyAccess=main",
             f"User={spec.run_as}" if system and spec.run_as else "",
             f"SupplementaryGroups={' '.join(groups)}" if system and groups else "",
-            f"WorkingDirectory={_specifiers(str(spec.folder))}",
+            f"WorkingDirectory={_escaped_specifiers(str(spec.folder))}",
             # By default glibc keeps free memory in up to eight arenas per processor: reconnections made a run grow.
             "Environment=MALLOC_ARENA_MAX=2",
             *(f"Environment={quote(f'{name}={value}')}" for name, value in spec.environment.items()),
@@ -204,7 +204,7 @@ def unit_text(
             f"TimeoutStopSec={STOP_TIMEOUT_S}",
             f"WatchdogSec={WATCHDOG_S}",
             "KillMode=mixed",
-            *_restart(systemd_version),
+            *_restart_lines(systemd_version),
             f"MemoryMax={_MEMORY_MAX}",
             *_SANDBOX,
             *(_system_sandbox(spec, cache) if system else ()),
@@ -218,14 +218,16 @@ def unit_text(
 def quote(text: str) -> str:
     """Return `text` as one quoted word of a unit, with systemd's % specifiers escaped."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t")
-    return f'"{_specifiers(escaped)}"'
+    return f'"{_escaped_specifiers(escaped)}"'
 
 
-def _specifiers(text: str) -> str:
+def _escaped_specifiers(text: str) -> str:
+    """Return `text` with each % doubled, because systemd replaces specifiers such as %h."""
     return text.replace("%", "%%")
 
 
-def _restart(systemd_version: int) -> list[str]:
+def _restart_lines(systemd_version: int) -> list[str]:
+    """Return the lines that state when a service is restarted, and the pauses before."""
     ends = ["Restart=on-failure", f"RestartPreventExitStatus={' '.join(map(str, NO_RESTART_EXIT_CODES))}"]
     if systemd_version >= _GROWING_PAUSES_SINCE:
         pauses = [
@@ -240,6 +242,7 @@ def _restart(systemd_version: int) -> list[str]:
 
 
 def _system_sandbox(spec: ServiceSpec, cache: Path | None) -> list[str]:
+    """Return the lines that restrict a system service, and the folders and devices that it may use."""
     # Without the cache, which may be cleared, the service starts, too: "-".
     writable = [*map(str, (spec.folder, *spec.writable)), *([f"-{cache}"] if cache else [])]
     # %C of the system is /var/cache; edgekit uses its subfolder `edgekit`.

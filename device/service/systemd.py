@@ -29,11 +29,8 @@ _TOOL_TIMEOUT_S = 30
 _PROPERTIES = (
     "LoadState,ActiveState,SubState,MainPID,NRestarts,StatusText,Result,ExecMainCode,ExecMainStatus,UnitFileState"
 )
-_STATES: dict[str, State] = {
-    "active": "running",
-    "activating": "starting",
-    "failed": "failed",
-}
+# By systemd's ActiveState; all others count as stopped.
+_STATES: dict[str, State] = {"active": "running", "activating": "starting", "failed": "failed"}
 # ExecMainCode is the kernel's si_code, the way in which a process ended.
 _EXITED = "1"
 _BY_SIGNAL = ("2", "3")
@@ -130,11 +127,13 @@ class SystemdManager:
         self._systemctl("reset-failed", path.name, check=False)
 
     def _restart(self, unit: str) -> None:
+        """Let systemd restart a unit in any state, without waiting for it."""
         # Without this, systemd does not start a service that has reached its limit of starts.
         self._systemctl("reset-failed", unit, check=False)
         self._systemctl("restart", "--no-block", unit)
 
     def _path(self, name: str) -> Path:
+        """Return the unit file of a service, which need not exist."""
         if self._scope == "system":
             return Path("/etc/systemd/system") / f"{name}.service"
         base = os.environ.get("XDG_CONFIG_HOME", "")
@@ -142,6 +141,7 @@ class SystemdManager:
         return folder / "systemd/user" / f"{name}.service"
 
     def _require_installed(self, name: str) -> Path:
+        """Return the unit file of a service; raise InputError if it does not exist."""
         path = self._path(name)
         if not path.exists():
             raise InputError(
@@ -150,6 +150,7 @@ class SystemdManager:
         return path
 
     def _require_own(self, path: Path) -> None:
+        """Raise InputError if the unit file exists and was not written by edgekit."""
         if path.exists() and MARK not in path.read_text(errors="replace"):
             raise InputError(f"'{path}' was not written by edgekit: choose another --name")
 
@@ -160,24 +161,28 @@ class SystemdManager:
             raise InputError(f"'{other}' was not written by edgekit: choose another --name")
 
     def _require_changeable(self, name: str) -> Path:
+        """Return the unit file of a service that the caller may change; raise InputError if there is none."""
         require_root(self._scope)
         path = self._require_installed(name)
         self._require_own(path)
         return path
 
     def _version(self) -> int:
+        """Return the major version of systemd; 0 if it is unknown."""
         found = re.match(r"systemd (\d+)", self._systemctl("--version"))
         return int(found.group(1)) if found else 0
 
     def _warnings(self, spec: ServiceSpec) -> list[str]:
+        """Let a user service run without a login (linger), and return a warning if this is not permitted."""
         user = pwd.getpwuid(os.getuid()).pw_name
         if self._scope == "system" or Path("/var/lib/systemd/linger", user).exists():
             return []
-        if not _run(["loginctl", "enable-linger"]).returncode:
+        if _run(["loginctl", "enable-linger"]).returncode == 0:
             return []
         return [f"service '{spec.name}' runs only while you are logged in: sudo loginctl enable-linger {user}"]
 
     def _systemctl(self, *arguments: str, check: bool = True) -> str:
+        """Run systemctl and return its output; with `check`, raise EdgekitError if it fails."""
         done = _run(["systemctl", *self._flags, *arguments])
         if check and done.returncode:
             reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
@@ -194,6 +199,7 @@ def packaged_services() -> list[str]:
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a tool of systemd, in English; raise EdgekitError if it does not end in time."""
     environment = {**os.environ, "LC_ALL": "C"}
     # `su` and cron do not set this variable, which `systemctl --user` needs to reach the user's systemd.
     environment.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
@@ -212,6 +218,7 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _existing_groups() -> list[str]:
+    """Return those of DEVICE_GROUPS that exist on this machine."""
     # systemd does not start a unit that names a group which the system lacks.
     known = {group.gr_name for group in grp.getgrall()}
     return [group for group in DEVICE_GROUPS if group in known]
@@ -229,6 +236,7 @@ def _cache_of(user: str | None) -> Path | None:
 
 
 def _last_exit(properties: dict[str, str]) -> str | None:
+    """Return how the last process of a service ended, from `systemctl show`; None if no process has ended."""
     code, status = properties.get("ExecMainCode"), properties.get("ExecMainStatus")
     result = properties.get("Result", "")
     if result in ("watchdog", "timeout", "oom-kill", "start-limit-hit"):

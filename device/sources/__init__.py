@@ -75,6 +75,7 @@ def _open(uri: str, notify: Callable[[str], None]) -> Source:
 
 
 def _exists(name: str) -> bool:
+    """Return whether there is a file or folder of this name."""
     try:
         return Path(name).exists()
     except OSError:  # longer than a file name may be

@@ -159,8 +159,7 @@ class VideoSource(RecordedSource):
         """Set the position to that of the frame just read; positions never decrease."""
         before_s = self._position_s
         stamp_s = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
-        has_stamp = stamp_s > 0  # false for NaN, too
-        if not has_stamp:  # the first frame, or a video without time stamps
+        if not stamp_s > 0:  # the first frame, or a video without time stamps
             self._position_s = max((self._sequence - 1) * self._period_s, before_s)
             return
         if stamp_s + self._shift_s < before_s:

@@ -224,6 +224,7 @@ class LiveSource:
         return None if self._device is None else self._call(self._device.read)
 
     def _close(self) -> None:
+        """Close the device, if one is open; an error of its driver is reported only."""
         device, self._device = self._device, None
         if device is not None:
             try:
@@ -255,5 +256,4 @@ def _frame(sequence: int, picture: Picture) -> Frame:
     taken_s = picture.taken_s
     if taken_s is None or not 0 <= now_s - taken_s <= _MAX_AGE_S:
         taken_s = now_s
-    age_s = now_s - taken_s
-    return Frame(sequence, taken_s, wall_s - age_s, picture.picture, small=picture.small)
+    return Frame(sequence, taken_s, wall_s - (now_s - taken_s), picture.picture, small=picture.small)

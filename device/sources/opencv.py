@@ -17,6 +17,7 @@ from edgekit.boards import Board, read_board
 from edgekit.device.frame import ROTATION_CODES
 from edgekit.device.sources.files import VideoSource, capture_fps, capture_frame_count
 from edgekit.device.sources.live import CapturedImage, LiveSource, Picture
+from edgekit.device.sources.picamera import list_picameras
 from edgekit.device.sources.settings import CameraSettings
 from edgekit.device.stages import Worker
 from edgekit.errors import InputError, SourceError
@@ -91,8 +92,8 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
         return VideoSource(opened[0], without_password(url), notify)
 
     def connect() -> CaptureDevice:
-        is_first_time = bool(opened)
-        return CaptureDevice(opened.pop() if is_first_time else _open_url(url, name))
+        # The first time, the stream that was opened above.
+        return CaptureDevice(opened.pop() if opened else _open_url(url, name))
 
     return LiveSource(name, connect, notify)
 
@@ -213,33 +214,25 @@ class DiscoveredCameras:
 
 
 def list_cameras(
-    root: Path = Path("/"),
-    list_csi: Callable[[], list[dict[str, Any]]] | None = None,
-    board: Board | None = None,
+    root: Path = Path("/"), list_csi: Callable[[], list[dict[str, Any]]] = list_picameras, board: Board | None = None
 ) -> DiscoveredCameras:
     """Return the cameras of this machine, without disturbing programs that use them.
 
     Args:
         root: Root of the file system that is searched.
-        list_csi: Lists the cameras of picamera2; default: `picamera.list_picameras`.
+        list_csi: Lists the cameras of picamera2; default: those of this machine.
         board: The machine; default: this one.
     """
     board = board or read_board(root)
     obstacles = []
     cameras: list[Camera] = []
     try:
-        cameras += [_csi_camera(entry) for entry in (list_csi or _list_picameras)()]
+        cameras += [_csi_camera(entry) for entry in list_csi()]
     except SourceError as error:
-        if board.is_raspberry_pi:
+        if board.is_raspberry_pi:  # other machines have no CSI camera
             obstacles.append(str(error))
     cameras += [_v4l2_camera(node, root) for node in v4l2_cameras(usb_only=board.is_raspberry_pi, root=root)]
     return DiscoveredCameras(tuple(cameras), tuple(obstacles))
-
-
-def _list_picameras() -> list[dict[str, Any]]:
-    from edgekit.device.sources.picamera import list_picameras
-
-    return list_picameras()
 
 
 def _csi_camera(entry: dict[str, Any]) -> Camera:
@@ -258,6 +251,7 @@ def _csi_camera(entry: dict[str, Any]) -> Camera:
 
 
 def _v4l2_camera(node: Path, root: Path) -> Camera:
+    """Return the camera of a V4L2 node below `root`."""
     name_file = root / "sys/class/video4linux" / node.name / "name"
     model = printable(name_file.read_text().strip()) if name_file.exists() else "unknown"
     may_open = os.access(root / node.relative_to("/"), os.R_OK | os.W_OK)

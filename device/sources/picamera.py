@@ -152,6 +152,7 @@ class _PiCamera:
 
 
 def _name(number: int) -> str:
+    """Return the name of a camera in messages."""
     return "camera 'picamera2'" if number == 0 else f"camera 'picamera2:{number}'"
 
 
@@ -171,6 +172,7 @@ def _picamera2(name: str) -> Any:
 
 
 def _camera_infos(picamera2_class: Any, name: str) -> list[dict[str, Any]]:
+    """Return picamera2's description of each camera; raise SourceError if libcamera fails."""
     try:
         return list(picamera2_class.global_camera_info())
     except Exception as error:  # for example missing permissions for libcamera's camera manager
@@ -309,6 +311,7 @@ def _full_view_px(size_wh: tuple[int, int], settings: CameraSettings) -> int:
     """
     region_wh = size_wh
     if settings.region is not None:
+        # The region is one of the rotated frame, `size_wh` that of the frame before its rotation.
         rotated_wh = size_wh if settings.rotation in (0, 180) else size_wh[::-1]
         left, top, right, bottom = settings.region.xyxy(rotated_wh)
         region_wh = right - left, bottom - top

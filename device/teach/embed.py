@@ -77,6 +77,7 @@ class Embedder:
         return self._infer([image_bgr], mirrored=True)
 
     def _infer(self, images_bgr: Sequence[AnyImage], mirrored: bool) -> FloatArray:
+        """Return the features (N, features) of images; `mirrored` appends those of their mirror images."""
         size_hw = self.contract.input.size_hw
         crops = np.stack([crop_image(image, self.contract.crop, size_hw, resize) for image in images_bgr])
         return self.crop_features(with_mirror_images(crops) if mirrored else crops)

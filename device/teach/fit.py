@@ -133,12 +133,13 @@ def fit_classes(
     for fold in fold_numbers:
         kept, held = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
         features, targets = _flat(views[kept], labels[kept])
-        part: LinearFit | None = None
+        part: LinearFit | None = None  # each fit begins with that of the strength before, which is faster
         for index, strength in enumerate(strengths):
             part = fit_linear(features, targets, classes, strength, start=part)
             logits[index, held] = part.logits(views[held, 0])
             done += 1
             progress(done, total)
+    # The strength and its temperature with the smallest cross-entropy on held-back pictures.
     temperatures, losses = zip(*(_best_temperature(each, labels) for each in logits), strict=True)
     best = losses.index(min(losses))
     strength, temperature = strengths[best], temperatures[best]
@@ -270,28 +271,21 @@ class RecordedFit:
 
 def fit_recorded(classes: Mapping[str, Sequence[Picture]]) -> RecordedFit | None:
     """Return the fit of the classes that have enough pictures with features; None if there are fewer than two."""
-    usable: list[str] = []
-    recorded_once: list[str] = []
-    views: list[FloatArray] = []
-    labels: list[int] = []
-    groups: list[str] = []
-    for label, pictures in classes.items():
-        embedded = [picture for picture in pictures if picture.views is not None]
-        if len(embedded) < _LEAST_PICTURES:
-            continue
-        views += [picture.views for picture in embedded if picture.views is not None]
-        labels += [len(usable)] * len(embedded)
-        groups += [picture.group for picture in embedded]
-        usable.append(label)
-        if len({picture.group for picture in embedded}) == 1:
-            recorded_once.append(label)
+    embedded = {label: [each for each in pictures if each.views is not None] for label, pictures in classes.items()}
+    usable = {label: pictures for label, pictures in embedded.items() if len(pictures) >= _LEAST_PICTURES}
     if len(usable) < 2:
         return None
-    fit = fit_classes(np.stack(views), np.array(labels, np.int64), tuple(usable), groups)
+    numbered = [(number, each) for number, pictures in enumerate(usable.values()) for each in pictures]
+    labels = np.array([number for number, _ in numbered], np.int64)
+    views = np.stack([picture.views for _, picture in numbered if picture.views is not None])
+    groups = [picture.group for _, picture in numbered]
+    fit = fit_classes(views, labels, tuple(usable), groups)
+    recorded_once = [label for label, pictures in usable.items() if len({each.group for each in pictures}) == 1]
     return RecordedFit(fit, _accuracy_text(fit.held_back), _advice(fit, recorded_once))
 
 
 def _accuracy_text(held_back: HeldBack) -> str:
+    """Return the accuracy on held-back pictures with its 95 % interval, for the page."""
     correct, total = int(held_back.correct.sum()), len(held_back.labels)
     low, high = wilson_interval(correct, total)
     return f"{correct} of {total} held-back pictures right ({low:.0%} to {high:.0%})"

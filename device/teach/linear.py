@@ -96,6 +96,7 @@ def fit_linear(
 
     # `flat` has the weights (classes * features,) and then the biases (classes,).
     def loss_and_gradient(flat: FloatArray) -> tuple[float, FloatArray]:
+        """Return the loss, and its gradient in the layout of `flat`."""
         weight, bias = flat[:-count].reshape(count, -1), flat[-count:]
         logits = inputs @ weight.T + bias
         logits -= logits.max(axis=1, keepdims=True)

@@ -94,8 +94,7 @@ def read_pictures(file: PictureFile, notify: Callable[[str], None]) -> Iterator[
             position_s = frame.position_s or 0.0
             if position_s >= next_s and count < _VIDEO_PICTURES:
                 yield frame.image_bgr
-                next_s = position_s + _VIDEO_STEP_S
-                count += 1
+                next_s, count = position_s + _VIDEO_STEP_S, count + 1
 
 
 def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
@@ -117,6 +116,7 @@ def _taught_folder(folder: Path, notify: Callable[[str], None]) -> Path:
 
 
 def _is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is left out."""
     return name.startswith(".") or name == "__MACOSX"  # macOS adds folders of metadata to archives
 
 

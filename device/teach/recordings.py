@@ -229,6 +229,7 @@ class Recordings:
         return self.classes[label]
 
     def _find(self, label: str, name: str) -> Picture:
+        """Return a picture; raise InputError if it does not exist."""
         for picture in self._pictures(label):
             if picture.name == name:
                 return picture
@@ -271,6 +272,7 @@ def check_class(name: str) -> None:
 
 @contextmanager
 def _as_storage_error(folder: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a StorageError."""
     try:
         yield
     except OSError as error:

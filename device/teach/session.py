@@ -135,6 +135,7 @@ class TeachSession:
             if is_held and (hold is None or hold.label != label):
                 self._end_recording()
                 hold = self._hold = _Hold(label, self._recordings.begin(label), 0.0)
+            # A late request to end the recording of another class has no effect.
             if hold is not None and hold.label == label:
                 hold.until_s = time.monotonic() + (_HOLD_LASTS_S if is_held else 0.0)
                 if not is_held and hold.taken:
@@ -206,10 +207,11 @@ class TeachSession:
             raise InputError("there is nothing to use yet: record two things first")
         from edgekit.device.teach.write import write_model  # imports onnx
 
+        # The session's own region becomes a part of the model, in fractions x0, y0, x1, y1; --roi is the run's.
         fractions = None
         if region is not None and self._parts.roi is None:
             fractions = (region.x, region.y, min(region.x + region.width, 1.0), min(region.y + region.height, 1.0))
-        with self._writing:
+        with self._writing:  # without the other locks: the run and the page do not wait for the disk
             embedder = self._parts.make_embedder()
             self._parts.file.store(lambda path: write_model(result.fit, path, embedder, region=fractions))
             self._parts.use_model(self._parts.file.current)
@@ -262,6 +264,7 @@ class TeachSession:
                 "file": str(file.path),
                 "is_used": file.is_used,
                 "has_before": file.has_before,
+                # The model in use is the newest fit, for the region of now.
                 "is_fit_used": self._stored == (result, self._region, self._used_sha256),
                 "base": None if file.is_for_any else file.base.name,
                 "region": None if self._region is None else vars(self._region),
@@ -275,19 +278,21 @@ class TeachSession:
         """Compute `live` for the newest frames, and record, until the end."""
         embedder: Embedder | None = None
         while (taken := self._take()) is not None:
-            embedder = embedder or self._parts.make_embedder()
+            frame, result = taken
+            embedder = embedder or self._parts.make_embedder()  # loaded when it is first needed
             began_s = time.monotonic()
-            image = self._seen(*taken)
+            image = self._view(frame, result)
             if image is None:
                 self._end_late_recording()
-                self._show(taken[0], None)
+                self._show(frame, None)
             elif self._is_picture_due():
                 views = embedder.views(image)
                 self._record(image, views)
-                self._show(taken[0], views[0])
+                self._show(frame, views[0])  # the first view is the picture itself
             else:
-                self._show(taken[0], embedder.features([image])[0])
+                self._show(frame, embedder.features([image])[0])
             with self._arrived:
+                # Not `sleep`: `end` ends the wait.
                 left_s = began_s + 1 / _LIVE_FPS - time.monotonic()
                 self._arrived.wait_for(lambda: self._ended, max(0.0, left_s))
 
@@ -298,6 +303,7 @@ class TeachSession:
                 if not self._changed.wait_for(self._is_fit_due, _END_POLL_S):
                     continue
                 revision = self._revision
+                # Copies, because pictures may be recorded during the fit.
                 classes = {label: list(pictures) for label, pictures in self._recordings.classes.items()}
             self._embed(classes)
             result = fit_recorded(classes)
@@ -315,6 +321,7 @@ class TeachSession:
                 picture.views = embedder.views(read_image(self._recordings.folder / label / picture.name))
 
     def _is_fit_due(self) -> bool:
+        """Return whether the pictures have changed since the latest fit, and no recording goes on."""
         return self._hold is None and self._revision != self._fitted_revision
 
     def _take(self) -> tuple[Frame, FrameResult] | None:
@@ -327,22 +334,24 @@ class TeachSession:
             return taken
 
     def _is_needed(self) -> bool:
+        """Return whether somebody records or watches."""
         return self._hold is not None or time.monotonic() < self._watched_until_s
 
-    def _seen(self, frame: Frame, result: FrameResult) -> ImageU8 | None:
+    def _view(self, frame: Frame, result: FrameResult) -> ImageU8 | None:
         """Return what the model looks at: the region, or the square of the largest face; None without a face."""
         if self._parts.subject == "face":
             boxes = result.faces.xyxy
             if result.faces.are_regions or not len(boxes):
                 return None
-            largest = boxes[((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).argmax()]
-            x0, y0, x1, y1 = square_crop_box(largest, frame.size_wh, CROP_MARGIN)
+            areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+            x0, y0, x1, y1 = square_crop_box(boxes[areas.argmax()], frame.size_wh, CROP_MARGIN)
         else:
             region = self._region
             x0, y0, x1, y1 = (0, 0, *frame.size_wh) if region is None else region.xyxy(frame.size_wh)
         return frame.image_bgr[y0:y1, x0:x1]
 
     def _is_picture_due(self) -> bool:
+        """Return whether a recording goes on whose next picture is due."""
         hold = self._hold
         return hold is not None and time.monotonic() - hold.latest_s >= 1 / RECORDED_FPS
 
@@ -363,7 +372,7 @@ class TeachSession:
                 return
             is_over = time.monotonic() > hold.until_s
             try:
-                if not is_over or not hold.taken:
+                if not is_over or not hold.taken:  # at least one picture, also of a short press
                     if shortage := self._parts.shortage():
                         raise StorageError(shortage)
                     self._recordings.add(hold.label, hold.group, jpeg, views)
@@ -374,7 +383,7 @@ class TeachSession:
                 self._end_recording()
 
     def _show(self, frame: Frame, features: FloatArray | None) -> None:
-        """Publish the result of the fit for a frame; nothing without features, as those of a face that is not there."""
+        """Set `live` to the result of the fit for a frame; without a face there are no `features` and no result."""
         result = self._result
         document: dict[str, Any] = {"sequence": frame.sequence}
         if result is not None and features is not None:
@@ -383,6 +392,7 @@ class TeachSession:
         self.live = document
 
     def _end_recording(self) -> None:
+        """End the recording, if one goes on; then a fit is due."""
         if self._hold is not None:
             self._hold = None
             self._revision += 1
@@ -396,7 +406,7 @@ class TeachSession:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Hold the lock, and count a change of the state at the end, also of one that failed."""
+        """Hold the lock during the block; at its end, also after an error, increase `version` and wake the threads."""
         with self._changed:
             self._message = ""
             try:

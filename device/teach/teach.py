@@ -110,13 +110,13 @@ def teach(options: Teaching) -> Taught:
         pictures.groups,
         progress=lambda done, total: options.progress("fitting", done, total),
     )
-    counts = _per_class(pictures, list(range(len(pictures.groups))))
+    numbers = np.bincount(pictures.labels, minlength=len(pictures.classes)).tolist()
     taught = Taught(
         path=output,
         contract=write_model(fit, output, embedder, dataset=folder.resolve().name),
         fit=fit,
-        counts=counts,
-        recordings=_per_class(pictures, pictures.groups),
+        counts=dict(zip(pictures.classes, numbers, strict=True)),
+        recordings=_recordings_per_class(pictures),
         with_twice=accuracy_with_twice(fit, pictures.views, pictures.labels, pictures.groups),
     )
     _warn(taught, pictures, options.notify)
@@ -148,14 +148,16 @@ def _embedded(files: Sequence[PictureFile], embedder: Embedder, options: Teachin
     return _Pictures(classes, np.stack(views), np.array(labels, np.int64), files_of, groups, without)
 
 
-def _per_class(pictures: _Pictures, names: Sequence[object]) -> dict[str, int]:
-    found: dict[str, set[object]] = {label: set() for label in pictures.classes}
-    for number, name in zip(pictures.labels, names, strict=True):
-        found[pictures.classes[number]].add(name)
-    return {label: len(each) for label, each in found.items()}
+def _recordings_per_class(pictures: _Pictures) -> dict[str, int]:
+    """Return the number of recordings of each class."""
+    groups: dict[str, set[str]] = {label: set() for label in pictures.classes}
+    for number, group in zip(pictures.labels, pictures.groups, strict=True):
+        groups[pictures.classes[number]].add(group)
+    return {label: len(of_class) for label, of_class in groups.items()}
 
 
 def _warn(taught: Taught, pictures: _Pictures, notify: Callable[[str], None]) -> None:
+    """Warn of what makes the accuracy low or unreliable: few pictures or recordings, and pictures in two classes."""
     for label, count in taught.counts.items():
         if count < _FEW_PICTURES:
             notify(f"class '{label}' has {count} pictures only: add more of them")
@@ -165,7 +167,7 @@ def _warn(taught: Taught, pictures: _Pictures, notify: Callable[[str], None]) ->
                 "add a second recording"
             )
     is_image = taught.contract.subject == "image"
-    if is_image and (alike := [each for each in pictures.classes if _shows_recordings(pictures, each)]):
+    if is_image and (alike := [each for each in pictures.classes if _has_hidden_recordings(pictures, each)]):
         notify(
             f"many pictures of {', '.join(map(repr, alike))} are almost equal, as those of one recording: elsewhere "
             "the accuracy is lower; put the pictures of each recording into a folder of its own "
@@ -177,25 +179,26 @@ def _warn(taught: Taught, pictures: _Pictures, notify: Callable[[str], None]) ->
         notify(f"{found} in two classes, such as '{first}' and '{second}': delete the wrong one")
 
 
-def _shows_recordings(pictures: _Pictures, label: str) -> bool:
-    """Return whether half of the pictures of a class without recordings have another one that is almost equal."""
-    members = np.flatnonzero(pictures.labels == pictures.classes.index(label))
+def _has_hidden_recordings(pictures: _Pictures, label: str) -> bool:
+    """Return whether most pictures of a class are like another one of it, although no recordings are stated."""
     if label not in pictures.without_recordings:
         return False
-    directions = direction(pictures.views[np.random.default_rng(0).permutation(members)[:_MOST_COMPARED], 0])
-    likeness = directions @ directions.T
+    members = np.flatnonzero(pictures.labels == pictures.classes.index(label))
+    compared = np.random.default_rng(0).permutation(members)[:_MOST_COMPARED]
+    directions = direction(pictures.views[compared, 0])  # of the pictures, not of their mirror images
+    likeness = directions @ directions.T  # cosines, (compared, compared)
     np.fill_diagonal(likeness, 0)
     return bool((likeness.max(axis=1) > _SAME_RECORDING).mean() > 0.5)
 
 
 def _in_two_classes(pictures: _Pictures) -> list[tuple[str, str]]:
-    """Return the files of pictures that have equal features, but another class."""
+    """Return pairs of files whose pictures have equal features, but different classes."""
     found: list[tuple[str, str]] = []
-    first: dict[bytes, int] = {}
+    first_index: dict[bytes, int] = {}  # of each picture, by the digest of its features
     for index, features in enumerate(pictures.views[:, 0]):
-        other = first.setdefault(hashlib.sha256(features.tobytes()).digest(), index)
-        if pictures.labels[other] != pictures.labels[index]:
-            found.append((pictures.files[other], pictures.files[index]))
+        first = first_index.setdefault(hashlib.sha256(features.tobytes()).digest(), index)
+        if pictures.labels[first] != pictures.labels[index]:
+            found.append((pictures.files[first], pictures.files[index]))
     return found
 
 
@@ -218,28 +221,31 @@ def accuracy_with_twice(fit: Fit, views: FloatArray, labels: IntArray, groups: S
     if np.bincount(labels, minlength=len(fit.classes)).min() < _LEAST_PER_CLASS:
         return None
     recordings = np.unique(np.asarray(groups), return_inverse=True)[1]
-    points = [(_FITTED_SHARE, 1 - float(fit.held_back.correct.mean()))]
+    error_now = 1 - float(fit.held_back.correct.mean())
+    shares, errors = [_FITTED_SHARE], [error_now]  # points of the learning curve
     for share in _SHARES:
-        errors = []
+        errors_of_draws = []
         for draw in range(_DRAWS):
             chosen = _drawn(labels, recordings, share, np.random.default_rng(draw))
             if chosen.all() or len(np.unique(labels[~chosen])) < len(fit.classes):
-                return None
+                return None  # too few recordings to hold some of each class back
             features = views[chosen].reshape(-1, views.shape[-1])
             part = fit_linear(features, np.repeat(labels[chosen], views.shape[1]), fit.classes, fit.strength)
-            errors.append(float((part.logits(views[~chosen, 0]).argmax(axis=1) != labels[~chosen]).mean()))
-        points.append((share, float(np.mean(errors))))
-    least = 1 / len(labels)
-    sizes, errors_seen = np.log([point[0] for point in points]), np.log([max(point[1], least) for point in points])
-    power = min(float(np.polyfit(sizes, errors_seen, 1)[0]), 0.0)
-    return float(1 - points[0][1] * 2.0**power)
+            predicted = part.logits(views[~chosen, 0]).argmax(axis=1)
+            errors_of_draws.append(float((predicted != labels[~chosen]).mean()))
+        shares.append(share)
+        errors.append(float(np.mean(errors_of_draws)))
+    # A straight line in logarithms: error = constant * share ** power. An error of 0 counts as one picture.
+    log_errors = np.log(np.maximum(errors, 1 / len(labels)))
+    power = min(float(np.polyfit(np.log(shares), log_errors, 1)[0]), 0.0)
+    return float(1 - error_now * 2.0**power)
 
 
 def _drawn(labels: IntArray, recordings: IntArray, share: float, random: np.random.Generator) -> NDArray[np.bool_]:
     """Return a mask (N,) of whole recordings with about `share` of the pictures of each class."""
     chosen = np.zeros(len(labels), np.bool_)
-    for number in np.unique(labels):
-        members = np.flatnonzero(labels == number)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
         wanted = max(round(share * len(members)), 1)
         for recording in random.permutation(np.unique(recordings[members])):
             if chosen[members].sum() >= wanted:

@@ -86,7 +86,7 @@ def _verify(fit: Fit, path: Path, embedder: Embedder) -> None:
         ("distances", distances, fit.distances(features)),
     ):
         difference = float(np.abs(found - expected).max())
-        if not difference <= _TOLERANCE:
+        if not difference <= _TOLERANCE:  # also true for NaN
             raise GateError(f"the {what} of the written file differ by {difference:.1e}: report this as an error")
 
 
@@ -164,13 +164,13 @@ def face_features(path: Path) -> onnx.ModelProto:
     """
     model = onnx.load(path)
     graph = model.graph
-    last = next(node for node in graph.node if node.output[0] == graph.output[0].name)
+    last = next(node for node in graph.node if node.output[0] == graph.output[0].name)  # features → logits
     if last.op_type != "Gemm":
         raise InputError(f"model '{path}' does not end in a linear layer: teach with another model")
     weight = next(each for each in graph.initializer if each.name == last.input[1])
-    width = max(numpy_helper.to_array(weight).shape)
+    width = max(numpy_helper.to_array(weight).shape)  # there are more features than classes
     graph.node.remove(last)
-    for name in last.input[1:]:
+    for name in last.input[1:]:  # weight and bias
         graph.initializer.remove(next(each for each in graph.initializer if each.name == name))
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(last.input[0], TensorProto.FLOAT, ["batch", width]))
@@ -209,21 +209,26 @@ def write_untaught(path: Path, subject: Subject) -> None:
 
 
 def _set_size(graph: onnx.GraphProto, spec: InputSpec) -> None:
+    """Fix the height and width of the graph's input (N, channels, H, W)."""
     for dimension, side in zip(graph.input[0].type.tensor_type.shape.dim[2:], spec.size_hw, strict=True):
         dimension.dim_value = side
 
 
 def _add_nodes(graph: onnx.GraphProto, *nodes: tuple[str, list[str], str, dict[str, Any]]) -> None:
+    """Append nodes (operator, inputs, output, attributes), which are named after their output."""
     for operator, inputs, output, attributes in nodes:
         graph.node.append(helper.make_node(operator, inputs, [output], output, **attributes))
 
 
 def _add_constants(graph: onnx.GraphProto, values: dict[str, FloatArray]) -> None:
+    """Append arrays by name, as inputs for nodes."""
     for name, value in values.items():
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
 
 
 def _finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
+    """Return the model with its contract, after `onnx.checker`."""
+    # Shapes of intermediate tensors, which hold for another input size.
     del model.graph.value_info[:]
     helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     onnx.checker.check_model(model, full_check=True)

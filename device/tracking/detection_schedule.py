@@ -41,8 +41,7 @@ class SceneCuts:
 
         Another exposure or contrast is no cut. Black frames between two scenes are skipped.
         """
-        before = self._scene
-        step_s = time_s - self._latest_s
+        before, step_s = self._scene, time_s - self._latest_s
         self._latest_s = time_s
         scene = coarse - coarse.mean()
         contrast = float(scene.std())

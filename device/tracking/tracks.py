@@ -69,6 +69,7 @@ class TrackManager:
             if elapsed_s:
                 _drift(track, elapsed_s)
         pairs = match([track.xyxy for track in self._tracks], list(detections.xyxy))
+        # The track of each detection that continues one, by the index of the detection.
         found = {detection: self._tracks[track] for track, detection in pairs}
         for track in self._tracks:
             track.hidden = True
@@ -170,6 +171,7 @@ def _nearness(track: FloatArray, box: FloatArray) -> float:
 
 
 def _centre(xyxy: FloatArray) -> FloatArray:
+    """Return the centre x, y of a box, float32 (2,)."""
     return np.asarray((xyxy[:2] + xyxy[2:]) / 2, np.float32)
 
 
