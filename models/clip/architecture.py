@@ -241,7 +241,7 @@ class TrunkPatches(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return tokens (N, width, H/8, W/8) of images (N, 3, H, W) in 0..1, or of the trunk's feature maps."""
-        # Feature maps are computed once for a whole training; the number of channels tells them from images.
+        # A training computes the feature maps once and passes them; they differ from images in the number of channels.
         maps = images if images.shape[1] == self.channels else self.feature_maps(images)
         tokens: Tensor = self.project(maps)
         return tokens
