@@ -203,7 +203,7 @@ class Recordings:
 
     @contextmanager
     def _changing(self, what: str) -> Iterator[_Change]:
-        """Make the block the latest change; the change before it can no longer be undone."""
+        """Make the block the latest change, which is the only one that can be undone."""
         shutil.rmtree(self.folder / _REMOVED, ignore_errors=True)
         before = {label: list(pictures) for label, pictures in self.classes.items()}
         self._change = None
