@@ -47,5 +47,5 @@ def test_the_python_page_has_the_arguments_of_export_and_marks_keyword_only_argu
 def test_the_python_page_describes_each_class_of_options_that_an_argument_has(written: Path) -> None:
     page = (written / "docs/reference/python-api.md").read_text()
     classes = set(re.findall(r"^    \w+: (\w+Options)\b", page, re.MULTILINE))
-    assert "NetOptions" in classes
+    assert "ImportOptions" in classes
     assert {name for name in classes if not re.search(rf"^### `[\w.]+\.{name}`$", page, re.MULTILINE)} == set()

@@ -112,7 +112,7 @@ class Walk:
         if faces or "--photos" in words or words[:2] == ["data", "crop"]:
             words += ["--detector", "haar"]  # Haar replaces YuNet, whose file would be downloaded
         if "--host" in words:
-            words[words.index("--host") + 1] = self._host.address
+            words[words.index("--host") + 1] = self._host.host().address
             words += ["--user", *ssh_words(self._host)]  # a user service, even if the tests run as root
         if "--inventory" in words:
             # The boards share one home, so they must not be changed at the same time.
